@@ -1,0 +1,569 @@
+package router
+
+import (
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// analysis is the work on one statement.
+type analysis struct {
+	stmt *sqlparse.Statement
+	db   *shardmap.DB
+	sch  *schema.Snapshot
+	env  Env
+	t    *Template
+
+	sharded, reference, home []shardmap.TableName // what the statement names, by kind
+}
+
+// Analyze plans a statement. The error, if any, is an *Error.
+func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, env Env) (*Template, error) {
+	a := &analysis{stmt: stmt, db: db, sch: sch, env: env, t: &Template{Stmt: stmt, DB: db, Schema: sch}}
+	if err := a.run(); err != nil {
+		return nil, err
+	}
+	return a.t, nil
+}
+
+func (a *analysis) run() error {
+	s := a.stmt
+	switch s.Kind {
+	case sqlparse.Begin, sqlparse.Commit, sqlparse.Rollback, sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo,
+		sqlparse.Set, sqlparse.Discard, sqlparse.Prepare, sqlparse.Execute, sqlparse.Deallocate, sqlparse.Empty, sqlparse.Listen:
+		return nil // Control
+	case sqlparse.TwoPhase:
+		return Refuse("two-phase")
+	case sqlparse.Show:
+		if strings.HasPrefix(s.Var.Name, "pgmosaic.") {
+			return nil
+		}
+	case sqlparse.Explain:
+		if s.Name == "route" {
+			return nil
+		}
+	}
+	if err := a.names(); err != nil {
+		return err
+	}
+	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
+	a.t.Class, a.t.Home = Single, true
+	a.t.Read = a.isRead()
+	a.t.Temp = s.Def.Temp
+	a.t.DDL = isDefinition(s.Kind)
+	a.t.Whole = !a.t.Read && (a.t.DDL || s.Kind == sqlparse.Routine || s.Kind == sqlparse.Select || s.Kind == sqlparse.Other || a.touchesUnknown())
+	if len(a.db.Shards) == 1 {
+		return a.oneShard()
+	}
+	if err := a.functions(); err != nil {
+		return err
+	}
+	if len(a.sharded) == 0 && len(a.reference) == 0 {
+		return nil
+	}
+	switch s.Kind {
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete:
+		return a.query()
+	case sqlparse.Explain, sqlparse.Cursor:
+		if err := a.query(); err != nil {
+			return err
+		}
+		if a.t.Class != Single && a.t.pins == nil {
+			return a.refuseWide()
+		}
+		a.t.wide = a.refuseWide()
+		a.t.Class = Single
+		return nil
+	case sqlparse.Merge:
+		return Refuse("merge")
+	case sqlparse.Copy:
+		return a.copy()
+	}
+	return a.definition()
+}
+
+func (a *analysis) refuseWide() *Error {
+	switch a.stmt.Kind {
+	case sqlparse.Cursor:
+		return Refuse("cursor")
+	case sqlparse.Copy:
+		return Refuse("copy", "a query over several shards")
+	}
+	return Refuse("explain")
+}
+
+// oneShard is the fate of every statement of a database with one shard: it goes there.
+func (a *analysis) oneShard() error {
+	if a.stmt.Kind == sqlparse.Drop {
+		a.t.Drops = a.declaredObjects()
+	}
+	return nil
+}
+
+// names resolves every relation that the statement names anywhere.
+func (a *analysis) names() error {
+	seen := map[shardmap.TableName]bool{}
+	for _, ref := range a.stmt.Tables {
+		if ref.Schema == "pgmosaic" {
+			return Refuse("private-schema")
+		}
+		name, ok := a.env.resolve(a.db, a.sch, ref)
+		if !ok || seen[name] {
+			continue
+		}
+		seen[name] = true
+		info := a.db.Tables[name]
+		switch {
+		case info == nil:
+			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && a.readsSharded(t, 0) && t.Kind == 'v' {
+				return Refuse("view", name)
+			}
+			a.home = append(a.home, name)
+		case info.Moving:
+			return Refuse("moving", name)
+		case info.Kind == shardmap.Sharded:
+			a.sharded = append(a.sharded, name)
+		default:
+			a.reference = append(a.reference, name)
+		}
+	}
+	return nil
+}
+
+// resolve finds the user table that a name means. ok is false for catalogs, temporary tables, CTEs and
+// names that do not exist: what they mean is the home shard's affair.
+func (e Env) resolve(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableName, bool) {
+	if ref.Schema != "" {
+		n := shardmap.TableName{Schema: ref.Schema, Name: ref.Name}
+		return n, db.Tables[n] != nil || sch.Tables[n] != nil
+	}
+	if e.Temp[ref.Name] {
+		return shardmap.TableName{}, false
+	}
+	for _, s := range e.SearchPath {
+		if s == "$user" {
+			s = e.Role
+		}
+		n := shardmap.TableName{Schema: s, Name: ref.Name}
+		if sch.Tables[n] != nil || db.Tables[n] != nil {
+			return n, true
+		}
+	}
+	return shardmap.TableName{}, false
+}
+
+func (a *analysis) tableOf(r *sqlparse.Rel) *schema.Table {
+	n, ok := a.env.resolve(a.db, a.sch, r.Table)
+	if !ok || r.CTE {
+		return nil
+	}
+	return a.sch.Tables[n]
+}
+
+// declared is the map's word on a range table entry, nil for home tables and all that is no table.
+func (a *analysis) declared(r *sqlparse.Rel) *shardmap.TableInfo {
+	if r.Kind != sqlparse.RelTable || r.CTE {
+		return nil
+	}
+	n, ok := a.env.resolve(a.db, a.sch, r.Table)
+	if !ok {
+		return nil
+	}
+	return a.db.Tables[n]
+}
+
+// isHome says whether an entry is a table that lives on home only, catalogs included.
+func (a *analysis) isHome(r *sqlparse.Rel) bool {
+	return r.Kind == sqlparse.RelTable && !r.CTE && a.declared(r) == nil
+}
+
+func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
+	for _, n := range t.Reads {
+		if info := a.db.Tables[n]; info != nil && info.Kind == shardmap.Sharded {
+			return true
+		}
+		if sub := a.sch.Tables[n]; sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// standbyFails are functions that are not volatile by pg_proc and yet need a primary.
+var standbyFails = map[string]bool{"txid_current": true, "pg_current_xact_id": true, "pg_current_wal_lsn": true, "pg_current_wal_insert_lsn": true,
+	"pg_current_wal_flush_lsn": true, "pg_walfile_name": true, "pg_export_snapshot": true, "pg_last_wal_replay_lsn": true, "pg_is_in_recovery": true}
+
+// isRead says whether a replica could answer: nothing written, locked, drawn or kept.
+func (a *analysis) isRead() bool {
+	s := a.stmt
+	switch s.Kind {
+	case sqlparse.Select, sqlparse.Show:
+	case sqlparse.Explain:
+		if s.Def.NoTx {
+			return false
+		}
+	case sqlparse.Copy:
+		if s.Copy.From || !s.Copy.Stdio {
+			return false
+		}
+	default:
+		return false
+	}
+	if s.Query != nil && !pureQuery(s.Query) || s.Def.Temp {
+		return false
+	}
+	for _, f := range s.Funcs {
+		if a.isVolatile(f) || standbyFails[f] {
+			return false
+		}
+	}
+	for _, ref := range s.Tables {
+		if ref.Schema == "" && a.env.Temp[ref.Name] {
+			return false
+		}
+		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
+			if t := a.sch.Tables[n]; t != nil && (t.Unlogged || t.Kind == 'S') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func pureQuery(q *sqlparse.Query) bool {
+	if q.Cmd != sqlparse.Select || q.Locking || q.Into {
+		return false
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+		for _, s := range list {
+			if !pureQuery(s) {
+				return false
+			}
+		}
+	}
+	for _, r := range q.Rels {
+		if r.Sub != nil && !pureQuery(r.Sub) {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *analysis) isVolatile(name string) bool {
+	if a.sch.Volatile[name] {
+		return true
+	}
+	for _, f := range a.sch.Funcs[name] {
+		if f.Volatile {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *analysis) firstVolatile() (string, bool) {
+	for _, f := range a.stmt.Funcs {
+		if a.isVolatile(f) {
+			return f, true
+		}
+	}
+	return "", false
+}
+
+// touchesUnknown says whether a write may reach tables that it does not name: triggers, rules, cascades.
+func (a *analysis) touchesUnknown() bool {
+	for _, n := range a.t.Tables {
+		if t := a.sch.Tables[n]; t != nil && (len(t.Triggers) > 0 || t.Rules || t.Kind == 'v') {
+			return true
+		}
+	}
+	if len(a.stmt.Funcs) > 0 {
+		for _, f := range a.stmt.Funcs {
+			if len(a.sch.Funcs[f]) > 0 {
+				return true
+			}
+		}
+	}
+	return a.stmt.Kind == sqlparse.Delete || a.stmt.Kind == sqlparse.Update || a.stmt.Kind == sqlparse.Truncate // ON DELETE CASCADE
+}
+
+// functions refuses routines and triggers whose bodies may reach distributed tables: run on one shard
+// they would see a part of the rows.
+func (a *analysis) functions() error {
+	if len(a.db.Tables) == 0 {
+		return nil
+	}
+	if a.stmt.Kind == sqlparse.Routine && a.stmt.Text != "" {
+		words := (&schema.Func{Body: strings.ToLower(a.stmt.Text)}).Words()
+		if a.wordsReach(words, map[string]bool{}) || words["execute"] {
+			return Refuse("function-body", "DO or CALL")
+		}
+	}
+	for _, f := range a.stmt.Funcs {
+		if a.funcReaches(f, map[string]bool{}) {
+			return Refuse("function-body", f)
+		}
+	}
+	switch a.stmt.Kind {
+	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
+		for _, n := range a.t.Tables {
+			if t := a.sch.Tables[n]; t != nil {
+				for _, f := range t.Triggers {
+					if a.funcReaches(f, map[string]bool{}) {
+						return Refuse("trigger-body", n)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
+	if seen[name] {
+		return false
+	}
+	seen[name] = true
+	for _, f := range a.sch.Funcs[name] {
+		if f.Immutable {
+			continue
+		}
+		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" {
+			return true
+		}
+		words := f.Words()
+		if words["execute"] && f.Lang == "plpgsql" || a.wordsReach(words, seen) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool {
+	for n := range a.db.Tables {
+		if words[strings.ToLower(n.Name)] {
+			return true
+		}
+	}
+	for w := range words {
+		if len(a.sch.Funcs[w]) > 0 && a.funcReaches(w, seen) {
+			return true
+		}
+	}
+	for n, t := range a.sch.Tables {
+		if t.Kind == 'v' && words[strings.ToLower(n.Name)] && a.readsSharded(t, 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// query plans SELECT, INSERT, UPDATE and DELETE that name a sharded or reference table.
+func (a *analysis) query() error {
+	q := a.stmt.Query
+	if len(a.sharded) == 0 {
+		return a.referenceOnly(q)
+	}
+	if q.Opaque != "" {
+		return Refuse("opaque", q.Opaque)
+	}
+	a.t.Home = false
+	top := newBlock(a, q, nil)
+	if q.Cmd == sqlparse.Insert {
+		if err := a.insert(q); err != nil {
+			return err
+		}
+	}
+	loose, err := a.collect(top)
+	if err != nil {
+		return err
+	}
+	if err := a.assigns(q); err != nil {
+		return err
+	}
+	needsHome := false
+	for _, n := range a.home {
+		needsHome = needsHome || a.sch.Tables[n] != nil
+	}
+	needsHome = needsHome || a.namesCatalog()
+	if needsHome {
+		a.t.wide = Refuse("home-join", joinNames(a.home))
+		a.t.pins = append(a.t.pins, pin{column: "\x00home"}) // bound to the home shard
+	}
+	if f, ok := a.homeFunction(); ok {
+		return Refuse("home-only", f)
+	}
+	if len(loose) == 0 {
+		a.t.Class = Single
+		switch {
+		case needsHome || a.oneKey():
+		case q.Cmd == sqlparse.Insert:
+			a.t.wide = a.splitInsert(q)
+		case q.Cmd == sqlparse.Select:
+			a.t.wide = a.scatter(top) // IN lists may turn out wider
+		default:
+			a.t.wide = a.wideWrite(top)
+		}
+		return nil
+	}
+	if needsHome {
+		return a.t.wide
+	}
+	switch q.Cmd {
+	case sqlparse.Select:
+		if err := a.scatter(top); err != nil {
+			return err
+		}
+	case sqlparse.Insert:
+		return Refuse("insert-select", loose[0])
+	default:
+		if err := a.wideWrite(top); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oneKey says whether the statement is tied to one key value, so that it can never need a second shard.
+func (a *analysis) oneKey() bool {
+	return len(a.t.pins) == 1 && len(a.t.pins[0].vals) == 1 && !a.t.pins[0].vals[0].Array
+}
+
+// collect gathers the pins of every sharded table of a block and of all blocks below it, and the names
+// of those that nothing ties to a key.
+func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
+	for _, f := range b.flat {
+		if f.Opaque != "" {
+			return nil, Refuse("opaque", f.Opaque)
+		}
+	}
+	for _, r := range b.rels {
+		info := a.declared(r)
+		if info == nil || info.Kind != shardmap.Sharded {
+			continue
+		}
+		vals := best(b.pinsOf(colID{r, info.Key}))
+		if vals == nil {
+			loose = append(loose, info.TableName)
+		}
+		a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: vals})
+	}
+	for _, q := range b.subs {
+		sub := newBlock(a, q, b)
+		if q.Cmd == sqlparse.Insert && q.Target != nil {
+			if info := a.declared(q.Target); info != nil {
+				return nil, Refuse("opaque", "an INSERT inside WITH")
+			}
+		}
+		below, err := a.collect(sub)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.assigns(q); err != nil {
+			return nil, err
+		}
+		if q.Target != nil {
+			if info := a.declared(q.Target); info != nil && info.Kind == shardmap.Reference {
+				return nil, Refuse("reference-write", info.TableName)
+			}
+		}
+		loose = append(loose, below...)
+	}
+	return loose, nil
+}
+
+// assigns ties the values given to a key column by SET to the statement's shard.
+func (a *analysis) assigns(q *sqlparse.Query) error {
+	if q.Target == nil {
+		return nil
+	}
+	info := a.declared(q.Target)
+	if info == nil || info.Kind != shardmap.Sharded {
+		return nil
+	}
+	for _, s := range q.Sets {
+		if s.Column != info.Key {
+			continue
+		}
+		if s.Value.Kind == sqlparse.ValOther || s.Value.Kind == sqlparse.ValDefault || s.Value.Kind == sqlparse.ValNull || !keyFits(info.Group.KeyType, s.Value) {
+			return Refuse("key-change", info.Key)
+		}
+		a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: []sqlparse.Value{s.Value}, assign: true})
+	}
+	return nil
+}
+
+// homeFunction names a function that must run on home: sequences and advisory locks.
+func (a *analysis) homeFunction() (string, bool) {
+	for _, f := range a.stmt.Funcs {
+		switch {
+		case f == "nextval" || f == "currval" || f == "lastval" || f == "setval" || f == "pg_notify",
+			strings.HasPrefix(f, "pg_advisory_") || strings.HasPrefix(f, "pg_try_advisory_"),
+			strings.HasPrefix(f, "lo_") || f == "pg_cancel_backend" || f == "pg_terminate_backend":
+			return f, true
+		}
+	}
+	return "", false
+}
+
+// namesCatalog says whether a relation is neither declared nor a user table nor a CTE: a catalog, a
+// temporary table or a mistake, all of them home's.
+func (a *analysis) namesCatalog() bool {
+	var any func(q *sqlparse.Query) bool
+	any = func(q *sqlparse.Query) bool {
+		for _, r := range q.Rels {
+			if r.Kind == sqlparse.RelTable && !r.CTE {
+				if _, ok := a.env.resolve(a.db, a.sch, r.Table); !ok {
+					return true
+				}
+			}
+			if r.Sub != nil && any(r.Sub) {
+				return true
+			}
+		}
+		for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+			for _, s := range list {
+				if any(s) {
+					return true
+				}
+			}
+		}
+		return q.Source != nil && any(q.Source)
+	}
+	return any(a.stmt.Query)
+}
+
+func joinNames(names []shardmap.TableName) string {
+	var out []string
+	for _, n := range names {
+		out = append(out, n.String())
+	}
+	if len(out) == 0 {
+		return "(a system catalog or a temporary table)"
+	}
+	return strings.Join(out, ", ")
+}
+
+// referenceOnly plans statements over reference tables, perhaps with home tables.
+func (a *analysis) referenceOnly(q *sqlparse.Query) error {
+	if q.Cmd == sqlparse.Select && pureQuery(q) {
+		_, volatile := a.firstVolatile()
+		if len(a.home) == 0 && !volatile && q.Opaque == "" && !a.namesCatalog() {
+			a.t.Home, a.t.Any = false, true
+		}
+		return nil
+	}
+	writesReference := q.Target != nil && a.declared(q.Target) != nil
+	if !writesReference {
+		if q.Cmd != sqlparse.Select && len(q.CTEs) == 0 {
+			return nil // a home table written from reference tables: home has a copy
+		}
+		if q.Cmd == sqlparse.Select && !q.Locking {
+			return Refuse("reference-write", joinNames(a.reference))
+		}
+		return nil // row locks are taken on home's copy
+	}
+	return a.referenceWrite(q)
+}

@@ -1,0 +1,83 @@
+package router
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Lines prints a plan as EXPLAIN (ROUTE) and the golden files show it.
+func (p *Plan) Lines() []string {
+	names := make([]string, len(p.Shards))
+	for i, s := range p.Shards {
+		names[i] = p.DB.Shards[s].Name
+	}
+	on := strings.Join(names, " ")
+	if p.Class == Control {
+		return []string{"Local"}
+	}
+	if p.Any {
+		return []string{"Single on any shard (reference tables only)", p.readLine()}
+	}
+	if len(p.Shards) == 1 && p.Class != Copy && !(p.Class == Write && p.Ref) {
+		how := "by key"
+		if p.Home {
+			how = "home"
+		}
+		return []string{fmt.Sprintf("Single on %s (%s)", on, how), p.readLine()}
+	}
+	out := []string{fmt.Sprintf("%s on %s", p.Class, on)}
+	switch p.Class {
+	case Scatter:
+		m := p.Merge
+		out = append(out, "  Shard: "+m.SQL, "  Merge: "+m.describe(), p.readLine())
+	case Split:
+		out[0] += fmt.Sprintf(" (%d rows)", len(p.Rows))
+	case Write:
+		if p.Ref {
+			out[0] += " (every copy, home first)"
+		}
+		if p.NoTx {
+			out[0] += " (one after the other)"
+		}
+	}
+	return out
+}
+
+func (p *Plan) readLine() string {
+	if p.Read {
+		return "  Read: a fresh replica may answer"
+	}
+	return "  Primary only"
+}
+
+func (m *Merge) describe() string {
+	var parts []string
+	switch m.Mode {
+	case Aggregate:
+		for i, c := range m.Cols {
+			f := c.Func
+			if f == "" {
+				f = "group"
+			}
+			parts = append(parts, fmt.Sprintf("%d=%s", i+1, f))
+		}
+	default:
+	}
+	for _, s := range m.Sorts {
+		dir := "asc"
+		if s.Desc {
+			dir = "desc"
+		}
+		if s.NullsFirst {
+			dir += " nulls first"
+		}
+		parts = append(parts, fmt.Sprintf("order(%d %s)", s.Column+1, dir))
+	}
+	if m.Limit != nil {
+		parts = append(parts, "limit")
+	}
+	if m.Offset != nil {
+		parts = append(parts, "offset")
+	}
+	return strings.TrimSpace(m.Mode.String() + " " + strings.Join(parts, " "))
+}

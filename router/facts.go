@@ -1,0 +1,302 @@
+package router
+
+import (
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// colID is one column of one range table entry.
+type colID struct {
+	rel  *sqlparse.Rel
+	name string
+}
+
+// class is an equality class: columns that are equal in every row that the block needs.
+type class struct {
+	up   *class
+	pins [][]sqlparse.Value
+}
+
+func (c *class) root() *class {
+	for c.up != nil {
+		c = c.up
+	}
+	return c
+}
+
+// block is a query level together with the plain subqueries in its FROM, which PostgreSQL would pull up:
+// one set of rows, one set of facts. Sublinks, CTEs and other subqueries are blocks of their own, which
+// may use the facts of the block around them, never the other way round.
+type block struct {
+	a       *analysis
+	outer   *block
+	query   *sqlparse.Query
+	flat    []*sqlparse.Query // query and the subqueries pulled up
+	rels    []*sqlparse.Rel   // tables of all of them
+	subs    []*sqlparse.Query // blocks below
+	classes map[colID]*class
+	scan    map[*sqlparse.Rel][][]sqlparse.Value // what an outer join's ON adds for the rows read
+}
+
+func newBlock(a *analysis, q *sqlparse.Query, outer *block) *block {
+	b := &block{a: a, outer: outer, query: q, classes: map[colID]*class{}, scan: map[*sqlparse.Rel][][]sqlparse.Value{}}
+	b.pullUp(q)
+	for _, f := range b.flat {
+		for _, fact := range f.Facts {
+			if fact.Into == nil {
+				b.learn(f, fact)
+			}
+		}
+	}
+	for range len(b.rels) + 1 { // an ON condition may build upon another
+		for _, f := range b.flat {
+			for _, fact := range f.Facts {
+				if fact.Into != nil {
+					b.learnDirected(f, fact)
+				}
+			}
+		}
+	}
+	return b
+}
+
+func (b *block) pullUp(q *sqlparse.Query) {
+	b.flat = append(b.flat, q)
+	for _, r := range q.Rels {
+		switch {
+		case r.Sub != nil && isFlat(r.Sub):
+			b.pullUp(r.Sub)
+		case r.Sub != nil:
+			b.subs = append(b.subs, r.Sub)
+		case r.Kind == sqlparse.RelTable:
+			b.rels = append(b.rels, r)
+		}
+	}
+	b.subs = append(b.subs, q.Subs...)
+	b.subs = append(b.subs, q.CTEs...)
+	b.subs = append(b.subs, q.Leaves...)
+	if q.Source != nil {
+		b.subs = append(b.subs, q.Source)
+	}
+}
+
+// isFlat says whether a subquery in FROM only filters and joins, so that conditions move freely
+// through it.
+func isFlat(q *sqlparse.Query) bool {
+	return q.Cmd == sqlparse.Select && !q.SetOp && q.Rows == nil && len(q.CTEs) == 0 && !q.Distinct && len(q.GroupBy) == 0 && !q.Having &&
+		!q.Window && !q.Agg && q.Limit == nil && q.Offset == nil && !q.Locking && !q.SRF && !q.Into
+}
+
+// resolve finds the table column that a name of query q means. ok is false where that is not certain.
+func (b *block) resolve(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Column, bool) {
+	unknown := false
+	for _, r := range q.Rels {
+		if c.Qual != "" && r.Name() != c.Qual {
+			continue
+		}
+		id, col, found, known := b.column(r, c.Name)
+		if found {
+			return id, col, true
+		}
+		unknown = unknown || !known
+	}
+	if unknown || c.Qual != "" && hasName(q, c.Qual) {
+		return colID{}, nil, false
+	}
+	// Not of this query: of the one around it, in the same block or the next.
+	for i, f := range b.flat {
+		if f == q && i > 0 {
+			return colID{}, nil, false // only LATERAL sees its neighbours; not worth a proof
+		}
+	}
+	if b.outer == nil {
+		return colID{}, nil, false
+	}
+	return b.outer.resolve(b.outer.query, c)
+}
+
+func hasName(q *sqlparse.Query, name string) bool {
+	for _, r := range q.Rels {
+		if r.Name() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// column looks a name up in one range table entry. known is false if its columns are not all known.
+func (b *block) column(r *sqlparse.Rel, name string) (id colID, col *schema.Column, found, known bool) {
+	switch {
+	case r.Kind == sqlparse.RelTable && !r.CTE:
+		t := b.a.tableOf(r)
+		if t == nil {
+			return colID{}, nil, false, false
+		}
+		if c, _ := t.Column(name); c != nil {
+			return colID{r, name}, c, true, true
+		}
+		return colID{}, nil, false, true
+	case r.Sub != nil && isFlat(r.Sub):
+		known = true
+		for _, t := range r.Sub.Targets {
+			if t.Expr.Star {
+				known = false
+				for _, inner := range r.Sub.Rels {
+					if id, col, ok, _ := b.column(inner, name); ok {
+						return id, col, true, true
+					}
+				}
+				continue
+			}
+			if t.Name == name || t.Name == "" && t.Expr.Col != nil && t.Expr.Col.Name == name {
+				if t.Expr.Col == nil {
+					return colID{}, nil, false, false
+				}
+				id, col, ok := b.resolve(r.Sub, *t.Expr.Col)
+				return id, col, ok, ok
+			}
+		}
+		return colID{}, nil, false, known
+	}
+	return colID{}, nil, false, false
+}
+
+func (b *block) class(id colID) *class {
+	c := b.classes[id]
+	if c == nil {
+		c = &class{}
+		b.classes[id] = c
+		for o := b.outer; o != nil; o = o.outer { // a column from outside brings what is known of it there
+			if oc := o.classes[id]; oc != nil {
+				c.pins = append(c.pins, oc.root().pins...)
+			}
+		}
+	}
+	return c.root()
+}
+
+func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
+	id, col, ok := b.resolve(q, f.L)
+	if !ok {
+		return
+	}
+	kt, ok := keyType(col)
+	if !ok {
+		return
+	}
+	switch {
+	case f.In != nil:
+		if allFit(kt, f.In) {
+			c := b.class(id)
+			c.pins = append(c.pins, f.In)
+		}
+	case f.R.IsCol:
+		rid, rcol, ok := b.resolve(q, f.R.Col)
+		if !ok {
+			return
+		}
+		if rt, ok := keyType(rcol); !ok || family(rt) != family(kt) {
+			return
+		}
+		l, r := b.class(id), b.class(rid)
+		if l != r {
+			l.pins = append(l.pins, r.pins...)
+			r.up = l
+		}
+	default:
+		if keyFits(kt, f.R.Val) {
+			c := b.class(id)
+			c.pins = append(c.pins, []sqlparse.Value{f.R.Val})
+		}
+	}
+}
+
+// learnDirected uses an equality of an outer join's ON for the rows read of the nullable side only.
+func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
+	into := func(c sqlparse.Col) (*sqlparse.Rel, colID, pghash.Type, bool) {
+		id, col, ok := b.resolve(q, c)
+		if !ok {
+			return nil, id, 0, false
+		}
+		kt, ok := keyType(col)
+		if !ok {
+			return nil, id, 0, false
+		}
+		for _, r := range f.Into {
+			if r == id.rel {
+				return r, id, kt, true
+			}
+		}
+		return nil, id, kt, true
+	}
+	l, lid, lt, ok := into(f.L)
+	if !ok {
+		return
+	}
+	add := func(r *sqlparse.Rel, id colID, vals []sqlparse.Value) {
+		if info := b.a.declared(r); info != nil && info.Key == id.name && len(b.scan[r]) < 8 {
+			b.scan[r] = append(b.scan[r], vals)
+		}
+	}
+	if !f.R.IsCol {
+		vals := f.In
+		if vals == nil {
+			vals = []sqlparse.Value{f.R.Val}
+		}
+		if l != nil && allFit(lt, vals) {
+			add(l, lid, vals)
+		}
+		return
+	}
+	r, rid, rt, ok := into(f.R.Col)
+	if !ok || family(lt) != family(rt) {
+		return
+	}
+	carry := func(to *sqlparse.Rel, toID, fromID colID) {
+		for _, vals := range b.pinsOf(fromID) {
+			add(to, toID, vals)
+		}
+	}
+	if l != nil {
+		carry(l, lid, rid)
+	}
+	if r != nil {
+		carry(r, rid, lid)
+	}
+}
+
+// pinsOf lists what is known of a column's values in the rows that are read of its relation.
+func (b *block) pinsOf(id colID) [][]sqlparse.Value {
+	pins := b.class(id).pins
+	if info := b.a.declared(id.rel); info != nil && info.Key == id.name {
+		pins = append(append([][]sqlparse.Value(nil), pins...), b.scan[id.rel]...)
+	}
+	return pins
+}
+
+// best picks the narrowest of several lists of values.
+func best(pins [][]sqlparse.Value) []sqlparse.Value {
+	var out []sqlparse.Value
+	for _, p := range pins {
+		if out == nil || len(p) < len(out) || len(p) == len(out) && len(p) == 1 && out[0].Array {
+			out = p
+		}
+	}
+	return out
+}
+
+func allFit(t pghash.Type, vals []sqlparse.Value) bool {
+	for _, v := range vals {
+		if !keyFits(t, v) {
+			return false
+		}
+	}
+	return len(vals) > 0
+}
+
+// keyType is the column's type as a key, if equal values of it surely hash alike.
+func keyType(c *schema.Column) (pghash.Type, bool) {
+	t, ok := pghash.TypeByOID(c.TypeOID)
+	return t, ok && c.Determ
+}

@@ -1,0 +1,424 @@
+package router
+
+import (
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+var systemColumns = map[string]bool{"ctid": true, "xmin": true, "xmax": true, "cmin": true, "cmax": true, "tableoid": true}
+
+func systemColumn(q *sqlparse.Query) (string, bool) {
+	for _, c := range q.RefCols {
+		if systemColumns[c.Name] {
+			return c.Name, true
+		}
+	}
+	return "", false
+}
+
+func isGrant(text string) bool {
+	f := strings.Fields(strings.ToLower(text))
+	return len(f) > 0 && (f[0] == "grant" || f[0] == "revoke" || f[0] == "comment")
+}
+
+// scatter plans a SELECT whose union over shards, with a merge, is the answer; nil means that it is.
+func (a *analysis) scatter(b *block) *Error {
+	q := b.query
+	switch {
+	case q.SetOp:
+		return Refuse("set-operation")
+	case q.Into:
+		return Refuse("select-into", "SELECT INTO")
+	case q.Locking:
+		return Refuse("locking")
+	case q.WithTies:
+		return Refuse("with-ties")
+	case len(q.Rows) > 0:
+		return Refuse("opaque", "VALUES")
+	}
+	for _, sub := range b.subs {
+		if n, ok := a.anySharded(sub); ok {
+			return Refuse("subquery", n)
+		}
+		if len(sub.Rels) > 0 || len(sub.Leaves) > 0 || len(sub.CTEs) > 0 {
+			return Refuse("subquery", "of this statement")
+		}
+	}
+	for _, f := range b.flat {
+		switch {
+		case f.Distinct:
+			return Refuse("distinct")
+		case f.Window:
+			return Refuse("window")
+		case f.Having:
+			return Refuse("having")
+		case f.Grouping:
+			return Refuse("grouping-sets")
+		case f.SRF:
+			return Refuse("set-returning")
+		case f.FullJoin:
+			return Refuse("full-join", a.shardedNames(b))
+		}
+		if c, ok := systemColumn(f); ok {
+			return Refuse("system-column", c)
+		}
+	}
+	if f, ok := a.firstVolatile(); ok {
+		return Refuse("volatile", f)
+	}
+	for _, f := range a.stmt.Funcs {
+		if a.sch.Aggs[f] {
+			return Refuse("aggregate", f)
+		}
+	}
+	if err := a.coLocated(b); err != nil {
+		return err
+	}
+	m, err := a.merge(b)
+	if err != nil {
+		return err
+	}
+	a.t.Class, a.t.Merge, a.t.Exact = Scatter, m, true
+	return nil
+}
+
+func (a *analysis) shardedNames(b *block) string {
+	var names []shardmap.TableName
+	for _, r := range b.rels {
+		if info := a.declared(r); info != nil && info.Kind == shardmap.Sharded {
+			names = append(names, info.TableName)
+		}
+	}
+	return joinNames(names)
+}
+
+func (a *analysis) anySharded(q *sqlparse.Query) (shardmap.TableName, bool) {
+	for _, r := range q.Rels {
+		if info := a.declared(r); info != nil && info.Kind == shardmap.Sharded {
+			return info.TableName, true
+		}
+		if r.Sub != nil {
+			if n, ok := a.anySharded(r.Sub); ok {
+				return n, true
+			}
+		}
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+		for _, s := range list {
+			if n, ok := a.anySharded(s); ok {
+				return n, true
+			}
+		}
+	}
+	return shardmap.TableName{}, false
+}
+
+// coLocated checks that every sharded table of the block is tied to the others by its key, and that no
+// outer join keeps rows that every shard has.
+func (a *analysis) coLocated(b *block) *Error {
+	var first *sqlparse.Rel
+	var firstInfo *shardmap.TableInfo
+	reached := map[*sqlparse.Rel]bool{}
+	var all []*sqlparse.Rel
+	for _, r := range b.rels {
+		info := a.declared(r)
+		if info == nil || info.Kind != shardmap.Sharded {
+			if r.Kept {
+				return Refuse("outer-reference", r.Name())
+			}
+			continue
+		}
+		all = append(all, r)
+		if first == nil {
+			first, firstInfo = r, info
+			reached[r] = true
+			continue
+		}
+		if info.Group != firstInfo.Group {
+			return Refuse("cross-shard-join", a.shardedNames(b))
+		}
+	}
+	for _, f := range b.flat {
+		for _, r := range f.Rels {
+			if r.Kept && r.Kind != sqlparse.RelTable && !(r.Sub != nil && isFlat(r.Sub)) {
+				return Refuse("outer-reference", r.Name())
+			}
+			if r.Sub != nil && isFlat(r.Sub) && (r.Kept || r.Nullable) {
+				return Refuse("opaque", "an outer join with a subquery")
+			}
+		}
+	}
+	for changed := true; changed; { // follow key equalities, an outer join's ON included
+		changed = false
+		for _, r := range all {
+			if reached[r] {
+				continue
+			}
+			for s := range reached {
+				if a.keysEqual(b, r, s) {
+					reached[r], changed = true, true
+					break
+				}
+			}
+		}
+	}
+	for _, r := range all {
+		if !reached[r] {
+			return Refuse("cross-shard-join", a.shardedNames(b))
+		}
+	}
+	return nil
+}
+
+func (a *analysis) keysEqual(b *block, r, s *sqlparse.Rel) bool {
+	rid, sid := colID{r, a.declared(r).Key}, colID{s, a.declared(s).Key}
+	if b.class(rid) == b.class(sid) {
+		return true
+	}
+	for _, f := range b.flat {
+		for _, fact := range f.Facts {
+			if fact.Into == nil || !fact.R.IsCol {
+				continue
+			}
+			l, _, ok1 := b.resolve(f, fact.L)
+			x, _, ok2 := b.resolve(f, fact.R.Col)
+			if !ok1 || !ok2 {
+				continue
+			}
+			// One side must be the nullable table's own key, the other the key of a table outside it.
+			if l == rid && x == sid && (in(fact.Into, r) != in(fact.Into, s)) || l == sid && x == rid && (in(fact.Into, r) != in(fact.Into, s)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func in(list []*sqlparse.Rel, r *sqlparse.Rel) bool {
+	for _, x := range list {
+		if x == r {
+			return true
+		}
+	}
+	return false
+}
+
+// merge chooses how the shards' rows become one result and writes the text that each shard runs.
+func (a *analysis) merge(b *block) (*Merge, *Error) {
+	q := b.query
+	m := &Merge{Limit: q.Limit, Offset: q.Offset}
+	for _, v := range []*sqlparse.Value{q.Limit, q.Offset} {
+		if v != nil && v.Kind != sqlparse.ValInt && v.Kind != sqlparse.ValParam && v.Kind != sqlparse.ValNull {
+			return nil, Refuse("limit-expression")
+		}
+	}
+	for _, s := range q.OrderBy {
+		if s.Using {
+			return nil, Refuse("order-using")
+		}
+	}
+	if q.Agg || len(q.GroupBy) > 0 {
+		return a.mergeGroups(b, m)
+	}
+	p := sqlparse.Partial{AddOffset: true}
+	if len(q.OrderBy) > 0 {
+		m.Mode = Ordered
+		for i, s := range q.OrderBy {
+			e, err := a.sortTarget(q, s.Expr)
+			if err != nil {
+				return nil, err
+			}
+			p.HideSorts = append(p.HideSorts, i)
+			m.Sorts = append(m.Sorts, SortKey{Column: i, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: a.bytesOrder(b, e)})
+		}
+		m.Hidden = len(m.Sorts)
+	}
+	return m, a.partial(m, p)
+}
+
+func (a *analysis) partial(m *Merge, p sqlparse.Partial) *Error {
+	text, err := a.stmt.Partial(p)
+	if err != nil {
+		return Refuse("opaque", "a construct that cannot be written back as SQL")
+	}
+	m.SQL = text
+	return nil
+}
+
+// sortTarget is the expression that an ORDER BY item means: an ordinal or an output name stands for its
+// output column.
+func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr, *Error) {
+	if e.Ordinal > 0 {
+		for i := 0; i < e.Ordinal && i < len(q.Targets); i++ {
+			if q.Targets[i].Expr.Star {
+				return e, Refuse("order-star")
+			}
+		}
+		if e.Ordinal <= len(q.Targets) {
+			return q.Targets[e.Ordinal-1].Expr, nil
+		}
+		return e, &Error{Code: "42P10", Message: "ORDER BY position is not in select list"}
+	}
+	if e.Col != nil && e.Col.Qual == "" {
+		for _, t := range q.Targets {
+			if t.Name == e.Col.Name {
+				return t.Expr, nil
+			}
+		}
+	}
+	return e, nil
+}
+
+// bytesOrder says whether text values of the expression may be sorted by their bytes.
+func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
+	switch e.Collate {
+	case "C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8":
+		return true
+	case "":
+	default:
+		return false
+	}
+	if e.Col != nil {
+		if _, col, ok := b.resolve(b.query, *e.Col); ok {
+			return col.BytesOK
+		}
+		return false
+	}
+	// An expression takes the collation of what it is made of: sure only if nothing in the statement's
+	// tables has another one.
+	if !a.sch.BytesOK {
+		return false
+	}
+	for _, n := range a.t.Tables {
+		if t := a.sch.Tables[n]; t != nil {
+			for _, c := range t.Columns {
+				if !c.BytesOK && (c.TypeOID == 25 || c.TypeOID == 1043 || c.TypeOID == 1042) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// mergeGroups plans aggregates in two phases.
+func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
+	q := b.query
+	m.Mode = Aggregate
+	p := sqlparse.Partial{DropOrder: true, DropLimit: true}
+	for _, n := range a.t.Tables {
+		if t := a.sch.Tables[n]; t != nil {
+			for _, c := range t.Columns {
+				if !c.Determ {
+					return nil, Refuse("group-type", "text in a nondeterministic collation")
+				}
+			}
+		}
+	}
+	groups := map[string]bool{}
+	for _, g := range q.GroupBy {
+		e := g
+		if g.Ordinal > 0 {
+			if g.Ordinal > len(q.Targets) {
+				return nil, &Error{Code: "42P10", Message: "GROUP BY position is not in select list"}
+			}
+			e = q.Targets[g.Ordinal-1].Expr
+		} else if g.Col != nil && g.Col.Qual == "" {
+			e = a.groupName(b, q, g)
+		}
+		groups[e.Key] = false
+	}
+	var avgs []int
+	for i, t := range q.Targets {
+		e := t.Expr
+		col := AggCol{Hidden: -1, Bytes: a.bytesOrder(b, e)}
+		if e.Agg != "" { // text below an aggregate: only a plain known order will do
+			col.Bytes = a.bytesOrder(b, sqlparse.Expr{})
+		}
+		_, grouped := groups[e.Key]
+		switch {
+		case e.Star:
+			return nil, Refuse("aggregate-expression", "*")
+		case grouped:
+			groups[e.Key] = true
+			col.Hidden = m.Hidden
+			p.HideTarget = append(p.HideTarget, i)
+			m.Hidden++
+		case e.Agg == "min" || e.Agg == "max":
+			col.Func, col.Hidden = e.Agg, m.Hidden
+			p.HideTarget = append(p.HideTarget, i)
+			m.Hidden++
+		case e.Agg == "avg":
+			col.Func = "avg"
+			avgs = append(avgs, i)
+		case e.Agg != "":
+			col.Func = e.Agg
+		case e.Other != "":
+			return nil, Refuse("aggregate", e.Other)
+		default:
+			return nil, Refuse("aggregate-expression", outputName(t, i))
+		}
+		m.Cols = append(m.Cols, col)
+	}
+	for _, shown := range groups {
+		if !shown { // groups that are not in the output need their key all the same
+			return nil, Refuse("aggregate-expression", "every GROUP BY expression must be selected")
+		}
+	}
+	m.AvgAt = m.Hidden
+	for _, i := range avgs {
+		m.Cols[i].Hidden = m.Hidden
+		m.Hidden++
+	}
+	p.AvgToSum = avgs
+	if err := a.groupOrder(q, m); err != nil {
+		return nil, err
+	}
+	return m, a.partial(m, p)
+}
+
+// groupName resolves a bare name in GROUP BY: an input column first, else an output name.
+func (a *analysis) groupName(b *block, q *sqlparse.Query, g sqlparse.Expr) sqlparse.Expr {
+	if _, _, ok := b.resolve(q, *g.Col); ok {
+		return g
+	}
+	for _, t := range q.Targets {
+		if t.Name == g.Col.Name {
+			return t.Expr
+		}
+	}
+	return g
+}
+
+func (a *analysis) groupOrder(q *sqlparse.Query, m *Merge) *Error {
+	for _, s := range q.OrderBy {
+		at := -1
+		e, err := a.sortTarget(q, s.Expr)
+		if err != nil {
+			return err
+		}
+		for i, t := range q.Targets {
+			if t.Expr.Key == e.Key || s.Expr.Col != nil && s.Expr.Col.Qual == "" && t.Name == s.Expr.Col.Name {
+				at = i
+				break
+			}
+		}
+		if s.Expr.Ordinal > 0 {
+			at = s.Expr.Ordinal - 1
+		}
+		if at < 0 {
+			return Refuse("order-group")
+		}
+		m.Sorts = append(m.Sorts, SortKey{Column: at, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: m.Cols[at].Bytes})
+	}
+	return nil
+}
+
+func outputName(t sqlparse.Target, i int) string {
+	if t.Name != "" {
+		return t.Name
+	}
+	return "column " + string(rune('1'+i%9))
+}

@@ -1,0 +1,445 @@
+package sqlparse
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	pgparser "github.com/pganalyze/pg_query_go/v5/parser"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// SyntaxError is the parser's complaint. Position is 1-based, in characters, as in ErrorResponse.
+type SyntaxError struct {
+	Message  string
+	Position int
+}
+
+func (e *SyntaxError) Error() string { return e.Message }
+
+// Parse splits sql into its statements. An empty text gives one Empty statement. The error, if any,
+// is a *SyntaxError.
+func Parse(sql string) ([]*Statement, error) {
+	tree, err := pg.Parse(sql)
+	if err != nil {
+		var pe *pgparser.Error
+		if errors.As(err, &pe) {
+			return nil, &SyntaxError{pe.Message, pe.Cursorpos}
+		}
+		return nil, &SyntaxError{err.Error(), 0}
+	}
+	if len(tree.Stmts) == 0 {
+		return []*Statement{{Kind: Empty, Text: sql}}, nil
+	}
+	out := make([]*Statement, 0, len(tree.Stmts))
+	for _, raw := range tree.Stmts {
+		start, end := int(raw.StmtLocation), len(sql)
+		if raw.StmtLen > 0 {
+			end = start + int(raw.StmtLen)
+		}
+		if len(tree.Stmts) == 1 {
+			start, end = 0, len(sql) // keep offsets those of the whole text
+		}
+		s := &Statement{Text: sql[start:end], tree: raw.Stmt}
+		c := &converter{stmt: s, base: start}
+		c.statement(raw.Stmt)
+		c.inventory(raw.Stmt)
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// converter reads one statement's tree.
+type converter struct {
+	stmt  *Statement
+	base  int      // offset of the statement in the parsed text
+	ctes  []string // names of CTEs in scope
+	seen  int      // relations that the facts describe
+	depth int
+}
+
+func (c *converter) loc(l int32) int { return int(l) - c.base }
+
+// inventory lists every relation, function and parameter, whatever the grammar around it, and marks
+// the query opaque if the facts missed a relation.
+func (c *converter) inventory(n *pg.Node) {
+	found := 0
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.RangeVar:
+			found++
+			c.stmt.Tables = append(c.stmt.Tables, TableRef{x.Schemaname, x.Relname})
+		case *pg.FuncCall:
+			c.stmt.Funcs = append(c.stmt.Funcs, lastName(x.Funcname))
+		case *pg.ParamRef:
+			c.param(int(x.Number))
+		}
+		return true
+	})
+	if q := c.stmt.Query; q != nil && found != c.seen && q.Opaque == "" {
+		q.Opaque = "a relation in an unusual place"
+	}
+}
+
+func (c *converter) param(n int) {
+	if n < 1 || n > 65535 {
+		return
+	}
+	for len(c.stmt.paramUse) < n {
+		c.stmt.paramUse = append(c.stmt.paramUse, 0)
+	}
+	c.stmt.paramUse[n-1]++
+	c.stmt.Params = max(c.stmt.Params, n)
+}
+
+// walk visits m and every message below it, depth first, while visit returns true.
+func walk(m protoreflect.Message, visit func(protoreflect.Message) bool) {
+	if !m.IsValid() || !visit(m) {
+		return
+	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				walk(v.List().Get(i).Message(), visit)
+			}
+		default:
+			walk(v.Message(), visit)
+		}
+		return true
+	})
+}
+
+func (c *converter) statement(n *pg.Node) {
+	s := c.stmt
+	switch x := n.GetNode().(type) {
+	case *pg.Node_SelectStmt:
+		s.Kind = Select
+		s.Query = c.query(x.SelectStmt)
+	case *pg.Node_InsertStmt:
+		s.Kind = Insert
+		s.Query = c.insert(x.InsertStmt)
+	case *pg.Node_UpdateStmt:
+		s.Kind = Update
+		s.Query = c.update(x.UpdateStmt)
+	case *pg.Node_DeleteStmt:
+		s.Kind = Delete
+		s.Query = c.delete(x.DeleteStmt)
+	case *pg.Node_MergeStmt:
+		s.Kind = Merge
+		s.Query = &Query{Cmd: Merge, Opaque: "MERGE"}
+	case *pg.Node_TransactionStmt:
+		c.transaction(x.TransactionStmt)
+	case *pg.Node_VariableSetStmt:
+		c.set(x.VariableSetStmt)
+	case *pg.Node_VariableShowStmt:
+		s.Kind, s.Var.Name = Show, strings.ToLower(x.VariableShowStmt.Name)
+	case *pg.Node_DiscardStmt:
+		s.Kind = Discard
+		s.Name = map[pg.DiscardMode]string{pg.DiscardMode_DISCARD_ALL: "all", pg.DiscardMode_DISCARD_PLANS: "plans",
+			pg.DiscardMode_DISCARD_SEQUENCES: "sequences", pg.DiscardMode_DISCARD_TEMP: "temp"}[x.DiscardStmt.Target]
+	case *pg.Node_PrepareStmt:
+		s.Kind, s.Name = Prepare, x.PrepareStmt.Name
+		c.wrapped(x.PrepareStmt.Query)
+	case *pg.Node_ExecuteStmt:
+		s.Kind, s.Name = Execute, x.ExecuteStmt.Name
+	case *pg.Node_DeallocateStmt:
+		s.Kind, s.Name = Deallocate, x.DeallocateStmt.Name
+	case *pg.Node_DeclareCursorStmt:
+		s.Kind, s.Name = Cursor, x.DeclareCursorStmt.Portalname
+		s.Def.NoTx = x.DeclareCursorStmt.Options&0x20 != 0 // CURSOR_OPT_HOLD
+		c.wrapped(x.DeclareCursorStmt.Query)
+	case *pg.Node_FetchStmt:
+		s.Kind, s.Name = Fetch, x.FetchStmt.Portalname
+	case *pg.Node_ClosePortalStmt:
+		s.Kind, s.Name = Fetch, x.ClosePortalStmt.Portalname
+	case *pg.Node_ExplainStmt:
+		s.Kind = Explain
+		for _, o := range x.ExplainStmt.Options {
+			if d := o.GetDefElem(); d != nil && strings.EqualFold(d.Defname, "route") {
+				s.Name = "route"
+			}
+			if d := o.GetDefElem(); d != nil && strings.EqualFold(d.Defname, "analyze") {
+				s.Def.NoTx = true // it runs the statement
+			}
+		}
+		c.wrapped(x.ExplainStmt.Query)
+	case *pg.Node_ListenStmt, *pg.Node_UnlistenStmt:
+		s.Kind = Listen
+	case *pg.Node_NotifyStmt:
+		s.Kind = Notify
+	case *pg.Node_CopyStmt:
+		c.copy(x.CopyStmt)
+	case *pg.Node_DoStmt, *pg.Node_CallStmt:
+		s.Kind = Routine
+	default:
+		c.definition(n)
+	}
+}
+
+// wrapped reads the statement inside EXPLAIN, PREPARE, DECLARE or COPY.
+func (c *converter) wrapped(n *pg.Node) {
+	kind := c.stmt.Kind
+	c.statement(n)
+	inner := c.stmt.Kind
+	c.stmt.Kind = kind
+	if c.stmt.Query == nil {
+		c.stmt.Query = &Query{Cmd: inner, Opaque: "a statement that is no query"}
+	}
+}
+
+func (c *converter) transaction(x *pg.TransactionStmt) {
+	s := c.stmt
+	s.Tx.Chain = x.Chain
+	switch x.Kind {
+	case pg.TransactionStmtKind_TRANS_STMT_BEGIN, pg.TransactionStmtKind_TRANS_STMT_START:
+		s.Kind = Begin
+		c.txOptions(x.Options)
+	case pg.TransactionStmtKind_TRANS_STMT_COMMIT:
+		s.Kind = Commit
+	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK:
+		s.Kind = Rollback
+	case pg.TransactionStmtKind_TRANS_STMT_SAVEPOINT:
+		s.Kind, s.Name = Savepoint, x.SavepointName
+	case pg.TransactionStmtKind_TRANS_STMT_RELEASE:
+		s.Kind, s.Name = Release, x.SavepointName
+	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK_TO:
+		s.Kind, s.Name = RollbackTo, x.SavepointName
+	default:
+		s.Kind = TwoPhase
+	}
+}
+
+func (c *converter) txOptions(opts []*pg.Node) {
+	for _, o := range opts {
+		d := o.GetDefElem()
+		arg := d.GetArg().GetAConst()
+		switch d.GetDefname() {
+		case "transaction_isolation":
+			c.stmt.Tx.Isolation = strings.ToLower(arg.GetSval().GetSval())
+		case "transaction_read_only":
+			c.stmt.Tx.ReadOnly = arg.GetIval().GetIval() != 0
+			c.stmt.Tx.ReadWrite = !c.stmt.Tx.ReadOnly
+		case "transaction_deferrable":
+			c.stmt.Tx.Deferrable = arg.GetIval().GetIval() != 0
+		}
+	}
+}
+
+func (c *converter) set(x *pg.VariableSetStmt) {
+	s := c.stmt
+	s.Kind = Set
+	v := &s.Var
+	v.Name, v.Local = strings.ToLower(x.Name), x.IsLocal
+	switch x.Kind {
+	case pg.VariableSetKind_VAR_RESET_ALL:
+		v.Name, v.Default = "all", true
+	case pg.VariableSetKind_VAR_RESET, pg.VariableSetKind_VAR_SET_DEFAULT:
+		v.Default = true
+	case pg.VariableSetKind_VAR_SET_VALUE:
+		var parts []string
+		for _, a := range x.Args {
+			if tc := a.GetTypeCast(); tc != nil { // SET TIME ZONE INTERVAL ..
+				v.Special = true
+			}
+			parts = append(parts, constText(a.GetAConst()))
+		}
+		v.Value = strings.Join(quoteAll(parts), ", ")
+		v.Plain = strings.Join(parts, ", ")
+	default:
+		v.Special = true
+		c.txOptions(x.Args)
+	}
+}
+
+func quoteAll(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = "'" + strings.ReplaceAll(s, "'", "''") + "'"
+		if strings.Contains(s, `\`) {
+			out[i] = "E'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
+		}
+	}
+	return out
+}
+
+func constText(a *pg.A_Const) string {
+	switch v := a.GetVal().(type) {
+	case *pg.A_Const_Ival:
+		return strconv.Itoa(int(v.Ival.GetIval()))
+	case *pg.A_Const_Fval:
+		return v.Fval.GetFval()
+	case *pg.A_Const_Sval:
+		return v.Sval.GetSval()
+	case *pg.A_Const_Boolval:
+		return strconv.FormatBool(v.Boolval.GetBoolval())
+	}
+	return ""
+}
+
+func (c *converter) copy(x *pg.CopyStmt) {
+	s := c.stmt
+	s.Kind = Copy
+	info := CopyInfo{From: x.IsFrom, Stdio: x.Filename == "" && !x.IsProgram, Plain: x.WhereClause == nil, Options: map[string]string{}}
+	if x.Relation != nil {
+		info.Table = &TableRef{x.Relation.Schemaname, x.Relation.Relname}
+	}
+	for _, a := range x.Attlist {
+		info.Columns = append(info.Columns, a.GetString_().GetSval())
+	}
+	for _, o := range x.Options {
+		d := o.GetDefElem()
+		name := strings.ToLower(d.GetDefname())
+		val := "true"
+		switch arg := d.GetArg().GetNode().(type) {
+		case nil:
+		case *pg.Node_String_:
+			val = arg.String_.GetSval()
+		case *pg.Node_Boolean:
+			val = strconv.FormatBool(arg.Boolean.GetBoolval())
+		case *pg.Node_Integer:
+			val = strconv.FormatBool(arg.Integer.GetIval() != 0)
+		default:
+			info.Plain = false
+		}
+		info.Options[name] = val
+		if name == "freeze" {
+			info.Freeze = val != "false"
+		}
+	}
+	if x.Query != nil {
+		c.wrapped(x.Query)
+	}
+	s.Copy = info
+}
+
+func (c *converter) definition(n *pg.Node) {
+	s := c.stmt
+	s.Kind = DDL
+	d := &s.Def
+	obj := func(r *pg.RangeVar) {
+		if r != nil {
+			d.Objects = append(d.Objects, TableRef{r.Schemaname, r.Relname})
+			d.Temp = d.Temp || r.Relpersistence == "t"
+		}
+	}
+	switch x := n.GetNode().(type) {
+	case *pg.Node_TruncateStmt:
+		s.Kind = Truncate
+		for _, r := range x.TruncateStmt.Relations {
+			obj(r.GetRangeVar())
+		}
+		d.Cascade = x.TruncateStmt.Behavior == pg.DropBehavior_DROP_CASCADE
+	case *pg.Node_VacuumStmt:
+		s.Kind = Vacuum
+		d.NoTx = x.VacuumStmt.IsVacuumcmd
+		for _, r := range x.VacuumStmt.Rels {
+			obj(r.GetVacuumRelation().GetRelation())
+		}
+	case *pg.Node_LockStmt:
+		s.Kind = Lock
+		for _, r := range x.LockStmt.Relations {
+			obj(r.GetRangeVar())
+		}
+	case *pg.Node_CreateStmt:
+		s.Kind = CreateTable
+		obj(x.CreateStmt.Relation)
+		d.Parent = len(x.CreateStmt.InhRelations) > 0
+	case *pg.Node_CreateTableAsStmt:
+		s.Kind = CreateTableAs
+		obj(x.CreateTableAsStmt.GetInto().GetRel())
+	case *pg.Node_ViewStmt:
+		s.Kind = CreateView
+		obj(x.ViewStmt.View)
+	case *pg.Node_IndexStmt:
+		s.Kind = CreateIndex
+		obj(x.IndexStmt.Relation)
+		d.Unique, d.NoTx = x.IndexStmt.Unique, x.IndexStmt.Concurrent
+	case *pg.Node_AlterTableStmt:
+		s.Kind = AlterTable
+		obj(x.AlterTableStmt.Relation)
+		for _, cmd := range x.AlterTableStmt.Cmds {
+			c.alter(cmd.GetAlterTableCmd())
+		}
+	case *pg.Node_DropStmt:
+		s.Kind = Drop
+		d.IfExists, d.NoTx = x.DropStmt.MissingOk, x.DropStmt.Concurrent
+		d.TableDrop = x.DropStmt.RemoveType == pg.ObjectType_OBJECT_TABLE
+		d.Cascade = x.DropStmt.Behavior == pg.DropBehavior_DROP_CASCADE
+		for _, o := range x.DropStmt.Objects {
+			if names := o.GetList().GetItems(); len(names) > 0 {
+				ref := TableRef{Name: names[len(names)-1].GetString_().GetSval()}
+				if len(names) > 1 {
+					ref.Schema = names[len(names)-2].GetString_().GetSval()
+				}
+				d.Objects = append(d.Objects, ref)
+				s.Tables = append(s.Tables, ref)
+			}
+		}
+	case *pg.Node_RenameStmt:
+		s.Kind = Rename
+		obj(x.RenameStmt.Relation)
+		d.RenameTable = x.RenameStmt.RenameType == pg.ObjectType_OBJECT_TABLE
+		if x.RenameStmt.RenameType == pg.ObjectType_OBJECT_COLUMN {
+			d.Columns = []string{x.RenameStmt.Subname}
+		}
+	}
+}
+
+func (c *converter) alter(cmd *pg.AlterTableCmd) {
+	d := &c.stmt.Def
+	switch cmd.Subtype {
+	case pg.AlterTableType_AT_AddColumn:
+		if col := cmd.Def.GetColumnDef(); col != nil {
+			for _, con := range col.Constraints {
+				switch con.GetConstraint().GetContype() {
+				case pg.ConstrType_CONSTR_UNIQUE, pg.ConstrType_CONSTR_PRIMARY, pg.ConstrType_CONSTR_FOREIGN, pg.ConstrType_CONSTR_IDENTITY:
+					d.AlterUnsafe = "ADD COLUMN with a constraint"
+				}
+			}
+		}
+	case pg.AlterTableType_AT_DropColumn, pg.AlterTableType_AT_AlterColumnType:
+		d.Columns = append(d.Columns, cmd.Name)
+	case pg.AlterTableType_AT_ColumnDefault, pg.AlterTableType_AT_DropNotNull, pg.AlterTableType_AT_SetNotNull,
+		pg.AlterTableType_AT_SetStatistics, pg.AlterTableType_AT_SetStorage, pg.AlterTableType_AT_SetRelOptions,
+		pg.AlterTableType_AT_ResetRelOptions, pg.AlterTableType_AT_ChangeOwner:
+	case pg.AlterTableType_AT_AddConstraint:
+		if con := cmd.Def.GetConstraint(); con.GetContype() != pg.ConstrType_CONSTR_CHECK {
+			d.AlterUnsafe = "ADD CONSTRAINT"
+			if con.GetContype() == pg.ConstrType_CONSTR_PRIMARY || con.GetContype() == pg.ConstrType_CONSTR_UNIQUE {
+				for _, k := range con.Keys {
+					d.Columns = append(d.Columns, "+"+k.GetString_().GetSval())
+				}
+			}
+		}
+	default:
+		d.AlterUnsafe = strings.ReplaceAll(strings.TrimPrefix(cmd.Subtype.String(), "AT_"), "_", " ")
+	}
+}
+
+func lastName(names []*pg.Node) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return names[len(names)-1].GetString_().GetSval()
+}
+
+// canonical is a text that is equal for equal expressions: the tree without its positions.
+func canonical(n *pg.Node) string {
+	c := proto.Clone(n).(*pg.Node)
+	walk(c.ProtoReflect(), func(m protoreflect.Message) bool {
+		if fd := m.Descriptor().Fields().ByName("location"); fd != nil {
+			m.Clear(fd)
+		}
+		return true
+	})
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		return fmt.Sprintf("%p", n)
+	}
+	return string(b)
+}

@@ -1,0 +1,541 @@
+package sqlparse
+
+import (
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// level is a query being read, with the columns that USING merged.
+type level struct {
+	*Query
+	using map[string]string // merged column: the relation whose column it is; "" when it is neither's
+}
+
+func (c *converter) query(x *pg.SelectStmt) *Query {
+	q := &level{Query: &Query{Cmd: Select}, using: map[string]string{}}
+	defer c.scope()()
+	c.with(q, x.WithClause)
+	if x.Op != pg.SetOperation_SETOP_NONE {
+		q.SetOp = true
+		q.Leaves = []*Query{c.query(x.Larg), c.query(x.Rarg)}
+		c.tail(q, x)
+		return q.Query
+	}
+	for _, f := range x.FromClause {
+		c.from(q, f)
+	}
+	c.where(q, x.WhereClause, nil)
+	for _, row := range x.ValuesLists {
+		var vals []Value
+		for _, v := range row.GetList().GetItems() {
+			vals = append(vals, c.value(v))
+			c.scan(q, v)
+		}
+		q.Rows = append(q.Rows, vals)
+	}
+	q.Distinct = len(x.DistinctClause) > 0
+	for _, d := range x.DistinctClause {
+		c.scan(q, d)
+	}
+	if x.IntoClause != nil {
+		q.Into = true
+		c.seen++ // its relation is made, not read
+	}
+	for _, t := range x.TargetList {
+		rt := t.GetResTarget()
+		c.scan(q, rt.GetVal())
+		q.Targets = append(q.Targets, Target{c.expr(q, rt.GetVal()), rt.GetName()})
+	}
+	for _, g := range x.GroupClause {
+		if g.GetGroupingSet() != nil {
+			q.Grouping = true
+		}
+		c.scan(q, g)
+		q.GroupBy = append(q.GroupBy, c.expr(q, g))
+	}
+	q.Having = x.HavingClause != nil
+	c.scan(q, x.HavingClause)
+	q.Window = q.Window || len(x.WindowClause) > 0
+	for _, w := range x.WindowClause {
+		c.scan(q, w)
+	}
+	c.tail(q, x)
+	return q.Query
+}
+
+// tail reads what a plain SELECT and a set operation share.
+func (c *converter) tail(q *level, x *pg.SelectStmt) {
+	for _, s := range x.SortClause {
+		sb := s.GetSortBy()
+		c.scan(q, sb.GetNode())
+		desc := sb.GetSortbyDir() == pg.SortByDir_SORTBY_DESC
+		first := sb.GetSortbyNulls() == pg.SortByNulls_SORTBY_NULLS_FIRST ||
+			desc && sb.GetSortbyNulls() == pg.SortByNulls_SORTBY_NULLS_DEFAULT
+		q.OrderBy = append(q.OrderBy, Sort{c.expr(q, sb.GetNode()), desc, first, len(sb.GetUseOp()) > 0})
+	}
+	if x.LimitCount != nil {
+		v := c.value(x.LimitCount)
+		q.Limit = &v
+		c.scan(q, x.LimitCount)
+	}
+	if x.LimitOffset != nil {
+		v := c.value(x.LimitOffset)
+		q.Offset = &v
+		c.scan(q, x.LimitOffset)
+	}
+	q.WithTies = x.LimitOption == pg.LimitOption_LIMIT_OPTION_WITH_TIES
+	for _, l := range x.LockingClause {
+		q.Locking = true
+		c.seen += len(l.GetLockingClause().GetLockedRels())
+	}
+}
+
+// scope remembers which CTE names are visible, and returns what forgets the newer ones.
+func (c *converter) scope() func() {
+	n := len(c.ctes)
+	return func() { c.ctes = c.ctes[:n] }
+}
+
+func (c *converter) with(q *level, w *pg.WithClause) {
+	if w == nil {
+		return
+	}
+	if w.Recursive {
+		for _, n := range w.Ctes {
+			c.ctes = append(c.ctes, n.GetCommonTableExpr().GetCtename())
+		}
+	}
+	for _, n := range w.Ctes {
+		cte := n.GetCommonTableExpr()
+		var sub *Query
+		switch x := cte.GetCtequery().GetNode().(type) {
+		case *pg.Node_SelectStmt:
+			sub = c.query(x.SelectStmt)
+		case *pg.Node_InsertStmt:
+			sub = c.insert(x.InsertStmt)
+		case *pg.Node_UpdateStmt:
+			sub = c.update(x.UpdateStmt)
+		case *pg.Node_DeleteStmt:
+			sub = c.delete(x.DeleteStmt)
+		default:
+			sub = &Query{Cmd: Other, Opaque: "this kind of WITH query"}
+		}
+		q.CTEs = append(q.CTEs, sub)
+		if !w.Recursive {
+			c.ctes = append(c.ctes, cte.GetCtename())
+		}
+	}
+}
+
+func (c *converter) rel(r *pg.RangeVar) *Rel {
+	c.seen++
+	rel := &Rel{Kind: RelTable, Table: TableRef{r.Schemaname, r.Relname}, Alias: r.GetAlias().GetAliasname()}
+	if r.Schemaname == "" {
+		for _, n := range c.ctes {
+			rel.CTE = rel.CTE || n == r.Relname
+		}
+	}
+	return rel
+}
+
+// from adds one FROM item and returns the relations that it brought.
+func (c *converter) from(q *level, n *pg.Node) []*Rel {
+	var rel *Rel
+	switch x := n.GetNode().(type) {
+	case *pg.Node_RangeVar:
+		rel = c.rel(x.RangeVar)
+		if len(x.RangeVar.GetAlias().GetColnames()) > 0 {
+			q.Opaque = "an alias that renames columns"
+		}
+	case *pg.Node_RangeSubselect:
+		rel = &Rel{Kind: RelQuery, Alias: x.RangeSubselect.GetAlias().GetAliasname(), Lateral: x.RangeSubselect.Lateral}
+		rel.Sub = c.query(x.RangeSubselect.GetSubquery().GetSelectStmt())
+		if len(rel.Sub.Rows) > 0 {
+			rel.Kind = RelValues
+		}
+	case *pg.Node_RangeFunction:
+		rel = &Rel{Kind: RelFunction, Alias: x.RangeFunction.GetAlias().GetAliasname()}
+		for _, f := range x.RangeFunction.Functions {
+			c.scan(q, f)
+		}
+	case *pg.Node_JoinExpr:
+		return c.join(q, x.JoinExpr)
+	default:
+		q.Opaque = "this kind of FROM item"
+		c.scan(q, n)
+		return nil
+	}
+	q.Rels = append(q.Rels, rel)
+	return []*Rel{rel}
+}
+
+func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
+	left := c.from(q, j.Larg)
+	right := c.from(q, j.Rarg)
+	mark := func(rels []*Rel, nullable, kept bool) {
+		for _, r := range rels {
+			r.Nullable = r.Nullable || nullable
+			r.Kept = r.Kept || kept
+		}
+	}
+	var into []*Rel
+	prefer := left
+	switch j.Jointype {
+	case pg.JoinType_JOIN_INNER:
+	case pg.JoinType_JOIN_LEFT:
+		mark(right, true, false)
+		mark(left, false, true)
+		into = right
+	case pg.JoinType_JOIN_RIGHT:
+		mark(left, true, false)
+		mark(right, false, true)
+		into, prefer = left, right
+	default:
+		mark(left, true, true)
+		mark(right, true, true)
+		q.FullJoin = true
+		into = []*Rel{} // no facts at all
+	}
+	if j.IsNatural {
+		q.Opaque = "NATURAL JOIN"
+	}
+	for _, u := range j.UsingClause {
+		c.using(q, u.GetString_().GetSval(), left, right, prefer, into)
+	}
+	if j.Jointype == pg.JoinType_JOIN_FULL {
+		c.scan(q, j.Quals)
+	} else {
+		c.where(q, j.Quals, into)
+	}
+	if j.GetAlias() != nil || j.GetJoinUsingAlias() != nil {
+		q.Opaque = "an alias of a join"
+	}
+	return append(append([]*Rel(nil), left...), right...)
+}
+
+func (c *converter) using(q *level, col string, left, right, prefer, into []*Rel) {
+	name := func(rels []*Rel) string {
+		if len(rels) == 1 {
+			return rels[0].Name()
+		}
+		return q.using[col]
+	}
+	l, r := name(left), name(right)
+	if q.FullJoin || l == "" || r == "" {
+		q.using[col] = ""
+		return
+	}
+	q.Facts = append(q.Facts, Fact{L: Col{l, col}, R: Operand{IsCol: true, Col: Col{r, col}}, Into: into})
+	q.using[col] = name(prefer)
+}
+
+// where adds the facts of a condition's conjuncts; into restricts them to an outer join's nullable side.
+func (c *converter) where(q *level, n *pg.Node, into []*Rel) {
+	if n == nil {
+		return
+	}
+	if b := n.GetBoolExpr(); b != nil && b.Boolop == pg.BoolExprType_AND_EXPR {
+		for _, a := range b.Args {
+			c.where(q, a, into)
+		}
+		return
+	}
+	c.scan(q, n)
+	e := n.GetAExpr()
+	if e == nil || len(e.Name) != 1 || e.Name[0].GetString_().GetSval() != "=" {
+		return
+	}
+	l, r := c.operand(q, e.Lexpr), c.operand(q, e.Rexpr)
+	switch e.Kind {
+	case pg.A_Expr_Kind_AEXPR_OP, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT:
+		if e.Kind == pg.A_Expr_Kind_AEXPR_NOT_DISTINCT && (l.Val.Kind == ValNull || r.Val.Kind == ValNull || l.IsCol && r.IsCol ||
+			l.Val.Kind == ValParam || r.Val.Kind == ValParam) {
+			return // NULL would match here
+		}
+		if !l.IsCol {
+			l, r = r, l
+		}
+		if l.IsCol {
+			q.Facts = append(q.Facts, Fact{L: l.Col, R: r, Into: into})
+		}
+	case pg.A_Expr_Kind_AEXPR_IN:
+		if l.IsCol {
+			q.Facts = append(q.Facts, Fact{L: l.Col, In: c.values(e.Rexpr.GetList().GetItems()), Into: into})
+		}
+	case pg.A_Expr_Kind_AEXPR_OP_ANY:
+		if !l.IsCol {
+			return
+		}
+		if arr := e.Rexpr.GetAArrayExpr(); arr != nil {
+			q.Facts = append(q.Facts, Fact{L: l.Col, In: c.values(arr.Elements), Into: into})
+		} else if v := c.value(e.Rexpr); v.Kind == ValParam {
+			v.Array = true
+			q.Facts = append(q.Facts, Fact{L: l.Col, In: []Value{v}, Into: into})
+		}
+	}
+}
+
+func (c *converter) values(nodes []*pg.Node) []Value {
+	out := make([]Value, len(nodes))
+	for i, n := range nodes {
+		out[i] = c.value(n)
+	}
+	return out
+}
+
+func (c *converter) operand(q *level, n *pg.Node) Operand {
+	if ref := n.GetColumnRef(); ref != nil {
+		if col, ok := c.column(q, ref); ok {
+			return Operand{IsCol: true, Col: col}
+		}
+		return Operand{}
+	}
+	return Operand{Val: c.value(n)}
+}
+
+func (c *converter) column(q *level, ref *pg.ColumnRef) (Col, bool) {
+	var names []string
+	for _, f := range ref.Fields {
+		s := f.GetString_()
+		if s == nil {
+			return Col{}, false
+		}
+		names = append(names, s.Sval)
+	}
+	switch len(names) {
+	case 1:
+		if qual, merged := q.using[names[0]]; merged {
+			return Col{qual, names[0]}, qual != ""
+		}
+		return Col{"", names[0]}, true
+	case 2:
+		return Col{names[0], names[1]}, true
+	case 3: // schema.table.column: relations are known by their last name
+		return Col{names[1], names[2]}, true
+	}
+	return Col{}, false
+}
+
+func (c *converter) value(n *pg.Node) Value {
+	switch x := n.GetNode().(type) {
+	case *pg.Node_AConst:
+		a := x.AConst
+		v := Value{Text: constText(a), Loc: c.loc(a.Location)}
+		switch a.GetVal().(type) {
+		case *pg.A_Const_Ival:
+			v.Kind = ValInt
+		case *pg.A_Const_Fval:
+			v.Kind = ValNumber
+			if !strings.ContainsAny(v.Text, ".eE") {
+				v.Kind = ValInt // too wide for int4
+			}
+		case *pg.A_Const_Sval:
+			v.Kind = ValString
+		case *pg.A_Const_Boolval:
+			v.Kind = ValBool
+		case nil:
+			v.Kind = ValNull
+		default:
+			v.Kind = ValOther
+		}
+		return v
+	case *pg.Node_ParamRef:
+		return Value{Kind: ValParam, Param: int(x.ParamRef.Number), Loc: c.loc(x.ParamRef.Location)}
+	case *pg.Node_SetToDefault:
+		return Value{Kind: ValDefault}
+	case *pg.Node_TypeCast:
+		v := c.value(x.TypeCast.Arg)
+		if v.Kind == ValOther || v.Cast != "" {
+			return Value{Kind: ValOther}
+		}
+		v.Cast = castName(x.TypeCast.TypeName)
+		return v
+	}
+	return Value{Kind: ValOther}
+}
+
+// castName is the type's last name, or "?" where a modifier or an array may change the value.
+func castName(t *pg.TypeName) string {
+	name := lastName(t.GetNames())
+	if name == "" || len(t.Typmods) > 0 || len(t.ArrayBounds) > 0 || t.Setof || t.PctType {
+		return "?"
+	}
+	return name
+}
+
+// scan notes what an expression holds: sublinks, aggregates, windows.
+func (c *converter) scan(q *level, n *pg.Node) {
+	if n == nil {
+		return
+	}
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.SubLink:
+			q.Subs = append(q.Subs, c.query(x.GetSubselect().GetSelectStmt()))
+			c.scan(q, x.Testexpr)
+			return false
+		case *pg.FuncCall:
+			q.Window = q.Window || x.Over != nil
+			q.Agg = q.Agg || isAggregate(x)
+			q.SRF = q.SRF || setReturning[strings.ToLower(lastName(x.Funcname))]
+		case *pg.ColumnRef:
+			if col, ok := c.column(q, x); ok {
+				q.RefCols = append(q.RefCols, col)
+			}
+		}
+		return true
+	})
+}
+
+var setReturning = map[string]bool{"unnest": true, "generate_series": true, "generate_subscripts": true, "json_array_elements": true,
+	"jsonb_array_elements": true, "regexp_matches": true, "regexp_split_to_table": true, "string_to_table": true, "json_each": true,
+	"jsonb_each": true, "jsonb_path_query": true, "json_object_keys": true, "jsonb_object_keys": true, "json_array_elements_text": true,
+	"jsonb_array_elements_text": true, "json_each_text": true, "jsonb_each_text": true, "json_to_recordset": true, "jsonb_to_recordset": true,
+	"json_populate_recordset": true, "jsonb_populate_recordset": true, "_pg_expandarray": true}
+
+// mergeable are the aggregates that two phases compute.
+var mergeable = map[string]bool{"count": true, "sum": true, "min": true, "max": true, "avg": true}
+
+var otherAggregates = map[string]bool{"array_agg": true, "string_agg": true, "bool_and": true, "bool_or": true, "every": true,
+	"bit_and": true, "bit_or": true, "bit_xor": true, "any_value": true, "json_agg": true, "jsonb_agg": true, "json_object_agg": true,
+	"jsonb_object_agg": true, "stddev": true, "stddev_pop": true, "stddev_samp": true, "variance": true, "var_pop": true, "var_samp": true,
+	"corr": true, "covar_pop": true, "covar_samp": true, "regr_avgx": true, "regr_avgy": true, "regr_count": true, "regr_intercept": true,
+	"regr_r2": true, "regr_slope": true, "regr_sxx": true, "regr_sxy": true, "regr_syy": true, "mode": true, "percentile_cont": true,
+	"percentile_disc": true, "rank": true, "dense_rank": true, "percent_rank": true, "cume_dist": true, "xmlagg": true,
+	"range_agg": true, "range_intersect_agg": true, "grouping": true}
+
+func isAggregate(f *pg.FuncCall) bool {
+	name := strings.ToLower(lastName(f.Funcname))
+	return f.Over == nil && (mergeable[name] || otherAggregates[name] || f.AggStar || f.AggDistinct || f.AggFilter != nil ||
+		f.AggWithinGroup || len(f.AggOrder) > 0)
+}
+
+func (c *converter) expr(q *level, n *pg.Node) Expr {
+	if n == nil {
+		return Expr{}
+	}
+	e := Expr{Key: canonical(n), Const: true}
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.FuncCall:
+			if isAggregate(x) {
+				e.HasAgg = true
+			}
+		case *pg.ColumnRef, *pg.SubLink:
+			e.Const = false
+		}
+		return true
+	})
+	switch x := n.GetNode().(type) {
+	case *pg.Node_ColumnRef:
+		for _, f := range x.ColumnRef.Fields {
+			e.Star = e.Star || f.GetAStar() != nil
+		}
+		if col, ok := c.column(q, x.ColumnRef); ok {
+			e.Col = &col
+		}
+	case *pg.Node_AConst:
+		if _, ok := x.AConst.GetVal().(*pg.A_Const_Ival); ok {
+			e.Ordinal = int(x.AConst.GetIval().GetIval())
+		}
+	case *pg.Node_CollateClause:
+		e.Collate = lastName(x.CollateClause.Collname)
+	case *pg.Node_FuncCall:
+		f := x.FuncCall
+		name := strings.ToLower(lastName(f.Funcname))
+		if e.HasAgg && len(f.Funcname) <= 2 {
+			if mergeable[name] && !f.AggDistinct && len(f.AggOrder) == 0 && len(f.Args) <= 1 && !f.FuncVariadic {
+				e.Agg, e.AggStar = name, f.AggStar
+			} else {
+				e.Other = name
+			}
+		}
+	}
+	return e
+}
+
+func (c *converter) insert(x *pg.InsertStmt) *Query {
+	q := &level{Query: &Query{Cmd: Insert, Returning: len(x.ReturningList) > 0}, using: map[string]string{}}
+	defer c.scope()()
+	c.with(q, x.WithClause)
+	q.Target = c.rel(x.Relation)
+	q.Target.CTE = false
+	for _, col := range x.Cols {
+		rt := col.GetResTarget()
+		q.Columns = append(q.Columns, rt.GetName())
+		if len(rt.GetIndirection()) > 0 {
+			q.Opaque = "an assignment to a part of a column"
+		}
+	}
+	if sel := x.GetSelectStmt().GetSelectStmt(); sel != nil {
+		src := c.query(sel)
+		if plain := len(src.Rows) > 0 && len(src.CTEs) == 0 && src.Limit == nil && src.Offset == nil && len(src.OrderBy) == 0; plain {
+			q.Rows, q.Subs = src.Rows, append(q.Subs, src.Subs...)
+		} else {
+			q.Source = src
+		}
+	}
+	for _, r := range x.ReturningList {
+		c.scan(q, r)
+	}
+	if oc := x.OnConflictClause; oc != nil {
+		q.Conflict = true
+		for _, el := range oc.GetInfer().GetIndexElems() {
+			q.ConfCols = append(q.ConfCols, el.GetIndexElem().GetName())
+		}
+		q.ConfNamed = oc.GetInfer().GetConname() != ""
+		c.assigns(q, oc.TargetList)
+		c.scan(q, oc.WhereClause)
+	}
+	return q.Query
+}
+
+func (c *converter) assigns(q *level, targets []*pg.Node) {
+	for _, t := range targets {
+		rt := t.GetResTarget()
+		if len(rt.GetIndirection()) > 0 {
+			q.Opaque = "an assignment to a part of a column"
+		}
+		q.Sets = append(q.Sets, Assign{rt.GetName(), c.value(rt.GetVal())})
+		c.scan(q, rt.GetVal())
+	}
+}
+
+func (c *converter) update(x *pg.UpdateStmt) *Query {
+	q := &level{Query: &Query{Cmd: Update, Returning: len(x.ReturningList) > 0}, using: map[string]string{}}
+	defer c.scope()()
+	c.with(q, x.WithClause)
+	c.target(q, x.Relation)
+	for _, f := range x.FromClause {
+		c.from(q, f)
+	}
+	c.where(q, x.WhereClause, nil)
+	c.assigns(q, x.TargetList)
+	for _, r := range x.ReturningList {
+		c.scan(q, r)
+	}
+	return q.Query
+}
+
+func (c *converter) delete(x *pg.DeleteStmt) *Query {
+	q := &level{Query: &Query{Cmd: Delete, Returning: len(x.ReturningList) > 0}, using: map[string]string{}}
+	defer c.scope()()
+	c.with(q, x.WithClause)
+	c.target(q, x.Relation)
+	for _, f := range x.UsingClause {
+		c.from(q, f)
+	}
+	c.where(q, x.WhereClause, nil)
+	for _, r := range x.ReturningList {
+		c.scan(q, r)
+	}
+	return q.Query
+}
+
+func (c *converter) target(q *level, r *pg.RangeVar) {
+	q.Target = c.rel(r)
+	q.Target.CTE = false
+	q.Rels = append(q.Rels, q.Target)
+}

@@ -1,0 +1,110 @@
+package sqlparse
+
+import (
+	"fmt"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/proto"
+)
+
+// Partial describes the statement that each shard runs for a merged SELECT.
+type Partial struct {
+	HideSorts  []int // ORDER BY items to append as hidden columns, by index
+	HideTarget []int // output columns to append again as hidden columns, by index
+	AvgToSum   []int // output columns avg(x): become sum(x), with a hidden count(x) appended
+	DropOrder  bool  // sorting happens after the merge
+	DropLimit  bool
+	AddOffset  bool // LIMIT becomes LIMIT + OFFSET, OFFSET goes
+}
+
+// Partial writes the text that a shard runs: hidden columns stand behind the visible ones, in the order
+// HideSorts, HideTarget, counts of AvgToSum. It is for plain SELECT statements.
+func (s *Statement) Partial(p Partial) (string, error) {
+	raw, ok := s.tree.(*pg.Node)
+	if !ok || raw.GetSelectStmt() == nil {
+		return "", fmt.Errorf("rewrite: not a SELECT")
+	}
+	root := proto.Clone(raw).(*pg.Node)
+	sel := root.GetSelectStmt()
+	hide := func(n *pg.Node) {
+		name := fmt.Sprintf("pgmosaic_%d", len(sel.TargetList))
+		sel.TargetList = append(sel.TargetList, pg.MakeResTargetNodeWithNameAndVal(name, proto.Clone(n).(*pg.Node), -1))
+	}
+	visible := sel.TargetList
+	for _, i := range p.HideSorts {
+		hide(sortExpr(sel.SortClause[i].GetSortBy().GetNode(), visible))
+	}
+	for _, i := range p.HideTarget {
+		hide(visible[i].GetResTarget().GetVal())
+	}
+	for _, i := range p.AvgToSum {
+		f := visible[i].GetResTarget().GetVal().GetFuncCall()
+		count := proto.Clone(f).(*pg.FuncCall)
+		setFuncName(count, "count")
+		if visible[i].GetResTarget().Name == "" {
+			visible[i].GetResTarget().Name = "avg"
+		}
+		setFuncName(f, "sum")
+		hide(&pg.Node{Node: &pg.Node_FuncCall{FuncCall: count}})
+	}
+	if p.DropOrder {
+		sel.SortClause = nil
+	}
+	if p.AddOffset && sel.LimitOffset != nil {
+		if sel.LimitCount != nil {
+			sum := pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("+")}, asBigint(sel.LimitCount), asBigint(sel.LimitOffset), -1)
+			sel.LimitCount = sum
+		}
+		sel.LimitOffset = nil
+	}
+	if p.DropLimit {
+		sel.LimitCount, sel.LimitOffset = nil, nil
+		sel.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
+	}
+	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
+	if err != nil {
+		return "", fmt.Errorf("rewrite: %w", err)
+	}
+	return out, nil
+}
+
+func setFuncName(f *pg.FuncCall, name string) {
+	f.Funcname = []*pg.Node{pg.MakeStrNode("pg_catalog"), pg.MakeStrNode(name)}
+}
+
+func asBigint(n *pg.Node) *pg.Node {
+	t := &pg.TypeName{Names: []*pg.Node{pg.MakeStrNode("pg_catalog"), pg.MakeStrNode("int8")}, Typemod: -1}
+	return &pg.Node{Node: &pg.Node_TypeCast{TypeCast: &pg.TypeCast{Arg: n, TypeName: t}}}
+}
+
+// sortExpr resolves an ordinal or an output name to its expression, as ORDER BY does.
+func sortExpr(n *pg.Node, targets []*pg.Node) *pg.Node {
+	if i := OrdinalOf(n.GetAConst()); i > 0 && i <= len(targets) {
+		return targets[i-1].GetResTarget().GetVal()
+	}
+	if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
+		name := ref.Fields[0].GetString_().GetSval()
+		for _, t := range targets {
+			if outputName(t.GetResTarget()) == name {
+				return t.GetResTarget().GetVal()
+			}
+		}
+	}
+	return n
+}
+
+// OrdinalOf is the position that a bare integer in ORDER BY means, or 0.
+func OrdinalOf(a *pg.A_Const) int {
+	if v, ok := a.GetVal().(*pg.A_Const_Ival); ok {
+		return int(v.Ival.GetIval())
+	}
+	return 0
+}
+
+// outputName is the name that a bare column or an AS gives to an output column.
+func outputName(t *pg.ResTarget) string {
+	if t.GetName() != "" {
+		return t.GetName()
+	}
+	return lastName(t.GetVal().GetColumnRef().GetFields())
+}

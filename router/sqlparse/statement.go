@@ -1,0 +1,275 @@
+// Package sqlparse turns SQL text into the facts that routing needs.
+//
+// It is the one place that knows the parser's tree. What it does not understand it says so: Query.Opaque
+// is set wherever a table could be read in a way that the facts do not describe, and Statement.Tables
+// lists every relation named anywhere, found by a walk that knows no grammar. So nothing can hide a table.
+package sqlparse
+
+// Kind is what a statement does.
+type Kind uint8
+
+// The kinds of statements that are told apart.
+const (
+	Other Kind = iota
+	Empty
+	Select
+	Insert
+	Update
+	Delete
+	Merge
+	Begin
+	Commit
+	Rollback
+	Savepoint
+	Release
+	RollbackTo
+	TwoPhase // PREPARE TRANSACTION and its kin
+	Set
+	Show
+	Discard
+	Prepare
+	Execute
+	Deallocate
+	Cursor // DECLARE
+	Fetch  // FETCH, MOVE, CLOSE
+	Copy
+	Explain
+	Listen // LISTEN, UNLISTEN
+	Notify
+	Truncate
+	Vacuum // VACUUM, ANALYZE
+	Lock
+	CreateTable
+	AlterTable
+	Drop
+	CreateIndex
+	Rename
+	CreateView
+	CreateTableAs
+	Routine // DO, CALL
+	DDL     // any other definition
+)
+
+// Statement is one parsed statement.
+type Statement struct {
+	Kind   Kind
+	Text   string     // its own text, without the semicolon
+	Query  *Query     // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
+	Tables []TableRef // every relation named anywhere in it
+	Funcs  []string   // every function called, by its last name
+	Tx     Tx         // of the transaction kinds
+	Var    Var        // of Set and Show
+	Copy   CopyInfo   // of Copy
+	Def    Definition // of the definition kinds
+	Name   string     // of Prepare, Execute, Deallocate, Savepoint, Cursor
+	Params int        // highest $n
+	Types  []string   // of Prepare: declared types
+	Args   []Value    // of Execute
+
+	paramUse []int // how often each $n stands in it
+	tree     any
+}
+
+// ParamUses says how often $n stands in the statement.
+func (s *Statement) ParamUses(n int) int {
+	if n < 1 || n > len(s.paramUse) {
+		return 0
+	}
+	return s.paramUse[n-1]
+}
+
+// Tx is what a transaction statement asks for.
+type Tx struct {
+	ReadOnly, ReadWrite, Deferrable bool
+	Isolation                       string // lower case, or empty
+	Chain                           bool
+}
+
+// Var is a SET, RESET or SHOW.
+type Var struct {
+	Name    string // lower case; "all" for RESET ALL and SHOW ALL
+	Value   string // SQL text behind TO, ready to be sent again; empty for DEFAULT and RESET
+	Plain   string // the value itself when it is one constant
+	Default bool   // RESET or TO DEFAULT
+	Local   bool
+	Special bool // SET TRANSACTION, SET SESSION CHARACTERISTICS, FROM CURRENT
+}
+
+// CopyInfo describes a COPY.
+type CopyInfo struct {
+	Table   *TableRef
+	Columns []string
+	From    bool
+	Stdio   bool
+	Freeze  bool
+	Options map[string]string // lower case names; a bare flag is "true"
+	Plain   bool              // every option was understood
+}
+
+// Definition describes DDL.
+type Definition struct {
+	Objects     []TableRef // the tables it creates, alters or drops
+	Temp        bool
+	Unique      bool // CREATE UNIQUE INDEX
+	NoTx        bool // cannot run in a transaction block
+	IfExists    bool
+	TableDrop   bool     // DROP TABLE
+	Cascade     bool     //
+	Parent      bool     // PARTITION OF, INHERITS
+	AlterUnsafe string   // the first ALTER TABLE command that could break placement, in SQL's words
+	Columns     []string // columns that ALTER TABLE drops or retypes, or RENAME renames
+	RenameTable bool
+}
+
+// TableRef names a relation as the statement does: an empty Schema means the search path.
+type TableRef struct{ Schema, Name string }
+
+// ValueKind is the class of a constant.
+type ValueKind uint8
+
+// The classes of constants. ValOther is an expression that is no constant.
+const (
+	ValOther ValueKind = iota
+	ValNull
+	ValInt
+	ValNumber
+	ValString
+	ValBool
+	ValParam
+	ValDefault
+)
+
+// Value is a constant, a parameter or neither.
+type Value struct {
+	Kind  ValueKind
+	Text  string // of a constant
+	Param int    // 1-based, of ValParam
+	Cast  string // type name of a cast around it, "?" for one that tells nothing
+	Loc   int    // byte offset in the statement's text
+	Array bool   // the right side of = ANY: an array of values
+}
+
+// Col is a column as the statement names it.
+type Col struct{ Qual, Name string }
+
+// Operand is one side of an equality: a column or a value.
+type Operand struct {
+	Col   Col
+	IsCol bool
+	Val   Value
+}
+
+// Fact is an equality that holds for every row which a level emits, or, with Into set, only for the
+// rows that are read of the relations in Into (the nullable side of an outer join).
+type Fact struct {
+	L    Col
+	R    Operand
+	In   []Value // L IN (..) or = ANY(..); R is unused
+	Into []*Rel  // directed: says nothing about other relations
+}
+
+// RelKind is what stands in FROM.
+type RelKind uint8
+
+// The kinds of range table entries.
+const (
+	RelTable RelKind = iota
+	RelQuery
+	RelFunction
+	RelValues
+)
+
+// Rel is a range table entry.
+type Rel struct {
+	Kind     RelKind
+	Table    TableRef
+	Alias    string
+	Sub      *Query
+	Lateral  bool
+	Nullable bool // on the nullable side of an outer join
+	Kept     bool // on the preserved side of an outer join
+	CTE      bool // the name is that of a CTE in scope
+}
+
+// Name is what qualifies the relation's columns.
+func (r *Rel) Name() string {
+	if r.Alias != "" {
+		return r.Alias
+	}
+	return r.Table.Name
+}
+
+// Query is one level: a SELECT, or a data-modifying statement with its FROM.
+type Query struct {
+	Cmd    Kind
+	Target *Rel // of Insert, Update, Delete; also in Rels for the latter two
+	Rels   []*Rel
+	Facts  []Fact
+	Subs   []*Query // sublinks, in any clause
+	CTEs   []*Query // of this level's WITH
+	Leaves []*Query // of a set operation
+
+	Columns   []string  // of Insert; nil when none were named
+	Rows      [][]Value // of VALUES
+	Source    *Query    // of INSERT ... SELECT
+	Sets      []Assign  // of UPDATE and DO UPDATE
+	Conflict  bool
+	ConfCols  []string // inferred conflict target; nil with Conflict means no target or a constraint
+	ConfNamed bool     // ON CONSTRAINT
+	Returning bool
+
+	Targets  []Target
+	GroupBy  []Expr
+	OrderBy  []Sort
+	Limit    *Value
+	Offset   *Value
+	Distinct bool
+	Having   bool
+	Window   bool
+	Agg      bool
+	Grouping bool // GROUPING SETS, ROLLUP, CUBE
+	WithTies bool
+	Locking  bool
+	SetOp    bool
+	Into     bool
+	SRF      bool // may return sets from its target list
+	FullJoin bool
+	RefCols  []Col // every column reference of this level
+
+	// Opaque names a construct that these facts do not describe.
+	Opaque string
+}
+
+// Assign is one assignment of UPDATE.
+type Assign struct {
+	Column string
+	Value  Value
+}
+
+// Target is an output column.
+type Target struct {
+	Expr Expr
+	Name string // AS name
+}
+
+// Expr is an expression as far as merging needs it.
+type Expr struct {
+	Key     string // canonical text: equal keys are equal expressions
+	Col     *Col   // a bare column
+	Star    bool   // * or t.*
+	Ordinal int    // a bare integer constant (ORDER BY 1)
+	Agg     string // count, sum, min, max, avg called plainly
+	AggStar bool
+	HasAgg  bool   // an aggregate stands somewhere inside
+	Const   bool   // no column in it
+	Collate string // an explicit COLLATE at the top
+	Other   string // an aggregate that has no merge, by name
+}
+
+// Sort is one ORDER BY item.
+type Sort struct {
+	Expr       Expr
+	Desc       bool
+	NullsFirst bool
+	Using      bool
+}

@@ -1,0 +1,159 @@
+// Package router decides where a statement runs: it proves the route, or refuses.
+//
+// Analyze is a function of the statement, the shard map, the schema and the few session settings that
+// change meaning. It makes a Template, which Bind turns into a Plan for given values. Both are pure. Unclear
+// never means "all shards" and never means "the first key found".
+package router
+
+import (
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// Class is what is done with a statement.
+type Class uint8
+
+// The closed set of plans.
+const (
+	Control Class = iota // transactions, settings, prepared statements: the session's own affair
+	Single               // the client's text on one shard
+	Scatter              // a SELECT on several shards, rows merged
+	Write                // the same write on several shards, atomic
+	Split                // an INSERT whose rows belong to several shards
+	Copy                 // COPY FROM STDIN split by key
+)
+
+func (c Class) String() string {
+	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy"}[c]
+}
+
+// Env is the session's part of a plan's meaning.
+type Env struct {
+	Role       string
+	SearchPath []string        // as SHOW search_path lists it, "$user" included
+	Temp       map[string]bool // temporary tables of the session; they hide others and live on home
+}
+
+// Template is what is known of a statement before its values. It is immutable and shared by sessions.
+type Template struct {
+	Class  Class
+	Stmt   *sqlparse.Statement
+	DB     *shardmap.DB
+	Schema *schema.Snapshot
+
+	Read   bool                 // a proved read: a replica may answer it
+	Tables []shardmap.TableName // what it reads or writes, for freshness
+	Whole  bool                 // what it touches is not known in full: freshness is kept for the whole shard
+	Home   bool                 // Single on the home shard, whatever the values
+	Any    bool                 // Single on any shard: only reference tables or nothing
+	Temp   bool                 // makes a temporary object: the session stays on its server
+	Merge  *Merge               // of Scatter, and of Single templates that may turn out wider
+	Target *shardmap.TableInfo  // of Write, Split, Copy
+	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
+	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
+	DDL    bool                 // changes the schema
+	Drops  []shardmap.TableName // declared tables that go
+	Exact  bool                 // holds only for this very text: literals shape the plan
+	KeyCol int                  // of Split and Copy: position of the key in the row
+	Names  []string             // of Copy: the columns in order
+
+	pins   []pin
+	rows   []sqlparse.Value // of an INSERT: each row's key
+	wide   *Error           // why the statement may not run on more than one shard
+	insert bool
+}
+
+// pin is what ties one sharded relation to key values.
+type pin struct {
+	group  *shardmap.GroupInfo
+	column string
+	vals   []sqlparse.Value // nil: not tied
+	assign bool             // an assigned key, which must stay on the same shard
+}
+
+// Merge says how the rows of several shards become one result.
+type Merge struct {
+	Mode   MergeMode
+	SQL    string // what each shard runs
+	Hidden int    // hidden columns at the right of each row
+	Sorts  []SortKey
+	Cols   []AggCol // of Aggregate: one for each visible column
+	Limit  *sqlparse.Value
+	Offset *sqlparse.Value
+	AvgAt  int // index among the hidden columns where the counts of avg begin
+}
+
+// MergeMode is the kind of merge.
+type MergeMode uint8
+
+// The merges.
+const (
+	Concat MergeMode = iota
+	Ordered
+	Aggregate
+)
+
+func (m MergeMode) String() string { return [...]string{"concat", "ordered", "aggregate"}[m] }
+
+// SortKey is one ORDER BY item. Column counts from the first hidden column for Ordered, and is an
+// index of a visible column for Aggregate.
+type SortKey struct {
+	Column     int
+	Desc       bool
+	NullsFirst bool
+	Bytes      bool // text may be compared by bytes
+}
+
+// AggCol is how one visible column of an aggregate is made.
+type AggCol struct {
+	Func   string // count, sum, min, max, avg; empty for a grouping expression
+	Hidden int    // index of its hidden column; -1 for none
+	Bytes  bool   // text may be compared by bytes
+}
+
+// Plan is a template with its shards.
+type Plan struct {
+	*Template
+	Shards []int // ordered indices of DB.Shards
+	Rows   []int // of Split: the index into Shards of each row
+	Narrow bool  // a Scatter template that turned out to need one shard: runs as Single
+}
+
+// keyFits says whether a constant of this class and cast can be compared with a key of type t as the
+// server would, by the equality of t's hash operator family.
+func keyFits(t pghash.Type, v sqlparse.Value) bool {
+	if v.Cast != "" {
+		ct, ok := pghash.TypeByName(v.Cast)
+		if !ok || family(ct) != family(t) || t == pghash.TypeBpchar {
+			return false
+		}
+		if v.Kind == sqlparse.ValInt && !ct.IsInteger() && ct != pghash.TypeNumeric {
+			return false
+		}
+		return v.Kind != sqlparse.ValNumber || ct == pghash.TypeNumeric
+	}
+	switch v.Kind {
+	case sqlparse.ValInt:
+		return t.IsInteger() || t == pghash.TypeNumeric
+	case sqlparse.ValNumber:
+		return t == pghash.TypeNumeric
+	case sqlparse.ValBool:
+		return t == pghash.TypeBool
+	case sqlparse.ValString, sqlparse.ValParam, sqlparse.ValNull:
+		return true
+	}
+	return false
+}
+
+// family groups the key types whose equality crosses: integers of all widths, text and varchar.
+func family(t pghash.Type) pghash.Type {
+	switch {
+	case t.IsInteger():
+		return pghash.TypeInt8
+	case t == pghash.TypeVarchar:
+		return pghash.TypeText
+	}
+	return t
+}

@@ -1,0 +1,247 @@
+package shardmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	memdb "github.com/hashicorp/go-memdb"
+)
+
+// Store keeps the document. Save succeeds only if the stored version is still prev (compare and swap);
+// else it returns ErrConflict. Watch calls changed after every successful Save, by this process or
+// another, until ctx ends.
+type Store interface {
+	Load(ctx context.Context) (*Document, error)
+	Save(ctx context.Context, prev uint64, doc *Document) error
+	Watch(ctx context.Context, changed func(*Document)) error
+	History(ctx context.Context) ([]uint64, error)
+}
+
+// ErrConflict means that somebody else changed the map first: read it again and retry.
+var ErrConflict = errors.New("the shard map was changed by another process")
+
+var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
+	"databases": table("databases", "Name"),
+	"shards":    table("shards", "Database", "Name"),
+	"nodes":     table("nodes", "Database", "Shard", "Name"),
+	"groups":    table("groups", "Database", "Name"),
+	"slots":     slotTable(),
+	"tables":    table("tables", "Database", "Schema", "Name"),
+}}
+
+// table is a memdb table whose id is the given string fields, in order; "database" indexes the first.
+func table(name string, fields ...string) *memdb.TableSchema {
+	var ix []memdb.Indexer
+	for _, f := range fields {
+		ix = append(ix, &memdb.StringFieldIndex{Field: f})
+	}
+	return &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
+		"id":       {Name: "id", Unique: true, Indexer: &memdb.CompoundIndex{Indexes: ix}},
+		"database": {Name: "database", Indexer: &memdb.StringFieldIndex{Field: fields[0]}},
+	}}
+}
+
+func slotTable() *memdb.TableSchema {
+	t := table("slots", "Database", "Group")
+	t.Indexes["id"].Indexer = &memdb.CompoundIndex{Indexes: []memdb.Indexer{
+		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}, &memdb.IntFieldIndex{Field: "From"}}}
+	t.Indexes["group"] = &memdb.IndexSchema{Name: "group", Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{
+		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}}}}
+	return t
+}
+
+// Catalog is the live map: go-memdb tables for changing it, a compiled Snapshot for reading it.
+type Catalog struct {
+	store   Store
+	db      *memdb.MemDB
+	current atomic.Pointer[Snapshot]
+
+	mu        sync.Mutex // serialises apply; never held while the store is called
+	listeners []func(*Snapshot)
+}
+
+// Open loads the document, or begins an empty one with the given install id, and publishes it.
+func Open(ctx context.Context, store Store, install string) (*Catalog, error) {
+	db, err := memdb.NewMemDB(schema)
+	if err != nil {
+		return nil, fmt.Errorf("shard map tables: %w", err)
+	}
+	c := &Catalog{store: store, db: db}
+	doc, err := store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if doc == nil {
+		doc = &Document{Install: install}
+	}
+	return c, c.apply(doc)
+}
+
+// Run follows the store until ctx ends.
+func (c *Catalog) Run(ctx context.Context) error {
+	return c.store.Watch(ctx, func(doc *Document) { _ = c.apply(doc) })
+}
+
+// Current is the newest snapshot. It never blocks and the result never changes.
+func (c *Catalog) Current() *Snapshot { return c.current.Load() }
+
+// History lists the versions that the store still has.
+func (c *Catalog) History(ctx context.Context) ([]uint64, error) { return c.store.History(ctx) }
+
+// OnChange registers f to be called, in order, with every newly published snapshot and at once with
+// the current one. f must not block.
+func (c *Catalog) OnChange(f func(*Snapshot)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listeners = append(c.listeners, f)
+	f(c.current.Load())
+}
+
+// Change runs edit on the tables in one transaction, validates the outcome whole, saves it and
+// publishes it. With dryRun it stops before saving. It returns the snapshot that resulted.
+func (c *Catalog) Change(ctx context.Context, dryRun bool, edit func(*Tx) error) (*Snapshot, error) {
+	base := c.Current()
+	txn := c.db.Txn(true)
+	defer txn.Abort()
+	if err := edit(&Tx{txn}); err != nil {
+		return nil, err
+	}
+	doc, err := document(txn)
+	if err != nil {
+		return nil, err
+	}
+	doc.Install, doc.Version = base.Install, base.Version+1
+	snap, err := Compile(doc)
+	if err != nil || dryRun {
+		return snap, err
+	}
+	txn.Abort() // the store's word, not ours, decides what is published
+	if err := c.store.Save(ctx, base.Version, doc); err != nil {
+		return nil, err
+	}
+	return snap, c.apply(doc)
+}
+
+// apply publishes doc unless something newer already is.
+func (c *Catalog) apply(doc *Document) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cur := c.current.Load(); cur != nil && doc.Version <= cur.Version {
+		return nil
+	}
+	snap, err := Compile(doc)
+	if err != nil {
+		return err
+	}
+	txn := c.db.Txn(true)
+	defer txn.Abort()
+	for name := range schema.Tables {
+		if _, err := txn.DeleteAll(name, "id"); err != nil {
+			return fmt.Errorf("shard map table %s: %w", name, err)
+		}
+	}
+	tx := &Tx{txn}
+	if err := errors.Join(put(tx, "databases", doc.Databases), put(tx, "shards", doc.Shards), put(tx, "nodes", doc.Nodes),
+		put(tx, "groups", doc.Groups), put(tx, "slots", doc.Slots), put(tx, "tables", doc.Tables)); err != nil {
+		return err
+	}
+	txn.Commit()
+	c.current.Store(snap)
+	for _, f := range c.listeners {
+		f(snap)
+	}
+	return nil
+}
+
+// Tx is a change in progress. Objects handed in or out are never modified afterwards: older snapshots
+// still read them, so a change inserts a new object under the same name.
+type Tx struct{ txn *memdb.Txn }
+
+func put[T any](tx *Tx, tbl string, objs []*T) error {
+	for _, o := range objs {
+		if err := tx.txn.Insert(tbl, o); err != nil {
+			return fmt.Errorf("shard map table %s: %w", tbl, err)
+		}
+	}
+	return nil
+}
+
+// PutDatabase and its siblings insert an object or replace the one with the same names.
+func (tx *Tx) PutDatabase(d Database) error { return put(tx, "databases", []*Database{&d}) }
+
+// PutShard inserts or replaces a shard.
+func (tx *Tx) PutShard(s Shard) error { return put(tx, "shards", []*Shard{&s}) }
+
+// PutNode inserts or replaces a node.
+func (tx *Tx) PutNode(n Node) error { return put(tx, "nodes", []*Node{&n}) }
+
+// PutGroup inserts or replaces a group.
+func (tx *Tx) PutGroup(g Group) error { return put(tx, "groups", []*Group{&g}) }
+
+// PutTable inserts or replaces a table.
+func (tx *Tx) PutTable(t Table) error { return put(tx, "tables", []*Table{&t}) }
+
+// SetSlots replaces all slots of a group.
+func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {
+	if _, err := tx.txn.DeleteAll("slots", "group", db, group); err != nil {
+		return fmt.Errorf("shard map slots: %w", err)
+	}
+	for i := range runs {
+		r := runs[i]
+		r.Database, r.Group = db, group
+		if err := put(tx, "slots", []*SlotRun{&r}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete removes the object of a table ("databases", "shards", "nodes", "groups", "tables") with the
+// given names; what is not there is no error, because Compile judges the outcome.
+func (tx *Tx) Delete(tbl string, names ...string) error {
+	args := make([]any, len(names))
+	for i, n := range names {
+		args[i] = n
+	}
+	_, err := tx.txn.DeleteAll(tbl, "id", args...)
+	return err
+}
+
+func document(txn *memdb.Txn) (*Document, error) {
+	d := &Document{}
+	var err error
+	collect(txn, "databases", &d.Databases, &err)
+	collect(txn, "shards", &d.Shards, &err)
+	collect(txn, "nodes", &d.Nodes, &err)
+	collect(txn, "groups", &d.Groups, &err)
+	collect(txn, "slots", &d.Slots, &err)
+	collect(txn, "tables", &d.Tables, &err)
+	sort.SliceStable(d.Shards, func(i, j int) bool {
+		a, b := d.Shards[i], d.Shards[j]
+		return a.Database < b.Database || a.Database == b.Database && a.Ordinal < b.Ordinal
+	})
+	sort.SliceStable(d.Nodes, func(i, j int) bool {
+		a, b := d.Nodes[i], d.Nodes[j]
+		if c := strings.Compare(a.Database+"\x00"+a.Shard, b.Database+"\x00"+b.Shard); c != 0 {
+			return c < 0
+		}
+		return a.Ordinal < b.Ordinal
+	})
+	return d, err
+}
+
+func collect[T any](txn *memdb.Txn, tbl string, out *[]*T, err *error) {
+	it, e := txn.Get(tbl, "id")
+	if e != nil {
+		*err = errors.Join(*err, fmt.Errorf("shard map table %s: %w", tbl, e))
+		return
+	}
+	for o := it.Next(); o != nil; o = it.Next() {
+		*out = append(*out, o.(*T))
+	}
+}

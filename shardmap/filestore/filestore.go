@@ -1,0 +1,178 @@
+// Package filestore keeps the shard map in one JSON file.
+//
+// A save writes a temporary file, syncs it, renames it over the old one and syncs the folder, under a
+// file lock that is held only while saving; so a reader sees the old or the new map, never a part. The
+// last versions are kept beside it.
+package filestore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+const keepVersions = 10
+
+// Store is a shardmap.Store in a file. Other processes on the host may use the same file.
+type Store struct {
+	path string
+	poll time.Duration
+}
+
+var _ shardmap.Store = (*Store)(nil)
+
+// New returns a store for the file at path, which need not exist yet. Changes by other processes are
+// seen within a quarter of a second.
+func New(path string) *Store { return &Store{path: path, poll: 250 * time.Millisecond} }
+
+// Load returns the document, or nil when there is no file. A damaged file is an error that names the
+// file, the line and the newest version that can still be read.
+func (s *Store) Load(context.Context) (*shardmap.Document, error) {
+	b, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the shard map: %w", err)
+	}
+	return s.decode(b)
+}
+
+func (s *Store) decode(b []byte) (*shardmap.Document, error) {
+	doc := &shardmap.Document{}
+	err := json.Unmarshal(b, doc)
+	if err == nil && doc.Install == "" {
+		err = errors.New("it names no install")
+	}
+	if err == nil {
+		return doc, nil
+	}
+	line := 1
+	var syn *json.SyntaxError
+	if errors.As(err, &syn) {
+		line += strings.Count(string(b[:min(int(syn.Offset), len(b))]), "\n")
+	}
+	return nil, fmt.Errorf("the shard map %s is damaged at line %d: %w; the newest good version is %s: check it and copy it over", s.path, line, err, s.lastGood())
+}
+
+func (s *Store) lastGood() string {
+	versions, _ := s.History(context.Background())
+	for i := len(versions) - 1; i >= 0; i-- {
+		name := s.versionPath(versions[i])
+		if b, err := os.ReadFile(name); err == nil && json.Valid(b) {
+			return name
+		}
+	}
+	return "(none)"
+}
+
+func (s *Store) versionPath(v uint64) string { return fmt.Sprintf("%s.v%d", s.path, v) }
+
+// Save implements shardmap.Store.
+func (s *Store) Save(ctx context.Context, prev uint64, doc *shardmap.Document) (err error) {
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return fmt.Errorf("save the shard map: %w", err)
+	}
+	lock, err := os.OpenFile(s.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock the shard map: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }() // closing drops the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock the shard map: %w", err)
+	}
+	cur, err := s.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if cur != nil && cur.Version != prev || cur == nil && prev != 0 {
+		return shardmap.ErrConflict
+	}
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return fmt.Errorf("save the shard map: %w", err)
+	}
+	b = append(b, '\n')
+	if err := writeSynced(s.versionPath(doc.Version), b); err != nil {
+		return err
+	}
+	if err := writeSynced(s.path, b); err != nil {
+		return err
+	}
+	s.prune()
+	return nil
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // gone after the rename
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func (s *Store) prune() {
+	versions, _ := s.History(context.Background())
+	for len(versions) > keepVersions {
+		_ = os.Remove(s.versionPath(versions[0])) // only a spare copy
+		versions = versions[1:]
+	}
+}
+
+// History implements shardmap.Store: the versions kept beside the file, oldest first.
+func (s *Store) History(context.Context) ([]uint64, error) {
+	names, err := filepath.Glob(s.path + ".v*")
+	if err != nil {
+		return nil, fmt.Errorf("list map versions: %w", err)
+	}
+	var out []uint64
+	for _, n := range names {
+		if v, err := strconv.ParseUint(strings.TrimPrefix(n, s.path+".v"), 10, 64); err == nil {
+			out = append(out, v)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out, nil
+}
+
+// Watch implements shardmap.Store by looking at the file's identity a few times a second.
+func (s *Store) Watch(ctx context.Context, changed func(*shardmap.Document)) error {
+	tick := time.NewTicker(s.poll)
+	defer tick.Stop()
+	var last os.FileInfo
+	for {
+		if fi, err := os.Stat(s.path); err == nil && (last == nil || !os.SameFile(last, fi) || !fi.ModTime().Equal(last.ModTime())) {
+			if doc, err := s.Load(ctx); err == nil && doc != nil {
+				last = fi
+				changed(doc)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

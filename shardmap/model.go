@@ -1,0 +1,82 @@
+// Package shardmap knows where data lives.
+//
+// The map is one small versioned Document. A Catalog holds it as go-memdb tables, changes it in one
+// transaction, validates it whole and compiles it into an immutable Snapshot, which is what routing
+// reads. Every change, our own included, arrives by the Store's watch: there is one publishing path.
+package shardmap
+
+// Kind says how a table's rows are placed.
+type Kind string
+
+// The kinds of tables. A table that nobody declared is a home table.
+const (
+	Home      Kind = "home"
+	Sharded   Kind = "sharded"
+	Reference Kind = "reference"
+)
+
+// Document is the whole map as it is stored: plain data, ordered, with a version that only grows.
+type Document struct {
+	Version   uint64      `json:"version"`
+	Install   string      `json:"install"` // uuid of this installation, part of every two-phase gid
+	Databases []*Database `json:"databases"`
+	Shards    []*Shard    `json:"shards"`
+	Nodes     []*Node     `json:"nodes"`
+	Groups    []*Group    `json:"groups"`
+	Slots     []*SlotRun  `json:"slots"`
+	Tables    []*Table    `json:"tables"`
+}
+
+// Database is a logical database: what a client names in its DSN.
+type Database struct {
+	Name string `json:"name"`
+	Home string `json:"home,omitempty"` // name of its home shard; empty until it has a shard
+}
+
+// Shard is a primary with its replicas. Which node is the primary is observed, not declared.
+type Shard struct {
+	Database string `json:"database"`
+	Name     string `json:"name"`
+	Ordinal  int    `json:"ordinal"` // order of creation within the database; never reused
+}
+
+// Node is one PostgreSQL server of a shard.
+type Node struct {
+	Database string `json:"database"`
+	Shard    string `json:"shard"`
+	Name     string `json:"name"`
+	DSN      string `json:"dsn"` // may hold a password: the map's file is readable by its owner only
+	Zone     string `json:"zone,omitempty"`
+	Ordinal  int    `json:"ordinal"`
+}
+
+// Group is a set of tables whose equal keys live on one shard.
+type Group struct {
+	Database string `json:"database"`
+	Name     string `json:"name"`
+	KeyType  string `json:"key_type"` // PostgreSQL's name of the type
+}
+
+// SlotRun gives the slots From..To, both included, of a hash group to a shard.
+type SlotRun struct {
+	Database string `json:"database"`
+	Group    string `json:"group"`
+	From     int    `json:"from"`
+	To       int    `json:"to"`
+	Shard    string `json:"shard"`
+}
+
+// Table is a declared table.
+type Table struct {
+	Database string `json:"database"`
+	Schema   string `json:"schema"`
+	Name     string `json:"name"`
+	Kind     Kind   `json:"kind"`
+	Group    string `json:"group,omitempty"`
+	Key      string `json:"key,omitempty"` // the key column of a sharded table
+
+	// Moving is set while the table's rows travel to the placement above. Until it is cleared the
+	// rows are where From says, and statements that name the table are refused.
+	Moving bool `json:"moving,omitempty"`
+	From   Kind `json:"from,omitempty"`
+}

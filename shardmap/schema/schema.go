@@ -1,0 +1,212 @@
+// Package schema is what we know of a database's objects from pg_catalog of its home shard.
+//
+// A Snapshot is read as a whole and never changes. Where it is too old a server says so (42P01, 42703)
+// and it is read again; it is never used to invent an answer, only to prove a route.
+package schema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// Snapshot is the schema at one moment.
+type Snapshot struct {
+	Version  uint64 // grows with every change that was noticed
+	Tables   map[shardmap.TableName]*Table
+	Funcs    map[string][]*Func // user functions by bare name
+	Volatile map[string]bool    // built-in volatile functions by bare name
+	Aggs     map[string]bool    // user aggregates
+	BytesOK  bool               // the database's default collation sorts text by its bytes
+}
+
+// Table is a user table, view or sequence.
+type Table struct {
+	shardmap.TableName
+	OID      uint32
+	Kind     byte // relkind: r, p, v, m, f, S
+	Columns  []Column
+	Unique   [][]string           // column sets of unique indexes
+	Reads    []shardmap.TableName // what a view is made of
+	Triggers []string             // functions of its triggers
+	Rules    bool
+	Unlogged bool
+	Child    bool // a partition or an inheritance child
+	Parent   bool // has children
+}
+
+// Column is a column of a Table.
+type Column struct {
+	Name      string
+	TypeOID   uint32
+	Type      string // format_type
+	NotNull   bool
+	Default   string // the expression; empty for none
+	Volatile  bool   // its default calls a function that is not immutable, or draws from a sequence
+	Generated bool
+	Identity  bool
+	BytesOK   bool // its collation sorts by bytes
+	Determ    bool // its collation is deterministic
+}
+
+// Func is a user function.
+type Func struct {
+	Schema, Name string
+	Body         string // lower case
+	Volatile     bool
+	Immutable    bool
+	Lang         string
+}
+
+// Column finds a column by name.
+func (t *Table) Column(name string) (*Column, int) {
+	for i := range t.Columns {
+		if t.Columns[i].Name == name {
+			return &t.Columns[i], i
+		}
+	}
+	return nil, -1
+}
+
+const tablesSQL = `
+select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relispartition or exists (select from pg_inherits i where i.inhrelid = c.oid),
+       c.relhassubclass, c.relhasrules and c.relkind not in ('v', 'm'),
+       coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
+       coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+                  join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
+                 where r.ev_class = c.oid and dc.oid <> c.oid), '{}')
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
+
+const columnsSQL = `
+select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
+       a.attgenerated <> '', a.attidentity <> '',
+       coalesce(co.collname in ('C', 'POSIX', 'C.UTF-8', 'C.utf8', 'ucs_basic'), false), coalesce(co.collname, '') = 'default', coalesce(co.collisdeterministic, true),
+       coalesce(exists (select from pg_depend x join pg_proc p on x.refclassid = 'pg_proc'::regclass and p.oid = x.refobjid
+                         where x.classid = 'pg_attrdef'::regclass and x.objid = d.oid and p.provolatile <> 'i'), false)
+  from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_collation co on co.oid = a.attcollation
+ where a.attnum > 0 and not a.attisdropped and c.relkind in ('r','p','v','m','f') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
+ order by a.attrelid, a.attnum`
+
+const uniqueSQL = `
+select i.indrelid, array_agg(a.attname::text)
+  from pg_index i join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
+  join lateral unnest(i.indkey) with ordinality k(n, ord) on k.ord <= i.indnkeyatts left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n
+ where (i.indisunique or i.indisexclusion) and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic') group by i.indexrelid, i.indrelid`
+
+const funcsSQL = `
+select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' then coalesce(pg_get_functiondef(p.oid), '') else p.prosrc end), p.provolatile::text, l.lanname, p.prokind = 'a'
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
+ where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
+   and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
+
+// Load reads the schema over conn in one transaction. version becomes the snapshot's.
+func Load(ctx context.Context, conn *pgx.Conn, version uint64) (*Snapshot, error) {
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
+	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var collate string
+		if err := tx.QueryRow(ctx, "select datcollate from pg_database where datname = current_database()").Scan(&collate); err != nil {
+			return err
+		}
+		s.BytesOK = collate == "C" || collate == "POSIX" || strings.EqualFold(collate, "C.UTF-8") || strings.EqualFold(collate, "C.UTF8")
+		byOID := map[uint32]*Table{}
+		if err := s.loadTables(ctx, tx, byOID); err != nil {
+			return err
+		}
+		return s.loadFuncs(ctx, tx)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the schema: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Table) error {
+	rows, _ := tx.Query(ctx, tablesSQL)
+	t, kind, reads := Table{}, "", []string(nil)
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.Triggers, &reads}, func() error {
+		n := t
+		n.Kind = kind[0]
+		n.Triggers = append([]string(nil), t.Triggers...)
+		for _, r := range reads {
+			sch, name, _ := strings.Cut(r, ".")
+			n.Reads = append(n.Reads, shardmap.TableName{Schema: sch, Name: name})
+		}
+		s.Tables[n.TableName], byOID[n.OID] = &n, &n
+		t, reads = Table{}, nil
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rows, _ = tx.Query(ctx, columnsSQL)
+	var rel uint32
+	var c Column
+	var dflt bool
+	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.BytesOK, &dflt, &c.Determ, &c.Volatile}, func() error {
+		n := c
+		n.BytesOK = n.BytesOK || dflt && s.BytesOK
+		n.Volatile = n.Volatile || strings.Contains(n.Default, "nextval(") || strings.Contains(n.Default, "CURRENT_") || n.Identity
+		if t := byOID[rel]; t != nil {
+			t.Columns = append(t.Columns, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rows, _ = tx.Query(ctx, uniqueSQL)
+	var cols []*string
+	_, err = pgx.ForEachRow(rows, []any{&rel, &cols}, func() error {
+		var set []string
+		for _, c := range cols {
+			if c != nil {
+				set = append(set, *c)
+			}
+		}
+		if t := byOID[rel]; t != nil {
+			t.Unique = append(t.Unique, set)
+		}
+		return nil
+	})
+	return err
+}
+
+func (s *Snapshot) loadFuncs(ctx context.Context, tx pgx.Tx) error {
+	rows, _ := tx.Query(ctx, funcsSQL)
+	var f Func
+	var vol string
+	var agg bool
+	_, err := pgx.ForEachRow(rows, []any{&f.Schema, &f.Name, &f.Body, &vol, &f.Lang, &agg}, func() error {
+		n := f
+		n.Volatile, n.Immutable = vol == "v", vol == "i"
+		s.Funcs[n.Name] = append(s.Funcs[n.Name], &n)
+		if agg {
+			s.Aggs[n.Name] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rows, _ = tx.Query(ctx, "select distinct proname::text from pg_proc where provolatile = 'v' and (pronamespace = 'pg_catalog'::regnamespace "+
+		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e'))")
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&name}, func() error { s.Volatile[name] = true; return nil })
+	return err
+}
+
+// Words are the distinct identifiers of a function's body, for a conservative look at what it touches.
+func (f *Func) Words() map[string]bool {
+	out := map[string]bool{}
+	for _, w := range strings.FieldsFunc(f.Body, func(r rune) bool {
+		return !(r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r > 127)
+	}) {
+		out[w] = true
+	}
+	return out
+}

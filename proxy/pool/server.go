@@ -1,0 +1,299 @@
+package pool
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// maxMessage bounds a server's message that must be held whole (rows of a merge); relayed ones are not.
+const maxMessage = 256 << 20
+
+// Server is a connection to a PostgreSQL node. While leased it belongs to one client's goroutine.
+type Server struct {
+	*wire.Conn
+	Pool *Pool
+	PID  uint32
+
+	TxStatus byte              // of the last ReadyForQuery: I, T or E
+	Params   map[string]string // ParameterStatus values that the server reported
+	Dirty    bool              // something happened that a reset must undo: close instead of reuse
+
+	key      []byte
+	cancelTo func(ctx context.Context) (net.Conn, error)
+	settings *Settings
+	prepared map[string]*list.Element // statement text and types to its entry
+	lru      *list.List               // of *preparedEntry, the most recent in front
+	named    uint64
+	dialed   time.Time
+	since    time.Time // last change between leased and idle
+	gen      uint64
+	cancels  sync.WaitGroup
+
+	pendingCancels atomic.Int32
+	lifetime       time.Duration
+}
+
+type preparedEntry struct{ key, name string }
+
+// Prepared returns the server's name of a statement with this key, if it has it.
+func (s *Server) Prepared(key string) (string, bool) {
+	e := s.prepared[key]
+	if e == nil {
+		return "", false
+	}
+	s.lru.MoveToFront(e)
+	return e.Value.(*preparedEntry).name, true
+}
+
+// Prepare makes room for a statement and returns the name to parse it under, and the name of a
+// statement to close first, if any. The caller sends both.
+func (s *Server) Prepare(key string) (name, evict string) {
+	if s.lru.Len() >= s.Pool.mgr.opts.MaxPrepared {
+		old := s.lru.Remove(s.lru.Back()).(*preparedEntry)
+		delete(s.prepared, old.key)
+		evict = old.name
+	}
+	s.named++
+	name = fmt.Sprintf("pgmosaic_%d", s.named)
+	s.prepared[key] = s.lru.PushFront(&preparedEntry{key, name})
+	return name, evict
+}
+
+// Forget drops a statement that could not be parsed, or all of them for an empty key.
+func (s *Server) Forget(key string) {
+	if key == "" {
+		s.prepared, s.lru = map[string]*list.Element{}, list.New()
+		return
+	}
+	if e := s.prepared[key]; e != nil {
+		s.lru.Remove(e)
+		delete(s.prepared, key)
+	}
+}
+
+// Dialed is when the connection was made.
+func (s *Server) Dialed() time.Time { return s.dialed }
+
+// Settings is the set that the server carries.
+func (s *Server) Settings() *Settings { return s.settings }
+
+// SetSettings records that the client itself changed the server's settings.
+func (s *Server) SetSettings(set *Settings) { s.settings = set }
+
+// Adapt gathers the SQL that gives the server the session's settings. sent says whether a simple query
+// was gathered, whose answer the caller must read with Settle before anything else.
+func (s *Server) Adapt(want *Settings) (sent bool) {
+	sql := diff(s.settings, want)
+	if sql == "" {
+		return false
+	}
+	s.SendQuery(sql)
+	return true
+}
+
+// Settle reads the answer of Adapt. On an error of the server the settings are unknown: it is dirty.
+func (s *Server) Settle(want *Settings) error {
+	if err := s.drain(); err != nil {
+		s.Dirty = true
+		return err
+	}
+	s.settings = want
+	return nil
+}
+
+// drain reads up to ReadyForQuery and returns the first error that the server reported.
+func (s *Server) drain() error {
+	var first error
+	for {
+		m, err := s.Next()
+		if err != nil {
+			s.Dirty = true
+			return err
+		}
+		switch m.Type {
+		case 'E':
+			if first == nil {
+				first = &ServerError{wire.ParseError(m.Body())}
+			}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			return first
+		}
+	}
+}
+
+// Exec runs a simple query whose rows nobody wants, and returns its last command tag.
+func (s *Server) Exec(sql string) (tag string, err error) {
+	s.SendQuery(sql)
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return "", err
+	}
+	return s.ReadTag()
+}
+
+// ReadTag reads up to ReadyForQuery and returns the last command tag, or the first error.
+func (s *Server) ReadTag() (tag string, err error) {
+	for {
+		m, e := s.Next()
+		if e != nil {
+			s.Dirty = true
+			return "", e
+		}
+		switch m.Type {
+		case 'C':
+			tag = string(m.Body()[:len(m.Body())-1])
+		case 'E':
+			if err == nil {
+				err = &ServerError{wire.ParseError(m.Body())}
+			}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			return tag, err
+		}
+	}
+}
+
+// NoteParam remembers a ParameterStatus.
+func (s *Server) NoteParam(body []byte) {
+	if name, rest, err := wire.CString(body); err == nil {
+		if val, _, err := wire.CString(rest); err == nil {
+			s.Params[string(name)] = string(val)
+		}
+	}
+}
+
+// ServerError is an error that a PostgreSQL server reported.
+type ServerError struct{ Response *wire.ErrorResponse }
+
+func (e *ServerError) Error() string { return e.Response.Message }
+
+// SQLState is the server's SQLSTATE.
+func (e *ServerError) SQLState() string { return e.Response.Code }
+
+// BeginCancel marks that a cancel request is about to be sent, so that the server is not reused before
+// it has been. The caller must hold off the server's release until BeginCancel has returned, and must
+// call the function that it returns.
+func (s *Server) BeginCancel() func(context.Context) error {
+	s.cancels.Add(1)
+	s.pendingCancels.Add(1)
+	return func(ctx context.Context) error {
+		defer func() { s.pendingCancels.Add(-1); s.cancels.Done() }()
+		nc, err := s.cancelTo(ctx)
+		if err != nil {
+			return fmt.Errorf("cancel: %w", err)
+		}
+		defer nc.Close() //nolint:errcheck // the server closes it
+		if d, ok := ctx.Deadline(); ok {
+			_ = nc.SetDeadline(d)
+		}
+		if err := wire.WriteAll(nc, wire.CancelRequest(s.PID, s.key)); err != nil {
+			return fmt.Errorf("cancel: %w", err)
+		}
+		var b [1]byte
+		_, _ = nc.Read(b[:]) // the server closes when it has signalled
+		return nil
+	}
+}
+
+// Release gives the server back, or closes it if it is not fit for another client. It takes s over.
+func (s *Server) Release() { s.Pool.release(s) }
+
+// dial connects with pgconn, which does TLS and authentication, and takes the raw connection over.
+func dial(ctx context.Context, p *Pool) (*Server, error) {
+	cfg, err := pgconn.ParseConfig(p.key.dsn)
+	if err != nil {
+		return nil, fmt.Errorf("connection string of node %s: %w", p.Node, err)
+	}
+	if p.key.role != cfg.User {
+		cfg.User = p.key.role
+		cfg.Password = ""
+		if p.mgr.opts.Password != nil {
+			cfg.Password, _ = p.mgr.opts.Password(p.Database, p.key.role)
+		}
+	}
+	for k := range cfg.RuntimeParams {
+		if k != "options" {
+			delete(cfg.RuntimeParams, k)
+		}
+	}
+	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
+	ctx, cancel := context.WithTimeout(ctx, p.mgr.opts.ConnectTimeout)
+	defer cancel()
+	pc, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, dialError(p, err)
+	}
+	if err := pc.SyncConn(ctx); err != nil {
+		return nil, dialError(p, err)
+	}
+	h, err := pc.Hijack()
+	if err != nil {
+		return nil, dialError(p, err)
+	}
+	addr := h.Conn.RemoteAddr()
+	s := &Server{Conn: wire.New(h.Conn, maxMessage), Pool: p, PID: h.PID, key: h.SecretKey, TxStatus: h.TxStatus, Params: h.ParameterStatuses,
+		settings: NoSettings, dialed: time.Now(), since: time.Now()}
+	s.cancelTo = func(ctx context.Context) (net.Conn, error) {
+		return cfg.DialFunc(ctx, addr.Network(), addr.String())
+	}
+	s.Forget("")
+	return s, nil
+}
+
+// DialError is a failure to connect to a node.
+type DialError struct {
+	Node  string
+	Code  string
+	Cause error
+}
+
+func (e *DialError) Error() string {
+	var pe *pgconn.PgError
+	if errors.As(e.Cause, &pe) {
+		return fmt.Sprintf("node %s: %s", e.Node, pe.Message)
+	}
+	return fmt.Sprintf("cannot connect to node %s: %s", e.Node, cause(e.Cause))
+}
+
+func (e *DialError) Unwrap() error { return e.Cause }
+
+// SQLState is the server's own code, else 08006.
+func (e *DialError) SQLState() string { return e.Code }
+
+func dialError(p *Pool, err error) error {
+	code := "08006"
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		code = pe.Code
+	}
+	return &DialError{p.Node, code, err}
+}
+
+// cause is the innermost reason of a failed connection: pgconn's own text repeats user and address.
+func cause(err error) string {
+	var ne *net.OpError
+	if errors.As(err, &ne) {
+		return ne.Err.Error()
+	}
+	for {
+		u := errors.Unwrap(err)
+		if u == nil {
+			return err.Error()
+		}
+		err = u
+	}
+}

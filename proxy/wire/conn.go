@@ -1,0 +1,311 @@
+// Package wire reads and writes framed PostgreSQL messages.
+//
+// A Conn is one side of one connection. Bytes are read in bursts and written in bursts: Write gathers,
+// Flush sends. Messages are relayed as the raw bytes that came; only the edges decode them, with the
+// types in message.go. Nothing is ever allocated by a length that a peer claims.
+package wire
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	readSize  = 8 << 10  // a connection's read buffer at rest
+	flushSize = 32 << 10 // gathered output that is sent without being asked
+	duplex    = 32 << 10 // output of this size may block: read meanwhile
+)
+
+// ErrTooLarge means that a message is longer than the connection accepts.
+var ErrTooLarge = errors.New("message too large")
+
+// ErrMalformed means that the bytes are no PostgreSQL message.
+var ErrMalformed = errors.New("malformed message")
+
+// Message is one framed message. Raw holds the type byte, the length and the body.
+type Message struct {
+	Type byte
+	Raw  []byte
+}
+
+// Body is the message without type and length.
+func (m Message) Body() []byte { return m.Raw[5:] }
+
+// Conn is a message connection. One goroutine uses it, but for Close and SetDeadline, which any may call.
+type Conn struct {
+	nc  net.Conn
+	buf []byte
+	pos int // next unread byte
+	end int // end of read bytes
+	out []byte
+	max int // longest message that Next accepts
+
+	keep bool // earlier messages are still in use: the buffer may grow, not move
+
+	in, sent atomic.Int64
+}
+
+// New takes nc over. max is the longest message that Next accepts, in bytes.
+func New(nc net.Conn, max int) *Conn {
+	return &Conn{nc: nc, max: max, buf: make([]byte, readSize)}
+}
+
+// NetConn is the connection below, for addresses and TLS state.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
+func (c *Conn) SetNetConn(nc net.Conn) { c.nc = nc }
+
+// Close closes the connection below. It may be called more than once.
+func (c *Conn) Close() error { return c.nc.Close() }
+
+// SetDeadline bounds every later read and write.
+func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }
+
+// Traffic counts the bytes read and written so far. Any goroutine may call it.
+func (c *Conn) Traffic() (in, out int64) { return c.in.Load(), c.sent.Load() }
+
+// Pending is the number of bytes read and not yet consumed.
+func (c *Conn) Pending() int { return c.end - c.pos }
+
+// fill reads until n bytes are unread.
+func (c *Conn) fill(n int) error {
+	for c.end-c.pos < n {
+		if err := c.read(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read makes room for n unread bytes, a piece at a time, and reads once.
+func (c *Conn) read(n int) error {
+	if c.pos == c.end && !c.keep {
+		c.pos, c.end = 0, 0
+		if len(c.buf) > 16*readSize {
+			c.buf = make([]byte, readSize)
+		}
+	}
+	if len(c.buf)-c.end < min(n-(c.end-c.pos), readSize) || c.end == len(c.buf) {
+		switch {
+		case !c.keep && c.pos > 0:
+			c.end = copy(c.buf, c.buf[c.pos:c.end])
+			c.pos = 0
+		default: // doubling, so a claimed length costs nothing until its bytes have come
+			grown := make([]byte, max(2*len(c.buf), readSize))
+			c.end = copy(grown, c.buf[c.pos:c.end])
+			c.pos = 0
+			c.buf = grown
+		}
+	}
+	m, err := c.nc.Read(c.buf[c.end:])
+	c.end += m
+	c.in.Add(int64(m))
+	if m > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// Peek waits for the next message's header. length counts the whole message, header included.
+func (c *Conn) Peek() (typ byte, length int, err error) {
+	if c.end-c.pos < 5 {
+		if err := c.fill(5); err != nil {
+			return 0, 0, err
+		}
+	}
+	n := binary.BigEndian.Uint32(c.buf[c.pos+1:])
+	if n < 4 || n > 1<<30+1<<20 {
+		return 0, 0, fmt.Errorf("%w: type %q claims %d bytes", ErrMalformed, c.buf[c.pos], n)
+	}
+	return c.buf[c.pos], int(n) + 1, nil
+}
+
+// Next returns the next message, waiting for it. Its bytes are valid until Release, or if Hold was
+// not called, until the next read.
+func (c *Conn) Next() (Message, error) {
+	typ, n, err := c.Peek()
+	if err != nil {
+		return Message{}, err
+	}
+	if n > c.max {
+		return Message{}, fmt.Errorf("%w: type %q of %d bytes, the limit is %d", ErrTooLarge, typ, n, c.max)
+	}
+	if c.end-c.pos < n {
+		if err := c.fill(n); err != nil {
+			return Message{}, unexpected(err)
+		}
+	}
+	m := Message{typ, c.buf[c.pos : c.pos+n : c.pos+n]}
+	c.pos += n
+	return m, nil
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Buffered says whether the next message has wholly arrived.
+func (c *Conn) Buffered() bool {
+	if c.end-c.pos < 5 {
+		return false
+	}
+	n := int(binary.BigEndian.Uint32(c.buf[c.pos+1:])) + 1
+	return c.end-c.pos >= n
+}
+
+// Hold keeps the bytes of the messages that follow valid until Release.
+func (c *Conn) Hold() { c.keep = true }
+
+// Release ends Hold.
+func (c *Conn) Release() { c.keep = false }
+
+// Skip drops the next message without keeping it in memory.
+func (c *Conn) Skip() error { return c.forward(nil) }
+
+// Forward passes the next message to dst, by pieces if it is long, so that its size does not matter.
+func (c *Conn) Forward(dst *Conn) error { return c.forward(dst) }
+
+func (c *Conn) forward(dst *Conn) error {
+	_, n, err := c.Peek()
+	if err != nil {
+		return err
+	}
+	for n > 0 {
+		if c.pos == c.end {
+			if err := c.read(1); err != nil {
+				return unexpected(err)
+			}
+		}
+		m := min(n, c.end-c.pos)
+		if dst != nil {
+			if err := dst.Write(c.buf[c.pos : c.pos+m]); err != nil {
+				return &PeerError{err}
+			}
+		}
+		c.pos += m
+		n -= m
+	}
+	return nil
+}
+
+// PeerError wraps a failure of the connection that was written to, where the one read from is in order.
+type PeerError struct{ Err error }
+
+func (e *PeerError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *PeerError) Unwrap() error { return e.Err }
+
+// Write gathers b for sending. Much gathered output is sent at once.
+func (c *Conn) Write(b []byte) error {
+	if len(c.out) == 0 && len(b) >= flushSize {
+		return c.send(b)
+	}
+	c.out = append(c.out, b...)
+	if len(c.out) >= flushSize {
+		return c.Flush()
+	}
+	return nil
+}
+
+// Append gathers bytes that f appends. It never sends.
+func (c *Conn) Append(f func([]byte) []byte) { c.out = f(c.out) }
+
+// Out is the number of bytes gathered and not yet sent.
+func (c *Conn) Out() int { return len(c.out) }
+
+// Flush sends what was gathered.
+func (c *Conn) Flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	b := c.out
+	c.out = c.out[:0]
+	err := c.send(b)
+	if cap(c.out) > 2*flushSize {
+		c.out = nil
+	}
+	return err
+}
+
+func (c *Conn) send(b []byte) error {
+	n, err := c.nc.Write(b)
+	c.sent.Add(int64(n))
+	return err
+}
+
+// Gather appends b without ever sending: FlushDuplex sends it.
+func (c *Conn) Gather(b []byte) { c.out = append(c.out, b...) }
+
+// FlushDuplex sends what was gathered to a peer that may itself be sending: if the output is long, what
+// the peer sends meanwhile is read and kept, so that the two never wait for each other.
+func (c *Conn) FlushDuplex() error {
+	if len(c.out) < duplex {
+		return c.Flush()
+	}
+	done := make(chan error, 1)
+	b := c.out
+	c.out = nil
+	go func() { done <- c.send(b) }()
+	keep := c.keep
+	c.keep = true
+	defer func() { c.keep = keep }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
+		// The socket is watched for input in short turns; a write that has ended is seen at the next.
+		_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+		err := c.read(c.end - c.pos + 1)
+		_ = c.nc.SetReadDeadline(time.Time{})
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = c.nc.SetWriteDeadline(time.Now())
+			<-done
+			return err
+		}
+	}
+}
+
+// Quiet says whether a connection at rest is open and has nothing to say. One that was closed, or that
+// holds an unread message, is not quiet. It costs a system call.
+func (c *Conn) Quiet() bool {
+	if c.end > c.pos {
+		return false
+	}
+	nc := c.nc
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	quiet := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, e := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = errors.Is(e, syscall.EAGAIN)
+	})
+	return err == nil && quiet
+}

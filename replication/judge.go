@@ -1,0 +1,87 @@
+package replication
+
+import (
+	"fmt"
+	"time"
+)
+
+// Health is whether a replica may answer reads.
+type Health uint8
+
+// The states of a replica. Only Judge changes them.
+const (
+	Unknown Health = iota
+	Eligible
+	Lagging
+	Unreachable
+)
+
+func (h Health) String() string {
+	return [...]string{"unknown", "eligible", "lagging", "unreachable"}[h]
+}
+
+// Policy is when a replica is fit to read from.
+type Policy struct {
+	Interval  time.Duration // between probes
+	MaxAge    time.Duration // of a sample
+	MaxLag    time.Duration // leave at it, return below 80 % of it
+	HardLimit time.Duration // beyond it not even eventual reads
+}
+
+// DefaultPolicy is what the configuration says when it says nothing.
+func DefaultPolicy() Policy {
+	return Policy{Interval: 100 * time.Millisecond, MaxAge: time.Second, MaxLag: 10 * time.Second, HardLimit: 5 * time.Minute}
+}
+
+// Verdict is a replica's health with its reason and how many good samples it has shown in a row.
+type Verdict struct {
+	Health Health
+	Reason string
+	good   int
+}
+
+// Evidence is what Judge looks at.
+type Evidence struct {
+	Sample   Sample
+	SystemID string // of the shard; empty if not known
+	Timeline uint32 // of the primary; 0 if not known
+	Lag      time.Duration
+	LagKnown bool
+}
+
+// Judge decides from the last verdict and new evidence. It is pure. A replica leaves at once and returns
+// after two good samples in a row.
+func Judge(prev Verdict, e Evidence, now time.Time, p Policy) Verdict {
+	out := func(h Health, format string, args ...any) Verdict {
+		return Verdict{Health: h, Reason: fmt.Sprintf(format, args...)}
+	}
+	s := e.Sample
+	switch {
+	case s.Err != nil:
+		return out(Unreachable, "%v", s.Err)
+	case s.Sent.IsZero():
+		return out(Unknown, "not probed yet")
+	case now.Sub(s.Sent) > p.MaxAge:
+		return out(Unreachable, "last answer is %s old", now.Sub(s.Sent).Round(time.Millisecond))
+	case e.SystemID != "" && s.SystemID != e.SystemID:
+		return out(Unknown, "another system identifier than the primary")
+	case e.Timeline != 0 && s.Timeline != 0 && s.Timeline != e.Timeline:
+		return out(Unknown, "on timeline %d, the primary is on %d", s.Timeline, e.Timeline)
+	case s.Paused:
+		return out(Lagging, "replay is paused")
+	case !e.LagKnown:
+		return out(Unknown, "the primary's position is not known")
+	case e.Lag >= p.MaxLag:
+		return out(Lagging, "lag %s is over the limit of %s", e.Lag.Round(time.Millisecond), p.MaxLag)
+	case prev.Health == Lagging && e.Lag >= p.MaxLag*8/10:
+		return out(Lagging, "lag %s is not yet below 80 %% of %s", e.Lag.Round(time.Millisecond), p.MaxLag)
+	}
+	if prev.Health == Eligible {
+		return Verdict{Health: Eligible}
+	}
+	v := Verdict{Health: prev.Health, Reason: "coming back", good: prev.good + 1}
+	if v.good >= 2 {
+		return Verdict{Health: Eligible}
+	}
+	return v
+}

@@ -1,0 +1,332 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// Monitor probes every node of the map over a connection of its own and publishes a View for each shard.
+type Monitor struct {
+	policy Policy
+	onRole func(dsn string) // a node changed its role or was restarted
+
+	mu     sync.Mutex // guards shards and the fields of watch
+	shards map[shardKey]*watch
+	views  atomic.Pointer[map[shardKey]*atomic.Pointer[View]]
+	wake   chan *shardmap.Snapshot
+}
+
+type shardKey struct{ database, shard string }
+
+// watch is the state of one shard.
+type watch struct {
+	key     shardKey
+	view    *atomic.Pointer[View]
+	nodes   []*nodeWatch
+	history History
+	primary int
+	system  string
+	line    uint32
+}
+
+type nodeWatch struct {
+	shardmap.Node
+	stop    context.CancelFunc
+	sample  Sample // the last
+	good    Sample // the last without an error
+	verdict Verdict
+}
+
+// NewMonitor makes a monitor that follows the catalog once it runs. onRole may be nil; it must not block.
+func NewMonitor(policy Policy, cat *shardmap.Catalog, onRole func(dsn string)) *Monitor {
+	m := &Monitor{policy: policy, onRole: onRole, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1)}
+	m.views.Store(&map[shardKey]*atomic.Pointer[View]{})
+	cat.OnChange(func(s *shardmap.Snapshot) {
+		select {
+		case <-m.wake:
+		default:
+		}
+		m.wake <- s
+	})
+	return m
+}
+
+// Policy is the policy in force.
+func (m *Monitor) Policy() Policy { return m.policy }
+
+// Slot returns the place where a shard's newest view is published, or nil before the monitor knows the
+// shard. It may be kept: it is stable until the shard is dropped.
+func (m *Monitor) Slot(database, shard string) *atomic.Pointer[View] {
+	return (*m.views.Load())[shardKey{database, shard}]
+}
+
+// View is a shard's newest view, or nil.
+func (m *Monitor) View(database, shard string) *View {
+	if s := m.Slot(database, shard); s != nil {
+		return s.Load()
+	}
+	return nil
+}
+
+// Run probes until ctx ends, and returns when every probe has ended.
+func (m *Monitor) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case snap := <-m.wake:
+			m.reconcile(ctx, &wg, snap)
+		}
+	}
+}
+
+// reconcile starts and stops probes so that they match the map.
+func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shardmap.Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	views := map[shardKey]*atomic.Pointer[View]{}
+	live := map[shardKey]bool{}
+	for _, db := range snap.Databases {
+		for _, sh := range db.Shards {
+			k := shardKey{db.Name, sh.Name}
+			live[k] = true
+			w := m.shards[k]
+			if w == nil {
+				w = &watch{key: k, view: &atomic.Pointer[View]{}, primary: -1}
+				m.shards[k] = w
+			}
+			m.reconcileNodes(ctx, wg, w, sh.Nodes)
+			m.publishLocked(w, time.Now())
+			views[k] = w.view
+		}
+	}
+	for k, w := range m.shards {
+		if !live[k] {
+			for _, n := range w.nodes {
+				n.stop()
+			}
+			delete(m.shards, k)
+		}
+	}
+	m.views.Store(&views)
+}
+
+func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *watch, nodes []*shardmap.Node) {
+	old := map[string]*nodeWatch{}
+	var servingName string
+	for i, n := range w.nodes {
+		old[n.Name+"\x00"+n.DSN] = n
+		if i == w.primary {
+			servingName = n.Name
+		}
+	}
+	w.nodes, w.primary = nil, -1
+	for _, n := range nodes {
+		id := n.Name + "\x00" + n.DSN
+		nw := old[id]
+		delete(old, id)
+		if nw == nil {
+			nctx, cancel := context.WithCancel(ctx)
+			nw = &nodeWatch{Node: *n, stop: cancel}
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				m.probeLoop(nctx, w, nw)
+			}()
+		}
+		if n.Name == servingName {
+			w.primary = len(w.nodes)
+		}
+		w.nodes = append(w.nodes, nw)
+	}
+	for _, n := range old {
+		n.stop()
+	}
+}
+
+const probeSQL = `select not r, (select system_identifier::text from pg_control_system()), pg_postmaster_start_time(),
+  case when r then coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
+       else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end,
+  (case when r then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_insert_lsn() end - '0/0'::pg_lsn)::text,
+  (coalesce(case when r then pg_last_wal_receive_lsn() end, '0/0') - '0/0'::pg_lsn)::text,
+  case when r then pg_is_wal_replay_paused() else false end
+  from (select pg_is_in_recovery() as r) s`
+
+func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
+	var conn *pgx.Conn
+	defer func() {
+		if conn != nil {
+			_ = conn.Close(context.WithoutCancel(ctx)) //nolint:contextcheck // ctx has ended
+		}
+	}()
+	tick := time.NewTicker(m.policy.Interval)
+	defer tick.Stop()
+	for {
+		s := Sample{Sent: time.Now()}
+		pctx, cancel := context.WithTimeout(ctx, max(m.policy.MaxAge, 500*time.Millisecond))
+		conn, s = probe(pctx, conn, n.DSN)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		m.observe(w, n, s)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// probe asks a node once, connecting if need be. It returns the connection to go on with, nil after an error.
+func probe(ctx context.Context, conn *pgx.Conn, dsn string) (*pgx.Conn, Sample) {
+	s := Sample{Sent: time.Now()}
+	fail := func(err error) (*pgx.Conn, Sample) {
+		if conn != nil {
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+		s.Err = plain(err)
+		return nil, s
+	}
+	if conn == nil {
+		cfg, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			return fail(errors.New("its connection string cannot be read"))
+		}
+		cfg.RuntimeParams = map[string]string{"application_name": "pgmosaic monitor", "search_path": "pg_catalog"}
+		if conn, err = pgx.ConnectConfig(ctx, cfg); err != nil {
+			return fail(err)
+		}
+		s.Sent = time.Now()
+	}
+	var lsn, received string
+	var line int64
+	err := conn.QueryRow(ctx, probeSQL).Scan(&s.Primary, &s.SystemID, &s.Started, &line, &lsn, &received, &s.Paused)
+	if err != nil {
+		return fail(err)
+	}
+	at, _ := strconv.ParseUint(lsn, 10, 64)
+	got, _ := strconv.ParseUint(received, 10, 64)
+	s.LSN, s.Received, s.Timeline = LSN(at), LSN(got), uint32(line)
+	if s.Primary {
+		s.LSN = s.LSN.Round()
+	}
+	return conn, s
+}
+
+// plain shortens a connection error to what an operator needs; it never holds a password.
+func plain(err error) error {
+	var pe *pgconn.PgError
+	var ne *net.OpError
+	switch {
+	case errors.As(err, &pe):
+		return fmt.Errorf("%s (%s)", pe.Message, pe.Code)
+	case errors.Is(err, context.DeadlineExceeded):
+		return errors.New("no answer in time")
+	case errors.As(err, &ne):
+		return ne.Err
+	}
+	return errors.New("the connection was lost")
+}
+
+// observe takes one sample in and publishes what follows from it.
+func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changed := s.Err == nil && n.good.Err == nil && !n.good.Sent.IsZero() && (s.Primary != n.good.Primary || !s.Started.Equal(n.good.Started))
+	n.sample = s
+	if s.Err == nil {
+		n.good = s
+	}
+	m.electLocked(w)
+	if w.primary >= 0 && w.nodes[w.primary] == n && s.Err == nil && s.Primary {
+		w.history.Add(Position{s.Sent, s.LSN})
+	}
+	m.publishLocked(w, time.Now())
+	if changed && m.onRole != nil {
+		m.onRole(n.DSN)
+	}
+}
+
+// electLocked finds the primary among those that claim to be it: the one on the highest timeline. A
+// serving primary that still answers beside a higher one means a split: neither is served.
+func (m *Monitor) electLocked(w *watch) {
+	best, rivals := -1, 0
+	for i, n := range w.nodes {
+		if n.sample.Err != nil || n.sample.Sent.IsZero() || !n.sample.Primary {
+			continue
+		}
+		switch {
+		case best < 0 || n.sample.Timeline > w.nodes[best].sample.Timeline:
+			if best >= 0 && best == w.primary {
+				rivals++
+			}
+			best = i
+		case n.sample.Timeline == w.nodes[best].sample.Timeline || i == w.primary:
+			rivals++
+		}
+	}
+	if best < 0 {
+		return // the last known one stays: its own error will be told
+	}
+	if rivals > 0 {
+		w.primary = -1
+		return
+	}
+	p := w.nodes[best].sample
+	if w.system != p.SystemID || w.line != p.Timeline {
+		w.history.Reset()
+		w.system, w.line = p.SystemID, p.Timeline
+	}
+	w.primary = best
+}
+
+func (m *Monitor) publishLocked(w *watch, now time.Time) {
+	v := &View{Database: w.key.database, Shard: w.key.shard, Primary: w.primary, Nodes: make([]NodeView, len(w.nodes))}
+	newest, _ := w.history.Newest()
+	claims := 0
+	for i, n := range w.nodes {
+		nv := NodeView{Name: n.Name, DSN: n.DSN, Zone: n.Zone, Primary: n.good.Primary, Sample: n.sample, LastSeen: n.good.Sent, PrimaryLSN: newest.LSN}
+		if n.sample.Err == nil && n.sample.Primary && !n.sample.Sent.IsZero() {
+			claims++
+		}
+		if n.good.Primary {
+			n.verdict = Verdict{Reason: "primary"}
+			if n.sample.Err != nil {
+				n.verdict = Verdict{Health: Unreachable, Reason: n.sample.Err.Error()}
+			}
+			nv.FreshUntil = n.good.Sent
+		} else {
+			nv.Lag, nv.LagKnown = w.history.Lag(n.good.LSN, now, m.policy.MaxAge)
+			if n.good.Sent.IsZero() {
+				nv.LagKnown = false
+			}
+			nv.LagBytes = int64(newest.LSN) - int64(n.good.LSN)
+			if nv.LagBytes < 0 {
+				nv.LagBytes = 0
+			}
+			n.verdict = Judge(n.verdict, Evidence{n.sample, w.system, w.line, nv.Lag, nv.LagKnown}, now, m.policy)
+			if at, ok := w.history.Reached(n.good.LSN); ok {
+				nv.FreshUntil = at.Sent
+			}
+		}
+		nv.Verdict = n.verdict
+		v.Nodes[i] = nv
+	}
+	if w.primary < 0 && claims > 1 {
+		v.Fenced = "two nodes claim to be the primary"
+	}
+	w.view.Store(v)
+}

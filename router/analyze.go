@@ -104,6 +104,9 @@ func (a *analysis) oneShard() error {
 
 // names resolves every relation that the statement names anywhere.
 func (a *analysis) names() error {
+	if a.stmt.Private {
+		return Refuse("private-schema")
+	}
 	seen := map[shardmap.TableName]bool{}
 	for _, ref := range a.stmt.Tables {
 		if ref.Schema == "pgmosaic" {

@@ -110,3 +110,17 @@ func Refuse(rule Rule, args ...any) *Error {
 	}
 	return &Error{Code: info.Code, Rule: rule, Message: fmt.Sprintf(info.Message, args...), Hint: info.Hint}
 }
+
+// ErrorHint is the error's hint.
+func (e *Error) ErrorHint() string { return e.Hint }
+
+// ErrorPosition is where in the statement it is, in characters from 1; 0 for nowhere.
+func (e *Error) ErrorPosition() int { return e.Pos }
+
+// ErrorDetail names the rule.
+func (e *Error) ErrorDetail() string {
+	if e.Rule == "" {
+		return ""
+	}
+	return "pgmosaic rule: " + string(e.Rule)
+}

@@ -6,6 +6,8 @@
 package router
 
 import (
+	"sync"
+
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
@@ -58,6 +60,9 @@ type Template struct {
 	Exact  bool                 // holds only for this very text: literals shape the plan
 	KeyCol int                  // of Split and Copy: position of the key in the row
 	Names  []string             // of Copy: the columns in order
+
+	// Aux is the executor's: what a server said about the statement, kept for the next run.
+	Aux sync.Map
 
 	pins   []pin
 	rows   []sqlparse.Value // of an INSERT: each row's key
@@ -156,4 +161,9 @@ func family(t pghash.Type) pghash.Type {
 		return pghash.TypeText
 	}
 	return t
+}
+
+// Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
+func (t *Template) Forced() *Template {
+	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Whole: t.Whole, Temp: t.Temp}
 }

@@ -30,8 +30,8 @@ type Server struct {
 	key      []byte
 	cancelTo func(ctx context.Context) (net.Conn, error)
 	settings *Settings
-	prepared map[string]*list.Element // statement text and types to its entry
-	lru      *list.List               // of *preparedEntry, the most recent in front
+	prepared map[StmtKey]*list.Element // statement text and types to its entry
+	lru      *list.List                // of *preparedEntry, the most recent in front
 	named    uint64
 	dialed   time.Time
 	since    time.Time // last change between leased and idle
@@ -42,10 +42,16 @@ type Server struct {
 	lifetime       time.Duration
 }
 
-type preparedEntry struct{ key, name string }
+type preparedEntry struct {
+	key  StmtKey
+	name string
+}
+
+// StmtKey identifies a statement's text and declared parameter types by a 128-bit hash.
+type StmtKey [2]uint64
 
 // Prepared returns the server's name of a statement with this key, if it has it.
-func (s *Server) Prepared(key string) (string, bool) {
+func (s *Server) Prepared(key StmtKey) (string, bool) {
 	e := s.prepared[key]
 	if e == nil {
 		return "", false
@@ -56,7 +62,7 @@ func (s *Server) Prepared(key string) (string, bool) {
 
 // Prepare makes room for a statement and returns the name to parse it under, and the name of a
 // statement to close first, if any. The caller sends both.
-func (s *Server) Prepare(key string) (name, evict string) {
+func (s *Server) Prepare(key StmtKey) (name, evict string) {
 	if s.lru.Len() >= s.Pool.mgr.opts.MaxPrepared {
 		old := s.lru.Remove(s.lru.Back()).(*preparedEntry)
 		delete(s.prepared, old.key)
@@ -68,12 +74,11 @@ func (s *Server) Prepare(key string) (name, evict string) {
 	return name, evict
 }
 
-// Forget drops a statement that could not be parsed, or all of them for an empty key.
-func (s *Server) Forget(key string) {
-	if key == "" {
-		s.prepared, s.lru = map[string]*list.Element{}, list.New()
-		return
-	}
+// ForgetAll drops every prepared statement from the books: the server has dropped them.
+func (s *Server) ForgetAll() { s.prepared, s.lru = map[StmtKey]*list.Element{}, list.New() }
+
+// Forget drops a statement that could not be parsed.
+func (s *Server) Forget(key StmtKey) {
 	if e := s.prepared[key]; e != nil {
 		s.lru.Remove(e)
 		delete(s.prepared, key)
@@ -250,7 +255,7 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 	s.cancelTo = func(ctx context.Context) (net.Conn, error) {
 		return cfg.DialFunc(ctx, addr.Network(), addr.String())
 	}
-	s.Forget("")
+	s.ForgetAll()
 	return s, nil
 }
 
@@ -297,3 +302,6 @@ func cause(err error) string {
 		err = u
 	}
 }
+
+// ErrorResponse is the server's message, field for field.
+func (e *ServerError) ErrorResponse() *wire.ErrorResponse { return e.Response }

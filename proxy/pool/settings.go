@@ -135,3 +135,6 @@ func QuoteName(n string) string {
 	}
 	return strings.Join(parts, ".")
 }
+
+// Key is equal for equal sets.
+func (s *Settings) Key() string { return s.key }

@@ -367,3 +367,10 @@ func WriteAll(w io.Writer, b []byte) error {
 	_, err := w.Write(b)
 	return err
 }
+
+// SendQueryBytes gathers a simple Query.
+func (c *Conn) SendQueryBytes(sql []byte) {
+	c.out = append(c.out, 'Q')
+	c.out = binary.BigEndian.AppendUint32(c.out, uint32(len(sql)+5))
+	c.out = append(append(c.out, sql...), 0)
+}

@@ -52,19 +52,20 @@ const (
 
 // Statement is one parsed statement.
 type Statement struct {
-	Kind   Kind
-	Text   string     // its own text, without the semicolon
-	Query  *Query     // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
-	Tables []TableRef // every relation named anywhere in it
-	Funcs  []string   // every function called, by its last name
-	Tx     Tx         // of the transaction kinds
-	Var    Var        // of Set and Show
-	Copy   CopyInfo   // of Copy
-	Def    Definition // of the definition kinds
-	Name   string     // of Prepare, Execute, Deallocate, Savepoint, Cursor
-	Params int        // highest $n
-	Types  []string   // of Prepare: declared types
-	Args   []Value    // of Execute
+	Kind    Kind
+	Text    string     // its own text, without the semicolon
+	Query   *Query     // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
+	Tables  []TableRef // every relation named anywhere in it
+	Funcs   []string   // every function called, by its last name
+	Tx      Tx         // of the transaction kinds
+	Var     Var        // of Set and Show
+	Copy    CopyInfo   // of Copy
+	Def     Definition // of the definition kinds
+	Name    string     // of Prepare, Execute, Deallocate, Savepoint, Cursor
+	Params  int        // highest $n
+	Private bool       // calls a function of the proxy's own schema
+	Types   []string   // of Prepare: declared types
+	Args    []Value    // of Execute
 
 	paramUse []int // how often each $n stands in it
 	tree     any

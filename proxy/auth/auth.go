@@ -1,0 +1,139 @@
+// Package auth is the server's side of authentication: rules, verifiers and the SCRAM exchange.
+//
+// The rule: an unknown user and a wrong password look alike, cost alike and are told apart by nobody.
+package auth
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/xdg-go/scram"
+)
+
+// Method is how a login is checked.
+type Method uint8
+
+// The methods.
+const (
+	Reject Method = iota
+	Trust
+	SCRAM
+)
+
+// Rule is one line of the rules: the first that matches decides.
+type Rule struct {
+	Database string // a name; "" matches all
+	User     string // a name; "" matches all
+	Network  netip.Prefix
+	TLSOnly  bool
+	Method   Method
+}
+
+// Match finds the method for a login. Without a matching rule it is Reject.
+func Match(rules []Rule, database, user string, from netip.Addr, tls bool) Method {
+	for _, r := range rules {
+		if (r.Database == "" || r.Database == database) && (r.User == "" || r.User == user) && (!r.TLSOnly || tls) &&
+			(!r.Network.IsValid() || r.Network.Contains(from.Unmap())) {
+			return r.Method
+		}
+	}
+	return Reject
+}
+
+// Credential is what a login is checked against.
+type Credential struct{ stored scram.StoredCredentials }
+
+const iterations = 4096
+
+// NewCredential derives a credential from a password, with a fresh salt.
+func NewCredential(password string) (Credential, error) {
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails
+	return derive(password, salt)
+}
+
+func derive(password string, salt []byte) (Credential, error) {
+	c, err := scram.SHA256.NewClient("", password, "")
+	if err != nil {
+		return Credential{}, errors.New("the password cannot be prepared for SCRAM")
+	}
+	stored, err := c.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: iterations})
+	return Credential{stored}, err
+}
+
+// ParseVerifier reads a verifier as PostgreSQL stores it: SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey.
+func ParseVerifier(s string) (Credential, error) {
+	bad := errors.New("not a SCRAM-SHA-256 verifier")
+	rest, ok := strings.CutPrefix(s, "SCRAM-SHA-256$")
+	if !ok {
+		return Credential{}, bad
+	}
+	factors, keys, ok := strings.Cut(rest, "$")
+	if !ok {
+		return Credential{}, bad
+	}
+	it, salt64, ok1 := strings.Cut(factors, ":")
+	stored64, server64, ok2 := strings.Cut(keys, ":")
+	n, err := strconv.Atoi(it)
+	salt, err1 := base64.StdEncoding.DecodeString(salt64)
+	stored, err2 := base64.StdEncoding.DecodeString(stored64)
+	server, err3 := base64.StdEncoding.DecodeString(server64)
+	if !ok1 || !ok2 || errors.Join(err, err1, err2, err3) != nil || n < 1 || len(stored) != 32 || len(server) != 32 {
+		return Credential{}, bad
+	}
+	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(salt), Iters: n}, StoredKey: stored, ServerKey: server}}, nil
+}
+
+// fakeKey makes the salts of users that do not exist: fixed for each name, secret for this process.
+var fakeKey = func() []byte {
+	k := make([]byte, 32)
+	_, _ = rand.Read(k)
+	return k
+}()
+
+// Fake is the credential of a user that does not exist: no password fits it.
+func Fake(user string) Credential {
+	mac := hmac.New(sha256.New, fakeKey)
+	mac.Write([]byte(user))
+	salt := mac.Sum(nil)[:16]
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(salt), Iters: iterations}, StoredKey: key, ServerKey: key}}
+}
+
+// Exchange is one SCRAM-SHA-256 exchange, without channel binding.
+type Exchange struct{ conv *scram.ServerConversation }
+
+// Begin starts an exchange against a credential.
+func Begin(c Credential) (*Exchange, error) {
+	srv, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) { return c.stored, nil })
+	if err != nil {
+		return nil, fmt.Errorf("scram: %w", err)
+	}
+	return &Exchange{srv.NewConversation()}, nil
+}
+
+// ErrFailed means that the password does not fit.
+var ErrFailed = errors.New("password authentication failed")
+
+// Step takes the client's message and returns ours. done is true when the client has proved itself.
+func (e *Exchange) Step(in []byte) (out []byte, done bool, err error) {
+	resp, err := e.conv.Step(string(in))
+	if err != nil {
+		return nil, false, ErrFailed
+	}
+	if e.conv.Done() {
+		if !e.conv.Valid() {
+			return nil, false, ErrFailed
+		}
+		return []byte(resp), true, nil
+	}
+	return []byte(resp), false, nil
+}

@@ -1,0 +1,547 @@
+package exec
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+)
+
+// copy runs COPY of a distributed table, one COPY for each shard.
+func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
+	if h.ext.executing && p.Stmt.Copy.From {
+		return router.Refuse("pipeline-copy")
+	}
+	if !p.Stmt.Copy.From {
+		return h.copyOut(ctx, p)
+	}
+	var rows int64
+	err := h.atomically(ctx, func() (err error) {
+		if p.Ref {
+			var pieces []piece
+			for _, s := range p.Shards {
+				pieces = append(pieces, piece{shard: s})
+			}
+			if err := h.lockReference(ctx, p, pieces); err != nil {
+				return err
+			}
+		}
+		rows, err = h.copySplit(ctx, p)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	h.client.SendTag(fmt.Sprintf("COPY %d", rows))
+	return nil
+}
+
+// copyOut passes the rows of each shard on in turn.
+func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
+	var total rowCount
+	opened := false
+	for _, shard := range p.Shards {
+		part, err := h.on(ctx, shard, p.Template)
+		if err != nil {
+			return err
+		}
+		err = h.copyOutOf(part, p.Stmt.Text, &opened, &total)
+		if h.tx.status == 'I' {
+			h.finish(part)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	h.client.SendFrame('c', nil)
+	h.client.SendTag(total.String())
+	return nil
+}
+
+func (h *Handler) copyOutOf(p *participant, sql string, opened *bool, total *rowCount) error {
+	p.srv.SendQuery(sql)
+	if err := p.srv.Flush(); err != nil {
+		return h.lost(p, err)
+	}
+	if err := h.prologue(p); err != nil {
+		return err
+	}
+	var failed error
+	for {
+		typ, _, err := p.srv.Peek()
+		if err != nil {
+			return h.lost(p, err)
+		}
+		if typ == 'd' || typ == 'H' && !*opened {
+			*opened = true
+			if err := p.srv.Forward(h.client); err != nil {
+				return h.lostOrGone(p, err)
+			}
+			continue
+		}
+		m, err := p.srv.Next()
+		if err != nil {
+			return h.lost(p, err)
+		}
+		switch m.Type {
+		case 'C':
+			total.add(string(m.Body()[:len(m.Body())-1]))
+		case 'E':
+			failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
+		case 'Z':
+			p.srv.TxStatus = m.Body()[0]
+			return failed
+		}
+	}
+}
+
+// copySplit takes the client's rows apart and sends each to its shard, or all to every copy.
+func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, err error) {
+	parts := make([]*participant, len(p.Shards))
+	for i, shard := range p.Shards {
+		if parts[i], err = h.join(ctx, shard, p.Template); err != nil {
+			return 0, err
+		}
+		text := p.Stmt.Text
+		parts[i].srv.SendQuery(text)
+		if err := parts[i].srv.Flush(); err != nil {
+			return 0, h.lost(parts[i], err)
+		}
+	}
+	for i, part := range parts {
+		if err := h.prologue(part); err != nil {
+			h.closeCopies(parts[i+1:], parts[:i])
+			return 0, err
+		}
+		if err := h.awaitCopyIn(part); err != nil {
+			h.closeCopies(parts[i+1:], parts[:i])
+			return 0, err
+		}
+	}
+	// The client is told the columns of the first shard's CopyInResponse: text, no formats of interest.
+	h.client.SendFrame('G', append([]byte{0, 0, 0}, make([]byte, 0)...))
+	if err := h.client.Flush(); err != nil {
+		return 0, clientError{err}
+	}
+	sp := newSplitter(p, len(parts))
+	feed := h.feed(p, sp, parts)
+	ends, ferr := h.finishCopies(parts, feed)
+	if ferr != nil {
+		return 0, ferr
+	}
+	for i, n := range ends {
+		if !p.Ref || p.Shards[i] == h.dbmap.Home.Index {
+			rows += n
+		}
+	}
+	return rows, nil
+}
+
+// awaitCopyIn reads up to CopyInResponse.
+func (h *Handler) awaitCopyIn(p *participant) error {
+	for {
+		m, err := p.srv.Next()
+		if err != nil {
+			return h.lost(p, err)
+		}
+		switch m.Type {
+		case 'G':
+			return nil
+		case 'E':
+			e := &pool.ServerError{Response: wire.ParseError(m.Body())}
+			if _, err := p.srv.ReadTag(); err != nil {
+				return h.lost(p, err)
+			}
+			return e
+		}
+	}
+}
+
+// closeCopies fails the copies that are open, so that their servers are ready for ROLLBACK.
+func (h *Handler) closeCopies(unread, open []*participant) {
+	for _, p := range unread {
+		if p.srv.Dirty || h.prologue(p) != nil || h.awaitCopyIn(p) != nil {
+			continue
+		}
+		open = append(open, p)
+	}
+	for _, p := range open {
+		p.srv.SendFrame('f', []byte("another shard failed\x00"))
+		if p.srv.Flush() != nil {
+			p.srv.Dirty = true
+			continue
+		}
+		if _, err := p.srv.ReadTag(); err != nil {
+			var se *pool.ServerError
+			if !errors.As(err, &se) {
+				p.srv.Dirty = true
+			}
+		}
+	}
+}
+
+// feed reads the client's data to its end and passes the rows on. The error is the client's CopyFail, or a
+// row that cannot be placed.
+func (h *Handler) feed(p *router.Plan, sp *splitter, parts []*participant) error {
+	var failed error
+	send := func(i int, rows []byte) error {
+		s := parts[i].srv
+		s.SendFrame('d', rows)
+		if s.Out() < 64<<10 {
+			return nil
+		}
+		if err := s.Flush(); err != nil {
+			return h.lost(parts[i], err)
+		}
+		return nil
+	}
+	h.client.Release()
+	for {
+		m, err := h.client.Next()
+		if err != nil {
+			return clientError{err}
+		}
+		switch m.Type {
+		case 'd':
+			if failed != nil {
+				continue
+			}
+			if p.Ref {
+				for i := range parts {
+					failed = first(failed, send(i, m.Body()))
+				}
+				sp.line++
+				continue
+			}
+			failed = sp.add(m.Body(), send)
+		case 'c':
+			if failed == nil {
+				failed = sp.end(send)
+			}
+			return failed
+		case 'f':
+			msg, _, _ := wire.CString(m.Body())
+			return &wire.PgError{Code: "57014", Message: "COPY from stdin failed: " + string(msg)}
+		case 'H', 'S':
+		default:
+			return clientError{&wire.PgError{Code: "08P01", Message: "unexpected message during COPY from stdin"}}
+		}
+	}
+}
+
+// finishCopies ends the copies on all shards: with failed set, in vain.
+func (h *Handler) finishCopies(parts []*participant, failed error) (rows []int64, err error) {
+	for _, p := range parts {
+		if p.srv.Dirty {
+			continue
+		}
+		if failed != nil {
+			p.srv.SendFrame('f', []byte("the proxy gave the COPY up\x00"))
+		} else {
+			p.srv.SendFrame('c', nil)
+		}
+		if e := p.srv.Flush(); e != nil {
+			err = first(err, h.lost(p, e))
+		}
+	}
+	rows = make([]int64, len(parts))
+	for i, p := range parts {
+		if p.srv.Dirty {
+			continue
+		}
+		tag, e := p.srv.ReadTag()
+		if e != nil {
+			err = first(err, h.lost(p, e))
+			continue
+		}
+		_, rows[i], _ = wire.TagRows(tag)
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return rows, err
+}
+
+// splitter finds the rows in COPY data and the shard of each.
+type splitter struct {
+	group   *shardmap.GroupInfo
+	column  string
+	keyCol  int
+	csv     bool
+	delim   byte
+	quote   byte
+	escape  byte
+	null    string
+	header  bool
+	line    int64
+	partial []byte
+	place   map[int]int // shard index to position
+	out     [][]byte
+}
+
+func newSplitter(p *router.Plan, n int) *splitter {
+	o := p.Stmt.Copy.Options
+	s := &splitter{keyCol: p.KeyCol, column: p.Target.Key, group: p.Target.Group, csv: o["format"] == "csv", delim: '\t', quote: '"', null: `\N`, place: map[int]int{}, out: make([][]byte, n)}
+	if s.csv {
+		s.delim, s.null = ',', ""
+	}
+	if d := o["delimiter"]; d != "" {
+		s.delim = d[0]
+	}
+	if v, ok := o["null"]; ok {
+		s.null = v
+	}
+	if q := o["quote"]; q != "" {
+		s.quote = q[0]
+	}
+	s.escape = s.quote
+	if e := o["escape"]; e != "" {
+		s.escape = e[0]
+	}
+	s.header = o["header"] == "true"
+	for i, shard := range p.Shards {
+		s.place[shard] = i
+	}
+	return s
+}
+
+// add takes more data in and sends whole rows, gathered by shard.
+func (s *splitter) add(data []byte, send func(int, []byte) error) error {
+	if len(s.partial) > 0 {
+		data = append(s.partial, data...)
+	}
+	for i := range s.out {
+		s.out[i] = s.out[i][:0]
+	}
+	for {
+		n := s.rowEnd(data)
+		if n < 0 {
+			break
+		}
+		if err := s.row(data[:n]); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	s.partial = append(s.partial[:0:0], data...)
+	if len(s.partial) > 1<<30 {
+		return &wire.PgError{Code: "54000", Message: "a row of COPY is longer than 1 GB"}
+	}
+	return s.flush(send)
+}
+
+func (s *splitter) flush(send func(int, []byte) error) error {
+	for i, rows := range s.out {
+		if len(rows) > 0 {
+			if err := send(i, rows); err != nil {
+				return err
+			}
+			s.out[i] = rows[:0]
+		}
+	}
+	return nil
+}
+
+// end takes a last row without a line end.
+func (s *splitter) end(send func(int, []byte) error) error {
+	if len(s.partial) > 0 {
+		if err := s.row(append(s.partial, '\n')); err != nil {
+			return err
+		}
+	}
+	return s.flush(send)
+}
+
+// rowEnd is the length of the first row with its line end, or -1.
+func (s *splitter) rowEnd(b []byte) int {
+	if !s.csv {
+		from := 0
+		for {
+			i := bytes.IndexByte(b[from:], '\n')
+			if i < 0 {
+				return -1
+			}
+			i += from
+			slashes := 0
+			for k := i - 1; k >= 0 && b[k] == '\\'; k-- {
+				slashes++
+			}
+			if slashes%2 == 0 {
+				return i + 1
+			}
+			from = i + 1
+		}
+	}
+	in := false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case in && c == s.escape && s.escape != s.quote && i+1 < len(b):
+			i++
+		case c == s.quote:
+			in = !in
+		case c == '\n' && !in:
+			return i + 1
+		}
+	}
+	return -1
+}
+
+func (s *splitter) row(row []byte) error {
+	s.line++
+	body := bytes.TrimRight(row, "\r\n")
+	if s.header && s.line == 1 {
+		for i := range s.out {
+			s.out[i] = append(s.out[i], row...) // each shard skips one line
+		}
+		return nil
+	}
+	if !s.csv && string(body) == `\.` || s.csv && string(body) == `\.` {
+		return nil
+	}
+	val, null, ok := s.field(body)
+	bad := func(code, format string, args ...any) error {
+		return &wire.PgError{Code: code, Message: fmt.Sprintf(format, args...), Detail: fmt.Sprintf("COPY line %d", s.line)}
+	}
+	switch {
+	case !ok:
+		return bad("22P04", "missing data for column %q", s.column)
+	case null:
+		return bad("23502", "null value in key column %q: the row has no shard", s.column)
+	}
+	h, ok := pghash.HashText(s.group.KeyType, val)
+	if !ok {
+		return bad("22P02", "invalid input syntax for key column %q of type %s: %q", s.column, s.group.KeyType, val)
+	}
+	i := s.place[s.group.ShardOfHash(h)]
+	s.out[i] = append(s.out[i], row...)
+	return nil
+}
+
+// field is the key column's value.
+func (s *splitter) field(row []byte) (val string, null, ok bool) {
+	col, start, in := 0, 0, false
+	for i := 0; i <= len(row); i++ {
+		if i < len(row) {
+			c := row[i]
+			if !s.csv && c == '\\' && i+1 < len(row) {
+				i++
+				continue
+			}
+			if s.csv && in && c == s.escape && s.escape != s.quote && i+1 < len(row) {
+				i++
+				continue
+			}
+			if s.csv && c == s.quote {
+				in = !in
+			}
+			if c != s.delim || in {
+				continue
+			}
+		}
+		if col == s.keyCol {
+			return s.decode(row[start:min(i, len(row))])
+		}
+		col++
+		start = i + 1
+	}
+	return "", false, false
+}
+
+func (s *splitter) decode(raw []byte) (val string, null, ok bool) {
+	if string(raw) == s.null {
+		return "", true, true
+	}
+	if s.csv {
+		if !bytes.ContainsRune(raw, rune(s.quote)) {
+			return string(raw), false, true
+		}
+		var out []byte
+		in := false
+		for i := 0; i < len(raw); i++ {
+			c := raw[i]
+			switch {
+			case in && c == s.escape && i+1 < len(raw) && (raw[i+1] == s.quote || raw[i+1] == s.escape):
+				i++
+				out = append(out, raw[i])
+			case c == s.quote:
+				in = !in
+			default:
+				out = append(out, c)
+			}
+		}
+		return string(out), false, true
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw), false, true
+	}
+	return unescape(raw), false, true
+}
+
+// unescape reads the backslash sequences of COPY's text format.
+func unescape(raw []byte) string {
+	var out []byte
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		if c != '\\' || i+1 >= len(raw) {
+			out = append(out, c)
+			continue
+		}
+		i++
+		switch c = raw[i]; c {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'v':
+			out = append(out, '\v')
+		case 'x':
+			n, v := 0, byte(0)
+			for n < 2 && i+1 < len(raw) && hexVal(raw[i+1]) >= 0 {
+				v = v<<4 | byte(hexVal(raw[i+1]))
+				i++
+				n++
+			}
+			if n == 0 {
+				v = 'x'
+			}
+			out = append(out, v)
+		default:
+			if c < '0' || c > '7' {
+				out = append(out, c)
+				continue
+			}
+			v, n := c-'0', 1
+			for n < 3 && i+1 < len(raw) && raw[i+1] >= '0' && raw[i+1] <= '7' {
+				v = v<<3 | (raw[i+1] - '0')
+				i++
+				n++
+			}
+			out = append(out, v)
+		}
+	}
+	return string(out)
+}
+
+func hexVal(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}

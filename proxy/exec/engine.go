@@ -1,0 +1,255 @@
+// Package exec is the query path: it plans a client's statements, leases servers, sends, relays or merges
+// the answers, and keeps the client's transaction.
+//
+// One goroutine runs the whole path of a session. A server that is leased is either given back clean or
+// closed; every way out of a statement goes through release.
+package exec
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/maypok86/otter/v2"
+
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// Engine is what all sessions share.
+type Engine struct {
+	Catalog *shardmap.Catalog
+	Monitor *replication.Monitor
+	Horizon *replication.Horizons
+	Pools   *pool.Manager
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+
+	// Defaults of the session settings.
+	Level        replication.Level
+	MaxStaleness time.Duration
+	TwoPhase     bool          // false: a second writing shard is refused
+	Primary      time.Duration // how long to wait for a shard's primary to be known, 2 s
+
+	plans *otter.Cache[string, *entry]
+	seedA maphash.Seed
+	seedB maphash.Seed
+
+	mu      sync.Mutex // guards schemas and welcomes
+	schemas map[string]*dbSchema
+	welcome map[string]*welcome
+	spaces  map[string]uint64
+	nextID  uint64
+}
+
+// entry is a cached plan. Exact means that the stripped text shares no plan: look under the full text.
+type entry struct {
+	tmpl  *router.Template
+	exact bool
+	cost  uint32
+}
+
+// dbSchema is the newest schema snapshot of a database, and the one flight that reads it anew.
+type dbSchema struct {
+	current atomic.Pointer[schema.Snapshot]
+	mu      sync.Mutex // held while reading
+	asked   atomic.Uint64
+}
+
+// welcome is what a new session of a role is told, and its search path.
+type welcome struct {
+	params     map[string]string
+	searchPath []string
+}
+
+const planCacheBytes = 64 << 20
+
+// Init makes the engine ready. The exported fields must be set before and stay as they are.
+func (e *Engine) Init() error {
+	c, err := otter.New(&otter.Options[string, *entry]{
+		MaximumWeight: planCacheBytes,
+		Weigher:       func(k string, v *entry) uint32 { return uint32(len(k)) + v.cost },
+	})
+	if err != nil {
+		return fmt.Errorf("plan cache: %w", err)
+	}
+	e.plans = c
+	e.seedA, e.seedB = maphash.MakeSeed(), maphash.MakeSeed()
+	e.schemas, e.welcome, e.spaces = map[string]*dbSchema{}, map[string]*welcome{}, map[string]uint64{}
+	if e.Primary == 0 {
+		e.Primary = 2 * time.Second
+	}
+	return nil
+}
+
+// PlanCount is the number of cached plans, for SHOW LISTS.
+func (e *Engine) PlanCount() int { return e.plans.EstimatedSize() }
+
+func (e *Engine) schemaOf(db string) *dbSchema {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.schemas[db]
+	if s == nil {
+		s = &dbSchema{}
+		e.schemas[db] = s
+	}
+	return s
+}
+
+// Schema returns the schema of a database, reading it the first time.
+func (e *Engine) Schema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
+	s := e.schemaOf(db.Name)
+	if cur := s.current.Load(); cur != nil {
+		return cur, nil
+	}
+	return e.readSchema(ctx, db, s, 0)
+}
+
+// RefreshSchema reads the schema anew, because something changed it.
+func (e *Engine) RefreshSchema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
+	s := e.schemaOf(db.Name)
+	return e.readSchema(ctx, db, s, s.asked.Add(1))
+}
+
+// readSchema reads unless somebody has read it since the caller asked.
+func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, asked uint64) (*schema.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cur := s.current.Load(); cur != nil && cur.Version >= asked {
+		return cur, nil
+	}
+	if db.Home == nil {
+		return nil, router.Refuse("no-shard")
+	}
+	version := s.asked.Load()
+	dsn, err := e.PrimaryDSN(ctx, db, db.Home)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, db.Home.Name), err}
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	snap, err := schema.Load(ctx, conn, version)
+	if err != nil {
+		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q", db.Name), err}
+	}
+	s.current.Store(snap)
+	return snap, nil
+}
+
+// nodeError is a failure of a node that a client is told of.
+type nodeError struct {
+	code, message string
+	cause         error
+}
+
+func (e *nodeError) Error() string { return e.message }
+func (e *nodeError) Unwrap() error { return e.cause }
+
+// SQLState is the error's SQLSTATE.
+func (e *nodeError) SQLState() string { return e.code }
+
+// ErrorDetail is the cause, as far as it holds no secret.
+func (e *nodeError) ErrorDetail() string {
+	var s interface{ SQLState() string }
+	if errors.As(e.cause, &s) {
+		return "SQLSTATE " + s.SQLState()
+	}
+	return ""
+}
+
+// PrimaryDSN is the connection string of a shard's primary, waiting a little for it to be known.
+func (e *Engine) PrimaryDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo) (string, error) {
+	v, err := e.view(ctx, db.Name, sh.Name)
+	if err != nil {
+		return "", err
+	}
+	return v.Nodes[v.Primary].DSN, nil
+}
+
+// view returns the shard's view once it has a primary.
+func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View, error) {
+	deadline := time.Now().Add(e.Primary)
+	for {
+		v := e.Monitor.View(db, shard)
+		if v != nil && v.Primary >= 0 {
+			return v, nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return nil, noPrimary(shard, v)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func noPrimary(shard string, v *replication.View) error {
+	reason := "no node of it has answered as a primary"
+	if v != nil {
+		if v.Fenced != "" {
+			reason = v.Fenced
+		}
+		for _, n := range v.Nodes {
+			if n.Sample.Err != nil {
+				reason += fmt.Sprintf("; node %s: %v", n.Name, n.Sample.Err)
+			}
+		}
+	}
+	return &hintError{"57P03", fmt.Sprintf("shard %s has no primary: %s", shard, reason), "SHOW REPLICAS on the admin database shows its nodes."}
+}
+
+type hintError struct{ code, message, hint string }
+
+func (e *hintError) Error() string { return e.message }
+
+// SQLState is the error's SQLSTATE.
+func (e *hintError) SQLState() string { return e.code }
+
+// ErrorHint is the error's hint.
+func (e *hintError) ErrorHint() string { return e.hint }
+
+// space numbers a plan's circumstances: database, role, search path, map and schema version. Equal ones
+// share plans.
+func (e *Engine) space(key string) [8]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id, ok := e.spaces[key]
+	if !ok {
+		if len(e.spaces) > 10000 { // old map and schema versions
+			clear(e.spaces)
+		}
+		e.nextID++
+		id = e.nextID
+		e.spaces[key] = id
+	}
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], id)
+	return b
+}
+
+func (e *Engine) stmtKey(sql string, types []uint32) pool.StmtKey {
+	if len(types) > 0 {
+		for _, t := range types {
+			sql += "\x00" + strconv.Itoa(int(t))
+		}
+	}
+	return pool.StmtKey{maphash.String(e.seedA, sql), maphash.String(e.seedB, sql)}
+}

@@ -1,0 +1,313 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// Handler runs the statements of one session. Its goroutine owns all of it but what mu guards.
+type Handler struct {
+	e      *Engine
+	client *wire.Conn
+	db     string
+	role   string
+	count  *metrics.Database
+
+	snap   *shardmap.Snapshot
+	dbmap  *shardmap.DB
+	schema *schema.Snapshot
+	shards []shardState // by index in dbmap.Shards
+	env    router.Env
+	space  [8]byte
+	stale  bool // the space must be computed again
+
+	login    *pool.Settings // what the startup packet asked for
+	settings *pool.Settings
+	own      ownSettings
+	tx       transaction
+	pinned   *participant // a server that outlives the transaction, on home
+	pinCause string
+
+	ext extended
+
+	strip []byte
+	lits  []sqlparse.Literal
+	rng   *rand.Rand
+
+	mu     sync.Mutex // guards leased
+	leased []*pool.Server
+}
+
+// ownSettings are pgmosaic.* of the session.
+type ownSettings struct {
+	level   replication.Level
+	maxLag  time.Duration
+	shard   string // pgmosaic.shard
+	changed map[string]string
+}
+
+// shardState is what a session knows of one shard.
+type shardState struct {
+	info    *shardmap.ShardInfo
+	view    *atomic.Pointer[replication.View]
+	pools   []*pool.Pool    // by node
+	counts  []*metrics.Node // by node
+	whole   uint32          // horizon key of the shard
+	horizon time.Time       // what this session wrote or saw there
+	last    int             // the node that answered last
+}
+
+// Open makes the handler of a session and reads what to tell the client.
+func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client *wire.Conn) (*Handler, map[string]string, error) {
+	h := &Handler{e: e, client: client, db: database, role: role, count: e.Metrics.Database(database), stale: true,
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}}, rng: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	h.tx.status = 'I'
+	h.ext.init()
+	set := map[string]string{}
+	for n, v := range params {
+		n = strings.ToLower(n)
+		if strings.HasPrefix(n, "pgmosaic.") {
+			if err := h.setOwn(n, v); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		set[n] = quoteSetting(n, v)
+	}
+	h.login = pool.Intern(set)
+	h.settings = h.login
+	if err := h.refresh(ctx); err != nil {
+		return nil, nil, err
+	}
+	w, err := h.greet(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	h.count.Logins.Add(1)
+	h.env = router.Env{Role: role, SearchPath: w.searchPath}
+	return h, w.params, nil
+}
+
+// greet finds the parameters that a session like this one is told, asking a server for each new kind.
+func (h *Handler) greet(ctx context.Context) (*welcome, error) {
+	key := h.db + "\x00" + h.role + "\x00" + h.settings.Key()
+	h.e.mu.Lock()
+	w := h.e.welcome[key]
+	h.e.mu.Unlock()
+	if w != nil {
+		return w, nil
+	}
+	s, err := h.lease(ctx, h.dbmap.Home.Index, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer h.free(s)
+	if s.Adapt(h.settings) {
+		if err := s.Flush(); err != nil {
+			return nil, err
+		}
+		if err := s.Settle(h.settings); err != nil {
+			return nil, err
+		}
+	}
+	rows, err := queryRows(s, "select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n')")
+	if err != nil {
+		return nil, err
+	}
+	w = &welcome{params: map[string]string{}}
+	for n, v := range s.Params {
+		w.params[n] = v
+	}
+	if len(rows) == 1 && len(rows[0]) == 1 {
+		w.searchPath = strings.Split(string(rows[0][0]), "\n")
+	}
+	h.e.mu.Lock()
+	if len(h.e.welcome) > 10000 {
+		clear(h.e.welcome)
+	}
+	h.e.welcome[key] = w
+	h.e.mu.Unlock()
+	return w, nil
+}
+
+// refresh takes the newest map and schema into use. It must not be called inside a transaction.
+func (h *Handler) refresh(ctx context.Context) error {
+	snap := h.e.Catalog.Current()
+	if snap != h.snap {
+		db := snap.Databases[h.db]
+		if db == nil {
+			return &wire.PgError{Code: "3D000", Message: "database \"" + h.db + "\" does not exist", Hint: "SHOW DATABASES on the admin database lists them."}
+		}
+		if db.Home == nil {
+			return router.Refuse("no-shard")
+		}
+		h.snap, h.dbmap, h.stale = snap, db, true
+		old := h.shards
+		h.shards = make([]shardState, len(db.Shards))
+		for i, sh := range db.Shards {
+			st := shardState{info: sh, whole: h.e.Horizon.Key(h.db, sh.Name, ""), last: -1}
+			for _, o := range old {
+				if o.info.Name == sh.Name {
+					st.horizon = o.horizon
+				}
+			}
+			for _, n := range sh.Nodes {
+				st.pools = append(st.pools, h.e.Pools.Pool(h.db, sh.Name, n.Name, n.DSN, h.role))
+				st.counts = append(st.counts, h.e.Metrics.Node(h.db, sh.Name, n.Name))
+			}
+			h.shards[i] = st
+		}
+	}
+	cur := h.e.schemaOf(h.db).current.Load()
+	if cur == nil {
+		var err error
+		if cur, err = h.e.Schema(ctx, h.dbmap); err != nil {
+			return err
+		}
+	}
+	if cur != h.schema {
+		h.schema, h.stale = cur, true
+	}
+	return nil
+}
+
+func (h *Handler) planSpace() [8]byte {
+	if h.stale {
+		h.space = h.e.space(strings.Join([]string{h.db, h.role, strings.Join(h.env.SearchPath, "\x01"),
+			itoa(h.snap.Version), itoa(h.schema.Version)}, "\x00"))
+		h.stale = false
+	}
+	return h.space
+}
+
+// current is refresh for the hot path: two pointer compares.
+func (h *Handler) current(ctx context.Context) error {
+	if h.tx.status != 'I' || len(h.tx.parts) > 0 {
+		return nil
+	}
+	if h.e.Catalog.Current() == h.snap && h.e.schemaOf1(h) == h.schema {
+		return nil
+	}
+	return h.refresh(ctx)
+}
+
+// schemaOf1 reads the newest schema without the engine's lock.
+func (e *Engine) schemaOf1(h *Handler) *schema.Snapshot {
+	if h.ext.schemas == nil {
+		h.ext.schemas = e.schemaOf(h.db)
+	}
+	return h.ext.schemas.current.Load()
+}
+
+// TxStatus implements session.Handler.
+func (h *Handler) TxStatus() byte { return h.tx.status }
+
+// Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may
+// call it: a torn read can only be a stale one.
+func (h *Handler) Pinned() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pinCause
+}
+
+// Servers counts the servers that the session holds.
+func (h *Handler) Servers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.leased)
+}
+
+// Cancel implements session.Handler: it asks every server in use to stop.
+func (h *Handler) Cancel() {
+	h.mu.Lock()
+	var send []func(context.Context) error
+	for _, s := range h.leased {
+		send = append(send, s.BeginCancel())
+	}
+	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, f := range send {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if err := f(ctx); err != nil {
+				h.e.Log.Warn("cancel", "error", err)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// Close implements session.Handler: whatever is open is rolled back.
+func (h *Handler) Close() {
+	h.abandon()
+	if h.pinned != nil {
+		h.pinned.srv.Dirty = true
+		h.free(h.pinned.srv)
+		h.pinned = nil
+	}
+}
+
+// track and free keep the list that Cancel reads.
+func (h *Handler) track(s *pool.Server) {
+	h.mu.Lock()
+	h.leased = append(h.leased, s)
+	h.mu.Unlock()
+}
+
+func (h *Handler) free(s *pool.Server) {
+	h.mu.Lock()
+	for i, x := range h.leased {
+		if x == s {
+			h.leased[i] = h.leased[len(h.leased)-1]
+			h.leased = h.leased[:len(h.leased)-1]
+			break
+		}
+	}
+	h.mu.Unlock()
+	s.Release()
+}
+
+// errRelayed means that the client has already been told.
+var errRelayed = errors.New("the server's error was relayed")
+
+// clientError means that the client's connection has failed.
+type clientError struct{ error }
+
+func (e clientError) Unwrap() error { return e.error }
+
+// report writes an error to the client unless it has been told, and fails the transaction.
+func (h *Handler) report(err error, sql string) error {
+	var gone clientError
+	if errors.As(err, &gone) {
+		return err
+	}
+	h.count.Errors.Add(1)
+	if !errors.Is(err, errRelayed) {
+		var re *router.Error
+		if errors.As(err, &re) && re.Rule != "" {
+			h.e.Metrics.Refused(string(re.Rule), sql, time.Now())
+		}
+		h.client.Send(wire.ErrorFor("ERROR", err))
+	}
+	if h.tx.status == 'T' {
+		h.tx.status = 'E'
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// participant is a server that the session holds for a statement or a transaction.
+type participant struct {
+	shard    int
+	node     int // index in the shard's nodes; the primary's for a writer
+	srv      *pool.Server
+	prologue int  // simple queries whose answers must be swallowed first: BEGIN, savepoints
+	wrote    bool // some statement on it was no proved read
+	open     bool // in a transaction block
+	keys     []uint32
+	inFlight []uint32 // horizon keys marked as sent
+}
+
+// errReplan means that the map changed while the statement waited for a server: plan it again.
+var errReplan = errors.New("the shard map changed")
+
+// lease takes a server of a node, or of the primary for node -1, without making it part of anything.
+func (h *Handler) lease(ctx context.Context, shard, node int) (*pool.Server, error) {
+	st := &h.shards[shard]
+	if node < 0 {
+		v, err := h.viewOf(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		node = v.Primary
+	}
+	if node >= len(st.pools) {
+		return nil, errReplan
+	}
+	p := st.pools[node]
+	start := time.Now()
+	inTx := len(h.tx.parts) > 0
+	s, waited, err := p.Acquire(ctx, h.settings, inTx)
+	if err != nil {
+		return nil, err
+	}
+	h.count.WaitNanos.Add(int64(time.Since(start)))
+	h.track(s)
+	if waited && h.e.Catalog.Current() != h.snap {
+		h.free(s)
+		return nil, errReplan
+	}
+	st.counts[node].Statements.Add(1)
+	return s, nil
+}
+
+func (h *Handler) viewOf(ctx context.Context, st *shardState) (*replication.View, error) {
+	if st.view == nil {
+		st.view = h.e.Monitor.Slot(h.db, st.info.Name)
+	}
+	if st.view != nil {
+		if v := st.view.Load(); v != nil && v.Primary >= 0 && len(v.Nodes) == len(st.pools) {
+			return v, nil
+		}
+	}
+	v, err := h.e.view(ctx, h.db, st.info.Name)
+	if err != nil {
+		return nil, err
+	}
+	st.view = h.e.Monitor.Slot(h.db, st.info.Name)
+	return v, nil
+}
+
+// forRead chooses who answers a read outside a transaction and leases a server there.
+func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	st := &h.shards[shard]
+	v, err := h.viewOf(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	node, reason := -1, replication.ByLevel
+	if len(v.Nodes) > 1 && h.own.level != replication.Strong {
+		now := time.Now()
+		want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: h.rng.Uint32()}
+		if h.own.level == replication.Causal || h.own.level == replication.Session {
+			want.Horizon = st.horizon
+		}
+		if h.own.level == replication.Causal {
+			want.Horizon = later(want.Horizon, h.e.Horizon.Horizon(st.whole))
+			for _, k := range h.keysOf(shard, t) {
+				want.Horizon = later(want.Horizon, h.e.Horizon.Horizon(k))
+			}
+		}
+		node, reason = replication.Pick(v, want, now, h.e.Monitor.Policy())
+	}
+	if node >= 0 {
+		s, err := h.lease(ctx, shard, node)
+		if err == nil && (h.own.level >= replication.Bounded || s.Dialed().Before(v.Nodes[node].Sample.Sent)) {
+			st.counts[node].Reads[replication.ToReplica].Add(1)
+			st.last = node
+			return &participant{shard: shard, node: node, srv: s}, nil
+		}
+		if errors.Is(err, errReplan) || ctx.Err() != nil {
+			return nil, err
+		}
+		if err == nil { // dialled after the sample: it may be another postmaster
+			h.free(s)
+		}
+		reason = replication.NoReplica
+	}
+	s, err := h.lease(ctx, shard, -1)
+	if err != nil {
+		return nil, err
+	}
+	st.counts[v.Primary].Reads[reason].Add(1)
+	st.last = -1
+	return &participant{shard: shard, node: v.Primary, srv: s}, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// keysOf are the horizon keys of a template's tables on a shard.
+func (h *Handler) keysOf(shard int, t *router.Template) []uint32 {
+	name := h.shards[shard].info.Name
+	h.ext.keys = h.ext.keys[:0]
+	for _, n := range t.Tables {
+		h.ext.keys = append(h.ext.keys, h.e.Horizon.Key(h.db, name, tableKey(n)))
+	}
+	return h.ext.keys
+}
+
+func tableKey(n shardmap.TableName) string { return n.Name } // equal names in two schemas share a slot
+
+// writeKeys are the horizon keys that a write marks.
+func (h *Handler) writeKeys(shard int, t *router.Template) []uint32 {
+	keys := append([]uint32(nil), h.keysOf(shard, t)...)
+	if t.Whole || len(keys) == 0 {
+		keys = append(keys, h.shards[shard].whole)
+	}
+	return keys
+}
+
+// on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
+// autocommit a fresh lease that finish gives back.
+func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	if h.tx.status != 'I' {
+		return h.join(ctx, shard, t)
+	}
+	if h.pinned != nil && h.pinned.shard == shard {
+		h.markSent(h.pinned, t)
+		return h.pinned, h.adapt(h.pinned)
+	}
+	var p *participant
+	var err error
+	if t.Read && !t.Temp {
+		p, err = h.forRead(ctx, shard, t)
+	} else {
+		var s *pool.Server
+		if s, err = h.lease(ctx, shard, -1); err == nil {
+			p = &participant{shard: shard, srv: s, node: -1}
+			h.markSent(p, t)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := h.adapt(p); err != nil {
+		h.finish(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+// adapt gives a server the session's settings, outside a transaction.
+func (h *Handler) adapt(p *participant) error {
+	if p.srv.Settings() == h.settings || !p.srv.Adapt(h.settings) {
+		return nil
+	}
+	if err := p.srv.Flush(); err != nil {
+		return h.lost(p, err)
+	}
+	if err := p.srv.Settle(h.settings); err != nil {
+		return h.lost(p, err)
+	}
+	return nil
+}
+
+func (h *Handler) markSent(p *participant, t *router.Template) {
+	if t.Read {
+		return
+	}
+	p.wrote = true
+	for _, k := range h.writeKeys(p.shard, t) {
+		h.e.Horizon.Sent(k)
+		p.inFlight = append(p.inFlight, k)
+	}
+}
+
+// settle notes that a participant's writes have an outcome.
+func (h *Handler) settle(p *participant) {
+	now := time.Now()
+	for _, k := range p.inFlight {
+		h.e.Horizon.Acked(k, now)
+	}
+	if p.wrote || p.node < 0 || h.isPrimary(p) {
+		h.shards[p.shard].horizon = now // what was seen on the primary must be seen again
+	}
+	p.inFlight, p.wrote = p.inFlight[:0], false
+}
+
+func (h *Handler) isPrimary(p *participant) bool {
+	v := h.shards[p.shard].view
+	if v == nil {
+		return true
+	}
+	view := v.Load()
+	return view == nil || view.Primary == p.node
+}
+
+// finish ends an autocommit statement: its writes are acknowledged and its server is given back.
+func (h *Handler) finish(p *participant) {
+	h.settle(p)
+	if p == h.pinned {
+		return
+	}
+	h.free(p.srv)
+}
+
+// lost turns the failure of a server's connection into what the client is told.
+func (h *Handler) lost(p *participant, err error) error {
+	var se *pool.ServerError
+	if errors.As(err, &se) {
+		return err
+	}
+	p.srv.Dirty = true
+	if h.pinned == p {
+		h.pinned = nil
+		h.setPin("")
+		h.settle(p)
+		h.free(p.srv)
+	}
+	return &hintError{"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		"The outcome of the statement is not known if it wrote. Outside a transaction the session goes on."}
+}
+
+func shortError(err error) string {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err.Error()
+	}
+	return "server closed the connection unexpectedly"
+}
+
+func (h *Handler) setPin(cause string) {
+	h.mu.Lock()
+	h.pinCause = cause
+	h.mu.Unlock()
+}
+
+// pin keeps a server for the session: what it did cannot be replayed on another.
+func (h *Handler) pin(p *participant, cause string) {
+	if h.pinned == nil {
+		h.pinned = p
+		h.setPin(cause)
+		h.count.Pins.Add(1)
+	}
+}
+
+// pinCauseOf says why a statement ties its session to its server, or "".
+func pinCauseOf(s *sqlparse.Statement) string {
+	switch s.Kind {
+	case sqlparse.Prepare:
+		return "PREPARE"
+	case sqlparse.Listen:
+		return "LISTEN"
+	case sqlparse.Cursor:
+		if s.Def.NoTx {
+			return "WITH HOLD"
+		}
+	}
+	if s.Def.Temp {
+		return "temporary table"
+	}
+	for _, f := range s.Funcs {
+		switch f {
+		case "set_config":
+			return "set_config"
+		case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
+			return "advisory lock"
+		case "setseed":
+			return "setseed"
+		case "currval", "lastval":
+			return "sequence state"
+		}
+	}
+	return ""
+}

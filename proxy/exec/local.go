@@ -1,0 +1,450 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// settingNames are the session settings of our own, with their defaults as SHOW prints them.
+var settingNames = []string{"pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
+
+func (h *Handler) setOwn(name, value string) error {
+	bad := func(hint string) error {
+		return &wire.PgError{Code: "22023", Message: fmt.Sprintf("invalid value for parameter %q: %q", name, value), Hint: hint}
+	}
+	switch name {
+	case "pgmosaic.read_consistency":
+		l, err := replication.ParseLevel(strings.ToLower(value))
+		if err != nil {
+			return bad("Use strong, causal, session, bounded or eventual.")
+		}
+		h.own.level = l
+	case "pgmosaic.max_staleness":
+		d, err := parseDuration(value)
+		if err != nil || d < 0 {
+			return bad("Use a time such as 500ms, 10s or 2min.")
+		}
+		h.own.maxLag = d
+	case "pgmosaic.shard":
+		h.own.shard = value
+	default:
+		return &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(settingNames, ", ") + "."}
+	}
+	return nil
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	s = strings.ReplaceAll(strings.TrimSpace(s), " ", "")
+	if strings.HasSuffix(s, "min") {
+		s = strings.TrimSuffix(s, "in")
+	}
+	if s != "" && strings.Trim(s, "0123456789") == "" {
+		s += "ms"
+	}
+	return time.ParseDuration(s)
+}
+
+func (h *Handler) resetOwn(name string) error {
+	switch name {
+	case "pgmosaic.read_consistency":
+		h.own.level = h.e.Level
+	case "pgmosaic.max_staleness":
+		h.own.maxLag = h.e.MaxStaleness
+	case "pgmosaic.shard":
+		h.own.shard = ""
+	default:
+		return h.setOwn(name, "")
+	}
+	return nil
+}
+
+func (h *Handler) showOwn(s *sqlparse.Statement) error {
+	var v string
+	switch s.Var.Name {
+	case "pgmosaic.read_consistency":
+		v = h.own.level.String()
+	case "pgmosaic.max_staleness":
+		v = h.own.maxLag.String()
+	case "pgmosaic.shard":
+		v = h.own.shard
+	default:
+		return h.setOwn(s.Var.Name, "")
+	}
+	h.table([]string{s.Var.Name}, [][]string{{v}}, "SHOW")
+	return nil
+}
+
+// describeLocal gives the columns of a control statement that returns rows, nil for the others.
+func describeLocal(s *sqlparse.Statement) []wire.Field {
+	switch s.Kind {
+	case sqlparse.Show:
+		return textFields([]string{s.Var.Name})
+	case sqlparse.Explain:
+		return textFields([]string{"QUERY PLAN"})
+	}
+	return nil
+}
+
+func textFields(names []string) []wire.Field {
+	out := make([]wire.Field, len(names))
+	for i, n := range names {
+		out[i] = wire.Field{Name: []byte(n), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1}
+	}
+	return out
+}
+
+// table writes a small result of our own. In the extended protocol its description was sent before.
+func (h *Handler) table(cols []string, rows [][]string, tag string) {
+	if !h.ext.executing {
+		h.client.Send(&wire.RowDescription{Fields: textFields(cols)})
+	}
+	for _, r := range rows {
+		vals := make([][]byte, len(r))
+		for i, v := range r {
+			vals[i] = []byte(v)
+		}
+		h.client.SendRow(vals)
+	}
+	h.client.SendTag(tag)
+}
+
+// quoteSetting is the SQL text of a value that came as plain text. Lists are split where PostgreSQL's own
+// start-up code would split them.
+func quoteSetting(name, v string) string {
+	if name == "search_path" {
+		var parts []string
+		for _, p := range strings.Split(v, ",") {
+			parts = append(parts, quoteLiteral(strings.Trim(strings.TrimSpace(p), `"`)))
+		}
+		return strings.Join(parts, ", ")
+	}
+	return quoteLiteral(v)
+}
+
+func quoteLiteral(s string) string {
+	if strings.Contains(s, `\`) {
+		return "E'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
+	}
+	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
+}
+
+// searchPath is the session's, from its settings or else the role's.
+func (h *Handler) searchPath() []string {
+	if v, ok := h.settings.Get("search_path"); ok {
+		return searchPathOf(v)
+	}
+	h.e.mu.Lock()
+	defer h.e.mu.Unlock()
+	if w := h.e.welcome[h.db+"\x00"+h.role+"\x00"+h.login.Key()]; w != nil {
+		return w.searchPath
+	}
+	return []string{"$user", "public"}
+}
+
+// set runs SET and RESET. What a server accepted becomes the session's, and follows it to other servers.
+func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
+	v := s.Var
+	tag := "SET"
+	if v.Default && strings.HasPrefix(strings.ToLower(strings.TrimSpace(s.Text)), "reset") {
+		tag = "RESET"
+	}
+	if strings.HasPrefix(v.Name, "pgmosaic.") {
+		err := h.setOwn(v.Name, v.Plain)
+		if v.Default {
+			err = h.resetOwn(v.Name)
+		}
+		if err != nil {
+			return err
+		}
+		h.client.SendTag(tag)
+		return nil
+	}
+	if len(h.dbmap.Shards) > 1 {
+		if err := refuseSetting(v); err != nil {
+			return err
+		}
+	}
+	if v.Special {
+		return h.setSpecial(ctx, s)
+	}
+	if v.Local {
+		if h.tx.status == 'I' {
+			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET LOCAL can only be used in transaction blocks"})
+			h.client.SendTag("SET")
+			return nil
+		}
+		h.tx.local = append(h.tx.local, s.Text)
+		if v.Name == "search_path" {
+			h.env.SearchPath = searchPathOf(v.Value)
+			h.stale = true
+		}
+		return h.everyPart(s.Text, tag)
+	}
+	next := h.settings
+	switch {
+	case v.Name == "all":
+		next = h.login
+		for n := range h.own.changed {
+			delete(h.own.changed, n)
+		}
+	case v.Default:
+		next = h.settings.Without(v.Name)
+		if lv, ok := h.login.Get(v.Name); ok {
+			next = next.With(v.Name, lv)
+		}
+	default:
+		next = h.settings.With(v.Name, v.Value)
+	}
+	if h.tx.status == 'I' {
+		if err := h.trySetting(ctx, s.Text, next, v.Name == "all" || v.Default); err != nil {
+			return err
+		}
+	} else if err := h.everyPartQuiet(s.Text); err != nil {
+		return err
+	}
+	h.settings = next
+	h.env.SearchPath = h.searchPath()
+	h.stale = true
+	h.client.SendTag(tag)
+	return nil
+}
+
+func refuseSetting(v sqlparse.Var) error {
+	switch v.Name {
+	case "client_encoding":
+		enc := strings.ToUpper(strings.NewReplacer("-", "", "_", "").Replace(v.Plain))
+		if !v.Default && enc != "UTF8" && enc != "UNICODE" {
+			return router.Refuse("encoding", v.Plain)
+		}
+	case "standard_conforming_strings":
+		if !v.Default && strings.ToLower(v.Plain) != "on" && strings.ToLower(v.Plain) != "true" {
+			return router.Refuse("strings")
+		}
+	case "session_authorization":
+		return router.Refuse("session-state", "SET SESSION AUTHORIZATION")
+	}
+	return nil
+}
+
+// trySetting lets a server judge the new value; its ParameterStatus reaches the client.
+func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Settings, reset bool) error {
+	t := &router.Template{Read: true}
+	p, err := h.on(ctx, h.dbmap.Home.Index, t)
+	if err != nil {
+		return err
+	}
+	defer h.finish(p)
+	if reset { // RESET means the startup packet's value, which the server does not know
+		if !p.srv.Adapt(next) {
+			return nil
+		}
+	} else {
+		p.srv.SendQuery(sql)
+	}
+	if err := p.srv.Flush(); err != nil {
+		return h.lost(p, err)
+	}
+	for {
+		m, err := p.srv.Next()
+		if err != nil {
+			return h.lost(p, err)
+		}
+		switch m.Type {
+		case 'S':
+			p.srv.NoteParam(m.Body())
+			if err := h.client.Write(m.Raw); err != nil {
+				return clientError{err}
+			}
+		case 'N':
+			if err := h.client.Write(m.Raw); err != nil {
+				return clientError{err}
+			}
+		case 'E':
+			e := wire.ParseError(m.Body())
+			h.client.Send(e)
+			reset = false
+			next = nil
+		case 'Z':
+			p.srv.TxStatus = m.Body()[0]
+			if next == nil {
+				return errRelayed
+			}
+			p.srv.SetSettings(next)
+			return nil
+		}
+	}
+}
+
+// everyPartQuiet runs a statement on every participant of the transaction.
+func (h *Handler) everyPartQuiet(sql string) error {
+	for _, p := range h.tx.parts {
+		if p.prologue > 0 {
+			if err := p.srv.Flush(); err != nil {
+				return h.lost(p, err)
+			}
+			if err := h.prologue(p); err != nil {
+				return err
+			}
+		}
+		if _, err := p.srv.Exec(sql); err != nil {
+			return h.lost(p, err)
+		}
+	}
+	return nil
+}
+
+func (h *Handler) everyPart(sql, tag string) error {
+	if err := h.everyPartQuiet(sql); err != nil {
+		return err
+	}
+	h.client.SendTag(tag)
+	return nil
+}
+
+// setSpecial runs SET TRANSACTION and SET SESSION CHARACTERISTICS.
+func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
+	switch s.Var.Name {
+	case "transaction":
+		if h.tx.status == 'I' {
+			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET TRANSACTION can only be used in transaction blocks"})
+			h.client.SendTag("SET")
+			return nil
+		}
+		if s.Tx.Isolation != "" {
+			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" {
+				return router.Refuse("isolation", strings.ToUpper(s.Tx.Isolation))
+			}
+			h.tx.opts.Isolation = s.Tx.Isolation
+		}
+		h.tx.local = append(h.tx.local, s.Text)
+		return h.everyPart(s.Text, "SET")
+	case "session characteristics":
+		next := h.settings
+		if s.Tx.Isolation != "" {
+			next = next.With("default_transaction_isolation", quoteLiteral(s.Tx.Isolation))
+		}
+		if s.Tx.ReadOnly || s.Tx.ReadWrite {
+			next = next.With("default_transaction_read_only", quoteLiteral(fmt.Sprint(s.Tx.ReadOnly)))
+		}
+		h.settings = next
+		h.client.SendTag("SET")
+		return nil
+	}
+	if s.Var.Name == "timezone" && h.tx.status == 'I' {
+		return h.onHome(ctx, s)
+	}
+	return router.Refuse("session-state", "this form of SET")
+}
+
+// discard drops the session's state.
+func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
+	if s.Name == "all" {
+		if h.tx.status != 'I' {
+			return &wire.PgError{Code: "25001", Message: "DISCARD ALL cannot run inside a transaction block"}
+		}
+		h.settings = h.login
+		h.ext.forget()
+		h.env.Temp = nil
+		if h.pinned != nil {
+			p := h.pinned
+			h.pinned = nil
+			h.setPin("")
+			p.srv.Dirty = true
+			h.finish(p)
+		}
+		h.env.SearchPath = h.searchPath()
+		h.stale = true
+	}
+	if s.Name == "temp" {
+		h.env.Temp = nil
+	}
+	if h.pinned != nil {
+		if _, err := h.pinned.srv.Exec(s.Text); err != nil {
+			return h.lost(h.pinned, err)
+		}
+	}
+	h.client.SendTag("DISCARD " + strings.ToUpper(s.Name))
+	return nil
+}
+
+func (h *Handler) deallocate(ctx context.Context, s *sqlparse.Statement) error {
+	if s.Name == "" {
+		h.ext.forget()
+		if h.pinned != nil {
+			if _, err := h.pinned.srv.Exec("DEALLOCATE ALL"); err != nil {
+				return h.lost(h.pinned, err)
+			}
+			h.pinned.srv.ForgetAll()
+		}
+		h.client.SendTag("DEALLOCATE ALL")
+		return nil
+	}
+	if h.ext.named[s.Name] != nil {
+		delete(h.ext.named, s.Name)
+		h.client.SendTag("DEALLOCATE")
+		return nil
+	}
+	return h.onHome(ctx, s)
+}
+
+// onHome runs a statement on the home shard, where it ties the session to its server.
+func (h *Handler) onHome(ctx context.Context, s *sqlparse.Statement) error {
+	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true}
+	if s.Kind == sqlparse.Prepare || s.Kind == sqlparse.Execute {
+		if len(h.dbmap.Shards) > 1 {
+			for _, ref := range s.Tables {
+				for n := range h.dbmap.Tables {
+					if n.Name == ref.Name {
+						return router.Refuse("prepare")
+					}
+				}
+			}
+		}
+		t.Whole = true
+	}
+	return h.single(ctx, h.dbmap.Home.Index, t, []byte(s.Text))
+}
+
+// explainRoute prints where a statement would run.
+func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error {
+	lines, err := ExplainRoute(innerText(s.Text), h.dbmap, h.schema, h.env)
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, len(lines))
+	for i, l := range lines {
+		rows[i] = []string{l}
+	}
+	h.table([]string{"QUERY PLAN"}, rows, "EXPLAIN")
+	return nil
+}
+
+// innerText cuts EXPLAIN (...) off.
+func innerText(s string) string {
+	if i := strings.IndexByte(s, '('); i >= 0 {
+		if j := strings.IndexByte(s[i:], ')'); j >= 0 {
+			return strings.TrimSpace(s[i+j+1:])
+		}
+	}
+	return s
+}
+
+// Keys is what the admin console needs of a table's columns.
+func sortedTables(m map[shardmap.TableName]*shardmap.TableInfo) []shardmap.TableName {
+	out := make([]shardmap.TableName, 0, len(m))
+	for n := range m {
+		out = append(out, n)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
+	return out
+}

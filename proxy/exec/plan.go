@@ -1,0 +1,136 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// planned is a statement ready to be bound.
+type planned struct {
+	tmpl *router.Template
+	lits []sqlparse.Literal // of its text, when the template is shared with other texts
+}
+
+// plan finds or makes the template of a text with one statement. multi is returned instead when the
+// text holds several.
+func (h *Handler) plan(sql []byte) (p planned, multi []*sqlparse.Statement, err error) {
+	space := h.planSpace()
+	key := append(h.strip[:0], space[:]...)
+	lits := h.lits[:0]
+	key, lits, ok := sqlparse.Strip(key, lits, sql)
+	h.strip, h.lits = key, lits
+	cacheable := ok && len(h.env.Temp) == 0
+	if cacheable {
+		e, hit := h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(key), len(key)))
+		if hit && e.exact {
+			full := append(append(append(make([]byte, 0, len(sql)+10), space[:]...), 2), sql...)
+			e, hit = h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(full), len(full)))
+			if hit {
+				h.count.PlanHits.Add(1)
+				return planned{tmpl: e.tmpl}, nil, nil
+			}
+		} else if hit {
+			h.count.PlanHits.Add(1)
+			return planned{e.tmpl, lits}, nil, nil
+		}
+	}
+	h.count.PlanMisses.Add(1)
+	text := string(sql)
+	stmts, err := h.parse(text)
+	if err != nil {
+		return planned{}, nil, err
+	}
+	if len(stmts) > 1 {
+		return planned{}, stmts, nil
+	}
+	tmpl, err := router.Analyze(stmts[0], h.dbmap, h.schema, h.env)
+	if err != nil {
+		return planned{}, nil, err
+	}
+	if !cacheable {
+		return planned{tmpl: tmpl}, nil, nil
+	}
+	cost := uint32(4*len(text) + 2000)
+	if !tmpl.Exact && tmpl.NumberLiterals(lits) {
+		h.e.plans.Set(string(key), &entry{tmpl: tmpl, cost: cost})
+		return planned{tmpl, lits}, nil, nil
+	}
+	h.e.plans.Set(string(key), &entry{exact: true})
+	if len(text) < 8192 && stmts[0].Kind != sqlparse.Insert {
+		h.e.plans.Set(string(space[:])+"\x02"+text, &entry{tmpl: tmpl, cost: cost})
+	}
+	return planned{tmpl: tmpl}, nil, nil
+}
+
+func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
+	stmts, err := sqlparse.Parse(text)
+	var se *sqlparse.SyntaxError
+	if errors.As(err, &se) {
+		if len(h.dbmap.Shards) == 1 { // newer syntax, or a mistake: the server knows
+			return []*sqlparse.Statement{{Kind: sqlparse.Other, Text: text}}, nil
+		}
+		return nil, &router.Error{Code: "42601", Message: se.Message, Pos: se.Position}
+	}
+	return stmts, err
+}
+
+// planStatement plans one statement of several, or of a text that is not worth caching.
+func (h *Handler) planStatement(s *sqlparse.Statement) (planned, error) {
+	t, err := router.Analyze(s, h.dbmap, h.schema, h.env)
+	return planned{tmpl: t}, err
+}
+
+// bind finds the shards of a planned statement, asking a server for parameter types if they decide.
+func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, describe func() ([]uint32, error)) (*router.Plan, error) {
+	p, err := t.Bind(a)
+	if errors.Is(err, router.ErrNeedTypes) && describe != nil {
+		if a.Types, err = describe(); err != nil {
+			return nil, err
+		}
+		p, err = t.Bind(a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.own.shard != "" && t.Class != router.Control {
+		return h.forced(p)
+	}
+	return p, nil
+}
+
+// forced sends a statement to the shard that pgmosaic.shard names.
+func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
+	sh, ok := h.dbmap.Shard(h.own.shard)
+	if !ok {
+		return nil, &wire.PgError{Code: "42704", Message: "pgmosaic.shard names shard \"" + h.own.shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
+	}
+	return &router.Plan{Template: p.Template.Forced(), Shards: []int{sh.Index}, Narrow: true}, nil
+}
+
+func isReadOnly(t *router.Template) bool { return t.Read && t.Class != router.Control }
+
+// searchPathOf splits the SQL text of a search_path setting into names.
+func searchPathOf(value string) []string {
+	var out []string
+	for _, p := range strings.Split(value, ",") {
+		p = strings.TrimSpace(p)
+		if len(p) >= 2 && (p[0] == '\'' && p[len(p)-1] == '\'' || p[0] == '"' && p[len(p)-1] == '"') {
+			p = p[1 : len(p)-1]
+		} else {
+			p = strings.ToLower(p)
+		}
+		for _, q := range strings.Split(p, ",") { // SET search_path TO 'a, b' names one schema; a DSN's list names two
+			out = append(out, strings.Trim(strings.TrimSpace(q), `"`))
+		}
+	}
+	return out
+}

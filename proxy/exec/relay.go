@@ -1,0 +1,157 @@
+package exec
+
+import (
+	"errors"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// relayed is what came back while a server's answer was passed on.
+type relayed struct {
+	failed bool // an ErrorResponse was passed on
+	code   string
+	ready  bool // ReadyForQuery came
+}
+
+// relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
+func (h *Handler) relay(p *participant) (r relayed, err error) {
+	s := p.srv
+	for {
+		typ, _, err := s.Peek()
+		if err != nil {
+			return r, h.lostOrGone(p, err)
+		}
+		switch typ {
+		case 'Z':
+			m, err := s.Next()
+			if err != nil {
+				return r, h.lost(p, err)
+			}
+			s.TxStatus = m.Body()[0]
+			r.ready = true
+			return r, nil
+		case 'E':
+			if r.code, err = h.relayError(s); err != nil {
+				return r, h.lost(p, err)
+			}
+			r.failed = true
+		case 'G':
+			if err := s.Forward(h.client); err != nil {
+				return r, h.lostOrGone(p, err)
+			}
+			if err := h.copyIn(p); err != nil {
+				return r, err
+			}
+		case 'S':
+			if err := h.relayParam(s); err != nil {
+				return r, h.lost(p, err)
+			}
+		default:
+			if err := s.Forward(h.client); err != nil {
+				return r, h.lostOrGone(p, err)
+			}
+		}
+	}
+}
+
+// lostOrGone tells the client's failure from the server's.
+func (h *Handler) lostOrGone(p *participant, err error) error {
+	var pe *wire.PeerError
+	if errors.As(err, &pe) {
+		p.srv.Dirty = true
+		return clientError{err}
+	}
+	return h.lost(p, err)
+}
+
+// relayError passes an ErrorResponse on. A server that says FATAL goes, but the session stays.
+func (h *Handler) relayError(s *pool.Server) (code string, err error) {
+	m, err := s.Next()
+	if err != nil {
+		return "", err
+	}
+	e := wire.ParseError(m.Body())
+	if e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC" {
+		s.Dirty = true
+		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
+		h.client.Send(e)
+		return e.Code, nil
+	}
+	return e.Code, h.client.Write(m.Raw)
+}
+
+func (h *Handler) relayParam(s *pool.Server) error {
+	m, err := s.Next()
+	if err != nil {
+		return err
+	}
+	s.NoteParam(m.Body())
+	return h.client.Write(m.Raw)
+}
+
+// copyIn passes the client's COPY data on until it ends.
+func (h *Handler) copyIn(p *participant) error {
+	if err := h.client.Flush(); err != nil {
+		p.srv.Dirty = true
+		return clientError{err}
+	}
+	h.client.Release()
+	for {
+		m, err := h.client.Next()
+		if err != nil {
+			p.srv.Dirty = true
+			return clientError{err}
+		}
+		switch m.Type {
+		case 'd':
+			if err := p.srv.Write(m.Raw); err != nil {
+				return h.lost(p, err)
+			}
+		case 'c', 'f':
+			if err := p.srv.Write(m.Raw); err != nil {
+				return h.lost(p, err)
+			}
+			if err := p.srv.Flush(); err != nil {
+				return h.lost(p, err)
+			}
+			return nil
+		case 'H', 'S':
+		default:
+			p.srv.Dirty = true
+			return clientError{&wire.PgError{Code: "08P01", Message: "unexpected message during COPY from stdin"}}
+		}
+	}
+}
+
+// queryRows runs a query whose small result the proxy itself wants.
+func queryRows(s *pool.Server, sql string) (rows [][][]byte, err error) {
+	s.SendQuery(sql)
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return nil, err
+	}
+	for {
+		m, e := s.Next()
+		if e != nil {
+			s.Dirty = true
+			return nil, e
+		}
+		switch m.Type {
+		case 'D':
+			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
+			if e != nil {
+				s.Dirty = true
+				return nil, e
+			}
+			rows = append(rows, vals)
+		case 'E':
+			err = &pool.ServerError{Response: wire.ParseError(m.Body())}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			return rows, err
+		}
+	}
+}

@@ -1,0 +1,366 @@
+package exec
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pgmosaic/pgmosaic/proxy/merge"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+)
+
+// execution is an Execute of the extended protocol; nil means the simple protocol.
+type execution struct{ portal *portal }
+
+// shape is what servers said about a scattered statement: once for each template.
+type shape struct {
+	params  []uint32
+	visible []wire.Field // as the client gets them
+	shard   []wire.Field // as the shards send them, hidden ones included
+	keys    []merge.Key
+	cols    []merge.Column
+}
+
+func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint32) (*shape, error) {
+	if s, ok := t.Aux.Load("shape"); ok {
+		return s.(*shape), nil
+	}
+	whole, err := h.describeText(ctx, t.Stmt.Text, types)
+	if err != nil {
+		return nil, err
+	}
+	s := &shape{params: whole.params, visible: whole.fields, shard: whole.fields}
+	if t.Merge.Hidden > 0 || t.Merge.Mode == merge2Aggregate {
+		part, err := h.describeText(ctx, t.Merge.SQL, whole.params)
+		if err != nil {
+			return nil, err
+		}
+		s.shard = part.fields
+	}
+	if err := s.resolve(t.Merge); err != nil {
+		return nil, err
+	}
+	t.Aux.Store("shape", s)
+	return s, nil
+}
+
+const merge2Aggregate = router.Aggregate
+
+// resolve finds the comparisons, or refuses a type that Go does not order as PostgreSQL does.
+func (s *shape) resolve(m *router.Merge) error {
+	base := len(s.visible)
+	if len(s.shard) != base+m.Hidden {
+		return fmt.Errorf("exec: a shard sends %d columns, %d were expected", len(s.shard), base+m.Hidden)
+	}
+	typeName := func(i int) string { return typeNames[s.shard[i].DataTypeOID] }
+	if m.Mode == router.Aggregate {
+		for i, c := range m.Cols {
+			mc := merge.Column{Func: c.Func, OID: s.shard[i].DataTypeOID, Result: s.visible[i].DataTypeOID, At: i, Hidden: -1}
+			if c.Hidden >= 0 {
+				mc.Hidden = base + c.Hidden
+			}
+			switch c.Func {
+			case "":
+				if !merge.Groupable(mc.OID) {
+					return router.Refuse("group-type", named(typeName(i)))
+				}
+			case "min", "max":
+				cmp, ok := merge.ComparatorFor(mc.OID, c.Bytes)
+				if !ok {
+					return router.Refuse("aggregate-type", named(typeName(i)))
+				}
+				mc.Compare = cmp
+			case "sum", "avg":
+				switch mc.OID {
+				case merge.Int8, merge.Float4, merge.Float8, merge.Numeric:
+				default:
+					return router.Refuse("aggregate-type", named(typeName(i)))
+				}
+			}
+			s.cols = append(s.cols, mc)
+		}
+		for _, k := range m.Sorts {
+			cmp, ok := merge.ComparatorFor(s.visible[k.Column].DataTypeOID, k.Bytes)
+			if !ok {
+				return refuseOrder(s.visible[k.Column].DataTypeOID)
+			}
+			s.keys = append(s.keys, merge.Key{Column: k.Column, Desc: k.Desc, NullsFirst: k.NullsFirst, Compare: cmp})
+		}
+		return nil
+	}
+	for _, k := range m.Sorts {
+		oid := s.shard[base+k.Column].DataTypeOID
+		cmp, ok := merge.ComparatorFor(oid, k.Bytes)
+		if !ok {
+			return refuseOrder(oid)
+		}
+		s.keys = append(s.keys, merge.Key{Column: base + k.Column, Desc: k.Desc, NullsFirst: k.NullsFirst, Compare: cmp})
+	}
+	return nil
+}
+
+func refuseOrder(oid uint32) error {
+	switch oid {
+	case merge.Text, merge.Varchar, merge.Bpchar:
+		return router.Refuse("order-collation")
+	}
+	return router.Refuse("order-type", named(typeNames[oid]))
+}
+
+func named(s string) string {
+	if s == "" {
+		return "of this column"
+	}
+	return s
+}
+
+var typeNames = map[uint32]string{25: "text", 1043: "varchar", 1042: "char(n)", 114: "json", 3802: "jsonb", 1186: "interval", 790: "money",
+	600: "point", 869: "inet", 650: "cidr", 1266: "timetz", 142: "xml", 1009: "text[]", 1007: "integer[]", 1016: "bigint[]"}
+
+// stream is one shard's rows, as a merge.Source.
+type stream struct {
+	h    *Handler
+	p    *participant
+	vals [][]byte
+	done bool
+	err  error
+}
+
+// Next implements merge.Source.
+func (s *stream) Next() ([][]byte, error) {
+	for {
+		if s.done {
+			return nil, io.EOF
+		}
+		m, err := s.p.srv.Next()
+		if err != nil {
+			s.done = true
+			return nil, s.h.lost(s.p, err)
+		}
+		switch m.Type {
+		case 'D':
+			s.vals, err = wire.RowValues(s.vals, m.Body())
+			return s.vals, err
+		case 'E':
+			return nil, &pool.ServerError{Response: wire.ParseError(m.Body())}
+		case 'S':
+			s.p.srv.NoteParam(m.Body())
+		case 'N':
+			if err := s.h.client.Write(m.Raw); err != nil {
+				return nil, clientError{err}
+			}
+		case 'Z':
+			s.done = true
+			s.p.srv.TxStatus = m.Body()[0]
+		}
+	}
+}
+
+// drain reads the rest of an answer, whose first error it returns.
+func (s *stream) drain() error {
+	for {
+		_, err := s.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && s.done:
+			return err
+		case err != nil:
+			s.err = err
+		}
+	}
+}
+
+// scatter runs a SELECT on several shards and merges their rows.
+func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+	t, m := p.Template, p.Merge
+	sh, err := h.shapeOf(ctx, t, a.Types)
+	if err != nil {
+		return err
+	}
+	w := merge.Window{}
+	if w.Limit, w.All, err = a.Int64(m.Limit); err != nil {
+		return err
+	}
+	if w.Offset, _, err = a.Int64(m.Offset); err != nil {
+		return err
+	}
+	if w.Limit < 0 && !w.All {
+		return &wire.PgError{Code: "2201W", Message: "LIMIT must not be negative"}
+	}
+	if w.Offset < 0 {
+		return &wire.PgError{Code: "2201X", Message: "OFFSET must not be negative"}
+	}
+	var res []int16
+	if x != nil {
+		res = x.portal.res
+	}
+	streams, err := h.start(ctx, p, a, sh, h.shardFormats(sh, m, res))
+	defer func() { h.endStreams(streams) }()
+	if err != nil {
+		return err
+	}
+	if x == nil {
+		if err := h.client.Write(rowDescription(sh.visible, nil)); err != nil {
+			return clientError{err}
+		}
+	}
+	n, err := h.mergeRows(streams, sh, m, res, w)
+	if err == nil {
+		for _, s := range streams { // an error behind the last row counts as well
+			if !s.done && m.Limit == nil {
+				err = first(err, s.drain())
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	h.client.SendTag(fmt.Sprintf("SELECT %d", n))
+	if h.tx.status == 'I' {
+		h.count.Transactions.Add(1)
+	}
+	return nil
+}
+
+func first(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// shardFormats are the result formats that the shards are asked for: what is compared or combined comes in
+// binary, what is passed on as the client wants it.
+func (h *Handler) shardFormats(sh *shape, m *router.Merge, res []int16) []int16 {
+	out := make([]int16, len(sh.shard))
+	for i := range out {
+		switch {
+		case i >= len(sh.visible):
+			out[i] = 1
+		case m.Mode == router.Aggregate && (sh.cols[i].Func == "count" || sh.cols[i].Func == "sum" || sh.cols[i].Func == "avg"):
+			out[i] = 1
+		default:
+			out[i] = formatOf(res, i)
+		}
+	}
+	return out
+}
+
+// start sends the statement to every shard before it reads from any.
+func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh *shape, formats []int16) ([]*stream, error) {
+	var streams []*stream
+	for _, shard := range p.Shards {
+		part, err := h.on(ctx, shard, p.Template)
+		if err != nil {
+			return streams, err
+		}
+		part.srv.SendParse("", p.Merge.SQL, sh.params)
+		part.srv.SendBindParts("", a.Formats, a.Params, formats)
+		part.srv.SendExecute()
+		part.srv.SendSync()
+		streams = append(streams, &stream{h: h, p: part})
+	}
+	for _, s := range streams {
+		if err := s.p.srv.Flush(); err != nil {
+			s.done = true
+			return streams, h.lost(s.p, err)
+		}
+	}
+	for _, s := range streams {
+		if err := h.prologue(s.p); err != nil {
+			return streams, err
+		}
+	}
+	return streams, nil
+}
+
+// endStreams leaves every server clean: what is still running is cancelled, the rest is read.
+func (h *Handler) endStreams(streams []*stream) {
+	for _, s := range streams {
+		if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 {
+			if !s.p.srv.Buffered() {
+				ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
+				_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer
+				cancel()
+			}
+			if err := s.drain(); err != nil && !s.done {
+				s.p.srv.Dirty = true
+			}
+		}
+		if !s.done {
+			s.p.srv.Dirty = true
+		}
+		if h.tx.status == 'I' {
+			h.finish(s.p)
+		}
+	}
+}
+
+// mergeRows writes the merged rows and returns their number.
+func (h *Handler) mergeRows(streams []*stream, sh *shape, m *router.Merge, res []int16, w merge.Window) (n int64, err error) {
+	sources := make([]merge.Source, len(streams))
+	for i, s := range streams {
+		sources[i] = s
+	}
+	visible := len(sh.visible)
+	emit := func(row [][]byte) error {
+		n++
+		h.client.SendRow(row[:visible])
+		if h.client.Out() >= 32<<10 {
+			if err := h.client.Flush(); err != nil {
+				return clientError{err}
+			}
+		}
+		return nil
+	}
+	switch m.Mode {
+	case router.Concat:
+		err = merge.Concat(sources, w, emit)
+	case router.Ordered:
+		err = merge.Ordered(sources, sh.keys, w, emit)
+	default:
+		cols := append([]merge.Column(nil), sh.cols...)
+		for i := range cols {
+			cols[i].Binary = formatOf(res, i) == 1
+		}
+		err = merge.Aggregate(sources, cols, len(cols) > 0, sh.keys, w, emit)
+	}
+	switch {
+	case errors.Is(err, merge.ErrTooManyGroups):
+		err = &wire.PgError{Code: "53200", Message: fmt.Sprintf("the grouped result has more than %d groups", merge.MaxGroups), Hint: "Group by fewer values, or fix the key with =."}
+	case errors.Is(err, merge.ErrOverflow):
+		err = &wire.PgError{Code: "22003", Message: err.Error()}
+	}
+	return n, err
+}
+
+// rowCount adds up the tags of several shards.
+type rowCount struct {
+	command string
+	rows    int64
+	plain   bool // a tag without a number
+}
+
+func (c *rowCount) add(tag string) {
+	command, n, ok := wire.TagRows(tag)
+	if !ok {
+		c.command, c.plain = tag, true
+		return
+	}
+	c.command = command
+	c.rows += n
+}
+
+func (c *rowCount) String() string {
+	if c.plain {
+		return c.command
+	}
+	return fmt.Sprintf("%s %d", c.command, c.rows)
+}
+
+func be32(b []byte) int { return int(int32(binary.BigEndian.Uint32(b))) }

@@ -1,0 +1,230 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// Query implements session.Handler.
+func (h *Handler) Query(ctx context.Context, sql []byte) error {
+	start := time.Now()
+	h.ext.unnamed = nil // a simple query drops the unnamed statement
+	err := h.query(ctx, sql)
+	if err != nil {
+		if err := h.report(err, string(sql)); err != nil {
+			return err
+		}
+	}
+	h.count.Queries.Add(1)
+	h.count.QueryNanos.Add(int64(time.Since(start)))
+	h.client.SendReady(h.tx.status)
+	return nil
+}
+
+func (h *Handler) query(ctx context.Context, sql []byte) error {
+	for try := 0; ; try++ {
+		if err := h.current(ctx); err != nil {
+			return err
+		}
+		p, multi, err := h.plan(sql)
+		if err != nil {
+			if h.tx.status == 'E' {
+				return errFailedTx
+			}
+			return err
+		}
+		if multi != nil {
+			return h.several(ctx, multi)
+		}
+		args := router.Args{Text: sql, Literals: p.lits}
+		err = h.simple(ctx, p.tmpl, &args)
+		if errors.Is(err, errReplan) && try < 3 && h.tx.status == 'I' {
+			continue
+		}
+		return err
+	}
+}
+
+// simple runs one statement of the simple protocol.
+func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args) error {
+	if t.Class == router.Control {
+		return h.control(ctx, t.Stmt)
+	}
+	if h.tx.status == 'E' {
+		return errFailedTx
+	}
+	if shard, ok := t.Route(a); ok && h.own.shard == "" {
+		h.count.Single.Add(1)
+		return h.single(ctx, shard, t, a.Text)
+	}
+	p, err := h.bind(ctx, t, a, nil)
+	if err != nil {
+		return err
+	}
+	return h.run(ctx, p, a, nil)
+}
+
+// run executes a bound plan whose text holds its values (simple protocol) or whose values are in a.
+func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+	switch {
+	case p.Class == router.Copy:
+		h.count.Copy.Add(1)
+		return h.copy(ctx, p)
+	case len(p.Shards) == 1 && !(p.Class == router.Write && p.Ref) && x == nil:
+		h.count.Single.Add(1)
+		shard := p.Shards[0]
+		if p.Any {
+			shard = h.anyShard()
+		}
+		return h.single(ctx, shard, p.Template, a.Text)
+	case p.Class == router.Scatter:
+		h.count.Scatter.Add(1)
+		return h.scatter(ctx, p, a, x)
+	case p.Class == router.Write:
+		h.count.Write.Add(1)
+		return h.writeMany(ctx, p, a, x)
+	case p.Class == router.Split:
+		h.count.Split.Add(1)
+		return h.split(ctx, p, a, x)
+	}
+	return errors.New("exec: a plan that cannot run here: " + p.Class.String())
+}
+
+// anyShard is where a statement over reference tables runs: where the transaction is, else home.
+func (h *Handler) anyShard() int {
+	if len(h.tx.parts) > 0 {
+		return h.tx.parts[0].shard
+	}
+	return h.dbmap.Home.Index
+}
+
+// single sends the client's text to one shard and relays the answer.
+func (h *Handler) single(ctx context.Context, shard int, t *router.Template, text []byte) error {
+	p, err := h.on(ctx, shard, t)
+	if err != nil {
+		return err
+	}
+	if cause := pinCauseOf(t.Stmt); cause != "" {
+		h.pin(p, cause)
+	}
+	h.client.Release()
+	p.srv.SendQueryBytes(text)
+	err = p.srv.FlushDuplex()
+	var r relayed
+	if err != nil {
+		err = h.lost(p, err)
+	} else if err = h.prologue(p); err == nil {
+		r, err = h.relay(p)
+	}
+	return h.ended(ctx, p, t, r, err)
+}
+
+// ended settles a statement on one participant.
+func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template, r relayed, err error) error {
+	if err == nil && r.failed {
+		err = errRelayed
+	}
+	if h.tx.status == 'I' {
+		h.count.Transactions.Add(1)
+		if p.srv.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
+			p.srv.Dirty = true
+		}
+		h.finish(p)
+	} else if p.srv.TxStatus == 'I' && r.ready && err == nil {
+		// The text ended the transaction behind our back: what the others do no longer belongs to it.
+		h.rollback()
+	}
+	if r.code == "42P01" || r.code == "42703" || r.code == "42883" { // our schema may be old
+		h.staleSchema(ctx)
+	}
+	if err == nil {
+		h.after(ctx, t)
+	}
+	return err
+}
+
+// staleSchema reads the schema again, at most once in a while for each session.
+func (h *Handler) staleSchema(ctx context.Context) {
+	if time.Since(h.ext.reread) > time.Second {
+		h.ext.reread = time.Now()
+		if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
+			h.e.Log.Warn("schema", "database", h.db, "error", err)
+		}
+	}
+}
+
+// after does what a successful statement entails for the session and the map.
+func (h *Handler) after(ctx context.Context, t *router.Template) {
+	if t.Temp && t.Stmt.Def.Temp {
+		m := make(map[string]bool, len(h.env.Temp)+1)
+		for n := range h.env.Temp {
+			m[n] = true
+		}
+		for _, o := range t.Stmt.Def.Objects {
+			m[o.Name] = true
+		}
+		h.env.Temp = m
+		return
+	}
+	if len(t.Drops) > 0 {
+		h.onCommit(func() { h.dropTables(ctx, t) })
+	}
+	if t.DDL && t.Stmt.Kind != sqlparse.Routine {
+		if h.tx.status == 'I' {
+			h.afterDDL(ctx)
+		} else {
+			h.tx.ddl = true
+		}
+	}
+}
+
+func (h *Handler) onCommit(f func()) {
+	if h.tx.status == 'I' {
+		f()
+		return
+	}
+	h.tx.drops = append(h.tx.drops, f)
+}
+
+// several runs a string of several statements: as a whole on one shard if it all belongs there, else one
+// by one in one implicit transaction.
+func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) error {
+	if h.tx.status == 'I' {
+		h.begin("BEGIN", sqlparse.Tx{}, true)
+	}
+	for _, s := range stmts {
+		if h.tx.status == 'I' { // behind a COMMIT inside the string
+			h.begin("BEGIN", sqlparse.Tx{}, true)
+			if err := h.current(ctx); err != nil {
+				return err
+			}
+		}
+		p, err := h.planStatement(s)
+		if err == nil && s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
+			err = &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
+		}
+		if err == nil {
+			a := router.Args{Text: []byte(s.Text)}
+			err = h.simple(ctx, p.tmpl, &a)
+		}
+		if err != nil {
+			if h.tx.implicit {
+				h.rollback()
+			}
+			return err
+		}
+	}
+	if h.tx.status != 'I' && h.tx.implicit {
+		tag, err := h.commit(ctx)
+		if err == nil && tag != "COMMIT" {
+			err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
+		}
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,483 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// transaction is the client's transaction over the shards that it has reached so far. BEGIN is answered at
+// once and sent to a shard only with the first statement that needs it.
+type transaction struct {
+	status   byte // I, T, E
+	implicit bool // made by us for one statement or pipeline, not by the client
+	begin    string
+	opts     sqlparse.Tx
+	parts    []*participant
+	saves    []savepoint
+	local    []string       // SET LOCAL, for those who come late
+	before   *pool.Settings // at BEGIN
+	drops    []func()       // what to do when it commits
+	ddl      bool
+}
+
+type savepoint struct {
+	name     string
+	settings *pool.Settings
+}
+
+// begin opens a transaction without telling any server.
+func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
+	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0]}
+}
+
+// join returns the transaction's participant on a shard, making it one if need be.
+func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	for _, p := range h.tx.parts {
+		if p.shard == shard {
+			if err := h.mayWrite(p, t); err != nil {
+				return nil, err
+			}
+			return p, nil
+		}
+	}
+	if len(h.tx.parts) > 0 {
+		switch iso := h.tx.opts.Isolation; iso {
+		case "serializable", "repeatable read":
+			return nil, router.Refuse("isolation", strings.ToUpper(iso))
+		}
+	}
+	var p *participant
+	if h.pinned != nil && h.pinned.shard == shard {
+		p = h.pinned
+	} else {
+		s, err := h.lease(ctx, shard, -1)
+		if err != nil {
+			if errors.Is(err, errReplan) && len(h.tx.parts) > 0 {
+				return nil, &wire.PgError{Code: "40001", Message: "the shard map changed during the transaction", Hint: "Run the transaction again."}
+			}
+			return nil, err
+		}
+		p = &participant{shard: shard, srv: s, node: -1}
+	}
+	drop := func() {
+		if p != h.pinned {
+			h.free(p.srv)
+		}
+	}
+	if err := h.mayWrite(p, t); err != nil {
+		drop()
+		return nil, err
+	}
+	if err := h.adapt(p); err != nil {
+		drop()
+		return nil, err
+	}
+	p.srv.SendQuery(h.tx.begin)
+	p.prologue++
+	for _, l := range h.tx.local {
+		p.srv.SendQuery(l)
+		p.prologue++
+	}
+	for _, s := range h.tx.saves {
+		p.srv.SendQuery("SAVEPOINT " + pool.QuoteName(s.name))
+		p.prologue++
+	}
+	h.tx.parts = append(h.tx.parts, p)
+	p.open = true
+	return p, nil
+}
+
+// mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
+// two-phase commit.
+func (h *Handler) mayWrite(p *participant, t *router.Template) error {
+	if t.Read {
+		return nil
+	}
+	if !p.wrote {
+		for _, o := range h.tx.parts {
+			if o != p && o.wrote && !h.e.TwoPhase {
+				return router.Refuse("no-two-phase", "pgmosaic.multi_shard_commit is refuse")
+			}
+		}
+	}
+	p.wrote = true
+	p.keys = append(p.keys, h.writeKeys(p.shard, t)...)
+	return nil
+}
+
+// prologue swallows the answers to BEGIN and its kin.
+func (h *Handler) prologue(p *participant) error {
+	for ; p.prologue > 0; p.prologue-- {
+		if _, err := p.srv.ReadTag(); err != nil {
+			p.prologue--
+			for ; p.prologue > 0; p.prologue-- {
+				if _, e := p.srv.ReadTag(); e != nil {
+					return h.lost(p, e)
+				}
+			}
+			return h.lost(p, err)
+		}
+	}
+	return nil
+}
+
+// commit ends the transaction. tag is what the client is told: COMMIT, or ROLLBACK for a failed one.
+func (h *Handler) commit(ctx context.Context) (tag string, err error) {
+	if h.tx.status == 'E' {
+		h.rollback()
+		return "ROLLBACK", nil
+	}
+	var writers, readers []*participant
+	for _, p := range h.tx.parts {
+		if p.prologue > 0 { // it joined for a statement that was never sent
+			err := p.srv.Flush()
+			if err == nil {
+				err = h.prologue(p)
+			}
+			if err != nil {
+				h.rollback()
+				return "", h.lost(p, err)
+			}
+		}
+		if p.wrote {
+			writers = append(writers, p)
+		} else {
+			readers = append(readers, p)
+		}
+		for _, k := range p.keys {
+			h.e.Horizon.Sent(k)
+			p.inFlight = append(p.inFlight, k)
+		}
+	}
+	h.count.Transactions.Add(1)
+	tag = "COMMIT"
+	if len(writers) > 1 {
+		err = h.commitMany(writers)
+	} else {
+		for _, p := range writers {
+			tag, err = p.srv.Exec("COMMIT")
+			err = h.commitError(p, err)
+		}
+	}
+	if err == nil {
+		for _, p := range readers {
+			if t, e := p.srv.Exec("COMMIT"); e != nil && len(writers) == 0 {
+				err = h.commitError(p, e)
+			} else if e == nil && t != "COMMIT" && len(writers) == 0 {
+				tag = t
+			}
+		}
+	}
+	if err == nil && tag == "COMMIT" {
+		for _, p := range h.tx.parts {
+			p.srv.SetSettings(h.settings)
+		}
+	} else {
+		h.settings = h.tx.before
+	}
+	drops, ddl := h.tx.drops, h.tx.ddl
+	h.endTx()
+	if err == nil && tag == "COMMIT" {
+		for _, f := range drops {
+			f()
+		}
+		if ddl {
+			h.afterDDL(ctx)
+		}
+	}
+	return tag, err
+}
+
+func (h *Handler) commitError(p *participant, err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *pool.ServerError
+	if errors.As(err, &se) {
+		return err
+	}
+	p.srv.Dirty = true
+	return &hintError{"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
+		"Look for its effects before you run it again."}
+}
+
+// part is a participant as the coordinator sees it.
+type part struct {
+	*participant
+	name string
+}
+
+func (p part) Shard() string { return p.name }
+func (p part) Send(sql string) error {
+	p.srv.SendQuery(sql)
+	err := p.srv.Flush()
+	if err != nil {
+		p.srv.Dirty = true
+	}
+	return err
+}
+func (p part) Recv() (string, error) { return p.srv.ReadTag() }
+
+// commitMany commits several writers in two phases. The first that wrote decides.
+func (h *Handler) commitMany(writers []*participant) error {
+	decider := part{writers[0], h.shards[writers[0].shard].info.Name}
+	var others []txn.Participant
+	for _, p := range writers[1:] {
+		others = append(others, part{p, h.shards[p.shard].info.Name})
+	}
+	gid := txn.GID(h.snap.Install, decider.name)
+	outcome, err := txn.Commit(gid, decider, others)
+	switch outcome {
+	case txn.Committed:
+		h.count.TwoPhase.Add(1)
+		return nil
+	case txn.Unfinished:
+		h.count.TwoPhase.Add(1)
+		h.e.Log.Warn("a committed transaction has still to be finished on a shard; the resolver will do it", "gid", gid)
+		return nil
+	case txn.InDoubt:
+		h.count.InDoubt.Add(1)
+		for _, p := range writers {
+			p.srv.Dirty = true
+		}
+		h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
+		return &hintError{"08007", "the connection to shard " + decider.name + " was lost during COMMIT: it is not known whether the transaction was committed",
+			"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid}
+	}
+	h.count.TwoPhaseAborted.Add(1)
+	var se *pool.ServerError
+	if errors.As(err, &se) {
+		if se.Response.Code == "55000" && strings.Contains(se.Response.Message, "prepared transactions are disabled") {
+			return router.Refuse("no-two-phase", "max_prepared_transactions is 0 on one of its shards")
+		}
+		return err
+	}
+	if errors.Is(err, txn.ErrRolledBack) {
+		return &wire.PgError{Code: "40000", Message: "a shard rolled the transaction back at COMMIT"}
+	}
+	return &hintError{"40001", "a shard was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
+}
+
+// rollback ends the transaction everywhere. Servers that do not answer are closed.
+func (h *Handler) rollback() {
+	for _, p := range h.tx.parts {
+		h.abort(p)
+	}
+	if h.tx.before != nil {
+		h.settings = h.tx.before
+	}
+	h.count.Transactions.Add(1)
+	h.endTx()
+}
+
+func (h *Handler) abort(p *participant) {
+	if p.srv.Dirty {
+		return
+	}
+	if p.prologue > 0 {
+		if p.srv.Flush() != nil || h.prologue(p) != nil {
+			p.srv.Dirty = true
+			return
+		}
+	}
+	if _, err := p.srv.Exec("ROLLBACK"); err != nil {
+		p.srv.Dirty = true
+	}
+}
+
+// endTx gives the transaction's servers back.
+func (h *Handler) endTx() {
+	for _, p := range h.tx.parts {
+		p.keys, p.open = p.keys[:0], false
+		if p.srv.Dirty && p == h.pinned {
+			h.pinned = nil
+			h.setPin("")
+		}
+		h.finish(p)
+	}
+	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}
+	h.ext.closePortals()
+	h.env.SearchPath = h.searchPath()
+	h.stale = true
+}
+
+// abandon rolls back for a client that is gone.
+func (h *Handler) abandon() {
+	if h.tx.status != 'I' {
+		h.rollback()
+	}
+}
+
+// escalate makes a transaction of an autocommit pipeline that needs a second shard: BEGIN amid a pipeline
+// keeps the statements before it.
+func (h *Handler) escalate(p *participant) error {
+	s := p.srv
+	s.SendParse("", "BEGIN", nil)
+	s.SendBindParts("", nil, nil, nil)
+	s.SendExecute()
+	s.SendSync()
+	if err := s.Flush(); err != nil {
+		return h.lost(p, err)
+	}
+	if _, err := s.ReadTag(); err != nil {
+		return h.lost(p, err)
+	}
+	h.begin("BEGIN", sqlparse.Tx{}, true)
+	p.open = true
+	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
+	h.tx.parts = append(h.tx.parts, p)
+	return nil
+}
+
+// control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
+func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
+	if h.tx.status == 'E' {
+		switch s.Kind {
+		case sqlparse.Commit, sqlparse.Rollback, sqlparse.RollbackTo, sqlparse.Empty:
+		default:
+			return errFailedTx
+		}
+	}
+	switch s.Kind {
+	case sqlparse.Empty:
+		h.client.SendFrame('I', nil)
+		return nil
+	case sqlparse.Begin:
+		return h.beginClient(s)
+	case sqlparse.Commit, sqlparse.Rollback:
+		return h.end(ctx, s)
+	case sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo:
+		return h.savepoint(s)
+	case sqlparse.Set:
+		return h.set(ctx, s)
+	case sqlparse.Show:
+		return h.showOwn(s)
+	case sqlparse.Explain:
+		return h.explainRoute(ctx, s)
+	case sqlparse.Discard:
+		return h.discard(ctx, s)
+	case sqlparse.Deallocate:
+		return h.deallocate(ctx, s)
+	case sqlparse.Listen, sqlparse.Prepare, sqlparse.Execute:
+		return h.onHome(ctx, s)
+	}
+	return fmt.Errorf("exec: statement kind %d is not the session's", s.Kind)
+}
+
+var errFailedTx = &wire.PgError{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
+
+func (h *Handler) beginClient(s *sqlparse.Statement) error {
+	if h.tx.status == 'T' && !h.tx.implicit {
+		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25001", Message: "there is already a transaction in progress"})
+		h.client.SendTag("BEGIN")
+		return nil
+	}
+	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
+		h.tx.implicit = false
+		h.client.SendTag("BEGIN")
+		return nil
+	}
+	h.begin(strings.TrimSuffix(strings.TrimSpace(s.Text), ";"), s.Tx, false)
+	h.client.SendTag("BEGIN")
+	return nil
+}
+
+func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
+	verb := "COMMIT"
+	if s.Kind == sqlparse.Rollback {
+		verb = "ROLLBACK"
+	}
+	if s.Tx.Chain {
+		return router.Refuse("chain")
+	}
+	if h.tx.status == 'I' {
+		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "there is no transaction in progress"})
+		h.client.SendTag(verb)
+		return nil
+	}
+	if s.Kind == sqlparse.Rollback {
+		h.rollback()
+		h.client.SendTag(verb)
+		return nil
+	}
+	tag, err := h.commit(ctx)
+	if err != nil {
+		return err
+	}
+	h.client.SendTag(tag)
+	return nil
+}
+
+func (h *Handler) savepoint(s *sqlparse.Statement) error {
+	if h.tx.status == 'I' || h.tx.implicit {
+		return &wire.PgError{Code: "25P01", Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
+	}
+	at := -1
+	for i, sp := range h.tx.saves {
+		if sp.name == s.Name {
+			at = i
+		}
+	}
+	if s.Kind != sqlparse.Savepoint && at < 0 {
+		return &wire.PgError{Code: "3B001", Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
+	}
+	sql := verbOf(s.Kind) + " " + pool.QuoteName(s.Name)
+	for _, p := range h.tx.parts {
+		if p.prologue > 0 {
+			if err := p.srv.Flush(); err != nil {
+				return h.lost(p, err)
+			}
+			if err := h.prologue(p); err != nil {
+				return err
+			}
+		}
+		if _, err := p.srv.Exec(sql); err != nil {
+			return h.lost(p, err)
+		}
+	}
+	switch s.Kind {
+	case sqlparse.Savepoint:
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings})
+		h.client.SendTag("SAVEPOINT")
+	case sqlparse.Release:
+		h.tx.saves = h.tx.saves[:at]
+		h.client.SendTag("RELEASE")
+	default:
+		h.settings = h.tx.saves[at].settings
+		h.tx.saves = h.tx.saves[:at+1]
+		h.tx.status = 'T'
+		h.client.SendTag("ROLLBACK")
+	}
+	return nil
+}
+
+func verbOf(k sqlparse.Kind) string {
+	switch k {
+	case sqlparse.Savepoint:
+		return "SAVEPOINT"
+	case sqlparse.Release:
+		return "RELEASE SAVEPOINT"
+	}
+	return "ROLLBACK TO SAVEPOINT"
+}
+
+// afterDDL makes this and other sessions see a changed schema, and waits for no replica.
+func (h *Handler) afterDDL(ctx context.Context) {
+	if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
+		h.e.Log.Warn("schema", "database", h.db, "error", err)
+	}
+	now := time.Now()
+	for i := range h.shards {
+		h.e.Horizon.Sent(h.shards[i].whole)
+		h.e.Horizon.Acked(h.shards[i].whole, now)
+	}
+}

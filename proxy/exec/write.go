@@ -1,0 +1,343 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+const cancelTimeout = 5 * time.Second
+
+// atomically runs f in the client's transaction, or in one of our own that it commits.
+func (h *Handler) atomically(ctx context.Context, f func() error) error {
+	if h.tx.status != 'I' {
+		return f()
+	}
+	h.begin("BEGIN", sqlparse.Tx{}, true)
+	if err := f(); err != nil {
+		h.rollback()
+		return err
+	}
+	tag, err := h.commit(ctx)
+	if err == nil && tag != "COMMIT" {
+		err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
+	}
+	return err
+}
+
+// piece is what one shard does of a write.
+type piece struct {
+	shard int
+	sql   string
+	rows  []int // of a split INSERT: the rows in VALUES order
+}
+
+// returned is a row that RETURNING gave, with its place in VALUES order.
+type returned struct {
+	values [][]byte
+	at     int
+}
+
+// writeMany runs the same write on several shards. Of a reference table every copy is written, home first,
+// and home's answer counts.
+func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+	text := p.Stmt.Text
+	if a.Text != nil {
+		text = string(a.Text)
+	}
+	if p.NoTx {
+		return h.oneByOne(ctx, p, text)
+	}
+	var pieces []piece
+	home := h.dbmap.Home.Index
+	if p.Ref {
+		pieces = append(pieces, piece{shard: home, sql: text})
+	}
+	for _, s := range p.Shards {
+		if !p.Ref || s != home {
+			pieces = append(pieces, piece{shard: s, sql: text})
+		}
+	}
+	var tag string
+	var desc []wire.Field
+	var rows []returned
+	err := h.atomically(ctx, func() error {
+		if p.Ref {
+			if err := h.lockReference(ctx, p, pieces); err != nil {
+				return err
+			}
+			var err error
+			if tag, desc, rows, err = h.runPieces(ctx, p, pieces[:1], a, x); err != nil {
+				return err
+			}
+			other, _, _, err := h.runPieces(ctx, p, pieces[1:], a, x)
+			if err == nil && other != "" && p.Target != nil && perShard(other, len(pieces)-1) != tag {
+				return &wire.PgError{Code: "XX001", Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
+					Hint: "The statement was rolled back. Compare the copies and repair them."}
+			}
+			return err
+		}
+		var err error
+		tag, desc, rows, err = h.runPieces(ctx, p, pieces, a, x)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	h.writeReturned(desc, rows, x)
+	h.client.SendTag(tag)
+	h.after(ctx, p.Template)
+	return nil
+}
+
+// perShard divides a sum of tags by the number of shards.
+func perShard(tag string, n int) string {
+	command, rows, ok := wire.TagRows(tag)
+	if !ok || n == 0 || rows%int64(n) != 0 {
+		return tag
+	}
+	return fmt.Sprintf("%s %d", command, rows/int64(n))
+}
+
+// lockReference makes writers of one reference table take turns: without it two of them could leave the
+// copies different.
+func (h *Handler) lockReference(ctx context.Context, p *router.Plan, pieces []piece) error {
+	name := "pgmosaic ddl"
+	if p.Target != nil {
+		name = "pgmosaic " + p.Target.String()
+	}
+	for _, pc := range pieces {
+		part, err := h.join(ctx, pc.shard, p.Template)
+		if err != nil {
+			return err
+		}
+		part.srv.SendQuery("SELECT pg_advisory_xact_lock(hashtext(" + quoteLiteral(name) + "))")
+		if err := part.srv.Flush(); err != nil {
+			return h.lost(part, err)
+		}
+		if err := h.prologue(part); err != nil {
+			return err
+		}
+		if _, err := part.srv.ReadTag(); err != nil {
+			return h.lost(part, err)
+		}
+	}
+	return nil
+}
+
+// runPieces sends every piece before it reads any answer. Rows of RETURNING are kept.
+func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece, a *router.Args, x *execution) (tag string, desc []wire.Field, rows []returned, err error) {
+	parts := make([]*participant, len(pieces))
+	var types []uint32
+	var res []int16
+	if x != nil {
+		types, res = x.portal.stmt.types, x.portal.res
+		if d := x.portal.stmt.desc; d != nil {
+			types = d.params
+		}
+	}
+	for i, pc := range pieces {
+		if parts[i], err = h.join(ctx, pc.shard, p.Template); err != nil {
+			return "", nil, nil, err
+		}
+		s := parts[i].srv
+		s.SendParse("", pc.sql, types)
+		s.SendBindParts("", a.Formats, a.Params, res)
+		s.SendDescribe('P', "")
+		s.SendExecute()
+		s.SendSync()
+		if err := s.FlushDuplex(); err != nil {
+			return "", nil, nil, h.lost(parts[i], err)
+		}
+	}
+	var sum rowCount
+	for i, pc := range pieces {
+		if e := h.prologue(parts[i]); e != nil {
+			err = first(err, e)
+			continue
+		}
+		t, d, got, e := h.readPiece(parts[i])
+		if e != nil {
+			err = first(err, e)
+			continue
+		}
+		sum.add(t)
+		if d != nil {
+			desc = d
+		}
+		for k, r := range got {
+			at := len(rows)
+			if len(got) == len(pc.rows) {
+				at = pc.rows[k]
+			}
+			rows = append(rows, returned{r, at})
+		}
+	}
+	return sum.String(), desc, rows, err
+}
+
+// readPiece reads one answer to its ReadyForQuery.
+func (h *Handler) readPiece(p *participant) (tag string, desc []wire.Field, rows [][][]byte, err error) {
+	for {
+		m, e := p.srv.Next()
+		if e != nil {
+			return "", nil, nil, h.lost(p, e)
+		}
+		switch m.Type {
+		case 'T':
+			if desc, e = wire.ParseRowDescription(m.Body()); e != nil {
+				return "", nil, nil, h.lost(p, e)
+			}
+		case 'D':
+			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
+			if e != nil {
+				return "", nil, nil, h.lost(p, e)
+			}
+			rows = append(rows, vals)
+		case 'C':
+			tag = string(m.Body()[:len(m.Body())-1])
+		case 'E':
+			if err == nil {
+				err = &pool.ServerError{Response: wire.ParseError(m.Body())}
+			}
+		case 'N':
+			if e := h.client.Write(m.Raw); e != nil {
+				return "", nil, nil, clientError{e}
+			}
+		case 'S':
+			p.srv.NoteParam(m.Body())
+		case 'Z':
+			p.srv.TxStatus = m.Body()[0]
+			return tag, desc, rows, err
+		}
+	}
+}
+
+func (h *Handler) writeReturned(desc []wire.Field, rows []returned, x *execution) {
+	if desc == nil {
+		return
+	}
+	if x == nil {
+		h.client.Send(&wire.RowDescription{Fields: desc})
+	}
+	ordered := make([][][]byte, len(rows))
+	for _, r := range rows {
+		if r.at >= len(ordered) || ordered[r.at] != nil { // some shard returned fewer rows than it was sent
+			for i := range rows {
+				ordered[i] = rows[i].values
+			}
+			break
+		}
+		ordered[r.at] = r.values
+	}
+	for _, r := range ordered {
+		h.client.SendRow(r)
+	}
+}
+
+// split divides the rows of an INSERT over their shards.
+func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+	text := string(a.Text)
+	spans, ok := sqlparse.ValuesRows(text)
+	if !ok || len(spans) != len(p.Rows) {
+		return router.Refuse("insert-split", "the VALUES list could not be taken apart")
+	}
+	head, tail := text[:spans[0].Start], text[spans[len(spans)-1].End:]
+	var pieces []piece
+	index := map[int]int{}
+	var texts []*strings.Builder
+	for i, shard := range p.Rows {
+		at, ok := index[shard]
+		if !ok {
+			at = len(pieces)
+			index[shard] = at
+			pieces = append(pieces, piece{shard: shard})
+			b := &strings.Builder{}
+			b.Grow(len(text)/len(p.Shards) + len(text)/8)
+			b.WriteString(head)
+			texts = append(texts, b)
+		} else {
+			texts[at].WriteByte(',')
+		}
+		texts[at].WriteString(text[spans[i].Start:spans[i].End])
+		pieces[at].rows = append(pieces[at].rows, i)
+	}
+	for i := range pieces {
+		texts[i].WriteString(tail)
+		pieces[i].sql = texts[i].String()
+	}
+	var tag string
+	var desc []wire.Field
+	var rows []returned
+	err := h.atomically(ctx, func() (err error) {
+		tag, desc, rows, err = h.runPieces(ctx, p, pieces, a, x)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	h.writeReturned(desc, rows, x)
+	if _, n, ok := wire.TagRows(tag); ok {
+		tag = fmt.Sprintf("INSERT 0 %d", n)
+	}
+	h.client.SendTag(tag)
+	return nil
+}
+
+// oneByOne runs what cannot run in a transaction on each shard in turn.
+func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) error {
+	if h.tx.status != 'I' {
+		return &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
+	}
+	var tag string
+	for i, shard := range p.Shards {
+		part, err := h.on(ctx, shard, p.Template)
+		if err != nil {
+			return err
+		}
+		tag, err = part.srv.Exec(text)
+		if err != nil {
+			err = h.lost(part, err)
+		}
+		h.finish(part)
+		if err != nil {
+			if i > 0 {
+				return &hintError{codeOf(err), fmt.Sprintf("on shard %s: %v", h.shards[shard].info.Name, err),
+					fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", i, len(p.Shards))}
+			}
+			return err
+		}
+	}
+	h.client.SendTag(tag)
+	h.after(ctx, p.Template)
+	return nil
+}
+
+func codeOf(err error) string {
+	if s, ok := err.(interface{ SQLState() string }); ok { //nolint:errorlint // the outermost is meant
+		return s.SQLState()
+	}
+	return "XX000"
+}
+
+// dropTables takes dropped tables out of the map.
+func (h *Handler) dropTables(ctx context.Context, t *router.Template) {
+	_, err := h.e.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error {
+		for _, n := range t.Drops {
+			if err := tx.Delete("tables", h.db, n.Schema, n.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		h.e.Log.Error("a dropped table is still declared: UNDISTRIBUTE TABLE it", "database", h.db, "error", err)
+	}
+}

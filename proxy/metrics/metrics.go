@@ -1,0 +1,196 @@
+// Package metrics counts what the proxy does. One Metrics exists for each process and is passed by
+// pointer; its counters are atomics, so that counting costs a few nanoseconds, and are read only when
+// somebody looks.
+package metrics
+
+import (
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics is every counter of the process.
+type Metrics struct {
+	Started time.Time
+
+	mu        sync.Mutex // guards the maps; the values are atomics
+	databases map[string]*Database
+	nodes     map[nodeKey]*Node
+	refusals  map[string]*Refusal
+	gauges    []func(emit func(name, help string, value float64, labels ...string))
+}
+
+type nodeKey struct{ Database, Shard, Node string }
+
+// Database counts the work of one logical database.
+type Database struct {
+	Queries, Transactions, Errors             atomic.Int64
+	Single, Scatter, Write, Split, Copy       atomic.Int64
+	PlanHits, PlanMisses                      atomic.Int64
+	TwoPhase, TwoPhaseAborted, InDoubt, Pins  atomic.Int64
+	QueryNanos, XactNanos, WaitNanos, Connect atomic.Int64
+	Received, Sent                            atomic.Int64
+	Logins, FailedLogins                      atomic.Int64
+}
+
+// Node counts the work of one node.
+type Node struct {
+	nodeKey
+	Statements atomic.Int64
+	Reads      [8]atomic.Int64 // by reason of the choice
+}
+
+// Refusal counts the refusals of one rule.
+type Refusal struct {
+	Rule   string
+	Count  int64
+	Sample string
+	Last   time.Time
+}
+
+// New returns empty metrics.
+func New(now time.Time) *Metrics {
+	return &Metrics{Started: now, databases: map[string]*Database{}, nodes: map[nodeKey]*Node{}, refusals: map[string]*Refusal{}}
+}
+
+// Database returns the counters of a database. The pointer may be kept.
+func (m *Metrics) Database(name string) *Database {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.databases[name]
+	if d == nil {
+		d = &Database{}
+		m.databases[name] = d
+	}
+	return d
+}
+
+// Node returns the counters of a node. The pointer may be kept.
+func (m *Metrics) Node(database, shard, node string) *Node {
+	k := nodeKey{database, shard, node}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.nodes[k]
+	if n == nil {
+		n = &Node{nodeKey: k}
+		m.nodes[k] = n
+	}
+	return n
+}
+
+// Refused counts a refusal with a sample of its statement, cut short.
+func (m *Metrics) Refused(rule, statement string, now time.Time) {
+	if len(statement) > 200 {
+		statement = statement[:200]
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.refusals[rule]
+	if r == nil {
+		r = &Refusal{Rule: rule}
+		m.refusals[rule] = r
+	}
+	r.Count++
+	r.Sample, r.Last = statement, now
+}
+
+// Refusals lists the rules that refused something, the most frequent first.
+func (m *Metrics) Refusals() []Refusal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]Refusal, 0, len(m.refusals))
+	for _, r := range m.refusals {
+		out = append(out, *r)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		return out[i].Count > out[j].Count || out[i].Count == out[j].Count && out[i].Rule < out[j].Rule
+	})
+	return out
+}
+
+// Databases lists the names that have counters.
+func (m *Metrics) Databases() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]string, 0, len(m.databases))
+	for n := range m.databases {
+		out = append(out, n)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// AddGauges registers a function that emits gauges when the metrics are read. labels are name, value
+// pairs.
+func (m *Metrics) AddGauges(f func(emit func(name, help string, value float64, labels ...string))) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gauges = append(m.gauges, f)
+}
+
+// Describe implements prometheus.Collector: the series depend on the map, so none is announced.
+func (m *Metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	emit := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
+		var names, values []string
+		for i := 0; i+1 < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("pgmosaic_"+name, help, names, nil), kind, v, values...)
+	}
+	counter := func(name, help string, v int64, labels ...string) {
+		emit(prometheus.CounterValue, name, help, float64(v), labels...)
+	}
+	m.mu.Lock()
+	dbs, nodes, gauges := make(map[string]*Database, len(m.databases)), make([]*Node, 0, len(m.nodes)), m.gauges
+	for k, v := range m.databases {
+		dbs[k] = v
+	}
+	for _, n := range m.nodes {
+		nodes = append(nodes, n)
+	}
+	m.mu.Unlock()
+	for name, d := range dbs {
+		l := []string{"database", name}
+		counter("queries_total", "Statements answered.", d.Queries.Load(), l...)
+		counter("transactions_total", "Transactions ended, single statements included.", d.Transactions.Load(), l...)
+		counter("errors_total", "Errors sent to clients.", d.Errors.Load(), l...)
+		counter("logins_total", "Clients that logged in.", d.Logins.Load(), l...)
+		for _, p := range []struct {
+			plan string
+			n    *atomic.Int64
+		}{{"single", &d.Single}, {"scatter", &d.Scatter}, {"write", &d.Write}, {"split", &d.Split}, {"copy", &d.Copy}} {
+			counter("plans_total", "Statements by the kind of their plan.", p.n.Load(), "database", name, "plan", p.plan)
+		}
+		counter("plan_cache_hits_total", "Statements whose plan was in the cache.", d.PlanHits.Load(), l...)
+		counter("plan_cache_misses_total", "Statements that had to be planned.", d.PlanMisses.Load(), l...)
+		counter("two_phase_commits_total", "Transactions committed over several shards.", d.TwoPhase.Load(), l...)
+		counter("two_phase_aborts_total", "Commits over several shards that were rolled back.", d.TwoPhaseAborted.Load(), l...)
+		counter("in_doubt_total", "Commits whose outcome was left to the resolver.", d.InDoubt.Load(), l...)
+		counter("pins_total", "Sessions that had to keep a server.", d.Pins.Load(), l...)
+		emit(prometheus.CounterValue, "wait_seconds_total", "Time spent waiting for a server.", float64(d.WaitNanos.Load())/1e9, l...)
+	}
+	for _, n := range nodes {
+		counter("node_statements_total", "Statements sent to a node.", n.Statements.Load(), "database", n.Database, "shard", n.Shard, "node", n.Node)
+		for i, r := range ReadReasons {
+			counter("node_reads_total", "Reads sent to a node, by the reason of the choice.", n.Reads[i].Load(),
+				"database", n.Database, "shard", n.Shard, "node", n.Node, "reason", r)
+		}
+	}
+	for _, r := range m.Refusals() {
+		counter("refusals_total", "Statements refused, by rule.", r.Count, "rule", r.Rule)
+	}
+	for _, g := range gauges {
+		g(func(name, help string, v float64, labels ...string) {
+			emit(prometheus.GaugeValue, name, help, v, labels...)
+		})
+	}
+}
+
+// ReadReasons names the indices of Node.Reads.
+var ReadReasons = []string{"replica", "level_strong", "no_eligible_replica", "not_fresh_enough", "not_a_read"}

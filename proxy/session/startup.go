@@ -1,0 +1,293 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// start takes the connection from its first byte to ReadyForQuery.
+func (s *Session) start(ctx context.Context) error {
+	_ = s.conn.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
+	code, body, err := s.negotiate(ctx)
+	if err != nil {
+		if errors.Is(err, wire.ErrMalformed) {
+			return s.fatal(&wire.PgError{Code: "08P01", Message: "invalid length of startup packet"})
+		}
+		return err
+	}
+	params, minor, err := wire.ParseStartup(code, body)
+	if err != nil {
+		return s.fatal(&wire.PgError{Code: "08P01", Message: err.Error()})
+	}
+	if err := s.identify(params, minor); err != nil {
+		return s.fatal(err)
+	}
+	s.to(Authenticating)
+	if err := s.authenticate(ctx); err != nil {
+		return err
+	}
+	_ = s.conn.SetDeadline(time.Time{})
+	h, report, err := s.cfg.Backend.Open(ctx, s.login, s.conn)
+	if err != nil {
+		return s.fatal(err)
+	}
+	s.handler = h
+	s.mu.Lock()
+	s.opened = h
+	s.mu.Unlock()
+	names := make([]string, 0, len(report))
+	for n := range report {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		s.conn.SendFrame('S', []byte(n+"\x00"+report[n]+"\x00"))
+	}
+	key := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, s.key.PID), s.key.Secret)
+	s.conn.SendFrame('K', key)
+	s.conn.SendReady('I')
+	s.to(Ready)
+	return nil
+}
+
+// quiet drops the errors of connections that come and go without a word.
+func quiet(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// errGone ends a session that never began: the peer left, or only carried a cancel request.
+var errGone = fmt.Errorf("no startup packet: %w", io.EOF)
+
+// negotiate answers requests for encryption and returns the startup packet proper.
+func (s *Session) negotiate(context.Context) (code uint32, body []byte, err error) {
+	triedTLS, triedGSS := false, false
+	for {
+		code, body, err = s.conn.ReadStartup()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errGone
+			}
+			return 0, nil, err
+		}
+		switch code {
+		case wire.CancelCode:
+			if len(body) != 8 {
+				return 0, nil, errGone
+			}
+			return 0, nil, CancelRequest{Key{binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])}}
+		case wire.GSSCode:
+			if triedGSS || s.conn.Pending() > 0 {
+				return 0, nil, fmt.Errorf("%w: GSSENCRequest out of place", wire.ErrMalformed)
+			}
+			triedGSS = true
+			if err := wire.WriteAll(s.conn.NetConn(), []byte{'N'}); err != nil {
+				return 0, nil, err
+			}
+		case wire.SSLCode:
+			if triedTLS || s.conn.Pending() > 0 { // bytes sent in plain behind the request: CVE-2021-3935
+				return 0, nil, fmt.Errorf("%w: SSLRequest out of place", wire.ErrMalformed)
+			}
+			triedTLS = true
+			if err := s.startTLS(); err != nil {
+				return 0, nil, err
+			}
+		default:
+			return code, body, nil
+		}
+	}
+}
+
+func (s *Session) startTLS() error {
+	if s.cfg.TLS == nil {
+		return wire.WriteAll(s.conn.NetConn(), []byte{'N'})
+	}
+	if err := wire.WriteAll(s.conn.NetConn(), []byte{'S'}); err != nil {
+		return err
+	}
+	tc := tls.Server(s.conn.NetConn(), s.cfg.TLS)
+	if err := tc.Handshake(); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	s.conn.SetNetConn(tc)
+	s.login.TLS = true
+	return nil
+}
+
+// identify reads who wants what from the startup parameters.
+func (s *Session) identify(params map[string]string, minor int) error {
+	var unknown []string
+	for n := range params {
+		if strings.HasPrefix(n, "_pq_.") {
+			unknown = append(unknown, n)
+			delete(params, n)
+		}
+	}
+	if minor > 0 || len(unknown) > 0 {
+		sort.Strings(unknown)
+		b := binary.BigEndian.AppendUint32(nil, wire.Version3)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(unknown)))
+		for _, n := range unknown {
+			b = append(append(b, n...), 0)
+		}
+		s.conn.SendFrame('v', b)
+	}
+	l := Login{User: params["user"], Database: params["database"], Params: params, TLS: s.login.TLS}
+	if ap, err := netip.ParseAddrPort(s.conn.NetConn().RemoteAddr().String()); err == nil {
+		l.Remote = ap
+	}
+	if l.User == "" {
+		return &wire.PgError{Code: "28000", Message: "no PostgreSQL user name specified in startup packet"}
+	}
+	if l.Database == "" {
+		l.Database = l.User
+	}
+	if r := params["replication"]; r != "" && r != "false" && r != "off" && r != "0" {
+		return &wire.PgError{Code: "0A000", Message: "replication connections are not supported", Hint: "Connect to the node."}
+	}
+	delete(params, "user")
+	delete(params, "database")
+	delete(params, "replication")
+	if err := expandOptions(params); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.login = l
+	s.mu.Unlock()
+	return nil
+}
+
+// expandOptions turns -c name=value and --name=value in "options" into parameters of their own.
+func expandOptions(params map[string]string) error {
+	opts := params["options"]
+	delete(params, "options")
+	words := splitOptions(opts)
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		switch {
+		case w == "-c" && i+1 < len(words):
+			i++
+			w = words[i]
+		case strings.HasPrefix(w, "-c"):
+			w = w[2:]
+		case strings.HasPrefix(w, "--"):
+			w = w[2:]
+		default:
+			return &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized option %q in startup packet", w), Hint: "Use -c name=value."}
+		}
+		name, val, ok := strings.Cut(w, "=")
+		if !ok || name == "" {
+			return &wire.PgError{Code: "42601", Message: fmt.Sprintf("option %q in startup packet has no value", w), Hint: "Use -c name=value."}
+		}
+		params[strings.ReplaceAll(strings.ToLower(name), "-", "_")] = val
+	}
+	return nil
+}
+
+func splitOptions(s string) []string {
+	var out []string
+	var b strings.Builder
+	in := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s):
+			i++
+			b.WriteByte(s[i])
+			in = true
+		case c == ' ' || c == '\t' || c == '\n':
+			if in {
+				out = append(out, b.String())
+				b.Reset()
+				in = false
+			}
+		default:
+			b.WriteByte(c)
+			in = true
+		}
+	}
+	if in {
+		out = append(out, b.String())
+	}
+	return out
+}
+
+func authMessage(kind uint32, data []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, kind), data...)
+}
+
+// authenticate runs the exchange that the rules ask for and ends with AuthenticationOk.
+func (s *Session) authenticate(ctx context.Context) error {
+	switch s.cfg.Backend.Method(s.login) {
+	case auth.Trust:
+	case auth.SCRAM:
+		if err := s.scram(ctx); err != nil {
+			return err
+		}
+	default:
+		enc := "no encryption"
+		if s.login.TLS {
+			enc = "TLS encryption"
+		}
+		return s.fatal(&wire.PgError{Code: "28000", Message: fmt.Sprintf("no authentication rule for host \"%s\", user \"%s\", database \"%s\", %s",
+			s.login.Remote.Addr(), s.login.User, s.login.Database, enc)})
+	}
+	s.conn.SendFrame('R', authMessage(0, nil))
+	return nil
+}
+
+func (s *Session) scram(ctx context.Context) error {
+	failed := &wire.PgError{Code: "28P01", Message: fmt.Sprintf("password authentication failed for user %q", s.login.User)}
+	cred, err := s.cfg.Backend.Credential(ctx, s.login)
+	if err != nil {
+		return s.fatal(err)
+	}
+	ex, err := auth.Begin(cred)
+	if err != nil {
+		return s.fatal(err)
+	}
+	s.conn.SendFrame('R', authMessage(10, []byte("SCRAM-SHA-256\x00\x00")))
+	first := true
+	for {
+		if err := s.conn.Flush(); err != nil {
+			return err
+		}
+		m, err := s.conn.Next()
+		if err != nil {
+			return s.broken(err)
+		}
+		if m.Type != 'p' || len(m.Raw) > 4096 {
+			return s.fatal(&wire.PgError{Code: "08P01", Message: "expected SASL response"})
+		}
+		in := m.Body()
+		if first {
+			mech, rest, err := wire.CString(in)
+			if err != nil || string(mech) != "SCRAM-SHA-256" || len(rest) < 4 {
+				return s.fatal(&wire.PgError{Code: "08P01", Message: "client selected an invalid SASL authentication mechanism"})
+			}
+			in = rest[4:]
+		}
+		out, done, err := ex.Step(in)
+		if err != nil {
+			return s.fatal(failed)
+		}
+		if done {
+			s.conn.SendFrame('R', authMessage(12, out))
+			return nil
+		}
+		s.conn.SendFrame('R', authMessage(11, out))
+		first = false
+	}
+}

@@ -1,0 +1,188 @@
+// Package txn commits a transaction over several shards atomically.
+//
+// The decision is a row that commits together with the work of one participant, the decider: no log of
+// our own. Every other participant is prepared first, with the gid recorded in its own table. So any
+// process can later ask the decider's shard what became of a gid, and finish it. The rules are in
+// docs/decisions; the steps follow "presumed abort with a participant as the coordinator's log".
+package txn
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Schema is created on each shard, owned by the role of the node's connection string.
+const Schema = `
+CREATE SCHEMA IF NOT EXISTS pgmosaic;
+CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, at timestamptz NOT NULL DEFAULT now());
+CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+  AS 'INSERT INTO pgmosaic.decision (gid, outcome) VALUES ($1, $2)';
+CREATE OR REPLACE FUNCTION pgmosaic.forget(gid text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+  AS 'DELETE FROM pgmosaic.decision WHERE decision.gid = $1';
+GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text), pgmosaic.forget(text) TO PUBLIC`
+
+// Participant is one shard's part of a transaction: an open transaction on a server that the caller
+// holds. Send starts a simple query, Recv waits for its end and returns the last command tag.
+type Participant interface {
+	Shard() string
+	Send(sql string) error
+	Recv() (tag string, err error)
+}
+
+// GID names a two-phase transaction: the installation, the decider's shard, a random part.
+func GID(install, deciderShard string) string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	return fmt.Sprintf("pgmosaic:%s:%s:%s", install, deciderShard, hex.EncodeToString(b))
+}
+
+// ParseGID takes a gid apart. ok is false for one that is not ours.
+func ParseGID(gid string) (install, deciderShard string, ok bool) {
+	p := strings.Split(gid, ":")
+	if len(p) != 4 || p[0] != "pgmosaic" {
+		return "", "", false
+	}
+	return p[1], p[2], true
+}
+
+// Outcome is what became of a commit.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Committed  Outcome = iota // all of it, and every participant knows
+	Unfinished                // committed; some participant has still to be told: the resolver does it
+	Aborted                   // none of it
+	InDoubt                   // the decider's answer was lost: the resolver finds out
+)
+
+// ErrRolledBack means that PostgreSQL answered ROLLBACK to a step that asked for something else.
+var ErrRolledBack = errors.New("the transaction was rolled back by the server")
+
+// Commit commits a transaction with at least two participants. others are prepared; decider decides.
+// A step has succeeded only if its command tag is exactly the expected one. After Committed, Aborted and
+// Unfinished no participant is in a transaction, except those whose connection failed.
+func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
+	prepared, err := prepare(gid, others)
+	if err != nil {
+		abort(gid, decider, others, prepared)
+		return Aborted, err
+	}
+	err = decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + quote(gid) + ", 'commit')")
+	if err == nil {
+		_, err = decider.Recv()
+	}
+	if err != nil {
+		abort(gid, decider, others, prepared)
+		return Aborted, err
+	}
+	tag, err := "", decider.Send("COMMIT")
+	if err == nil {
+		tag, err = decider.Recv()
+	}
+	if err != nil && !isServerError(err) {
+		return InDoubt, err
+	}
+	if err == nil && tag != "COMMIT" {
+		err = ErrRolledBack
+	}
+	if err != nil { // a deferred constraint, for one
+		for _, p := range others {
+			finish(p, "ROLLBACK PREPARED "+quote(gid), "ROLLBACK PREPARED")
+		}
+		return Aborted, err
+	}
+	if !finishAll(gid, others) {
+		return Unfinished, nil
+	}
+	if decider.Send("SELECT pgmosaic.forget("+quote(gid)+")") == nil {
+		_, _ = decider.Recv() // a leftover row is the resolver's to sweep
+	}
+	return Committed, nil
+}
+
+// prepare prepares all in parallel, one burst each, and says which are prepared.
+func prepare(gid string, others []Participant) (prepared []bool, err error) {
+	prepared = make([]bool, len(others))
+	sent := make([]bool, len(others))
+	for i, p := range others {
+		if e := p.Send("PREPARE TRANSACTION " + quote(gid)); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		sent[i] = true
+	}
+	for i, p := range others {
+		if !sent[i] {
+			continue
+		}
+		tag, e := p.Recv()
+		switch {
+		case e != nil:
+			if !isServerError(e) {
+				prepared[i] = true // perhaps: the resolver's presumed abort will see
+			}
+			err = first(err, e)
+		case tag != "PREPARE TRANSACTION":
+			err = first(err, ErrRolledBack)
+		default:
+			prepared[i] = true
+		}
+	}
+	return prepared, err
+}
+
+func first(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func abort(gid string, decider Participant, others []Participant, prepared []bool) {
+	for i, p := range others {
+		if prepared[i] {
+			finish(p, "ROLLBACK PREPARED "+quote(gid), "ROLLBACK PREPARED")
+		} else {
+			finish(p, "ROLLBACK", "ROLLBACK")
+		}
+	}
+	finish(decider, "ROLLBACK", "ROLLBACK")
+}
+
+func finish(p Participant, sql, want string) bool {
+	if p.Send(sql) != nil {
+		return false
+	}
+	tag, err := p.Recv()
+	return err == nil && tag == want
+}
+
+func finishAll(gid string, others []Participant) bool {
+	ok := true
+	sent := make([]bool, len(others))
+	for i, p := range others {
+		sent[i] = p.Send("COMMIT PREPARED "+quote(gid)) == nil
+	}
+	for i, p := range others {
+		if !sent[i] {
+			ok = false
+			continue
+		}
+		tag, err := p.Recv()
+		ok = ok && err == nil && tag == "COMMIT PREPARED"
+	}
+	return ok
+}
+
+// isServerError says whether PostgreSQL itself answered, so that the outcome is known.
+func isServerError(err error) bool {
+	var s interface{ SQLState() string }
+	return errors.As(err, &s) && s.SQLState() != "" && !strings.HasPrefix(s.SQLState(), "57P") && !strings.HasPrefix(s.SQLState(), "08")
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

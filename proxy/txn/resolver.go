@@ -1,0 +1,136 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Shard is what the resolver needs of a shard.
+type Shard struct{ Name, DSN string } // DSN of its primary
+
+// Prepared is a prepared part found on a shard.
+type Prepared struct {
+	Shard, GID, Owner, Decider string
+	Age                        time.Duration
+	At                         time.Time
+}
+
+// Resolver finishes what a crash left prepared. Any number of processes may run one: the first writer of
+// a decision row wins.
+type Resolver struct {
+	Install string
+	Grace   time.Duration    // younger parts are left to the process that made them
+	Shards  func() [][]Shard // the shards of each database, as of now
+}
+
+// Run resolves every period until ctx ends. onError is told of each failed round.
+func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(error)) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			for _, db := range r.Shards() {
+				if err := r.Resolve(ctx, db); err != nil && ctx.Err() == nil {
+					onError(err)
+				}
+			}
+		}
+	}
+}
+
+// List finds the prepared parts of this installation on the shards of one database.
+func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error) {
+	var out []Prepared
+	var errs []error
+	for _, s := range shards {
+		if s.DSN == "" {
+			continue
+		}
+		err := with(ctx, s, func(c *pgx.Conn) error {
+			rows, _ := c.Query(ctx, "select gid, owner::text, prepared, extract(epoch from clock_timestamp() - prepared)::float8 from pg_prepared_xacts where database = current_database() and gid like $1 order by prepared", "pgmosaic:"+r.Install+":%")
+			var p Prepared
+			var age float64
+			_, err := pgx.ForEachRow(rows, []any{&p.GID, &p.Owner, &p.At, &age}, func() error {
+				q := p
+				q.Shard, q.Age = s.Name, time.Duration(age*float64(time.Second))
+				_, q.Decider, _ = ParseGID(p.GID)
+				out = append(out, q)
+				return nil
+			})
+			return err
+		})
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// Resolve finishes the old prepared parts of one database.
+func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
+	parts, err := r.List(ctx, shards)
+	byName := map[string]Shard{}
+	for _, s := range shards {
+		byName[s.Name] = s
+	}
+	for _, p := range parts {
+		if p.Age < r.Grace {
+			continue
+		}
+		decider, ok := byName[p.Decider]
+		if !ok {
+			err = errors.Join(err, fmt.Errorf("prepared transaction %s on shard %s: its deciding shard %q is not in the map", p.GID, p.Shard, p.Decider))
+			continue
+		}
+		err = errors.Join(err, finishPart(ctx, p, decider, byName[p.Shard]))
+	}
+	return err
+}
+
+// finishPart asks the decider what became of the transaction, deciding "abort" if nothing did, and acts
+// on it. The insert waits for a decision in flight: it must see its outcome, so it runs at READ COMMITTED.
+func finishPart(ctx context.Context, p Prepared, decider, at Shard) error {
+	outcome := ""
+	err := with(ctx, decider, func(c *pgx.Conn) error {
+		for _, sql := range []string{"set lock_timeout = '5s'", "set synchronous_commit = on", "set default_transaction_isolation = 'read committed'"} {
+			if _, err := c.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		if _, err := c.Exec(ctx, "insert into pgmosaic.decision (gid, outcome) values ($1, 'abort') on conflict do nothing", p.GID); err != nil {
+			return err
+		}
+		return c.QueryRow(ctx, "select outcome from pgmosaic.decision where gid = $1", p.GID).Scan(&outcome)
+	})
+	if err != nil {
+		return fmt.Errorf("ask shard %s about %s: %w", decider.Name, p.GID, err)
+	}
+	verb := "ROLLBACK PREPARED "
+	if outcome == "commit" {
+		verb = "COMMIT PREPARED "
+	}
+	return with(ctx, at, func(c *pgx.Conn) error {
+		if _, err := c.Exec(ctx, verb+quote(p.GID)); err != nil {
+			return fmt.Errorf("%son shard %s: %w", verb, at.Name, err)
+		}
+		return nil
+	})
+}
+
+func with(ctx context.Context, s Shard, f func(*pgx.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, s.DSN)
+	if err != nil {
+		return fmt.Errorf("shard %s: %w", s.Name, err)
+	}
+	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	return f(c)
+}

@@ -1,0 +1,45 @@
+package wire
+
+import "errors"
+
+// ErrorFor is the ErrorResponse for an error. What an error knows of itself it tells by small methods:
+// ErrorResponse (a server's own words), SQLState, ErrorHint, ErrorDetail, ErrorPosition. An error without
+// SQLState is our own fault: XX000.
+func ErrorFor(severity string, err error) *ErrorResponse {
+	var own interface{ ErrorResponse() *ErrorResponse }
+	if errors.As(err, &own) {
+		return own.ErrorResponse()
+	}
+	r := &ErrorResponse{Severity: severity, SeverityUnlocalized: severity, Code: "XX000", Message: err.Error()}
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		r.Code = state.SQLState()
+	}
+	var hint interface{ ErrorHint() string }
+	if errors.As(err, &hint) {
+		r.Hint = hint.ErrorHint()
+	}
+	var detail interface{ ErrorDetail() string }
+	if errors.As(err, &detail) {
+		r.Detail = detail.ErrorDetail()
+	}
+	var pos interface{ ErrorPosition() int }
+	if errors.As(err, &pos) {
+		r.Position = int32(pos.ErrorPosition())
+	}
+	return r
+}
+
+// PgError is an error with PostgreSQL's fields, for the places that make one on the spot.
+type PgError struct{ Code, Message, Detail, Hint string }
+
+func (e *PgError) Error() string { return e.Message }
+
+// SQLState is the error's SQLSTATE.
+func (e *PgError) SQLState() string { return e.Code }
+
+// ErrorHint is the error's hint.
+func (e *PgError) ErrorHint() string { return e.Hint }
+
+// ErrorDetail is the error's detail.
+func (e *PgError) ErrorDetail() string { return e.Detail }

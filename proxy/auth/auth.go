@@ -56,15 +56,15 @@ const iterations = 4096
 func NewCredential(password string) (Credential, error) {
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // never fails
-	return derive(password, salt)
+	return derive(password, scram.KeyFactors{Salt: string(salt), Iters: iterations})
 }
 
-func derive(password string, salt []byte) (Credential, error) {
+func derive(password string, f scram.KeyFactors) (Credential, error) {
 	c, err := scram.SHA256.NewClient("", password, "")
 	if err != nil {
 		return Credential{}, errors.New("the password cannot be prepared for SCRAM")
 	}
-	stored, err := c.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: iterations})
+	stored, err := c.GetStoredCredentialsWithError(f)
 	return Credential{stored}, err
 }
 
@@ -136,4 +136,10 @@ func (e *Exchange) Step(in []byte) (out []byte, done bool, err error) {
 		return []byte(resp), true, nil
 	}
 	return []byte(resp), false, nil
+}
+
+// Check says whether a password fits, for logins that are not SCRAM (the dashboard's).
+func (c Credential) Check(password string) bool {
+	d, err := derive(password, c.stored.KeyFactors)
+	return err == nil && hmac.Equal(d.stored.StoredKey, c.stored.StoredKey)
 }

@@ -41,3 +41,6 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 	}
 	return out, nil
 }
+
+// DefaultEnv is the circumstances of a session that has set nothing.
+func DefaultEnv() router.Env { return router.Env{SearchPath: []string{"$user", "public"}} }

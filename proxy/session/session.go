@@ -314,3 +314,6 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 		}
 	}
 }
+
+// PID is the id that the client knows the session by.
+func (s *Session) PID() uint32 { return s.key.PID }

@@ -1,0 +1,475 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/pgmosaic/pgmosaic/proxy"
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
+	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
+)
+
+// app is one running proxy: every object, built once.
+type app struct {
+	cfg     Config
+	log     *slog.Logger
+	catalog *shardmap.Catalog
+	monitor *replication.Monitor
+	pools   *pool.Manager
+	engine  *exec.Engine
+	admin   *admin.Admin
+	server  *proxy.Server
+	metrics *metrics.Metrics
+	backend *backend
+	http    *http.Server
+	httpLis net.Listener
+	board   *dashboard.Server
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func newLogger(cfg Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func newInstall() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// start builds a proxy, listens and serves in the background. The caller must call stop.
+func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
+	rules, err := cfg.rules()
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cfg.tls()
+	if err != nil {
+		return nil, err
+	}
+	maxStatement, err := parseSize(cfg.MaxStatement)
+	if err != nil {
+		return nil, err
+	}
+	level, err := replication.ParseLevel(cfg.Consistency)
+	if err != nil {
+		return nil, err
+	}
+	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now())}
+	if a.catalog, err = shardmap.Open(ctx, filestore.New(cfg.Store), newInstall()); err != nil {
+		return nil, err
+	}
+	if a.backend, err = newBackend(a, rules); err != nil {
+		return nil, err
+	}
+	opts := cfg.poolOptions()
+	opts.Password = a.backend.serverPassword
+	a.pools = pool.NewManager(opts)
+	policy := replication.DefaultPolicy()
+	policy.Interval, policy.MaxLag = time.Duration(cfg.Monitor), time.Duration(cfg.MaxLag)
+	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode)
+	a.engine = &exec.Engine{Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase"}
+	if err := a.engine.Init(); err != nil {
+		return nil, err
+	}
+	a.buildAdmin()
+	a.server = &proxy.Server{Session: session.Config{Backend: a.backend, TLS: tlsConfig, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: log},
+		MaxClients: cfg.MaxClients, Log: log}
+	if err := a.server.Listen(cfg.Listen); err != nil {
+		return nil, err
+	}
+	if err := a.buildHTTP(); err != nil {
+		a.server.Stop()
+		return nil, err
+	}
+	a.run(ctx)
+	if err := a.initialise(ctx); err != nil {
+		a.stop(0)
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *app) buildAdmin() {
+	a.admin = &admin.Admin{Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
+		Clients: a.clients, Users: a.backend.list, Config: a.cfg.show, Plans: a.engine.PlanCount, Explain: a.explain,
+		SchemaChanged: func(ctx context.Context, db string) {
+			if d := a.catalog.Current().Databases[db]; d != nil && d.Home != nil {
+				if _, err := a.engine.RefreshSchema(ctx, d); err != nil {
+					a.log.Warn("schema", "database", db, "error", err)
+				}
+			}
+		},
+		Prepared: func(ctx context.Context, db string) ([]txn.Prepared, error) {
+			r := a.resolver()
+			return r.List(ctx, a.shardsOf(a.catalog.Current().Databases[db]))
+		}}
+}
+
+func (a *app) explain(ctx context.Context, db, sql string) ([]string, error) {
+	d := a.catalog.Current().Databases[db]
+	if d.Home == nil {
+		return nil, errors.New("the database has no shard yet")
+	}
+	sch, err := a.engine.Schema(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return exec.ExplainRoute(sql, d, sch, exec.DefaultEnv())
+}
+
+func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {
+	var out []txn.Shard
+	if d == nil {
+		return nil
+	}
+	for _, s := range d.Shards {
+		t := txn.Shard{Name: s.Name}
+		if v := a.monitor.View(d.Name, s.Name); v != nil && v.Up() {
+			t.DSN = v.Nodes[v.Primary].DSN
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func (a *app) resolver() *txn.Resolver {
+	return &txn.Resolver{Install: a.catalog.Current().Install, Grace: time.Duration(a.cfg.Grace), Shards: func() (out [][]txn.Shard) {
+		for _, d := range a.catalog.Current().Databases {
+			if len(d.Shards) > 1 {
+				out = append(out, a.shardsOf(d))
+			}
+		}
+		return out
+	}}
+}
+
+func (a *app) clients() []admin.Client {
+	var out []admin.Client
+	for _, s := range a.server.Sessions() {
+		i := s.Info()
+		c := admin.Client{ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
+			Application: i.Application, Kill: s.Kill}
+		if i.Login.Remote.IsValid() {
+			c.Addr, c.Port = i.Login.Remote.Addr().String(), int(i.Login.Remote.Port())
+		}
+		if h, ok := i.Handler.(*exec.Handler); ok {
+			c.Pin, c.Servers = h.Pinned(), h.Servers()
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (a *app) buildHTTP() error {
+	if a.cfg.HTTP == "off" || a.cfg.HTTP == "" {
+		return nil
+	}
+	reg := prometheus.NewRegistry()
+	a.metrics.AddGauges(a.gauges)
+	reg.MustRegister(a.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.board = &dashboard.Server{Admin: a.admin, Gatherer: reg, Ready: a.ready}
+	if !dashboard.Loopback(a.cfg.HTTP) {
+		a.board.Login = a.backend.webLogin
+	}
+	l, err := net.Listen("tcp", a.cfg.HTTP)
+	if err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	a.httpLis = l
+	a.http = &http.Server{Handler: a.board.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
+	return nil
+}
+
+// ready says whether every shard has a primary that answers.
+func (a *app) ready() (bool, string) {
+	if a.server.State() != proxy.Listening {
+		return false, "shutting down"
+	}
+	for _, d := range a.catalog.Current().Databases {
+		for _, s := range d.Shards {
+			if v := a.monitor.View(d.Name, s.Name); v == nil || !v.Up() {
+				return false, fmt.Sprintf("shard %s of database %s has no primary that answers", s.Name, d.Name)
+			}
+		}
+	}
+	return true, ""
+}
+
+func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) {
+	one := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	for _, d := range a.catalog.Current().Databases {
+		for _, s := range d.Shards {
+			v := a.monitor.View(d.Name, s.Name)
+			emit("shard_up", "Whether the shard has a primary that answers.", one(v != nil && v.Up()), "database", d.Name, "shard", s.Name)
+			if v == nil {
+				continue
+			}
+			for i := range v.Nodes {
+				n := &v.Nodes[i]
+				l := []string{"database", d.Name, "shard", s.Name, "node", n.Name}
+				emit("node_up", "Whether the node answered its last probe.", one(n.Sample.Err == nil && !n.Sample.Sent.IsZero()), l...)
+				if n.Primary {
+					continue
+				}
+				emit("replica_eligible", "Whether the replica may answer reads.", one(n.Verdict.Health == replication.Eligible), l...)
+				if n.LagKnown {
+					emit("replica_lag_seconds", "How old the replica's state is.", n.Lag.Seconds(), l...)
+					emit("replica_lag_bytes", "How much write-ahead log the replica has still to replay.", float64(n.LagBytes), l...)
+				}
+			}
+		}
+	}
+	for _, p := range a.pools.All() {
+		st := p.Stats()
+		l := []string{"database", p.Database, "shard", p.Shard, "node", p.Node, "role", p.Role}
+		emit("pool_servers_active", "Servers in use.", float64(st.Active), l...)
+		emit("pool_servers_idle", "Servers ready for use.", float64(st.Idle), l...)
+		emit("pool_clients_waiting", "Clients that wait for a server.", float64(st.Waiting), l...)
+	}
+	emit("clients", "Client connections.", float64(len(a.server.Sessions())))
+	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))
+	emit("plan_cache_entries", "Plans in the cache.", float64(a.engine.PlanCount()))
+}
+
+// run starts what goes on in the background; stop waits for all of it.
+func (a *app) run(ctx context.Context) {
+	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	a.admin.Init(ctx)
+	background := func(name string, f func(context.Context) error) {
+		a.wg.Add(1)
+		go func() {
+			defer a.wg.Done()
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error(name, "error", err)
+			}
+		}()
+	}
+	background("shard map", a.catalog.Run)
+	background("monitor", a.monitor.Run)
+	background("pools", a.pools.Run)
+	background("resolver", func(ctx context.Context) error {
+		return a.resolver().Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
+	})
+	background("clients", a.server.Serve)
+	if a.http != nil {
+		background("dashboard", a.board.Run)
+		background("http", func(context.Context) error {
+			if err := a.http.Serve(a.httpLis); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+}
+
+// initialise settles what a crash left and runs init_sql on an empty map.
+func (a *app) initialise(ctx context.Context) error {
+	for _, t := range a.catalog.Current().Document.Tables {
+		if t.Moving {
+			if err := a.admin.Recover(ctx); err != nil {
+				a.log.Error("a table is still moving; its statements are refused until this is mended", "error", err)
+			}
+			break
+		}
+	}
+	if a.catalog.Current().Version > 0 {
+		return nil
+	}
+	for _, s := range append(admin.SplitStatements(a.cfg.InitSQL), a.cfg.initSteps...) {
+		if strings.TrimSpace(s) == "" {
+			continue
+		}
+		if _, err := a.admin.Exec(ctx, s, false); err != nil {
+			return fmt.Errorf("setting up the shard map: %w", err)
+		}
+	}
+	return nil
+}
+
+// stop drains the clients for at most timeout and ends everything. Metrics live to the end.
+func (a *app) stop(timeout time.Duration) {
+	if timeout > 0 {
+		a.server.Drain(context.Background(), timeout)
+	} else {
+		a.server.Stop()
+	}
+	if a.http != nil {
+		_ = a.http.Close()
+	}
+	a.cancel()
+	a.wg.Wait()
+}
+
+// backend checks logins and opens sessions.
+type backend struct {
+	app   *app
+	rules []auth.Rule
+	users map[string]user
+	admin map[string]bool
+	stats map[string]bool
+
+	mu    sync.Mutex // guards asked
+	asked map[string]asked
+}
+
+type user struct {
+	cred   auth.Credential
+	server string // the password for the shards
+}
+
+type asked struct {
+	cred  auth.Credential
+	found bool
+	until time.Time
+}
+
+func newBackend(a *app, rules []auth.Rule) (*backend, error) {
+	b := &backend{app: a, rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}, asked: map[string]asked{}}
+	for _, u := range a.cfg.Users {
+		pw, err := secret(u.Password)
+		if err != nil {
+			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
+		}
+		server, err := secret(u.Server)
+		if err != nil {
+			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
+		}
+		if server == "" {
+			server = pw
+		}
+		var cred auth.Credential
+		if u.Verifier != "" {
+			cred, err = auth.ParseVerifier(u.Verifier)
+		} else {
+			cred, err = auth.NewCredential(pw)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
+		}
+		b.users[u.Name] = user{cred, server}
+	}
+	for _, n := range a.cfg.AdminUsers {
+		b.admin[n] = true
+	}
+	for _, n := range a.cfg.StatsUsers {
+		b.stats[n] = true
+	}
+	return b, nil
+}
+
+func isConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
+
+// Method implements session.Backend.
+func (b *backend) Method(l session.Login) auth.Method {
+	m := auth.Match(b.rules, l.Database, l.User, l.Remote.Addr(), l.TLS)
+	if m == auth.Trust && isConsole(l.Database) && l.User != b.app.cfg.trustUser {
+		return auth.SCRAM // admin power needs a password
+	}
+	return m
+}
+
+// Credential implements session.Backend: configured users first, then auth_query.
+func (b *backend) Credential(ctx context.Context, l session.Login) (auth.Credential, error) {
+	if u, ok := b.users[l.User]; ok {
+		return u.cred, nil
+	}
+	if b.app.cfg.AuthQuery == "" || isConsole(l.Database) {
+		return auth.Fake(l.User), nil
+	}
+	return b.query(ctx, l)
+}
+
+func (b *backend) serverPassword(_, role string) (string, error) {
+	return b.users[role].server, nil
+}
+
+// Open implements session.Backend.
+func (b *backend) Open(ctx context.Context, l session.Login, client connection) (session.Handler, map[string]string, error) {
+	if isConsole(l.Database) {
+		full := b.admin[l.User] || l.User == b.app.cfg.trustUser && l.User != ""
+		if !full && !b.stats[l.User] {
+			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
+		}
+		params := map[string]string{"server_version": "15.0 (pgmosaic " + version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
+			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"]}
+		return admin.NewConsole(b.app.admin, client, !full), params, nil
+	}
+	h, params, err := b.app.engine.Open(ctx, l.Database, l.User, l.Params, client)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h, params, nil
+}
+
+func (b *backend) webLogin(name, password string) bool {
+	u, ok := b.users[name]
+	if !ok {
+		auth.Fake(name).Check(password)
+		return false
+	}
+	return u.cred.Check(password) && (b.admin[name] || b.stats[name])
+}
+
+func (b *backend) list() [][]any {
+	var out [][]any
+	for n := range b.users {
+		role := "client"
+		if b.admin[n] {
+			role = "admin"
+		} else if b.stats[n] {
+			role = "stats"
+		}
+		out = append(out, []any{n, role})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i][0].(string) < out[j][0].(string) })
+	return out
+}
+
+func logTo(path string) (io.Writer, func(), error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("log: %w", err)
+	}
+	return f, func() { _ = f.Close() }, nil
+}

@@ -1,0 +1,138 @@
+// Command pgmosaic is many PostgreSQL servers behind one connection string.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+)
+
+var version = "0.1.0-dev"
+
+func main() {
+	if err := root().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgmosaic:", err)
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{Use: "pgmosaic", Short: "Many PostgreSQL servers, one database", SilenceUsage: true, SilenceErrors: true}
+	cmd.AddCommand(serveCommand(), demoCommand(), checkCommand(), &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: func(c *cobra.Command, _ []string) {
+		fmt.Fprintln(c.OutOrStdout(), "pgmosaic "+version)
+	}})
+	return cmd
+}
+
+func serveCommand() *cobra.Command {
+	var file, database, listen, web string
+	cmd := &cobra.Command{Use: "serve (-c pgmosaic.yaml | --database DSN)", Short: "Run the proxy", Args: cobra.NoArgs}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file")
+	cmd.Flags().StringVar(&database, "database", "", "no file: a pass-through pooler for the database of this connection string")
+	cmd.Flags().StringVar(&listen, "listen", "", "address for clients (default 127.0.0.1:6432)")
+	cmd.Flags().StringVar(&web, "http", "", "address for the dashboard, \"off\" for none (default 127.0.0.1:8432)")
+	cmd.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := serveConfig(file, database)
+		if err != nil {
+			return err
+		}
+		if listen != "" {
+			cfg.Listen = listen
+		}
+		if web != "" {
+			cfg.HTTP = web
+		}
+		return serve(c.Context(), cfg)
+	}
+	return cmd
+}
+
+func serveConfig(file, database string) (Config, error) {
+	switch {
+	case file != "" && database != "":
+		return Config{}, fmt.Errorf("use either -c or --database")
+	case file != "":
+		return loadConfig(file)
+	case database != "":
+		return passThrough(database)
+	}
+	return Config{}, fmt.Errorf("-c pgmosaic.yaml or --database DSN is needed")
+}
+
+// passThrough is the configuration of a pooler for one database. The connection string's own user enters
+// from loopback without a password; nobody else does.
+func passThrough(dsn string) (Config, error) {
+	pc, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return Config{}, fmt.Errorf("--database: the connection string cannot be read")
+	}
+	cfg := defaultConfig()
+	cfg.trustUser = pc.User
+	dir, err := os.MkdirTemp("", "pgmosaic-serve-")
+	if err != nil {
+		return cfg, fmt.Errorf("--database: %w", err)
+	}
+	cfg.Store = dir + "/map.json"
+	cfg.scratch = dir
+	db := `"` + strings.ReplaceAll(pc.Database, `"`, `""`) + `"`
+	cfg.initSteps = []string{"CREATE DATABASE " + db, "CREATE SHARD main IN " + db + " NODE '" + strings.ReplaceAll(dsn, "'", "''") + "' NAME main"}
+	return cfg, nil
+}
+
+// serve runs until a signal. The first lets transactions finish, the second does not wait.
+func serve(ctx context.Context, cfg Config) error {
+	if cfg.scratch != "" {
+		defer os.RemoveAll(cfg.scratch) //nolint:errcheck // a folder of ours in /tmp
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	tune()
+	log := newLogger(cfg, os.Stderr)
+	a, err := start(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("ready", "listen", a.server.Addr(), "http", a.cfg.HTTP)
+	<-signals
+	log.Info("draining", "timeout", time.Duration(cfg.Drain))
+	done := make(chan struct{})
+	go func() { a.stop(max(time.Duration(cfg.Drain), time.Millisecond)); close(done) }()
+	select {
+	case <-done:
+	case <-signals:
+		a.server.Stop()
+		<-done
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// tune gives the collector room: a proxy's live heap is small, so by default it would collect all the time.
+func tune() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+}
+
+func checkCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{Use: "check -c pgmosaic.yaml", Short: "Validate the configuration and try every node of the map", Args: cobra.NoArgs}
+	cmd.Flags().StringVarP(&file, "config", "c", "pgmosaic.yaml", "configuration file")
+	cmd.RunE = func(c *cobra.Command, _ []string) error { return check(c.Context(), file, c.OutOrStdout()) }
+	return cmd
+}
+
+// hostPort splits host:port for printing connection strings.
+func dsnFor(user, password, addr, database string) string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: addr, Path: "/" + database}
+	return u.String()
+}

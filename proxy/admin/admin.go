@@ -1,0 +1,401 @@
+// Package admin is the operator's side: the admin SQL, and the views that SHOW, the dashboard and the
+// metrics are made of.
+//
+// The rule: a change is validated whole before anything is touched, says the new map version when it is
+// done, and leaves nothing half done: what a crash interrupts is finished or undone at the next start.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// Client is one client connection, for SHOW CLIENTS.
+type Client struct {
+	ID                          uint32
+	User, Database, State, Addr string
+	Port                        int
+	Connected, Request          time.Time
+	TLS                         bool
+	Application, Pin, Tx        string
+	Servers                     int
+	Kill                        func()
+}
+
+// Admin runs admin SQL. Its fields are set once, before use; it may be used by any goroutine.
+type Admin struct {
+	Catalog *shardmap.Catalog
+	Monitor *replication.Monitor
+	Pools   *pool.Manager
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+	Version string
+
+	Clients       func() []Client
+	Users         func() [][]any
+	Config        func() [][]any
+	Plans         func() int
+	Explain       func(ctx context.Context, database, sql string) ([]string, error)
+	SchemaChanged func(ctx context.Context, database string)
+	Prepared      func(ctx context.Context, database string) ([]txn.Prepared, error)
+	PauseTimeout  time.Duration // how long DISTRIBUTE and PAUSE wait for running transactions
+
+	ctx      context.Context
+	changing sync.Mutex // one change at a time in this process
+}
+
+// Init makes the admin ready; ctx bounds what views ask of nodes.
+func (a *Admin) Init(ctx context.Context) { a.ctx = ctx }
+
+// Exec runs one statement. Errors carry SQLSTATE, hint and, for syntax, a position. readOnly allows SHOW
+// and its kin only.
+func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Result, err error) {
+	toks, err := lex(sql)
+	if err != nil {
+		return nil, err
+	}
+	p := &parser{toks: toks, text: sql}
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(*Error)
+			if !ok {
+				panic(r)
+			}
+			res, err = nil, e
+		}
+	}()
+	run, reads := a.statement(p)
+	if readOnly && !reads {
+		return nil, &Error{Code: "42501", Message: "permission denied: this user may only SHOW", Hint: "Log in as one of admin_users."}
+	}
+	res, err = run(ctx)
+	var inv *shardmap.InvalidError
+	if errors.As(err, &inv) {
+		err = &Error{Code: inv.Code, Message: inv.Message, Hint: inv.Hint}
+	}
+	if errors.Is(err, shardmap.ErrConflict) {
+		err = &Error{Code: "40001", Message: err.Error(), Hint: "Look at the map and run the statement again."}
+	}
+	return res, err
+}
+
+type action func(ctx context.Context) (*Result, error)
+
+// statement parses one statement. reads says that it changes nothing.
+func (a *Admin) statement(p *parser) (run action, reads bool) {
+	switch {
+	case p.word("show"):
+		return a.parseShow(p), true
+	case p.word("help"):
+		for p.peek().kind == 'w' {
+			p.next()
+		}
+		p.end()
+		return a.help, true
+	case p.words("explain", "route"):
+		return a.parseExplain(p), true
+	case p.words("locate", "key"):
+		return a.parseLocate(p), true
+	case p.word("create"):
+		return a.parseCreate(p), false
+	case p.word("alter"):
+		return a.parseAlter(p), false
+	case p.word("drop"):
+		return a.parseDrop(p), false
+	case p.words("distribute", "table"):
+		return a.parseDistribute(p), false
+	case p.words("undistribute", "table"):
+		db, sch, tbl := p.tableRef()
+		dry := p.dryRun()
+		return func(ctx context.Context) (*Result, error) { return a.undistribute(ctx, db, sch, tbl, dry) }, false
+	case p.word("pause"), p.word("resume"), p.word("reconnect"):
+		verb := p.toks[p.at-1].text
+		db := ""
+		if k := p.peek().kind; k == 'w' || k == 'q' {
+			db = p.name("database")
+		}
+		p.end()
+		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db) }, false
+	case p.word("kill_client"):
+		id := p.next().text
+		p.end()
+		return func(context.Context) (*Result, error) { return a.killClient(id) }, false
+	case p.word("set"):
+		name := p.name("parameter")
+		if name == "extra_float_digits" || name == "application_name" || name == "client_encoding" || name == "datestyle" || name == "timezone" {
+			return func(context.Context) (*Result, error) { return &Result{Tag: "SET"}, nil }, true // drivers say so when they connect
+		}
+		panic(&Error{Code: "0A000", Message: fmt.Sprintf("parameter %q cannot be changed at run time", name), Hint: "Change the configuration file and restart."})
+	case p.word("begin"), p.word("commit"), p.word("rollback"):
+		verb := strings.ToUpper(p.toks[p.at-1].text)
+		return func(context.Context) (*Result, error) { return &Result{Tag: verb}, nil }, true
+	case p.word("select"):
+		return a.parseSelect(p), true
+	case p.peek().kind == 0 || p.punct(";"):
+		return func(context.Context) (*Result, error) { return &Result{}, nil }, true
+	}
+	p.fail("syntax error at %s: a statement was expected", p.near())
+	return nil, false
+}
+
+// parseSelect answers the questions that drivers and people ask to see whether anybody is there.
+func (a *Admin) parseSelect(p *parser) action {
+	switch {
+	case p.peek().text == "1":
+		p.next()
+		p.end()
+		return func(context.Context) (*Result, error) {
+			return &Result{Columns: []string{"?column?"}, Rows: [][]any{{1}}, Tag: "SELECT 1"}, nil
+		}
+	case p.word("version"):
+		return func(context.Context) (*Result, error) {
+			return &Result{Columns: []string{"version"}, Rows: [][]any{{"pgmosaic " + a.Version}}, Tag: "SELECT 1"}, nil
+		}
+	}
+	panic(&Error{Code: "0A000", Message: "the admin console understands SHOW and the statements of HELP, not SELECT", Hint: "Use SHOW ... WHERE ... ORDER BY ... LIMIT."})
+}
+
+func (p *parser) dryRun() bool {
+	dry := p.words("dry", "run")
+	p.end()
+	return dry
+}
+
+func (a *Admin) parseShow(p *parser) action {
+	if p.words("map", "as", "sql") {
+		p.end()
+		return func(context.Context) (*Result, error) { return a.mapAsSQL() }
+	}
+	at := p.peek()
+	name := p.name("view")
+	if name == "map" && p.word("history") {
+		name = "map history"
+	}
+	if name == "help" {
+		p.end()
+		return a.help
+	}
+	v := Views[name]
+	if v == nil {
+		p.at--
+		panic(&Error{Code: "42704", Message: fmt.Sprintf("there is nothing called %q to show", name), Hint: "SHOW " + strings.ToUpper(strings.Join(viewNames(), " | ")) + " | MAP AS SQL.", Pos: at.pos})
+	}
+	f := p.filter()
+	p.end()
+	return func(context.Context) (*Result, error) {
+		rows, err := f.apply(v.Columns, v.Rows(a))
+		return &Result{Columns: v.Columns, Rows: rows, Tag: "SHOW"}, err
+	}
+}
+
+func viewNames() []string {
+	var out []string
+	for n := range Views {
+		out = append(out, n)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// statements is what HELP prints.
+var statements = [][]any{
+	{"CREATE DATABASE db", "declare a logical database"},
+	{"DROP DATABASE db", "forget it; refused while it has shards"},
+	{"CREATE SHARD s IN db NODE 'dsn' [NAME n] [ZONE z] [NODE ...] [HOME]", "add a shard; the schema is brought from home"},
+	{"ALTER SHARD s IN db ADD NODE 'dsn' [NAME n] [ZONE z] | DROP NODE n | ALTER NODE n 'dsn'", "change a shard's nodes"},
+	{"DROP SHARD s IN db", "forget a shard that owns nothing"},
+	{"CREATE GROUP g IN db KEY (type) BY HASH [ON (s1, s2)]", "a group of tables whose equal keys live together"},
+	{"DROP GROUP g IN db", "forget a group without tables"},
+	{"DISTRIBUTE TABLE db.schema.t IN GROUP g KEY (column) [ALLOW LOCAL UNIQUE]", "move a table's rows to their shards"},
+	{"DISTRIBUTE TABLE db.schema.t AS REFERENCE", "copy a table to every shard"},
+	{"UNDISTRIBUTE TABLE db.schema.t", "bring a table back to home"},
+	{"LOCATE KEY (value) OF db.group", "the shard and slot of a key"},
+	{"EXPLAIN ROUTE IN db statement", "where a statement would run"},
+	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
+	{"SHOW MAP AS SQL", "the statements that would rebuild the map"},
+	{"PAUSE [db]", "hold new transactions back and wait for the running ones"},
+	{"RESUME [db]", "let them go on"},
+	{"RECONNECT [db]", "replace the server connections"},
+	{"KILL_CLIENT id", "close a client's connection"},
+}
+
+func (a *Admin) help(context.Context) (*Result, error) {
+	rows := append([][]any(nil), statements...)
+	for _, n := range viewNames() {
+		rows = append(rows, []any{"SHOW " + strings.ToUpper(n), Views[n].Help})
+	}
+	return &Result{Columns: []string{"statement", "what it does"}, Rows: rows, Tag: "SHOW"}, nil
+}
+
+func (a *Admin) database(name string) (*shardmap.DB, error) {
+	d := a.Catalog.Current().Databases[name]
+	if d == nil {
+		return nil, &Error{Code: "3D000", Message: fmt.Sprintf("database %q does not exist", name), Hint: "SHOW DATABASES lists them; CREATE DATABASE makes one."}
+	}
+	return d, nil
+}
+
+func (a *Admin) parseExplain(p *parser) action {
+	p.must("in")
+	db := p.name("database")
+	if p.peek().kind == 0 {
+		p.fail("syntax error at %s: a statement was expected", p.near())
+	}
+	sql := string([]rune(p.text)[p.peek().pos-1:])
+	return func(ctx context.Context) (*Result, error) {
+		if _, err := a.database(db); err != nil {
+			return nil, err
+		}
+		lines, err := a.Explain(ctx, db, sql)
+		if err != nil {
+			return nil, err
+		}
+		res := &Result{Columns: []string{"route"}, Tag: "EXPLAIN"}
+		for _, l := range lines {
+			res.Rows = append(res.Rows, []any{l})
+		}
+		return res, nil
+	}
+}
+
+func (a *Admin) parseLocate(p *parser) action {
+	p.mustPunct("(")
+	t := p.next()
+	if t.kind != 's' && t.kind != 'n' && t.kind != 'w' {
+		p.at--
+		p.fail("syntax error at %s: a key value was expected", p.near())
+	}
+	p.mustPunct(")")
+	p.must("of")
+	db := p.name("database")
+	p.mustPunct(".")
+	group := p.name("group")
+	p.end()
+	return func(context.Context) (*Result, error) {
+		d, err := a.database(db)
+		if err != nil {
+			return nil, err
+		}
+		g := d.Groups[group]
+		if g == nil {
+			return nil, &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", group, db), Hint: "SHOW GROUPS lists them."}
+		}
+		shard, slot, ok := router.Locate(g, t.text)
+		if !ok {
+			return nil, &Error{Code: "22P02", Message: fmt.Sprintf("invalid input syntax for type %s: %q", g.KeyType, t.text), Pos: t.pos,
+				Hint: "Write dates and timestamps in ISO 8601, with an offset for timestamptz."}
+		}
+		return &Result{Columns: []string{"database", "group", "key", "slot", "shard"}, Rows: [][]any{{db, group, t.text, slot, d.Shards[shard].Name}}, Tag: "LOCATE"}, nil
+	}
+}
+
+// changed is the answer to a change of the map.
+func changed(tag string, s *shardmap.Snapshot, dry bool) *Result {
+	col := "map_version"
+	if dry {
+		col = "would_be_map_version"
+	}
+	return &Result{Columns: []string{col}, Rows: [][]any{{int64(s.Version)}}, Tag: tag}
+}
+
+func (a *Admin) change(ctx context.Context, tag string, dry bool, edit func(*shardmap.Tx) error) (*Result, error) {
+	s, err := a.Catalog.Change(ctx, dry, edit)
+	if err != nil {
+		return nil, err
+	}
+	if !dry {
+		a.Log.Info("map changed", "statement", tag, "version", s.Version)
+	}
+	return changed(tag, s, dry), nil
+}
+
+func (a *Admin) traffic(ctx context.Context, verb, db string) (*Result, error) {
+	var names []string
+	for n := range a.Catalog.Current().Databases {
+		if db == "" || n == db {
+			names = append(names, n)
+		}
+	}
+	if db != "" && len(names) == 0 {
+		_, err := a.database(db)
+		return nil, err
+	}
+	for _, n := range names {
+		switch verb {
+		case "pause":
+			ctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
+			err := a.Pools.Pause(ctx, n)
+			cancel()
+			if err != nil {
+				return nil, &Error{Code: "55006", Message: err.Error(), Hint: "SHOW CLIENTS shows who is in a transaction."}
+			}
+		case "resume":
+			a.Pools.Resume(n)
+		default:
+			a.Pools.Reconnect(n)
+		}
+	}
+	return &Result{Tag: strings.ToUpper(verb)}, nil
+}
+
+func (a *Admin) killClient(id string) (*Result, error) {
+	for _, c := range a.Clients() {
+		if fmt.Sprint(c.ID) == id {
+			c.Kill()
+			return &Result{Tag: "KILL_CLIENT"}, nil
+		}
+	}
+	return nil, &Error{Code: "42704", Message: fmt.Sprintf("there is no client %q", id), Hint: "SHOW CLIENTS lists their ids."}
+}
+
+// mapAsSQL prints statements that rebuild the map on empty proxies.
+func (a *Admin) mapAsSQL() (*Result, error) {
+	res := &Result{Columns: []string{"statement"}, Tag: "SHOW"}
+	add := func(format string, args ...any) { res.Rows = append(res.Rows, []any{fmt.Sprintf(format, args...)}) }
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		add("CREATE DATABASE %s;", quoteName(d.Name))
+		for _, s := range d.Shards {
+			var b strings.Builder
+			for _, n := range s.Nodes {
+				fmt.Fprintf(&b, " NODE %s NAME %s", quoteString(maskDSN(n.DSN)), quoteName(n.Name))
+				if n.Zone != "" {
+					fmt.Fprintf(&b, " ZONE %s", quoteName(n.Zone))
+				}
+			}
+			home := ""
+			if s == d.Home {
+				home = " HOME"
+			}
+			add("CREATE SHARD %s IN %s%s%s;", quoteName(s.Name), quoteName(d.Name), b.String(), home)
+		}
+		for _, g := range sortedGroups(d) {
+			var on []string
+			for _, r := range g.Runs {
+				on = append(on, quoteName(r.Shard))
+			}
+			add("CREATE GROUP %s IN %s KEY (%s) BY HASH ON (%s);", quoteName(g.Name), quoteName(d.Name), g.KeyType, strings.Join(on, ", "))
+		}
+		for _, t := range sortedTables(d) {
+			name := quoteName(d.Name) + "." + quoteName(t.Schema) + "." + quoteName(t.Name)
+			if t.Kind == shardmap.Reference {
+				add("DISTRIBUTE TABLE %s AS REFERENCE;", name)
+			} else {
+				add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, quoteName(t.Group.Name), quoteName(t.Key))
+			}
+		}
+	}
+	return res, nil
+}

@@ -1,0 +1,255 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// Console is the admin database of one client: it speaks both protocols and answers in text. It implements
+// session.Handler.
+type Console struct {
+	admin    *Admin
+	client   *wire.Conn
+	readOnly bool
+	cancel   context.CancelFunc
+	ctx      context.Context
+
+	stmts    map[string]string
+	portals  map[string]*Result
+	pending  map[string]string
+	skipping bool
+}
+
+// NewConsole makes the handler of an admin session. readOnly is for users that may only look.
+func NewConsole(a *Admin, client *wire.Conn, readOnly bool) *Console {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Console{admin: a, client: client, readOnly: readOnly, ctx: ctx, cancel: cancel, stmts: map[string]string{}, portals: map[string]*Result{}, pending: map[string]string{}}
+}
+
+// TxStatus implements session.Handler: the console has no transactions.
+func (c *Console) TxStatus() byte { return 'I' }
+
+// Cancel implements session.Handler. A change that has begun is finished or undone, never left.
+func (c *Console) Cancel() {}
+
+// Close implements session.Handler.
+func (c *Console) Close() { c.cancel() }
+
+// Query implements session.Handler.
+func (c *Console) Query(_ context.Context, sql []byte) error {
+	for _, s := range SplitStatements(string(sql)) {
+		res, err := c.admin.Exec(c.ctx, s, c.readOnly)
+		if err != nil {
+			c.client.Send(wire.ErrorFor("ERROR", err))
+			break
+		}
+		if res.Columns == nil && res.Tag == "" {
+			c.client.SendFrame('I', nil)
+			continue
+		}
+		if res.Columns != nil {
+			c.client.Send(&wire.RowDescription{Fields: fields(res)})
+		}
+		c.rows(res)
+	}
+	c.client.SendReady('I')
+	return nil
+}
+
+// SplitStatements cuts at semicolons outside quotes. An empty text is one empty statement.
+func SplitStatements(sql string) []string {
+	var out []string
+	start, quote := 0, byte(0)
+	for i := 0; i < len(sql); i++ {
+		switch c := sql[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '\'' || c == '"':
+			quote = c
+		case c == ';':
+			out = append(out, sql[start:i])
+			start = i + 1
+		}
+	}
+	if rest := sql[start:]; strings.TrimSpace(rest) != "" || len(out) == 0 {
+		out = append(out, rest)
+	}
+	return out
+}
+
+// fields describes a result: integers as bigint, booleans as boolean, the rest as text.
+func fields(res *Result) []wire.Field {
+	out := make([]wire.Field, len(res.Columns))
+	for i, name := range res.Columns {
+		oid, size := uint32(25), int16(-1)
+		for _, r := range res.Rows {
+			switch r[i].(type) {
+			case nil:
+				continue
+			case int, int64, uint32:
+				oid, size = 20, 8
+			case bool:
+				oid, size = 16, 1
+			}
+			break
+		}
+		out[i] = wire.Field{Name: []byte(name), DataTypeOID: oid, DataTypeSize: size, TypeModifier: -1}
+	}
+	return out
+}
+
+func (c *Console) rows(res *Result) {
+	vals := make([][]byte, len(res.Columns))
+	for _, r := range res.Rows {
+		for i, v := range r {
+			if v == nil {
+				vals[i] = nil
+			} else {
+				vals[i] = []byte(text(v))
+			}
+		}
+		c.client.SendRow(vals)
+	}
+	c.client.SendTag(res.Tag)
+}
+
+// Batch implements session.Handler. A statement runs when it is bound, so that Describe knows its columns.
+func (c *Console) Batch(_ context.Context, msgs []wire.Message, sync bool) error {
+	for _, m := range msgs {
+		if c.skipping {
+			break
+		}
+		if err := c.message(m); err != nil {
+			c.client.Send(wire.ErrorFor("ERROR", err))
+			c.skipping = true
+		}
+	}
+	if sync {
+		c.skipping = false
+		c.client.SendReady('I')
+	}
+	return nil
+}
+
+var errMessage = &wire.PgError{Code: "08P01", Message: "invalid message format"}
+
+func (c *Console) message(m wire.Message) error {
+	switch m.Type {
+	case 'P':
+		p, err := wire.DecodeParse(m.Body())
+		if err != nil {
+			return errMessage
+		}
+		c.stmts[p.Name] = p.SQL
+		c.client.SendFrame('1', nil)
+	case 'B':
+		return c.bind(m)
+	case 'D':
+		return c.describe(m.Body())
+	case 'E':
+		name, _, err := wire.CString(m.Body())
+		if err != nil {
+			return errMessage
+		}
+		res := c.portals[string(name)]
+		if res == nil {
+			return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
+		}
+		if res.Tag == "" {
+			c.client.SendFrame('I', nil)
+			return nil
+		}
+		c.rows(res)
+	case 'C':
+		c.client.SendFrame('3', nil)
+		if b := m.Body(); len(b) > 1 && b[0] == 'S' {
+			delete(c.stmts, strings.TrimRight(string(b[1:]), "\x00"))
+		}
+	}
+	return nil
+}
+
+func (c *Console) bind(m wire.Message) error {
+	var b wire.BindParts
+	if err := b.Decode(m.Body()); err != nil {
+		return errMessage
+	}
+	sql, ok := c.stmts[string(b.Statement)]
+	if !ok {
+		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
+	}
+	if len(b.Params) > 0 {
+		return &wire.PgError{Code: "0A000", Message: "admin statements take no parameters", Hint: "Write the values into the statement."}
+	}
+	for _, f := range b.Results {
+		if f != 0 {
+			return &wire.PgError{Code: "0A000", Message: "the admin console answers in text format only", Hint: "Use the simple query protocol or text results."}
+		}
+	}
+	res, err := c.admin.Exec(c.ctx, sql, c.readOnly)
+	if err != nil {
+		return err
+	}
+	c.portals[string(b.Portal)] = res
+	c.client.SendFrame('2', nil)
+	return nil
+}
+
+// describe of a statement shows the columns of views, which are known without running anything.
+func (c *Console) describe(body []byte) error {
+	if len(body) < 2 {
+		return errMessage
+	}
+	name := strings.TrimRight(string(body[1:]), "\x00")
+	if body[0] == 'P' {
+		res := c.portals[name]
+		if res == nil {
+			return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
+		}
+		c.describeResult(res)
+		return nil
+	}
+	sql, ok := c.stmts[name]
+	if !ok {
+		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
+	}
+	c.client.SendFrame('t', []byte{0, 0})
+	res, err := c.admin.columnsOf(c.ctx, sql)
+	if err != nil {
+		return err
+	}
+	c.describeResult(res)
+	return nil
+}
+
+func (c *Console) describeResult(res *Result) {
+	if res.Columns == nil {
+		c.client.SendFrame('n', nil)
+		return
+	}
+	f := fields(res)
+	for i := range f { // binary was not asked for: text keeps every driver content
+		f[i].DataTypeOID, f[i].DataTypeSize = 25, -1
+	}
+	c.client.Send(&wire.RowDescription{Fields: f})
+}
+
+// columnsOf gives a statement's columns: reads are run, changes answer with the map's version.
+func (a *Admin) columnsOf(ctx context.Context, sql string) (*Result, error) {
+	res, err := a.Exec(ctx, sql, true)
+	var e *Error
+	if errors.As(err, &e) && e.Code == "42501" {
+		f := strings.Fields(strings.ToLower(sql))
+		if len(f) > 0 && (f[0] == "pause" || f[0] == "resume" || f[0] == "reconnect" || f[0] == "kill_client") {
+			return &Result{}, nil
+		}
+		return &Result{Columns: []string{"map_version"}}, nil
+	}
+	return res, err
+}

@@ -1,0 +1,281 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// The statements below rebuild, on a shard, what home has. They are read from home's catalog with
+// PostgreSQL's own functions that print definitions.
+
+const rolesSQL = `select r.rolname, case when r.rolcanlogin then ' LOGIN' else '' end || case when r.rolinherit then '' else ' NOINHERIT' end ||
+   case when a.rolpassword is null then '' else ' PASSWORD ' || quote_literal(a.rolpassword) end
+  from pg_roles r left join pg_authid a on a.oid = r.oid where r.rolname !~ '^pg_' and not r.rolsuper`
+
+const schemasSQL = `select format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I', nspname, pg_get_userbyid(nspowner)) from pg_namespace
+ where nspname !~ '^pg_' and nspname not in ('information_schema', 'public', 'pgmosaic') order by 1`
+
+const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privilege_type, n.nspname, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
+  from pg_namespace n, aclexplode(n.nspacl) x where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic') order by 1`
+
+const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+ where e.extname <> 'plpgsql' order by e.oid`
+
+const enumsSQL = `select n.nspname, t.typname, format('CREATE TYPE %I.%I AS ENUM (%s)', n.nspname, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid)),
+   format('ALTER TYPE %I.%I OWNER TO %I', n.nspname, t.typname, pg_get_userbyid(t.typowner))
+  from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e') order by t.oid`
+
+const domainsSQL = `select n.nspname, t.typname, format('CREATE DOMAIN %I.%I AS %s%s%s%s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod), coalesce(' DEFAULT ' || t.typdefault, ''),
+   case when t.typnotnull then ' NOT NULL' else '' end, coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '') from pg_constraint c where c.contypid = t.oid), '')),
+   format('ALTER DOMAIN %I.%I OWNER TO %I', n.nspname, t.typname, pg_get_userbyid(t.typowner))
+  from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typtype = 'd' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+   and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e') order by t.oid`
+
+const functionsSQL = `select pg_get_functiondef(p.oid) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.prokind in ('f', 'p') and n.nspname !~ '^pg_'
+   and n.nspname not in ('information_schema', 'pgmosaic') and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e') order by p.oid`
+
+// bringSchema gives a new shard what home has: roles, schemas, extensions, types, functions, declared
+// tables (sharded ones empty, reference ones filled).
+func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Node) error {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	dst, err := connect(ctx, to.Name, to.DSN)
+	if err != nil {
+		return err
+	}
+	defer dst.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	if err := bringRoles(ctx, home, dst); err != nil {
+		return nodeFailed(to.Name, err)
+	}
+	err = pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if err := bringObjects(ctx, home, tx); err != nil {
+			return err
+		}
+		for _, t := range sortedTables(d) {
+			if err := bringTable(ctx, home, tx, t.TableName); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", t.Schema, t.Name); err != nil {
+				return err
+			}
+			if t.Kind == shardmap.Sharded {
+				if _, err := tx.Exec(ctx, slotCheck(t, "")); err != nil {
+					return err
+				}
+				continue
+			}
+			if _, err := copyRows(ctx, home, tx.Conn(), t.TableName, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nodeFailed(to.Name, err)
+	}
+	return nil
+}
+
+func bringRoles(ctx context.Context, home, dst *pgx.Conn) error {
+	rows, _ := home.Query(ctx, rolesSQL)
+	roles, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [2]string, err error) {
+		err = r.Scan(&out[0], &out[1])
+		return out, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range roles {
+		var have bool
+		if err := dst.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", r[0]).Scan(&have); err != nil {
+			return err
+		}
+		if !have {
+			if _, err := dst.Exec(ctx, "CREATE ROLE "+pgx.Identifier{r[0]}.Sanitize()+r[1]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type queryer interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func strings1(ctx context.Context, q queryer, sql string, args ...any) ([]string, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
+	for _, sql := range []string{schemasSQL, schemaGrantsSQL, extensionsSQL} {
+		list, err := strings1(ctx, home, sql)
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			if _, err := tx.Exec(ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	for _, sql := range []string{enumsSQL, domainsSQL} {
+		rows, _ := home.Query(ctx, sql)
+		types, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [4]string, err error) {
+			err = r.Scan(&out[0], &out[1], &out[2], &out[3])
+			return out, err
+		})
+		if err != nil {
+			return err
+		}
+		for _, t := range types {
+			var have bool
+			if err := tx.QueryRow(ctx, "select exists (select from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = $1 and t.typname = $2)", t[0], t[1]).Scan(&have); err != nil {
+				return err
+			}
+			if have {
+				continue
+			}
+			for _, s := range t[2:] {
+				if _, err := tx.Exec(ctx, s); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	funcs, err := strings1(ctx, home, functionsSQL)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
+		return err
+	}
+	for _, f := range funcs {
+		if _, err := tx.Exec(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const columnDefsSQL = `select quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end
+   || case when a.attgenerated = 's' then ' GENERATED ALWAYS AS (' || pg_get_expr(d.adbin, d.adrelid) || ') STORED' when d.adbin is not null then ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) else '' end
+   || case when a.attnotnull then ' NOT NULL' else '' end
+  from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+ where a.attrelid = $1::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
+
+const tableDefsSQL = `
+select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'p' then 1 when 'u' then 1 when 'f' then 9 else 2 end
+  from pg_constraint c where c.conrelid = $1::regclass and c.contype in ('p', 'u', 'c', 'x', 'f') and c.conname <> 'pgmosaic_slot'
+union all
+select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+union all
+select format('ALTER TABLE %s OWNER TO %I', $1, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::regclass
+union all
+select format('GRANT %s ON %s TO %s', x.privilege_type, $1, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::regclass and x.grantee <> c.relowner
+order by 2, 1`
+
+// bringTable makes an empty table like home's, unless it is there; one that is there must be empty.
+func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName) error {
+	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
+	var have bool
+	if err := tx.QueryRow(ctx, "select to_regclass($1) is not null", name).Scan(&have); err != nil {
+		return err
+	}
+	if have {
+		var filled bool
+		if err := tx.QueryRow(ctx, "select exists (select from "+name+")").Scan(&filled); err != nil {
+			return err
+		}
+		if filled {
+			return &Error{Code: "55000", Message: fmt.Sprintf("table %s exists on the shard and holds rows", n), Hint: "Drop it there, or move its rows away."}
+		}
+		if _, err := tx.Exec(ctx, "DROP TABLE "+name); err != nil {
+			return err
+		}
+	}
+	cols, err := strings1(ctx, home, columnDefsSQL, name)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"); err != nil {
+		return err
+	}
+	rows, err := home.Query(ctx, tableDefsSQL, name)
+	if err != nil {
+		return err
+	}
+	defs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (s string, err error) {
+		var rank int
+		err = r.Scan(&s, &rank)
+		return s, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range defs {
+		if _, err := tx.Exec(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// slotWhere is the condition that a row's slot belongs to a shard: false for a shard without slots.
+func slotWhere(t *shardmap.TableInfo, shard string) string {
+	expr, _ := t.Group.KeyType.SlotSQL(pgx.Identifier{t.Key}.Sanitize()) // groups have only types that SQL can hash
+	var parts []string
+	for _, r := range t.Group.Runs {
+		if r.Shard == shard {
+			parts = append(parts, fmt.Sprintf("(%s) BETWEEN %d AND %d", expr, r.From, r.To))
+		}
+	}
+	if len(parts) == 0 {
+		return "false"
+	}
+	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
+// slotCheck is the DDL of the constraint that keeps misplaced rows out.
+func slotCheck(t *shardmap.TableInfo, shard string) string {
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", pgx.Identifier{t.Schema, t.Name}.Sanitize(), slotWhere(t, shard))
+}
+
+// copyRows streams the rows of a table that satisfy where from one server to another, in text, because the
+// OIDs of user types differ between servers.
+func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string) (int64, error) {
+	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
+	cols, err := strings1(ctx, from, "select quote_ident(attname) from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum", name)
+	if err != nil {
+		return 0, err
+	}
+	list := strings.Join(cols, ", ")
+	sql := "COPY (SELECT " + list + " FROM ONLY " + name
+	if where != "" {
+		sql += " WHERE " + where
+	}
+	sql += ") TO STDOUT"
+	return pipe(func(w *pipeEnd) error {
+		_, err := from.PgConn().CopyTo(ctx, w, sql)
+		return err
+	}, func(r *pipeEnd) (int64, error) {
+		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+name+" ("+list+") FROM STDIN")
+		return tag.RowsAffected(), err
+	})
+}
+
+var errPipe = errors.New("the other side of the copy ended")

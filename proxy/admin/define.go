@@ -1,0 +1,352 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+func (a *Admin) parseCreate(p *parser) action {
+	switch {
+	case p.word("database"):
+		name := p.name("database")
+		dry := p.dryRun()
+		return func(ctx context.Context) (*Result, error) {
+			if name == "pgmosaic" || name == "pgbouncer" {
+				return nil, &Error{Code: "42939", Message: fmt.Sprintf("the name %q is the admin console's", name), Hint: "Use another name."}
+			}
+			if a.Catalog.Current().Databases[name] != nil {
+				return nil, &Error{Code: "42P04", Message: fmt.Sprintf("database %q already exists", name)}
+			}
+			return a.change(ctx, "CREATE DATABASE", dry, func(tx *shardmap.Tx) error { return tx.PutDatabase(shardmap.Database{Name: name}) })
+		}
+	case p.word("shard"):
+		return a.parseCreateShard(p)
+	case p.word("group"):
+		return a.parseCreateGroup(p)
+	}
+	p.fail("syntax error at %s: DATABASE, SHARD or GROUP was expected", p.near())
+	return nil
+}
+
+// node reads 'dsn' [NAME n] [ZONE z].
+func (p *parser) node() shardmap.Node {
+	n := shardmap.Node{DSN: p.str("a connection string")}
+	if p.word("name") {
+		n.Name = p.name("node")
+	}
+	if p.word("zone") {
+		n.Zone = p.name("zone")
+	}
+	return n
+}
+
+func (a *Admin) parseCreateShard(p *parser) action {
+	name := p.name("shard")
+	p.must("in")
+	db := p.name("database")
+	var nodes []shardmap.Node
+	for p.word("node") {
+		nodes = append(nodes, p.node())
+	}
+	if len(nodes) == 0 {
+		p.fail("syntax error at %s: NODE '<dsn>' was expected", p.near())
+	}
+	home := p.word("home")
+	dry := p.dryRun()
+	for i := range nodes {
+		if nodes[i].Name == "" {
+			nodes[i].Name = fmt.Sprintf("%s_%d", name, i+1)
+		}
+	}
+	return func(ctx context.Context) (*Result, error) {
+		a.changing.Lock()
+		defer a.changing.Unlock()
+		return a.createShard(ctx, db, name, nodes, home, dry)
+	}
+}
+
+func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardmap.Node, home, dry bool) (*Result, error) {
+	d, err := a.database(db)
+	if err != nil {
+		return nil, err
+	}
+	if _, dup := d.Shard(name); dup {
+		return nil, &Error{Code: "42710", Message: fmt.Sprintf("shard %q of database %q already exists", name, db)}
+	}
+	seen := map[string]bool{}
+	for _, s := range d.Shards {
+		for _, n := range s.Nodes {
+			seen[n.Name] = true
+		}
+	}
+	for _, n := range nodes {
+		if seen[n.Name] {
+			return nil, &Error{Code: "42710", Message: fmt.Sprintf("node %q of database %q already exists", n.Name, db), Hint: "Give it another NAME."}
+		}
+		seen[n.Name] = true
+	}
+	primary, err := checkShard(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	if !dry {
+		if err := prepareShard(ctx, primary); err != nil {
+			return nil, err
+		}
+		if d.Home != nil {
+			if err := a.bringSchema(ctx, d, primary); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return a.change(ctx, "CREATE SHARD", dry, func(tx *shardmap.Tx) error {
+		ordinal := 0
+		for _, s := range a.Catalog.Current().Document.Shards {
+			if s.Database == db && s.Ordinal >= ordinal {
+				ordinal = s.Ordinal + 1
+			}
+		}
+		if err := tx.PutShard(shardmap.Shard{Database: db, Name: name, Ordinal: ordinal}); err != nil {
+			return err
+		}
+		for i, n := range nodes {
+			n.Database, n.Shard, n.Ordinal = db, name, i
+			if err := tx.PutNode(n); err != nil {
+				return err
+			}
+		}
+		if d.Home == nil || home && len(d.Tables) == 0 && len(d.Shards) == 0 {
+			return tx.PutDatabase(shardmap.Database{Name: db, Home: name})
+		}
+		if home {
+			return &Error{Code: "55000", Message: fmt.Sprintf("database %q already has the home shard %q", db, d.Home.Name), Hint: "Leave HOME out."}
+		}
+		return nil
+	})
+}
+
+func (a *Admin) parseAlter(p *parser) action {
+	p.must("shard")
+	name := p.name("shard")
+	p.must("in")
+	db := p.name("database")
+	var edit func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error
+	missing := func(n string) error {
+		return &Error{Code: "42704", Message: fmt.Sprintf("node %q does not exist in shard %q", n, name), Hint: "SHOW NODES lists them."}
+	}
+	switch {
+	case p.words("add", "node"):
+		n := p.node()
+		edit = func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+			n.Database, n.Shard = db, name
+			for _, o := range s.Nodes {
+				if o.Name == n.Name {
+					return &Error{Code: "42710", Message: fmt.Sprintf("node %q already exists", n.Name)}
+				}
+				n.Ordinal = max(n.Ordinal, o.Ordinal+1)
+			}
+			if n.Name == "" {
+				n.Name = fmt.Sprintf("%s_%d", name, n.Ordinal+1)
+			}
+			if err := checkMember(ctx, s, n); err != nil {
+				return err
+			}
+			return tx.PutNode(n)
+		}
+	case p.words("drop", "node"):
+		node := p.name("node")
+		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+			for _, o := range s.Nodes {
+				if o.Name == node {
+					return tx.Delete("nodes", db, name, node)
+				}
+			}
+			return missing(node)
+		}
+	case p.words("alter", "node"):
+		node, dsn := p.name("node"), p.str("a connection string")
+		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+			for _, o := range s.Nodes {
+				if o.Name == node {
+					n := *o
+					n.DSN = dsn
+					return tx.PutNode(n)
+				}
+			}
+			return missing(node)
+		}
+	default:
+		p.fail("syntax error at %s: ADD NODE, DROP NODE or ALTER NODE was expected", p.near())
+	}
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) {
+		a.changing.Lock()
+		defer a.changing.Unlock()
+		d, err := a.database(db)
+		if err != nil {
+			return nil, err
+		}
+		s, ok := d.Shard(name)
+		if !ok {
+			return nil, noShard(name, db)
+		}
+		return a.change(ctx, "ALTER SHARD", dry, func(tx *shardmap.Tx) error { return edit(ctx, s, tx) })
+	}
+}
+
+func noShard(name, db string) error {
+	return &Error{Code: "42704", Message: fmt.Sprintf("shard %q does not exist in database %q", name, db), Hint: "SHOW SHARDS lists them."}
+}
+
+func (a *Admin) parseCreateGroup(p *parser) action {
+	name := p.name("group")
+	p.must("in")
+	db := p.name("database")
+	p.must("key")
+	p.mustPunct("(")
+	var words []string
+	for !p.punct(")") {
+		t := p.next()
+		if t.kind == 0 {
+			p.fail("syntax error at %s: \")\" was expected", p.near())
+		}
+		if t.text == "," {
+			panic(&Error{Code: "0A000", Message: "keys of several columns are not supported yet", Hint: "Use one column.", Pos: t.pos})
+		}
+		words = append(words, t.text)
+	}
+	keyType := strings.Join(words, " ")
+	if p.word("by") {
+		if p.word("list") || p.word("range") {
+			panic(&Error{Code: "0A000", Message: "only BY HASH is supported yet", Hint: "CREATE GROUP ... BY HASH.", Pos: p.toks[p.at-1].pos})
+		}
+		p.must("hash")
+	}
+	var on []string
+	if p.word("on") {
+		p.mustPunct("(")
+		for {
+			on = append(on, p.name("shard"))
+			if !p.punct(",") {
+				break
+			}
+		}
+		p.mustPunct(")")
+	}
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) {
+		d, err := a.database(db)
+		if err != nil {
+			return nil, err
+		}
+		if d.Groups[name] != nil {
+			return nil, &Error{Code: "42710", Message: fmt.Sprintf("group %q of database %q already exists", name, db)}
+		}
+		if len(on) == 0 {
+			for _, s := range d.Shards {
+				on = append(on, s.Name)
+			}
+		}
+		if len(on) == 0 {
+			return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
+		}
+		return a.change(ctx, "CREATE GROUP", dry, func(tx *shardmap.Tx) error {
+			if err := tx.PutGroup(shardmap.Group{Database: db, Name: name, KeyType: keyType}); err != nil {
+				return err
+			}
+			return tx.SetSlots(db, name, shardmap.SpreadSlots(on))
+		})
+	}
+}
+
+func (a *Admin) parseDrop(p *parser) action {
+	var kind, name, db string
+	switch {
+	case p.word("database"):
+		kind, name = "database", p.name("database")
+		db = name
+	case p.word("shard"), p.word("group"):
+		kind = p.toks[p.at-1].text
+		name = p.name(kind)
+		p.must("in")
+		db = p.name("database")
+	default:
+		p.fail("syntax error at %s: DATABASE, SHARD or GROUP was expected", p.near())
+	}
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) {
+		a.changing.Lock()
+		defer a.changing.Unlock()
+		d, err := a.database(db)
+		if err != nil {
+			return nil, err
+		}
+		if err := mayDrop(d, kind, name); err != nil {
+			return nil, err
+		}
+		return a.change(ctx, "DROP "+strings.ToUpper(kind), dry, func(tx *shardmap.Tx) error {
+			switch kind {
+			case "database":
+				return tx.Delete("databases", name)
+			case "group":
+				if err := tx.SetSlots(db, name, nil); err != nil {
+					return err
+				}
+				return tx.Delete("groups", db, name)
+			}
+			s, _ := d.Shard(name)
+			for _, n := range s.Nodes {
+				if err := tx.Delete("nodes", db, name, n.Name); err != nil {
+					return err
+				}
+			}
+			if d.Home == s {
+				if err := tx.PutDatabase(shardmap.Database{Name: db}); err != nil {
+					return err
+				}
+			}
+			return tx.Delete("shards", db, name)
+		})
+	}
+}
+
+func mayDrop(d *shardmap.DB, kind, name string) error {
+	inUse := func(format string, args ...any) error {
+		return &Error{Code: "55006", Message: fmt.Sprintf(format, args...), Hint: "Move or drop what depends on it first."}
+	}
+	switch kind {
+	case "database":
+		if len(d.Shards) > 0 {
+			return inUse("database %q still has %d shards", d.Name, len(d.Shards))
+		}
+	case "group":
+		g := d.Groups[name]
+		if g == nil {
+			return &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", name, d.Name), Hint: "SHOW GROUPS lists them."}
+		}
+		for _, t := range d.Tables {
+			if t.Group == g {
+				return inUse("group %q still has table %s", name, t.TableName)
+			}
+		}
+	default:
+		s, ok := d.Shard(name)
+		if !ok {
+			return noShard(name, d.Name)
+		}
+		for _, g := range d.Groups {
+			for _, r := range g.Runs {
+				if r.Shard == name {
+					return inUse("shard %q still owns slots of group %q", name, g.Name)
+				}
+			}
+		}
+		if s == d.Home && len(d.Shards) > 1 {
+			return inUse("shard %q is the home shard", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,479 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+)
+
+// How a table moves: the map first says that it is moving, which holds statements off. Rows are copied to
+// the other shards and committed there; they do not count yet. Then one transaction on home deletes what has
+// moved and adds the CHECK that home's rows belong there. That commit decides: Recover looks for the CHECK
+// and finishes, or undoes. At last the map says that the table is distributed.
+
+func (a *Admin) parseDistribute(p *parser) action {
+	db, sch, tbl := p.tableRef()
+	t := shardmap.Table{Database: db, Schema: sch, Name: tbl, Kind: shardmap.Reference}
+	local := false
+	if p.words("as", "reference") {
+		dry := p.dryRun()
+		return func(ctx context.Context) (*Result, error) { return a.distribute(ctx, t, false, dry) }
+	}
+	p.must("in", "group")
+	t.Kind, t.Group = shardmap.Sharded, p.name("group")
+	p.must("key")
+	p.mustPunct("(")
+	t.Key = p.name("column")
+	p.mustPunct(")")
+	if p.words("allow", "local", "unique") {
+		local = true
+	}
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) { return a.distribute(ctx, t, local, dry) }
+}
+
+func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, dry bool) (res *Result, err error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	if err := a.recoverLocked(ctx); err != nil {
+		return nil, err
+	}
+	d, err := a.database(t.Database)
+	if err != nil {
+		return nil, err
+	}
+	if d.Home == nil {
+		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", d.Name), Hint: "CREATE SHARD first."}
+	}
+	if cur := d.Tables[shardmap.TableName{Schema: t.Schema, Name: t.Name}]; cur != nil {
+		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s.%s is already distributed", t.Schema, t.Name), Hint: "UNDISTRIBUTE TABLE it first."}
+	}
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	if err := checkTable(ctx, home, d, t, localUnique); err != nil {
+		return nil, err
+	}
+	if dry {
+		return a.change(ctx, "DISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+	}
+	moving := t
+	moving.Moving, moving.From = true, shardmap.Home
+	if err := a.announce(ctx, d.Name, moving); err != nil {
+		return nil, err
+	}
+	if err := a.move(ctx, d.Name, home, moving); err != nil {
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
+	}
+	res, err = a.change(ctx, "DISTRIBUTE TABLE", false, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+	a.SchemaChanged(ctx, d.Name)
+	return res, err
+}
+
+// announce tells the map that a table is moving, while no transaction runs that was planned without that.
+func (a *Admin) announce(ctx context.Context, db string, t shardmap.Table) error {
+	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
+	defer cancel()
+	if err := a.Pools.Pause(pctx, db); err != nil {
+		return &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
+	}
+	defer a.Pools.Resume(db)
+	_, err := a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+	return err
+}
+
+const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid),
+   exists (select from pg_trigger where tgrelid = c.oid and not tgisinternal), c.relrowsecurity, exists (select from pg_rewrite where ev_class = c.oid),
+   coalesce((select string_agg(attname, ', ') from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and (a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid) like 'nextval(%')), '')
+  from pg_class c where c.oid = to_regclass($1)`
+
+// checkTable finds out whether a table can be distributed as asked, before anything is touched.
+func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, localUnique bool) error {
+	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	label := t.Schema + "." + t.Name
+	var kind, persistence, serial string
+	var inherits, triggers, rls, rules bool
+	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &triggers, &rls, &rules, &serial)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on the home shard of database %q", label, d.Name), Hint: "CREATE TABLE it through the database first."}
+	}
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	refuse := func(what, hint string) error {
+		return &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be distributed: %s", label, what), Hint: hint}
+	}
+	switch {
+	case kind != "r":
+		return refuse("it is not an ordinary table", "Distribute the tables that hold the rows.")
+	case persistence != "p":
+		return refuse("it is temporary or unlogged", "ALTER TABLE ... SET LOGGED first.")
+	case inherits:
+		return refuse("partitions and inheritance are not supported yet", "Distribute a plain table.")
+	case triggers:
+		return refuse("it has triggers", "Drop them first.")
+	case rls || rules:
+		return refuse("it has row-level security or rules", "Remove them first.")
+	case serial != "":
+		return refuse("column "+serial+" draws from a sequence, which every shard would count for itself", "ALTER TABLE ... ALTER COLUMN ... DROP DEFAULT (or DROP IDENTITY) and give the value in the INSERT, or use a uuid.")
+	}
+	if t.Kind == shardmap.Sharded {
+		if err := checkKey(ctx, home, d, t, localUnique); err != nil {
+			return err
+		}
+	}
+	return checkForeignKeys(ctx, home, d, t)
+}
+
+func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, localUnique bool) error {
+	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	label := t.Schema + "." + t.Name
+	g := d.Groups[t.Group]
+	if g == nil {
+		return &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", t.Group, d.Name), Hint: "SHOW GROUPS lists them; CREATE GROUP makes one."}
+	}
+	var oid uint32
+	var typeName string
+	var deterministic bool
+	err := home.QueryRow(ctx, "select a.atttypid, format_type(a.atttypid, a.atttypmod), coalesce(c.collisdeterministic, true) from pg_attribute a left join pg_collation c on c.oid = a.attcollation "+
+		"where a.attrelid = $1::regclass and a.attname = $2 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''", name, t.Key).Scan(&oid, &typeName, &deterministic)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return &Error{Code: "42703", Message: fmt.Sprintf("column %q of table %s does not exist", t.Key, label), Hint: "KEY names the column whose value decides the shard; it cannot be a generated column."}
+	}
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	kt, ok := pghash.TypeByOID(oid)
+	if !ok || !sameKey(kt, g.KeyType) {
+		return &Error{Code: "42804", Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", t.Key, label, typeName, g.Name, g.KeyType),
+			Hint: "Equal keys must hash alike: create a group with KEY (" + typeName + ")."}
+	}
+	if !deterministic {
+		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", t.Key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
+	}
+	var nulls bool
+	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s where %s is null)", name, pgx.Identifier{t.Key}.Sanitize())).Scan(&nulls); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	if nulls {
+		return &Error{Code: "23502", Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", t.Key, label), Hint: "Give these rows a key, or delete them."}
+	}
+	if localUnique {
+		return nil
+	}
+	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where i.indrelid = $1::regclass and (i.indisunique or i.indisexclusion)
+	   and not exists (select from unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts and a.attname = $2)`, name, t.Key)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	if len(bad) > 0 {
+		return &Error{Code: "0A000", Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, t.Key),
+			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only."}
+	}
+	return nil
+}
+
+func sameKey(a, b pghash.Type) bool {
+	text := func(t pghash.Type) bool { return t == pghash.TypeText || t == pghash.TypeVarchar }
+	return a == b || a.IsInteger() && b.IsInteger() || text(a) && text(b)
+}
+
+// checkForeignKeys allows sharded to co-located sharded on the key, sharded to reference and reference to
+// reference.
+func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
+	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	rows, _ := home.Query(ctx, `select c.conname, c.conrelid = $1::regclass, n.nspname, r.relname,
+	    coalesce((select bool_or(a1.attname = $2 and a2.attname = any($3)) from unnest(c.conkey, c.confkey) k(x, y)
+	       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y), false)
+	  from pg_constraint c join pg_class r on r.oid = case when c.conrelid = $1::regclass then c.confrelid else c.conrelid end join pg_namespace n on n.oid = r.relnamespace
+	 where c.contype = 'f' and (c.conrelid = $1::regclass or c.confrelid = $1::regclass)`, name, t.Key, keysOf(d, t.Group))
+	type fk struct {
+		name, schema, table string
+		outgoing, onKey     bool
+	}
+	var f fk
+	var list []fk
+	_, err := pgx.ForEachRow(rows, []any{&f.name, &f.outgoing, &f.schema, &f.table, &f.onKey}, func() error { list = append(list, f); return nil })
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	for _, f := range list {
+		other := shardmap.TableName{Schema: f.schema, Name: f.table}
+		if other.Schema == t.Schema && other.Name == t.Name {
+			if t.Kind == shardmap.Reference || f.onKey {
+				continue
+			}
+		}
+		info := d.Tables[other]
+		kind := shardmap.Home
+		if info != nil {
+			kind = info.Kind
+		}
+		switch {
+		case f.outgoing && kind == shardmap.Reference:
+			continue
+		case f.outgoing && t.Kind == shardmap.Sharded && kind == shardmap.Sharded && info.Group.Name == t.Group && f.onKey:
+			continue
+		case !f.outgoing && t.Kind == shardmap.Reference && kind != shardmap.Home:
+			continue
+		case !f.outgoing && t.Kind == shardmap.Reference: // home keeps a whole copy
+			continue
+		}
+		dir := "to"
+		if !f.outgoing {
+			dir = "from"
+		}
+		return &Error{Code: "0A000", Message: fmt.Sprintf("foreign key %q of table %s.%s %s %s table %s cannot be kept over shards", f.name, t.Schema, t.Name, dir, kind, other),
+			Hint: "Drop the constraint, or distribute the other table first: as a reference table, or in the same group with the key in the constraint."}
+	}
+	return nil
+}
+
+func keysOf(d *shardmap.DB, group string) []string {
+	keys := []string{}
+	for _, t := range d.Tables {
+		if t.Group != nil && t.Group.Name == group {
+			keys = append(keys, t.Key)
+		}
+	}
+	return keys
+}
+
+// move does the work of DISTRIBUTE TABLE up to the deciding commit on home.
+func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table) error {
+	d, err := a.database(db)
+	if err != nil {
+		return err
+	}
+	info := d.Tables[shardmap.TableName{Schema: t.Schema, Name: t.Name}]
+	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	tx, err := home.Begin(ctx)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing to do after COMMIT
+	if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	for _, s := range d.Shards {
+		if s == d.Home {
+			continue
+		}
+		if err := a.fillShard(ctx, d, s, home, info); err != nil {
+			return err
+		}
+	}
+	if info.Kind == shardmap.Sharded {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, slotWhere(info, d.Home.Name))); err != nil {
+			return nodeFailed(d.Home.Name, err)
+		}
+		if _, err := tx.Exec(ctx, slotCheck(info, d.Home.Name)); err != nil {
+			return nodeFailed(d.Home.Name, err)
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	return nil
+}
+
+// fillShard makes the table on one shard and copies the rows there that belong to it.
+func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo) error {
+	dst, err := a.openShard(ctx, d.Name, s)
+	if err != nil {
+		return err
+	}
+	defer dst.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	if err := bringRoles(ctx, home, dst); err != nil {
+		return nodeFailed(s.Name, err)
+	}
+	err = pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if err := bringObjects(ctx, home, tx); err != nil {
+			return err
+		}
+		if err := bringTable(ctx, home, tx, info.TableName); err != nil {
+			return err
+		}
+		// What was made here may be dropped again, and nothing else: see dropOn.
+		if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", info.Schema, info.Name); err != nil {
+			return err
+		}
+		where := ""
+		if info.Kind == shardmap.Sharded {
+			where = slotWhere(info, s.Name)
+			if _, err := tx.Exec(ctx, slotCheck(info, s.Name)); err != nil {
+				return err
+			}
+		}
+		_, err := copyRows(ctx, home, dst, info.TableName, where)
+		return err
+	})
+	var own *Error
+	if err != nil && !errors.As(err, &own) {
+		return nodeFailed(s.Name, err)
+	}
+	return err
+}
+
+// Recover finishes or undoes what a crash left moving. It is called at the start.
+func (a *Admin) Recover(ctx context.Context) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	return a.recoverLocked(ctx)
+}
+
+func (a *Admin) recoverLocked(ctx context.Context) error {
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, t := range a.Catalog.Current().Document.Tables {
+			if t.Database == d.Name && t.Moving {
+				if err := a.recoverTable(ctx, d, *t); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (a *Admin) recoverTable(ctx context.Context, d *shardmap.DB, t shardmap.Table) error {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	var checked bool
+	err = home.QueryRow(ctx, "select exists (select from pg_constraint where conrelid = to_regclass($1) and conname = 'pgmosaic_slot')",
+		pgx.Identifier{t.Schema, t.Name}.Sanitize()).Scan(&checked)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	done := t
+	done.Moving, done.From = false, ""
+	if t.Kind == shardmap.Sharded && checked {
+		// Distributing: home has decided. Undistributing: it has not.
+		_, err := a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutTable(done) })
+		a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is distributed", "table", t.Schema+"."+t.Name)
+		return err
+	}
+	for _, s := range d.Shards {
+		if s != d.Home {
+			if err := a.dropOn(ctx, d, s, t); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) })
+	a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is on home", "table", t.Schema+"."+t.Name)
+	return err
+}
+
+func (a *Admin) dropOn(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, t shardmap.Table) error {
+	c, err := a.openShard(ctx, d.Name, s)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, "DELETE FROM pgmosaic.copy WHERE schema = $1 AND name = $2", t.Schema, t.Name)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err // a table of that name is not ours
+		}
+		_, err = tx.Exec(ctx, "DROP TABLE IF EXISTS "+pgx.Identifier{t.Schema, t.Name}.Sanitize())
+		return err
+	})
+	if err != nil {
+		return nodeFailed(s.Name, err)
+	}
+	return nil
+}
+
+// undistribute brings a table's rows back to home. Home's commit, which drops the CHECK, decides.
+func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool) (*Result, error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	if err := a.recoverLocked(ctx); err != nil {
+		return nil, err
+	}
+	d, err := a.database(db)
+	if err != nil {
+		return nil, err
+	}
+	info := d.Tables[shardmap.TableName{Schema: sch, Name: tbl}]
+	if info == nil {
+		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s.%s is not distributed", sch, tbl), Hint: "SHOW TABLES lists the distributed ones."}
+	}
+	i := slices.IndexFunc(a.Catalog.Current().Document.Tables, func(t *shardmap.Table) bool {
+		return t.Database == db && t.Schema == sch && t.Name == tbl
+	})
+	t := *a.Catalog.Current().Document.Tables[i]
+	remove := func(tx *shardmap.Tx) error { return tx.Delete("tables", db, sch, tbl) }
+	if dry {
+		return a.change(ctx, "UNDISTRIBUTE TABLE", true, remove)
+	}
+	moving := t
+	moving.Moving, moving.From = true, t.Kind
+	if err := a.announce(ctx, db, moving); err != nil {
+		return nil, err
+	}
+	if err := a.gatherHome(ctx, d, info); err != nil {
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
+	}
+	for _, s := range d.Shards {
+		if s != d.Home {
+			if err := a.dropOn(ctx, d, s, t); err != nil {
+				return nil, err // the next change, or start, goes on from here
+			}
+		}
+	}
+	res, err := a.change(ctx, "UNDISTRIBUTE TABLE", false, remove)
+	a.SchemaChanged(ctx, db)
+	return res, err
+}
+
+func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.TableInfo) error {
+	if info.Kind != shardmap.Sharded {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 24*time.Hour)
+	defer cancel()
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	name := pgx.Identifier{info.Schema, info.Name}.Sanitize()
+	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT pgmosaic_slot"); err != nil {
+			return err
+		}
+		for _, s := range d.Shards {
+			if s == d.Home {
+				continue
+			}
+			src, err := a.openShard(ctx, d.Name, s)
+			if err != nil {
+				return err
+			}
+			_, err = copyRows(ctx, src, home, info.TableName, "")
+			_ = src.Close(context.WithoutCancel(ctx))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	return nil
+}

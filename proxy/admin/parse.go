@@ -1,0 +1,219 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// tok is one token of admin SQL.
+type tok struct {
+	kind byte // w word, q quoted name, s string, n number, p punctuation, 0 end
+	text string
+	pos  int // 1-based character position
+}
+
+// lex splits admin SQL into tokens; names and strings quote as in PostgreSQL.
+func lex(s string) ([]tok, error) {
+	var out []tok
+	r := []rune(s)
+	for i := 0; i < len(r); {
+		c := r[i]
+		start := i
+		switch {
+		case unicode.IsSpace(c):
+			i++
+			continue
+		case c == '-' && i+1 < len(r) && r[i+1] == '-':
+			for i < len(r) && r[i] != '\n' {
+				i++
+			}
+			continue
+		case c == '\'' || c == '"':
+			var b strings.Builder
+			for i++; ; i++ {
+				if i >= len(r) {
+					return nil, syntaxAt(start+1, "unterminated quoted string")
+				}
+				if r[i] == c {
+					if i+1 < len(r) && r[i+1] == c {
+						i++
+					} else {
+						i++
+						break
+					}
+				}
+				b.WriteRune(r[i])
+			}
+			kind := byte('s')
+			if c == '"' {
+				kind = 'q'
+			}
+			out = append(out, tok{kind, b.String(), start + 1})
+			continue
+		case unicode.IsDigit(c) || c == '-' && i+1 < len(r) && unicode.IsDigit(r[i+1]):
+			for i++; i < len(r) && (unicode.IsDigit(r[i]) || r[i] == '.'); i++ {
+			}
+			out = append(out, tok{'n', string(r[start:i]), start + 1})
+			continue
+		case unicode.IsLetter(c) || c == '_':
+			for i < len(r) && (unicode.IsLetter(r[i]) || unicode.IsDigit(r[i]) || r[i] == '_' || r[i] == '$') {
+				i++
+			}
+			out = append(out, tok{'w', strings.ToLower(string(r[start:i])), start + 1})
+			continue
+		}
+		i++
+		text := string(c)
+		if i < len(r) && (c == '<' || c == '>' || c == '!') && (r[i] == '=' || r[i] == '>') {
+			text += string(r[i])
+			i++
+		}
+		out = append(out, tok{'p', text, start + 1})
+	}
+	return append(out, tok{0, "", len(r) + 1}), nil
+}
+
+// Error is an error of admin SQL.
+type Error struct {
+	Code, Message, Hint string
+	Pos                 int
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// SQLState is the error's SQLSTATE.
+func (e *Error) SQLState() string { return e.Code }
+
+// ErrorHint is the error's hint.
+func (e *Error) ErrorHint() string { return e.Hint }
+
+// ErrorPosition is where in the statement it is, in characters from 1.
+func (e *Error) ErrorPosition() int { return e.Pos }
+
+func syntaxAt(pos int, format string, args ...any) *Error {
+	return &Error{Code: "42601", Message: fmt.Sprintf(format, args...), Pos: pos, Hint: "HELP lists the statements, HELP verb shows one."}
+}
+
+// parser walks the tokens of one statement. The first mistake ends it: must and its kin panic with *Error,
+// which Parse turns into its result.
+type parser struct {
+	toks []tok
+	at   int
+	text string
+}
+
+func (p *parser) peek() tok { return p.toks[p.at] }
+
+func (p *parser) next() tok {
+	t := p.toks[p.at]
+	if t.kind != 0 {
+		p.at++
+	}
+	return t
+}
+
+func (p *parser) fail(format string, args ...any) {
+	panic(syntaxAt(p.peek().pos, format, args...))
+}
+
+func (p *parser) near() string {
+	if t := p.peek(); t.kind != 0 {
+		return fmt.Sprintf("%q", t.text)
+	}
+	return "end of statement"
+}
+
+// word takes the next token if it is this keyword.
+func (p *parser) word(w string) bool {
+	if t := p.peek(); t.kind == 'w' && t.text == w {
+		p.at++
+		return true
+	}
+	return false
+}
+
+// words takes a sequence of keywords, or nothing.
+func (p *parser) words(ws ...string) bool {
+	for i, w := range ws {
+		if p.at+i >= len(p.toks) || p.toks[p.at+i].kind != 'w' || p.toks[p.at+i].text != w {
+			return false
+		}
+	}
+	p.at += len(ws)
+	return true
+}
+
+func (p *parser) must(ws ...string) {
+	for _, w := range ws {
+		if !p.word(w) {
+			p.fail("syntax error at %s: %s was expected", p.near(), strings.ToUpper(w))
+		}
+	}
+}
+
+func (p *parser) punct(s string) bool {
+	if t := p.peek(); t.kind == 'p' && t.text == s {
+		p.at++
+		return true
+	}
+	return false
+}
+
+func (p *parser) mustPunct(s string) {
+	if !p.punct(s) {
+		p.fail("syntax error at %s: \"%s\" was expected", p.near(), s)
+	}
+}
+
+func (p *parser) name(what string) string {
+	t := p.peek()
+	if t.kind != 'w' && t.kind != 'q' {
+		p.fail("syntax error at %s: the name of a %s was expected", p.near(), what)
+	}
+	p.at++
+	return t.text
+}
+
+func (p *parser) str(what string) string {
+	t := p.peek()
+	if t.kind != 's' {
+		p.fail("syntax error at %s: %s in quotes was expected", p.near(), what)
+	}
+	p.at++
+	return t.text
+}
+
+func (p *parser) end() {
+	p.punct(";")
+	if p.peek().kind != 0 {
+		p.fail("syntax error at %s", p.near())
+	}
+}
+
+// tableRef is database.schema.table, or database.table for schema public.
+func (p *parser) tableRef() (db, schema, table string) {
+	db = p.name("database")
+	p.mustPunct(".")
+	schema = p.name("schema")
+	if p.punct(".") {
+		return db, schema, p.name("table")
+	}
+	return db, "public", schema
+}
+
+// quoteName quotes a name if it needs it.
+func quoteName(s string) string {
+	plain := s != ""
+	for i, c := range s {
+		if !(c == '_' || c >= 'a' && c <= 'z' || i > 0 && c >= '0' && c <= '9') {
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+}
+
+func quoteString(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -1,0 +1,573 @@
+package admin
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// Result is what a statement returns: columns and rows, or only a tag.
+type Result struct {
+	Columns []string
+	Rows    [][]any
+	Tag     string
+}
+
+// View is a table that SHOW prints, the dashboard draws and metrics may read: one source for all of them.
+type View struct {
+	Name    string
+	Help    string
+	Columns []string
+	Rows    func(*Admin) [][]any
+}
+
+// Views lists what can be shown, by name.
+var Views = map[string]*View{}
+
+func view(name, help string, rows func(*Admin) [][]any, columns ...string) {
+	Views[name] = &View{name, help, columns, rows}
+}
+
+func init() {
+	view("databases", "logical databases", showDatabases, "name", "host", "port", "database", "force_user", "pool_size", "min_pool_size", "reserve_pool_size",
+		"server_lifetime", "pool_mode", "load_balance_hosts", "max_connections", "current_connections", "max_client_connections", "current_client_connections",
+		"paused", "disabled", "home", "shards", "map_version")
+	view("shards", "shards with their primaries", showShards, "database", "shard", "home", "nodes", "primary", "state", "slots", "groups")
+	view("nodes", "nodes as declared, with their observed role", showNodes, "database", "shard", "node", "dsn", "zone", "role", "state")
+	view("replicas", "every node with its lag and why it may or may not be read", showReplicas, "database", "shard", "node", "zone", "role", "state", "eligible", "reason",
+		"replay_lsn", "primary_lsn", "lag_bytes", "lag_ms", "timeline", "in_flight", "reads", "last_seen_ms")
+	view("groups", "groups of co-located tables", showGroups, "database", "group", "key_type", "scheme", "shards", "tables")
+	view("tables", "declared tables", showTables, "database", "schema", "table", "kind", "group", "key", "state")
+	view("slots", "which shard owns which slots", showSlots, "database", "group", "from", "to", "shard")
+	view("map", "the shard map's version and size", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables")
+	view("map history", "versions that can be gone back to", showHistory, "version")
+	view("pools", "server pools", showPools, "database", "user", "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active", "sv_active_cancel",
+		"sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us", "pool_mode", "load_balance_hosts", "shard", "node", "error")
+	view("clients", "client connections", showClients, "type", "user", "database", "state", "addr", "port", "connect_time", "request_time", "tls", "application_name", "id", "servers", "pin", "tx")
+	view("stats", "work done by database", showStats, "database", "total_query_count", "total_xact_count", "errors", "plan_single", "plan_scatter", "plan_write", "plan_split", "plan_copy",
+		"plan_cache_hits", "plan_cache_misses", "two_phase", "in_doubt", "pins", "wait_us")
+	view("transactions", "prepared parts of commits over shards", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms")
+	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
+	view("lists", "counts of internal things", showLists, "list", "items")
+	view("config", "settings in force", func(a *Admin) [][]any { return a.Config() }, "key", "value", "default", "changeable")
+	view("users", "users that the proxy knows", func(a *Admin) [][]any { return a.Users() }, "name", "role")
+	view("state", "the proxy's own state", func(a *Admin) [][]any {
+		return [][]any{{"active", true}, {"paused", false}, {"suspended", false}, {"uptime_seconds", int64(time.Since(a.Metrics.Started).Seconds())}}
+	}, "key", "value")
+	view("version", "the version", func(a *Admin) [][]any { return [][]any{{"pgmosaic " + a.Version}} }, "version")
+}
+
+func showDatabases(a *Admin) [][]any {
+	var out [][]any
+	snap := a.Catalog.Current()
+	for _, d := range sortedDBs(snap) {
+		home := ""
+		if d.Home != nil {
+			home = d.Home.Name
+		}
+		servers := 0
+		for _, p := range a.Pools.All() {
+			if p.Database == d.Name {
+				st := p.Stats()
+				servers += st.Active + st.Idle
+			}
+		}
+		clients := 0
+		for _, c := range a.Clients() {
+			if c.Database == d.Name {
+				clients++
+			}
+		}
+		o := a.Pools.Options()
+		out = append(out, []any{d.Name, nil, nil, d.Name, nil, o.Size, 0, 0, int64(o.Lifetime.Seconds()), "transaction", nil, 0, servers, 0, clients,
+			b01(a.Pools.Paused(d.Name)), 0, home, len(d.Shards), int64(snap.Version)})
+	}
+	return out
+}
+
+func b01(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func sortedDBs(s *shardmap.Snapshot) []*shardmap.DB {
+	out := make([]*shardmap.DB, 0, len(s.Databases))
+	for _, d := range s.Databases {
+		out = append(out, d)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+func sortedGroups(d *shardmap.DB) []*shardmap.GroupInfo {
+	out := make([]*shardmap.GroupInfo, 0, len(d.Groups))
+	for _, g := range d.Groups {
+		out = append(out, g)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+func sortedTables(d *shardmap.DB) []*shardmap.TableInfo {
+	out := make([]*shardmap.TableInfo, 0, len(d.Tables))
+	for _, t := range d.Tables {
+		out = append(out, t)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
+	return out
+}
+
+func showShards(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, s := range d.Shards {
+			primary, state := any(nil), "unknown"
+			if v := a.Monitor.View(d.Name, s.Name); v != nil {
+				switch {
+				case v.Fenced != "":
+					state = "fenced"
+				case v.Primary < 0:
+					state = "no primary"
+				case v.Up():
+					state = "up"
+				default:
+					state = "primary down"
+				}
+				if v.Primary >= 0 {
+					primary = v.Nodes[v.Primary].Name
+				}
+			}
+			slots, groups := 0, 0
+			for _, g := range d.Groups {
+				n := 0
+				for _, r := range g.Runs {
+					if r.Shard == s.Name {
+						n += r.To - r.From + 1
+					}
+				}
+				slots += n
+				if n > 0 {
+					groups++
+				}
+			}
+			out = append(out, []any{d.Name, s.Name, s == d.Home, len(s.Nodes), primary, state, slots, groups})
+		}
+	}
+	return out
+}
+
+var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)`)
+
+// maskDSN hides the password of a connection string.
+func maskDSN(dsn string) string {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		if _, has := u.User.Password(); has {
+			u.User = url.UserPassword(u.User.Username(), "xxxxx")
+		}
+		q := u.Query()
+		if q.Has("password") {
+			q.Set("password", "xxxxx")
+			u.RawQuery = q.Encode()
+		}
+		return u.String()
+	}
+	return passwordPair.ReplaceAllString(dsn, "${1}xxxxx")
+}
+
+func (a *Admin) eachNode(f func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, v *replication.View)) {
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, s := range d.Shards {
+			v := a.Monitor.View(d.Name, s.Name)
+			for i, n := range s.Nodes {
+				var nv *replication.NodeView
+				if v != nil && i < len(v.Nodes) {
+					nv = &v.Nodes[i]
+				}
+				f(d, s, n, nv, v)
+			}
+		}
+	}
+}
+
+func nodeState(nv *replication.NodeView) string {
+	switch {
+	case nv == nil || nv.Sample.Sent.IsZero():
+		return "unknown"
+	case nv.Sample.Err != nil:
+		return "unreachable"
+	case nv.Primary:
+		return "up"
+	}
+	return nv.Verdict.Health.String()
+}
+
+func showNodes(a *Admin) (out [][]any) {
+	a.eachNode(func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, _ *replication.View) {
+		role := "unknown"
+		if nv != nil {
+			role = nv.Role()
+		}
+		out = append(out, []any{d.Name, s.Name, n.Name, maskDSN(n.DSN), n.Zone, role, nodeState(nv)})
+	})
+	return out
+}
+
+func showReplicas(a *Admin) (out [][]any) {
+	now := time.Now()
+	a.eachNode(func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, _ *replication.View) {
+		row := []any{d.Name, s.Name, n.Name, n.Zone, "unknown", nodeState(nv), false, nil, nil, nil, nil, nil, nil, a.inFlight(d.Name, n.Name), a.reads(d.Name, s.Name, n.Name), nil}
+		if nv != nil {
+			row[4] = nv.Role()
+			row[6] = nv.Verdict.Health == replication.Eligible
+			row[7] = nv.Verdict.Reason
+			row[9] = nv.PrimaryLSN.String()
+			row[12] = int64(nv.Sample.Timeline)
+			if nv.Primary {
+				row[10], row[11] = int64(0), int64(0)
+			} else {
+				row[8] = nv.Sample.LSN.String()
+				row[10] = nv.LagBytes
+				if nv.LagKnown {
+					row[11] = nv.Lag.Milliseconds()
+				}
+			}
+			if !nv.LastSeen.IsZero() {
+				row[15] = now.Sub(nv.LastSeen).Milliseconds()
+			}
+		}
+		out = append(out, row)
+	})
+	return out
+}
+
+func (a *Admin) inFlight(db, node string) int {
+	n := 0
+	for _, p := range a.Pools.All() {
+		if p.Database == db && p.Node == node {
+			n += p.Stats().Active
+		}
+	}
+	return n
+}
+
+func (a *Admin) reads(db, shard, node string) int64 {
+	var n int64
+	m := a.Metrics.Node(db, shard, node)
+	for i := range m.Reads {
+		n += m.Reads[i].Load()
+	}
+	return n
+}
+
+func showGroups(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, g := range sortedGroups(d) {
+			shards := map[string]bool{}
+			for _, r := range g.Runs {
+				shards[r.Shard] = true
+			}
+			tables := 0
+			for _, t := range d.Tables {
+				if t.Group == g {
+					tables++
+				}
+			}
+			out = append(out, []any{d.Name, g.Name, g.KeyType.String(), "hash", len(shards), tables})
+		}
+	}
+	return out
+}
+
+func showTables(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, t := range sortedTables(d) {
+			group, key, state := any(nil), any(nil), "serving"
+			if t.Group != nil {
+				group, key = t.Group.Name, t.Key
+			}
+			if t.Moving {
+				state = "moving"
+			}
+			out = append(out, []any{d.Name, t.Schema, t.Name, string(t.Kind), group, key, state})
+		}
+	}
+	return out
+}
+
+func showSlots(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, g := range sortedGroups(d) {
+			for _, r := range g.Runs {
+				out = append(out, []any{d.Name, g.Name, r.From, r.To, r.Shard})
+			}
+		}
+	}
+	return out
+}
+
+func showMap(a *Admin) [][]any {
+	s := a.Catalog.Current()
+	d := s.Document
+	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables)}}
+}
+
+func showHistory(a *Admin) [][]any {
+	versions, _ := a.Catalog.History(a.ctx) // an unreadable folder has no history
+	var out [][]any
+	for _, v := range versions {
+		out = append(out, []any{int64(v)})
+	}
+	return out
+}
+
+func showPools(a *Admin) [][]any {
+	var out [][]any
+	for _, p := range a.Pools.All() {
+		s := p.Stats()
+		var failed any
+		if s.LastError != nil {
+			failed = s.LastError.Error()
+		}
+		out = append(out, []any{p.Database, p.Role, s.Active, s.Waiting, 0, 0, s.Active, 0, 0, s.Idle, 0, 0, s.Dialing, int64(s.MaxWait.Seconds()),
+			s.MaxWait.Microseconds() % 1e6, "transaction", nil, p.Shard, p.Node, failed})
+	}
+	return out
+}
+
+func showClients(a *Admin) [][]any {
+	var out [][]any
+	for _, c := range a.Clients() {
+		out = append(out, []any{"C", c.User, c.Database, c.State, c.Addr, c.Port, c.Connected.Format(time.DateTime), c.Request.Format(time.DateTime), c.TLS, c.Application, int64(c.ID), c.Servers, c.Pin, c.Tx})
+	}
+	return out
+}
+
+func showStats(a *Admin) [][]any {
+	var out [][]any
+	for _, name := range a.Metrics.Databases() {
+		d := a.Metrics.Database(name)
+		out = append(out, []any{name, d.Queries.Load(), d.Transactions.Load(), d.Errors.Load(), d.Single.Load(), d.Scatter.Load(), d.Write.Load(), d.Split.Load(), d.Copy.Load(),
+			d.PlanHits.Load(), d.PlanMisses.Load(), d.TwoPhase.Load(), d.InDoubt.Load(), d.Pins.Load(), d.WaitNanos.Load() / 1000})
+	}
+	return out
+}
+
+func showTransactions(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		parts, _ := a.Prepared(a.ctx, d.Name) // what could not be asked is missing; SHOW SHARDS says why
+		for _, p := range parts {
+			out = append(out, []any{d.Name, p.Shard, p.GID, p.Owner, p.Decider, p.Age.Milliseconds()})
+		}
+	}
+	return out
+}
+
+func showRefusals(a *Admin) [][]any {
+	var out [][]any
+	for _, r := range a.Metrics.Refusals() {
+		code, hint := "", ""
+		for _, info := range router.Rules {
+			if string(info.Rule) == r.Rule {
+				code, hint = info.Code, info.Hint
+			}
+		}
+		out = append(out, []any{r.Rule, code, r.Count, r.Last.Format(time.DateTime), r.Sample, hint})
+	}
+	return out
+}
+
+func showLists(a *Admin) [][]any {
+	snap := a.Catalog.Current()
+	active, idle := 0, 0
+	for _, p := range a.Pools.All() {
+		s := p.Stats()
+		active += s.Active
+		idle += s.Idle
+	}
+	return [][]any{{"databases", len(snap.Databases)}, {"users", len(a.Users())}, {"pools", len(a.Pools.All())}, {"free_clients", 0}, {"used_clients", len(a.Clients())},
+		{"login_clients", 0}, {"free_servers", idle}, {"used_servers", active}, {"plans", a.Plans()}}
+}
+
+// filter applies WHERE, ORDER BY and LIMIT of a SHOW.
+type filter struct {
+	where []condition
+	order []ordering
+	limit int // -1 for none
+}
+
+type condition struct {
+	column, op, value string
+	pos               int
+}
+
+type ordering struct {
+	column string
+	desc   bool
+	pos    int
+}
+
+func (p *parser) filter() filter {
+	f := filter{limit: -1}
+	if p.word("where") {
+		for {
+			t := p.peek()
+			c := condition{column: p.name("column"), pos: t.pos}
+			op := p.next()
+			switch op.text {
+			case "=", "<>", "!=", "<", ">", "<=", ">=", "like":
+				c.op = op.text
+			default:
+				p.at--
+				p.fail("syntax error at %s: an operator was expected", p.near())
+			}
+			c.value = p.next().text
+			f.where = append(f.where, c)
+			if !p.word("and") {
+				break
+			}
+		}
+	}
+	if p.words("order", "by") {
+		for {
+			t := p.peek()
+			o := ordering{column: p.name("column"), pos: t.pos}
+			if p.word("desc") {
+				o.desc = true
+			} else {
+				p.word("asc")
+			}
+			f.order = append(f.order, o)
+			if !p.punct(",") {
+				break
+			}
+		}
+	}
+	if p.word("limit") {
+		n, err := strconv.Atoi(p.peek().text)
+		if err != nil || n < 0 {
+			p.fail("syntax error at %s: a number was expected", p.near())
+		}
+		p.next()
+		f.limit = n
+	}
+	return f
+}
+
+func (f filter) apply(columns []string, rows [][]any) ([][]any, error) {
+	find := func(name string, pos int) (int, error) {
+		for i, c := range columns {
+			if c == name {
+				return i, nil
+			}
+		}
+		return 0, &Error{Code: "42703", Message: fmt.Sprintf("column %q does not exist", name), Hint: "The columns are: " + strings.Join(columns, ", ") + ".", Pos: pos}
+	}
+	for _, c := range f.where {
+		i, err := find(c.column, c.pos)
+		if err != nil {
+			return nil, err
+		}
+		var keep [][]any
+		for _, r := range rows {
+			if c.holds(r[i]) {
+				keep = append(keep, r)
+			}
+		}
+		rows = keep
+	}
+	for k := len(f.order) - 1; k >= 0; k-- {
+		o := f.order[k]
+		i, err := find(o.column, o.pos)
+		if err != nil {
+			return nil, err
+		}
+		sort.SliceStable(rows, func(a, b int) bool {
+			c := compareCells(text(rows[a][i]), text(rows[b][i]))
+			return o.desc && c > 0 || !o.desc && c < 0
+		})
+	}
+	if f.limit >= 0 && len(rows) > f.limit {
+		rows = rows[:f.limit]
+	}
+	return rows, nil
+}
+
+func (c condition) holds(v any) bool {
+	if v == nil {
+		return false
+	}
+	s := text(v)
+	if b, ok := v.(bool); ok {
+		s = strconv.FormatBool(b)
+		if long, ok := map[string]string{"t": "true", "f": "false", "yes": "true", "no": "false"}[c.value]; ok {
+			c.value = long
+		}
+	}
+	if c.op == "like" {
+		pattern := "(?s)^" + strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(c.value)) + "$"
+		ok, err := regexp.MatchString(pattern, s)
+		return err == nil && ok
+	}
+	d := compareCells(s, c.value)
+	switch c.op {
+	case "=":
+		return d == 0
+	case "<>", "!=":
+		return d != 0
+	case "<":
+		return d < 0
+	case ">":
+		return d > 0
+	case "<=":
+		return d <= 0
+	}
+	return d >= 0
+}
+
+// compareCells compares numbers as numbers, the rest as text.
+func compareCells(a, b string) int {
+	x, err1 := strconv.ParseFloat(a, 64)
+	y, err2 := strconv.ParseFloat(b, 64)
+	if err1 == nil && err2 == nil {
+		switch {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return 0
+	}
+	return strings.Compare(a, b)
+}
+
+// text prints a cell as PostgreSQL would.
+func text(v any) string {
+	switch x := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return x
+	case bool:
+		if x {
+			return "t"
+		}
+		return "f"
+	case time.Time:
+		return x.Format(time.DateTime)
+	}
+	return fmt.Sprint(v)
+}

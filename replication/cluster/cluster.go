@@ -1,0 +1,276 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Superuser is the role that owns every node.
+const Superuser = "postgres"
+
+// Options are how a cluster is made.
+type Options struct {
+	Dir      string   // where everything lives; made if need be
+	CacheDir string   // where downloaded binaries are kept; "" forbids the download
+	Settings []string // more lines for postgresql.conf of new nodes
+}
+
+// Cluster is a set of nodes in one folder. Its methods may be called by any goroutine; those of one Node by
+// one at a time.
+type Cluster struct {
+	Dir      string // where the nodes are: Options.Dir, or a place that the server's user can reach
+	Password string // of Superuser on every node
+	bin      string
+	settings []string
+
+	mu    sync.Mutex // guards nodes
+	nodes []*Node
+}
+
+// state is what a later start needs to know.
+type state struct {
+	Password string      `json:"password"`
+	Nodes    []savedNode `json:"nodes"`
+}
+
+type savedNode struct {
+	Name    string `json:"name"`
+	Port    int    `json:"port"`
+	Primary string `json:"primary,omitempty"` // of a replica: whom it was made from
+}
+
+// Open prepares the folder, stops what an earlier process left running in it and reads which nodes it
+// holds. It starts nothing.
+func Open(opts Options) (*Cluster, error) {
+	bin, err := FindBinaries(opts.CacheDir)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("cluster folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cluster folder: %w", err)
+	}
+	c := &Cluster{Dir: reachable(dir), bin: bin, settings: opts.Settings}
+	if err := c.makeDir(c.Dir); err != nil {
+		return nil, err
+	}
+	if err := c.claim(); err != nil {
+		return nil, err
+	}
+	var st state
+	if b, err := os.ReadFile(c.statePath()); err == nil {
+		if err := json.Unmarshal(b, &st); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.statePath(), err)
+		}
+	}
+	c.Password = st.Password
+	if c.Password == "" {
+		b := make([]byte, 16)
+		_, _ = rand.Read(b)
+		c.Password = hex.EncodeToString(b)
+	}
+	for _, n := range st.Nodes {
+		c.nodes = append(c.nodes, &Node{Name: n.Name, Port: n.Port, From: n.Primary, c: c, dir: filepath.Join(c.Dir, n.Name)})
+	}
+	return c, nil
+}
+
+// reachable is dir, unless we are root and the server's user cannot get there: then a folder below the
+// temporary one, always the same for the same dir.
+func reachable(dir string) string {
+	if _, _, ok := serverUser(); !ok {
+		return dir
+	}
+	for p := dir; p != "/"; p = filepath.Dir(p) {
+		fi, err := os.Stat(p)
+		if err != nil || p != dir && fi.Mode().Perm()&0o001 == 0 {
+			h := fnv.New64a()
+			_, _ = h.Write([]byte(dir))
+			return filepath.Join(os.TempDir(), fmt.Sprintf("pgmosaic-%x", h.Sum64()))
+		}
+	}
+	return dir
+}
+
+func (c *Cluster) statePath() string { return filepath.Join(c.Dir, "cluster.json") }
+func (c *Cluster) ownerPath() string { return filepath.Join(c.Dir, "owner.pid") }
+
+func (c *Cluster) makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("cluster folder: %w", err)
+	}
+	if uid, gid, ok := serverUser(); ok {
+		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+			return fmt.Errorf("cluster folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// claim makes the folder ours: a living owner is respected, a dead one's servers are stopped.
+func (c *Cluster) claim() error {
+	if b, err := os.ReadFile(c.ownerPath()); err == nil {
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+		if pid > 0 && pid != os.Getpid() && alive(pid) {
+			return fmt.Errorf("folder %s is in use by process %d: stop it, or use another folder", c.Dir, pid)
+		}
+	}
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil {
+		return fmt.Errorf("cluster folder: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			stopLeftover(filepath.Join(c.Dir, e.Name()))
+		}
+	}
+	if err := os.WriteFile(c.ownerPath(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return fmt.Errorf("cluster folder: %w", err)
+	}
+	return nil
+}
+
+func alive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+// stopLeftover ends a postmaster that still runs in a data folder.
+func stopLeftover(dir string) {
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	pid, _ := strconv.Atoi(strings.TrimSpace(first))
+	if pid <= 1 || !runsIn(pid, dir) {
+		return
+	}
+	_ = syscall.Kill(pid, syscall.SIGQUIT)
+	for range 100 {
+		if !alive(pid) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// runsIn says whether a process is a server of this data folder, so that no stranger is hit.
+func runsIn(pid int, dir string) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		out, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+		return err == nil && strings.Contains(string(out), dir)
+	}
+	return strings.Contains(string(b), dir)
+}
+
+// RemoveStale removes the folders matching pattern, such as those of tests that crashed, whose owner no
+// longer lives.
+func RemoveStale(pattern string) {
+	dirs, _ := filepath.Glob(pattern) // a bad pattern matches nothing
+	for _, dir := range dirs {
+		b, err := os.ReadFile(filepath.Join(dir, "owner.pid"))
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil || pid > 0 && alive(pid) {
+			continue
+		}
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			stopLeftover(filepath.Join(dir, e.Name()))
+		}
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// Nodes lists the nodes in the order of their making.
+func (c *Cluster) Nodes() []*Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*Node(nil), c.nodes...)
+}
+
+// Node finds a node by name.
+func (c *Cluster) Node(name string) *Node {
+	for _, n := range c.Nodes() {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) save() error {
+	st := state{Password: c.Password}
+	for _, n := range c.Nodes() {
+		st.Nodes = append(st.Nodes, savedNode{n.Name, n.Port, n.From})
+	}
+	b, err := json.MarshalIndent(st, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cluster state: %w", err)
+	}
+	if err := os.WriteFile(c.statePath(), b, 0o600); err != nil {
+		return fmt.Errorf("cluster state: %w", err)
+	}
+	return nil
+}
+
+// Close stops every node, replicas first, and gives the folder up.
+func (c *Cluster) Close() error {
+	var errs []error
+	nodes := c.Nodes()
+	for i := len(nodes) - 1; i >= 0; i-- {
+		errs = append(errs, nodes[i].Stop())
+	}
+	errs = append(errs, os.Remove(c.ownerPath()))
+	return errors.Join(errs...)
+}
+
+// Destroy stops every node at once and removes the folder.
+func (c *Cluster) Destroy() error {
+	for _, n := range c.Nodes() {
+		n.Kill()
+	}
+	return os.RemoveAll(c.Dir)
+}
+
+// FreePort finds a TCP port of loopback that nobody listens on.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("free port: %w", err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was accepted
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// command runs a server program to its end as the server's user.
+func (c *Cluster) command(ctx context.Context, env []string, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, name), args...)
+	cmd.SysProcAttr = attributes(false)
+	cmd.Dir = c.Dir
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

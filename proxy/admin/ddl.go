@@ -176,17 +176,17 @@ const columnDefsSQL = `select quote_ident(a.attname) || ' ' || format_type(a.att
    || case when a.attgenerated = 's' then ' GENERATED ALWAYS AS (' || pg_get_expr(d.adbin, d.adrelid) || ') STORED' when d.adbin is not null then ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) else '' end
    || case when a.attnotnull then ' NOT NULL' else '' end
   from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
- where a.attrelid = $1::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
+ where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
 
 const tableDefsSQL = `
-select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'p' then 1 when 'u' then 1 when 'f' then 9 else 2 end
-  from pg_constraint c where c.conrelid = $1::regclass and c.contype in ('p', 'u', 'c', 'x', 'f') and c.conname <> 'pgmosaic_slot'
+select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'p' then 1 when 'u' then 1 when 'f' then 9 else 2 end
+  from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x', 'f') and c.conname <> 'pgmosaic_slot'
 union all
-select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::text::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
 union all
-select format('ALTER TABLE %s OWNER TO %I', $1, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::regclass
+select format('ALTER TABLE %s OWNER TO %I', $1::text, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::text::regclass
 union all
-select format('GRANT %s ON %s TO %s', x.privilege_type, $1, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::regclass and x.grantee <> c.relowner
+select format('GRANT %s ON %s TO %s', x.privilege_type, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
 order by 2, 1`
 
 // bringTable makes an empty table like home's, unless it is there; one that is there must be empty.
@@ -259,7 +259,7 @@ func slotCheck(t *shardmap.TableInfo, shard string) string {
 // OIDs of user types differ between servers.
 func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string) (int64, error) {
 	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
-	cols, err := strings1(ctx, from, "select quote_ident(attname) from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum", name)
+	cols, err := strings1(ctx, from, "select quote_ident(attname) from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum", name)
 	if err != nil {
 		return 0, err
 	}

@@ -146,7 +146,7 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 	var typeName string
 	var deterministic bool
 	err := home.QueryRow(ctx, "select a.atttypid, format_type(a.atttypid, a.atttypmod), coalesce(c.collisdeterministic, true) from pg_attribute a left join pg_collation c on c.oid = a.attcollation "+
-		"where a.attrelid = $1::regclass and a.attname = $2 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''", name, t.Key).Scan(&oid, &typeName, &deterministic)
+		"where a.attrelid = $1::text::regclass and a.attname = $2 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''", name, t.Key).Scan(&oid, &typeName, &deterministic)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &Error{Code: "42703", Message: fmt.Sprintf("column %q of table %s does not exist", t.Key, label), Hint: "KEY names the column whose value decides the shard; it cannot be a generated column."}
 	}
@@ -171,7 +171,7 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 	if localUnique {
 		return nil
 	}
-	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where i.indrelid = $1::regclass and (i.indisunique or i.indisexclusion)
+	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where i.indrelid = $1::text::regclass and (i.indisunique or i.indisexclusion)
 	   and not exists (select from unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts and a.attname = $2)`, name, t.Key)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -192,11 +192,11 @@ func sameKey(a, b pghash.Type) bool {
 // reference.
 func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
 	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
-	rows, _ := home.Query(ctx, `select c.conname, c.conrelid = $1::regclass, n.nspname, r.relname,
+	rows, _ := home.Query(ctx, `select c.conname, c.conrelid = $1::text::regclass, n.nspname, r.relname,
 	    coalesce((select bool_or(a1.attname = $2 and a2.attname = any($3)) from unnest(c.conkey, c.confkey) k(x, y)
 	       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y), false)
-	  from pg_constraint c join pg_class r on r.oid = case when c.conrelid = $1::regclass then c.confrelid else c.conrelid end join pg_namespace n on n.oid = r.relnamespace
-	 where c.contype = 'f' and (c.conrelid = $1::regclass or c.confrelid = $1::regclass)`, name, t.Key, keysOf(d, t.Group))
+	  from pg_constraint c join pg_class r on r.oid = case when c.conrelid = $1::text::regclass then c.confrelid else c.conrelid end join pg_namespace n on n.oid = r.relnamespace
+	 where c.contype = 'f' and (c.conrelid = $1::text::regclass or c.confrelid = $1::text::regclass)`, name, t.Key, keysOf(d, t.Group))
 	type fk struct {
 		name, schema, table string
 		outgoing, onKey     bool

@@ -1,0 +1,57 @@
+# The targets name the kinds of proof. 'make demo' and 'make test' need nothing else typed.
+GO      ?= go
+SHELL   := /bin/bash
+PKGS    := ./...
+N       ?= 1
+
+.PHONY: all build test test-short test-diff test-fault fuzz bench lint golden docs demo run deps clean
+
+all: lint test
+
+build: ## the binary, in bin/
+	$(GO) build -o bin/pgmosaic ./cmd/pgmosaic
+
+deps: ## installs what the tests need and is missing (Debian: PostgreSQL and Chromium)
+	@./.ci/install
+
+test: deps ## everything but what takes longer: unit, golden and real servers
+	$(GO) test -timeout 10m $(PKGS)
+
+test-short: ## no servers, no browser
+	$(GO) test -short -race $(PKGS)
+
+test-diff: deps ## the same statements on one PostgreSQL and over shards; N=.. for more random ones
+	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL' -count=1 -diff.n=$(N)000
+
+test-fault: deps ## kills, lost servers and races, with the race detector
+	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Cancel|Crash'
+
+fuzz: ## each fuzz target for a minute
+	@for p in router/sqlparse:FuzzStrip proxy/wire:FuzzStartup proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/merge:FuzzNumeric; do \
+	  $(GO) test ./$${p%%:*} -run '^$$' -fuzz "^$${p##*:}$$" -fuzztime 60s || exit 1; done
+
+bench: deps build ## pgbench through pgmosaic, through PgBouncer and direct, in one run
+	@./.ci/install pgbouncer
+	$(GO) run ./cmd/pgmosaic/benchmark -bin bin/pgmosaic
+
+lint: ## all linters; the table of imports is a test
+	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)" || { echo "run: go tool gofumpt -w ."; exit 1; }
+	@test -z "$$($(GO) tool goimports -l . | tee /dev/stderr)" || { echo "run: go tool goimports -w ."; exit 1; }
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+	$(GO) tool errcheck $(PKGS)
+	$(GO) tool go-errorlint $(PKGS)
+	$(GO) test -short -run TestImports ./cmd/pgmosaic
+
+golden: ## rewrites the golden files and the generated pages
+	$(GO) test -short ./router/... ./cmd/pgmosaic -run 'TestGolden|TestDocs' -rewrite
+
+docs: golden ## the generated pages are fresh
+
+demo: build deps ## servers, proxy and a sharded shop, on this machine
+	bin/pgmosaic demo
+
+run: demo
+
+clean:
+	rm -rf bin .pgmosaic

@@ -168,14 +168,14 @@ func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
 	var conn *pgx.Conn
 	defer func() {
 		if conn != nil {
-			_ = conn.Close(context.WithoutCancel(ctx)) //nolint:contextcheck // ctx has ended
+			_ = conn.Close(context.WithoutCancel(ctx))
 		}
 	}()
 	tick := time.NewTicker(m.policy.Interval)
 	defer tick.Stop()
 	for {
-		s := Sample{Sent: time.Now()}
 		pctx, cancel := context.WithTimeout(ctx, max(m.policy.MaxAge, 500*time.Millisecond))
+		var s Sample
 		conn, s = probe(pctx, conn, n.DSN)
 		cancel()
 		if ctx.Err() != nil {

@@ -177,11 +177,6 @@ func (a *analysis) declared(r *sqlparse.Rel) *shardmap.TableInfo {
 	return a.db.Tables[n]
 }
 
-// isHome says whether an entry is a table that lives on home only, catalogs included.
-func (a *analysis) isHome(r *sqlparse.Rel) bool {
-	return r.Kind == sqlparse.RelTable && !r.CTE && a.declared(r) == nil
-}
-
 func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 	for _, n := range t.Reads {
 		if info := a.db.Tables[n]; info != nil && info.Kind == shardmap.Sharded {
@@ -195,8 +190,10 @@ func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 }
 
 // standbyFails are functions that are not volatile by pg_proc and yet need a primary.
-var standbyFails = map[string]bool{"txid_current": true, "pg_current_xact_id": true, "pg_current_wal_lsn": true, "pg_current_wal_insert_lsn": true,
-	"pg_current_wal_flush_lsn": true, "pg_walfile_name": true, "pg_export_snapshot": true, "pg_last_wal_replay_lsn": true, "pg_is_in_recovery": true}
+var standbyFails = map[string]bool{
+	"txid_current": true, "pg_current_xact_id": true, "pg_current_wal_lsn": true, "pg_current_wal_insert_lsn": true,
+	"pg_current_wal_flush_lsn": true, "pg_walfile_name": true, "pg_export_snapshot": true, "pg_last_wal_replay_lsn": true, "pg_is_in_recovery": true,
+}
 
 // isRead says whether a replica could answer: nothing written, locked, drawn or kept.
 func (a *analysis) isRead() bool {

@@ -335,6 +335,11 @@ func (a *analysis) definition() error {
 			return Refuse("ddl", "CREATE UNIQUE INDEX")
 		}
 		return everywhere()
+	case sqlparse.CreateTable:
+		if len(objects) == 1 && a.sch.Tables[objects[0]] != nil {
+			a.t.Home = true // home will say that it exists
+			return nil
+		}
 	case sqlparse.DDL:
 		if len(s.Def.Objects) == 0 && s.Name == "" {
 			a.t.Class, a.t.Ref, a.t.Home = Write, true, false

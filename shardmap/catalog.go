@@ -49,9 +49,11 @@ func table(name string, fields ...string) *memdb.TableSchema {
 func slotTable() *memdb.TableSchema {
 	t := table("slots", "Database", "Group")
 	t.Indexes["id"].Indexer = &memdb.CompoundIndex{Indexes: []memdb.Indexer{
-		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}, &memdb.IntFieldIndex{Field: "From"}}}
+		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}, &memdb.IntFieldIndex{Field: "From"},
+	}}
 	t.Indexes["group"] = &memdb.IndexSchema{Name: "group", Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{
-		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}}}}
+		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"},
+	}}}
 	return t
 }
 

@@ -102,14 +102,18 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	policy := replication.DefaultPolicy()
 	policy.Interval, policy.MaxLag = time.Duration(cfg.Monitor), time.Duration(cfg.MaxLag)
 	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode)
-	a.engine = &exec.Engine{Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
-		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase"}
+	a.engine = &exec.Engine{
+		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase",
+	}
 	if err := a.engine.Init(); err != nil {
 		return nil, err
 	}
 	a.buildAdmin()
-	a.server = &proxy.Server{Session: session.Config{Backend: a.backend, TLS: tlsConfig, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: log},
-		MaxClients: cfg.MaxClients, Log: log}
+	a.server = &proxy.Server{
+		Session:    session.Config{Backend: a.backend, TLS: tlsConfig, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: log},
+		MaxClients: cfg.MaxClients, Log: log,
+	}
 	if err := a.server.Listen(cfg.Listen); err != nil {
 		return nil, err
 	}
@@ -126,7 +130,8 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 }
 
 func (a *app) buildAdmin() {
-	a.admin = &admin.Admin{Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
+	a.admin = &admin.Admin{
+		Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
 		Clients: a.clients, Users: a.backend.list, Config: a.cfg.show, Plans: a.engine.PlanCount, Explain: a.explain,
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := a.catalog.Current().Databases[db]; d != nil && d.Home != nil {
@@ -138,7 +143,8 @@ func (a *app) buildAdmin() {
 		Prepared: func(ctx context.Context, db string) ([]txn.Prepared, error) {
 			r := a.resolver()
 			return r.List(ctx, a.shardsOf(a.catalog.Current().Databases[db]))
-		}}
+		},
+	}
 }
 
 func (a *app) explain(ctx context.Context, db, sql string) ([]string, error) {
@@ -183,8 +189,10 @@ func (a *app) clients() []admin.Client {
 	var out []admin.Client
 	for _, s := range a.server.Sessions() {
 		i := s.Info()
-		c := admin.Client{ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
-			Application: i.Application, Kill: s.Kill}
+		c := admin.Client{
+			ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
+			Application: i.Application, Kill: s.Kill,
+		}
 		if i.Login.Remote.IsValid() {
 			c.Addr, c.Port = i.Login.Remote.Addr().String(), int(i.Login.Remote.Port())
 		}
@@ -360,7 +368,6 @@ type user struct {
 
 type asked struct {
 	cred  auth.Credential
-	found bool
 	until time.Time
 }
 
@@ -431,8 +438,10 @@ func (b *backend) Open(ctx context.Context, l session.Login, client connection) 
 		if !full && !b.stats[l.User] {
 			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
 		}
-		params := map[string]string{"server_version": "15.0 (pgmosaic " + version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
-			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"]}
+		params := map[string]string{
+			"server_version": "15.0 (pgmosaic " + version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
+			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"],
+		}
 		return admin.NewConsole(b.app.admin, client, !full), params, nil
 	}
 	h, params, err := b.app.engine.Open(ctx, l.Database, l.User, l.Params, client)

@@ -53,7 +53,7 @@ func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, 
 	if err != nil {
 		return failed(err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	var name string
 	var verifier *string
 	err = conn.QueryRow(ctx, b.app.cfg.AuthQuery, l.User).Scan(&name, &verifier)

@@ -57,7 +57,7 @@ func ask(ctx context.Context, dsn string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	var v, role, prepared string
 	err = conn.QueryRow(ctx, "select current_setting('server_version'), case when pg_is_in_recovery() then 'replica' else 'primary' end, current_setting('max_prepared_transactions')").Scan(&v, &role, &prepared)
 	if err != nil {

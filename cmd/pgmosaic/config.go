@@ -88,9 +88,11 @@ func (d *duration) UnmarshalYAML(b []byte) error {
 }
 
 func defaultConfig() Config {
-	return Config{Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, MaxClients: 10000, MaxStatement: "64MB",
+	return Config{
+		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, MaxClients: 10000, MaxStatement: "64MB",
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
-		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogLevel: "info", LogFormat: "text"}
+		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogLevel: "info", LogFormat: "text",
+	}
 }
 
 // loadConfig reads a file strictly: an unknown key is an error with its place and the nearest known key.

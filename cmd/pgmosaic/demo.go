@@ -19,13 +19,13 @@ import (
 )
 
 type demoOptions struct {
-	dir, listen, http        string
-	shards, replicas         int
-	fresh, noLoad            bool
-	customers, orders        int
-	progress                 io.Writer
-	monitor                  time.Duration
-	maxConnections, poolSize int
+	dir, listen, http string
+	shards, replicas  int
+	fresh, noLoad     bool
+	customers, orders int
+	progress          io.Writer
+	monitor           time.Duration
+	poolSize          int
 }
 
 func demoCommand() *cobra.Command {
@@ -189,7 +189,7 @@ func (d *demo) createShop(ctx context.Context, o demoOptions, out io.Writer) err
 	if err != nil {
 		return fmt.Errorf("admin console: %w", err)
 	}
-	defer admin.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only talk
+	defer admin.Close(context.WithoutCancel(ctx)) // only talk
 	steps := []string{"CREATE DATABASE shop"}
 	for i := range o.shards {
 		var b strings.Builder
@@ -211,7 +211,7 @@ func (d *demo) createShop(ctx context.Context, o demoOptions, out io.Writer) err
 	if err != nil {
 		return fmt.Errorf("shop: %w", err)
 	}
-	defer app.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only talk
+	defer app.Close(context.WithoutCancel(ctx)) // only talk
 	for _, s := range shopTables {
 		if _, err := app.Exec(ctx, s); err != nil {
 			return fmt.Errorf("shop: %w", err)

@@ -91,7 +91,7 @@ func passThrough(dsn string) (Config, error) {
 // serve runs until a signal. The first lets transactions finish, the second does not wait.
 func serve(ctx context.Context, cfg Config) error {
 	if cfg.scratch != "" {
-		defer os.RemoveAll(cfg.scratch) //nolint:errcheck // a folder of ours in /tmp
+		defer os.RemoveAll(cfg.scratch) // a folder of ours in /tmp
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)

@@ -31,8 +31,10 @@ var shopPlacement = []string{
 	"DISTRIBUTE TABLE shop.public.order_items IN GROUP customers KEY (customer_id)",
 }
 
-var shopCountries = []string{"AT Austria", "BR Brazil", "CA Canada", "CH Switzerland", "CZ Czechia", "DE Germany", "DK Denmark", "ES Spain", "FI Finland", "FR France",
-	"GB United Kingdom", "IE Ireland", "IN India", "IT Italy", "JP Japan", "KE Kenya", "MX Mexico", "NL Netherlands", "NO Norway", "PL Poland", "PT Portugal", "SE Sweden", "US United States"}
+var shopCountries = []string{
+	"AT Austria", "BR Brazil", "CA Canada", "CH Switzerland", "CZ Czechia", "DE Germany", "DK Denmark", "ES Spain", "FI Finland", "FR France",
+	"GB United Kingdom", "IE Ireland", "IN India", "IT Italy", "JP Japan", "KE Kenya", "MX Mexico", "NL Netherlands", "NO Norway", "PL Poland", "PT Portugal", "SE Sweden", "US United States",
+}
 
 var (
 	firstNames = strings.Fields("Ada Alan Barbara Bjarne Carol Dennis Donald Edsger Frances Grace Hedy Jean John Ken Leslie Linus Margaret Niklaus Radia Rob Shafi Tim Tony Vint")

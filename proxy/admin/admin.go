@@ -295,8 +295,10 @@ func (a *Admin) parseLocate(p *parser) action {
 		}
 		shard, slot, ok := router.Locate(g, t.text)
 		if !ok {
-			return nil, &Error{Code: "22P02", Message: fmt.Sprintf("invalid input syntax for type %s: %q", g.KeyType, t.text), Pos: t.pos,
-				Hint: "Write dates and timestamps in ISO 8601, with an offset for timestamptz."}
+			return nil, &Error{
+				Code: "22P02", Message: fmt.Sprintf("invalid input syntax for type %s: %q", g.KeyType, t.text), Pos: t.pos,
+				Hint: "Write dates and timestamps in ISO 8601, with an offset for timestamptz.",
+			}
 		}
 		return &Result{Columns: []string{"database", "group", "key", "slot", "shard"}, Rows: [][]any{{db, group, t.text, slot, d.Shards[shard].Name}}, Tag: "LOCATE"}, nil
 	}

@@ -48,12 +48,12 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	defer home.Close(context.WithoutCancel(ctx)) // only read
 	dst, err := connect(ctx, to.Name, to.DSN)
 	if err != nil {
 		return err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	if err := bringRoles(ctx, home, dst); err != nil {
 		return nodeFailed(to.Name, err)
 	}

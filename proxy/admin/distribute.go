@@ -59,7 +59,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	if err := checkTable(ctx, home, d, t, localUnique); err != nil {
 		return nil, err
 	}
@@ -155,8 +155,10 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 	}
 	kt, ok := pghash.TypeByOID(oid)
 	if !ok || !sameKey(kt, g.KeyType) {
-		return &Error{Code: "42804", Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", t.Key, label, typeName, g.Name, g.KeyType),
-			Hint: "Equal keys must hash alike: create a group with KEY (" + typeName + ")."}
+		return &Error{
+			Code: "42804", Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", t.Key, label, typeName, g.Name, g.KeyType),
+			Hint: "Equal keys must hash alike: create a group with KEY (" + typeName + ").",
+		}
 	}
 	if !deterministic {
 		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", t.Key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
@@ -177,8 +179,10 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 		return nodeFailed(d.Home.Name, err)
 	}
 	if len(bad) > 0 {
-		return &Error{Code: "0A000", Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, t.Key),
-			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only."}
+		return &Error{
+			Code: "0A000", Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, t.Key),
+			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only.",
+		}
 	}
 	return nil
 }
@@ -233,8 +237,10 @@ func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t sha
 		if !f.outgoing {
 			dir = "from"
 		}
-		return &Error{Code: "0A000", Message: fmt.Sprintf("foreign key %q of table %s.%s %s %s table %s cannot be kept over shards", f.name, t.Schema, t.Name, dir, kind, other),
-			Hint: "Drop the constraint, or distribute the other table first: as a reference table, or in the same group with the key in the constraint."}
+		return &Error{
+			Code: "0A000", Message: fmt.Sprintf("foreign key %q of table %s.%s %s %s table %s cannot be kept over shards", f.name, t.Schema, t.Name, dir, kind, other),
+			Hint: "Drop the constraint, or distribute the other table first: as a reference table, or in the same group with the key in the constraint.",
+		}
 	}
 	return nil
 }
@@ -261,7 +267,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing to do after COMMIT
+	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing to do after COMMIT
 	if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
@@ -293,7 +299,7 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 	if err != nil {
 		return err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	if err := bringRoles(ctx, home, dst); err != nil {
 		return nodeFailed(s.Name, err)
 	}
@@ -350,7 +356,7 @@ func (a *Admin) recoverTable(ctx context.Context, d *shardmap.DB, t shardmap.Tab
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	defer home.Close(context.WithoutCancel(ctx)) // only read
 	var checked bool
 	err = home.QueryRow(ctx, "select exists (select from pg_constraint where conrelid = to_regclass($1) and conname = 'pgmosaic_slot')",
 		pgx.Identifier{t.Schema, t.Name}.Sanitize()).Scan(&checked)
@@ -382,7 +388,7 @@ func (a *Admin) dropOn(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInf
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "DELETE FROM pgmosaic.copy WHERE schema = $1 AND name = $2", t.Schema, t.Name)
 		if err != nil || tag.RowsAffected() == 0 {
@@ -450,7 +456,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the transaction has ended
+	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	name := pgx.Identifier{info.Schema, info.Name}.Sanitize()
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT pgmosaic_slot"); err != nil {

@@ -51,7 +51,7 @@ func identify(ctx context.Context, n shardmap.Node) (id identity, err error) {
 	if err != nil {
 		return id, err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	var enc, fsync string
 	var prepared int
 	err = c.QueryRow(ctx, "select system_identifier::text, pg_is_in_recovery(), pg_encoding_to_char(encoding), current_setting('fsync'), current_setting('max_prepared_transactions')::int "+
@@ -115,7 +115,7 @@ func prepareShard(ctx context.Context, primary shardmap.Node) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	if _, err := c.Exec(ctx, txn.Schema); err != nil {
 		return nodeFailed(primary.Name, err)
 	}

@@ -87,8 +87,10 @@ func showDatabases(a *Admin) [][]any {
 			}
 		}
 		o := a.Pools.Options()
-		out = append(out, []any{d.Name, nil, nil, d.Name, nil, o.Size, 0, 0, int64(o.Lifetime.Seconds()), "transaction", nil, 0, servers, 0, clients,
-			b01(a.Pools.Paused(d.Name)), 0, home, len(d.Shards), int64(snap.Version)})
+		out = append(out, []any{
+			d.Name, nil, nil, d.Name, nil, o.Size, 0, 0, int64(o.Lifetime.Seconds()), "transaction", nil, 0, servers, 0, clients,
+			b01(a.Pools.Paused(d.Name)), 0, home, len(d.Shards), int64(snap.Version),
+		})
 	}
 	return out
 }
@@ -341,8 +343,10 @@ func showPools(a *Admin) [][]any {
 		if s.LastError != nil {
 			failed = s.LastError.Error()
 		}
-		out = append(out, []any{p.Database, p.Role, s.Active, s.Waiting, 0, 0, s.Active, 0, 0, s.Idle, 0, 0, s.Dialing, int64(s.MaxWait.Seconds()),
-			s.MaxWait.Microseconds() % 1e6, "transaction", nil, p.Shard, p.Node, failed})
+		out = append(out, []any{
+			p.Database, p.Role, s.Active, s.Waiting, 0, 0, s.Active, 0, 0, s.Idle, 0, 0, s.Dialing, int64(s.MaxWait.Seconds()),
+			s.MaxWait.Microseconds() % 1e6, "transaction", nil, p.Shard, p.Node, failed,
+		})
 	}
 	return out
 }
@@ -359,8 +363,10 @@ func showStats(a *Admin) [][]any {
 	var out [][]any
 	for _, name := range a.Metrics.Databases() {
 		d := a.Metrics.Database(name)
-		out = append(out, []any{name, d.Queries.Load(), d.Transactions.Load(), d.Errors.Load(), d.Single.Load(), d.Scatter.Load(), d.Write.Load(), d.Split.Load(), d.Copy.Load(),
-			d.PlanHits.Load(), d.PlanMisses.Load(), d.TwoPhase.Load(), d.InDoubt.Load(), d.Pins.Load(), d.WaitNanos.Load() / 1000})
+		out = append(out, []any{
+			name, d.Queries.Load(), d.Transactions.Load(), d.Errors.Load(), d.Single.Load(), d.Scatter.Load(), d.Write.Load(), d.Split.Load(), d.Copy.Load(),
+			d.PlanHits.Load(), d.PlanMisses.Load(), d.TwoPhase.Load(), d.InDoubt.Load(), d.Pins.Load(), d.WaitNanos.Load() / 1000,
+		})
 	}
 	return out
 }
@@ -398,8 +404,17 @@ func showLists(a *Admin) [][]any {
 		active += s.Active
 		idle += s.Idle
 	}
-	return [][]any{{"databases", len(snap.Databases)}, {"users", len(a.Users())}, {"pools", len(a.Pools.All())}, {"free_clients", 0}, {"used_clients", len(a.Clients())},
-		{"login_clients", 0}, {"free_servers", idle}, {"used_servers", active}, {"plans", a.Plans()}}
+	return [][]any{
+		{"databases", len(snap.Databases)},
+		{"users", len(a.Users())},
+		{"pools", len(a.Pools.All())},
+		{"free_clients", 0},
+		{"used_clients", len(a.Clients())},
+		{"login_clients", 0},
+		{"free_servers", idle},
+		{"used_servers", active},
+		{"plans", a.Plans()},
+	}
 }
 
 // filter applies WHERE, ORDER BY and LIMIT of a SHOW.

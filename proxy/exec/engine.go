@@ -144,7 +144,7 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	if err != nil {
 		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, db.Home.Name), err}
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read
+	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	snap, err := schema.Load(ctx, conn, version)
 	if err != nil {
 		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q", db.Name), err}

@@ -73,8 +73,10 @@ type shardState struct {
 
 // Open makes the handler of a session and reads what to tell the client.
 func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client *wire.Conn) (*Handler, map[string]string, error) {
-	h := &Handler{e: e, client: client, db: database, role: role, count: e.Metrics.Database(database), stale: true,
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}}, rng: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	h := &Handler{
+		e: e, client: client, db: database, role: role, count: e.Metrics.Database(database), stale: true,
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}}, rng: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+	}
 	h.tx.status = 'I'
 	h.ext.init()
 	set := map[string]string{}
@@ -187,8 +189,10 @@ func (h *Handler) refresh(ctx context.Context) error {
 
 func (h *Handler) planSpace() [8]byte {
 	if h.stale {
-		h.space = h.e.space(strings.Join([]string{h.db, h.role, strings.Join(h.env.SearchPath, "\x01"),
-			itoa(h.snap.Version), itoa(h.schema.Version)}, "\x00"))
+		h.space = h.e.space(strings.Join([]string{
+			h.db, h.role, strings.Join(h.env.SearchPath, "\x01"),
+			itoa(h.snap.Version), itoa(h.schema.Version),
+		}, "\x00"))
 		h.stale = false
 	}
 	return h.space

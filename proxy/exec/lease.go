@@ -247,8 +247,10 @@ func (h *Handler) lost(p *participant, err error) error {
 		h.settle(p)
 		h.free(p.srv)
 	}
-	return &hintError{"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
-		"The outcome of the statement is not known if it wrote. Outside a transaction the session goes on."}
+	return &hintError{
+		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		"The outcome of the statement is not known if it wrote. Outside a transaction the session goes on.",
+	}
 }
 
 func shortError(err error) string {

@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 	"fmt"
-	"sort"
 	"strings"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // settingNames are the session settings of our own, with their defaults as SHOW prints them.
@@ -190,7 +188,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		}
 		return h.everyPart(s.Text, tag)
 	}
-	next := h.settings
+	var next *pool.Settings
 	switch {
 	case v.Name == "all":
 		next = h.login
@@ -272,7 +270,6 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 		case 'E':
 			e := wire.ParseError(m.Body())
 			h.client.Send(e)
-			reset = false
 			next = nil
 		case 'Z':
 			p.srv.TxStatus = m.Body()[0]
@@ -437,14 +434,4 @@ func innerText(s string) string {
 		}
 	}
 	return s
-}
-
-// Keys is what the admin console needs of a table's columns.
-func sortedTables(m map[shardmap.TableName]*shardmap.TableInfo) []shardmap.TableName {
-	out := make([]shardmap.TableName, 0, len(m))
-	for n := range m {
-		out = append(out, n)
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
-	return out
 }

@@ -116,8 +116,6 @@ func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
 	return &router.Plan{Template: p.Template.Forced(), Shards: []int{sh.Index}, Narrow: true}, nil
 }
 
-func isReadOnly(t *router.Template) bool { return t.Read && t.Class != router.Control }
-
 // searchPathOf splits the SQL text of a search_path setting into names.
 func searchPathOf(value string) []string {
 	var out []string

@@ -2,7 +2,6 @@ package exec
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +33,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 		return nil, err
 	}
 	s := &shape{params: whole.params, visible: whole.fields, shard: whole.fields}
-	if t.Merge.Hidden > 0 || t.Merge.Mode == merge2Aggregate {
+	if t.Merge.Hidden > 0 || t.Merge.Mode == router.Aggregate {
 		part, err := h.describeText(ctx, t.Merge.SQL, whole.params)
 		if err != nil {
 			return nil, err
@@ -47,8 +46,6 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 	t.Aux.Store("shape", s)
 	return s, nil
 }
-
-const merge2Aggregate = router.Aggregate
 
 // resolve finds the comparisons, or refuses a type that Go does not order as PostgreSQL does.
 func (s *shape) resolve(m *router.Merge) error {
@@ -118,8 +115,10 @@ func named(s string) string {
 	return s
 }
 
-var typeNames = map[uint32]string{25: "text", 1043: "varchar", 1042: "char(n)", 114: "json", 3802: "jsonb", 1186: "interval", 790: "money",
-	600: "point", 869: "inet", 650: "cidr", 1266: "timetz", 142: "xml", 1009: "text[]", 1007: "integer[]", 1016: "bigint[]"}
+var typeNames = map[uint32]string{
+	25: "text", 1043: "varchar", 1042: "char(n)", 114: "json", 3802: "jsonb", 1186: "interval", 790: "money",
+	600: "point", 869: "inet", 650: "cidr", 1266: "timetz", 142: "xml", 1009: "text[]", 1007: "integer[]", 1016: "bigint[]",
+}
 
 // stream is one shard's rows, as a merge.Source.
 type stream struct {
@@ -362,5 +361,3 @@ func (c *rowCount) String() string {
 	}
 	return fmt.Sprintf("%s %d", c.command, c.rows)
 }
-
-func be32(b []byte) int { return int(int32(binary.BigEndian.Uint32(b))) }

@@ -206,8 +206,10 @@ func (h *Handler) commitError(p *participant, err error) error {
 		return err
 	}
 	p.srv.Dirty = true
-	return &hintError{"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
-		"Look for its effects before you run it again."}
+	return &hintError{
+		"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
+		"Look for its effects before you run it again.",
+	}
 }
 
 // part is a participant as the coordinator sees it.
@@ -250,8 +252,10 @@ func (h *Handler) commitMany(writers []*participant) error {
 			p.srv.Dirty = true
 		}
 		h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
-		return &hintError{"08007", "the connection to shard " + decider.name + " was lost during COMMIT: it is not known whether the transaction was committed",
-			"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid}
+		return &hintError{
+			"08007", "the connection to shard " + decider.name + " was lost during COMMIT: it is not known whether the transaction was committed",
+			"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid,
+		}
 	}
 	h.count.TwoPhaseAborted.Add(1)
 	var se *pool.ServerError

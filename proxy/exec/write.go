@@ -79,8 +79,10 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			}
 			other, _, _, err := h.runPieces(ctx, p, pieces[1:], a, x)
 			if err == nil && other != "" && p.Target != nil && perShard(other, len(pieces)-1) != tag {
-				return &wire.PgError{Code: "XX001", Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
-					Hint: "The statement was rolled back. Compare the copies and repair them."}
+				return &wire.PgError{
+					Code: "XX001", Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
+					Hint: "The statement was rolled back. Compare the copies and repair them.",
+				}
 			}
 			return err
 		}
@@ -309,8 +311,10 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		h.finish(part)
 		if err != nil {
 			if i > 0 {
-				return &hintError{codeOf(err), fmt.Sprintf("on shard %s: %v", h.shards[shard].info.Name, err),
-					fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", i, len(p.Shards))}
+				return &hintError{
+					codeOf(err), fmt.Sprintf("on shard %s: %v", h.shards[shard].info.Name, err),
+					fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", i, len(p.Shards)),
+				}
 			}
 			return err
 		}

@@ -324,7 +324,7 @@ func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
 		p.idle = append(p.idle[:at], p.idle[at+1:]...)
 		p.active++
 		if leavesCustom(s.settings, want) {
-			go s.Close() //nolint:errcheck // it is gone either way
+			go s.Close() // it is gone either way
 			return nil, nil, nil
 		}
 		return s, nil, nil

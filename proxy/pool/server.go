@@ -201,7 +201,7 @@ func (s *Server) BeginCancel() func(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("cancel: %w", err)
 		}
-		defer nc.Close() //nolint:errcheck // the server closes it
+		defer nc.Close() // the server closes it
 		if d, ok := ctx.Deadline(); ok {
 			_ = nc.SetDeadline(d)
 		}
@@ -250,8 +250,10 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 		return nil, dialError(p, err)
 	}
 	addr := h.Conn.RemoteAddr()
-	s := &Server{Conn: wire.New(h.Conn, maxMessage), Pool: p, PID: h.PID, key: h.SecretKey, TxStatus: h.TxStatus, Params: h.ParameterStatuses,
-		settings: NoSettings, dialed: time.Now(), since: time.Now()}
+	s := &Server{
+		Conn: wire.New(h.Conn, maxMessage), Pool: p, PID: h.PID, key: h.SecretKey, TxStatus: h.TxStatus, Params: h.ParameterStatuses,
+		settings: NoSettings, dialed: time.Now(), since: time.Now(),
+	}
 	s.cancelTo = func(ctx context.Context) (net.Conn, error) {
 		return cfg.DialFunc(ctx, addr.Network(), addr.String())
 	}

@@ -134,8 +134,10 @@ func (s *Session) Info() Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in, out := s.conn.Traffic()
-	return Info{PID: s.key.PID, Login: s.login, State: State(s.state.Load()), Connected: s.since, Request: time.Unix(0, s.request.Load()),
-		TLS: s.login.TLS, In: in, Out: out, Application: s.login.Params["application_name"], Handler: s.opened}
+	return Info{
+		PID: s.key.PID, Login: s.login, State: State(s.state.Load()), Connected: s.since, Request: time.Unix(0, s.request.Load()),
+		TLS: s.login.TLS, In: in, Out: out, Application: s.login.Params["application_name"], Handler: s.opened,
+	}
 }
 
 // Cancel stops what the session is doing, if the secret is right.

@@ -131,6 +131,6 @@ func with(ctx context.Context, s Shard, f func(*pgx.Conn) error) error {
 	if err != nil {
 		return fmt.Errorf("shard %s: %w", s.Name, err)
 	}
-	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	return f(c)
 }

@@ -58,8 +58,10 @@ func candidates() []string {
 	if b, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
 		out = append(out, strings.TrimSpace(string(b)))
 	}
-	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin",
-		"/Applications/Postgres.app/Contents/Versions/*/bin"} {
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin",
+		"/Applications/Postgres.app/Contents/Versions/*/bin",
+	} {
 		dirs, _ := filepath.Glob(pattern) // the pattern is well-formed
 		sort.Slice(dirs, func(i, j int) bool {
 			return len(dirs[i]) > len(dirs[j]) || len(dirs[i]) == len(dirs[j]) && dirs[i] > dirs[j]

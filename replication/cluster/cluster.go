@@ -258,7 +258,7 @@ func FreePort() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("free port: %w", err)
 	}
-	defer l.Close() //nolint:errcheck // nothing was accepted
+	defer l.Close() // nothing was accepted
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 

@@ -44,7 +44,7 @@ func (c *Cluster) Primary(ctx context.Context, name string, more ...string) (*No
 	if err := c.writeFile(pw, c.Password+"\n", 0o600); err != nil {
 		return nil, err
 	}
-	defer os.Remove(pw) //nolint:errcheck // it holds what cluster.json holds
+	defer os.Remove(pw) // it holds what cluster.json holds
 	err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", "scram-sha-256", "--pwfile", pw, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	if err != nil { // a system without that locale
 		_ = os.RemoveAll(n.dir)
@@ -119,7 +119,7 @@ func (n *Node) copyBackup(ctx context.Context, of *Node, conninfo string) error 
 	if err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the backup is over
+	defer conn.Close(context.WithoutCancel(ctx)) // the backup is over
 	var version int
 	if err := conn.QueryRow(ctx, "select current_setting('server_version_num')::int").Scan(&version); err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
@@ -222,7 +222,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	defer log.Close() //nolint:errcheck // the child has its own handle
+	defer log.Close() // the child has its own handle
 	cmd := exec.Command(filepath.Join(n.c.bin, "postgres"), "-D", n.dir, "-p", fmt.Sprint(n.Port))
 	cmd.SysProcAttr = attributes(true)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, n.c.Dir
@@ -333,7 +333,7 @@ func (n *Node) run(ctx context.Context, sql string) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer conn.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	if _, err := conn.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
@@ -346,7 +346,7 @@ func (n *Node) Exec(ctx context.Context, database, sql string) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer conn.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	_, err = conn.Exec(ctx, sql)
 	return err
 }
@@ -360,7 +360,7 @@ func (n *Node) waitStreaming(ctx context.Context, of *Node, arrive bool) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", of.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
+	defer conn.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	mark := ""
 	if err := conn.QueryRow(ctx, "select pg_logical_emit_message(true, 'pgmosaic', 'are you there')::text").Scan(&mark); err != nil {
 		return fmt.Errorf("node %s: %w", of.Name, err)

@@ -54,11 +54,10 @@ func Parse(sql string) ([]*Statement, error) {
 
 // converter reads one statement's tree.
 type converter struct {
-	stmt  *Statement
-	base  int      // offset of the statement in the parsed text
-	ctes  []string // names of CTEs in scope
-	seen  int      // relations that the facts describe
-	depth int
+	stmt *Statement
+	base int      // offset of the statement in the parsed text
+	ctes []string // names of CTEs in scope
+	seen int      // relations that the facts describe
 }
 
 func (c *converter) loc(l int32) int { return int(l) - c.base }
@@ -141,8 +140,10 @@ func (c *converter) statement(n *pg.Node) {
 		s.Kind, s.Var.Name = Show, strings.ToLower(x.VariableShowStmt.Name)
 	case *pg.Node_DiscardStmt:
 		s.Kind = Discard
-		s.Name = map[pg.DiscardMode]string{pg.DiscardMode_DISCARD_ALL: "all", pg.DiscardMode_DISCARD_PLANS: "plans",
-			pg.DiscardMode_DISCARD_SEQUENCES: "sequences", pg.DiscardMode_DISCARD_TEMP: "temp"}[x.DiscardStmt.Target]
+		s.Name = map[pg.DiscardMode]string{
+			pg.DiscardMode_DISCARD_ALL: "all", pg.DiscardMode_DISCARD_PLANS: "plans",
+			pg.DiscardMode_DISCARD_SEQUENCES: "sequences", pg.DiscardMode_DISCARD_TEMP: "temp",
+		}[x.DiscardStmt.Target]
 	case *pg.Node_PrepareStmt:
 		s.Kind, s.Name = Prepare, x.PrepareStmt.Name
 		c.wrapped(x.PrepareStmt.Query)

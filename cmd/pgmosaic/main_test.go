@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+)
+
+var (
+	rewrite = flag.Bool("rewrite", false, "rewrite the generated pages")
+	diffN   = flag.Int("diff.n", 0, "random statements of the differential test")
+)
+
+// shared is one demo for all tests of this package: two shards with a replica each, and the shop, loaded.
+var shared struct {
+	once sync.Once
+	d    *demo
+	err  error
+	dir  string
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if shared.d != nil {
+		if err := shared.d.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	if shared.dir != "" {
+		cleanTestDir(shared.dir)
+	}
+	os.Exit(code)
+}
+
+const testPattern = "pgmosaic-test-*"
+
+// testDir is a folder that the server's user can reach. What crashed tests left is removed first.
+func testDir() (string, error) {
+	cluster.RemoveStale(filepath.Join(os.TempDir(), testPattern, "nodes"))
+	stale, _ := filepath.Glob(filepath.Join(os.TempDir(), testPattern))
+	for _, dir := range stale {
+		if _, err := os.Stat(filepath.Join(dir, "nodes")); err != nil {
+			if fi, err := os.Stat(dir); err == nil && time.Since(fi.ModTime()) > time.Hour {
+				_ = os.RemoveAll(dir)
+			}
+		}
+	}
+	dir, err := os.MkdirTemp("", testPattern)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
+func cleanTestDir(dir string) {
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+func needServers(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it starts servers, and -short was asked for")
+	}
+}
+
+// shop returns the shared demo.
+func shop(t testing.TB) *demo {
+	t.Helper()
+	needServers(t)
+	shared.once.Do(func() {
+		shared.dir, shared.err = testDir()
+		if shared.err != nil {
+			return
+		}
+		var out bytes.Buffer
+		shared.d, shared.err = startDemo(context.Background(), demoOptions{
+			dir: shared.dir, listen: "127.0.0.1:0", http: "127.0.0.1:0", shards: 2, replicas: 1,
+			customers: 2000, orders: 8000, poolSize: 20,
+		}, &out)
+		if shared.err != nil {
+			shared.d = nil
+		}
+	})
+	if shared.err != nil {
+		t.Fatalf("the demo does not start: %v", shared.err)
+	}
+	return shared.d
+}
+
+// newDemo starts a demo of this test's own, which it may break.
+func newDemo(t testing.TB, o demoOptions) *demo {
+	t.Helper()
+	needServers(t)
+	dir, err := testDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.dir, o.listen, o.http = dir, "127.0.0.1:0", "127.0.0.1:0"
+	if o.poolSize == 0 {
+		o.poolSize = 20
+	}
+	d, err := startDemo(t.Context(), o, &bytes.Buffer{})
+	if err != nil {
+		cleanTestDir(dir)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = d.stop() // nodes that the test killed complain
+		_ = d.cluster.Destroy()
+		cleanTestDir(dir)
+	})
+	return d
+}
+
+func (d *demo) shopDSN() string  { return dsnFor("app", "app", d.server.Addr(), "shop") }
+func (d *demo) adminDSN() string { return dsnFor("admin", "admin", d.server.Addr(), "pgmosaic") }
+
+func connectTo(t testing.TB, dsn string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	return c
+}
+
+// adminExec runs admin SQL and fails the test if it fails.
+func (d *demo) adminExec(t testing.TB, sql string) [][]any {
+	t.Helper()
+	res, err := d.admin.Exec(t.Context(), sql, false)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return res.Rows
+}
+
+func mustExec(t testing.TB, c *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := c.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func queryOne[T any](t testing.TB, c *pgx.Conn, sql string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := c.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// client finds a PostgreSQL client program.
+func client(t testing.TB, name string) string {
+	t.Helper()
+	if p, err := exec.LookPath(name); err == nil {
+		return p
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if len(found) > 0 {
+		return found[len(found)-1]
+	}
+	t.Fatalf("%s is needed: install postgresql-client and postgresql-contrib", name)
+	return ""
+}
+
+// run runs a program against the shop and returns what it printed.
+func run(t testing.TB, d *demo, name string, args ...string) string {
+	t.Helper()
+	host, port, _ := strings.Cut(d.server.Addr(), ":")
+	cmd := exec.CommandContext(t.Context(), client(t, name), args...)
+	cmd.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER=app", "PGPASSWORD=app", "PGDATABASE=shop", "PSQLRC=/dev/null", "PAGER=cat", "LC_ALL=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// eventually waits for a condition that takes the system some time.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for !cond() {
+		if time.Now().After(end) {
+			t.Fatalf("it did not happen within 20 s: %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

@@ -109,3 +109,12 @@ func (h *History) Lag(l LSN, now time.Time, maxAge time.Duration) (lag time.Dura
 	}
 	return now.Sub(at.Sent), true
 }
+
+// ParseLSN reads PostgreSQL's notation.
+func ParseLSN(s string) (LSN, error) {
+	var hi, lo uint32
+	if _, err := fmt.Sscanf(s, "%X/%X", &hi, &lo); err != nil {
+		return 0, fmt.Errorf("%q is no WAL position: %w", s, err)
+	}
+	return LSN(hi)<<32 | LSN(lo), nil
+}

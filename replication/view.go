@@ -75,6 +75,7 @@ type Want struct {
 	Horizon time.Time     // it must have every write acknowledged up to then
 	MaxLag  time.Duration // pgmosaic.max_staleness
 	Prefer  int           // the node that answered this session last, or -1
+	Stay    time.Time     // the horizon of the preferred node, which need not catch up with itself
 	Dice    uint32        // chance, from the caller
 }
 
@@ -100,7 +101,7 @@ func Pick(v *View, w Want, now time.Time, p Policy) (int, Reason) {
 		return -1, ByLevel
 	}
 	reason := NoReplica
-	fit := func(i int) bool {
+	fit := func(i int, horizon time.Time) bool {
 		n := &v.Nodes[i]
 		if i == v.Primary || n.Primary {
 			return false
@@ -115,14 +116,14 @@ func Pick(v *View, w Want, now time.Time, p Policy) (int, Reason) {
 		if w.MaxLag > 0 && now.Sub(n.FreshUntil) > w.MaxLag+p.Interval {
 			return false
 		}
-		return w.Level == Bounded || n.FreshUntil.After(w.Horizon)
+		return w.Level == Bounded || n.FreshUntil.After(horizon)
 	}
-	if w.Prefer >= 0 && w.Prefer < len(v.Nodes) && fit(w.Prefer) {
+	if w.Prefer >= 0 && w.Prefer < len(v.Nodes) && fit(w.Prefer, w.Stay) {
 		return w.Prefer, ToReplica
 	}
 	count := 0
 	for i := range v.Nodes {
-		if fit(i) {
+		if fit(i, w.Horizon) {
 			count++
 		}
 	}
@@ -131,7 +132,7 @@ func Pick(v *View, w Want, now time.Time, p Policy) (int, Reason) {
 	}
 	k := int(w.Dice % uint32(count))
 	for i := range v.Nodes {
-		if fit(i) {
+		if fit(i, w.Horizon) {
 			if k == 0 {
 				return i, ToReplica
 			}

@@ -25,6 +25,9 @@ func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, en
 	if err := a.run(); err != nil {
 		return nil, err
 	}
+	if a.t.Class == Control || a.t.Class == Copy { // their literals are settings and options
+		a.t.Exact = true
+	}
 	return a.t, nil
 }
 

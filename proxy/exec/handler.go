@@ -67,8 +67,12 @@ type shardState struct {
 	pools   []*pool.Pool    // by node
 	counts  []*metrics.Node // by node
 	whole   uint32          // horizon key of the shard
-	horizon time.Time       // what this session wrote or saw there
+	seen    time.Time       // when this session last had an answer of any node
+	horizon time.Time       // when it last had one of the primary
+	wrote   time.Time       // when it last wrote
 	last    int             // the node that answered last
+	vouched bool            // last was shown to have all that the session saw, by its own word
+	tryAt   time.Time       // not before then is a replica asked for its word again
 }
 
 // Open makes the handler of a session and reads what to tell the client.

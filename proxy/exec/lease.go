@@ -81,43 +81,135 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 	if err != nil {
 		return nil, err
 	}
-	node, reason := -1, replication.ByLevel
-	if len(v.Nodes) > 1 && h.own.level != replication.Strong {
-		now := time.Now()
-		want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: h.rng.Uint32()}
-		if h.own.level == replication.Causal || h.own.level == replication.Session {
-			want.Horizon = st.horizon
-		}
-		if h.own.level == replication.Causal {
-			want.Horizon = later(want.Horizon, h.e.Horizon.Horizon(st.whole))
-			for _, k := range h.keysOf(shard, t) {
-				want.Horizon = later(want.Horizon, h.e.Horizon.Horizon(k))
-			}
-		}
-		node, reason = replication.Pick(v, want, now, h.e.Monitor.Policy())
-	}
+	node, reason, vouch := h.choose(v, st, shard, t)
 	if node >= 0 {
-		s, err := h.lease(ctx, shard, node)
-		if err == nil && (h.own.level >= replication.Bounded || s.Dialed().Before(v.Nodes[node].Sample.Sent)) {
-			st.counts[node].Reads[replication.ToReplica].Add(1)
-			st.last = node
-			return &participant{shard: shard, node: node, srv: s}, nil
+		p, err := h.fromReplica(ctx, v, shard, node, vouch)
+		if p != nil || err != nil {
+			return p, err
 		}
-		if errors.Is(err, errReplan) || ctx.Err() != nil {
-			return nil, err
-		}
-		if err == nil { // dialled after the sample: it may be another postmaster
-			h.free(s)
-		}
-		reason = replication.NoReplica
+		reason = replication.NotFresh
 	}
 	s, err := h.lease(ctx, shard, -1)
 	if err != nil {
 		return nil, err
 	}
 	st.counts[v.Primary].Reads[reason].Add(1)
-	st.last = -1
+	st.last, st.vouched = -1, false
 	return &participant{shard: shard, node: v.Primary, srv: s}, nil
+}
+
+// choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
+// write, but not all that this session has seen on the primary: it must give its word.
+func (h *Handler) choose(v *replication.View, st *shardState, shard int, t *router.Template) (node int, reason replication.Reason, vouch bool) {
+	if len(v.Nodes) < 2 || h.own.level == replication.Strong {
+		return -1, replication.ByLevel, false
+	}
+	now := time.Now()
+	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: h.rng.Uint32()}
+	var written time.Time // by anybody (causal) or by this session, to what is read
+	switch h.own.level {
+	case replication.Causal:
+		written = h.e.Horizon.Horizon(st.whole)
+		for _, k := range h.keysOf(shard, t) {
+			written = later(written, h.e.Horizon.Horizon(k))
+		}
+	case replication.Session:
+	default:
+		return pick(v, want, now, h.e.Monitor.Policy())
+	}
+	written = later(written, st.wrote)
+	want.Horizon = later(written, st.seen)
+	want.Stay = written
+	if !st.vouched {
+		want.Stay = later(written, st.horizon)
+	}
+	policy := h.e.Monitor.Policy()
+	if node, reason = replication.Pick(v, want, now, policy); node >= 0 || reason != replication.NotFresh || now.Before(st.tryAt) {
+		st.vouched = st.vouched && node == st.last
+		return node, reason, false
+	}
+	st.vouched = false
+	want.Horizon, want.Prefer = written, -1
+	node, reason = replication.Pick(v, want, now, policy)
+	return node, reason, node >= 0
+}
+
+func pick(v *replication.View, w replication.Want, now time.Time, p replication.Policy) (int, replication.Reason, bool) {
+	node, reason := replication.Pick(v, w, now, p)
+	return node, reason, false
+}
+
+// fromReplica leases a server of a replica for a read. It returns nothing if the replica turns out not to
+// be fresh enough. A server dialled after the node's last sample may belong to another postmaster, so its
+// word is asked as well.
+func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, node int, vouch bool) (*participant, error) {
+	st := &h.shards[shard]
+	var lsn string
+	if vouch {
+		var err error
+		if lsn, err = h.positionNow(ctx, shard); err != nil {
+			return nil, err
+		}
+	}
+	s, err := h.lease(ctx, shard, node)
+	if err != nil {
+		if errors.Is(err, errReplan) || ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, nil // the primary will do
+	}
+	if h.own.level < replication.Bounded && (vouch || !s.Dialed().Before(v.Nodes[node].Sample.Sent)) {
+		if lsn == "" {
+			if lsn, err = h.positionNow(ctx, shard); err != nil {
+				h.free(s)
+				return nil, err
+			}
+		}
+		if !replayed(s, lsn) {
+			st.tryAt = time.Now().Add(20 * time.Millisecond)
+			h.free(s)
+			return nil, nil
+		}
+		st.vouched = true
+	}
+	st.counts[node].Reads[replication.ToReplica].Add(1)
+	st.last = node
+	return &participant{shard: shard, node: node, srv: s}, nil
+}
+
+// positionNow is the primary's insert position: whatever anybody has seen on it lies before.
+func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
+	s, err := h.lease(ctx, shard, -1)
+	if err != nil {
+		return "", err
+	}
+	defer h.free(s)
+	rows, err := queryRows(s, "select pg_current_wal_insert_lsn()")
+	if err != nil || len(rows) != 1 {
+		return "", err
+	}
+	lsn, err := replication.ParseLSN(string(rows[0][0]))
+	if err != nil {
+		return "", err
+	}
+	return lsn.Round().String(), nil
+}
+
+// replayed asks a replica for its word that it has replayed a position, twice if it is just behind.
+func replayed(s *pool.Server, lsn string) bool {
+	for try := range 2 {
+		rows, err := queryRows(s, "select pg_last_wal_replay_lsn() >= '"+lsn+"'::pg_lsn")
+		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
+			return false
+		}
+		if string(rows[0][0]) == "t" {
+			return true
+		}
+		if try == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return false
 }
 
 func later(a, b time.Time) time.Time {
@@ -210,8 +302,13 @@ func (h *Handler) settle(p *participant) {
 	for _, k := range p.inFlight {
 		h.e.Horizon.Acked(k, now)
 	}
+	st := &h.shards[p.shard]
+	st.seen = now // what was seen must be seen again, on whatever node
+	if p.wrote {
+		st.wrote = now
+	}
 	if p.wrote || p.node < 0 || h.isPrimary(p) {
-		h.shards[p.shard].horizon = now // what was seen on the primary must be seen again
+		st.horizon, st.vouched = now, false
 	}
 	p.inFlight, p.wrote = p.inFlight[:0], false
 }

@@ -65,7 +65,7 @@ func (h *Handler) plan(sql []byte) (p planned, multi []*sqlparse.Statement, err 
 		return planned{tmpl, lits}, nil, nil
 	}
 	h.e.plans.Set(string(key), &entry{exact: true})
-	if len(text) < 8192 && stmts[0].Kind != sqlparse.Insert {
+	if len(text) < 8192 && tmpl.Class != router.Control && stmts[0].Kind != sqlparse.Insert {
 		h.e.plans.Set(string(space[:])+"\x02"+text, &entry{tmpl: tmpl, cost: cost})
 	}
 	return planned{tmpl: tmpl}, nil, nil

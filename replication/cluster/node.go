@@ -395,3 +395,11 @@ func (n *Node) Forget() error {
 	n.c.mu.Unlock()
 	return errors.Join(os.RemoveAll(n.dir), n.c.save())
 }
+
+// PID is the server's process, 0 if it was never started by this process.
+func (n *Node) PID() int {
+	if n.cmd == nil {
+		return 0
+	}
+	return n.cmd.Process.Pid
+}

@@ -1,0 +1,5 @@
+package main
+
+import "syscall"
+
+func processLives(pid int) bool { return syscall.Kill(pid, 0) == nil }

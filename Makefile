@@ -32,7 +32,7 @@ fuzz: ## each fuzz target for a minute
 
 bench: deps build ## pgbench through pgmosaic, through PgBouncer and direct, in one run
 	@./.ci/install pgbouncer
-	$(GO) run ./cmd/pgmosaic/benchmark -bin bin/pgmosaic
+	$(GO) run ./cmd/benchmark -bin bin/pgmosaic $(BENCH)
 
 lint: ## all linters; the table of imports is a test
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)" || { echo "run: go tool gofumpt -w ."; exit 1; }

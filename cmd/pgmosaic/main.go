@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -34,13 +35,25 @@ func root() *cobra.Command {
 }
 
 func serveCommand() *cobra.Command {
-	var file, database, listen, web string
+	var file, database, listen, web, profile string
 	cmd := &cobra.Command{Use: "serve (-c pgmosaic.yaml | --database DSN)", Short: "Run the proxy", Args: cobra.NoArgs}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file")
 	cmd.Flags().StringVar(&database, "database", "", "no file: a pass-through pooler for the database of this connection string")
 	cmd.Flags().StringVar(&listen, "listen", "", "address for clients (default 127.0.0.1:6432)")
 	cmd.Flags().StringVar(&web, "http", "", "address for the dashboard, \"off\" for none (default 127.0.0.1:8432)")
+	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile of the whole run to this file")
 	cmd.RunE = func(c *cobra.Command, _ []string) error {
+		if profile != "" {
+			f, err := os.Create(profile)
+			if err != nil {
+				return fmt.Errorf("--cpuprofile: %w", err)
+			}
+			defer f.Close()
+			if err := pprof.StartCPUProfile(f); err != nil {
+				return fmt.Errorf("--cpuprofile: %w", err)
+			}
+			defer pprof.StopCPUProfile()
+		}
 		cfg, err := serveConfig(file, database)
 		if err != nil {
 			return err

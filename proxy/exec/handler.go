@@ -168,7 +168,7 @@ func (h *Handler) refresh(ctx context.Context) error {
 			st := shardState{info: sh, whole: h.e.Horizon.Key(h.db, sh.Name, ""), last: -1}
 			for _, o := range old {
 				if o.info.Name == sh.Name {
-					st.horizon = o.horizon
+					st.seen, st.horizon, st.wrote = o.seen, o.horizon, o.wrote
 				}
 			}
 			for _, n := range sh.Nodes {

@@ -42,6 +42,7 @@ func (m Message) Body() []byte { return m.Raw[5:] }
 // Conn is a message connection. One goroutine uses it, but for Close and SetDeadline, which any may call.
 type Conn struct {
 	nc  net.Conn
+	raw *rawIO // nil where nc is no plain socket
 	buf []byte
 	pos int // next unread byte
 	end int // end of read bytes
@@ -55,14 +56,14 @@ type Conn struct {
 
 // New takes nc over. max is the longest message that Next accepts, in bytes.
 func New(nc net.Conn, max int) *Conn {
-	return &Conn{nc: nc, max: max, buf: make([]byte, readSize)}
+	return &Conn{nc: nc, raw: newRaw(nc), max: max, buf: make([]byte, readSize)}
 }
 
 // NetConn is the connection below, for addresses and TLS state.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
-func (c *Conn) SetNetConn(nc net.Conn) { c.nc = nc }
+func (c *Conn) SetNetConn(nc net.Conn) { c.nc, c.raw = nc, newRaw(nc) }
 
 // Close closes the connection below. It may be called more than once.
 func (c *Conn) Close() error { return c.nc.Close() }
@@ -106,7 +107,13 @@ func (c *Conn) read(n int) error {
 			c.buf = grown
 		}
 	}
-	m, err := c.nc.Read(c.buf[c.end:])
+	var m int
+	var err error
+	if c.raw != nil {
+		m, err = c.raw.read(c.buf[c.end:])
+	} else {
+		m, err = c.nc.Read(c.buf[c.end:])
+	}
 	c.end += m
 	c.in.Add(int64(m))
 	if m > 0 {
@@ -244,7 +251,13 @@ func (c *Conn) Flush() error {
 }
 
 func (c *Conn) send(b []byte) error {
-	n, err := c.nc.Write(b)
+	var n int
+	var err error
+	if c.raw != nil {
+		n, err = c.raw.write(b)
+	} else {
+		n, err = c.nc.Write(b)
+	}
 	c.sent.Add(int64(n))
 	return err
 }

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package wire
+
+import "net"
+
+type rawIO struct{}
+
+func newRaw(net.Conn) *rawIO { return nil }
+
+func (*rawIO) read([]byte) (int, error)  { panic("wire: no raw sockets here") }
+func (*rawIO) write([]byte) (int, error) { panic("wire: no raw sockets here") }

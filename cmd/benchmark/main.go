@@ -165,22 +165,19 @@ func startBouncer(server int, dir string, port int) (*exec.Cmd, error) {
 	if err != nil {
 		path = "/usr/sbin/pgbouncer"
 	}
-	ini := fmt.Sprintf("[databases]\nbench = host=127.0.0.1 port=%d dbname=bench user=bench password=bench\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-		"auth_type = any\npool_mode = transaction\nmax_client_conn = 500\ndefault_pool_size = 20\nmax_prepared_statements = 200\nlogfile = %s/pgbouncer.log\n", server, port, dir)
+	prepared := "max_prepared_statements = 200\npool_mode = transaction\n"
+	session := "transaction"
+	version, _ := exec.Command(path, "--version").Output()
+	if !regexp.MustCompile(`1\.(2[1-9]|[3-9]\d)`).Match(version) { // before 1.21 it knows no prepared statements
+		prepared, session = "pool_mode = transaction\n", "session"
+		fmt.Println("this PgBouncer has no prepared statements in transaction pooling: prepared mode runs in session pooling, which costs it less")
+	}
+	ini := fmt.Sprintf("[databases]\nbench = host=127.0.0.1 port=%[1]d dbname=bench user=bench password=bench\nprepared = host=127.0.0.1 port=%[1]d dbname=bench user=bench password=bench pool_mode=%[2]s pool_size=200\n"+
+		"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %[3]d\nunix_socket_dir =\nauth_type = any\nmax_client_conn = 500\ndefault_pool_size = 20\n%[4]slogfile = %[5]s/pgbouncer.log\n",
+		server, session, port, prepared, dir)
 	file := filepath.Join(dir, "pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(ini), 0o644); err != nil {
 		return nil, err
-	}
-	version, _ := exec.Command(path, "--version").Output()
-	if !regexp.MustCompile(`1\.(2[1-9]|[3-9]\d)`).Match(version) { // before 1.21 it knows no prepared statements
-		ini = strings.Replace(ini, "max_prepared_statements = 200\n", "", 1)
-		ini = strings.Replace(ini, "pool_mode = transaction", "pool_mode = "+os.Getenv("PGBOUNCER_POOL_MODE"), 1)
-		ini = strings.Replace(ini, "pool_mode = \n", "pool_mode = session\n", 1)
-		ini = strings.Replace(ini, "default_pool_size = 20", "default_pool_size = 200", 1)
-		if err := os.WriteFile(file, []byte(ini), 0o644); err != nil {
-			return nil, err
-		}
-		fmt.Println("this PgBouncer has no prepared statements in transaction pooling: it runs in session pooling, which costs it less")
 	}
 	cmd := exec.Command(path, "-q", file)
 	if os.Geteuid() == 0 {
@@ -265,6 +262,9 @@ func measure(ctx context.Context, e endpoint, dir, mode, clients string, secs in
 	before := cpuOf(e.pid)
 	cmd := exec.CommandContext(ctx, "pgbench", "-n", "-S", "-M", mode, "-c", clients, "-j", "1", "-T", strconv.Itoa(secs), "-l", "--log-prefix="+logs, "--sampling-rate=0.2")
 	cmd.Env = environment(e.port)
+	if e.name == "pgbouncer" && mode == "prepared" {
+		cmd.Env = append(cmd.Env, "PGDATABASE=prepared")
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return figures{}, fmt.Errorf("%s, %s, %s clients: %w: %s", e.name, mode, clients, err, out)

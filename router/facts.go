@@ -90,7 +90,15 @@ func isFlat(q *sqlparse.Query) bool {
 
 // resolve finds the table column that a name of query q means. ok is false where that is not certain.
 func (b *block) resolve(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Column, bool) {
-	unknown := false
+	unknown, named := false, 0
+	for _, r := range q.Rels {
+		if c.Qual != "" && r.Name() == c.Qual {
+			named++
+		}
+	}
+	if named > 1 { // two tables of one name in two schemas
+		return colID{}, nil, false
+	}
 	for _, r := range q.Rels {
 		if c.Qual != "" && r.Name() != c.Qual {
 			continue

@@ -27,6 +27,8 @@ func isGrant(text string) bool {
 func (a *analysis) scatter(b *block) *Error {
 	q := b.query
 	switch {
+	case a.stmt.Kind != sqlparse.Select: // EXPLAIN, DECLARE or COPY around it
+		return a.refuseWide()
 	case q.SetOp:
 		return Refuse("set-operation")
 	case q.Into:

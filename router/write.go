@@ -161,17 +161,8 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 			}
 		}
 	}
-	for _, f := range a.stmt.Funcs {
-		if f == "now" || f == "transaction_timestamp" || f == "statement_timestamp" {
-			return refuse
-		}
-	}
-	for _, row := range q.Rows {
-		for _, v := range row {
-			if v.Kind == sqlparse.ValOther && len(a.stmt.Funcs) == 0 {
-				return refuse // CURRENT_TIMESTAMP and its kin are no function calls
-			}
-		}
+	if _, ok := systemColumn(q); ok || a.stmt.Clock {
+		return refuse
 	}
 	for _, s := range q.Sets {
 		if s.Value.Kind == sqlparse.ValDefault {

@@ -173,8 +173,10 @@ func TestConsistencyLevelsChooseTheirNodes(t *testing.T) {
 	if !onReplica("select * from settings") {
 		t.Error("bounded read the primary although the replica is fresh")
 	}
-	for _, sql := range []string{"select * from settings for update", "select random()", "with x as (insert into settings values ('w', '1') returning 1) select * from x",
-		"select pg_advisory_xact_lock(1)", "delete from settings where name = 'w'", "begin", "select 1", "commit", "select nextval('s')"} {
+	for _, sql := range []string{
+		"select * from settings for update", "select random()", "with x as (insert into settings values ('w', '1') returning 1) select * from x",
+		"select pg_advisory_xact_lock(1)", "delete from settings where name = 'w'", "begin", "select 1", "commit", "select nextval('s')",
+	} {
 		if sql == "select nextval('s')" {
 			mustExec(t, c, "create sequence s")
 		}

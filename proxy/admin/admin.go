@@ -401,3 +401,12 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 	}
 	return res, nil
 }
+
+// Statements lists what HELP prints: statement and meaning.
+func Statements() [][2]string {
+	var out [][2]string
+	for _, s := range statements {
+		out = append(out, [2]string{text(s[0]), text(s[1])})
+	}
+	return out
+}

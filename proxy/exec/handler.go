@@ -99,6 +99,13 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	if err := h.refresh(ctx); err != nil {
 		return nil, nil, err
 	}
+	if len(h.dbmap.Shards) > 1 {
+		for n, v := range params {
+			if err := refuseSetting(sqlparse.Var{Name: strings.ToLower(n), Plain: v}); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
 	w, err := h.greet(ctx)
 	if err != nil {
 		return nil, nil, err

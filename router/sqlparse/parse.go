@@ -74,6 +74,17 @@ func (c *converter) inventory(n *pg.Node) {
 		case *pg.FuncCall:
 			c.stmt.Funcs = append(c.stmt.Funcs, lastName(x.Funcname))
 			c.stmt.Private = c.stmt.Private || len(x.Funcname) > 1 && x.Funcname[0].GetString_().GetSval() == "pgmosaic"
+			switch lastName(x.Funcname) {
+			case "now", "transaction_timestamp", "statement_timestamp", "age":
+				c.stmt.Clock = true
+			}
+		case *pg.SQLValueFunction:
+			c.stmt.Clock = true
+		case *pg.A_Const:
+			switch strings.ToLower(strings.TrimSpace(x.GetSval().GetSval())) {
+			case "now", "today", "tomorrow", "yesterday":
+				c.stmt.Clock = true
+			}
 		case *pg.ParamRef:
 			c.param(int(x.Number))
 		}

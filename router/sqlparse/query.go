@@ -154,6 +154,8 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 		rel.Sub = c.query(x.RangeSubselect.GetSubquery().GetSelectStmt())
 		if len(rel.Sub.Rows) > 0 {
 			rel.Kind = RelValues
+		} else if len(x.RangeSubselect.GetAlias().GetColnames()) > 0 {
+			q.Opaque = "an alias that renames columns"
 		}
 	case *pg.Node_RangeFunction:
 		rel = &Rel{Kind: RelFunction, Alias: x.RangeFunction.GetAlias().GetAliasname()}
@@ -312,8 +314,6 @@ func (c *converter) column(q *level, ref *pg.ColumnRef) (Col, bool) {
 		return Col{"", names[0]}, true
 	case 2:
 		return Col{names[0], names[1]}, true
-	case 3: // schema.table.column: relations are known by their last name
-		return Col{names[1], names[2]}, true
 	}
 	return Col{}, false
 }

@@ -63,6 +63,7 @@ type Statement struct {
 	Def     Definition // of the definition kinds
 	Name    string     // of Prepare, Execute, Deallocate, Savepoint, Cursor
 	Params  int        // highest $n
+	Clock   bool       // reads the clock: its value differs with each server
 	Private bool       // calls a function of the proxy's own schema
 	Types   []string   // of Prepare: declared types
 	Args    []Value    // of Execute

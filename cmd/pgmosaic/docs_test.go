@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/pgmosaic/pgmosaic/proxy"
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/router"
+)
+
+// page compares a generated page with the file, or writes it with -rewrite.
+func page(t *testing.T, name, text string) {
+	t.Helper()
+	file := filepath.Join("..", "..", "docs", name)
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	have, err := os.ReadFile(file)
+	if err != nil || string(have) != text {
+		t.Errorf("docs/%s is not fresh: run make docs (%v)", name, err)
+	}
+}
+
+func TestDocsOfRefusals(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# Refusals\n\nThis page is generated from the rules in `router/errors.go`. A statement that is not proved right is refused with one of these.\n" +
+		"The rule's name stands in the error's DETAIL; `SHOW REFUSALS` on the admin database counts them with a sample.\n\n| rule | SQLSTATE | message | how to succeed |\n|---|---|---|---|\n")
+	seen := map[router.Rule]bool{}
+	for _, r := range router.Rules {
+		if seen[r.Rule] {
+			t.Errorf("rule %s stands twice", r.Rule)
+		}
+		seen[r.Rule] = true
+		if r.Hint == "" || len(r.Code) != 5 || strings.Count(r.Message, "%") > 1 {
+			t.Errorf("rule %s: code %q, hint %q", r.Rule, r.Code, r.Hint)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.Rule, r.Code, strings.ReplaceAll(strings.ReplaceAll(r.Message, "%s", "…"), "|", `\|`), strings.ReplaceAll(r.Hint, "|", `\|`))
+	}
+	page(t, "errors.md", b.String())
+}
+
+func TestDocsOfStates(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# States\n\nThis page is generated from the tables in the code.\n")
+	diagram := func(title, where string, lines []string) {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n```mermaid\nstateDiagram-v2\n", title, where)
+		sort.Strings(lines)
+		for _, l := range lines {
+			fmt.Fprintf(&b, "  %s\n", l)
+		}
+		b.WriteString("```\n")
+	}
+	var lines []string
+	for from, list := range session.Transitions {
+		for _, to := range list {
+			lines = append(lines, from.String()+" --> "+to.String())
+		}
+	}
+	diagram("A client's session", "`session.State`: changed only by the session's own goroutine.", lines)
+	lines = nil
+	for from, list := range proxy.Transitions {
+		for _, to := range list {
+			lines = append(lines, from.String()+" --> "+to.String())
+		}
+	}
+	diagram("The server", "`proxy.State`: changed by Drain and Stop.", lines)
+	page(t, "states.md", b.String())
+}
+
+func TestDocsOfAdminSQL(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` as one of `admin_users`; `stats_users` may use SHOW, EXPLAIN ROUTE and LOCATE KEY.\n" +
+		"`DRY RUN` at the end of a change says what it would do. Names quote as in PostgreSQL.\n\n| statement | what it does |\n|---|---|\n")
+	for _, s := range admin.Statements() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.ReplaceAll(s[0], "|", `\|`), s[1])
+	}
+	var names []string
+	for n := range admin.Views {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	b.WriteString("\n## What can be shown\n\n| view | what it is | columns |\n|---|---|---|\n")
+	for _, n := range names {
+		v := admin.Views[n]
+		fmt.Fprintf(&b, "| `SHOW %s` | %s | %s |\n", strings.ToUpper(n), v.Help, strings.Join(v.Columns, ", "))
+	}
+	page(t, "admin-sql.md", b.String())
+}

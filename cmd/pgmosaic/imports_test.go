@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pgmosaic/pgmosaic/"
+
+// allowed lists, for each package, the packages of ours that it may import. Imports run one way: what knows
+// more imports what knows less. A package that is not here fails the test.
+var allowed = map[string]string{
+	"cmd/pgmosaic":        "*", // it builds every object
+	"cmd/benchmark":       "replication/cluster",
+	"proxy":               "proxy/session",                                                                                                                         // accepts clients; what they do is the session's affair
+	"proxy/session":       "proxy/auth proxy/wire",                                                                                                                 // speaks protocol, not sharding
+	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/txn proxy/merge proxy/pool proxy/wire proxy/metrics replication", // the query path
+	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication",                                             // knows no query path
+	"proxy/dashboard":     "proxy/admin",                                                                                                                           // draws the admin's views and nothing else
+	"proxy/pool":          "proxy/wire",                                                                                                                            // connections, not statements
+	"proxy/txn":           "",                                                                                                                                      // writes to no client, knows no pool
+	"proxy/merge":         "",                                                                                                                                      // pure
+	"proxy/auth":          "",                                                                                                                                      // pure but for chance
+	"proxy/wire":          "",                                                                                                                                      // framing
+	"proxy/metrics":       "",                                                                                                                                      // a leaf
+	"router":              "router/sqlparse shardmap shardmap/pghash shardmap/schema",                                                                              // pure: decides, does nothing
+	"router/sqlparse":     "",                                                                                                                                      // the parser's only importer
+	"shardmap":            "shardmap/pghash",
+	"shardmap/pghash":     "",
+	"shardmap/schema":     "shardmap",
+	"shardmap/filestore":  "shardmap",
+	"replication":         "shardmap",
+	"replication/cluster": "",
+}
+
+// confined lists libraries that only some packages may import, with the reason.
+var confined = []struct{ prefix, in, why string }{
+	{"github.com/pganalyze/pg_query_go", "router/sqlparse", "the parser's tree is known in one place"},
+	{"github.com/hashicorp/go-memdb", "shardmap", "the map's tables are the catalog's own affair"},
+	{"github.com/jackc/pgproto3", "proxy/wire", "the codec is known in one place"},
+	{"github.com/jackc/pgx", "proxy/pool proxy/txn proxy/admin replication replication/cluster shardmap/schema cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
+	{"github.com/fergusstrange/embedded-postgres", "replication/cluster", "only clusters need a server's binaries"},
+	{"net", "proxy proxy/wire proxy/session proxy/pool proxy/dashboard replication replication/cluster cmd/pgmosaic", "the pure packages use no network"},
+	{"os", "cmd/pgmosaic cmd/benchmark shardmap/filestore replication/cluster proxy/wire proxy/session", "files, environment and exit belong to the edges"},
+	{"flag", "cmd/pgmosaic cmd/benchmark", "flags are read by commands"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Doc        string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Doc", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	in := func(list, s string) bool {
+		for _, w := range strings.Fields(list) {
+			if w == s {
+				return true
+			}
+		}
+		return false
+	}
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		seen[name] = true
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("package %s is not in the table of imports: say where it stands", name)
+			continue
+		}
+		if p.Doc == "" {
+			t.Errorf("package %s has no package comment", name)
+		}
+		for _, imp := range p.Imports {
+			if ours, ok := strings.CutPrefix(imp, module); ok && may != "*" && !in(may, ours) {
+				t.Errorf("%s must not import %s", name, ours)
+			}
+			for _, c := range confined {
+				if (imp == c.prefix || strings.HasPrefix(imp, c.prefix+"/") && strings.Contains(c.prefix, ".")) && !in(c.in, name) {
+					t.Errorf("%s must not import %s: %s", name, imp, c.why)
+				}
+			}
+		}
+	}
+	for name := range allowed {
+		if !seen[name] {
+			t.Errorf("the table of imports names %s, which does not exist", name)
+		}
+	}
+	for _, lib := range []string{"github.com/jackc/pgx/v5", "github.com/jackc/pgproto3/v2", "github.com/pganalyze/pg_query_go/v5", "github.com/hashicorp/go-memdb"} {
+		used := false
+		for _, p := range packages(t) {
+			used = used || in(strings.Join(p.Imports, " "), lib)
+		}
+		if !used {
+			t.Errorf("%s does no work", lib)
+		}
+	}
+}

@@ -68,6 +68,8 @@ func (l *lexer) next() token {
 		kind, end = number(s, i)
 	case isIdentStart(c):
 		kind, end = word(s, i)
+	case c == '.' && end < len(s) && s[end] == '.': // PL/pgSQL's range: no SQL of ours
+		kind = tokBad
 	case c < ' ' || c == 0x7f:
 		kind = tokBad
 	}

@@ -289,9 +289,10 @@ func (c *Conn) FlushDuplex() error {
 		err := c.read(c.end - c.pos + 1)
 		_ = c.nc.SetReadDeadline(time.Time{})
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = c.nc.SetWriteDeadline(time.Now())
-			<-done
-			return err
+			_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+			werr := <-done // if the write went through, the next read tells what is wrong
+			_ = c.nc.SetWriteDeadline(time.Time{})
+			return werr
 		}
 	}
 }

@@ -70,8 +70,16 @@ func TestEqualKeysDifferInLiteralsOnly(t *testing.T) {
 			t.Errorf("%q and %q do not share a plan", same[0], same[1])
 		}
 	}
-	for _, differ := range [][2]string{{"select 1", "select 1.0"}, {"select 1", "select '1'"}, {"select 1", "select 3000000000"}, {"select E'a'", "select E'b'"},
-		{"select 1", "select 12345678901234567890"}, {"select a", "select b"}, {"select 1 -- x", "select 1 -- y"}, {"select $1", "select $2"}} {
+	for _, differ := range [][2]string{
+		{"select 1", "select 1.0"},
+		{"select 1", "select '1'"},
+		{"select 1", "select 3000000000"},
+		{"select E'a'", "select E'b'"},
+		{"select 1", "select 12345678901234567890"},
+		{"select a", "select b"},
+		{"select 1 -- x", "select 1 -- y"},
+		{"select $1", "select $2"},
+	} {
 		if key(differ[0]) == key(differ[1]) {
 			t.Errorf("%q and %q share a plan", differ[0], differ[1])
 		}
@@ -104,9 +112,11 @@ func TestValuesRows(t *testing.T) {
 }
 
 func TestNothingHidesATable(t *testing.T) {
-	for _, sql := range []string{"select * from a tablesample system (10)", "select * from xmltable('/x' passing (select x from a) columns c text)",
+	for _, sql := range []string{
+		"select * from a tablesample system (10)", "select * from xmltable('/x' passing (select x from a) columns c text)",
 		"with recursive r as (select 1 union all select * from a) select * from r", "select array(select x from a)", "select * from rows from (f((select x from a)))",
-		"update b set (x, y) = (select x, y from a)", "insert into b values ((select x from a))", "select row(1, (select x from a)) from b order by (select x from a) limit (select 1 from a)"} {
+		"update b set (x, y) = (select x, y from a)", "insert into b values ((select x from a))", "select row(1, (select x from a)) from b order by (select x from a) limit (select 1 from a)",
+	} {
 		stmts, err := Parse(sql)
 		if err != nil {
 			t.Fatalf("%s: %v", sql, err)

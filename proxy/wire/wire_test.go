@@ -1,0 +1,232 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+)
+
+// slow is a connection that delivers a few bytes at a time.
+type slow struct {
+	net.Conn
+	data []byte
+	step func() int
+	out  bytes.Buffer
+}
+
+func (s *slow) Read(b []byte) (int, error) {
+	if len(s.data) == 0 {
+		return 0, io.EOF
+	}
+	n := min(s.step(), len(b), len(s.data))
+	copy(b, s.data[:n])
+	s.data = s.data[n:]
+	return n, nil
+}
+
+func (s *slow) Write(b []byte) (int, error) { return s.out.Write(b) }
+
+func script(n int) []byte {
+	var b []byte
+	for i := range n {
+		b = Frame(b, "QPBDE"[i%5], bytes.Repeat([]byte{byte(i)}, i*37%20000))
+	}
+	return b
+}
+
+func TestMessagesArriveWholeHoweverTheyAreCut(t *testing.T) {
+	all := script(40)
+	for name, step := range map[string]func() int{"byte by byte": func() int { return 1 }, "at random": func() int { return 1 + rand.IntN(9000) }, "at once": func() int { return 1 << 20 }} {
+		t.Run(name, func(t *testing.T) {
+			c := New(&slow{data: all, step: step}, 1<<20)
+			var got, held []byte
+			var msgs []Message
+			c.Hold()
+			for {
+				m, err := c.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				msgs = append(msgs, m)
+				got = append(got, m.Raw...)
+			}
+			for _, m := range msgs { // held messages stay as they were
+				held = append(held, m.Raw...)
+			}
+			if !bytes.Equal(got, all) || !bytes.Equal(held, all) {
+				t.Error("bytes differ")
+			}
+			dst := &slow{}
+			from, to := New(&slow{data: all, step: step}, 10), New(dst, 10)
+			for range 40 { // forwarding knows no limit
+				if err := from.Forward(to); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := to.Flush(); err != nil || !bytes.Equal(dst.out.Bytes(), all) {
+				t.Error("forwarded bytes differ")
+			}
+		})
+	}
+}
+
+func TestClaimedLengthsCostNothing(t *testing.T) {
+	huge := binary.BigEndian.AppendUint32([]byte{'Q'}, 1<<30)
+	c := New(&slow{data: huge, step: func() int { return 5 }}, 64<<20)
+	if _, err := c.Next(); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("error %v", err)
+	}
+	c = New(&slow{data: huge, step: func() int { return 5 }}, 2<<30)
+	if _, err := c.Next(); !errors.Is(err, io.ErrUnexpectedEOF) || len(c.buf) > 1<<20 {
+		t.Errorf("error %v, a buffer of %d bytes", err, len(c.buf))
+	}
+	for _, n := range []uint32{0, 3, 1 << 31} {
+		c := New(&slow{data: binary.BigEndian.AppendUint32([]byte{'Q'}, n), step: func() int { return 5 }}, 1<<20)
+		if _, err := c.Next(); !errors.Is(err, ErrMalformed) {
+			t.Errorf("length %d: error %v", n, err)
+		}
+	}
+}
+
+// A peer that sends much and reads nothing until it is read from would block a plain write for ever.
+func TestDuplexDoesNotDeadlock(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const size = 32 << 20
+	done := make(chan error, 1)
+	go func() {
+		nc, err := l.Accept()
+		if err != nil {
+			done <- err
+			return
+		}
+		defer nc.Close()
+		if _, err := nc.Write(Frame(nil, 'd', make([]byte, size))); err != nil {
+			done <- err
+			return
+		}
+		_, err = io.ReadFull(nc, make([]byte, size))
+		done <- err
+	}()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(nc, 2*size)
+	defer c.Close()
+	c.Gather(make([]byte, size))
+	fin := make(chan error, 1)
+	go func() { fin <- c.FlushDuplex() }()
+	select {
+	case err := <-fin:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("deadlock")
+	}
+	if m, err := c.Next(); err != nil || len(m.Body()) != size {
+		t.Errorf("%v, %d bytes", err, len(m.Raw))
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// pairOf is two connected sockets.
+func pairOf(b testing.TB) (x, y net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	ch := make(chan net.Conn, 1)
+	go func() { c, _ := l.Accept(); ch <- c }()
+	if x, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		b.Fatal(err)
+	}
+	return x, <-ch
+}
+
+func TestRelayAllocatesNothing(t *testing.T) {
+	a, b := pairOf(t)
+	c, d := pairOf(t)
+	defer a.Close()
+	defer b.Close()
+	defer c.Close()
+	defer d.Close()
+	src, dst := New(b, 1<<20), New(c, 1<<20)
+	msg := Frame(Frame(nil, 'D', make([]byte, 100)), 'C', make([]byte, 12))
+	buf := make([]byte, len(msg))
+	allocs := testing.AllocsPerRun(200, func() {
+		if _, err := a.Write(msg); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := src.Forward(dst); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := dst.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(d, buf); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations for two messages", allocs)
+	}
+}
+
+func FuzzConn(f *testing.F) {
+	f.Add(script(6), uint8(3))
+	f.Add([]byte{'Q', 0, 0, 0, 3}, uint8(1))
+	f.Fuzz(func(_ *testing.T, data []byte, step uint8) {
+		c := New(&slow{data: data, step: func() int { return int(step) + 1 }}, 1<<16)
+		for {
+			m, err := c.Next()
+			if err != nil {
+				return
+			}
+			switch m.Type {
+			case 'P':
+				_, _ = DecodeParse(m.Body())
+			case 'D':
+				_, _ = RowValues(nil, m.Body())
+			case 'E':
+				ParseError(m.Body())
+			case 'T':
+				_, _ = ParseRowDescription(m.Body())
+			case 't':
+				_, _ = ParseParameterTypes(m.Body())
+			}
+		}
+	})
+}
+
+func FuzzBind(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01a\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var p BindParts
+		if p.Decode(b) == nil && len(p.Params) > len(b) {
+			t.Error("more parameters than bytes")
+		}
+	})
+}
+
+func FuzzStartup(f *testing.F) {
+	f.Add(uint32(Version3), []byte("user\x00app\x00database\x00shop\x00\x00"))
+	f.Fuzz(func(_ *testing.T, code uint32, b []byte) { _, _, _ = ParseStartup(code, b) })
+}

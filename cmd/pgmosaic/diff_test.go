@@ -1,0 +1,189 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// diffSchema is made on one PostgreSQL and through the proxy. Keys sit on both shards, values hold NULLs,
+// NaN, equal numerics of different scale, blanks and quotes.
+var diffSchema = []string{
+	`create table customers (customer_id bigint primary key, name text not null, country text, small smallint, big bigint, ratio double precision, day date)`,
+	`create table orders (customer_id integer not null, order_id integer not null, total numeric, created_at timestamptz, primary key (customer_id, order_id))`,
+	`create table texts (k text primary key, v int)`,
+	`create table "Odd Table" ("Key" bigint primary key, "select" text)`,
+	`create table countries (code text primary key, name text)`,
+	`create table settings (name text primary key, value text)`,
+}
+
+var diffRows = []string{
+	`insert into countries values ('DE', 'Germany'), ('AT', 'Austria'), ('XX', 'Nowhere')`,
+	`insert into settings values ('a', '1'), ('b', null)`,
+	`insert into customers select i, 'n' || i, case i % 4 when 0 then 'DE' when 1 then 'AT' when 2 then 'FR' end, nullif(i % 7, 3), i * 460000000000000000,
+	   case i % 5 when 0 then 'NaN'::float8 when 1 then null when 2 then -0.0 when 3 then 0.0 else i / 3.0 end, case when i % 3 > 0 then date '2026-01-01' + i % 3 end from generate_series(1, 20) i`,
+	`insert into orders select 1 + i % 20, i, case when i % 6 > 0 then round(i / 7.0, i % 4) end, timestamptz '2026-01-01 00:00:00+00' + i * interval '1 hour' from generate_series(1, 70) i`,
+	`insert into texts values ('a', 1), ('b ', 2), ('b', 3), ('007', 4), ('7', 5), ('é', 6), ('it''s', 7), ('A', 8), ('', 9)`,
+	`insert into "Odd Table" select i, 'x' || i from generate_series(1, 9) i`,
+}
+
+// answer is what a statement gave, in a form that can be compared.
+type answer struct {
+	cols, tag, code string
+	rows            []string
+}
+
+func ask2(t testing.TB, c *pgx.Conn, sql string, mode pgx.QueryExecMode) answer {
+	t.Helper()
+	rows, err := c.Query(t.Context(), sql, mode)
+	var a answer
+	if err == nil {
+		for _, f := range rows.FieldDescriptions() {
+			a.cols += fmt.Sprintf("%s:%d ", f.Name, f.DataTypeOID)
+		}
+		for rows.Next() {
+			a.rows = append(a.rows, fmt.Sprintf("%q", rows.RawValues()))
+		}
+		rows.Close()
+		err = rows.Err()
+		a.tag = rows.CommandTag().String()
+		if a.cols == "" && err == nil {
+			for _, f := range rows.FieldDescriptions() {
+				a.cols += fmt.Sprintf("%s:%d ", f.Name, f.DataTypeOID)
+			}
+		}
+	}
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		a = answer{code: pe.Code}
+	} else if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return a
+}
+
+func ordered(sql string) bool { return strings.Contains(strings.ToLower(sql), "order by") }
+
+// differs compares two answers: rows as a list where the statement orders them, else as a bag.
+func differs(sql string, want, got answer) string {
+	if want.code != got.code {
+		return fmt.Sprintf("SQLSTATE %q, one PostgreSQL says %q", got.code, want.code)
+	}
+	if want.cols != got.cols {
+		return fmt.Sprintf("columns %s, want %s", got.cols, want.cols)
+	}
+	a, b := append([]string(nil), want.rows...), append([]string(nil), got.rows...)
+	if !ordered(sql) {
+		sort.Strings(a)
+		sort.Strings(b)
+	}
+	if strings.Join(a, "\n") != strings.Join(b, "\n") {
+		return fmt.Sprintf("%d rows\n%s\nwant %d\n%s", len(b), strings.Join(b, "\n"), len(a), strings.Join(a, "\n"))
+	}
+	if want.tag != got.tag {
+		return fmt.Sprintf("tag %q, want %q", got.tag, want.tag)
+	}
+	return ""
+}
+
+// The same statements on one PostgreSQL with all the rows and over two shards: equal, or refused.
+func TestSameAnswersAsOnePostgreSQL(t *testing.T) {
+	d := shop(t)
+	super := connectTo(t, d.cluster.Node("s1-a").DSN("postgres"))
+	mustExec(t, super, "create database oracle owner app")
+	mustExec(t, super, "create database diff owner app")
+	mustExec(t, connectTo(t, d.cluster.Node("s2-a").DSN("postgres")), "create database diff owner app")
+	d.adminExec(t, "CREATE DATABASE diff")
+	d.adminExec(t, fmt.Sprintf("CREATE SHARD d1 IN diff NODE '%s' NAME d1a", d.cluster.Node("s1-a").DSN("diff")))
+	d.adminExec(t, fmt.Sprintf("CREATE SHARD d2 IN diff NODE '%s' NAME d2a", d.cluster.Node("s2-a").DSN("diff")))
+	defer func() {
+		for _, x := range []string{"customers", "orders", "texts", `"Odd Table"`, "countries"} {
+			d.adminExec(t, "UNDISTRIBUTE TABLE diff.public."+x)
+		}
+		for _, x := range []string{"DROP GROUP ids IN diff", "DROP GROUP words IN diff", "DROP SHARD d2 IN diff", "DROP SHARD d1 IN diff", "DROP DATABASE diff"} {
+			d.adminExec(t, x)
+		}
+		d.pools.Reconnect("diff")
+	}()
+	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("oracle"), "postgres:"+d.cluster.Password, "app:app", 1))
+	many := connectTo(t, dsnFor("app", "app", d.server.Addr(), "diff"))
+	for _, sql := range append(append([]string{}, diffSchema...), diffRows...) {
+		mustExec(t, one, sql)
+		mustExec(t, many, sql)
+	}
+	d.adminExec(t, "CREATE GROUP ids IN diff KEY (bigint) BY HASH")
+	d.adminExec(t, "CREATE GROUP words IN diff KEY (text) BY HASH")
+	for _, x := range []string{"customers IN GROUP ids KEY (customer_id)", "orders IN GROUP ids KEY (customer_id)", "texts IN GROUP words KEY (k)", `"Odd Table" IN GROUP ids KEY ("Key")`, "countries AS REFERENCE"} {
+		d.adminExec(t, "DISTRIBUTE TABLE diff.public."+x)
+	}
+	b, err := os.ReadFile("../../testdata/diff/traps.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modes := map[string]pgx.QueryExecMode{"simple": pgx.QueryExecModeSimpleProtocol, "extended": pgx.QueryExecModeExec, "described": pgx.QueryExecModeDescribeExec}
+	asked, refused := 0, 0
+	compare := func(sql string) {
+		for name, mode := range modes {
+			asked++
+			got := ask2(t, many, sql, mode)
+			if got.code == "0A000" || got.code == "23502" && strings.HasPrefix(sql, "insert") {
+				refused++
+				continue // refused, clearly: nothing was done
+			}
+			if why := differs(sql, ask2(t, one, sql, mode), got); why != "" {
+				t.Errorf("%s (%s): %s", sql, name, why)
+			}
+		}
+	}
+	for _, sql := range strings.Split(string(b), "\n") {
+		if sql = strings.TrimSpace(sql); sql != "" && !strings.HasPrefix(sql, "--") {
+			compare(sql)
+		}
+	}
+	hand := asked
+	rng := rand.New(rand.NewPCG(42, 1))
+	for range max(*diffN, 400) {
+		compare(randomSelect(rng))
+	}
+	t.Logf("%d statements by hand, %d in all, %d refused", hand, asked, refused)
+	if refused > asked/2 {
+		t.Errorf("%d of %d statements were refused", refused, asked)
+	}
+}
+
+// randomSelect makes a statement over the diff schema: filters, joins, groups and orders put together by chance.
+func randomSelect(rng *rand.Rand) string {
+	pick := func(list ...string) string { return list[rng.IntN(len(list))] }
+	num := func() string { return pick("1", "2", "3", "5", "7", "11", "19", "20", "21", "-1", "0", "null", "'4'", "3.0", "6::bigint") }
+	cond := func(a string) string {
+		return pick(a+".customer_id = "+num(), a+".customer_id in ("+num()+", "+num()+")", a+".customer_id > "+num(), a+".customer_id between 3 and "+num(),
+			a+".customer_id = "+num()+" or "+a+".customer_id = "+num(), "not "+a+".customer_id = "+num(), a+".customer_id is not null")
+	}
+	from := pick("customers c", "customers c join orders o on o.customer_id = c.customer_id", "customers c left join orders o on o.customer_id = c.customer_id",
+		"customers c join countries k on k.code = c.country", "customers c left join countries k on k.code = c.country and c.small > 2", "countries k left join customers c on c.country = k.code",
+		"customers c join orders o on o.order_id = c.customer_id", "customers c join orders o using (customer_id)", "customers c, settings s",
+		"customers c left join orders o on o.customer_id = c.customer_id and c.customer_id = "+num(), "(select * from customers where small > 1) c")
+	where := ""
+	for i := range rng.IntN(3) {
+		where += []string{" where ", " and "}[min(i, 1)] + pick(cond("c"), cond("c"), "c.country = 'DE'", "c.small is null", "c.ratio > 1", "exists (select 1 from orders x where x.customer_id = c.customer_id)")
+	}
+	switch rng.IntN(3) {
+	case 0:
+		agg := pick("count(*)", "sum(c.small)", "avg(c.big)", "min(c.day)", "max(c.ratio)", "count(c.country)", "sum(c.big)", "avg(c.small)")
+		g := pick("c.country", "c.small", "c.day", "c.customer_id", "c.ratio")
+		if rng.IntN(2) == 0 {
+			return "select " + agg + ", count(*) from " + from + where
+		}
+		return "select " + g + ", " + agg + " from " + from + where + " group by " + g + pick("", " order by 1", " order by 1 desc nulls last limit 3", " order by 1 offset 1")
+	case 1:
+		return "select c.customer_id, c.name, c.small from " + from + where + pick("", "", " order by c.customer_id, 1, 2, 3 limit 5", " order by c.small nulls first, c.customer_id", " order by c.ratio desc, c.customer_id offset 2", " order by c.day, c.customer_id limit 4")
+	}
+	return "select c.* from " + from + where
+}

@@ -132,7 +132,7 @@ func TestDashboardShowsShardsReplicasAndALaggingOne(t *testing.T) {
 			var overflow bool
 			if err := chromedp.Run(ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
 				chromedp.EmulateViewport(width, 900), chromedp.Sleep(150*time.Millisecond),
-				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.FullScreenshot(&png, 90)); err != nil {
+				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.FullScreenshot(&png, 100)); err != nil {
 				t.Fatal(err)
 			}
 			if overflow {
@@ -142,7 +142,7 @@ func TestDashboardShowsShardsReplicasAndALaggingOne(t *testing.T) {
 				t.Errorf("%s at %d pixels: an empty picture", scheme, width)
 			}
 			if shots != "" {
-				if err := os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%d.jpg", scheme, width)), png, 0o644); err != nil {
+				if err := os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%d.png", scheme, width)), png, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -155,8 +155,8 @@ func TestDashboardShowsShardsReplicasAndALaggingOne(t *testing.T) {
 	}
 	if shots != "" {
 		var png []byte
-		if err := chromedp.Run(ctx, chromedp.EmulateViewport(1280, 900), chromedp.FullScreenshot(&png, 90)); err == nil {
-			_ = os.WriteFile(filepath.Join(shots, "dead.jpg"), png, 0o644)
+		if err := chromedp.Run(ctx, chromedp.EmulateViewport(1280, 900), chromedp.FullScreenshot(&png, 100)); err == nil {
+			_ = os.WriteFile(filepath.Join(shots, "dead.png"), png, 0o644)
 		}
 	}
 	if len(complaints) > 0 {

@@ -26,17 +26,18 @@ function bytes(v) {
   return (i ? v.toFixed(1) : v) + " " + u[i];
 }
 
-// spark draws a line over the last 15 minutes; unknown values leave a gap.
+// spark draws a line over the last 15 minutes, or over what is known of them; unknown values leave a gap.
 function spark(points, label, least) {
   const max = Math.max(least, ...points.filter((p) => p !== null));
+  const span = Math.max(60, points.length);
   let d = "", pen = false;
   points.forEach((p, i) => {
     if (p === null) { pen = false; return; }
-    const x = ((LENGTH - points.length + i) / (LENGTH - 1)) * 300, y = 30 - (p / max) * 28;
+    const x = ((span - points.length + i) / (span - 1)) * 300, y = 30 - (p / max) * 28;
     d += (pen ? "L" : "M") + x.toFixed(1) + " " + y.toFixed(1);
     pen = true;
   });
-  const first = ((LENGTH - points.length) / (LENGTH - 1)) * 300;
+  const first = ((span - points.length) / (span - 1)) * 300;
   const svg = el("svg", { class: "spark", viewBox: "0 0 300 32", preserveAspectRatio: "none", role: "img", "aria-label": label });
   svg.append(el("path", { class: "base", d: "M0 31H300" }));
   if (d && !points.includes(null)) svg.append(el("path", { class: "area", d: d + "L300 31L" + first.toFixed(1) + " 31Z" }));

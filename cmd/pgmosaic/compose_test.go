@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// The compose set-up is not run by tests: its files must parse, name files that exist, and speak of settings
+// and metrics that exist.
+func TestComposeFilesAreWhatTheySeem(t *testing.T) {
+	root := filepath.Join("..", "..")
+	b, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	services, _ := doc["services"].(map[string]any)
+	for _, s := range []string{"s1a", "s1b", "s2a", "s2b", "pgmosaic", "prometheus", "grafana"} {
+		if services[s] == nil {
+			t.Errorf("there is no service %s", s)
+		}
+	}
+	for _, m := range regexp.MustCompile(`\./(docs/[^:" ]+)`).FindAllStringSubmatch(string(b), -1) {
+		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := loadConfig(filepath.Join(root, "docs/operating/compose/pgmosaic.yaml")); err != nil {
+		t.Error(err)
+	}
+	var board struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	b, err = os.ReadFile(filepath.Join(root, "docs/operating/compose/grafana/dashboards/pgmosaic.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &board); err != nil || len(board.Panels) < 10 {
+		t.Fatal(err, len(board.Panels))
+	}
+	if testing.Short() {
+		return
+	}
+	d := shop(t)
+	mustExec(t, connectTo(t, d.shopDSN()), "select 1")
+	_, err = connectTo(t, d.shopDSN()).Exec(t.Context(), "select row_number() over () from customers")
+	wantCode(t, err, "0A000") // so that there is a refusal to count
+	_, metrics, _ := get(t, d.url("/metrics"))
+	for _, p := range board.Panels {
+		for _, target := range p.Targets {
+			for _, name := range regexp.MustCompile(`(pgmosaic|process)_[a-z_]+`).FindAllString(target.Expr, -1) {
+				if !strings.Contains(metrics, "\n"+name+"{") && !strings.Contains(metrics, "\n"+name+" ") {
+					t.Errorf("panel %q asks for %s, which is not measured", p.Title, name)
+				}
+			}
+		}
+	}
+}

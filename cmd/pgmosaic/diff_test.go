@@ -161,7 +161,9 @@ func TestSameAnswersAsOnePostgreSQL(t *testing.T) {
 // randomSelect makes a statement over the diff schema: filters, joins, groups and orders put together by chance.
 func randomSelect(rng *rand.Rand) string {
 	pick := func(list ...string) string { return list[rng.IntN(len(list))] }
-	num := func() string { return pick("1", "2", "3", "5", "7", "11", "19", "20", "21", "-1", "0", "null", "'4'", "3.0", "6::bigint") }
+	num := func() string {
+		return pick("1", "2", "3", "5", "7", "11", "19", "20", "21", "-1", "0", "null", "'4'", "3.0", "6::bigint")
+	}
 	cond := func(a string) string {
 		return pick(a+".customer_id = "+num(), a+".customer_id in ("+num()+", "+num()+")", a+".customer_id > "+num(), a+".customer_id between 3 and "+num(),
 			a+".customer_id = "+num()+" or "+a+".customer_id = "+num(), "not "+a+".customer_id = "+num(), a+".customer_id is not null")

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -93,10 +94,22 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 		return nil, err
 	}
 	if !dry {
-		if err := prepareShard(ctx, primary); err != nil {
+		err := prepareShard(ctx, primary)
+		var e *Error
+		if d.Home == nil && errors.As(err, &e) && e.Code == "42501" {
+			err = nil // a database of one shard needs nothing of ours there; its second shard will
+		}
+		if err != nil {
 			return nil, err
 		}
 		if d.Home != nil {
+			n, err := a.primaryOf(db, d.Home)
+			if err != nil {
+				return nil, err
+			}
+			if err := prepareShard(ctx, n); err != nil {
+				return nil, err
+			}
 			if err := a.bringSchema(ctx, d, primary); err != nil {
 				return nil, err
 			}

@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/maypok86/otter/v2"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -140,14 +139,9 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, dsn)
+	snap, err := schema.Load(ctx, dsn, version)
 	if err != nil {
 		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, db.Home.Name), err}
-	}
-	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	snap, err := schema.Load(ctx, conn, version)
-	if err != nil {
-		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q", db.Name), err}
 	}
 	s.current.Store(snap)
 	return snap, nil

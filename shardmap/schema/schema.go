@@ -104,10 +104,16 @@ select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' 
  where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
    and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
 
-// Load reads the schema over conn in one transaction. version becomes the snapshot's.
-func Load(ctx context.Context, conn *pgx.Conn, version uint64) (*Snapshot, error) {
+// Load reads the schema of the database of a connection string in one transaction. version becomes the
+// snapshot's.
+func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return nil, fmt.Errorf("read the schema: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
-	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		var collate string
 		if err := tx.QueryRow(ctx, "select datcollate from pg_database where datname = current_database()").Scan(&collate); err != nil {
 			return err

@@ -106,6 +106,9 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase",
 	}
+	a.engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
+		return a.resolver().Settle(ctx, a.shardsOf(a.catalog.Current().Databases[db]), gid)
+	}
 	if err := a.engine.Init(); err != nil {
 		return nil, err
 	}

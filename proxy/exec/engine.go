@@ -42,6 +42,9 @@ type Engine struct {
 	TwoPhase     bool          // false: a second writing shard is refused
 	Primary      time.Duration // how long to wait for a shard's primary to be known, 2 s
 
+	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
+	Settle func(ctx context.Context, database, gid string) (committed bool, err error)
+
 	plans *otter.Cache[string, *entry]
 	seedA maphash.Seed
 	seedB maphash.Seed
@@ -119,6 +122,9 @@ func (e *Engine) Schema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot,
 // RefreshSchema reads the schema anew, because something changed it.
 func (e *Engine) RefreshSchema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
 	s := e.schemaOf(db.Name)
+	e.mu.Lock()
+	clear(e.welcome) // ALTER ROLE and ALTER DATABASE change what new sessions begin with
+	e.mu.Unlock()
 	return e.readSchema(ctx, db, s, s.asked.Add(1))
 }
 

@@ -27,13 +27,14 @@ type Handler struct {
 	role   string
 	count  *metrics.Database
 
-	snap   *shardmap.Snapshot
-	dbmap  *shardmap.DB
-	schema *schema.Snapshot
-	shards []shardState // by index in dbmap.Shards
-	env    router.Env
-	space  [8]byte
-	stale  bool // the space must be computed again
+	snap      *shardmap.Snapshot
+	dbmap     *shardmap.DB
+	schema    *schema.Snapshot
+	shards    []shardState // by index in dbmap.Shards
+	env       router.Env
+	firstPath []string // the search path that the session began with
+	space     [8]byte
+	stale     bool // the space must be computed again
 
 	login    *pool.Settings // what the startup packet asked for
 	settings *pool.Settings
@@ -111,6 +112,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
+	h.firstPath = w.searchPath
 	h.env = router.Env{Role: role, SearchPath: w.searchPath}
 	return h, w.params, nil
 }

@@ -141,12 +141,7 @@ func (h *Handler) searchPath() []string {
 	if v, ok := h.settings.Get("search_path"); ok {
 		return searchPathOf(v)
 	}
-	h.e.mu.Lock()
-	defer h.e.mu.Unlock()
-	if w := h.e.welcome[h.db+"\x00"+h.role+"\x00"+h.login.Key()]; w != nil {
-		return w.searchPath
-	}
-	return []string{"$user", "public"}
+	return h.firstPath
 }
 
 // set runs SET and RESET. What a server accepted becomes the session's, and follows it to other servers.

@@ -242,20 +242,8 @@ func (h *Handler) commitMany(writers []*participant) error {
 	case txn.Committed:
 		h.count.TwoPhase.Add(1)
 		return nil
-	case txn.Unfinished:
-		h.count.TwoPhase.Add(1)
-		h.e.Log.Warn("a committed transaction has still to be finished on a shard; the resolver will do it", "gid", gid)
-		return nil
-	case txn.InDoubt:
-		h.count.InDoubt.Add(1)
-		for _, p := range writers {
-			p.srv.Dirty = true
-		}
-		h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
-		return &hintError{
-			"08007", "the connection to shard " + decider.name + " was lost during COMMIT: it is not known whether the transaction was committed",
-			"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid,
-		}
+	case txn.Unfinished, txn.InDoubt:
+		return h.settleCommit(gid, decider.name, outcome, writers)
 	}
 	h.count.TwoPhaseAborted.Add(1)
 	var se *pool.ServerError
@@ -270,6 +258,38 @@ func (h *Handler) commitMany(writers []*participant) error {
 	}
 	return &hintError{"40001", "a shard was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
 }
+
+// settleCommit finds out, within a few seconds, what became of a commit whose answer was lost, so that nobody
+// misses a write that is there.
+func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers []*participant) error {
+	for _, p := range writers {
+		if outcome == txn.InDoubt {
+			p.srv.Dirty = true
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	committed, err := h.e.Settle(ctx, h.db, gid)
+	switch {
+	case outcome == txn.Unfinished || err == nil && committed:
+		if err != nil {
+			h.e.Log.Warn("a committed transaction has still to be finished on a shard; the resolver will do it", "gid", gid, "error", err)
+		}
+		h.count.TwoPhase.Add(1)
+		return nil
+	case err == nil:
+		h.count.TwoPhaseAborted.Add(1)
+		return &hintError{"40001", "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", "Run the transaction again."}
+	}
+	h.count.InDoubt.Add(1)
+	h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
+	return &hintError{
+		"08007", "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed",
+		"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid,
+	}
+}
+
+const settleTimeout = 5 * time.Second
 
 // rollback ends the transaction everywhere. Servers that do not answer are closed.
 func (h *Handler) rollback() {

@@ -94,30 +94,67 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 	return err
 }
 
-// finishPart asks the decider what became of the transaction, deciding "abort" if nothing did, and acts
-// on it. The insert waits for a decision in flight: it must see its outcome, so it runs at READ COMMITTED.
+// Settle finds out at once what became of one transaction and finishes its parts on every shard that answers.
+// committed tells the outcome; an error means that it could not be found out, or that a part is left.
+func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (committed bool, err error) {
+	_, name, _ := ParseGID(gid)
+	for _, s := range shards {
+		if s.Name == name && s.DSN != "" {
+			outcome, err := decide(ctx, s, gid)
+			if err != nil {
+				return false, err
+			}
+			committed = outcome == "commit"
+			parts, err := r.List(ctx, shards)
+			for _, p := range parts {
+				for _, at := range shards {
+					if p.GID == gid && at.Name == p.Shard {
+						err = errors.Join(err, finishAs(ctx, outcome, gid, at))
+					}
+				}
+			}
+			return committed, err
+		}
+	}
+	return false, fmt.Errorf("shard %s, which decides about %s, does not answer", name, gid)
+}
+
+// finishPart acts on one prepared part as its decider says.
 func finishPart(ctx context.Context, p Prepared, decider, at Shard) error {
-	outcome := ""
-	err := with(ctx, decider, func(c *pgx.Conn) error {
+	outcome, err := decide(ctx, decider, p.GID)
+	if err != nil {
+		return err
+	}
+	return finishAs(ctx, outcome, p.GID, at)
+}
+
+// decide asks the decider what became of a transaction, deciding "abort" if nothing did. The insert waits for
+// a decision in flight: it must see its outcome, so it runs at READ COMMITTED.
+func decide(ctx context.Context, decider Shard, gid string) (outcome string, err error) {
+	err = with(ctx, decider, func(c *pgx.Conn) error {
 		for _, sql := range []string{"set lock_timeout = '5s'", "set synchronous_commit = on", "set default_transaction_isolation = 'read committed'"} {
 			if _, err := c.Exec(ctx, sql); err != nil {
 				return err
 			}
 		}
-		if _, err := c.Exec(ctx, "insert into pgmosaic.decision (gid, outcome) values ($1, 'abort') on conflict do nothing", p.GID); err != nil {
+		if _, err := c.Exec(ctx, "insert into pgmosaic.decision (gid, outcome) values ($1, 'abort') on conflict do nothing", gid); err != nil {
 			return err
 		}
-		return c.QueryRow(ctx, "select outcome from pgmosaic.decision where gid = $1", p.GID).Scan(&outcome)
+		return c.QueryRow(ctx, "select outcome from pgmosaic.decision where gid = $1", gid).Scan(&outcome)
 	})
 	if err != nil {
-		return fmt.Errorf("ask shard %s about %s: %w", decider.Name, p.GID, err)
+		return "", fmt.Errorf("ask shard %s about %s: %w", decider.Name, gid, err)
 	}
+	return outcome, nil
+}
+
+func finishAs(ctx context.Context, outcome, gid string, at Shard) error {
 	verb := "ROLLBACK PREPARED "
 	if outcome == "commit" {
 		verb = "COMMIT PREPARED "
 	}
 	return with(ctx, at, func(c *pgx.Conn) error {
-		if _, err := c.Exec(ctx, verb+quote(p.GID)); err != nil {
+		if _, err := c.Exec(ctx, verb+quote(gid)); err != nil {
 			return fmt.Errorf("%son shard %s: %w", verb, at.Name, err)
 		}
 		return nil

@@ -436,10 +436,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		}
 		x.portals[string(b.Portal)] = pt
 	}
-	shard, ok := -1, false
-	if h.own.shard == "" {
-		shard, ok = s.tmpl.Route(a)
-	}
+	shard, ok := h.route(s.tmpl, a)
 	if !ok {
 		plan, err := h.bind(ctx, s.tmpl, a, func() ([]uint32, error) {
 			d, err := h.describe(ctx, s)
@@ -617,6 +614,13 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		return h.describeStatement(ctx, name)
 	}
 	pt := x.portal(name)
+	if shard, ok := h.tx.cursors[string(name)]; pt == nil && ok { // DECLARE made it
+		for _, p := range h.tx.parts {
+			if p.shard == shard {
+				pt = &portal{on: p}
+			}
+		}
+	}
 	if pt == nil {
 		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
@@ -902,7 +906,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.finish(p)
 	}
 	for _, t := range x.post {
-		h.after(ctx, t)
+		h.after(ctx, t, p.shard)
 	}
 	x.post = x.post[:0]
 	return nil
@@ -935,7 +939,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				answered = o.kind == opDescribe
 			case 'C', 'I', 's':
 				answered = true
-				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || len(t.Drops) > 0) {
+				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || len(t.Drops) > 0 || t.Stmt.Kind == sqlparse.Cursor) {
 					x.post = append(x.post, t)
 				}
 			case 'E':

@@ -215,7 +215,12 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 func refuseSetting(v sqlparse.Var) error {
 	switch v.Name {
 	case "client_encoding":
-		enc := strings.ToUpper(strings.NewReplacer("-", "", "_", "").Replace(v.Plain))
+		enc := strings.Map(func(r rune) rune { // PostgreSQL looks at letters and digits alone
+			if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' {
+				return r
+			}
+			return -1
+		}, strings.ToUpper(v.Plain))
 		if !v.Default && enc != "UTF8" && enc != "UNICODE" {
 			return router.Refuse("encoding", v.Plain)
 		}

@@ -58,7 +58,7 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 	if h.tx.status == 'E' {
 		return errFailedTx
 	}
-	if shard, ok := t.Route(a); ok && h.own.shard == "" {
+	if shard, ok := h.route(t, a); ok {
 		h.count.Single.Add(1)
 		return h.single(ctx, shard, t, a.Text)
 	}
@@ -67,6 +67,20 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 		return err
 	}
 	return h.run(ctx, p, a, nil)
+}
+
+// route is the short way to the shard of a statement: by its key, or by the cursor that it names. ok is false
+// where the plan must be bound.
+func (h *Handler) route(t *router.Template, a *router.Args) (shard int, ok bool) {
+	if h.own.shard != "" {
+		return 0, false
+	}
+	if t.Stmt.Kind == sqlparse.Fetch {
+		if shard, ok := h.tx.cursors[t.Stmt.Name]; ok {
+			return shard, true
+		}
+	}
+	return t.Route(a)
 }
 
 // run executes a bound plan whose text holds its values (simple protocol) or whose values are in a.
@@ -143,7 +157,7 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 		h.staleSchema(ctx)
 	}
 	if err == nil {
-		h.after(ctx, t)
+		h.after(ctx, t, p.shard)
 	}
 	return err
 }
@@ -159,7 +173,14 @@ func (h *Handler) staleSchema(ctx context.Context) {
 }
 
 // after does what a successful statement entails for the session and the map.
-func (h *Handler) after(ctx context.Context, t *router.Template) {
+func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
+	if t.Stmt.Kind == sqlparse.Cursor && h.tx.status != 'I' {
+		if h.tx.cursors == nil {
+			h.tx.cursors = map[string]int{}
+		}
+		h.tx.cursors[t.Stmt.Name] = shard
+		return
+	}
 	if t.Temp && t.Stmt.Def.Temp {
 		m := make(map[string]bool, len(h.env.Temp)+1)
 		for n := range h.env.Temp {

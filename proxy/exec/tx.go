@@ -26,6 +26,7 @@ type transaction struct {
 	local    []string       // SET LOCAL, for those who come late
 	before   *pool.Settings // at BEGIN
 	drops    []func()       // what to do when it commits
+	cursors  map[string]int // the shard of each SQL cursor
 	ddl      bool
 }
 

@@ -95,7 +95,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	}
 	h.writeReturned(desc, rows, x)
 	h.client.SendTag(tag)
-	h.after(ctx, p.Template)
+	h.after(ctx, p.Template, h.dbmap.Home.Index)
 	return nil
 }
 
@@ -320,7 +320,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		}
 	}
 	h.client.SendTag(tag)
-	h.after(ctx, p.Template)
+	h.after(ctx, p.Template, h.dbmap.Home.Index)
 	return nil
 }
 

@@ -36,6 +36,7 @@ type Cluster struct {
 	Password string // of Superuser on every node
 	bin      string
 	settings []string
+	lock     *os.File // held as long as the folder is ours
 
 	mu    sync.Mutex // guards nodes
 	nodes []*Node
@@ -110,7 +111,6 @@ func reachable(dir string) string {
 }
 
 func (c *Cluster) statePath() string { return filepath.Join(c.Dir, "cluster.json") }
-func (c *Cluster) ownerPath() string { return filepath.Join(c.Dir, "owner.pid") }
 
 func (c *Cluster) makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -126,12 +126,11 @@ func (c *Cluster) makeDir(dir string) error {
 
 // claim makes the folder ours: a living owner is respected, a dead one's servers are stopped.
 func (c *Cluster) claim() error {
-	if b, err := os.ReadFile(c.ownerPath()); err == nil {
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-		if pid > 0 && pid != os.Getpid() && alive(pid) {
-			return fmt.Errorf("folder %s is in use by process %d: stop it, or use another folder", c.Dir, pid)
-		}
+	lock, err := own(c.Dir)
+	if err != nil {
+		return err
 	}
+	c.lock = lock
 	entries, err := os.ReadDir(c.Dir)
 	if err != nil {
 		return fmt.Errorf("cluster folder: %w", err)
@@ -141,15 +140,44 @@ func (c *Cluster) claim() error {
 			stopLeftover(filepath.Join(c.Dir, e.Name()))
 		}
 	}
-	if err := os.WriteFile(c.ownerPath(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		return fmt.Errorf("cluster folder: %w", err)
-	}
 	return nil
+}
+
+// own takes the folder's lock, which the system drops when its holder dies.
+func own(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "owner.pid"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cluster folder: %w", err)
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		b, _ := os.ReadFile(f.Name()) // for the message only
+		_ = f.Close()
+		return nil, fmt.Errorf("folder %s is in use by process %s: stop it, or use another folder", dir, strings.TrimSpace(string(b)))
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+		return nil, errors.Join(fmt.Errorf("cluster folder: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+func writeAt(f *os.File, s string) error {
+	_, err := f.WriteAt([]byte(s), 0)
+	return err
 }
 
 func alive(pid int) bool {
 	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
+	return (err == nil || errors.Is(err, syscall.EPERM)) && !zombie(pid)
+}
+
+// zombie says whether a process has ended and only waits for its parent to notice.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(rest, "Z")
 }
 
 // stopLeftover ends a postmaster that still runs in a data folder.
@@ -188,16 +216,19 @@ func runsIn(pid int, dir string) bool {
 func RemoveStale(pattern string) {
 	dirs, _ := filepath.Glob(pattern) // a bad pattern matches nothing
 	for _, dir := range dirs {
-		b, err := os.ReadFile(filepath.Join(dir, "owner.pid"))
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err != nil || pid > 0 && alive(pid) {
+		if _, err := os.Stat(filepath.Join(dir, "owner.pid")); err != nil {
 			continue
+		}
+		lock, err := own(dir)
+		if err != nil {
+			continue // somebody lives there
 		}
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			stopLeftover(filepath.Join(dir, e.Name()))
 		}
 		_ = os.RemoveAll(dir)
+		_ = lock.Close()
 	}
 }
 
@@ -240,7 +271,7 @@ func (c *Cluster) Close() error {
 	for i := len(nodes) - 1; i >= 0; i-- {
 		errs = append(errs, nodes[i].Stop())
 	}
-	errs = append(errs, os.Remove(c.ownerPath()))
+	errs = append(errs, c.release())
 	return errors.Join(errs...)
 }
 
@@ -249,7 +280,15 @@ func (c *Cluster) Destroy() error {
 	for _, n := range c.Nodes() {
 		n.Kill()
 	}
-	return os.RemoveAll(c.Dir)
+	return errors.Join(os.RemoveAll(c.Dir), c.release())
+}
+
+// release gives the folder up. After Close it has been given up already.
+func (c *Cluster) release() error {
+	if err := c.lock.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // FreePort finds a TCP port of loopback that nobody listens on.

@@ -285,13 +285,8 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 // everyPartQuiet runs a statement on every participant of the transaction.
 func (h *Handler) everyPartQuiet(sql string) error {
 	for _, p := range h.tx.parts {
-		if p.prologue > 0 {
-			if err := p.srv.Flush(); err != nil {
-				return h.lost(p, err)
-			}
-			if err := h.prologue(p); err != nil {
-				return err
-			}
+		if err := h.ready(p); err != nil {
+			return err
 		}
 		if _, err := p.srv.Exec(sql); err != nil {
 			return h.lost(p, err)

@@ -115,6 +115,17 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	return nil
 }
 
+// ready sends BEGIN and its kin to a participant that joined for a statement which was never sent.
+func (h *Handler) ready(p *participant) error {
+	if p.prologue == 0 {
+		return nil
+	}
+	if err := p.srv.Flush(); err != nil {
+		return h.lost(p, err)
+	}
+	return h.prologue(p)
+}
+
 // prologue swallows the answers to BEGIN and its kin.
 func (h *Handler) prologue(p *participant) error {
 	for ; p.prologue > 0; p.prologue-- {
@@ -139,15 +150,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	var writers, readers []*participant
 	for _, p := range h.tx.parts {
-		if p.prologue > 0 { // it joined for a statement that was never sent
-			err := p.srv.Flush()
-			if err == nil {
-				err = h.prologue(p)
-			}
-			if err != nil {
-				h.rollback()
-				return "", h.lost(p, err)
-			}
+		if err := h.ready(p); err != nil {
+			h.rollback()
+			return "", err
 		}
 		if p.wrote {
 			writers = append(writers, p)
@@ -308,11 +313,9 @@ func (h *Handler) abort(p *participant) {
 	if p.srv.Dirty {
 		return
 	}
-	if p.prologue > 0 {
-		if p.srv.Flush() != nil || h.prologue(p) != nil {
-			p.srv.Dirty = true
-			return
-		}
+	if h.ready(p) != nil {
+		p.srv.Dirty = true
+		return
 	}
 	if _, err := p.srv.Exec("ROLLBACK"); err != nil {
 		p.srv.Dirty = true
@@ -456,18 +459,8 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		return &wire.PgError{Code: "3B001", Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
 	}
 	sql := verbOf(s.Kind) + " " + pool.QuoteName(s.Name)
-	for _, p := range h.tx.parts {
-		if p.prologue > 0 {
-			if err := p.srv.Flush(); err != nil {
-				return h.lost(p, err)
-			}
-			if err := h.prologue(p); err != nil {
-				return err
-			}
-		}
-		if _, err := p.srv.Exec(sql); err != nil {
-			return h.lost(p, err)
-		}
+	if err := h.everyPartQuiet(sql); err != nil {
+		return err
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:

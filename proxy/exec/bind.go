@@ -1,0 +1,196 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+)
+
+// target finds the participant for a shard: the one in use, the transaction's, or a fresh one. A pipeline
+// that wrote on one server and needs another becomes a transaction.
+func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	x := &h.ext
+	if cur := x.cur; cur != nil {
+		if cur.shard == shard && (h.tx.status != 'I' || t.Read || cur.node < 0 || h.isPrimary(cur)) {
+			if h.tx.status != 'I' {
+				if err := h.mayWrite(cur, t); err != nil {
+					return nil, err
+				}
+			} else {
+				h.markSent(cur, t)
+				x.wrote = x.wrote || !t.Read
+			}
+			return cur, nil
+		}
+		if err := h.leave(ctx, t); err != nil {
+			return nil, err
+		}
+	}
+	p, err := h.on(ctx, shard, t)
+	if err != nil {
+		return nil, err
+	}
+	x.cur = p
+	x.wrote = x.wrote || !t.Read
+	return p, nil
+}
+
+// leave ends the work on the present server, because another one is needed.
+func (h *Handler) leave(ctx context.Context, t *router.Template) error {
+	x := &h.ext
+	p := x.cur
+	if h.tx.status != 'I' {
+		return h.drain(ctx, true)
+	}
+	if !x.wrote && t.Read { // reads on both sides need no transaction
+		return h.drain(ctx, true)
+	}
+	if err := h.drain(ctx, false); err != nil {
+		return err
+	}
+	if !h.isPrimary(p) && p.node >= 0 { // reads of a replica: let it go
+		return h.drain(ctx, true)
+	}
+	x.cur = nil
+	if err := h.escalate(p); err != nil {
+		p.srv.Dirty = true
+		h.finish(p)
+		return err
+	}
+	return nil
+}
+
+// know makes sure that the server has the statement and returns its name there.
+func (h *Handler) know(p *participant, s *stmt) string {
+	x := &h.ext
+	if s.name == "" { // relayed as it came; an unnamed statement lives until the next Parse
+		p.srv.SendParse("", s.sql, s.types)
+		h.parseOp(s, pool.StmtKey{})
+		return ""
+	}
+	if name, ok := p.srv.Prepared(s.key); ok {
+		if s.owed {
+			s.owed = false
+			x.ops = append(x.ops, op{kind: opLocal, local: parseComplete})
+		}
+		return name
+	}
+	name, evict := p.srv.Prepare(s.key)
+	if evict != "" {
+		p.srv.SendClose('S', evict)
+		x.ops = append(x.ops, op{kind: opHidden})
+	}
+	p.srv.SendParse(name, s.sql, s.types)
+	h.parseOp(s, s.key)
+	return name
+}
+
+func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
+	kind := opHidden
+	if s.owed {
+		kind, s.owed = opRelay, false
+	}
+	h.ext.ops = append(h.ext.ops, op{kind: kind, key: key})
+}
+
+func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
+	x := &h.ext
+	b := &x.bind
+	if err := b.Decode(m.Body()); err != nil {
+		return &wire.PgError{Code: "08P01", Message: err.Error()}
+	}
+	s := x.statement(b.Statement)
+	if s == nil {
+		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
+	}
+	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
+		return errFailedTx
+	}
+	if err := h.replan(s); err != nil {
+		return err
+	}
+	a := &x.args
+	*a = router.Args{Params: b.Params, Formats: b.Formats, Types: s.types}
+	if s.desc != nil {
+		a.Types = s.desc.params
+	}
+	pt := &portal{stmt: s}
+	if len(b.Portal) == 0 {
+		x.anonymous = pt
+	} else {
+		if x.portals[string(b.Portal)] != nil {
+			return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", b.Portal)}
+		}
+		x.portals[string(b.Portal)] = pt
+	}
+	shard, ok := h.route(s.tmpl, a)
+	if !ok {
+		plan, err := h.bind(ctx, s.tmpl, a, func() ([]uint32, error) {
+			d, err := h.describe(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			return d.params, nil
+		})
+		if err != nil {
+			return err
+		}
+		single := plan.Class != router.Control && len(plan.Shards) == 1 && plan.Class != router.Copy && !(plan.Class == router.Write && plan.Ref)
+		if !single {
+			return h.bindHere(ctx, pt, plan, b)
+		}
+		shard = plan.Shards[0]
+		if plan.Any {
+			shard = h.anyShard()
+			if x.cur != nil {
+				shard = x.cur.shard
+			}
+		}
+	}
+	p, err := h.target(ctx, shard, s.tmpl)
+	if err != nil {
+		return err
+	}
+	if cause := pinCauseOf(s.tmpl.Stmt); cause != "" {
+		h.pin(p, cause)
+	}
+	name := h.know(p, s)
+	if name == s.name {
+		p.srv.Gather(m.Raw)
+	} else {
+		p.srv.SendBind(string(b.Portal), name, b.Rest)
+	}
+	x.ops = append(x.ops, op{kind: opRelay})
+	pt.on = p
+	return nil
+}
+
+// bindHere keeps a portal that no single server can run.
+func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b *wire.BindParts) error {
+	if plan.Class != router.Control {
+		if _, err := h.describe(ctx, pt.stmt); err != nil {
+			return err
+		}
+	}
+	if pt.stmt.owed {
+		pt.stmt.owed = false
+		h.local(parseComplete)
+	}
+	pt.plan = plan
+	pt.res = append([]int16(nil), b.Results...)
+	pt.args = router.Args{Formats: append([]int16(nil), b.Formats...), Text: []byte(pt.stmt.sql)}
+	for _, v := range b.Params {
+		if v != nil {
+			v = append([]byte{}, v...)
+		}
+		pt.args.Params = append(pt.args.Params, v)
+	}
+	if pt.stmt.desc != nil {
+		pt.args.Types = pt.stmt.desc.params
+	}
+	h.local(bindComplete)
+	return nil
+}

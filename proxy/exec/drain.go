@@ -1,0 +1,177 @@
+package exec
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// drain sends what was gathered for the present server and passes the answers on. With end set the
+// pipeline is closed: by Sync, and in autocommit the server is given back.
+func (h *Handler) drain(ctx context.Context, end bool) error {
+	x := &h.ext
+	p := x.cur
+	if p == nil {
+		for _, o := range x.ops {
+			_ = h.client.Write(o.local)
+		}
+		x.ops = x.ops[:0]
+		return nil
+	}
+	if !end && len(x.ops) == 0 {
+		return nil
+	}
+	if end {
+		p.srv.SendSync()
+	} else {
+		p.srv.SendFlush()
+	}
+	if err := p.srv.FlushDuplex(); err != nil {
+		return h.lost(p, err)
+	}
+	if err := h.prologue(p); err != nil {
+		return err
+	}
+	code, err := h.answers(p)
+	if code == "42P01" || code == "42703" || code == "42883" {
+		h.staleSchema(ctx)
+	}
+	if err != nil {
+		if errors.Is(err, errRelayed) && end { // the Sync is on its way already
+			if _, e := p.srv.ReadTag(); e != nil {
+				p.srv.Dirty = true
+			}
+			x.cur = nil
+			if h.tx.status == 'I' {
+				h.finish(p)
+			}
+		}
+		return err
+	}
+	if !end || x.copied {
+		return nil
+	}
+	m, err := p.srv.Next()
+	for err == nil && m.Type != 'Z' {
+		switch m.Type {
+		case 'E': // a deferred constraint at the implicit commit
+			e := wire.ParseError(m.Body())
+			h.client.Send(e)
+			err = errRelayed
+		case 'S':
+			p.srv.NoteParam(m.Body())
+			fallthrough
+		default:
+			if werr := h.client.Write(m.Raw); werr != nil {
+				p.srv.Dirty = true
+				return clientError{werr}
+			}
+		}
+		failed := err
+		if m, err = p.srv.Next(); err == nil && failed != nil && m.Type == 'Z' {
+			p.srv.TxStatus = m.Body()[0]
+			x.cur = nil
+			if h.tx.status == 'I' {
+				h.finish(p)
+			}
+			return failed
+		}
+	}
+	if err != nil {
+		return h.lost(p, err)
+	}
+	p.srv.TxStatus = m.Body()[0]
+	x.cur = nil
+	if h.tx.status == 'I' {
+		h.count.Transactions.Add(1)
+		if p.srv.TxStatus != 'I' {
+			p.srv.Dirty = true
+		}
+		h.ext.closePortals()
+		h.finish(p)
+	}
+	for _, t := range x.post {
+		h.after(ctx, t, p.shard)
+	}
+	x.post = x.post[:0]
+	return nil
+}
+
+// answers passes on what the queue of expected answers says.
+func (h *Handler) answers(p *participant) (code string, err error) {
+	x := &h.ext
+	s := p.srv
+	done := x.ops
+	x.ops = x.ops[:0]
+	for i := 0; i < len(done); i++ {
+		o := &done[i]
+		if o.kind == opLocal {
+			if err := h.client.Write(o.local); err != nil {
+				return "", clientError{err}
+			}
+			continue
+		}
+		for answered := false; !answered; {
+			typ, _, err := s.Peek()
+			if err != nil {
+				return "", h.lostOrGone(p, err)
+			}
+			hide := false
+			switch typ {
+			case '1', '2', '3':
+				answered, hide = true, o.kind == opHidden
+			case 'T', 'n':
+				answered = o.kind == opDescribe
+			case 'C', 'I', 's':
+				answered = true
+				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || len(t.Drops) > 0 || t.Stmt.Kind == sqlparse.Cursor) {
+					x.post = append(x.post, t)
+				}
+			case 'E':
+				if o.key != (pool.StmtKey{}) {
+					s.Forget(o.key)
+				}
+				for _, rest := range done[i:] { // what was to be parsed behind it is not
+					if rest.key != (pool.StmtKey{}) {
+						s.Forget(rest.key)
+					}
+				}
+				code, err := h.relayError(s)
+				if err != nil {
+					return "", h.lost(p, err)
+				}
+				return code, errRelayed
+			case 'S':
+				if err := h.relayParam(s); err != nil {
+					return "", h.lost(p, err)
+				}
+				continue
+			case 'G':
+				if err := s.Forward(h.client); err != nil {
+					return "", h.lostOrGone(p, err)
+				}
+				if err := h.copyIn(p); err != nil {
+					return "", err
+				}
+				x.copied = true // a Sync sent before was swallowed: the client sends another
+				s.SendFlush()
+				if err := s.Flush(); err != nil {
+					return "", h.lost(p, err)
+				}
+				continue
+			}
+			if hide {
+				err = s.Skip()
+			} else {
+				err = s.Forward(h.client)
+			}
+			if err != nil {
+				return "", h.lostOrGone(p, err)
+			}
+		}
+	}
+	return "", nil
+}

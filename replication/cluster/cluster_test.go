@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func newCluster(t *testing.T) *Cluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it starts servers, and -short was asked for")
+	}
+	RemoveStale(filepath.Join(os.TempDir(), "pgmosaic-cluster-*"))
+	dir, err := os.MkdirTemp("", "pgmosaic-cluster-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Destroy(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func one[T any](t *testing.T, n *Node, sql string) T {
+	t.Helper()
+	var v T
+	conn, err := pgx.Connect(t.Context(), n.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), sql).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func TestReplicasStreamPausePromoteAndDie(t *testing.T) {
+	c := newCluster(t)
+	ctx := t.Context()
+	p, err := c.Primary(ctx, "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Replica(ctx, p, "r", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A server that came without pg_basebackup copies its files itself.
+	byCopy, err := c.add("copied", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(byCopy.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if uid, gid, ok := serverUser(); ok {
+		if err := os.Chown(byCopy.dir, int(uid), int(gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := byCopy.copyBackup(ctx, p, "host=127.0.0.1 port="+itoa(p.Port)+" user="+Superuser+" password="+c.Password+" application_name=copied"); err != nil {
+		t.Fatal(err)
+	}
+	if err := byCopy.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := byCopy.waitStreaming(ctx, p, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.PauseReplay(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Exec(ctx, "postgres", "create table t as select 1 as a"); err != nil {
+		t.Fatal(err)
+	}
+	arrived := func(n *Node) bool { return one[bool](t, n, "select to_regclass('t') is not null") }
+	for end := time.Now().Add(10 * time.Second); !arrived(byCopy); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the write does not arrive at the copied replica")
+		}
+	}
+	if arrived(r) {
+		t.Error("a paused replica replays")
+	}
+	if err := r.ResumeReplay(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+	if p.Running() || alive(p.PID()) {
+		t.Error("the primary lives")
+	}
+	if err := r.Promote(ctx); err != nil || one[bool](t, r, "select pg_is_in_recovery()") || !arrived(r) {
+		t.Errorf("promotion: %v", err)
+	}
+	if err := p.Start(ctx); err != nil {
+		t.Errorf("the killed node does not come back: %v", err)
+	}
+	if _, err := Open(Options{Dir: c.Dir}); err == nil {
+		t.Error("a folder that is in use was opened")
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

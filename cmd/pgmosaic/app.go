@@ -437,8 +437,8 @@ func (b *backend) serverPassword(_, role string) (string, error) {
 // Open implements session.Backend.
 func (b *backend) Open(ctx context.Context, l session.Login, client connection) (session.Handler, map[string]string, error) {
 	if isConsole(l.Database) {
-		full := b.admin[l.User] || l.User == b.app.cfg.trustUser && l.User != ""
-		if !full && !b.stats[l.User] {
+		full := b.admin[l.User]
+		if !full && !b.stats[l.User] && (l.User != b.app.cfg.trustUser || l.User == "") { // who enters without a password may look
 			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
 		}
 		params := map[string]string{

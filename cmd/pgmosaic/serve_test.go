@@ -137,6 +137,10 @@ func TestPassThroughForOneDatabase(t *testing.T) {
 	mustExec(t, c, "create table if not exists passed (a serial primary key, b text)")
 	defer func() { mustExec(t, c, "drop table passed") }()
 	mustExec(t, c, "insert into passed (b) values ('x'), ('y')")
+	console := connectTo(t, "postgres://postgres@"+a.server.Addr()+"/pgmosaic?default_query_exec_mode=simple_protocol")
+	mustExec(t, console, "show pools")
+	_, err = console.Exec(t.Context(), "pause postgres")
+	wantCode(t, err, "42501") // without a password nobody changes anything
 	if _, err := pgx.Connect(t.Context(), "postgres://app:app@"+a.server.Addr()+"/postgres"); err == nil {
 		t.Error("a user that nobody named was let in")
 	} else {

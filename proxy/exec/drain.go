@@ -29,13 +29,18 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	} else {
 		p.srv.SendFlush()
 	}
-	if err := p.srv.FlushDuplex(); err != nil {
+	sending, err := p.srv.FlushAside()
+	if err != nil {
 		return h.lost(p, err)
 	}
-	if err := h.prologue(p); err != nil {
-		return err
+	var code string
+	if err = h.prologue(p); err == nil {
+		code, err = h.answers(p)
 	}
-	code, err := h.answers(p)
+	if e := sending.Wait(err != nil && !errors.Is(err, errRelayed)); e != nil {
+		p.srv.Dirty = true
+		err = first(err, h.lost(p, e))
+	}
 	if code == "42P01" || code == "42703" || code == "42883" {
 		h.staleSchema(ctx)
 	}
@@ -153,19 +158,30 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				if err := s.Forward(h.client); err != nil {
 					return "", h.lostOrGone(p, err)
 				}
-				if err := h.copyIn(p); err != nil {
-					return "", err
-				}
 				x.copied = true // a Sync sent before was swallowed: the client sends another
+				switch end, code, err := h.copyIn(p); {
+				case err != nil:
+					return "", err
+				case end == copyRefused:
+					for _, rest := range done[i:] {
+						if rest.key != (pool.StmtKey{}) {
+							s.Forget(rest.key)
+						}
+					}
+					return code, errRelayed
+				}
 				s.SendFlush()
 				if err := s.Flush(); err != nil {
 					return "", h.lost(p, err)
 				}
 				continue
 			}
-			if hide {
+			switch {
+			case hide:
 				err = s.Skip()
-			} else {
+			case typ == 'D':
+				err = s.ForwardRun(h.client)
+			default:
 				err = s.Forward(h.client)
 			}
 			if err != nil {

@@ -40,8 +40,15 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			if err := s.Forward(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
 			}
-			if err := h.copyIn(p); err != nil {
+			switch end, code, err := h.copyIn(p); {
+			case err != nil:
 				return r, err
+			case end == copyRefused:
+				r.failed, r.code = true, code
+			}
+		case 'D', 'd':
+			if err := s.ForwardRun(h.client); err != nil {
+				return r, h.lostOrGone(p, err)
 			}
 		case 'S':
 			if err := h.relayParam(s); err != nil {
@@ -88,40 +95,6 @@ func (h *Handler) relayParam(s *pool.Server) error {
 	}
 	s.NoteParam(m.Body())
 	return h.client.Write(m.Raw)
-}
-
-// copyIn passes the client's COPY data on until it ends.
-func (h *Handler) copyIn(p *participant) error {
-	if err := h.client.Flush(); err != nil {
-		p.srv.Dirty = true
-		return clientError{err}
-	}
-	h.client.Release()
-	for {
-		m, err := h.client.Next()
-		if err != nil {
-			p.srv.Dirty = true
-			return clientError{err}
-		}
-		switch m.Type {
-		case 'd':
-			if err := p.srv.Write(m.Raw); err != nil {
-				return h.lost(p, err)
-			}
-		case 'c', 'f':
-			if err := p.srv.Write(m.Raw); err != nil {
-				return h.lost(p, err)
-			}
-			if err := p.srv.Flush(); err != nil {
-				return h.lost(p, err)
-			}
-			return nil
-		case 'H', 'S':
-		default:
-			p.srv.Dirty = true
-			return clientError{&wire.PgError{Code: "08P01", Message: "unexpected message during COPY from stdin"}}
-		}
-	}
 }
 
 // queryRows runs a query whose small result the proxy itself wants.

@@ -128,7 +128,7 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, tex
 	}
 	h.client.Release()
 	p.srv.SendQueryBytes(text)
-	err = p.srv.FlushDuplex()
+	err = p.srv.Flush() // the server reads the whole text before it answers
 	var r relayed
 	if err != nil {
 		err = h.lost(p, err)

@@ -137,6 +137,14 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, pieces []pi
 // runPieces sends every piece before it reads any answer. Rows of RETURNING are kept.
 func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece, a *router.Args, x *execution) (tag string, desc []wire.Field, rows []returned, err error) {
 	parts := make([]*participant, len(pieces))
+	flushing := make([]*wire.Flushing, len(pieces))
+	defer func() {
+		for i, f := range flushing {
+			if f.Wait(err != nil) != nil {
+				parts[i].srv.Dirty = true
+			}
+		}
+	}()
 	var types []uint32
 	var res []int16
 	if x != nil {
@@ -155,7 +163,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		s.SendDescribe('P', "")
 		s.SendExecute()
 		s.SendSync()
-		if err := s.FlushDuplex(); err != nil {
+		if flushing[i], err = s.FlushAside(); err != nil {
 			return "", nil, nil, h.lost(parts[i], err)
 		}
 	}

@@ -12,16 +12,15 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 const (
-	readSize  = 8 << 10  // a connection's read buffer at rest
+	readSize  = 8 << 10  // a connection's read buffer
+	wideSize  = 64 << 10 // the same while much comes in
 	flushSize = 32 << 10 // gathered output that is sent without being asked
-	duplex    = 32 << 10 // output of this size may block: read meanwhile
 )
 
 // ErrTooLarge means that a message is longer than the connection accepts.
@@ -49,21 +48,29 @@ type Conn struct {
 	out []byte
 	max int // longest message that Next accepts
 
-	keep bool // earlier messages are still in use: the buffer may grow, not move
+	keep   bool // earlier messages are still in use: the buffer may grow, not move
+	wide   bool // the last read filled its buffer
+	frugal bool // holds no buffer while it waits for input
 
 	in, sent atomic.Int64
 }
 
 // New takes nc over. max is the longest message that Next accepts, in bytes.
 func New(nc net.Conn, max int) *Conn {
-	return &Conn{nc: nc, raw: newRaw(nc), max: max, buf: make([]byte, readSize)}
+	c := &Conn{nc: nc, max: max}
+	c.raw = newRaw(nc, c)
+	return c
 }
+
+// Frugal makes the connection give its buffers up whenever it waits for input. It is for clients, of which
+// there are many and most are idle.
+func (c *Conn) Frugal() { c.frugal = true }
 
 // NetConn is the connection below, for addresses and TLS state.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
-func (c *Conn) SetNetConn(nc net.Conn) { c.nc, c.raw = nc, newRaw(nc) }
+func (c *Conn) SetNetConn(nc net.Conn) { c.nc, c.raw = nc, newRaw(nc, c) }
 
 // Close closes the connection below. It may be called more than once.
 func (c *Conn) Close() error { return c.nc.Close() }
@@ -89,40 +96,51 @@ func (c *Conn) fill(n int) error {
 
 // read makes room for n unread bytes, a piece at a time, and reads once.
 func (c *Conn) read(n int) error {
-	if c.pos == c.end && !c.keep {
-		c.pos, c.end = 0, 0
-		if len(c.buf) > 16*readSize {
-			c.buf = make([]byte, readSize)
-		}
-	}
-	if len(c.buf)-c.end < min(n-(c.end-c.pos), readSize) || c.end == len(c.buf) {
-		switch {
-		case !c.keep && c.pos > 0:
-			c.end = copy(c.buf, c.buf[c.pos:c.end])
-			c.pos = 0
-		default: // doubling, so a claimed length costs nothing until its bytes have come
-			grown := make([]byte, max(2*len(c.buf), readSize))
-			c.end = copy(grown, c.buf[c.pos:c.end])
-			c.pos = 0
-			c.buf = grown
-		}
-	}
 	var m int
 	var err error
-	if c.raw != nil {
-		m, err = c.raw.read(c.buf[c.end:])
+	if c.pos == c.end && !c.keep {
+		c.dropBuffer()
+		if c.raw != nil {
+			m, err = c.raw.read(nil) // a buffer is taken when there is something to put in it
+		} else {
+			c.takeBuffer()
+			m, err = c.nc.Read(c.buf)
+		}
 	} else {
-		m, err = c.nc.Read(c.buf[c.end:])
+		c.makeRoom(n)
+		if c.raw != nil {
+			m, err = c.raw.read(c.buf[c.end:])
+		} else {
+			m, err = c.nc.Read(c.buf[c.end:])
+		}
 	}
-	c.end += m
-	c.in.Add(int64(m))
 	if m > 0 {
+		c.wide = m == len(c.buf)-c.end && m >= readSize
+		c.end += m
+		c.in.Add(int64(m))
 		return nil
 	}
 	if err == nil {
 		err = io.ErrNoProgress
 	}
 	return err
+}
+
+// makeRoom makes room behind what is unread.
+func (c *Conn) makeRoom(n int) {
+	if len(c.buf)-c.end >= min(n-(c.end-c.pos), readSize) && c.end < len(c.buf) {
+		return
+	}
+	if !c.keep && c.pos > 0 {
+		c.end = copy(c.buf, c.buf[c.pos:c.end])
+		c.pos = 0
+		return
+	}
+	// Doubling, so a claimed length costs nothing until its bytes have come.
+	grown := make([]byte, max(2*len(c.buf), readSize))
+	c.end = copy(grown, c.buf[c.pos:c.end])
+	c.pos = 0
+	c.buf = grown
 }
 
 // Peek waits for the next message's header. length counts the whole message, header included.
@@ -182,12 +200,47 @@ func (c *Conn) Hold() { c.keep = true }
 func (c *Conn) Release() { c.keep = false }
 
 // Skip drops the next message without keeping it in memory.
-func (c *Conn) Skip() error { return c.forward(nil) }
+func (c *Conn) Skip() error { return c.Pieces(func([]byte) error { return nil }) }
 
 // Forward passes the next message to dst, by pieces if it is long, so that its size does not matter.
-func (c *Conn) Forward(dst *Conn) error { return c.forward(dst) }
+func (c *Conn) Forward(dst *Conn) error {
+	return c.Pieces(func(b []byte) error {
+		if err := dst.Write(b); err != nil {
+			return &PeerError{err}
+		}
+		return nil
+	})
+}
 
-func (c *Conn) forward(dst *Conn) error {
+// ForwardRun passes the next message to dst, and with it those behind it that have wholly arrived and are of
+// the same type: a buffer full of rows is one copy.
+func (c *Conn) ForwardRun(dst *Conn) error {
+	typ, n, err := c.Peek()
+	if err != nil {
+		return err
+	}
+	end := c.pos + n
+	if end > c.end {
+		return c.Forward(dst)
+	}
+	for c.end-end >= 5 && c.buf[end] == typ {
+		n := int(binary.BigEndian.Uint32(c.buf[end+1:])) + 1
+		if n < 5 || n > c.end-end {
+			break
+		}
+		end += n
+	}
+	b := c.buf[c.pos:end]
+	c.pos = end
+	if err := dst.Write(b); err != nil {
+		return &PeerError{err}
+	}
+	return nil
+}
+
+// Pieces hands the next message, header included, to f as its bytes come, and keeps none of them. They are
+// valid during the call.
+func (c *Conn) Pieces(f func([]byte) error) error {
 	_, n, err := c.Peek()
 	if err != nil {
 		return err
@@ -199,13 +252,12 @@ func (c *Conn) forward(dst *Conn) error {
 			}
 		}
 		m := min(n, c.end-c.pos)
-		if dst != nil {
-			if err := dst.Write(c.buf[c.pos : c.pos+m]); err != nil {
-				return &PeerError{err}
-			}
-		}
+		b := c.buf[c.pos : c.pos+m]
 		c.pos += m
 		n -= m
+		if err := f(b); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -262,40 +314,8 @@ func (c *Conn) send(b []byte) error {
 	return err
 }
 
-// Gather appends b without ever sending: FlushDuplex sends it.
+// Gather appends b without ever sending.
 func (c *Conn) Gather(b []byte) { c.out = append(c.out, b...) }
-
-// FlushDuplex sends what was gathered to a peer that may itself be sending: if the output is long, what
-// the peer sends meanwhile is read and kept, so that the two never wait for each other.
-func (c *Conn) FlushDuplex() error {
-	if len(c.out) < duplex {
-		return c.Flush()
-	}
-	done := make(chan error, 1)
-	b := c.out
-	c.out = nil
-	go func() { done <- c.send(b) }()
-	keep := c.keep
-	c.keep = true
-	defer func() { c.keep = keep }()
-	for {
-		select {
-		case err := <-done:
-			return err
-		default:
-		}
-		// The socket is watched for input in short turns; a write that has ended is seen at the next.
-		_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
-		err := c.read(c.end - c.pos + 1)
-		_ = c.nc.SetReadDeadline(time.Time{})
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
-			werr := <-done // if the write went through, the next read tells what is wrong
-			_ = c.nc.SetWriteDeadline(time.Time{})
-			return werr
-		}
-	}
-}
 
 // Quiet says whether a connection at rest is open and has nothing to say. One that was closed, or that
 // holds an unread message, is not quiet. It costs a system call.

@@ -12,17 +12,20 @@ import (
 // the processor from us for longer than the scheduler's patience, and then it hands our work to another
 // thread, for nothing. The functions are made once, so that a call allocates nothing.
 type rawIO struct {
+	c       *Conn
 	rc      syscall.RawConn
 	readFn  func(uintptr) bool
 	writeFn func(uintptr) bool
 	in, out []byte
+	pooled  bool // the input goes to a buffer of the pool, taken when it comes
+	once    bool // write what the socket takes now
 	rn, wn  int
 	rerr    syscall.Errno
 	werr    syscall.Errno
 }
 
 // newRaw returns nil for connections that are no plain sockets.
-func newRaw(nc net.Conn) *rawIO {
+func newRaw(nc net.Conn, c *Conn) *rawIO {
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn:
 	default:
@@ -32,18 +35,26 @@ func newRaw(nc net.Conn) *rawIO {
 	if err != nil {
 		return nil
 	}
-	r := &rawIO{rc: rc}
+	r := &rawIO{c: c, rc: rc}
 	r.readFn, r.writeFn = r.tryRead, r.tryWrite
 	return r
 }
 
 func (r *rawIO) tryRead(fd uintptr) bool {
+	if r.pooled {
+		r.c.takeBuffer()
+		r.in = r.c.buf
+	}
 	for {
 		n, _, e := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&r.in[0])), uintptr(len(r.in)))
 		switch e {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
+			if r.pooled {
+				r.c.rest()
+				r.in = nil
+			}
 			return false
 		}
 		r.rn, r.rerr = int(n), e
@@ -62,7 +73,7 @@ func (r *rawIO) tryWrite(fd uintptr) bool {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			return false
+			return r.once
 		}
 		r.werr = e
 		return true
@@ -70,9 +81,9 @@ func (r *rawIO) tryWrite(fd uintptr) bool {
 	return true
 }
 
-// read is like net.Conn's Read. b must not be empty.
+// read is like net.Conn's Read. For nil the bytes go to the connection's buffer, which it takes from the pool.
 func (r *rawIO) read(b []byte) (int, error) {
-	r.in, r.rn, r.rerr = b, 0, 0
+	r.in, r.pooled, r.rn, r.rerr = b, b == nil, 0, 0
 	err := r.rc.Read(r.readFn)
 	r.in = nil
 	switch {
@@ -84,6 +95,14 @@ func (r *rawIO) read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return r.rn, nil
+}
+
+// writeNow writes what the socket takes without waiting.
+func (r *rawIO) writeNow(b []byte) (int, error) {
+	r.once = true
+	n, err := r.write(b)
+	r.once = false
+	return n, err
 }
 
 // write is like net.Conn's Write.

@@ -127,7 +127,14 @@ func TestDuplexDoesNotDeadlock(t *testing.T) {
 	defer c.Close()
 	c.Gather(make([]byte, size))
 	fin := make(chan error, 1)
-	go func() { fin <- c.FlushDuplex() }()
+	got := 0
+	go func() {
+		f, err := c.FlushAside()
+		if err == nil { // what comes meanwhile is read piece by piece
+			err = c.Pieces(func(b []byte) error { got += len(b); return nil })
+		}
+		fin <- errors.Join(err, f.Wait(err != nil))
+	}()
 	select {
 	case err := <-fin:
 		if err != nil {
@@ -136,11 +143,69 @@ func TestDuplexDoesNotDeadlock(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("deadlock")
 	}
-	if m, err := c.Next(); err != nil || len(m.Body()) != size {
-		t.Errorf("%v, %d bytes", err, len(m.Raw))
+	if got != size+5 {
+		t.Errorf("%d bytes came", got)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestFlushWatchingReadsWhileItWaits(t *testing.T) {
+	x, y := pairOf(t)
+	c := New(x, 1<<20)
+	defer c.Close()
+	defer y.Close()
+	const size = 16 << 20
+	done := make(chan error, 1)
+	go func() { // says 200 things before it takes anything
+		for range 200 {
+			if _, err := y.Write(Frame(nil, 'N', make([]byte, 100<<10))); err != nil {
+				done <- err
+				return
+			}
+		}
+		_, err := io.ReadFull(y, make([]byte, size))
+		done <- err
+	}()
+	notices := 0
+	c.Gather(make([]byte, size))
+	if err := c.FlushWatching(func() error { notices++; return c.Skip() }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || notices < 100 {
+		t.Errorf("%v, %d notices were read", err, notices)
+	}
+	for ; notices < 200; notices++ { // the deadline is gone
+		if err := c.Skip(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestForwardRunPassesEqualMessagesOn(t *testing.T) {
+	var all []byte
+	for i := range 3000 {
+		all = Frame(all, "DDDDC"[i%5], bytes.Repeat([]byte{byte(i)}, i%300))
+	}
+	dst := &slow{}
+	from, to := New(&slow{data: all, step: func() int { return 1 + rand.IntN(9000) }}, 10), New(dst, 10)
+	runs := 0
+	for {
+		err := from.ForwardRun(to)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs++
+	}
+	if err := to.Flush(); err != nil || !bytes.Equal(dst.out.Bytes(), all) {
+		t.Error("bytes differ")
+	}
+	if runs >= 3000 {
+		t.Error("messages went one by one")
 	}
 }
 

@@ -1,0 +1,113 @@
+package exec
+
+import (
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// copyEnd is how a COPY FROM STDIN of one server ended.
+type copyEnd uint8
+
+const (
+	copySent    copyEnd = iota // the client sent CopyDone or CopyFail, and the server has it
+	copyRefused                // the server reported an error first; the client has been told
+)
+
+// copyBurst is how much of the client's data goes to a server in one write.
+const copyBurst = 64 << 10
+
+// copyIn passes the client's COPY data on until it ends. What the server says meanwhile reaches the client at
+// once: an error ends the COPY there and then, as PostgreSQL would, and the session discards what the client
+// still sends.
+func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
+	if err := h.client.Flush(); err != nil {
+		p.srv.Dirty = true
+		return 0, "", clientError{err}
+	}
+	h.client.Release()
+	refused := false
+	said := func() error {
+		typ, _, err := p.srv.Peek()
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case 'E':
+			code, err = h.relayError(p.srv)
+			refused = true
+		case 'S':
+			err = h.relayParam(p.srv)
+		case 'N', 'A':
+			err = p.srv.Forward(h.client)
+		default:
+			err = wire.ErrMalformed
+		}
+		if err != nil {
+			return err
+		}
+		if err := h.client.Flush(); err != nil {
+			return &wire.PeerError{Err: err}
+		}
+		if refused {
+			return wire.ErrEnough
+		}
+		return nil
+	}
+	flush := func() error { // what has begun is finished, even if the server wants no more of it
+		if err := p.srv.FlushWatching(said); err != nil {
+			return h.lostOrGone(p, err)
+		}
+		return nil
+	}
+	for {
+		typ, _, err := h.client.Peek()
+		if err != nil {
+			p.srv.Dirty = true
+			return 0, code, clientError{err}
+		}
+		switch typ {
+		case 'd':
+			err = h.client.Pieces(func(b []byte) error {
+				p.srv.Gather(b)
+				if p.srv.Out() < copyBurst {
+					return nil
+				}
+				return flush()
+			})
+			if err != nil {
+				return 0, code, h.copyFailed(p, err)
+			}
+		case 'c', 'f':
+			if err := h.client.Pieces(func(b []byte) error { p.srv.Gather(b); return nil }); err != nil {
+				return 0, code, h.copyFailed(p, err)
+			}
+			if err := p.srv.Flush(); err != nil { // small, and the server reads on whatever it says
+				return 0, code, h.lost(p, err)
+			}
+			return copySent, "", nil
+		case 'H', 'S': // PostgreSQL ignores them here
+			if err := h.client.Skip(); err != nil {
+				return 0, code, h.copyFailed(p, err)
+			}
+		default:
+			p.srv.Dirty = true
+			return 0, code, clientError{&wire.PgError{Code: "08P01", Message: "unexpected message type during COPY from stdin"}}
+		}
+		if p.srv.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
+			if err := flush(); err != nil {
+				return 0, code, err
+			}
+		}
+		if refused {
+			return copyRefused, code, nil
+		}
+	}
+}
+
+// copyFailed tells a client that is gone from a server that is lost: the latter is a named error already.
+func (h *Handler) copyFailed(p *participant, err error) error {
+	if _, ok := err.(interface{ SQLState() string }); ok { //nolint:errorlint // the outermost is meant
+		return err
+	}
+	p.srv.Dirty = true
+	return clientError{err}
+}

@@ -1,0 +1,110 @@
+package wire
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// Two peers that both send may wait for each other for ever: each one's buffers are full until the other
+// reads. So what a socket does not take at once is sent by a goroutine of its own, while the caller reads.
+
+// Flushing is output that is still being sent. A nil one has been sent.
+type Flushing struct {
+	c    *Conn
+	done chan struct{}
+	err  error
+}
+
+// FlushAside begins to send what was gathered and returns at once. Until Wait has returned, nothing else may
+// be written; reading is free.
+func (c *Conn) FlushAside() (*Flushing, error) {
+	b := c.out
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if c.raw != nil {
+		n, err := c.raw.writeNow(b)
+		c.sent.Add(int64(n))
+		if err != nil {
+			return nil, err
+		}
+		if n == len(b) {
+			c.out = c.out[:0]
+			if cap(c.out) > 2*flushSize {
+				c.out = nil
+			}
+			return nil, nil
+		}
+		b = b[n:]
+	} else if len(b) < flushSize {
+		return nil, c.Flush()
+	}
+	c.out = nil
+	f := &Flushing{c: c, done: make(chan struct{})}
+	go func() {
+		f.err = c.send(b)
+		close(f.done)
+	}()
+	return f, nil
+}
+
+// Wait returns when all has been sent. After a failed read it must be told so: what cannot be sent any more
+// is then given up.
+func (f *Flushing) Wait(failed bool) error {
+	if f == nil {
+		return nil
+	}
+	if failed {
+		_ = f.c.nc.SetWriteDeadline(time.Now())
+	}
+	<-f.done
+	if failed {
+		_ = f.c.nc.SetWriteDeadline(time.Time{})
+	}
+	return f.err
+}
+
+// ErrEnough ends the watching.
+var ErrEnough = errors.New("enough was read")
+
+// FlushWatching sends what was gathered, and calls onInput, which must read at least one message, whenever the
+// peer has something to say meanwhile. When onInput returns ErrEnough, the rest is sent without reading; after any
+// other error, what cannot be sent at once is given up.
+func (c *Conn) FlushWatching(onInput func() error) error {
+	f, err := c.FlushAside()
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		if c.Quiet() {
+			return nil
+		}
+		if err := onInput(); !errors.Is(err, ErrEnough) {
+			return err
+		}
+		return nil
+	}
+	woken := make(chan struct{})
+	go func() {
+		<-f.done
+		_ = c.nc.SetReadDeadline(time.Now()) // ends the wait below
+		close(woken)
+	}()
+	for {
+		_, _, err := c.Peek()
+		if err == nil {
+			err = onInput()
+		}
+		if err != nil {
+			late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrEnough)
+			werr := f.Wait(!late)
+			<-woken
+			_ = c.nc.SetReadDeadline(time.Time{})
+			if late {
+				return werr
+			}
+			return err
+		}
+	}
+}

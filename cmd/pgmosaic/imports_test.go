@@ -21,7 +21,7 @@ var allowed = map[string]string{
 	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/txn proxy/merge proxy/pool proxy/wire proxy/metrics replication", // the query path
 	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication",                                             // knows no query path
 	"proxy/dashboard":     "proxy/admin",                                                                                                                           // draws the admin's views and nothing else
-	"proxy/pool":          "proxy/wire",                                                                                                                            // connections, not statements
+	"proxy/pool":          "proxy/wire proxy/auth",                                                                                                                            // connections, not statements
 	"proxy/txn":           "",                                                                                                                                      // writes to no client, knows no pool
 	"proxy/merge":         "",                                                                                                                                      // pure
 	"proxy/auth":          "",                                                                                                                                      // pure but for chance

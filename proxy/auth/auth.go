@@ -9,43 +9,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/xdg-go/scram"
 )
-
-// Method is how a login is checked.
-type Method uint8
-
-// The methods.
-const (
-	Reject Method = iota
-	Trust
-	SCRAM
-)
-
-// Rule is one line of the rules: the first that matches decides.
-type Rule struct {
-	Database string // a name; "" matches all
-	User     string // a name; "" matches all
-	Network  netip.Prefix
-	TLSOnly  bool
-	Method   Method
-}
-
-// Match finds the method for a login. Without a matching rule it is Reject.
-func Match(rules []Rule, database, user string, from netip.Addr, tls bool) Method {
-	for _, r := range rules {
-		if (r.Database == "" || r.Database == database) && (r.User == "" || r.User == user) && (!r.TLSOnly || tls) &&
-			(!r.Network.IsValid() || r.Network.Contains(from.Unmap())) {
-			return r.Method
-		}
-	}
-	return Reject
-}
 
 // Credential is what a login is checked against.
 type Credential struct{ stored scram.StoredCredentials }
@@ -106,36 +74,6 @@ func Fake(user string) Credential {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key)
 	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(salt), Iters: iterations}, StoredKey: key, ServerKey: key}}
-}
-
-// Exchange is one SCRAM-SHA-256 exchange, without channel binding.
-type Exchange struct{ conv *scram.ServerConversation }
-
-// Begin starts an exchange against a credential.
-func Begin(c Credential) (*Exchange, error) {
-	srv, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) { return c.stored, nil })
-	if err != nil {
-		return nil, fmt.Errorf("scram: %w", err)
-	}
-	return &Exchange{srv.NewConversation()}, nil
-}
-
-// ErrFailed means that the password does not fit.
-var ErrFailed = errors.New("password authentication failed")
-
-// Step takes the client's message and returns ours. done is true when the client has proved itself.
-func (e *Exchange) Step(in []byte) (out []byte, done bool, err error) {
-	resp, err := e.conv.Step(string(in))
-	if err != nil {
-		return nil, false, ErrFailed
-	}
-	if e.conv.Done() {
-		if !e.conv.Valid() {
-			return nil, false, ErrFailed
-		}
-		return []byte(resp), true, nil
-	}
-	return []byte(resp), false, nil
 }
 
 // Check says whether a password fits, for logins that are not SCRAM (the dashboard's).

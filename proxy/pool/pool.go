@@ -7,27 +7,39 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
 )
 
-// Options are the limits of all pools. Zero values mean the default in the comment.
+// Options are the limits of all pools. The names in the comments are PgBouncer's; a zero value means the
+// default there, or no limit where none is named.
 type Options struct {
-	Size           int           // servers per pool: 20
-	MaxPrepared    int           // prepared statements kept per server: 200
+	Size           int           // default_pool_size, 20: servers per pool
+	Min            int           // min_pool_size: servers kept open while anybody uses the pool
+	Reserve        int           // reserve_pool_size: servers beyond Size for those who waited too long
+	ReserveAfter   time.Duration // reserve_pool_timeout, 5 s
+	MaxDatabase    int           // max_db_connections: servers of one database, over all nodes and roles
+	MaxUser        int           // max_user_connections: servers of one role
+	MaxPrepared    int           // max_prepared_statements, 200: kept per server
 	WaitTimeout    time.Duration // query_wait_timeout, 120 s
 	ConnectTimeout time.Duration // server_connect_timeout, 15 s
-	Lifetime       time.Duration // server_lifetime, 3600 s, spread by a tenth
+	Lifetime       time.Duration // server_lifetime, 3600 s; of one pool at most one server in Lifetime/Size is closed for its age
 	IdleTimeout    time.Duration // server_idle_timeout, 600 s
-	LoginRetry     time.Duration // server_login_retry: how long a failed login is remembered, 1 s
+	LoginRetry     time.Duration // server_login_retry, 15 s: how long a refused login is remembered
+	DNSTTL         time.Duration // dns_max_ttl, 15 s: how often the nodes' names are looked up
+	Dials          int           // connections opened to one node at the same time, 8
 	// Password returns what a role logs in to the shards of a database with. Nil: roles other than the
 	// node's own have none.
 	Password func(database, role string) (string, error)
 }
+
+// connectRetry is how long a node that cannot be reached at all is left alone.
+const connectRetry = time.Second
 
 // WithDefaults fills what was left zero.
 func (o Options) WithDefaults() Options {
@@ -36,17 +48,21 @@ func (o Options) WithDefaults() Options {
 			*d = v
 		}
 	}
-	if o.Size == 0 {
-		o.Size = 20
+	num := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
 	}
-	if o.MaxPrepared == 0 {
-		o.MaxPrepared = 200
-	}
+	num(&o.Size, 20)
+	num(&o.MaxPrepared, 200)
+	num(&o.Dials, 8)
+	def(&o.ReserveAfter, 5*time.Second)
 	def(&o.WaitTimeout, 120*time.Second)
 	def(&o.ConnectTimeout, 15*time.Second)
 	def(&o.Lifetime, time.Hour)
 	def(&o.IdleTimeout, 10*time.Minute)
-	def(&o.LoginRetry, time.Second)
+	def(&o.LoginRetry, 15*time.Second)
+	def(&o.DNSTTL, 15*time.Second)
 	return o
 }
 
@@ -54,27 +70,109 @@ type poolKey struct{ database, dsn, role string }
 
 // Manager owns every pool.
 type Manager struct {
-	opts Options
+	opts atomic.Pointer[Options]
 
-	mu    sync.Mutex // guards pools and gates; never held while dialling
-	pools map[poolKey]*Pool
-	gates map[string]*gate
+	mu     sync.Mutex // guards the maps; never held while dialling
+	pools  map[poolKey]*Pool
+	gates  map[string]*gate
+	keys   map[[2]string]auth.Keys  // by database and role: what its last client proved to know
+	dials  map[string]chan struct{} // by dsn: one for each connection being opened
+	counts map[string]int           // servers by database and role, where they are limited
+
+	stray atomic.Int64 // servers that an inspection found changed
 }
 
 // gate holds back new leases of one database while it is paused.
 type gate struct {
-	paused atomic.Bool
+	paused   atomic.Bool
+	disabled atomic.Bool // new clients are refused
 	mu     sync.Mutex
 	open   chan struct{} // closed when work may go on
 }
 
 // NewManager returns a manager without pools.
 func NewManager(opts Options) *Manager {
-	return &Manager{opts: opts.WithDefaults(), pools: map[poolKey]*Pool{}, gates: map[string]*gate{}}
+	m := &Manager{
+		pools: map[poolKey]*Pool{}, gates: map[string]*gate{}, keys: map[[2]string]auth.Keys{}, dials: map[string]chan struct{}{}, counts: map[string]int{},
+	}
+	m.SetOptions(opts)
+	return m
 }
 
 // Options are the limits in force.
-func (m *Manager) Options() Options { return m.opts }
+func (m *Manager) Options() Options { return *m.opts.Load() }
+
+// SetOptions replaces the limits. What is over a new limit goes as it comes back.
+func (m *Manager) SetOptions(opts Options) {
+	opts = opts.WithDefaults()
+	m.opts.Store(&opts)
+}
+
+// Strays is how many servers an inspection found to carry state that nobody had announced.
+func (m *Manager) Strays() int64 { return m.stray.Load() }
+
+// Learn keeps the keys that a client of a role has proved to know: its servers log in with them where there
+// is no password.
+func (m *Manager) Learn(database, role string, k auth.Keys) {
+	if !k.Known() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.keys[[2]string{database, role}] = k
+}
+
+func (m *Manager) keysOf(database, role string) auth.Keys {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.keys[[2]string{database, role}]
+}
+
+// dialSlot waits for leave to open one more connection to a node.
+func (m *Manager) dialSlot(ctx context.Context, dsn string) (done func(), err error) {
+	m.mu.Lock()
+	ch := m.dials[dsn]
+	if ch == nil {
+		ch = make(chan struct{}, m.opts.Load().Dials)
+		m.dials[dsn] = ch
+	}
+	m.mu.Unlock()
+	select {
+	case ch <- struct{}{}:
+		return func() { <-ch }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// room counts one more server of a pool, unless a limit of its database or role is reached.
+func (m *Manager) room(p *Pool) bool {
+	o := m.opts.Load()
+	if o.MaxDatabase == 0 && o.MaxUser == 0 {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	db, role := "d"+p.Database, "u"+p.Role
+	if o.MaxDatabase > 0 && m.counts[db] >= o.MaxDatabase || o.MaxUser > 0 && m.counts[role] >= o.MaxUser {
+		return false
+	}
+	m.counts[db]++
+	m.counts[role]++
+	p.counted++
+	return true
+}
+
+// gone takes a server that was counted off the books.
+func (m *Manager) gone(p *Pool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.counted > 0 {
+		p.counted--
+		m.counts["d"+p.Database]--
+		m.counts["u"+p.Role]--
+	}
+}
 
 // Pool returns the pool of a node for a database and role, which it makes if need be. The pointer may be
 // kept: it stays the right one as long as the node's connection string does.
@@ -84,7 +182,7 @@ func (m *Manager) Pool(database, shard, node, dsn, role string) *Pool {
 	defer m.mu.Unlock()
 	p := m.pools[k]
 	if p == nil {
-		p = &Pool{mgr: m, key: k, Database: database, Shard: shard, Node: node, Role: role, gate: m.gateLocked(database)}
+		p = &Pool{mgr: m, key: k, Database: database, Shard: shard, Node: node, Role: role, gate: m.gateLocked(database), all: map[*Server]struct{}{}}
 		m.pools[k] = p
 	}
 	return p
@@ -132,7 +230,7 @@ func (m *Manager) Pause(ctx context.Context, database string) error {
 		busy := 0
 		for _, p := range m.All() {
 			if p.Database == database {
-				busy += p.Stats().Active
+				busy += p.Busy()
 			}
 		}
 		if busy == 0 {
@@ -152,6 +250,20 @@ func (m *Manager) Paused(database string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.gateLocked(database).paused.Load()
+}
+
+// Disable refuses new clients of a database, or lets them in again.
+func (m *Manager) Disable(database string, yes bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gateLocked(database).disabled.Store(yes)
+}
+
+// Disabled says whether new clients of a database are refused.
+func (m *Manager) Disabled(database string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gateLocked(database).disabled.Load()
 }
 
 // Resume lets the work of a database go on.
@@ -178,321 +290,4 @@ func (g *gate) wait(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Reconnect closes the idle servers of a database, or of all for "", and the others as they come back.
-func (m *Manager) Reconnect(database string) {
-	for _, p := range m.All() {
-		if database == "" || p.Database == database {
-			p.drop()
-		}
-	}
-}
-
-// DropNode does the same for one node, which has changed its role or gone.
-func (m *Manager) DropNode(dsn string) {
-	for _, p := range m.All() {
-		if p.key.dsn == dsn {
-			p.drop()
-		}
-	}
-}
-
-// Run closes servers past their idle time until ctx ends, then closes all idle ones.
-func (m *Manager) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			m.Reconnect("")
-			return nil
-		case <-tick.C:
-			for _, p := range m.All() {
-				p.expire(time.Now())
-			}
-		}
-	}
-}
-
-// Pool is the servers of one node, database and role.
-type Pool struct {
-	Database, Shard, Node, Role string
-
-	mgr  *Manager
-	key  poolKey
-	gate *gate
-
-	mu      sync.Mutex // guards the rest; slow work never happens under it
-	idle    []*Server  // last used last
-	waiters []*waiter  // first come first
-	active  int        // leased
-	dialing int
-	gen     uint64
-	failed  error // the last login's failure
-	until   time.Time
-	served  uint64
-	waited  time.Duration
-}
-
-type waiter struct {
-	got   chan *Server // a server, or nil for leave to dial one
-	since time.Time
-}
-
-// Stats is one moment of a pool.
-type Stats struct {
-	Active, Idle, Dialing, Waiting int
-	MaxWait                        time.Duration // of those still waiting
-	Served                         uint64
-	Waited                         time.Duration // in all
-	LastError                      error
-}
-
-// Stats counts. Any goroutine may call it.
-func (p *Pool) Stats() Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := Stats{Active: p.active, Idle: len(p.idle), Dialing: p.dialing, Waiting: len(p.waiters), Served: p.served, Waited: p.waited}
-	if len(p.waiters) > 0 {
-		s.MaxWait = time.Since(p.waiters[0].since)
-	}
-	if time.Now().Before(p.until) {
-		s.LastError = p.failed
-	}
-	return s
-}
-
-// LimitError means that no server came free in time.
-type LimitError struct{ Message string }
-
-func (e *LimitError) Error() string { return e.Message }
-
-// SQLState is PostgreSQL's too_many_connections.
-func (e *LimitError) SQLState() string { return "53300" }
-
-// Acquire leases a server, preferably one that carries the settings want. inTx lets a transaction that
-// already holds a server pass a pause. waited says that the call had to wait for a pause: what was decided
-// before it must be decided again.
-func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Server, waited bool, err error) {
-	if !inTx && p.gate.paused.Load() {
-		waited = true
-		wctx, cancel := context.WithTimeout(ctx, p.mgr.opts.WaitTimeout)
-		err := p.gate.wait(wctx)
-		cancel()
-		if err != nil {
-			return nil, true, p.waitError(ctx, err)
-		}
-	}
-	for {
-		s, w, err := p.take(want)
-		if err != nil {
-			return nil, waited, err
-		}
-		if w != nil {
-			if s, err = p.await(ctx, w); err != nil {
-				return nil, waited, err
-			}
-		}
-		if s == nil {
-			s, err = p.dial(ctx)
-			return s, waited, err
-		}
-		if time.Since(s.since) < time.Second || s.Quiet() {
-			s.since = time.Now()
-			return s, waited, nil
-		}
-		p.discard(s) // it died while it was idle: nobody need know
-		p.give(nil)
-	}
-}
-
-// take returns an idle server, or nothing for leave to dial, or a place in the queue.
-func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.served++
-	if n := len(p.idle); n > 0 && len(p.waiters) == 0 {
-		at := n - 1
-		for i := n - 1; i >= 0 && i >= n-8; i-- {
-			if p.idle[i].settings == want {
-				at = i
-				break
-			}
-		}
-		s := p.idle[at]
-		p.idle = append(p.idle[:at], p.idle[at+1:]...)
-		p.active++
-		if leavesCustom(s.settings, want) {
-			go s.Close() // it is gone either way
-			return nil, nil, nil
-		}
-		return s, nil, nil
-	}
-	if p.active < p.mgr.opts.Size {
-		if p.failed != nil && time.Now().Before(p.until) {
-			return nil, nil, p.failed
-		}
-		p.active++
-		return nil, nil, nil
-	}
-	w := &waiter{got: make(chan *Server, 1), since: time.Now()}
-	p.waiters = append(p.waiters, w)
-	return nil, w, nil
-}
-
-func (p *Pool) await(ctx context.Context, w *waiter) (*Server, error) {
-	t := time.NewTimer(p.mgr.opts.WaitTimeout)
-	defer t.Stop()
-	select {
-	case s := <-w.got:
-		p.mu.Lock()
-		p.waited += time.Since(w.since)
-		p.mu.Unlock()
-		return s, nil
-	case <-ctx.Done():
-		return nil, p.leave(w, p.waitError(ctx, ctx.Err()))
-	case <-t.C:
-		return nil, p.leave(w, p.waitError(ctx, context.DeadlineExceeded))
-	}
-}
-
-func (p *Pool) waitError(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return &LimitError{fmt.Sprintf("query_wait_timeout: no server of node %s for role %s came free within %s (pool_size = %d)",
-			p.Node, p.Role, p.mgr.opts.WaitTimeout, p.mgr.opts.Size)}
-	}
-	return err
-}
-
-// leave gives up a place in the queue, or what was handed over just now.
-func (p *Pool) leave(w *waiter, err error) error {
-	p.mu.Lock()
-	for i, x := range p.waiters {
-		if x == w {
-			p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
-			p.mu.Unlock()
-			return err
-		}
-	}
-	p.mu.Unlock()
-	if s := <-w.got; s != nil {
-		p.release(s)
-	} else {
-		p.give(nil)
-	}
-	return err
-}
-
-func (p *Pool) dial(ctx context.Context) (*Server, error) {
-	p.mu.Lock()
-	p.dialing++
-	gen := p.gen
-	p.mu.Unlock()
-	s, err := dial(ctx, p)
-	p.mu.Lock()
-	p.dialing--
-	if err != nil && ctx.Err() == nil {
-		p.failed, p.until = err, time.Now().Add(p.mgr.opts.LoginRetry)
-		var de *DialError
-		if errors.As(err, &de) && de.Code == "57P03" { // starting up: ask again at once
-			p.until = time.Time{}
-		}
-	} else if err == nil {
-		p.failed = nil
-		s.gen = gen
-		life := p.mgr.opts.Lifetime
-		s.lifetime = life - life/10*time.Duration(s.PID%10)/10
-	}
-	p.mu.Unlock()
-	if err != nil {
-		p.give(nil)
-		return nil, err
-	}
-	return s, nil
-}
-
-// release puts a leased server back. See Server.Release.
-func (p *Pool) release(s *Server) {
-	p.mu.Lock()
-	fit := !s.Dirty && s.TxStatus == 'I' && s.gen == p.gen && s.Pending() == 0 && time.Since(s.dialed) < s.lifetime
-	p.mu.Unlock()
-	if !fit {
-		p.discard(s)
-		p.give(nil)
-		return
-	}
-	s.Conn.Release()
-	done := make(chan struct{})
-	if waitCancels(s, done) {
-		p.give(s)
-		return
-	}
-	go func() { <-done; p.give(s) }()
-}
-
-// waitCancels says whether no cancel request is on its way; else done is closed when none is.
-func waitCancels(s *Server, done chan struct{}) bool {
-	if s.pendingCancels.Load() == 0 {
-		return true
-	}
-	go func() { s.cancels.Wait(); close(done) }()
-	return false
-}
-
-func (p *Pool) discard(s *Server) { _ = s.Close() }
-
-// give hands a server, or for nil the right to dial one, to the first waiter, or gives the lease up.
-func (p *Pool) give(s *Server) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s != nil && s.gen != p.gen {
-		_ = s.Close()
-		s = nil
-	}
-	if len(p.waiters) > 0 {
-		w := p.waiters[0]
-		p.waiters = p.waiters[1:]
-		w.got <- s
-		return
-	}
-	p.active--
-	if s != nil {
-		s.since = time.Now()
-		p.idle = append(p.idle, s)
-	}
-}
-
-// drop closes idle servers, and the leased ones as they come back.
-func (p *Pool) drop() {
-	p.mu.Lock()
-	idle := p.idle
-	p.idle = nil
-	p.gen++
-	p.failed = nil
-	p.mu.Unlock()
-	for _, s := range idle {
-		_ = s.Close()
-	}
-}
-
-func (p *Pool) expire(now time.Time) {
-	var old []*Server
-	p.mu.Lock()
-	keep := p.idle[:0]
-	for _, s := range p.idle {
-		if now.Sub(s.since) > p.mgr.opts.IdleTimeout || now.Sub(s.dialed) > s.lifetime {
-			old = append(old, s)
-		} else {
-			keep = append(keep, s)
-		}
-	}
-	p.idle = keep
-	p.mu.Unlock()
-	for _, s := range old {
-		_ = s.Close()
-	}
 }

@@ -39,7 +39,11 @@ type Server struct {
 	cancels  sync.WaitGroup
 
 	pendingCancels atomic.Int32
-	lifetime       time.Duration
+	client         atomic.Uint32 // who leases it
+	count          atomic.Int32  // of prepared statements
+	tls            bool
+	suspect        bool // must be looked at before another client gets it
+	running        bool // an answer is still to come
 }
 
 type preparedEntry struct {
@@ -63,7 +67,7 @@ func (s *Server) Prepared(key StmtKey) (string, bool) {
 // Prepare makes room for a statement and returns the name to parse it under, and the name of a
 // statement to close first, if any. The caller sends both.
 func (s *Server) Prepare(key StmtKey) (name, evict string) {
-	if s.lru.Len() >= s.Pool.mgr.opts.MaxPrepared {
+	if s.lru.Len() >= s.Pool.mgr.opts.Load().MaxPrepared {
 		old := s.lru.Remove(s.lru.Back()).(*preparedEntry)
 		delete(s.prepared, old.key)
 		evict = old.name
@@ -71,6 +75,7 @@ func (s *Server) Prepare(key StmtKey) (name, evict string) {
 	s.named++
 	name = fmt.Sprintf("pgmosaic_%d", s.named)
 	s.prepared[key] = s.lru.PushFront(&preparedEntry{key, name})
+	s.count.Store(int32(s.lru.Len()))
 	return name, evict
 }
 
@@ -216,50 +221,6 @@ func (s *Server) BeginCancel() func(context.Context) error {
 
 // Release gives the server back, or closes it if it is not fit for another client. It takes s over.
 func (s *Server) Release() { s.Pool.release(s) }
-
-// dial connects with pgconn, which does TLS and authentication, and takes the raw connection over.
-func dial(ctx context.Context, p *Pool) (*Server, error) {
-	cfg, err := pgconn.ParseConfig(p.key.dsn)
-	if err != nil {
-		return nil, fmt.Errorf("connection string of node %s: %w", p.Node, err)
-	}
-	if p.key.role != cfg.User {
-		cfg.User = p.key.role
-		cfg.Password = ""
-		if p.mgr.opts.Password != nil {
-			cfg.Password, _ = p.mgr.opts.Password(p.Database, p.key.role)
-		}
-	}
-	for k := range cfg.RuntimeParams {
-		if k != "options" {
-			delete(cfg.RuntimeParams, k)
-		}
-	}
-	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
-	ctx, cancel := context.WithTimeout(ctx, p.mgr.opts.ConnectTimeout)
-	defer cancel()
-	pc, err := pgconn.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return nil, dialError(p, err)
-	}
-	if err := pc.SyncConn(ctx); err != nil {
-		return nil, dialError(p, err)
-	}
-	h, err := pc.Hijack()
-	if err != nil {
-		return nil, dialError(p, err)
-	}
-	addr := h.Conn.RemoteAddr()
-	s := &Server{
-		Conn: wire.New(h.Conn, maxMessage), Pool: p, PID: h.PID, key: h.SecretKey, TxStatus: h.TxStatus, Params: h.ParameterStatuses,
-		settings: NoSettings, dialed: time.Now(), since: time.Now(),
-	}
-	s.cancelTo = func(ctx context.Context) (net.Conn, error) {
-		return cfg.DialFunc(ctx, addr.Network(), addr.String())
-	}
-	s.ForgetAll()
-	return s, nil
-}
 
 // DialError is a failure to connect to a node.
 type DialError struct {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
@@ -54,7 +56,13 @@ type Handler interface {
 	Query(ctx context.Context, sql []byte) error
 	// Batch runs messages of the extended protocol. With sync set the batch ends with a Sync, and the
 	// answer with ReadyForQuery; else all that can be answered is. The messages are valid for the call.
-	Batch(ctx context.Context, msgs []wire.Message, sync bool) error
+	// waited is how long the first of them waited for the last.
+	Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error
+	// Function runs a FunctionCall and writes its whole answer, ReadyForQuery included.
+	Function(ctx context.Context, m wire.Message) error
+	// Deliver writes what came for the client while it was idle. It is called outside of requests, after
+	// Client.Wake.
+	Deliver() error
 	// TxStatus is I, T or E.
 	TxStatus() byte
 	// Cancel stops what the session is doing. Any goroutine may call it.
@@ -67,25 +75,43 @@ type Handler interface {
 type Login struct {
 	User, Database string
 	Params         map[string]string
-	Remote         netip.AddrPort
-	TLS            bool
+	Remote         netip.AddrPort      // not valid for a Unix socket
+	Local          netip.AddrPort      // likewise
+	TLS            bool                //
+	Peer           []*x509.Certificate // the client's verified chain, its own certificate first
+	Keys           auth.Keys           // what the client proved to know, for servers with the same verifier
 }
 
 // Backend checks logins and makes handlers. All sessions share it.
 type Backend interface {
-	Method(l Login) auth.Method
+	// Admit refuses a login before anything is asked of it: limits and too many failures.
+	Admit(l Login) error
+	// Rule is how a login is checked.
+	Rule(l Login) auth.Rule
 	// Credential is what the password is checked against. Users that do not exist have one, too.
 	Credential(ctx context.Context, l Login) (auth.Credential, error)
+	// Check says whether a password fits. It takes time on purpose, so it may wait for others.
+	Check(ctx context.Context, c auth.Credential, password string) (bool, error)
+	// Failed is told of a login that failed for what the client sent.
+	Failed(l Login)
 	// Open makes the handler of a session and the parameters to report. It is called after the login.
-	Open(ctx context.Context, l Login, client *wire.Conn) (Handler, map[string]string, error)
+	Open(ctx context.Context, l Login, client Client) (Handler, map[string]string, error)
+}
+
+// Client is what a handler knows of its client.
+type Client struct {
+	*wire.Conn
+	PID uint32 // as the client knows it
+	// Wake has Deliver called soon. Any goroutine may call it.
+	Wake func()
 }
 
 // Config is what all sessions share.
 type Config struct {
 	Backend      Backend
-	TLS          *tls.Config   // nil: SSLRequest is answered N
-	LoginTimeout time.Duration // client_login_timeout, 60 s
-	MaxStatement int           // max_statement_size, 64 MB
+	TLS          func() *tls.Config // for a new connection; nil, or nil returned: SSLRequest is answered N
+	LoginTimeout time.Duration      // client_login_timeout, 60 s
+	MaxStatement int                // max_statement_size, 64 MB
 	Log          *slog.Logger
 }
 
@@ -101,19 +127,31 @@ type Session struct {
 	conn    *wire.Conn
 	handler Handler
 	batch   []wire.Message
+	binding auth.Binding // of the TLS connection
 
 	state    atomic.Uint32
+	tx       atomic.Uint32 // TxStatus, as of the last request
+	doomed   atomic.Pointer[wire.PgError]
 	draining atomic.Bool
+	news     atomic.Bool // Deliver has something to write
 	since    time.Time
 	request  atomic.Int64 // when the current request began, Unix nanoseconds
+	rested   atomic.Int64 // when the last one ended
+	timedOut atomic.Int64 // the request that query_timeout has cancelled
+	began    atomic.Int64 // when the transaction began; 0 outside of one
 
-	mu     sync.Mutex // guards opened
+	mu     sync.Mutex // guards the rest
 	opened Handler    // what Cancel reaches
+	woken  bool       // a read deadline in the past is set
 }
 
 // New makes a session for a connection, which it takes over.
 func New(nc net.Conn, key Key, cfg Config) *Session {
-	return &Session{cfg: cfg, key: key, conn: wire.New(nc, cfg.MaxStatement), since: time.Now()}
+	s := &Session{cfg: cfg, key: key, conn: wire.New(nc, cfg.MaxStatement), since: time.Now()}
+	s.conn.Frugal()
+	s.rested.Store(s.since.UnixNano())
+	s.tx.Store('I')
+	return s
 }
 
 // Info is one moment of a session, for SHOW CLIENTS.
@@ -127,6 +165,7 @@ type Info struct {
 	In, Out     int64
 	Application string
 	Handler     Handler
+	Tx          byte // I, T, E
 }
 
 // Info may be called by any goroutine.
@@ -137,6 +176,7 @@ func (s *Session) Info() Info {
 	return Info{
 		PID: s.key.PID, Login: s.login, State: State(s.state.Load()), Connected: s.since, Request: time.Unix(0, s.request.Load()),
 		TLS: s.login.TLS, In: in, Out: out, Application: s.login.Params["application_name"], Handler: s.opened,
+		Tx: byte(s.tx.Load()),
 	}
 }
 
@@ -155,8 +195,53 @@ func (s *Session) Cancel(secret uint32) {
 // Drain ends the session as soon as it is ready and outside a transaction.
 func (s *Session) Drain() {
 	s.draining.Store(true)
-	if State(s.state.Load()) == Ready {
-		_ = s.conn.NetConn().SetReadDeadline(time.Now()) // wakes it up
+	s.wake()
+}
+
+// Wake has the handler's Deliver called soon. Any goroutine may call it.
+func (s *Session) Wake() {
+	if !s.news.Swap(true) {
+		s.wake()
+	}
+}
+
+// wake ends a wait for the next request. One that has begun is let alone.
+func (s *Session) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if State(s.state.Load()) == Ready && !s.woken {
+		s.woken = true
+		_ = s.conn.NetConn().SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// busy notes that a request has come, or that the wait for it was ended.
+func (s *Session) busy() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.to(Busy)
+	if s.woken {
+		s.woken = false
+		_ = s.conn.NetConn().SetReadDeadline(time.Time{})
+	}
+}
+
+// terminateGrace is how long a client that is told to go may take to read why.
+const terminateGrace = 5 * time.Second
+
+// Terminate ends the session: what runs is cancelled, and the client is told why. Any goroutine may call it.
+func (s *Session) Terminate(why *wire.PgError) {
+	if !s.doomed.CompareAndSwap(nil, why) {
+		return
+	}
+	nc := s.conn.NetConn()
+	_ = nc.SetReadDeadline(time.Unix(1, 0))
+	_ = nc.SetWriteDeadline(time.Now().Add(terminateGrace))
+	s.mu.Lock()
+	h, state := s.opened, State(s.state.Load())
+	s.mu.Unlock()
+	if h != nil && state == Busy {
+		h.Cancel()
 	}
 }
 
@@ -196,7 +281,10 @@ func (s *Session) Serve(ctx context.Context) (err error) {
 		return quiet(err)
 	}
 	err = s.loop(ctx)
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if why := s.doomed.Load(); why != nil {
+		return s.fatal(why)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	return err
@@ -207,7 +295,7 @@ func (s *Session) fatal(err error) error {
 	r := wire.ErrorFor("FATAL", err)
 	r.Severity, r.SeverityUnlocalized = "FATAL", "FATAL"
 	s.conn.Send(r)
-	_ = s.conn.NetConn().SetWriteDeadline(time.Now().Add(5 * time.Second))
+	_ = s.conn.NetConn().SetWriteDeadline(time.Now().Add(terminateGrace))
 	_ = s.conn.Flush()
 	return err
 }
@@ -217,6 +305,12 @@ var errDrained = &wire.PgError{Code: "57P01", Message: "terminating connection d
 // loop reads requests until the client leaves.
 func (s *Session) loop(ctx context.Context) error {
 	for {
+		if s.news.Load() && s.handler.TxStatus() == 'I' {
+			s.news.Store(false)
+			if err := s.handler.Deliver(); err != nil {
+				return err
+			}
+		}
 		if err := s.conn.Flush(); err != nil {
 			return err
 		}
@@ -225,9 +319,10 @@ func (s *Session) loop(ctx context.Context) error {
 		}
 		s.conn.Release()
 		m, err := s.conn.Next()
+		s.busy()
 		if err != nil {
-			if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-				_ = s.conn.NetConn().SetReadDeadline(time.Time{})
+			if s.doomed.Load() == nil && errors.Is(err, os.ErrDeadlineExceeded) { // woken
+				s.to(Ready)
 				continue
 			}
 			return s.broken(err)
@@ -235,12 +330,31 @@ func (s *Session) loop(ctx context.Context) error {
 		if m.Type == 'X' {
 			return nil
 		}
-		s.to(Busy)
 		s.request.Store(time.Now().UnixNano())
 		if err := s.request1(ctx, m); err != nil {
 			return err
 		}
+		s.settled()
+		if s.doomed.Load() != nil {
+			return nil
+		}
 		s.to(Ready)
+	}
+}
+
+// settled notes what a request has left behind, for those who look at the session from outside.
+func (s *Session) settled() {
+	now := time.Now().UnixNano()
+	s.rested.Store(now)
+	tx := s.handler.TxStatus()
+	if was := s.tx.Load(); byte(was) != tx {
+		s.tx.Store(uint32(tx))
+		switch {
+		case tx == 'I':
+			s.began.Store(0)
+		case was == 'I':
+			s.began.Store(now)
+		}
 	}
 }
 
@@ -268,9 +382,8 @@ func (s *Session) request1(ctx context.Context, m wire.Message) error {
 	case 'd', 'c', 'f': // left over from a COPY that failed
 		return nil
 	case 'F':
-		s.conn.Send(wire.ErrorFor("ERROR", &wire.PgError{Code: "0A000", Message: "function calls by the fast-path protocol are not supported", Hint: "Use SELECT function(...)."}))
-		s.conn.SendReady(s.handler.TxStatus())
-		return nil
+		s.conn.Hold()
+		return s.handler.Function(ctx, m)
 	}
 	return s.fatal(&wire.PgError{Code: "08P01", Message: fmt.Sprintf("invalid frontend message type %d", m.Type)})
 }
@@ -289,12 +402,24 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 	s.conn.Hold()
 	s.batch = s.batch[:0]
 	size := 0
+	var paused time.Time // when the client first stopped to think
+	run := func(sync bool) error {
+		var waited time.Duration
+		if !paused.IsZero() {
+			waited = time.Since(paused)
+		}
+		err := s.handler.Batch(ctx, s.batch, sync, waited)
+		if cap(s.batch) > 64 {
+			s.batch = nil
+		}
+		return err
+	}
 	for {
 		switch m.Type {
 		case 'S':
-			return s.handler.Batch(ctx, s.batch, true)
+			return run(true)
 		case 'H':
-			return s.handler.Batch(ctx, s.batch, false)
+			return run(false)
 		case 'P', 'B', 'D', 'E', 'C':
 			s.batch = append(s.batch, m)
 			size += len(m.Raw)
@@ -302,13 +427,16 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 			return io.EOF
 		case 'd', 'c', 'f':
 		default:
-			if err := s.handler.Batch(ctx, s.batch, false); err != nil {
+			if err := run(false); err != nil {
 				return err
 			}
 			return s.request1(ctx, m)
 		}
 		if size > maxBatch {
-			return s.handler.Batch(ctx, s.batch, false)
+			return run(false)
+		}
+		if paused.IsZero() && !s.conn.Buffered() {
+			paused = time.Now()
 		}
 		var err error
 		if m, err = s.conn.Next(); err != nil {

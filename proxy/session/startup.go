@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sort"
 	"strings"
@@ -38,7 +39,7 @@ func (s *Session) start(ctx context.Context) error {
 		return err
 	}
 	_ = s.conn.SetDeadline(time.Time{})
-	h, report, err := s.cfg.Backend.Open(ctx, s.login, s.conn)
+	h, report, err := s.cfg.Backend.Open(ctx, s.login, Client{s.conn, s.key.PID, s.Wake})
 	if err != nil {
 		return s.fatal(err)
 	}
@@ -75,6 +76,12 @@ var errGone = fmt.Errorf("no startup packet: %w", io.EOF)
 // negotiate answers requests for encryption and returns the startup packet proper.
 func (s *Session) negotiate(context.Context) (code uint32, body []byte, err error) {
 	triedTLS, triedGSS := false, false
+	if b, err := s.conn.FirstByte(); err == nil && b == tlsHandshake {
+		if err := s.directTLS(); err != nil {
+			return 0, nil, err
+		}
+		triedTLS, triedGSS = true, true
+	}
 	for {
 		code, body, err = s.conn.ReadStartup()
 		if err != nil {
@@ -111,19 +118,57 @@ func (s *Session) negotiate(context.Context) (code uint32, body []byte, err erro
 	}
 }
 
+// tlsHandshake is the first byte of a TLS ClientHello: the client skips SSLRequest.
+const tlsHandshake = 0x16
+
+func (s *Session) tlsConfig() *tls.Config {
+	if s.cfg.TLS == nil || s.conn.NetConn().RemoteAddr().Network() == "unix" {
+		return nil
+	}
+	return s.cfg.TLS()
+}
+
 func (s *Session) startTLS() error {
-	if s.cfg.TLS == nil {
+	cfg := s.tlsConfig()
+	if cfg == nil {
 		return wire.WriteAll(s.conn.NetConn(), []byte{'N'})
 	}
 	if err := wire.WriteAll(s.conn.NetConn(), []byte{'S'}); err != nil {
 		return err
 	}
-	tc := tls.Server(s.conn.NetConn(), s.cfg.TLS)
+	return s.handshake(cfg, s.conn.NetConn())
+}
+
+// directTLS is TLS from the first byte on. It needs the protocol's name by ALPN, so that another protocol's
+// client cannot be made to speak to us.
+func (s *Session) directTLS() error {
+	cfg := s.tlsConfig()
+	if cfg == nil {
+		return errGone // as PostgreSQL: it closes the connection
+	}
+	if err := s.handshake(cfg, s.conn.Unread()); err != nil {
+		return err
+	}
+	if t, ok := s.conn.NetConn().(*tls.Conn); !ok || t.ConnectionState().NegotiatedProtocol != "postgresql" {
+		return fmt.Errorf("a direct TLS connection without the ALPN protocol postgresql: %w", errGone)
+	}
+	return nil
+}
+
+func (s *Session) handshake(cfg *tls.Config, nc net.Conn) error {
+	tc := tls.Server(nc, cfg)
 	if err := tc.Handshake(); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	s.conn.SetNetConn(tc)
 	s.login.TLS = true
+	for _, chain := range tc.ConnectionState().VerifiedChains {
+		s.login.Peer = chain
+		break
+	}
+	if len(cfg.Certificates) > 0 && cfg.Certificates[0].Leaf != nil {
+		s.binding = auth.ServerEndpoint(cfg.Certificates[0].Leaf)
+	}
 	return nil
 }
 
@@ -145,10 +190,9 @@ func (s *Session) identify(params map[string]string, minor int) error {
 		}
 		s.conn.SendFrame('v', b)
 	}
-	l := Login{User: params["user"], Database: params["database"], Params: params, TLS: s.login.TLS}
-	if ap, err := netip.ParseAddrPort(s.conn.NetConn().RemoteAddr().String()); err == nil {
-		l.Remote = ap
-	}
+	l := Login{User: params["user"], Database: params["database"], Params: params, TLS: s.login.TLS, Peer: s.login.Peer}
+	l.Remote, _ = netip.ParseAddrPort(s.conn.NetConn().RemoteAddr().String()) // not valid for a Unix socket
+	l.Local, _ = netip.ParseAddrPort(s.conn.NetConn().LocalAddr().String())
 	if l.User == "" {
 		return &wire.PgError{Code: "28000", Message: "no PostgreSQL user name specified in startup packet"}
 	}
@@ -226,68 +270,4 @@ func splitOptions(s string) []string {
 
 func authMessage(kind uint32, data []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, kind), data...)
-}
-
-// authenticate runs the exchange that the rules ask for and ends with AuthenticationOk.
-func (s *Session) authenticate(ctx context.Context) error {
-	switch s.cfg.Backend.Method(s.login) {
-	case auth.Trust:
-	case auth.SCRAM:
-		if err := s.scram(ctx); err != nil {
-			return err
-		}
-	default:
-		enc := "no encryption"
-		if s.login.TLS {
-			enc = "TLS encryption"
-		}
-		return s.fatal(&wire.PgError{Code: "28000", Message: fmt.Sprintf("no authentication rule for host \"%s\", user \"%s\", database \"%s\", %s",
-			s.login.Remote.Addr(), s.login.User, s.login.Database, enc)})
-	}
-	s.conn.SendFrame('R', authMessage(0, nil))
-	return nil
-}
-
-func (s *Session) scram(ctx context.Context) error {
-	failed := &wire.PgError{Code: "28P01", Message: fmt.Sprintf("password authentication failed for user %q", s.login.User)}
-	cred, err := s.cfg.Backend.Credential(ctx, s.login)
-	if err != nil {
-		return s.fatal(err)
-	}
-	ex, err := auth.Begin(cred)
-	if err != nil {
-		return s.fatal(err)
-	}
-	s.conn.SendFrame('R', authMessage(10, []byte("SCRAM-SHA-256\x00\x00")))
-	first := true
-	for {
-		if err := s.conn.Flush(); err != nil {
-			return err
-		}
-		m, err := s.conn.Next()
-		if err != nil {
-			return s.broken(err)
-		}
-		if m.Type != 'p' || len(m.Raw) > 4096 {
-			return s.fatal(&wire.PgError{Code: "08P01", Message: "expected SASL response"})
-		}
-		in := m.Body()
-		if first {
-			mech, rest, err := wire.CString(in)
-			if err != nil || string(mech) != "SCRAM-SHA-256" || len(rest) < 4 {
-				return s.fatal(&wire.PgError{Code: "08P01", Message: "client selected an invalid SASL authentication mechanism"})
-			}
-			in = rest[4:]
-		}
-		out, done, err := ex.Step(in)
-		if err != nil {
-			return s.fatal(failed)
-		}
-		if done {
-			s.conn.SendFrame('R', authMessage(12, out))
-			return nil
-		}
-		s.conn.SendFrame('R', authMessage(11, out))
-		first = false
-	}
 }

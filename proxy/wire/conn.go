@@ -72,6 +72,37 @@ func (c *Conn) NetConn() net.Conn { return c.nc }
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
 func (c *Conn) SetNetConn(nc net.Conn) { c.nc, c.raw = nc, newRaw(nc, c) }
 
+// FirstByte waits for the next byte and leaves it unread.
+func (c *Conn) FirstByte() (byte, error) {
+	if err := c.fill(1); err != nil {
+		return 0, err
+	}
+	return c.buf[c.pos], nil
+}
+
+// Unread returns the connection below with the bytes that were read too early put back in front. SetNetConn
+// must follow.
+func (c *Conn) Unread() net.Conn {
+	early := append([]byte(nil), c.buf[c.pos:c.end]...)
+	c.dropBuffer()
+	return &prefixed{Conn: c.nc, early: early}
+}
+
+// prefixed is a connection whose first bytes have been read already.
+type prefixed struct {
+	net.Conn
+	early []byte
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.early) > 0 {
+		n := copy(b, p.early)
+		p.early = p.early[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
+
 // Close closes the connection below. It may be called more than once.
 func (c *Conn) Close() error { return c.nc.Close() }
 
@@ -317,17 +348,27 @@ func (c *Conn) send(b []byte) error {
 // Gather appends b without ever sending.
 func (c *Conn) Gather(b []byte) { c.out = append(c.out, b...) }
 
+// socket is the connection at the bottom.
+func socket(nc net.Conn) net.Conn {
+	for {
+		switch x := nc.(type) {
+		case *tls.Conn:
+			nc = x.NetConn()
+		case *prefixed:
+			nc = x.Conn
+		default:
+			return nc
+		}
+	}
+}
+
 // Quiet says whether a connection at rest is open and has nothing to say. One that was closed, or that
 // holds an unread message, is not quiet. It costs a system call.
 func (c *Conn) Quiet() bool {
 	if c.end > c.pos {
 		return false
 	}
-	nc := c.nc
-	if t, ok := nc.(*tls.Conn); ok {
-		nc = t.NetConn()
-	}
-	sc, ok := nc.(syscall.Conn)
+	sc, ok := socket(c.nc).(syscall.Conn)
 	if !ok {
 		return true
 	}

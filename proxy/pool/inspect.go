@@ -1,0 +1,132 @@
+package pool
+
+import (
+	"net"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// inspectTimeout bounds the look at a server that nobody uses.
+const inspectTimeout = 5 * time.Second
+
+// Suspect marks a server that ran something which may have changed it where no parser sees it: a function,
+// a DO block, a CALL. It is looked at before another client gets it.
+func (s *Server) Suspect() { s.suspect = true }
+
+// inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
+// session locks, temporary objects, cursors, channels.
+const inspectSQL = `select 's' || name || '=' || setting from pg_settings where source = 'session' union all
+select 'p' || name from pg_prepared_statements where name !~ '^pgmosaic_[0-9]+$' union all
+select 'r' from (select 1) x where current_user <> session_user union all
+select 'l' from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' union all
+select 't' from pg_class where relnamespace = pg_my_temp_schema() and pg_my_temp_schema() <> 0 union all
+select 'c' from pg_cursors where is_holdable union all
+select 'n' from pg_listening_channels()`
+
+// inspect says whether a server is as its books have it.
+func (s *Server) inspect() bool {
+	_ = s.SetDeadline(time.Now().Add(inspectTimeout))
+	defer func() { _ = s.SetDeadline(time.Time{}) }()
+	found, err := s.list(inspectSQL)
+	if err != nil || s.TxStatus != 'I' || s.Pending() > 0 {
+		return false
+	}
+	for _, f := range found {
+		name, _, _ := strings.Cut(f[1:], "=")
+		if f[0] != 's' {
+			return false
+		}
+		if _, ok := s.settings.Get(strings.ToLower(name)); !ok {
+			return false
+		}
+	}
+	s.suspect = false
+	return true
+}
+
+// Holds says whether the server carries state that ties a session to it: session locks, temporary objects,
+// held cursors.
+func (s *Server) Holds() (bool, error) {
+	found, err := s.list(`select 'l' from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' union all
+select 't' from pg_class where relnamespace = pg_my_temp_schema() and pg_my_temp_schema() <> 0 union all
+select 'c' from pg_cursors where is_holdable`)
+	return len(found) > 0, err
+}
+
+// list runs a query of one text column.
+func (s *Server) list(sql string) (out []string, err error) {
+	s.SendQuery(sql)
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return nil, err
+	}
+	for {
+		m, e := s.Next()
+		if e != nil {
+			s.Dirty = true
+			return nil, e
+		}
+		switch m.Type {
+		case 'D':
+			if b := m.Body(); len(b) > 6 {
+				out = append(out, string(b[6:]))
+			}
+		case 'E':
+			err = &ServerError{wire.ParseError(m.Body())}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			return out, err
+		}
+	}
+}
+
+// Info is one moment of a server, for SHOW SERVERS.
+type Info struct {
+	Database, Role, Shard, Node string
+	State                       string // active, idle, tested, old
+	PID                         uint32
+	Client                      uint32 // whose it is; 0 for nobody's
+	Remote, Local               net.Addr
+	TLS                         bool
+	Connected, Since            time.Time
+	Prepared                    int
+
+	server *Server
+}
+
+// Servers lists the pool's open servers.
+func (p *Pool) Servers() []Info {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	idle := map[*Server]bool{}
+	for _, s := range p.idle {
+		idle[s] = true
+	}
+	out := make([]Info, 0, len(p.all))
+	for s := range p.all {
+		i := Info{
+			Database: p.Database, Role: p.Role, Shard: p.Shard, Node: p.Node, State: "active", PID: s.PID, Client: s.client.Load(), Remote: s.NetConn().RemoteAddr(),
+			Local: s.NetConn().LocalAddr(), TLS: s.tls, Connected: s.dialed, Since: s.dialed, Prepared: int(s.count.Load()), server: s,
+		}
+		if idle[s] {
+			i.State, i.Since = "idle", s.since
+		} else if i.Client == 0 {
+			i.State = "tested"
+		}
+		if s.gen != p.gen {
+			i.State = "old"
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+// Lend notes whose a leased server is, by the id that the client knows itself by.
+func (s *Server) Lend(client uint32) { s.client.Store(client) }
+
+// Running notes whether the server was given work whose answer has not been read to its end.
+func (s *Server) Running(yes bool) { s.running = yes }

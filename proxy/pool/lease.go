@@ -1,0 +1,348 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Pool is the servers of one node, database and role.
+type Pool struct {
+	Database, Shard, Node, Role string
+
+	mgr     *Manager
+	key     poolKey
+	gate    *gate
+	counted int // servers on the manager's books; guarded by the manager's mutex
+
+	mu       sync.Mutex           // guards the rest; slow work never happens under it
+	all      map[*Server]struct{} // open ones, in whatever state
+	idle     []*Server            // last used last
+	waiters  []*waiter            // first come first
+	active   int                  // leases, with and without a server yet
+	dialing  int
+	testing  int // being inspected
+	gen      uint64
+	failed   error // the last login's failure
+	until    time.Time
+	used     time.Time
+	lastAged time.Time
+	served   uint64
+	waited   time.Duration
+}
+
+type waiter struct {
+	got   chan *Server // a server, or nil for leave to dial one
+	since time.Time
+}
+
+// Stats is one moment of a pool.
+type Stats struct {
+	Active, Idle, Dialing, Testing, Waiting int
+	Cancelling                              int           // in use, with a cancel request on its way
+	MaxWait                                 time.Duration // of those still waiting
+	Served                                  uint64
+	Waited                                  time.Duration // in all
+	LastError                               error
+}
+
+// Stats counts. Any goroutine may call it.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{
+		Active: p.active - p.dialing - p.testing, Idle: len(p.idle), Dialing: p.dialing, Testing: p.testing, Waiting: len(p.waiters), Served: p.served, Waited: p.waited,
+	}
+	for x := range p.all {
+		if x.pendingCancels.Load() > 0 {
+			s.Cancelling++
+		}
+	}
+	if len(p.waiters) > 0 {
+		s.MaxWait = time.Since(p.waiters[0].since)
+	}
+	if time.Now().Before(p.until) {
+		s.LastError = p.failed
+	}
+	return s
+}
+
+// Busy is the number of leases, those that are still dialling included.
+func (p *Pool) Busy() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.active - p.testing
+}
+
+// LimitError means that no server came free in time.
+type LimitError struct{ Message, Hint string }
+
+func (e *LimitError) Error() string { return e.Message }
+
+// SQLState is PostgreSQL's too_many_connections.
+func (e *LimitError) SQLState() string { return "53300" }
+
+// ErrorHint says what to do.
+func (e *LimitError) ErrorHint() string { return e.Hint }
+
+// Acquire leases a server, preferably one that carries the settings want. inTx lets a transaction that
+// already holds a server pass a pause. waited says that the call had to wait for a pause: what was decided
+// before it must be decided again.
+func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Server, waited bool, err error) {
+	if !inTx && p.gate.paused.Load() {
+		waited = true
+		wctx, cancel := context.WithTimeout(ctx, p.mgr.opts.Load().WaitTimeout)
+		err := p.gate.wait(wctx)
+		cancel()
+		if err != nil {
+			return nil, true, p.waitError(ctx, err)
+		}
+	}
+	for {
+		s, w, err := p.take(want)
+		if err != nil {
+			return nil, waited, err
+		}
+		if w != nil {
+			if s, err = p.await(ctx, w); err != nil {
+				return nil, waited, err
+			}
+		}
+		if s == nil {
+			s, err = p.dial(ctx)
+			return s, waited, err
+		}
+		if leavesCustom(s.settings, want) { // it cannot be undone: another one is dialled in its place
+			p.replace(s)
+			s, err = p.dial(ctx)
+			return s, waited, err
+		}
+		now := time.Now()
+		if now.Sub(s.since) < time.Second || s.Quiet() {
+			s.since = now
+			return s, waited, nil
+		}
+		p.discard(s) // it died while it was idle: nobody need know
+		p.give(nil)
+	}
+}
+
+// replace closes a leased server and keeps the lease.
+func (p *Pool) replace(s *Server) {
+	p.discard(s)
+	p.mgr.room(p) // its own place on the books is free again
+}
+
+// take returns an idle server, or nothing for leave to dial, or a place in the queue.
+func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
+	o := p.mgr.opts.Load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.served++
+	if n := len(p.idle); n > 0 && len(p.waiters) == 0 {
+		at := n - 1
+		for i := n - 1; i >= 0 && i >= n-8; i-- {
+			if p.idle[i].settings == want {
+				at = i
+				break
+			}
+		}
+		s := p.idle[at]
+		p.idle = append(p.idle[:at], p.idle[at+1:]...)
+		p.active++
+		return s, nil, nil
+	}
+	if p.active < o.Size && len(p.waiters) == 0 {
+		if p.failed != nil && time.Now().Before(p.until) {
+			return nil, nil, p.failed
+		}
+		p.used = time.Now()
+		if p.mgr.room(p) {
+			p.active++
+			return nil, nil, nil
+		}
+	}
+	w := &waiter{got: make(chan *Server, 1), since: time.Now()}
+	p.waiters = append(p.waiters, w)
+	return nil, w, nil
+}
+
+func (p *Pool) await(ctx context.Context, w *waiter) (*Server, error) {
+	t := time.NewTimer(p.mgr.opts.Load().WaitTimeout)
+	defer t.Stop()
+	select {
+	case s := <-w.got:
+		p.mu.Lock()
+		p.waited += time.Since(w.since)
+		p.mu.Unlock()
+		return s, nil
+	case <-ctx.Done():
+		return nil, p.leave(w, p.waitError(ctx, ctx.Err()))
+	case <-t.C:
+		return nil, p.leave(w, p.waitError(ctx, context.DeadlineExceeded))
+	}
+}
+
+func (p *Pool) waitError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		o := p.mgr.opts.Load()
+		return &LimitError{
+			fmt.Sprintf("query_wait_timeout: no server of node %s for role %s came free within %s (default_pool_size = %d)", p.Node, p.Role, o.WaitTimeout, o.Size),
+			"SHOW POOLS and SHOW SERVERS on the admin database show who holds them.",
+		}
+	}
+	return err
+}
+
+// leave gives up a place in the queue, or what was handed over just now.
+func (p *Pool) leave(w *waiter, err error) error {
+	p.mu.Lock()
+	for i, x := range p.waiters {
+		if x == w {
+			p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
+			p.mu.Unlock()
+			return err
+		}
+	}
+	p.mu.Unlock()
+	if s := <-w.got; s != nil {
+		p.release(s)
+	} else {
+		p.mgr.gone(p)
+		p.give(nil)
+	}
+	return err
+}
+
+// dial opens a server for a lease that the caller holds. On an error the lease is gone.
+func (p *Pool) dial(ctx context.Context) (*Server, error) {
+	p.mu.Lock()
+	p.dialing++
+	gen := p.gen
+	p.mu.Unlock()
+	var s *Server
+	done, err := p.mgr.dialSlot(ctx, p.key.dsn)
+	if err == nil {
+		s, err = dial(ctx, p)
+		done()
+	}
+	now := time.Now()
+	p.mu.Lock()
+	p.dialing--
+	p.used = now
+	if err != nil && ctx.Err() == nil {
+		p.failed, p.until = err, now.Add(connectRetry)
+		var de *DialError
+		if errors.As(err, &de) {
+			switch {
+			case de.Code == "57P03": // starting up: ask again at once
+				p.until = time.Time{}
+			case de.Code[:2] == "28" || de.Code == "3D000":
+				p.until = now.Add(p.mgr.opts.Load().LoginRetry)
+			}
+		}
+	} else if err == nil {
+		p.failed = nil
+		s.gen = gen
+		p.all[s] = struct{}{}
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.mgr.gone(p)
+		p.give(nil)
+		return nil, err
+	}
+	return s, nil
+}
+
+// release puts a leased server back. See Server.Release.
+func (p *Pool) release(s *Server) {
+	s.client.Store(0)
+	now := time.Now()
+	p.mu.Lock()
+	fit := !s.Dirty && s.TxStatus == 'I' && s.gen == p.gen && s.Pending() == 0 && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
+	if fit && s.suspect {
+		p.testing++
+	}
+	p.mu.Unlock()
+	if !fit {
+		p.discard(s)
+		p.give(nil)
+		return
+	}
+	s.Conn.Release()
+	if !s.suspect && s.pendingCancels.Load() == 0 {
+		p.give(s)
+		return
+	}
+	go func() { // ends when the cancel requests have, and by inspectTimeout
+		s.cancels.Wait()
+		if !s.suspect {
+			p.give(s)
+			return
+		}
+		clean := s.inspect()
+		p.mu.Lock()
+		p.testing--
+		p.mu.Unlock()
+		if !clean {
+			p.mgr.stray.Add(1)
+			p.discard(s)
+			s = nil
+		}
+		p.give(s)
+	}()
+}
+
+// discard closes a server. One that still works on something is told to stop.
+func (p *Pool) discard(s *Server) {
+	p.mu.Lock()
+	_, open := p.all[s]
+	delete(p.all, s)
+	p.mu.Unlock()
+	if open {
+		p.mgr.gone(p)
+	}
+	if s.running {
+		go func() { // bounded by its own deadline
+			ctx, cancel := context.WithTimeout(context.Background(), inspectTimeout)
+			defer cancel()
+			_ = s.BeginCancel()(ctx) // if it fails, the server notices when it next writes
+			_ = s.Close()
+		}()
+		return
+	}
+	_ = s.Close()
+}
+
+// give hands a server, or for nil the right to dial one, to the first waiter, or gives the lease up.
+func (p *Pool) give(s *Server) {
+	p.mu.Lock()
+	if s != nil && s.gen != p.gen {
+		p.mu.Unlock()
+		p.discard(s)
+		s = nil
+		p.mu.Lock()
+	}
+	defer p.mu.Unlock()
+	for len(p.waiters) > 0 {
+		w := p.waiters[0]
+		if s == nil && !p.mgr.room(p) {
+			break // another pool has taken the place: relieve will see to it
+		}
+		p.waiters = p.waiters[1:]
+		w.got <- s
+		return
+	}
+	p.active--
+	if s != nil {
+		s.since = time.Now()
+		p.used = s.since
+		p.idle = append(p.idle, s)
+	}
+}

@@ -1,0 +1,243 @@
+package pool
+
+import (
+	"context"
+	"net"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Reconnect closes the idle servers of a database, or of all for "", and the others as they come back.
+func (m *Manager) Reconnect(database string) {
+	for _, p := range m.All() {
+		if database == "" || p.Database == database {
+			p.drop()
+		}
+	}
+}
+
+// DropNode does the same for one node, which has changed its role or gone.
+func (m *Manager) DropNode(dsn string) {
+	for _, p := range m.All() {
+		if p.key.dsn == dsn {
+			p.drop()
+		}
+	}
+}
+
+// Kill closes every server of a database at once, whoever uses it.
+func (m *Manager) Kill(database string) {
+	for _, p := range m.All() {
+		if database == "" || p.Database == database {
+			p.drop()
+			for _, s := range p.Servers() {
+				_ = s.server.Conn.Close()
+			}
+		}
+	}
+}
+
+// Old counts the servers of a database, or of all for "", that RECONNECT or RELOAD has condemned and that
+// are still in use.
+func (m *Manager) Old(database string) int {
+	n := 0
+	for _, p := range m.All() {
+		if database == "" || p.Database == database {
+			p.mu.Lock()
+			for s := range p.all {
+				if s.gen != p.gen {
+					n++
+				}
+			}
+			p.mu.Unlock()
+		}
+	}
+	return n
+}
+
+// upkeep is how often pools are looked after.
+const upkeep = 100 * time.Millisecond
+
+// Run looks after the pools until ctx ends, then closes all idle servers.
+func (m *Manager) Run(ctx context.Context) error {
+	tick := time.NewTicker(upkeep)
+	defer tick.Stop()
+	looked := time.Now()
+	resolved := map[string]string{}
+	for {
+		select {
+		case <-ctx.Done():
+			m.Reconnect("")
+			return nil
+		case now := <-tick.C:
+			for _, p := range m.All() {
+				p.expire(now)
+				p.relieve(now)
+				p.refill(ctx, now)
+			}
+			if o := m.opts.Load(); now.Sub(looked) >= o.DNSTTL {
+				looked = now
+				m.resolve(ctx, resolved)
+			}
+		}
+	}
+}
+
+// resolve looks the nodes' names up again. Servers of a name that means other addresses now are condemned.
+func (m *Manager) resolve(ctx context.Context, known map[string]string) {
+	names := map[string][]string{}
+	for _, p := range m.All() {
+		if cfg, err := pgconn.ParseConfig(p.key.dsn); err == nil && !strings.HasPrefix(cfg.Host, "/") && net.ParseIP(cfg.Host) == nil {
+			names[cfg.Host] = append(names[cfg.Host], p.key.dsn)
+		}
+	}
+	for name, dsns := range names {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		addrs, err := net.DefaultResolver.LookupHost(ctx, name)
+		cancel()
+		if err != nil { // a resolver that fails tells nothing
+			continue
+		}
+		sort.Strings(addrs)
+		now := strings.Join(addrs, " ")
+		if was, ok := known[name]; ok && was != now {
+			for _, d := range dsns {
+				m.DropNode(d)
+			}
+		}
+		known[name] = now
+	}
+}
+
+// drop closes idle servers, and the leased ones as they come back.
+func (p *Pool) drop() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.gen++
+	p.failed = nil
+	p.mu.Unlock()
+	for _, s := range idle {
+		p.discard(s)
+	}
+}
+
+// expire closes servers that have been idle for too long, and one that is too old.
+func (p *Pool) expire(now time.Time) {
+	o := p.mgr.opts.Load()
+	var old []*Server
+	p.mu.Lock()
+	keep := p.idle[:0]
+	spare := len(p.all) - o.Min
+	for _, s := range p.idle {
+		switch {
+		case spare > 0 && now.Sub(s.since) > o.IdleTimeout, len(p.all)-len(old) > o.Size+o.Reserve:
+			old = append(old, s)
+			spare--
+		case p.agedLocked(s, now):
+			old = append(old, s)
+		default:
+			keep = append(keep, s)
+		}
+	}
+	clear(p.idle[len(keep):])
+	p.idle = keep
+	p.mu.Unlock()
+	for _, s := range old {
+		p.discard(s)
+	}
+}
+
+// agedLocked says whether a server is to be closed for its age. Servers that were opened together are not
+// closed together.
+func (p *Pool) agedLocked(s *Server, now time.Time) bool {
+	o := p.mgr.opts.Load()
+	if now.Sub(s.dialed) < o.Lifetime || now.Sub(p.lastAged) < o.Lifetime/time.Duration(o.Size) {
+		return false
+	}
+	p.lastAged = now
+	return true
+}
+
+// relieve lets those who have waited too long use the reserve, and those whom another pool's servers kept out
+// try again.
+func (p *Pool) relieve(now time.Time) {
+	o := p.mgr.opts.Load()
+	for {
+		p.mu.Lock()
+		if len(p.waiters) == 0 {
+			p.mu.Unlock()
+			return
+		}
+		w := p.waiters[0]
+		limit := o.Size
+		if now.Sub(w.since) > o.ReserveAfter {
+			limit += o.Reserve
+		}
+		free := p.active < limit
+		p.mu.Unlock()
+		if !free || !p.mgr.room(p) && !p.mgr.evict(p) {
+			return
+		}
+		p.mu.Lock()
+		if len(p.waiters) == 0 || p.active >= limit {
+			p.mu.Unlock()
+			p.mgr.gone(p)
+			return
+		}
+		w = p.waiters[0]
+		p.waiters = p.waiters[1:]
+		p.active++
+		w.got <- nil
+		p.mu.Unlock()
+	}
+}
+
+// evict closes an idle server of another pool under the same limit and takes its place.
+func (m *Manager) evict(p *Pool) bool {
+	for _, q := range m.All() {
+		if q == p || q.Database != p.Database && q.Role != p.Role {
+			continue
+		}
+		q.mu.Lock()
+		var s *Server
+		if len(q.idle) > 0 && len(q.waiters) == 0 {
+			s = q.idle[0]
+			q.idle = q.idle[1:]
+		}
+		q.mu.Unlock()
+		if s != nil {
+			q.discard(s)
+			if m.room(p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refill keeps min_pool_size servers open in a pool that was used lately.
+func (p *Pool) refill(ctx context.Context, now time.Time) {
+	o := p.mgr.opts.Load()
+	p.mu.Lock()
+	need := len(p.all)+p.dialing < min(o.Min, o.Size) && now.Sub(p.used) < o.IdleTimeout && now.After(p.until)
+	if need {
+		p.active++
+	}
+	p.mu.Unlock()
+	if !need {
+		return
+	}
+	if !p.mgr.room(p) {
+		p.give(nil)
+		return
+	}
+	go func() { // ends by server_connect_timeout at the latest
+		if s, err := p.dial(ctx); err == nil {
+			p.release(s)
+		}
+	}()
+}

@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // State is where a server is.
@@ -32,42 +35,134 @@ func (s State) String() string { return [...]string{"listening", "draining", "st
 // Transitions lists the allowed changes of state: docs/states.md is printed from it.
 var Transitions = map[State][]State{Listening: {Draining, Stopped}, Draining: {Stopped}}
 
-// Server accepts clients on one listener.
-type Server struct {
-	Session    session.Config
-	MaxClients int // max_client_conn
-	Log        *slog.Logger
-
-	listener net.Listener
-	state    atomic.Uint32
-	active   sync.WaitGroup
-
-	mu       sync.Mutex // guards sessions
-	sessions map[uint32]*session.Session
+// Options are what may change while the server runs.
+type Options struct {
+	MaxClients int // max_client_conn; 0: no limit
+	Limits     session.Limits
 }
 
-// Listen opens the listener.
-func (s *Server) Listen(addr string) error {
-	l, err := net.Listen("tcp", addr)
+// Server accepts clients.
+type Server struct {
+	Session session.Config
+	Log     *slog.Logger
+	// Peer is this process's number among those that share its clients, below Peers; Others says where to
+	// send a request to cancel a client of another one.
+	Peer   int
+	Others func(peer int) (addr string, ok bool)
+
+	opts      atomic.Pointer[Options]
+	listeners []net.Listener
+	state     atomic.Uint32
+	active    sync.WaitGroup
+
+	mu       sync.Mutex // guards sessions and next
+	sessions map[uint32]*session.Session
+	next     uint32
+}
+
+// Peers bounds the numbers of processes that forward each other's cancel requests.
+const Peers = 1 << 10
+
+// A client's id: no server process has one so high, so that the two are never mistaken for each other.
+const (
+	clientBit  = 1 << 30
+	peerShift  = 20
+	serialMask = 1<<peerShift - 1
+)
+
+// IsClient says whether a process id is one that we gave to a client, of whatever process.
+func IsClient(pid uint32) bool { return pid>>30 == 1 }
+
+// SetOptions replaces the limits.
+func (s *Server) SetOptions(o Options) { s.opts.Store(&o) }
+
+// Options are the limits in force.
+func (s *Server) Options() Options { return *s.opts.Load() }
+
+// Listen opens a listener. An address that begins with / is a Unix socket, which is readable and writable for
+// mode. reuse lets another process listen on the same port.
+func (s *Server) Listen(addr string, mode os.FileMode, reuse bool) error {
+	network := "tcp"
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+		if err := removeStale(addr); err != nil {
+			return err
+		}
+	}
+	lc := net.ListenConfig{}
+	if reuse && network == "tcp" {
+		lc.Control = reusePort
+	}
+	l, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	s.listener = l
-	s.sessions = map[uint32]*session.Session{}
+	if network == "unix" {
+		if err := os.Chmod(addr, mode); err != nil {
+			_ = l.Close()
+			return fmt.Errorf("listen on %s: %w", addr, err)
+		}
+	}
+	s.listeners = append(s.listeners, l)
+	if s.sessions == nil {
+		s.sessions = map[uint32]*session.Session{}
+	}
 	return nil
 }
 
-// Addr is where the server listens.
-func (s *Server) Addr() string { return s.listener.Addr().String() }
+// removeStale removes a Unix socket that nobody listens on any more.
+func removeStale(path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return nil
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return fmt.Errorf("listen on %s: another process listens there", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return nil
+}
+
+// Addr is where the server listens first.
+func (s *Server) Addr() string { return s.listeners[0].Addr().String() }
 
 // State may be read by any goroutine.
 func (s *Server) State() State { return State(s.state.Load()) }
 
+// watchEvery is how often sessions are compared with their limits.
+const watchEvery = 100 * time.Millisecond
+
 // Serve accepts clients until Drain or Stop, and returns when the last session has ended.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.active.Wait()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	s.active.Add(1)
+	go func() {
+		defer s.active.Done()
+		s.watch(watching)
+	}()
+	errs := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() { errs <- s.accept(ctx, l) }()
+	}
+	var first error
+	for range s.listeners {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	for len(s.Sessions()) > 0 { // drained ones still have limits
+		time.Sleep(watchEvery / 4)
+	}
+	return first
+}
+
+func (s *Server) accept(ctx context.Context, l net.Listener) error {
 	for {
-		nc, err := s.listener.Accept()
+		nc, err := l.Accept()
 		if err != nil {
 			if s.State() != Listening {
 				return nil
@@ -87,6 +182,23 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 }
 
+// watch compares every session with its limits.
+func (s *Server) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			l := s.opts.Load().Limits
+			for _, x := range s.Sessions() {
+				x.Watch(now, l)
+			}
+		}
+	}
+}
+
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	sess := s.register(nc)
 	if sess == nil {
@@ -100,37 +212,99 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	var cancel session.CancelRequest
 	switch {
 	case errors.As(err, &cancel):
-		s.mu.Lock()
-		other := s.sessions[cancel.PID]
-		s.mu.Unlock()
-		if other != nil {
-			other.Cancel(cancel.Secret)
-		}
+		s.cancel(cancel)
 	case err != nil:
 		i := sess.Info()
 		s.Log.Info("client gone", "client", i.PID, "user", i.Login.User, "database", i.Login.Database, "from", nc.RemoteAddr().String(), "error", err)
 	}
 }
 
-// register gives a connection its key, unless there are too many.
+// cancel does what a cancel request asks for, or passes it to the process whose client it names. One that
+// was passed on already is not passed on again.
+func (s *Server) cancel(c session.CancelRequest) {
+	s.mu.Lock()
+	other := s.sessions[c.PID]
+	s.mu.Unlock()
+	if other != nil {
+		other.Cancel(c.Secret)
+		return
+	}
+	peer := int(c.PID&^clientBit) >> peerShift
+	if !IsClient(c.PID) || peer == s.Peer || s.Others == nil {
+		return
+	}
+	if addr, ok := s.Others(peer); ok {
+		if err := wire.SendCancel(addr, c.PID, binary.BigEndian.AppendUint32(nil, c.Secret)); err != nil {
+			s.Log.Warn("a cancel request could not be passed on", "peer", peer, "address", addr, "error", err)
+		}
+	}
+}
+
+// ServePeers takes cancel requests that other processes pass on, until ctx ends.
+func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		s.active.Add(1)
+		go func() {
+			defer s.active.Done()
+			defer nc.Close()
+			_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+			code, body, err := wire.New(nc, wire.MaxStartup).ReadStartup()
+			if err != nil || code != wire.CancelCode || len(body) != 8 {
+				return
+			}
+			s.mu.Lock()
+			other := s.sessions[binary.BigEndian.Uint32(body)]
+			s.mu.Unlock()
+			if other != nil {
+				other.Cancel(binary.BigEndian.Uint32(body[4:]))
+			}
+		}()
+	}
+}
+
+// maxRefused bounds how many clients over the limit are told so at the same time; the rest are cut off.
+const maxRefused = 200
+
+// register gives a connection its key. One too many is told so when it says who it is.
 func (s *Server) register(nc net.Conn) *session.Session {
+	limit := s.opts.Load().MaxClients
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.MaxClients > 0 && len(s.sessions) >= s.MaxClients {
-		s.Log.Warn("no more connections allowed (max_client_conn)", "limit", s.MaxClients)
-		return nil
+	cfg := s.Session
+	if limit > 0 && len(s.sessions) >= limit {
+		if len(s.sessions) >= limit+maxRefused {
+			return nil
+		}
+		cfg.Full = &wire.PgError{Code: "53300", Message: fmt.Sprintf("no more connections allowed (max_client_conn = %d)", limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
 	}
 	for {
-		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails
-		key := session.Key{PID: binary.BigEndian.Uint32(b[:]) & 0x7fffffff, Secret: binary.BigEndian.Uint32(b[4:])}
-		if key.PID == 0 || s.sessions[key.PID] != nil {
+		s.next = (s.next + 1) & serialMask
+		var secret [4]byte
+		_, _ = rand.Read(secret[:]) // never fails
+		key := session.Key{PID: clientBit | uint32(s.Peer)<<peerShift | s.next, Secret: binary.BigEndian.Uint32(secret[:])}
+		if s.sessions[key.PID] != nil {
 			continue
 		}
-		sess := session.New(nc, key, s.Session)
+		sess := session.New(nc, key, cfg)
 		s.sessions[key.PID] = sess
 		return sess
 	}
+}
+
+// SessionOf finds a session by the id that its client knows, nil for none.
+func (s *Server) SessionOf(pid uint32) *session.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[pid]
 }
 
 // Sessions lists the sessions by id.
@@ -151,7 +325,7 @@ func (s *Server) Drain(ctx context.Context, timeout time.Duration) {
 	if !s.state.CompareAndSwap(uint32(Listening), uint32(Draining)) {
 		return
 	}
-	_ = s.listener.Close()
+	s.closeListeners()
 	end := time.Now().Add(timeout)
 	for len(s.Sessions()) > 0 && time.Now().Before(end) && ctx.Err() == nil {
 		for _, x := range s.Sessions() {
@@ -162,11 +336,38 @@ func (s *Server) Drain(ctx context.Context, timeout time.Duration) {
 	s.Stop()
 }
 
-// Stop closes everything at once.
+// WaitForClients stops accepting and returns when every client has left by itself, or ctx ends.
+func (s *Server) WaitForClients(ctx context.Context) {
+	if !s.state.CompareAndSwap(uint32(Listening), uint32(Draining)) {
+		return
+	}
+	s.closeListeners()
+	for len(s.Sessions()) > 0 && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.Stop()
+}
+
+// Stop ends everything: clients are told, and cut off if they do not go at once.
 func (s *Server) Stop() {
-	s.state.Store(uint32(Stopped))
-	_ = s.listener.Close()
+	if s.state.Swap(uint32(Stopped)) == uint32(Stopped) {
+		return
+	}
+	s.closeListeners()
+	for _, x := range s.Sessions() {
+		x.Terminate(&wire.PgError{Code: "57P01", Message: "terminating connection due to administrator command", Hint: "The proxy is shutting down: connect again."})
+	}
+	end := time.Now().Add(time.Second)
+	for len(s.Sessions()) > 0 && time.Now().Before(end) {
+		time.Sleep(5 * time.Millisecond)
+	}
 	for _, x := range s.Sessions() {
 		x.Kill()
+	}
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range s.listeners {
+		_ = l.Close()
 	}
 }

@@ -2,17 +2,20 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"sort"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,13 +23,14 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
-	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
@@ -48,39 +52,42 @@ type app struct {
 	httpLis net.Listener
 	board   *dashboard.Server
 
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	config  atomic.Pointer[Config] // what is in force since the last RELOAD
+	level   *slog.LevelVar
+	hub     *notify.Hub
+	peers   net.Listener
+	ended   chan struct{} // closed by SHUTDOWN
+	endOnce sync.Once
+	wait    atomic.Bool // SHUTDOWN WAIT_FOR_CLIENTS
+
+	reloading sync.Mutex // one RELOAD at a time
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
 }
 
-func newLogger(cfg Config, w io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		level = slog.LevelInfo
+// newLogger makes the log and what sets its level.
+func newLogger(cfg Config, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(cfg.LogLevel)); err == nil {
+		level.Set(l)
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(slog.NewJSONHandler(w, opts)), level
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(slog.NewTextHandler(w, opts)), level
 }
 
 func newInstall() string {
 	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails
+	_, _ = crand.Read(b) // never fails
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // start builds a proxy, listens and serves in the background. The caller must call stop.
 func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
-	rules, err := cfg.rules()
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := cfg.tls()
-	if err != nil {
-		return nil, err
-	}
 	maxStatement, err := parseSize(cfg.MaxStatement)
 	if err != nil {
 		return nil, err
@@ -89,13 +96,17 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now())}
+	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now()), ended: make(chan struct{})}
+	a.config.Store(&cfg)
 	if a.catalog, err = shardmap.Open(ctx, filestore.New(cfg.Store), newInstall()); err != nil {
 		return nil, err
 	}
-	if a.backend, err = newBackend(a, rules); err != nil {
+	a.backend = newBackend(a)
+	access, err := newAccess(&cfg)
+	if err != nil {
 		return nil, err
 	}
+	a.backend.access.Store(access)
 	opts := cfg.poolOptions()
 	opts.Password = a.backend.serverPassword
 	a.pools = pool.NewManager(opts)
@@ -104,8 +115,10 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode)
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
-		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase",
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
 	}
+	a.hub = &notify.Hub{Shards: a.listenOn, Sender: a.pools.LastClient, Log: log}
+	a.engine.Hub = a.hub
 	a.engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
 		return a.resolver().Settle(ctx, a.shardsOf(a.catalog.Current().Databases[db]), gid)
 	}
@@ -113,11 +126,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a.buildAdmin()
-	a.server = &proxy.Server{
-		Session:    session.Config{Backend: a.backend, TLS: tlsConfig, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: log},
-		MaxClients: cfg.MaxClients, Log: log,
-	}
-	if err := a.server.Listen(cfg.Listen); err != nil {
+	if err := a.buildServer(maxStatement); err != nil {
 		return nil, err
 	}
 	if err := a.buildHTTP(); err != nil {
@@ -132,10 +141,92 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	return a, nil
 }
 
+func (a *app) buildServer(maxStatement int) error {
+	cfg := &a.cfg
+	a.server = &proxy.Server{
+		Session: session.Config{Backend: a.backend, TLS: func() *tls.Config { return a.backend.access.Load().tls }, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: a.log},
+		Log:     a.log, Peer: cfg.PeerID, Others: func(id int) (string, bool) {
+			for _, p := range a.config.Load().Peers {
+				if p.ID == id {
+					return p.Address, true
+				}
+			}
+			return "", false
+		},
+	}
+	if a.server.Peer == 0 { // nobody knows us: only be unlike the others
+		a.server.Peer = 1 + rand.IntN(proxy.Peers-1)
+	}
+	a.server.SetOptions(cfg.limits())
+	if err := a.server.Listen(cfg.Listen, 0, cfg.ReusePort); err != nil {
+		return err
+	}
+	if cfg.UnixDir != "" {
+		mode, err := cfg.unixMode()
+		if err != nil {
+			return err
+		}
+		_, port, err := net.SplitHostPort(a.server.Addr())
+		if err != nil {
+			return err
+		}
+		if err := a.server.Listen(filepath.Join(cfg.UnixDir, ".s.PGSQL."+port), mode, false); err != nil {
+			a.server.Stop()
+			return err
+		}
+	}
+	if cfg.PeerListen != "" {
+		l, err := net.Listen("tcp", cfg.PeerListen)
+		if err != nil {
+			a.server.Stop()
+			return fmt.Errorf("peer_listen: %w", err)
+		}
+		a.peers = l
+	}
+	return nil
+}
+
+// listenOn lists the primaries of a database's shards, for the hub.
+func (a *app) listenOn(ctx context.Context, db string) ([]notify.Shard, error) {
+	d := a.catalog.Current().Databases[db]
+	if d == nil {
+		return nil, fmt.Errorf("database %q does not exist", db)
+	}
+	var out []notify.Shard
+	for _, s := range d.Shards {
+		dsn, err := a.engine.PrimaryDSN(ctx, d, s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, notify.Shard{Name: s.Name, DSN: dsn})
+	}
+	return out, nil
+}
+
+// signal does for a client what pg_terminate_backend and pg_cancel_backend do for a server process. A role may
+// do it to its own sessions.
+func (a *app) signal(pid uint32, database, role string, terminate bool) bool {
+	s := a.server.SessionOf(pid)
+	if s == nil {
+		return false
+	}
+	i := s.Info()
+	if i.Login.User != role || i.Login.Database != database {
+		return false
+	}
+	if terminate {
+		s.Terminate(&wire.PgError{Code: "57P01", Message: "terminating connection due to administrator command"})
+	} else if i.Handler != nil {
+		i.Handler.Cancel()
+	}
+	return true
+}
+
 func (a *app) buildAdmin() {
 	a.admin = &admin.Admin{
 		Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
-		Clients: a.clients, Users: a.backend.list, Config: a.cfg.show, Plans: a.engine.PlanCount, Explain: a.explain,
+		Clients: a.clients, Users: a.backend.list, Config: func() [][]any { return a.config.Load().show() }, Plans: a.engine.PlanCount, Explain: a.explain,
+		Reload: a.reload, Shutdown: a.shutdown, Set: a.set, Listening: a.hub.Stats, Limits: a.adminLimits, Addr: func() string { return a.server.Addr() },
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := a.catalog.Current().Databases[db]; d != nil && d.Home != nil {
 				if _, err := a.engine.RefreshSchema(ctx, d); err != nil {
@@ -194,13 +285,18 @@ func (a *app) clients() []admin.Client {
 		i := s.Info()
 		c := admin.Client{
 			ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
-			Application: i.Application, Kill: s.Kill,
+			Application: i.Application, In: i.In, Out: i.Out, Tx: string(i.Tx), Addr: "unix", LocalAddr: "unix",
+			Kill: func() {
+				s.Terminate(&wire.PgError{Code: "57P01", Message: "admin forced disconnect: terminating connection due to administrator command"})
+			},
 		}
 		if i.Login.Remote.IsValid() {
-			c.Addr, c.Port = i.Login.Remote.Addr().String(), int(i.Login.Remote.Port())
+			c.Addr, c.Port = i.Login.Remote.Addr().Unmap().String(), int(i.Login.Remote.Port())
+			c.LocalAddr, c.LocalPort = i.Login.Local.Addr().Unmap().String(), int(i.Login.Local.Port())
 		}
 		if h, ok := i.Handler.(*exec.Handler); ok {
-			c.Pin, c.Servers = h.Pinned(), h.Servers()
+			c.Pin, c.PinSince = h.Pinned()
+			c.Servers, c.Link, c.Waiting, c.Prepared = h.Servers(), h.Link(), h.Waiting(), h.PreparedCount()
 		}
 		out = append(out, c)
 	}
@@ -287,6 +383,7 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 func (a *app) run(ctx context.Context) {
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.admin.Init(ctx)
+	a.hub.Init(ctx)
 	background := func(name string, f func(context.Context) error) {
 		a.wg.Add(1)
 		go func() {
@@ -299,10 +396,15 @@ func (a *app) run(ctx context.Context) {
 	background("shard map", a.catalog.Run)
 	background("monitor", a.monitor.Run)
 	background("pools", a.pools.Run)
+	background("statistics", a.admin.Run)
 	background("resolver", func(ctx context.Context) error {
 		return a.resolver().Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
 	})
+	background("notifications", a.hub.Run)
 	background("clients", a.server.Serve)
+	if a.peers != nil {
+		background("peers", func(ctx context.Context) error { return a.server.ServePeers(ctx, a.peers) })
+	}
 	if a.http != nil {
 		background("dashboard", a.board.Run)
 		background("http", func(context.Context) error {
@@ -340,7 +442,9 @@ func (a *app) initialise(ctx context.Context) error {
 
 // stop drains the clients for at most timeout and ends everything. Metrics live to the end.
 func (a *app) stop(timeout time.Duration) {
-	if timeout > 0 {
+	if a.wait.Load() {
+		a.server.WaitForClients(context.Background())
+	} else if timeout > 0 {
 		a.server.Drain(context.Background(), timeout)
 	} else {
 		a.server.Stop()
@@ -350,132 +454,6 @@ func (a *app) stop(timeout time.Duration) {
 	}
 	a.cancel()
 	a.wg.Wait()
-}
-
-// backend checks logins and opens sessions.
-type backend struct {
-	app   *app
-	rules []auth.Rule
-	users map[string]user
-	admin map[string]bool
-	stats map[string]bool
-
-	mu    sync.Mutex // guards asked
-	asked map[string]asked
-}
-
-type user struct {
-	cred   auth.Credential
-	server string // the password for the shards
-}
-
-type asked struct {
-	cred  auth.Credential
-	until time.Time
-}
-
-func newBackend(a *app, rules []auth.Rule) (*backend, error) {
-	b := &backend{app: a, rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}, asked: map[string]asked{}}
-	for _, u := range a.cfg.Users {
-		pw, err := secret(u.Password)
-		if err != nil {
-			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
-		}
-		server, err := secret(u.Server)
-		if err != nil {
-			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
-		}
-		if server == "" {
-			server = pw
-		}
-		var cred auth.Credential
-		if u.Verifier != "" {
-			cred, err = auth.ParseVerifier(u.Verifier)
-		} else {
-			cred, err = auth.NewCredential(pw)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
-		}
-		b.users[u.Name] = user{cred, server}
-	}
-	for _, n := range a.cfg.AdminUsers {
-		b.admin[n] = true
-	}
-	for _, n := range a.cfg.StatsUsers {
-		b.stats[n] = true
-	}
-	return b, nil
-}
-
-func isConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
-
-// Method implements session.Backend.
-func (b *backend) Method(l session.Login) auth.Method {
-	m := auth.Match(b.rules, l.Database, l.User, l.Remote.Addr(), l.TLS)
-	if m == auth.Trust && isConsole(l.Database) && l.User != b.app.cfg.trustUser {
-		return auth.SCRAM // admin power needs a password
-	}
-	return m
-}
-
-// Credential implements session.Backend: configured users first, then auth_query.
-func (b *backend) Credential(ctx context.Context, l session.Login) (auth.Credential, error) {
-	if u, ok := b.users[l.User]; ok {
-		return u.cred, nil
-	}
-	if b.app.cfg.AuthQuery == "" || isConsole(l.Database) {
-		return auth.Fake(l.User), nil
-	}
-	return b.query(ctx, l)
-}
-
-func (b *backend) serverPassword(_, role string) (string, error) {
-	return b.users[role].server, nil
-}
-
-// Open implements session.Backend.
-func (b *backend) Open(ctx context.Context, l session.Login, client connection) (session.Handler, map[string]string, error) {
-	if isConsole(l.Database) {
-		full := b.admin[l.User]
-		if !full && !b.stats[l.User] && (l.User != b.app.cfg.trustUser || l.User == "") { // who enters without a password may look
-			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
-		}
-		params := map[string]string{
-			"server_version": "15.0 (pgmosaic " + version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
-			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"],
-		}
-		return admin.NewConsole(b.app.admin, client, !full), params, nil
-	}
-	h, params, err := b.app.engine.Open(ctx, l.Database, l.User, l.Params, client)
-	if err != nil {
-		return nil, nil, err
-	}
-	return h, params, nil
-}
-
-func (b *backend) webLogin(name, password string) bool {
-	u, ok := b.users[name]
-	if !ok {
-		auth.Fake(name).Check(password)
-		return false
-	}
-	return u.cred.Check(password) && (b.admin[name] || b.stats[name])
-}
-
-func (b *backend) list() [][]any {
-	var out [][]any
-	for n := range b.users {
-		role := "client"
-		if b.admin[n] {
-			role = "admin"
-		} else if b.stats[n] {
-			role = "stats"
-		}
-		out = append(out, []any{n, role})
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i][0].(string) < out[j][0].(string) })
-	return out
 }
 
 func logTo(path string) (io.Writer, func(), error) {

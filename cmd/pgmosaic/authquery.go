@@ -13,8 +13,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
-type connection = *wire.Conn
-
 const (
 	askedFor   = 10 * time.Second // how long an answer of auth_query is kept
 	askedLimit = 10000
@@ -56,7 +54,7 @@ func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, 
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	var name string
 	var verifier *string
-	err = conn.QueryRow(ctx, b.app.cfg.AuthQuery, l.User).Scan(&name, &verifier)
+	err = conn.QueryRow(ctx, b.app.config.Load().AuthQuery, l.User).Scan(&name, &verifier)
 	cred := auth.Fake(l.User)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

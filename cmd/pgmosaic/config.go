@@ -3,57 +3,99 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
 
-// Config is pgmosaic.yaml. Only what cannot change while it runs: the shard map is changed by SQL.
+// Config is pgmosaic.yaml. The shard map is not in it: that is changed by SQL. Names and defaults are PgBouncer's
+// where it has the same setting. RELOAD and SIGHUP take every change into use but those marked "restart".
 type Config struct {
-	Listen       string       `yaml:"listen"`        // 127.0.0.1:6432
-	HTTP         string       `yaml:"http"`          // 127.0.0.1:8432; "off" for none
-	TLSCert      string       `yaml:"tls_cert_file"` // with tls_key_file: clients may use TLS
-	TLSKey       string       `yaml:"tls_key_file"`
-	Store        string       `yaml:"store"`       // file of the shard map: pgmosaic.map.json
-	AdminUsers   []string     `yaml:"admin_users"` // may change the map
-	StatsUsers   []string     `yaml:"stats_users"` // may SHOW
-	Users        []UserConfig `yaml:"users"`
-	AuthQuery    string       `yaml:"auth_query"` // for users not listed: SELECT name, verifier FROM ... WHERE name = $1, run on home
-	AuthRules    []RuleConfig `yaml:"auth_rules"` // first match decides; default: scram-sha-256 from anywhere
-	InitSQL      string       `yaml:"init_sql"`   // admin SQL, run once when the map is empty
-	PoolSize     int          `yaml:"pool_size"`  // 20
-	MaxClients   int          `yaml:"max_client_conn"`
-	MaxStatement string       `yaml:"max_statement_size"` // 64MB
-	QueryWait    duration     `yaml:"query_wait_timeout"` // 120s
-	Connect      duration     `yaml:"server_connect_timeout"`
-	Lifetime     duration     `yaml:"server_lifetime"`
-	Idle         duration     `yaml:"server_idle_timeout"`
-	Login        duration     `yaml:"client_login_timeout"` // 60s
-	Drain        duration     `yaml:"drain_timeout"`        // 30s
-	Monitor      duration     `yaml:"monitor_interval"`     // 100ms
-	MaxLag       duration     `yaml:"max_staleness"`        // 10s
-	Consistency  string       `yaml:"read_consistency"`     // causal
-	Commit       string       `yaml:"multi_shard_commit"`   // two_phase, refuse
-	Resolve      duration     `yaml:"resolver_interval"`    // 2s
-	Grace        duration     `yaml:"resolver_grace"`       // 10s
-	LogLevel     string       `yaml:"log_level"`            // info
-	LogFormat    string       `yaml:"log_format"`           // text, json
+	Listen     string       `yaml:"listen"`           // 127.0.0.1:6432; restart
+	UnixDir    string       `yaml:"unix_socket_dir"`  // none: no Unix socket; restart
+	UnixMode   string       `yaml:"unix_socket_mode"` // 0777; restart
+	ReusePort  bool         `yaml:"so_reuseport"`     // no: another process may not listen on the same port; restart
+	PeerID     int          `yaml:"peer_id"`          // this process's number among peers, 1 to 1023; default: one drawn by chance; restart
+	PeerListen string       `yaml:"peer_listen"`      // address on which peers pass cancel requests on; restart
+	Peers      []PeerConfig `yaml:"peers"`            // the other processes
+	HTTP       string       `yaml:"http"`             // 127.0.0.1:8432; "off" for none; restart
+	TLSCert    string       `yaml:"tls_cert_file"`    // with tls_key_file: clients may use TLS
+	TLSKey     string       `yaml:"tls_key_file"`
+	TLSCA      string       `yaml:"tls_ca_file"` // whose client certificates are trusted
+	Store      string       `yaml:"store"`       // file of the shard map: pgmosaic.map.json; restart
+
+	AdminUsers []string     `yaml:"admin_users"` // may change the map
+	StatsUsers []string     `yaml:"stats_users"` // may SHOW
+	Users      []UserConfig `yaml:"users"`
+	AuthFile   string       `yaml:"auth_file"`       // more users, in the format of PgBouncer's userlist.txt
+	AuthQuery  string       `yaml:"auth_query"`      // for users not listed: SELECT name, verifier FROM ... WHERE name = $1, run on home
+	AuthRules  []RuleConfig `yaml:"auth_rules"`      // first match decides; default: scram-sha-256 from anywhere
+	AuthHBA    string       `yaml:"auth_hba_file"`   // in place of auth_rules: rules in the format of pg_hba.conf
+	AuthIdent  string       `yaml:"auth_ident_file"` // maps for method cert, in the format of pg_ident.conf
+	AuthTries  int          `yaml:"auth_failures"`   // 20: failed logins from one address within a minute before it is turned away; 0: no limit
+	InitSQL    string       `yaml:"init_sql"`        // admin SQL, run once when the map is empty
+
+	PoolSize     int      `yaml:"default_pool_size"` // 20: servers for each node, database and role
+	MinPool      int      `yaml:"min_pool_size"`     // 0
+	Reserve      int      `yaml:"reserve_pool_size"` // 0
+	ReserveAfter duration `yaml:"reserve_pool_timeout"`
+	MaxDB        int      `yaml:"max_db_connections"`   // 0: servers of one database
+	MaxUser      int      `yaml:"max_user_connections"` // 0: servers of one role
+	MaxClients   int      `yaml:"max_client_conn"`      // 10000
+	MaxDBClient  int      `yaml:"max_db_client_connections"`
+	MaxUsrClient int      `yaml:"max_user_client_connections"`
+	MaxPrepared  int      `yaml:"max_prepared_statements"` // 200, kept for each server
+	MaxStatement string   `yaml:"max_statement_size"`      // 64MB
+
+	QueryWait   duration `yaml:"query_wait_timeout"` // 120s
+	Connect     duration `yaml:"server_connect_timeout"`
+	Lifetime    duration `yaml:"server_lifetime"`
+	Idle        duration `yaml:"server_idle_timeout"`
+	LoginRetry  duration `yaml:"server_login_retry"`       // 15s
+	DNSTTL      duration `yaml:"dns_max_ttl"`              // 15s
+	Login       duration `yaml:"client_login_timeout"`     // 60s
+	ClientIdle  duration `yaml:"client_idle_timeout"`      // 0: none, as the three below
+	IdleTx      duration `yaml:"idle_transaction_timeout"` //
+	Transaction duration `yaml:"transaction_timeout"`
+	Query       duration `yaml:"query_timeout"`
+	Drain       duration `yaml:"drain_timeout"`    // 30s
+	Monitor     duration `yaml:"monitor_interval"` // 100ms; restart
+
+	MaxLag      duration `yaml:"max_staleness"`      // 10s; restart
+	Consistency string   `yaml:"read_consistency"`   // causal; restart
+	Commit      string   `yaml:"multi_shard_commit"` // two_phase, refuse; restart
+	Resolve     duration `yaml:"resolver_interval"`  // 2s; restart
+	Grace       duration `yaml:"resolver_grace"`     // 10s; restart
+	LogLevel    string   `yaml:"log_level"`          // info
+	LogFormat   string   `yaml:"log_format"`         // text, json; restart
+
+	file string // where it was read from; empty for none
 
 	// Of serve --database only.
 	trustUser string   // the DSN's own user, who enters from loopback without a password
 	initSteps []string // admin SQL that makes the map
 	scratch   string   // a temporary folder to remove at the end
+}
+
+// PeerConfig is another process that shares this one's clients.
+type PeerConfig struct {
+	ID      int    `yaml:"id"`
+	Address string `yaml:"address"` // its peer_listen
 }
 
 // UserConfig is a user that the proxy itself checks.
@@ -70,7 +112,8 @@ type RuleConfig struct {
 	User     string `yaml:"user"`
 	Address  string `yaml:"address"` // a network such as 10.0.0.0/8; default: all
 	TLS      bool   `yaml:"tls"`     // only over TLS
-	Method   string `yaml:"method"`  // scram-sha-256, trust, reject
+	Local    bool   `yaml:"local"`   // only over the Unix socket
+	Method   string `yaml:"method"`  // scram-sha-256, password, cert, trust, reject
 }
 
 // duration reads 500ms, 10s, 2min.
@@ -89,7 +132,9 @@ func (d *duration) UnmarshalYAML(b []byte) error {
 
 func defaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, MaxClients: 10000, MaxStatement: "64MB",
+		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
+		ReserveAfter: duration(5 * time.Second), QueryWait: duration(120 * time.Second), Connect: duration(15 * time.Second), Lifetime: duration(time.Hour),
+		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
 		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogLevel: "info", LogFormat: "text",
 	}
@@ -98,6 +143,7 @@ func defaultConfig() Config {
 // loadConfig reads a file strictly: an unknown key is an error with its place and the nearest known key.
 func loadConfig(path string) (Config, error) {
 	c := defaultConfig()
+	c.file = path
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
@@ -128,7 +174,7 @@ func explainYAML(err error) string {
 
 func knownKeys() []string {
 	var out []string
-	for _, t := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[UserConfig](), reflect.TypeFor[RuleConfig]()} {
+	for _, t := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[UserConfig](), reflect.TypeFor[RuleConfig](), reflect.TypeFor[PeerConfig]()} {
 		for i := range t.NumField() {
 			if tag := t.Field(i).Tag.Get("yaml"); tag != "" {
 				out = append(out, tag)
@@ -174,7 +220,35 @@ func (c *Config) validate() error {
 		bad("max_statement_size", "%v", err)
 	}
 	if c.PoolSize < 1 {
-		bad("pool_size", "must be at least 1")
+		bad("default_pool_size", "must be at least 1")
+	}
+	for _, n := range []struct {
+		name string
+		v    int
+	}{
+		{"min_pool_size", c.MinPool}, {"reserve_pool_size", c.Reserve}, {"max_db_connections", c.MaxDB}, {"max_user_connections", c.MaxUser}, {"max_client_conn", c.MaxClients},
+		{"max_db_client_connections", c.MaxDBClient}, {"max_user_client_connections", c.MaxUsrClient}, {"max_prepared_statements", c.MaxPrepared}, {"auth_failures", c.AuthTries},
+	} {
+		if n.v < 0 {
+			bad(n.name, "must not be negative")
+		}
+	}
+	if c.PeerID < 0 || c.PeerID >= proxy.Peers {
+		bad("peer_id", "must be between 1 and %d", proxy.Peers-1)
+	}
+	for i, p := range c.Peers {
+		if p.ID < 1 || p.ID >= proxy.Peers || p.Address == "" {
+			bad("peers", "entry %d needs an id between 1 and %d and an address", i+1, proxy.Peers-1)
+		}
+	}
+	if len(c.Peers) > 0 && c.PeerID == 0 {
+		bad("peers", "they need peer_id, so that the others know this process")
+	}
+	if _, err := c.unixMode(); err != nil {
+		bad("unix_socket_mode", "%v", err)
+	}
+	if c.AuthHBA != "" && len(c.AuthRules) > 0 {
+		bad("auth_hba_file", "use either this or auth_rules")
 	}
 	if time.Duration(c.Monitor) < 10*time.Millisecond {
 		bad("monitor_interval", "must be at least 10ms")
@@ -197,39 +271,142 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// rules turns auth_rules into what the sessions check.
+func (c *Config) unixMode() (os.FileMode, error) {
+	n, err := strconv.ParseUint(c.UnixMode, 8, 12)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no mode such as 0770", c.UnixMode)
+	}
+	return os.FileMode(n), nil
+}
+
+// rules turns auth_rules or the file of rules into what the sessions check.
 func (c *Config) rules() ([]auth.Rule, error) {
-	var out []auth.Rule
-	for i, r := range c.AuthRules {
-		rule := auth.Rule{Database: r.Database, User: r.User, TLSOnly: r.TLS}
-		if r.Address != "" {
-			p, err := netip.ParsePrefix(r.Address)
-			if err != nil {
-				return nil, fmt.Errorf("auth_rules: entry %d: address %q is no network such as 10.0.0.0/8", i+1, r.Address)
-			}
-			rule.Network = p
-		}
-		switch r.Method {
-		case "scram-sha-256":
-			rule.Method = auth.SCRAM
-		case "trust":
-			if !rule.Network.IsValid() || !rule.Network.Addr().IsLoopback() {
-				return nil, fmt.Errorf("auth_rules: entry %d: method trust is for loopback addresses only", i+1)
-			}
-			rule.Method = auth.Trust
-		case "reject":
-		default:
-			return nil, fmt.Errorf("auth_rules: entry %d: method %q is none of scram-sha-256, trust, reject", i+1, r.Method)
-		}
-		out = append(out, rule)
+	out, err := c.ownRules()
+	if err != nil {
+		return nil, err
+	}
+	if c.AuthHBA != "" {
+		return c.hba()
 	}
 	if c.trustUser != "" {
 		for _, n := range []string{"127.0.0.0/8", "::1/128"} {
-			out = append(out, auth.Rule{User: c.trustUser, Network: netip.MustParsePrefix(n), Method: auth.Trust})
+			out = append(out, auth.Rule{Users: []string{c.trustUser}, Network: netip.MustParsePrefix(n), Method: auth.Trust})
 		}
+		out = append(out, auth.Rule{Users: []string{c.trustUser}, Origins: []auth.Origin{auth.Local}, Method: auth.Trust})
 	}
 	if len(c.AuthRules) == 0 {
 		out = append(out, auth.Rule{Method: auth.SCRAM})
+	}
+	return out, nil
+}
+
+func (c *Config) ownRules() ([]auth.Rule, error) {
+	var out []auth.Rule
+	maps, err := c.ident()
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range c.AuthRules {
+		bad := func(format string, args ...any) error {
+			return fmt.Errorf("auth_rules: entry %d: %s", i+1, fmt.Sprintf(format, args...))
+		}
+		var rule auth.Rule
+		if r.Database != "" {
+			rule.Databases = []string{r.Database}
+		}
+		if r.User != "" {
+			rule.Users = []string{r.User}
+		}
+		switch {
+		case r.TLS && r.Local:
+			return nil, bad("tls and local exclude each other")
+		case r.TLS:
+			rule.Origins = []auth.Origin{auth.TLS}
+		case r.Local:
+			rule.Origins = []auth.Origin{auth.Local}
+		}
+		if r.Address != "" {
+			p, err := netip.ParsePrefix(r.Address)
+			if err != nil {
+				return nil, bad("address %q is no network such as 10.0.0.0/8", r.Address)
+			}
+			rule.Network = p
+		}
+		m, ok := auth.ParseMethod(r.Method)
+		rule.Method = m
+		switch {
+		case !ok:
+			return nil, bad("method %q is none of scram-sha-256, password, cert, trust, reject", r.Method)
+		case m == auth.Trust && !r.Local && (!rule.Network.IsValid() || !rule.Network.Addr().IsLoopback()):
+			return nil, bad("method trust is for loopback addresses and the Unix socket only")
+		case (m == auth.Password || m == auth.Cert) && !r.TLS && !(m == auth.Password && r.Local):
+			return nil, bad("method %s needs tls: true", r.Method)
+		case m == auth.Cert:
+			rule.Map = maps["pgmosaic"]
+		}
+		out = append(out, rule)
+	}
+	return out, nil
+}
+
+func (c *Config) ident() (map[string]map[string]string, error) {
+	if c.AuthIdent == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(c.AuthIdent)
+	if err != nil {
+		return nil, fmt.Errorf("auth_ident_file: %w", err)
+	}
+	maps, err := auth.ParseIdent(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("auth_ident_file: %s: %w", c.AuthIdent, err)
+	}
+	return maps, nil
+}
+
+func (c *Config) hba() ([]auth.Rule, error) {
+	maps, err := c.ident()
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(c.AuthHBA)
+	if err != nil {
+		return nil, fmt.Errorf("auth_hba_file: %w", err)
+	}
+	rules, err := auth.ParseHBA(string(b), maps)
+	if err != nil {
+		return nil, fmt.Errorf("auth_hba_file: %s: %w", c.AuthHBA, err)
+	}
+	return rules, nil
+}
+
+// userList is users and those of auth_file.
+func (c *Config) userList() ([]UserConfig, error) {
+	out := append([]UserConfig(nil), c.Users...)
+	if c.AuthFile == "" {
+		return out, nil
+	}
+	b, err := os.ReadFile(c.AuthFile)
+	if err != nil {
+		return nil, fmt.Errorf("auth_file: %w", err)
+	}
+	list, err := auth.ParseUserlist(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("auth_file: %s: %w", c.AuthFile, err)
+	}
+	for _, u := range list {
+		x := UserConfig{Name: u[0]}
+		switch {
+		case strings.HasPrefix(u[1], "SCRAM-SHA-256$"):
+			x.Verifier = u[1]
+		case u[1] == "":
+			continue // PgBouncer's way to say that the user may not log in
+		case strings.HasPrefix(u[1], "md5") && len(u[1]) == 35:
+			return nil, fmt.Errorf("auth_file: %s: user %q has an MD5 hash: use a SCRAM verifier or the password", c.AuthFile, u[0])
+		default:
+			x.Password = u[1]
+		}
+		out = append(out, x)
 	}
 	return out, nil
 }
@@ -242,11 +419,38 @@ func (c *Config) tls() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tls_cert_file: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"postgresql"}}, nil
+	if cert.Leaf == nil {
+		if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return nil, fmt.Errorf("tls_cert_file: %w", err)
+		}
+	}
+	t := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"postgresql"}}
+	if c.TLSCA != "" {
+		pem, err := os.ReadFile(c.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca_file: %w", err)
+		}
+		t.ClientCAs = x509.NewCertPool()
+		if !t.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls_ca_file: %s holds no certificate", c.TLSCA)
+		}
+		t.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	return t, nil
+}
+
+func (c *Config) limits() proxy.Options {
+	return proxy.Options{MaxClients: c.MaxClients, Limits: session.Limits{
+		ClientIdle: time.Duration(c.ClientIdle), IdleTransaction: time.Duration(c.IdleTx), Transaction: time.Duration(c.Transaction), Query: time.Duration(c.Query),
+	}}
 }
 
 func (c *Config) poolOptions() pool.Options {
-	return pool.Options{Size: c.PoolSize, WaitTimeout: time.Duration(c.QueryWait), ConnectTimeout: time.Duration(c.Connect), Lifetime: time.Duration(c.Lifetime), IdleTimeout: time.Duration(c.Idle)}
+	return pool.Options{
+		Size: c.PoolSize, Min: c.MinPool, Reserve: c.Reserve, ReserveAfter: time.Duration(c.ReserveAfter), MaxDatabase: c.MaxDB, MaxUser: c.MaxUser, MaxPrepared: c.MaxPrepared,
+		WaitTimeout: time.Duration(c.QueryWait), ConnectTimeout: time.Duration(c.Connect), Lifetime: time.Duration(c.Lifetime), IdleTimeout: time.Duration(c.Idle),
+		LoginRetry: time.Duration(c.LoginRetry), DNSTTL: time.Duration(c.DNSTTL),
+	}
 }
 
 // parseSize reads 64MB.
@@ -284,25 +488,4 @@ func secret(s string) (string, error) {
 		return strings.TrimRight(string(b), "\r\n"), nil
 	}
 	return s, nil
-}
-
-// show lists the settings for SHOW CONFIG, without secrets.
-func (c *Config) show() [][]any {
-	def := defaultConfig()
-	v, d := reflect.ValueOf(*c), reflect.ValueOf(def)
-	var out [][]any
-	for i := range v.NumField() {
-		tag := v.Type().Field(i).Tag.Get("yaml")
-		if tag == "" || tag == "users" || tag == "auth_rules" || tag == "init_sql" {
-			continue
-		}
-		text := func(x reflect.Value) string {
-			if dur, ok := x.Interface().(duration); ok {
-				return time.Duration(dur).String()
-			}
-			return fmt.Sprint(x.Interface())
-		}
-		out = append(out, []any{tag, text(v.Field(i)), text(d.Field(i)), "no"})
-	}
-	return out
 }

@@ -121,7 +121,8 @@ func startDemo(ctx context.Context, o demoOptions, out io.Writer) (d *demo, err 
 	if o.monitor > 0 {
 		cfg.Monitor = duration(o.monitor)
 	}
-	if d.app, err = start(ctx, cfg, newLogger(cfg, w)); err != nil {
+	log, _ := newLogger(cfg, w)
+	if d.app, err = start(ctx, cfg, log); err != nil {
 		return d, err
 	}
 	if fresh {

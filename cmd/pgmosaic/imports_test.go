@@ -16,19 +16,20 @@ const module = "github.com/pgmosaic/pgmosaic/"
 var allowed = map[string]string{
 	"cmd/pgmosaic":        "*", // it builds every object
 	"cmd/benchmark":       "replication/cluster",
-	"proxy":               "proxy/session",                                                                                                                         // accepts clients; what they do is the session's affair
-	"proxy/session":       "proxy/auth proxy/wire",                                                                                                                 // speaks protocol, not sharding
-	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/txn proxy/merge proxy/pool proxy/wire proxy/metrics replication", // the query path
-	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication",                                             // knows no query path
-	"proxy/dashboard":     "proxy/admin",                                                                                                                           // draws the admin's views and nothing else
-	"proxy/pool":          "proxy/wire proxy/auth",                                                                                                                            // connections, not statements
-	"proxy/txn":           "",                                                                                                                                      // writes to no client, knows no pool
-	"proxy/merge":         "",                                                                                                                                      // pure
-	"proxy/auth":          "",                                                                                                                                      // pure but for chance
-	"proxy/wire":          "",                                                                                                                                      // framing
-	"proxy/metrics":       "",                                                                                                                                      // a leaf
-	"router":              "router/sqlparse shardmap shardmap/pghash shardmap/schema",                                                                              // pure: decides, does nothing
-	"router/sqlparse":     "",                                                                                                                                      // the parser's only importer
+	"proxy":               "proxy/session proxy/wire",                                                                                                                                      // accepts clients; what they do is the session's affair
+	"proxy/session":       "proxy/auth proxy/wire",                                                                                                                                         // speaks protocol, not sharding
+	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pool proxy/wire proxy/metrics replication", // the query path
+	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication",                                                                     // knows no query path
+	"proxy/dashboard":     "proxy/admin",                                                                                                                                                   // draws the admin's views and nothing else
+	"proxy/pool":          "proxy/wire proxy/auth",                                                                                                                                         // connections, not statements
+	"proxy/txn":           "",                                                                                                                                                              // writes to no client, knows no pool
+	"proxy/notify":        "",                                                                                                                                                              // listens, writes to no client
+	"proxy/merge":         "",                                                                                                                                                              // pure
+	"proxy/auth":          "",                                                                                                                                                              // pure but for chance
+	"proxy/wire":          "",                                                                                                                                                              // framing
+	"proxy/metrics":       "",                                                                                                                                                              // a leaf
+	"router":              "router/sqlparse shardmap shardmap/pghash shardmap/schema",                                                                                                      // pure: decides, does nothing
+	"router/sqlparse":     "",                                                                                                                                                              // the parser's only importer
 	"shardmap":            "shardmap/pghash",
 	"shardmap/pghash":     "",
 	"shardmap/schema":     "shardmap",
@@ -42,10 +43,10 @@ var confined = []struct{ prefix, in, why string }{
 	{"github.com/pganalyze/pg_query_go", "router/sqlparse", "the parser's tree is known in one place"},
 	{"github.com/hashicorp/go-memdb", "shardmap", "the map's tables are the catalog's own affair"},
 	{"github.com/jackc/pgproto3", "proxy/wire", "the codec is known in one place"},
-	{"github.com/jackc/pgx", "proxy/pool proxy/txn proxy/admin replication replication/cluster shardmap/schema cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
+	{"github.com/jackc/pgx", "proxy/pool proxy/notify proxy/txn proxy/admin replication replication/cluster shardmap/schema cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
 	{"github.com/fergusstrange/embedded-postgres", "replication/cluster", "only clusters need a server's binaries"},
 	{"net", "proxy proxy/wire proxy/session proxy/pool proxy/dashboard replication replication/cluster cmd/pgmosaic", "the pure packages use no network"},
-	{"os", "cmd/pgmosaic cmd/benchmark shardmap/filestore replication/cluster proxy/wire proxy/session", "files, environment and exit belong to the edges"},
+	{"os", "cmd/pgmosaic cmd/benchmark proxy shardmap/filestore replication/cluster proxy/wire proxy/session", "files, environment and exit belong to the edges"},
 	{"flag", "cmd/pgmosaic cmd/benchmark", "flags are read by commands"},
 }
 

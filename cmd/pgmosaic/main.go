@@ -109,14 +109,28 @@ func serve(ctx context.Context, cfg Config) error {
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
 	tune()
-	log := newLogger(cfg, os.Stderr)
+	log, level := newLogger(cfg, os.Stderr)
 	a, err := start(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	a.level = level
 	log.Info("ready", "listen", a.server.Addr(), "http", a.cfg.HTTP)
-	<-signals
+	for running := true; running; {
+		select {
+		case <-hup:
+			if err := a.reload(); err != nil {
+				log.Error("the configuration was not read again: the old one stays in force", "error", err)
+			}
+		case <-signals:
+			running = false
+		case <-a.ended:
+			running = false
+		}
+	}
 	log.Info("draining", "timeout", time.Duration(cfg.Drain))
 	done := make(chan struct{})
 	go func() { a.stop(max(time.Duration(cfg.Drain), time.Millisecond)); close(done) }()

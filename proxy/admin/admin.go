@@ -28,10 +28,15 @@ type Client struct {
 	ID                          uint32
 	User, Database, State, Addr string
 	Port                        int
-	Connected, Request          time.Time
+	LocalAddr                   string
+	LocalPort                   int
+	Connected, Request, Waiting time.Time
 	TLS                         bool
 	Application, Pin, Tx        string
-	Servers                     int
+	PinSince                    time.Time
+	Servers, Prepared           int
+	Link                        uint32
+	In, Out                     int64
 	Kill                        func()
 }
 
@@ -45,7 +50,13 @@ type Admin struct {
 	Version string
 
 	Clients       func() []Client
-	Users         func() [][]any
+	Users         func() []User
+	Limits        func() Limits
+	Addr          func() string
+	Listening     func() (conns, channels int)
+	Reload        func() error
+	Set           func(name, value string) error
+	Shutdown      func(waitForClients bool)
 	Config        func() [][]any
 	Plans         func() int
 	Explain       func(ctx context.Context, database, sql string) ([]string, error)
@@ -55,10 +66,27 @@ type Admin struct {
 
 	ctx      context.Context
 	changing sync.Mutex // one change at a time in this process
+
+	sampling     sync.Mutex // guards older and newer
+	older, newer statSample
 }
 
 // Init makes the admin ready; ctx bounds what views ask of nodes.
 func (a *Admin) Init(ctx context.Context) { a.ctx = ctx }
+
+// Run keeps the averages of SHOW STATS, until ctx ends.
+func (a *Admin) Run(ctx context.Context) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			a.sampleStats(now)
+		}
+	}
+}
 
 // Exec runs one statement. Errors carry SQLSTATE, hint and, for syntax, a position. readOnly allows SHOW
 // and its kin only.
@@ -129,6 +157,39 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		}
 		p.end()
 		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db) }, false
+	case p.word("disable"), p.word("enable"), p.word("kill"), p.word("wait_close"):
+		verb := p.toks[p.at-1].text
+		db := ""
+		if k := p.peek().kind; k == 'w' || k == 'q' {
+			db = p.name("database")
+		} else if verb == "disable" || verb == "enable" {
+			p.fail("syntax error at %s: a database was expected", p.near())
+		}
+		p.end()
+		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db) }, false
+	case p.word("reload"):
+		p.end()
+		return func(context.Context) (*Result, error) {
+			if err := a.Reload(); err != nil {
+				return nil, &Error{Code: "F0000", Message: "RELOAD failed, the old configuration stays in force: " + err.Error()}
+			}
+			return &Result{Tag: "RELOAD"}, nil
+		}, false
+	case p.word("shutdown"):
+		wait := false
+		if p.word("wait_for_clients") {
+			wait = true
+		} else {
+			p.word("wait_for_servers") // what SHUTDOWN does here: transactions are let finish
+		}
+		p.end()
+		return func(context.Context) (*Result, error) {
+			a.Log.Info("shutdown by the admin console", "wait_for_clients", wait)
+			a.Shutdown(wait)
+			return &Result{Tag: "SHUTDOWN"}, nil
+		}, false
+	case p.word("suspend"):
+		panic(&Error{Code: "0A000", Message: "SUSPEND is not supported", Hint: "PAUSE holds transactions back; a new process may listen beside this one with so_reuseport."})
 	case p.word("kill_client"):
 		id := p.next().text
 		p.end()
@@ -138,7 +199,26 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		if name == "extra_float_digits" || name == "application_name" || name == "client_encoding" || name == "datestyle" || name == "timezone" {
 			return func(context.Context) (*Result, error) { return &Result{Tag: "SET"}, nil }, true // drivers say so when they connect
 		}
-		panic(&Error{Code: "0A000", Message: fmt.Sprintf("parameter %q cannot be changed at run time", name), Hint: "Change the configuration file and restart."})
+		if !p.punct("=") {
+			p.word("to")
+		}
+		t := p.next()
+		if t.kind == 0 || t.kind == 'p' {
+			p.at--
+			p.fail("syntax error at %s: a value was expected", p.near())
+		}
+		value := t.text
+		if u := p.peek(); t.kind == 'n' && u.kind == 'w' && u.pos == t.pos+len(t.text) { // 10s, 64MB
+			value += p.next().text
+		}
+		p.end()
+		return func(context.Context) (*Result, error) {
+			if err := a.Set(name, value); err != nil {
+				return nil, err
+			}
+			a.Log.Info("setting changed by the admin console", "setting", name)
+			return &Result{Tag: "SET"}, nil
+		}, false
 	case p.word("begin"), p.word("commit"), p.word("rollback"):
 		verb := strings.ToUpper(p.toks[p.at-1].text)
 		return func(context.Context) (*Result, error) { return &Result{Tag: verb}, nil }, true
@@ -227,9 +307,16 @@ var statements = [][]any{
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
 	{"SHOW MAP AS SQL", "the statements that would rebuild the map"},
 	{"PAUSE [db]", "hold new transactions back and wait for the running ones"},
-	{"RESUME [db]", "let them go on"},
-	{"RECONNECT [db]", "replace the server connections"},
-	{"KILL_CLIENT id", "close a client's connection"},
+	{"RESUME [db]", "let them go on, also after KILL"},
+	{"DISABLE db", "refuse new clients of a database"},
+	{"ENABLE db", "let them in again"},
+	{"RECONNECT [db]", "replace the server connections, as they come free"},
+	{"WAIT_CLOSE [db]", "wait until the replaced server connections are closed"},
+	{"KILL [db]", "close the server connections at once and hold new transactions back"},
+	{"KILL_CLIENT id", "end a client's session"},
+	{"RELOAD", "read the configuration file again, as a whole or not at all"},
+	{"SET key = value", "change a setting until the next RELOAD"},
+	{"SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]", "end the process when its transactions are done, or its clients gone"},
 }
 
 func (a *Admin) help(context.Context) (*Result, error) {
@@ -346,6 +433,19 @@ func (a *Admin) traffic(ctx context.Context, verb, db string) (*Result, error) {
 			}
 		case "resume":
 			a.Pools.Resume(n)
+		case "disable", "enable":
+			a.Pools.Disable(n, verb == "disable")
+		case "kill":
+			a.Pools.Hold(n)
+			a.Pools.Kill(n)
+		case "wait_close":
+			for a.Pools.Old(n) > 0 {
+				select {
+				case <-ctx.Done():
+					return nil, &Error{Code: "57014", Message: "canceling statement due to user request"}
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
 		default:
 			a.Pools.Reconnect(n)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -22,6 +24,9 @@ type Console struct {
 	portals  map[string]*Result
 	pending  map[string]string
 	skipping bool
+
+	mu   sync.Mutex // guards stop
+	stop context.CancelFunc
 }
 
 // NewConsole makes the handler of an admin session. readOnly is for users that may only look.
@@ -33,8 +38,39 @@ func NewConsole(a *Admin, client *wire.Conn, readOnly bool) *Console {
 // TxStatus implements session.Handler: the console has no transactions.
 func (c *Console) TxStatus() byte { return 'I' }
 
-// Cancel implements session.Handler. A change that has begun is finished or undone, never left.
-func (c *Console) Cancel() {}
+// Cancel implements session.Handler. A change that has begun is finished or undone, never left; a wait ends.
+func (c *Console) Cancel() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop != nil {
+		c.stop()
+	}
+}
+
+// exec runs one statement, which Cancel may end.
+func (c *Console) exec(sql string) (*Result, error) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	c.mu.Lock()
+	c.stop = cancel
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.stop = nil
+		c.mu.Unlock()
+	}()
+	return c.admin.Exec(ctx, sql, c.readOnly)
+}
+
+// Deliver implements session.Handler: nothing comes by itself.
+func (c *Console) Deliver() error { return nil }
+
+// Function implements session.Handler.
+func (c *Console) Function(context.Context, wire.Message) error {
+	c.client.Send(wire.ErrorFor("ERROR", &wire.PgError{Code: "0A000", Message: "the admin console has no functions"}))
+	c.client.SendReady('I')
+	return nil
+}
 
 // Close implements session.Handler.
 func (c *Console) Close() { c.cancel() }
@@ -42,7 +78,7 @@ func (c *Console) Close() { c.cancel() }
 // Query implements session.Handler.
 func (c *Console) Query(_ context.Context, sql []byte) error {
 	for _, s := range SplitStatements(string(sql)) {
-		res, err := c.admin.Exec(c.ctx, s, c.readOnly)
+		res, err := c.exec(s)
 		if err != nil {
 			c.client.Send(wire.ErrorFor("ERROR", err))
 			break
@@ -120,7 +156,7 @@ func (c *Console) rows(res *Result) {
 }
 
 // Batch implements session.Handler. A statement runs when it is bound, so that Describe knows its columns.
-func (c *Console) Batch(_ context.Context, msgs []wire.Message, sync bool) error {
+func (c *Console) Batch(_ context.Context, msgs []wire.Message, sync bool, _ time.Duration) error {
 	for _, m := range msgs {
 		if c.skipping {
 			break
@@ -192,7 +228,7 @@ func (c *Console) bind(m wire.Message) error {
 			return &wire.PgError{Code: "0A000", Message: "the admin console answers in text format only", Hint: "Use the simple query protocol or text results."}
 		}
 	}
-	res, err := c.admin.Exec(c.ctx, sql, c.readOnly)
+	res, err := c.exec(sql)
 	if err != nil {
 		return err
 	}
@@ -246,8 +282,11 @@ func (a *Admin) columnsOf(ctx context.Context, sql string) (*Result, error) {
 	var e *Error
 	if errors.As(err, &e) && e.Code == "42501" {
 		f := strings.Fields(strings.ToLower(sql))
-		if len(f) > 0 && (f[0] == "pause" || f[0] == "resume" || f[0] == "reconnect" || f[0] == "kill_client") {
-			return &Result{}, nil
+		if len(f) > 0 {
+			switch strings.TrimSuffix(f[0], ";") {
+			case "pause", "resume", "reconnect", "kill_client", "kill", "disable", "enable", "wait_close", "reload", "shutdown", "set", "cancel":
+				return &Result{}, nil
+			}
 		}
 		return &Result{Columns: []string{"map_version"}}, nil
 	}

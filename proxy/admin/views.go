@@ -37,9 +37,6 @@ func view(name, help string, rows func(*Admin) [][]any, columns ...string) {
 }
 
 func init() {
-	view("databases", "logical databases", showDatabases, "name", "host", "port", "database", "force_user", "pool_size", "min_pool_size", "reserve_pool_size",
-		"server_lifetime", "pool_mode", "load_balance_hosts", "max_connections", "current_connections", "max_client_connections", "current_client_connections",
-		"paused", "disabled", "home", "shards", "map_version")
 	view("shards", "shards with their primaries", showShards, "database", "shard", "home", "nodes", "primary", "state", "slots", "groups")
 	view("nodes", "nodes as declared, with their observed role", showNodes, "database", "shard", "node", "dsn", "zone", "role", "state")
 	view("replicas", "every node with its lag and why it may or may not be read", showReplicas, "database", "shard", "node", "zone", "role", "state", "eligible", "reason",
@@ -49,50 +46,8 @@ func init() {
 	view("slots", "which shard owns which slots", showSlots, "database", "group", "from", "to", "shard")
 	view("map", "the shard map's version and size", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables")
 	view("map history", "versions that can be gone back to", showHistory, "version")
-	view("pools", "server pools", showPools, "database", "user", "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active", "sv_active_cancel",
-		"sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us", "pool_mode", "load_balance_hosts", "shard", "node", "error")
-	view("clients", "client connections", showClients, "type", "user", "database", "state", "addr", "port", "connect_time", "request_time", "tls", "application_name", "id", "servers", "pin", "tx")
-	view("stats", "work done by database", showStats, "database", "total_query_count", "total_xact_count", "errors", "plan_single", "plan_scatter", "plan_write", "plan_split", "plan_copy",
-		"plan_cache_hits", "plan_cache_misses", "two_phase", "in_doubt", "pins", "wait_us")
 	view("transactions", "prepared parts of commits over shards", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms")
 	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
-	view("lists", "counts of internal things", showLists, "list", "items")
-	view("config", "settings in force", func(a *Admin) [][]any { return a.Config() }, "key", "value", "default", "changeable")
-	view("users", "users that the proxy knows", func(a *Admin) [][]any { return a.Users() }, "name", "role")
-	view("state", "the proxy's own state", func(a *Admin) [][]any {
-		return [][]any{{"active", true}, {"paused", false}, {"suspended", false}, {"uptime_seconds", int64(time.Since(a.Metrics.Started).Seconds())}}
-	}, "key", "value")
-	view("version", "the version", func(a *Admin) [][]any { return [][]any{{"pgmosaic " + a.Version}} }, "version")
-}
-
-func showDatabases(a *Admin) [][]any {
-	var out [][]any
-	snap := a.Catalog.Current()
-	for _, d := range sortedDBs(snap) {
-		home := ""
-		if d.Home != nil {
-			home = d.Home.Name
-		}
-		servers := 0
-		for _, p := range a.Pools.All() {
-			if p.Database == d.Name {
-				st := p.Stats()
-				servers += st.Active + st.Idle
-			}
-		}
-		clients := 0
-		for _, c := range a.Clients() {
-			if c.Database == d.Name {
-				clients++
-			}
-		}
-		o := a.Pools.Options()
-		out = append(out, []any{
-			d.Name, nil, nil, d.Name, nil, o.Size, 0, 0, int64(o.Lifetime.Seconds()), "transaction", nil, 0, servers, 0, clients,
-			b01(a.Pools.Paused(d.Name)), 0, home, len(d.Shards), int64(snap.Version),
-		})
-	}
-	return out
 }
 
 func b01(b bool) int {
@@ -335,42 +290,6 @@ func showHistory(a *Admin) [][]any {
 	return out
 }
 
-func showPools(a *Admin) [][]any {
-	var out [][]any
-	for _, p := range a.Pools.All() {
-		s := p.Stats()
-		var failed any
-		if s.LastError != nil {
-			failed = s.LastError.Error()
-		}
-		out = append(out, []any{
-			p.Database, p.Role, s.Active, s.Waiting, 0, 0, s.Active, 0, 0, s.Idle, 0, 0, s.Dialing, int64(s.MaxWait.Seconds()),
-			s.MaxWait.Microseconds() % 1e6, "transaction", nil, p.Shard, p.Node, failed,
-		})
-	}
-	return out
-}
-
-func showClients(a *Admin) [][]any {
-	var out [][]any
-	for _, c := range a.Clients() {
-		out = append(out, []any{"C", c.User, c.Database, c.State, c.Addr, c.Port, c.Connected.Format(time.DateTime), c.Request.Format(time.DateTime), c.TLS, c.Application, int64(c.ID), c.Servers, c.Pin, c.Tx})
-	}
-	return out
-}
-
-func showStats(a *Admin) [][]any {
-	var out [][]any
-	for _, name := range a.Metrics.Databases() {
-		d := a.Metrics.Database(name)
-		out = append(out, []any{
-			name, d.Queries.Load(), d.Transactions.Load(), d.Errors.Load(), d.Single.Load(), d.Scatter.Load(), d.Write.Load(), d.Split.Load(), d.Copy.Load(),
-			d.PlanHits.Load(), d.PlanMisses.Load(), d.TwoPhase.Load(), d.InDoubt.Load(), d.Pins.Load(), d.WaitNanos.Load() / 1000,
-		})
-	}
-	return out
-}
-
 func showTransactions(a *Admin) [][]any {
 	var out [][]any
 	for _, d := range sortedDBs(a.Catalog.Current()) {
@@ -394,27 +313,6 @@ func showRefusals(a *Admin) [][]any {
 		out = append(out, []any{r.Rule, code, r.Count, r.Last.Format(time.DateTime), r.Sample, hint})
 	}
 	return out
-}
-
-func showLists(a *Admin) [][]any {
-	snap := a.Catalog.Current()
-	active, idle := 0, 0
-	for _, p := range a.Pools.All() {
-		s := p.Stats()
-		active += s.Active
-		idle += s.Idle
-	}
-	return [][]any{
-		{"databases", len(snap.Databases)},
-		{"users", len(a.Users())},
-		{"pools", len(a.Pools.All())},
-		{"free_clients", 0},
-		{"used_clients", len(a.Clients())},
-		{"login_clients", 0},
-		{"free_servers", idle},
-		{"used_servers", active},
-		{"plans", a.Plans()},
-	}
 }
 
 // filter applies WHERE, ORDER BY and LIMIT of a SHOW.

@@ -175,7 +175,7 @@ func (s *Server) seriesLocked(m map[string]*series, key string) *series {
 func (s *Server) document(lines bool) []byte {
 	ok, why := s.Ready()
 	doc := map[string]any{"at": time.Now().UnixMilli(), "ready": ok, "reason": why, "version": s.Admin.Version}
-	for _, v := range []string{"shards", "replicas", "pools", "stats", "refusals", "tables", "slots"} {
+	for _, v := range []string{"shards", "replicas", "node_pools", "stats", "refusals", "tables", "slots"} {
 		doc[v] = s.rows(v)
 	}
 	s.mu.Lock()

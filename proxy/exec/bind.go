@@ -7,6 +7,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // target finds the participant for a shard: the one in use, the transaction's, or a fresh one. A pipeline
@@ -15,6 +16,9 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 	x := &h.ext
 	if cur := x.cur; cur != nil {
 		if cur.shard == shard && (h.tx.status != 'I' || t.Read || cur.node < 0 || h.isPrimary(cur)) {
+			if t.Suspect {
+				cur.srv.Suspect()
+			}
 			if h.tx.status != 'I' {
 				if err := h.mayWrite(cur, t); err != nil {
 					return nil, err
@@ -64,20 +68,25 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 }
 
 // know makes sure that the server has the statement and returns its name there.
-func (h *Handler) know(p *participant, s *stmt) string {
+func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, error) {
 	x := &h.ext
 	if s.name == "" { // relayed as it came; an unnamed statement lives until the next Parse
+		h.count.ServerParses.Add(1)
 		p.srv.SendParse("", s.sql, s.types)
 		h.parseOp(s, pool.StmtKey{})
-		return ""
+		return "", nil
 	}
 	if name, ok := p.srv.Prepared(s.key); ok {
 		if s.owed {
 			s.owed = false
 			x.ops = append(x.ops, op{kind: opLocal, local: parseComplete})
 		}
-		return name
+		return name, nil
 	}
+	if s.desc != nil && s.version != h.schema.Version { // the schema has changed since the client saw the columns
+		return h.knowAgain(ctx, p, s)
+	}
+	h.count.ServerParses.Add(1)
 	name, evict := p.srv.Prepare(s.key)
 	if evict != "" {
 		p.srv.SendClose('S', evict)
@@ -85,7 +94,38 @@ func (h *Handler) know(p *participant, s *stmt) string {
 	}
 	p.srv.SendParse(name, s.sql, s.types)
 	h.parseOp(s, s.key)
-	return name
+	return name, nil
+}
+
+// knowAgain parses a statement on a server and compares what it returns now with what the client was told. It
+// takes a round trip, before anything of the statement runs.
+func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (string, error) {
+	if err := h.drain(ctx, false); err != nil {
+		return "", err
+	}
+	if err := h.ready(p); err != nil {
+		return "", err
+	}
+	h.count.ServerParses.Add(1)
+	name, evict := p.srv.Prepare(s.key)
+	if evict != "" {
+		p.srv.SendClose('S', evict)
+	}
+	p.srv.SendParse(name, s.sql, s.types)
+	p.srv.SendDescribe('S', name)
+	p.srv.SendFlush()
+	if err := p.srv.Flush(); err != nil {
+		return "", h.lost(p, err)
+	}
+	d, err := h.readDescription(p, true)
+	if err != nil {
+		p.srv.Forget(s.key)
+		return "", err
+	}
+	if !s.desc.same(d) {
+		return "", errPlanChanged
+	}
+	return name, nil
 }
 
 func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
@@ -98,6 +138,7 @@ func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
 
 func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
+	h.count.Binds.Add(1)
 	b := &x.bind
 	if err := b.Decode(m.Body()); err != nil {
 		return &wire.PgError{Code: "08P01", Message: err.Error()}
@@ -112,19 +153,37 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err := h.replan(s); err != nil {
 		return err
 	}
+	portalName := b.Portal
+	if s.tmpl.Stmt.Kind == sqlparse.Execute {
+		if s.owed {
+			s.owed = false
+			h.local(parseComplete)
+		}
+		var err error
+		if s, b, err = h.asBind(s.tmpl.Stmt, b); err != nil {
+			return err
+		}
+		if err := h.replan(s); err != nil {
+			return err
+		}
+		if _, err := h.describe(ctx, s); err != nil {
+			return err
+		}
+		m.Raw = nil // it is another Bind now
+	}
 	a := &x.args
 	*a = router.Args{Params: b.Params, Formats: b.Formats, Types: s.types}
 	if s.desc != nil {
 		a.Types = s.desc.params
 	}
 	pt := &portal{stmt: s}
-	if len(b.Portal) == 0 {
+	if len(portalName) == 0 {
 		x.anonymous = pt
 	} else {
-		if x.portals[string(b.Portal)] != nil {
-			return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", b.Portal)}
+		if x.portals[string(portalName)] != nil {
+			return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)}
 		}
-		x.portals[string(b.Portal)] = pt
+		x.portals[string(portalName)] = pt
 	}
 	shard, ok := h.route(s.tmpl, a)
 	if !ok {
@@ -157,12 +216,25 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if cause := pinCauseOf(s.tmpl.Stmt); cause != "" {
 		h.pin(p, cause)
 	}
-	name := h.know(p, s)
-	if name == s.name {
+	if err := h.showPrepared(p, s.tmpl); err != nil {
+		return err
+	}
+	if s.tmpl.Stmt.Signals {
+		h.signalling(s.tmpl.Stmt.Funcs)
+	}
+	if notifies(s.tmpl.Stmt) {
+		h.tx.notifies = true
+	}
+	name, err := h.know(ctx, p, s)
+	if err != nil {
+		return err
+	}
+	if name == s.name && m.Raw != nil {
 		p.srv.Gather(m.Raw)
 	} else {
 		p.srv.SendBind(string(b.Portal), name, b.Rest)
 	}
+	pt.configs = configsOf(s.tmpl, &router.Args{Params: b.Params})
 	x.ops = append(x.ops, op{kind: opRelay})
 	pt.on = p
 	return nil

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // describe asks a server, once for each statement, for its parameters and columns.
@@ -28,78 +28,30 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 // describeText parses and describes a text on home. It is no part of the client's transaction unless that
 // is there already.
 func (h *Handler) describeText(ctx context.Context, sql string, types []uint32) (*described, error) {
-	home := h.dbmap.Home.Index
-	var p *participant
-	mine := false
-	for _, q := range h.tx.parts {
-		if q.shard == home {
-			p = q
-		}
-	}
-	if p == nil && h.ext.cur != nil && h.ext.cur.shard == home && h.tx.status == 'I' {
-		p = h.ext.cur
-	}
-	if p == nil && h.pinned != nil && h.pinned.shard == home {
-		p = h.pinned
-	}
-	if p == nil {
-		s, err := h.lease(ctx, home, -1)
-		if err != nil {
+	if cur := h.ext.cur; cur != nil && cur.shard == h.dbmap.Home.Index { // its pipeline stays open
+		if err := h.ready(cur); err != nil {
 			return nil, err
 		}
-		p = &participant{shard: home, srv: s}
-		mine = true
-		defer func() {
-			if mine {
-				h.free(p.srv)
-			}
-		}()
-		if err := h.adapt(p); err != nil {
-			return nil, err
+		cur.srv.SendParse("", sql, types)
+		cur.srv.SendDescribe('S', "")
+		cur.srv.SendFlush()
+		if err := cur.srv.Flush(); err != nil {
+			return nil, h.lost(cur, err)
 		}
+		return h.readDescription(cur, true)
 	}
-	s := p.srv
-	if err := h.ready(p); err != nil {
+	p, done, err := h.borrow(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s.SendParse("", sql, types)
-	s.SendDescribe('S', "")
-	if p == h.ext.cur {
-		s.SendFlush() // its pipeline is still open
-	} else {
-		s.SendSync()
-	}
-	if err := s.Flush(); err != nil {
+	defer done()
+	p.srv.SendParse("", sql, types)
+	p.srv.SendDescribe('S', "")
+	p.srv.SendSync()
+	if err := p.srv.Flush(); err != nil {
 		return nil, h.lost(p, err)
 	}
-	d := &described{}
-	var failed error
-	for {
-		m, err := s.Next()
-		if err != nil {
-			return nil, h.lost(p, err)
-		}
-		switch m.Type {
-		case 't':
-			if d.params, err = wire.ParseParameterTypes(m.Body()); err != nil {
-				return nil, h.lost(p, err)
-			}
-		case 'T':
-			if d.fields, err = wire.ParseRowDescription(m.Body()); err != nil {
-				return nil, h.lost(p, err)
-			}
-		case 'E':
-			failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return d, failed
-		}
-		if p == h.ext.cur && (m.Type == 'T' || m.Type == 'n' || m.Type == 'E') {
-			return d, failed
-		}
-	}
+	return h.readDescription(p, false)
 }
 
 func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
@@ -131,12 +83,31 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		x.ops = append(x.ops, op{kind: opDescribe})
 		return nil
 	}
-	fields := describeLocal(pt.stmt.tmpl.Stmt)
+	fields, err := h.describeControl(ctx, pt.stmt.tmpl.Stmt)
+	if err != nil {
+		return err
+	}
 	if pt.stmt.desc != nil {
 		fields = pt.stmt.desc.fields
 	}
 	h.local(rowDescription(fields, pt.res))
 	return nil
+}
+
+// describeControl gives the columns of a statement of the session's own.
+func (h *Handler) describeControl(ctx context.Context, s *sqlparse.Statement) ([]wire.Field, error) {
+	if s.Kind != sqlparse.Execute {
+		return describeLocal(s), nil
+	}
+	st := h.ext.named[s.Name]
+	if st == nil {
+		return nil, noStatement(s.Name)
+	}
+	d, err := h.describe(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	return d.fields, nil
 }
 
 // rowDescription encodes columns with the formats that a Bind asked for.
@@ -175,8 +146,16 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 		return errFailedTx
 	}
 	if s.tmpl.Class == router.Control {
-		h.local([]byte{'t', 0, 0, 0, 6, 0, 0})
-		h.local(rowDescription(describeLocal(s.tmpl.Stmt), nil))
+		fields, err := h.describeControl(ctx, s.tmpl.Stmt)
+		if err != nil {
+			return err
+		}
+		b, err := (&wire.ParameterDescription{ParameterOIDs: make([]uint32, s.tmpl.Stmt.Params)}).Encode(nil)
+		if err != nil {
+			return err
+		}
+		h.local(b)
+		h.local(rowDescription(fields, nil))
 		return nil
 	}
 	d, err := h.describe(ctx, s)

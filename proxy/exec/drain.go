@@ -90,6 +90,12 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	p.srv.TxStatus = m.Body()[0]
 	x.cur = nil
+	for _, t := range x.post {
+		if err := h.configure(p, t.configs); err != nil {
+			return err
+		}
+		h.closed(p, t.tmpl)
+	}
 	if h.tx.status == 'I' {
 		h.count.Transactions.Add(1)
 		if p.srv.TxStatus != 'I' {
@@ -99,7 +105,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.finish(p)
 	}
 	for _, t := range x.post {
-		h.after(ctx, t, p.shard)
+		h.after(ctx, t.tmpl, p.shard)
 	}
 	x.post = x.post[:0]
 	return nil
@@ -132,8 +138,8 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				answered = o.kind == opDescribe
 			case 'C', 'I', 's':
 				answered = true
-				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || len(t.Drops) > 0 || t.Stmt.Kind == sqlparse.Cursor) {
-					x.post = append(x.post, t)
+				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || len(t.Drops) > 0 || t.Stmt.Kind == sqlparse.Cursor || t.Stmt.Closes || t.Stmt.Configs != nil) {
+					x.post = append(x.post, post{t, o.configs})
 				}
 			case 'E':
 				if o.key != (pool.StmtKey{}) {
@@ -146,12 +152,17 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				}
 				code, err := h.relayError(s)
 				if err != nil {
-					return "", h.lost(p, err)
+					return "", h.lostOrGone(p, err)
 				}
 				return code, errRelayed
 			case 'S':
 				if err := h.relayParam(s); err != nil {
 					return "", h.lost(p, err)
+				}
+				continue
+			case 'N':
+				if err := h.relayNotice(s); err != nil {
+					return "", h.lostOrGone(p, err)
 				}
 				continue
 			case 'G':

@@ -20,6 +20,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -44,6 +45,12 @@ type Engine struct {
 
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)
+
+	// Hub delivers notifications to sessions that LISTEN.
+	Hub *notify.Hub
+	// Signal ends another client (terminate) or cancels what it does, for a role that may. It is false for a
+	// pid that is no client's.
+	Signal func(pid uint32, database, role string, terminate bool) bool
 
 	plans *otter.Cache[string, *entry]
 	seedA maphash.Seed
@@ -245,7 +252,10 @@ func (e *Engine) space(key string) [8]byte {
 	return b
 }
 
-func (e *Engine) stmtKey(sql string, types []uint32) pool.StmtKey {
+// stmtKey identifies a statement on servers. The schema's version is part of it: what a server has parsed
+// before a change of the schema may mean types that are gone.
+func (e *Engine) stmtKey(sql string, types []uint32, version uint64) pool.StmtKey {
+	sql += "\x00" + itoa(version)
 	if len(types) > 0 {
 		for _, t := range types {
 			sql += "\x00" + strconv.Itoa(int(t))

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -26,7 +27,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		pt.on.srv.Gather(m.Raw)
-		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl})
+		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl, configs: pt.configs})
 		return nil
 	}
 	// Something of our own: all that came before must be answered first.
@@ -46,7 +47,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 			return err
 		}
 	}
-	return h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
+	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
 }
 
 // controlInBatch runs a control statement amid a pipeline. The server that the pipeline used so far must

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -17,16 +18,17 @@ type extended struct {
 	named     map[string]*stmt
 	unnamed   *stmt
 	portals   map[string]*portal
-	anonymous *portal // the unnamed portal
+	anonymous *portal      // the unnamed portal
+	count     atomic.Int32 // of named
 
-	cur       *participant       // the server that holds messages not yet answered
-	ops       []op               // what its answers are, in order
-	owed      *stmt              // parsed, and ParseComplete is not sent yet
-	post      []*router.Template // executed: what they entail is done at the pipeline's end
-	copied    bool               // a COPY swallowed the Sync: the client sends another
-	wrote     bool               // this pipeline, so far in autocommit, ran something that was no read
-	skipping  bool               // after an error, to the next Sync
-	executing bool               // a result of our own has been described already
+	cur       *participant // the server that holds messages not yet answered
+	ops       []op         // what its answers are, in order
+	owed      *stmt        // parsed, and ParseComplete is not sent yet
+	post      []post       // executed: what they entail is done at the pipeline's end
+	copied    bool         // a COPY swallowed the Sync: the client sends another
+	wrote     bool         // this pipeline, so far in autocommit, ran something that was no read
+	skipping  bool         // after an error, to the next Sync
+	executing bool         // a result of our own has been described already
 
 	bind    wire.BindParts
 	args    router.Args
@@ -37,14 +39,15 @@ type extended struct {
 
 // stmt is a client's prepared statement. Servers know it by a name of ours, or not yet.
 type stmt struct {
-	name  string
-	sql   string
-	types []uint32
-	key   pool.StmtKey
-	tmpl  *router.Template
-	space [8]byte
-	owed  bool // ParseComplete has not been sent to the client
-	desc  *described
+	name    string
+	sql     string
+	types   []uint32
+	key     pool.StmtKey
+	version uint64 // of the schema, when it was parsed
+	tmpl    *router.Template
+	space   [8]byte
+	owed    bool // ParseComplete has not been sent to the client
+	desc    *described
 }
 
 // described is what a server said about a statement.
@@ -55,19 +58,28 @@ type described struct {
 
 // portal is a bound statement: on a server, or waiting here for Execute.
 type portal struct {
-	stmt *stmt
-	on   *participant // where the server's portal is
-	plan *router.Plan // else what Execute runs
-	args router.Args
-	res  []int16
+	stmt    *stmt
+	on      *participant // where the server's portal is
+	plan    *router.Plan // else what Execute runs
+	args    router.Args
+	res     []int16
+	rest    *captured // rows of our own that Execute has not asked for yet
+	configs []setting
 }
 
 // op is one expected answer.
 type op struct {
-	kind  opKind
-	local []byte // for opLocal: what is written to the client at this place
-	tmpl  *router.Template
-	key   pool.StmtKey // of a hidden Parse
+	kind    opKind
+	local   []byte // for opLocal: what is written to the client at this place
+	tmpl    *router.Template
+	key     pool.StmtKey // of a hidden Parse
+	configs []setting    // what set_config calls set
+}
+
+// post is a statement that was executed in a pipeline.
+type post struct {
+	tmpl    *router.Template
+	configs []setting
 }
 
 type opKind uint8
@@ -79,6 +91,9 @@ const (
 	opExecute                // up to CommandComplete, EmptyQuery or PortalSuspended
 	opLocal                  // no answer of the server: bytes of our own
 )
+
+// maxNamed bounds a session's prepared statements.
+const maxNamed = 20000
 
 func (x *extended) init() {
 	x.named, x.portals = map[string]*stmt{}, map[string]*portal{}
@@ -119,10 +134,17 @@ var (
 )
 
 // Batch implements session.Handler.
-func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool) error {
+func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error {
 	x := &h.ext
-	start := time.Now()
+	start, idle := time.Now(), h.tx.status == 'I'
 	x.copied = false
+	if !x.skipping {
+		if err := h.overdue(waited); err != nil {
+			if err := h.failBatch(ctx, err); err != nil {
+				return err
+			}
+		}
+	}
 	if !x.skipping {
 		if err := h.batch(ctx, msgs, sync); err != nil {
 			if err := h.failBatch(ctx, err); err != nil {
@@ -130,11 +152,13 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool) err
 			}
 		}
 	}
-	h.count.QueryNanos.Add(int64(time.Since(start)))
+	h.timed(start, idle)
+	x.count.Store(int32(len(x.named)))
 	if !sync || x.copied && !x.skipping {
 		return nil
 	}
-	x.skipping, x.wrote = false, false
+	x.skipping, x.wrote, h.signals = false, false, false
+	h.why.Store(nil)
 	if h.tx.status == 'T' && h.tx.implicit {
 		if tag, err := h.commit(ctx); err != nil || tag != "COMMIT" {
 			if err == nil {
@@ -145,7 +169,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool) err
 			}
 		}
 	}
-	h.client.SendReady(h.tx.status)
+	h.ready4Query()
 	return nil
 }
 
@@ -241,7 +265,11 @@ func (h *Handler) parseMsg(body []byte) error {
 	if pp.Name != "" && x.named[pp.Name] != nil {
 		return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", pp.Name)}
 	}
-	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, key: h.e.stmtKey(pp.SQL, pp.Types)}
+	if len(x.named) >= maxNamed {
+		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
+	}
+	h.count.ClientParses.Add(1)
+	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, version: h.schema.Version, key: h.e.stmtKey(pp.SQL, pp.Types, h.schema.Version)}
 	if err := h.replan(s); err != nil {
 		return err
 	}

@@ -3,13 +3,14 @@ package exec
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -23,6 +24,7 @@ import (
 type Handler struct {
 	e      *Engine
 	client *wire.Conn
+	pid    uint32
 	db     string
 	role   string
 	count  *metrics.Database
@@ -36,21 +38,39 @@ type Handler struct {
 	space     [8]byte
 	stale     bool // the space must be computed again
 
-	login    *pool.Settings // what the startup packet asked for
-	settings *pool.Settings
-	own      ownSettings
-	tx       transaction
-	pinned   *participant // a server that outlives the transaction, on home
-	pinCause string
+	login      *pool.Settings // what the startup packet asked for
+	settings   *pool.Settings
+	own        ownSettings
+	tx         transaction
+	pinned     *participant // a server that outlives the transaction, on home
+	pinCause   string
+	pinSince   time.Time
+	listen     *notify.Session // nil until the first LISTEN
+	missed     func()          // ends the session, because notifications may have been missed
+	wake       func()
+	signals    bool                         // the statement may signal other clients
+	terminates bool                         // and end them
+	checkPin   bool                         // what ties the pinned server may have ended
+	why        atomic.Pointer[wire.PgError] // why the request was cancelled, if not by the client
 
 	ext extended
 
 	strip []byte
 	lits  []sqlparse.Literal
-	rng   *rand.Rand
 
-	mu     sync.Mutex // guards leased
-	leased []*pool.Server
+	mu      sync.Mutex // guards the rest
+	leased  []*pool.Server
+	waiting context.CancelFunc // ends a wait for a server
+	since   time.Time          // of that wait
+}
+
+// Client is what the handler knows of its client.
+type Client struct {
+	*wire.Conn
+	PID  uint32    // as the client knows itself
+	Wake func()    // has Deliver called soon
+	Lost func()    // ends the session
+	Keys auth.Keys // what it proved to know
 }
 
 // ownSettings are pgmosaic.* of the session.
@@ -77,10 +97,11 @@ type shardState struct {
 }
 
 // Open makes the handler of a session and reads what to tell the client.
-func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client *wire.Conn) (*Handler, map[string]string, error) {
+func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client Client) (*Handler, map[string]string, error) {
+	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
-		e: e, client: client, db: database, role: role, count: e.Metrics.Database(database), stale: true,
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}}, rng: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}},
 	}
 	h.tx.status = 'I'
 	h.ext.init()
@@ -235,11 +256,34 @@ func (h *Handler) TxStatus() byte { return h.tx.status }
 
 // Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may
 // call it: a torn read can only be a stale one.
-func (h *Handler) Pinned() string {
+func (h *Handler) Pinned() (cause string, since time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.pinCause
+	return h.pinCause, h.pinSince
 }
+
+// Waiting says since when the session has waited for a server; zero if it does not. Any goroutine may call it.
+func (h *Handler) Waiting() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waiting == nil {
+		return time.Time{}
+	}
+	return h.since
+}
+
+// Link is the process of the server that the session holds, 0 for none. Any goroutine may call it.
+func (h *Handler) Link() uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.leased) == 0 {
+		return 0
+	}
+	return h.leased[0].PID
+}
+
+// PreparedCount is the number of the session's prepared statements. Any goroutine may call it.
+func (h *Handler) PreparedCount() int { return int(h.ext.count.Load()) }
 
 // Servers counts the servers that the session holds.
 func (h *Handler) Servers() int {
@@ -254,6 +298,9 @@ func (h *Handler) Cancel() {
 	var send []func(context.Context) error
 	for _, s := range h.leased {
 		send = append(send, s.BeginCancel())
+	}
+	if h.waiting != nil {
+		h.waiting()
 	}
 	h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -271,8 +318,18 @@ func (h *Handler) Cancel() {
 	wg.Wait()
 }
 
+// CancelBecause is Cancel with a reason that the client is told.
+func (h *Handler) CancelBecause(why *wire.PgError) {
+	h.why.Store(why)
+	h.Cancel()
+}
+
 // Close implements session.Handler: whatever is open is rolled back.
 func (h *Handler) Close() {
+	in, out := h.client.Traffic()
+	h.count.Received.Add(in)
+	h.count.Sent.Add(out)
+	h.unlistenAll()
 	h.abandon()
 	if h.pinned != nil {
 		h.pinned.srv.Dirty = true
@@ -283,6 +340,7 @@ func (h *Handler) Close() {
 
 // track and free keep the list that Cancel reads.
 func (h *Handler) track(s *pool.Server) {
+	s.Lend(h.pid)
 	h.mu.Lock()
 	h.leased = append(h.leased, s)
 	h.mu.Unlock()

@@ -3,9 +3,11 @@ package exec
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -20,6 +22,7 @@ type participant struct {
 	prologue int  // simple queries whose answers must be swallowed first: BEGIN, savepoints
 	wrote    bool // some statement on it was no proved read
 	open     bool // in a transaction block
+	shown    bool // pg_prepared_statements was made to list the session's own
 	keys     []uint32
 	inFlight []uint32 // horizon keys marked as sent
 }
@@ -41,13 +44,14 @@ func (h *Handler) lease(ctx context.Context, shard, node int) (*pool.Server, err
 		return nil, errReplan
 	}
 	p := st.pools[node]
-	start := time.Now()
 	inTx := len(h.tx.parts) > 0
-	s, waited, err := p.Acquire(ctx, h.settings, inTx)
-	if err != nil {
-		return nil, err
+	s, waited := p.Try(h.settings, inTx), false
+	if s == nil {
+		var err error
+		if s, waited, err = h.await(ctx, p, inTx); err != nil {
+			return nil, err
+		}
 	}
-	h.count.WaitNanos.Add(int64(time.Since(start)))
 	h.track(s)
 	if waited && h.e.Catalog.Current() != h.snap {
 		h.free(s)
@@ -56,6 +60,30 @@ func (h *Handler) lease(ctx context.Context, shard, node int) (*pool.Server, err
 	st.counts[node].Statements.Add(1)
 	return s, nil
 }
+
+// await waits for a server, unless the client cancels meanwhile.
+func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool) (*pool.Server, bool, error) {
+	start := time.Now()
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h.mu.Lock()
+	h.waiting, h.since = cancel, start
+	h.mu.Unlock()
+	s, waited, err := p.Acquire(wctx, h.settings, inTx)
+	h.mu.Lock()
+	h.waiting = nil
+	h.mu.Unlock()
+	h.count.WaitNanos.Add(int64(time.Since(start)))
+	if err != nil && wctx.Err() != nil && ctx.Err() == nil {
+		err = errCancelled
+		if why := h.why.Load(); why != nil {
+			err = why
+		}
+	}
+	return s, waited, err
+}
+
+var errCancelled = &wire.PgError{Code: "57014", Message: "canceling statement due to user request"}
 
 func (h *Handler) viewOf(ctx context.Context, st *shardState) (*replication.View, error) {
 	if st.view == nil {
@@ -105,7 +133,7 @@ func (h *Handler) choose(v *replication.View, st *shardState, shard int, t *rout
 		return -1, replication.ByLevel, false
 	}
 	now := time.Now()
-	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: h.rng.Uint32()}
+	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: rand.Uint32()}
 	var written time.Time // by anybody (causal) or by this session, to what is read
 	switch h.own.level {
 	case replication.Causal:
@@ -243,6 +271,14 @@ func (h *Handler) writeKeys(shard int, t *router.Template) []uint32 {
 // on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
 // autocommit a fresh lease that finish gives back.
 func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	p, err := h.anyOn(ctx, shard, t)
+	if err == nil && t.Suspect {
+		p.srv.Suspect()
+	}
+	return p, err
+}
+
+func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	if h.tx.status != 'I' {
 		return h.join(ctx, shard, t)
 	}
@@ -325,6 +361,9 @@ func (h *Handler) isPrimary(p *participant) bool {
 // finish ends an autocommit statement: its writes are acknowledged and its server is given back.
 func (h *Handler) finish(p *participant) {
 	h.settle(p)
+	h.hidePrepared(p)
+	h.tidy(p)
+	h.unpin(p)
 	if p == h.pinned {
 		return
 	}
@@ -341,8 +380,9 @@ func (h *Handler) lost(p *participant, err error) error {
 	if h.pinned == p {
 		h.pinned = nil
 		h.setPin("")
-		h.settle(p)
-		h.free(p.srv)
+		if h.tx.status == 'I' {
+			h.settle(p)
+		}
 	}
 	return &hintError{
 		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
@@ -359,7 +399,7 @@ func shortError(err error) string {
 
 func (h *Handler) setPin(cause string) {
 	h.mu.Lock()
-	h.pinCause = cause
+	h.pinCause, h.pinSince = cause, time.Now()
 	h.mu.Unlock()
 }
 
@@ -369,16 +409,15 @@ func (h *Handler) pin(p *participant, cause string) {
 		h.pinned = p
 		h.setPin(cause)
 		h.count.Pins.Add(1)
+		h.checkPin = h.tx.status != 'I' // the transaction's end may undo what ties it
 	}
 }
 
 // pinCauseOf says why a statement ties its session to its server, or "".
 func pinCauseOf(s *sqlparse.Statement) string {
 	switch s.Kind {
-	case sqlparse.Prepare:
-		return "PREPARE"
-	case sqlparse.Listen:
-		return "LISTEN"
+	case sqlparse.Load:
+		return "LOAD"
 	case sqlparse.Cursor:
 		if s.Def.NoTx {
 			return "WITH HOLD"
@@ -390,7 +429,9 @@ func pinCauseOf(s *sqlparse.Statement) string {
 	for _, f := range s.Funcs {
 		switch f {
 		case "set_config":
-			return "set_config"
+			if s.Configs == nil {
+				return "set_config"
+			}
 		case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
 			return "advisory lock"
 		case "setseed":

@@ -346,6 +346,7 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		}
 		h.settings = h.login
 		h.ext.forget()
+		h.unlistenAll()
 		h.env.Temp = nil
 		if h.pinned != nil {
 			p := h.pinned
@@ -361,50 +362,24 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		h.env.Temp = nil
 	}
 	if h.pinned != nil {
-		if _, err := h.pinned.srv.Exec(s.Text); err != nil {
-			return h.lost(h.pinned, err)
+		p := h.pinned
+		if _, err := p.srv.Exec(s.Text); err != nil {
+			return h.lost(p, err)
+		}
+		h.checkPin = true
+		h.unpin(p)
+		if h.pinned == nil {
+			h.free(p.srv)
 		}
 	}
 	h.client.SendTag("DISCARD " + strings.ToUpper(s.Name))
 	return nil
 }
 
-func (h *Handler) deallocate(ctx context.Context, s *sqlparse.Statement) error {
-	if s.Name == "" {
-		h.ext.forget()
-		if h.pinned != nil {
-			if _, err := h.pinned.srv.Exec("DEALLOCATE ALL"); err != nil {
-				return h.lost(h.pinned, err)
-			}
-			h.pinned.srv.ForgetAll()
-		}
-		h.client.SendTag("DEALLOCATE ALL")
-		return nil
-	}
-	if h.ext.named[s.Name] != nil {
-		delete(h.ext.named, s.Name)
-		h.client.SendTag("DEALLOCATE")
-		return nil
-	}
-	return h.onHome(ctx, s)
-}
-
-// onHome runs a statement on the home shard, where it ties the session to its server.
+// onHome runs a statement on the home shard, as its text.
 func (h *Handler) onHome(ctx context.Context, s *sqlparse.Statement) error {
 	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true}
-	if s.Kind == sqlparse.Prepare || s.Kind == sqlparse.Execute {
-		if len(h.dbmap.Shards) > 1 {
-			for _, ref := range s.Tables {
-				for n := range h.dbmap.Tables {
-					if n.Name == ref.Name {
-						return router.Refuse("prepare")
-					}
-				}
-			}
-		}
-		t.Whole = true
-	}
-	return h.single(ctx, h.dbmap.Home.Index, t, []byte(s.Text))
+	return h.single(ctx, h.dbmap.Home.Index, t, &router.Args{Text: []byte(s.Text)})
 }
 
 // explainRoute prints where a statement would run.

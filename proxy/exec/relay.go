@@ -2,6 +2,7 @@ package exec
 
 import (
 	"errors"
+	"io"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -33,7 +34,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			return r, nil
 		case 'E':
 			if r.code, err = h.relayError(s); err != nil {
-				return r, h.lost(p, err)
+				return r, h.lostOrGone(p, err)
 			}
 			r.failed = true
 		case 'G':
@@ -45,6 +46,10 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, err
 			case end == copyRefused:
 				r.failed, r.code = true, code
+			}
+		case 'N':
+			if err := h.relayNotice(s); err != nil {
+				return r, h.lostOrGone(p, err)
 			}
 		case 'D', 'd':
 			if err := s.ForwardRun(h.client); err != nil {
@@ -67,6 +72,7 @@ func (h *Handler) lostOrGone(p *participant, err error) error {
 	var pe *wire.PeerError
 	if errors.As(err, &pe) {
 		p.srv.Dirty = true
+		p.srv.Running(true) // nobody will read the rest: it is told to stop
 		return clientError{err}
 	}
 	return h.lost(p, err)
@@ -79,6 +85,20 @@ func (h *Handler) relayError(s *pool.Server) (code string, err error) {
 		return "", err
 	}
 	e := wire.ParseError(m.Body())
+	if why := h.why.Load(); why != nil && e.Code == why.Code {
+		h.why.Store(nil)
+		e.Message, e.Hint = why.Message, why.Hint
+		h.client.Send(e)
+		return e.Code, nil
+	}
+	if h.signals && e.Code == "57P01" { // it has ended its own server, as it would have ended its session
+		s.Dirty = true
+		h.client.Send(e)
+		if err := h.client.Flush(); err != nil {
+			return e.Code, &wire.PeerError{Err: err}
+		}
+		return e.Code, &wire.PeerError{Err: io.EOF}
+	}
 	if e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC" {
 		s.Dirty = true
 		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"

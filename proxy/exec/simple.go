@@ -14,6 +14,7 @@ import (
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	start := time.Now()
 	h.ext.unnamed = nil // a simple query drops the unnamed statement
+	idle := h.tx.status == 'I'
 	err := h.query(ctx, sql)
 	if err != nil {
 		if err := h.report(err, string(sql)); err != nil {
@@ -21,9 +22,26 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 		}
 	}
 	h.count.Queries.Add(1)
-	h.count.QueryNanos.Add(int64(time.Since(start)))
-	h.client.SendReady(h.tx.status)
+	h.timed(start, idle)
+	h.signals = false
+	h.why.Store(nil)
+	h.ready4Query()
 	return nil
+}
+
+// timed counts a request's time; idle says that no transaction was open when it began.
+func (h *Handler) timed(start time.Time, idle bool) {
+	d := int64(time.Since(start))
+	h.count.QueryNanos.Add(d)
+	if idle && h.tx.status == 'I' {
+		h.count.AutoNanos.Add(d)
+	}
+}
+
+// ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
+func (h *Handler) ready4Query() {
+	h.hearOwn()
+	h.client.SendReady(h.tx.status)
 }
 
 func (h *Handler) query(ctx context.Context, sql []byte) error {
@@ -60,7 +78,7 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 	}
 	if shard, ok := h.route(t, a); ok {
 		h.count.Single.Add(1)
-		return h.single(ctx, shard, t, a.Text)
+		return h.single(ctx, shard, t, a)
 	}
 	p, err := h.bind(ctx, t, a, nil)
 	if err != nil {
@@ -95,7 +113,7 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 		if p.Any {
 			shard = h.anyShard()
 		}
-		return h.single(ctx, shard, p.Template, a.Text)
+		return h.single(ctx, shard, p.Template, a)
 	case p.Class == router.Scatter:
 		h.count.Scatter.Add(1)
 		return h.scatter(ctx, p, a, x)
@@ -118,22 +136,40 @@ func (h *Handler) anyShard() int {
 }
 
 // single sends the client's text to one shard and relays the answer.
-func (h *Handler) single(ctx context.Context, shard int, t *router.Template, text []byte) error {
+func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *router.Args) error {
 	p, err := h.on(ctx, shard, t)
 	if err != nil {
 		return err
 	}
+	if err := h.showPrepared(p, t); err != nil {
+		h.finish(p)
+		return err
+	}
+	return h.relayText(ctx, p, t, a.Text, configsOf(t, a))
+}
+
+// relayText sends a text to a participant, relays the answer and settles what it entails.
+func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Template, text []byte, configs []setting) error {
+	if t.Stmt.Signals {
+		h.signalling(t.Stmt.Funcs)
+	}
+	h.tx.notifies = h.tx.notifies || notifies(t.Stmt)
 	if cause := pinCauseOf(t.Stmt); cause != "" {
 		h.pin(p, cause)
 	}
 	h.client.Release()
 	p.srv.SendQueryBytes(text)
-	err = p.srv.Flush() // the server reads the whole text before it answers
+	err := p.srv.Flush() // the server reads the whole text before it answers
 	var r relayed
 	if err != nil {
 		err = h.lost(p, err)
 	} else if err = h.prologue(p); err == nil {
 		r, err = h.relay(p)
+	}
+	if err == nil && !r.failed {
+		if err = h.configure(p, configs); err == nil {
+			h.closed(p, t)
+		}
 	}
 	return h.ended(ctx, p, t, r, err)
 }
@@ -218,6 +254,7 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) erro
 	if h.tx.status == 'I' {
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
+	h.client.Hold() // COPY reads more while the text is in use
 	for _, s := range stmts {
 		if h.tx.status == 'I' { // behind a COMMIT inside the string
 			h.begin("BEGIN", sqlparse.Tx{}, true)

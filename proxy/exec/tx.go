@@ -28,6 +28,9 @@ type transaction struct {
 	drops    []func()       // what to do when it commits
 	cursors  map[string]int // the shard of each SQL cursor
 	ddl      bool
+	listens  []listening // LISTEN and UNLISTEN, done at COMMIT
+	notifies bool        // it may have sent notifications
+	since    time.Time
 }
 
 type savepoint struct {
@@ -37,7 +40,7 @@ type savepoint struct {
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0]}
+	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: time.Now()}
 }
 
 // join returns the transaction's participant on a shard, making it one if need be.
@@ -165,6 +168,10 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 	}
 	h.count.Transactions.Add(1)
+	if err := h.listenBefore(ctx); err != nil {
+		h.rollback()
+		return "", err
+	}
 	tag = "COMMIT"
 	if len(writers) > 1 {
 		err = h.commitMany(writers)
@@ -190,9 +197,11 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	} else {
 		h.settings = h.tx.before
 	}
-	drops, ddl := h.tx.drops, h.tx.ddl
+	drops, ddl, listens, notified := h.tx.drops, h.tx.ddl, h.tx.listens, h.tx.notifies
 	h.endTx()
 	if err == nil && tag == "COMMIT" {
+		h.listenAfter(ctx, listens)
+		h.tx.notifies = notified
 		for _, f := range drops {
 			f()
 		}
@@ -324,6 +333,9 @@ func (h *Handler) abort(p *participant) {
 
 // endTx gives the transaction's servers back.
 func (h *Handler) endTx() {
+	if !h.tx.since.IsZero() {
+		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
+	}
 	for _, p := range h.tx.parts {
 		p.keys, p.open = p.keys[:0], false
 		if p.srv.Dirty && p == h.pinned {
@@ -390,13 +402,23 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 	case sqlparse.Show:
 		return h.showOwn(s)
 	case sqlparse.Explain:
+		if s.NameAt.End > 0 {
+			return h.executeInside(ctx, s)
+		}
 		return h.explainRoute(ctx, s)
 	case sqlparse.Discard:
 		return h.discard(ctx, s)
 	case sqlparse.Deallocate:
 		return h.deallocate(ctx, s)
-	case sqlparse.Listen, sqlparse.Prepare, sqlparse.Execute:
-		return h.onHome(ctx, s)
+	case sqlparse.Listen, sqlparse.Unlisten:
+		return h.listenTo(ctx, s)
+	case sqlparse.Prepare:
+		return h.prepareSQL(ctx, s)
+	case sqlparse.Execute:
+		return h.executeSQL(ctx, s)
+	}
+	if s.NameAt.End > 0 {
+		return h.executeInside(ctx, s)
 	}
 	return fmt.Errorf("exec: statement kind %d is not the session's", s.Kind)
 }
@@ -409,8 +431,16 @@ func (h *Handler) beginClient(s *sqlparse.Statement) error {
 		h.client.SendTag("BEGIN")
 		return nil
 	}
+	text := strings.TrimSuffix(strings.TrimSpace(s.Text), ";")
 	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
 		h.tx.implicit = false
+		if len(h.tx.parts) == 0 {
+			h.tx.begin, h.tx.opts = text, s.Tx
+		} else if set := s.Tx.Set(); set != "" {
+			if err := h.everyPartQuiet(set); err != nil {
+				return err
+			}
+		}
 		h.client.SendTag("BEGIN")
 		return nil
 	}
@@ -424,22 +454,26 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Kind == sqlparse.Rollback {
 		verb = "ROLLBACK"
 	}
-	if s.Tx.Chain {
-		return router.Refuse("chain")
-	}
 	if h.tx.status == 'I' {
+		if s.Tx.Chain {
+			return &wire.PgError{Code: "25P01", Message: verb + " AND CHAIN can only be used in transaction blocks"}
+		}
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "there is no transaction in progress"})
 		h.client.SendTag(verb)
 		return nil
 	}
+	begin, opts := h.tx.begin, h.tx.opts
+	tag := verb
 	if s.Kind == sqlparse.Rollback {
 		h.rollback()
-		h.client.SendTag(verb)
-		return nil
+	} else {
+		var err error
+		if tag, err = h.commit(ctx); err != nil {
+			return err
+		}
 	}
-	tag, err := h.commit(ctx)
-	if err != nil {
-		return err
+	if s.Tx.Chain { // the next transaction begins at once, with the same modes
+		h.begin(begin, opts, false)
 	}
 	h.client.SendTag(tag)
 	return nil

@@ -32,7 +32,9 @@ type Database struct {
 	PlanHits, PlanMisses                      atomic.Int64
 	TwoPhase, TwoPhaseAborted, InDoubt, Pins  atomic.Int64
 	QueryNanos, XactNanos, WaitNanos, Connect atomic.Int64
-	Received, Sent                            atomic.Int64
+	AutoNanos                                 atomic.Int64 // of transactions that were one statement
+	Received, Sent                            atomic.Int64 // of clients that have left
+	ClientParses, ServerParses, Binds         atomic.Int64
 	Logins, FailedLogins                      atomic.Int64
 }
 

@@ -25,20 +25,48 @@ select 't' from pg_class where relnamespace = pg_my_temp_schema() and pg_my_temp
 select 'c' from pg_cursors where is_holdable union all
 select 'n' from pg_listening_channels()`
 
+// IsSuspect says whether Suspect was called since the server was last found clean.
+func (s *Server) IsSuspect() bool { return s.suspect }
+
+// Trust ends the suspicion: the caller has seen to what the server carries.
+func (s *Server) Trust() { s.suspect = false }
+
+// Left is what a server carries.
+type Left struct {
+	Settings map[string]string // lower case names, values in their base unit
+	State    bool              // something that cannot be replayed on another server
+}
+
+// Left looks at what the server carries. It must be at rest, outside a transaction.
+func (s *Server) Left() (Left, error) {
+	left := Left{Settings: map[string]string{}}
+	found, err := s.list(inspectSQL)
+	for _, f := range found {
+		switch f[0] {
+		case 's':
+			name, val, _ := strings.Cut(f[1:], "=")
+			left.Settings[strings.ToLower(name)] = val
+		case 'r':
+			if _, ok := s.settings.Get("role"); !ok {
+				left.State = true
+			}
+		default:
+			left.State = true
+		}
+	}
+	return left, err
+}
+
 // inspect says whether a server is as its books have it.
 func (s *Server) inspect() bool {
 	_ = s.SetDeadline(time.Now().Add(inspectTimeout))
 	defer func() { _ = s.SetDeadline(time.Time{}) }()
-	found, err := s.list(inspectSQL)
-	if err != nil || s.TxStatus != 'I' || s.Pending() > 0 {
+	left, err := s.Left()
+	if err != nil || s.TxStatus != 'I' || s.Pending() > 0 || left.State {
 		return false
 	}
-	for _, f := range found {
-		name, _, _ := strings.Cut(f[1:], "=")
-		if f[0] != 's' {
-			return false
-		}
-		if _, ok := s.settings.Get(strings.ToLower(name)); !ok {
+	for n := range left.Settings {
+		if _, ok := s.settings.Get(n); !ok {
 			return false
 		}
 	}
@@ -126,7 +154,28 @@ func (p *Pool) Servers() []Info {
 }
 
 // Lend notes whose a leased server is, by the id that the client knows itself by.
-func (s *Server) Lend(client uint32) { s.client.Store(client) }
+func (s *Server) Lend(client uint32) {
+	s.client.Store(client)
+	s.last.Store(client)
+}
 
 // Running notes whether the server was given work whose answer has not been read to its end.
 func (s *Server) Running(yes bool) { s.running = yes }
+
+// LastClient is the client that uses the server process pid of a shard, or used it last; 0 if it is unknown.
+func (m *Manager) LastClient(database, shard string, pid uint32) uint32 {
+	for _, p := range m.All() {
+		if p.Database != database || p.Shard != shard {
+			continue
+		}
+		p.mu.Lock()
+		for s := range p.all {
+			if s.PID == pid {
+				p.mu.Unlock()
+				return s.last.Load()
+			}
+		}
+		p.mu.Unlock()
+	}
+	return 0
+}

@@ -129,6 +129,37 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 	}
 }
 
+// Try leases an idle server that nobody waits for, if there is one that is surely alive; else nil, and Acquire
+// must be called.
+func (p *Pool) Try(want *Settings, inTx bool) *Server {
+	if !inTx && p.gate.paused.Load() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 || len(p.waiters) > 0 {
+		return nil
+	}
+	at := n - 1
+	for i := n - 1; i >= 0 && i >= n-8; i-- {
+		if p.idle[i].settings == want {
+			at = i
+			break
+		}
+	}
+	s := p.idle[at]
+	if s.settings != want && leavesCustom(s.settings, want) || time.Since(s.since) >= time.Second {
+		return nil
+	}
+	copy(p.idle[at:], p.idle[at+1:])
+	p.idle[n-1] = nil
+	p.idle = p.idle[:n-1]
+	p.active++
+	p.served++
+	return s
+}
+
 // replace closes a leased server and keeps the lease.
 func (p *Pool) replace(s *Server) {
 	p.discard(s)

@@ -86,8 +86,8 @@ type Manager struct {
 type gate struct {
 	paused   atomic.Bool
 	disabled atomic.Bool // new clients are refused
-	mu     sync.Mutex
-	open   chan struct{} // closed when work may go on
+	mu       sync.Mutex
+	open     chan struct{} // closed when work may go on
 }
 
 // NewManager returns a manager without pools.
@@ -250,6 +250,19 @@ func (m *Manager) Paused(database string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.gateLocked(database).paused.Load()
+}
+
+// Hold holds back new leases of a database and waits for nothing.
+func (m *Manager) Hold(database string) {
+	m.mu.Lock()
+	g := m.gateLocked(database)
+	m.mu.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.paused.Load() {
+		g.open = make(chan struct{})
+		g.paused.Store(true)
+	}
 }
 
 // Disable refuses new clients of a database, or lets them in again.

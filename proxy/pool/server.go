@@ -40,6 +40,7 @@ type Server struct {
 
 	pendingCancels atomic.Int32
 	client         atomic.Uint32 // who leases it
+	last           atomic.Uint32 // who leased it last
 	count          atomic.Int32  // of prepared statements
 	tls            bool
 	suspect        bool // must be looked at before another client gets it

@@ -138,3 +138,6 @@ func QuoteName(n string) string {
 
 // Key is equal for equal sets.
 func (s *Settings) Key() string { return s.key }
+
+// Names lists the parameters of the set, in order.
+func (s *Settings) Names() []string { return sortedNames(s.vals) }

@@ -86,12 +86,21 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
+// Host is the name that the pool's node is connected to by; empty for an address or a Unix socket.
+func (p *Pool) Host() string {
+	cfg, err := pgconn.ParseConfig(p.key.dsn)
+	if err != nil || strings.HasPrefix(cfg.Host, "/") || net.ParseIP(cfg.Host) != nil {
+		return ""
+	}
+	return cfg.Host
+}
+
 // resolve looks the nodes' names up again. Servers of a name that means other addresses now are condemned.
 func (m *Manager) resolve(ctx context.Context, known map[string]string) {
 	names := map[string][]string{}
 	for _, p := range m.All() {
-		if cfg, err := pgconn.ParseConfig(p.key.dsn); err == nil && !strings.HasPrefix(cfg.Host, "/") && net.ParseIP(cfg.Host) == nil {
-			names[cfg.Host] = append(names[cfg.Host], p.key.dsn)
+		if name := p.Host(); name != "" {
+			names[name] = append(names[name], p.key.dsn)
 		}
 	}
 	for name, dsns := range names {

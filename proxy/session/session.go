@@ -84,6 +84,8 @@ type Login struct {
 
 // Backend checks logins and makes handlers. All sessions share it.
 type Backend interface {
+	// Exempt says whether a login is let in though there are too many clients: administrators are.
+	Exempt(l Login) bool
 	// Admit refuses a login before anything is asked of it: limits and too many failures.
 	Admit(l Login) error
 	// Rule is how a login is checked.
@@ -111,6 +113,7 @@ type Config struct {
 	Backend      Backend
 	TLS          func() *tls.Config // for a new connection; nil, or nil returned: SSLRequest is answered N
 	LoginTimeout time.Duration      // client_login_timeout, 60 s
+	Full         error              // not nil: the client is one too many, and is told so
 	MaxStatement int                // max_statement_size, 64 MB
 	Log          *slog.Logger
 }

@@ -34,6 +34,9 @@ func (s *Session) start(ctx context.Context) error {
 	if err := s.identify(params, minor); err != nil {
 		return s.fatal(err)
 	}
+	if s.cfg.Full != nil && !s.cfg.Backend.Exempt(s.login) {
+		return s.fatal(s.cfg.Full)
+	}
 	s.to(Authenticating)
 	if err := s.authenticate(ctx); err != nil {
 		return err
@@ -266,8 +269,4 @@ func splitOptions(s string) []string {
 		out = append(out, b.String())
 	}
 	return out
-}
-
-func authMessage(kind uint32, data []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, kind), data...)
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgproto3/v2"
 )
@@ -263,6 +265,27 @@ func (p *BindParts) Decode(body []byte) (err error) {
 	return err
 }
 
+// BindRest encodes what follows the names of a Bind.
+func BindRest(p *BindParts) []byte {
+	out := binary.BigEndian.AppendUint16(nil, uint16(len(p.Formats)))
+	for _, f := range p.Formats {
+		out = binary.BigEndian.AppendUint16(out, uint16(f))
+	}
+	out = binary.BigEndian.AppendUint16(out, uint16(len(p.Params)))
+	for _, v := range p.Params {
+		if v == nil {
+			out = append(out, 0xff, 0xff, 0xff, 0xff)
+			continue
+		}
+		out = append(binary.BigEndian.AppendUint32(out, uint32(len(v))), v...)
+	}
+	out = binary.BigEndian.AppendUint16(out, uint16(len(p.Results)))
+	for _, f := range p.Results {
+		out = binary.BigEndian.AppendUint16(out, uint16(f))
+	}
+	return out
+}
+
 func bindValues(into [][]byte, b []byte) ([][]byte, []byte, error) {
 	if len(b) < 2 {
 		return into, nil, fmt.Errorf("%w: Bind", ErrMalformed)
@@ -361,6 +384,28 @@ func CancelRequest(pid uint32, key []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, pid)
 	return append(b, key...)
 }
+
+// SendCancel sends a cancel request to an address and waits until it has been taken.
+func SendCancel(addr string, pid uint32, key []byte) error {
+	network := "tcp"
+	if len(addr) > 0 && addr[0] == '/' {
+		network = "unix"
+	}
+	nc, err := net.DialTimeout(network, addr, cancelTimeout)
+	if err != nil {
+		return err
+	}
+	defer nc.Close() // the peer closes it
+	_ = nc.SetDeadline(time.Now().Add(cancelTimeout))
+	if err := WriteAll(nc, CancelRequest(pid, key)); err != nil {
+		return err
+	}
+	var b [1]byte
+	_, _ = nc.Read(b[:])
+	return nil
+}
+
+const cancelTimeout = 5 * time.Second
 
 // WriteAll writes b to w, for packets outside a Conn.
 func WriteAll(w io.Writer, b []byte) error {

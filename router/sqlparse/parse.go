@@ -75,6 +75,10 @@ func (c *converter) inventory(n *pg.Node) {
 			c.stmt.Funcs = append(c.stmt.Funcs, lastName(x.Funcname))
 			c.stmt.Private = c.stmt.Private || len(x.Funcname) > 1 && x.Funcname[0].GetString_().GetSval() == "pgmosaic"
 			switch lastName(x.Funcname) {
+			case "pg_terminate_backend", "pg_cancel_backend":
+				c.stmt.Signals = true
+			case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
+				c.stmt.Closes = true
 			case "now", "transaction_timestamp", "statement_timestamp", "age":
 				c.stmt.Clock = true
 			}
@@ -131,6 +135,7 @@ func (c *converter) statement(n *pg.Node) {
 	case *pg.Node_SelectStmt:
 		s.Kind = Select
 		s.Query = c.query(x.SelectStmt)
+		s.Configs = c.configs(x.SelectStmt)
 	case *pg.Node_InsertStmt:
 		s.Kind = Insert
 		s.Query = c.insert(x.InsertStmt)
@@ -158,8 +163,11 @@ func (c *converter) statement(n *pg.Node) {
 	case *pg.Node_PrepareStmt:
 		s.Kind, s.Name = Prepare, x.PrepareStmt.Name
 		c.wrapped(x.PrepareStmt.Query)
+		s.NameAt, s.Body = preparedName(s.Text)
 	case *pg.Node_ExecuteStmt:
 		s.Kind, s.Name = Execute, x.ExecuteStmt.Name
+		s.Args = c.values(x.ExecuteStmt.Params)
+		s.NameAt, _ = preparedName(s.Text)
 	case *pg.Node_DeallocateStmt:
 		s.Kind, s.Name = Deallocate, x.DeallocateStmt.Name
 	case *pg.Node_DeclareCursorStmt:
@@ -169,7 +177,7 @@ func (c *converter) statement(n *pg.Node) {
 	case *pg.Node_FetchStmt:
 		s.Kind, s.Name = Fetch, x.FetchStmt.Portalname
 	case *pg.Node_ClosePortalStmt:
-		s.Kind, s.Name = Fetch, x.ClosePortalStmt.Portalname
+		s.Kind, s.Name, s.Closes = Fetch, x.ClosePortalStmt.Portalname, true
 	case *pg.Node_ExplainStmt:
 		s.Kind = Explain
 		for _, o := range x.ExplainStmt.Options {
@@ -181,8 +189,10 @@ func (c *converter) statement(n *pg.Node) {
 			}
 		}
 		c.wrapped(x.ExplainStmt.Query)
-	case *pg.Node_ListenStmt, *pg.Node_UnlistenStmt:
-		s.Kind = Listen
+	case *pg.Node_ListenStmt:
+		s.Kind, s.Name = Listen, x.ListenStmt.Conditionname
+	case *pg.Node_UnlistenStmt:
+		s.Kind, s.Name = Unlisten, x.UnlistenStmt.Conditionname
 	case *pg.Node_NotifyStmt:
 		s.Kind = Notify
 	case *pg.Node_CopyStmt:
@@ -192,6 +202,59 @@ func (c *converter) statement(n *pg.Node) {
 	default:
 		c.definition(n)
 	}
+}
+
+// configs reads SELECT set_config(..), ..: nil if anything else is selected, or a value is computed.
+func (c *converter) configs(x *pg.SelectStmt) []Config {
+	if len(x.FromClause) > 0 || x.WhereClause != nil || x.Op != pg.SetOperation_SETOP_NONE || x.LimitCount != nil || x.LimitOffset != nil || len(x.GroupClause) > 0 {
+		return nil
+	}
+	var out []Config
+	for _, t := range x.TargetList {
+		f := t.GetResTarget().GetVal().GetFuncCall()
+		if f == nil || lastName(f.Funcname) != "set_config" || len(f.Args) != 3 {
+			return nil
+		}
+		v := c.values(f.Args)
+		for _, a := range v {
+			if a.Kind == ValOther || a.Kind == ValNull {
+				return nil
+			}
+		}
+		out = append(out, Config{v[0], v[1], v[2]})
+	}
+	return out
+}
+
+// preparedName finds the name behind PREPARE or EXECUTE and, of PREPARE, the statement behind AS.
+func preparedName(sql string) (name Span, body string) {
+	l := lexer{s: []byte(sql)}
+	next := func() token {
+		t := l.next()
+		for t.kind == tokComment {
+			t = l.next()
+		}
+		return t
+	}
+	depth, named := 0, false
+	for t := next(); t.kind != tokEOF && t.kind != tokBad; t = next() {
+		word := strings.ToLower(sql[t.start:t.end])
+		switch {
+		case word == "(":
+			depth++
+		case word == ")":
+			depth--
+		case !named && depth == 0 && (word == "prepare" || word == "execute"):
+			n := next()
+			name, named = Span{n.start, n.end}, true
+			if word == "execute" {
+				return name, ""
+			}
+		case named && depth == 0 && word == "as":
+			return name, strings.TrimSpace(sql[t.end:])
+		}
+	}
+	return name, ""
 }
 
 // wrapped reads the statement inside EXPLAIN, PREPARE, DECLARE or COPY.
@@ -334,6 +397,12 @@ func (c *converter) definition(n *pg.Node) {
 	s := c.stmt
 	s.Kind = DDL
 	d := &s.Def
+	switch n.GetNode().(type) {
+	case *pg.Node_DropStmt:
+		s.Closes = true
+	case *pg.Node_LoadStmt:
+		s.Kind = Load
+	}
 	obj := func(r *pg.RangeVar) {
 		if r != nil {
 			d.Objects = append(d.Objects, TableRef{r.Schemaname, r.Relname})
@@ -365,6 +434,10 @@ func (c *converter) definition(n *pg.Node) {
 	case *pg.Node_CreateTableAsStmt:
 		s.Kind = CreateTableAs
 		obj(x.CreateTableAsStmt.GetInto().GetRel())
+		if e := x.CreateTableAsStmt.GetQuery().GetExecuteStmt(); e != nil {
+			s.Name = e.Name
+			s.NameAt, _ = preparedName(s.Text)
+		}
 	case *pg.Node_ViewStmt:
 		s.Kind = CreateView
 		obj(x.ViewStmt.View)

@@ -5,6 +5,8 @@
 // lists every relation named anywhere, found by a walk that knows no grammar. So nothing can hide a table.
 package sqlparse
 
+import "strings"
+
 // Kind is what a statement does.
 type Kind uint8
 
@@ -34,7 +36,9 @@ const (
 	Fetch  // FETCH, MOVE, CLOSE
 	Copy
 	Explain
-	Listen // LISTEN, UNLISTEN
+	Listen
+	Unlisten
+	Load
 	Notify
 	Truncate
 	Vacuum // VACUUM, ANALYZE
@@ -65,8 +69,12 @@ type Statement struct {
 	Params  int        // highest $n
 	Clock   bool       // reads the clock: its value differs with each server
 	Private bool       // calls a function of the proxy's own schema
-	Types   []string   // of Prepare: declared types
 	Args    []Value    // of Execute
+	Body    string     // of Prepare: the statement behind AS
+	NameAt  Span       // of Prepare and Execute, in whatever wraps it: where the name stands
+	Configs []Config   // of a SELECT of nothing but set_config calls
+	Signals bool       // calls pg_terminate_backend or pg_cancel_backend
+	Closes  bool       // may end what ties a session to its server: an unlock, DROP, CLOSE, DISCARD
 
 	paramUse []int // how often each $n stands in it
 	tree     any
@@ -87,6 +95,27 @@ type Tx struct {
 	Chain                           bool
 }
 
+// Set is the SET TRANSACTION with these modes, empty for none.
+func (t Tx) Set() string {
+	out := ""
+	if t.Isolation != "" {
+		out += " ISOLATION LEVEL " + strings.ToUpper(t.Isolation)
+	}
+	if t.ReadOnly {
+		out += " READ ONLY"
+	}
+	if t.ReadWrite {
+		out += " READ WRITE"
+	}
+	if t.Deferrable {
+		out += " DEFERRABLE"
+	}
+	if out == "" {
+		return ""
+	}
+	return "SET TRANSACTION" + out
+}
+
 // Var is a SET, RESET or SHOW.
 type Var struct {
 	Name    string // lower case; "all" for RESET ALL and SHOW ALL
@@ -96,6 +125,9 @@ type Var struct {
 	Local   bool
 	Special bool // SET TRANSACTION, SET SESSION CHARACTERISTICS, FROM CURRENT
 }
+
+// Config is a call of set_config: what it sets, to what, and whether for the transaction only.
+type Config struct{ Name, Value, Local Value }
 
 // CopyInfo describes a COPY.
 type CopyInfo struct {

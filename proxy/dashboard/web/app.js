@@ -59,7 +59,7 @@ function bar(used, size) {
 
 function nodeRow(s, n) {
   const primary = n.role === "primary";
-  const pools = s.pools.filter((p) => p.database === n.database && p.node === n.node);
+  const pools = s.node_pools.filter((p) => p.database === n.database && p.node === n.node);
   const active = pools.reduce((a, p) => a + p.sv_active, 0), idle = pools.reduce((a, p) => a + p.sv_idle, 0), waiting = pools.reduce((a, p) => a + p.cl_waiting, 0);
   const bad = n.state === "unreachable" || n.state === "unknown";
   const row = el("div", { class: "node", "data-node": n.node, "data-state": n.state });

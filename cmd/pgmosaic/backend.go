@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// access is who may enter and how, as of the last RELOAD. It never changes.
+type access struct {
+	rules []auth.Rule
+	users map[string]user
+	admin map[string]bool
+	stats map[string]bool
+	tls   *tls.Config // nil for none
+}
+
+type user struct {
+	cred   auth.Credential
+	server string // the password for the shards
+}
+
+func newAccess(cfg *Config) (*access, error) {
+	rules, err := cfg.rules()
+	if err != nil {
+		return nil, err
+	}
+	list, err := cfg.userList()
+	if err != nil {
+		return nil, err
+	}
+	a := &access{rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}}
+	if a.tls, err = cfg.tls(); err != nil {
+		return nil, err
+	}
+	for _, u := range list {
+		pw, err := secret(u.Password)
+		if err != nil {
+			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
+		}
+		server, err := secret(u.Server)
+		if err != nil {
+			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
+		}
+		if server == "" {
+			server = pw
+		}
+		var cred auth.Credential
+		if u.Verifier != "" {
+			cred, err = auth.ParseVerifier(u.Verifier)
+		} else {
+			cred, err = auth.NewCredential(pw)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
+		}
+		a.users[u.Name] = user{cred, server}
+	}
+	for _, n := range cfg.AdminUsers {
+		a.admin[n] = true
+	}
+	for _, n := range cfg.StatsUsers {
+		a.stats[n] = true
+	}
+	return a, nil
+}
+
+// backend checks logins and opens sessions.
+type backend struct {
+	app    *app
+	access atomic.Pointer[access]
+	checks chan struct{} // one for each password being derived
+
+	mu     sync.Mutex // guards the rest
+	asked  map[string]asked
+	failed map[netip.Addr]failures
+}
+
+type asked struct {
+	cred  auth.Credential
+	until time.Time
+}
+
+// failures counts the failed logins of an address since a moment.
+type failures struct {
+	n     int
+	since time.Time
+}
+
+// failureWindow is how long a failed login counts.
+const failureWindow = time.Minute
+
+// maxAddresses bounds what is remembered of addresses.
+const maxAddresses = 10000
+
+func newBackend(a *app) *backend {
+	return &backend{app: a, asked: map[string]asked{}, failed: map[netip.Addr]failures{}, checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+}
+
+func isConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
+
+// Exempt implements session.Backend.
+func (b *backend) Exempt(l session.Login) bool {
+	return isConsole(l.Database) && b.access.Load().admin[l.User]
+}
+
+// Admit implements session.Backend. What it tells is the same for users and databases that do not exist.
+func (b *backend) Admit(l session.Login) error {
+	cfg := b.app.config.Load()
+	if from := l.Remote.Addr().Unmap(); cfg.AuthTries > 0 && from.IsValid() {
+		b.mu.Lock()
+		f := b.failed[from]
+		b.mu.Unlock()
+		if f.n >= cfg.AuthTries && time.Since(f.since) < failureWindow {
+			return &wire.PgError{
+				Code: "28000", Message: fmt.Sprintf("too many failed logins from %s (auth_failures = %d within %s)", from, cfg.AuthTries, failureWindow),
+				Hint: "Wait a minute and use the right password.",
+			}
+		}
+	}
+	return nil
+}
+
+// Failed implements session.Backend.
+func (b *backend) Failed(l session.Login) {
+	b.app.metrics.Database(l.Database).FailedLogins.Add(1)
+	from := l.Remote.Addr().Unmap()
+	if !from.IsValid() {
+		return
+	}
+	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := b.failed[from]
+	if now.Sub(f.since) >= failureWindow {
+		f = failures{since: now}
+	}
+	f.n++
+	if len(b.failed) > maxAddresses {
+		clear(b.failed)
+	}
+	b.failed[from] = f
+}
+
+// Rule implements session.Backend.
+func (b *backend) Rule(l session.Login) auth.Rule {
+	r := auth.Match(b.access.Load().rules, auth.Attempt{Database: l.Database, User: l.User, From: l.Remote.Addr(), Origin: l.Origin()})
+	if r.Method == auth.Trust && isConsole(l.Database) && l.User != b.app.cfg.trustUser {
+		r.Method = auth.SCRAM // admin power needs a password
+	}
+	return r
+}
+
+// Credential implements session.Backend: configured users first, then auth_query.
+func (b *backend) Credential(ctx context.Context, l session.Login) (auth.Credential, error) {
+	if u, ok := b.access.Load().users[l.User]; ok {
+		return u.cred, nil
+	}
+	if b.app.config.Load().AuthQuery == "" || isConsole(l.Database) {
+		return auth.Fake(l.User), nil
+	}
+	return b.query(ctx, l)
+}
+
+// Check implements session.Backend. Deriving takes milliseconds of a processor, so only so many do it at once.
+func (b *backend) Check(ctx context.Context, c auth.Credential, password string) (bool, error) {
+	select {
+	case b.checks <- struct{}{}:
+		defer func() { <-b.checks }()
+		return c.Check(password), nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+func (b *backend) serverPassword(_, role string) (string, error) {
+	return b.access.Load().users[role].server, nil
+}
+
+// Open implements session.Backend.
+func (b *backend) Open(ctx context.Context, l session.Login, client session.Client) (session.Handler, map[string]string, error) {
+	if isConsole(l.Database) {
+		acc := b.access.Load()
+		full := acc.admin[l.User]
+		if !full && !acc.stats[l.User] && (l.User != b.app.cfg.trustUser || l.User == "") { // who enters without a password may look
+			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
+		}
+		params := map[string]string{
+			"server_version": "15.0 (pgmosaic " + version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
+			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"],
+		}
+		return admin.NewConsole(b.app.admin, client.Conn, !full), params, nil
+	}
+	if err := b.room(l); err != nil {
+		return nil, nil, err
+	}
+	s := b.app.server.SessionOf(client.PID)
+	h, params, err := b.app.engine.Open(ctx, l.Database, l.User, l.Params, exec.Client{
+		Conn: client.Conn, PID: client.PID, Wake: client.Wake, Keys: l.Keys, Lost: func() { s.Terminate(exec.LostNotifications) },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return h, params, nil
+}
+
+// room refuses a client of a database or user that has its number already, or whose database is disabled.
+func (b *backend) room(l session.Login) error {
+	if b.app.pools.Disabled(l.Database) {
+		return &wire.PgError{Code: "57P03", Message: fmt.Sprintf("database %q is disabled", l.Database), Hint: "ENABLE on the admin database lets clients in again."}
+	}
+	cfg := b.app.config.Load()
+	if cfg.MaxDBClient == 0 && cfg.MaxUsrClient == 0 {
+		return nil
+	}
+	db, usr := 0, 0
+	for _, s := range b.app.server.Sessions() {
+		i := s.Info()
+		if i.Handler == nil || isConsole(i.Login.Database) {
+			continue
+		}
+		if i.Login.Database == l.Database {
+			db++
+		}
+		if i.Login.User == l.User {
+			usr++
+		}
+	}
+	full := func(what string, limit int) error {
+		return &wire.PgError{Code: "53300", Message: fmt.Sprintf("client connections exceeded (%s = %d)", what, limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
+	}
+	if cfg.MaxDBClient > 0 && db >= cfg.MaxDBClient {
+		return full("max_db_client_connections", cfg.MaxDBClient)
+	}
+	if cfg.MaxUsrClient > 0 && usr >= cfg.MaxUsrClient {
+		return full("max_user_client_connections", cfg.MaxUsrClient)
+	}
+	return nil
+}
+
+func (b *backend) webLogin(name, password string) bool {
+	acc := b.access.Load()
+	u, ok := acc.users[name]
+	cred := u.cred
+	if !ok {
+		cred = auth.Fake(name)
+	}
+	fits, err := b.Check(context.Background(), cred, password)
+	return err == nil && fits && ok && (acc.admin[name] || acc.stats[name])
+}
+
+func (b *backend) list() []admin.User {
+	acc := b.access.Load()
+	clients := map[string]int{}
+	for _, s := range b.app.server.Sessions() {
+		clients[s.Info().Login.User]++
+	}
+	names := map[string]bool{}
+	for n := range acc.users {
+		names[n] = true
+	}
+	for _, p := range b.app.pools.All() {
+		names[p.Role] = true
+	}
+	var out []admin.User
+	for n := range names {
+		role := "client"
+		if acc.admin[n] {
+			role = "admin"
+		} else if acc.stats[n] {
+			role = "stats"
+		}
+		out = append(out, admin.User{Name: n, Role: role, Clients: clients[n]})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+var errNoFile = errors.New("there is no configuration file to read again: the proxy was started with --database")

@@ -1,0 +1,45 @@
+package exec
+
+import (
+	"context"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// Function implements session.Handler: a call by the fast-path protocol goes to home, where large objects
+// are, which is what it is used for.
+func (h *Handler) Function(ctx context.Context, m wire.Message) error {
+	err := h.function(ctx, m)
+	if err != nil {
+		if err := h.report(err, "fast-path function call"); err != nil {
+			return err
+		}
+	}
+	h.count.Queries.Add(1)
+	h.ready4Query()
+	return nil
+}
+
+func (h *Handler) function(ctx context.Context, m wire.Message) error {
+	if h.tx.status == 'E' {
+		return errFailedTx
+	}
+	if err := h.current(ctx); err != nil {
+		return err
+	}
+	t := &router.Template{Class: router.Single, Stmt: &sqlparse.Statement{Kind: sqlparse.Other}, DB: h.dbmap, Home: true, Whole: true}
+	p, err := h.on(ctx, h.dbmap.Home.Index, t)
+	if err != nil {
+		return err
+	}
+	p.srv.Gather(m.Raw)
+	var r relayed
+	if err = p.srv.Flush(); err != nil {
+		err = h.lost(p, err)
+	} else if err = h.prologue(p); err == nil {
+		r, err = h.relay(p)
+	}
+	return h.ended(ctx, p, t, r, err)
+}

@@ -1,0 +1,149 @@
+package exec
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/notify"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// listening is a LISTEN or UNLISTEN that waits for COMMIT.
+type listening struct {
+	channel string // empty: every one
+	on      bool
+}
+
+// maxIdentifier is PostgreSQL's NAMEDATALEN less one: longer names are cut.
+const maxIdentifier = 63
+
+// listenTo runs LISTEN and UNLISTEN. They take effect at COMMIT, and tie the session to no server.
+func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
+	l := listening{channel: s.Name, on: s.Kind == sqlparse.Listen}
+	if len(l.channel) > maxIdentifier {
+		l.channel = l.channel[:maxIdentifier]
+	}
+	tag := "LISTEN"
+	if !l.on {
+		tag = "UNLISTEN"
+	}
+	if h.tx.status != 'I' {
+		h.tx.listens = append(h.tx.listens, l)
+		h.client.SendTag(tag)
+		return nil
+	}
+	if l.on {
+		if err := h.hear(ctx, l.channel); err != nil {
+			return err
+		}
+	} else if h.listen != nil {
+		h.e.Hub.Unlisten(ctx, h.db, l.channel, h.listen)
+	}
+	h.client.SendTag(tag)
+	return nil
+}
+
+// hear returns when every shard's listening connection has the channel.
+func (h *Handler) hear(ctx context.Context, channel string) error {
+	if h.listen == nil {
+		h.listen = notify.NewSession(h.wake, h.missed)
+	}
+	if err := h.e.Hub.Listen(ctx, h.db, channel, h.listen); err != nil {
+		return &nodeError{"08006", "LISTEN " + channel + ": " + err.Error(), err}
+	}
+	return nil
+}
+
+// listenBefore makes a transaction's LISTENs heard before its COMMIT, so that nothing is missed behind it.
+func (h *Handler) listenBefore(ctx context.Context) error {
+	for _, l := range h.tx.listens {
+		if l.on && (h.listen == nil || !h.listen.Has(l.channel)) {
+			if err := h.hear(ctx, l.channel); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// listenAfter does what a committed transaction said last.
+func (h *Handler) listenAfter(ctx context.Context, list []listening) {
+	for i, l := range list {
+		if l.on || h.listen == nil {
+			continue
+		}
+		again := map[string]bool{}
+		for _, later := range list[i+1:] {
+			if later.on {
+				again[later.channel] = true
+			}
+		}
+		names := []string{l.channel}
+		if l.channel == "" {
+			names = h.listen.Channels()
+		}
+		for _, n := range names {
+			if !again[n] {
+				h.e.Hub.Unlisten(ctx, h.db, n, h.listen)
+			}
+		}
+	}
+}
+
+func (h *Handler) unlistenAll() {
+	if h.listen != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
+		defer cancel()
+		h.e.Hub.Unlisten(ctx, h.db, "", h.listen)
+	}
+}
+
+// Deliver implements session.Handler: it writes the notifications that came.
+func (h *Handler) Deliver() error {
+	if h.listen == nil {
+		return nil
+	}
+	for _, n := range h.listen.Take() {
+		b := binary.BigEndian.AppendUint32(nil, n.PID)
+		b = append(append(b, n.Channel...), 0)
+		b = append(append(b, n.Payload...), 0)
+		h.client.SendFrame('A', b)
+	}
+	return nil
+}
+
+// hearOwn waits, after a session that listens has itself notified, until that has come around.
+func (h *Handler) hearOwn() {
+	if !h.tx.notifies || h.tx.status != 'I' {
+		return
+	}
+	h.tx.notifies = false
+	if h.listen == nil || !h.listen.Listens() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	h.e.Hub.Barrier(ctx, h.db)
+	_ = h.Deliver()
+}
+
+// notifies says whether a statement may send a notification to its own session.
+func notifies(s *sqlparse.Statement) bool {
+	if s.Kind == sqlparse.Notify {
+		return true
+	}
+	for _, f := range s.Funcs {
+		if f == "pg_notify" {
+			return true
+		}
+	}
+	return false
+}
+
+// LostNotifications is what a session is told whose listening connection was lost.
+var LostNotifications = &wire.PgError{
+	Code: "57P01", Message: "terminating connection: the server connection that listens for notifications was lost, and some may have been missed",
+	Hint: "Connect again, LISTEN again and look at what the notifications are about.",
+}

@@ -1,0 +1,349 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// SQL's PREPARE and the protocol's Parse fill one map of names, as in PostgreSQL. A server knows a statement by
+// a name of ours, and only when it has to run it.
+
+func noStatement(name string) error {
+	return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
+}
+
+// judge is the name that a PREPARE has on home while its types are asked for.
+const judge = "pgmosaic_0"
+
+// prepareSQL runs PREPARE: home judges the statement and infers the types of its parameters.
+func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
+	if h.ext.named[s.Name] != nil {
+		return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", s.Name)}
+	}
+	if len(h.ext.named) >= maxNamed {
+		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
+	}
+	st := &stmt{name: s.Name, sql: s.Body, version: h.schema.Version}
+	if err := h.replan(st); err != nil {
+		return err
+	}
+	p, done, err := h.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	srv := p.srv
+	srv.SendQuery(s.Text[:s.NameAt.Start] + judge + s.Text[s.NameAt.End:])
+	srv.SendDescribe('S', judge)
+	srv.SendSync()
+	if err := srv.Flush(); err != nil {
+		return h.lost(p, err)
+	}
+	if _, err := srv.ReadTag(); err != nil {
+		_, _ = srv.ReadTag() // the Describe failed for the same reason
+		return h.lost(p, err)
+	}
+	if st.desc, err = h.readDescription(p, false); err != nil {
+		return err
+	}
+	if _, err := srv.Exec("DEALLOCATE " + judge); err != nil {
+		return h.lost(p, err)
+	}
+	st.types = st.desc.params
+	st.key = h.e.stmtKey(st.sql, st.types, st.version)
+	h.ext.named[s.Name] = st
+	h.client.SendTag("PREPARE")
+	return nil
+}
+
+// executeArgs are EXECUTE's arguments as text parameters. ok is false where one is computed, or would be
+// coerced otherwise than a parameter is.
+func executeArgs(s *sqlparse.Statement) (params [][]byte, ok bool) {
+	for _, v := range s.Args {
+		switch v.Kind {
+		case sqlparse.ValNull:
+			params = append(params, nil)
+		case sqlparse.ValInt, sqlparse.ValString, sqlparse.ValBool:
+			if v.Cast != "" {
+				return nil, false
+			}
+			params = append(params, []byte(v.Text))
+		default:
+			return nil, false
+		}
+	}
+	return params, true
+}
+
+// executeSQL runs EXECUTE in the simple protocol.
+func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
+	st := h.ext.named[s.Name]
+	if st == nil {
+		return noStatement(s.Name)
+	}
+	if err := h.replan(st); err != nil {
+		return err
+	}
+	if st.tmpl.Class == router.Control {
+		return h.control(ctx, st.tmpl.Stmt)
+	}
+	if h.ext.executing { // EXECUTE by the extended protocol is turned into a Bind before it gets here
+		return router.Refuse("prepare")
+	}
+	if len(h.dbmap.Shards) == 1 {
+		return h.executeOn(ctx, h.dbmap.Home.Index, st, s)
+	}
+	params, ok := executeArgs(s)
+	if !ok {
+		return router.Refuse("prepare")
+	}
+	d, err := h.describe(ctx, st)
+	if err != nil {
+		return err
+	}
+	if len(params) != len(d.params) {
+		return &wire.PgError{
+			Code: "42601", Message: fmt.Sprintf("wrong number of parameters for prepared statement %q", s.Name),
+			Detail: fmt.Sprintf("Expected %d parameters but got %d.", len(d.params), len(params)),
+		}
+	}
+	a := router.Args{Params: params, Types: d.params, Text: []byte(st.sql)}
+	if shard, ok := h.route(st.tmpl, &a); ok {
+		return h.executeOn(ctx, shard, st, s)
+	}
+	plan, err := h.bind(ctx, st.tmpl, &a, nil)
+	if err != nil {
+		return err
+	}
+	if len(plan.Shards) == 1 && !(plan.Class == router.Write && plan.Ref) {
+		shard := plan.Shards[0]
+		if plan.Any {
+			shard = h.anyShard()
+		}
+		return h.executeOn(ctx, shard, st, s)
+	}
+	if d.fields != nil {
+		if err := h.client.Write(rowDescription(d.fields, nil)); err != nil {
+			return clientError{err}
+		}
+	}
+	h.ext.executing = true
+	defer func() { h.ext.executing = false }()
+	return h.run(ctx, plan, &a, &execution{&portal{stmt: st, plan: plan, args: a}})
+}
+
+// executeOn runs the client's EXECUTE on one shard, under the name that the server knows.
+func (h *Handler) executeOn(ctx context.Context, shard int, st *stmt, s *sqlparse.Statement) error {
+	p, err := h.on(ctx, shard, st.tmpl)
+	if err != nil {
+		return err
+	}
+	name, err := h.ensure(p, st)
+	if err != nil {
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
+		return err
+	}
+	text := s.Text[:s.NameAt.Start] + name + s.Text[s.NameAt.End:]
+	params, _ := executeArgs(s)
+	return h.relayText(ctx, p, st.tmpl, []byte(text), configsOf(st.tmpl, &router.Args{Params: params}))
+}
+
+// executeInside runs EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE, on home.
+func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) error {
+	st := h.ext.named[s.Name]
+	if st == nil {
+		return noStatement(s.Name)
+	}
+	if err := h.replan(st); err != nil {
+		return err
+	}
+	if len(h.dbmap.Shards) > 1 && !st.tmpl.Home {
+		return router.Refuse("prepare")
+	}
+	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp}
+	p, err := h.on(ctx, h.dbmap.Home.Index, t)
+	if err != nil {
+		return err
+	}
+	name, err := h.ensure(p, st)
+	if err != nil {
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
+		return err
+	}
+	return h.relayText(ctx, p, t, []byte(s.Text[:s.NameAt.Start]+name+s.Text[s.NameAt.End:]), nil)
+}
+
+// ensure makes a server know a statement, in a round trip of its own if need be.
+func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
+	if name, ok := p.srv.Prepared(st.key); ok {
+		return name, nil
+	}
+	if err := h.ready(p); err != nil {
+		return "", err
+	}
+	h.count.ServerParses.Add(1)
+	name, evict := p.srv.Prepare(st.key)
+	if evict != "" {
+		p.srv.SendClose('S', evict)
+	}
+	p.srv.SendParse(name, st.sql, st.types)
+	p.srv.SendDescribe('S', name)
+	p.srv.SendSync()
+	if err := p.srv.Flush(); err != nil {
+		return "", h.lost(p, err)
+	}
+	d, err := h.readDescription(p, false)
+	if err != nil {
+		p.srv.Forget(st.key)
+		return "", err
+	}
+	if st.desc != nil && !st.desc.same(d) {
+		return "", errPlanChanged
+	}
+	return name, nil
+}
+
+var errPlanChanged = &wire.PgError{Code: "0A000", Message: "cached plan must not change result type"}
+
+// same says whether a client that has seen d may get what e describes.
+func (d *described) same(e *described) bool {
+	if len(d.params) != len(e.params) || len(d.fields) != len(e.fields) {
+		return false
+	}
+	for i := range d.params {
+		if d.params[i] != e.params[i] {
+			return false
+		}
+	}
+	for i := range d.fields {
+		a, b := &d.fields[i], &e.fields[i]
+		if a.DataTypeOID != b.DataTypeOID || a.TypeModifier != b.TypeModifier || string(a.Name) != string(b.Name) {
+			return false
+		}
+	}
+	return true
+}
+
+// asBind turns EXECUTE by the extended protocol into a Bind of the statement that it names.
+func (h *Handler) asBind(s *sqlparse.Statement, own *wire.BindParts) (*stmt, *wire.BindParts, error) {
+	st := h.ext.named[s.Name]
+	if st == nil {
+		return nil, nil, noStatement(s.Name)
+	}
+	b := &wire.BindParts{Portal: own.Portal, Results: own.Results}
+	for _, v := range s.Args {
+		if v.Kind == sqlparse.ValParam && v.Cast == "" && v.Param <= len(own.Params) {
+			format := int16(0)
+			if len(own.Formats) == 1 {
+				format = own.Formats[0]
+			} else if v.Param <= len(own.Formats) {
+				format = own.Formats[v.Param-1]
+			}
+			b.Params, b.Formats = append(b.Params, own.Params[v.Param-1]), append(b.Formats, format)
+			continue
+		}
+		one, ok := executeArgs(&sqlparse.Statement{Args: []sqlparse.Value{v}})
+		if !ok {
+			return nil, nil, router.Refuse("prepare")
+		}
+		b.Params, b.Formats = append(b.Params, one[0]), append(b.Formats, 0)
+	}
+	b.Rest = wire.BindRest(b)
+	return st, b, nil
+}
+
+// deallocate runs DEALLOCATE.
+func (h *Handler) deallocate(_ context.Context, s *sqlparse.Statement) error {
+	if s.Name == "" {
+		h.ext.forget()
+		h.client.SendTag("DEALLOCATE ALL")
+		return nil
+	}
+	if h.ext.named[s.Name] == nil {
+		return noStatement(s.Name)
+	}
+	delete(h.ext.named, s.Name)
+	h.client.SendTag("DEALLOCATE")
+	return nil
+}
+
+// borrow takes a server of home for questions about a statement: the transaction's if it is there, or the
+// pinned one. done gives it back.
+func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err error) {
+	home := h.dbmap.Home.Index
+	done = func() {}
+	for _, q := range h.tx.parts {
+		if q.shard == home {
+			p = q
+		}
+	}
+	if p == nil && h.pinned != nil && h.pinned.shard == home {
+		p = h.pinned
+	}
+	if p == nil {
+		s, err := h.lease(ctx, home, -1)
+		if err != nil {
+			return nil, nil, err
+		}
+		p = &participant{shard: home, srv: s}
+		done = func() { h.free(p.srv) }
+		if err := h.adapt(p); err != nil {
+			done()
+			return nil, nil, err
+		}
+	}
+	if err := h.ready(p); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return p, done, nil
+}
+
+// readDescription reads the answer to a Describe of a statement: up to ReadyForQuery, or where the pipeline
+// stays open to the description's end.
+func (h *Handler) readDescription(p *participant, open bool) (*described, error) {
+	s := p.srv
+	d := &described{}
+	var failed error
+	for {
+		m, err := s.Next()
+		if err != nil {
+			return nil, h.lost(p, err)
+		}
+		switch m.Type {
+		case 't':
+			if d.params, err = wire.ParseParameterTypes(m.Body()); err != nil {
+				return nil, h.lost(p, err)
+			}
+		case 'T':
+			if d.fields, err = wire.ParseRowDescription(m.Body()); err != nil {
+				return nil, h.lost(p, err)
+			}
+		case 'E':
+			if failed == nil {
+				failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
+			}
+		case 'N':
+			if err := h.client.Write(m.Raw); err != nil {
+				return nil, clientError{err}
+			}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			return d, failed
+		}
+		if open && (m.Type == 'T' || m.Type == 'n' || m.Type == 'E') {
+			return d, failed
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package exec
+
+import (
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// hidden is why a session keeps a server that a function has changed.
+const hidden = "state left by a function"
+
+// verifiable are the pins whose end a server can tell.
+var verifiable = map[string]bool{"temporary table": true, "advisory lock": true, "WITH HOLD": true, hidden: true}
+
+// tidy looks at a server that ran something which may have changed it unseen, at the end of the statement or
+// transaction: settings become the session's, and what cannot be replayed ties the session to the server.
+func (h *Handler) tidy(p *participant) {
+	s := p.srv
+	if !s.IsSuspect() || s.Dirty || s.TxStatus != 'I' || s.Pending() > 0 || s.Out() > 0 {
+		return
+	}
+	left, err := s.Left()
+	if err != nil {
+		s.Dirty = true
+		return
+	}
+	next := h.settings
+	for _, n := range next.Names() {
+		if _, ok := left.Settings[n]; !ok && n != "role" {
+			next = next.Without(n)
+		}
+	}
+	for n, v := range left.Settings {
+		next = next.With(n, quoteSetting(n, v))
+	}
+	if next != h.settings {
+		h.settings = next
+		h.env.SearchPath = h.searchPath()
+		h.stale = true
+	}
+	s.SetSettings(h.settings)
+	switch {
+	case !left.State:
+		s.Trust()
+	case h.pinned == nil:
+		h.pin(p, hidden)
+	case h.pinned != p:
+		s.Dirty = true // one server is tied already; this one's state is lost, as on any disconnect
+	}
+}
+
+// closed notes that a statement on the pinned server may have ended what ties it.
+func (h *Handler) closed(p *participant, t *router.Template) {
+	if p == h.pinned && t.Stmt.Closes {
+		h.checkPin = true
+	}
+}
+
+// unpin gives the pinned server up if what tied it has ended.
+func (h *Handler) unpin(p *participant) {
+	if !h.checkPin || p != h.pinned || h.tx.status != 'I' || p.srv.Dirty || p.srv.TxStatus != 'I' {
+		return
+	}
+	h.checkPin = false
+	if cause, _ := h.Pinned(); !verifiable[cause] {
+		return
+	}
+	holds, err := p.srv.Holds()
+	if err != nil || holds {
+		return
+	}
+	h.pinned = nil
+	h.setPin("")
+	h.env.Temp = nil
+	h.stale = true
+}
+
+// setting is what a set_config call sets.
+type setting struct {
+	name, value string
+	local       bool
+}
+
+// configsOf reads the set_config calls of a statement with its values.
+func configsOf(t *router.Template, a *router.Args) []setting {
+	if t.Stmt.Configs == nil {
+		return nil
+	}
+	var out []setting
+	text := func(v sqlparse.Value) (string, bool) {
+		if v.Kind != sqlparse.ValParam {
+			return v.Text, true
+		}
+		if v.Param > len(a.Params) || a.Params[v.Param-1] == nil {
+			return "", false
+		}
+		b := a.Params[v.Param-1]
+		if len(b) == 1 && b[0] <= 1 { // a boolean in binary
+			return []string{"false", "true"}[b[0]], true
+		}
+		return string(b), true
+	}
+	for _, c := range t.Stmt.Configs {
+		name, ok1 := text(c.Name)
+		value, ok2 := text(c.Value)
+		local, ok3 := text(c.Local)
+		if !ok1 || !ok2 || !ok3 {
+			continue
+		}
+		l := strings.ToLower(local)
+		out = append(out, setting{strings.ToLower(name), value, strings.HasPrefix(l, "t") || strings.HasPrefix(l, "y") || l == "on" || l == "1"})
+	}
+	return out
+}
+
+// configure takes what set_config has set on one server into the session, and to its other servers.
+func (h *Handler) configure(p *participant, list []setting) error {
+	for _, c := range list {
+		value := quoteSetting(c.name, c.value)
+		sql := "SET " + pool.QuoteName(c.name) + " TO " + value
+		if c.local {
+			if h.tx.status == 'I' {
+				continue // it ended with its statement
+			}
+			sql = "SET LOCAL" + sql[3:]
+			h.tx.local = append(h.tx.local, sql)
+		} else {
+			h.settings = h.settings.With(c.name, value)
+			if h.tx.status == 'I' {
+				p.srv.SetSettings(h.settings)
+			}
+		}
+		if c.name == "search_path" {
+			h.env.SearchPath = searchPathOf(value)
+		}
+		h.stale = true
+		for _, o := range h.tx.parts {
+			if o == p {
+				continue
+			}
+			if err := h.ready(o); err != nil {
+				return err
+			}
+			if _, err := o.srv.Exec(sql); err != nil {
+				return h.lost(o, err)
+			}
+		}
+	}
+	return nil
+}
+
+// showPrepared makes pg_prepared_statements on a server list the session's own statements, and nobody else's,
+// for a statement that reads it.
+func (h *Handler) showPrepared(p *participant, t *router.Template) error {
+	named := false
+	for _, ref := range t.Stmt.Tables {
+		named = named || ref.Name == "pg_prepared_statements"
+	}
+	if !named || h.tx.status == 'E' {
+		return nil
+	}
+	if err := h.ready(p); err != nil {
+		return err
+	}
+	if _, err := p.srv.Exec("DEALLOCATE ALL"); err != nil {
+		return h.lost(p, err)
+	}
+	p.srv.ForgetAll()
+	for name, s := range h.ext.named {
+		if s.tmpl == nil || s.tmpl.Class == router.Control {
+			continue
+		}
+		p.srv.SendParse(name, s.sql, s.types)
+		p.srv.SendSync()
+		if err := p.srv.Flush(); err != nil {
+			return h.lost(p, err)
+		}
+		if _, err := p.srv.ReadTag(); err != nil {
+			return h.lost(p, err)
+		}
+	}
+	p.shown = true
+	return nil
+}
+
+// hidePrepared undoes showPrepared.
+func (h *Handler) hidePrepared(p *participant) {
+	if !p.shown {
+		return
+	}
+	p.shown = false
+	if p.srv.Dirty || p.srv.TxStatus != 'I' {
+		p.srv.Dirty = true
+		return
+	}
+	if _, err := p.srv.Exec("DEALLOCATE ALL"); err != nil {
+		p.srv.Dirty = true
+	}
+	p.srv.ForgetAll()
+}
+
+// overdue says whether the client has let statement_timeout pass between the messages of a pipeline. A server
+// would have counted that time, but it has not seen the messages yet.
+func (h *Handler) overdue(waited time.Duration) error {
+	if waited < time.Millisecond {
+		return nil
+	}
+	v, ok := h.settings.Get("statement_timeout")
+	if !ok {
+		return nil
+	}
+	limit, err := parseDuration(strings.Trim(v, "'"))
+	if err != nil || limit <= 0 || waited < limit {
+		return nil
+	}
+	return errStatementTimeout
+}
+
+var errStatementTimeout = &wire.PgError{Code: "57014", Message: "canceling statement due to statement timeout"}

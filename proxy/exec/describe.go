@@ -150,11 +150,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 		if err != nil {
 			return err
 		}
-		b, err := (&wire.ParameterDescription{ParameterOIDs: make([]uint32, s.tmpl.Stmt.Params)}).Encode(nil)
-		if err != nil {
-			return err
-		}
-		h.local(b)
+		h.local(wire.ParameterTypes(make([]uint32, s.tmpl.Stmt.Params)))
 		h.local(rowDescription(fields, nil))
 		return nil
 	}
@@ -166,11 +162,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 		s.owed = false
 		h.local(parseComplete)
 	}
-	b, err := (&wire.ParameterDescription{ParameterOIDs: d.params}).Encode(nil)
-	if err != nil {
-		return err
-	}
-	h.local(b)
+	h.local(wire.ParameterTypes(d.params))
 	h.local(rowDescription(d.fields, nil))
 	return nil
 }

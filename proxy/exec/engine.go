@@ -252,10 +252,9 @@ func (e *Engine) space(key string) [8]byte {
 	return b
 }
 
-// stmtKey identifies a statement on servers. The schema's version is part of it: what a server has parsed
-// before a change of the schema may mean types that are gone.
-func (e *Engine) stmtKey(sql string, types []uint32, version uint64) pool.StmtKey {
-	sql += "\x00" + itoa(version)
+// stmtKey identifies a statement on servers: equal keys mean the same. meaning is the session's, see there.
+func (e *Engine) stmtKey(sql string, types []uint32, meaning string) pool.StmtKey {
+	sql += "\x00" + meaning
 	if len(types) > 0 {
 		for _, t := range types {
 			sql += "\x00" + strconv.Itoa(int(t))

@@ -139,7 +139,11 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	start, idle := time.Now(), h.tx.status == 'I'
 	x.copied = false
 	if !x.skipping {
-		if err := h.overdue(waited); err != nil {
+		if late := h.overdue(waited); late != nil {
+			err := h.batch(ctx, parsesOf(msgs), false) // what came before the pause was done by then
+			if err == nil {
+				err = late
+			}
 			if err := h.failBatch(ctx, err); err != nil {
 				return err
 			}
@@ -171,6 +175,15 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	h.ready4Query()
 	return nil
+}
+
+// parsesOf are the Parse messages at the beginning of a pipeline.
+func parsesOf(msgs []wire.Message) []wire.Message {
+	n := 0
+	for n < len(msgs) && msgs[n].Type == 'P' {
+		n++
+	}
+	return msgs[:n]
 }
 
 // failBatch tells the client and makes every server ready again; the rest of the pipeline is skipped.
@@ -269,7 +282,7 @@ func (h *Handler) parseMsg(body []byte) error {
 		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
 	h.count.ClientParses.Add(1)
-	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, version: h.schema.Version, key: h.e.stmtKey(pp.SQL, pp.Types, h.schema.Version)}
+	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, version: h.schema.Version, key: h.e.stmtKey(pp.SQL, pp.Types, h.meaning())}
 	if err := h.replan(s); err != nil {
 		return err
 	}

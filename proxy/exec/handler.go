@@ -50,7 +50,9 @@ type Handler struct {
 	wake       func()
 	signals    bool                         // the statement may signal other clients
 	terminates bool                         // and end them
+	temps      uint64                       // grows with every change of the temporary tables
 	checkPin   bool                         // what ties the pinned server may have ended
+	ending     atomic.Bool                  // it was because the session ends
 	why        atomic.Pointer[wire.PgError] // why the request was cancelled, if not by the client
 
 	ext extended
@@ -282,6 +284,16 @@ func (h *Handler) Link() uint32 {
 	return h.leased[0].PID
 }
 
+// meaning is what the same text may mean something else under: another search path, an older schema, whose
+// types may be gone, and temporary tables, which are each session's own.
+func (h *Handler) meaning() string {
+	m := itoa(h.schema.Version) + "\x00" + strings.Join(h.env.SearchPath, "\x01")
+	if len(h.env.Temp) > 0 || h.pinned != nil {
+		m += "\x00" + itoa(uint64(h.pid)) + "\x00" + itoa(h.temps)
+	}
+	return m
+}
+
 // PreparedCount is the number of the session's prepared statements. Any goroutine may call it.
 func (h *Handler) PreparedCount() int { return int(h.ext.count.Load()) }
 
@@ -318,9 +330,11 @@ func (h *Handler) Cancel() {
 	wg.Wait()
 }
 
-// CancelBecause is Cancel with a reason that the client is told.
-func (h *Handler) CancelBecause(why *wire.PgError) {
+// CancelBecause is Cancel with a reason. The client is told, in place of the server's words, unless the session
+// ends anyway: then it is told by others.
+func (h *Handler) CancelBecause(why *wire.PgError, ends bool) {
 	h.why.Store(why)
+	h.ending.Store(ends)
 	h.Cancel()
 }
 

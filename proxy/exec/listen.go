@@ -114,19 +114,16 @@ func (h *Handler) Deliver() error {
 	return nil
 }
 
-// hearOwn waits, after a session that listens has itself notified, until that has come around.
+// hearOwn waits, after the session has notified, until whoever listens in this process has it: their next
+// answer brings it, as it would from PostgreSQL.
 func (h *Handler) hearOwn() {
 	if !h.tx.notifies || h.tx.status != 'I' {
 		return
 	}
 	h.tx.notifies = false
-	if h.listen == nil || !h.listen.Listens() {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	h.e.Hub.Barrier(ctx, h.db)
-	_ = h.Deliver()
 }
 
 // notifies says whether a statement may send a notification to its own session.

@@ -55,7 +55,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return h.lost(p, err)
 	}
 	st.types = st.desc.params
-	st.key = h.e.stmtKey(st.sql, st.types, st.version)
+	st.key = h.e.stmtKey(st.sql, st.types, h.meaning())
 	h.ext.named[s.Name] = st
 	h.client.SendTag("PREPARE")
 	return nil

@@ -85,6 +85,10 @@ func (h *Handler) relayError(s *pool.Server) (code string, err error) {
 		return "", err
 	}
 	e := wire.ParseError(m.Body())
+	if e.Code == errCancelled.Code && h.ending.Load() {
+		s.Dirty = true
+		return e.Code, &wire.PeerError{Err: io.EOF}
+	}
 	if why := h.why.Load(); why != nil && e.Code == why.Code {
 		h.why.Store(nil)
 		e.Message, e.Hint = why.Message, why.Hint

@@ -41,6 +41,9 @@ func (h *Handler) timed(start time.Time, idle bool) {
 // ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
 func (h *Handler) ready4Query() {
 	h.hearOwn()
+	if h.listen != nil && h.tx.status == 'I' {
+		_ = h.Deliver()
+	}
 	h.client.SendReady(h.tx.status)
 }
 
@@ -226,6 +229,7 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 			m[o.Name] = true
 		}
 		h.env.Temp = m
+		h.temps++
 		return
 	}
 	if len(t.Drops) > 0 {

@@ -76,6 +76,7 @@ func (h *Handler) unpin(p *participant) {
 	h.pinned = nil
 	h.setPin("")
 	h.env.Temp = nil
+	h.temps++
 	h.stale = true
 }
 

@@ -243,7 +243,12 @@ func (s *Session) Terminate(why *wire.PgError) {
 	s.mu.Lock()
 	h, state := s.opened, State(s.state.Load())
 	s.mu.Unlock()
-	if h != nil && state == Busy {
+	if h == nil || state != Busy {
+		return
+	}
+	if c, ok := h.(Canceller); ok {
+		c.CancelBecause(why, true)
+	} else {
 		h.Cancel()
 	}
 }

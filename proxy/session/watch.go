@@ -20,7 +20,7 @@ const vanishAfter = time.Second
 
 // Canceller is a handler that can be told why a statement is cancelled.
 type Canceller interface {
-	CancelBecause(why *wire.PgError)
+	CancelBecause(why *wire.PgError, ends bool)
 }
 
 // Watch compares a session with the limits. It is called now and then from outside, so that a request costs
@@ -51,7 +51,7 @@ func (s *Session) Watch(now time.Time, l Limits) {
 			h := s.opened
 			s.mu.Unlock()
 			if c, ok := h.(Canceller); ok {
-				c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)})
+				c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)
 			}
 		}
 		if since(began) > vanishAfter && wire.Gone(s.conn.NetConn()) {

@@ -199,6 +199,16 @@ func ParseParameterTypes(body []byte) ([]uint32, error) {
 	return m.ParameterOIDs, nil
 }
 
+// ParameterTypes encodes a ParameterDescription. There may be 65535 of them.
+func ParameterTypes(oids []uint32) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{'t'}, uint32(6+4*len(oids)))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(oids)))
+	for _, o := range oids {
+		b = binary.BigEndian.AppendUint32(b, o)
+	}
+	return b
+}
+
 // RowValues splits a DataRow's body into into, which it reuses. The values point into body.
 func RowValues(into [][]byte, body []byte) ([][]byte, error) {
 	into = into[:0]

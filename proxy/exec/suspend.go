@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -31,14 +30,6 @@ func (c *captured) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// sink is a connection that only takes what is written.
-type sink struct {
-	net.Conn
-	c *captured
-}
-
-func (s sink) Write(b []byte) (int, error) { return s.c.Write(b) }
-
 // runLimited runs a portal of our own for at most max rows, 0 for all. Rows beyond that are kept, since the
 // servers may have other work before the client asks for them.
 func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
@@ -48,7 +39,7 @@ func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 		}
 		c := &captured{limit: captureLimit}
 		client := h.client
-		h.client = wire.New(sink{c: c}, 1)
+		h.client = wire.NewSink(c)
 		err := h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		ferr := h.client.Flush()
 		h.client = client

@@ -120,7 +120,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 			return s, waited, err
 		}
 		now := time.Now()
-		if now.Sub(s.since) < time.Second || s.Quiet() {
+		if now.Sub(s.since) < surelyAlive || s.Quiet() {
 			s.since = now
 			return s, waited, nil
 		}
@@ -136,28 +136,48 @@ func (p *Pool) Try(want *Settings, inTx bool) *Server {
 		return nil
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	n := len(p.idle)
 	if n == 0 || len(p.waiters) > 0 {
+		p.mu.Unlock()
 		return nil
 	}
-	at := n - 1
+	at := p.bestLocked(want)
+	s := p.idle[at]
+	if s.settings != want && leavesCustom(s.settings, want) {
+		p.mu.Unlock()
+		return nil
+	}
+	p.cutLocked(at)
+	p.active++
+	p.served++
+	p.mu.Unlock()
+	if time.Since(s.since) < surelyAlive || s.Quiet() {
+		return s
+	}
+	p.discard(s)
+	p.give(nil)
+	return nil
+}
+
+// surelyAlive is how long a server that was alive is not asked again.
+const surelyAlive = 10 * time.Millisecond
+
+// bestLocked picks an idle server, of those used last one that carries the settings.
+func (p *Pool) bestLocked(want *Settings) int {
+	n := len(p.idle)
 	for i := n - 1; i >= 0 && i >= n-8; i-- {
 		if p.idle[i].settings == want {
-			at = i
-			break
+			return i
 		}
 	}
-	s := p.idle[at]
-	if s.settings != want && leavesCustom(s.settings, want) || time.Since(s.since) >= time.Second {
-		return nil
-	}
+	return n - 1
+}
+
+func (p *Pool) cutLocked(at int) {
+	n := len(p.idle)
 	copy(p.idle[at:], p.idle[at+1:])
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
-	p.active++
-	p.served++
-	return s
 }
 
 // replace closes a leased server and keeps the lease.
@@ -173,15 +193,9 @@ func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
 	defer p.mu.Unlock()
 	p.served++
 	if n := len(p.idle); n > 0 && len(p.waiters) == 0 {
-		at := n - 1
-		for i := n - 1; i >= 0 && i >= n-8; i-- {
-			if p.idle[i].settings == want {
-				at = i
-				break
-			}
-		}
+		at := p.bestLocked(want)
 		s := p.idle[at]
-		p.idle = append(p.idle[:at], p.idle[at+1:]...)
+		p.cutLocked(at)
 		p.active++
 		return s, nil, nil
 	}

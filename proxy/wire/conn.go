@@ -62,6 +62,16 @@ func New(nc net.Conn, max int) *Conn {
 	return c
 }
 
+// NewSink returns a connection whose output goes to w. It cannot be read.
+func NewSink(w io.Writer) *Conn { return &Conn{nc: sink{w: w}, max: 1} }
+
+type sink struct {
+	net.Conn
+	w io.Writer
+}
+
+func (s sink) Write(b []byte) (int, error) { return s.w.Write(b) }
+
 // Frugal makes the connection give its buffers up whenever it waits for input. It is for clients, of which
 // there are many and most are idle.
 func (c *Conn) Frugal() { c.frugal = true }

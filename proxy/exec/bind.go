@@ -176,10 +176,13 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if s.desc != nil {
 		a.Types = s.desc.params
 	}
-	pt := &portal{stmt: s}
+	var pt *portal
 	if len(portalName) == 0 {
+		pt = &x.own
+		*pt = portal{stmt: s}
 		x.anonymous = pt
 	} else {
+		pt = &portal{stmt: s}
 		if x.portals[string(portalName)] != nil {
 			return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)}
 		}

@@ -18,7 +18,8 @@ type extended struct {
 	named     map[string]*stmt
 	unnamed   *stmt
 	portals   map[string]*portal
-	anonymous *portal      // the unnamed portal
+	anonymous *portal // the unnamed portal: own, or nil
+	own       portal
 	count     atomic.Int32 // of named
 
 	cur       *participant // the server that holds messages not yet answered
@@ -111,6 +112,13 @@ func (x *extended) closePortals() {
 	x.anonymous = nil
 }
 
+// closePortalsIf ends the portals where the transaction has ended.
+func (x *extended) closePortalsIf(ended bool) {
+	if ended && (x.anonymous != nil || len(x.portals) > 0) {
+		x.closePortals()
+	}
+}
+
 func (x *extended) statement(name []byte) *stmt {
 	if len(name) == 0 {
 		return x.unnamed
@@ -136,7 +144,8 @@ var (
 // Batch implements session.Handler.
 func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error {
 	x := &h.ext
-	start, idle := time.Now(), h.tx.status == 'I'
+	idle := h.tx.status == 'I'
+	h.now = time.Now()
 	x.copied = false
 	if !x.skipping {
 		if late := h.overdue(waited); late != nil {
@@ -156,7 +165,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 			}
 		}
 	}
-	h.timed(start, idle)
+	h.timed(idle)
 	x.count.Store(int32(len(x.named)))
 	if !sync || x.copied && !x.skipping {
 		return nil
@@ -164,15 +173,13 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	x.skipping, x.wrote, h.signals = false, false, false
 	h.why.Store(nil)
 	if h.tx.status == 'T' && h.tx.implicit {
-		if tag, err := h.commit(ctx); err != nil || tag != "COMMIT" {
-			if err == nil {
-				err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
-			}
+		if err := h.commitImplicit(ctx); err != nil {
 			if err := h.report(err, ""); err != nil {
 				return err
 			}
 		}
 	}
+	x.closePortalsIf(h.tx.status == 'I')
 	h.ready4Query()
 	return nil
 }

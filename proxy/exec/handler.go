@@ -50,6 +50,9 @@ type Handler struct {
 	wake       func()
 	signals    bool                         // the statement may signal other clients
 	terminates bool                         // and end them
+	now        time.Time                    // when the present request began
+	settled    time.Time                    // when a server's work was last settled
+	spare      *participant                 // for the next statement
 	temps      uint64                       // grows with every change of the temporary tables
 	checkPin   bool                         // what ties the pinned server may have ended
 	ending     atomic.Bool                  // it was because the session ends
@@ -106,6 +109,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}},
 	}
 	h.tx.status = 'I'
+	h.now = time.Now()
 	h.ext.init()
 	set := map[string]string{}
 	for n, v := range params {
@@ -370,7 +374,7 @@ func (h *Handler) free(s *pool.Server) {
 		}
 	}
 	h.mu.Unlock()
-	s.Release()
+	s.Release(h.settled)
 }
 
 // errRelayed means that the client has already been told.

@@ -45,7 +45,7 @@ func (h *Handler) lease(ctx context.Context, shard, node int) (*pool.Server, err
 	}
 	p := st.pools[node]
 	inTx := len(h.tx.parts) > 0
-	s, waited := p.Try(h.settings, inTx), false
+	s, waited := p.Try(h.settings, inTx, h.now), false
 	if s == nil {
 		var err error
 		if s, waited, err = h.await(ctx, p, inTx); err != nil {
@@ -123,7 +123,19 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 	}
 	st.counts[v.Primary].Reads[reason].Add(1)
 	st.last, st.vouched = -1, false
-	return &participant{shard: shard, node: v.Primary, srv: s}, nil
+	return h.participant(shard, v.Primary, s), nil
+}
+
+// participant returns a fresh one, for an autocommit statement: the one that the last statement was done with,
+// if there is one.
+func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
+	p := h.spare
+	if p == nil {
+		p = &participant{}
+	}
+	h.spare = nil
+	*p = participant{shard: shard, node: node, srv: s, keys: p.keys[:0], inFlight: p.inFlight[:0]}
+	return p
 }
 
 // choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
@@ -132,7 +144,7 @@ func (h *Handler) choose(v *replication.View, st *shardState, shard int, t *rout
 	if len(v.Nodes) < 2 || h.own.level == replication.Strong {
 		return -1, replication.ByLevel, false
 	}
-	now := time.Now()
+	now := h.now
 	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: rand.Uint32()}
 	var written time.Time // by anybody (causal) or by this session, to what is read
 	switch h.own.level {
@@ -293,7 +305,7 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 	} else {
 		var s *pool.Server
 		if s, err = h.lease(ctx, shard, -1); err == nil {
-			p = &participant{shard: shard, srv: s, node: -1}
+			p = h.participant(shard, -1, s)
 			h.markSent(p, t)
 		}
 	}
@@ -335,6 +347,7 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 // settle notes that a participant's writes have an outcome.
 func (h *Handler) settle(p *participant) {
 	now := time.Now()
+	h.settled = now
 	for _, k := range p.inFlight {
 		h.e.Horizon.Acked(k, now)
 	}
@@ -368,6 +381,9 @@ func (h *Handler) finish(p *participant) {
 		return
 	}
 	h.free(p.srv)
+	if h.tx.status == 'I' && len(h.tx.parts) == 0 {
+		h.spare = p
+	}
 }
 
 // lost turns the failure of a server's connection into what the client is told.

@@ -12,26 +12,75 @@ import (
 
 // Query implements session.Handler.
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
-	start := time.Now()
+	h.now = time.Now()
 	h.ext.unnamed = nil // a simple query drops the unnamed statement
 	idle := h.tx.status == 'I'
-	err := h.query(ctx, sql)
+	err := h.joinPipeline(ctx)
+	joined := h.tx.implicit
+	if err == nil {
+		err = h.query(ctx, sql)
+	}
+	if joined && h.tx.implicit && h.tx.status != 'I' {
+		if err != nil {
+			h.rollback()
+		} else {
+			err = h.commitImplicit(ctx)
+		}
+	}
+	h.ext.closePortalsIf(h.tx.status == 'I')
 	if err != nil {
 		if err := h.report(err, string(sql)); err != nil {
 			return err
 		}
 	}
 	h.count.Queries.Add(1)
-	h.timed(start, idle)
+	h.timed(idle)
 	h.signals = false
 	h.why.Store(nil)
 	h.ready4Query()
 	return nil
 }
 
+// joinPipeline makes the statements of a pipeline that has not seen its Sync one transaction with the simple
+// query behind them, as they are in PostgreSQL.
+func (h *Handler) joinPipeline(ctx context.Context) error {
+	x := &h.ext
+	x.skipping = false
+	p := x.cur
+	if p == nil {
+		return nil
+	}
+	if err := h.drain(ctx, false); err != nil {
+		return err
+	}
+	x.cur = nil
+	if h.tx.status != 'I' {
+		return nil
+	}
+	if err := h.escalate(p); err != nil {
+		p.srv.Dirty = true
+		h.finish(p)
+		return err
+	}
+	return nil
+}
+
+// commitImplicit commits a transaction that we made.
+func (h *Handler) commitImplicit(ctx context.Context) error {
+	tag, err := h.commit(ctx)
+	if err == nil && tag != "COMMIT" {
+		err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
+	}
+	return err
+}
+
 // timed counts a request's time; idle says that no transaction was open when it began.
-func (h *Handler) timed(start time.Time, idle bool) {
-	d := int64(time.Since(start))
+func (h *Handler) timed(idle bool) {
+	end := h.settled // the last server was given back a moment ago
+	if end.Before(h.now) {
+		end = time.Now()
+	}
+	d := int64(end.Sub(h.now))
 	h.count.QueryNanos.Add(d)
 	if idle && h.tx.status == 'I' {
 		h.count.AutoNanos.Add(d)
@@ -282,11 +331,7 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) erro
 		}
 	}
 	if h.tx.status != 'I' && h.tx.implicit {
-		tag, err := h.commit(ctx)
-		if err == nil && tag != "COMMIT" {
-			err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
-		}
-		return err
+		return h.commitImplicit(ctx)
 	}
 	return nil
 }

@@ -130,8 +130,8 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 }
 
 // Try leases an idle server that nobody waits for, if there is one that is surely alive; else nil, and Acquire
-// must be called.
-func (p *Pool) Try(want *Settings, inTx bool) *Server {
+// must be called. now may be a little old.
+func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	if !inTx && p.gate.paused.Load() {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (p *Pool) Try(want *Settings, inTx bool) *Server {
 	p.active++
 	p.served++
 	p.mu.Unlock()
-	if time.Since(s.since) < surelyAlive || s.Quiet() {
+	if now.Sub(s.since) < surelyAlive || s.Quiet() {
 		return s
 	}
 	p.discard(s)
@@ -256,7 +256,7 @@ func (p *Pool) leave(w *waiter, err error) error {
 	}
 	p.mu.Unlock()
 	if s := <-w.got; s != nil {
-		p.release(s)
+		p.release(s, time.Now())
 	} else {
 		p.mgr.gone(p)
 		p.give(nil)
@@ -306,11 +306,19 @@ func (p *Pool) dial(ctx context.Context) (*Server, error) {
 }
 
 // release puts a leased server back. See Server.Release.
-func (p *Pool) release(s *Server) {
+func (p *Pool) release(s *Server, now time.Time) {
 	s.client.Store(0)
-	now := time.Now()
 	p.mu.Lock()
 	fit := !s.Dirty && s.TxStatus == 'I' && s.gen == p.gen && s.Pending() == 0 && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
+	if fit && !s.suspect && s.pendingCancels.Load() == 0 && len(p.waiters) == 0 { // as nearly always
+		s.Conn.Release()
+		p.active--
+		s.since = now
+		p.used = now
+		p.idle = append(p.idle, s)
+		p.mu.Unlock()
+		return
+	}
 	if fit && s.suspect {
 		p.testing++
 	}

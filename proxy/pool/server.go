@@ -221,7 +221,13 @@ func (s *Server) BeginCancel() func(context.Context) error {
 }
 
 // Release gives the server back, or closes it if it is not fit for another client. It takes s over.
-func (s *Server) Release() { s.Pool.release(s) }
+// now may be a little old.
+func (s *Server) Release(now time.Time) {
+	if now.IsZero() {
+		now = time.Now()
+	}
+	s.Pool.release(s, now)
+}
 
 // DialError is a failure to connect to a node.
 type DialError struct {

@@ -246,7 +246,7 @@ func (p *Pool) refill(ctx context.Context, now time.Time) {
 	}
 	go func() { // ends by server_connect_timeout at the latest
 		if s, err := p.dial(ctx); err == nil {
-			p.release(s)
+			p.release(s, time.Now())
 		}
 	}()
 }

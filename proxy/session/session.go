@@ -138,21 +138,19 @@ type Session struct {
 	draining atomic.Bool
 	news     atomic.Bool // Deliver has something to write
 	since    time.Time
-	request  atomic.Int64 // when the current request began, Unix nanoseconds
-	rested   atomic.Int64 // when the last one ended
-	timedOut atomic.Int64 // the request that query_timeout has cancelled
-	began    atomic.Int64 // when the transaction began; 0 outside of one
+	requests atomic.Uint64 // counts requests; Watch notes when it saw them
+	txs      atomic.Uint64 // counts transactions
 
 	mu     sync.Mutex // guards the rest
 	opened Handler    // what Cancel reaches
 	woken  bool       // a read deadline in the past is set
+	seen   seen       // what Watch saw
 }
 
 // New makes a session for a connection, which it takes over.
 func New(nc net.Conn, key Key, cfg Config) *Session {
 	s := &Session{cfg: cfg, key: key, conn: wire.New(nc, cfg.MaxStatement), since: time.Now()}
 	s.conn.Frugal()
-	s.rested.Store(s.since.UnixNano())
 	s.tx.Store('I')
 	return s
 }
@@ -177,7 +175,7 @@ func (s *Session) Info() Info {
 	defer s.mu.Unlock()
 	in, out := s.conn.Traffic()
 	return Info{
-		PID: s.key.PID, Login: s.login, State: State(s.state.Load()), Connected: s.since, Request: time.Unix(0, s.request.Load()),
+		PID: s.key.PID, Login: s.login, State: State(s.state.Load()), Connected: s.since, Request: s.seen.requestAt,
 		TLS: s.login.TLS, In: in, Out: out, Application: s.login.Params["application_name"], Handler: s.opened,
 		Tx: byte(s.tx.Load()),
 	}
@@ -338,7 +336,7 @@ func (s *Session) loop(ctx context.Context) error {
 		if m.Type == 'X' {
 			return nil
 		}
-		s.request.Store(time.Now().UnixNano())
+		s.requests.Add(1)
 		if err := s.request1(ctx, m); err != nil {
 			return err
 		}
@@ -352,16 +350,11 @@ func (s *Session) loop(ctx context.Context) error {
 
 // settled notes what a request has left behind, for those who look at the session from outside.
 func (s *Session) settled() {
-	now := time.Now().UnixNano()
-	s.rested.Store(now)
 	tx := s.handler.TxStatus()
 	if was := s.tx.Load(); byte(was) != tx {
 		s.tx.Store(uint32(tx))
-		switch {
-		case tx == 'I':
-			s.began.Store(0)
-		case was == 'I':
-			s.began.Store(now)
+		if was == 'I' {
+			s.txs.Add(1)
 		}
 	}
 }

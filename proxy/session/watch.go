@@ -23,38 +23,65 @@ type Canceller interface {
 	CancelBecause(why *wire.PgError, ends bool)
 }
 
-// Watch compares a session with the limits. It is called now and then from outside, so that a request costs
-// nothing for it.
+// seen is what Watch saw of a session, and when it saw it first: a request costs no look at a clock, and times
+// are right to the period of Watch.
+type seen struct {
+	requests, txs uint64
+	state         State
+	tx            byte
+	requestAt     time.Time // the present or last request
+	stateAt       time.Time // the present state, of that request
+	txAt          time.Time // the transaction
+	timedOut      bool      // query_timeout has cancelled the request
+}
+
+func (s *Session) look(now time.Time) seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := &s.seen
+	requests, txs, state, tx := s.requests.Load(), s.txs.Load(), State(s.state.Load()), byte(s.tx.Load())
+	if n.stateAt.IsZero() || requests != n.requests {
+		n.requests, n.requestAt, n.stateAt, n.timedOut = requests, now, now, false
+	} else if state != n.state {
+		n.stateAt = now
+	}
+	if txs != n.txs || tx != 'I' && n.tx == 'I' {
+		n.txs, n.txAt = txs, now
+	}
+	n.state, n.tx = state, tx
+	return *n
+}
+
+// Watch compares a session with the limits. It is called now and then from outside.
 func (s *Session) Watch(now time.Time, l Limits) {
-	since := func(ns int64) time.Duration { return now.Sub(time.Unix(0, ns)) }
-	over := func(d, limit time.Duration) bool { return limit > 0 && d > limit }
+	n := s.look(now)
+	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
 	end := func(code, name string, limit time.Duration) {
 		s.Terminate(&wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)})
 	}
-	if b := s.began.Load(); b > 0 && over(since(b), l.Transaction) {
+	if n.tx != 'I' && over(n.txAt, l.Transaction) {
 		end("25P04", "transaction_timeout", l.Transaction)
 		return
 	}
-	switch State(s.state.Load()) {
+	switch n.state {
 	case Ready:
-		idle := since(s.rested.Load())
 		switch {
-		case s.tx.Load() != 'I' && over(idle, l.IdleTransaction):
+		case n.tx != 'I' && over(n.stateAt, l.IdleTransaction):
 			end("25P03", "idle_transaction_timeout", l.IdleTransaction)
-		case s.tx.Load() == 'I' && over(idle, l.ClientIdle):
+		case n.tx == 'I' && over(n.stateAt, l.ClientIdle):
 			end("57P05", "client_idle_timeout", l.ClientIdle)
 		}
 	case Busy:
-		began := s.request.Load()
-		if over(since(began), l.Query) && s.timedOut.Swap(began) != began {
+		if over(n.requestAt, l.Query) && !n.timedOut {
 			s.mu.Lock()
+			s.seen.timedOut = true
 			h := s.opened
 			s.mu.Unlock()
 			if c, ok := h.(Canceller); ok {
 				c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)
 			}
 		}
-		if since(began) > vanishAfter && wire.Gone(s.conn.NetConn()) {
+		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.NetConn()) {
 			s.mu.Lock()
 			h := s.opened
 			s.mu.Unlock()

@@ -212,6 +212,7 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 	h.client.Release()
 	p.srv.SendQueryBytes(text)
 	err := p.srv.Flush() // the server reads the whole text before it answers
+	letOthersRun()
 	var r relayed
 	if err != nil {
 		err = h.lost(p, err)

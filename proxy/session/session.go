@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -324,6 +325,7 @@ func (s *Session) loop(ctx context.Context) error {
 			return s.fatal(errDrained)
 		}
 		s.conn.Release()
+		runtime.Gosched()
 		m, err := s.conn.Next()
 		s.busy()
 		if err != nil {

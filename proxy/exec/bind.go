@@ -72,7 +72,7 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 	x := &h.ext
 	if s.name == "" { // relayed as it came; an unnamed statement lives until the next Parse
 		h.count.ServerParses.Add(1)
-		p.srv.SendParse("", s.sql, s.types)
+		p.srv.SendParse("", s.sql, h.typesFor(p.shard, s.types))
 		h.parseOp(s, pool.StmtKey{})
 		return "", nil
 	}
@@ -92,7 +92,7 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		p.srv.SendClose('S', evict)
 		x.ops = append(x.ops, op{kind: opHidden})
 	}
-	p.srv.SendParse(name, s.sql, s.types)
+	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.types))
 	h.parseOp(s, s.key)
 	return name, nil
 }
@@ -111,7 +111,7 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 	if evict != "" {
 		p.srv.SendClose('S', evict)
 	}
-	p.srv.SendParse(name, s.sql, s.types)
+	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.types))
 	p.srv.SendDescribe('S', name)
 	p.srv.SendFlush()
 	if err := p.srv.Flush(); err != nil {
@@ -228,6 +228,10 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if notifies(s.tmpl.Stmt) {
 		h.tx.notifies = true
 	}
+	b, err = h.translateBind(ctx, p, pt, s, b, &m)
+	if err != nil {
+		return err
+	}
 	name, err := h.know(ctx, p, s)
 	if err != nil {
 		return err
@@ -241,6 +245,28 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	x.ops = append(x.ops, op{kind: opRelay})
 	pt.on = p
 	return nil
+}
+
+// translateBind gives a Bind the shard's OIDs, and notes which columns of its rows must be translated back.
+func (h *Handler) translateBind(ctx context.Context, p *participant, pt *portal, s *stmt, b *wire.BindParts, m *wire.Message) (*wire.BindParts, error) {
+	types := h.typesOf(p.shard)
+	if types == nil || !hasBinary(b.Formats) && !hasBinary(b.Results) {
+		return b, nil
+	}
+	d, err := h.describe(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	pt.deep = deepOf(types, d.fields, func(i int) int16 { return formatOf(b.Results, i) })
+	params, changed, err := h.paramsFor(p.shard, d.params, b.Formats, b.Params)
+	if err != nil || !changed {
+		return b, err
+	}
+	other := *b
+	other.Params = params
+	other.Rest = wire.BindRest(&other)
+	m.Raw = nil // it is another Bind now
+	return &other, nil
 }
 
 // bindHere keeps a portal that no single server can run.

@@ -191,8 +191,13 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 			switch {
 			case hide:
 				err = s.Skip()
+			case typ == 'T':
+				err = h.relayDescription(p)
 			case typ == 'D':
-				err = s.ForwardRun(h.client)
+				if o.kind == opExecute {
+					p.deep = o.deep
+				}
+				err = h.relayRows(p)
 			default:
 				err = s.Forward(h.client)
 			}

@@ -156,8 +156,51 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	if err != nil {
 		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, db.Home.Name), err}
 	}
+	if err := e.mapTypes(ctx, db, dsn, snap); err != nil {
+		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the types of database %q", db.Name), err}
+	}
 	s.current.Store(snap)
 	return snap, nil
+}
+
+// mapTypes reads the user types of every shard. A shard that cannot be reached has no translation until the
+// schema is read again, which its first statement with an unknown type brings about.
+func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, homeDSN string, snap *schema.Snapshot) error {
+	snap.Maps = map[string]*schema.TypeMap{}
+	if len(db.Shards) < 2 {
+		return nil
+	}
+	home, err := schema.LoadTypes(ctx, homeDSN)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, sh := range db.Shards {
+		if sh == db.Home {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			dsn, err := e.PrimaryDSN(ctx, db, sh)
+			var types *schema.Types
+			if err == nil {
+				types, err = schema.LoadTypes(ctx, dsn)
+			}
+			if err != nil {
+				e.Log.Warn("the types of a shard could not be read", "database", db.Name, "shard", sh.Name, "error", err)
+				return
+			}
+			if m := schema.MapTypes(home, types); m != nil {
+				mu.Lock()
+				snap.Maps[sh.Name] = m
+				mu.Unlock()
+			}
+		}()
+	}
+	wg.Wait()
+	return nil
 }
 
 // nodeError is a failure of a node that a client is told of.

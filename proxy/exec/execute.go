@@ -27,7 +27,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		pt.on.srv.Gather(m.Raw)
-		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl, configs: pt.configs})
+		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
 		return nil
 	}
 	// Something of our own: all that came before must be answered first.

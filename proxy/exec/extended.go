@@ -64,7 +64,8 @@ type portal struct {
 	plan    *router.Plan // else what Execute runs
 	args    router.Args
 	res     []int16
-	rest    *captured // rows of our own that Execute has not asked for yet
+	rest    *captured    // rows of our own that Execute has not asked for yet
+	deep    []deepColumn // of a server portal
 	configs []setting
 }
 
@@ -75,6 +76,7 @@ type op struct {
 	tmpl    *router.Template
 	key     pool.StmtKey // of a hidden Parse
 	configs []setting    // what set_config calls set
+	deep    []deepColumn // of its rows: those with OIDs inside
 }
 
 // post is a statement that was executed in a pipeline.

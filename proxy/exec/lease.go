@@ -19,9 +19,11 @@ type participant struct {
 	shard    int
 	node     int // index in the shard's nodes; the primary's for a writer
 	srv      *pool.Server
-	prologue int  // simple queries whose answers must be swallowed first: BEGIN, savepoints
-	wrote    bool // some statement on it was no proved read
-	open     bool // in a transaction block
+	prologue int          // simple queries whose answers must be swallowed first: BEGIN, savepoints
+	wrote    bool         // some statement on it was no proved read
+	open     bool         // in a transaction block
+	deep     []deepColumn // of the rows that come: those with OIDs inside
+	vals     [][]byte
 	shown    bool // pg_prepared_statements was made to list the session's own
 	keys     []uint32
 	inFlight []uint32 // horizon keys marked as sent

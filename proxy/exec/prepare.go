@@ -195,7 +195,7 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 	if evict != "" {
 		p.srv.SendClose('S', evict)
 	}
-	p.srv.SendParse(name, st.sql, st.types)
+	p.srv.SendParse(name, st.sql, h.typesFor(p.shard, st.types))
 	p.srv.SendDescribe('S', name)
 	p.srv.SendSync()
 	if err := p.srv.Flush(); err != nil {
@@ -324,10 +324,16 @@ func (h *Handler) readDescription(p *participant, open bool) (*described, error)
 			if d.params, err = wire.ParseParameterTypes(m.Body()); err != nil {
 				return nil, h.lost(p, err)
 			}
+			if types := h.typesOf(p.shard); types != nil {
+				for i := range d.params {
+					d.params[i] = types.TypeToHome(d.params[i])
+				}
+			}
 		case 'T':
 			if d.fields, err = wire.ParseRowDescription(m.Body()); err != nil {
 				return nil, h.lost(p, err)
 			}
+			translateFields(h.typesOf(p.shard), d.fields)
 		case 'E':
 			if failed == nil {
 				failed = &pool.ServerError{Response: wire.ParseError(m.Body())}

@@ -56,7 +56,15 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			if err := h.relayNotice(s); err != nil {
 				return r, h.lostOrGone(p, err)
 			}
-		case 'D', 'd':
+		case 'T':
+			if err := h.relayDescription(p); err != nil {
+				return r, h.lostOrGone(p, err)
+			}
+		case 'D':
+			if err := h.relayRows(p); err != nil {
+				return r, h.lostOrGone(p, err)
+			}
+		case 'd':
 			if err := s.ForwardRun(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
 			}

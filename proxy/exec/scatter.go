@@ -125,6 +125,7 @@ type stream struct {
 	h    *Handler
 	p    *participant
 	vals [][]byte
+	deep []deepColumn
 	done bool
 	err  error
 }
@@ -142,7 +143,9 @@ func (s *stream) Next() ([][]byte, error) {
 		}
 		switch m.Type {
 		case 'D':
-			s.vals, err = wire.RowValues(s.vals, m.Body())
+			if s.vals, err = wire.RowValues(s.vals, m.Body()); err == nil && s.deep != nil {
+				err = toHome(s.h.typesOf(s.p.shard), s.deep, s.vals)
+			}
 			return s.vals, err
 		case 'E':
 			return nil, &pool.ServerError{Response: wire.ParseError(m.Body())}
@@ -258,11 +261,19 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		if err != nil {
 			return streams, err
 		}
-		part.srv.SendParse("", p.Merge.SQL, sh.params)
-		part.srv.SendBindParts("", a.Formats, a.Params, formats)
+		params, _, err := h.paramsFor(shard, sh.params, a.Formats, a.Params)
+		if err != nil {
+			if h.tx.status == 'I' {
+				h.finish(part)
+			}
+			return streams, err
+		}
+		part.srv.SendParse("", p.Merge.SQL, h.typesFor(shard, sh.params))
+		part.srv.SendBindParts("", a.Formats, params, formats)
 		part.srv.SendExecute()
 		part.srv.SendSync()
-		streams = append(streams, &stream{h: h, p: part})
+		deep := deepOf(h.typesOf(shard), sh.shard, func(i int) int16 { return formatOf(formats, i) })
+		streams = append(streams, &stream{h: h, p: part, deep: deep})
 	}
 	for _, s := range streams {
 		if err := s.p.srv.Flush(); err != nil {

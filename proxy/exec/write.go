@@ -157,9 +157,13 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		if parts[i], err = h.join(ctx, pc.shard, p.Template); err != nil {
 			return "", nil, nil, err
 		}
+		params, _, err := h.paramsFor(pc.shard, types, a.Formats, a.Params)
+		if err != nil {
+			return "", nil, nil, err
+		}
 		s := parts[i].srv
-		s.SendParse("", pc.sql, types)
-		s.SendBindParts("", a.Formats, a.Params, res)
+		s.SendParse("", pc.sql, h.typesFor(pc.shard, types))
+		s.SendBindParts("", a.Formats, params, res)
 		s.SendDescribe('P', "")
 		s.SendExecute()
 		s.SendSync()
@@ -205,8 +209,13 @@ func (h *Handler) readPiece(p *participant) (tag string, desc []wire.Field, rows
 			if desc, e = wire.ParseRowDescription(m.Body()); e != nil {
 				return "", nil, nil, h.lost(p, e)
 			}
+			translateFields(h.typesOf(p.shard), desc)
+			p.deep = deepOf(h.typesOf(p.shard), desc, func(i int) int16 { return desc[i].Format })
 		case 'D':
 			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
+			if e == nil && p.deep != nil {
+				e = toHome(h.typesOf(p.shard), p.deep, vals)
+			}
 			if e != nil {
 				return "", nil, nil, h.lost(p, e)
 			}

@@ -21,6 +21,8 @@ type Snapshot struct {
 	Volatile map[string]bool    // built-in volatile functions by bare name
 	Aggs     map[string]bool    // user aggregates
 	BytesOK  bool               // the database's default collation sorts text by its bytes
+
+	Maps map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 }
 
 // Table is a user table, view or sequence.

@@ -54,7 +54,7 @@ func (a *analysis) run() error {
 	if err := a.names(); err != nil {
 		return err
 	}
-	a.t.Suspect = a.leavesState()
+	a.t.Hidden = a.hiddenState()
 	a.t.Exact = s.Configs != nil
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
 	a.t.Class, a.t.Home = Single, true
@@ -295,60 +295,6 @@ func (a *analysis) touchesUnknown() bool {
 		}
 	}
 	return a.stmt.Kind == sqlparse.Delete || a.stmt.Kind == sqlparse.Update || a.stmt.Kind == sqlparse.Truncate // ON DELETE CASCADE
-}
-
-// changers are words of a function's body that may change the server which runs it beyond the transaction.
-var changers = map[string]bool{
-	"set": true, "set_config": true, "reset": true, "execute": true, "prepare": true, "listen": true, "load": true, "setseed": true, "temp": true, "temporary": true,
-	"pg_advisory_lock": true, "pg_advisory_lock_shared": true, "pg_try_advisory_lock": true, "pg_try_advisory_lock_shared": true, "hold": true,
-}
-
-// leavesState says whether a statement may change its server where no parser sees it: a function, a trigger,
-// a DO block. Such a server is looked at before another client gets it.
-func (a *analysis) leavesState() bool {
-	if a.stmt.Kind == sqlparse.Routine || a.stmt.Kind == sqlparse.Other {
-		return true
-	}
-	seen := map[string]bool{}
-	for _, f := range a.stmt.Funcs {
-		if f == "set_config" && a.stmt.Configs == nil || a.funcChanges(f, seen) {
-			return true
-		}
-	}
-	switch a.stmt.Kind {
-	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
-		for _, ref := range a.stmt.Tables {
-			if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
-				for _, f := range a.sch.Tables[n].Triggered() {
-					if a.funcChanges(f, seen) {
-						return true
-					}
-				}
-			}
-		}
-	}
-	return false
-}
-
-func (a *analysis) funcChanges(name string, seen map[string]bool) bool {
-	if seen[name] {
-		return false
-	}
-	seen[name] = true
-	for _, f := range a.sch.Funcs[name] {
-		if f.Lang != "sql" && f.Lang != "plpgsql" {
-			if f.Volatile {
-				return true
-			}
-			continue
-		}
-		for w := range f.Words() {
-			if changers[w] || len(a.sch.Funcs[w]) > 0 && a.funcChanges(w, seen) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // functions refuses routines and triggers whose bodies may reach distributed tables: run on one shard

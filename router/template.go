@@ -45,22 +45,22 @@ type Template struct {
 	DB     *shardmap.DB
 	Schema *schema.Snapshot
 
-	Read    bool                 // a proved read: a replica may answer it
-	Tables  []shardmap.TableName // what it reads or writes, for freshness
-	Whole   bool                 // what it touches is not known in full: freshness is kept for the whole shard
-	Home    bool                 // Single on the home shard, whatever the values
-	Any     bool                 // Single on any shard: only reference tables or nothing
-	Suspect bool                 // may change its server where no parser sees it
-	Temp    bool                 // makes a temporary object: the session stays on its server
-	Merge   *Merge               // of Scatter, and of Single templates that may turn out wider
-	Target  *shardmap.TableInfo  // of Write, Split, Copy
-	Ref     bool                 // Write of a reference table or definition: every shard, home's tag counts
-	NoTx    bool                 // Write that runs on each shard by itself (VACUUM)
-	DDL     bool                 // changes the schema
-	Drops   []shardmap.TableName // declared tables that go
-	Exact   bool                 // holds only for this very text: literals shape the plan
-	KeyCol  int                  // of Split and Copy: position of the key in the row
-	Names   []string             // of Copy: the columns in order
+	Read   bool                 // a proved read: a replica may answer it
+	Tables []shardmap.TableName // what it reads or writes, for freshness
+	Whole  bool                 // what it touches is not known in full: freshness is kept for the whole shard
+	Home   bool                 // Single on the home shard, whatever the values
+	Any    bool                 // Single on any shard: only reference tables or nothing
+	Hidden *Hidden              // how it may change its server where no parser sees it; nil: it does not
+	Temp   bool                 // makes a temporary object: the session stays on its server
+	Merge  *Merge               // of Scatter, and of Single templates that may turn out wider
+	Target *shardmap.TableInfo  // of Write, Split, Copy
+	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
+	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
+	DDL    bool                 // changes the schema
+	Drops  []shardmap.TableName // declared tables that go
+	Exact  bool                 // holds only for this very text: literals shape the plan
+	KeyCol int                  // of Split and Copy: position of the key in the row
+	Names  []string             // of Copy: the columns in order
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map

@@ -94,7 +94,7 @@ func TestMapAsSQLRebuildsTheMap(t *testing.T) {
 }
 
 // startApp runs a proxy of its own until the test ends.
-func startApp(t *testing.T, cfg Config) *app {
+func startApp(t testing.TB, cfg Config) *app {
 	t.Helper()
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "off"
 	a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))

@@ -16,8 +16,8 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 	x := &h.ext
 	if cur := x.cur; cur != nil {
 		if cur.shard == shard && (h.tx.status != 'I' || t.Read || cur.node < 0 || h.isPrimary(cur)) {
-			if t.Suspect {
-				cur.srv.Suspect()
+			if t.Hidden != nil {
+				cur.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 			}
 			if h.tx.status != 'I' {
 				if err := h.mayWrite(cur, t); err != nil {
@@ -123,6 +123,7 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 		return "", err
 	}
 	if !s.desc.same(d) {
+		p.srv.Drop(s.key)
 		return "", errPlanChanged
 	}
 	return name, nil

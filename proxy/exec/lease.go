@@ -286,8 +286,8 @@ func (h *Handler) writeKeys(shard int, t *router.Template) []uint32 {
 // autocommit a fresh lease that finish gives back.
 func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	p, err := h.anyOn(ctx, shard, t)
-	if err == nil && t.Suspect {
-		p.srv.Suspect()
+	if err == nil && t.Hidden != nil {
+		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
 	return p, err
 }
@@ -427,9 +427,12 @@ func (h *Handler) pin(p *participant, cause string) {
 		h.pinned = p
 		h.setPin(cause)
 		h.count.Pins.Add(1)
-		h.checkPin = h.tx.status != 'I' // the transaction's end may undo what ties it
+		h.checkPin = h.tx.status != 'I' || cause == tryLock // the transaction's end may undo what ties it
 	}
 }
+
+// tryLock is the cause of a pin for a lock that may not have been taken.
+const tryLock = "advisory lock, tried"
 
 // pinCauseOf says why a statement ties its session to its server, or "".
 func pinCauseOf(s *sqlparse.Statement) string {
@@ -450,8 +453,10 @@ func pinCauseOf(s *sqlparse.Statement) string {
 			if s.Configs == nil {
 				return "set_config"
 			}
-		case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
+		case "pg_advisory_lock", "pg_advisory_lock_shared":
 			return "advisory lock"
+		case "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
+			return tryLock
 		case "setseed":
 			return "setseed"
 		case "currval", "lastval":

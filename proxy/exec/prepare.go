@@ -207,6 +207,7 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 		return "", err
 	}
 	if st.desc != nil && !st.desc.same(d) {
+		p.srv.Drop(st.key)
 		return "", errPlanChanged
 	}
 	return name, nil

@@ -14,7 +14,7 @@ import (
 const hidden = "state left by a function"
 
 // verifiable are the pins whose end a server can tell.
-var verifiable = map[string]bool{"temporary table": true, "advisory lock": true, "WITH HOLD": true, hidden: true}
+var verifiable = map[string]bool{"temporary table": true, "advisory lock": true, tryLock: true, "WITH HOLD": true, hidden: true}
 
 // tidy looks at a server that ran something which may have changed it unseen, at the end of the statement or
 // transaction: settings become the session's, and what cannot be replayed ties the session to the server.
@@ -30,7 +30,7 @@ func (h *Handler) tidy(p *participant) {
 	}
 	next := h.settings
 	for _, n := range next.Names() {
-		if _, ok := left.Settings[n]; !ok && n != "role" {
+		if _, ok := left.Settings[n]; !ok && n != "role" && !strings.Contains(n, ".") {
 			next = next.Without(n)
 		}
 	}
@@ -62,7 +62,7 @@ func (h *Handler) closed(p *participant, t *router.Template) {
 
 // unpin gives the pinned server up if what tied it has ended.
 func (h *Handler) unpin(p *participant) {
-	if !h.checkPin || p != h.pinned || h.tx.status != 'I' || p.srv.Dirty || p.srv.TxStatus != 'I' {
+	if !h.checkPin || p != h.pinned || p.srv.Dirty || p.srv.TxStatus != 'I' {
 		return
 	}
 	h.checkPin = false

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,8 +13,17 @@ import (
 const inspectTimeout = 5 * time.Second
 
 // Suspect marks a server that ran something which may have changed it where no parser sees it: a function,
-// a DO block, a CALL. It is looked at before another client gets it.
-func (s *Server) Suspect() { s.suspect = true }
+// a DO block, a CALL. It is looked at before another client gets it. vars are custom parameters that it may
+// have set, which no catalog lists; unknown says that there may be others.
+func (s *Server) Suspect(vars []string, unknown bool) {
+	s.suspect = true
+	s.unknown = s.unknown || unknown
+	for _, v := range vars {
+		if !slices.Contains(s.vars, v) {
+			s.vars = append(s.vars, v)
+		}
+	}
+}
 
 // inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
 // session locks, temporary objects, cursors, channels.
@@ -29,7 +39,7 @@ select 'n' from pg_listening_channels()`
 func (s *Server) IsSuspect() bool { return s.suspect }
 
 // Trust ends the suspicion: the caller has seen to what the server carries.
-func (s *Server) Trust() { s.suspect = false }
+func (s *Server) Trust() { s.suspect, s.unknown, s.vars = false, false, nil }
 
 // Left is what a server carries.
 type Left struct {
@@ -39,8 +49,13 @@ type Left struct {
 
 // Left looks at what the server carries. It must be at rest, outside a transaction.
 func (s *Server) Left() (Left, error) {
-	left := Left{Settings: map[string]string{}}
-	found, err := s.list(inspectSQL)
+	left := Left{Settings: map[string]string{}, State: s.unknown}
+	sql := inspectSQL
+	for _, v := range s.vars {
+		name := "'" + strings.ReplaceAll(v, "'", "''") + "'"
+		sql += " union all select 's' || " + name + " || '=' || current_setting(" + name + ", true) where current_setting(" + name + ", true) is not null"
+	}
+	found, err := s.list(sql)
 	for _, f := range found {
 		switch f[0] {
 		case 's':
@@ -70,7 +85,7 @@ func (s *Server) inspect() bool {
 			return false
 		}
 	}
-	s.suspect = false
+	s.Trust()
 	return true
 }
 

@@ -31,6 +31,7 @@ type Server struct {
 	cancelTo func(ctx context.Context) (net.Conn, error)
 	settings *Settings
 	prepared map[StmtKey]*list.Element // statement text and types to its entry
+	garbage  []string                  // names of statements to close
 	lru      *list.List                // of *preparedEntry, the most recent in front
 	named    uint64
 	dialed   time.Time
@@ -43,8 +44,10 @@ type Server struct {
 	last           atomic.Uint32 // who leased it last
 	count          atomic.Int32  // of prepared statements
 	tls            bool
-	suspect        bool // must be looked at before another client gets it
-	running        bool // an answer is still to come
+	vars           []string // custom parameters to look at
+	unknown        bool     // there may be others
+	suspect        bool     // must be looked at before another client gets it
+	running        bool     // an answer is still to come
 }
 
 type preparedEntry struct {
@@ -72,6 +75,9 @@ func (s *Server) Prepare(key StmtKey) (name, evict string) {
 		old := s.lru.Remove(s.lru.Back()).(*preparedEntry)
 		delete(s.prepared, old.key)
 		evict = old.name
+	} else if n := len(s.garbage); n > 0 {
+		evict = s.garbage[n-1]
+		s.garbage = s.garbage[:n-1]
 	}
 	s.named++
 	name = fmt.Sprintf("pgmosaic_%d", s.named)
@@ -81,7 +87,18 @@ func (s *Server) Prepare(key StmtKey) (name, evict string) {
 }
 
 // ForgetAll drops every prepared statement from the books: the server has dropped them.
-func (s *Server) ForgetAll() { s.prepared, s.lru = map[StmtKey]*list.Element{}, list.New() }
+func (s *Server) ForgetAll() {
+	s.prepared, s.lru, s.garbage = map[StmtKey]*list.Element{}, list.New(), nil
+	s.count.Store(0)
+}
+
+// Drop takes a statement off the books that the server still has: its name is returned by a later Prepare.
+func (s *Server) Drop(key StmtKey) {
+	if e := s.prepared[key]; e != nil {
+		s.garbage = append(s.garbage, e.Value.(*preparedEntry).name)
+		s.Forget(key)
+	}
+}
 
 // Forget drops a statement that could not be parsed.
 func (s *Server) Forget(key StmtKey) {

@@ -65,6 +65,16 @@ func (c *Console) exec(sql string) (*Result, error) {
 // Deliver implements session.Handler: nothing comes by itself.
 func (c *Console) Deliver() error { return nil }
 
+// Fail implements session.Handler.
+func (c *Console) Fail(_ context.Context, err error, ready bool) error {
+	c.client.Send(wire.ErrorFor("ERROR", err))
+	c.skipping = !ready
+	if ready {
+		c.client.SendReady('I')
+	}
+	return nil
+}
+
 // Function implements session.Handler.
 func (c *Console) Function(context.Context, wire.Message) error {
 	c.client.Send(wire.ErrorFor("ERROR", &wire.PgError{Code: "0A000", Message: "the admin console has no functions"}))

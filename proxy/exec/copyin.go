@@ -1,6 +1,10 @@
 package exec
 
 import (
+	"errors"
+	"os"
+	"time"
+
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -58,8 +62,33 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 		}
 		return nil
 	}
+	// While the client is silent, the server may speak.
+	listen := func() (stop func()) {
+		return p.srv.Watch(func() { _ = h.client.NetConn().SetReadDeadline(time.Unix(1, 0)) })
+	}
+	stop := listen()
+	defer func() {
+		stop()
+		if !h.doomed() {
+			_ = h.client.NetConn().SetReadDeadline(time.Time{})
+		}
+	}()
 	for {
 		typ, _, err := h.client.Peek()
+		if errors.Is(err, os.ErrDeadlineExceeded) && !h.doomed() && !p.srv.Quiet() {
+			stop()
+			_ = h.client.NetConn().SetReadDeadline(time.Time{})
+			if err := said(); err != nil && !errors.Is(err, wire.ErrEnough) {
+				stop = func() {}
+				return 0, code, h.lostOrGone(p, err)
+			}
+			if refused {
+				stop = func() {}
+				return copyRefused, code, nil
+			}
+			stop = listen()
+			continue
+		}
 		if err != nil {
 			p.srv.Dirty = true
 			return 0, code, clientError{err}

@@ -46,7 +46,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.staleSchema(ctx)
 	}
 	if err != nil {
-		if errors.Is(err, errRelayed) && end { // the Sync is on its way already
+		if errors.Is(err, errRelayed) && end && !x.copied { // the Sync is on its way already
 			if _, e := p.srv.ReadTag(); e != nil {
 				p.srv.Dirty = true
 			}

@@ -169,7 +169,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	h.timed(idle)
 	x.count.Store(int32(len(x.named)))
-	if !sync || x.copied && !x.skipping {
+	if !sync || x.copied {
 		return nil
 	}
 	x.skipping, x.wrote, h.signals = false, false, false

@@ -50,6 +50,8 @@ type Handler struct {
 	wake       func()
 	signals    bool                         // the statement may signal other clients
 	terminates bool                         // and end them
+	first      map[string]string            // what it was told then; shared, not changed
+	told       map[string]string            // parameters that the client was told of since it logged in
 	now        time.Time                    // when the present request began
 	settled    time.Time                    // when a server's work was last settled
 	spare      *participant                 // for the next statement
@@ -139,7 +141,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
-	h.firstPath = w.searchPath
+	h.firstPath, h.first = w.searchPath, w.params
 	h.env = router.Env{Role: role, SearchPath: w.searchPath}
 	return h, w.params, nil
 }
@@ -298,6 +300,9 @@ func (h *Handler) meaning() string {
 	return m
 }
 
+// doomed says whether the session is being ended from outside.
+func (h *Handler) doomed() bool { return h.ending.Load() }
+
 // PreparedCount is the number of the session's prepared statements. Any goroutine may call it.
 func (h *Handler) PreparedCount() int { return int(h.ext.count.Load()) }
 
@@ -375,6 +380,28 @@ func (h *Handler) free(s *pool.Server) {
 	}
 	h.mu.Unlock()
 	s.Release(h.settled)
+}
+
+// Fail implements session.Handler: a message could not be taken.
+func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
+	h.now = time.Now()
+	if !ready {
+		if h.ext.skipping {
+			return nil
+		}
+		return h.failBatch(ctx, err)
+	}
+	if e := h.joinPipeline(ctx); e != nil {
+		err = e
+	}
+	if h.tx.implicit && h.tx.status != 'I' {
+		h.rollback()
+	}
+	if err := h.report(err, ""); err != nil {
+		return err
+	}
+	h.ready4Query()
+	return nil
 }
 
 // errRelayed means that the client has already been told.

@@ -181,6 +181,13 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			h.env.SearchPath = searchPathOf(v.Value)
 			h.stale = true
 		}
+		if len(h.tx.parts) == 0 { // nobody has judged it yet
+			h.tx.local = h.tx.local[:len(h.tx.local)-1]
+			if _, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true}); err != nil {
+				return err
+			}
+			h.tx.local = append(h.tx.local, s.Text)
+		}
 		return h.everyPart(s.Text, tag)
 	}
 	var next *pool.Settings
@@ -198,11 +205,11 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	default:
 		next = h.settings.With(v.Name, v.Value)
 	}
-	if h.tx.status == 'I' {
+	if len(h.tx.parts) == 0 {
 		if err := h.trySetting(ctx, s.Text, next, v.Name == "all" || v.Default); err != nil {
 			return err
 		}
-	} else if err := h.everyPartQuiet(s.Text); err != nil {
+	} else if err := h.everyPartTold(s.Text); err != nil {
 		return err
 	}
 	h.settings = next
@@ -234,52 +241,43 @@ func refuseSetting(v sqlparse.Var) error {
 	return nil
 }
 
-// trySetting lets a server judge the new value; its ParameterStatus reaches the client.
+// trySetting lets a server of home judge the new value; its ParameterStatus reaches the client. The server is no
+// part of a transaction for it.
 func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Settings, reset bool) error {
-	t := &router.Template{Read: true}
-	p, err := h.on(ctx, h.dbmap.Home.Index, t)
+	p, done, err := h.borrow(ctx)
 	if err != nil {
 		return err
 	}
-	defer h.finish(p)
+	defer done()
 	if reset { // RESET means the startup packet's value, which the server does not know
-		if !p.srv.Adapt(next) {
+		if sql = p.srv.Difference(next); sql == "" {
 			return nil
 		}
-	} else {
-		p.srv.SendQuery(sql)
 	}
-	if err := p.srv.Flush(); err != nil {
-		return h.lost(p, err)
+	if err := h.telling(p, sql); err != nil {
+		return err
 	}
-	for {
-		m, err := p.srv.Next()
-		if err != nil {
+	p.srv.SetSettings(next)
+	return nil
+}
+
+// everyPartTold runs a statement on every participant; the client is told what the first one reports.
+func (h *Handler) everyPartTold(sql string) error {
+	for i, p := range h.tx.parts {
+		if i == 0 {
+			if err := h.telling(p, sql); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := h.ready(p); err != nil {
+			return err
+		}
+		if _, err := p.srv.Exec(sql); err != nil {
 			return h.lost(p, err)
 		}
-		switch m.Type {
-		case 'S':
-			p.srv.NoteParam(m.Body())
-			if err := h.client.Write(m.Raw); err != nil {
-				return clientError{err}
-			}
-		case 'N':
-			if err := h.client.Write(m.Raw); err != nil {
-				return clientError{err}
-			}
-		case 'E':
-			e := wire.ParseError(m.Body())
-			h.client.Send(e)
-			next = nil
-		case 'Z':
-			p.srv.TxStatus = m.Body()[0]
-			if next == nil {
-				return errRelayed
-			}
-			p.srv.SetSettings(next)
-			return nil
-		}
 	}
+	return nil
 }
 
 // everyPartQuiet runs a statement on every participant of the transaction.
@@ -296,7 +294,7 @@ func (h *Handler) everyPartQuiet(sql string) error {
 }
 
 func (h *Handler) everyPart(sql, tag string) error {
-	if err := h.everyPartQuiet(sql); err != nil {
+	if err := h.everyPartTold(sql); err != nil {
 		return err
 	}
 	h.client.SendTag(tag)

@@ -42,6 +42,9 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, h.lostOrGone(p, err)
 			}
 			r.failed = true
+			if s.Dirty { // FATAL: nothing follows
+				return r, errRelayed
+			}
 		case 'G':
 			if err := s.Forward(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
@@ -131,7 +134,11 @@ func (h *Handler) relayParam(s *pool.Server) error {
 		return err
 	}
 	s.NoteParam(m.Body())
-	return h.client.Write(m.Raw)
+	h.tell(m.Body())
+	if err := h.client.Write(m.Raw); err != nil {
+		return &wire.PeerError{Err: err}
+	}
+	return nil
 }
 
 // queryRows runs a query whose small result the proxy itself wants.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -31,16 +32,18 @@ type transaction struct {
 	listens  []listening // LISTEN and UNLISTEN, done at COMMIT
 	notifies bool        // it may have sent notifications
 	since    time.Time
+	told     map[string]string // what the client had been told before it
 }
 
 type savepoint struct {
 	name     string
 	settings *pool.Settings
+	told     map[string]string
 }
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now}
+	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: maps.Clone(h.told)}
 }
 
 // join returns the transaction's participant on a shard, making it one if need be.
@@ -196,6 +199,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 	} else {
 		h.settings = h.tx.before
+		h.retell(h.tx.told)
 	}
 	drops, ddl, listens, notified := h.tx.drops, h.tx.ddl, h.tx.listens, h.tx.notifies
 	h.endTx()
@@ -313,6 +317,7 @@ func (h *Handler) rollback() {
 	}
 	if h.tx.before != nil {
 		h.settings = h.tx.before
+		h.retell(h.tx.told)
 	}
 	h.count.Transactions.Add(1)
 	h.endTx()
@@ -498,13 +503,16 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told)})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.saves = h.tx.saves[:at]
 		h.client.SendTag("RELEASE")
 	default:
 		h.settings = h.tx.saves[at].settings
+		h.retell(h.tx.saves[at].told)
+		h.env.SearchPath = h.searchPath()
+		h.stale = true
 		h.tx.saves = h.tx.saves[:at+1]
 		h.tx.status = 'T'
 		h.client.SendTag("ROLLBACK")

@@ -128,6 +128,9 @@ func (s *Server) Adapt(want *Settings) (sent bool) {
 	return true
 }
 
+// Difference is the SQL that turns what the server carries into other settings; empty where they are the same.
+func (s *Server) Difference(want *Settings) string { return diff(s.settings, want) }
+
 // Settle reads the answer of Adapt. On an error of the server the settings are unknown: it is dirty.
 func (s *Server) Settle(want *Settings) error {
 	if err := s.drain(); err != nil {

@@ -59,6 +59,9 @@ type Handler interface {
 	// answer with ReadyForQuery; else all that can be answered is. The messages are valid for the call.
 	// waited is how long the first of them waited for the last.
 	Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error
+	// Fail reports that a message could not be taken; ready says that the answer ends with ReadyForQuery, as a
+	// simple query's does, and not at the next Sync.
+	Fail(ctx context.Context, err error, ready bool) error
 	// Function runs a FunctionCall and writes its whole answer, ReadyForQuery included.
 	Function(ctx context.Context, m wire.Message) error
 	// Deliver writes what came for the client while it was idle. It is called outside of requests, after
@@ -333,7 +336,11 @@ func (s *Session) loop(ctx context.Context) error {
 				s.to(Ready)
 				continue
 			}
-			return s.broken(err)
+			if err := s.oversize(ctx, err, m.Type); err != nil {
+				return err
+			}
+			s.to(Ready)
+			continue
 		}
 		if m.Type == 'X' {
 			return nil
@@ -359,6 +366,17 @@ func (s *Session) settled() {
 			s.txs.Add(1)
 		}
 	}
+}
+
+// oversize skips a message that is too long, and says so: the session goes on. Other errors end it.
+func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
+	if !errors.Is(err, wire.ErrTooLarge) {
+		return s.broken(err)
+	}
+	if e := s.conn.Skip(); e != nil {
+		return s.broken(e)
+	}
+	return s.handler.Fail(ctx, &wire.PgError{Code: "54000", Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."}, typ == 'Q' || typ == 'F')
 }
 
 // broken turns a framing error into a FATAL; other errors mean that the client is gone.
@@ -443,6 +461,12 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 		}
 		var err error
 		if m, err = s.conn.Next(); err != nil {
+			if errors.Is(err, wire.ErrTooLarge) {
+				if err := run(false); err != nil { // what came before it is answered first
+					return err
+				}
+				return s.oversize(ctx, err, m.Type)
+			}
 			return s.broken(err)
 		}
 	}

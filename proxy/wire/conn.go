@@ -198,7 +198,7 @@ func (c *Conn) Peek() (typ byte, length int, err error) {
 	return c.buf[c.pos], int(n) + 1, nil
 }
 
-// Next returns the next message, waiting for it. Its bytes are valid until Release, or if Hold was
+// Next returns the next message, waiting for it. One that is too long is left unread: Skip gets past it. Its bytes are valid until Release, or if Hold was
 // not called, until the next read.
 func (c *Conn) Next() (Message, error) {
 	typ, n, err := c.Peek()
@@ -206,7 +206,7 @@ func (c *Conn) Next() (Message, error) {
 		return Message{}, err
 	}
 	if n > c.max {
-		return Message{}, fmt.Errorf("%w: type %q of %d bytes, the limit is %d", ErrTooLarge, typ, n, c.max)
+		return Message{Type: typ}, fmt.Errorf("%w: type %q of %d bytes, the limit is %d", ErrTooLarge, typ, n, c.max)
 	}
 	if c.end-c.pos < n {
 		if err := c.fill(n); err != nil {

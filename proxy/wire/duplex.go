@@ -3,6 +3,8 @@ package wire
 import (
 	"errors"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -106,5 +108,38 @@ func (c *Conn) FlushWatching(onInput func() error) error {
 			}
 			return err
 		}
+	}
+}
+
+// Watch calls f, on a goroutine of its own, when the connection has something to say, or has been closed. stop
+// ends the watch and returns when f is not running and will not be called. Nothing may be read meanwhile, but
+// what has come.
+func (c *Conn) Watch(f func()) (stop func()) {
+	sc, ok := socket(c.nc).(syscall.Conn)
+	if !ok {
+		return func() {}
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var stopped atomic.Bool
+	go func() {
+		defer close(done)
+		err := rc.Read(func(fd uintptr) bool {
+			var b [1]byte
+			_, _, e := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			return !errors.Is(e, syscall.EAGAIN)
+		})
+		if err == nil && !stopped.Load() {
+			f()
+		}
+	}()
+	return func() {
+		stopped.Store(true)
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		_ = c.nc.SetReadDeadline(time.Time{})
 	}
 }

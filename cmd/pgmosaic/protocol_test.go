@@ -1,0 +1,525 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// raw is a connection that is logged in and then spoken to message by message.
+type raw struct {
+	t testing.TB
+	*wire.Conn
+}
+
+func rawTo(t testing.TB, dsn string) *raw {
+	t.Helper()
+	pc, err := pgconn.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pc.SyncConn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h, err := pc.Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &raw{t, wire.New(h.Conn, 1<<30)}
+	_ = r.SetDeadline(time.Now().Add(60 * time.Second))
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// until reads messages to one of the given type and returns the types seen, with errors' codes in brackets and
+// the text of rows' first column.
+func (r *raw) until(end byte) string {
+	r.t.Helper()
+	if err := r.Flush(); err != nil {
+		r.t.Fatal(err)
+	}
+	var b strings.Builder
+	for {
+		m, err := r.Next()
+		if err != nil {
+			r.t.Fatalf("%v, behind %q", err, b.String())
+		}
+		b.WriteByte(m.Type)
+		switch m.Type {
+		case 'E':
+			b.WriteString("[" + wire.ParseError(m.Body()).Code + "]")
+		case 'D':
+			if vals, err := wire.RowValues(nil, m.Body()); err == nil && len(vals) > 0 {
+				b.WriteString("(" + string(vals[0]) + ")")
+			}
+		case 'C':
+			b.WriteString("<" + strings.TrimRight(string(m.Body()), "\x00") + ">")
+		case 'Z':
+			b.WriteByte(m.Body()[0])
+		}
+		if m.Type == end {
+			return b.String()
+		}
+	}
+}
+
+func (r *raw) want(end byte, want string) {
+	r.t.Helper()
+	if got := r.until(end); got != want {
+		r.t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func (r *raw) run(sql string) {
+	r.SendParse("", sql, nil)
+	r.SendBindParts("", nil, nil, nil)
+	r.SendExecute()
+}
+
+func (r *raw) executeLimited(portal string, n uint32) {
+	b := append([]byte(portal), 0)
+	r.SendFrame('E', binary.BigEndian.AppendUint32(b, n))
+}
+
+// What a session may do with messages, each on one server and over shards.
+func TestProtocolByHand(t *testing.T) {
+	d := shop(t)
+	one := small(t, d, 3, nil)
+	for name, dsn := range map[string]string{"PostgreSQL": d.cluster.Node("s1-a").DSN("shop"), "one shard": one.dsn(), "two shards": d.shopDSN()} {
+		t.Run(name, func(t *testing.T) {
+			r := rawTo(t, dsn)
+			r.SendQuery("")
+			r.want('Z', "IZI")
+			r.SendQuery("select; select 1")
+			r.want('Z', "TDC<SELECT 1>TD(1)C<SELECT 1>ZI")
+			r.SendQuery("select 1; select nosuch; select 2")
+			if got := r.until('Z'); !strings.HasSuffix(got, "E[42703]ZI") {
+				t.Error(got)
+			}
+
+			// Flush gives partial results, and invents no Sync.
+			r.run("select 1")
+			r.SendFlush()
+			r.want('C', "12D(1)C<SELECT 1>")
+			r.run("select 2")
+			r.SendSync()
+			r.want('Z', "12D(2)C<SELECT 1>ZI")
+
+			// After an error everything is skipped up to Sync, and no further.
+			r.run("select 1/0")
+			r.run("select 3")
+			r.SendSync()
+			r.run("select 4")
+			r.SendSync()
+			r.want('Z', "1E[22012]ZI")
+			r.want('Z', "12D(4)C<SELECT 1>ZI")
+
+			// A pipeline is one transaction.
+			r.run("create table if not exists piped (a int)")
+			r.SendSync()
+			r.until('Z')
+			r.run("insert into piped values (1)")
+			r.run("select 1/0")
+			r.SendSync()
+			r.want('Z', "12C<INSERT 0 1>1E[22012]ZI")
+			r.SendQuery("select count(*) from piped")
+			r.want('Z', "TD(0)C<SELECT 1>ZI")
+
+			// A simple query behind a pipeline without Sync belongs to its transaction.
+			r.run("insert into piped values (1)")
+			r.SendFlush()
+			r.want('C', "12C<INSERT 0 1>")
+			r.SendQuery("select 1/0")
+			r.want('Z', "E[22012]ZI")
+			r.SendQuery("select count(*) from piped")
+			r.want('Z', "TD(0)C<SELECT 1>ZI")
+			r.SendQuery("drop table piped")
+			r.until('Z')
+
+			// Errors that leave the session open.
+			r.SendBindParts("nosuch", nil, nil, nil)
+			r.SendSync()
+			r.want('Z', "E[26000]ZI")
+			r.executeLimited("nosuch", 0)
+			r.SendSync()
+			r.want('Z', "E[34000]ZI")
+			r.SendParse("twice", "select 1", nil)
+			r.SendParse("twice", "select 2", nil)
+			r.SendSync()
+			r.want('Z', "1E[42P05]ZI")
+			r.SendClose('S', "never there")
+			r.SendClose('S', "twice")
+			r.SendSync()
+			r.want('Z', "33ZI")
+
+			// Portals with row limits.
+			for _, sql := range []string{"select generate_series(1, 5)", "select customer_id from customers where customer_id between 1 and 5 order by customer_id"} {
+				if strings.Contains(sql, "between") && name != "two shards" {
+					continue
+				}
+				r.SendQuery("begin")
+				r.until('Z')
+				r.SendParse("", sql, nil)
+				r.SendBind("pp", "", []byte{0, 0, 0, 0, 0, 0})
+				r.executeLimited("pp", 2)
+				r.SendSync()
+				r.want('Z', "12D(1)D(2)sZT")
+				r.executeLimited("pp", 2)
+				r.SendFlush()
+				r.want('s', "D(3)D(4)s")
+				r.executeLimited("pp", 0)
+				r.executeLimited("pp", 0)
+				r.SendSync()
+				r.want('Z', "D(5)C<SELECT 1>C<SELECT 0>ZT")
+				r.SendQuery("commit")
+				r.want('Z', "C<COMMIT>ZI")
+			}
+			r.SendBind("pp", "", []byte{0, 0, 0, 0, 0, 0}) // a portal ends with its transaction
+			r.SendSync()
+			r.until('Z')
+			r.executeLimited("pp", 0)
+			r.SendSync()
+			r.want('Z', "E[34000]ZI")
+
+			// The fast path: abs(int4) is function 1397.
+			call := binary.BigEndian.AppendUint32(nil, 1397)
+			call = append(call, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3)
+			call = append(call, "-42"...)
+			r.SendFrame('F', append(call, 0, 0))
+			r.want('Z', "VZI")
+
+			// COPY data that nobody asked for is dropped.
+			r.SendFrame('d', []byte("x\n"))
+			r.SendFrame('c', nil)
+			r.SendQuery("select 6")
+			r.want('Z', "TD(6)C<SELECT 1>ZI")
+			r.SendQuery("begin; select 1/0")
+			if got := r.until('Z'); !strings.HasSuffix(got, "E[22012]ZE") {
+				t.Error(got)
+			}
+			r.SendQuery("select 1")
+			r.want('Z', "E[25P02]ZE")
+			r.SendQuery("commit and chain")
+			r.want('Z', "C<ROLLBACK>ZT")
+			r.SendQuery("rollback")
+			r.want('Z', "C<ROLLBACK>ZI")
+			r.SendQuery("rollback and chain")
+			r.want('Z', "E[25P01]ZI")
+			r.SendFrame('~', nil)
+			if got := r.until('E'); got != "E[08P01]" {
+				t.Error(got)
+			}
+			if _, err := r.Next(); err == nil {
+				t.Error("the session went on behind an unknown message")
+			}
+		})
+	}
+}
+
+func TestCopyErrorReachesTheClientAtOnce(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	r := rawTo(t, a.dsn())
+	r.SendQuery("create temp table ct (a int)")
+	r.until('Z')
+	for _, extended := range []bool{false, true} {
+		if extended {
+			r.run("copy ct from stdin")
+			r.SendSync()
+			r.want('G', "12G")
+		} else {
+			r.SendQuery("copy ct from stdin")
+			r.want('G', "G")
+		}
+		r.SendFrame('d', []byte("1\nnonsense\n"))
+		if extended {
+			r.want('E', "E[22P02]")
+			r.SendFrame('d', []byte("2\n")) // what was on its way is swallowed
+			r.SendFrame('c', nil)
+			r.SendSync()
+			r.want('Z', "ZI")
+		} else {
+			r.want('Z', "E[22P02]ZI")
+			r.SendFrame('d', []byte("2\n"))
+			r.SendFrame('c', nil)
+		}
+		r.SendQuery("select count(*) from ct")
+		r.want('Z', "TD(0)C<SELECT 1>ZI")
+	}
+	r.SendQuery("copy ct from stdin")
+	r.want('G', "G")
+	r.SendFrame('f', []byte("I changed my mind\x00"))
+	r.want('Z', "E[57014]ZI")
+	r.SendQuery("copy ct from stdin")
+	r.want('G', "G")
+	r.SendFrame('d', []byte("1\n2\n"))
+	r.SendFlush() // ignored, as PostgreSQL does
+	r.SendFrame('d', []byte("3\n"))
+	r.SendFrame('c', nil)
+	r.want('Z', "C<COPY 3>ZI")
+}
+
+// A client that sends 64 MB of statements while 64 MB of results come back: nobody may wait for anybody for
+// ever, and nothing of that size may be kept in memory.
+func TestBigPipelineAndBigResults(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	r := rawTo(t, a.dsn())
+	const n, size = 640, 100 << 10
+	done := make(chan error, 1)
+	go func() {
+		pad := strings.Repeat("x", size)
+		for range n {
+			r.SendParse("", "select $1::text || 'y'", nil)
+			r.SendBindParts("", nil, [][]byte{[]byte(pad)}, nil)
+			r.SendExecute()
+			if r.Out() > 1<<20 {
+				if err := r.Flush(); err != nil {
+					done <- err
+					return
+				}
+			}
+		}
+		r.SendSync()
+		done <- r.Flush()
+	}()
+	rows, bytes := 0, 0
+	in := wire.New(r.NetConn(), 1<<30)
+	for {
+		typ, n, err := in.Peek()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if typ == 'D' {
+			rows++
+			bytes += n
+		}
+		if typ == 'E' {
+			m, _ := in.Next()
+			t.Fatal(wire.ParseError(m.Body()).Message)
+		}
+		if err := in.Skip(); err != nil {
+			t.Fatal(err)
+		}
+		if typ == 'Z' {
+			break
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if rows != n || bytes < n*size {
+		t.Errorf("%d rows, %d bytes", rows, bytes)
+	}
+}
+
+func TestHugeRowsAndHugeCopies(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, small(t, d, 2, nil).dsn())
+	if n := queryOne[int](t, c, "select length($1)", strings.Repeat("é", 20<<20)); n != 20<<20 {
+		t.Errorf("a parameter of 40 MB came as %d characters", n)
+	}
+	var got string
+	if err := c.QueryRow(t.Context(), "select repeat('x', 200000000)").Scan(&got); err != nil || len(got) != 200000000 {
+		t.Errorf("a row of 200 MB: %d bytes, %v", len(got), err)
+	}
+	got = ""
+	_, err := c.Exec(t.Context(), "select 1 -- "+strings.Repeat("x", 65<<20))
+	wantCode(t, err, "54000") // max_statement_size
+	mustExec(t, c, "create temp table big (a text)")
+	pr, pw := io.Pipe()
+	go func() {
+		line := []byte(strings.Repeat("y", 99) + "\n")
+		for range 1 << 20 {
+			if _, err := pw.Write(line); err != nil {
+				return
+			}
+		}
+		_ = pw.Close()
+	}()
+	if tag, err := c.PgConn().CopyFrom(t.Context(), pr, "copy big from stdin"); err != nil || tag.RowsAffected() != 1<<20 {
+		t.Fatalf("%v %v", tag, err)
+	}
+	if tag, err := c.PgConn().CopyTo(t.Context(), io.Discard, "copy big to stdout"); err != nil || tag.RowsAffected() != 1<<20 {
+		t.Errorf("%v %v", tag, err)
+	}
+}
+
+func TestNotices(t *testing.T) {
+	d := shop(t)
+	for _, dsn := range []string{small(t, d, 2, nil).dsn(), d.shopDSN()} {
+		cfg, err := pgconn.ParseConfig(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var notices []string
+		cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+		c, err := pgconn.ConnectConfig(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(context.Background())
+		if _, err := c.Exec(t.Context(), "do $$ begin for i in 1..3 loop raise notice 'n%', i; end loop; end $$; drop table if exists nosuch; commit").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(notices, "|"); !strings.Contains(got, "n1|n2|n3|") || !strings.Contains(got, "does not exist, skipping") {
+			t.Errorf("notices %q", got)
+		}
+		if _, err := c.Exec(t.Context(), "set application_name = 'told'; set datestyle = 'SQL, DMY'").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		if a, s := c.ParameterStatus("application_name"), c.ParameterStatus("DateStyle"); a != "told" || s != "SQL, DMY" {
+			t.Errorf("parameters %q %q", a, s)
+		}
+	}
+}
+
+func TestUnixSocketAndDirectTLS(t *testing.T) {
+	d := shop(t)
+	dir := t.TempDir()
+	cert, key := certificate(t, dir)
+	a := small(t, d, 2, func(c *Config) {
+		c.UnixDir, c.TLSCert, c.TLSKey = dir, cert, key
+		c.AuthRules = []RuleConfig{{Local: true, User: "app", Method: "trust"}, {Method: "scram-sha-256"}}
+	})
+	_, port, err := net.SplitHostPort(a.server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connectTo(t, fmt.Sprintf("host=%s port=%s user=app dbname=shop", dir, port)) // no password
+	if got := queryOne[string](t, c, "select current_user::text"); got != "app" {
+		t.Error(got)
+	}
+	if _, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%s user=admin dbname=pgmosaic", dir, port)); err == nil {
+		t.Error("an administrator came in without a password")
+	}
+	mode, err := os.Stat(filepath.Join(dir, ".s.PGSQL."+port))
+	if err != nil || mode.Mode().Perm() != 0o777 {
+		t.Errorf("%v %v", mode, err)
+	}
+	d2 := connectTo(t, a.dsn()+"?sslmode=require&sslnegotiation=direct")
+	if got := queryOne[int](t, d2, "select 42"); got != 42 {
+		t.Error(got)
+	}
+	// TLS from the first byte needs PostgreSQL's name by ALPN.
+	tc, err := tls.Dial("tcp", a.server.Addr(), &tls.Config{InsecureSkipVerify: true})
+	if err == nil {
+		_ = tc.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err = tc.Read(make([]byte, 1)); err == nil {
+			t.Error("a direct connection without ALPN was let in")
+		}
+		_ = tc.Close()
+	}
+}
+
+func TestVersionNegotiation(t *testing.T) {
+	d := shop(t)
+	nc, err := net.Dial("tcp", d.server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	for _, code := range []uint32{wire.GSSCode, wire.SSLCode} { // each once, in this order too
+		if err := wire.WriteAll(nc, binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, code)); err != nil {
+			t.Fatal(err)
+		}
+		var b [1]byte
+		if _, err := io.ReadFull(nc, b[:]); err != nil || b[0] != 'N' {
+			t.Fatalf("%q %v", b, err)
+		}
+	}
+	c := wire.New(nc, 1<<20)
+	c.Send(&wire.Startup{ProtocolVersion: 3<<16 | 9999, Parameters: map[string]string{"user": "app", "database": "shop", "_pq_.fancy": "1", "_pq_.other": "2"}})
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Next()
+	if err != nil || m.Type != 'v' {
+		t.Fatalf("%q %v", m.Type, err)
+	}
+	if b := m.Body(); binary.BigEndian.Uint32(b) != wire.Version3 || binary.BigEndian.Uint32(b[4:]) != 2 || string(b[8:]) != "_pq_.fancy\x00_pq_.other\x00" {
+		t.Errorf("%q", b)
+	}
+	if m, err = c.Next(); err != nil || m.Type != 'R' { // exactly one, and the login goes on
+		t.Errorf("%q %v", m.Type, err)
+	}
+}
+
+func TestBeginHasItsModesHoweverItComes(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, small(t, d, 2, nil).dsn())
+	for _, sql := range []string{
+		"begin isolation level repeatable read read only; select current_setting('transaction_isolation') || current_setting('transaction_read_only')",
+		"begin; set transaction isolation level repeatable read read only; select current_setting('transaction_isolation') || current_setting('transaction_read_only')",
+		"begin isolation level repeatable read read only; commit and chain; select current_setting('transaction_isolation') || current_setting('transaction_read_only')",
+	} {
+		if got := simply(t, c, sql); got != "repeatable readon" {
+			t.Errorf("%s: %s", sql, got)
+		}
+		simply(t, c, "rollback")
+	}
+}
+
+func TestStatementTimeoutCountsTheClientsPauses(t *testing.T) {
+	d := shop(t)
+	r := rawTo(t, small(t, d, 2, nil).dsn())
+	r.SendQuery("set statement_timeout = '100ms'")
+	r.until('Z')
+	r.SendParse("late", "select 1", nil)
+	if err := r.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	r.SendBindParts("late", nil, nil, nil)
+	r.SendExecute()
+	r.SendSync()
+	r.want('Z', "1E[57014]ZI")
+	r.SendBindParts("late", nil, nil, nil) // the statement was prepared before the pause
+	r.SendExecute()
+	r.SendSync()
+	r.want('Z', "2D(1)C<SELECT 1>ZI")
+}
+
+func TestErrorOfALostServerAndTheSessionLivesOn(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	c, killer := connectTo(t, a.dsn()), connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	pid := queryOne[int](t, c, "select pg_backend_pid()")
+	mustExec(t, killer, "select pg_terminate_backend($1)", pid)
+	time.Sleep(50 * time.Millisecond)
+	mustExec(t, c, "select 1") // it was idle: nobody need know
+	done := make(chan error, 1)
+	go func() { _, err := c.Exec(context.Background(), "select pg_sleep(20)"); done <- err }()
+	eventually(t, "it sleeps", func() bool {
+		return queryOne[int](t, killer, "select count(pg_terminate_backend(pid)) from pg_stat_activity where query = 'select pg_sleep(20)' and state = 'active'") == 1
+	})
+	wantCode(t, <-done, "57P01") // the server's own word
+	mustExec(t, c, "select 1")
+	mustExec(t, c, "begin")
+	pid = queryOne[int](t, c, "select pg_backend_pid()")
+	mustExec(t, killer, "select pg_terminate_backend($1)", pid)
+	time.Sleep(50 * time.Millisecond)
+	_, err := c.Exec(t.Context(), "select 1")
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != "57P01" && pe.Code != "08006" {
+		t.Errorf("%v", err)
+	}
+	simplyFails(t, c, "select 1", "25P02")
+	mustExec(t, c, "rollback")
+	mustExec(t, c, "select 1")
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+)
+
+// peerSerial is the serial number of the certificate that a proxy shows.
+func peerSerial(t testing.TB, a *app) string {
+	t.Helper()
+	cfg, err := pgconn.ParseConfig(a.consoleDSN() + "?sslmode=require")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serial string
+	cfg.TLSConfig.VerifyConnection = func(s tls.ConnectionState) error {
+		serial = fmt.Sprintf("%x", s.PeerCertificates[0].Signature)
+		return nil
+	}
+	c, err := pgconn.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close(t.Context())
+	return serial
+}
+
+// authority makes a certificate authority, and files of client certificates for the names.
+func authority(t *testing.T, dir string, names ...string) string {
+	t.Helper()
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	write := func(file, kind string, b []byte) {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("ca.pem", "CERTIFICATE", der)
+	for i, n := range names {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: n}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, ca, &key.PublicKey, caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kb, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(n+".pem", "CERTIFICATE", der)
+		write(n+".key", "PRIVATE KEY", kb)
+	}
+	return filepath.Join(dir, "ca.pem")
+}
+
+func TestWaysToLogIn(t *testing.T) {
+	d := shop(t)
+	dir := t.TempDir()
+	cert, key := certificate(t, dir)
+	ca := authority(t, dir, "app", "stranger")
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	hba := write("hba.conf", `# TYPE DATABASE USER ADDRESS METHOD
+hostssl  shop      app   127.0.0.1/32  cert map=people   # certificates
+hostssl  all       plain 127.0.0.1 255.255.255.255 password
+hostnossl all      plain 127.0.0.1/32  reject
+host     all       all   all           scram-sha-256
+`)
+	a := small(t, d, 2, func(c *Config) {
+		c.TLSCert, c.TLSKey, c.TLSCA, c.AuthHBA = cert, key, ca, hba
+		c.AuthIdent = write("ident.conf", "people app app\npeople other plain\n")
+		c.AuthFile = write("users.txt", "\"plain\" \"pla\"\"in\" \"\"\n; a comment\n\"listed\" \"SCRAM-SHA-256$4096:AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\n")
+	})
+	as := func(user, pw, db, more string) error {
+		c, err := pgx.Connect(t.Context(), dsnFor(user, pw, a.server.Addr(), db)+more)
+		if err == nil {
+			_ = c.Close(t.Context())
+		}
+		return err
+	}
+	clientCert := func(n string) string {
+		return fmt.Sprintf("?sslmode=require&sslcert=%s/%s.pem&sslkey=%s/%s.key", dir, n, dir, n)
+	}
+	if err := as("app", "", "shop", clientCert("app")); err != nil {
+		t.Errorf("by certificate: %v", err)
+	}
+	wantCode(t, as("app", "app", "shop", clientCert("stranger")), "28000")
+	wantCode(t, as("app", "app", "shop", "?sslmode=require"), "28000") // no certificate
+	if err := as("app", "app", "shop", "?sslmode=disable"); err != nil {
+		t.Errorf("by SCRAM: %v", err)
+	}
+	// The password itself goes over TLS only. The shard does not know the role: the login is right if it says so.
+	wantCode(t, as("plain", `pla"in`, "shop", "?sslmode=require"), "28P01") // from the node, as below
+	if err := as("plain", `pla"in`, "shop", "?sslmode=require"); err == nil || !strings.Contains(err.Error(), "node") {
+		t.Errorf("password over TLS: %v", err)
+	}
+	if err := as("plain", "wrong", "shop", "?sslmode=require"); err == nil || strings.Contains(err.Error(), "node") {
+		t.Errorf("a wrong password over TLS: %v", err)
+	}
+	wantCode(t, as("plain", `pla"in`, "shop", "?sslmode=disable"), "28000")
+	// Channel binding: required, and refused where the client says that it saw no offer.
+	if err := as("admin", "admin", "pgmosaic", "?sslmode=require&channel_binding=require&default_query_exec_mode=simple_protocol"); err != nil {
+		t.Errorf("SCRAM-SHA-256-PLUS: %v", err)
+	}
+	if err := as("admin", "admin", "pgmosaic", "?sslmode=disable&channel_binding=require"); err == nil {
+		t.Error("channel binding without TLS")
+	}
+	wantCode(t, as("listed", "x", "shop", "?sslmode=disable"), "28P01")
+}
+
+func TestTooManyFailedLoginsAreTurnedAway(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, func(c *Config) { c.AuthTries = 3 })
+	for range 3 {
+		_, err := pgx.Connect(t.Context(), dsnFor("app", "wrong", a.server.Addr(), "shop"))
+		wantCode(t, err, "28P01")
+	}
+	_, err := pgx.Connect(t.Context(), a.dsn())
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != "28000" || !strings.Contains(pe.Message, "auth_failures = 3") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Two processes on one port: a client's cancel request may reach the wrong one, which passes it on.
+func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
+	d := shop(t)
+	var addrs [2]string
+	for i := range addrs {
+		port, err := cluster.FreePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	var apps [2]*app
+	for i := range apps {
+		apps[i] = small(t, d, 2, func(c *Config) {
+			c.PeerID, c.PeerListen, c.ReusePort = i+1, addrs[i], true
+			c.Peers = []PeerConfig{{ID: 2 - i, Address: addrs[1-i]}}
+		})
+	}
+	c := connectTo(t, apps[0].dsn())
+	done := make(chan error, 1)
+	go func() { _, err := c.Exec(t.Context(), "select pg_sleep(20)"); done <- err }()
+	watcher := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	eventually(t, "it runs", func() bool {
+		return queryOne[int](t, watcher, "select count(*) from pg_stat_activity where query = 'select pg_sleep(20)' and state = 'active'") == 1
+	})
+	if err := wire.SendCancel(apps[1].server.Addr(), c.PgConn().PID(), c.PgConn().SecretKey()); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, <-done, "57014")
+}

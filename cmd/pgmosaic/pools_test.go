@@ -245,7 +245,9 @@ func TestLimitsAreToldByName(t *testing.T) {
 		holder := hold(t, a)
 		done := make(chan error, 1)
 		go func() { _, err := waiter.Exec(context.Background(), "select 1"); done <- err }()
-		eventually(t, "it waits", func() bool { return shown(t, consoleOf(t, a), "show pools where database = 'shop'")[0]["cl_waiting"] == "1" })
+		eventually(t, "it waits", func() bool {
+			return shown(t, consoleOf(t, a), "show pools where database = 'shop'")[0]["cl_waiting"] == "1"
+		})
 		if err := waiter.PgConn().CancelRequest(t.Context()); err != nil {
 			t.Fatal(err)
 		}

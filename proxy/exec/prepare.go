@@ -289,6 +289,9 @@ func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err 
 	}
 	if p == nil && h.pinned != nil && h.pinned.shard == home {
 		p = h.pinned
+		if err := h.adapt(p); err != nil {
+			return nil, nil, err
+		}
 	}
 	if p == nil {
 		s, err := h.lease(ctx, home, -1)

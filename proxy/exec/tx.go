@@ -193,6 +193,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 			}
 		}
 	}
+	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
+		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
+	}
 	if err == nil && tag == "COMMIT" {
 		for _, p := range h.tx.parts {
 			p.srv.SetSettings(h.settings)

@@ -347,11 +347,7 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		h.unlistenAll()
 		h.env.Temp = nil
 		if h.pinned != nil {
-			p := h.pinned
-			h.pinned = nil
-			h.setPin("")
-			p.srv.Dirty = true
-			h.finish(p)
+			h.cleanPinned()
 		}
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
@@ -372,6 +368,27 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 	}
 	h.client.SendTag("DISCARD " + strings.ToUpper(s.Name))
 	return nil
+}
+
+// cleanPinned makes the pinned server forget the session, now: its locks must be free when the client is told. The
+// server goes back to the pool, unless it carries a custom parameter: those cannot be unset.
+func (h *Handler) cleanPinned() {
+	p := h.pinned
+	h.pinned = nil
+	h.setPin("")
+	if _, err := p.srv.Exec("DISCARD ALL"); err != nil {
+		p.srv.Dirty = true
+	}
+	for _, n := range p.srv.Settings().Names() {
+		p.srv.Dirty = p.srv.Dirty || strings.Contains(n, ".")
+	}
+	p.srv.ForgetAll()
+	p.srv.SetSettings(pool.NoSettings)
+	if p.srv.IsSuspect() {
+		p.srv.Dirty = true
+	}
+	h.settle(p)
+	h.free(p.srv)
 }
 
 // onHome runs a statement on the home shard, as its text.

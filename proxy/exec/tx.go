@@ -88,15 +88,18 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		drop()
 		return nil, err
 	}
-	p.srv.SendQuery(h.tx.begin)
-	p.prologue++
-	for _, l := range h.tx.local {
-		p.srv.SendQuery(l)
+	before := func(sql string) {
+		p.srv.SendParse("", sql, nil)
+		p.srv.SendBindParts("", nil, nil, nil)
+		p.srv.SendExecute()
 		p.prologue++
 	}
+	before(h.tx.begin)
+	for _, l := range h.tx.local {
+		before(l)
+	}
 	for _, s := range h.tx.saves {
-		p.srv.SendQuery("SAVEPOINT " + pool.QuoteName(s.name))
-		p.prologue++
+		before("SAVEPOINT " + pool.QuoteName(s.name))
 	}
 	h.tx.parts = append(h.tx.parts, p)
 	p.open = true
@@ -126,23 +129,33 @@ func (h *Handler) ready(p *participant) error {
 	if p.prologue == 0 {
 		return nil
 	}
+	p.srv.SendFlush()
 	if err := p.srv.Flush(); err != nil {
 		return h.lost(p, err)
 	}
 	return h.prologue(p)
 }
 
-// prologue swallows the answers to BEGIN and its kin.
+// prologue swallows the answers to BEGIN and its kin. They were sent by the extended protocol without a Sync: had
+// one failed (a cancel request may hit BEGIN), the server would have skipped what was sent behind it, a simple
+// query too, and nothing would have run outside of the transaction. Such a server is given up.
 func (h *Handler) prologue(p *participant) error {
-	for ; p.prologue > 0; p.prologue-- {
-		if _, err := p.srv.ReadTag(); err != nil {
-			p.prologue--
-			for ; p.prologue > 0; p.prologue-- {
-				if _, e := p.srv.ReadTag(); e != nil {
-					return h.lost(p, e)
-				}
-			}
+	for p.prologue > 0 {
+		m, err := p.srv.Next()
+		if err != nil {
+			p.prologue = 0
 			return h.lost(p, err)
+		}
+		switch m.Type {
+		case 'C':
+			p.prologue--
+			p.srv.TxStatus = 'T'
+		case 'S':
+			p.srv.NoteParam(m.Body())
+		case 'E':
+			p.prologue = 0
+			p.srv.Dirty = true
+			return &pool.ServerError{Response: wire.ParseError(m.Body())}
 		}
 	}
 	return nil

@@ -353,6 +353,11 @@ func (h *Handler) Close() {
 	h.count.Received.Add(in)
 	h.count.Sent.Add(out)
 	h.unlistenAll()
+	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
+		h.ext.cur = nil
+		p.srv.Dirty = true
+		h.finish(p)
+	}
 	h.abandon()
 	if h.pinned != nil {
 		h.pinned.srv.Dirty = true

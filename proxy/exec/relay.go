@@ -85,6 +85,11 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 
 // lostOrGone tells the client's failure from the server's.
 func (h *Handler) lostOrGone(p *participant, err error) error {
+	var torn *wire.TornError
+	if errors.As(err, &torn) {
+		p.srv.Dirty = true
+		return clientError{err}
+	}
 	var pe *wire.PeerError
 	if errors.As(err, &pe) {
 		p.srv.Dirty = true

@@ -178,10 +178,17 @@ func (c *Conn) makeRoom(n int) {
 		return
 	}
 	// Doubling, so a claimed length costs nothing until its bytes have come.
-	grown := make([]byte, max(2*len(c.buf), readSize))
-	c.end = copy(grown, c.buf[c.pos:c.end])
-	c.pos = 0
-	c.buf = grown
+	var grown []byte
+	if len(c.buf) < wideSize {
+		grown = wideBuffers.Get().(*[wideSize]byte)[:]
+	} else {
+		grown = make([]byte, 2*len(c.buf))
+	}
+	n = copy(grown, c.buf[c.pos:c.end])
+	if !c.keep { // held messages still point into the old one
+		c.dropBuffer()
+	}
+	c.pos, c.end, c.buf = 0, n, grown
 }
 
 // Peek waits for the next message's header. length counts the whole message, header included.
@@ -243,8 +250,14 @@ func (c *Conn) Release() { c.keep = false }
 // Skip drops the next message without keeping it in memory.
 func (c *Conn) Skip() error { return c.Pieces(func([]byte) error { return nil }) }
 
-// Forward passes the next message to dst, by pieces if it is long, so that its size does not matter.
+// Forward passes the next message to dst, by pieces if it is long, so that its size does not matter. One of
+// ordinary size goes as a whole or not at all.
 func (c *Conn) Forward(dst *Conn) error {
+	if _, n, err := c.Peek(); err == nil && n <= wideSize/2 && c.end-c.pos < n {
+		if err := c.fill(n); err != nil {
+			return unexpected(err)
+		}
+	}
 	return c.Pieces(func(b []byte) error {
 		if err := dst.Write(b); err != nil {
 			return &PeerError{err}
@@ -286,9 +299,13 @@ func (c *Conn) Pieces(f func([]byte) error) error {
 	if err != nil {
 		return err
 	}
+	whole := n
 	for n > 0 {
 		if c.pos == c.end {
 			if err := c.read(1); err != nil {
+				if n < whole {
+					return &TornError{unexpected(err)}
+				}
 				return unexpected(err)
 			}
 		}
@@ -302,6 +319,15 @@ func (c *Conn) Pieces(f func([]byte) error) error {
 	}
 	return nil
 }
+
+// TornError is a failure amid a message of which a part has been handed on: who got it cannot be told anything
+// more, since it waits for the rest.
+type TornError struct{ Err error }
+
+func (e *TornError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *TornError) Unwrap() error { return e.Err }
 
 // PeerError wraps a failure of the connection that was written to, where the one read from is in order.
 type PeerError struct{ Err error }

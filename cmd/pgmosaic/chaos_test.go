@@ -1,0 +1,393 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// middleman stands between a client and the proxy, or the proxy and a server, and can cut, stall and spoil what
+// passes.
+type middleman struct {
+	net.Listener
+	to string
+
+	mu      sync.Mutex
+	conns   []net.Conn
+	stalled bool
+	spoil   int // bytes from now on in which one is turned around; 0: none
+}
+
+func newMiddleman(t testing.TB, to string) *middleman {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &middleman{Listener: l, to: to}
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			m.mu.Lock()
+			m.conns = append(m.conns, in, out)
+			m.mu.Unlock()
+			for _, p := range [][2]net.Conn{{in, out}, {out, in}} {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					m.pass(p[0], p[1])
+				}()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		m.cut()
+		wg.Wait()
+	})
+	return m
+}
+
+func (m *middleman) pass(from, to net.Conn) {
+	defer to.Close()
+	defer from.Close()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buf)
+		m.mu.Lock()
+		if m.spoil > 0 {
+			if m.spoil <= n {
+				buf[m.spoil-1] ^= 0xff
+				m.spoil = 0
+			} else {
+				m.spoil -= n
+			}
+		}
+		stalled := m.stalled
+		m.mu.Unlock()
+		for stalled { // half open: nothing passes, and nobody is told
+			time.Sleep(10 * time.Millisecond)
+			m.mu.Lock()
+			stalled = m.stalled && len(m.conns) > 0
+			m.mu.Unlock()
+		}
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// cut closes every connection.
+func (m *middleman) cut() {
+	m.mu.Lock()
+	conns := m.conns
+	m.conns = nil
+	m.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+func (m *middleman) set(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+// behind is a proxy whose node is reached through a middleman.
+func behind(t testing.TB, d *demo) (*app, *middleman) {
+	t.Helper()
+	cfg, err := pgconn.ParseConfig(d.cluster.Node("s1-a").DSN("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMiddleman(t, net.JoinHostPort(cfg.Host, itoa(int(cfg.Port))))
+	a := small(t, d, 3, func(c *Config) {
+		c.Users = append(c.Users, UserConfig{Name: cfg.User, Password: cfg.Password})
+		c.initSteps = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, m.Addr().String(), "shop") + "'"}
+	})
+	return a, m
+}
+
+// Servers are lost at every kind of moment. Each error has its SQLSTATE, the session lives on, and nothing is
+// left behind.
+func TestServersLostAtEveryMoment(t *testing.T) {
+	d := shop(t)
+	a, m := behind(t, d)
+	check := leaks(t, a)
+	isLoss := func(what string, err error) {
+		t.Helper()
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || pe.Code != "08006" && pe.Code != "57P01" && pe.Code != "57P03" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	session := func() *pgx.Conn {
+		t.Helper()
+		c, err := pgx.Connect(t.Context(), a.dsn()+"?default_query_exec_mode=simple_protocol")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	lives := func(what string, c *pgx.Conn) {
+		t.Helper()
+		eventually(t, what+": the session lives on", func() bool {
+			_, err := c.Exec(context.Background(), "select 1")
+			var pe *pgconn.PgError
+			if err != nil && !errors.As(err, &pe) {
+				t.Fatalf("%s: the session is dead: %v", what, err)
+			}
+			return err == nil
+		})
+	}
+	for what, sql := range map[string]string{
+		"mid-query":       "select pg_sleep(10)",
+		"mid-rows":        "select repeat('x', 10000) from generate_series(1, 1000000)",
+		"mid-transaction": "begin; select pg_sleep(10)",
+		"mid-copy-out":    "copy (select repeat('x', 10000) from generate_series(1, 1000000)) to stdout",
+	} {
+		c := session()
+		time.AfterFunc(150*time.Millisecond, m.cut)
+		var err error
+		if strings.HasPrefix(sql, "copy") {
+			_, err = c.PgConn().CopyTo(t.Context(), slowWriter{}, sql)
+		} else {
+			_, err = c.PgConn().Exec(t.Context(), sql).ReadAll()
+		}
+		isLoss(what, err)
+		if what == "mid-transaction" {
+			mustExec(t, c, "rollback")
+		}
+		lives(what, c)
+		_ = c.Close(t.Context())
+	}
+	c := session() // mid-copy-in
+	mustExec(t, c, "create temp table chaos (a text)")
+	pr, pw := io.Pipe()
+	go func() {
+		for range 100000 {
+			if _, err := pw.Write([]byte(strings.Repeat("y", 999) + "\n")); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Microsecond)
+		}
+		_ = pw.Close()
+	}()
+	time.AfterFunc(150*time.Millisecond, m.cut)
+	_, err := c.PgConn().CopyFrom(t.Context(), pr, "copy chaos from stdin")
+	_ = pr.Close()
+	isLoss("mid-copy-in", err)
+	lives("mid-copy-in", c)
+	b := &pgconn.Batch{} // mid-pipeline
+	for range 100 {
+		b.ExecParams("select pg_sleep(0.01)", nil, nil, nil, nil)
+	}
+	time.AfterFunc(150*time.Millisecond, m.cut)
+	_, err = c.PgConn().ExecBatch(t.Context(), b).ReadAll()
+	isLoss("mid-pipeline", err)
+	lives("mid-pipeline", c)
+	mustExec(t, c, "begin") // between statements
+	mustExec(t, c, "select 1")
+	m.cut()
+	time.Sleep(50 * time.Millisecond)
+	_, err = c.Exec(t.Context(), "select 1")
+	isLoss("idle in a transaction", err)
+	mustExec(t, c, "rollback")
+	m.cut() // idle: nobody need know
+	time.Sleep(50 * time.Millisecond)
+	lives("idle", c)
+	for i := range 30 { // bytes that are not what the server sent
+		m.set(func() { m.spoil = 1 + rand.IntN(400) })
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err := c.PgConn().Exec(ctx, "select generate_series(1, 20), 'some text'").ReadAll()
+		cancel()
+		var pe *pgconn.PgError
+		if err != nil && !errors.As(err, &pe) || c.IsClosed() { // a byte of a row may reach the client, which may give up on it
+			_ = c.Close(t.Context())
+			c = session()
+		}
+		m.set(func() { m.spoil = 0 })
+		m.cut()
+		lives("garbage "+itoa(i), c)
+	}
+	_ = c.Close(t.Context())
+	check()
+}
+
+type slowWriter struct{}
+
+func (slowWriter) Write(b []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return len(b), nil
+}
+
+// Clients vanish at every kind of moment: what they held is free again.
+func TestClientsLostAtEveryMoment(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	direct := dsnFor("app", "app", strings.Split(strings.SplitN(d.cluster.Node("s1-a").DSN("shop"), "@", 2)[1], "/")[0], "shop")
+	mustExec(t, connectTo(t, direct), "create table if not exists kept (a int)")
+	defer func() { mustExec(t, connectTo(t, direct), "drop table kept") }()
+	check := leaks(t, a)
+	for what, f := range map[string]func(r *raw){
+		"before anything":   func(*raw) {},
+		"idle":              func(r *raw) { r.SendQuery("select 1"); r.until('Z') },
+		"in a transaction":  func(r *raw) { r.SendQuery("begin; select 1"); r.until('Z') },
+		"in a failed one":   func(r *raw) { r.SendQuery("begin; select 1/0"); r.until('Z') },
+		"mid-query":         func(r *raw) { r.SendQuery("select pg_sleep(30)"); _ = r.Flush(); time.Sleep(50 * time.Millisecond) },
+		"mid-rows":          func(r *raw) { r.SendQuery("select repeat('x', 100000) from generate_series(1, 100000)"); r.until('D') },
+		"mid-message":       func(r *raw) { _ = wire.WriteAll(r.NetConn(), []byte("Q\x00\x00\x01\x00select")) },
+		"mid-pipeline":      func(r *raw) { r.run("insert into kept values (1)"); r.SendFlush(); r.until('C') },
+		"pipeline not sent": func(r *raw) { r.run("insert into kept values (1)"); _ = r.Flush() },
+		"mid-copy-in": func(r *raw) {
+			r.SendQuery("copy kept from stdin")
+			r.until('G')
+			r.SendFrame('d', []byte("1\n"))
+			_ = r.Flush()
+		},
+		"mid-copy-out": func(r *raw) {
+			r.SendQuery("copy (select repeat('x', 100000) from generate_series(1, 100000)) to stdout")
+			r.until('d')
+		},
+		"with a portal": func(r *raw) {
+			r.SendQuery("begin")
+			r.until('Z')
+			r.SendParse("", "select generate_series(1, 100)", nil)
+			r.SendBind("p", "", []byte{0, 0, 0, 0, 0, 0})
+			r.executeLimited("p", 5)
+			r.SendSync()
+			r.until('Z')
+		},
+		"pinned":              func(r *raw) { r.SendQuery("create temp table tt (a int)"); r.until('Z') },
+		"garbage":             func(r *raw) { _ = wire.WriteAll(r.NetConn(), []byte("\x00\x01\x02\x03garbage that is no message")) },
+		"a claimed length":    func(r *raw) { _ = wire.WriteAll(r.NetConn(), []byte("Q\x7f\xff\xff\xffselect")) },
+		"a length below four": func(r *raw) { _ = wire.WriteAll(r.NetConn(), []byte("Q\x00\x00\x00\x00")) },
+		"garbage in a batch": func(r *raw) {
+			_ = wire.WriteAll(r.NetConn(), []byte("P\x00\x00\x00\x06xx"+"B\x00\x00\x00\x05x"+"D\x00\x00\x00\x04"+"S\x00\x00\x00\x04"))
+			r.until('Z')
+		},
+		"waiting": func(r *raw) {
+			var held []*raw
+			for range 2 {
+				h := rawTo(t, a.dsn())
+				h.SendQuery("begin; select 1")
+				h.until('Z')
+				held = append(held, h)
+			}
+			r.SendQuery("select 1")
+			_ = r.Flush()
+			time.Sleep(50 * time.Millisecond)
+			for _, h := range held {
+				_ = h.Close()
+			}
+		},
+	} {
+		for _, hard := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, hard %v", what, hard), func(t *testing.T) {
+				r := rawTo(t, a.dsn())
+				f(r)
+				if tc, ok := r.NetConn().(*net.TCPConn); ok && hard {
+					_ = tc.SetLinger(0) // RST
+				}
+				_ = r.Close()
+				eventually(t, "the session ends", func() bool { return len(a.server.Sessions()) == 0 })
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				c, err := pgx.Connect(ctx, a.dsn())
+				if err == nil {
+					_, err = c.Exec(ctx, "select 1")
+					_ = c.Close(ctx)
+				}
+				if err != nil {
+					t.Errorf("the next client: %v", err)
+				}
+			})
+		}
+	}
+	if n := queryOne[int](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select count(*) from kept"); n != 0 {
+		t.Errorf("%d rows of clients that vanished before they committed", n)
+	}
+	check()
+}
+
+// A peer that says nothing more, without closing: the proxy's own limits end the wait.
+func TestHalfOpenConnections(t *testing.T) {
+	d := shop(t)
+	a, m := behind(t, d)
+	c := connectTo(t, a.dsn())
+	mustExec(t, c, "select 1")
+	m.set(func() { m.stalled = true })
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	_, err := c.Exec(ctx, "select 1")
+	cancel()
+	if err == nil {
+		t.Error("an answer came through a stalled connection")
+	}
+	m.set(func() { m.stalled = false })
+	m.cut()
+	eventually(t, "the sessions of clients that gave up end", func() bool { return len(a.server.Sessions()) == 0 })
+	mustExec(t, connectTo(t, a.dsn()), "select 1")
+}
+
+// Whatever bytes come before the login, the process lives, and nothing of them is kept.
+func TestGarbageBeforeTheLogin(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	check := leaks(t, a)
+	rng := rand.New(rand.NewPCG(1, 2))
+	before := rss(t)
+	for range 300 {
+		nc, err := net.Dial("tcp", a.server.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, rng.IntN(300))
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		switch rng.IntN(3) {
+		case 0: // a startup packet of a kind
+			b = append([]byte{0, 0, byte(len(b) / 256), byte(len(b)), 0, 3, 0, 0}, b...)
+		case 1: // a login, then garbage in place of the password
+			c := wire.New(nc, 1000)
+			c.Send(&wire.Startup{ProtocolVersion: wire.Version3, Parameters: map[string]string{"user": "app", "database": "shop"}})
+			_ = c.Flush()
+		}
+		_ = wire.WriteAll(nc, b)
+		_ = nc.Close()
+	}
+	check()
+	mustExec(t, connectTo(t, a.dsn()), "select 1")
+	if grown := rss(t) - before; grown > 64<<20 {
+		t.Errorf("resident memory grew by %d MB", grown>>20)
+	}
+}

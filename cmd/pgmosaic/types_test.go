@@ -10,8 +10,8 @@ import (
 )
 
 // typedDemo is a demo whose shards give user types different OIDs, with a sharded table that uses them.
-func typedDemo(t testing.TB) (*demo, *pgx.Conn) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+func typedDemo(t testing.TB, customers int) (*demo, *pgx.Conn) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: customers == 0, customers: customers, orders: customers})
 	super := connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
 	for i := range 7 { // moves the second shard's OIDs
 		mustExec(t, super, fmt.Sprintf("create type public.filler%d as enum ('x')", i))
@@ -33,7 +33,7 @@ func typedDemo(t testing.TB) (*demo, *pgx.Conn) {
 }
 
 func TestUserTypesHaveHomesOIDsOnEveryShard(t *testing.T) {
-	d, c := typedDemo(t)
+	d, c := typedDemo(t, 0)
 	var oids [2]uint32
 	for i, n := range []string{"s1-a", "s2-a"} {
 		oids[i] = queryOne[uint32](t, connectTo(t, d.cluster.Node(n).DSN("shop")), "select 'mood'::regtype::oid")

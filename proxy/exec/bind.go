@@ -49,7 +49,7 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 	if h.tx.status != 'I' {
 		return h.drain(ctx, true)
 	}
-	if !x.wrote && t.Read { // reads on both sides need no transaction
+	if !x.wrote && t.Read && len(x.portals) == 0 { // reads on both sides need no transaction
 		return h.drain(ctx, true)
 	}
 	if err := h.drain(ctx, false); err != nil {
@@ -179,15 +179,15 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	}
 	var pt *portal
 	if len(portalName) == 0 {
+		x.anonymous = nil
 		pt = &x.own
 		*pt = portal{stmt: s}
-		x.anonymous = pt
 	} else {
 		pt = &portal{stmt: s}
 		if x.portals[string(portalName)] != nil {
 			return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)}
 		}
-		x.portals[string(portalName)] = pt
+		pt.name = string(portalName)
 	}
 	shard, ok := h.route(s.tmpl, a)
 	if !ok {
@@ -245,7 +245,17 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	pt.configs = configsOf(s.tmpl, &router.Args{Params: b.Params})
 	x.ops = append(x.ops, op{kind: opRelay})
 	pt.on = p
+	x.register(pt)
 	return nil
+}
+
+// register makes a portal known, once nothing that its Bind needs can end the transaction of the portals before.
+func (x *extended) register(pt *portal) {
+	if pt.name == "" {
+		x.anonymous = pt
+	} else {
+		x.portals[pt.name] = pt
+	}
 }
 
 // translateBind gives a Bind the shard's OIDs, and notes which columns of its rows must be translated back.
@@ -293,6 +303,8 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 	if pt.stmt.desc != nil {
 		pt.args.Types = pt.stmt.desc.params
 	}
+	x := &h.ext
+	x.register(pt)
 	h.local(bindComplete)
 	return nil
 }

@@ -2,7 +2,6 @@ package exec
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -75,7 +74,7 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 	}()
 	for {
 		typ, _, err := h.client.Peek()
-		if errors.Is(err, os.ErrDeadlineExceeded) && !h.doomed() && !p.srv.Quiet() {
+		if wire.IsTimeout(err) && !h.doomed() && !p.srv.Quiet() {
 			stop()
 			_ = h.client.NetConn().SetReadDeadline(time.Time{})
 			if err := said(); err != nil && !errors.Is(err, wire.ErrEnough) {

@@ -59,6 +59,7 @@ type described struct {
 
 // portal is a bound statement: on a server, or waiting here for Execute.
 type portal struct {
+	name    string // empty: the unnamed one
 	stmt    *stmt
 	on      *participant // where the server's portal is
 	plan    *router.Plan // else what Execute runs

@@ -1,6 +1,12 @@
 package wire
 
-import "errors"
+import (
+	"errors"
+	"os"
+)
+
+// IsTimeout says whether a read or write ended because its deadline passed.
+func IsTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // ErrorFor is the ErrorResponse for an error. What an error knows of itself it tells by small methods:
 // ErrorResponse (a server's own words), SQLState, ErrorHint, ErrorDetail, ErrorPosition. An error without

@@ -1,0 +1,52 @@
+// What an application does with node-postgres.
+const { Client, Pool } = require("pg");
+const QueryStream = require("pg-query-stream");
+const { from: copyFrom, to: copyTo } = require("pg-copy-streams");
+const { pipeline } = require("node:stream/promises");
+const { Readable } = require("node:stream");
+const dsn = process.argv[2];
+const check = (what, got, want) => {
+  if (JSON.stringify(got) !== JSON.stringify(want)) throw new Error(`${what}: ${JSON.stringify(got)}, want ${JSON.stringify(want)}`);
+  console.log("ok", what);
+};
+(async () => {
+  const c = new Client(dsn);
+  await c.connect();
+  for (let k = 1; k <= 20; k++)
+    check("key " + k, (await c.query({ name: "by-key", text: "select customer_id from customers where customer_id = $1", values: [k] })).rows, [{ customer_id: String(k) }]);
+  const r = (await c.query({ text: "select $1::int a, $2::float8 b, $3::bool c, $4::text d, $5::int[] e", values: [7, 1.5, true, "é", [1, 2]], binary: false })).rows[0];
+  check("types", r, { a: 7, b: 1.5, c: true, d: "é", e: [1, 2] });
+  check("queued queries", (await Promise.all([1, 2, 3].map((k) => c.query("select customer_id from customers where customer_id = $1", [k])))).map((x) => x.rows[0].customer_id), ["1", "2", "3"]);
+  await c.query("begin");
+  await c.query("update customers set name = 'zz' where customer_id = 1");
+  await c.query("select 1/0").then(() => { throw new Error("no error"); }, (e) => check("division", e.code, "22012"));
+  await c.query("select 1").then(() => { throw new Error("no error"); }, (e) => check("failed transaction", e.code, "25P02"));
+  await c.query("rollback");
+  check("rolled back", (await c.query("select count(*)::int n from customers where customer_id = 1 and name = 'zz'")).rows[0].n, 0);
+  await pipeline(Readable.from(["940001\ta\tx\tDE\t2026-01-01\n", "940002\tb\tx\tDE\t2026-01-01\n"]), c.query(copyFrom("copy customers from stdin")));
+  let out = "";
+  const st = c.query(copyTo("copy (select name from customers where customer_id = 940002) to stdout"));
+  for await (const b of st) out += b;
+  check("copy", out, "b\n");
+  await c.query("delete from customers where customer_id in (940001, 940002)");
+  const heard = new Promise((ok) => c.on("notification", (n) => ok(n.payload)));
+  await c.query("listen news");
+  const pool = new Pool({ connectionString: dsn, max: 5 });
+  await pool.query("notify news, 'hello'");
+  check("notification", await heard, "hello");
+  let n = 0;
+  for await (const row of c.query(new QueryStream("select generate_series(1, 5000) x", [], { batchSize: 100 }))) n += row.x > 0;
+  check("streamed rows in pieces", n, 5000);
+  const big = await c.query("select repeat('x', 1000) x from generate_series(1, 20000)");
+  check("a big result", big.rows.length, 20000);
+  const other = new Client(dsn);
+  await other.connect();
+  const pid = c.processID;
+  const cancelled = new Promise((ok) => setTimeout(() => ok(other.query("select pg_cancel_backend($1)", [pid])), 300));
+  await c.query("select pg_sleep(20)").then(() => { throw new Error("not cancelled"); }, (e) => check("cancel", e.code, "57014"));
+  await cancelled;
+  await pool.end();
+  await other.end();
+  await c.end();
+  console.log("done");
+})().catch((e) => { console.error(e); process.exit(1); });

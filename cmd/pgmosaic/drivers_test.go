@@ -74,7 +74,11 @@ func TestORMs(t *testing.T) {
 		}
 	})
 	t.Run("Hibernate", func(t *testing.T) {
-		script(t, env, "java", "-cp", dir+"/java/*", "orm/Hibernate.java")
+		classes := t.TempDir() // its entities must be classes on the path
+		if out, err := exec.CommandContext(t.Context(), "javac", "-d", classes, "-cp", dir+"/java/*", "../../testdata/orm/Hibernate.java").CombinedOutput(); err != nil {
+			t.Fatalf("javac: %v\n%s", err, out)
+		}
+		script(t, env, "java", "-cp", classes+":"+dir+"/java/*", "Hibernate")
 	})
 }
 

@@ -330,8 +330,8 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag("SET")
 		return nil
 	}
-	if s.Var.Name == "timezone" && h.tx.status == 'I' {
-		return h.onHome(ctx, s)
+	if s.Var.Name == "timezone" && !s.Var.Local {
+		return h.setZone(ctx, s)
 	}
 	return router.Refuse("session-state", "this form of SET")
 }
@@ -391,10 +391,31 @@ func (h *Handler) cleanPinned() {
 	h.free(p.srv)
 }
 
-// onHome runs a statement on the home shard, as its text.
-func (h *Handler) onHome(ctx context.Context, s *sqlparse.Statement) error {
-	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true}
-	return h.single(ctx, h.dbmap.Home.Index, t, &router.Args{Text: []byte(s.Text)})
+// setZone runs SET TIME ZONE with an interval. What the server makes of it is a name that any server takes.
+func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
+	p, done, err := h.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := h.telling(p, s.Text); err != nil {
+		return err
+	}
+	h.settings = h.settings.With("timezone", quoteLiteral(p.srv.Params["TimeZone"]))
+	inTx := false
+	for _, q := range h.tx.parts {
+		if q == p {
+			inTx = true
+		} else if err := h.telling(q, s.Text); err != nil {
+			return err
+		}
+	}
+	if !inTx {
+		p.srv.SetSettings(h.settings)
+	}
+	h.stale = true
+	h.client.SendTag("SET")
+	return nil
 }
 
 // explainRoute prints where a statement would run.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sort"
 	"strings"
 	"sync"
@@ -175,10 +176,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		s.active.Add(1)
-		go func() {
-			defer s.active.Done()
-			s.serve(ctx, nc)
-		}()
+		go s.serve(ctx, nc)
 	}
 }
 
@@ -186,6 +184,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	worked, collected := time.Now(), true
 	for {
 		select {
 		case <-ctx.Done():
@@ -193,19 +192,36 @@ func (s *Server) watch(ctx context.Context) {
 		case now := <-tick.C:
 			l := s.opts.Load().Limits
 			for _, x := range s.Sessions() {
-				x.Watch(now, l)
+				if x.Watch(now, l) {
+					worked, collected = now, false
+				}
+			}
+			if !collected && now.Sub(worked) > quietAfter { // nobody is kept waiting by it now
+				collected = true
+				debug.FreeOSMemory()
 			}
 		}
 	}
 }
 
+// quietAfter is how long nobody works before what their work has left in memory is given back.
+const quietAfter = 2 * time.Second
+
+// serve takes a connection over and returns when it is on its way; active counts it until it has ended.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	sess := s.register(nc)
 	if sess == nil {
 		_ = nc.Close()
+		s.active.Done()
 		return
 	}
-	err := sess.Serve(ctx)
+	sess.Run(ctx, func(err error) {
+		defer s.active.Done()
+		s.ended(sess, nc, err)
+	})
+}
+
+func (s *Server) ended(sess *session.Session, nc net.Conn, err error) {
 	s.mu.Lock()
 	delete(s.sessions, sess.PID())
 	s.mu.Unlock()

@@ -62,6 +62,9 @@ func (c *Console) exec(sql string) (*Result, error) {
 	return c.admin.Exec(ctx, sql, c.readOnly)
 }
 
+// Rest implements session.Handler.
+func (c *Console) Rest() {}
+
 // Deliver implements session.Handler: nothing comes by itself.
 func (c *Console) Deliver() error { return nil }
 

@@ -254,6 +254,9 @@ func (x *extended) register(pt *portal) {
 	if pt.name == "" {
 		x.anonymous = pt
 	} else {
+		if x.portals == nil {
+			x.portals = map[string]*portal{}
+		}
 		x.portals[pt.name] = pt
 	}
 }

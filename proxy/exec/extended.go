@@ -99,8 +99,12 @@ const (
 // maxNamed bounds a session's prepared statements.
 const maxNamed = 20000
 
-func (x *extended) init() {
-	x.named, x.portals = map[string]*stmt{}, map[string]*portal{}
+// name gives a statement its name.
+func (x *extended) name(name string, s *stmt) {
+	if x.named == nil {
+		x.named = map[string]*stmt{}
+	}
+	x.named[name] = s
 }
 
 func (x *extended) forget() {
@@ -302,7 +306,7 @@ func (h *Handler) parseMsg(body []byte) error {
 	if pp.Name == "" {
 		x.unnamed = s
 	} else {
-		x.named[pp.Name] = s
+		x.name(pp.Name, s)
 	}
 	if s.tmpl.Class == router.Control {
 		h.local(parseComplete)

@@ -82,10 +82,9 @@ type Client struct {
 
 // ownSettings are pgmosaic.* of the session.
 type ownSettings struct {
-	level   replication.Level
-	maxLag  time.Duration
-	shard   string // pgmosaic.shard
-	changed map[string]string
+	level  replication.Level
+	maxLag time.Duration
+	shard  string // pgmosaic.shard
 }
 
 // shardState is what a session knows of one shard.
@@ -108,11 +107,10 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
 		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, changed: map[string]string{}},
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness},
 	}
 	h.tx.status = 'I'
 	h.now = time.Now()
-	h.ext.init()
 	set := map[string]string{}
 	for n, v := range params {
 		n = strings.ToLower(n)
@@ -302,6 +300,21 @@ func (h *Handler) meaning() string {
 
 // doomed says whether the session is being ended from outside.
 func (h *Handler) doomed() bool { return h.ending.Load() }
+
+// Rest implements session.Handler.
+func (h *Handler) Rest() {
+	x := &h.ext
+	h.strip, h.lits, h.spare = nil, nil, nil
+	x.ops, x.post, x.keys, x.bind, x.args = nil, nil, nil, wire.BindParts{}, router.Args{}
+	if x.anonymous == nil {
+		x.own = portal{}
+	}
+	if len(h.leased) == 0 {
+		h.mu.Lock()
+		h.leased = nil
+		h.mu.Unlock()
+	}
+}
 
 // PreparedCount is the number of the session's prepared statements. Any goroutine may call it.
 func (h *Handler) PreparedCount() int { return int(h.ext.count.Load()) }

@@ -194,9 +194,6 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	switch {
 	case v.Name == "all":
 		next = h.login
-		for n := range h.own.changed {
-			delete(h.own.changed, n)
-		}
 	case v.Default:
 		next = h.settings.Without(v.Name)
 		if lv, ok := h.login.Get(v.Name); ok {

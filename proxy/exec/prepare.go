@@ -56,7 +56,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	st.types = st.desc.params
 	st.key = h.e.stmtKey(st.sql, st.types, h.meaning())
-	h.ext.named[s.Name] = st
+	h.ext.name(s.Name, st)
 	h.client.SendTag("PREPARE")
 	return nil
 }

@@ -69,6 +69,8 @@ type Handler interface {
 	Deliver() error
 	// TxStatus is I, T or E.
 	TxStatus() byte
+	// Rest gives up memory that only work needs. The session is idle and will be for a while.
+	Rest()
 	// Cancel stops what the session is doing. Any goroutine may call it.
 	Cancel()
 	// Close gives back whatever the session holds. It is called once.
@@ -141,6 +143,7 @@ type Session struct {
 	doomed   atomic.Pointer[wire.PgError]
 	draining atomic.Bool
 	news     atomic.Bool // Deliver has something to write
+	resting  atomic.Bool // the session was woken in order to rest
 	since    time.Time
 	requests atomic.Uint64 // counts requests; Watch notes when it saw them
 	txs      atomic.Uint64 // counts transactions
@@ -274,30 +277,60 @@ type CancelRequest struct{ Key }
 
 func (CancelRequest) Error() string { return "cancel request" }
 
-// Serve runs the session to its end and closes the connection. The error, if any, says why it ended other
-// than by the client's leave.
-func (s *Session) Serve(ctx context.Context) (err error) {
-	defer func() {
-		s.mu.Lock()
-		s.opened = nil
-		s.mu.Unlock()
-		if s.handler != nil {
-			s.handler.Close()
-		}
-		s.to(Closed)
-		_ = s.conn.Close()
-	}()
+// Run runs the session to its end and closes the connection. done is called once, with an error that says, if
+// there is one, why the session ended other than by the client's leave. Run may return before: a session that
+// rests goes on, on a goroutine whose stack is small.
+func (s *Session) Run(ctx context.Context, done func(error)) {
 	if err := s.start(ctx); err != nil {
-		return quiet(err)
+		s.end(quiet(err), done)
+		return
 	}
-	err = s.loop(ctx)
-	if why := s.doomed.Load(); why != nil {
-		return s.fatal(why)
+	s.rest(ctx, done)
+}
+
+// rest flushes what is to be said and waits for the next request on a goroutine of its own: the stack of this one
+// has grown with its work, and would be kept as long as the session lives.
+func (s *Session) rest(ctx context.Context, done func(error)) {
+	if err := s.conn.Flush(); err != nil {
+		s.end(err, done)
+		return
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
-		return nil
+	go s.await(ctx, done)
+}
+
+// await does nothing but wait, so that it needs little stack.
+func (s *Session) await(ctx context.Context, done func(error)) {
+	s.conn.WaitForInput()
+	s.work(ctx, done)
+}
+
+// errRest ends the loop of a session that is to rest.
+var errRest = errors.New("the session rests")
+
+func (s *Session) work(ctx context.Context, done func(error)) {
+	err := s.loop(ctx)
+	switch {
+	case errors.Is(err, errRest):
+		s.rest(ctx, done)
+	case s.doomed.Load() != nil:
+		s.end(s.fatal(s.doomed.Load()), done)
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		s.end(nil, done)
+	default:
+		s.end(err, done)
 	}
-	return err
+}
+
+func (s *Session) end(err error, done func(error)) {
+	s.mu.Lock()
+	s.opened = nil
+	s.mu.Unlock()
+	if s.handler != nil {
+		s.handler.Close()
+	}
+	s.to(Closed)
+	_ = s.conn.Close()
+	done(err)
 }
 
 // fatal tells the client why the session ends.
@@ -334,6 +367,11 @@ func (s *Session) loop(ctx context.Context) error {
 		if err != nil {
 			if s.doomed.Load() == nil && errors.Is(err, os.ErrDeadlineExceeded) { // woken
 				s.to(Ready)
+				if s.resting.Swap(false) && s.conn.Pending() == 0 && !s.news.Load() && !s.draining.Load() {
+					s.batch = nil
+					s.handler.Rest()
+					return errRest
+				}
 				continue
 			}
 			if err := s.oversize(ctx, err, m.Type); err != nil {

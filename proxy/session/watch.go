@@ -18,6 +18,9 @@ type Limits struct {
 // vanishAfter is how long a request runs before its client is looked at: it may have left.
 const vanishAfter = time.Second
 
+// restAfter is how long a session is idle before it gives up what its work needed.
+const restAfter = time.Second
+
 // Canceller is a handler that can be told why a statement is cancelled.
 type Canceller interface {
 	CancelBecause(why *wire.PgError, ends bool)
@@ -33,6 +36,7 @@ type seen struct {
 	stateAt       time.Time // the present state, of that request
 	txAt          time.Time // the transaction
 	timedOut      bool      // query_timeout has cancelled the request
+	rested        bool      // it was told to rest since its last request
 }
 
 func (s *Session) look(now time.Time) seen {
@@ -41,7 +45,7 @@ func (s *Session) look(now time.Time) seen {
 	n := &s.seen
 	requests, txs, state, tx := s.requests.Load(), s.txs.Load(), State(s.state.Load()), byte(s.tx.Load())
 	if n.stateAt.IsZero() || requests != n.requests {
-		n.requests, n.requestAt, n.stateAt, n.timedOut = requests, now, now, false
+		n.requests, n.requestAt, n.stateAt, n.timedOut, n.rested = requests, now, now, false, requests == 0
 	} else if state != n.state {
 		n.stateAt = now
 	}
@@ -52,16 +56,18 @@ func (s *Session) look(now time.Time) seen {
 	return *n
 }
 
-// Watch compares a session with the limits. It is called now and then from outside.
-func (s *Session) Watch(now time.Time, l Limits) {
+// Watch compares a session with the limits. It is called now and then from outside. worked says that a request
+// has run since the last time.
+func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	n := s.look(now)
+	worked = n.state != Ready || n.requestAt.Equal(now) && n.requests > 0
 	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
 	end := func(code, name string, limit time.Duration) {
 		s.Terminate(&wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)})
 	}
 	if n.tx != 'I' && over(n.txAt, l.Transaction) {
 		end("25P04", "transaction_timeout", l.Transaction)
-		return
+		return worked
 	}
 	switch n.state {
 	case Ready:
@@ -70,6 +76,12 @@ func (s *Session) Watch(now time.Time, l Limits) {
 			end("25P03", "idle_transaction_timeout", l.IdleTransaction)
 		case n.tx == 'I' && over(n.stateAt, l.ClientIdle):
 			end("57P05", "client_idle_timeout", l.ClientIdle)
+		case !n.rested && over(n.stateAt, restAfter):
+			s.mu.Lock()
+			s.seen.rested = true
+			s.mu.Unlock()
+			s.resting.Store(true)
+			s.wake()
 		}
 	case Busy:
 		if over(n.requestAt, l.Query) && !n.timedOut {
@@ -91,6 +103,7 @@ func (s *Session) Watch(now time.Time, l Limits) {
 			s.Kill()
 		}
 	}
+	return worked
 }
 
 // words are PgBouncer's, which people search their logs for.

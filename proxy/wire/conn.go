@@ -82,6 +82,16 @@ func (c *Conn) NetConn() net.Conn { return c.nc }
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
 func (c *Conn) SetNetConn(nc net.Conn) { c.nc, c.raw = nc, newRaw(nc, c) }
 
+// WaitForInput returns when there is something to read, or the connection's deadline has passed, or it has been
+// closed. It takes nothing, and little stack.
+func (c *Conn) WaitForInput() {
+	if c.raw == nil || c.end > c.pos {
+		return
+	}
+	c.rest()
+	c.raw.wait()
+}
+
 // FirstByte waits for the next byte and leaves it unread.
 func (c *Conn) FirstByte() (byte, error) {
 	if err := c.fill(1); err != nil {

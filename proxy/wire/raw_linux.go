@@ -97,6 +97,16 @@ func (r *rawIO) read(b []byte) (int, error) {
 	return r.rn, nil
 }
 
+// wait returns when the socket can be read, or its deadline has passed.
+func (r *rawIO) wait() { _ = r.rc.Read(readable) }
+
+// readable says whether there is something to read, or the peer has closed.
+func readable(fd uintptr) bool {
+	var b [1]byte
+	_, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return e != syscall.EAGAIN
+}
+
 // writeNow writes what the socket takes without waiting.
 func (r *rawIO) writeNow(b []byte) (int, error) {
 	r.once = true

@@ -4,7 +4,7 @@ SHELL   := /bin/bash
 PKGS    := ./...
 N       ?= 1
 
-.PHONY: all build test test-short test-diff test-fault fuzz bench lint golden docs demo run deps clean
+.PHONY: all build test test-short test-diff test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
 
 all: lint test
 
@@ -24,10 +24,20 @@ test-diff: deps ## the same statements on one PostgreSQL and over shards; N=.. f
 	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL' -count=1 -diff.n=$(N)000
 
 test-fault: deps ## kills, lost servers and races, with the race detector
-	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Cancel|Crash'
+	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Cancel|Crash|Leak|HalfOpen|Garbage'
+
+test-leaks: deps ## random sessions over few servers, each reply against a model; N=.. for more
+	$(GO) test -timeout 60m -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace' -leak.n $(N)000
+
+test-load: deps build ## 10,000 idle clients, 1,000 active ones, a storm of logins, slow readers, a result of 1 GB
+	$(GO) test -timeout 20m -count=1 -tags load ./cmd/pgmosaic -run TestLoad -v
+
+test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
+	@./.ci/drivers .pgmosaic/drivers
+	DRIVERS=$(CURDIR)/.pgmosaic/drivers $(GO) test -timeout 30m -count=1 -tags drivers ./cmd/pgmosaic -run 'TestDrivers|TestORMs|TestPgxs' -v
 
 fuzz: ## each fuzz target for a minute
-	@for p in router/sqlparse:FuzzStrip proxy/wire:FuzzStartup proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/merge:FuzzNumeric; do \
+	@for p in router/sqlparse:FuzzStrip proxy/wire:FuzzStartup proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/wire:FuzzDecoders proxy/merge:FuzzNumeric proxy/auth:FuzzHBA proxy/auth:FuzzExchange shardmap/schema:FuzzBinary cmd/pgmosaic:FuzzConfig; do \
 	  $(GO) test ./$${p%%:*} -run '^$$' -fuzz "^$${p##*:}$$" -fuzztime 60s || exit 1; done
 
 bench: deps build ## pgbench through pgmosaic, through PgBouncer and direct, in one run

@@ -26,22 +26,22 @@ import (
 // Config is pgmosaic.yaml. The shard map is not in it: that is changed by SQL. Names and defaults are PgBouncer's
 // where it has the same setting. RELOAD and SIGHUP take every change into use but those marked "restart".
 type Config struct {
-	Listen     string       `yaml:"listen"`           // 127.0.0.1:6432; restart
+	Listen     string       `yaml:"listen"`           // where clients connect; restart
 	UnixDir    string       `yaml:"unix_socket_dir"`  // none: no Unix socket; restart
-	UnixMode   string       `yaml:"unix_socket_mode"` // 0777; restart
+	UnixMode   string       `yaml:"unix_socket_mode"` // of the Unix socket; restart
 	ReusePort  bool         `yaml:"so_reuseport"`     // no: another process may not listen on the same port; restart
 	PeerID     int          `yaml:"peer_id"`          // this process's number among peers, 1 to 1023; default: one drawn by chance; restart
 	PeerListen string       `yaml:"peer_listen"`      // address on which peers pass cancel requests on; restart
 	Peers      []PeerConfig `yaml:"peers"`            // the other processes
-	HTTP       string       `yaml:"http"`             // 127.0.0.1:8432; "off" for none; restart
+	HTTP       string       `yaml:"http"`             // dashboard, /metrics, /healthz, /readyz; "off" for none; asks for a login unless on loopback; restart
 	TLSCert    string       `yaml:"tls_cert_file"`    // with tls_key_file: clients may use TLS
-	TLSKey     string       `yaml:"tls_key_file"`
-	TLSCA      string       `yaml:"tls_ca_file"` // whose client certificates are trusted
-	Store      string       `yaml:"store"`       // file of the shard map: pgmosaic.map.json; restart
+	TLSKey     string       `yaml:"tls_key_file"`     // the key of tls_cert_file
+	TLSCA      string       `yaml:"tls_ca_file"`      // whose client certificates are trusted
+	Store      string       `yaml:"store"`            // the shard map's file; it may hold the nodes' passwords; restart
 
-	AdminUsers []string     `yaml:"admin_users"` // may change the map
-	StatsUsers []string     `yaml:"stats_users"` // may SHOW
-	Users      []UserConfig `yaml:"users"`
+	AdminUsers []string     `yaml:"admin_users"`     // may change the map
+	StatsUsers []string     `yaml:"stats_users"`     // may SHOW
+	Users      []UserConfig `yaml:"users"`           // users that the proxy itself checks
 	AuthFile   string       `yaml:"auth_file"`       // more users, in the format of PgBouncer's userlist.txt
 	AuthQuery  string       `yaml:"auth_query"`      // for users not listed: SELECT name, verifier FROM ... WHERE name = $1, run on home
 	AuthRules  []RuleConfig `yaml:"auth_rules"`      // first match decides; default: scram-sha-256 from anywhere
@@ -50,38 +50,38 @@ type Config struct {
 	AuthTries  int          `yaml:"auth_failures"`   // 20: failed logins from one address within a minute before it is turned away; 0: no limit
 	InitSQL    string       `yaml:"init_sql"`        // admin SQL, run once when the map is empty
 
-	PoolSize     int      `yaml:"default_pool_size"` // 20: servers for each node, database and role
-	MinPool      int      `yaml:"min_pool_size"`     // 0
-	Reserve      int      `yaml:"reserve_pool_size"` // 0
-	ReserveAfter duration `yaml:"reserve_pool_timeout"`
-	MaxDB        int      `yaml:"max_db_connections"`   // 0: servers of one database
-	MaxUser      int      `yaml:"max_user_connections"` // 0: servers of one role
-	MaxClients   int      `yaml:"max_client_conn"`      // 10000
-	MaxDBClient  int      `yaml:"max_db_client_connections"`
-	MaxUsrClient int      `yaml:"max_user_client_connections"`
-	MaxPrepared  int      `yaml:"max_prepared_statements"` // 200, kept for each server
-	MaxStatement string   `yaml:"max_statement_size"`      // 64MB
+	PoolSize     int      `yaml:"default_pool_size"`           // servers for each node, database and role
+	MinPool      int      `yaml:"min_pool_size"`               // servers kept open while anybody uses the pool
+	Reserve      int      `yaml:"reserve_pool_size"`           // servers beyond default_pool_size for clients that waited too long
+	ReserveAfter duration `yaml:"reserve_pool_timeout"`        // how long a client waits before the reserve is used
+	MaxDB        int      `yaml:"max_db_connections"`          // 0: servers of one database, over all nodes and roles
+	MaxUser      int      `yaml:"max_user_connections"`        // 0: servers of one role
+	MaxClients   int      `yaml:"max_client_conn"`             // clients; administrators are let in all the same
+	MaxDBClient  int      `yaml:"max_db_client_connections"`   // 0: clients of one database
+	MaxUsrClient int      `yaml:"max_user_client_connections"` // 0: clients of one user
+	MaxPrepared  int      `yaml:"max_prepared_statements"`     // kept for each server connection
+	MaxStatement string   `yaml:"max_statement_size"`          // longest message that a client may send, but for COPY data; restart
 
-	QueryWait   duration `yaml:"query_wait_timeout"` // 120s
-	Connect     duration `yaml:"server_connect_timeout"`
-	Lifetime    duration `yaml:"server_lifetime"`
-	Idle        duration `yaml:"server_idle_timeout"`
-	LoginRetry  duration `yaml:"server_login_retry"`       // 15s
-	DNSTTL      duration `yaml:"dns_max_ttl"`              // 15s
-	Login       duration `yaml:"client_login_timeout"`     // 60s
-	ClientIdle  duration `yaml:"client_idle_timeout"`      // 0: none, as the three below
-	IdleTx      duration `yaml:"idle_transaction_timeout"` //
-	Transaction duration `yaml:"transaction_timeout"`
-	Query       duration `yaml:"query_timeout"`
-	Drain       duration `yaml:"drain_timeout"`    // 30s
-	Monitor     duration `yaml:"monitor_interval"` // 100ms; restart
+	QueryWait   duration `yaml:"query_wait_timeout"`       // how long a statement waits for a server
+	Connect     duration `yaml:"server_connect_timeout"`   // for opening a server connection, login included
+	Lifetime    duration `yaml:"server_lifetime"`          // age at which an idle server connection is replaced; never all at once
+	Idle        duration `yaml:"server_idle_timeout"`      // how long an unused server connection is kept
+	LoginRetry  duration `yaml:"server_login_retry"`       // how long a refused login to a server is remembered
+	DNSTTL      duration `yaml:"dns_max_ttl"`              // how often nodes' names are looked up; connections to an address that is gone are replaced
+	Login       duration `yaml:"client_login_timeout"`     // for a client to log in; restart
+	ClientIdle  duration `yaml:"client_idle_timeout"`      // outside a transaction; 0: no limit, as the three below
+	IdleTx      duration `yaml:"idle_transaction_timeout"` // inside one, between statements
+	Transaction duration `yaml:"transaction_timeout"`      // for a whole transaction
+	Query       duration `yaml:"query_timeout"`            // for one request: it is cancelled, the session lives on
+	Drain       duration `yaml:"drain_timeout"`            // for running transactions at shutdown
+	Monitor     duration `yaml:"monitor_interval"`         // how often nodes are probed; restart
 
-	MaxLag      duration `yaml:"max_staleness"`      // 10s; restart
-	Consistency string   `yaml:"read_consistency"`   // causal; restart
+	MaxLag      duration `yaml:"max_staleness"`      // lag at which a replica leaves the reads; restart
+	Consistency string   `yaml:"read_consistency"`   // strong, causal, session, bounded, eventual; restart
 	Commit      string   `yaml:"multi_shard_commit"` // two_phase, refuse; restart
-	Resolve     duration `yaml:"resolver_interval"`  // 2s; restart
-	Grace       duration `yaml:"resolver_grace"`     // 10s; restart
-	LogLevel    string   `yaml:"log_level"`          // info
+	Resolve     duration `yaml:"resolver_interval"`  // how often what a crash left prepared is looked for; restart
+	Grace       duration `yaml:"resolver_grace"`     // how long that is left to its own process; restart
+	LogLevel    string   `yaml:"log_level"`          // debug, info, warn, error
 	LogFormat   string   `yaml:"log_format"`         // text, json; restart
 
 	file string // where it was read from; empty for none
@@ -94,13 +94,13 @@ type Config struct {
 
 // PeerConfig is another process that shares this one's clients.
 type PeerConfig struct {
-	ID      int    `yaml:"id"`
+	ID      int    `yaml:"id"`      // the other's peer_id
 	Address string `yaml:"address"` // its peer_listen
 }
 
 // UserConfig is a user that the proxy itself checks.
 type UserConfig struct {
-	Name     string `yaml:"name"`
+	Name     string `yaml:"name"`            // the user
 	Password string `yaml:"password"`        // the password, or file: or env: reference
 	Verifier string `yaml:"scram_verifier"`  // instead of the password: SCRAM-SHA-256$...
 	Server   string `yaml:"server_password"` // what the shards are told; default: password
@@ -108,12 +108,12 @@ type UserConfig struct {
 
 // RuleConfig is one authentication rule.
 type RuleConfig struct {
-	Database string `yaml:"database"`
-	User     string `yaml:"user"`
-	Address  string `yaml:"address"` // a network such as 10.0.0.0/8; default: all
-	TLS      bool   `yaml:"tls"`     // only over TLS
-	Local    bool   `yaml:"local"`   // only over the Unix socket
-	Method   string `yaml:"method"`  // scram-sha-256, password, cert, trust, reject
+	Database string `yaml:"database"` // a name; default: all
+	User     string `yaml:"user"`     // a name; default: all
+	Address  string `yaml:"address"`  // a network such as 10.0.0.0/8; default: all
+	TLS      bool   `yaml:"tls"`      // only over TLS
+	Local    bool   `yaml:"local"`    // only over the Unix socket
+	Method   string `yaml:"method"`   // scram-sha-256, password, cert, trust, reject
 }
 
 // duration reads 500ms, 10s, 2min.

@@ -2,8 +2,12 @@ package main
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sort"
 	"strings"
 	"testing"
@@ -94,4 +98,64 @@ func TestDocsOfAdminSQL(t *testing.T) {
 		fmt.Fprintf(&b, "| `SHOW %s` | %s | %s |\n", strings.ToUpper(n), v.Help, strings.Join(v.Columns, ", "))
 	}
 	page(t, "admin-sql.md", b.String())
+}
+
+// configurationKeys reads the keys and their comments from the structs of config.go.
+func configurationKeys(t *testing.T) map[string][][2]string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][][2]string{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		spec, ok := n.(*ast.TypeSpec)
+		if !ok {
+			return true
+		}
+		st, ok := spec.Type.(*ast.StructType)
+		if !ok {
+			return true
+		}
+		for _, field := range st.Fields.List {
+			if field.Tag == nil {
+				continue
+			}
+			key := reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("yaml")
+			out[spec.Name.Name] = append(out[spec.Name.Name], [2]string{key, strings.TrimSpace(field.Comment.Text())})
+		}
+		return true
+	})
+	return out
+}
+
+func TestDocsOfConfiguration(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# Configuration\n\nThis page is generated from the comments in `cmd/pgmosaic/config.go`.\n\n" +
+		"`pgmosaic serve -c pgmosaic.yaml`. An unknown or misspelt key is an error with its place and the nearest known key. Times are written\n" +
+		"`500ms`, `10s`, `2min`; sizes `64MB`. Passwords may be `file:/path` or `env:NAME`. `pgmosaic check -c pgmosaic.yaml` validates the file\n" +
+		"and tries every node of the map. Names are PgBouncer's where it has the same setting.\n\n" +
+		"`RELOAD` on the admin console, or SIGHUP, reads the file again: all of it is taken into use, or with any mistake nothing. No client is\n" +
+		"dropped. What says \"restart\" waits for the next start. `SET key = value` changes a plain setting until the next RELOAD.\n" +
+		"SIGTERM and SIGINT let transactions finish for `drain_timeout`; a second signal does not wait.\n")
+	keys := configurationKeys(t)
+	def := map[string]string{}
+	cfg := defaultConfig()
+	for _, r := range cfg.show() {
+		def[r[0].(string)] = r[1].(string)
+	}
+	for _, part := range []struct{ title, name string }{{"", "Config"}, {"Each of `users`", "UserConfig"}, {"Each of `auth_rules`", "RuleConfig"}, {"Each of `peers`", "PeerConfig"}} {
+		if part.title != "" {
+			fmt.Fprintf(&b, "\n## %s\n", part.title)
+		}
+		b.WriteString("\n| key | default | what it does |\n|---|---|---|\n")
+		for _, k := range keys[part.name] {
+			d := def[k[0]]
+			if part.name != "Config" || d == "[]" {
+				d = ""
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k[0], d, strings.ReplaceAll(k[1], "|", `\|`))
+		}
+	}
+	page(t, "configuration.md", b.String())
 }

@@ -295,3 +295,25 @@ func FuzzStartup(f *testing.F) {
 	f.Add(uint32(Version3), []byte("user\x00app\x00database\x00shop\x00\x00"))
 	f.Fuzz(func(_ *testing.T, code uint32, b []byte) { _, _, _ = ParseStartup(code, b) })
 }
+
+func FuzzDecoders(f *testing.F) {
+	f.Add([]byte("p\x00s\x00\x00\x01\x00\x01\x00\x01\x00\x00\x00\x01x\x00\x00"))
+	f.Add([]byte("s\x00select 1\x00\x00\x01\x00\x00\x00\x17"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var p BindParts
+		if err := p.Decode(b); err == nil {
+			again := BindParts{}
+			body := append(append(append(append([]byte{}, p.Portal...), 0), append(append([]byte{}, p.Statement...), 0)...), BindRest(&p)...)
+			if err := again.Decode(body); err != nil || len(again.Params) != len(p.Params) {
+				t.Errorf("a Bind does not survive its encoding: %v", err)
+			}
+		}
+		_, _ = DecodeParse(b)
+		_, _ = RowValues(nil, b)
+		_, _ = ParseRowDescription(b)
+		_, _ = ParseParameterTypes(b)
+		_ = ParseError(b)
+		_, _, _ = ParseStartup(Version3, b)
+		_, _, _ = CString(b)
+	})
+}

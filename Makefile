@@ -54,7 +54,7 @@ lint: ## all linters; the table of imports is a test
 	$(GO) test -short -run TestImports ./cmd/pgmosaic
 
 golden: ## rewrites the golden files and the generated pages
-	$(GO) test -short ./router/... ./cmd/pgmosaic -run 'TestGolden|TestDocs' -rewrite
+	$(GO) test -short ./router ./cmd/pgmosaic -run 'TestGolden|TestDocs' -rewrite
 
 docs: golden ## the generated pages are fresh
 

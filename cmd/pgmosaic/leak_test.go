@@ -338,11 +338,11 @@ func TestCancelRace(t *testing.T) {
 		}
 	}()
 	hit := 0
-	for range 1000 {
+	for i := range 1000 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		sent := make(chan error, 1)
 		go func() { sent <- c.PgConn().CancelRequest(ctx) }()
-		_, err := c.PgConn().Exec(ctx, "select pg_sleep(0.0003)").ReadAll()
+		_, err := c.PgConn().Exec(ctx, fmt.Sprintf("select pg_sleep(%g)", float64(i%40)/10000)).ReadAll()
 		var pe *pgconn.PgError
 		switch {
 		case errors.As(err, &pe) && pe.Code == "57014":

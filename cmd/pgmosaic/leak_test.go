@@ -341,7 +341,10 @@ func TestCancelRace(t *testing.T) {
 	for i := range 1000 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		sent := make(chan error, 1)
-		go func() { sent <- c.PgConn().CancelRequest(ctx) }()
+		go func() {
+			time.Sleep(time.Duration(i%50) * 100 * time.Microsecond)
+			sent <- c.PgConn().CancelRequest(ctx)
+		}()
 		_, err := c.PgConn().Exec(ctx, fmt.Sprintf("select pg_sleep(%g)", float64(i%40)/10000)).ReadAll()
 		var pe *pgconn.PgError
 		switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -296,7 +297,10 @@ func (h *Handler) parseMsg(body []byte) error {
 		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
 	h.count.ClientParses.Add(1)
-	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, version: h.schema.Version, key: h.e.stmtKey(pp.SQL, pp.Types, h.meaning())}
+	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, version: h.schema.Version}
+	if pp.Name != "" { // the unnamed one is parsed anew by each server
+		s.key = h.e.stmtKey(pp.SQL, pp.Types, h.meaning())
+	}
 	if err := h.replan(s); err != nil {
 		return err
 	}
@@ -328,7 +332,7 @@ func (h *Handler) replan(s *stmt) error {
 	if s.tmpl != nil && s.space == space && len(h.env.Temp) == 0 {
 		return nil
 	}
-	p, multi, err := h.plan([]byte(s.sql))
+	p, multi, err := h.plan(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
 	if err != nil {
 		return err
 	}
@@ -336,7 +340,7 @@ func (h *Handler) replan(s *stmt) error {
 		return &wire.PgError{Code: "42601", Message: "cannot insert multiple commands into a prepared statement"}
 	}
 	// The statement keeps its own text; a template shared with other literals would need them numbered.
-	if p.lits != nil {
+	if len(p.lits) > 0 {
 		t, err := router.Analyze(p.tmpl.Stmt, h.dbmap, h.schema, h.env)
 		if err != nil || p.tmpl.Stmt.Text != s.sql {
 			stmts, perr := h.parse(s.sql)

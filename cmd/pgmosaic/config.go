@@ -226,8 +226,15 @@ func (c *Config) validate() error {
 		name string
 		v    int
 	}{
-		{"min_pool_size", c.MinPool}, {"reserve_pool_size", c.Reserve}, {"max_db_connections", c.MaxDB}, {"max_user_connections", c.MaxUser}, {"max_client_conn", c.MaxClients},
-		{"max_db_client_connections", c.MaxDBClient}, {"max_user_client_connections", c.MaxUsrClient}, {"max_prepared_statements", c.MaxPrepared}, {"auth_failures", c.AuthTries},
+		{"min_pool_size", c.MinPool},
+		{"reserve_pool_size", c.Reserve},
+		{"max_db_connections", c.MaxDB},
+		{"max_user_connections", c.MaxUser},
+		{"max_client_conn", c.MaxClients},
+		{"max_db_client_connections", c.MaxDBClient},
+		{"max_user_client_connections", c.MaxUsrClient},
+		{"max_prepared_statements", c.MaxPrepared},
+		{"auth_failures", c.AuthTries},
 	} {
 		if n.v < 0 {
 			bad(n.name, "must not be negative")

@@ -17,7 +17,7 @@ func TestConsoleFeedsPgBouncersExporters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)
 	var version string
 	if err := db.QueryRow("SHOW VERSION;").Scan(&version); err != nil || version == "" {

@@ -372,7 +372,7 @@ func TestNotices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close(context.Background())
+		defer func() { _ = c.Close(context.Background()) }()
 		if _, err := c.Exec(t.Context(), "do $$ begin for i in 1..3 loop raise notice 'n%', i; end loop; end $$; drop table if exists nosuch; commit").ReadAll(); err != nil {
 			t.Fatal(err)
 		}

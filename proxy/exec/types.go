@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"encoding/binary"
+
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -57,17 +59,19 @@ func (h *Handler) relayDescription(p *participant) error {
 	if err != nil {
 		return err
 	}
-	fields, err := wire.ParseRowDescription(msg.Body())
+	p.deep = nil
+	err = wire.EachField(msg.Body(), func(i int, table, oid []byte, format int16) {
+		binary.BigEndian.PutUint32(table, m.TableToHome(binary.BigEndian.Uint32(table)))
+		home := m.TypeToHome(binary.BigEndian.Uint32(oid))
+		binary.BigEndian.PutUint32(oid, home)
+		if format == 1 && m.DeepHome(home) {
+			p.deep = append(p.deep, deepColumn{i, home})
+		}
+	})
 	if err != nil {
 		return err
 	}
-	translateFields(m, fields)
-	p.deep = deepOf(m, fields, func(i int) int16 { return fields[i].Format })
-	b, err := (&wire.RowDescription{Fields: fields}).Encode(nil)
-	if err != nil {
-		return err
-	}
-	if err := h.client.Write(b); err != nil {
+	if err := h.client.Write(msg.Raw); err != nil {
 		return &wire.PeerError{Err: err}
 	}
 	return nil

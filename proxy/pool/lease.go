@@ -383,11 +383,9 @@ func (p *Pool) give(s *Server) {
 		p.mu.Lock()
 	}
 	defer p.mu.Unlock()
-	for len(p.waiters) > 0 {
+	// Without a server there must be room for one: else another pool has taken the place, and relieve sees to it.
+	if len(p.waiters) > 0 && (s != nil || p.mgr.room(p)) {
 		w := p.waiters[0]
-		if s == nil && !p.mgr.room(p) {
-			break // another pool has taken the place: relieve will see to it
-		}
 		p.waiters = p.waiters[1:]
 		w.got <- s
 		return

@@ -190,6 +190,25 @@ func ParseRowDescription(body []byte) ([]Field, error) {
 	return m.Fields, nil
 }
 
+// EachField walks a RowDescription's body without copying: f gets each column's OID of table and type, which it may
+// change, and its format.
+func EachField(body []byte, f func(i int, table, oid []byte, format int16)) error {
+	if len(body) < 2 {
+		return fmt.Errorf("%w: RowDescription", ErrMalformed)
+	}
+	n := int(binary.BigEndian.Uint16(body))
+	body = body[2:]
+	for i := range n {
+		_, rest, err := CString(body)
+		if err != nil || len(rest) < 18 {
+			return fmt.Errorf("%w: RowDescription", ErrMalformed)
+		}
+		f(i, rest[:4:4], rest[6:10:10], int16(binary.BigEndian.Uint16(rest[16:])))
+		body = rest[18:]
+	}
+	return nil
+}
+
 // ParseParameterTypes decodes a ParameterDescription.
 func ParseParameterTypes(body []byte) ([]uint32, error) {
 	var m ParameterDescription

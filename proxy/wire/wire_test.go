@@ -311,6 +311,7 @@ func FuzzDecoders(f *testing.F) {
 		_, _ = DecodeParse(b)
 		_, _ = RowValues(nil, b)
 		_, _ = ParseRowDescription(b)
+		_ = EachField(append([]byte(nil), b...), func(int, []byte, []byte, int16) {})
 		_, _ = ParseParameterTypes(b)
 		_ = ParseError(b)
 		_, _, _ = ParseStartup(Version3, b)

@@ -106,27 +106,7 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 	if err := h.ready(p); err != nil {
 		return "", err
 	}
-	h.count.ServerParses.Add(1)
-	name, evict := p.srv.Prepare(s.key)
-	if evict != "" {
-		p.srv.SendClose('S', evict)
-	}
-	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.types))
-	p.srv.SendDescribe('S', name)
-	p.srv.SendFlush()
-	if err := p.srv.Flush(); err != nil {
-		return "", h.lost(p, err)
-	}
-	d, err := h.readDescription(p, true)
-	if err != nil {
-		p.srv.Forget(s.key)
-		return "", err
-	}
-	if !s.desc.same(d) {
-		p.srv.Drop(s.key)
-		return "", errPlanChanged
-	}
-	return name, nil
+	return h.parseOn(p, s, true)
 }
 
 func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {

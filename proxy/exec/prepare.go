@@ -190,6 +190,12 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 	if err := h.ready(p); err != nil {
 		return "", err
 	}
+	return h.parseOn(p, st, false)
+}
+
+// parseOn parses a statement on a server that does not know it, and compares what it returns there with what the
+// client was told. open leaves the server's pipeline open.
+func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 	h.count.ServerParses.Add(1)
 	name, evict := p.srv.Prepare(st.key)
 	if evict != "" {
@@ -197,11 +203,15 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 	}
 	p.srv.SendParse(name, st.sql, h.typesFor(p.shard, st.types))
 	p.srv.SendDescribe('S', name)
-	p.srv.SendSync()
+	if open {
+		p.srv.SendFlush()
+	} else {
+		p.srv.SendSync()
+	}
 	if err := p.srv.Flush(); err != nil {
 		return "", h.lost(p, err)
 	}
-	d, err := h.readDescription(p, false)
+	d, err := h.readDescription(p, open)
 	if err != nil {
 		p.srv.Forget(st.key)
 		return "", err

@@ -116,17 +116,15 @@ func TestPgxsOwnSuite(t *testing.T) {
 	dir := tools(t)
 	d := newDemo(t, demoOptions{shards: 1, replicas: 0, noLoad: true})
 	node := d.cluster.Node("s1-a")
-	for _, sql := range []string{"create database pgx_test", "alter role postgres password 'secret'"} {
-		if err := node.Exec(t.Context(), "postgres", sql); err != nil {
-			t.Fatal(err)
-		}
+	if err := node.Exec(t.Context(), "postgres", "create database pgx_test"); err != nil {
+		t.Fatal(err)
 	}
 	for _, sql := range []string{"create extension hstore", "create extension ltree", "create domain uint64 as numeric(20,0)", `create user " tricky, ' } "" \\ test user " superuser password 'secret'`} {
 		if err := node.Exec(t.Context(), "pgx_test", sql); err != nil {
 			t.Fatal(err)
 		}
 	}
-	direct := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres password=secret dbname=pgx_test", node.Port)
+	direct := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres password=%s dbname=pgx_test", node.Port, d.cluster.Password)
 	cfg, err := passThrough(direct)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -61,31 +62,18 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 		}
 		return nil
 	}
-	// While the client is silent, the server may speak.
-	listen := func() (stop func()) {
-		return p.srv.Watch(func() { _ = h.client.NetConn().SetReadDeadline(time.Unix(1, 0)) })
-	}
-	stop := listen()
-	defer func() {
-		stop()
-		if !h.doomed() {
-			_ = h.client.NetConn().SetReadDeadline(time.Time{})
-		}
-	}()
 	for {
-		typ, _, err := h.client.Peek()
-		if wire.IsTimeout(err) && !h.doomed() && !p.srv.Quiet() {
-			stop()
-			_ = h.client.NetConn().SetReadDeadline(time.Time{})
+		typ, heard, err := h.awaitClient(p)
+		if heard {
+			if p.srv.Quiet() {
+				continue
+			}
 			if err := said(); err != nil && !errors.Is(err, wire.ErrEnough) {
-				stop = func() {}
 				return 0, code, h.lostOrGone(p, err)
 			}
 			if refused {
-				stop = func() {}
 				return copyRefused, code, nil
 			}
-			stop = listen()
 			continue
 		}
 		if err != nil {
@@ -129,6 +117,31 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 			return copyRefused, code, nil
 		}
 	}
+}
+
+// awaitClient waits for the client's next message. While the client is silent the server may speak: then heard is
+// true, and nothing was read.
+func (h *Handler) awaitClient(p *participant) (typ byte, heard bool, err error) {
+	if !h.client.Quiet() { // it is not silent: no need to watch
+		typ, _, err = h.client.Peek()
+		return typ, false, err
+	}
+	var spoke atomic.Bool
+	nc := h.client.NetConn()
+	stop := p.srv.Watch(func() {
+		spoke.Store(true)
+		_ = nc.SetReadDeadline(time.Unix(1, 0)) // ends the wait
+	})
+	typ, _, err = h.client.Peek()
+	stop()
+	if !spoke.Load() {
+		return typ, false, err
+	}
+	if h.doomed() { // the session is being ended: its deadline stays
+		return typ, false, err
+	}
+	_ = nc.SetReadDeadline(time.Time{})
+	return typ, wire.IsTimeout(err), err
 }
 
 // copyFailed tells a client that is gone from a server that is lost: the latter is a named error already.

@@ -58,7 +58,7 @@ func (a *analysis) run() error {
 	a.t.Exact = s.Configs != nil
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
 	a.t.Class, a.t.Home = Single, true
-	a.t.Read = a.isRead()
+	a.t.Read = a.isRead() && a.t.Hidden == nil // what a server keeps, a replica must not
 	a.t.Temp = s.Def.Temp
 	a.t.DDL = isDefinition(s.Kind)
 	a.t.Whole = !a.t.Read && (a.t.DDL || s.Kind == sqlparse.Routine || s.Kind == sqlparse.Select || s.Kind == sqlparse.Other || a.touchesUnknown())

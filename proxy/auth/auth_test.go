@@ -20,7 +20,7 @@ host    shop,other "app", x  10.0.0.0/8   scram-sha-256   # behind a line
 host    sameuser   all  192.168.0.0 255.255.0.0 reject
 hostssl all        app  all               cert map=people
 hostnossl all      all  ::1/128           scram-sha-256
-hostssl all        all  samehost          password clientcert=verify-full
+hostssl all        all  127.0.0.0/8       password clientcert=verify-full
 `, maps)
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +67,7 @@ func TestHBAMistakesAreExplained(t *testing.T) {
 		"host all all all cert":                            "hostssl",
 		"host all all all password":                        "hostssl",
 		"hostssl all all all cert map=nosuch":              "no map",
+		"host all all samehost reject":                     "not supported",
 		"host all +admins all scram-sha-256":               "not supported",
 		"host all all all scram-sha-256 frob=1":            "not supported",
 		"host \"all all all reject":                        "not closed",

@@ -18,7 +18,7 @@ func (e *HBAError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.
 const maxLine = 10240
 
 // ParseHBA reads rules in the format of pg_hba.conf: TYPE DATABASE USER [ADDRESS [MASK]] METHOD [OPTIONS], as
-// PostgreSQL 15 documents it. Lists of names, quoted names, all, sameuser, samehost, networks, masks and the
+// PostgreSQL 15 documents it. Lists of names, quoted names, all, sameuser, networks, masks and the
 // options clientcert and map are understood; what is not understood is an error. maps are the named maps of
 // ParseIdent.
 func ParseHBA(text string, maps map[string]map[string]string) ([]Rule, error) {
@@ -121,8 +121,8 @@ func parseNetwork(s string, rest *[][]string) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("the address is missing")
 	case "all":
 		return netip.Prefix{}, nil
-	case "samehost":
-		return netip.MustParsePrefix("127.0.0.0/8"), nil
+	case "samehost", "samenet":
+		return netip.Prefix{}, fmt.Errorf("%s is not supported: name the networks", s)
 	}
 	if p, err := netip.ParsePrefix(s); err == nil {
 		return p.Masked(), nil

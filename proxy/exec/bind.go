@@ -200,8 +200,13 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if cause := pinCauseOf(s.tmpl.Stmt); cause != "" {
 		h.pin(p, cause)
 	}
-	if err := h.showPrepared(p, s.tmpl); err != nil {
-		return err
+	if readsPrepared(s.tmpl) { // what came before must be answered first
+		if err := h.drain(ctx, false); err != nil {
+			return err
+		}
+		if err := h.showPrepared(p, s.tmpl); err != nil {
+			return err
+		}
 	}
 	if s.tmpl.Stmt.Signals {
 		h.signalling(s.tmpl.Stmt.Funcs)

@@ -122,6 +122,9 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 // awaitClient waits for the client's next message. While the client is silent the server may speak: then heard is
 // true, and nothing was read.
 func (h *Handler) awaitClient(p *participant) (typ byte, heard bool, err error) {
+	if p.srv.Pending() > 0 { // read along with what was said before
+		return 0, true, nil
+	}
 	if !h.client.Quiet() { // it is not silent: no need to watch
 		typ, _, err = h.client.Peek()
 		return typ, false, err

@@ -252,6 +252,9 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		}
 	}
 	for _, m := range msgs {
+		if x.copied { // sent before the COPY's data; and their bytes are gone
+			return &wire.PgError{Code: "08P01", Message: fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", m.Type)}
+		}
 		err := h.payFirst(ctx, m)
 		if err == nil {
 			err = h.message(ctx, m)

@@ -296,9 +296,13 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 	if h.tx.status != 'I' {
 		return h.join(ctx, shard, t)
 	}
-	if h.pinned != nil && h.pinned.shard == shard {
-		h.markSent(h.pinned, t)
-		return h.pinned, h.adapt(h.pinned)
+	if p := h.pinned; p != nil && p.shard == shard {
+		h.markSent(p, t)
+		if err := h.adapt(p); err != nil {
+			h.freeIfLost(p)
+			return nil, err
+		}
+		return p, nil
 	}
 	var p *participant
 	var err error
@@ -405,6 +409,13 @@ func (h *Handler) lost(p *participant, err error) error {
 	return &hintError{
 		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
 		"The outcome of the statement is not known if it wrote. Outside a transaction the session goes on.",
+	}
+}
+
+// freeIfLost gives a pinned server up that turned out to be lost outside of a statement's own path.
+func (h *Handler) freeIfLost(p *participant) {
+	if p.srv.Dirty && p != h.pinned {
+		h.finish(p)
 	}
 }
 

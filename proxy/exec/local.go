@@ -355,7 +355,9 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 	if h.pinned != nil {
 		p := h.pinned
 		if _, err := p.srv.Exec(s.Text); err != nil {
-			return h.lost(p, err)
+			err = h.lost(p, err)
+			h.freeIfLost(p)
+			return err
 		}
 		h.checkPin = true
 		h.unpin(p)

@@ -299,7 +299,9 @@ func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err 
 	}
 	if p == nil && h.pinned != nil && h.pinned.shard == home {
 		p = h.pinned
+		done = func() { h.freeIfLost(p) }
 		if err := h.adapt(p); err != nil {
+			done()
 			return nil, nil, err
 		}
 	}

@@ -194,7 +194,9 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 		return err
 	}
 	if err := h.showPrepared(p, t); err != nil {
-		h.finish(p)
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
 		return err
 	}
 	return h.relayText(ctx, p, t, a.Text, configsOf(t, a))
@@ -308,7 +310,6 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) erro
 	if h.tx.status == 'I' {
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
-	h.client.Hold() // COPY reads more while the text is in use
 	for _, s := range stmts {
 		if h.tx.status == 'I' { // behind a COMMIT inside the string
 			h.begin("BEGIN", sqlparse.Tx{}, true)

@@ -154,37 +154,57 @@ func (h *Handler) configure(p *participant, list []setting) error {
 	return nil
 }
 
-// showPrepared makes pg_prepared_statements on a server list the session's own statements, and nobody else's,
-// for a statement that reads it.
-func (h *Handler) showPrepared(p *participant, t *router.Template) error {
-	named := false
+// readsPrepared says whether a statement reads pg_prepared_statements.
+func readsPrepared(t *router.Template) bool {
 	for _, ref := range t.Stmt.Tables {
-		named = named || ref.Name == "pg_prepared_statements"
+		if ref.Name == "pg_prepared_statements" {
+			return true
+		}
 	}
-	if !named || h.tx.status == 'E' {
+	return false
+}
+
+// showPrepared makes pg_prepared_statements on a server list the session's own statements, and nobody else's,
+// for a statement that reads it. It is part of the pipeline or transaction that the statement belongs to.
+func (h *Handler) showPrepared(p *participant, t *router.Template) error {
+	if !readsPrepared(t) || h.tx.status == 'E' {
 		return nil
 	}
 	if err := h.ready(p); err != nil {
 		return err
 	}
-	if _, err := p.srv.Exec("DEALLOCATE ALL"); err != nil {
+	p.shown = true
+	s := p.srv
+	s.ForgetAll()
+	s.SendParse("", "DEALLOCATE ALL", nil)
+	s.SendBindParts("", nil, nil, nil)
+	s.SendExecute()
+	answers := 3
+	for name, st := range h.ext.named {
+		if st.tmpl != nil && st.tmpl.Class != router.Control {
+			s.SendParse(name, st.sql, h.typesFor(p.shard, st.types))
+			answers++
+		}
+	}
+	s.SendFlush()
+	if err := s.Flush(); err != nil {
 		return h.lost(p, err)
 	}
-	p.srv.ForgetAll()
-	for name, s := range h.ext.named {
-		if s.tmpl == nil || s.tmpl.Class == router.Control {
-			continue
-		}
-		p.srv.SendParse(name, s.sql, s.types)
-		p.srv.SendSync()
-		if err := p.srv.Flush(); err != nil {
+	for answers > 0 {
+		m, err := s.Next()
+		if err != nil {
 			return h.lost(p, err)
 		}
-		if _, err := p.srv.ReadTag(); err != nil {
-			return h.lost(p, err)
+		switch m.Type {
+		case '1', '2', 'C':
+			answers--
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'E':
+			s.Dirty = true
+			return &pool.ServerError{Response: wire.ParseError(m.Body())}
 		}
 	}
-	p.shown = true
 	return nil
 }
 

@@ -414,6 +414,9 @@ func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
 	if e := s.conn.Skip(); e != nil {
 		return s.broken(e)
 	}
+	if typ == 'd' { // left over from a COPY that failed
+		return nil
+	}
 	return s.handler.Fail(ctx, &wire.PgError{Code: "54000", Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."}, typ == 'Q' || typ == 'F')
 }
 

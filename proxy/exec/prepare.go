@@ -139,20 +139,8 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 
 // executeOn runs the client's EXECUTE on one shard, under the name that the server knows.
 func (h *Handler) executeOn(ctx context.Context, shard int, st *stmt, s *sqlparse.Statement) error {
-	p, err := h.on(ctx, shard, st.tmpl)
-	if err != nil {
-		return err
-	}
-	name, err := h.ensure(p, st)
-	if err != nil {
-		if h.tx.status == 'I' {
-			h.finish(p)
-		}
-		return err
-	}
-	text := s.Text[:s.NameAt.Start] + name + s.Text[s.NameAt.End:]
 	params, _ := executeArgs(s)
-	return h.relayText(ctx, p, st.tmpl, []byte(text), configsOf(st.tmpl, &router.Args{Params: params}))
+	return h.executeAs(ctx, shard, st.tmpl, st, s, configsOf(st.tmpl, &router.Args{Params: params}))
 }
 
 // executeInside runs EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE, on home.
@@ -168,7 +156,12 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 		return router.Refuse("prepare")
 	}
 	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp}
-	p, err := h.on(ctx, h.dbmap.Home.Index, t)
+	return h.executeAs(ctx, h.dbmap.Home.Index, t, st, s, nil)
+}
+
+// executeAs relays text that runs st, with the client's name replaced by the server's. t says how to reach the server.
+func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, st *stmt, s *sqlparse.Statement, configs []setting) error {
+	p, err := h.on(ctx, shard, t)
 	if err != nil {
 		return err
 	}
@@ -179,7 +172,8 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 		}
 		return err
 	}
-	return h.relayText(ctx, p, t, []byte(s.Text[:s.NameAt.Start]+name+s.Text[s.NameAt.End:]), nil)
+	text := s.Text[:s.NameAt.Start] + name + s.Text[s.NameAt.End:]
+	return h.relayText(ctx, p, t, []byte(text), configs)
 }
 
 // ensure makes a server know a statement, in a round trip of its own if need be.

@@ -119,6 +119,13 @@ func TestProtocolByHand(t *testing.T) {
 			r.SendSync()
 			r.want('Z', "12D(2)C<SELECT 1>ZI")
 
+			// What a session asks of itself leaves the answers around it in place.
+			r.run("select 1")
+			r.run("select name from pg_prepared_statements where name = 'nosuch'")
+			r.run("select 3")
+			r.SendSync()
+			r.want('Z', "12D(1)C<SELECT 1>12C<SELECT 0>12D(3)C<SELECT 1>ZI")
+
 			// After an error everything is skipped up to Sync, and no further.
 			r.run("select 1/0")
 			r.run("select 3")

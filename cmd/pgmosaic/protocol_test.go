@@ -530,3 +530,27 @@ func TestErrorOfALostServerAndTheSessionLivesOn(t *testing.T) {
 	mustExec(t, c, "rollback")
 	mustExec(t, c, "select 1")
 }
+
+// A server that is lost while a session is pinned to it is given up by whatever statement finds it gone.
+func TestAPinnedServerThatIsLostIsGivenUp(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	killer := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	check := leaks(t, a)
+	for _, found := range []string{"select 1", "set work_mem = '5MB'", "discard all", "discard temp", "begin", "deallocate all"} {
+		c, err := pgx.Connect(t.Context(), a.dsn())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, c, "create temp table mine (a int)")
+		pid := queryOne[int](t, c, "select pg_backend_pid()")
+		mustExec(t, killer, "select pg_terminate_backend($1)", pid)
+		eventually(t, "it is gone", func() bool {
+			return queryOne[int](t, killer, fmt.Sprintf("select count(*)::int from pg_stat_activity where pid = %d", pid)) == 0
+		})
+		_, err = c.Exec(t.Context(), found)
+		t.Logf("%s: %v", found, err)
+		_ = c.Close(context.Background())
+	}
+	check()
+}

@@ -156,6 +156,28 @@ func TestTooManyFailedLoginsAreTurnedAway(t *testing.T) {
 	}
 }
 
+// What a stranger names before login, and what a user names that does not exist, is kept nowhere.
+func TestNothingIsKeptUnderNamesThatDoNotExist(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	before := a.metrics.FailedLogins.Load()
+	for i := range 3 {
+		name := fmt.Sprintf("nosuch%d", i)
+		_, err := pgx.Connect(t.Context(), dsnFor("app", "wrong", a.server.Addr(), name))
+		wantCode(t, err, "28P01")
+		_, err = pgx.Connect(t.Context(), dsnFor("app", "app", a.server.Addr(), name))
+		wantCode(t, err, "3D000")
+	}
+	if n := a.metrics.FailedLogins.Load() - before; n != 3 {
+		t.Errorf("%d failed logins counted", n)
+	}
+	for _, name := range a.metrics.Databases() {
+		if strings.HasPrefix(name, "nosuch") {
+			t.Errorf("database %s has counters", name)
+		}
+	}
+}
+
 // Two processes on one port: a client's cancel request may reach the wrong one, which passes it on.
 func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
 	d := shop(t)

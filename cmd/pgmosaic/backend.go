@@ -136,7 +136,7 @@ func (b *backend) Admit(l session.Login) error {
 
 // Failed implements session.Backend.
 func (b *backend) Failed(l session.Login) {
-	b.app.metrics.Database(l.Database).FailedLogins.Add(1)
+	b.app.metrics.FailedLogins.Add(1)
 	from := l.Remote.Addr().Unmap()
 	if !from.IsValid() {
 		return

@@ -104,6 +104,9 @@ type shardState struct {
 
 // Open makes the handler of a session and reads what to tell the client.
 func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client Client) (*Handler, map[string]string, error) {
+	if e.Catalog.Current().Databases[database] == nil {
+		return nil, nil, noDatabase(database) // and nothing is kept under its name
+	}
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
 		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
@@ -186,13 +189,17 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	return w, nil
 }
 
+func noDatabase(name string) error {
+	return &wire.PgError{Code: "3D000", Message: "database \"" + name + "\" does not exist", Hint: "SHOW DATABASES on the admin database lists them."}
+}
+
 // refresh takes the newest map and schema into use. It must not be called inside a transaction.
 func (h *Handler) refresh(ctx context.Context) error {
 	snap := h.e.Catalog.Current()
 	if snap != h.snap {
 		db := snap.Databases[h.db]
 		if db == nil {
-			return &wire.PgError{Code: "3D000", Message: "database \"" + h.db + "\" does not exist", Hint: "SHOW DATABASES on the admin database lists them."}
+			return noDatabase(h.db)
 		}
 		if db.Home == nil {
 			return router.Refuse("no-shard")

@@ -14,7 +14,8 @@ import (
 
 // Metrics is every counter of the process.
 type Metrics struct {
-	Started time.Time
+	Started      time.Time
+	FailedLogins atomic.Int64 // of all databases: a name that was given before login is not to be trusted
 
 	mu        sync.Mutex // guards the maps; the values are atomics
 	databases map[string]*Database
@@ -35,7 +36,7 @@ type Database struct {
 	AutoNanos                                 atomic.Int64 // of transactions that were one statement
 	Received, Sent                            atomic.Int64 // of clients that have left
 	ClientParses, ServerParses, Binds         atomic.Int64
-	Logins, FailedLogins                      atomic.Int64
+	Logins                                    atomic.Int64
 }
 
 // Node counts the work of one node.
@@ -58,7 +59,7 @@ func New(now time.Time) *Metrics {
 	return &Metrics{Started: now, databases: map[string]*Database{}, nodes: map[nodeKey]*Node{}, refusals: map[string]*Refusal{}}
 }
 
-// Database returns the counters of a database. The pointer may be kept.
+// Database returns the counters of a database that exists: each name is kept for good. The pointer may be kept.
 func (m *Metrics) Database(name string) *Database {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -157,6 +158,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		nodes = append(nodes, n)
 	}
 	m.mu.Unlock()
+	counter("failed_logins_total", "Logins that were turned away: an unknown user or a wrong password.", m.FailedLogins.Load())
 	for name, d := range dbs {
 		l := []string{"database", name}
 		counter("queries_total", "Statements answered.", d.Queries.Load(), l...)

@@ -68,7 +68,7 @@ var Rules = []RuleInfo{
 	{"insert-split", unsupported, "these rows belong to several shards and %s", "Insert the rows of each key with a statement of its own."},
 	{"conflict-target", unsupported, "the ON CONFLICT target must contain key column %s", "Add the key to the unique constraint and to the conflict target."},
 	{"key-change", unsupported, "UPDATE would move the row to another shard by changing key column %s", "Delete the row and insert it with the new key in one transaction."},
-	{"key-unreadable", unsupported, "the value of key column %s cannot be read without the server's settings", "Write dates and timestamps in ISO 8601, with an offset for timestamptz."},
+	{"key-unreadable", unsupported, "the value of key column %s cannot be read as a value of its type", "Give a value of the key's type; write dates and timestamps in ISO 8601, with an offset for timestamptz."},
 	{"write-join", unsupported, "UPDATE or DELETE over several shards with a join, subquery or CTE is not supported (%s)", "Fix the key with =."},
 	{"reference-write", unsupported, "a write of reference table %s must give the same rows on every shard", "Use constants and parameters, no volatile function, subquery or sequence."},
 	{"merge", unsupported, "MERGE on a distributed table is not supported", "Use INSERT ... ON CONFLICT with the key."},

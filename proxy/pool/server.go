@@ -251,6 +251,7 @@ func (s *Server) Release(now time.Time) {
 
 // DialError is a failure to connect to a node.
 type DialError struct {
+	Shard string
 	Node  string
 	Code  string
 	Cause error
@@ -259,9 +260,9 @@ type DialError struct {
 func (e *DialError) Error() string {
 	var pe *pgconn.PgError
 	if errors.As(e.Cause, &pe) {
-		return fmt.Sprintf("node %s: %s", e.Node, pe.Message)
+		return fmt.Sprintf("node %s of shard %s: %s", e.Node, e.Shard, pe.Message)
 	}
-	return fmt.Sprintf("cannot connect to node %s: %s", e.Node, cause(e.Cause))
+	return fmt.Sprintf("cannot connect to node %s of shard %s: %s", e.Node, e.Shard, cause(e.Cause))
 }
 
 func (e *DialError) Unwrap() error { return e.Cause }
@@ -269,13 +270,18 @@ func (e *DialError) Unwrap() error { return e.Cause }
 // SQLState is the server's own code, else 08006.
 func (e *DialError) SQLState() string { return e.Code }
 
+// ErrorHint says where to look; nothing was sent to the node.
+func (e *DialError) ErrorHint() string {
+	return "Nothing was done there. SHOW REPLICAS on the admin database shows the nodes and what they answered last."
+}
+
 func dialError(p *Pool, err error) error {
 	code := "08006"
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
 		code = pe.Code
 	}
-	return &DialError{p.Node, code, err}
+	return &DialError{p.Shard, p.Node, code, err}
 }
 
 // cause is the innermost reason of a failed connection: pgconn's own text repeats user and address.

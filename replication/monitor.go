@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"sync"
@@ -19,6 +20,7 @@ import (
 type Monitor struct {
 	policy Policy
 	onRole func(dsn string) // a node changed its role or was restarted
+	log    *slog.Logger
 
 	mu     sync.Mutex // guards shards and the fields of watch
 	shards map[shardKey]*watch
@@ -47,9 +49,10 @@ type nodeWatch struct {
 	verdict Verdict
 }
 
-// NewMonitor makes a monitor that follows the catalog once it runs. onRole may be nil; it must not block.
-func NewMonitor(policy Policy, cat *shardmap.Catalog, onRole func(dsn string)) *Monitor {
-	m := &Monitor{policy: policy, onRole: onRole, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1)}
+// NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes. onRole may be nil; it must
+// not block.
+func NewMonitor(policy Policy, cat *shardmap.Catalog, onRole func(dsn string), log *slog.Logger) *Monitor {
+	m := &Monitor{policy: policy, onRole: onRole, log: log, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1)}
 	m.views.Store(&map[shardKey]*atomic.Pointer[View]{})
 	cat.OnChange(func(s *shardmap.Snapshot) {
 		select {
@@ -94,6 +97,12 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 // reconcile starts and stops probes so that they match the map.
 func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shardmap.Snapshot) {
+	told := map[shardKey][]Change{}
+	defer func() {
+		for k, c := range told {
+			m.tell(k, c)
+		}
+	}()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	views := map[shardKey]*atomic.Pointer[View]{}
@@ -108,7 +117,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 				m.shards[k] = w
 			}
 			m.reconcileNodes(ctx, wg, w, sh.Nodes)
-			m.publishLocked(w, time.Now())
+			told[k] = m.publishLocked(w, time.Now())
 			views[k] = w.view
 		}
 	}
@@ -244,7 +253,6 @@ func plain(err error) error {
 // observe takes one sample in and publishes what follows from it.
 func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	changed := s.Err == nil && n.good.Err == nil && !n.good.Sent.IsZero() && (s.Primary != n.good.Primary || !s.Started.Equal(n.good.Started))
 	n.sample = s
 	if s.Err == nil {
@@ -254,7 +262,9 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 	if w.primary >= 0 && w.nodes[w.primary] == n && s.Err == nil && s.Primary {
 		w.history.Add(Position{s.Sent, s.LSN})
 	}
-	m.publishLocked(w, time.Now())
+	changes := m.publishLocked(w, time.Now())
+	m.mu.Unlock()
+	m.tell(w.key, changes)
 	if changed && m.onRole != nil {
 		m.onRole(n.DSN)
 	}
@@ -293,7 +303,8 @@ func (m *Monitor) electLocked(w *watch) {
 	w.primary = best
 }
 
-func (m *Monitor) publishLocked(w *watch, now time.Time) {
+// publishLocked publishes what is known of a shard now, and returns what is to be told of it.
+func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 	v := &View{Database: w.key.database, Shard: w.key.shard, Primary: w.primary, Nodes: make([]NodeView, len(w.nodes))}
 	newest, _ := w.history.Newest()
 	claims := 0
@@ -328,5 +339,5 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) {
 	if w.primary < 0 && claims > 1 {
 		v.Fenced = "two nodes claim to be the primary"
 	}
-	w.view.Store(v)
+	return Changes(w.view.Swap(v), v)
 }

@@ -112,7 +112,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.pools = pool.NewManager(opts)
 	policy := replication.DefaultPolicy()
 	policy.Interval, policy.MaxLag = time.Duration(cfg.Monitor), time.Duration(cfg.MaxLag)
-	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode)
+	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode, log)
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,

@@ -3,6 +3,7 @@ GO      ?= go
 SHELL   := /bin/bash
 PKGS    := ./...
 N       ?= 1
+FUZZTIME ?= 2m
 
 .PHONY: all build test test-short test-diff test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
 
@@ -36,9 +37,13 @@ test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
 	@./.ci/drivers .pgmosaic/drivers
 	DRIVERS=$(CURDIR)/.pgmosaic/drivers $(GO) test -timeout 30m -count=1 -tags drivers ./cmd/pgmosaic -run 'TestDrivers|TestORMs|TestPgxs' -v
 
-fuzz: ## each fuzz target for a minute
+fuzz: ## each fuzz target for FUZZTIME; what it found worth keeping joins the package's testdata/fuzz
 	@for p in router/sqlparse:FuzzStrip proxy/wire:FuzzStartup proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/wire:FuzzDecoders proxy/merge:FuzzNumeric proxy/auth:FuzzHBA proxy/auth:FuzzExchange shardmap/schema:FuzzBinary cmd/pgmosaic:FuzzConfig; do \
-	  $(GO) test ./$${p%%:*} -run '^$$' -fuzz "^$${p##*:}$$" -fuzztime 60s || exit 1; done
+	  pkg=$${p%%:*}; f=$${p##*:}; \
+	  $(GO) test ./$$pkg -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	  found="$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m)/$$pkg/$$f"; \
+	  if [ -d "$$found" ]; then mkdir -p $$pkg/testdata/fuzz/$$f && find "$$found" -type f -size -9 -exec cp -t $$pkg/testdata/fuzz/$$f {} + ; fi; \
+	done
 
 bench: deps build ## pgbench through pgmosaic, through PgBouncer and direct, in one run
 	@./.ci/install pgbouncer

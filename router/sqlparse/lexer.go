@@ -168,8 +168,11 @@ func number(s []byte, i int) (tokenKind, int) {
 		}
 	}
 	if end < len(s) && isIdent(s[end]) { // 0x1F, 1_000, 1abc: the server decides what that is
-		for end < len(s) && isIdent(s[end]) {
+		for end < len(s) && s[end] != '$' && isIdent(s[end]) {
 			end++
+		}
+		if end < len(s) && s[end] == '$' { // a parameter or a quote begins here, which no statement has behind a number
+			return tokBad, end
 		}
 		return tokOpaque, end
 	}

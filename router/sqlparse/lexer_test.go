@@ -10,7 +10,8 @@ import (
 var lexSeeds = []string{
 	"select * from t where a = 5", "select 'it''s', E'a\\'b', \"x\"\"y\", $$a 'b'$$, $q$ $$ $q$, U&'\\0041', b'01', x'1F', n'x'", "select /* a /* nested */ 'b' */ 1 -- 'c'\n + 2",
 	"select 1.5, .5, 1., 1e5, 1.5e-3, 1..2, 0x1F, 1_000, 123456789012345678901", "select $1, $2::int, a$b, _x1, é from \"T\"", "insert into t values (1,'a'),(-2,'b') on conflict do nothing returning *",
-	"select a->>'b', c @> '{1}'::int[], d ? 'e'", "select 'unterminated", "select \"unterminated", "/* open", "$a$ open", "select 1;select 2", "select 1a", "select $1a", "select 'a'\n'b'",
+	"select a->>'b', c @> '{1}'::int[], d ? 'e'", "select 'unterminated", "select \"unterminated", "/* open", "$a$ open", "select 1;select 2", "select 1a", "select $1a", "select 'a'\n'b'", "0$B'00'",
+	"select 1$x$ 'a' $x$",
 }
 
 // check compares what Strip takes for literals with the scanner of PostgreSQL itself.

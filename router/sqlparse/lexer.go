@@ -115,10 +115,33 @@ func quoted(s []byte, i int, q byte, escapes bool) (tokenKind, int) {
 		case s[i] == q && i+1 < len(s) && s[i+1] == q:
 			i++
 		case s[i] == q:
+			if q == '\'' && continues(s, i+1) {
+				return tokBad, len(s)
+			}
 			return tokQuotedName, i + 1
 		}
 	}
 	return tokBad, len(s)
+}
+
+// continues says whether a string goes on behind i: white space with a newline, and a quote. Nobody writes that, so it
+// is enough to know it.
+func continues(s []byte, i int) bool {
+	line := false
+	for i < len(s) {
+		switch {
+		case isSpace(s[i]):
+			line = line || s[i] == '\n' || s[i] == '\r'
+			i++
+		case s[i] == '-' && i+1 < len(s) && s[i+1] == '-':
+			for i < len(s) && s[i] != '\n' && s[i] != '\r' {
+				i++
+			}
+		default:
+			return line && s[i] == '\''
+		}
+	}
+	return false
 }
 
 func dollar(s []byte, i int) (tokenKind, int) {
@@ -171,7 +194,7 @@ func number(s []byte, i int) (tokenKind, int) {
 		for end < len(s) && s[end] != '$' && isIdent(s[end]) {
 			end++
 		}
-		if end < len(s) && s[end] == '$' { // a parameter or a quote begins here, which no statement has behind a number
+		if end < len(s) && strings.IndexByte("$.+-", s[end]) >= 0 { // 1_000.5, 1_0e+5, and what no statement holds
 			return tokBad, end
 		}
 		return tokOpaque, end
@@ -183,16 +206,13 @@ func word(s []byte, i int) (tokenKind, int) {
 	if i+1 < len(s) && s[i+1] == '\'' {
 		switch s[i] {
 		case 'e', 'E':
-			_, end := quoted(s, i+1, '\'', true)
-			return opaqueIfClosed(s, end), end
+			return opaque(quoted(s, i+1, '\'', true))
 		case 'b', 'B', 'x', 'X', 'n', 'N':
-			_, end := quoted(s, i+1, '\'', false)
-			return opaqueIfClosed(s, end), end
+			return opaque(quoted(s, i+1, '\'', false))
 		}
 	}
 	if i+2 < len(s) && (s[i] == 'u' || s[i] == 'U') && s[i+1] == '&' && (s[i+2] == '\'' || s[i+2] == '"') {
-		_, end := quoted(s, i+2, s[i+2], false)
-		return opaqueIfClosed(s, end), end
+		return opaque(quoted(s, i+2, s[i+2], false))
 	}
 	end := i
 	for end < len(s) && isIdent(s[end]) {
@@ -201,11 +221,11 @@ func word(s []byte, i int) (tokenKind, int) {
 	return tokWord, end
 }
 
-func opaqueIfClosed(s []byte, end int) tokenKind {
-	if end <= len(s) && (s[end-1] == '\'' || s[end-1] == '"') {
-		return tokOpaque
+func opaque(kind tokenKind, end int) (tokenKind, int) {
+	if kind == tokQuotedName {
+		kind = tokOpaque
 	}
-	return tokBad
+	return kind, end
 }
 
 // Literal is a literal that Strip took out of the text.

@@ -12,10 +12,9 @@ import (
 type Pool struct {
 	Database, Shard, Node, Role string
 
-	mgr     *Manager
-	key     poolKey
-	gate    *gate
-	counted int // servers on the manager's books; guarded by the manager's mutex
+	mgr  *Manager
+	key  poolKey
+	gate *gate
 
 	mu       sync.Mutex           // guards the rest; slow work never happens under it
 	all      map[*Server]struct{} // open ones, in whatever state
@@ -115,7 +114,10 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 			return s, waited, err
 		}
 		if leavesCustom(s.settings, want) { // it cannot be undone: another one is dialled in its place
-			p.replace(s)
+			if !p.shut(s) && !p.mgr.room(p) { // it was closed beside us, and its place on the books is taken
+				p.give(nil)
+				continue
+			}
 			s, err = p.dial(ctx)
 			return s, waited, err
 		}
@@ -178,12 +180,6 @@ func (p *Pool) cutLocked(at int) {
 	copy(p.idle[at:], p.idle[at+1:])
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
-}
-
-// replace closes a leased server and keeps the lease.
-func (p *Pool) replace(s *Server) {
-	p.discard(s)
-	p.mgr.room(p) // its own place on the books is free again
 }
 
 // take returns an idle server, or nothing for leave to dial, or a place in the queue.
@@ -352,15 +348,20 @@ func (p *Pool) release(s *Server, now time.Time) {
 	}()
 }
 
-// discard closes a server. One that still works on something is told to stop.
+// discard closes a server and takes it off the books.
 func (p *Pool) discard(s *Server) {
-	p.mu.Lock()
-	_, open := p.all[s]
-	delete(p.all, s)
-	p.mu.Unlock()
-	if open {
+	if p.shut(s) {
 		p.mgr.gone(p)
 	}
+}
+
+// shut closes a server, which stays on the books: the caller owns its place there if it was open. One that still works
+// on something is told to stop.
+func (p *Pool) shut(s *Server) (open bool) {
+	p.mu.Lock()
+	_, open = p.all[s]
+	delete(p.all, s)
+	p.mu.Unlock()
 	if s.running {
 		go func() { // bounded by its own deadline
 			ctx, cancel := context.WithTimeout(context.Background(), inspectTimeout)
@@ -368,9 +369,10 @@ func (p *Pool) discard(s *Server) {
 			_ = s.BeginCancel()(ctx) // if it fails, the server notices when it next writes
 			_ = s.Close()
 		}()
-		return
+		return open
 	}
 	_ = s.Close()
+	return open
 }
 
 // give hands a server, or for nil the right to dial one, to the first waiter, or gives the lease up.

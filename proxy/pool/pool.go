@@ -148,9 +148,6 @@ func (m *Manager) dialSlot(ctx context.Context, dsn string) (done func(), err er
 // room counts one more server of a pool, unless a limit of its database or role is reached.
 func (m *Manager) room(p *Pool) bool {
 	o := m.opts.Load()
-	if o.MaxDatabase == 0 && o.MaxUser == 0 {
-		return true
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	db, role := "d"+p.Database, "u"+p.Role
@@ -159,19 +156,15 @@ func (m *Manager) room(p *Pool) bool {
 	}
 	m.counts[db]++
 	m.counts[role]++
-	p.counted++
 	return true
 }
 
-// gone takes a server that was counted off the books.
+// gone takes a server that room has counted off the books.
 func (m *Manager) gone(p *Pool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p.counted > 0 {
-		p.counted--
-		m.counts["d"+p.Database]--
-		m.counts["u"+p.Role]--
-	}
+	m.counts["d"+p.Database]--
+	m.counts["u"+p.Role]--
 }
 
 // Pool returns the pool of a node for a database and role, which it makes if need be. The pointer may be

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -67,16 +68,18 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer tick.Stop()
 	looked := time.Now()
 	resolved := map[string]string{}
+	var refills sync.WaitGroup
 	for {
 		select {
 		case <-ctx.Done():
+			refills.Wait()
 			m.Reconnect("")
 			return nil
 		case now := <-tick.C:
 			for _, p := range m.All() {
 				p.expire(now)
 				p.relieve(now)
-				p.refill(ctx, now)
+				p.refill(ctx, now, &refills)
 			}
 			if o := m.opts.Load(); now.Sub(looked) >= o.DNSTTL {
 				looked = now
@@ -229,7 +232,7 @@ func (m *Manager) evict(p *Pool) bool {
 }
 
 // refill keeps min_pool_size servers open in a pool that was used lately.
-func (p *Pool) refill(ctx context.Context, now time.Time) {
+func (p *Pool) refill(ctx context.Context, now time.Time, refills *sync.WaitGroup) {
 	o := p.mgr.opts.Load()
 	p.mu.Lock()
 	need := len(p.all)+p.dialing < min(o.Min, o.Size) && now.Sub(p.used) < o.IdleTimeout && now.After(p.until)
@@ -244,9 +247,9 @@ func (p *Pool) refill(ctx context.Context, now time.Time) {
 		p.give(nil)
 		return
 	}
-	go func() { // ends by server_connect_timeout at the latest
+	refills.Go(func() { // ends by server_connect_timeout at the latest
 		if s, err := p.dial(ctx); err == nil {
 			p.release(s, time.Now())
 		}
-	}()
+	})
 }

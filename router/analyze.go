@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -374,7 +375,7 @@ func (a *analysis) query() error {
 	if len(a.sharded) == 0 {
 		return a.referenceOnly(q)
 	}
-	if q.Opaque != "" {
+	if q.Opaque != "" && q.Cmd != sqlparse.Select {
 		return Refuse("opaque", q.Opaque)
 	}
 	a.t.Home = false
@@ -386,7 +387,7 @@ func (a *analysis) query() error {
 	}
 	loose, err := a.collect(top)
 	if err != nil {
-		return err
+		return a.gatherBlind(top, err)
 	}
 	if err := a.assigns(q); err != nil {
 		return err
@@ -406,30 +407,58 @@ func (a *analysis) query() error {
 	if len(loose) == 0 {
 		a.t.Class = Single
 		switch {
+		case q.Cmd == sqlparse.Select && !a.oneKey():
+			a.t.wide = a.several(top, a.t.wide) // IN lists may turn out wider
 		case needsHome || a.oneKey():
 		case q.Cmd == sqlparse.Insert:
 			a.t.wide = a.splitInsert(q)
-		case q.Cmd == sqlparse.Select:
-			a.t.wide = a.scatter(top) // IN lists may turn out wider
 		default:
 			a.t.wide = a.wideWrite(top)
 		}
 		return nil
 	}
-	if needsHome {
-		return a.t.wide
-	}
-	switch q.Cmd {
-	case sqlparse.Select:
-		if err := a.scatter(top); err != nil {
+	switch {
+	case q.Cmd == sqlparse.Select:
+		if err := a.several(top, a.t.wide); err != nil {
 			return err
 		}
-	case sqlparse.Insert:
+	case needsHome:
+		return a.t.wide
+	case q.Cmd == sqlparse.Insert:
 		return Refuse("insert-select", loose[0])
 	default:
 		if err := a.wideWrite(top); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// several plans a SELECT that may need more than one shard: by merging what each one answers, else on copies. why is a
+// reason against merging that is known already.
+func (a *analysis) several(top *block, why *Error) *Error {
+	if why == nil {
+		why = a.scatter(top)
+	}
+	if why == nil {
+		a.orGather(top)
+		return nil
+	}
+	return a.toGather(top, why)
+}
+
+// gatherBlind plans a SELECT whose facts cannot be told, for err: on copies of whatever it names.
+func (a *analysis) gatherBlind(top *block, err error) error {
+	var why *Error
+	if !errors.As(err, &why) || top.query.Cmd != sqlparse.Select {
+		return err
+	}
+	a.t.pins = []pin{{group: a.db.Tables[a.sharded[0]].Group}}
+	if f, ok := a.homeFunction(); ok {
+		return Refuse("home-only", f)
+	}
+	if why = a.toGather(top, why); why != nil {
+		return why
 	}
 	return nil
 }

@@ -60,6 +60,8 @@ var Rules = []RuleInfo{
 	{"select-into", unsupported, "%s from sharded tables is not supported", "Create the table, then INSERT the rows."},
 	{"function-body", unsupported, "function %s may read or write distributed tables, and a shard holds only a part of them", "Call the statements from the application, or make the function IMMUTABLE if it reads no table."},
 	{"trigger-body", unsupported, "a trigger on %s may read or write distributed tables", "Drop the trigger, or do its work in the application."},
+	{"gather-temporary", unsupported, "the temporary table %s cannot be joined with sharded tables over several shards", "Fix the key with =, or use an ordinary table."},
+	{"gather-right", unsupported, "this statement needs temporary tables on the home shard, and role %s may not make them", "GRANT TEMPORARY ON DATABASE ... TO the role, on the home shard; or fix the key with =."},
 	{"view", unsupported, "view %s reads sharded tables", "Use the view's query itself."},
 	{"home-only", unsupported, "function %s works on the home shard only", "Call it in a statement of its own and bind the result."},
 	{"insert-key", "23502", "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},

@@ -27,6 +27,12 @@ func (p *Plan) Lines() []string {
 	}
 	out := []string{fmt.Sprintf("%s on %s", p.Class, on)}
 	switch p.Class {
+	case Gathered:
+		out[0] = fmt.Sprintf("Gather on %s (%s: %s)", p.DB.Home.Name, p.Gather.Why.Rule, p.Gather.Why.Message)
+		for _, l := range p.Gather.Loads {
+			out = append(out, "  Copy: "+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
+		}
+		out = append(out, "  Run: "+p.Gather.SQL)
 	case Scatter:
 		m := p.Merge
 		out = append(out, "  Shard: "+m.SQL, "  Merge: "+m.describe(), p.readLine())
@@ -41,6 +47,18 @@ func (p *Plan) Lines() []string {
 		}
 	}
 	return out
+}
+
+func (p *Plan) loadNames(l *Load) []string {
+	shards, err := l.Shards(p.Template, &Args{Text: []byte(p.Stmt.Text)})
+	if err != nil {
+		return []string{"by parameter values"}
+	}
+	names := make([]string, len(shards))
+	for i, s := range shards {
+		names[i] = p.DB.Shards[s].Name
+	}
+	return names
 }
 
 func (p *Plan) readLine() string {

@@ -73,7 +73,7 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 // TestGoldenPlans runs testdata/plan: a statement, its arguments if any, and its plan or refusal.
 func TestGoldenPlans(t *testing.T) {
 	db, sch := world(t)
-	env := Env{Role: "app", SearchPath: []string{"$user", "public"}}
+	env := Env{Role: "app", SearchPath: []string{"$user", "public"}, Temp: map[string]bool{"scratch": true}}
 	used := map[Rule]bool{}
 	datadriven.Walk(t, "../testdata/plan", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -108,6 +108,9 @@ func TestGoldenPlans(t *testing.T) {
 				case err != nil:
 					fmt.Fprintf(&out, "%v\n", err)
 				default:
+					if p.Gather != nil && p.Gather.Why != nil {
+						used[p.Gather.Why.Rule] = true
+					}
 					out.WriteString(strings.Join(p.Lines(), "\n") + "\n")
 				}
 			}
@@ -118,7 +121,7 @@ func TestGoldenPlans(t *testing.T) {
 	elsewhere := map[Rule]bool{
 		"group-type": true, "aggregate-type": true, "order-type": true, "order-collation": true, "moving": true, "trigger-body": true,
 		"insert-split": true, "encoding": true, "strings": true, "syntax": true, "prepare": true, "no-two-phase": true, "chain": true, "isolation": true, "session-state": true,
-		"replication": true, "pipeline-copy": true, "no-shard": true,
+		"replication": true, "pipeline-copy": true, "no-shard": true, "gather-right": true,
 	}
 	for _, r := range Rules {
 		if !used[r.Rule] && !elsewhere[r.Rule] {

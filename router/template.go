@@ -19,16 +19,17 @@ type Class uint8
 
 // The closed set of plans.
 const (
-	Control Class = iota // transactions, settings, prepared statements: the session's own affair
-	Single               // the client's text on one shard
-	Scatter              // a SELECT on several shards, rows merged
-	Write                // the same write on several shards, atomic
-	Split                // an INSERT whose rows belong to several shards
-	Copy                 // COPY FROM STDIN split by key
+	Control  Class = iota // transactions, settings, prepared statements: the session's own affair
+	Single                // the client's text on one shard
+	Scatter               // a SELECT on several shards, rows merged
+	Write                 // the same write on several shards, atomic
+	Split                 // an INSERT whose rows belong to several shards
+	Copy                  // COPY FROM STDIN split by key
+	Gathered              // a SELECT on copies of the rows that it needs, on home
 )
 
 func (c Class) String() string {
-	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy"}[c]
+	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather"}[c]
 }
 
 // Env is the session's part of a plan's meaning.
@@ -53,6 +54,7 @@ type Template struct {
 	Hidden *Hidden              // how it may change its server where no parser sees it; nil: it does not
 	Temp   bool                 // makes a temporary object: the session stays on its server
 	Merge  *Merge               // of Scatter, and of Single templates that may turn out wider
+	Gather *Gather              // of Gathered
 	Target *shardmap.TableInfo  // of Write, Split, Copy
 	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
@@ -69,6 +71,8 @@ type Template struct {
 	rows   []sqlparse.Value // of an INSERT: each row's key
 	wide   *Error           // why the statement may not run on more than one shard
 	insert bool
+
+	fallback func() (*Template, *Error) // of Scatter
 }
 
 // pin is what ties one sharded relation to key values.

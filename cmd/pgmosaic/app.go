@@ -88,7 +88,11 @@ func newInstall() string {
 
 // start builds a proxy, listens and serves in the background. The caller must call stop.
 func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
-	maxStatement, err := parseSize(cfg.MaxStatement)
+	maxStatement, err := exec.ParseSize(cfg.MaxStatement)
+	if err != nil {
+		return nil, err
+	}
+	gatherLimit, err := exec.ParseSize(cfg.GatherLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +119,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode, log)
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
-		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
 	}
 	a.hub = &notify.Hub{Shards: a.listenOn, Sender: a.pools.LastClient, Log: log}
 	a.engine.Hub = a.hub
@@ -126,7 +130,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a.buildAdmin()
-	if err := a.buildServer(maxStatement); err != nil {
+	if err := a.buildServer(int(maxStatement)); err != nil {
 		return nil, err
 	}
 	if err := a.buildHTTP(); err != nil {

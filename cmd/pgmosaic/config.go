@@ -18,6 +18,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -52,6 +53,7 @@ type Config struct {
 
 	PoolSize     int      `yaml:"default_pool_size"`           // servers for each node, database and role
 	MinPool      int      `yaml:"min_pool_size"`               // servers kept open while anybody uses the pool
+	GatherPool   int      `yaml:"gather_pool_size"`            // servers on home for statements that gather rows, for each database and role
 	Reserve      int      `yaml:"reserve_pool_size"`           // servers beyond default_pool_size for clients that waited too long
 	ReserveAfter duration `yaml:"reserve_pool_timeout"`        // how long a client waits before the reserve is used
 	MaxDB        int      `yaml:"max_db_connections"`          // 0: servers of one database, over all nodes and roles
@@ -78,6 +80,7 @@ type Config struct {
 
 	MaxLag      duration `yaml:"max_staleness"`      // lag at which a replica leaves the reads; restart
 	Consistency string   `yaml:"read_consistency"`   // strong, causal, session, bounded, eventual; restart
+	GatherLimit string   `yaml:"gather_limit"`       // bytes of rows that one statement may gather on home; 0: no limit; restart
 	Commit      string   `yaml:"multi_shard_commit"` // two_phase, refuse; restart
 	Resolve     duration `yaml:"resolver_interval"`  // how often what a crash left prepared is looked for; restart
 	Grace       duration `yaml:"resolver_grace"`     // how long that is left to its own process; restart
@@ -132,7 +135,7 @@ func (d *duration) UnmarshalYAML(b []byte) error {
 
 func defaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
+		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
 		ReserveAfter: duration(5 * time.Second), QueryWait: duration(120 * time.Second), Connect: duration(15 * time.Second), Lifetime: duration(time.Hour),
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
@@ -148,10 +151,20 @@ func loadConfig(path string) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
-	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(&c); err != nil && len(bytes.TrimSpace(b)) > 0 {
+	if err := decodeYAML(b, &c); err != nil && len(bytes.TrimSpace(b)) > 0 {
 		return c, fmt.Errorf("%s: %s", path, explainYAML(err))
 	}
 	return c, c.validate()
+}
+
+// decodeYAML reads a document strictly. The decoder panics on some malformed tags: that is an error like others.
+func decodeYAML(b []byte, c *Config) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("not valid YAML: %v", p)
+		}
+	}()
+	return yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(c)
 }
 
 var unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
@@ -216,8 +229,16 @@ func (c *Config) validate() error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("tls_cert_file", "it needs tls_key_file, and the other way round")
 	}
-	if _, err := parseSize(c.MaxStatement); err != nil {
+	if n, err := exec.ParseSize(c.MaxStatement); err != nil {
 		bad("max_statement_size", "%v", err)
+	} else if n < 1024 || n > 1<<30 {
+		bad("max_statement_size", "must be from 1kB to 1GB")
+	}
+	if c.GatherPool < 1 {
+		bad("gather_pool_size", "must be at least 1")
+	}
+	if _, err := exec.ParseSize(c.GatherLimit); err != nil {
+		bad("gather_limit", "%v", err)
 	}
 	if c.PoolSize < 1 {
 		bad("default_pool_size", "must be at least 1")
@@ -454,28 +475,10 @@ func (c *Config) limits() proxy.Options {
 
 func (c *Config) poolOptions() pool.Options {
 	return pool.Options{
-		Size: c.PoolSize, Min: c.MinPool, Reserve: c.Reserve, ReserveAfter: time.Duration(c.ReserveAfter), MaxDatabase: c.MaxDB, MaxUser: c.MaxUser, MaxPrepared: c.MaxPrepared,
+		Size: c.PoolSize, Gather: c.GatherPool, Min: c.MinPool, Reserve: c.Reserve, ReserveAfter: time.Duration(c.ReserveAfter), MaxDatabase: c.MaxDB, MaxUser: c.MaxUser, MaxPrepared: c.MaxPrepared,
 		WaitTimeout: time.Duration(c.QueryWait), ConnectTimeout: time.Duration(c.Connect), Lifetime: time.Duration(c.Lifetime), IdleTimeout: time.Duration(c.Idle),
 		LoginRetry: time.Duration(c.LoginRetry), DNSTTL: time.Duration(c.DNSTTL),
 	}
-}
-
-// parseSize reads 64MB.
-func parseSize(s string) (int, error) {
-	var n int
-	var unit string
-	if _, err := fmt.Sscanf(s, "%d%s", &n, &unit); err != nil || n < 1 {
-		return 0, fmt.Errorf("%q is no size: write 64MB", s)
-	}
-	switch strings.ToUpper(unit) {
-	case "KB":
-		return n << 10, nil
-	case "MB":
-		return n << 20, nil
-	case "GB":
-		return n << 30, nil
-	}
-	return 0, fmt.Errorf("%q is no size: write 64MB", s)
 }
 
 // secret resolves file: and env: references.

@@ -44,7 +44,7 @@ func init() {
 	view("clients", "client connections", showClients, with(socketColumns, "servers", "pin", "pin_seconds", "tx")...)
 	view("servers", "server connections", showServers, with(socketColumns, "shard", "node", "client")...)
 	stats := with(append([]string{"database"}, append(prefixed("total_", statNames), prefixed("avg_", averageNames())...)...),
-		"errors", "plan_single", "plan_scatter", "plan_write", "plan_split", "plan_copy", "plan_cache_hits", "plan_cache_misses", "two_phase", "in_doubt", "pins", "wait_us")
+		"errors", "plan_single", "plan_scatter", "plan_gather", "plan_write", "plan_split", "plan_copy", "plan_cache_hits", "plan_cache_misses", "two_phase", "in_doubt", "pins", "wait_us")
 	view("stats", "work done by database", showStats, stats...)
 	view("stats_totals", "work done by database since the start", func(a *Admin) [][]any { return a.statRows(false) }, append([]string{"database"}, plainNames()...)...)
 	view("stats_averages", "work done by database, each second of the last minute", func(a *Admin) [][]any { return a.statRows(true) }, append([]string{"database"}, plainNames()...)...)
@@ -363,7 +363,7 @@ func showStats(a *Admin) [][]any {
 		row := append([]any{name}, cells(a.totals(name))...)
 		row = append(row, cells(a.averages(name))...)
 		out = append(out, append(row,
-			d.Errors.Load(), d.Single.Load(), d.Scatter.Load(), d.Write.Load(), d.Split.Load(), d.Copy.Load(),
+			d.Errors.Load(), d.Single.Load(), d.Scatter.Load(), d.Gather.Load(), d.Write.Load(), d.Split.Load(), d.Copy.Load(),
 			d.PlanHits.Load(), d.PlanMisses.Load(), d.TwoPhase.Load(), d.InDoubt.Load(), d.Pins.Load(), d.WaitNanos.Load()/1000))
 	}
 	return out

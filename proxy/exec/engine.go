@@ -40,6 +40,7 @@ type Engine struct {
 	// Defaults of the session settings.
 	Level        replication.Level
 	MaxStaleness time.Duration
+	GatherLimit  int64         // bytes that one statement may gather
 	TwoPhase     bool          // false: a second writing shard is refused
 	Primary      time.Duration // how long to wait for a shard's primary to be known, 2 s
 

@@ -85,6 +85,7 @@ type ownSettings struct {
 	level  replication.Level
 	maxLag time.Duration
 	shard  string // pgmosaic.shard
+	gather int64  // pgmosaic.gather_limit, in bytes
 }
 
 // shardState is what a session knows of one shard.
@@ -110,7 +111,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
 		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness},
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit},
 	}
 	h.tx.status = 'I'
 	h.now = time.Now()

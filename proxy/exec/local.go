@@ -14,7 +14,7 @@ import (
 )
 
 // settingNames are the session settings of our own, with their defaults as SHOW prints them.
-var settingNames = []string{"pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
+var settingNames = []string{"pgmosaic.gather_limit", "pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
 
 func (h *Handler) setOwn(name, value string) error {
 	bad := func(hint string) error {
@@ -35,6 +35,12 @@ func (h *Handler) setOwn(name, value string) error {
 		h.own.maxLag = d
 	case "pgmosaic.shard":
 		h.own.shard = value
+	case "pgmosaic.gather_limit":
+		n, err := ParseSize(value)
+		if err != nil {
+			return bad("Use a size such as 64MB or 1GB; 0 is no limit.")
+		}
+		h.own.gather = n
 	default:
 		return &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(settingNames, ", ") + "."}
 	}
@@ -60,6 +66,8 @@ func (h *Handler) resetOwn(name string) error {
 		h.own.maxLag = h.e.MaxStaleness
 	case "pgmosaic.shard":
 		h.own.shard = ""
+	case "pgmosaic.gather_limit":
+		h.own.gather = h.e.GatherLimit
 	default:
 		return h.setOwn(name, "")
 	}
@@ -75,6 +83,8 @@ func (h *Handler) showOwn(s *sqlparse.Statement) error {
 		v = h.own.maxLag.String()
 	case "pgmosaic.shard":
 		v = h.own.shard
+	case "pgmosaic.gather_limit":
+		v = sizeText(h.own.gather)
 	default:
 		return h.setOwn(s.Var.Name, "")
 	}

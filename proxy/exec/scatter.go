@@ -22,6 +22,7 @@ type shape struct {
 	shard   []wire.Field // as the shards send them, hidden ones included
 	keys    []merge.Key
 	cols    []merge.Column
+	refused *router.Error // its rows do not merge, by their types
 }
 
 func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint32) (*shape, error) {
@@ -40,7 +41,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 		}
 		s.shard = part.fields
 	}
-	if err := s.resolve(t.Merge); err != nil {
+	if err := s.resolve(t.Merge); err != nil && !errors.As(err, &s.refused) {
 		return nil, err
 	}
 	t.Aux.Store("shape", s)
@@ -125,6 +126,7 @@ type stream struct {
 	h    *Handler
 	p    *participant
 	vals [][]byte
+	raw  []byte // the row that Next returned last, as it came
 	deep []deepColumn
 	done bool
 	err  error
@@ -143,6 +145,7 @@ func (s *stream) Next() ([][]byte, error) {
 		}
 		switch m.Type {
 		case 'D':
+			s.raw = m.Body()
 			if s.vals, err = wire.RowValues(s.vals, m.Body()); err == nil && s.deep != nil {
 				err = toHome(s.h.typesOf(s.p.shard), s.deep, s.vals)
 			}
@@ -183,6 +186,15 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	sh, err := h.shapeOf(ctx, t, a.Types)
 	if err != nil {
 		return err
+	}
+	if sh.refused != nil {
+		g, err := t.Fallback(sh.refused)
+		if err != nil {
+			return err
+		}
+		h.count.Scatter.Add(-1)
+		h.count.Gather.Add(1)
+		return h.gather(ctx, &router.Plan{Template: g, Shards: p.Shards}, a, x)
 	}
 	w := merge.Window{}
 	if w.Limit, w.All, err = a.Int64(m.Limit); err != nil {
@@ -261,19 +273,14 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		if err != nil {
 			return streams, err
 		}
-		params, _, err := h.paramsFor(shard, sh.params, a.Formats, a.Params)
+		s, err := h.ask(part, p.Merge.SQL, sh.params, sh.shard, a, formats)
 		if err != nil {
 			if h.tx.status == 'I' {
 				h.finish(part)
 			}
 			return streams, err
 		}
-		part.srv.SendParse("", p.Merge.SQL, h.typesFor(shard, sh.params))
-		part.srv.SendBindParts("", a.Formats, params, formats)
-		part.srv.SendExecute()
-		part.srv.SendSync()
-		deep := deepOf(h.typesOf(shard), sh.shard, func(i int) int16 { return formatOf(formats, i) })
-		streams = append(streams, &stream{h: h, p: part, deep: deep})
+		streams = append(streams, s)
 	}
 	for _, s := range streams {
 		if err := s.p.srv.Flush(); err != nil {
@@ -289,25 +296,44 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 	return streams, nil
 }
 
+// ask gathers a query for a server, whose rows the stream gives once it is sent. types and fields are home's.
+func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.Field, a *router.Args, formats []int16) (*stream, error) {
+	params, _, err := h.paramsFor(p.shard, types, a.Formats, a.Params)
+	if err != nil {
+		return nil, err
+	}
+	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
+	p.srv.SendBindParts("", a.Formats, params, formats)
+	p.srv.SendExecute()
+	p.srv.SendSync()
+	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })
+	return &stream{h: h, p: p, deep: deep}, nil
+}
+
 // endStreams leaves every server clean: what is still running is cancelled, the rest is read.
 func (h *Handler) endStreams(streams []*stream) {
 	for _, s := range streams {
-		if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 {
-			if !s.p.srv.Buffered() {
-				ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
-				_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer
-				cancel()
-			}
-			if err := s.drain(); err != nil && !s.done {
-				s.p.srv.Dirty = true
-			}
-		}
-		if !s.done {
-			s.p.srv.Dirty = true
-		}
+		h.quiet(s)
 		if h.tx.status == 'I' {
 			h.finish(s.p)
 		}
+	}
+}
+
+// quiet ends what a server still sends of a query: it is cancelled, and the rest is read.
+func (h *Handler) quiet(s *stream) {
+	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 {
+		if !s.p.srv.Buffered() {
+			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
+			_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer
+			cancel()
+		}
+		if err := s.drain(); err != nil && !s.done {
+			s.p.srv.Dirty = true
+		}
+	}
+	if !s.done {
+		s.p.srv.Dirty = true
 	}
 }
 

@@ -169,6 +169,9 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 	case p.Class == router.Scatter:
 		h.count.Scatter.Add(1)
 		return h.scatter(ctx, p, a, x)
+	case p.Class == router.Gathered:
+		h.count.Gather.Add(1)
+		return h.gather(ctx, p, a, x)
 	case p.Class == router.Write:
 		h.count.Write.Add(1)
 		return h.writeMany(ctx, p, a, x)

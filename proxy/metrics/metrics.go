@@ -29,7 +29,8 @@ type nodeKey struct{ Database, Shard, Node string }
 // Database counts the work of one logical database.
 type Database struct {
 	Queries, Transactions, Errors             atomic.Int64
-	Single, Scatter, Write, Split, Copy       atomic.Int64
+	Single, Scatter, Gather                   atomic.Int64
+	Write, Split, Copy                        atomic.Int64
 	PlanHits, PlanMisses                      atomic.Int64
 	TwoPhase, TwoPhaseAborted, InDoubt, Pins  atomic.Int64
 	QueryNanos, XactNanos, WaitNanos, Connect atomic.Int64
@@ -168,7 +169,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		for _, p := range []struct {
 			plan string
 			n    *atomic.Int64
-		}{{"single", &d.Single}, {"scatter", &d.Scatter}, {"write", &d.Write}, {"split", &d.Split}, {"copy", &d.Copy}} {
+		}{{"single", &d.Single}, {"scatter", &d.Scatter}, {"gather", &d.Gather}, {"write", &d.Write}, {"split", &d.Split}, {"copy", &d.Copy}} {
 			counter("plans_total", "Statements by the kind of their plan.", p.n.Load(), "database", name, "plan", p.plan)
 		}
 		counter("plan_cache_hits_total", "Statements whose plan was in the cache.", d.PlanHits.Load(), l...)

@@ -161,6 +161,14 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	return nil
 }
 
+// size is how many servers the pool may have, reserve aside.
+func (p *Pool) size(o *Options) int {
+	if p.key.gather {
+		return o.Gather
+	}
+	return o.Size
+}
+
 // surelyAlive is how long a server that was alive is not asked again.
 const surelyAlive = 10 * time.Millisecond
 
@@ -195,7 +203,7 @@ func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
 		p.active++
 		return s, nil, nil
 	}
-	if p.active < o.Size && len(p.waiters) == 0 {
+	if p.active < p.size(o) && len(p.waiters) == 0 {
 		if p.failed != nil && time.Now().Before(p.until) {
 			return nil, nil, p.failed
 		}
@@ -232,8 +240,12 @@ func (p *Pool) waitError(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		o := p.mgr.opts.Load()
+		name := "default_pool_size"
+		if p.key.gather {
+			name = "gather_pool_size"
+		}
 		return &LimitError{
-			fmt.Sprintf("query_wait_timeout: no server of node %s for role %s came free within %s (default_pool_size = %d)", p.Node, p.Role, o.WaitTimeout, o.Size),
+			fmt.Sprintf("query_wait_timeout: no server of node %s for role %s came free within %s (%s = %d)", p.Node, p.Role, o.WaitTimeout, name, p.size(o)),
 			"SHOW POOLS and SHOW SERVERS on the admin database show who holds them.",
 		}
 	}

@@ -21,6 +21,7 @@ import (
 type Options struct {
 	Size           int           // default_pool_size, 20: servers per pool
 	Min            int           // min_pool_size: servers kept open while anybody uses the pool
+	Gather         int           // gather_pool_size, 5: servers per pool of those that gather rows
 	Reserve        int           // reserve_pool_size: servers beyond Size for those who waited too long
 	ReserveAfter   time.Duration // reserve_pool_timeout, 5 s
 	MaxDatabase    int           // max_db_connections: servers of one database, over all nodes and roles
@@ -54,6 +55,7 @@ func (o Options) WithDefaults() Options {
 		}
 	}
 	num(&o.Size, 20)
+	num(&o.Gather, 5)
 	num(&o.MaxPrepared, 200)
 	num(&o.Dials, 8)
 	def(&o.ReserveAfter, 5*time.Second)
@@ -66,7 +68,10 @@ func (o Options) WithDefaults() Options {
 	return o
 }
 
-type poolKey struct{ database, dsn, role string }
+type poolKey struct {
+	database, dsn, role string
+	gather              bool
+}
 
 // Manager owns every pool.
 type Manager struct {
@@ -170,12 +175,21 @@ func (m *Manager) gone(p *Pool) {
 // Pool returns the pool of a node for a database and role, which it makes if need be. The pointer may be
 // kept: it stays the right one as long as the node's connection string does.
 func (m *Manager) Pool(database, shard, node, dsn, role string) *Pool {
-	k := poolKey{database, dsn, role}
+	return m.pool(shard, node, poolKey{database: database, dsn: dsn, role: role})
+}
+
+// Gatherers is Pool for the servers that rows of other shards are gathered on. They have a pool of their own: a session
+// that holds servers of all others may need one of these, and must not wait for a session like itself.
+func (m *Manager) Gatherers(database, shard, node, dsn, role string) *Pool {
+	return m.pool(shard, node+" (gather)", poolKey{database: database, dsn: dsn, role: role, gather: true})
+}
+
+func (m *Manager) pool(shard, node string, k poolKey) *Pool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.pools[k]
 	if p == nil {
-		p = &Pool{mgr: m, key: k, Database: database, Shard: shard, Node: node, Role: role, gate: m.gateLocked(database), all: map[*Server]struct{}{}}
+		p = &Pool{mgr: m, key: k, Database: k.database, Shard: shard, Node: node, Role: k.role, gate: m.gateLocked(k.database), all: map[*Server]struct{}{}}
 		m.pools[k] = p
 	}
 	return p

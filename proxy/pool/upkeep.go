@@ -146,7 +146,7 @@ func (p *Pool) expire(now time.Time) {
 	spare := len(p.all) - o.Min
 	for _, s := range p.idle {
 		switch {
-		case spare > 0 && now.Sub(s.since) > o.IdleTimeout, len(p.all)-len(old) > o.Size+o.Reserve:
+		case spare > 0 && now.Sub(s.since) > o.IdleTimeout, len(p.all)-len(old) > p.size(o)+o.Reserve:
 			old = append(old, s)
 			spare--
 		case p.agedLocked(s, now):
@@ -167,7 +167,7 @@ func (p *Pool) expire(now time.Time) {
 // closed together.
 func (p *Pool) agedLocked(s *Server, now time.Time) bool {
 	o := p.mgr.opts.Load()
-	if now.Sub(s.dialed) < o.Lifetime || now.Sub(p.lastAged) < o.Lifetime/time.Duration(o.Size) {
+	if now.Sub(s.dialed) < o.Lifetime || now.Sub(p.lastAged) < o.Lifetime/time.Duration(p.size(o)) {
 		return false
 	}
 	p.lastAged = now
@@ -185,7 +185,7 @@ func (p *Pool) relieve(now time.Time) {
 			return
 		}
 		w := p.waiters[0]
-		limit := o.Size
+		limit := p.size(o)
 		if now.Sub(w.since) > o.ReserveAfter {
 			limit += o.Reserve
 		}
@@ -235,7 +235,7 @@ func (m *Manager) evict(p *Pool) bool {
 func (p *Pool) refill(ctx context.Context, now time.Time, refills *sync.WaitGroup) {
 	o := p.mgr.opts.Load()
 	p.mu.Lock()
-	need := len(p.all)+p.dialing < min(o.Min, o.Size) && now.Sub(p.used) < o.IdleTimeout && now.After(p.until)
+	need := !p.key.gather && len(p.all)+p.dialing < min(o.Min, o.Size) && now.Sub(p.used) < o.IdleTimeout && now.After(p.until)
 	if need {
 		p.active++
 	}

@@ -43,7 +43,7 @@ func Parse(sql string) ([]*Statement, error) {
 		if len(tree.Stmts) == 1 {
 			start, end = 0, len(sql) // keep offsets those of the whole text
 		}
-		s := &Statement{Text: sql[start:end], tree: raw.Stmt}
+		s := &Statement{Text: sql[start:end], tree: raw.Stmt, base: start}
 		c := &converter{stmt: s, base: start}
 		c.statement(raw.Stmt)
 		c.inventory(raw.Stmt)
@@ -79,24 +79,35 @@ func (c *converter) inventory(n *pg.Node) {
 				c.stmt.Signals = true
 			case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
 				c.stmt.Closes = true
-			case "now", "transaction_timestamp", "statement_timestamp", "age":
-				c.stmt.Clock = true
-			}
-		case *pg.SQLValueFunction:
-			c.stmt.Clock = true
-		case *pg.A_Const:
-			switch strings.ToLower(strings.TrimSpace(x.GetSval().GetSval())) {
-			case "now", "today", "tomorrow", "yesterday":
-				c.stmt.Clock = true
 			}
 		case *pg.ParamRef:
 			c.param(int(x.Number))
 		}
+		c.stmt.Clock = c.stmt.Clock || readsClock(m)
 		return true
 	})
 	if q := c.stmt.Query; q != nil && found != c.seen && q.Opaque == "" {
 		q.Opaque = "a relation in an unusual place"
 	}
+}
+
+// readsClock says whether a node's value differs with the server and the moment.
+func readsClock(m protoreflect.Message) bool {
+	switch x := m.Interface().(type) {
+	case *pg.FuncCall:
+		switch lastName(x.Funcname) {
+		case "now", "transaction_timestamp", "statement_timestamp", "age":
+			return true
+		}
+	case *pg.SQLValueFunction:
+		return true
+	case *pg.A_Const:
+		switch strings.ToLower(strings.TrimSpace(x.GetSval().GetSval())) {
+		case "now", "today", "tomorrow", "yesterday":
+			return true
+		}
+	}
+	return false
 }
 
 func (c *converter) param(n int) {

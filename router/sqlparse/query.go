@@ -131,7 +131,7 @@ func (c *converter) with(q *level, w *pg.WithClause) {
 
 func (c *converter) rel(r *pg.RangeVar) *Rel {
 	c.seen++
-	rel := &Rel{Kind: RelTable, Table: TableRef{r.Schemaname, r.Relname}, Alias: r.GetAlias().GetAliasname()}
+	rel := &Rel{Kind: RelTable, Table: TableRef{r.Schemaname, r.Relname}, Alias: r.GetAlias().GetAliasname(), Only: !r.Inh, Loc: c.loc(r.Location)}
 	if r.Schemaname == "" {
 		for _, n := range c.ctes {
 			rel.CTE = rel.CTE || n == r.Relname
@@ -201,7 +201,7 @@ func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
 		into = []*Rel{} // no facts at all
 	}
 	if j.IsNatural {
-		q.Opaque = "NATURAL JOIN"
+		q.Opaque, q.Star = "NATURAL JOIN", true
 	}
 	for _, u := range j.UsingClause {
 		c.using(q, u.GetString_().GetSval(), left, right, prefer, into)
@@ -218,6 +218,7 @@ func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
 }
 
 func (c *converter) using(q *level, col string, left, right, prefer, into []*Rel) {
+	q.Words = append(q.Words, col)
 	name := func(rels []*Rel) string {
 		if len(rels) == 1 {
 			return rels[0].Name()
@@ -245,6 +246,7 @@ func (c *converter) where(q *level, n *pg.Node, into []*Rel) {
 		return
 	}
 	c.scan(q, n)
+	q.Conds = append(q.Conds, c.cond(q, n, into))
 	e := n.GetAExpr()
 	if e == nil || len(e.Name) != 1 || e.Name[0].GetString_().GetSval() != "=" {
 		return
@@ -384,9 +386,46 @@ func (c *converter) scan(q *level, n *pg.Node) {
 			if col, ok := c.column(q, x); ok {
 				q.RefCols = append(q.RefCols, col)
 			}
+			c.words(q, x)
 		}
 		return true
 	})
+}
+
+func (c *converter) words(q *level, ref *pg.ColumnRef) {
+	var names []string
+	star := false
+	for _, f := range ref.Fields {
+		if s := f.GetString_(); s != nil {
+			names = append(names, s.Sval)
+		}
+		star = star || f.GetAStar() != nil
+	}
+	q.Words = append(q.Words, names...)
+	if star && len(names) > 0 {
+		q.Stars = append(q.Stars, names[len(names)-1])
+	}
+	q.Star = q.Star || star && len(names) == 0
+}
+
+// cond notes a conjunct and what it hangs on.
+func (c *converter) cond(q *level, n *pg.Node, into []*Rel) Cond {
+	out := Cond{Into: into, Plain: true, node: n}
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.SubLink, *pg.CurrentOfExpr, *pg.GroupingFunc:
+			out.Plain = false
+		case *pg.FuncCall:
+			out.Funcs = append(out.Funcs, lastName(x.Funcname))
+		case *pg.ColumnRef:
+			col, ok := c.column(q, x)
+			out.Cols = append(out.Cols, col)
+			out.Plain = out.Plain && ok
+		}
+		out.Plain = out.Plain && !readsClock(m)
+		return true
+	})
+	return out
 }
 
 var setReturning = map[string]bool{

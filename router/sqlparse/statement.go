@@ -78,6 +78,7 @@ type Statement struct {
 
 	paramUse []int // how often each $n stands in it
 	tree     any
+	base     int // offset of Text in the parsed text
 }
 
 // ParamUses says how often $n stands in the statement.
@@ -202,6 +203,17 @@ type Fact struct {
 	Into []*Rel  // directed: says nothing about other relations
 }
 
+// Cond is a condition that every row which a level emits meets, or with Into set, every row of those relations
+// that is joined to another.
+type Cond struct {
+	Into  []*Rel
+	Cols  []Col    // the columns that it names
+	Funcs []string // the functions that it calls
+	Plain bool     // it holds no subquery, clock or anything else that hangs on more than its columns
+
+	node any
+}
+
 // RelKind is what stands in FROM.
 type RelKind uint8
 
@@ -223,6 +235,8 @@ type Rel struct {
 	Nullable bool // on the nullable side of an outer join
 	Kept     bool // on the preserved side of an outer join
 	CTE      bool // the name is that of a CTE in scope
+	Only     bool // ONLY: without the tables that inherit from it
+	Loc      int  // byte offset of the name in the statement's text
 }
 
 // Name is what qualifies the relation's columns.
@@ -268,7 +282,11 @@ type Query struct {
 	Into     bool
 	SRF      bool // may return sets from its target list
 	FullJoin bool
-	RefCols  []Col // every column reference of this level
+	RefCols  []Col    // every column reference of this level
+	Words    []string // every name that stands in one, its qualifiers too
+	Star     bool     // * stands somewhere, or NATURAL JOIN
+	Stars    []string // the qualifiers of t.*
+	Conds    []Cond   // the conjuncts of WHERE and of joins
 
 	// Opaque names a construct that these facts do not describe.
 	Opaque string

@@ -32,6 +32,7 @@ type Table struct {
 	Kind     byte // relkind: r, p, v, m, f, S
 	Columns  []Column
 	Unique   [][]string           // column sets of unique indexes
+	Primary  []string             // the columns of the primary key
 	Reads    []shardmap.TableName // what a view is made of
 	Triggers []string             // functions of its triggers
 	Rules    bool
@@ -103,10 +104,10 @@ select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), 
  order by a.attrelid, a.attnum`
 
 const uniqueSQL = `
-select i.indrelid, array_agg(a.attname::text)
+select i.indrelid, array_agg(a.attname::text), i.indisprimary
   from pg_index i join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
   join lateral unnest(i.indkey) with ordinality k(n, ord) on k.ord <= i.indnkeyatts left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n
- where (i.indisunique or i.indisexclusion) and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic') group by i.indexrelid, i.indrelid`
+ where (i.indisunique or i.indisexclusion) and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic') group by i.indexrelid, i.indrelid, i.indisprimary`
 
 const funcsSQL = `
 select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' then coalesce(pg_get_functiondef(p.oid), '') else p.prosrc end), p.provolatile::text, l.lanname, p.prokind = 'a'
@@ -177,7 +178,8 @@ func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*
 	}
 	rows, _ = tx.Query(ctx, uniqueSQL)
 	var cols []*string
-	_, err = pgx.ForEachRow(rows, []any{&rel, &cols}, func() error {
+	var primary bool
+	_, err = pgx.ForEachRow(rows, []any{&rel, &cols, &primary}, func() error {
 		var set []string
 		for _, c := range cols {
 			if c != nil {
@@ -186,6 +188,9 @@ func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*
 		}
 		if t := byOID[rel]; t != nil {
 			t.Unique = append(t.Unique, set)
+			if primary {
+				t.Primary = set
+			}
 		}
 		return nil
 	})

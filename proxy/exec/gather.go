@@ -1,0 +1,448 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// gathering is one statement that runs on copies: see router.Gather. The copies are made on a server of its own, in a
+// transaction that is rolled back in the end. It is not the client's: what touches a temporary object cannot be prepared
+// for a commit over shards, and a client's transaction may be read only.
+type gathering struct {
+	h     *Handler
+	t     *router.Template
+	plan  *router.Gather
+	args  *router.Args
+	types []uint32             // of the parameters, on home
+	on    *participant         // where the copies are
+	parts map[int]*participant // where the rows come from
+	tx    bool                 // those are in a transaction of ours
+	loads []*loading
+	bytes int64
+}
+
+// loading is one copy being made.
+type loading struct {
+	*router.Load
+	tmpl    *router.Template
+	shards  []int
+	streams []*stream
+	rows    int64
+}
+
+// analyzeRows is from how many rows on a copy is worth an ANALYZE.
+const analyzeRows = 500
+
+// gather runs a SELECT on copies of the rows that it needs.
+func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x *execution) (err error) {
+	whole, err := h.wholeOf(ctx, p.Template, a.Types)
+	if err != nil {
+		return err
+	}
+	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
+	if h.usesHome() {
+		g.plan = p.Gather.Own
+	}
+	defer func() { g.end(err) }()
+	if err := g.prepare(ctx); err != nil {
+		return err
+	}
+	if err := g.start(ctx); err != nil {
+		return err
+	}
+	for _, l := range g.loads {
+		if err := g.load(l); err != nil {
+			return err
+		}
+	}
+	if err := g.release(); err != nil {
+		return err
+	}
+	var res []int16
+	if x != nil {
+		res = x.portal.res
+	} else if err := h.client.Write(rowDescription(whole.fields, nil)); err != nil {
+		return clientError{err}
+	}
+	return g.run(res)
+}
+
+// wholeOf is what a server says of the client's own text: once for each template.
+func (h *Handler) wholeOf(ctx context.Context, t *router.Template, types []uint32) (*described, error) {
+	if d, ok := t.Aux.Load("whole"); ok {
+		return d.(*described), nil
+	}
+	d, err := h.describeText(ctx, t.Stmt.Text, types)
+	if err == nil {
+		t.Aux.Store("whole", d)
+	}
+	return d, err
+}
+
+// usesHome says whether what home holds must be read through the client's transaction: it may have written there, or
+// it has one snapshot for all its statements.
+func (h *Handler) usesHome() bool {
+	if h.tx.status == 'I' {
+		return false
+	}
+	if iso := h.tx.opts.Isolation; iso == "serializable" || iso == "repeatable read" {
+		return true
+	}
+	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.dbmap.Home.Index && p.wrote })
+}
+
+// prepare leases the server of the copies and makes them, empty.
+func (g *gathering) prepare(ctx context.Context) error {
+	h := g.h
+	home := h.dbmap.Home.Index
+	st := &h.shards[home]
+	v, err := h.viewOf(ctx, st)
+	if err != nil {
+		return err
+	}
+	node := st.info.Nodes[v.Primary]
+	s, waited, err := h.await(ctx, h.e.Pools.Gatherers(h.db, st.info.Name, node.Name, node.DSN, h.role), len(h.tx.parts) > 0)
+	if err != nil {
+		return err
+	}
+	h.track(s)
+	g.on = &participant{shard: home, node: -1, srv: s}
+	if waited && h.e.Catalog.Current() != h.snap {
+		return errReplan
+	}
+	if err := h.adapt(g.on); err != nil {
+		return err
+	}
+	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+	for _, l := range h.tx.local {
+		sql += "; " + l
+	}
+	for i := range g.plan.Loads {
+		l := &g.plan.Loads[i]
+		sql += "; CREATE TEMPORARY TABLE " + l.Name + " ON COMMIT DROP AS SELECT " + columnList(l) + " FROM " + tableName(l.Table) + " WITH NO DATA"
+	}
+	return g.exec(sql)
+}
+
+func tableName(n shardmap.TableName) string {
+	return pool.QuoteName(n.Schema) + "." + pool.QuoteName(n.Name)
+}
+
+func columnList(l *router.Load) string {
+	var names []string
+	for _, c := range l.Columns {
+		names = append(names, pool.QuoteName(c.Name))
+	}
+	return strings.Join(names, ", ")
+}
+
+// exec runs SQL of our own on the server of the copies.
+func (g *gathering) exec(sql string) error {
+	_, err := g.on.srv.Exec(sql)
+	var se *pool.ServerError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &se):
+		return g.h.lost(g.on, err)
+	case se.Response.Code == "42501" && strings.Contains(se.Response.Message, "temporary tables"):
+		return router.Refuse("gather-right", g.h.role)
+	}
+	se.Response.Position = 0 // of a text that the client does not know
+	return err
+}
+
+// start asks every shard for its rows. Several copies are made of one snapshot of each shard, unless the client's
+// transaction has its own.
+func (g *gathering) start(ctx context.Context) error {
+	h := g.h
+	for i := range g.plan.Loads {
+		l := &loading{Load: &g.plan.Loads[i]}
+		l.tmpl = &router.Template{Class: router.Single, Stmt: g.t.Stmt, DB: g.t.DB, Schema: g.t.Schema, Read: true, Tables: g.t.Tables}
+		var err error
+		if l.shards, err = l.Shards(g.t, g.args); err != nil {
+			return err
+		}
+		g.loads = append(g.loads, l)
+	}
+	g.tx = h.tx.status == 'I' && len(g.loads) > 1
+	for _, l := range g.loads {
+		fields := make([]wire.Field, len(l.Columns))
+		for i, c := range l.Columns {
+			fields[i].DataTypeOID = c.TypeOID
+		}
+		for _, shard := range l.shards {
+			p := g.parts[shard]
+			if p == nil {
+				var err error
+				if p, err = h.on(ctx, shard, l.tmpl); err != nil {
+					return err
+				}
+				g.parts[shard] = p
+				if g.tx {
+					p.srv.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
+					p.srv.SendBindParts("", nil, nil, nil)
+					p.srv.SendExecute()
+					p.prologue++
+				}
+			}
+			s, err := h.ask(p, l.SQL, g.types, fields, g.args, binaryAll)
+			if err != nil {
+				return err
+			}
+			l.streams = append(l.streams, s)
+		}
+	}
+	for _, p := range g.parts {
+		if err := p.srv.Flush(); err != nil {
+			return h.lost(p, err)
+		}
+	}
+	for _, p := range g.parts {
+		if err := h.prologue(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var binaryAll = []int16{1}
+
+// copyHeader begins a binary COPY: signature, flags, no extension.
+const copyHeader = "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+// load copies the rows of one table. A DataRow's body in binary is a tuple of COPY's binary format.
+func (g *gathering) load(l *loading) error {
+	s := g.on.srv
+	s.SendQuery("COPY pg_temp." + l.Name + " FROM STDIN (FORMAT binary)")
+	if err := s.Flush(); err != nil {
+		return g.h.lost(g.on, err)
+	}
+	if err := g.copyReady(); err != nil {
+		return err
+	}
+	s.SendFrame('d', []byte(copyHeader))
+	for _, from := range l.streams {
+		for {
+			_, err := from.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err == nil {
+				err = g.row(l, from.raw)
+			}
+			if err != nil {
+				g.copyFail()
+				return err
+			}
+		}
+	}
+	s.SendFrame('d', []byte{0xff, 0xff})
+	s.SendFrame('c', nil)
+	if err := s.Flush(); err != nil {
+		return g.h.lost(g.on, err)
+	}
+	if _, err := s.ReadTag(); err != nil {
+		return g.failed(err)
+	}
+	if len(l.Key) > 0 {
+		var names []string
+		for _, k := range l.Key {
+			names = append(names, pool.QuoteName(k))
+		}
+		if err := g.exec("ALTER TABLE pg_temp." + l.Name + " ADD PRIMARY KEY (" + strings.Join(names, ", ") + ")"); err != nil {
+			return err
+		}
+	}
+	if l.rows >= analyzeRows {
+		return g.exec("ANALYZE pg_temp." + l.Name)
+	}
+	return nil
+}
+
+func (g *gathering) row(l *loading, tuple []byte) error {
+	l.rows++
+	g.bytes += int64(len(tuple))
+	if limit := g.h.own.gather; limit > 0 && g.bytes > limit {
+		return &wire.PgError{
+			Code:    "54000",
+			Message: fmt.Sprintf("this statement needs more than pgmosaic.gather_limit (%s) of the rows of %d tables on one server; it stopped in %s", sizeText(limit), len(g.loads), l.Table),
+			Hint:    "EXPLAIN (ROUTE) shows what is copied and why. Narrow the statement, join on the keys, or raise pgmosaic.gather_limit.",
+		}
+	}
+	s := g.on.srv
+	s.SendFrame('d', tuple)
+	if s.Out() >= 32<<10 {
+		if err := s.Flush(); err != nil {
+			return g.h.lost(g.on, err)
+		}
+	}
+	return nil
+}
+
+// copyReady reads up to CopyInResponse.
+func (g *gathering) copyReady() error {
+	for {
+		m, err := g.on.srv.Next()
+		if err != nil {
+			return g.h.lost(g.on, err)
+		}
+		switch m.Type {
+		case 'G':
+			return nil
+		case 'S':
+			g.on.srv.NoteParam(m.Body())
+		case 'E':
+			se := &pool.ServerError{Response: wire.ParseError(m.Body())}
+			if _, err := g.on.srv.ReadTag(); err != nil {
+				g.on.srv.Dirty = true
+			}
+			return g.failed(se)
+		}
+	}
+}
+
+// copyFail ends a COPY that will not be completed.
+func (g *gathering) copyFail() {
+	s := g.on.srv
+	if s.Dirty {
+		return
+	}
+	s.SendFrame('f', []byte("the rows could not be read\x00"))
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return
+	}
+	_, _ = s.ReadTag() // an error, as it should be; a lost server is marked
+}
+
+func (g *gathering) failed(err error) error {
+	var se *pool.ServerError
+	if !errors.As(err, &se) {
+		return g.h.lost(g.on, err)
+	}
+	se.Response.Position = 0
+	return err
+}
+
+// release gives the servers of the rows back: the client's transaction keeps its own.
+func (g *gathering) release() (err error) {
+	for shard, p := range g.parts {
+		if g.tx && !p.srv.Dirty {
+			if _, e := p.srv.Exec("COMMIT"); e != nil {
+				err = first(err, g.h.lost(p, e))
+			}
+		}
+		if g.h.tx.status == 'I' {
+			g.h.finish(p)
+		}
+		delete(g.parts, shard)
+	}
+	return err
+}
+
+// run runs the statement on the copies and passes its rows on.
+func (g *gathering) run(res []int16) error {
+	h, s := g.h, g.on.srv
+	s.SendParse("", g.plan.SQL, g.types)
+	s.SendBindParts("", g.args.Formats, g.args.Params, res)
+	s.SendExecute()
+	s.SendSync()
+	if err := s.Flush(); err != nil {
+		return h.lost(g.on, err)
+	}
+	var failed error
+	for {
+		typ, _, err := s.Peek()
+		if err != nil {
+			return h.lost(g.on, err)
+		}
+		switch typ {
+		case 'D':
+			if err := s.ForwardRun(h.client); err != nil {
+				return h.lostOrGone(g.on, err)
+			}
+			continue
+		case 'N':
+			if err := h.relayNotice(s); err != nil {
+				return h.lostOrGone(g.on, err)
+			}
+			continue
+		case 'C':
+			if err := s.Forward(h.client); err != nil {
+				return h.lostOrGone(g.on, err)
+			}
+			continue
+		}
+		m, err := s.Next()
+		if err != nil {
+			return h.lost(g.on, err)
+		}
+		switch m.Type {
+		case 'E':
+			e := wire.ParseError(m.Body())
+			e.Position = 0
+			failed = &pool.ServerError{Response: e}
+			if e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" { // nothing follows
+				s.Dirty = true
+				return failed
+			}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			if failed == nil && h.tx.status == 'I' {
+				h.count.Transactions.Add(1)
+			}
+			return failed
+		}
+	}
+}
+
+// end leaves every server clean, whatever has happened.
+func (g *gathering) end(err error) {
+	h := g.h
+	for _, l := range g.loads { // in the order in which the servers answer
+		for _, s := range l.streams {
+			h.quiet(s)
+		}
+	}
+	for _, p := range g.parts {
+		switch {
+		case p.srv.Dirty:
+		case p.srv.Out() > 0: // asked for rows, and never sent
+			p.srv.Dirty = true
+		case g.tx:
+			if _, e := p.srv.Exec("ROLLBACK"); e != nil {
+				p.srv.Dirty = true
+			}
+		}
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
+	}
+	if g.on == nil {
+		return
+	}
+	s := g.on.srv
+	if !s.Dirty {
+		if _, e := s.Exec("ROLLBACK"); e != nil {
+			s.Dirty = true
+		}
+	}
+	var gone clientError
+	if errors.As(err, &gone) {
+		s.Dirty = true
+	}
+	h.settle(g.on)
+	h.free(s)
+}

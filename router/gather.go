@@ -1,0 +1,373 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// Gather says how a SELECT is answered whose rows do not merge: the rows that it needs of each sharded table are copied
+// into temporary tables of one server on home, and PostgreSQL runs the statement there.
+type Gather struct {
+	SQL   string // the statement over the copies
+	Loads []Load
+	Why   *Error  // the reason that its rows do not merge
+	Own   *Gather // the same for a transaction that has used home: home's tables are copied too, as it sees them
+}
+
+// Load is one copy.
+type Load struct {
+	Table   shardmap.TableName
+	Name    string // of the copy, in pg_temp
+	SQL     string // what each shard is asked for
+	Columns []*schema.Column
+	Key     []string // the primary key that the copy must have, for GROUP BY
+	Home    bool     // its rows are home's
+
+	pins [][]sqlparse.Value // of each place where the statement names it; nil in it: any row
+	info *shardmap.TableInfo
+}
+
+// reference is one place where a statement names a table, and what is known there.
+type reference struct {
+	rel   *sqlparse.Rel
+	table *schema.Table
+	info  *shardmap.TableInfo // nil: a home table
+	level *sqlparse.Query
+	block *block
+}
+
+// gathering is the work on one statement.
+type gathering struct {
+	a      *analysis
+	places map[int]shardmap.TableName // of every relation's name; the zero name is one that stays
+	refs   map[shardmap.TableName][]reference
+	order  []shardmap.TableName
+	words  map[string]bool
+	stars  map[string]bool
+	all    bool // of every table every column
+	vague  bool // conditions and keys prove nothing
+	groups bool
+}
+
+// gather plans a SELECT on copies. why is the reason that it does not scatter, which stands where gathering is no way
+// out either.
+func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
+	q := top.query
+	if a.stmt.Kind != sqlparse.Select || !pureQuery(q) || a.t.Temp {
+		return nil, why
+	}
+	for _, f := range a.stmt.Funcs {
+		switch {
+		case f == "set_config" || f == "setseed": // they are for the session's own server
+			return nil, Refuse("home-only", f)
+		case a.isVolatile(f) && !harmless[f]: // what it writes would be rolled back with the copies
+			return nil, Refuse("volatile", f)
+		}
+	}
+	g := &gathering{a: a, places: map[int]shardmap.TableName{}, refs: map[shardmap.TableName][]reference{}, words: map[string]bool{}, stars: map[string]bool{}}
+	g.survey(q)
+	if err := g.visit(top); err != nil {
+		return nil, err
+	}
+	for w := range g.words {
+		if systemColumns[w] {
+			return nil, Refuse("system-column", w)
+		}
+	}
+	plan, err := g.build(false)
+	if err == nil {
+		plan.Own, err = g.build(true)
+	}
+	if err != nil {
+		return nil, Refuse("opaque", "a construct that cannot be written back as SQL")
+	}
+	plan.Why = why
+	return plan, nil
+}
+
+// toGather makes the template one that runs on copies.
+func (a *analysis) toGather(top *block, why *Error) *Error {
+	plan, err := a.gather(top, why)
+	if err == nil {
+		a.t.Class, a.t.Gather, a.t.Exact, a.t.wide = Gathered, plan, true, nil
+	}
+	return err
+}
+
+// orGather keeps the way to run a SELECT on copies in case that its rows turn out not to merge: only a server knows
+// their types.
+func (a *analysis) orGather(top *block) {
+	a.t.fallback = sync.OnceValues(func() (*Template, *Error) {
+		plan, err := a.gather(top, nil)
+		if err != nil {
+			return nil, err
+		}
+		t := a.t
+		return &Template{
+			Class: Gathered, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Whole: t.Whole, Hidden: t.Hidden, Gather: plan, Exact: true, pins: t.pins,
+		}, nil
+	})
+}
+
+// Fallback is what runs in place of a Scatter template whose rows do not merge, for why.
+func (t *Template) Fallback(why *Error) (*Template, error) {
+	if t.fallback == nil {
+		return nil, why
+	}
+	g, err := t.fallback()
+	if err != nil {
+		return nil, why
+	}
+	return g, nil
+}
+
+// harmless are volatile functions that change nothing.
+var harmless = map[string]bool{
+	"random": true, "random_normal": true, "gen_random_uuid": true, "clock_timestamp": true, "timeofday": true, "pg_sleep": true, "pg_sleep_for": true,
+	"uuid_generate_v4": true, "uuid_generate_v1": true, "uuid_generate_v1mc": true, "gen_random_bytes": true,
+}
+
+// survey notes what names a level and those below it use.
+func (g *gathering) survey(q *sqlparse.Query) {
+	for _, w := range q.Words {
+		g.words[w] = true
+	}
+	for _, s := range q.Stars {
+		g.stars[s] = true
+	}
+	g.groups = g.groups || len(q.GroupBy) > 0
+	if q.Opaque != "" {
+		g.all, g.vague = true, true
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+		for _, s := range list {
+			g.survey(s)
+		}
+	}
+	for _, r := range q.Rels {
+		if r.Sub != nil {
+			g.survey(r.Sub)
+		}
+	}
+}
+
+// visit lists the relations of a block and of those below it.
+func (g *gathering) visit(b *block) *Error {
+	a := g.a
+	for _, f := range b.flat {
+		for _, r := range f.Rels {
+			if r.Kind != sqlparse.RelTable {
+				continue
+			}
+			g.places[r.Loc] = shardmap.TableName{}
+			if r.CTE {
+				continue
+			}
+			if r.Table.Schema == "" && a.env.Temp[r.Table.Name] {
+				return Refuse("gather-temporary", r.Table.Name)
+			}
+			name, ok := a.env.resolve(a.db, a.sch, r.Table)
+			if !ok {
+				continue // a catalog, or a mistake: home's affair
+			}
+			t := a.sch.Tables[name]
+			if t == nil {
+				return Refuse("opaque", "a table that is not there yet")
+			}
+			if t.Kind == 'S' {
+				continue
+			}
+			if r.Only && t.Parent {
+				return Refuse("opaque", "ONLY")
+			}
+			g.places[r.Loc] = name
+			if g.refs[name] == nil {
+				g.order = append(g.order, name)
+			}
+			g.refs[name] = append(g.refs[name], reference{r, t, a.db.Tables[name], f, b})
+		}
+	}
+	for _, q := range b.subs {
+		if err := g.visit(newBlock(a, q, b)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build writes the plan. own says whether home's tables are copied as well.
+func (g *gathering) build(own bool) (*Gather, error) {
+	out := &Gather{}
+	copies := map[shardmap.TableName]string{}
+	for _, n := range g.order {
+		refs := g.refs[n]
+		sharded := refs[0].info != nil && refs[0].info.Kind == shardmap.Sharded
+		if !sharded && !own {
+			continue
+		}
+		l := Load{Table: n, Name: fmt.Sprintf("pgmosaic_gather_%d", len(out.Loads)+1), Home: !sharded, info: refs[0].info}
+		l.Columns = g.columns(refs)
+		l.Key = g.key(refs[0].table, l.Columns)
+		var wanted [][]sqlparse.Cond
+		for _, r := range refs {
+			wanted = append(wanted, g.conds(r))
+			if sharded {
+				l.pins = append(l.pins, g.pinned(r))
+			}
+		}
+		var names []string
+		for _, c := range l.Columns {
+			names = append(names, c.Name)
+		}
+		var err error
+		if l.SQL, err = sqlparse.LoadSQL(sqlparse.TableRef{Schema: n.Schema, Name: n.Name}, names, wanted); err != nil {
+			return nil, err
+		}
+		copies[n] = l.Name
+		out.Loads = append(out.Loads, l)
+	}
+	places := map[int]string{}
+	for loc, n := range g.places {
+		places[loc] = copies[n]
+	}
+	var err error
+	out.SQL, err = g.a.stmt.Copied(places)
+	return out, err
+}
+
+// columns are those that the statement can reach, in the table's order; at least one.
+func (g *gathering) columns(refs []reference) []*schema.Column {
+	t := refs[0].table
+	all := g.all
+	for _, r := range refs {
+		name := r.rel.Name()
+		all = all || r.level.Star || g.stars[name] || g.words[name] && !hasColumn(t, name) // the whole row
+	}
+	var out []*schema.Column
+	for i := range t.Columns {
+		if all || g.words[t.Columns[i].Name] {
+			out = append(out, &t.Columns[i])
+		}
+	}
+	if len(out) == 0 && len(t.Columns) > 0 {
+		i := 0
+		if info := refs[0].info; info != nil && info.Kind == shardmap.Sharded {
+			_, i = t.Column(info.Key)
+		}
+		out = append(out, &t.Columns[max(i, 0)])
+	}
+	return out
+}
+
+func hasColumn(t *schema.Table, name string) bool {
+	c, _ := t.Column(name)
+	return c != nil
+}
+
+// key is the table's primary key, if the statement groups and the copy has all its columns.
+func (g *gathering) key(t *schema.Table, columns []*schema.Column) []string {
+	if !g.groups {
+		return nil
+	}
+	for _, k := range t.Primary {
+		if !slices.ContainsFunc(columns, func(c *schema.Column) bool { return c.Name == k }) {
+			return nil
+		}
+	}
+	return t.Primary
+}
+
+// pinned are the key values that the rows wanted at one place have; nil for any.
+func (g *gathering) pinned(r reference) []sqlparse.Value {
+	if g.vague {
+		return nil
+	}
+	return best(r.block.pinsOf(colID{r.rel, r.info.Key}))
+}
+
+// conds are the conditions that rows must meet to matter at one place. A condition of WHERE says nothing of a table
+// whose rows an outer join may replace by NULLs, and that of an outer join's ON only of a nullable side that is this table alone.
+func (g *gathering) conds(r reference) []sqlparse.Cond {
+	if g.vague {
+		return nil
+	}
+	var out []sqlparse.Cond
+	for _, c := range r.level.Conds {
+		switch {
+		case !c.Plain || len(c.Cols) == 0:
+		case c.Into == nil && r.rel.Nullable:
+		case c.Into != nil && (len(c.Into) != 1 || c.Into[0] != r.rel):
+		case g.ownOnly(r, c) && g.steady(c):
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// ownOnly says whether a condition names columns of this table alone.
+func (g *gathering) ownOnly(r reference, c sqlparse.Cond) bool {
+	for _, col := range c.Cols {
+		if col.Qual == "" && col.Name == r.rel.Name() { // a whole row
+			return false
+		}
+		id, _, ok := r.block.resolve(r.level, col)
+		if !ok || id.rel != r.rel || id.name != col.Name {
+			return false
+		}
+	}
+	return true
+}
+
+// steady says whether a condition gives the same answer wherever and whenever it is asked.
+func (g *gathering) steady(c sqlparse.Cond) bool {
+	for _, f := range c.Funcs {
+		if g.a.isVolatile(f) || standbyFails[f] || f == "pg_backend_pid" {
+			return false
+		}
+		for _, u := range g.a.sch.Funcs[f] {
+			if !u.Immutable {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Shards are the shards that hold rows which a load wants, in order. Its error is that of Bind.
+func (l *Load) Shards(t *Template, a *Args) ([]int, error) {
+	if l.Home {
+		return []int{t.DB.Home.Index}, nil
+	}
+	hit := make([]bool, len(t.DB.Shards))
+	for _, vals := range l.pins {
+		if vals == nil {
+			return t.allShards(), nil
+		}
+		for _, v := range vals {
+			hashes, err := t.hashes(v, l.info.Group.KeyType, a)
+			switch {
+			case errors.Is(err, errNull):
+			case errors.Is(err, ErrNeedTypes):
+				return nil, err
+			case err != nil:
+				return t.allShards(), nil
+			}
+			for _, h := range hashes {
+				hit[l.info.Group.ShardOfHash(h)] = true
+			}
+		}
+	}
+	var out []int
+	for i, h := range hit {
+		if h {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}

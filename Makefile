@@ -40,7 +40,7 @@ test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
 fuzz: ## each fuzz target for FUZZTIME; what it found worth keeping joins the package's testdata/fuzz
 	@for p in router/sqlparse:FuzzStrip proxy/wire:FuzzStartup proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/wire:FuzzDecoders proxy/merge:FuzzNumeric proxy/auth:FuzzHBA proxy/auth:FuzzExchange shardmap/schema:FuzzBinary cmd/pgmosaic:FuzzConfig; do \
 	  pkg=$${p%%:*}; f=$${p##*:}; \
-	  $(GO) test ./$$pkg -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	  $(GO) test ./$$pkg -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s || exit 1; \
 	  found="$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m)/$$pkg/$$f"; \
 	  if [ -d "$$found" ]; then mkdir -p $$pkg/testdata/fuzz/$$f && find "$$found" -type f -size -9 -exec cp -t $$pkg/testdata/fuzz/$$f {} + ; fi; \
 	done

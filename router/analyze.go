@@ -18,6 +18,7 @@ type analysis struct {
 	t    *Template
 
 	sharded, reference, home []shardmap.TableName // what the statement names, by kind
+	views                    views
 }
 
 // Analyze plans a statement. The error, if any, is an *Error.
@@ -65,6 +66,9 @@ func (a *analysis) run() error {
 	a.t.Whole = !a.t.Read && (a.t.DDL || s.Kind == sqlparse.Routine || s.Kind == sqlparse.Select || s.Kind == sqlparse.Other || a.touchesUnknown())
 	if len(a.db.Shards) == 1 {
 		return a.oneShard()
+	}
+	if a.views.used && s.Kind != sqlparse.Select {
+		return Refuse("view", a.views.first)
 	}
 	if err := a.functions(); err != nil {
 		return err
@@ -116,8 +120,11 @@ func (a *analysis) names() error {
 	if a.stmt.Private {
 		return Refuse("private-schema")
 	}
-	seen := map[shardmap.TableName]bool{}
-	for _, ref := range a.stmt.Tables {
+	return a.resolveAll(a.stmt.Tables, map[shardmap.TableName]bool{})
+}
+
+func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableName]bool) error {
+	for _, ref := range refs {
 		if ref.Schema == "pgmosaic" {
 			return Refuse("private-schema")
 		}
@@ -129,8 +136,11 @@ func (a *analysis) names() error {
 		info := a.db.Tables[name]
 		switch {
 		case info == nil:
-			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && a.readsSharded(t, 0) && t.Kind == 'v' {
-				return Refuse("view", name)
+			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
+				if err := a.view(t, seen); err != nil {
+					return err
+				}
+				continue
 			}
 			a.home = append(a.home, name)
 		case info.Moving:
@@ -223,7 +233,7 @@ func (a *analysis) isRead() bool {
 	if s.Query != nil && !pureQuery(s.Query) || s.Def.Temp {
 		return false
 	}
-	for _, f := range s.Funcs {
+	for _, f := range a.calls() {
 		if a.isVolatile(f) || standbyFails[f] {
 			return false
 		}
@@ -258,6 +268,14 @@ func pureQuery(q *sqlparse.Query) bool {
 		}
 	}
 	return true
+}
+
+// calls are the functions that the statement calls, and those of the views that it names.
+func (a *analysis) calls() []string {
+	if len(a.views.funcs) == 0 {
+		return a.stmt.Funcs
+	}
+	return append(append([]string(nil), a.stmt.Funcs...), a.views.funcs...)
 }
 
 func (a *analysis) isVolatile(name string) bool {
@@ -310,7 +328,7 @@ func (a *analysis) functions() error {
 			return Refuse("function-body", "DO or CALL")
 		}
 	}
-	for _, f := range a.stmt.Funcs {
+	for _, f := range a.calls() {
 		if a.funcReaches(f, map[string]bool{}) {
 			return Refuse("function-body", f)
 		}
@@ -379,6 +397,10 @@ func (a *analysis) query() error {
 		return Refuse("opaque", q.Opaque)
 	}
 	a.t.Home = false
+	if a.views.used {
+		a.expand(q)
+		return a.gatherBlind(newBlock(a, q, nil), Refuse("view", a.views.first))
+	}
 	top := newBlock(a, q, nil)
 	if q.Cmd == sqlparse.Insert {
 		if err := a.insert(q); err != nil {
@@ -534,7 +556,7 @@ func (a *analysis) assigns(q *sqlparse.Query) error {
 
 // homeFunction names a function that must run on home: sequences and advisory locks.
 func (a *analysis) homeFunction() (string, bool) {
-	for _, f := range a.stmt.Funcs {
+	for _, f := range a.calls() {
 		switch {
 		case f == "nextval" || f == "currval" || f == "lastval" || f == "setval" || f == "pg_notify",
 			strings.HasPrefix(f, "pg_advisory_") || strings.HasPrefix(f, "pg_try_advisory_"),

@@ -37,6 +37,13 @@ type block struct {
 	subs    []*sqlparse.Query // blocks below
 	classes map[colID]*class
 	scan    map[*sqlparse.Rel][][]sqlparse.Value // what an outer join's ON adds for the rows read
+	above   map[*sqlparse.Query]above            // of those that were pulled up
+}
+
+// above is the level that a pulled-up subquery stands in.
+type above struct {
+	level    *sqlparse.Query
+	nullable bool // it, or a level above, is on the nullable side of an outer join
 }
 
 func newBlock(a *analysis, q *sqlparse.Query, outer *block) *block {
@@ -64,11 +71,16 @@ func newBlock(a *analysis, q *sqlparse.Query, outer *block) *block {
 func (b *block) pullUp(q *sqlparse.Query) {
 	b.flat = append(b.flat, q)
 	for _, r := range q.Rels {
+		sub := b.a.sub(r)
 		switch {
-		case r.Sub != nil && isFlat(r.Sub):
-			b.pullUp(r.Sub)
-		case r.Sub != nil:
-			b.subs = append(b.subs, r.Sub)
+		case sub != nil && isFlat(sub):
+			if b.above == nil {
+				b.above = map[*sqlparse.Query]above{}
+			}
+			b.above[sub] = above{q, r.Nullable || b.above[q].nullable}
+			b.pullUp(sub)
+		case sub != nil:
+			b.subs = append(b.subs, sub)
 		case r.Kind == sqlparse.RelTable:
 			b.rels = append(b.rels, r)
 		}
@@ -135,8 +147,9 @@ func hasName(q *sqlparse.Query, name string) bool {
 
 // column looks a name up in one range table entry. known is false if its columns are not all known.
 func (b *block) column(r *sqlparse.Rel, name string) (id colID, col *schema.Column, found, known bool) {
+	sub := b.a.sub(r)
 	switch {
-	case r.Kind == sqlparse.RelTable && !r.CTE:
+	case r.Kind == sqlparse.RelTable && !r.CTE && sub == nil:
 		t := b.a.tableOf(r)
 		if t == nil {
 			return colID{}, nil, false, false
@@ -145,12 +158,12 @@ func (b *block) column(r *sqlparse.Rel, name string) (id colID, col *schema.Colu
 			return colID{r, name}, c, true, true
 		}
 		return colID{}, nil, false, true
-	case r.Sub != nil && isFlat(r.Sub):
+	case sub != nil && isFlat(sub):
 		known = true
-		for _, t := range r.Sub.Targets {
+		for _, t := range sub.Targets {
 			if t.Expr.Star {
 				known = false
-				for _, inner := range r.Sub.Rels {
+				for _, inner := range sub.Rels {
 					if id, col, ok, _ := b.column(inner, name); ok {
 						return id, col, true, true
 					}
@@ -161,7 +174,7 @@ func (b *block) column(r *sqlparse.Rel, name string) (id colID, col *schema.Colu
 				if t.Expr.Col == nil {
 					return colID{}, nil, false, false
 				}
-				id, col, ok := b.resolve(r.Sub, *t.Expr.Col)
+				id, col, ok := b.resolve(sub, *t.Expr.Col)
 				return id, col, ok, ok
 			}
 		}

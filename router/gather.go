@@ -42,10 +42,17 @@ type reference struct {
 	block *block
 }
 
+// place is what a name at one place of a text means; nothing that is copied, if it is zero.
+type place struct {
+	table shardmap.TableName
+	view  *sqlparse.Statement // the query of a view over sharded tables
+}
+
 // gathering is the work on one statement.
 type gathering struct {
 	a      *analysis
-	places map[int]shardmap.TableName // of every relation's name; the zero name is one that stays
+	places map[*sqlparse.Statement]map[int]place // of every relation's name, in the statement and in its views
+	owner  map[*sqlparse.Rel]*sqlparse.Statement
 	refs   map[shardmap.TableName][]reference
 	order  []shardmap.TableName
 	words  map[string]bool
@@ -62,7 +69,7 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	if a.stmt.Kind != sqlparse.Select || !pureQuery(q) || a.t.Temp {
 		return nil, why
 	}
-	for _, f := range a.stmt.Funcs {
+	for _, f := range a.calls() {
 		switch {
 		case f == "set_config" || f == "setseed": // they are for the session's own server
 			return nil, Refuse("home-only", f)
@@ -70,8 +77,8 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 			return nil, Refuse("volatile", f)
 		}
 	}
-	g := &gathering{a: a, places: map[int]shardmap.TableName{}, refs: map[shardmap.TableName][]reference{}, words: map[string]bool{}, stars: map[string]bool{}}
-	g.survey(q)
+	g := &gathering{a: a, places: map[*sqlparse.Statement]map[int]place{}, owner: map[*sqlparse.Rel]*sqlparse.Statement{}, refs: map[shardmap.TableName][]reference{}, words: map[string]bool{}, stars: map[string]bool{}}
+	g.survey(a.stmt, q)
 	if err := g.visit(top); err != nil {
 		return nil, err
 	}
@@ -134,7 +141,7 @@ var harmless = map[string]bool{
 }
 
 // survey notes what names a level and those below it use.
-func (g *gathering) survey(q *sqlparse.Query) {
+func (g *gathering) survey(of *sqlparse.Statement, q *sqlparse.Query) {
 	for _, w := range q.Words {
 		g.words[w] = true
 	}
@@ -147,12 +154,15 @@ func (g *gathering) survey(q *sqlparse.Query) {
 	}
 	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
 		for _, s := range list {
-			g.survey(s)
+			g.survey(of, s)
 		}
 	}
 	for _, r := range q.Rels {
-		if r.Sub != nil {
-			g.survey(r.Sub)
+		g.owner[r] = of
+		if v := g.a.views.at[r]; v != nil {
+			g.survey(v, v.Query)
+		} else if r.Sub != nil {
+			g.survey(of, r.Sub)
 		}
 	}
 }
@@ -165,8 +175,13 @@ func (g *gathering) visit(b *block) *Error {
 			if r.Kind != sqlparse.RelTable {
 				continue
 			}
-			g.places[r.Loc] = shardmap.TableName{}
-			if r.CTE {
+			at := g.places[g.owner[r]]
+			if at == nil {
+				at = map[int]place{}
+				g.places[g.owner[r]] = at
+			}
+			at[r.Loc] = place{view: a.views.at[r]}
+			if r.CTE || a.views.at[r] != nil {
 				continue
 			}
 			if r.Table.Schema == "" && a.env.Temp[r.Table.Name] {
@@ -186,7 +201,7 @@ func (g *gathering) visit(b *block) *Error {
 			if r.Only && t.Parent {
 				return Refuse("opaque", "ONLY")
 			}
-			g.places[r.Loc] = name
+			at[r.Loc] = place{table: name}
 			if g.refs[name] == nil {
 				g.order = append(g.order, name)
 			}
@@ -232,13 +247,23 @@ func (g *gathering) build(own bool) (*Gather, error) {
 		copies[n] = l.Name
 		out.Loads = append(out.Loads, l)
 	}
-	places := map[int]string{}
-	for loc, n := range g.places {
-		places[loc] = copies[n]
-	}
 	var err error
-	out.SQL, err = g.a.stmt.Copied(places)
+	out.SQL, err = g.a.stmt.Copied(g.standIns(g.a.stmt, copies))
 	return out, err
+}
+
+// standIns says what stands in for each relation that a statement names.
+func (g *gathering) standIns(s *sqlparse.Statement, copies map[shardmap.TableName]string) map[int]sqlparse.StandIn {
+	out := map[int]sqlparse.StandIn{}
+	for loc, p := range g.places[s] {
+		switch {
+		case p.view != nil:
+			out[loc] = sqlparse.StandIn{View: p.view, Inside: g.standIns(p.view, copies)}
+		default:
+			out[loc] = sqlparse.StandIn{Table: copies[p.table]}
+		}
+	}
+	return out
 }
 
 // columns are those that the statement can reach, in the table's order; at least one.
@@ -303,20 +328,30 @@ func (g *gathering) conds(r reference) []sqlparse.Cond {
 		case !c.Plain || len(c.Cols) == 0:
 		case c.Into == nil && r.rel.Nullable:
 		case c.Into != nil && (len(c.Into) != 1 || c.Into[0] != r.rel):
-		case g.ownOnly(r, c) && g.steady(c):
+		case g.ownOnly(r, r.level, c) && g.steady(c):
 			out = append(out, c)
+		}
+	}
+	if r.rel.Nullable {
+		return out
+	}
+	for up, ok := r.block.above[r.level]; ok && !up.nullable; up, ok = r.block.above[up.level] { // a plain subquery's rows are the level's around it
+		for _, c := range up.level.Conds {
+			if c.Into == nil && c.Plain && len(c.Cols) > 0 && g.ownOnly(r, up.level, c) && g.steady(c) {
+				out = append(out, c)
+			}
 		}
 	}
 	return out
 }
 
-// ownOnly says whether a condition names columns of this table alone.
-func (g *gathering) ownOnly(r reference, c sqlparse.Cond) bool {
+// ownOnly says whether a condition of a level names columns of this table alone, by their own names.
+func (g *gathering) ownOnly(r reference, level *sqlparse.Query, c sqlparse.Cond) bool {
 	for _, col := range c.Cols {
 		if col.Qual == "" && col.Name == r.rel.Name() { // a whole row
 			return false
 		}
-		id, _, ok := r.block.resolve(r.level, col)
+		id, _, ok := r.block.resolve(level, col)
 		if !ok || id.rel != r.rel || id.name != col.Name {
 			return false
 		}

@@ -321,6 +321,9 @@ func (a *analysis) definition() error {
 			return Refuse("key-column", info.Key)
 		}
 		return everywhere()
+	case sqlparse.CreateView: // it is home's, and its query takes its place wherever it is named
+		a.t.Home = true
+		return nil
 	case sqlparse.CreateIndex:
 		if s.Def.Unique {
 			return Refuse("ddl", "CREATE UNIQUE INDEX")

@@ -10,31 +10,65 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Copied writes the statement with relations replaced by temporary tables: names gives, for the place of a relation's
-// name in the text (Rel.Loc), the table that stands in for it, or "" for one that stays. A relation at a place that
-// names does not know is an error, so that none is forgotten. Their aliases stay what they were.
-func (s *Statement) Copied(names map[int]string) (string, error) {
+// StandIn is what takes the place of a relation: a temporary table, the query of a view, or nothing.
+type StandIn struct {
+	Table  string
+	View   *Statement
+	Inside map[int]StandIn // of View
+}
+
+// Copied writes the statement with relations replaced: by gives, for the place of a relation's name in the text
+// (Rel.Loc), what stands in for it. A relation at a place that by does not know is an error, so that none is forgotten.
+// Their aliases stay what they were.
+func (s *Statement) Copied(by map[int]StandIn) (string, error) {
+	root, err := s.copied(by)
+	if err != nil {
+		return "", err
+	}
+	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
+	if err != nil {
+		return "", fmt.Errorf("rewrite: %w", err)
+	}
+	return out, nil
+}
+
+func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
 	raw, ok := s.tree.(*pg.Node)
 	if !ok {
-		return "", errors.New("rewrite: no statement")
+		return nil, errors.New("rewrite: no statement")
 	}
 	root := proto.Clone(raw).(*pg.Node)
-	var unknown error
+	var failed error
 	walk(root.ProtoReflect(), func(m protoreflect.Message) bool {
 		switch x := m.Interface().(type) {
-		case *pg.RangeVar:
-			name, ok := names[int(x.Location)-s.base]
+		case *pg.Node:
+			rv := x.GetRangeVar()
+			if rv == nil {
+				return failed == nil
+			}
+			in, ok := by[int(rv.Location)-s.base]
 			if !ok {
-				unknown = fmt.Errorf("rewrite: relation %q is in an unusual place", x.Relname)
+				failed = fmt.Errorf("rewrite: relation %q is in an unusual place", rv.Relname)
 				return false
 			}
-			if name == "" {
-				return true
+			if rv.Alias == nil && (in.Table != "" || in.View != nil) {
+				rv.Alias = &pg.Alias{Aliasname: rv.Relname}
 			}
-			if x.Alias == nil {
-				x.Alias = &pg.Alias{Aliasname: x.Relname}
+			if in.View != nil {
+				query, err := in.View.copied(in.Inside)
+				if err != nil {
+					failed = err
+					return false
+				}
+				x.Node = &pg.Node_RangeSubselect{RangeSubselect: &pg.RangeSubselect{Subquery: query, Alias: rv.Alias}}
+				return false
 			}
-			x.Catalogname, x.Schemaname, x.Relname, x.Inh = "", "pg_temp", name, true
+			if in.Table != "" {
+				rv.Catalogname, rv.Schemaname, rv.Relname, rv.Inh = "", "pg_temp", in.Table, true
+			}
+		case *pg.IntoClause:
+			failed = errors.New("rewrite: INTO")
+			return false
 		case *pg.ColumnRef: // schema.table.column: the alias has no schema
 			if n := len(x.Fields); n > 2 {
 				x.Fields = x.Fields[n-2:]
@@ -42,14 +76,7 @@ func (s *Statement) Copied(names map[int]string) (string, error) {
 		}
 		return true
 	})
-	if unknown != nil {
-		return "", unknown
-	}
-	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
-	if err != nil {
-		return "", fmt.Errorf("rewrite: %w", err)
-	}
-	return out, nil
+	return root, failed
 }
 
 // LoadSQL writes the SELECT of some columns of a table. The rows wanted are those that meet every condition of one of

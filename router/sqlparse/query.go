@@ -164,6 +164,9 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 		}
 	case *pg.Node_JoinExpr:
 		return c.join(q, x.JoinExpr)
+	case *pg.Node_RangeTableSample:
+		q.Opaque = "TABLESAMPLE"
+		return c.from(q, x.RangeTableSample.Relation)
 	default:
 		q.Opaque = "this kind of FROM item"
 		c.scan(q, n)
@@ -401,11 +404,14 @@ func (c *converter) words(q *level, ref *pg.ColumnRef) {
 		}
 		star = star || f.GetAStar() != nil
 	}
-	q.Words = append(q.Words, names...)
-	if star && len(names) > 0 {
+	switch {
+	case !star && len(names) > 0:
+		q.Words = append(q.Words, names[len(names)-1])
+	case len(names) > 0:
 		q.Stars = append(q.Stars, names[len(names)-1])
+	default:
+		q.Star = true
 	}
-	q.Star = q.Star || star && len(names) == 0
 }
 
 // cond notes a conjunct and what it hangs on.

@@ -283,7 +283,7 @@ type Query struct {
 	SRF      bool // may return sets from its target list
 	FullJoin bool
 	RefCols  []Col    // every column reference of this level
-	Words    []string // every name that stands in one, its qualifiers too
+	Words    []string // the last name of each, and those of USING
 	Star     bool     // * stands somewhere, or NATURAL JOIN
 	Stars    []string // the qualifiers of t.*
 	Conds    []Cond   // the conjuncts of WHERE and of joins

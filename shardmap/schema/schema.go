@@ -34,6 +34,9 @@ type Table struct {
 	Unique   [][]string           // column sets of unique indexes
 	Primary  []string             // the columns of the primary key
 	Reads    []shardmap.TableName // what a view is made of
+	View     string               // a view's query; every name in it has its schema
+	Invoker  bool                 // a view that reads with its user's rights
+	RowRules bool                 // row-level security is on
 	Triggers []string             // functions of its triggers
 	Rules    bool
 	Unlogged bool
@@ -84,7 +87,8 @@ func (t *Table) Triggered() []string {
 
 const tablesSQL = `
 select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relispartition or exists (select from pg_inherits i where i.inhrelid = c.oid),
-       c.relhassubclass, c.relhasrules and c.relkind not in ('v', 'm'),
+       c.relhassubclass, c.relhasrules and c.relkind not in ('v', 'm'), case when c.relkind = 'v' then pg_get_viewdef(c.oid) else '' end,
+       coalesce(c.reloptions && '{security_invoker=true,security_invoker=on,security_invoker=1}', false), c.relrowsecurity,
        coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
        coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
@@ -125,6 +129,9 @@ func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog"); err != nil { // what is printed names schemas
+			return err
+		}
 		var collate string
 		if err := tx.QueryRow(ctx, "select datcollate from pg_database where datname = current_database()").Scan(&collate); err != nil {
 			return err
@@ -145,7 +152,7 @@ func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
 func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Table) error {
 	rows, _ := tx.Query(ctx, tablesSQL)
 	t, kind, reads := Table{}, "", []string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.Triggers, &reads}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Triggers, &reads}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers = append([]string(nil), t.Triggers...)

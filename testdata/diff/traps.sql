@@ -95,3 +95,51 @@ insert into customers (customer_id, name, country) select 200, name, country fro
 select 1/0
 select nosuch from customers
 select * from nosuch
+select * from rich order by customer_id
+select count(*), sum(n) from rich
+select * from rich where customer_id = 3
+select r.country, k.name from rich r left join countries k on k.code = r.country
+select a.customer_id from rich a join spenders b using (customer_id) order by 1
+select * from spenders where total > 10 order by customer_id
+select public.customers.name from public.customers join public.orders on public.orders.order_id = public.customers.customer_id order by 1
+select c from customers c where c.customer_id in (3, 4)
+select (c).name from customers c join orders o on o.order_id = c.customer_id
+select customers.* from customers natural join orders
+select * from customers c(a, b) where c.a > 3 and exists (select 1 from orders o where o.order_id = c.a) order by a
+select c.country, c.name from customers c group by c.customer_id order by c.name collate "C", 1
+select c.country, count(*) from customers c join orders o on o.order_id = c.customer_id group by c.customer_id order by 1, 2
+select name, rank() over (partition by country order by customer_id) from customers order by name collate "C"
+select sum(customer_id) over () from customers limit 1
+with recursive t(n) as (select 1 union all select n + 1 from t join customers on customer_id = n) select max(n) from t
+select array_agg(customer_id order by customer_id desc) from customers
+select string_agg(name, ',' order by customer_id) filter (where small > 2) from customers
+select country, array_agg(distinct small order by small) from customers group by country order by country collate "C" nulls first
+select percentile_cont(0.5) within group (order by customer_id), mode() within group (order by country) from customers
+select grouping(country, small), country, small, count(*) from customers group by cube (country, small) order by 1, 2, 3
+select distinct on (country) country, name from customers order by country, customer_id desc
+select customer_id from customers except select customer_id from orders where total > 3 order by 1
+select customer_id, name from customers intersect all select 3, 'n3'
+select customer_id from customers order by customer_id fetch first 3 rows with ties
+select c.name, o.n from customers c cross join lateral (select count(*) n from orders o where o.order_id < c.customer_id) o order by c.customer_id
+select c.customer_id, (select max(o.total) from orders o where o.order_id = c.customer_id) from customers c order by 1
+select 1 from customers where customer_id = 1 / 0
+select 1 / (customer_id - 5) from customers a where exists (select 1 from orders where order_id = a.customer_id)
+select nosuch from customers
+select * from customers c where nosuch.x = 1
+select count(*) from customers c where not exists (select 1 from orders o where o.order_id = c.customer_id + 60)
+select x.customer_id, y.total from customers x full join (select * from orders where total > 2) y on y.order_id = x.customer_id order by 1, y.order_id
+select k.name, count(c.customer_id) from countries k left join customers c on c.country = k.code and c.small > 1 group by k.name order by 1
+select s.name, c.name from settings s join customers c on c.customer_id = s.value::int
+select * from (values (1, 'a'), (2, 'b'), (30, 'c')) v(id, t) left join customers c on c.customer_id = v.id order by id
+select g, c.name from generate_series(1, 5) g left join customers c on c.customer_id = g order by g
+select c.name from customers c tablesample bernoulli (100) order by c.customer_id
+select variance(small), stddev(big) from customers where ratio < 5
+select count(*) from (select 1 from customers union all select 1 from orders) x
+select exists (select 1 from customers where customer_id > 19), (select count(*) from orders)
+select "select" from "Odd Table" o where "Key" in (select customer_id from orders where total > 5)
+select k from texts where k > 'a' order by k
+select k, v from texts order by k desc limit 3
+select max(k) from texts
+select min(name) from customers group by country order by 1
+select * from customers where (customer_id, name) in (select order_id, 'n' || order_id from orders)
+select e.relname from pg_class e join customers c on c.name = e.relname

@@ -1,0 +1,95 @@
+package router
+
+import (
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// views are the views over sharded tables that a statement names. They are home's, and stand for their queries: each
+// place where one is named has a query of its own, since facts of one say nothing of the other.
+type views struct {
+	first shardmap.TableName // one of them, for messages
+	used  bool
+	at    map[*sqlparse.Rel]*sqlparse.Statement
+	funcs []string // that they call
+}
+
+// readsRows says whether a statement reads or writes rows, not definitions.
+func (a *analysis) readsRows() bool {
+	switch a.stmt.Kind {
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Copy, sqlparse.Explain, sqlparse.Cursor, sqlparse.CreateTableAs:
+		return true
+	}
+	return false
+}
+
+// view notes a view over sharded tables and resolves what it is made of.
+func (a *analysis) view(t *schema.Table, seen map[shardmap.TableName]bool) error {
+	if a.rowRules(t, t.Invoker, 0) {
+		return Refuse("view", t.TableName) // its owner's rows are not its user's
+	}
+	s := parseView(t)
+	if s == nil {
+		return Refuse("view", t.TableName)
+	}
+	if !a.views.used {
+		a.views.used, a.views.first = true, t.TableName
+	}
+	a.views.funcs = append(a.views.funcs, s.Funcs...)
+	return a.resolveAll(s.Tables, seen)
+}
+
+func parseView(t *schema.Table) *sqlparse.Statement {
+	stmts, err := sqlparse.Parse(t.View)
+	if err != nil || len(stmts) != 1 || stmts[0].Kind != sqlparse.Select {
+		return nil
+	}
+	return stmts[0]
+}
+
+// rowRules says whether a view that reads with its owner's rights reaches a table with row-level security.
+func (a *analysis) rowRules(t *schema.Table, invoker bool, depth int) bool {
+	if depth > 32 || t.RowRules && !invoker {
+		return true
+	}
+	for _, n := range t.Reads {
+		if sub := a.sch.Tables[n]; sub != nil && a.rowRules(sub, invoker && (sub.Kind != 'v' || sub.Invoker), depth+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// expand gives every place where a query names such a view the view's query.
+func (a *analysis) expand(q *sqlparse.Query) {
+	if a.views.at == nil {
+		a.views.at = map[*sqlparse.Rel]*sqlparse.Statement{}
+	}
+	for _, r := range q.Rels {
+		if r.Kind == sqlparse.RelTable && !r.CTE {
+			if t := a.tableOf(r); t != nil && t.Kind == 'v' && a.readsSharded(t, 0) {
+				if s := parseView(t); s != nil {
+					a.views.at[r] = s
+					a.expand(s.Query)
+				}
+			}
+		}
+		if r.Sub != nil {
+			a.expand(r.Sub)
+		}
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+		for _, s := range list {
+			a.expand(s)
+		}
+	}
+}
+
+// sub is the query that a range table entry stands for; nil for a table.
+func (a *analysis) sub(r *sqlparse.Rel) *sqlparse.Query {
+	if s := a.views.at[r]; s != nil {
+		return s.Query
+	}
+	return r.Sub
+}

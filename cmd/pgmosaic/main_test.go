@@ -19,8 +19,9 @@ import (
 )
 
 var (
-	rewrite = flag.Bool("rewrite", false, "rewrite the generated pages")
-	diffN   = flag.Int("diff.n", 0, "random statements of the differential test")
+	rewrite  = flag.Bool("rewrite", false, "rewrite the generated pages")
+	diffN    = flag.Int("diff.n", 0, "random statements of the differential test")
+	diffSeed = flag.Uint64("diff.seed", 1, "their seed")
 )
 
 // shared is one demo for all tests of this package: two shards with a replica each, and the shop, loaded.

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -41,8 +42,19 @@ func GID(install, deciderShard string) string {
 	return fmt.Sprintf("pgmosaic:%s:%s:%s", install, deciderShard, hex.EncodeToString(b))
 }
 
-// ParseGID takes a gid apart. ok is false for one that is not ours.
+// PartGID names the prepared part of participant i: two shards may be databases of one server, where names of
+// prepared transactions must differ.
+func PartGID(gid string, i int) string { return gid + "/" + strconv.Itoa(i) }
+
+// Base is the gid of the transaction that a part belongs to.
+func Base(part string) string {
+	gid, _, _ := strings.Cut(part, "/")
+	return gid
+}
+
+// ParseGID takes a gid, or a part's, apart. ok is false for one that is not ours.
 func ParseGID(gid string) (install, deciderShard string, ok bool) {
+	gid = Base(gid)
 	p := strings.Split(gid, ":")
 	if len(p) != 4 || p[0] != "pgmosaic" {
 		return "", "", false
@@ -92,8 +104,8 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 		err = ErrRolledBack
 	}
 	if err != nil { // a deferred constraint, for one
-		for _, p := range others {
-			finish(p, "ROLLBACK PREPARED "+quote(gid), "ROLLBACK PREPARED")
+		for i, p := range others {
+			finish(p, "ROLLBACK PREPARED "+quote(PartGID(gid, i)), "ROLLBACK PREPARED")
 		}
 		return Aborted, err
 	}
@@ -111,7 +123,7 @@ func prepare(gid string, others []Participant) (prepared []bool, err error) {
 	prepared = make([]bool, len(others))
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		if e := p.Send("PREPARE TRANSACTION " + quote(gid)); e != nil {
+		if e := p.Send("PREPARE TRANSACTION " + quote(PartGID(gid, i))); e != nil {
 			err = errors.Join(err, e)
 			continue
 		}
@@ -147,7 +159,7 @@ func first(a, b error) error {
 func abort(gid string, decider Participant, others []Participant, prepared []bool) {
 	for i, p := range others {
 		if prepared[i] {
-			finish(p, "ROLLBACK PREPARED "+quote(gid), "ROLLBACK PREPARED")
+			finish(p, "ROLLBACK PREPARED "+quote(PartGID(gid, i)), "ROLLBACK PREPARED")
 		} else {
 			finish(p, "ROLLBACK", "ROLLBACK")
 		}
@@ -167,7 +179,7 @@ func finishAll(gid string, others []Participant) bool {
 	ok := true
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		sent[i] = p.Send("COMMIT PREPARED "+quote(gid)) == nil
+		sent[i] = p.Send("COMMIT PREPARED "+quote(PartGID(gid, i))) == nil
 	}
 	for i, p := range others {
 		if !sent[i] {

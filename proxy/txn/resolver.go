@@ -108,8 +108,8 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 			parts, err := r.List(ctx, shards)
 			for _, p := range parts {
 				for _, at := range shards {
-					if p.GID == gid && at.Name == p.Shard {
-						err = errors.Join(err, finishAs(ctx, outcome, gid, at))
+					if Base(p.GID) == gid && at.Name == p.Shard {
+						err = errors.Join(err, finishAs(ctx, outcome, p.GID, at))
 					}
 				}
 			}
@@ -121,7 +121,7 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 
 // finishPart acts on one prepared part as its decider says.
 func finishPart(ctx context.Context, p Prepared, decider, at Shard) error {
-	outcome, err := decide(ctx, decider, p.GID)
+	outcome, err := decide(ctx, decider, Base(p.GID))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,11 @@ func IsTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 func ErrorFor(severity string, err error) *ErrorResponse {
 	var own interface{ ErrorResponse() *ErrorResponse }
 	if errors.As(err, &own) {
-		return own.ErrorResponse()
+		r := *own.ErrorResponse()
+		if r.SeverityUnlocalized == "FATAL" || r.SeverityUnlocalized == "PANIC" { // of the server's session, not of the client's
+			r.Severity, r.SeverityUnlocalized = severity, severity
+		}
+		return &r
 	}
 	r := &ErrorResponse{Severity: severity, SeverityUnlocalized: severity, Code: "XX000", Message: err.Error()}
 	var state interface{ SQLState() string }

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+)
+
+// gathered joins customers on something that is not their key.
+const gathered = "select count(*) from customers a join customers b on a.name = b.name and a.customer_id < b.customer_id"
+
+// leftovers counts what is left on the server that rows are gathered on.
+func leftovers(t testing.TB, d *demo) int {
+	t.Helper()
+	return queryOne[int](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select count(*) from pg_class where relname like 'pgmosaic_gather%'") +
+		queryOne[int](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select count(*) from pg_stat_activity where state like 'idle in transaction%' and datname = 'shop' and usename = 'app'")
+}
+
+func TestGatherLimit(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	want := queryOne[int](t, c, gathered)
+	for _, limit := range []string{"1kB", "20kB"} {
+		mustExec(t, c, "set pgmosaic.gather_limit = '"+limit+"'")
+		_, err := c.Exec(t.Context(), gathered)
+		wantCode(t, err, "54000")
+		if !strings.Contains(err.Error(), "pgmosaic.gather_limit ("+limit+")") {
+			t.Errorf("the limit is not named: %v", err)
+		}
+	}
+	mustExec(t, c, "set pgmosaic.gather_limit = 0")
+	if got := queryOne[int](t, c, gathered); got != want || want == 0 {
+		t.Errorf("%d rows, want %d", got, want)
+	}
+	mustExec(t, c, "reset pgmosaic.gather_limit")
+	if got := queryOne[string](t, c, "show pgmosaic.gather_limit"); got != "64MB" {
+		t.Errorf("gather_limit is %s", got)
+	}
+	_, err := c.Exec(t.Context(), "set pgmosaic.gather_limit = 'much'")
+	wantCode(t, err, "22023")
+	if n := leftovers(t, d); n != 0 {
+		t.Errorf("%d things are left on home", n)
+	}
+}
+
+// In a transaction a gathered SELECT sees what the transaction wrote, to sharded, reference and home tables alike, and
+// its failure is the transaction's.
+func TestGatherSeesOwnWrites(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	ctx := t.Context()
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		"insert into settings values ('gather', '900001')",
+		"insert into countries values ('ZZ', 'Gatherland')",
+		"insert into customers values (900001, 'g1', 'e', 'ZZ', now())",
+		"insert into customers values (900002, 'g1', 'e', 'ZZ', now())",
+		"insert into customers values (900003, 'g1', 'e', 'ZZ', now())",
+	} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	const sql = "select count(*) from settings s, countries k, customers a join customers b on a.name = b.name where s.name = 'gather' and k.name = 'Gatherland' and a.country = k.code and b.customer_id = s.value::bigint"
+	var n int
+	if err := tx.QueryRow(ctx, sql).Scan(&n); err != nil || n != 3 {
+		t.Errorf("inside the transaction: %d, %v; want 3", n, err)
+	}
+	if other := queryOne[int](t, connectTo(t, d.shopDSN()), sql); other != 0 {
+		t.Errorf("others see %d", other)
+	}
+	if _, err := tx.Exec(ctx, "savepoint s"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(ctx, "select 1 / (a.customer_id - a.customer_id) from customers a join customers b on a.name = b.name")
+	wantCode(t, err, "22012")
+	_, err = tx.Exec(ctx, "select 1")
+	wantCode(t, err, "25P02")
+	if _, err := tx.Exec(ctx, "rollback to s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.QueryRow(ctx, sql).Scan(&n); err != nil || n != 3 {
+		t.Errorf("behind the savepoint: %d, %v", n, err)
+	}
+	if err := tx.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := queryOne[int](t, c, sql); n != 0 {
+		t.Errorf("%d after the rollback", n)
+	}
+}
+
+func TestGatherNeedsTemporaryTables(t *testing.T) {
+	d := shop(t)
+	super := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, super, "revoke temporary on database shop from public")
+	mustExec(t, super, "alter database shop owner to postgres")
+	defer mustExec(t, super, "grant temporary on database shop to public")
+	defer mustExec(t, super, "alter database shop owner to app")
+	c := connectTo(t, d.shopDSN())
+	_, err := c.Exec(t.Context(), gathered)
+	wantCode(t, err, "0A000")
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || !strings.Contains(pe.Hint, "GRANT TEMPORARY ON DATABASE") {
+		t.Errorf("the hint is missing: %v", err)
+	}
+	if n := queryOne[int](t, c, "select count(*) from customers"); n == 0 {
+		t.Error("the session did not go on")
+	}
+}
+
+// A cancel ends a gathered SELECT while it loads and while it runs, and every server is clean after it.
+func TestGatherCancelled(t *testing.T) {
+	d := shop(t)
+	for name, sql := range map[string]string{
+		"running": "select pg_sleep(20) from customers a join customers b on a.name = b.email or a.customer_id = b.customer_id + 1 limit 1",
+		"loading": "select count(*) from slow_customers a join orders b on a.customer_id = b.order_id",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := connectTo(t, d.shopDSN())
+			if name == "loading" {
+				mustExec(t, c, "create view slow_customers as select * from customers where length(repeat(md5(name), 200000)) > customer_id")
+				defer mustExec(t, c, "drop view slow_customers")
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			cfg := c.Config()
+			cfg.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
+				return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: 10 * time.Second}
+			}
+			x, err := pgx.ConnectConfig(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer x.Close(context.Background())
+			_, err = x.Exec(ctx, sql)
+			var pe *pgconn.PgError
+			if !errors.As(err, &pe) || pe.Code != "57014" {
+				t.Errorf("cancelled after %s: %v", time.Since(start), err)
+			}
+			if n := queryOne[int](t, x, gathered); n == 0 {
+				t.Error("the session did not go on")
+			}
+		})
+	}
+	eventually(t, "home is clean", func() bool { return leftovers(t, d) == 0 })
+}
+
+// A server is killed while a statement over shards runs on it, merged or gathered: an error, and the session lives.
+func TestKilledUnderAStatementOverShards(t *testing.T) {
+	d := shop(t)
+	super := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	slow := "length(repeat(md5(a.name), 200000)) > a.customer_id" // some seconds
+	for name, c := range map[string]struct{ sql, runs string }{
+		"run":   {"select pg_sleep(20) from customers a join customers b on a.name = b.name limit 1", "SELECT pg_sleep(20) FROM pg_temp.%"},
+		"load":  {"select count(*) from customers a join orders b on b.order_id = a.customer_id where " + slow, "SELECT %repeat(md5(name)%"},
+		"merge": {"select a.country, count(*) from customers a where " + slow + " group by 1", "SELECT %repeat(md5(a.name)%"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := connectTo(t, d.shopDSN())
+			mustExec(t, x, "set pgmosaic.read_consistency = strong") // on the primaries
+			done := make(chan error, 1)
+			go func() {
+				_, err := x.Exec(context.Background(), c.sql)
+				done <- err
+			}()
+			eventually(t, "it runs", func() bool {
+				return queryOne[int](t, super, "select count(pg_terminate_backend(pid)) from pg_stat_activity where query like $1 and state = 'active'", c.runs) > 0
+			})
+			var pe *pgconn.PgError
+			if err := <-done; !errors.As(err, &pe) || pe.Code != "57P01" && pe.Code != "08006" || pe.Severity != "ERROR" {
+				t.Errorf("the client was told %v", err)
+			}
+			if n := queryOne[int](t, x, gathered); n == 0 {
+				t.Error("the session did not go on")
+			}
+		})
+	}
+	eventually(t, "home is clean", func() bool { return leftovers(t, d) == 0 })
+}
+
+// Rows that one transaction wrote to two tables of a shard are both seen or neither, though each table is copied by a
+// query of its own.
+func TestGatherReadsOneSnapshotOfEachShard(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer func() {
+		cancel()
+		wg.Wait()
+		mustExec(t, c, "delete from order_items where quantity = -7")
+		mustExec(t, c, "delete from orders where status = 'pair'")
+	}()
+	for w := range 3 {
+		x := connectTo(t, d.shopDSN())
+		wg.Go(func() {
+			for i := 1; ctx.Err() == nil; i++ {
+				tx, err := x.Begin(context.Background())
+				if err != nil {
+					return
+				}
+				id := int64(1 + (i*3+w)%2000)
+				_, e1 := tx.Exec(context.Background(), "insert into orders values ($1, $2, 'pair', 1, now())", id, 5_000_000+i*3+w)
+				_, e2 := tx.Exec(context.Background(), "insert into order_items values ($1, $2, 1, 1, -7, 1)", id, 5_000_000+i*3+w)
+				if err := errors.Join(e1, e2, tx.Commit(context.Background())); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	var seen int
+	for i := 0; i < 60; i++ {
+		var orders, items int
+		if err := c.QueryRow(t.Context(), "select (select count(*) from orders where status = 'pair'), (select count(*) from order_items where quantity = -7)").Scan(&orders, &items); err != nil {
+			t.Fatal(err)
+		}
+		if orders != items {
+			t.Fatalf("%d orders and %d of their items", orders, items)
+		}
+		seen = orders
+	}
+	if seen == 0 {
+		t.Error("nothing was written meanwhile")
+	}
+}
+
+// More clients than servers, each in a transaction that holds servers of both shards: none waits for ever.
+func TestGathersDoNotBlockEachOther(t *testing.T) {
+	d := shop(t)
+	var wg sync.WaitGroup
+	for i := range 18 {
+		c := connectTo(t, d.shopDSN())
+		wg.Go(func() {
+			for range 3 {
+				err := pgx.BeginFunc(context.Background(), c, func(tx pgx.Tx) error {
+					if _, err := tx.Exec(context.Background(), fmt.Sprintf("update customers set name = name where customer_id = %d", 1+i)); err != nil {
+						return err
+					}
+					var n int
+					return tx.QueryRow(context.Background(), gathered).Scan(&n)
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "home is clean", func() bool { return leftovers(t, d) == 0 })
+}

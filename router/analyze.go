@@ -67,7 +67,7 @@ func (a *analysis) run() error {
 	if len(a.db.Shards) == 1 {
 		return a.oneShard()
 	}
-	if a.views.used && s.Kind != sqlparse.Select {
+	if a.views.used && !a.gathers() {
 		return Refuse("view", a.views.first)
 	}
 	if err := a.functions(); err != nil {
@@ -79,22 +79,47 @@ func (a *analysis) run() error {
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete:
 		return a.query()
-	case sqlparse.Explain, sqlparse.Cursor:
-		if err := a.query(); err != nil {
-			return err
-		}
-		if a.t.Class != Single && a.t.pins == nil {
-			return a.refuseWide()
-		}
-		a.t.wide = a.refuseWide()
-		a.t.Class = Single
-		return nil
+	case sqlparse.Cursor:
+		return a.query()
+	case sqlparse.Explain:
+		return a.explain()
 	case sqlparse.Merge:
 		return Refuse("merge")
 	case sqlparse.Copy:
 		return a.copy()
 	}
 	return a.definition()
+}
+
+// gathers says whether the statement's rows may be gathered on home: it only reads, and home can do with them what it asks.
+func (a *analysis) gathers() bool {
+	s := a.stmt
+	switch s.Kind {
+	case sqlparse.Select:
+		return true
+	case sqlparse.Cursor:
+		return !s.Def.NoTx // its server is held by the transaction, not by the session
+	case sqlparse.Copy:
+		return s.Copy.Table == nil && !s.Copy.From && s.Copy.Stdio
+	}
+	return false
+}
+
+// explain plans EXPLAIN: on the statement's own shard, or for one over several a report of what each is asked.
+func (a *analysis) explain() error {
+	if err := a.query(); err == nil && a.t.Class == Single && a.t.wide == nil {
+		return nil
+	}
+	inner, err := a.stmt.Explains()
+	if err != nil {
+		return Refuse("explain")
+	}
+	t, err := Analyze(inner, a.db, a.sch, a.env)
+	if err != nil {
+		return err
+	}
+	a.t.Class, a.t.Inner, a.t.Exact, a.t.wide, a.t.pins = Explained, t, true, nil, nil
+	return nil
 }
 
 func (a *analysis) refuseWide() *Error {
@@ -472,7 +497,7 @@ func (a *analysis) several(top *block, why *Error) *Error {
 // gatherBlind plans a SELECT whose facts cannot be told, for err: on copies of whatever it names.
 func (a *analysis) gatherBlind(top *block, err error) error {
 	var why *Error
-	if !errors.As(err, &why) || top.query.Cmd != sqlparse.Select {
+	if !errors.As(err, &why) || top.query.Cmd != sqlparse.Select || !a.gathers() {
 		return err
 	}
 	a.t.pins = []pin{{group: a.db.Tables[a.sharded[0]].Group}}

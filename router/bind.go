@@ -239,7 +239,7 @@ func (t *Template) Route(a *Args) (shard int, ok bool) {
 func (t *Template) Bind(a *Args) (*Plan, error) {
 	p := &Plan{Template: t}
 	switch {
-	case t.Class == Control:
+	case t.Class == Control, t.Class == Explained:
 		return p, nil
 	case t.Class == Single && (t.Home || len(t.DB.Shards) == 1):
 		p.Shards = []int{t.DB.Home.Index}

@@ -15,6 +15,9 @@ func (p *Plan) Lines() []string {
 	if p.Class == Control {
 		return []string{"Local"}
 	}
+	if p.Class == Explained {
+		return []string{"Explain on each shard of: " + p.Inner.Stmt.Text}
+	}
 	if p.Any {
 		return []string{"Single on any shard (reference tables only)", p.readLine()}
 	}

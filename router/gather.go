@@ -66,7 +66,7 @@ type gathering struct {
 // out either.
 func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	q := top.query
-	if a.stmt.Kind != sqlparse.Select || !pureQuery(q) || a.t.Temp {
+	if !a.gathers() || !pureQuery(q) || a.t.Temp {
 		return nil, why
 	}
 	for _, f := range a.calls() {

@@ -19,17 +19,18 @@ type Class uint8
 
 // The closed set of plans.
 const (
-	Control  Class = iota // transactions, settings, prepared statements: the session's own affair
-	Single                // the client's text on one shard
-	Scatter               // a SELECT on several shards, rows merged
-	Write                 // the same write on several shards, atomic
-	Split                 // an INSERT whose rows belong to several shards
-	Copy                  // COPY FROM STDIN split by key
-	Gathered              // a SELECT on copies of the rows that it needs, on home
+	Control   Class = iota // transactions, settings, prepared statements: the session's own affair
+	Single                 // the client's text on one shard
+	Scatter                // a SELECT on several shards, rows merged
+	Write                  // the same write on several shards, atomic
+	Split                  // an INSERT whose rows belong to several shards
+	Copy                   // COPY FROM STDIN split by key
+	Gathered               // a SELECT on copies of the rows that it needs, on home
+	Explained              // EXPLAIN of a statement over several shards
 )
 
 func (c Class) String() string {
-	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather"}[c]
+	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather", "Explain"}[c]
 }
 
 // Env is the session's part of a plan's meaning.
@@ -55,6 +56,7 @@ type Template struct {
 	Temp   bool                 // makes a temporary object: the session stays on its server
 	Merge  *Merge               // of Scatter, and of Single templates that may turn out wider
 	Gather *Gather              // of Gathered
+	Inner  *Template            // of Explained: the statement that is explained
 	Target *shardmap.TableInfo  // of Write, Split, Copy
 	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)

@@ -180,14 +180,7 @@ func (a *analysis) copy() error {
 		return Refuse("copy", "a file on the server")
 	}
 	if c.Table == nil { // COPY (query) TO
-		if err := a.query(); err != nil {
-			return err
-		}
-		a.t.wide = a.refuseWide()
-		if a.t.Class != Single {
-			return a.t.wide
-		}
-		return nil
+		return a.query()
 	}
 	n, _ := a.env.resolve(a.db, a.sch, *c.Table)
 	info := a.db.Tables[n]

@@ -37,18 +37,25 @@ func page(t *testing.T, name, text string) {
 func TestDocsOfRefusals(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Refusals\n\nThis page is generated from the rules in `router/errors.go`. A statement that is not proved right is refused with one of these.\n" +
-		"The rule's name stands in the error's DETAIL; `SHOW REFUSALS` on the admin database counts them with a sample.\n\n| rule | SQLSTATE | message | how to succeed |\n|---|---|---|---|\n")
+		"The rule's name stands in the error's DETAIL; `SHOW REFUSALS` on the admin database counts them with a sample.\n\n")
 	seen := map[router.Rule]bool{}
-	for _, r := range router.Rules {
-		if seen[r.Rule] {
-			t.Errorf("rule %s stands twice", r.Rule)
+	table := func(rules []router.RuleInfo) {
+		b.WriteString("| rule | SQLSTATE | message | how to succeed |\n|---|---|---|---|\n")
+		for _, r := range rules {
+			if seen[r.Rule] {
+				t.Errorf("rule %s stands twice", r.Rule)
+			}
+			seen[r.Rule] = true
+			if r.Hint == "" || len(r.Code) != 5 || strings.Count(r.Message, "%") > 1 {
+				t.Errorf("rule %s: code %q, hint %q", r.Rule, r.Code, r.Hint)
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.Rule, r.Code, strings.ReplaceAll(strings.ReplaceAll(r.Message, "%s", "…"), "|", `\|`), strings.ReplaceAll(r.Hint, "|", `\|`))
 		}
-		seen[r.Rule] = true
-		if r.Hint == "" || len(r.Code) != 5 || strings.Count(r.Message, "%") > 1 {
-			t.Errorf("rule %s: code %q, hint %q", r.Rule, r.Code, r.Hint)
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.Rule, r.Code, strings.ReplaceAll(strings.ReplaceAll(r.Message, "%s", "…"), "|", `\|`), strings.ReplaceAll(r.Hint, "|", `\|`))
 	}
+	table(router.Rules)
+	b.WriteString("\n## Why a SELECT over several shards is gathered\n\nThe rows of these do not merge. A SELECT then runs on copies of the rows that it needs, on the home shard, up to `pgmosaic.gather_limit`;\n" +
+		"EXPLAIN (ROUTE) names the reason and what is copied, and the last column says how to do without. In a write the reason is an error.\n\n")
+	table(router.Reasons)
 	page(t, "errors.md", b.String())
 }
 

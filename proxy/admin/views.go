@@ -305,10 +305,8 @@ func showRefusals(a *Admin) [][]any {
 	var out [][]any
 	for _, r := range a.Metrics.Refusals() {
 		code, hint := "", ""
-		for _, info := range router.Rules {
-			if string(info.Rule) == r.Rule {
-				code, hint = info.Code, info.Hint
-			}
+		if info := router.InfoOf(router.Rule(r.Rule)); info != nil {
+			code, hint = info.Code, info.Hint
 		}
 		out = append(out, []any{r.Rule, code, r.Count, r.Last.Format(time.DateTime), r.Sample, hint})
 	}

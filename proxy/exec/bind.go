@@ -169,8 +169,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		}
 		pt.name = string(portalName)
 	}
+	p := h.cursorOn(s.tmpl.Stmt)
 	shard, ok := h.route(s.tmpl, a)
-	if !ok {
+	if !ok && p == nil {
 		plan, err := h.bind(ctx, s.tmpl, a, func() ([]uint32, error) {
 			d, err := h.describe(ctx, s)
 			if err != nil {
@@ -193,7 +194,12 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 			}
 		}
 	}
-	p, err := h.target(ctx, shard, s.tmpl)
+	var err error
+	if p != nil {
+		err = h.use(ctx, p)
+	} else {
+		p, err = h.target(ctx, shard, s.tmpl)
+	}
 	if err != nil {
 		return err
 	}

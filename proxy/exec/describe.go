@@ -17,7 +17,13 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 	if err := h.drain(ctx, false); err != nil {
 		return nil, err
 	}
-	d, err := h.describeText(ctx, s.sql, s.types)
+	var d *described
+	var err error
+	if p := h.cursorOn(s.tmpl.Stmt); p != nil {
+		d, err = h.describeOn(p, s.sql, s.types)
+	} else {
+		d, err = h.describeText(ctx, s.sql, s.types)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -28,30 +34,34 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 // describeText parses and describes a text on home. It is no part of the client's transaction unless that
 // is there already.
 func (h *Handler) describeText(ctx context.Context, sql string, types []uint32) (*described, error) {
-	if cur := h.ext.cur; cur != nil && cur.shard == h.dbmap.Home.Index { // its pipeline stays open
-		if err := h.ready(cur); err != nil {
-			return nil, err
-		}
-		cur.srv.SendParse("", sql, types)
-		cur.srv.SendDescribe('S', "")
-		cur.srv.SendFlush()
-		if err := cur.srv.Flush(); err != nil {
-			return nil, h.lost(cur, err)
-		}
-		return h.readDescription(cur, true)
+	if cur := h.ext.cur; cur != nil && cur.shard == h.dbmap.Home.Index {
+		return h.describeOn(cur, sql, types)
 	}
 	p, done, err := h.borrow(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	return h.describeOn(p, sql, types)
+}
+
+// describeOn asks a server that the session holds. If it is amid a pipeline, that stays open.
+func (h *Handler) describeOn(p *participant, sql string, types []uint32) (*described, error) {
+	open := p == h.ext.cur
+	if err := h.ready(p); err != nil {
+		return nil, err
+	}
 	p.srv.SendParse("", sql, types)
 	p.srv.SendDescribe('S', "")
-	p.srv.SendSync()
+	if open {
+		p.srv.SendFlush()
+	} else {
+		p.srv.SendSync()
+	}
 	if err := p.srv.Flush(); err != nil {
 		return nil, h.lost(p, err)
 	}
-	return h.readDescription(p, false)
+	return h.readDescription(p, open)
 }
 
 func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
@@ -65,12 +75,8 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		return h.describeStatement(ctx, name)
 	}
 	pt := x.portal(name)
-	if shard, ok := h.tx.cursors[string(name)]; pt == nil && ok { // DECLARE made it
-		for _, p := range h.tx.parts {
-			if p.shard == shard {
-				pt = &portal{on: p}
-			}
-		}
+	if p := h.tx.cursors[string(name)]; pt == nil && p != nil { // DECLARE made it
+		pt = &portal{on: p}
 	}
 	if pt == nil {
 		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}

@@ -1,7 +1,9 @@
 package exec
 
 import (
+	"context"
 	"errors"
+	"fmt"
 
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -40,6 +42,76 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 		out = append(out, p.Lines()...)
 	}
 	return out, nil
+}
+
+// explainShards answers EXPLAIN of a statement over several shards: its route, and behind each shard's name the plan
+// that the shard has for its part.
+func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
+	inner, err := p.Inner.Bind(&router.Args{Text: []byte(p.Inner.Stmt.Text)})
+	if err != nil {
+		return err
+	}
+	var lines [][]string
+	add := func(format string, args ...any) { lines = append(lines, []string{fmt.Sprintf(format, args...)}) }
+	for _, l := range inner.Lines() {
+		add("%s", l)
+	}
+	ask := func(shard int, sql, what string) error {
+		text, ok := p.Stmt.Explaining(sql)
+		if !ok {
+			return router.Refuse("explain")
+		}
+		part, err := h.on(ctx, shard, &router.Template{Class: router.Single, Stmt: p.Stmt, DB: p.DB, Schema: p.Schema, Read: true, Tables: p.Inner.Tables})
+		if err != nil {
+			return err
+		}
+		if h.tx.status == 'I' {
+			defer h.finish(part)
+		}
+		if err := h.ready(part); err != nil {
+			return err
+		}
+		rows, err := queryRows(part.srv, text)
+		if err != nil {
+			return h.lost(part, err)
+		}
+		add("Shard %s%s:", h.shards[shard].info.Name, what)
+		for _, r := range rows {
+			add("  %s", r[0])
+		}
+		return nil
+	}
+	switch {
+	case inner.Class == router.Scatter:
+		for _, s := range inner.Shards {
+			if err := ask(s, inner.Merge.SQL, ""); err != nil {
+				return err
+			}
+		}
+	case inner.Class == router.Gathered:
+		for i := range inner.Gather.Loads {
+			l := &inner.Gather.Loads[i]
+			shards, err := l.Shards(inner.Template, &router.Args{Text: []byte(p.Inner.Stmt.Text)})
+			if err != nil {
+				return err
+			}
+			for _, s := range shards {
+				if err := ask(s, l.SQL, ", rows of "+l.Table.String()); err != nil {
+					return err
+				}
+			}
+		}
+	case p.Stmt.Def.NoTx: // ANALYZE would run it
+		return router.Refuse("explain")
+	default:
+		for _, s := range inner.Shards {
+			if err := ask(s, p.Inner.Stmt.Text, ""); err != nil {
+				return err
+			}
+		}
+	}
+	h.table([]string{"QUERY PLAN"}, lines, "EXPLAIN")
+	return nil
 }
 
 // DefaultEnv is the circumstances of a session that has set nothing.

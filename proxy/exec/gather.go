@@ -11,6 +11,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -52,7 +53,18 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	if h.usesHome() {
 		g.plan = p.Gather.Own
 	}
-	defer func() { g.end(err) }()
+	cursor := p.Stmt.Kind == sqlparse.Cursor
+	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
+		return &wire.PgError{Code: "25P01", Message: "DECLARE CURSOR can only be used in transaction blocks"}
+	}
+	defer func() {
+		if cursor && err == nil { // the copies stay until the transaction's end, for FETCH
+			h.tx.held = append(h.tx.held, g)
+			h.declared(p.Stmt.Name, g.on)
+			return
+		}
+		g.end(err)
+	}()
 	if err := g.prepare(ctx); err != nil {
 		return err
 	}
@@ -70,6 +82,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	var res []int16
 	if x != nil {
 		res = x.portal.res
+	} else if p.Stmt.Kind != sqlparse.Select {
 	} else if err := h.client.Write(rowDescription(whole.fields, nil)); err != nil {
 		return clientError{err}
 	}
@@ -377,7 +390,12 @@ func (g *gathering) run(res []int16) error {
 				return h.lostOrGone(g.on, err)
 			}
 			continue
-		case 'C':
+		case 'd':
+			if err := s.ForwardRun(h.client); err != nil {
+				return h.lostOrGone(g.on, err)
+			}
+			continue
+		case 'C', 'H', 'c':
 			if err := s.Forward(h.client); err != nil {
 				return h.lostOrGone(g.on, err)
 			}
@@ -433,16 +451,21 @@ func (g *gathering) end(err error) {
 	if g.on == nil {
 		return
 	}
+	var gone clientError
+	if errors.As(err, &gone) {
+		g.on.srv.Dirty = true
+	}
+	g.close()
+}
+
+// close gives the server of the copies back, without them.
+func (g *gathering) close() {
 	s := g.on.srv
 	if !s.Dirty {
 		if _, e := s.Exec("ROLLBACK"); e != nil {
 			s.Dirty = true
 		}
 	}
-	var gone clientError
-	if errors.As(err, &gone) {
-		s.Dirty = true
-	}
-	h.settle(g.on)
-	h.free(s)
+	g.h.settle(g.on)
+	g.h.free(s)
 }

@@ -128,6 +128,10 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 	if h.tx.status == 'E' {
 		return errFailedTx
 	}
+	if p := h.cursorOn(t.Stmt); p != nil {
+		h.count.Single.Add(1)
+		return h.relayText(ctx, p, t, a.Text, nil)
+	}
 	if shard, ok := h.route(t, a); ok {
 		h.count.Single.Add(1)
 		return h.single(ctx, shard, t, a)
@@ -139,18 +143,21 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 	return h.run(ctx, p, a, nil)
 }
 
-// route is the short way to the shard of a statement: by its key, or by the cursor that it names. ok is false
+// route is the short way to the shard of a statement: by its key. ok is false
 // where the plan must be bound.
 func (h *Handler) route(t *router.Template, a *router.Args) (shard int, ok bool) {
 	if h.own.shard != "" {
 		return 0, false
 	}
-	if t.Stmt.Kind == sqlparse.Fetch {
-		if shard, ok := h.tx.cursors[t.Stmt.Name]; ok {
-			return shard, true
-		}
-	}
 	return t.Route(a)
+}
+
+// cursorOn is where the cursor is that FETCH, MOVE or CLOSE names; nil for other statements and unknown cursors.
+func (h *Handler) cursorOn(s *sqlparse.Statement) *participant {
+	if s.Kind != sqlparse.Fetch {
+		return nil
+	}
+	return h.tx.cursors[s.Name]
 }
 
 // run executes a bound plan whose text holds its values (simple protocol) or whose values are in a.
@@ -172,6 +179,8 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 	case p.Class == router.Gathered:
 		h.count.Gather.Add(1)
 		return h.gather(ctx, p, a, x)
+	case p.Class == router.Explained:
+		return h.explainShards(ctx, p)
 	case p.Class == router.Write:
 		h.count.Write.Add(1)
 		return h.writeMany(ctx, p, a, x)
@@ -269,10 +278,11 @@ func (h *Handler) staleSchema(ctx context.Context) {
 // after does what a successful statement entails for the session and the map.
 func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 	if t.Stmt.Kind == sqlparse.Cursor && h.tx.status != 'I' {
-		if h.tx.cursors == nil {
-			h.tx.cursors = map[string]int{}
+		for _, p := range h.tx.parts {
+			if p.shard == shard {
+				h.declared(t.Stmt.Name, p)
+			}
 		}
-		h.tx.cursors[t.Stmt.Name] = shard
 		return
 	}
 	if t.Temp && t.Stmt.Def.Temp {
@@ -297,6 +307,14 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 			h.tx.ddl = true
 		}
 	}
+}
+
+// declared notes where a cursor is.
+func (h *Handler) declared(name string, p *participant) {
+	if h.tx.cursors == nil {
+		h.tx.cursors = map[string]*participant{}
+	}
+	h.tx.cursors[name] = p
 }
 
 func (h *Handler) onCommit(f func()) {

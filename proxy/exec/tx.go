@@ -24,10 +24,11 @@ type transaction struct {
 	opts     sqlparse.Tx
 	parts    []*participant
 	saves    []savepoint
-	local    []string       // SET LOCAL, for those who come late
-	before   *pool.Settings // at BEGIN
-	drops    []func()       // what to do when it commits
-	cursors  map[string]int // the shard of each SQL cursor
+	local    []string                // SET LOCAL, for those who come late
+	before   *pool.Settings          // at BEGIN
+	drops    []func()                // what to do when it commits
+	cursors  map[string]*participant // where each SQL cursor is
+	held     []*gathering            // whose copies a cursor reads
 	ddl      bool
 	listens  []listening // LISTEN and UNLISTEN, done at COMMIT
 	notifies bool        // it may have sent notifications
@@ -356,6 +357,9 @@ func (h *Handler) abort(p *participant) {
 func (h *Handler) endTx() {
 	if !h.tx.since.IsZero() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
+	}
+	for _, g := range h.tx.held {
+		g.close()
 	}
 	for _, p := range h.tx.parts {
 		p.keys, p.open = p.keys[:0], false

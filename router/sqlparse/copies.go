@@ -79,6 +79,44 @@ func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
 	return root, failed
 }
 
+// Explains is the statement inside EXPLAIN.
+func (s *Statement) Explains() (*Statement, error) {
+	raw, ok := s.tree.(*pg.Node)
+	if !ok || raw.GetExplainStmt().GetQuery() == nil || s.Params > 0 {
+		return nil, errors.New("rewrite: no plain EXPLAIN")
+	}
+	text, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: raw.GetExplainStmt().Query}}})
+	if err != nil {
+		return nil, fmt.Errorf("rewrite: %w", err)
+	}
+	stmts, err := Parse(text)
+	if err != nil || len(stmts) != 1 {
+		return nil, errors.New("rewrite: the text does not parse")
+	}
+	return stmts[0], nil
+}
+
+// Explaining is the EXPLAIN with its options, of another statement. ok is false where its output is no plain text.
+func (s *Statement) Explaining(sql string) (text string, ok bool) {
+	raw, is := s.tree.(*pg.Node)
+	if !is {
+		return "", false
+	}
+	for _, o := range raw.GetExplainStmt().GetOptions() {
+		if d := o.GetDefElem(); d.GetDefname() == "format" && !strings.EqualFold(d.GetArg().GetString_().GetSval(), "text") {
+			return "", false
+		}
+	}
+	tree, err := pg.Parse(sql)
+	if err != nil || len(tree.Stmts) != 1 {
+		return "", false
+	}
+	ex := proto.Clone(raw).(*pg.Node)
+	ex.GetExplainStmt().Query = tree.Stmts[0].Stmt
+	text, err = pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: ex}}})
+	return text, err == nil
+}
+
 // LoadSQL writes the SELECT of some columns of a table. The rows wanted are those that meet every condition of one of
 // the lists; an empty list wants all. The conditions' columns must all be the table's own.
 func LoadSQL(table TableRef, columns []string, wanted [][]Cond) (string, error) {

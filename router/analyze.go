@@ -439,11 +439,7 @@ func (a *analysis) query() error {
 	if err := a.assigns(q); err != nil {
 		return err
 	}
-	needsHome := false
-	for _, n := range a.home {
-		needsHome = needsHome || a.sch.Tables[n] != nil
-	}
-	needsHome = needsHome || a.namesCatalog()
+	needsHome := a.needsHome()
 	if needsHome {
 		a.t.wide = Refuse("home-join", joinNames(a.home))
 		a.t.pins = append(a.t.pins, pin{column: "\x00home"}) // bound to the home shard
@@ -577,6 +573,16 @@ func (a *analysis) assigns(q *sqlparse.Query) error {
 		a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: []sqlparse.Value{s.Value}, assign: true})
 	}
 	return nil
+}
+
+// needsHome says whether the statement names something that only home has.
+func (a *analysis) needsHome() bool {
+	for _, n := range a.home {
+		if a.sch.Tables[n] != nil {
+			return true
+		}
+	}
+	return a.namesCatalog()
 }
 
 // homeFunction names a function that must run on home: sequences and advisory locks.

@@ -32,8 +32,12 @@ func (p *Plan) Lines() []string {
 	switch p.Class {
 	case Gathered:
 		out[0] = fmt.Sprintf("Gather on %s (%s: %s)", p.DB.Home.Name, p.Gather.Why.Rule, p.Gather.Why.Message)
+		what := "  Copy: "
+		if p.Gather.Parts {
+			what = "  Part: "
+		}
 		for _, l := range p.Gather.Loads {
-			out = append(out, "  Copy: "+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
+			out = append(out, what+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
 		}
 		out = append(out, "  Run: "+p.Gather.SQL)
 	case Scatter:

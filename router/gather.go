@@ -17,6 +17,8 @@ type Gather struct {
 	SQL   string // the statement over the copies
 	Loads []Load
 	Why   *Error  // the reason that its rows do not merge
+	Parts bool    // the one load is what each shard makes of its rows, and SQL finishes it: see sqlparse.Finish
+	Else  *Gather // of Parts: where the types of what is combined do not allow that
 	Own   *Gather // the same for a transaction that has used home: home's tables are copied too, as it sees them
 }
 
@@ -28,6 +30,7 @@ type Load struct {
 	Columns []*schema.Column
 	Key     []string // the primary key that the copy must have, for GROUP BY
 	Home    bool     // its rows are home's
+	Parts   bool     // see Gather
 
 	pins [][]sqlparse.Value // of each place where the statement names it; nil in it: any row
 	info *shardmap.TableInfo
@@ -98,9 +101,46 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	return plan, nil
 }
 
+// parts plans a SELECT in two steps: each shard groups, or sorts and cuts, its own rows, and PostgreSQL finishes what
+// they send. Nil where that cannot be.
+func (a *analysis) parts(top *block) *Gather {
+	if a.views.used || a.needsHome() || a.union(top) != nil {
+		return nil
+	}
+	known := true
+	input := func(name string) bool {
+		if _, _, ok := top.resolve(top.query, sqlparse.Col{Name: name}); ok {
+			return true
+		}
+		for _, r := range top.query.Rels {
+			known = known && r.Kind == sqlparse.RelTable && !r.CTE && a.tableOf(r) != nil
+		}
+		return false
+	}
+	f, err := a.stmt.Finished("pgmosaic_gather_1", input)
+	if err != nil || !known {
+		return nil
+	}
+	return &Gather{SQL: f.Final, Parts: true, Loads: []Load{{Table: a.sharded[0], Name: "pgmosaic_gather_1", SQL: f.Shard, Parts: true}}}
+}
+
+// whole plans a SELECT on home, in two steps if it can be.
+func (a *analysis) whole(top *block, why *Error) (*Gather, *Error) {
+	all, err := a.gather(top, why)
+	if err != nil {
+		return nil, err
+	}
+	p := a.parts(top)
+	if p == nil {
+		return all, nil
+	}
+	p.Why, p.Else, p.Own = why, all, p
+	return p, nil
+}
+
 // toGather makes the template one that runs on copies.
 func (a *analysis) toGather(top *block, why *Error) *Error {
-	plan, err := a.gather(top, why)
+	plan, err := a.whole(top, why)
 	if err == nil {
 		a.t.Class, a.t.Gather, a.t.Exact, a.t.wide = Gathered, plan, true, nil
 	}
@@ -111,7 +151,7 @@ func (a *analysis) toGather(top *block, why *Error) *Error {
 // their types.
 func (a *analysis) orGather(top *block) {
 	a.t.fallback = sync.OnceValues(func() (*Template, *Error) {
-		plan, err := a.gather(top, nil)
+		plan, err := a.whole(top, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -378,6 +418,13 @@ func (g *gathering) steady(c sqlparse.Cond) bool {
 func (l *Load) Shards(t *Template, a *Args) ([]int, error) {
 	if l.Home {
 		return []int{t.DB.Home.Index}, nil
+	}
+	if l.Parts {
+		set, all, err := t.shards(a, &Plan{})
+		if all {
+			set = t.allShards()
+		}
+		return set, err
 	}
 	hit := make([]bool, len(t.DB.Shards))
 	for _, vals := range l.pins {

@@ -23,8 +23,9 @@ func isGrant(text string) bool {
 	return len(f) > 0 && (f[0] == "grant" || f[0] == "revoke" || f[0] == "comment")
 }
 
-// scatter plans a SELECT whose union over shards, with a merge, is the answer; nil means that it is.
-func (a *analysis) scatter(b *block) *Error {
+// union says whether the rows of a SELECT, before they are grouped, sorted and cut, are those of the shards together;
+// nil means that they are.
+func (a *analysis) union(b *block) *Error {
 	q := b.query
 	switch {
 	case a.stmt.Kind != sqlparse.Select: // EXPLAIN, DECLARE or COPY around it
@@ -35,8 +36,6 @@ func (a *analysis) scatter(b *block) *Error {
 		return Refuse("select-into", "SELECT INTO")
 	case q.Locking:
 		return Refuse("locking")
-	case q.WithTies:
-		return Refuse("with-ties")
 	case len(q.Rows) > 0:
 		return Refuse("opaque", "VALUES")
 	}
@@ -50,14 +49,8 @@ func (a *analysis) scatter(b *block) *Error {
 	}
 	for _, f := range b.flat {
 		switch {
-		case f.Distinct:
-			return Refuse("distinct")
-		case f.Window:
-			return Refuse("window")
-		case f.Having:
-			return Refuse("having")
-		case f.Grouping:
-			return Refuse("grouping-sets")
+		case f.Opaque != "":
+			return Refuse("opaque", f.Opaque)
 		case f.SRF:
 			return Refuse("set-returning")
 		case f.FullJoin:
@@ -75,8 +68,26 @@ func (a *analysis) scatter(b *block) *Error {
 			return Refuse("aggregate", f)
 		}
 	}
-	if err := a.coLocated(b); err != nil {
+	return a.coLocated(b)
+}
+
+// scatter plans a SELECT whose union over shards, with a merge, is the answer; nil means that it is.
+func (a *analysis) scatter(b *block) *Error {
+	if err := a.union(b); err != nil {
 		return err
+	}
+	q := b.query
+	switch {
+	case q.WithTies:
+		return Refuse("with-ties")
+	case q.Distinct:
+		return Refuse("distinct")
+	case q.Window:
+		return Refuse("window")
+	case q.Having:
+		return Refuse("having")
+	case q.Grouping:
+		return Refuse("grouping-sets")
 	}
 	m, err := a.merge(b)
 	if err != nil {

@@ -24,6 +24,8 @@ type gathering struct {
 	plan  *router.Gather
 	args  *router.Args
 	types []uint32             // of the parameters, on home
+	sql   string               // what runs on the copies, if it is not the plan's own text
+	shard []wire.Field         // of a plan in two steps: what the shards send
 	on    *participant         // where the copies are
 	parts map[int]*participant // where the rows come from
 	tx    bool                 // those are in a transaction of ours
@@ -50,8 +52,13 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 		return err
 	}
 	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
+	if g.plan.Parts {
+		if err := g.resolve(ctx, whole); err != nil {
+			return err
+		}
+	}
 	if h.usesHome() {
-		g.plan = p.Gather.Own
+		g.plan = g.plan.Own
 	}
 	cursor := p.Stmt.Kind == sqlparse.Cursor
 	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
@@ -139,6 +146,12 @@ func (g *gathering) prepare(ctx context.Context) error {
 	for _, l := range h.tx.local {
 		sql += "; " + l
 	}
+	if g.plan.Parts {
+		if err := g.exec(sql); err != nil {
+			return err
+		}
+		return g.partsTable()
+	}
 	for i := range g.plan.Loads {
 		l := &g.plan.Loads[i]
 		sql += "; CREATE TEMPORARY TABLE " + l.Name + " ON COMMIT DROP AS SELECT " + columnList(l) + " FROM " + tableName(l.Table) + " WITH NO DATA"
@@ -167,11 +180,17 @@ func (g *gathering) exec(sql string) error {
 		return nil
 	case !errors.As(err, &se):
 		return g.h.lost(g.on, err)
-	case se.Response.Code == "42501" && strings.Contains(se.Response.Message, "temporary tables"):
+	}
+	return g.refused(se)
+}
+
+// refused is what the client is told when its server of copies says no.
+func (g *gathering) refused(se *pool.ServerError) error {
+	if se.Response.Code == "42501" && strings.Contains(se.Response.Message, "temporary tables") {
 		return router.Refuse("gather-right", g.h.role)
 	}
 	se.Response.Position = 0 // of a text that the client does not know
-	return err
+	return se
 }
 
 // start asks every shard for its rows. Several copies are made of one snapshot of each shard, unless the client's
@@ -192,6 +211,9 @@ func (g *gathering) start(ctx context.Context) error {
 		fields := make([]wire.Field, len(l.Columns))
 		for i, c := range l.Columns {
 			fields[i].DataTypeOID = c.TypeOID
+		}
+		if l.Parts {
+			fields = g.shard
 		}
 		for _, shard := range l.shards {
 			p := g.parts[shard]
@@ -366,7 +388,11 @@ func (g *gathering) release() (err error) {
 // run runs the statement on the copies and passes its rows on.
 func (g *gathering) run(res []int16) error {
 	h, s := g.h, g.on.srv
-	s.SendParse("", g.plan.SQL, g.types)
+	sql := g.plan.SQL
+	if g.sql != "" {
+		sql = g.sql
+	}
+	s.SendParse("", sql, g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, res)
 	s.SendExecute()
 	s.SendSync()

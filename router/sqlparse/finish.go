@@ -1,0 +1,393 @@
+package sqlparse
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Finish is a SELECT in two steps: each shard runs Shard, and its rows together are a table over which Final gives the
+// statement's answer. In Final stand calls that only the types of Shard's columns can resolve: pgmosaic_count(c),
+// pgmosaic_sum(c) and pgmosaic_avg(c, n), of counts and sums to be added up.
+type Finish struct{ Shard, Final string }
+
+// partial is the name of Shard's rows in Final. A statement that holds it anywhere is not split.
+const partial = "pgmosaic"
+
+// errNoFinish means that a SELECT does not fall into two steps.
+var errNoFinish = errors.New("rewrite: no two steps")
+
+// combined are aggregates that are their own combination.
+var combined = map[string]bool{"min": true, "max": true, "bool_and": true, "bool_or": true, "every": true, "bit_and": true, "bit_or": true, "bit_xor": true}
+
+// finisher takes a SELECT apart.
+type finisher struct {
+	sel    *pg.SelectStmt
+	parts  []*pg.Node        // Shard's output columns
+	keys   map[string]string // a grouping expression to its column
+	table  string
+	err    error
+}
+
+// Finished splits a SELECT whose rows, before they are grouped, sorted and cut, are the union of the shards' rows. input
+// says whether a bare name is a column of FROM. table is the temporary table that Final reads.
+func (s *Statement) Finished(table string, input func(name string) bool) (*Finish, error) {
+	raw, ok := s.tree.(*pg.Node)
+	if !ok || raw.GetSelectStmt() == nil || strings.Contains(s.Text, partial) {
+		return nil, errNoFinish
+	}
+	f := &finisher{sel: proto.Clone(raw).(*pg.Node).GetSelectStmt(), keys: map[string]string{}, table: table}
+	if f.sel.WithClause != nil || f.sel.IntoClause != nil || len(f.sel.LockingClause) > 0 || f.distinctOn() {
+		return nil, errNoFinish
+	}
+	grouped := len(f.sel.GroupClause) > 0 || f.sel.HavingClause != nil
+	for _, t := range f.sel.TargetList {
+		grouped = grouped || holdsAggregate(t)
+	}
+	for _, o := range f.sel.SortClause {
+		grouped = grouped || holdsAggregate(o)
+	}
+	if grouped {
+		return f.aggregates(input)
+	}
+	return f.rows()
+}
+
+func (f *finisher) distinctOn() bool {
+	return len(f.sel.DistinctClause) > 0 && f.sel.DistinctClause[0].GetNode() != nil
+}
+
+func holdsAggregate(n *pg.Node) bool {
+	found := false
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.SubLink:
+			return false
+		case *pg.FuncCall:
+			found = found || isAggregate(x)
+		case *pg.GroupingFunc:
+			found = true
+		}
+		return true
+	})
+	return found
+}
+
+// part adds an output column to Shard.
+func (f *finisher) part(prefix string, n *pg.Node) string {
+	name := fmt.Sprintf("%s%d", prefix, len(f.parts)+1)
+	f.parts = append(f.parts, pg.MakeResTargetNodeWithNameAndVal(name, n, -1))
+	return name
+}
+
+// column is a column of Shard in Final.
+func column(name string) *pg.Node {
+	return pg.MakeColumnRefNode([]*pg.Node{pg.MakeStrNode(partial), pg.MakeStrNode(name)}, -1)
+}
+
+// source is the FROM clause of Final.
+func (f *finisher) source() ([]*pg.Node, error) {
+	tree, err := pg.Parse("SELECT FROM pg_temp." + f.table + " " + partial)
+	if err != nil {
+		return nil, fmt.Errorf("rewrite: %w", err)
+	}
+	return tree.Stmts[0].GetStmt().GetSelectStmt().FromClause, nil
+}
+
+func text(sel *pg.SelectStmt) (string, error) {
+	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}}}}})
+	if err != nil {
+		return "", fmt.Errorf("rewrite: %w", err)
+	}
+	return out, nil
+}
+
+// both writes the two statements.
+func (f *finisher) both(shard, final *pg.SelectStmt) (*Finish, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	var err error
+	if final.FromClause, err = f.source(); err != nil {
+		return nil, err
+	}
+	final.WhereClause = nil
+	out := &Finish{}
+	if out.Shard, err = text(shard); err != nil {
+		return nil, err
+	}
+	out.Final, err = text(final)
+	return out, err
+}
+
+// rows splits a SELECT without aggregates: each shard gives its distinct rows, sorted and cut where the statement cuts.
+func (f *finisher) rows() (*Finish, error) {
+	shard := f.sel
+	final := proto.Clone(shard).(*pg.SelectStmt)
+	final.TargetList = nil
+	visible := shard.TargetList
+	for _, t := range visible {
+		rt := t.GetResTarget()
+		for _, field := range rt.GetVal().GetColumnRef().GetFields() {
+			if field.GetAStar() != nil {
+				return nil, errNoFinish
+			}
+		}
+		if windowed(t) {
+			return nil, errNoFinish
+		}
+		out := pg.MakeResTargetNodeWithVal(column(f.part("c", rt.Val)), -1)
+		final.TargetList = append(final.TargetList, out)
+	}
+	for i, o := range shard.SortClause {
+		n := o.GetSortBy().Node
+		if len(o.GetSortBy().UseOp) > 0 || windowed(o) {
+			return nil, errNoFinish
+		}
+		at := outputAt(n, visible)
+		switch {
+		case at > 0:
+			final.SortClause[i].GetSortBy().Node = column(f.parts[at-1].GetResTarget().Name)
+		case len(shard.DistinctClause) > 0:
+			return nil, errNoFinish // it must be an output column in another spelling
+		default:
+			final.SortClause[i].GetSortBy().Node = column(f.part("s", n))
+		}
+		if at > 0 { // by its position: the names have changed
+			o.GetSortBy().Node = position(at)
+		}
+	}
+	if len(f.parts) == 0 {
+		return nil, errNoFinish
+	}
+	shard.TargetList = f.parts
+	switch {
+	case shard.LimitCount == nil || isNull(shard.LimitCount):
+		shard.LimitCount, shard.LimitOffset, shard.LimitOption = nil, nil, pg.LimitOption_LIMIT_OPTION_DEFAULT
+		shard.SortClause = nil
+	case shard.LimitOffset != nil:
+		shard.LimitCount = pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("+")}, asBigint(shard.LimitCount), asBigint(orZero(shard.LimitOffset)), -1)
+		shard.LimitOffset = nil
+	}
+	return f.both(shard, final)
+}
+
+// orZero is an OFFSET, of which NULL means none.
+func orZero(n *pg.Node) *pg.Node {
+	return &pg.Node{Node: &pg.Node_CoalesceExpr{CoalesceExpr: &pg.CoalesceExpr{Args: []*pg.Node{asBigint(n), asBigint(pg.MakeAConstIntNode(0, -1))}, Location: -1}}}
+}
+
+func isNull(n *pg.Node) bool { return n.GetAConst() != nil && n.GetAConst().GetIsnull() }
+
+func position(at int) *pg.Node { return pg.MakeAConstIntNode(int64(at), -1) }
+
+func windowed(n *pg.Node) bool {
+	found := false
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		if x, ok := m.Interface().(*pg.FuncCall); ok && x.Over != nil {
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
+// outputAt is the position of the output column that a bare ORDER BY item means, or 0.
+func outputAt(n *pg.Node, visible []*pg.Node) int {
+	if i := OrdinalOf(n.GetAConst()); i > 0 && i <= len(visible) {
+		return i
+	}
+	if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
+		name := ref.Fields[0].GetString_().GetSval()
+		for i, t := range visible {
+			if outputName(t.GetResTarget()) == name {
+				return i + 1
+			}
+		}
+	}
+	key := canonical(n)
+	for i, t := range visible {
+		if canonical(t.GetResTarget().GetVal()) == key {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// aggregates splits a grouped SELECT: each shard gives partial aggregates of its groups.
+func (f *finisher) aggregates(input func(string) bool) (*Finish, error) {
+	final := f.sel
+	for i := range final.GroupClause {
+		f.key(final.GroupClause[i], input)
+	}
+	var by []*pg.Node
+	visible := proto.Clone(&pg.SelectStmt{TargetList: final.TargetList}).(*pg.SelectStmt).TargetList
+	for _, t := range final.TargetList {
+		f.finish(t.GetResTarget().Val)
+	}
+	if final.HavingClause != nil {
+		f.finish(final.HavingClause)
+	}
+	for _, w := range final.WindowClause {
+		f.finish(w)
+	}
+	for _, o := range final.SortClause {
+		if at := outputAt(o.GetSortBy().Node, visible); at > 0 {
+			o.GetSortBy().Node = position(at)
+		} else {
+			f.finish(o.GetSortBy().Node)
+		}
+	}
+	for i := range f.parts {
+		if name := f.parts[i].GetResTarget().Name; name[0] == 'g' || name[0] == 'd' {
+			by = append(by, position(i+1))
+		}
+	}
+	if len(f.parts) == 0 {
+		return nil, errNoFinish
+	}
+	shard := &pg.SelectStmt{
+		TargetList: f.parts, FromClause: final.FromClause, WhereClause: final.WhereClause, GroupClause: by,
+		LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE,
+	}
+	return f.both(proto.Clone(shard).(*pg.SelectStmt), final)
+}
+
+// key makes a GROUP BY item, or the items of a grouping set, columns of Shard.
+func (f *finisher) key(n *pg.Node, input func(string) bool) {
+	if set := n.GetGroupingSet(); set != nil {
+		for _, c := range set.Content {
+			f.key(c, input)
+		}
+		return
+	}
+	if row := n.GetRowExpr(); row != nil { // (a, b) inside a grouping set
+		for _, c := range row.Args {
+			f.key(c, input)
+		}
+		return
+	}
+	e := n
+	if i := OrdinalOf(n.GetAConst()); i > 0 {
+		if i > len(f.sel.TargetList) {
+			f.err = errNoFinish
+			return
+		}
+		e = f.sel.TargetList[i-1].GetResTarget().Val
+	} else if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
+		if name := ref.Fields[0].GetString_().GetSval(); !input(name) {
+			at := outputAt(n, f.sel.TargetList)
+			if at == 0 {
+				f.err = errNoFinish
+				return
+			}
+			e = f.sel.TargetList[at-1].GetResTarget().Val
+		}
+	}
+	if holdsSubLink(e) || holdsAggregate(e) || windowed(e) {
+		f.err = errNoFinish
+		return
+	}
+	k := canonical(e)
+	name, ok := f.keys[k]
+	if !ok {
+		name = f.part("g", proto.Clone(e).(*pg.Node))
+		f.keys[k] = name
+	}
+	n.Node = column(name).Node
+}
+
+func holdsSubLink(n *pg.Node) bool {
+	found := false
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		_, ok := m.Interface().(*pg.SubLink)
+		found = found || ok
+		return !found
+	})
+	return found
+}
+
+// finish rewrites an expression of the grouped rows, in place, over Shard's columns.
+func (f *finisher) finish(n *pg.Node) {
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		x, ok := m.Interface().(*pg.Node)
+		if !ok || f.err != nil {
+			return f.err == nil
+		}
+		if c := x.GetColumnRef(); c != nil && len(c.Fields) == 2 && c.Fields[0].GetString_().GetSval() == partial {
+			return false // done already
+		}
+		if name, ok := f.keys[canonical(x)]; ok {
+			x.Node = column(name).Node
+			return false
+		}
+		switch y := x.Node.(type) {
+		case *pg.Node_ColumnRef, *pg.Node_SubLink:
+			f.err = errNoFinish // a column that hangs on the key of its group, or worse
+			return false
+		case *pg.Node_FuncCall:
+			if isAggregate(y.FuncCall) {
+				f.aggregate(x, y.FuncCall)
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// aggregate replaces a call by what combines its parts.
+func (f *finisher) aggregate(at *pg.Node, call *pg.FuncCall) {
+	name := strings.ToLower(lastName(call.Funcname))
+	if len(call.AggOrder) > 0 || call.AggWithinGroup || call.FuncVariadic || len(call.Args) > 1 || len(call.Funcname) > 2 {
+		f.err = errNoFinish
+		return
+	}
+	whole := proto.Clone(call).(*pg.FuncCall)
+	if call.AggDistinct {
+		switch name {
+		case "count", "sum", "avg", "min", "max":
+		default:
+			f.err = errNoFinish
+			return
+		}
+		arg := whole.Args[0]
+		if call.AggFilter != nil { // NULL is what none of them counts
+			arg = &pg.Node{Node: &pg.Node_CaseExpr{CaseExpr: &pg.CaseExpr{
+				Args:     []*pg.Node{{Node: &pg.Node_CaseWhen{CaseWhen: &pg.CaseWhen{Expr: whole.AggFilter, Result: arg, Location: -1}}}},
+				Location: -1,
+			}}}
+		}
+		call.Args, call.AggFilter = []*pg.Node{column(f.part("d", arg))}, nil
+		return
+	}
+	piece := func(fn string) string {
+		c := proto.Clone(whole).(*pg.FuncCall)
+		if fn != name {
+			setFuncName(c, fn)
+		}
+		return f.part("a", &pg.Node{Node: &pg.Node_FuncCall{FuncCall: c}})
+	}
+	marker := func(fn string, cols ...string) {
+		var args []*pg.Node
+		for _, c := range cols {
+			args = append(args, column(c))
+		}
+		at.Node = pg.MakeFuncCallNode([]*pg.Node{pg.MakeStrNode(fn)}, args, -1).Node
+	}
+	switch {
+	case name == "count":
+		marker("pgmosaic_count", piece(name))
+	case name == "sum":
+		marker("pgmosaic_sum", piece(name))
+	case name == "avg":
+		marker("pgmosaic_avg", piece("sum"), piece("count"))
+	case combined[name] && len(call.Args) == 1:
+		call.Args, call.AggFilter = []*pg.Node{column(piece(name))}, nil
+	default:
+		f.err = errNoFinish
+	}
+}

@@ -40,6 +40,9 @@ func (a *analysis) union(b *block) *Error {
 		return Refuse("opaque", "VALUES")
 	}
 	for _, sub := range b.subs {
+		if a.isLocal(b, sub) && isSublink(b, sub) {
+			continue
+		}
 		if n, ok := a.anySharded(sub); ok {
 			return Refuse("subquery", n)
 		}
@@ -95,6 +98,18 @@ func (a *analysis) scatter(b *block) *Error {
 	}
 	a.t.Class, a.t.Merge, a.t.Exact = Scatter, m, true
 	return nil
+}
+
+// isSublink says whether a query stands in an expression of the block's levels: it is evaluated for each row.
+func isSublink(b *block, sub *sqlparse.Query) bool {
+	for _, f := range b.flat {
+		for _, s := range f.Subs {
+			if s == sub {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (a *analysis) shardedNames(b *block) string {

@@ -378,7 +378,13 @@ func (c *converter) scan(q *level, n *pg.Node) {
 	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
 		switch x := m.Interface().(type) {
 		case *pg.SubLink:
-			q.Subs = append(q.Subs, c.query(x.GetSubselect().GetSelectStmt()))
+			s := c.query(x.GetSubselect().GetSelectStmt())
+			if ref := x.Testexpr.GetColumnRef(); ref != nil && x.SubLinkType == pg.SubLinkType_ANY_SUBLINK && isEquality(x.OperName) {
+				if col, ok := c.column(q, ref); ok {
+					s.InTest = &col
+				}
+			}
+			q.Subs = append(q.Subs, s)
 			c.scan(q, x.Testexpr)
 			return false
 		case *pg.FuncCall:
@@ -412,6 +418,11 @@ func (c *converter) words(q *level, ref *pg.ColumnRef) {
 	default:
 		q.Star = true
 	}
+}
+
+// isEquality says whether the operator of a subquery's test is =, which IN leaves out.
+func isEquality(op []*pg.Node) bool {
+	return len(op) == 0 || len(op) == 1 && op[0].GetString_().GetSval() == "="
 }
 
 // cond notes a conjunct and what it hangs on.

@@ -287,6 +287,7 @@ type Query struct {
 	Star     bool     // * stands somewhere, or NATURAL JOIN
 	Stars    []string // the qualifiers of t.*
 	Conds    []Cond   // the conjuncts of WHERE and of joins
+	InTest   *Col     // of a subquery: the bare column that is tested by col = ANY (subquery), IN or NOT IN
 
 	// Opaque names a construct that these facts do not describe.
 	Opaque string

@@ -143,3 +143,36 @@ select max(k) from texts
 select min(name) from customers group by country order by 1
 select * from customers where (customer_id, name) in (select order_id, 'n' || order_id from orders)
 select e.relname from pg_class e join customers c on c.name = e.relname
+select c.name from customers c where exists (select 1 from orders o where o.customer_id = c.customer_id and o.total > 3)
+select c.name, (select max(o.total) from orders o where o.customer_id = c.customer_id) from customers c
+select c.name, (select o.order_id from orders o where o.customer_id = c.customer_id order by o.order_id desc limit 1) from customers c order by c.customer_id
+select count(*) from customers where customer_id in (select customer_id from orders where total > 5)
+select count(*) from customers where customer_id not in (select customer_id from orders where total > 5)
+select count(*) from customers where customer_id in (select customer_id from orders group by customer_id having count(*) > 3)
+select x.customer_id, c.customer_id in (select customer_id from orders where order_id > 60) from customers x left join (select * from customers where small > 2) c on c.customer_id = x.customer_id order by 1
+select x.customer_id, c.customer_id not in (select customer_id from orders where order_id > 69) from customers x left join customers c on c.customer_id = x.customer_id and c.small > 2 order by 1
+select c.customer_id from customers c where c.customer_id in (select o.order_id from orders o where o.customer_id = c.customer_id)
+select c.customer_id from customers c where c.small in (select o.customer_id from orders o) order by 1
+select c.customer_id from customers c where not exists (select 1 from orders o where o.customer_id = c.customer_id and exists (select 1 from orders p where p.customer_id = c.customer_id and p.order_id = o.order_id + 40))
+select c.customer_id from customers c where exists (select 1 from orders o where o.customer_id = c.customer_id and exists (select 1 from orders p where p.order_id = o.order_id + 40)) order by 1
+select c.customer_id from customers c where c.country in (select code from countries) order by 1
+select c.customer_id from customers c where c.country = (select max(code) from countries) order by 1
+select c.customer_id from customers c where c.customer_id in (select customer_id from orders limit 3) and false
+select c.country, count(*) from customers c where exists (select 1 from orders o where o.customer_id = c.customer_id and o.total > 2) group by c.country order by 1
+select c.customer_id, (select count(*) from orders o, customers d where o.customer_id = c.customer_id and d.customer_id = o.order_id) from customers c order by 1
+select c.customer_id from customers c where c.customer_id = any (select o.customer_id from orders o left join customers d on d.customer_id = o.customer_id where d.small > 3) order by 1
+select distinct name from customers order by name limit 3
+select name from customers order by name limit 4 offset 2
+select country, name from customers order by country nulls first, name desc fetch first 2 rows with ties
+select country, sum(big) + count(*), avg(small) * 2, max(name) || 'x' from customers group by country having count(*) > 1 order by max(name)
+select country, count(distinct small), sum(distinct small), count(*), avg(distinct small) filter (where small > 2) from customers group by country order by country
+select sum(count(*)) over (), country from customers group by country order by country
+select avg(ratio), avg(small::real), avg(created_at - timestamptz '2026-01-01') from customers c join orders o using (customer_id) where ratio < 3
+select lower(country) as l, count(*) from customers group by l order by l
+select bool_and(small > 1), bit_or(small), every(customer_id > 0) from customers
+select small as customer_id, count(*) from customers group by customer_id order by 1, 2
+select pgmosaic.country, count(*) from customers pgmosaic group by pgmosaic.country having count(*) > 2 order by 1
+select count(*) filter (where country = 'DE') * 100 / count(*) from customers
+select country || '-' || name as x from customers order by x limit 5
+select max(name) from customers order by max(name) limit 1
+select 1 as one, country from customers group by 1, 2 order by 2

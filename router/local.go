@@ -1,0 +1,122 @@
+package router
+
+import (
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// isLocal says whether a subquery of a block gives the same answer for a row on the row's own shard as over all rows:
+// each sharded table in it, at whatever level, is tied to the key of a sharded table outside, so that every row that
+// counts lives where that one does. What the subquery does with the rows does not matter then. A subquery over reference
+// tables alone is the same everywhere, unless LIMIT leaves its choice open.
+func (a *analysis) isLocal(b *block, sub *sqlparse.Query) bool {
+	if sub.Opaque != "" || !pureQuery(sub) {
+		return false
+	}
+	sb := newBlock(a, sub, b)
+	sb.test(b)
+	for _, f := range sb.flat {
+		if f.Opaque != "" {
+			return false
+		}
+		if _, ok := systemColumn(f); ok {
+			return false
+		}
+		for _, r := range f.Rels {
+			if r.CTE || r.Kind == sqlparse.RelTable && a.declared(r) == nil {
+				return false
+			}
+		}
+	}
+	sharded := false
+	for _, r := range sb.rels {
+		if info := a.declared(r); info != nil && info.Kind == shardmap.Sharded {
+			sharded = true
+			if !a.tied(sb, r, info) {
+				return false
+			}
+		}
+	}
+	if !sharded && (sub.Limit != nil || sub.Offset != nil || sub.Distinct || sub.Window || a.ordersRows()) {
+		return false
+	}
+	for _, s := range sb.subs {
+		if !a.isLocal(sb, s) {
+			return false
+		}
+	}
+	return true
+}
+
+// ordersRows says whether the statement calls an aggregate whose value hangs on the order of its rows, which may differ
+// between the copies of a reference table.
+func (a *analysis) ordersRows() bool {
+	for _, f := range a.stmt.Funcs {
+		switch f {
+		case "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_object_agg", "jsonb_object_agg", "xmlagg":
+			return true
+		}
+	}
+	return false
+}
+
+// tied says whether a sharded table's key equals that of a sharded table in a block around.
+func (a *analysis) tied(b *block, r *sqlparse.Rel, info *shardmap.TableInfo) bool {
+	key := b.class(colID{r, info.Key})
+	for o := b.outer; o != nil; o = o.outer {
+		for _, s := range o.rels {
+			outer := a.declared(s)
+			if outer != nil && outer.Kind == shardmap.Sharded && outer.Group == info.Group && b.classes[colID{s, outer.Key}] != nil && b.class(colID{s, outer.Key}) == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// test adds what col IN (subquery) says of the subquery's rows, if rows with another value cannot change the answer: it
+// filters and joins only, or groups by what is tested. A NULL on either side would make the answer hang on whether there
+// are other rows, on whatever shard; a key that no outer join blanks has none.
+func (b *block) test(outer *block) {
+	q := b.query
+	if q.InTest == nil || len(q.Targets) != 1 || q.Targets[0].Expr.Col == nil || !filters(q) {
+		return
+	}
+	inner, ic, ok1 := b.resolve(q, *q.Targets[0].Expr.Col)
+	tested, tc, ok2 := outer.resolve(outer.query, *q.InTest)
+	if !ok1 || !ok2 || b.a.isNullable(inner) || b.a.isNullable(tested) || outer.above[outer.query].nullable {
+		return
+	}
+	it, ok1 := keyType(ic)
+	tt, ok2 := keyType(tc)
+	if !ok1 || !ok2 || family(it) != family(tt) {
+		return
+	}
+	l, r := b.class(inner), b.class(tested)
+	if l != r {
+		l.pins = append(l.pins, r.pins...)
+		r.up = l
+	}
+}
+
+// isNullable says whether a column may hold NULL in the rows of its block: any but a sharding key that no outer join
+// can blank.
+func (a *analysis) isNullable(id colID) bool {
+	info := a.declared(id.rel)
+	return info == nil || info.Key != id.name || id.rel.Nullable
+}
+
+// filters says whether a query only filters and joins, or groups by its one output column.
+func filters(q *sqlparse.Query) bool {
+	if isFlat(q) {
+		return true
+	}
+	plain := q.Cmd == sqlparse.Select && !q.SetOp && q.Rows == nil && len(q.CTEs) == 0 && !q.Window && q.Limit == nil && q.Offset == nil && !q.Locking && !q.SRF && !q.Into && !q.Grouping
+	if !plain || len(q.GroupBy) > 1 || q.Agg && len(q.GroupBy) == 0 || q.Having && len(q.GroupBy) == 0 {
+		return false
+	}
+	if len(q.GroupBy) == 0 {
+		return q.Distinct // of one column
+	}
+	return q.GroupBy[0].Ordinal == 1 || q.GroupBy[0].Key == q.Targets[0].Expr.Key
+}

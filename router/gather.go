@@ -108,20 +108,61 @@ func (a *analysis) parts(top *block) *Gather {
 		return nil
 	}
 	known := true
-	input := func(name string) bool {
-		if _, _, ok := top.resolve(top.query, sqlparse.Col{Name: name}); ok {
-			return true
-		}
-		for _, r := range top.query.Rels {
-			known = known && r.Kind == sqlparse.RelTable && !r.CTE && a.tableOf(r) != nil
-		}
-		return false
+	in := sqlparse.Inputs{
+		Has: func(name string) bool {
+			for _, r := range top.query.Rels {
+				cols, sure := a.outputs(r)
+				if slices.Contains(cols, name) {
+					return true
+				}
+				known = known && sure
+			}
+			return false
+		},
+		Star: func(qualifier string) (out []sqlparse.Col) {
+			for _, r := range top.query.Rels {
+				if qualifier != "" && qualifier != r.Name() {
+					continue
+				}
+				cols, sure := a.outputs(r)
+				known = known && sure && r.Name() != ""
+				for _, c := range cols {
+					out = append(out, sqlparse.Col{Qual: r.Name(), Name: c})
+				}
+			}
+			return out
+		},
 	}
-	f, err := a.stmt.Finished("pgmosaic_gather_1", input)
+	f, err := a.stmt.Finished("pgmosaic_gather_1", in)
 	if err != nil || !known {
 		return nil
 	}
 	return &Gather{SQL: f.Final, Parts: true, Loads: []Load{{Table: a.sharded[0], Name: "pgmosaic_gather_1", SQL: f.Shard, Parts: true}}}
+}
+
+// outputs are the columns of a range table entry, in order. sure is false if they are not all known.
+func (a *analysis) outputs(r *sqlparse.Rel) (names []string, sure bool) {
+	if t := a.tableOf(r); r.Kind == sqlparse.RelTable && t != nil {
+		for _, c := range t.Columns {
+			names = append(names, c.Name)
+		}
+		return names, true
+	}
+	if r.Kind != sqlparse.RelQuery || r.Sub == nil || r.Sub.SetOp {
+		return nil, false
+	}
+	sure = true
+	for _, t := range r.Sub.Targets {
+		switch {
+		case t.Name != "":
+			names = append(names, t.Name)
+		case t.Expr.Col != nil:
+			names = append(names, t.Expr.Col.Name)
+		default: // *, or whatever PostgreSQL calls it
+			sure = false
+		}
+	}
+	return names, sure
 }
 
 // whole plans a SELECT on home, in two steps if it can be.

@@ -258,8 +258,12 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 			if err != nil {
 				return nil, err
 			}
+			bytes := a.bytesOrder(b, e)
+			if !bytes && a.isText(b, e) {
+				return nil, Refuse("order-collation")
+			}
 			p.HideSorts = append(p.HideSorts, i)
-			m.Sorts = append(m.Sorts, SortKey{Column: i, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: a.bytesOrder(b, e)})
+			m.Sorts = append(m.Sorts, SortKey{Column: i, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: bytes})
 		}
 		m.Hidden = len(m.Sorts)
 	}
@@ -297,6 +301,15 @@ func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr
 		}
 	}
 	return e, nil
+}
+
+// isText says whether an expression is surely text: a column of such a type.
+func (a *analysis) isText(b *block, e sqlparse.Expr) bool {
+	if e.Col == nil {
+		return false
+	}
+	_, col, ok := b.resolve(b.query, *e.Col)
+	return ok && (col.TypeOID == 25 || col.TypeOID == 1043 || col.TypeOID == 1042)
 }
 
 // bytesOrder says whether text values of the expression may be sorted by their bytes.
@@ -401,7 +414,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		m.Hidden++
 	}
 	p.AvgToSum = avgs
-	if err := a.groupOrder(q, m); err != nil {
+	if err := a.groupOrder(b, m); err != nil {
 		return nil, err
 	}
 	return m, a.partial(m, p)
@@ -420,7 +433,8 @@ func (a *analysis) groupName(b *block, q *sqlparse.Query, g sqlparse.Expr) sqlpa
 	return g
 }
 
-func (a *analysis) groupOrder(q *sqlparse.Query, m *Merge) *Error {
+func (a *analysis) groupOrder(b *block, m *Merge) *Error {
+	q := b.query
 	for _, s := range q.OrderBy {
 		at := -1
 		e, err := a.sortTarget(q, s.Expr)
@@ -438,6 +452,9 @@ func (a *analysis) groupOrder(q *sqlparse.Query, m *Merge) *Error {
 		}
 		if at < 0 {
 			return Refuse("order-group")
+		}
+		if t := q.Targets[at].Expr; !m.Cols[at].Bytes && a.isText(b, t) {
+			return Refuse("order-collation")
 		}
 		m.Sorts = append(m.Sorts, SortKey{Column: at, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: m.Cols[at].Bytes})
 	}

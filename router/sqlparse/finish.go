@@ -26,16 +26,22 @@ var combined = map[string]bool{"min": true, "max": true, "bool_and": true, "bool
 
 // finisher takes a SELECT apart.
 type finisher struct {
-	sel    *pg.SelectStmt
-	parts  []*pg.Node        // Shard's output columns
-	keys   map[string]string // a grouping expression to its column
-	table  string
-	err    error
+	sel   *pg.SelectStmt
+	parts []*pg.Node        // Shard's output columns
+	keys  map[string]string // a grouping expression to its column
+	table string
+	err   error
 }
 
-// Finished splits a SELECT whose rows, before they are grouped, sorted and cut, are the union of the shards' rows. input
-// says whether a bare name is a column of FROM. table is the temporary table that Final reads.
-func (s *Statement) Finished(table string, input func(name string) bool) (*Finish, error) {
+// Inputs is what is known of the columns of FROM.
+type Inputs struct {
+	Has  func(name string) bool       // whether a bare name is one of them
+	Star func(qualifier string) []Col // those that * or qualifier.* stands for; nil if that is not known
+}
+
+// Finished splits a SELECT whose rows, before they are grouped, sorted and cut, are the union of the shards' rows.
+// table is the temporary table that Final reads.
+func (s *Statement) Finished(table string, in Inputs) (*Finish, error) {
 	raw, ok := s.tree.(*pg.Node)
 	if !ok || raw.GetSelectStmt() == nil || strings.Contains(s.Text, partial) {
 		return nil, errNoFinish
@@ -52,9 +58,9 @@ func (s *Statement) Finished(table string, input func(name string) bool) (*Finis
 		grouped = grouped || holdsAggregate(o)
 	}
 	if grouped {
-		return f.aggregates(input)
+		return f.aggregates(in.Has)
 	}
-	return f.rows()
+	return f.rows(in.Star)
 }
 
 func (f *finisher) distinctOn() bool {
@@ -125,22 +131,19 @@ func (f *finisher) both(shard, final *pg.SelectStmt) (*Finish, error) {
 }
 
 // rows splits a SELECT without aggregates: each shard gives its distinct rows, sorted and cut where the statement cuts.
-func (f *finisher) rows() (*Finish, error) {
+func (f *finisher) rows(star func(string) []Col) (*Finish, error) {
 	shard := f.sel
+	if err := f.expand(star); err != nil {
+		return nil, err
+	}
 	final := proto.Clone(shard).(*pg.SelectStmt)
 	final.TargetList = nil
 	visible := shard.TargetList
 	for _, t := range visible {
-		rt := t.GetResTarget()
-		for _, field := range rt.GetVal().GetColumnRef().GetFields() {
-			if field.GetAStar() != nil {
-				return nil, errNoFinish
-			}
-		}
 		if windowed(t) {
 			return nil, errNoFinish
 		}
-		out := pg.MakeResTargetNodeWithVal(column(f.part("c", rt.Val)), -1)
+		out := pg.MakeResTargetNodeWithVal(column(f.part("c", t.GetResTarget().Val)), -1)
 		final.TargetList = append(final.TargetList, out)
 	}
 	for i, o := range shard.SortClause {
@@ -174,6 +177,46 @@ func (f *finisher) rows() (*Finish, error) {
 		shard.LimitOffset = nil
 	}
 	return f.both(shard, final)
+}
+
+// expand writes the columns that * stands for. Columns that USING merges would stand once, in another order.
+func (f *finisher) expand(star func(string) []Col) error {
+	var out []*pg.Node
+	for _, t := range f.sel.TargetList {
+		fields := t.GetResTarget().GetVal().GetColumnRef().GetFields()
+		if len(fields) == 0 || fields[len(fields)-1].GetAStar() == nil {
+			out = append(out, t)
+			continue
+		}
+		qualifier := ""
+		if len(fields) == 2 {
+			qualifier = fields[0].GetString_().GetSval()
+		}
+		cols := star(qualifier)
+		if cols == nil || len(fields) > 2 || qualifier == "" && f.merges() {
+			return errNoFinish
+		}
+		for _, c := range cols {
+			ref := pg.MakeColumnRefNode([]*pg.Node{pg.MakeStrNode(c.Qual), pg.MakeStrNode(c.Name)}, -1)
+			out = append(out, pg.MakeResTargetNodeWithVal(ref, -1))
+		}
+	}
+	f.sel.TargetList = out
+	return nil
+}
+
+// merges says whether a join merges columns.
+func (f *finisher) merges() bool {
+	found := false
+	for _, n := range f.sel.FromClause {
+		walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+			if j, ok := m.Interface().(*pg.JoinExpr); ok {
+				found = found || j.IsNatural || len(j.UsingClause) > 0
+			}
+			return !found
+		})
+	}
+	return found
 }
 
 // orZero is an OFFSET, of which NULL means none.

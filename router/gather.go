@@ -191,16 +191,22 @@ func (a *analysis) toGather(top *block, why *Error) *Error {
 // orGather keeps the way to run a SELECT on copies in case that its rows turn out not to merge: only a server knows
 // their types.
 func (a *analysis) orGather(top *block) {
-	a.t.fallback = sync.OnceValues(func() (*Template, *Error) {
-		plan, err := a.whole(top, nil)
-		if err != nil {
-			return nil, err
-		}
-		t := a.t
-		return &Template{
-			Class: Gathered, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Whole: t.Whole, Hidden: t.Hidden, Gather: plan, Exact: true, pins: t.pins,
-		}, nil
-	})
+	var once sync.Once
+	var out *Template
+	var err *Error
+	a.t.fallback = func(why *Error) (*Template, *Error) {
+		once.Do(func() {
+			var plan *Gather
+			if plan, err = a.whole(top, why); err != nil {
+				return
+			}
+			t := a.t
+			out = &Template{
+				Class: Gathered, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Whole: t.Whole, Hidden: t.Hidden, Gather: plan, Exact: true, pins: t.pins,
+			}
+		})
+		return out, err
+	}
 }
 
 // Fallback is what runs in place of a Scatter template whose rows do not merge, for why.
@@ -208,7 +214,7 @@ func (t *Template) Fallback(why *Error) (*Template, error) {
 	if t.fallback == nil {
 		return nil, why
 	}
-	g, err := t.fallback()
+	g, err := t.fallback(why)
 	if err != nil {
 		return nil, why
 	}

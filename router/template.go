@@ -74,7 +74,7 @@ type Template struct {
 	wide   *Error           // why the statement may not run on more than one shard
 	insert bool
 
-	fallback func() (*Template, *Error) // of Scatter
+	fallback func(why *Error) (*Template, *Error) // of Scatter
 }
 
 // pin is what ties one sharded relation to key values.

@@ -254,7 +254,7 @@ func (a *app) explain(ctx context.Context, db, sql string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exec.ExplainRoute(sql, d, sch, exec.DefaultEnv())
+	return exec.ExplainRoute(sql, d, sch, exec.DefaultEnv(), nil)
 }
 
 func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {

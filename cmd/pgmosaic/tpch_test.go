@@ -43,7 +43,10 @@ func tpchData(scale float64) map[string]*bytes.Buffer {
 	out := map[string]*bytes.Buffer{}
 	table := func(name string) *bytes.Buffer { out[name] = &bytes.Buffer{}; return out[name] }
 	of := func(s string) string { l := strings.Split(s, ","); return l[rng.IntN(len(l))] }
-	money := func(lo, hi int) string { n := lo + rng.IntN(hi-lo); return fmt.Sprintf("%d.%02d", n/100, max(n, -n)%100) }
+	money := func(lo, hi int) string {
+		n := lo + rng.IntN(hi-lo)
+		return fmt.Sprintf("%d.%02d", n/100, max(n, -n)%100)
+	}
 	phone := func(nation int) string {
 		return fmt.Sprintf("%d-%03d-%03d-%04d", nation+10, 100+rng.IntN(900), 100+rng.IntN(900), 1000+rng.IntN(9000))
 	}
@@ -55,7 +58,9 @@ func tpchData(scale float64) map[string]*bytes.Buffer {
 		}
 		return strings.Join(w, " ")
 	}
-	day := func(n int) string { return time.Date(1992, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, n).Format(time.DateOnly) }
+	day := func(n int) string {
+		return time.Date(1992, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, n).Format(time.DateOnly)
+	}
 	w := table("region")
 	for i, r := range strings.Split("AFRICA,AMERICA,ASIA,EUROPE,MIDDLE EAST", ",") {
 		fmt.Fprintf(w, "%d\t%s\t%s\n", i, r, comment(4))

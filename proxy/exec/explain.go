@@ -12,8 +12,9 @@ import (
 )
 
 // ExplainRoute describes where each statement of a text would run. A statement with parameters is described
-// as far as that goes without their values.
-func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.Env) ([]string, error) {
+// as far as that goes without their values. typed, if not nil, gives the plan once a server has told the types of its
+// columns.
+func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.Env, typed func(*router.Plan) (*router.Plan, error)) ([]string, error) {
 	stmts, err := sqlparse.Parse(sql)
 	if err != nil {
 		var se *sqlparse.SyntaxError
@@ -39,15 +40,39 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 		if err != nil {
 			return nil, err
 		}
+		if typed != nil {
+			if p, err = typed(p); err != nil {
+				return nil, err
+			}
+		}
 		out = append(out, p.Lines()...)
 	}
 	return out, nil
+}
+
+// typed is a plan once the types of its columns are known: rows that Go does not compare as PostgreSQL does are gathered.
+func (h *Handler) typed(ctx context.Context, p *router.Plan) (*router.Plan, error) {
+	if p.Class != router.Scatter || len(p.Shards) == 1 {
+		return p, nil
+	}
+	sh, err := h.shapeOf(ctx, p.Template, nil)
+	if err != nil || sh.refused == nil {
+		return p, err
+	}
+	t, err := p.Fallback(sh.refused)
+	if err != nil {
+		return nil, err
+	}
+	return &router.Plan{Template: t, Shards: p.Shards}, nil
 }
 
 // explainShards answers EXPLAIN of a statement over several shards: its route, and behind each shard's name the plan
 // that the shard has for its part.
 func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 	inner, err := p.Inner.Bind(&router.Args{Text: []byte(p.Inner.Stmt.Text)})
+	if err == nil {
+		inner, err = h.typed(ctx, inner)
+	}
 	if err != nil {
 		return err
 	}

@@ -429,7 +429,7 @@ func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
 
 // explainRoute prints where a statement would run.
 func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error {
-	lines, err := ExplainRoute(innerText(s.Text), h.dbmap, h.schema, h.env)
+	lines, err := ExplainRoute(innerText(s.Text), h.dbmap, h.schema, h.env, func(p *router.Plan) (*router.Plan, error) { return h.typed(ctx, p) })
 	if err != nil {
 		return err
 	}

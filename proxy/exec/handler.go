@@ -41,6 +41,7 @@ type Handler struct {
 	login      *pool.Settings // what the startup packet asked for
 	settings   *pool.Settings
 	own        ownSettings
+	ownLogin   ownSettings // what the session began with
 	tx         transaction
 	pinned     *participant // a server that outlives the transaction, on home
 	pinCause   string
@@ -80,14 +81,6 @@ type Client struct {
 	Keys auth.Keys // what it proved to know
 }
 
-// ownSettings are pgmosaic.* of the session.
-type ownSettings struct {
-	level  replication.Level
-	maxLag time.Duration
-	shard  string // pgmosaic.shard
-	gather int64  // pgmosaic.gather_limit, in bytes
-}
-
 // shardState is what a session knows of one shard.
 type shardState struct {
 	info    *shardmap.ShardInfo
@@ -119,13 +112,14 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	for n, v := range params {
 		n = strings.ToLower(n)
 		if strings.HasPrefix(n, "pgmosaic.") {
-			if err := h.setOwn(n, v); err != nil {
+			if err := h.own.set(n, v); err != nil {
 				return nil, nil, err
 			}
 			continue
 		}
 		set[n] = quoteSetting(n, v)
 	}
+	h.ownLogin = h.own
 	h.login = pool.Intern(set)
 	h.settings = h.login
 	if err := h.refresh(ctx); err != nil {

@@ -4,93 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
-	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
-
-// settingNames are the session settings of our own, with their defaults as SHOW prints them.
-var settingNames = []string{"pgmosaic.gather_limit", "pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
-
-func (h *Handler) setOwn(name, value string) error {
-	bad := func(hint string) error {
-		return &wire.PgError{Code: "22023", Message: fmt.Sprintf("invalid value for parameter %q: %q", name, value), Hint: hint}
-	}
-	switch name {
-	case "pgmosaic.read_consistency":
-		l, err := replication.ParseLevel(strings.ToLower(value))
-		if err != nil {
-			return bad("Use strong, causal, session, bounded or eventual.")
-		}
-		h.own.level = l
-	case "pgmosaic.max_staleness":
-		d, err := parseDuration(value)
-		if err != nil || d < 0 {
-			return bad("Use a time such as 500ms, 10s or 2min.")
-		}
-		h.own.maxLag = d
-	case "pgmosaic.shard":
-		h.own.shard = value
-	case "pgmosaic.gather_limit":
-		n, err := ParseSize(value)
-		if err != nil {
-			return bad("Use a size such as 64MB or 1GB; 0 is no limit.")
-		}
-		h.own.gather = n
-	default:
-		return &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(settingNames, ", ") + "."}
-	}
-	return nil
-}
-
-func parseDuration(s string) (time.Duration, error) {
-	s = strings.ReplaceAll(strings.TrimSpace(s), " ", "")
-	if strings.HasSuffix(s, "min") {
-		s = strings.TrimSuffix(s, "in")
-	}
-	if s != "" && strings.Trim(s, "0123456789") == "" {
-		s += "ms"
-	}
-	return time.ParseDuration(s)
-}
-
-func (h *Handler) resetOwn(name string) error {
-	switch name {
-	case "pgmosaic.read_consistency":
-		h.own.level = h.e.Level
-	case "pgmosaic.max_staleness":
-		h.own.maxLag = h.e.MaxStaleness
-	case "pgmosaic.shard":
-		h.own.shard = ""
-	case "pgmosaic.gather_limit":
-		h.own.gather = h.e.GatherLimit
-	default:
-		return h.setOwn(name, "")
-	}
-	return nil
-}
-
-func (h *Handler) showOwn(s *sqlparse.Statement) error {
-	var v string
-	switch s.Var.Name {
-	case "pgmosaic.read_consistency":
-		v = h.own.level.String()
-	case "pgmosaic.max_staleness":
-		v = h.own.maxLag.String()
-	case "pgmosaic.shard":
-		v = h.own.shard
-	case "pgmosaic.gather_limit":
-		v = sizeText(h.own.gather)
-	default:
-		return h.setOwn(s.Var.Name, "")
-	}
-	h.table([]string{s.Var.Name}, [][]string{{v}}, "SHOW")
-	return nil
-}
 
 // describeLocal gives the columns of a control statement that returns rows, nil for the others.
 func describeLocal(s *sqlparse.Statement) []wire.Field {
@@ -162,15 +81,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		tag = "RESET"
 	}
 	if strings.HasPrefix(v.Name, "pgmosaic.") {
-		err := h.setOwn(v.Name, v.Plain)
-		if v.Default {
-			err = h.resetOwn(v.Name)
-		}
-		if err != nil {
-			return err
-		}
-		h.client.SendTag(tag)
-		return nil
+		return h.setOwn(v, tag)
 	}
 	if len(h.dbmap.Shards) > 1 {
 		if err := refuseSetting(v); err != nil {
@@ -220,6 +131,9 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		return err
 	}
 	h.settings = next
+	if v.Name == "all" {
+		h.own, h.tx.own.kept = h.ownLogin, h.ownLogin
+	}
 	h.env.SearchPath = h.searchPath()
 	h.stale = true
 	h.client.SendTag(tag)
@@ -349,7 +263,7 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		if h.tx.status != 'I' {
 			return &wire.PgError{Code: "25001", Message: "DISCARD ALL cannot run inside a transaction block"}
 		}
-		h.settings = h.login
+		h.settings, h.own = h.login, h.ownLogin
 		h.ext.forget()
 		h.unlistenAll()
 		h.env.Temp = nil

@@ -34,17 +34,20 @@ type transaction struct {
 	notifies bool        // it may have sent notifications
 	since    time.Time
 	told     map[string]string // what the client had been told before it
+	own      ownInTx
 }
 
 type savepoint struct {
 	name     string
 	settings *pool.Settings
 	told     map[string]string
+	own      ownSettings
+	kept     ownSettings
 }
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: maps.Clone(h.told), notifies: h.tx.notifies}
+	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: maps.Clone(h.told), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
 }
 
 // join returns the transaction's participant on a shard, making it one if need be.
@@ -214,8 +217,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		for _, p := range h.tx.parts {
 			p.srv.SetSettings(h.settings)
 		}
+		h.own = h.tx.own.kept
 	} else {
-		h.settings = h.tx.before
+		h.settings, h.own = h.tx.before, h.tx.own.before
 		h.retell(h.tx.told)
 	}
 	drops, ddl, listens, notified := h.tx.drops, h.tx.ddl, h.tx.listens, h.tx.notifies
@@ -333,7 +337,7 @@ func (h *Handler) rollback() {
 		h.abort(p)
 	}
 	if h.tx.before != nil {
-		h.settings = h.tx.before
+		h.settings, h.own = h.tx.before, h.tx.own.before
 		h.retell(h.tx.told)
 	}
 	h.count.Transactions.Add(1)
@@ -523,13 +527,13 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told)})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.saves = h.tx.saves[:at]
 		h.client.SendTag("RELEASE")
 	default:
-		h.settings = h.tx.saves[at].settings
+		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
 		h.retell(h.tx.saves[at].told)
 		h.env.SearchPath = h.searchPath()
 		h.stale = true

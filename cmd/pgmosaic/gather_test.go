@@ -279,19 +279,33 @@ func TestOwnSettingsFollowTransactions(t *testing.T) {
 	defer c.Close(context.Background())
 	is := func(want string) {
 		t.Helper()
-		if got := queryOne[string](t, c, "show pgmosaic.gather_limit"); got != want {
+		if got := queryOne[string](t, c, "show pgmosaic.gather_limit", pgx.QueryExecModeSimpleProtocol); got != want {
 			t.Errorf("gather_limit is %s, want %s", got, want)
 		}
 	}
 	for _, step := range []struct{ sql, want string }{
-		{"begin", "7MB"}, {"set local pgmosaic.gather_limit = '1MB'", "1MB"}, {"commit", "7MB"},
-		{"begin", "7MB"}, {"set pgmosaic.gather_limit = '2MB'", "2MB"}, {"rollback", "7MB"},
-		{"begin", "7MB"}, {"set pgmosaic.gather_limit = '3MB'", "3MB"}, {"savepoint a", "3MB"}, {"set pgmosaic.gather_limit = '4MB'", "4MB"},
-		{"set local pgmosaic.gather_limit = '5MB'", "5MB"}, {"rollback to a", "3MB"}, {"set local pgmosaic.gather_limit = '6MB'", "6MB"}, {"commit", "3MB"},
-		{"set local pgmosaic.gather_limit = '1MB'", "3MB"}, {"reset pgmosaic.gather_limit", "7MB"}, {"set pgmosaic.gather_limit = '2MB'", "2MB"}, {"reset all", "7MB"},
-		{"set pgmosaic.gather_limit = '2MB'", "2MB"}, {"discard all", "7MB"},
+		{"begin", "7MB"},
+		{"set local pgmosaic.gather_limit = '1MB'", "1MB"},
+		{"commit", "7MB"},
+		{"begin", "7MB"},
+		{"set pgmosaic.gather_limit = '2MB'", "2MB"},
+		{"rollback", "7MB"},
+		{"begin", "7MB"},
+		{"set pgmosaic.gather_limit = '3MB'", "3MB"},
+		{"savepoint a", "3MB"},
+		{"set pgmosaic.gather_limit = '4MB'", "4MB"},
+		{"set local pgmosaic.gather_limit = '5MB'", "5MB"},
+		{"rollback to a", "3MB"},
+		{"set local pgmosaic.gather_limit = '6MB'", "6MB"},
+		{"commit", "3MB"},
+		{"set local pgmosaic.gather_limit = '1MB'", "3MB"},
+		{"reset pgmosaic.gather_limit", "7MB"},
+		{"set pgmosaic.gather_limit = '2MB'", "2MB"},
+		{"reset all", "7MB"},
+		{"set pgmosaic.gather_limit = '2MB'", "2MB"},
+		{"discard all", "7MB"},
 	} {
-		mustExec(t, c, step.sql)
+		mustExec(t, c, step.sql, pgx.QueryExecModeSimpleProtocol)
 		is(step.want)
 	}
 }

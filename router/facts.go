@@ -46,6 +46,18 @@ type above struct {
 	nullable bool // it, or a level above, is on the nullable side of an outer join
 }
 
+// nullableAbove says whether a relation stands in a subquery on the nullable side of an outer join.
+func (b *block) nullableAbove(r *sqlparse.Rel) bool {
+	for _, f := range b.flat {
+		for _, x := range f.Rels {
+			if x == r {
+				return b.above[f].nullable
+			}
+		}
+	}
+	return true
+}
+
 func newBlock(a *analysis, q *sqlparse.Query, outer *block) *block {
 	b := &block{a: a, outer: outer, query: q, classes: map[colID]*class{}, scan: map[*sqlparse.Rel][][]sqlparse.Value{}}
 	b.pullUp(q)

@@ -84,7 +84,7 @@ func (b *block) test(outer *block) {
 	}
 	inner, ic, ok1 := b.resolve(q, *q.Targets[0].Expr.Col)
 	tested, tc, ok2 := outer.resolve(outer.query, *q.InTest)
-	if !ok1 || !ok2 || b.a.isNullable(inner) || b.a.isNullable(tested) || outer.above[outer.query].nullable {
+	if !ok1 || !ok2 || b.a.isNullable(inner) || b.a.isNullable(tested) || outer.nullableAbove(tested.rel) {
 		return
 	}
 	it, ok1 := keyType(ic)

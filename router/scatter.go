@@ -83,11 +83,11 @@ func (a *analysis) scatter(b *block) *Error {
 	switch {
 	case q.WithTies:
 		return Refuse("with-ties")
-	case q.Distinct:
+	case q.Distinct && !a.distinctByKey(b):
 		return Refuse("distinct")
 	case q.Window:
 		return Refuse("window")
-	case q.Having:
+	case q.Having && !a.groupsByKey(b):
 		return Refuse("having")
 	case q.Grouping:
 		return Refuse("grouping-sets")
@@ -247,7 +247,7 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 			return nil, Refuse("order-using")
 		}
 	}
-	if q.Agg || len(q.GroupBy) > 0 {
+	if (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b) {
 		return a.mergeGroups(b, m)
 	}
 	p := sqlparse.Partial{AddOffset: true}
@@ -301,6 +301,63 @@ func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr
 		}
 	}
 	return e, nil
+}
+
+// groupsByKey says whether every group's rows are on one shard: it groups by the key of a sharded table whose rows no
+// outer join can blank. What a shard makes of its groups is final then, whatever the aggregates and HAVING.
+func (a *analysis) groupsByKey(b *block) bool {
+	q := b.query
+	if q.Grouping || q.Window {
+		return false
+	}
+	for _, g := range q.GroupBy {
+		switch {
+		case g.Ordinal > 0 && g.Ordinal <= len(q.Targets) && !a.starBefore(q, g.Ordinal):
+			g = q.Targets[g.Ordinal-1].Expr
+		case g.Col != nil && g.Col.Qual == "":
+			g = a.groupName(b, q, g)
+		}
+		if a.isKey(b, g) {
+			return true
+		}
+	}
+	return false
+}
+
+// distinctByKey says whether equal output rows are on one shard: a key is among the columns.
+func (a *analysis) distinctByKey(b *block) bool {
+	q := b.query
+	if q.DistinctOn || q.Agg || len(q.GroupBy) > 0 || q.Window {
+		return false
+	}
+	for _, t := range q.Targets {
+		if a.isKey(b, t.Expr) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *analysis) starBefore(q *sqlparse.Query, ordinal int) bool {
+	for _, t := range q.Targets[:ordinal] {
+		if t.Expr.Star {
+			return true
+		}
+	}
+	return false
+}
+
+// isKey says whether an expression is the key column of a sharded table of the block, which no outer join can blank.
+func (a *analysis) isKey(b *block, e sqlparse.Expr) bool {
+	if e.Col == nil {
+		return false
+	}
+	id, _, ok := b.resolve(b.query, *e.Col)
+	if !ok {
+		return false
+	}
+	info := a.declared(id.rel)
+	return info != nil && info.Kind == shardmap.Sharded && info.Key == id.name && !id.rel.Nullable && !b.nullableAbove(id.rel)
 }
 
 // isText says whether an expression is surely text: a column of such a type.

@@ -37,6 +37,7 @@ func (c *converter) query(x *pg.SelectStmt) *Query {
 	}
 	q.Distinct = len(x.DistinctClause) > 0
 	for _, d := range x.DistinctClause {
+		q.DistinctOn = q.DistinctOn || d.GetNode() != nil
 		c.scan(q, d)
 	}
 	if x.IntoClause != nil {

@@ -266,28 +266,29 @@ type Query struct {
 	ConfNamed bool     // ON CONSTRAINT
 	Returning bool
 
-	Targets  []Target
-	GroupBy  []Expr
-	OrderBy  []Sort
-	Limit    *Value
-	Offset   *Value
-	Distinct bool
-	Having   bool
-	Window   bool
-	Agg      bool
-	Grouping bool // GROUPING SETS, ROLLUP, CUBE
-	WithTies bool
-	Locking  bool
-	SetOp    bool
-	Into     bool
-	SRF      bool // may return sets from its target list
-	FullJoin bool
-	RefCols  []Col    // every column reference of this level
-	Words    []string // the last name of each, and those of USING
-	Star     bool     // * stands somewhere, or NATURAL JOIN
-	Stars    []string // the qualifiers of t.*
-	Conds    []Cond   // the conjuncts of WHERE and of joins
-	InTest   *Col     // of a subquery: the bare column that is tested by col = ANY (subquery), IN or NOT IN
+	Targets    []Target
+	GroupBy    []Expr
+	OrderBy    []Sort
+	Limit      *Value
+	Offset     *Value
+	Distinct   bool
+	DistinctOn bool
+	Having     bool
+	Window     bool
+	Agg        bool
+	Grouping   bool // GROUPING SETS, ROLLUP, CUBE
+	WithTies   bool
+	Locking    bool
+	SetOp      bool
+	Into       bool
+	SRF        bool // may return sets from its target list
+	FullJoin   bool
+	RefCols    []Col    // every column reference of this level
+	Words      []string // the last name of each, and those of USING
+	Star       bool     // * stands somewhere, or NATURAL JOIN
+	Stars      []string // the qualifiers of t.*
+	Conds      []Cond   // the conjuncts of WHERE and of joins
+	InTest     *Col     // of a subquery: the bare column that is tested by col = ANY (subquery), IN or NOT IN
 
 	// Opaque names a construct that these facts do not describe.
 	Opaque string

@@ -186,3 +186,13 @@ select distinct * from customers
 select * from customers join orders using (customer_id) order by name, order_id limit 4
 select s.* from (select name as n, customer_id from customers) s order by n limit 3
 select n, o_year, count(*) from (select c.name as n, extract(year from o.created_at) as o_year from customers c join orders o using (customer_id)) s group by n, o_year order by n, o_year
+select customer_id, count(*), string_agg(name, ',' order by name), array_agg(distinct small) from customers group by customer_id having count(*) >= 1 order by 1
+select o.customer_id, max(o.total) from customers c left join orders o on o.customer_id = c.customer_id and o.total > 8 group by o.customer_id order by 1 nulls first
+select c.customer_id, count(o.order_id) from customers c left join orders o on o.customer_id = c.customer_id group by 1 having count(o.order_id) > 3 order by 2 desc, 1 limit 3
+select c.country, c.customer_id, sum(o.total) from customers c join orders o using (customer_id) group by c.customer_id, c.country order by sum(o.total) desc nulls last, c.customer_id limit 5 offset 1
+select distinct customer_id, country from customers order by customer_id desc limit 3
+select distinct o.customer_id from customers c left join orders o on o.customer_id = c.customer_id and o.total > 8 order by 1
+select small as customer_id, count(*) from customers c group by c.customer_id, small having max(customer_id) > 3 order by 2, 1
+select customer_id as c, count(*) from orders group by c order by c limit 2
+select s.customer_id, count(*) from (select customer_id from orders where total > 2) s group by s.customer_id having count(*) > 1 order by 1
+select x.customer_id, count(*) from countries k left join (select customer_id, country from customers) x on x.country = k.code group by x.customer_id order by 1

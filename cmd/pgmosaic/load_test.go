@@ -49,15 +49,20 @@ func (p *process) rss(t testing.TB) int64 {
 // serving starts the binary over one node of the shop, with these lines of configuration.
 func serving(t testing.TB, d *demo, lines string) *process {
 	t.Helper()
-	dir := t.TempDir()
+	return launch(t, t.TempDir(), lines+fmt.Sprintf("init_sql: |\n  CREATE DATABASE shop;\n  CREATE SHARD s1 IN shop NODE '%s';\n", d.cluster.Node("s1-a").DSN("shop")))
+}
+
+// launch starts the binary with its map in a folder.
+func launch(t testing.TB, dir, lines string) *process {
+	t.Helper()
 	port, err := cluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	file := dir + "/pgmosaic.yaml"
-	yaml := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s/map.json\nmax_client_conn: 20000\nusers: [{name: app, password: app}]\nauth_rules: [{address: 127.0.0.0/8, method: trust}]\n%sinit_sql: |\n  CREATE DATABASE shop;\n  CREATE SHARD s1 IN shop NODE '%s';\n",
-		addr, dir, lines, d.cluster.Node("s1-a").DSN("shop"))
+	yaml := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s/map.json\nmax_client_conn: 20000\nusers: [{name: app, password: app}]\nauth_rules: [{address: 127.0.0.0/8, method: trust}]\n%s",
+		addr, dir, lines)
 	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}

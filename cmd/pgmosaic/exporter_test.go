@@ -32,30 +32,16 @@ func TestConsoleFeedsPgBouncersExporters(t *testing.T) {
 		"SHOW POOLS;":        {"cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us", "cl_active_cancel_req", "cl_waiting_cancel_req"},
 		"SHOW DATABASES;":    {"pool_size", "reserve_pool_size", "max_connections", "current_connections", "paused", "disabled"},
 	} {
-		rows, err := db.Query(query)
-		if err != nil {
-			t.Errorf("%s %v", query, err)
-			continue
-		}
-		cols, _ := rows.Columns()
+		cols, rows := texts(t, db, query)
 		seen := map[string]bool{}
-		for rows.Next() {
-			vals := make([]any, len(cols))
-			for i := range vals {
-				vals[i] = new(sql.NullString)
-			}
-			if err := rows.Scan(vals...); err != nil {
-				t.Fatal(err)
-			}
+		for _, row := range rows {
 			for i, c := range cols {
-				v := vals[i].(*sql.NullString)
-				if _, err := strconv.ParseFloat(v.String, 64); err != nil && !labels[c] {
-					t.Errorf("%s %s is no number: %q", query, c, v.String)
+				if _, err := strconv.ParseFloat(row[i], 64); err != nil && !labels[c] {
+					t.Errorf("%s %s is no number: %q", query, c, row[i])
 				}
 				seen[c] = true
 			}
 		}
-		_ = rows.Close()
 		for _, c := range want {
 			if !seen[c] {
 				t.Errorf("%s has no column %s", query, c)
@@ -66,28 +52,43 @@ func TestConsoleFeedsPgBouncersExporters(t *testing.T) {
 		"SHOW LISTS;":  {"databases", "users", "pools", "free_clients", "used_clients", "login_clients", "free_servers", "used_servers"},
 		"SHOW CONFIG;": {"max_client_conn", "max_user_connections"},
 	} {
-		rows, err := db.Query(query)
-		if err != nil {
-			t.Errorf("%s %v", query, err)
-			continue
-		}
-		cols, _ := rows.Columns()
+		_, rows := texts(t, db, query)
 		got := map[string]string{}
-		for rows.Next() {
-			vals := make([]any, len(cols))
-			for i := range vals {
-				vals[i] = new(sql.NullString)
-			}
-			if err := rows.Scan(vals...); err != nil {
-				t.Fatal(err)
-			}
-			got[vals[0].(*sql.NullString).String] = vals[1].(*sql.NullString).String
+		for _, row := range rows {
+			got[row[0]] = row[1]
 		}
-		_ = rows.Close()
 		for _, k := range keys {
 			if _, err := strconv.ParseFloat(got[k], 64); err != nil {
 				t.Errorf("%s %s is no number: %q", query, k, got[k])
 			}
 		}
 	}
+}
+
+// texts reads a result whole, as the exporter does.
+func texts(t *testing.T, db *sql.DB, query string) (cols []string, out [][]string) {
+	t.Helper()
+	rows, err := db.Query(query)
+	if err != nil {
+		t.Fatalf("%s %v", query, err)
+	}
+	defer func() { _ = rows.Close() }()
+	cols, _ = rows.Columns()
+	for rows.Next() {
+		vals, row := make([]any, len(cols)), make([]string, len(cols))
+		for i := range vals {
+			vals[i] = new(sql.NullString)
+		}
+		if err := rows.Scan(vals...); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range vals {
+			row[i] = v.(*sql.NullString).String
+		}
+		out = append(out, row)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return cols, out
 }

@@ -96,7 +96,7 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 		if err := h.ready(part); err != nil {
 			return err
 		}
-		rows, err := queryRows(part.srv, text)
+		rows, err := part.srv.Rows(text)
 		if err != nil {
 			return h.lost(part, err)
 		}

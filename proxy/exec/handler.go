@@ -164,7 +164,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 			return nil, err
 		}
 	}
-	rows, err := queryRows(s, "select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n')")
+	rows, err := s.Rows("select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n')")
 	if err != nil {
 		return nil, err
 	}

@@ -226,7 +226,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 		return "", err
 	}
 	defer h.free(s)
-	rows, err := queryRows(s, "select pg_current_wal_insert_lsn()")
+	rows, err := s.Rows("select pg_current_wal_insert_lsn()")
 	if err != nil || len(rows) != 1 {
 		return "", err
 	}
@@ -240,7 +240,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 // replayed asks a replica for its word that it has replayed a position, twice if it is just behind.
 func replayed(s *pool.Server, lsn string) bool {
 	for try := range 2 {
-		rows, err := queryRows(s, "select pg_last_wal_replay_lsn() >= '"+lsn+"'::pg_lsn")
+		rows, err := s.Rows("select pg_last_wal_replay_lsn() >= '" + lsn + "'::pg_lsn")
 		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
 			return false
 		}

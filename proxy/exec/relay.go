@@ -145,35 +145,3 @@ func (h *Handler) relayParam(s *pool.Server) error {
 	}
 	return nil
 }
-
-// queryRows runs a query whose small result the proxy itself wants.
-func queryRows(s *pool.Server, sql string) (rows [][][]byte, err error) {
-	s.SendQuery(sql)
-	if err := s.Flush(); err != nil {
-		s.Dirty = true
-		return nil, err
-	}
-	for {
-		m, e := s.Next()
-		if e != nil {
-			s.Dirty = true
-			return nil, e
-		}
-		switch m.Type {
-		case 'D':
-			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
-			if e != nil {
-				s.Dirty = true
-				return nil, e
-			}
-			rows = append(rows, vals)
-		case 'E':
-			err = &pool.ServerError{Response: wire.ParseError(m.Body())}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return rows, err
-		}
-	}
-}

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // inspectTimeout bounds the look at a server that nobody uses.
@@ -100,31 +98,11 @@ select 'c' from pg_cursors where is_holdable`)
 
 // list runs a query of one text column.
 func (s *Server) list(sql string) (out []string, err error) {
-	s.SendQuery(sql)
-	if err := s.Flush(); err != nil {
-		s.Dirty = true
-		return nil, err
+	rows, err := s.Rows(sql)
+	for _, r := range rows {
+		out = append(out, string(r[0]))
 	}
-	for {
-		m, e := s.Next()
-		if e != nil {
-			s.Dirty = true
-			return nil, e
-		}
-		switch m.Type {
-		case 'D':
-			if b := m.Body(); len(b) > 6 {
-				out = append(out, string(b[6:]))
-			}
-		case 'E':
-			err = &ServerError{wire.ParseError(m.Body())}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return out, err
-		}
-	}
+	return out, err
 }
 
 // Info is one moment of a server, for SHOW SERVERS.

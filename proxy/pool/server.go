@@ -198,6 +198,38 @@ func (s *Server) ReadTag() (tag string, err error) {
 	}
 }
 
+// Rows runs a simple query whose small result the proxy itself wants. Its values are the caller's.
+func (s *Server) Rows(sql string) (rows [][][]byte, err error) {
+	s.SendQuery(sql)
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return nil, err
+	}
+	for {
+		m, e := s.Next()
+		if e != nil {
+			s.Dirty = true
+			return nil, e
+		}
+		switch m.Type {
+		case 'D':
+			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
+			if e != nil {
+				s.Dirty = true
+				return nil, e
+			}
+			rows = append(rows, vals)
+		case 'E':
+			err = &ServerError{wire.ParseError(m.Body())}
+		case 'S':
+			s.NoteParam(m.Body())
+		case 'Z':
+			s.TxStatus = m.Body()[0]
+			return rows, err
+		}
+	}
+}
+
 // NoteParam remembers a ParameterStatus.
 func (s *Server) NoteParam(body []byte) {
 	if name, rest, err := wire.CString(body); err == nil {

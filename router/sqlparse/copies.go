@@ -25,11 +25,7 @@ func (s *Statement) Copied(by map[int]StandIn) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
-	if err != nil {
-		return "", fmt.Errorf("rewrite: %w", err)
-	}
-	return out, nil
+	return write(root)
 }
 
 func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
@@ -85,9 +81,9 @@ func (s *Statement) Explains() (*Statement, error) {
 	if !ok || raw.GetExplainStmt().GetQuery() == nil || s.Params > 0 {
 		return nil, errors.New("rewrite: no plain EXPLAIN")
 	}
-	text, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: raw.GetExplainStmt().Query}}})
+	text, err := write(raw.GetExplainStmt().Query)
 	if err != nil {
-		return nil, fmt.Errorf("rewrite: %w", err)
+		return nil, err
 	}
 	stmts, err := Parse(text)
 	if err != nil || len(stmts) != 1 {
@@ -113,7 +109,7 @@ func (s *Statement) Explaining(sql string) (text string, ok bool) {
 	}
 	ex := proto.Clone(raw).(*pg.Node)
 	ex.GetExplainStmt().Query = tree.Stmts[0].Stmt
-	text, err = pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: ex}}})
+	text, err = write(ex)
 	return text, err == nil
 }
 
@@ -134,9 +130,9 @@ func LoadSQL(table TableRef, columns []string, wanted [][]Cond) (string, error) 
 		return "", fmt.Errorf("rewrite: %w", err)
 	}
 	tree.Stmts[0].GetStmt().GetSelectStmt().WhereClause = where
-	out, err := pg.Deparse(tree)
+	out, err := write(tree.Stmts[0].Stmt)
 	if err != nil {
-		return "", fmt.Errorf("rewrite: %w", err)
+		return "", err
 	}
 	_, cond, ok := strings.Cut(out, " WHERE ")
 	if !ok {
@@ -159,7 +155,11 @@ func either(wanted [][]Cond) *pg.Node {
 		case 0:
 			return nil
 		case 1:
-			ors = append(ors, ands[0])
+			if or := ands[0].GetBoolExpr(); or != nil && or.Boolop == pg.BoolExprType_OR_EXPR { // flat, as the parser has it
+				ors = append(ors, or.Args...)
+			} else {
+				ors = append(ors, ands[0])
+			}
 		default:
 			ors = append(ors, pg.MakeBoolExprNode(pg.BoolExprType_AND_EXPR, ands, -1))
 		}

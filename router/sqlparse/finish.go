@@ -105,11 +105,7 @@ func (f *finisher) source() ([]*pg.Node, error) {
 }
 
 func text(sel *pg.SelectStmt) (string, error) {
-	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}}}}})
-	if err != nil {
-		return "", fmt.Errorf("rewrite: %w", err)
-	}
-	return out, nil
+	return write(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}})
 }
 
 // both writes the two statements.

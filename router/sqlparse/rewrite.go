@@ -54,6 +54,8 @@ func (s *Statement) Partial(p Partial) (string, error) {
 		if sel.LimitCount != nil {
 			sum := pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("+")}, asBigint(sel.LimitCount), asBigint(sel.LimitOffset), -1)
 			sel.LimitCount = sum
+		} else {
+			sel.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
 		}
 		sel.LimitOffset = nil
 	}
@@ -61,11 +63,7 @@ func (s *Statement) Partial(p Partial) (string, error) {
 		sel.LimitCount, sel.LimitOffset = nil, nil
 		sel.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
 	}
-	out, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
-	if err != nil {
-		return "", fmt.Errorf("rewrite: %w", err)
-	}
-	return out, nil
+	return write(root)
 }
 
 func setFuncName(f *pg.FuncCall, name string) {

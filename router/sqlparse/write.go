@@ -1,0 +1,41 @@
+package sqlparse
+
+import (
+	"errors"
+	"fmt"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// errUnwritable means that a tree cannot be written as SQL that means the same.
+var errUnwritable = errors.New("rewrite: the statement cannot be written back as SQL")
+
+// write writes a tree as SQL, and reads it again: what the library writes of rare grammar is not always what was meant.
+func write(root *pg.Node) (string, error) {
+	text, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
+	if err != nil {
+		return "", fmt.Errorf("rewrite: %w", err)
+	}
+	again, err := pg.Parse(text)
+	if err != nil || len(again.Stmts) != 1 || !proto.Equal(bare(root), bare(again.Stmts[0].Stmt)) {
+		return "", errUnwritable
+	}
+	return text, nil
+}
+
+// bare is a copy of a tree without what the text does not say: places, and how a call or a cast was spelt.
+func bare(n *pg.Node) *pg.Node {
+	c := proto.Clone(n).(*pg.Node)
+	walk(c.ProtoReflect(), func(m protoreflect.Message) bool {
+		fields := m.Descriptor().Fields()
+		for _, name := range []protoreflect.Name{"location", "funcformat"} {
+			if fd := fields.ByName(name); fd != nil {
+				m.Clear(fd)
+			}
+		}
+		return true
+	})
+	return c
+}

@@ -96,6 +96,10 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
+	mergeMemory, err := exec.ParseSize(cfg.MergeMemory)
+	if err != nil {
+		return nil, err
+	}
 	level, err := replication.ParseLevel(cfg.Consistency)
 	if err != nil {
 		return nil, err
@@ -119,7 +123,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode, log)
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
-		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
 	}
 	a.hub = &notify.Hub{Shards: a.listenOn, Sender: a.pools.LastClient, Log: log}
 	a.engine.Hub = a.hub

@@ -80,7 +80,8 @@ type Config struct {
 
 	MaxLag      duration `yaml:"max_staleness"`      // lag at which a replica leaves the reads; restart
 	Consistency string   `yaml:"read_consistency"`   // strong, causal, session, bounded, eventual; restart
-	GatherLimit string   `yaml:"gather_limit"`       // bytes of rows that one statement may gather on home; 0: no limit; restart
+	GatherLimit string   `yaml:"gather_limit"`       // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
+	MergeMemory string   `yaml:"merge_memory"`       // bytes that the merges of all sessions may hold; 0: no limit; restart
 	Commit      string   `yaml:"multi_shard_commit"` // two_phase, refuse; restart
 	Resolve     duration `yaml:"resolver_interval"`  // how often what a crash left prepared is looked for; restart
 	Grace       duration `yaml:"resolver_grace"`     // how long that is left to its own process; restart
@@ -135,7 +136,7 @@ func (d *duration) UnmarshalYAML(b []byte) error {
 
 func defaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
+		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MergeMemory: "512MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
 		ReserveAfter: duration(5 * time.Second), QueryWait: duration(120 * time.Second), Connect: duration(15 * time.Second), Lifetime: duration(time.Hour),
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
@@ -239,6 +240,9 @@ func (c *Config) validate() error {
 	}
 	if _, err := exec.ParseSize(c.GatherLimit); err != nil {
 		bad("gather_limit", "%v", err)
+	}
+	if _, err := exec.ParseSize(c.MergeMemory); err != nil {
+		bad("merge_memory", "%v", err)
 	}
 	if c.PoolSize < 1 {
 		bad("default_pool_size", "must be at least 1")

@@ -36,7 +36,16 @@ func TestGatherLimit(t *testing.T) {
 			t.Errorf("the limit is not named: %v", err)
 		}
 	}
+	mustExec(t, c, "set pgmosaic.gather_limit = '20kB'") // the groups of a merge count as well
+	_, err := c.Exec(t.Context(), "select name || customer_id, count(*) from customers group by 1 order by 2")
+	wantCode(t, err, "54000")
 	mustExec(t, c, "set pgmosaic.gather_limit = 0")
+	held := d.engine.MergeMemory
+	d.engine.MergeMemory = 100 << 10
+	_, err = c.Exec(t.Context(), "select name || customer_id, count(*) from customers group by 1 order by 2")
+	wantCode(t, err, "53200")
+	d.engine.MergeMemory = held
+	mustExec(t, c, "select name || customer_id, count(*) from customers group by 1 order by 2") // what was held is given back
 	if got := queryOne[int](t, c, gathered); got != want || want == 0 {
 		t.Errorf("%d rows, want %d", got, want)
 	}
@@ -44,7 +53,7 @@ func TestGatherLimit(t *testing.T) {
 	if got := queryOne[string](t, c, "show pgmosaic.gather_limit"); got != "64MB" {
 		t.Errorf("gather_limit is %s", got)
 	}
-	_, err := c.Exec(t.Context(), "set pgmosaic.gather_limit = 'much'")
+	_, err = c.Exec(t.Context(), "set pgmosaic.gather_limit = 'much'")
 	wantCode(t, err, "22023")
 	if n := leftovers(t, d); n != 0 {
 		t.Errorf("%d things are left on home", n)

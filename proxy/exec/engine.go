@@ -40,7 +40,8 @@ type Engine struct {
 	// Defaults of the session settings.
 	Level        replication.Level
 	MaxStaleness time.Duration
-	GatherLimit  int64         // bytes that one statement may gather
+	GatherLimit  int64         // bytes that one statement may gather, or hold in a merge
+	MergeMemory  int64         // bytes that the merges of all may hold; 0: no limit
 	TwoPhase     bool          // false: a second writing shard is refused
 	Primary      time.Duration // how long to wait for a shard's primary to be known, 2 s
 
@@ -56,6 +57,8 @@ type Engine struct {
 	plans *otter.Cache[string, *entry]
 	seedA maphash.Seed
 	seedB maphash.Seed
+
+	held atomic.Int64 // bytes that merges hold
 
 	mu      sync.Mutex // guards schemas and welcomes
 	schemas map[string]*dbSchema

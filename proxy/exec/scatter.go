@@ -364,12 +364,11 @@ func (h *Handler) mergeRows(streams []*stream, sh *shape, m *router.Merge, res [
 		for i := range cols {
 			cols[i].Binary = formatOf(res, i) == 1
 		}
-		err = merge.Aggregate(sources, cols, len(cols) > 0, sh.keys, w, emit)
+		hold := &holding{h: h}
+		defer hold.release()
+		err = merge.Aggregate(sources, cols, sh.keys, w, hold.take, emit)
 	}
-	switch {
-	case errors.Is(err, merge.ErrTooManyGroups):
-		err = &wire.PgError{Code: "53200", Message: fmt.Sprintf("the grouped result has more than %d groups", merge.MaxGroups), Hint: "Group by fewer values, or fix the key with =."}
-	case errors.Is(err, merge.ErrOverflow):
+	if errors.Is(err, merge.ErrOverflow) {
 		err = &wire.PgError{Code: "22003", Message: err.Error()}
 	}
 	return n, err

@@ -9,6 +9,7 @@ import (
 	"math"
 	"sort"
 	"strconv"
+	"unsafe"
 )
 
 // Source gives the rows of one shard. Next returns the values of the next row, valid until the following
@@ -141,11 +142,8 @@ type Column struct {
 	Compare Compare
 }
 
-// MaxGroups bounds the memory of an aggregate.
-const MaxGroups = 2_000_000
-
-// ErrTooManyGroups means that an aggregate needs more groups than the proxy holds.
-var ErrTooManyGroups = errors.New("too many groups")
+// groupCost is about what a group costs beside its values, and columnCost each of its columns.
+const groupCost, columnCost = 128, int(unsafe.Sizeof(accumulator{}))
 
 // ErrOverflow means that a sum left its type.
 var ErrOverflow = errors.New("bigint out of range")
@@ -160,8 +158,8 @@ type accumulator struct {
 }
 
 // Aggregate combines the groups of all sources, sorts them by order (whose columns are visible ones, compared
-// by what compare says) and passes them on. grouped is false for a query without GROUP BY, which has one row.
-func Aggregate(sources []Source, cols []Column, grouped bool, order []Key, w Window, emit func([][]byte) error) error {
+// by what compare says) and passes them on. take is asked for every group's memory, in bytes; its error ends the merge.
+func Aggregate(sources []Source, cols []Column, order []Key, w Window, take func(bytes int) error, emit func([][]byte) error) error {
 	groups := map[string][]accumulator{}
 	var ordered []string
 	var key []byte
@@ -189,8 +187,12 @@ func Aggregate(sources []Source, cols []Column, grouped bool, order []Key, w Win
 			}
 			acc, ok := groups[string(key)]
 			if !ok {
-				if len(groups) >= MaxGroups {
-					return ErrTooManyGroups
+				size := groupCost + 2*len(key) + len(cols)*columnCost
+				for _, v := range row {
+					size += len(v)
+				}
+				if err := take(size); err != nil {
+					return err
 				}
 				acc = make([]accumulator, len(cols))
 				groups[string(key)] = acc

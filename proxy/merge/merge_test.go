@@ -186,7 +186,7 @@ func TestAggregateCombinesPartialResults(t *testing.T) {
 	b.rows = append(b.rows, [][]byte{nil, int8of(4), nil, nil, nil, nil, nil, int8of(0)})
 	var got []string
 	text, _ := ComparatorFor(Text, true)
-	err := Aggregate([]Source{a, b}, cols, true, []Key{{Column: 0, Compare: text}}, Window{All: true}, func(r [][]byte) error {
+	err := Aggregate([]Source{a, b}, cols, []Key{{Column: 0, Compare: text}}, Window{All: true}, func(int) error { return nil }, func(r [][]byte) error {
 		var s []string
 		for _, v := range r {
 			if v == nil {

@@ -1,0 +1,44 @@
+package exec
+
+import (
+	"fmt"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// holding is the memory that a merge needs for rows which it cannot pass on yet: the groups of an aggregate. It counts
+// against the statement's limit, and in steps against that of the process.
+type holding struct {
+	h       *Handler
+	bytes   int64
+	counted int64 // of bytes, in the engine's sum
+}
+
+// holdingStep is how many bytes are counted at once.
+const holdingStep = 64 << 10
+
+// take asks for n bytes more.
+func (m *holding) take(n int) error {
+	m.bytes += int64(n)
+	if limit := m.h.own.gather; limit > 0 && m.bytes > limit {
+		return &wire.PgError{
+			Code: "54000", Message: fmt.Sprintf("the groups of this statement need more than pgmosaic.gather_limit (%s)", sizeText(limit)),
+			Hint: "Group by fewer values, by the key, or raise pgmosaic.gather_limit.",
+		}
+	}
+	if m.bytes-m.counted < holdingStep {
+		return nil
+	}
+	sum := m.h.e.held.Add(m.bytes - m.counted)
+	m.counted = m.bytes
+	if limit := m.h.e.MergeMemory; limit > 0 && sum > limit {
+		return &wire.PgError{
+			Code: "53200", Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", sizeText(limit)),
+			Hint: "Try again when others have finished, or raise merge_memory.",
+		}
+	}
+	return nil
+}
+
+// release gives back what was taken.
+func (m *holding) release() { m.h.e.held.Add(-m.counted) }

@@ -16,7 +16,7 @@ func (p *Plan) Lines() []string {
 		return []string{"Local"}
 	}
 	if p.Class == Explained {
-		return []string{"Explain on each shard of: " + p.Inner.Stmt.Text}
+		return []string{"Explain on each shard of: " + strings.TrimSpace(p.Inner.Stmt.Text)}
 	}
 	if p.Any {
 		return []string{"Single on any shard (reference tables only)", p.readLine()}

@@ -25,13 +25,21 @@ func (s *Statement) Copied(by map[int]StandIn) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return write(root)
+	text, err := write(root)
+	if err != nil || s.Kind == Select {
+		return text, err
+	}
+	before, after, ok := s.wrap()
+	if !ok {
+		return "", errUnwritable
+	}
+	return before + " " + text + " " + after, nil
 }
 
 func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
-	raw, ok := s.tree.(*pg.Node)
-	if !ok {
-		return nil, errors.New("rewrite: no statement")
+	raw := s.inner()
+	if raw.GetSelectStmt() == nil {
+		return nil, errors.New("rewrite: no SELECT")
 	}
 	root := proto.Clone(raw).(*pg.Node)
 	var failed error
@@ -77,15 +85,11 @@ func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
 
 // Explains is the statement inside EXPLAIN.
 func (s *Statement) Explains() (*Statement, error) {
-	raw, ok := s.tree.(*pg.Node)
-	if !ok || raw.GetExplainStmt().GetQuery() == nil || s.Params > 0 {
+	before, _, ok := s.wrap()
+	if !ok || s.Params > 0 {
 		return nil, errors.New("rewrite: no plain EXPLAIN")
 	}
-	text, err := write(raw.GetExplainStmt().Query)
-	if err != nil {
-		return nil, err
-	}
-	stmts, err := Parse(text)
+	stmts, err := Parse(s.Text[len(before):])
 	if err != nil || len(stmts) != 1 {
 		return nil, errors.New("rewrite: the text does not parse")
 	}
@@ -95,7 +99,8 @@ func (s *Statement) Explains() (*Statement, error) {
 // Explaining is the EXPLAIN with its options, of another statement. ok is false where its output is no plain text.
 func (s *Statement) Explaining(sql string) (text string, ok bool) {
 	raw, is := s.tree.(*pg.Node)
-	if !is {
+	before, _, found := s.wrap()
+	if !is || !found {
 		return "", false
 	}
 	for _, o := range raw.GetExplainStmt().GetOptions() {
@@ -103,14 +108,7 @@ func (s *Statement) Explaining(sql string) (text string, ok bool) {
 			return "", false
 		}
 	}
-	tree, err := pg.Parse(sql)
-	if err != nil || len(tree.Stmts) != 1 {
-		return "", false
-	}
-	ex := proto.Clone(raw).(*pg.Node)
-	ex.GetExplainStmt().Query = tree.Stmts[0].Stmt
-	text, err = write(ex)
-	return text, err == nil
+	return before + " " + sql, true
 }
 
 // LoadSQL writes the SELECT of some columns of a table. The rows wanted are those that meet every condition of one of

@@ -109,6 +109,26 @@ func TestTransactionsOverShardsAreAtomic(t *testing.T) {
 		wantCode(t, err2, "0A000")
 		_ = tx.Rollback(ctx)
 	}
+	for _, how := range []string{"set default_transaction_isolation = 'repeatable read'", "set session characteristics as transaction isolation level serializable", ""} { // the session's, the role's
+		if how == "" {
+			mustExec(t, c, "alter role app set default_transaction_isolation = 'serializable'")
+			defer func() {
+				mustExec(t, c, "alter role app reset default_transaction_isolation")
+				d.pools.Reconnect("shop")
+			}()
+			d.pools.Reconnect("shop")
+			how = "select 1"
+		}
+		x := connectTo(t, d.shopDSN())
+		mustExec(t, x, how)
+		mustExec(t, x, "begin")
+		_, err1 := x.Exec(ctx, "select * from customers where customer_id = $1", k1)
+		_, err2 := x.Exec(ctx, "select * from customers where customer_id = $1", k2)
+		if err1 != nil {
+			t.Errorf("%s on one shard: %v", how, err1)
+		}
+		wantCode(t, err2, "0A000")
+	}
 }
 
 func TestPipelineOverShardsIsOneTransaction(t *testing.T) {

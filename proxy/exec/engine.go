@@ -85,6 +85,7 @@ type dbSchema struct {
 type welcome struct {
 	params     map[string]string
 	searchPath []string
+	isolation  string // default_transaction_isolation
 }
 
 const planCacheBytes = 64 << 20

@@ -114,7 +114,7 @@ func (h *Handler) usesHome() bool {
 	if h.tx.status == 'I' {
 		return false
 	}
-	if iso := h.tx.opts.Isolation; iso == "serializable" || iso == "repeatable read" {
+	if h.isolation() != "" {
 		return true
 	}
 	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.dbmap.Home.Index && p.wrote })

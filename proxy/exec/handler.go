@@ -35,6 +35,7 @@ type Handler struct {
 	shards    []shardState // by index in dbmap.Shards
 	env       router.Env
 	firstPath []string // the search path that the session began with
+	firstIso  string   // its default_transaction_isolation then
 	space     [8]byte
 	stale     bool // the space must be computed again
 
@@ -137,7 +138,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
-	h.firstPath, h.first = w.searchPath, w.params
+	h.firstPath, h.first, h.firstIso = w.searchPath, w.params, w.isolation
 	h.env = router.Env{Role: role, SearchPath: w.searchPath}
 	return h, w.params, nil
 }
@@ -164,7 +165,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 			return nil, err
 		}
 	}
-	rows, err := s.Rows("select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n')")
+	rows, err := s.Rows("select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n'), current_setting('default_transaction_isolation')")
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +173,8 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	for n, v := range s.Params {
 		w.params[n] = v
 	}
-	if len(rows) == 1 && len(rows[0]) == 1 {
-		w.searchPath = strings.Split(string(rows[0][0]), "\n")
+	if len(rows) == 1 && len(rows[0]) == 2 {
+		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])
 	}
 	h.e.mu.Lock()
 	if len(h.e.welcome) > 10000 {

@@ -61,8 +61,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		}
 	}
 	if len(h.tx.parts) > 0 {
-		switch iso := h.tx.opts.Isolation; iso {
-		case "serializable", "repeatable read":
+		if iso := h.isolation(); iso != "" {
 			return nil, router.Refuse("isolation", strings.ToUpper(iso))
 		}
 	}
@@ -108,6 +107,22 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	h.tx.parts = append(h.tx.parts, p)
 	p.open = true
 	return p, nil
+}
+
+// isolation is the transaction's level if all its statements see one snapshot: what BEGIN says, else the session's
+// default. Empty for READ COMMITTED.
+func (h *Handler) isolation() string {
+	iso := h.tx.opts.Isolation
+	if iso == "" {
+		iso = h.firstIso
+		if v, ok := h.settings.Get("default_transaction_isolation"); ok {
+			iso = strings.ToLower(strings.Trim(v, "'"))
+		}
+	}
+	if iso == "serializable" || iso == "repeatable read" {
+		return iso
+	}
+	return ""
 }
 
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs

@@ -318,3 +318,38 @@ func TestOwnSettingsFollowTransactions(t *testing.T) {
 		is(step.want)
 	}
 }
+
+// A session may forbid statements that are wider than it means.
+func TestFanout(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	k1, k2 := keysOn(t, d, 1)
+	both := fmt.Sprintf("select count(*) from customers where customer_id in (%d, %d)", k1, k2)
+	for _, x := range []struct {
+		fanout, sql string
+		ok          bool
+	}{
+		{"single", fmt.Sprintf("select * from customers where customer_id = %d", k1), true},
+		{"single", "select * from countries", true},
+		{"single", both, false},
+		{"single", "select count(*) from customers", false},
+		{"single", gathered, false},
+		{"single", "update customers set name = name where customer_id < 0", false},
+		{"multi", "select count(*) from customers", false},
+		{"scatter", gathered, true},
+		{"single", "update countries set name = name", true},
+	} {
+		mustExec(t, c, "set pgmosaic.fanout = "+x.fanout)
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+			_, err := c.Exec(t.Context(), x.sql, mode)
+			if x.ok && err != nil {
+				t.Errorf("%s, %s: %v", x.fanout, x.sql, err)
+			}
+			if !x.ok {
+				wantCode(t, err, "0A000")
+			}
+		}
+	}
+	_, err := c.Exec(t.Context(), "set pgmosaic.fanout = wide")
+	wantCode(t, err, "22023")
+}

@@ -2,16 +2,18 @@ package exec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // settingNames are the session settings of our own.
-var settingNames = []string{"pgmosaic.gather_limit", "pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
+var settingNames = []string{"pgmosaic.fanout", "pgmosaic.gather_limit", "pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
 
 // ownSettings are pgmosaic.* of the session. Like PostgreSQL's they follow a transaction: see ownInTx.
 type ownSettings struct {
@@ -19,6 +21,38 @@ type ownSettings struct {
 	maxLag time.Duration
 	shard  string // pgmosaic.shard
 	gather int64  // pgmosaic.gather_limit, in bytes
+	fanout fanout
+}
+
+// fanout is the widest route that a session allows its statements.
+type fanout uint8
+
+// The fanouts. Scatter is the default.
+const (
+	fanScatter fanout = iota // every shard
+	fanMulti                 // several, which the statement's keys name
+	fanSingle                // one
+)
+
+var fanouts = []string{"scatter", "multi", "single"}
+
+// allows says whether a plan is as narrow as the session wants. Definitions and writes of reference tables are for every
+// shard, always.
+func (f fanout) allows(p *router.Plan) error {
+	switch p.Class {
+	case router.Scatter, router.Gathered, router.Split:
+	case router.Write:
+		if p.Ref {
+			return nil
+		}
+	default:
+		return nil
+	}
+	n, all := len(p.Shards), len(p.DB.Shards)
+	if f == fanSingle && n > 1 || f == fanMulti && n > 1 && n == all {
+		return router.Refuse("fanout", fmt.Sprintf("%d of %d shards, and pgmosaic.fanout is %s", n, all, fanouts[f]))
+	}
+	return nil
 }
 
 // ownInTx is what becomes of them when a transaction ends.
@@ -53,6 +87,12 @@ func (o *ownSettings) set(name, value string) error {
 			return bad("Use a size such as 64MB or 1GB; 0 is no limit.")
 		}
 		o.gather = n
+	case "pgmosaic.fanout":
+		i := slices.Index(fanouts, strings.ToLower(value))
+		if i < 0 {
+			return bad("Use single, multi or scatter.")
+		}
+		o.fanout = fanout(i)
 	default:
 		return unknownSetting(name)
 	}
@@ -70,6 +110,8 @@ func (o *ownSettings) reset(name string, to ownSettings) error {
 		o.shard = to.shard
 	case "pgmosaic.gather_limit":
 		o.gather = to.gather
+	case "pgmosaic.fanout":
+		o.fanout = to.fanout
 	default:
 		return unknownSetting(name)
 	}
@@ -87,6 +129,8 @@ func (o *ownSettings) show(name string) (string, error) {
 		return o.shard, nil
 	case "pgmosaic.gather_limit":
 		return sizeText(o.gather), nil
+	case "pgmosaic.fanout":
+		return fanouts[o.fanout], nil
 	}
 	return "", unknownSetting(name)
 }

@@ -104,6 +104,11 @@ func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, 
 	if h.own.shard != "" && t.Class != router.Control {
 		return h.forced(p)
 	}
+	if h.own.fanout != fanScatter {
+		if err := h.own.fanout.allows(p); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
 }
 

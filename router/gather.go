@@ -30,6 +30,7 @@ type Load struct {
 	Columns []*schema.Column
 	Key     []string // the primary key that the copy must have, for GROUP BY
 	Home    bool     // its rows are home's
+	Read    bool     // a replica may give them
 	Parts   bool     // see Gather
 
 	pins [][]sqlparse.Value // of each place where the statement names it; nil in it: any row
@@ -137,7 +138,7 @@ func (a *analysis) parts(top *block) *Gather {
 	if err != nil || !known {
 		return nil
 	}
-	return &Gather{SQL: f.Final, Parts: true, Loads: []Load{{Table: a.sharded[0], Name: "pgmosaic_gather_1", SQL: f.Shard, Parts: true}}}
+	return &Gather{SQL: f.Final, Parts: true, Loads: []Load{{Table: a.sharded[0], Name: "pgmosaic_gather_1", SQL: f.Shard, Parts: true, Read: a.t.Read}}}
 }
 
 // outputs are the columns of a range table entry, in order. sure is false if they are not all known.
@@ -313,7 +314,7 @@ func (g *gathering) build(own bool) (*Gather, error) {
 		if !sharded && !own {
 			continue
 		}
-		l := Load{Table: n, Name: fmt.Sprintf("pgmosaic_gather_%d", len(out.Loads)+1), Home: !sharded, info: refs[0].info}
+		l := Load{Table: n, Name: fmt.Sprintf("pgmosaic_gather_%d", len(out.Loads)+1), Home: !sharded, Read: !refs[0].table.Unlogged && refs[0].table.Kind != 'v', info: refs[0].info}
 		l.Columns = g.columns(refs)
 		l.Key = g.key(refs[0].table, l.Columns)
 		var wanted [][]sqlparse.Cond

@@ -66,6 +66,23 @@ func TestCursorsOverShards(t *testing.T) {
 	if _, err := tx.Exec(ctx, "declare c cursor for select * from customers"); err != nil {
 		t.Fatal(err)
 	}
+	for _, sql := range []string{"savepoint s", "close c", "declare c cursor for select * from customers where customer_id > 3"} { // the name is free again
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	_, err = tx.Exec(ctx, "declare c cursor for select name from customers")
+	wantCode(t, err, "42P03")
+	if _, err := tx.Exec(ctx, "rollback to s"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(ctx, "fetch 1 from c") // it was made behind the savepoint
+	wantCode(t, err, "34000")
+	for _, sql := range []string{"rollback to s", "declare c cursor for select name from customers", "fetch 1 from c"} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
 	_, err = tx.Exec(ctx, "fetch 1 from nosuch")
 	wantCode(t, err, "34000")
 	_ = tx.Rollback(ctx)

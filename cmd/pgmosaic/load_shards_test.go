@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -29,19 +28,7 @@ func TestLoadMergeOfTenMillionRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := launch(t, dir, "")
-	c, err := pgconn.Connect(t.Context(), "postgres://app:app@"+p.addr+"/shop")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.SyncConn(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	h, err := c.Hijack()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Conn.Close()
-	w := wire.New(h.Conn, 1<<20)
+	w := rawTo(t, "postgres://app:app@"+p.addr+"/shop")
 	w.SendQuery("select a.customer_id from customers a, generate_series(1, 5000) g order by a.customer_id")
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)

@@ -294,20 +294,9 @@ func TestLoadBigResult(t *testing.T) {
 	p := serving(t, d, "")
 	const size = 1 << 30
 	read := func(dsn string) time.Duration {
-		c, err := pgconn.Connect(t.Context(), dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.SyncConn(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		h, err := c.Hijack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Conn.Close()
+		w := rawTo(t, dsn)
+		defer w.Close()
 		began := time.Now()
-		w := wire.New(h.Conn, 1<<20)
 		w.SendQuery("select repeat('x', 1000) from generate_series(1, 1100000)")
 		if err := w.Flush(); err != nil {
 			t.Fatal(err)
@@ -315,7 +304,7 @@ func TestLoadBigResult(t *testing.T) {
 		buf := make([]byte, 256<<10)
 		n := 0
 		for n < size {
-			m, err := h.Conn.Read(buf)
+			m, err := w.NetConn().Read(buf)
 			if err != nil {
 				t.Fatal(err)
 			}

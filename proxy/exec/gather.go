@@ -64,6 +64,9 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
 		return &wire.PgError{Code: "25P01", Message: "DECLARE CURSOR can only be used in transaction blocks"}
 	}
+	if cursor && h.tx.cursors[p.Stmt.Name] != nil { // perhaps on another server, which alone could tell
+		return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", p.Stmt.Name)}
+	}
 	defer func() {
 		if cursor && err == nil { // the copies stay until the transaction's end, for FETCH
 			h.tx.held = append(h.tx.held, g)
@@ -144,7 +147,7 @@ func (g *gathering) prepare(ctx context.Context) error {
 	}
 	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 	for _, l := range h.tx.local {
-		sql += "; " + l
+		sql += ";\n" + l + "\n" // it may end with a comment
 	}
 	if g.plan.Parts {
 		if err := g.exec(sql); err != nil {
@@ -199,7 +202,7 @@ func (g *gathering) start(ctx context.Context) error {
 	h := g.h
 	for i := range g.plan.Loads {
 		l := &loading{Load: &g.plan.Loads[i]}
-		l.tmpl = &router.Template{Class: router.Single, Stmt: g.t.Stmt, DB: g.t.DB, Schema: g.t.Schema, Read: true, Tables: g.t.Tables}
+		l.tmpl = &router.Template{Class: router.Single, Stmt: g.t.Stmt, DB: g.t.DB, Schema: g.t.Schema, Read: l.Read, Tables: g.t.Tables}
 		var err error
 		if l.shards, err = l.Shards(g.t, g.args); err != nil {
 			return err

@@ -285,6 +285,10 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		}
 		return
 	}
+	if t.Stmt.Kind == sqlparse.Fetch && t.Stmt.Closes {
+		delete(h.tx.cursors, t.Stmt.Name)
+		return
+	}
 	if t.Temp && t.Stmt.Def.Temp {
 		m := make(map[string]bool, len(h.env.Temp)+1)
 		for n := range h.env.Temp {

@@ -43,6 +43,7 @@ type savepoint struct {
 	told     map[string]string
 	own      ownSettings
 	kept     ownSettings
+	cursors  map[string]*participant
 }
 
 // begin opens a transaction without telling any server.
@@ -542,13 +543,14 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors)})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.saves = h.tx.saves[:at]
 		h.client.SendTag("RELEASE")
 	default:
 		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
+		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
 		h.retell(h.tx.saves[at].told)
 		h.env.SearchPath = h.searchPath()
 		h.stale = true

@@ -66,6 +66,7 @@ var Rules = []RuleInfo{
 	{"function-body", unsupported, "function %s may read or write distributed tables, and a shard holds only a part of them", "Call the statements from the application, or make the function IMMUTABLE if it reads no table."},
 	{"trigger-body", unsupported, "a trigger on %s may read or write distributed tables", "Drop the trigger, or do its work in the application."},
 	{"fanout", unsupported, "this statement needs %s", "Fix the key with =, or SET pgmosaic.fanout = scatter."},
+	{"gather-lock", unsupported, "rows cannot be gathered behind a definition, TRUNCATE or LOCK in the same transaction: the copies would wait for it", "Commit first, or fix the key with =."},
 	{"gather-temporary", unsupported, "the temporary table %s cannot be joined with sharded tables over several shards", "Fix the key with =, or use an ordinary table."},
 	{"gather-right", unsupported, "this statement needs temporary tables on the home shard, and role %s may not make them", "GRANT TEMPORARY ON DATABASE ... TO the role, on the home shard; or fix the key with =."},
 	{"view", unsupported, "view %s over sharded tables is not supported here", "Use the view in a SELECT. Where row-level security stands behind it, make it with security_invoker."},

@@ -125,7 +125,7 @@ func TestGoldenPlans(t *testing.T) {
 	elsewhere := map[Rule]bool{
 		"group-type": true, "aggregate-type": true, "order-type": true, "order-collation": true, "moving": true, "trigger-body": true,
 		"insert-split": true, "encoding": true, "strings": true, "syntax": true, "prepare": true, "no-two-phase": true, "chain": true, "isolation": true, "session-state": true,
-		"replication": true, "pipeline-copy": true, "no-shard": true, "gather-right": true, "explain": true, "fanout": true,
+		"replication": true, "pipeline-copy": true, "no-shard": true, "gather-right": true, "gather-lock": true, "explain": true, "fanout": true,
 	}
 	for _, r := range slices.Concat(Rules, Reasons) {
 		if !used[r.Rule] && !elsewhere[r.Rule] {

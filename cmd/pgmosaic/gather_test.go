@@ -353,3 +353,21 @@ func TestFanout(t *testing.T) {
 	_, err := c.Exec(t.Context(), "set pgmosaic.fanout = wide")
 	wantCode(t, err, "22023")
 }
+
+// The server of the copies would wait for ever for what its own transaction has locked.
+func TestGatherBehindLocks(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	for _, sql := range []string{"alter table customers add column later int", "lock table settings in access exclusive mode", "truncate settings", "create table brand_new (id int)"} {
+		mustExec(t, c, "begin")
+		mustExec(t, c, sql)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := c.Exec(ctx, "select count(*) from customers a join customers b on a.name = b.name, settings s")
+		cancel()
+		wantCode(t, err, "0A000")
+		mustExec(t, c, "rollback")
+	}
+	if n := queryOne[int](t, c, gathered); n == 0 {
+		t.Error("the session did not go on")
+	}
+}

@@ -51,6 +51,9 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	if err != nil {
 		return err
 	}
+	if h.tx.locks {
+		return router.Refuse("gather-lock")
+	}
 	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
 	if g.plan.Parts {
 		if err := g.resolve(ctx, whole); err != nil {

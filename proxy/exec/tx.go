@@ -30,6 +30,7 @@ type transaction struct {
 	cursors  map[string]*participant // where each SQL cursor is
 	held     []*gathering            // whose copies a cursor reads
 	ddl      bool
+	locks    bool        // it may hold locks that shut even readers out, or made what others cannot see
 	listens  []listening // LISTEN and UNLISTEN, done at COMMIT
 	notifies bool        // it may have sent notifications
 	since    time.Time
@@ -140,6 +141,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 		}
 	}
 	p.wrote = true
+	h.tx.locks = h.tx.locks || t.DDL || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = append(p.keys, h.writeKeys(p.shard, t)...)
 	return nil
 }

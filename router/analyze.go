@@ -2,6 +2,7 @@ package router
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -158,7 +159,7 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 			continue
 		}
 		seen[name] = true
-		info := a.db.Tables[name]
+		info := a.db.Table(name)
 		switch {
 		case info == nil:
 			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
@@ -184,7 +185,7 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 func (e Env) resolve(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableName, bool) {
 	if ref.Schema != "" {
 		n := shardmap.TableName{Schema: ref.Schema, Name: ref.Name}
-		return n, db.Tables[n] != nil || sch.Tables[n] != nil
+		return n, db.Table(n) != nil || sch.Tables[n] != nil
 	}
 	if e.Temp[ref.Name] {
 		return shardmap.TableName{}, false
@@ -218,12 +219,12 @@ func (a *analysis) declared(r *sqlparse.Rel) *shardmap.TableInfo {
 	if !ok {
 		return nil
 	}
-	return a.db.Tables[n]
+	return a.db.Table(n)
 }
 
 func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 	for _, n := range t.Reads {
-		if info := a.db.Tables[n]; info != nil && info.Kind == shardmap.Sharded {
+		if info := a.db.Table(n); info != nil && info.Kind == shardmap.Sharded {
 			return true
 		}
 		if sub := a.sch.Tables[n]; sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {
@@ -344,7 +345,7 @@ func (a *analysis) touchesUnknown() bool {
 // functions refuses routines and triggers whose bodies may reach distributed tables: run on one shard
 // they would see a part of the rows.
 func (a *analysis) functions() error {
-	if len(a.db.Tables) == 0 {
+	if a.db.Plain() {
 		return nil
 	}
 	if a.stmt.Kind == sqlparse.Routine && a.stmt.Text != "" {
@@ -405,6 +406,11 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 			return true
 		}
 	}
+	for n := range a.sch.Tables {
+		if a.db.Tenant(n.Schema) != nil && words[strings.ToLower(n.Name)] {
+			return true
+		}
+	}
 	for w := range words {
 		if len(a.sch.Funcs[w]) > 0 && a.funcReaches(w, seen) {
 			return true
@@ -442,13 +448,13 @@ func (a *analysis) query() error {
 	if err != nil {
 		return a.gatherBlind(top, err)
 	}
-	if err := a.assigns(q); err != nil {
+	if err := a.assigns(top); err != nil {
 		return err
 	}
 	needsHome := a.needsHome()
 	if needsHome {
 		a.t.wide = Refuse("home-join", joinNames(a.home))
-		a.t.pins = append(a.t.pins, pin{column: "\x00home"}) // bound to the home shard
+		a.t.pins = append(a.t.pins, pin{}) // bound to the home shard
 	}
 	if f, ok := a.homeFunction(); ok {
 		return Refuse("home-only", f)
@@ -502,7 +508,8 @@ func (a *analysis) gatherBlind(top *block, err error) error {
 	if !errors.As(err, &why) || top.query.Cmd != sqlparse.Select || !a.gathers() {
 		return err
 	}
-	a.t.pins = []pin{{group: a.db.Tables[a.sharded[0]].Group}}
+	group := a.db.Table(a.sharded[0]).Group
+	a.t.pins = []pin{{group: group, vals: make([][]sqlparse.Value, len(group.Keys))}}
 	if f, ok := a.homeFunction(); ok {
 		return Refuse("home-only", f)
 	}
@@ -513,9 +520,7 @@ func (a *analysis) gatherBlind(top *block, err error) error {
 }
 
 // oneKey says whether the statement is tied to one key value, so that it can never need a second shard.
-func (a *analysis) oneKey() bool {
-	return len(a.t.pins) == 1 && len(a.t.pins[0].vals) == 1 && !a.t.pins[0].vals[0].Array
-}
+func (a *analysis) oneKey() bool { return len(a.t.pins) == 1 && a.t.pins[0].one() }
 
 // collect gathers the pins of every sharded table of a block and of all blocks below it, and the names
 // of those that nothing ties to a key.
@@ -530,11 +535,13 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		if info == nil || info.Kind != shardmap.Sharded {
 			continue
 		}
-		vals := best(b.pinsOf(colID{r, info.Key}))
-		if vals == nil {
+		p := b.pin(r, info)
+		if !p.tied() {
 			loose = append(loose, info.TableName)
 		}
-		a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: vals})
+		if !slices.ContainsFunc(a.t.pins, func(o pin) bool { return o.same(&p) }) {
+			a.t.pins = append(a.t.pins, p)
+		}
 	}
 	for _, q := range b.subs {
 		sub := newBlock(a, q, b)
@@ -547,7 +554,7 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := a.assigns(q); err != nil {
+		if err := a.assigns(sub); err != nil {
 			return nil, err
 		}
 		if q.Target != nil {
@@ -561,7 +568,8 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 }
 
 // assigns ties the values given to a key column by SET to the statement's shard.
-func (a *analysis) assigns(q *sqlparse.Query) error {
+func (a *analysis) assigns(b *block) error {
+	q := b.query
 	if q.Target == nil {
 		return nil
 	}
@@ -569,14 +577,24 @@ func (a *analysis) assigns(q *sqlparse.Query) error {
 	if info == nil || info.Kind != shardmap.Sharded {
 		return nil
 	}
+	p := b.pin(q.Target, info) // columns that are not assigned stay as they are
+	p.use, p.bounds = assigns, nil
+	changes := false
 	for _, s := range q.Sets {
-		if s.Column != info.Key {
+		i := slices.Index(info.Keys, s.Column)
+		if i < 0 {
 			continue
 		}
-		if s.Value.Kind == sqlparse.ValOther || s.Value.Kind == sqlparse.ValDefault || s.Value.Kind == sqlparse.ValNull || !keyFits(info.Group.KeyType, s.Value) {
-			return Refuse("key-change", info.Key)
+		if s.Value.Kind == sqlparse.ValOther || s.Value.Kind == sqlparse.ValDefault || s.Value.Kind == sqlparse.ValNull || !keyFits(info.Group.Keys[i], s.Value) {
+			return Refuse("key-change", s.Column)
 		}
-		a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: []sqlparse.Value{s.Value}, assign: true})
+		p.vals[i], changes = []sqlparse.Value{s.Value}, true
+	}
+	if changes {
+		if !p.tied() {
+			return Refuse("key-change", info.KeyList())
+		}
+		a.t.pins = append(a.t.pins, p)
 	}
 	return nil
 }

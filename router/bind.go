@@ -1,8 +1,10 @@
 package router
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +26,7 @@ type Args struct {
 // describe the statement and bind again with Types.
 var ErrNeedTypes = errors.New("router: parameter types are needed")
 
-// errNull and errUnreadable are what a value can be besides a hash.
+// errNull and errUnreadable are what a value can be besides a key.
 var (
 	errNull       = errors.New("null")
 	errUnreadable = errors.New("unreadable")
@@ -86,27 +88,33 @@ func (t *Template) NumberLiterals(lits []sqlparse.Literal) bool {
 		return true
 	}
 	for i := range t.pins {
-		if p := t.pins[i]; len(p.vals) > 0 {
-			vals := append([]sqlparse.Value(nil), p.vals...)
-			if !fix(vals) {
+		p := &t.pins[i]
+		p.vals = slices.Clone(p.vals)
+		for j := range p.vals {
+			p.vals[j] = slices.Clone(p.vals[j])
+			if !fix(p.vals[j]) {
 				return false
 			}
-			t.pins[i].vals = vals
-			if t.insert && i == 0 {
-				t.rows = vals
+		}
+		p.bounds = slices.Clone(p.bounds)
+		for j := range p.bounds {
+			val := []sqlparse.Value{p.bounds[j].Val}
+			if !fix(val) {
+				return false
 			}
+			p.bounds[j].Val = val[0]
 		}
 	}
 	return true
 }
 
-// hash computes the hash of one value as a key of type kt.
-func (t *Template) hash(v sqlparse.Value, kt pghash.Type, a *Args) (uint64, error) {
+// key reads one value as a key of type kt.
+func (t *Template) key(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, error) {
 	switch v.Kind {
 	case sqlparse.ValNull:
-		return 0, errNull
+		return pghash.Key{}, errNull
 	case sqlparse.ValParam:
-		return t.hashParam(v, kt, a)
+		return t.paramKey(v, kt, a)
 	case sqlparse.ValInt:
 		if a.Literals != nil {
 			i, neg := v.Loc, false
@@ -118,7 +126,7 @@ func (t *Template) hash(v sqlparse.Value, kt pghash.Type, a *Args) (uint64, erro
 				if neg {
 					n = -n
 				}
-				return pghash.Int(n), nil
+				return pghash.IntKey(n), nil
 			}
 		}
 	}
@@ -133,17 +141,17 @@ func (t *Template) hash(v sqlparse.Value, kt pghash.Type, a *Args) (uint64, erro
 	if kt.IsInteger() { // the column may be narrower than the value, which then matches nothing
 		kt = pghash.TypeInt8
 	}
-	h, ok := pghash.HashText(kt, text)
+	k, ok := pghash.ParseText(kt, text)
 	if !ok {
-		return 0, errUnreadable
+		return k, errUnreadable
 	}
-	return h, nil
+	return k, nil
 }
 
-func (t *Template) hashParam(v sqlparse.Value, kt pghash.Type, a *Args) (uint64, error) {
+func (t *Template) paramKey(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, error) {
 	n := v.Param - 1
 	if n < 0 || n >= len(a.Params) {
-		return 0, errNull // the server will complain
+		return pghash.Key{}, errNull // the server will complain
 	}
 	var oid uint32
 	if n < len(a.Types) {
@@ -151,46 +159,46 @@ func (t *Template) hashParam(v sqlparse.Value, kt pghash.Type, a *Args) (uint64,
 	}
 	p := a.Params[n]
 	if p == nil {
-		return 0, errNull
+		return pghash.Key{}, errNull
 	}
 	if v.Cast != "" { // $1::type: the parameter has that type
 		ct, ok := pghash.TypeByName(v.Cast)
 		if !ok {
-			return 0, errUnreadable
+			return pghash.Key{}, errUnreadable
 		}
 		oid = ct.OID()
 	}
 	if oid == 0 || oid == 705 {
 		if t.Stmt.ParamUses(v.Param) > 1 {
-			return 0, ErrNeedTypes
+			return pghash.Key{}, ErrNeedTypes
 		}
 	} else if pt, ok := pghash.TypeByOID(oid); !ok || family(pt) != family(kt) {
-		return 0, errUnreadable
+		return pghash.Key{}, errUnreadable
 	}
 	if kt.IsInteger() {
 		if a.format(n) == 1 {
 			i, ok := pghash.BinaryInt(p)
 			if !ok {
-				return 0, errUnreadable
+				return pghash.Key{}, errUnreadable
 			}
-			return pghash.Int(i), nil
+			return pghash.IntKey(i), nil
 		}
 		if i, ok := smallInt(p); ok {
-			return pghash.Int(i), nil
+			return pghash.IntKey(i), nil
 		}
 		kt = pghash.TypeInt8
 	}
-	var h uint64
+	var k pghash.Key
 	var ok bool
 	if a.format(n) == 1 {
-		h, ok = pghash.HashBinary(kt, p)
+		k, ok = pghash.ParseBinary(kt, p)
 	} else {
-		h, ok = pghash.HashText(kt, string(p))
+		k, ok = pghash.ParseText(kt, string(p))
 	}
 	if !ok {
-		return 0, errUnreadable
+		return k, errUnreadable
 	}
-	return h, nil
+	return k, nil
 }
 
 // smallInt reads plain decimal digits without allocating.
@@ -224,15 +232,18 @@ func (t *Template) Route(a *Args) (shard int, ok bool) {
 	if t.Home {
 		return t.DB.Home.Index, true
 	}
-	if len(t.pins) != 1 || len(t.pins[0].vals) != 1 || t.pins[0].group == nil || t.pins[0].vals[0].Array {
+	if len(t.pins) != 1 || !t.pins[0].one() {
 		return 0, false
 	}
 	p := &t.pins[0]
-	h, err := t.hash(p.vals[0], p.group.KeyType, a)
-	if err != nil {
-		return 0, false
+	var key [pghash.MaxColumns]pghash.Key
+	for i := range p.vals {
+		var err error
+		if key[i], err = t.key(&p.vals[i][0], p.group.Keys[i], a); err != nil {
+			return 0, false
+		}
 	}
-	return p.group.ShardOfHash(h), true
+	return p.group.Place(key[:len(p.vals)])
 }
 
 // Bind finds the shards of a statement for given values. Its error is an *Error or ErrNeedTypes.
@@ -248,17 +259,14 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 		p.Shards = []int{t.DB.Home.Index}
 		return p, nil
 	case t.Class == Copy, t.Class == Write && t.Ref:
-		p.Shards = t.allShards()
+		if p.Shards = t.on; p.Shards == nil {
+			p.Shards = t.allShards()
+		}
 		return p, nil
 	}
-	set, all, err := t.shards(a, p)
-	if err != nil {
+	var err error
+	if p.Shards, err = t.shards(a, p); err != nil {
 		return nil, err
-	}
-	if all {
-		p.Shards = t.allShards()
-	} else {
-		p.Shards = set
 	}
 	if len(p.Shards) == 1 {
 		p.Narrow = true
@@ -268,84 +276,202 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 		return nil, t.wide
 	}
 	if t.Class == Single {
-		for _, pn := range t.pins {
-			if pn.assign {
-				return nil, Refuse("key-change", pn.column)
+		for i := range t.pins {
+			if t.pins[i].use == assigns {
+				return nil, Refuse("key-change", t.pins[i].key())
 			}
 		}
-		return nil, Refuse("key-unreadable", t.pins[0].column)
+		return nil, Refuse("key-unreadable", t.pins[0].key())
 	}
 	return p, nil
 }
 
-// shards evaluates the pins. all is true when any shard may hold rows. A set is ordered and not empty.
-func (t *Template) shards(a *Args, p *Plan) (set []int, all bool, err error) {
-	hit := make([]bool, len(t.DB.Shards))
-	n := 0
-	add := func(i int) {
-		if !hit[i] {
-			hit[i] = true
-			n++
+// hits is a set of shards.
+type hits []bool
+
+func newHits(db *shardmap.DB) hits { return make(hits, len(db.Shards)) }
+
+func (h hits) add(shard int) { h[shard] = true }
+
+func (h hits) list() []int {
+	var out []int
+	for i, on := range h {
+		if on {
+			out = append(out, i)
 		}
 	}
-	for _, pn := range t.pins {
-		if pn.group == nil {
-			add(t.DB.Home.Index)
-			continue
-		}
-		if pn.vals == nil {
-			all = true
-			continue
-		}
-		for _, v := range pn.vals {
-			hashes, err := t.hashes(v, pn.group.KeyType, a)
-			switch {
-			case errors.Is(err, ErrNeedTypes):
-				return nil, false, err
-			case errors.Is(err, errNull):
-				if t.insert {
-					return nil, false, Refuse("insert-key", pn.column)
-				}
-			case err != nil:
-				if t.insert {
-					return nil, false, Refuse("key-unreadable", pn.column)
-				}
-				if pn.assign {
-					return nil, false, Refuse("key-change", pn.column)
-				}
-				all = true
-			}
-			for _, h := range hashes {
-				s := pn.group.ShardOfHash(h)
-				add(s)
-				if t.insert {
-					p.Rows = append(p.Rows, s)
-				}
-			}
-		}
-		if pn.assign && n > 1 {
-			return nil, false, Refuse("key-change", pn.column)
-		}
-	}
-	if n == 0 {
-		add(t.DB.Home.Index) // NULL matches nothing: any shard can say so
-	}
-	for i, h := range hit {
-		if h {
-			set = append(set, i)
-		}
-	}
-	return set, all, nil
+	return out
 }
 
-func (t *Template) hashes(v sqlparse.Value, kt pghash.Type, a *Args) ([]uint64, error) {
-	if !v.Array {
-		h, err := t.hash(v, kt, a)
-		if err != nil {
+// shards evaluates the pins: the shards that may hold what they stand for, in order, at least one. p gets the rows of an
+// INSERT.
+func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
+	hit := newHits(t.DB)
+	for i := range t.pins {
+		pn := &t.pins[i]
+		if pn.use == inserts {
+			shard, err := t.rowShard(pn, a)
+			if err != nil {
+				return nil, err
+			}
+			hit.add(shard)
+			p.Rows = append(p.Rows, shard)
+			continue
+		}
+		if err := t.eval(pn, a, hit.add); err != nil {
 			return nil, err
 		}
-		return []uint64{h}, nil
+		if pn.use == assigns && len(hit.list()) > 1 {
+			return nil, Refuse("key-change", pn.key())
+		}
 	}
+	set := hit.list()
+	if len(set) == 0 {
+		set = []int{t.DB.Home.Index} // nothing can match: any shard can say so
+	}
+	return set, nil
+}
+
+// rowShard is the shard of one row of an INSERT.
+func (t *Template) rowShard(p *pin, a *Args) (int, error) {
+	var key [pghash.MaxColumns]pghash.Key
+	for i := range p.vals {
+		var err error
+		key[i], err = t.key(&p.vals[i][0], p.group.Keys[i], a)
+		switch {
+		case errors.Is(err, ErrNeedTypes):
+			return 0, err
+		case errors.Is(err, errNull):
+			return 0, Refuse("insert-key", p.columns[i])
+		case err != nil:
+			return 0, Refuse("key-unreadable", p.columns[i])
+		}
+	}
+	shard, ok := p.group.Place(key[:len(p.vals)])
+	if !ok {
+		return 0, Refuse("no-place", p.group.Name, p.key())
+	}
+	return shard, nil
+}
+
+// maxCombined bounds how many keys several lists of values may make.
+const maxCombined = 4096
+
+// eval calls add with the shards that may hold rows of a relation.
+func (t *Template) eval(p *pin, a *Args, add func(int)) error {
+	if p.group == nil {
+		add(t.DB.Home.Index)
+		return nil
+	}
+	var lists [pghash.MaxColumns][]pghash.Key
+	known, combined := 0, 1 // columns from the first whose values are known
+	for i, vals := range p.vals {
+		keys, err := t.keys(vals, p.group.Keys[i], a)
+		switch {
+		case errors.Is(err, ErrNeedTypes):
+			return err
+		case err != nil && p.use == assigns:
+			return Refuse("key-change", p.columns[i])
+		case err != nil:
+			continue
+		case vals != nil && len(keys) == 0:
+			return nil // NULL, or an empty list: no row
+		}
+		if lists[i] = keys; keys != nil && known == i && combined*len(keys) <= maxCombined {
+			known, combined = i+1, combined*len(keys)
+		}
+	}
+	key := make([]pghash.Key, 0, pghash.MaxColumns)
+	if known == len(p.vals) {
+		combine(lists[:known], key, func(k []pghash.Key) {
+			if shard, ok := p.group.Place(k); ok {
+				add(shard)
+			}
+		})
+		return nil
+	}
+	if p.group.Scheme != shardmap.ByRange {
+		for _, s := range p.group.Shards() {
+			add(s)
+		}
+		return nil
+	}
+	combine(lists[:known], key, func(k []pghash.Key) {
+		var form []byte
+		for i := range k {
+			form = k[i].AppendOrdered(form)
+		}
+		low, high := t.between(p, a, known, form)
+		p.group.Between(low, high, add)
+	})
+	return nil
+}
+
+// between narrows the keys that begin with prefix by what is known of the column behind it.
+func (t *Template) between(p *pin, a *Args, column int, prefix []byte) (low, high []byte) {
+	if len(prefix) > 0 {
+		low, high = prefix, prefix
+	}
+	if p.vals[column] != nil { // known, but by a list that was not read: the bounds are not this column's
+		return low, high
+	}
+	for i := range p.bounds {
+		b := &p.bounds[i]
+		k, err := t.key(&b.Val, p.group.Keys[column], a)
+		if err != nil {
+			continue
+		}
+		form := k.AppendOrdered(slices.Clone(prefix))
+		switch {
+		case b.Upper && (len(high) <= len(prefix) || bytes.Compare(form, high) < 0):
+			high = form
+		case !b.Upper && (len(low) <= len(prefix) || bytes.Compare(form, low) > 0):
+			low = form
+		}
+	}
+	return low, high
+}
+
+// combine calls f with every key that takes one value of each list.
+func combine(lists [][]pghash.Key, key []pghash.Key, f func([]pghash.Key)) {
+	if len(lists) == 0 {
+		f(key)
+		return
+	}
+	for _, k := range lists[0] {
+		combine(lists[1:], append(key, k), f)
+	}
+}
+
+// keys reads a list of values, leaving NULLs out: they match nothing. Nil for nil.
+func (t *Template) keys(vals []sqlparse.Value, kt pghash.Type, a *Args) ([]pghash.Key, error) {
+	if vals == nil {
+		return nil, nil
+	}
+	out := make([]pghash.Key, 0, len(vals))
+	for i := range vals {
+		v := &vals[i]
+		if v.Array {
+			more, err := t.arrayKeys(v, kt, a)
+			if err != nil && !errors.Is(err, errNull) {
+				return nil, err
+			}
+			out = append(out, more...)
+			continue
+		}
+		k, err := t.key(v, kt, a)
+		switch {
+		case errors.Is(err, errNull):
+		case err != nil:
+			return nil, err
+		default:
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+func (t *Template) arrayKeys(v *sqlparse.Value, kt pghash.Type, a *Args) ([]pghash.Key, error) {
 	n := v.Param - 1
 	if n < 0 || n >= len(a.Params) || a.Params[n] == nil {
 		return nil, errNull
@@ -359,8 +485,8 @@ func (t *Template) hashes(v sqlparse.Value, kt pghash.Type, a *Args) ([]uint64, 
 	return textArray(string(a.Params[n]), kt)
 }
 
-// binaryArray hashes the elements of a one-dimensional array in binary format. NULL elements match nothing.
-func binaryArray(b []byte, kt pghash.Type) ([]uint64, error) {
+// binaryArray reads the elements of a one-dimensional array in binary format. NULL elements match nothing.
+func binaryArray(b []byte, kt pghash.Type) ([]pghash.Key, error) {
 	if len(b) < 12 {
 		return nil, errUnreadable
 	}
@@ -374,7 +500,7 @@ func binaryArray(b []byte, kt pghash.Type) ([]uint64, error) {
 	if binary.BigEndian.Uint32(b) != 1 || len(b) < 20 {
 		return nil, errUnreadable
 	}
-	var out []uint64
+	var out []pghash.Key
 	count := int(binary.BigEndian.Uint32(b[12:]))
 	b = b[20:]
 	for range count {
@@ -389,18 +515,18 @@ func binaryArray(b []byte, kt pghash.Type) ([]uint64, error) {
 		if n > len(b) {
 			return nil, errUnreadable
 		}
-		h, ok := pghash.HashBinary(et, b[:n])
+		k, ok := pghash.ParseBinary(et, b[:n])
 		if !ok {
 			return nil, errUnreadable
 		}
-		out = append(out, h)
+		out = append(out, k)
 		b = b[n:]
 	}
 	return out, nil
 }
 
 // textArray reads {a,b} as far as no element needs quoting.
-func textArray(s string, kt pghash.Type) ([]uint64, error) {
+func textArray(s string, kt pghash.Type) ([]pghash.Key, error) {
 	s = strings.TrimSpace(s)
 	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' || strings.ContainsAny(s[1:len(s)-1], `{}"\`) {
 		return nil, errUnreadable
@@ -412,17 +538,17 @@ func textArray(s string, kt pghash.Type) ([]uint64, error) {
 	if kt.IsInteger() {
 		kt = pghash.TypeInt8
 	}
-	var out []uint64
+	var out []pghash.Key
 	for _, e := range strings.Split(s, ",") {
 		e = strings.TrimSpace(e)
 		if strings.EqualFold(e, "null") {
 			continue
 		}
-		h, ok := pghash.HashText(kt, e)
+		k, ok := pghash.ParseText(kt, e)
 		if !ok {
 			return nil, errUnreadable
 		}
-		out = append(out, h)
+		out = append(out, k)
 	}
 	return out, nil
 }
@@ -459,10 +585,4 @@ func (a *Args) Int64(v *sqlparse.Value) (n int64, null bool, err error) {
 		return 0, false, Refuse("limit-expression")
 	}
 	return n, false, nil
-}
-
-// Locate names the shard and slot of a key given as text.
-func Locate(g *shardmap.GroupInfo, key string) (shard, slot int, ok bool) {
-	h, ok := pghash.HashText(g.KeyType, key)
-	return g.ShardOfHash(h), pghash.SlotOf(h), ok
 }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -14,8 +15,17 @@ type colID struct {
 
 // class is an equality class: columns that are equal in every row that the block needs.
 type class struct {
-	up   *class
-	pins [][]sqlparse.Value
+	up     *class
+	pins   [][]sqlparse.Value
+	bounds []sqlparse.Bound
+}
+
+// join makes two classes one.
+func (c *class) join(o *class) {
+	if c != o {
+		c.pins, c.bounds = append(c.pins, o.pins...), append(c.bounds, o.bounds...)
+		o.up = c
+	}
 }
 
 func (c *class) root() *class {
@@ -36,7 +46,7 @@ type block struct {
 	rels    []*sqlparse.Rel   // tables of all of them
 	subs    []*sqlparse.Query // blocks below
 	classes map[colID]*class
-	scan    map[*sqlparse.Rel][][]sqlparse.Value // what an outer join's ON adds for the rows read
+	scan    map[colID][][]sqlparse.Value // what an outer join's ON adds for the rows read
 	above   map[*sqlparse.Query]above            // of those that were pulled up
 }
 
@@ -59,13 +69,16 @@ func (b *block) nullableAbove(r *sqlparse.Rel) bool {
 }
 
 func newBlock(a *analysis, q *sqlparse.Query, outer *block) *block {
-	b := &block{a: a, outer: outer, query: q, classes: map[colID]*class{}, scan: map[*sqlparse.Rel][][]sqlparse.Value{}}
+	b := &block{a: a, outer: outer, query: q, classes: map[colID]*class{}, scan: map[colID][][]sqlparse.Value{}}
 	b.pullUp(q)
 	for _, f := range b.flat {
 		for _, fact := range f.Facts {
 			if fact.Into == nil {
 				b.learn(f, fact)
 			}
+		}
+		for _, bound := range f.Bounds {
+			b.learnBound(f, bound)
 		}
 	}
 	for range len(b.rels) + 1 { // an ON condition may build upon another
@@ -203,6 +216,7 @@ func (b *block) class(id colID) *class {
 		for o := b.outer; o != nil; o = o.outer { // a column from outside brings what is known of it there
 			if oc := o.classes[id]; oc != nil {
 				c.pins = append(c.pins, oc.root().pins...)
+				c.bounds = append(c.bounds, oc.root().bounds...)
 			}
 		}
 	}
@@ -232,17 +246,27 @@ func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
 		if rt, ok := keyType(rcol); !ok || family(rt) != family(kt) {
 			return
 		}
-		l, r := b.class(id), b.class(rid)
-		if l != r {
-			l.pins = append(l.pins, r.pins...)
-			r.up = l
-		}
+		b.class(id).join(b.class(rid))
 	default:
 		if keyFits(kt, f.R.Val) {
 			c := b.class(id)
 			c.pins = append(c.pins, []sqlparse.Value{f.R.Val})
 		}
 	}
+}
+
+// learnBound uses an inequality, where the order of the column's values is that of their keys.
+func (b *block) learnBound(q *sqlparse.Query, f sqlparse.Bound) {
+	id, col, ok := b.resolve(q, f.Col)
+	if !ok {
+		return
+	}
+	kt, ok := keyType(col)
+	if !ok || !keyFits(kt, f.Val) || kt == pghash.TypeBpchar || family(kt) == pghash.TypeText && !col.BytesOK {
+		return
+	}
+	c := b.class(id)
+	c.bounds = append(c.bounds, f)
 }
 
 // learnDirected uses an equality of an outer join's ON for the rows read of the nullable side only.
@@ -268,8 +292,8 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 		return
 	}
 	add := func(r *sqlparse.Rel, id colID, vals []sqlparse.Value) {
-		if info := b.a.declared(r); info != nil && info.Key == id.name && len(b.scan[r]) < 8 {
-			b.scan[r] = append(b.scan[r], vals)
+		if info := b.a.declared(r); info != nil && info.IsKey(id.name) && len(b.scan[id]) < 8 {
+			b.scan[id] = append(b.scan[id], vals)
 		}
 	}
 	if !f.R.IsCol {
@@ -301,11 +325,22 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 
 // pinsOf lists what is known of a column's values in the rows that are read of its relation.
 func (b *block) pinsOf(id colID) [][]sqlparse.Value {
-	pins := b.class(id).pins
-	if info := b.a.declared(id.rel); info != nil && info.Key == id.name {
-		pins = append(append([][]sqlparse.Value(nil), pins...), b.scan[id.rel]...)
+	return append(append([][]sqlparse.Value(nil), b.class(id).pins...), b.scan[id]...)
+}
+
+// pin is what is known of the key in the rows that are read of a sharded relation.
+func (b *block) pin(r *sqlparse.Rel, info *shardmap.TableInfo) pin {
+	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(info.Keys))}
+	known := true
+	for i, k := range info.Keys {
+		id := colID{r, k}
+		p.vals[i] = best(b.pinsOf(id))
+		if known && p.vals[i] == nil && info.Group.Scheme == shardmap.ByRange {
+			p.bounds = b.class(id).bounds
+		}
+		known = known && p.vals[i] != nil
 	}
-	return pins
+	return p
 }
 
 // best picks the narrowest of several lists of values.

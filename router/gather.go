@@ -1,7 +1,6 @@
 package router
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -33,8 +32,7 @@ type Load struct {
 	Read    bool     // a replica may give them
 	Parts   bool     // see Gather
 
-	pins [][]sqlparse.Value // of each place where the statement names it; nil in it: any row
-	info *shardmap.TableInfo
+	pins []pin // of each place where the statement names it
 }
 
 // reference is one place where a statement names a table, and what is known there.
@@ -293,7 +291,7 @@ func (g *gathering) visit(b *block) *Error {
 			if g.refs[name] == nil {
 				g.order = append(g.order, name)
 			}
-			g.refs[name] = append(g.refs[name], reference{r, t, a.db.Tables[name], f, b})
+			g.refs[name] = append(g.refs[name], reference{r, t, a.db.Table(name), f, b})
 		}
 	}
 	for _, q := range b.subs {
@@ -314,7 +312,7 @@ func (g *gathering) build(own bool) (*Gather, error) {
 		if !sharded && !own {
 			continue
 		}
-		l := Load{Table: n, Name: fmt.Sprintf("pgmosaic_gather_%d", len(out.Loads)+1), Home: !sharded, Read: !refs[0].table.Unlogged && refs[0].table.Kind != 'v', info: refs[0].info}
+		l := Load{Table: n, Name: fmt.Sprintf("pgmosaic_gather_%d", len(out.Loads)+1), Home: !sharded, Read: !refs[0].table.Unlogged && refs[0].table.Kind != 'v'}
 		l.Columns = g.columns(refs)
 		l.Key = g.key(refs[0].table, l.Columns)
 		var wanted [][]sqlparse.Cond
@@ -370,8 +368,8 @@ func (g *gathering) columns(refs []reference) []*schema.Column {
 	}
 	if len(out) == 0 && len(t.Columns) > 0 {
 		i := 0
-		if info := refs[0].info; info != nil && info.Kind == shardmap.Sharded {
-			_, i = t.Column(info.Key)
+		if info := refs[0].info; info != nil && info.Kind == shardmap.Sharded && len(info.Keys) > 0 {
+			_, i = t.Column(info.Keys[0])
 		}
 		out = append(out, &t.Columns[max(i, 0)])
 	}
@@ -396,12 +394,12 @@ func (g *gathering) key(t *schema.Table, columns []*schema.Column) []string {
 	return t.Primary
 }
 
-// pinned are the key values that the rows wanted at one place have; nil for any.
-func (g *gathering) pinned(r reference) []sqlparse.Value {
+// pinned is what is known of the key of the rows wanted at one place.
+func (g *gathering) pinned(r reference) pin {
 	if g.vague {
-		return nil
+		return pin{group: r.info.Group, columns: r.info.Keys, vals: make([][]sqlparse.Value, len(r.info.Keys))}
 	}
-	return best(r.block.pinsOf(colID{r.rel, r.info.Key}))
+	return r.block.pin(r.rel, r.info)
 }
 
 // conds are the conditions that rows must meet to matter at one place. A condition of WHERE says nothing of a table
@@ -468,36 +466,13 @@ func (l *Load) Shards(t *Template, a *Args) ([]int, error) {
 		return []int{t.DB.Home.Index}, nil
 	}
 	if l.Parts {
-		set, all, err := t.shards(a, &Plan{})
-		if all {
-			set = t.allShards()
-		}
-		return set, err
+		return t.shards(a, &Plan{})
 	}
-	hit := make([]bool, len(t.DB.Shards))
-	for _, vals := range l.pins {
-		if vals == nil {
-			return t.allShards(), nil
-		}
-		for _, v := range vals {
-			hashes, err := t.hashes(v, l.info.Group.KeyType, a)
-			switch {
-			case errors.Is(err, errNull):
-			case errors.Is(err, ErrNeedTypes):
-				return nil, err
-			case err != nil:
-				return t.allShards(), nil
-			}
-			for _, h := range hashes {
-				hit[l.info.Group.ShardOfHash(h)] = true
-			}
+	hit := newHits(t.DB)
+	for i := range l.pins {
+		if err := t.eval(&l.pins[i], a, hit.add); err != nil {
+			return nil, err
 		}
 	}
-	var out []int
-	for i, h := range hit {
-		if h {
-			out = append(out, i)
-		}
-	}
-	return out, nil
+	return hit.list(), nil
 }

@@ -62,11 +62,18 @@ func (a *analysis) ordersRows() bool {
 
 // tied says whether a sharded table's key equals that of a sharded table in a block around.
 func (a *analysis) tied(b *block, r *sqlparse.Rel, info *shardmap.TableInfo) bool {
-	key := b.class(colID{r, info.Key})
 	for o := b.outer; o != nil; o = o.outer {
 		for _, s := range o.rels {
 			outer := a.declared(s)
-			if outer != nil && outer.Kind == shardmap.Sharded && outer.Group == info.Group && b.classes[colID{s, outer.Key}] != nil && b.class(colID{s, outer.Key}) == key {
+			if outer == nil || outer.Kind != shardmap.Sharded || outer.Group != info.Group {
+				continue
+			}
+			tied := true
+			for i, k := range info.Keys {
+				oid := colID{s, outer.Keys[i]}
+				tied = tied && b.classes[oid] != nil && b.class(oid) == b.class(colID{r, k})
+			}
+			if tied {
 				return true
 			}
 		}
@@ -92,18 +99,14 @@ func (b *block) test(outer *block) {
 	if !ok1 || !ok2 || family(it) != family(tt) {
 		return
 	}
-	l, r := b.class(inner), b.class(tested)
-	if l != r {
-		l.pins = append(l.pins, r.pins...)
-		r.up = l
-	}
+	b.class(inner).join(b.class(tested))
 }
 
 // isNullable says whether a column may hold NULL in the rows of its block: any but a sharding key that no outer join
 // can blank.
 func (a *analysis) isNullable(id colID) bool {
 	info := a.declared(id.rel)
-	return info == nil || info.Key != id.name || id.rel.Nullable
+	return info == nil || !info.IsKey(id.name) || id.rel.Nullable
 }
 
 // filters says whether a query only filters and joins, or groups by its one output column.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -201,7 +202,17 @@ func (a *analysis) coLocated(b *block) *Error {
 }
 
 func (a *analysis) keysEqual(b *block, r, s *sqlparse.Rel) bool {
-	rid, sid := colID{r, a.declared(r).Key}, colID{s, a.declared(s).Key}
+	rk, sk := a.declared(r).Keys, a.declared(s).Keys
+	for i := range rk {
+		if !b.equal(r, s, colID{r, rk[i]}, colID{s, sk[i]}) {
+			return false
+		}
+	}
+	return true
+}
+
+// equal says whether a column of r equals one of s in every row that joins them.
+func (b *block) equal(r, s *sqlparse.Rel, rid, sid colID) bool {
 	if b.class(rid) == b.class(sid) {
 		return true
 	}
@@ -310,6 +321,7 @@ func (a *analysis) groupsByKey(b *block) bool {
 	if q.Grouping || q.Window {
 		return false
 	}
+	var by []sqlparse.Expr
 	for _, g := range q.GroupBy {
 		switch {
 		case g.Ordinal > 0 && g.Ordinal <= len(q.Targets) && !a.starBefore(q, g.Ordinal):
@@ -317,11 +329,9 @@ func (a *analysis) groupsByKey(b *block) bool {
 		case g.Col != nil && g.Col.Qual == "":
 			g = a.groupName(b, q, g)
 		}
-		if a.isKey(b, g) {
-			return true
-		}
+		by = append(by, g)
 	}
-	return false
+	return a.holdsKey(b, by)
 }
 
 // distinctByKey says whether equal output rows are on one shard: a key is among the columns.
@@ -330,12 +340,11 @@ func (a *analysis) distinctByKey(b *block) bool {
 	if q.DistinctOn || q.Agg || len(q.GroupBy) > 0 || q.Window {
 		return false
 	}
+	var out []sqlparse.Expr
 	for _, t := range q.Targets {
-		if a.isKey(b, t.Expr) {
-			return true
-		}
+		out = append(out, t.Expr)
 	}
-	return false
+	return a.holdsKey(b, out)
 }
 
 func (a *analysis) starBefore(q *sqlparse.Query, ordinal int) bool {
@@ -347,17 +356,27 @@ func (a *analysis) starBefore(q *sqlparse.Query, ordinal int) bool {
 	return false
 }
 
-// isKey says whether an expression is the key column of a sharded table of the block, which no outer join can blank.
-func (a *analysis) isKey(b *block, e sqlparse.Expr) bool {
-	if e.Col == nil {
-		return false
+// holdsKey says whether the whole key of a sharded table of the block, which no outer join can blank, is among the
+// expressions: rows that agree in all of them are on one shard.
+func (a *analysis) holdsKey(b *block, list []sqlparse.Expr) bool {
+	held := map[colID]bool{}
+	for _, e := range list {
+		if e.Col != nil {
+			if id, _, ok := b.resolve(b.query, *e.Col); ok {
+				held[id] = true
+			}
+		}
 	}
-	id, _, ok := b.resolve(b.query, *e.Col)
-	if !ok {
-		return false
+	for _, r := range b.rels {
+		info := a.declared(r)
+		if info == nil || info.Kind != shardmap.Sharded || r.Nullable || b.nullableAbove(r) {
+			continue
+		}
+		if !slices.ContainsFunc(info.Keys, func(k string) bool { return !held[colID{r, k}] }) {
+			return true
+		}
 	}
-	info := a.declared(id.rel)
-	return info != nil && info.Kind == shardmap.Sharded && info.Key == id.name && !id.rel.Nullable && !b.nullableAbove(id.rel)
+	return false
 }
 
 // isText says whether an expression is surely text: a column of such a type.

@@ -6,6 +6,8 @@
 package router
 
 import (
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -63,27 +65,53 @@ type Template struct {
 	DDL    bool                 // changes the schema
 	Drops  []shardmap.TableName // declared tables that go
 	Exact  bool                 // holds only for this very text: literals shape the plan
-	KeyCol int                  // of Split and Copy: position of the key in the row
+	Key    []int                // of Copy: positions of the key columns in the row
 	Names  []string             // of Copy: the columns in order
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map
 
-	pins   []pin
-	rows   []sqlparse.Value // of an INSERT: each row's key
-	wide   *Error           // why the statement may not run on more than one shard
-	insert bool
+	pins []pin
+	wide *Error // why the statement may not run on more than one shard
+	on   []int  // of Write with Ref: the shards, where it is not all
 
 	fallback func(why *Error) (*Template, *Error) // of Scatter
 }
 
 // pin is what ties one sharded relation to key values.
 type pin struct {
-	group  *shardmap.GroupInfo
-	column string
-	vals   []sqlparse.Value // nil: not tied
-	assign bool             // an assigned key, which must stay on the same shard
+	group   *shardmap.GroupInfo // nil: home
+	columns []string
+	vals    [][]sqlparse.Value // of each key column: it has one of these; nil: any
+	bounds  []sqlparse.Bound   // of the first column with any value, in a group of ranges
+	use     use
 }
+
+// use is what a pin stands for.
+type use uint8
+
+const (
+	reads   use = iota // rows of a relation
+	inserts            // one row of an INSERT: it must have a place
+	assigns            // an assigned key, which must stay on the same shard
+)
+
+// tied says whether every key column has known values; one, whether it is a single key.
+func (p *pin) tied() bool {
+	return p.group != nil && !slices.ContainsFunc(p.vals, func(v []sqlparse.Value) bool { return v == nil })
+}
+
+func (p *pin) one() bool {
+	return p.group != nil && !slices.ContainsFunc(p.vals, func(v []sqlparse.Value) bool { return len(v) != 1 || v[0].Array })
+}
+
+func (p *pin) same(o *pin) bool {
+	return p.group == o.group && p.use == o.use && p.use == reads && slices.EqualFunc(p.vals, o.vals, func(x, y []sqlparse.Value) bool { return slices.Equal(x, y) && (x == nil) == (y == nil) }) &&
+		slices.Equal(p.bounds, o.bounds)
+}
+
+// key names the pin's columns in messages.
+func (p *pin) key() string { return strings.Join(p.columns, ", ") }
 
 // Merge says how the rows of several shards become one result.
 type Merge struct {

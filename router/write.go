@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -14,74 +16,70 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 		}
 		return nil
 	}
-	a.t.Target, a.t.insert = info, true
+	a.t.Target = info
 	t := a.sch.Tables[info.TableName]
 	if t == nil {
 		return nil // the server will say that it is gone
 	}
-	pos := -1
-	if q.Columns == nil {
-		_, pos = t.Column(info.Key)
-	}
-	for i, c := range q.Columns {
-		if c == info.Key {
-			pos = i
+	pos := make([]int, len(info.Keys))
+	for i, k := range info.Keys {
+		if q.Columns == nil {
+			_, pos[i] = t.Column(k)
+		} else {
+			pos[i] = slices.Index(q.Columns, k)
 		}
-	}
-	if q.Conflict && len(q.ConfCols) > 0 && !contains(q.ConfCols, info.Key) {
-		return Refuse("conflict-target", info.Key)
+		if q.Conflict && len(q.ConfCols) > 0 && !contains(q.ConfCols, k) {
+			return Refuse("conflict-target", k)
+		}
 	}
 	if q.Source != nil {
 		return a.insertSelect(q, info, pos)
 	}
-	if pos < 0 || len(q.Rows) == 0 {
-		return Refuse("insert-key", info.Key)
+	if len(q.Rows) == 0 && len(pos) > 0 {
+		return Refuse("insert-key", info.Keys[0])
 	}
 	for _, row := range q.Rows {
-		if pos >= len(row) || row[pos].Kind == sqlparse.ValNull || row[pos].Kind == sqlparse.ValDefault {
-			return Refuse("insert-key", info.Key)
+		p := pin{group: info.Group, columns: info.Keys, use: inserts, vals: make([][]sqlparse.Value, len(pos))}
+		for i, at := range pos {
+			if at < 0 || at >= len(row) || row[at].Kind == sqlparse.ValNull || row[at].Kind == sqlparse.ValDefault {
+				return Refuse("insert-key", info.Keys[i])
+			}
+			if row[at].Kind == sqlparse.ValOther || !keyFits(info.Group.Keys[i], row[at]) {
+				return Refuse("insert-key-expression", info.Keys[i])
+			}
+			p.vals[i] = []sqlparse.Value{row[at]}
 		}
-		v := row[pos]
-		if v.Kind == sqlparse.ValOther || !keyFits(info.Group.KeyType, v) {
-			return Refuse("insert-key-expression", info.Key)
-		}
-		a.t.rows = append(a.t.rows, v)
+		a.t.pins = append(a.t.pins, p)
 	}
-	a.t.KeyCol = pos
-	a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: a.t.rows})
+	if len(q.Rows) == 0 { // DEFAULT VALUES, into a schema that lives on one shard
+		a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
+	}
 	return nil
 }
 
 // insertSelect ties the inserted key when the SELECT list gives it as a constant; the pins of the source
 // must then agree.
-func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos int) error {
+func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) error {
 	src := q.Source
-	if pos < 0 {
-		return Refuse("insert-key", info.Key)
-	}
-	if src.SetOp || len(src.Rows) > 0 || pos >= len(src.Targets) {
-		return Refuse("insert-select", info.TableName)
-	}
-	for i := 0; i <= pos; i++ {
-		if src.Targets[i].Expr.Star {
-			return Refuse("insert-select", info.TableName)
+	refuse := Refuse("insert-select", info.TableName)
+	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(pos))}
+	b := newBlock(a, src, nil)
+	for i, at := range pos {
+		if at < 0 {
+			return Refuse("insert-key", info.Keys[i])
+		}
+		if src.SetOp || len(src.Rows) > 0 || at >= len(src.Targets) || a.starBefore(src, at+1) || src.Targets[at].Expr.Col == nil {
+			return refuse
+		}
+		id, _, ok := b.resolve(src, *src.Targets[at].Expr.Col)
+		if !ok {
+			return refuse
+		}
+		if p.vals[i] = best(b.class(id).pins); p.vals[i] == nil {
+			return refuse
 		}
 	}
-	e := src.Targets[pos].Expr
-	if e.Col == nil {
-		return Refuse("insert-select", info.TableName)
-	}
-	b := newBlock(a, src, nil)
-	id, _, ok := b.resolve(src, *e.Col)
-	if !ok {
-		return Refuse("insert-select", info.TableName)
-	}
-	vals := best(b.class(id).pins)
-	if vals == nil {
-		return Refuse("insert-select", info.TableName)
-	}
-	a.t.pins = append(a.t.pins, pin{group: info.Group, column: info.Key, vals: vals})
-	a.t.insert = false
+	a.t.pins = append(a.t.pins, p)
 	return nil
 }
 
@@ -114,8 +112,8 @@ func (a *analysis) wideWrite(b *block) *Error {
 	}
 	info := a.declared(q.Target)
 	for _, s := range q.Sets {
-		if s.Column == info.Key {
-			return Refuse("key-change", info.Key)
+		if info.IsKey(s.Column) {
+			return Refuse("key-change", s.Column)
 		}
 	}
 	if f, ok := a.firstVolatile(); ok {
@@ -183,15 +181,19 @@ func (a *analysis) copy() error {
 		return a.query()
 	}
 	n, _ := a.env.resolve(a.db, a.sch, *c.Table)
-	info := a.db.Tables[n]
+	info := a.db.Table(n)
 	if info.Kind == shardmap.Reference && !c.From {
 		return nil // home's copy
+	}
+	if info.Kind == shardmap.Sharded && len(info.Keys) == 0 { // the whole table is on one shard
+		a.t.Home, a.t.pins = false, []pin{{group: info.Group}}
+		return nil
 	}
 	if !c.From {
 		if info.Kind == shardmap.Sharded && !plainCopyOut(c) {
 			return Refuse("copy", "a sharded table TO STDOUT in this format")
 		}
-		a.t.Class, a.t.Target, a.t.Home = Copy, info, false
+		a.t.Class, a.t.Target, a.t.Home, a.t.on = Copy, info, false, info.Group.Shards()
 		return nil
 	}
 	if !c.Plain || c.Options["format"] != "" && c.Options["format"] != "text" && c.Options["format"] != "csv" {
@@ -222,14 +224,12 @@ func (a *analysis) copy() error {
 			}
 		}
 	}
-	a.t.KeyCol = -1
-	for i, name := range names {
-		if name == info.Key {
-			a.t.KeyCol = i
+	for _, k := range info.Keys {
+		at := slices.Index(names, k)
+		if at < 0 {
+			return Refuse("insert-key", k)
 		}
-	}
-	if info.Kind == shardmap.Sharded && a.t.KeyCol < 0 {
-		return Refuse("insert-key", info.Key)
+		a.t.Key = append(a.t.Key, at)
 	}
 	if info.Kind == shardmap.Reference {
 		for i := range t.Columns {
@@ -237,6 +237,9 @@ func (a *analysis) copy() error {
 				return Refuse("reference-write", n)
 			}
 		}
+	}
+	if info.Group != nil {
+		a.t.on = info.Group.Shards()
 	}
 	a.t.Class, a.t.Target, a.t.Ref, a.t.Home, a.t.Names = Copy, info, info.Kind == shardmap.Reference, false, names
 	return nil
@@ -262,11 +265,29 @@ func isDefinition(k sqlparse.Kind) bool {
 func (a *analysis) declaredObjects() []shardmap.TableName {
 	var out []shardmap.TableName
 	for _, o := range a.stmt.Def.Objects {
-		if n, ok := a.env.resolve(a.db, a.sch, o); ok && a.db.Tables[n] != nil {
+		if n, ok := a.env.resolve(a.db, a.sch, o); ok && a.db.Table(n) != nil {
 			out = append(out, n)
 		}
 	}
 	return out
+}
+
+// placesOf are the shards that have tables, where these are home, with an empty copy that describes them, and those of the
+// schemas which live on one shard. Nil: all.
+func (a *analysis) placesOf(objects []shardmap.TableName) []int {
+	hit := newHits(a.db)
+	hit.add(a.db.Home.Index)
+	for _, o := range objects {
+		g := a.db.Tenant(o.Schema)
+		if g == nil || a.db.Tables[o] != nil {
+			return nil
+		}
+		hit.add(g.Shards()[0])
+	}
+	if len(objects) == 0 {
+		return nil
+	}
+	return hit.list()
 }
 
 // definition plans DDL and maintenance of declared tables: every shard, home first.
@@ -279,7 +300,7 @@ func (a *analysis) definition() error {
 				return Refuse("mixed-objects")
 			}
 		}
-		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx = Write, true, false, s.Def.NoTx
+		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx, a.t.on = Write, true, false, s.Def.NoTx, a.placesOf(objects)
 		return nil
 	}
 	switch s.Kind {
@@ -300,18 +321,18 @@ func (a *analysis) definition() error {
 				return Refuse("mixed-objects")
 			}
 		}
-		a.t.Class, a.t.Ref, a.t.Home, a.t.Drops = Write, true, false, objects
+		a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, objects, a.placesOf(objects)
 		return nil
 	case sqlparse.AlterTable:
-		info := a.db.Tables[objects[0]]
-		if s.Def.AlterUnsafe == "ADD CONSTRAINT" && contains(s.Def.Columns, "+"+info.Key) && info.Kind == shardmap.Sharded {
+		info := a.db.Table(objects[0])
+		if s.Def.AlterUnsafe == "ADD CONSTRAINT" && info.Kind == shardmap.Sharded && !slices.ContainsFunc(info.Keys, func(k string) bool { return !contains(s.Def.Columns, "+"+k) }) {
 			return everywhere() // a key that holds the sharding key
 		}
 		if s.Def.AlterUnsafe != "" && !(info.Kind == shardmap.Reference && s.Def.AlterUnsafe == "ADD CONSTRAINT" && len(s.Def.Columns) > 0) {
 			return Refuse("ddl", "ALTER TABLE ... "+s.Def.AlterUnsafe)
 		}
-		if info.Key != "" && contains(s.Def.Columns, info.Key) {
-			return Refuse("key-column", info.Key)
+		if i := slices.IndexFunc(info.Keys, func(k string) bool { return contains(s.Def.Columns, k) }); i >= 0 {
+			return Refuse("key-column", info.Keys[i])
 		}
 		return everywhere()
 	case sqlparse.CreateView: // it is home's, and its query takes its place wherever it is named
@@ -326,6 +347,12 @@ func (a *analysis) definition() error {
 		if len(objects) == 1 && a.sch.Tables[objects[0]] != nil {
 			a.t.Home = true // home will say that it exists
 			return nil
+		}
+		if len(objects) == 1 && a.db.Tenant(objects[0].Schema) != nil && !s.Def.Parent {
+			if s.Def.Serial {
+				return Refuse("ddl", "a column that draws from a sequence")
+			}
+			return everywhere()
 		}
 	case sqlparse.DDL:
 		if len(s.Def.Objects) == 0 && s.Name == "" {

@@ -30,30 +30,33 @@ var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
 	"shards":    table("shards", "Database", "Name"),
 	"nodes":     table("nodes", "Database", "Shard", "Name"),
 	"groups":    table("groups", "Database", "Name"),
-	"slots":     slotTable(),
+	"slots":     partTable("slots", "From"),
+	"ranges":    partTable("ranges", "Ordinal"),
+	"lists":     partTable("lists", "Ordinal"),
+	"pins":      partTable("pins", "Ordinal"),
 	"tables":    table("tables", "Database", "Schema", "Name"),
+	"tenants":   table("tenants", "Database", "Schema"),
 }}
 
-// table is a memdb table whose id is the given string fields, in order; "database" indexes the first.
+// table is a memdb table whose id is the given string fields, in order.
 func table(name string, fields ...string) *memdb.TableSchema {
 	var ix []memdb.Indexer
 	for _, f := range fields {
 		ix = append(ix, &memdb.StringFieldIndex{Field: f})
 	}
 	return &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
-		"id":       {Name: "id", Unique: true, Indexer: &memdb.CompoundIndex{Indexes: ix}},
-		"database": {Name: "database", Indexer: &memdb.StringFieldIndex{Field: fields[0]}},
+		"id": {Name: "id", Unique: true, Indexer: &memdb.CompoundIndex{Indexes: ix}},
 	}}
 }
 
-func slotTable() *memdb.TableSchema {
-	t := table("slots", "Database", "Group")
+// partTable is a memdb table of the parts of groups, ordered by an integer field within a group.
+func partTable(name, order string) *memdb.TableSchema {
+	t := table(name, "Database", "Group")
+	group := t.Indexes["id"].Indexer
 	t.Indexes["id"].Indexer = &memdb.CompoundIndex{Indexes: []memdb.Indexer{
-		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}, &memdb.IntFieldIndex{Field: "From"},
+		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"}, &memdb.IntFieldIndex{Field: order},
 	}}
-	t.Indexes["group"] = &memdb.IndexSchema{Name: "group", Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{
-		&memdb.StringFieldIndex{Field: "Database"}, &memdb.StringFieldIndex{Field: "Group"},
-	}}}
+	t.Indexes["group"] = &memdb.IndexSchema{Name: "group", Indexer: group}
 	return t
 }
 
@@ -149,7 +152,8 @@ func (c *Catalog) apply(doc *Document) error {
 	}
 	tx := &Tx{txn}
 	if err := errors.Join(put(tx, "databases", doc.Databases), put(tx, "shards", doc.Shards), put(tx, "nodes", doc.Nodes),
-		put(tx, "groups", doc.Groups), put(tx, "slots", doc.Slots), put(tx, "tables", doc.Tables)); err != nil {
+		put(tx, "groups", doc.Groups), put(tx, "slots", doc.Slots), put(tx, "ranges", doc.Ranges), put(tx, "lists", doc.Lists), put(tx, "pins", doc.Pins),
+		put(tx, "tables", doc.Tables), put(tx, "tenants", doc.Tenants)); err != nil {
 		return err
 	}
 	txn.Commit()
@@ -188,22 +192,49 @@ func (tx *Tx) PutGroup(g Group) error { return put(tx, "groups", []*Group{&g}) }
 // PutTable inserts or replaces a table.
 func (tx *Tx) PutTable(t Table) error { return put(tx, "tables", []*Table{&t}) }
 
+// PutTenant inserts or replaces a schema that lives on one shard.
+func (tx *Tx) PutTenant(t Tenant) error { return put(tx, "tenants", []*Tenant{&t}) }
+
 // SetSlots replaces all slots of a group.
 func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {
-	if _, err := tx.txn.DeleteAll("slots", "group", db, group); err != nil {
-		return fmt.Errorf("shard map slots: %w", err)
+	return replace(tx, "slots", db, group, runs, func(r *SlotRun, _ int) { r.Database, r.Group = db, group })
+}
+
+// SetRanges replaces all ranges of a group; they are given in order.
+func (tx *Tx) SetRanges(db, group string, ranges []Range) error {
+	return replace(tx, "ranges", db, group, ranges, func(r *Range, i int) { r.Database, r.Group, r.Ordinal = db, group, i })
+}
+
+// SetLists replaces all lists of a group.
+func (tx *Tx) SetLists(db, group string, lists []List) error {
+	return replace(tx, "lists", db, group, lists, func(l *List, i int) { l.Database, l.Group, l.Ordinal = db, group, i })
+}
+
+// SetPins replaces all pins of keys of a group.
+func (tx *Tx) SetPins(db, group string, pins []Pin) error {
+	return replace(tx, "pins", db, group, pins, func(p *Pin, i int) { p.Database, p.Group, p.Ordinal = db, group, i })
+}
+
+func replace[T any](tx *Tx, tbl, db, group string, parts []T, name func(*T, int)) error {
+	if _, err := tx.txn.DeleteAll(tbl, "group", db, group); err != nil {
+		return fmt.Errorf("shard map table %s: %w", tbl, err)
 	}
-	for i := range runs {
-		r := runs[i]
-		r.Database, r.Group = db, group
-		if err := put(tx, "slots", []*SlotRun{&r}); err != nil {
+	for i := range parts {
+		p := parts[i]
+		name(&p, i)
+		if err := put(tx, tbl, []*T{&p}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Delete removes the object of a table ("databases", "shards", "nodes", "groups", "tables") with the
+// DropGroup removes a group with all its parts.
+func (tx *Tx) DropGroup(db, group string) error {
+	return errors.Join(tx.SetSlots(db, group, nil), tx.SetRanges(db, group, nil), tx.SetLists(db, group, nil), tx.SetPins(db, group, nil), tx.Delete("groups", db, group))
+}
+
+// Delete removes the object of a table ("databases", "shards", "nodes", "tables", "tenants") with the
 // given names; what is not there is no error, because Compile judges the outcome.
 func (tx *Tx) Delete(tbl string, names ...string) error {
 	args := make([]any, len(names))
@@ -222,7 +253,11 @@ func document(txn *memdb.Txn) (*Document, error) {
 	collect(txn, "nodes", &d.Nodes, &err)
 	collect(txn, "groups", &d.Groups, &err)
 	collect(txn, "slots", &d.Slots, &err)
+	collect(txn, "ranges", &d.Ranges, &err)
+	collect(txn, "lists", &d.Lists, &err)
+	collect(txn, "pins", &d.Pins, &err)
 	collect(txn, "tables", &d.Tables, &err)
+	collect(txn, "tenants", &d.Tenants, &err)
 	sort.SliceStable(d.Shards, func(i, j int) bool {
 		a, b := d.Shards[i], d.Shards[j]
 		return a.Database < b.Database || a.Database == b.Database && a.Ordinal < b.Ordinal

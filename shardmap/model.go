@@ -24,7 +24,11 @@ type Document struct {
 	Nodes     []*Node     `json:"nodes"`
 	Groups    []*Group    `json:"groups"`
 	Slots     []*SlotRun  `json:"slots"`
+	Ranges    []*Range    `json:"ranges,omitempty"`
+	Lists     []*List     `json:"lists,omitempty"`
+	Pins      []*Pin      `json:"pins,omitempty"`
 	Tables    []*Table    `json:"tables"`
+	Tenants   []*Tenant   `json:"tenants,omitempty"`
 }
 
 // Database is a logical database: what a client names in its DSN.
@@ -50,11 +54,23 @@ type Node struct {
 	Ordinal  int    `json:"ordinal"`
 }
 
+// Scheme is how the key of a group decides the shard.
+type Scheme string
+
+// The schemes. Tenant is that of a schema whose tables live on one shard: its group has no key, and no declaration.
+const (
+	ByHash   Scheme = "hash"
+	ByRange  Scheme = "range"
+	ByList   Scheme = "list"
+	ByTenant Scheme = "tenant"
+)
+
 // Group is a set of tables whose equal keys live on one shard.
 type Group struct {
-	Database string `json:"database"`
-	Name     string `json:"name"`
-	KeyType  string `json:"key_type"` // PostgreSQL's name of the type
+	Database string   `json:"database"`
+	Name     string   `json:"name"`
+	Scheme   Scheme   `json:"scheme"`
+	Keys     []string `json:"keys"` // PostgreSQL's names of the types of the key columns
 }
 
 // SlotRun gives the slots From..To, both included, of a hash group to a shard.
@@ -66,6 +82,43 @@ type SlotRun struct {
 	Shard    string `json:"shard"`
 }
 
+// Range gives the keys of a range group from From, up to where the next range begins, to a shard. That leaves no gap and
+// no overlap to check.
+type Range struct {
+	Database string   `json:"database"`
+	Group    string   `json:"group"`
+	Ordinal  int      `json:"ordinal"`
+	From     []string `json:"from"` // a value for each key column; none in the first range, which begins at MINVALUE
+	Shard    string   `json:"shard"`
+}
+
+// List gives keys of a list group to a shard. A shard may have several.
+type List struct {
+	Database string   `json:"database"`
+	Group    string   `json:"group"`
+	Ordinal  int      `json:"ordinal"`
+	Values   []string `json:"values"`
+	Default  bool     `json:"default,omitempty"` // and every key that no other list names
+	Shard    string   `json:"shard"`
+}
+
+// Pin sends one key of a group to a shard, whatever the group's scheme says of it.
+type Pin struct {
+	Database string   `json:"database"`
+	Group    string   `json:"group"`
+	Ordinal  int      `json:"ordinal"`
+	Key      []string `json:"key"`
+	Shard    string   `json:"shard"`
+}
+
+// Tenant is a schema whose tables all live on one shard.
+type Tenant struct {
+	Database string `json:"database"`
+	Schema   string `json:"schema"`
+	Shard    string `json:"shard"`
+	Moving   bool   `json:"moving,omitempty"` // its tables travel to the shard from home; see Table
+}
+
 // Table is a declared table.
 type Table struct {
 	Database string `json:"database"`
@@ -73,7 +126,8 @@ type Table struct {
 	Name     string `json:"name"`
 	Kind     Kind   `json:"kind"`
 	Group    string `json:"group,omitempty"`
-	Key      string `json:"key,omitempty"` // the key column of a sharded table
+
+	Key []string `json:"key,omitempty"` // the key columns of a sharded table
 
 	// Moving is set while the table's rows travel to the placement above. Until it is cleared the
 	// rows are where From says, and statements that name the table are refused.

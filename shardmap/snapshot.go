@@ -2,9 +2,9 @@ package shardmap
 
 import (
 	"fmt"
-	"sort"
-
-	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+	"maps"
+	"slices"
+	"strings"
 )
 
 // Snapshot is the compiled map. It is immutable; the cost of a look-up does not grow with its size.
@@ -21,7 +21,9 @@ type DB struct {
 	Home   *ShardInfo // nil until the first shard
 	Shards []*ShardInfo
 	Groups map[string]*GroupInfo
-	Tables map[TableName]*TableInfo
+	Tables map[TableName]*TableInfo // those that are declared one by one: ask Table
+
+	tenants map[string]*GroupInfo // by schema
 
 	Version uint64 // the map's version: part of every plan's key
 }
@@ -38,25 +40,40 @@ type ShardInfo struct {
 	Nodes []*Node
 }
 
-// GroupInfo is a compiled hash group.
-type GroupInfo struct {
-	Name    string
-	KeyType pghash.Type
-	Owner   [pghash.Slots]uint16 // index of the shard that owns each slot
-	Runs    []SlotRun            // the same, as ordered runs
-}
-
-// TableInfo is a compiled declared table.
+// TableInfo is a compiled declared table, or one of a schema that lives on one shard.
 type TableInfo struct {
 	TableName
 	Kind   Kind
-	Key    string
+	Keys   []string // the key columns, as many as Group.Keys: none in a schema that lives on one shard
 	Group  *GroupInfo
 	Moving bool
 }
 
-// ShardOfHash is the index of the shard that owns a key with this extended hash.
-func (g *GroupInfo) ShardOfHash(h uint64) int { return int(g.Owner[pghash.SlotOf(h)]) }
+// IsKey says whether a column is one of the table's key columns.
+func (t *TableInfo) IsKey(column string) bool { return slices.Contains(t.Keys, column) }
+
+// KeyList is the key columns as they are written in SQL and in messages.
+func (t *TableInfo) KeyList() string { return strings.Join(t.Keys, ", ") }
+
+// Table is what the map says of a table: nil for a home table.
+func (d *DB) Table(n TableName) *TableInfo {
+	if t := d.Tables[n]; t != nil {
+		return t
+	}
+	if g := d.tenants[n.Schema]; g != nil {
+		return &TableInfo{TableName: n, Kind: Sharded, Group: g, Moving: g.Moving}
+	}
+	return nil
+}
+
+// Tenant is the group of a schema that lives on one shard; nil for another.
+func (d *DB) Tenant(schema string) *GroupInfo { return d.tenants[schema] }
+
+// Tenants are the groups of all schemas that live on one shard, in no order.
+func (d *DB) Tenants() []*GroupInfo { return slices.Collect(maps.Values(d.tenants)) }
+
+// Plain says whether all rows are on home: nothing is declared.
+func (d *DB) Plain() bool { return len(d.Tables) == 0 && len(d.tenants) == 0 }
 
 // Shard finds a shard by name.
 func (d *DB) Shard(name string) (*ShardInfo, bool) {
@@ -84,12 +101,15 @@ func Compile(doc *Document) (*Snapshot, error) {
 		if _, dup := s.Databases[d.Name]; dup {
 			return nil, invalid("42P04", "", "database %q already exists", d.Name)
 		}
-		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version}
+		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}}
 	}
 	if err := compileShards(s, doc); err != nil {
 		return nil, err
 	}
 	if err := compileGroups(s, doc); err != nil {
+		return nil, err
+	}
+	if err := compileTenants(s, doc); err != nil {
 		return nil, err
 	}
 	return s, compileTables(s, doc)
@@ -139,72 +159,23 @@ func compileShards(s *Snapshot, doc *Document) error {
 	return nil
 }
 
-func compileGroups(s *Snapshot, doc *Document) error {
-	covered := map[*GroupInfo]int{}
-	for _, g := range doc.Groups {
-		db := s.Databases[g.Database]
-		if db == nil {
-			return noDatabase(g.Database)
-		}
-		kt, ok := pghash.TypeByName(g.KeyType)
-		if !ok {
-			return invalid("0A000", "Use one of: integer, bigint, smallint, text, varchar, char(n), uuid, date, timestamp, timestamptz, numeric, boolean.",
-				"type %q cannot be the key of a hash group", g.KeyType)
-		}
-		if _, ok := kt.SlotSQL("k"); !ok {
-			return invalid("0A000", "Use a uuid, a text or an integer key.",
-				"type %s cannot be the key of a hash group: SQL cannot check the place of its rows", kt)
-		}
-		db.Groups[g.Name] = &GroupInfo{Name: g.Name, KeyType: kt}
-	}
-	runs := append([]*SlotRun(nil), doc.Slots...)
-	sort.SliceStable(runs, func(i, j int) bool { return runs[i].From < runs[j].From })
-	for _, r := range runs {
-		db := s.Databases[r.Database]
-		if db == nil {
-			return noDatabase(r.Database)
-		}
-		g := db.Groups[r.Group]
-		if g == nil {
-			return noGroup(r.Group, r.Database)
-		}
-		sh, ok := db.Shard(r.Shard)
-		if !ok {
-			return noShard(r.Shard, r.Database)
-		}
-		if r.From != covered[g] || r.To < r.From || r.To >= pghash.Slots {
-			return invalid("22023", "", "slots %d-%d of group %q overlap others, leave a gap or are out of range", r.From, r.To, r.Group)
-		}
-		covered[g] = r.To + 1
-		for i := r.From; i <= r.To; i++ {
-			g.Owner[i] = uint16(sh.Index)
-		}
-		g.Runs = append(g.Runs, *r)
-	}
-	for _, db := range s.Databases {
-		for _, g := range db.Groups {
-			if covered[g] != pghash.Slots {
-				return invalid("22023", "", "group %q gives an owner to %d of %d slots", g.Name, covered[g], pghash.Slots)
-			}
-		}
-	}
-	return nil
-}
-
 func compileTables(s *Snapshot, doc *Document) error {
 	for _, t := range doc.Tables {
 		db := s.Databases[t.Database]
 		if db == nil {
 			return noDatabase(t.Database)
 		}
-		info := &TableInfo{TableName: TableName{t.Schema, t.Name}, Kind: t.Kind, Key: t.Key, Moving: t.Moving}
+		info := &TableInfo{TableName: TableName{t.Schema, t.Name}, Kind: t.Kind, Keys: t.Key, Moving: t.Moving}
 		switch t.Kind {
 		case Sharded:
 			if info.Group = db.Groups[t.Group]; info.Group == nil {
 				return noGroup(t.Group, t.Database)
 			}
-			if t.Key == "" {
-				return invalid("22023", "", "sharded table %s has no key column", info.TableName)
+			if want := len(info.Group.Keys); len(t.Key) != want {
+				return invalid("22023", fmt.Sprintf("Name %d key columns, in the group's order.", want), "table %s has %d key columns, group %q has %d", info.TableName, len(t.Key), t.Group, want)
+			}
+			if db.tenants[t.Schema] != nil {
+				return invalid("42710", "UNDISTRIBUTE SCHEMA it first.", "schema %q of table %s lives on one shard", t.Schema, info.TableName)
 			}
 		case Reference:
 		default:
@@ -225,16 +196,4 @@ func noShard(name, db string) error {
 
 func noGroup(name, db string) error {
 	return invalid("42704", "SHOW GROUPS lists them; CREATE GROUP makes one.", "group %q does not exist in database %q", name, db)
-}
-
-// SpreadSlots divides all slots evenly over the named shards, in order, as contiguous runs.
-func SpreadSlots(shards []string) []SlotRun {
-	var runs []SlotRun
-	from := 0
-	for i, name := range shards {
-		to := pghash.Slots*(i+1)/len(shards) - 1
-		runs = append(runs, SlotRun{From: from, To: to, Shard: name})
-		from = to + 1
-	}
-	return runs
 }

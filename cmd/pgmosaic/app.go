@@ -426,13 +426,8 @@ func (a *app) run(ctx context.Context) {
 
 // initialise settles what a crash left and runs init_sql on an empty map.
 func (a *app) initialise(ctx context.Context) error {
-	for _, t := range a.catalog.Current().Document.Tables {
-		if t.Moving {
-			if err := a.admin.Recover(ctx); err != nil {
-				a.log.Error("a table is still moving; its statements are refused until this is mended", "error", err)
-			}
-			break
-		}
+	if err := a.admin.Recover(ctx); err != nil {
+		a.log.Error("a table is still moving; its statements are refused until this is mended", "error", err)
 	}
 	if a.catalog.Current().Version > 0 {
 		return nil

@@ -19,7 +19,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
-	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -145,6 +144,16 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		return a.parseDrop(p), false
 	case p.words("distribute", "table"):
 		return a.parseDistribute(p), false
+	case p.words("distribute", "schema"):
+		return a.parseDistributeSchema(p), false
+	case p.words("undistribute", "schema"):
+		db, schema := p.schemaRef()
+		dry := p.dryRun()
+		return func(ctx context.Context) (*Result, error) { return a.undistributeSchema(ctx, db, schema, dry) }, false
+	case p.words("pin", "key"):
+		return a.parsePin(p), false
+	case p.words("unpin", "key"):
+		return a.parseUnpin(p), false
 	case p.words("undistribute", "table"):
 		db, sch, tbl := p.tableRef()
 		dry := p.dryRun()
@@ -297,11 +306,19 @@ var statements = [][]any{
 	{"CREATE SHARD s IN db NODE 'dsn' [NAME n] [ZONE z] [NODE ...] [HOME]", "add a shard; the schema is brought from home"},
 	{"ALTER SHARD s IN db ADD NODE 'dsn' [NAME n] [ZONE z] | DROP NODE n | ALTER NODE n 'dsn'", "change a shard's nodes"},
 	{"DROP SHARD s IN db", "forget a shard that owns nothing"},
-	{"CREATE GROUP g IN db KEY (type) BY HASH [ON (s1, s2)]", "a group of tables whose equal keys live together"},
+	{"CREATE GROUP g IN db KEY (type, ..) BY HASH [ON (s1, s2)]", "a group of tables whose equal keys live together, spread by hash"},
+	{"CREATE GROUP g IN db KEY (type, ..) BY RANGE (MINVALUE TO (v) ON s1, (v) TO MAXVALUE ON s2)", "the same, by ranges of keys; each begins where the one before it ends"},
+	{"CREATE GROUP g IN db KEY (type) BY LIST (('a', 'b') ON s1, ('c') ON s2 [, DEFAULT ON s1])", "the same, by lists of keys"},
+	{"ALTER GROUP g IN db SPLIT AT (v)", "cut a range in two"},
+	{"ALTER GROUP g IN db ADD VALUES ('d') ON s", "add keys to a list"},
+	{"PIN KEY (value) OF db.group ON s", "send one key to a shard of its own; refused while it has rows elsewhere"},
+	{"UNPIN KEY (value) OF db.group", "let the group place the key again"},
 	{"DROP GROUP g IN db", "forget a group without tables"},
-	{"DISTRIBUTE TABLE db.schema.t IN GROUP g KEY (column) [ALLOW LOCAL UNIQUE]", "move a table's rows to their shards"},
+	{"DISTRIBUTE TABLE db.schema.t IN GROUP g KEY (column, ..) [ALLOW LOCAL UNIQUE]", "move a table's rows to their shards"},
 	{"DISTRIBUTE TABLE db.schema.t AS REFERENCE", "copy a table to every shard"},
 	{"UNDISTRIBUTE TABLE db.schema.t", "bring a table back to home"},
+	{"DISTRIBUTE SCHEMA db.schema ON s", "move a schema and all its tables to one shard"},
+	{"UNDISTRIBUTE SCHEMA db.schema", "bring it back to home"},
 	{"LOCATE KEY (value) OF db.group", "the shard and slot of a key"},
 	{"EXPLAIN ROUTE IN db statement", "where a statement would run"},
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
@@ -359,35 +376,29 @@ func (a *Admin) parseExplain(p *parser) action {
 }
 
 func (a *Admin) parseLocate(p *parser) action {
-	p.mustPunct("(")
-	t := p.next()
-	if t.kind != 's' && t.kind != 'n' && t.kind != 'w' {
-		p.at--
-		p.fail("syntax error at %s: a key value was expected", p.near())
-	}
-	p.mustPunct(")")
-	p.must("of")
-	db := p.name("database")
-	p.mustPunct(".")
-	group := p.name("group")
+	key, db, group := p.keyRef()
 	p.end()
 	return func(context.Context) (*Result, error) {
 		d, err := a.database(db)
 		if err != nil {
 			return nil, err
 		}
-		g := d.Groups[group]
-		if g == nil {
-			return nil, &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", group, db), Hint: "SHOW GROUPS lists them."}
+		g, err := groupOf(d, group)
+		if err != nil {
+			return nil, err
 		}
-		shard, slot, ok := router.Locate(g, t.text)
-		if !ok {
-			return nil, &Error{
-				Code: "22P02", Message: fmt.Sprintf("invalid input syntax for type %s: %q", g.KeyType, t.text), Pos: t.pos,
-				Hint: "Write dates and timestamps in ISO 8601, with an offset for timestamptz.",
-			}
+		k, err := g.ParseKey(key)
+		if err != nil {
+			return nil, err
 		}
-		return &Result{Columns: []string{"database", "group", "key", "slot", "shard"}, Rows: [][]any{{db, group, t.text, slot, d.Shards[shard].Name}}, Tag: "LOCATE"}, nil
+		var slot, shard any
+		if g.Scheme == shardmap.ByHash {
+			slot = g.Slot(k)
+		}
+		if at, ok := g.Place(k); ok {
+			shard = d.Shards[at].Name
+		}
+		return &Result{Columns: []string{"database", "group", "key", "slot", "shard"}, Rows: [][]any{{db, group, strings.Join(key, ", "), slot, shard}}, Tag: "LOCATE"}, nil
 	}
 }
 
@@ -484,22 +495,69 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 			add("CREATE SHARD %s IN %s%s%s;", quoteName(s.Name), quoteName(d.Name), b.String(), home)
 		}
 		for _, g := range sortedGroups(d) {
-			var on []string
-			for _, r := range g.Runs {
-				on = append(on, quoteName(r.Shard))
+			add("CREATE GROUP %s IN %s KEY (%s) BY %s;", quoteName(g.Name), quoteName(d.Name), g.TypeList(), placementSQL(g))
+			for _, p := range g.Pins {
+				add("PIN KEY (%s) OF %s.%s ON %s;", quoteAll(p.Key), quoteName(d.Name), quoteName(g.Name), quoteName(p.Shard))
 			}
-			add("CREATE GROUP %s IN %s KEY (%s) BY HASH ON (%s);", quoteName(g.Name), quoteName(d.Name), g.KeyType, strings.Join(on, ", "))
 		}
 		for _, t := range sortedTables(d) {
 			name := quoteName(d.Name) + "." + quoteName(t.Schema) + "." + quoteName(t.Name)
 			if t.Kind == shardmap.Reference {
 				add("DISTRIBUTE TABLE %s AS REFERENCE;", name)
-			} else {
-				add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, quoteName(t.Group.Name), quoteName(t.Key))
+				continue
 			}
+			var keys []string
+			for _, k := range t.Keys {
+				keys = append(keys, quoteName(k))
+			}
+			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, quoteName(t.Group.Name), strings.Join(keys, ", "))
+		}
+		for _, t := range tenants(d) {
+			add("DISTRIBUTE SCHEMA %s.%s ON %s;", quoteName(d.Name), quoteName(t.Name), quoteName(d.Shards[t.Shards()[0]].Name))
 		}
 	}
 	return res, nil
+}
+
+// placementSQL is what CREATE GROUP says behind BY.
+func placementSQL(g *shardmap.GroupInfo) string {
+	var parts []string
+	switch g.Scheme {
+	case shardmap.ByRange:
+		for i, r := range g.Ranges {
+			from, to := "MINVALUE", "MAXVALUE"
+			if i > 0 {
+				from = "(" + quoteAll(r.From) + ")"
+			}
+			if i+1 < len(g.Ranges) {
+				to = "(" + quoteAll(g.Ranges[i+1].From) + ")"
+			}
+			parts = append(parts, from+" TO "+to+" ON "+quoteName(r.Shard))
+		}
+		return "RANGE (" + strings.Join(parts, ", ") + ")"
+	case shardmap.ByList:
+		for _, l := range g.Lists {
+			if len(l.Values) > 0 {
+				parts = append(parts, "("+quoteAll(l.Values)+") ON "+quoteName(l.Shard))
+			}
+			if l.Default {
+				parts = append(parts, "DEFAULT ON "+quoteName(l.Shard))
+			}
+		}
+		return "LIST (" + strings.Join(parts, ", ") + ")"
+	}
+	for _, r := range g.Runs {
+		parts = append(parts, quoteName(r.Shard))
+	}
+	return "HASH ON (" + strings.Join(parts, ", ") + ")"
+}
+
+func quoteAll(vals []string) string {
+	out := make([]string, len(vals))
+	for i, v := range vals {
+		out[i] = quoteString(v)
+	}
+	return strings.Join(out, ", ")
 }
 
 // Statements lists what HELP prints: statement and meaning.

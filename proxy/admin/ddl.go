@@ -61,15 +61,18 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 		if err := bringObjects(ctx, home, tx); err != nil {
 			return err
 		}
+		var late []string
 		for _, t := range sortedTables(d) {
-			if err := bringTable(ctx, home, tx, t.TableName); err != nil {
+			keys, err := bringTable(ctx, home, tx, t.TableName)
+			if err != nil {
 				return err
 			}
+			late = append(late, keys...)
 			if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", t.Schema, t.Name); err != nil {
 				return err
 			}
 			if t.Kind == shardmap.Sharded {
-				if _, err := tx.Exec(ctx, slotCheck(t, "")); err != nil {
+				if _, err := tx.Exec(ctx, placeCheck(t, to.Shard)); err != nil {
 					return err
 				}
 				continue
@@ -78,10 +81,19 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 				return err
 			}
 		}
-		return nil
+		return run(ctx, tx, late)
 	})
 	if err != nil {
 		return nodeFailed(to.Name, err)
+	}
+	return nil
+}
+
+func run(ctx context.Context, tx pgx.Tx, list []string) error {
+	for _, s := range list {
+		if _, err := tx.Exec(ctx, s); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -189,71 +201,55 @@ union all
 select format('GRANT %s ON %s TO %s', x.privilege_type, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
 order by 2, 1`
 
-// bringTable makes an empty table like home's, unless it is there; one that is there must be empty.
-func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName) error {
+// bringTable makes an empty table like home's; one that is there must be empty, and goes. late are its foreign keys: they
+// are made when all tables are there.
+func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName) (late []string, err error) {
 	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
 	var have bool
 	if err := tx.QueryRow(ctx, "select to_regclass($1) is not null", name).Scan(&have); err != nil {
-		return err
+		return nil, err
 	}
 	if have {
 		var filled bool
 		if err := tx.QueryRow(ctx, "select exists (select from "+name+")").Scan(&filled); err != nil {
-			return err
+			return nil, err
 		}
 		if filled {
-			return &Error{Code: "55000", Message: fmt.Sprintf("table %s exists on the shard and holds rows", n), Hint: "Drop it there, or move its rows away."}
+			return nil, &Error{Code: "55000", Message: fmt.Sprintf("table %s exists on the shard and holds rows", n), Hint: "Drop it there, or move its rows away."}
 		}
 		if _, err := tx.Exec(ctx, "DROP TABLE "+name); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	cols, err := strings1(ctx, home, columnDefsSQL, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := tx.Exec(ctx, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"); err != nil {
-		return err
+		return nil, err
 	}
 	rows, err := home.Query(ctx, tableDefsSQL, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (s string, err error) {
-		var rank int
-		err = r.Scan(&s, &rank)
-		return s, err
+	var sql string
+	var rank int
+	var now []string
+	_, err = pgx.ForEachRow(rows, []any{&sql, &rank}, func() error {
+		if rank == foreignKeyRank {
+			late = append(late, sql)
+		} else {
+			now = append(now, sql)
+		}
+		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, s := range defs {
-		if _, err := tx.Exec(ctx, s); err != nil {
-			return err
-		}
-	}
-	return nil
+	return late, run(ctx, tx, now)
 }
 
-// slotWhere is the condition that a row's slot belongs to a shard: false for a shard without slots.
-func slotWhere(t *shardmap.TableInfo, shard string) string {
-	expr, _ := t.Group.KeyType.SlotSQL(pgx.Identifier{t.Key}.Sanitize()) // groups have only types that SQL can hash
-	var parts []string
-	for _, r := range t.Group.Runs {
-		if r.Shard == shard {
-			parts = append(parts, fmt.Sprintf("(%s) BETWEEN %d AND %d", expr, r.From, r.To))
-		}
-	}
-	if len(parts) == 0 {
-		return "false"
-	}
-	return "(" + strings.Join(parts, " OR ") + ")"
-}
-
-// slotCheck is the DDL of the constraint that keeps misplaced rows out.
-func slotCheck(t *shardmap.TableInfo, shard string) string {
-	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", pgx.Identifier{t.Schema, t.Name}.Sanitize(), slotWhere(t, shard))
-}
+const foreignKeyRank = 9 // of tableDefsSQL
 
 // copyRows streams the rows of a table that satisfy where from one server to another, in text, because the
 // OIDs of user types differ between servers.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -142,7 +143,12 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 }
 
 func (a *Admin) parseAlter(p *parser) action {
-	p.must("shard")
+	if p.word("group") {
+		return a.parseAlterGroup(p)
+	}
+	if !p.word("shard") {
+		p.fail("syntax error at %s: SHARD or GROUP was expected", p.near())
+	}
 	name := p.name("shard")
 	p.must("in")
 	db := p.name("database")
@@ -214,67 +220,6 @@ func noShard(name, db string) error {
 	return &Error{Code: "42704", Message: fmt.Sprintf("shard %q does not exist in database %q", name, db), Hint: "SHOW SHARDS lists them."}
 }
 
-func (a *Admin) parseCreateGroup(p *parser) action {
-	name := p.name("group")
-	p.must("in")
-	db := p.name("database")
-	p.must("key")
-	p.mustPunct("(")
-	var words []string
-	for !p.punct(")") {
-		t := p.next()
-		if t.kind == 0 {
-			p.fail("syntax error at %s: \")\" was expected", p.near())
-		}
-		if t.text == "," {
-			panic(&Error{Code: "0A000", Message: "keys of several columns are not supported yet", Hint: "Use one column.", Pos: t.pos})
-		}
-		words = append(words, t.text)
-	}
-	keyType := strings.Join(words, " ")
-	if p.word("by") {
-		if p.word("list") || p.word("range") {
-			panic(&Error{Code: "0A000", Message: "only BY HASH is supported yet", Hint: "CREATE GROUP ... BY HASH.", Pos: p.toks[p.at-1].pos})
-		}
-		p.must("hash")
-	}
-	var on []string
-	if p.word("on") {
-		p.mustPunct("(")
-		for {
-			on = append(on, p.name("shard"))
-			if !p.punct(",") {
-				break
-			}
-		}
-		p.mustPunct(")")
-	}
-	dry := p.dryRun()
-	return func(ctx context.Context) (*Result, error) {
-		d, err := a.database(db)
-		if err != nil {
-			return nil, err
-		}
-		if d.Groups[name] != nil {
-			return nil, &Error{Code: "42710", Message: fmt.Sprintf("group %q of database %q already exists", name, db)}
-		}
-		if len(on) == 0 {
-			for _, s := range d.Shards {
-				on = append(on, s.Name)
-			}
-		}
-		if len(on) == 0 {
-			return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
-		}
-		return a.change(ctx, "CREATE GROUP", dry, func(tx *shardmap.Tx) error {
-			if err := tx.PutGroup(shardmap.Group{Database: db, Name: name, KeyType: keyType}); err != nil {
-				return err
-			}
-			return tx.SetSlots(db, name, shardmap.SpreadSlots(on))
-		})
-	}
-}
-
 func (a *Admin) parseDrop(p *parser) action {
 	var kind, name, db string
 	switch {
@@ -305,10 +250,7 @@ func (a *Admin) parseDrop(p *parser) action {
 			case "database":
 				return tx.Delete("databases", name)
 			case "group":
-				if err := tx.SetSlots(db, name, nil); err != nil {
-					return err
-				}
-				return tx.Delete("groups", db, name)
+				return tx.DropGroup(db, name)
 			}
 			s, _ := d.Shard(name)
 			for _, n := range s.Nodes {
@@ -351,10 +293,13 @@ func mayDrop(d *shardmap.DB, kind, name string) error {
 			return noShard(name, d.Name)
 		}
 		for _, g := range d.Groups {
-			for _, r := range g.Runs {
-				if r.Shard == name {
-					return inUse("shard %q still owns slots of group %q", name, g.Name)
-				}
+			if slices.Contains(g.Shards(), s.Index) {
+				return inUse("shard %q still owns keys of group %q", name, g.Name)
+			}
+		}
+		for _, t := range tenants(d) {
+			if t.Shards()[0] == s.Index {
+				return inUse("schema %q lives on shard %q", t.Name, name)
 			}
 		}
 		if s == d.Home && len(d.Shards) > 1 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,7 +31,10 @@ func (a *Admin) parseDistribute(p *parser) action {
 	t.Kind, t.Group = shardmap.Sharded, p.name("group")
 	p.must("key")
 	p.mustPunct("(")
-	t.Key = p.name("column")
+	t.Key = []string{p.name("column")}
+	for p.punct(",") {
+		t.Key = append(t.Key, p.name("column"))
+	}
 	p.mustPunct(")")
 	if p.words("allow", "local", "unique") {
 		local = true
@@ -52,7 +56,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	if d.Home == nil {
 		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", d.Name), Hint: "CREATE SHARD first."}
 	}
-	if cur := d.Tables[shardmap.TableName{Schema: t.Schema, Name: t.Name}]; cur != nil {
+	if cur := d.Table(shardmap.TableName{Schema: t.Schema, Name: t.Name}); cur != nil {
 		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s.%s is already distributed", t.Schema, t.Name), Hint: "UNDISTRIBUTE TABLE it first."}
 	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
@@ -68,7 +72,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	}
 	moving := t
 	moving.Moving, moving.From = true, shardmap.Home
-	if err := a.announce(ctx, d.Name, moving); err != nil {
+	if err := a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }); err != nil {
 		return nil, err
 	}
 	if err := a.move(ctx, d.Name, home, moving); err != nil {
@@ -79,15 +83,15 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	return res, err
 }
 
-// announce tells the map that a table is moving, while no transaction runs that was planned without that.
-func (a *Admin) announce(ctx context.Context, db string, t shardmap.Table) error {
+// announce tells the map that tables are moving, while no transaction runs that was planned without that.
+func (a *Admin) announce(ctx context.Context, db string, edit func(*shardmap.Tx) error) error {
 	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
 	defer cancel()
 	if err := a.Pools.Pause(pctx, db); err != nil {
 		return &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
 	}
 	defer a.Pools.Resume(db)
-	_, err := a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+	_, err := a.Catalog.Change(ctx, false, edit)
 	return err
 }
 
@@ -135,56 +139,98 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	return checkForeignKeys(ctx, home, d, t)
 }
 
+// checkKey finds out whether the key columns can decide the shard of a table's rows.
 func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, localUnique bool) error {
 	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
 	label := t.Schema + "." + t.Name
-	g := d.Groups[t.Group]
-	if g == nil {
-		return &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", t.Group, d.Name), Hint: "SHOW GROUPS lists them; CREATE GROUP makes one."}
-	}
-	var oid uint32
-	var typeName string
-	var deterministic bool
-	err := home.QueryRow(ctx, "select a.atttypid, format_type(a.atttypid, a.atttypmod), coalesce(c.collisdeterministic, true) from pg_attribute a left join pg_collation c on c.oid = a.attcollation "+
-		"where a.attrelid = $1::text::regclass and a.attname = $2 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''", name, t.Key).Scan(&oid, &typeName, &deterministic)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return &Error{Code: "42703", Message: fmt.Sprintf("column %q of table %s does not exist", t.Key, label), Hint: "KEY names the column whose value decides the shard; it cannot be a generated column."}
-	}
+	g, err := groupOf(d, t.Group)
 	if err != nil {
-		return nodeFailed(d.Home.Name, err)
+		return err
 	}
-	kt, ok := pghash.TypeByOID(oid)
-	if !ok || !sameKey(kt, g.KeyType) {
-		return &Error{
-			Code: "42804", Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", t.Key, label, typeName, g.Name, g.KeyType),
-			Hint: "Equal keys must hash alike: create a group with KEY (" + typeName + ").",
+	if len(t.Key) != len(g.Keys) {
+		return &Error{Code: "42804", Message: fmt.Sprintf("the key of group %q has %d columns (%s), %d were named", g.Name, len(g.Keys), g.TypeList(), len(t.Key)), Hint: "Name as many, in the group's order."}
+	}
+	for i, key := range t.Key {
+		if slices.Contains(t.Key[:i], key) {
+			return &Error{Code: "42701", Message: fmt.Sprintf("column %q stands twice in the key", key)}
 		}
-	}
-	if !deterministic {
-		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", t.Key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
-	}
-	var nulls bool
-	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s where %s is null)", name, pgx.Identifier{t.Key}.Sanitize())).Scan(&nulls); err != nil {
-		return nodeFailed(d.Home.Name, err)
-	}
-	if nulls {
-		return &Error{Code: "23502", Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", t.Key, label), Hint: "Give these rows a key, or delete them."}
+		if err := checkKeyColumn(ctx, home, d, t, key, g.Keys[i]); err != nil {
+			return err
+		}
 	}
 	if localUnique {
 		return nil
 	}
 	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where i.indrelid = $1::text::regclass and (i.indisunique or i.indisexclusion)
-	   and not exists (select from unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts and a.attname = $2)`, name, t.Key)
+	   and not $2::text[] <@ array(select a.attname::text from unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts)`, name, t.Key)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	if len(bad) > 0 {
 		return &Error{
-			Code: "0A000", Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, t.Key),
+			Code: "0A000", Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, strings.Join(t.Key, ", ")),
 			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only.",
 		}
 	}
 	return nil
+}
+
+func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, key string, want pghash.Type) error {
+	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	label := t.Schema + "." + t.Name
+	var oid uint32
+	var typeName string
+	var deterministic bool
+	err := home.QueryRow(ctx, "select a.atttypid, format_type(a.atttypid, a.atttypmod), coalesce(c.collisdeterministic, true) from pg_attribute a left join pg_collation c on c.oid = a.attcollation "+
+		"where a.attrelid = $1::text::regclass and a.attname = $2 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''", name, key).Scan(&oid, &typeName, &deterministic)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return &Error{Code: "42703", Message: fmt.Sprintf("column %q of table %s does not exist", key, label), Hint: "KEY names the column whose value decides the shard; it cannot be a generated column."}
+	}
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	if kt, ok := pghash.TypeByOID(oid); !ok || !sameKey(kt, want) {
+		return &Error{
+			Code: "42804", Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", key, label, typeName, t.Group, d.Groups[t.Group].TypeList()),
+			Hint: "Equal keys must be placed alike: create a group with KEY (" + typeName + ").",
+		}
+	}
+	if !deterministic {
+		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
+	}
+	var nulls bool
+	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s where %s is null)", name, pgx.Identifier{key}.Sanitize())).Scan(&nulls); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	if nulls {
+		return &Error{Code: "23502", Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", key, label), Hint: "Give these rows a key, or delete them."}
+	}
+	return checkPlaces(ctx, home, d, t)
+}
+
+// checkPlaces finds rows whose key no list of the group names.
+func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
+	g := d.Groups[t.Group]
+	if g.Scheme != shardmap.ByList {
+		return nil
+	}
+	info := &shardmap.TableInfo{TableName: shardmap.TableName{Schema: t.Schema, Name: t.Name}, Kind: t.Kind, Keys: t.Key, Group: g}
+	var places []string
+	for _, s := range d.Shards {
+		places = append(places, placeWhere(info, s.Name))
+	}
+	var value string
+	err := home.QueryRow(ctx, fmt.Sprintf("select %s::text from only %s where not (%s) limit 1", pgx.Identifier{t.Key[0]}.Sanitize(), pgx.Identifier{t.Schema, t.Name}.Sanitize(), strings.Join(places, " OR "))).Scan(&value)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	return &Error{
+		Code: "23514", Message: fmt.Sprintf("table %s.%s holds rows with the key %q, which no list of group %q names", t.Schema, t.Name, value, g.Name),
+		Hint: "ALTER GROUP ... ADD VALUES, or give the group a DEFAULT.",
+	}
 }
 
 func sameKey(a, b pghash.Type) bool {
@@ -197,28 +243,32 @@ func sameKey(a, b pghash.Type) bool {
 func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
 	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
 	rows, _ := home.Query(ctx, `select c.conname, c.conrelid = $1::text::regclass, n.nspname, r.relname,
-	    coalesce((select bool_or(a1.attname = $2 and a2.attname = any($3)) from unnest(c.conkey, c.confkey) k(x, y)
-	       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y), false)
+	    array(select a1.attname || ' ' || a2.attname from unnest(c.conkey, c.confkey) k(x, y)
+	       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y)
 	  from pg_constraint c join pg_class r on r.oid = case when c.conrelid = $1::text::regclass then c.confrelid else c.conrelid end join pg_namespace n on n.oid = r.relnamespace
-	 where c.contype = 'f' and (c.conrelid = $1::text::regclass or c.confrelid = $1::text::regclass)`, name, t.Key, keysOf(d, t.Group))
+	 where c.contype = 'f' and (c.conrelid = $1::text::regclass or c.confrelid = $1::text::regclass)`, name)
 	type fk struct {
 		name, schema, table string
-		outgoing, onKey     bool
+		outgoing            bool
+		columns             []string // pairs: of the table that has the key, of the one that it refers to
 	}
 	var f fk
 	var list []fk
-	_, err := pgx.ForEachRow(rows, []any{&f.name, &f.outgoing, &f.schema, &f.table, &f.onKey}, func() error { list = append(list, f); return nil })
+	_, err := pgx.ForEachRow(rows, []any{&f.name, &f.outgoing, &f.schema, &f.table, &f.columns}, func() error { list = append(list, f); f.columns = nil; return nil })
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	for _, f := range list {
 		other := shardmap.TableName{Schema: f.schema, Name: f.table}
+		if t.Kind == kindTenant && other.Schema == t.Schema {
+			continue
+		}
 		if other.Schema == t.Schema && other.Name == t.Name {
-			if t.Kind == shardmap.Reference || f.onKey {
+			if t.Kind == shardmap.Reference || onKey(f.columns, t.Key, t.Key) {
 				continue
 			}
 		}
-		info := d.Tables[other]
+		info := d.Table(other)
 		kind := shardmap.Home
 		if info != nil {
 			kind = info.Kind
@@ -226,7 +276,7 @@ func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t sha
 		switch {
 		case f.outgoing && kind == shardmap.Reference:
 			continue
-		case f.outgoing && t.Kind == shardmap.Sharded && kind == shardmap.Sharded && info.Group.Name == t.Group && f.onKey:
+		case f.outgoing && t.Kind == shardmap.Sharded && kind == shardmap.Sharded && info.Group.Name == t.Group && onKey(f.columns, t.Key, info.Keys):
 			continue
 		case !f.outgoing && t.Kind == shardmap.Reference && kind != shardmap.Home:
 			continue
@@ -245,14 +295,14 @@ func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t sha
 	return nil
 }
 
-func keysOf(d *shardmap.DB, group string) []string {
-	keys := []string{}
-	for _, t := range d.Tables {
-		if t.Group != nil && t.Group.Name == group {
-			keys = append(keys, t.Key)
+// onKey says whether the columns of a foreign key pair each key column of one table with that of the other.
+func onKey(columns, from, to []string) bool {
+	for i := range from {
+		if i >= len(to) || !slices.Contains(columns, from[i]+" "+to[i]) {
+			return false
 		}
 	}
-	return keys
+	return true
 }
 
 // move does the work of DISTRIBUTE TABLE up to the deciding commit on home.
@@ -280,10 +330,10 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		}
 	}
 	if info.Kind == shardmap.Sharded {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, slotWhere(info, d.Home.Name))); err != nil {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, placeWhere(info, d.Home.Name))); err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
-		if _, err := tx.Exec(ctx, slotCheck(info, d.Home.Name)); err != nil {
+		if _, err := tx.Exec(ctx, placeCheck(info, d.Home.Name)); err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
 	}
@@ -307,7 +357,8 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if err := bringObjects(ctx, home, tx); err != nil {
 			return err
 		}
-		if err := bringTable(ctx, home, tx, info.TableName); err != nil {
+		late, err := bringTable(ctx, home, tx, info.TableName)
+		if err != nil {
 			return err
 		}
 		// What was made here may be dropped again, and nothing else: see dropOn.
@@ -316,13 +367,15 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		}
 		where := ""
 		if info.Kind == shardmap.Sharded {
-			where = slotWhere(info, s.Name)
-			if _, err := tx.Exec(ctx, slotCheck(info, s.Name)); err != nil {
+			where = placeWhere(info, s.Name)
+			if _, err := tx.Exec(ctx, placeCheck(info, s.Name)); err != nil {
 				return err
 			}
 		}
-		_, err := copyRows(ctx, home, dst, info.TableName, where)
-		return err
+		if _, err := copyRows(ctx, home, dst, info.TableName, where); err != nil {
+			return err
+		}
+		return run(ctx, tx, late)
 	})
 	var own *Error
 	if err != nil && !errors.As(err, &own) {
@@ -343,6 +396,13 @@ func (a *Admin) recoverLocked(ctx context.Context) error {
 		for _, t := range a.Catalog.Current().Document.Tables {
 			if t.Database == d.Name && t.Moving {
 				if err := a.recoverTable(ctx, d, *t); err != nil {
+					return err
+				}
+			}
+		}
+		for _, t := range a.Catalog.Current().Document.Tenants {
+			if t.Database == d.Name && t.Moving {
+				if err := a.recoverTenant(ctx, d, *t); err != nil {
 					return err
 				}
 			}
@@ -428,7 +488,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	}
 	moving := t
 	moving.Moving, moving.From = true, t.Kind
-	if err := a.announce(ctx, db, moving); err != nil {
+	if err := a.announce(ctx, db, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }); err != nil {
 		return nil, err
 	}
 	if err := a.gatherHome(ctx, d, info); err != nil {

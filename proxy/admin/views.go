@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -44,6 +45,8 @@ func init() {
 	view("groups", "groups of co-located tables", showGroups, "database", "group", "key_type", "scheme", "shards", "tables")
 	view("tables", "declared tables", showTables, "database", "schema", "table", "kind", "group", "key", "state")
 	view("slots", "which shard owns which slots", showSlots, "database", "group", "from", "to", "shard")
+	view("keys", "which shard owns which ranges, lists and pinned keys", showKeys, "database", "group", "kind", "key", "shard")
+	view("tenants", "schemas that live on one shard", showTenants, "database", "schema", "shard", "state")
 	view("map", "the shard map's version and size", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables")
 	view("map history", "versions that can be gone back to", showHistory, "version")
 	view("transactions", "prepared parts of commits over shards", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms")
@@ -113,7 +116,7 @@ func showShards(a *Admin) [][]any {
 					}
 				}
 				slots += n
-				if n > 0 {
+				if slices.Contains(g.Shards(), s.Index) {
 					groups++
 				}
 			}
@@ -230,17 +233,13 @@ func showGroups(a *Admin) [][]any {
 	var out [][]any
 	for _, d := range sortedDBs(a.Catalog.Current()) {
 		for _, g := range sortedGroups(d) {
-			shards := map[string]bool{}
-			for _, r := range g.Runs {
-				shards[r.Shard] = true
-			}
 			tables := 0
 			for _, t := range d.Tables {
 				if t.Group == g {
 					tables++
 				}
 			}
-			out = append(out, []any{d.Name, g.Name, g.KeyType.String(), "hash", len(shards), tables})
+			out = append(out, []any{d.Name, g.Name, g.TypeList(), string(g.Scheme), len(g.Shards()), tables})
 		}
 	}
 	return out
@@ -252,7 +251,7 @@ func showTables(a *Admin) [][]any {
 		for _, t := range sortedTables(d) {
 			group, key, state := any(nil), any(nil), "serving"
 			if t.Group != nil {
-				group, key = t.Group.Name, t.Key
+				group, key = t.Group.Name, t.KeyList()
 			}
 			if t.Moving {
 				state = "moving"
@@ -270,6 +269,51 @@ func showSlots(a *Admin) [][]any {
 			for _, r := range g.Runs {
 				out = append(out, []any{d.Name, g.Name, r.From, r.To, r.Shard})
 			}
+		}
+	}
+	return out
+}
+
+func showKeys(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, g := range sortedGroups(d) {
+			add := func(kind, key, shard string) { out = append(out, []any{d.Name, g.Name, kind, key, shard}) }
+			for _, p := range g.Pins {
+				add("pin", strings.Join(p.Key, ", "), p.Shard)
+			}
+			for i, r := range g.Ranges {
+				from, to := "MINVALUE", "MAXVALUE"
+				if i > 0 {
+					from = "(" + strings.Join(r.From, ", ") + ")"
+				}
+				if i+1 < len(g.Ranges) {
+					to = "(" + strings.Join(g.Ranges[i+1].From, ", ") + ")"
+				}
+				add("range", from+" TO "+to, r.Shard)
+			}
+			for _, l := range g.Lists {
+				for _, v := range l.Values {
+					add("list", v, l.Shard)
+				}
+				if l.Default {
+					add("list", "DEFAULT", l.Shard)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func showTenants(a *Admin) [][]any {
+	var out [][]any
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, t := range tenants(d) {
+			state := "serving"
+			if t.Moving {
+				state = "moving"
+			}
+			out = append(out, []any{d.Name, t.Name, d.Shards[t.Shards()[0]].Name, state})
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -271,8 +272,10 @@ func (h *Handler) finishCopies(parts []*participant, failed error) (rows []int64
 // splitter finds the rows in COPY data and the shard of each.
 type splitter struct {
 	group   *shardmap.GroupInfo
-	column  string
-	keyCol  int
+	columns []string     // the key columns
+	at      []int        // where they stand in a row
+	key     []pghash.Key // of the row at hand
+	vals    []keyField
 	csv     bool
 	delim   byte
 	quote   byte
@@ -287,7 +290,7 @@ type splitter struct {
 
 func newSplitter(p *router.Plan, n int) *splitter {
 	o := p.Stmt.Copy.Options
-	s := &splitter{keyCol: p.KeyCol, column: p.Target.Key, group: p.Target.Group, csv: o["format"] == "csv", delim: '\t', quote: '"', null: `\N`, place: map[int]int{}, out: make([][]byte, n)}
+	s := &splitter{at: p.Key, columns: p.Target.Keys, group: p.Target.Group, key: make([]pghash.Key, len(p.Key)), vals: make([]keyField, len(p.Key)), csv: o["format"] == "csv", delim: '\t', quote: '"', null: `\N`, place: map[int]int{}, out: make([][]byte, n)}
 	if s.csv {
 		s.delim, s.null = ',', ""
 	}
@@ -404,27 +407,41 @@ func (s *splitter) row(row []byte) error {
 	if !s.csv && string(body) == `\.` || s.csv && string(body) == `\.` {
 		return nil
 	}
-	val, null, ok := s.field(body)
+	s.fields(body)
 	bad := func(code, format string, args ...any) error {
 		return &wire.PgError{Code: code, Message: fmt.Sprintf(format, args...), Detail: fmt.Sprintf("COPY line %d", s.line)}
 	}
-	switch {
-	case !ok:
-		return bad("22P04", "missing data for column %q", s.column)
-	case null:
-		return bad("23502", "null value in key column %q: the row has no shard", s.column)
+	for i, v := range s.vals {
+		switch {
+		case !v.found:
+			return bad("22P04", "missing data for column %q", s.columns[i])
+		case v.null:
+			return bad("23502", "null value in key column %q: the row has no shard", s.columns[i])
+		}
+		var ok bool
+		if s.key[i], ok = pghash.ParseText(s.group.Keys[i], v.text); !ok {
+			return bad("22P02", "invalid input syntax for key column %q of type %s: %q", s.columns[i], s.group.Keys[i], v.text)
+		}
 	}
-	h, ok := pghash.HashText(s.group.KeyType, val)
+	shard, ok := s.group.Place(s.key)
 	if !ok {
-		return bad("22P02", "invalid input syntax for key column %q of type %s: %q", s.column, s.group.KeyType, val)
+		return bad("23514", "no list of group %s names %q: the row has no shard", s.group.Name, s.vals[0].text)
 	}
-	i := s.place[s.group.ShardOfHash(h)]
+	i := s.place[shard]
 	s.out[i] = append(s.out[i], row...)
 	return nil
 }
 
-// field is the key column's value.
-func (s *splitter) field(row []byte) (val string, null, ok bool) {
+// keyField is a key column's value in a row.
+type keyField struct {
+	text        string
+	null, found bool
+}
+
+// fields finds the values of the key columns.
+func (s *splitter) fields(row []byte) {
+	clear(s.vals)
+	left := len(s.vals)
 	col, start, in := 0, 0, false
 	for i := 0; i <= len(row); i++ {
 		if i < len(row) {
@@ -444,22 +461,24 @@ func (s *splitter) field(row []byte) (val string, null, ok bool) {
 				continue
 			}
 		}
-		if col == s.keyCol {
-			return s.decode(row[start:min(i, len(row))])
+		if k := slices.Index(s.at, col); k >= 0 {
+			s.vals[k] = s.decode(row[start:min(i, len(row))])
+			if left--; left == 0 {
+				return
+			}
 		}
 		col++
 		start = i + 1
 	}
-	return "", false, false
 }
 
-func (s *splitter) decode(raw []byte) (val string, null, ok bool) {
+func (s *splitter) decode(raw []byte) keyField {
 	if string(raw) == s.null {
-		return "", true, true
+		return keyField{null: true, found: true}
 	}
 	if s.csv {
 		if !bytes.ContainsRune(raw, rune(s.quote)) {
-			return string(raw), false, true
+			return keyField{text: string(raw), found: true}
 		}
 		var out []byte
 		in := false
@@ -475,12 +494,12 @@ func (s *splitter) decode(raw []byte) (val string, null, ok bool) {
 				out = append(out, c)
 			}
 		}
-		return string(out), false, true
+		return keyField{text: string(out), found: true}
 	}
 	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw), false, true
+		return keyField{text: string(raw), found: true}
 	}
-	return unescape(raw), false, true
+	return keyField{text: unescape(raw), found: true}
 }
 
 // unescape reads the backslash sequences of COPY's text format.

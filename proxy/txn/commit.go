@@ -20,6 +20,7 @@ const Schema = `
 CREATE SCHEMA IF NOT EXISTS pgmosaic;
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (schema, name));
+CREATE TABLE IF NOT EXISTS pgmosaic.tenant (schema text PRIMARY KEY);
 CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
   AS 'INSERT INTO pgmosaic.decision (gid, outcome) VALUES ($1, $2)';
 CREATE OR REPLACE FUNCTION pgmosaic.forget(gid text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog

@@ -442,6 +442,9 @@ func (c *converter) definition(n *pg.Node) {
 		s.Kind = CreateTable
 		obj(x.CreateStmt.Relation)
 		d.Parent = len(x.CreateStmt.InhRelations) > 0
+		for _, e := range x.CreateStmt.TableElts {
+			d.Serial = d.Serial || drawsSequence(e.GetColumnDef())
+		}
 	case *pg.Node_CreateTableAsStmt:
 		s.Kind = CreateTableAs
 		obj(x.CreateTableAsStmt.GetInto().GetRel())
@@ -539,4 +542,28 @@ func canonical(n *pg.Node) string {
 		return fmt.Sprintf("%p", n)
 	}
 	return string(b)
+}
+
+// drawsSequence says whether a column takes its values from a sequence: serial, identity, or DEFAULT nextval(..).
+func drawsSequence(col *pg.ColumnDef) bool {
+	if col == nil {
+		return false
+	}
+	switch lastName(col.GetTypeName().GetNames()) {
+	case "serial", "serial2", "serial4", "serial8", "bigserial", "smallserial":
+		return true
+	}
+	found := false
+	for _, n := range col.Constraints {
+		walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+			switch x := m.Interface().(type) {
+			case *pg.Constraint:
+				found = found || x.Contype == pg.ConstrType_CONSTR_IDENTITY
+			case *pg.FuncCall:
+				found = found || lastName(x.Funcname) == "nextval"
+			}
+			return true
+		})
+	}
+	return found
 }

@@ -251,8 +251,22 @@ func (c *converter) where(q *level, n *pg.Node, into []*Rel) {
 	}
 	c.scan(q, n)
 	q.Conds = append(q.Conds, c.cond(q, n, into))
-	e := n.GetAExpr()
-	if e == nil || len(e.Name) != 1 || e.Name[0].GetString_().GetSval() != "=" {
+	if e := n.GetAExpr(); e != nil && len(e.Name) == 1 {
+		c.fact(q, e, into)
+	}
+}
+
+// fact notes what a comparison says of columns.
+func (c *converter) fact(q *level, e *pg.A_Expr, into []*Rel) {
+	op := e.Name[0].GetString_().GetSval()
+	if op != "=" {
+		if into == nil {
+			c.bound(q, e, op)
+		}
+		return
+	}
+	if lr := e.Lexpr.GetRowExpr(); lr != nil {
+		c.rowFacts(q, e, lr.Args, into)
 		return
 	}
 	l, r := c.operand(q, e.Lexpr), c.operand(q, e.Rexpr)
@@ -282,6 +296,67 @@ func (c *converter) where(q *level, n *pg.Node, into []*Rel) {
 			v.Array = true
 			q.Facts = append(q.Facts, Fact{L: l.Col, In: []Value{v}, Into: into})
 		}
+	}
+}
+
+// rowFacts takes (a, b) = (1, 2) apart, and of (a, b) IN ((1, 2), ..) what it says of each column.
+func (c *converter) rowFacts(q *level, e *pg.A_Expr, left []*pg.Node, into []*Rel) {
+	var rows [][]*pg.Node
+	switch e.Kind {
+	case pg.A_Expr_Kind_AEXPR_OP:
+		rows = [][]*pg.Node{e.Rexpr.GetRowExpr().GetArgs()}
+	case pg.A_Expr_Kind_AEXPR_IN:
+		for _, n := range e.Rexpr.GetList().GetItems() {
+			rows = append(rows, n.GetRowExpr().GetArgs())
+		}
+	}
+	for _, r := range rows {
+		if len(r) != len(left) {
+			return
+		}
+	}
+	for i, n := range left {
+		l := c.operand(q, n)
+		switch {
+		case len(rows) == 1:
+			r := c.operand(q, rows[0][i])
+			if !l.IsCol {
+				l, r = r, l
+			}
+			if l.IsCol {
+				q.Facts = append(q.Facts, Fact{L: l.Col, R: r, Into: into})
+			}
+		case len(rows) > 1 && l.IsCol:
+			var vals []Value
+			for _, r := range rows {
+				vals = append(vals, c.value(r[i]))
+			}
+			q.Facts = append(q.Facts, Fact{L: l.Col, In: vals, Into: into})
+		}
+	}
+}
+
+// bound notes an inequality.
+func (c *converter) bound(q *level, e *pg.A_Expr, op string) {
+	add := func(col Operand, upper bool, n *pg.Node) {
+		if v := c.value(n); col.IsCol && v.Kind != ValOther {
+			q.Bounds = append(q.Bounds, Bound{Col: col.Col, Val: v, Upper: upper})
+		}
+	}
+	switch e.Kind {
+	case pg.A_Expr_Kind_AEXPR_BETWEEN:
+		if ends := e.Rexpr.GetList().GetItems(); len(ends) == 2 {
+			l := c.operand(q, e.Lexpr)
+			add(l, false, ends[0])
+			add(l, true, ends[1])
+		}
+	case pg.A_Expr_Kind_AEXPR_OP:
+		upper := op == "<" || op == "<="
+		if !upper && op != ">" && op != ">=" {
+			return
+		}
+		add(c.operand(q, e.Lexpr), upper, e.Rexpr)
+		add(c.operand(q, e.Rexpr), !upper, e.Lexpr)
 	}
 }
 

@@ -151,6 +151,7 @@ type Definition struct {
 	TableDrop   bool     // DROP TABLE
 	Cascade     bool     //
 	Parent      bool     // PARTITION OF, INHERITS
+	Serial      bool     // CREATE TABLE with a column that draws from a sequence
 	AlterUnsafe string   // the first ALTER TABLE command that could break placement, in SQL's words
 	Columns     []string // columns that ALTER TABLE drops or retypes, or RENAME renames
 	RenameTable bool
@@ -203,6 +204,13 @@ type Fact struct {
 	Into []*Rel  // directed: says nothing about other relations
 }
 
+// Bound is an inequality between a column and a value that holds for every row which a level emits.
+type Bound struct {
+	Col   Col
+	Val   Value
+	Upper bool // the value is not below the column's, else not above it
+}
+
 // Cond is a condition that every row which a level emits meets, or with Into set, every row of those relations
 // that is joined to another.
 type Cond struct {
@@ -253,6 +261,7 @@ type Query struct {
 	Target *Rel // of Insert, Update, Delete; also in Rels for the latter two
 	Rels   []*Rel
 	Facts  []Fact
+	Bounds []Bound
 	Subs   []*Query // sublinks, in any clause
 	CTEs   []*Query // of this level's WITH
 	Leaves []*Query // of a set operation

@@ -1,6 +1,7 @@
 package pghash
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -99,109 +100,223 @@ func (t Type) OID() uint32 { return types[t].oid }
 // IsInteger says whether values of the type hash by their integer value alone.
 func (t Type) IsInteger() bool { return t >= TypeInt2 && t <= TypeInt8 }
 
-// SlotSQL is an SQL expression for the slot of a column of this type, made of immutable built-in
-// functions only, so that it can stand in a CHECK constraint. ok is false where SQL cannot reach the
-// type's hash function (bytea).
-func (t Type) SlotSQL(column string) (expr string, ok bool) {
-	info := types[t]
-	if info.sql == "" {
-		return "", false
+// MaxColumns is how many columns a key may have. What SlotSQL computes of the first one needs 7 more bits for each
+// further column, and must not reach the 54 bits from which hash_combine64 shifts into the slot.
+const MaxColumns = 4
+
+// SlotSQL is an SQL expression for the slot of key columns of these types, made of immutable built-in functions only, so
+// that it can stand in a CHECK constraint. ok is false where SQL cannot reach a type's hash function (bytea). Each round
+// keeps the bits of hash_combine64 that later rounds need: those of the slot, and 7 more for each column to come.
+func SlotSQL(types []Type, columns []string) (expr string, ok bool) {
+	var acc string
+	for i, t := range types {
+		hash, ok := t.hashSQL(columns[i])
+		if !ok {
+			return "", false
+		}
+		mask := uint64(1)<<(14+7*(len(types)-1-i)) - 1
+		sum := fmt.Sprintf("(%s & %d) + %d", hash, mask, combine&mask)
+		if i == 0 {
+			acc = fmt.Sprintf("(%s) & %d", sum, mask)
+			continue
+		}
+		acc = fmt.Sprintf("((%[1]s) & %[2]d) # ((%[3]s + ((%[1]s) >> 7)) & %[2]d)", acc, mask, sum)
 	}
-	var hash string
-	if strings.Contains(info.sql, "%[1]s") {
-		hash = fmt.Sprintf(info.sql, column)
-	} else {
-		hash = strings.Replace(info.sql, "%s", column, 1)
-	}
-	return fmt.Sprintf("((%s & 16383) + 10467) & 16383", hash), true
+	return acc, true
 }
 
-// HashText hashes a value written as text in PostgreSQL's input format. ok is false for what the server
+func (t Type) hashSQL(column string) (expr string, ok bool) {
+	info := types[t]
+	switch {
+	case info.sql == "":
+		return "", false
+	case strings.Contains(info.sql, "%[1]s"):
+		return fmt.Sprintf(info.sql, column), true
+	}
+	return strings.Replace(info.sql, "%s", column, 1), true
+}
+
+// Key is one value of a key type, as PostgreSQL reads it. It may hold a part of what it was read from.
+type Key struct {
+	kind  kind
+	n     int64
+	bytes []byte
+	num   *number
+}
+
+// kind is how a Key's value is held, hashed and ordered.
+type kind uint8
+
+const (
+	kindInt64 kind = iota // integers, timestamps
+	kindInt32             // date, boolean
+	kindBytes
+	kindNumeric
+)
+
+// number is a numeric as in the binary format: base-10000 digits and the weight of the first.
+type number struct {
+	digits []int16
+	weight int
+	sign   uint16
+}
+
+// The sign field of a numeric in binary format.
+const (
+	numPositive = 0x0000
+	numNegative = 0x4000
+	numNaN      = 0xC000
+	numPosInf   = 0xD000
+	numNegInf   = 0xF000
+)
+
+// IntKey is an integer of any width as a key.
+func IntKey(v int64) Key { return Key{kind: kindInt64, n: v} }
+
+func int32Key(v int32) Key  { return Key{kind: kindInt32, n: int64(v)} }
+func bytesKey(b []byte) Key { return Key{kind: kindBytes, bytes: b} }
+
+// Hash is the value's extended hash.
+func (k *Key) Hash() uint64 {
+	switch k.kind {
+	case kindInt64:
+		return Int(k.n)
+	case kindInt32:
+		return Int32(int32(k.n))
+	case kindBytes:
+		return Bytes(k.bytes)
+	}
+	return Numeric(k.num.digits, k.num.weight, k.num.sign&numNaN == numNaN)
+}
+
+// AppendOrdered appends a form of the value whose bytes compare as PostgreSQL compares values of the type (text: in the
+// C collation). Equal values have equal forms, and none is the beginning of another, so the forms of several columns, one
+// after the other, compare as rows do.
+func (k *Key) AppendOrdered(dst []byte) []byte {
+	switch k.kind {
+	case kindInt64, kindInt32:
+		return binary.BigEndian.AppendUint64(dst, uint64(k.n)^1<<63)
+	case kindBytes:
+		for _, c := range k.bytes {
+			dst = append(dst, c)
+			if c == 0 {
+				dst = append(dst, 0xff)
+			}
+		}
+		return append(dst, 0, 1)
+	}
+	digits, weight := k.num.trim()
+	switch {
+	case k.num.sign == numNegInf:
+		return append(dst, 1)
+	case k.num.sign == numPosInf:
+		return append(dst, 5)
+	case k.num.sign == numNaN:
+		return append(dst, 6)
+	case len(digits) == 0:
+		return append(dst, 3)
+	}
+	flip := uint16(0)
+	if k.num.sign == numNegative {
+		dst, flip = append(dst, 2), 0xffff
+	} else {
+		dst = append(dst, 4)
+	}
+	w := uint32(int32(weight)) ^ 1<<31
+	dst = binary.BigEndian.AppendUint16(dst, uint16(w>>16)^flip)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(w)^flip)
+	for _, d := range digits {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(d+1)^flip)
+	}
+	return binary.BigEndian.AppendUint16(dst, flip)
+}
+
+// ParseText reads a value written as text in PostgreSQL's input format. ok is false for what the server
 // would reject or read by its own settings (DateStyle, TimeZone, 'today'): such a value tells nothing.
-func HashText(t Type, s string) (hash uint64, ok bool) {
+func ParseText(t Type, s string) (k Key, ok bool) {
 	switch t {
 	case TypeInt2, TypeInt4, TypeInt8:
 		v, err := strconv.ParseInt(trimSpace(s), 10, 64)
 		if err != nil || !intFits(t, v) || strings.ContainsAny(s, "_") {
-			return 0, false
+			return Key{}, false
 		}
-		return Int(v), true
+		return IntKey(v), true
 	case TypeText, TypeVarchar:
-		return Bytes([]byte(s)), true
+		return bytesKey([]byte(s)), true
 	case TypeBpchar:
-		return Bytes([]byte(strings.TrimRight(s, " "))), true
+		return bytesKey([]byte(strings.TrimRight(s, " "))), true
 	case TypeUUID:
 		b, ok := parseUUID(s)
-		return Bytes(b), ok
+		return bytesKey(b), ok
 	case TypeDate:
 		if d, ok := parseDate(s); ok {
-			return Int32(d), true
+			return int32Key(d), true
 		}
 	case TypeTimestamp:
 		if v, ok := parseTimestamp(s, false); ok {
-			return Int(v), true
+			return IntKey(v), true
 		}
 	case TypeTimestamptz:
 		if v, ok := parseTimestamp(s, true); ok {
-			return Int(v), true
+			return IntKey(v), true
 		}
 	case TypeBytea:
 		if strings.HasPrefix(s, `\x`) {
 			b, err := hex.DecodeString(s[2:])
-			return Bytes(b), err == nil
+			return bytesKey(b), err == nil
 		}
 	case TypeNumeric:
-		digits, weight, special, ok := parseNumeric(s)
-		return Numeric(digits, weight, special), ok
+		n, ok := parseNumeric(s)
+		return Key{kind: kindNumeric, num: &n}, ok
 	case TypeBool:
 		switch strings.ToLower(trimSpace(s)) {
 		case "t", "true", "y", "yes", "on", "1":
-			return Int32(1), true
+			return int32Key(1), true
 		case "f", "false", "n", "no", "off", "0":
-			return Int32(0), true
+			return int32Key(0), true
 		}
 	}
-	return 0, false
+	return Key{}, false
 }
 
-// HashBinary hashes a value in the type's binary wire format.
-func HashBinary(t Type, b []byte) (hash uint64, ok bool) {
+// ParseBinary reads a value in the type's binary wire format. The key holds a part of b.
+func ParseBinary(t Type, b []byte) (k Key, ok bool) {
 	switch t {
 	case TypeInt2, TypeInt4, TypeInt8:
 		v, ok := BinaryInt(b)
-		return Int(v), ok
+		return IntKey(v), ok
 	case TypeText, TypeVarchar, TypeBytea:
-		return Bytes(b), true
+		return bytesKey(b), true
 	case TypeBpchar:
-		return Bytes([]byte(strings.TrimRight(string(b), " "))), true
+		return bytesKey(bytes.TrimRight(b, " ")), true
 	case TypeUUID:
-		return Bytes(b), len(b) == 16
+		return bytesKey(b), len(b) == 16
 	case TypeDate:
 		if len(b) == 4 {
-			return Int32(int32(binary.BigEndian.Uint32(b))), true
+			return int32Key(int32(binary.BigEndian.Uint32(b))), true
 		}
 	case TypeTimestamp, TypeTimestamptz:
 		if len(b) == 8 {
-			return Int(int64(binary.BigEndian.Uint64(b))), true
+			return IntKey(int64(binary.BigEndian.Uint64(b))), true
 		}
 	case TypeNumeric:
 		if len(b) >= 8 {
 			n := int(binary.BigEndian.Uint16(b))
 			if len(b) != 8+2*n {
-				return 0, false
+				return Key{}, false
 			}
 			digits := make([]int16, n)
 			for i := range digits {
 				digits[i] = int16(binary.BigEndian.Uint16(b[8+2*i:]))
 			}
-			return Numeric(digits, int(int16(binary.BigEndian.Uint16(b[2:]))), binary.BigEndian.Uint16(b[4:])&0xC000 == 0xC000), true
+			return Key{kind: kindNumeric, num: &number{digits, int(int16(binary.BigEndian.Uint16(b[2:]))), binary.BigEndian.Uint16(b[4:])}}, true
 		}
 	case TypeBool:
 		if len(b) == 1 {
-			return Int32(int32(b[0])), true
+			return int32Key(int32(b[0])), true
 		}
 	}
-	return 0, false
+	return Key{}, false
 }
 
 // BinaryInt reads an int2, int4 or int8 in binary format; the width tells which.
@@ -273,25 +388,34 @@ func parseTimestamp(s string, withZone bool) (int64, bool) {
 }
 
 // parseNumeric turns plain decimal notation into base-10000 digits, as numeric_in does.
-func parseNumeric(s string) (digits []int16, weight int, special, ok bool) {
+func parseNumeric(s string) (n number, ok bool) {
 	s = trimSpace(s)
 	switch strings.ToLower(s) {
-	case "nan", "infinity", "+infinity", "-infinity", "inf", "+inf", "-inf":
-		return nil, 0, true, true
+	case "nan":
+		return number{sign: numNaN}, true
+	case "infinity", "+infinity", "inf", "+inf":
+		return number{sign: numPosInf}, true
+	case "-infinity", "-inf":
+		return number{sign: numNegInf}, true
 	}
-	s = strings.TrimLeft(s, "+-")
+	if s != "" && (s[0] == '-' || s[0] == '+') {
+		if s[0] == '-' {
+			n.sign = numNegative
+		}
+		s = s[1:]
+	}
 	exp := 0
 	if i := strings.IndexAny(s, "eE"); i >= 0 {
 		e, err := strconv.Atoi(s[i+1:])
 		if err != nil || e > 1000 || e < -1000 {
-			return nil, 0, false, false
+			return number{}, false
 		}
 		exp, s = e, s[:i]
 	}
 	whole, frac, _ := strings.Cut(s, ".")
 	all := whole + frac
 	if all == "" || strings.Trim(all, "0123456789") != "" || len(all) > 1000 {
-		return nil, 0, false, false
+		return number{}, false
 	}
 	point := len(whole) + exp // decimal digits before the point
 	for point%4 != 0 {
@@ -302,7 +426,21 @@ func parseNumeric(s string) (digits []int16, weight int, special, ok bool) {
 	}
 	for i := 0; i < len(all); i += 4 {
 		d, _ := strconv.Atoi(all[i : i+4])
-		digits = append(digits, int16(d))
+		n.digits = append(n.digits, int16(d))
 	}
-	return digits, point/4 - 1, false, true
+	n.weight = point/4 - 1
+	return n, true
+}
+
+// trim leaves out the zeros at both ends.
+func (n *number) trim() (digits []int16, weight int) { return trimZeros(n.digits, n.weight) }
+
+func trimZeros(digits []int16, weight int) ([]int16, int) {
+	for len(digits) > 0 && digits[0] == 0 {
+		digits, weight = digits[1:], weight-1
+	}
+	for len(digits) > 0 && digits[len(digits)-1] == 0 {
+		digits = digits[:len(digits)-1]
+	}
+	return digits, weight
 }

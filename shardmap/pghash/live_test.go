@@ -1,10 +1,13 @@
 package pghash_test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -71,9 +74,9 @@ func values(t pghash.Type, n int) []string {
 	return out
 }
 
-// Every key type: the slot computed here is the remainder that PostgreSQL itself accepts, from text and
-// from binary, and the SQL expression of the CHECK says the same.
-func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
+// server starts a PostgreSQL server for the test; its settings are such that values that hang on them would show.
+func server(t *testing.T) *pgx.Conn {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("it starts a server, and -short was asked for")
 	}
@@ -82,15 +85,15 @@ func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
 	cl, err := cluster.Open(cluster.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cl.Destroy() }()
+	t.Cleanup(func() { _ = cl.Destroy() })
 	node, err := cl.Primary(t.Context(), "hash")
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +102,14 @@ func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context())
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
+}
+
+// Every key type: the slot computed here is the remainder that PostgreSQL itself accepts, from text and
+// from binary, and the SQL expression of the CHECK says the same.
+func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
+	conn := server(t)
 	for _, typ := range pghash.AllTypes() {
 		t.Run(typ.String(), func(t *testing.T) {
 			name := typ.String()
@@ -110,12 +120,16 @@ func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _, _ = conn.Exec(t.Context(), "drop table p") }()
-			expr, hasSQL := typ.SlotSQL("k")
+			expr, hasSQL := pghash.SlotSQL([]pghash.Type{typ}, []string{"k"})
 			if !hasSQL {
 				expr = "null::int"
 			}
 			list := values(typ, 4000)
-			rows, err := conn.Query(t.Context(), "select v, ("+expr+")::int, k from (select v, v::"+name+" k from unnest($1::text[]) v) x", list)
+			collate := ""
+			if typ == pghash.TypeText || typ == pghash.TypeVarchar || typ == pghash.TypeBpchar {
+				collate = ` collate "C"`
+			}
+			rows, err := conn.Query(t.Context(), "select v, ("+expr+")::int, k, dense_rank() over (order by k"+collate+") from (select v, v::"+name+" k from unnest($1::text[]) v) x order by 4", list)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,11 +137,12 @@ func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
 				text   string
 				slot   *int
 				binary []byte
+				rank   int
 			}
 			var all []found
 			for rows.Next() {
 				var f found
-				if err := rows.Scan(&f.text, &f.slot, nil); err != nil {
+				if err := rows.Scan(&f.text, &f.slot, nil, &f.rank); err != nil {
 					t.Fatal(err)
 				}
 				f.binary = append([]byte{}, rows.RawValues()[2]...)
@@ -137,15 +152,27 @@ func TestSlotsAreThoseOfPostgreSQL(t *testing.T) {
 				t.Fatalf("%v, %d rows", rows.Err(), len(all))
 			}
 			slots := make([]int, len(all))
+			list = list[:0]
+			var before []byte
 			for i, f := range all {
-				h, ok := pghash.HashText(typ, f.text)
+				list = append(list, f.text)
+				k, ok := pghash.ParseText(typ, f.text)
 				if !ok {
 					t.Fatalf("%q cannot be read as %s", f.text, typ)
 				}
-				slots[i] = pghash.SlotOf(h)
-				if hb, ok := pghash.HashBinary(typ, f.binary); !ok || hb != h {
+				slots[i] = pghash.SlotOf(k.Hash())
+				kb, ok := pghash.ParseBinary(typ, f.binary)
+				if !ok || kb.Hash() != k.Hash() {
 					t.Fatalf("%q: text and binary hash differently", f.text)
 				}
+				form := k.AppendOrdered(nil)
+				if !bytes.Equal(form, kb.AppendOrdered(nil)) {
+					t.Fatalf("%q: text and binary are ordered differently", f.text)
+				}
+				if i > 0 && bytes.Compare(before, form) != min(all[i-1].rank-f.rank, 0)/max(f.rank-all[i-1].rank, 1) {
+					t.Fatalf("%q and %q are not ordered as by PostgreSQL", all[i-1].text, f.text)
+				}
+				before = form
 				if hasSQL && *f.slot != slots[i] {
 					t.Fatalf("%q: slot %d here, %d by the SQL expression", f.text, slots[i], *f.slot)
 				}
@@ -170,8 +197,53 @@ func TestValuesThatDependOnSettingsAreNotRead(t *testing.T) {
 		pghash.TypeBool:        {"maybe"},
 	} {
 		for _, v := range list {
-			if _, ok := pghash.HashText(typ, v); ok {
+			if _, ok := pghash.ParseText(typ, v); ok {
 				t.Errorf("%s %q was read", typ, v)
+			}
+		}
+	}
+}
+
+// Keys of two to four columns: the combined hash gives the slot that PostgreSQL accepts, and SQL computes the same.
+func TestSlotsOfSeveralColumns(t *testing.T) {
+	conn := server(t)
+	ctx := t.Context()
+	types := []pghash.Type{pghash.TypeInt8, pghash.TypeText, pghash.TypeDate, pghash.TypeUUID}
+	names := []string{"a", "b", "c", "d"}
+	for n := 2; n <= pghash.MaxColumns; n++ {
+		var cols []string
+		for i := range n {
+			cols = append(cols, names[i]+" "+types[i].String())
+		}
+		key := strings.Join(names[:n], ", ")
+		if _, err := conn.Exec(ctx, fmt.Sprintf("create table m%d (%s) partition by hash (%s)", n, strings.Join(cols, ", "), key)); err != nil {
+			t.Fatal(err)
+		}
+		expr, ok := pghash.SlotSQL(types[:n], names[:n])
+		if !ok {
+			t.Fatal("no SQL for the slot")
+		}
+		var vals [4][]string
+		for i := range n {
+			vals[i] = values(types[i], 2000)
+		}
+		for r := range 2000 {
+			row, lits := uint64(0), ""
+			for i := range n {
+				v := vals[i][(r*(i+1))%2000]
+				k, ok := pghash.ParseText(types[i], v)
+				if !ok {
+					t.Fatalf("%q cannot be read", v)
+				}
+				row = pghash.Combine(row, k.Hash())
+				lits += fmt.Sprintf(", '%s'::%s", strings.ReplaceAll(v, "'", "''"), types[i])
+			}
+			slot := int(row & (pghash.Slots - 1))
+			var right bool
+			var bySQL int
+			err := conn.QueryRow(ctx, fmt.Sprintf("select satisfies_hash_partition('m%d'::regclass, 16384, %d%s), %s from (select %s) x(%s)", n, slot, lits, expr, lits[2:], key)).Scan(&right, &bySQL)
+			if err != nil || !right || bySQL != slot {
+				t.Fatalf("%d columns (%s): slot %d, %d by SQL, accepted: %v, %v", n, lits[2:], slot, bySQL, right, err)
 			}
 		}
 	}

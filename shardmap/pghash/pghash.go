@@ -20,11 +20,15 @@ const Slots = 16384
 // Seed is PostgreSQL's HASH_PARTITION_SEED.
 const Seed uint64 = 0x7A5B22367996DCFD
 
-// combine is hash_combine64(0, h): what one column adds to the row's hash.
+// combine is hash_combine64's constant.
 const combine uint64 = 0x49a0f4dd15e5a8e3
 
 // SlotOf maps the extended hash of a one-column key, as computed with Seed, to its slot.
 func SlotOf(hash uint64) int { return int((hash + combine) & (Slots - 1)) }
+
+// Combine is hash_combine64(row, hash): what a further column makes of the hash of the columns before it, which begins as 0.
+// The lowest bits of the last one are the slot.
+func Combine(row, hash uint64) uint64 { return row ^ (hash + combine + row<<54 + row>>7) }
 
 // Int is hashint8extended(v, Seed). hashint2extended and hashint4extended give the same for equal values.
 func Int(v int64) uint64 {
@@ -71,12 +75,7 @@ func Numeric(digits []int16, weight int, special bool) uint64 {
 	if special {
 		return Seed
 	}
-	for len(digits) > 0 && digits[0] == 0 {
-		digits, weight = digits[1:], weight-1
-	}
-	for len(digits) > 0 && digits[len(digits)-1] == 0 {
-		digits = digits[:len(digits)-1]
-	}
+	digits, weight = trimZeros(digits, weight)
 	if len(digits) == 0 {
 		return Seed - 1
 	}

@@ -1,0 +1,261 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// CREATE GROUP, ALTER GROUP, PIN KEY and UNPIN KEY: which shard owns which key.
+
+// values reads (a, b, ..): constants, as text.
+func (p *parser) values() []string {
+	p.mustPunct("(")
+	var out []string
+	for {
+		t := p.peek()
+		if t.kind != 's' && t.kind != 'n' && !(t.kind == 'w' && (t.text == "true" || t.text == "false")) {
+			p.fail("syntax error at %s: a value was expected", p.near())
+		}
+		p.next()
+		out = append(out, t.text)
+		if !p.punct(",") {
+			break
+		}
+	}
+	p.mustPunct(")")
+	return out
+}
+
+// typeList reads (type, type): names of types may have several words and a modifier.
+func (p *parser) typeList() []string {
+	p.mustPunct("(")
+	var out, words []string
+	for depth := 0; ; {
+		t := p.next()
+		switch {
+		case t.kind == 0:
+			p.fail("syntax error at %s: \")\" was expected", p.near())
+		case depth == 0 && (t.text == ")" || t.text == ",") && t.kind == 'p':
+			out, words = append(out, strings.Join(words, " ")), nil
+			if t.text == ")" {
+				return out
+			}
+		case t.text == "(":
+			depth++
+		case t.text == ")":
+			depth--
+		case depth == 0:
+			words = append(words, t.text)
+		}
+	}
+}
+
+// placement is what CREATE GROUP says behind BY.
+type placement struct {
+	group  shardmap.Group
+	on     []string // of hash
+	ranges []shardmap.Range
+	lists  []shardmap.List
+}
+
+func (a *Admin) parseCreateGroup(p *parser) action {
+	name := p.name("group")
+	p.must("in")
+	db := p.name("database")
+	p.must("key")
+	pl := placement{group: shardmap.Group{Database: db, Name: name, Scheme: shardmap.ByHash, Keys: p.typeList()}}
+	if p.word("by") {
+		switch {
+		case p.word("range"):
+			pl.group.Scheme, pl.ranges = shardmap.ByRange, p.ranges()
+		case p.word("list"):
+			pl.group.Scheme, pl.lists = shardmap.ByList, p.lists()
+		case !p.word("hash"):
+			p.fail("syntax error at %s: HASH, RANGE or LIST was expected", p.near())
+		}
+	}
+	if pl.group.Scheme == shardmap.ByHash && p.word("on") {
+		p.mustPunct("(")
+		for {
+			pl.on = append(pl.on, p.name("shard"))
+			if !p.punct(",") {
+				break
+			}
+		}
+		p.mustPunct(")")
+	}
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) {
+		d, err := a.database(db)
+		if err != nil {
+			return nil, err
+		}
+		if d.Groups[name] != nil {
+			return nil, &Error{Code: "42710", Message: fmt.Sprintf("group %q of database %q already exists", name, db)}
+		}
+		if len(pl.on) == 0 {
+			for _, s := range d.Shards {
+				pl.on = append(pl.on, s.Name)
+			}
+		}
+		if len(pl.on) == 0 {
+			return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
+		}
+		return a.change(ctx, "CREATE GROUP", dry, func(tx *shardmap.Tx) error {
+			if err := tx.PutGroup(pl.group); err != nil {
+				return err
+			}
+			switch pl.group.Scheme {
+			case shardmap.ByRange:
+				return tx.SetRanges(db, name, pl.ranges)
+			case shardmap.ByList:
+				return tx.SetLists(db, name, pl.lists)
+			}
+			return tx.SetSlots(db, name, shardmap.SpreadSlots(pl.on))
+		})
+	}
+}
+
+// ranges reads (MINVALUE TO (..) ON s1, (..) TO MAXVALUE ON s2). Each begins where the one before it ends.
+func (p *parser) ranges() []shardmap.Range {
+	p.mustPunct("(")
+	if !p.word("minvalue") {
+		p.fail("syntax error at %s: the first range begins with MINVALUE", p.near())
+	}
+	var out []shardmap.Range
+	var from []string
+	for {
+		p.must("to")
+		var to []string
+		last := p.word("maxvalue")
+		if !last {
+			to = p.values()
+		}
+		p.must("on")
+		out = append(out, shardmap.Range{From: from, Shard: p.name("shard")})
+		if last {
+			break
+		}
+		p.mustPunct(",")
+		at := p.peek().pos
+		if from = p.values(); !slices.Equal(from, to) {
+			panic(&Error{
+				Code: "42P17", Pos: at, Message: fmt.Sprintf("a range begins at (%s) where the one before it ends at (%s)", strings.Join(from, ", "), strings.Join(to, ", ")),
+				Hint: "Give the ranges in ascending order, without gaps: each begins with the end of the one before it.",
+			})
+		}
+	}
+	p.mustPunct(")")
+	return out
+}
+
+// lists reads (('a', 'b') ON s1, ('c') ON s2, DEFAULT ON s1).
+func (p *parser) lists() []shardmap.List {
+	p.mustPunct("(")
+	var out []shardmap.List
+	for {
+		var l shardmap.List
+		if l.Default = p.word("default"); !l.Default {
+			l.Values = p.values()
+		}
+		p.must("on")
+		l.Shard = p.name("shard")
+		out = append(out, l)
+		if !p.punct(",") {
+			break
+		}
+	}
+	p.mustPunct(")")
+	return out
+}
+
+func (a *Admin) parseAlterGroup(p *parser) action {
+	name := p.name("group")
+	p.must("in")
+	db := p.name("database")
+	switch {
+	case p.words("split", "at"):
+		at := p.values()
+		dry := p.dryRun()
+		return func(ctx context.Context) (*Result, error) {
+			return a.replace(ctx, "ALTER GROUP", db, name, dry, nil, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error { return splitRange(g, tx, db, at) })
+		}
+	case p.words("add", "values"):
+		vals := p.values()
+		p.must("on")
+		shard := p.name("shard")
+		dry := p.dryRun()
+		var keys [][]string
+		for _, v := range vals {
+			keys = append(keys, []string{v})
+		}
+		return func(ctx context.Context) (*Result, error) {
+			return a.replace(ctx, "ALTER GROUP", db, name, dry, keys, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
+				if g.Scheme != shardmap.ByList {
+					return wrongScheme(g, shardmap.ByList)
+				}
+				return tx.SetLists(db, name, append(slices.Clone(g.Lists), shardmap.List{Values: vals, Shard: shard}))
+			})
+		}
+	}
+	p.fail("syntax error at %s: SPLIT AT or ADD VALUES was expected", p.near())
+	return nil
+}
+
+func wrongScheme(g *shardmap.GroupInfo, want shardmap.Scheme) error {
+	return &Error{Code: "42809", Message: fmt.Sprintf("group %q is placed by %s, not by %s", g.Name, g.Scheme, want), Hint: "SHOW GROUPS shows the scheme of each group."}
+}
+
+// splitRange cuts a range in two, both on the shard that has it.
+func splitRange(g *shardmap.GroupInfo, tx *shardmap.Tx, db string, at []string) error {
+	if g.Scheme != shardmap.ByRange {
+		return wrongScheme(g, shardmap.ByRange)
+	}
+	i, err := g.RangeOf(at)
+	if err != nil {
+		return err
+	}
+	return tx.SetRanges(db, g.Name, slices.Insert(slices.Clone(g.Ranges), i+1, shardmap.Range{From: at, Shard: g.Ranges[i].Shard}))
+}
+
+// keyRef reads KEY's (value, ..) OF database.group.
+func (p *parser) keyRef() (key []string, db, group string) {
+	key = p.values()
+	p.must("of")
+	db = p.name("database")
+	p.mustPunct(".")
+	return key, db, p.name("group")
+}
+
+func (a *Admin) parsePin(p *parser) action {
+	key, db, group := p.keyRef()
+	p.must("on")
+	shard := p.name("shard")
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) {
+		return a.replace(ctx, "PIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
+			return tx.SetPins(db, group, append(slices.Clone(g.Pins), shardmap.Pin{Key: key, Shard: shard}))
+		})
+	}
+}
+
+func (a *Admin) parseUnpin(p *parser) action {
+	key, db, group := p.keyRef()
+	dry := p.dryRun()
+	return func(ctx context.Context) (*Result, error) {
+		return a.replace(ctx, "UNPIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
+			i, err := g.PinOf(key)
+			if err != nil {
+				return err
+			}
+			if i < 0 {
+				return &Error{Code: "42704", Message: fmt.Sprintf("key (%s) of group %q is not pinned", strings.Join(key, ", "), group), Hint: "SHOW KEYS lists the pinned ones."}
+			}
+			return tx.SetPins(db, group, slices.Delete(slices.Clone(g.Pins), i, i+1))
+		})
+	}
+}

@@ -1,0 +1,262 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+)
+
+// placeCheck is the DDL of the constraint that keeps misplaced rows out of a shard.
+func placeCheck(t *shardmap.TableInfo, shard string) string {
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", pgx.Identifier{t.Schema, t.Name}.Sanitize(), placeWhere(t, shard))
+}
+
+// placeWhere is the condition that a row of a table belongs to a shard, in immutable SQL: false for a shard that owns no key.
+func placeWhere(t *shardmap.TableInfo, shard string) string {
+	g := t.Group
+	cols := make([]string, len(t.Keys))
+	for i, k := range t.Keys {
+		cols[i] = pgx.Identifier{k}.Sanitize()
+		if g.Scheme == shardmap.ByRange && isText(g.Keys[i]) {
+			cols[i] += ` COLLATE "C"`
+		}
+	}
+	var base string
+	switch g.Scheme {
+	case shardmap.ByHash:
+		base = slotWhere(g, cols, shard)
+	case shardmap.ByRange:
+		base = rangeWhere(g, cols, shard)
+	case shardmap.ByList:
+		base = listWhere(g, cols, shard)
+	default:
+		base = "false" // of a schema that lives on another shard
+	}
+	var here, elsewhere []string
+	for _, p := range g.Pins {
+		if p.Shard == shard {
+			here = append(here, rowLiteral(g, p.Key))
+		} else {
+			elsewhere = append(elsewhere, rowLiteral(g, p.Key))
+		}
+	}
+	row := "(" + strings.Join(cols, ", ") + ")"
+	if len(elsewhere) > 0 {
+		base = fmt.Sprintf("(%s AND %s NOT IN (%s))", base, row, strings.Join(elsewhere, ", "))
+	}
+	if len(here) > 0 {
+		base = fmt.Sprintf("(%s OR %s IN (%s))", base, row, strings.Join(here, ", "))
+	}
+	return base
+}
+
+func isText(t pghash.Type) bool {
+	return t == pghash.TypeText || t == pghash.TypeVarchar || t == pghash.TypeBpchar
+}
+
+func slotWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
+	expr, _ := pghash.SlotSQL(g.Keys, cols) // hash groups have only types that SQL can hash
+	var parts []string
+	for _, r := range g.Runs {
+		if r.Shard == shard {
+			parts = append(parts, fmt.Sprintf("(%s) BETWEEN %d AND %d", expr, r.From, r.To))
+		}
+	}
+	return anyOf(parts)
+}
+
+func rangeWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
+	row := "(" + strings.Join(cols, ", ") + ")"
+	var parts []string
+	for i, r := range g.Ranges {
+		if r.Shard != shard {
+			continue
+		}
+		var both []string
+		if i > 0 {
+			both = append(both, row+" >= "+rowLiteral(g, r.From))
+		}
+		if i+1 < len(g.Ranges) {
+			both = append(both, row+" < "+rowLiteral(g, g.Ranges[i+1].From))
+		}
+		if len(both) == 0 {
+			return "true"
+		}
+		parts = append(parts, "("+strings.Join(both, " AND ")+")")
+	}
+	return anyOf(parts)
+}
+
+func listWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
+	var here, all []string
+	rest := false
+	for _, l := range g.Lists {
+		rest = rest || l.Default && l.Shard == shard
+		for _, v := range l.Values {
+			lit := rowLiteral(g, []string{v})
+			all = append(all, lit)
+			if l.Shard == shard {
+				here = append(here, lit)
+			}
+		}
+	}
+	var parts []string
+	if len(here) > 0 {
+		parts = append(parts, fmt.Sprintf("(%s) IN (%s)", cols[0], strings.Join(here, ", ")))
+	}
+	if rest {
+		if len(all) == 0 {
+			return "true"
+		}
+		parts = append(parts, fmt.Sprintf("(%s) NOT IN (%s)", cols[0], strings.Join(all, ", ")))
+	}
+	return anyOf(parts)
+}
+
+func anyOf(parts []string) string {
+	if len(parts) == 0 {
+		return "false"
+	}
+	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
+// rowLiteral writes a key as a constant of the group's types.
+func rowLiteral(g *shardmap.GroupInfo, key []string) string {
+	out := make([]string, len(key))
+	for i, v := range key {
+		typ := g.Keys[i].String()
+		if g.Keys[i] == pghash.TypeBpchar { // "character" is character(1)
+			typ = "bpchar"
+		}
+		out[i] = quoteString(v) + "::" + typ
+	}
+	return "(" + strings.Join(out, ", ") + ")"
+}
+
+// replace changes which shard owns some keys of a group. No row travels: it is refused where a table holds rows with these
+// keys on a shard that gives them up. Statements are held back meanwhile, and the constraints that keep misplaced rows
+// out change first, so that a row written by an older map would be an error, never lost.
+func (a *Admin) replace(ctx context.Context, tag, db, group string, dry bool, keys [][]string, edit func(*shardmap.GroupInfo, *shardmap.Tx) error) (*Result, error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	d, err := a.database(db)
+	if err != nil {
+		return nil, err
+	}
+	g, err := groupOf(d, group)
+	if err != nil {
+		return nil, err
+	}
+	change := func(tx *shardmap.Tx) error { return edit(g, tx) }
+	then, err := a.Catalog.Change(ctx, true, change)
+	if err != nil {
+		return nil, err
+	}
+	next := then.Databases[db]
+	var moves []recheck
+	for _, t := range sortedTables(next) {
+		if t.Group == nil || t.Group.Name != group {
+			continue
+		}
+		for _, s := range next.Shards {
+			if was := placeWhere(d.Tables[t.TableName], s.Name); was != placeWhere(t, s.Name) && len(keys) > 0 {
+				moves = append(moves, recheck{s, d.Tables[t.TableName], t})
+			}
+		}
+	}
+	if dry || len(moves) == 0 {
+		return a.change(ctx, tag, dry, change)
+	}
+	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
+	defer cancel()
+	if err := a.Pools.Pause(pctx, db); err != nil {
+		return nil, &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
+	}
+	defer a.Pools.Resume(db)
+	for i, m := range moves {
+		if err := a.recheck(ctx, db, m.shard, m.now, m.next, keys); err != nil {
+			return nil, errors.Join(err, a.undoChecks(ctx, db, moves[:i]))
+		}
+	}
+	res, err := a.change(ctx, tag, false, change)
+	if err != nil {
+		return nil, errors.Join(err, a.undoChecks(ctx, db, moves))
+	}
+	return res, nil
+}
+
+// recheck is a table on a shard that gives or takes keys.
+type recheck struct {
+	shard     *shardmap.ShardInfo
+	now, next *shardmap.TableInfo
+}
+
+func (a *Admin) undoChecks(ctx context.Context, db string, moves []recheck) error {
+	var all error
+	for _, m := range slices.Backward(moves) {
+		all = errors.Join(all, a.recheck(context.WithoutCancel(ctx), db, m.shard, m.next, m.now, nil))
+	}
+	return all
+}
+
+// recheck gives a table on a shard the constraint of its next placement. The rows that are there need not be read again:
+// those of other keys satisfied the old one, and there are none of these.
+func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, now, next *shardmap.TableInfo, keys [][]string) error {
+	c, err := a.openShard(ctx, db, s)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	name := pgx.Identifier{now.Schema, now.Name}.Sanitize()
+	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+		if len(keys) > 0 {
+			var lits, cols []string
+			for _, k := range keys {
+				lits = append(lits, rowLiteral(now.Group, k))
+			}
+			for _, k := range now.Keys {
+				cols = append(cols, pgx.Identifier{k}.Sanitize())
+			}
+			var held bool
+			err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM ONLY %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name))).Scan(&held)
+			if err != nil {
+				return err
+			}
+			if held {
+				return &Error{
+					Code: "55006", Message: fmt.Sprintf("table %s holds rows with this key on shard %q", now.TableName, s.Name),
+					Hint: "Keys that have rows cannot change their shard: delete the rows, change the placement, and insert them again.",
+				}
+			}
+		}
+		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT IF EXISTS pgmosaic_slot"); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, placeCheck(next, s.Name)+" NOT VALID")
+		return err
+	})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return nodeFailed(s.Name, err)
+	}
+	return err
+}
+
+func groupOf(d *shardmap.DB, name string) (*shardmap.GroupInfo, error) {
+	g := d.Groups[name]
+	if g == nil {
+		return nil, &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", name, d.Name), Hint: "SHOW GROUPS lists them; CREATE GROUP makes one."}
+	}
+	return g, nil
+}

@@ -508,8 +508,11 @@ func (a *analysis) gatherBlind(top *block, err error) error {
 	if !errors.As(err, &why) || top.query.Cmd != sqlparse.Select || !a.gathers() {
 		return err
 	}
-	group := a.db.Table(a.sharded[0]).Group
-	a.t.pins = []pin{{group: group, vals: make([][]sqlparse.Value, len(group.Keys))}}
+	a.t.pins, a.t.blind = nil, true
+	for _, n := range a.sharded {
+		group := a.db.Table(n).Group
+		a.t.pins = append(a.t.pins, pin{group: group, vals: make([][]sqlparse.Value, len(group.Keys))})
+	}
 	if f, ok := a.homeFunction(); ok {
 		return Refuse("home-only", f)
 	}

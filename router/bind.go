@@ -268,7 +268,7 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 	if p.Shards, err = t.shards(a, p); err != nil {
 		return nil, err
 	}
-	if len(p.Shards) == 1 {
+	if len(p.Shards) == 1 && !t.blind {
 		p.Narrow = true
 		return p, nil
 	}
@@ -349,7 +349,7 @@ func (t *Template) rowShard(p *pin, a *Args) (int, error) {
 	}
 	shard, ok := p.group.Place(key[:len(p.vals)])
 	if !ok {
-		return 0, Refuse("no-place", p.group.Name, p.key())
+		return 0, Refuse("no-place", p.key())
 	}
 	return shard, nil
 }

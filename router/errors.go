@@ -73,7 +73,7 @@ var Rules = []RuleInfo{
 	{"home-only", unsupported, "function %s works on the home shard only", "Call it in a statement of its own and bind the result."},
 	{"insert-key", "23502", "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},
 	{"insert-key-expression", unsupported, "the value of key column %s must be a constant or a parameter", "Compute the key before and bind it."},
-	{"no-place", "23514", "no list of group %s names the value of key column %s: the row has no shard", "An admin adds it: ALTER GROUP ... ADD VALUES (..) ON shard."},
+	{"no-place", "23514", "no list names the value of key column %s: the row has no shard", "An admin adds it: ALTER GROUP ... ADD VALUES (..) ON shard."},
 	{"insert-select", unsupported, "INSERT ... SELECT into the sharded table %s is not supported unless source and key are on one shard", "Fix the key in the SELECT list with a constant, or copy the rows with the application."},
 	{"insert-split", unsupported, "these rows belong to several shards and %s", "Insert the rows of each key with a statement of its own."},
 	{"conflict-target", unsupported, "the ON CONFLICT target must contain key column %s", "Add the key to the unique constraint and to the conflict target."},

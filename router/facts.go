@@ -47,7 +47,7 @@ type block struct {
 	subs    []*sqlparse.Query // blocks below
 	classes map[colID]*class
 	scan    map[colID][][]sqlparse.Value // what an outer join's ON adds for the rows read
-	above   map[*sqlparse.Query]above            // of those that were pulled up
+	above   map[*sqlparse.Query]above    // of those that were pulled up
 }
 
 // above is the level that a pulled-up subquery stands in.

@@ -36,8 +36,10 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 	doc.Groups = append(doc.Groups, &shardmap.Group{Database: "shop", Name: "spans", Scheme: shardmap.ByRange, Keys: []string{"date", "integer"}},
 		&shardmap.Group{Database: "shop", Name: "regions", Scheme: shardmap.ByList, Keys: []string{"text"}})
 	doc.Ranges = []*shardmap.Range{
-		{Database: "shop", Group: "spans", Shard: "s0"}, {Database: "shop", Group: "spans", Ordinal: 1, From: []string{"2026-01-01", "0"}, Shard: "s1"},
-		{Database: "shop", Group: "spans", Ordinal: 2, From: []string{"2026-01-01", "100"}, Shard: "s2"}, {Database: "shop", Group: "spans", Ordinal: 3, From: []string{"2027-01-01", "0"}, Shard: "s0"},
+		{Database: "shop", Group: "spans", Shard: "s0"},
+		{Database: "shop", Group: "spans", Ordinal: 1, From: []string{"2026-01-01", "0"}, Shard: "s1"},
+		{Database: "shop", Group: "spans", Ordinal: 2, From: []string{"2026-01-01", "100"}, Shard: "s2"},
+		{Database: "shop", Group: "spans", Ordinal: 3, From: []string{"2027-01-01", "0"}, Shard: "s0"},
 	}
 	doc.Lists = []*shardmap.List{{Database: "shop", Group: "regions", Values: []string{"eu", "uk"}, Shard: "s1"}, {Database: "shop", Group: "regions", Ordinal: 1, Values: []string{"us"}, Shard: "s2"}}
 	doc.Pins = []*shardmap.Pin{{Database: "shop", Group: "customers", Key: []string{"424242"}, Shard: "s3"}, {Database: "shop", Group: "spans", Key: []string{"2026-06-01", "7"}, Shard: "s3"}}

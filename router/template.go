@@ -71,9 +71,10 @@ type Template struct {
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map
 
-	pins []pin
-	wide *Error // why the statement may not run on more than one shard
-	on   []int  // of Write with Ref: the shards, where it is not all
+	pins  []pin
+	wide  *Error // why the statement may not run on more than one shard
+	on    []int  // of Write with Ref: the shards, where it is not all
+	blind bool   // of Gathered: its text runs on no shard as it is
 
 	fallback func(why *Error) (*Template, *Error) // of Scatter
 }

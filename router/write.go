@@ -290,6 +290,17 @@ func (a *analysis) placesOf(objects []shardmap.TableName) []int {
 	return hit.list()
 }
 
+// enforceable says whether each shard can enforce by itself the uniqueness that a definition asks for: its columns hold the
+// table's sharding key, or every shard has all the rows.
+func (a *analysis) enforceable(objects []shardmap.TableName) bool {
+	for _, o := range objects {
+		if slices.ContainsFunc(a.db.Table(o).Keys, func(k string) bool { return !contains(a.stmt.Def.Columns, "+"+k) }) {
+			return false
+		}
+	}
+	return true
+}
+
 // definition plans DDL and maintenance of declared tables: every shard, home first.
 func (a *analysis) definition() error {
 	s := a.stmt
@@ -325,8 +336,8 @@ func (a *analysis) definition() error {
 		return nil
 	case sqlparse.AlterTable:
 		info := a.db.Table(objects[0])
-		if s.Def.AlterUnsafe == "ADD CONSTRAINT" && info.Kind == shardmap.Sharded && !slices.ContainsFunc(info.Keys, func(k string) bool { return !contains(s.Def.Columns, "+"+k) }) {
-			return everywhere() // a key that holds the sharding key
+		if s.Def.AlterUnsafe == "ADD CONSTRAINT" && info.Kind == shardmap.Sharded && a.enforceable(objects) {
+			return everywhere()
 		}
 		if s.Def.AlterUnsafe != "" && !(info.Kind == shardmap.Reference && s.Def.AlterUnsafe == "ADD CONSTRAINT" && len(s.Def.Columns) > 0) {
 			return Refuse("ddl", "ALTER TABLE ... "+s.Def.AlterUnsafe)
@@ -339,8 +350,8 @@ func (a *analysis) definition() error {
 		a.t.Home = true
 		return nil
 	case sqlparse.CreateIndex:
-		if s.Def.Unique {
-			return Refuse("ddl", "CREATE UNIQUE INDEX")
+		if s.Def.Unique && !a.enforceable(objects) {
+			return Refuse("ddl", "CREATE UNIQUE INDEX without the key")
 		}
 		return everywhere()
 	case sqlparse.CreateTable:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 	"testing"
@@ -22,6 +23,11 @@ var diffSchema = []string{
 	`create table "Odd Table" ("Key" bigint primary key, "select" text)`,
 	`create table countries (code text primary key, name text)`,
 	`create table settings (name text primary key, value text)`,
+	`create table marks (region text collate "C" not null, day date not null, n int not null, points int, primary key (region, day, n))`,
+	`create table medals (day date not null, area text collate "C" not null, medal text, primary key (day, area, medal))`,
+	`create schema tenant`,
+	`create table tenant.things (id int primary key, name text)`,
+	`create table tenant.parts (id int primary key, thing int references tenant.things, customer int)`,
 	`create view rich as select c.customer_id, c.country, c.small + 1 as n from customers c where c.small > 2`,
 }
 
@@ -32,6 +38,10 @@ var diffRows = []string{
 	   case i % 5 when 0 then 'NaN'::float8 when 1 then null when 2 then -0.0 when 3 then 0.0 else i / 3.0 end, case when i % 3 > 0 then date '2026-01-01' + i % 3 end from generate_series(1, 20) i`,
 	`insert into orders select 1 + i % 20, i, case when i % 6 > 0 then round(i / 7.0, i % 4) end, timestamptz '2026-01-01 00:00:00+00' + i * interval '1 hour' from generate_series(1, 70) i`,
 	`insert into texts values ('a', 1), ('b ', 2), ('b', 3), ('007', 4), ('7', 5), ('é', 6), ('it''s', 7), ('A', 8), ('', 9)`,
+	`insert into marks select (array['DE', 'AT', '', 'n3'])[1 + i % 4], date '2026-01-01' + i % 5, i, nullif(i % 9, 4) from generate_series(1, 40) i`,
+	`insert into medals select date '2026-01-01' + i % 4, (array['DE', 'AT', 'x5'])[1 + i % 3], (array['gold', 'tin'])[1 + i % 2] from generate_series(1, 24) i on conflict do nothing`,
+	`insert into tenant.things select i, 'n' || i from generate_series(1, 12) i`,
+	`insert into tenant.parts select i, nullif(i % 5, 0), i % 23 from generate_series(1, 25) i`,
 	`insert into "Odd Table" select i, 'x' || i from generate_series(1, 9) i`,
 }
 
@@ -131,26 +141,51 @@ func diffWorld(t *testing.T, d *demo, width int) (many *pgx.Conn, drop func()) {
 	for _, sql := range append(append([]string{}, diffSchema...), diffRows...) {
 		mustExec(t, many, sql)
 	}
-	d.adminExec(t, "CREATE GROUP ids IN "+name+" KEY (bigint) BY HASH")
-	d.adminExec(t, "CREATE GROUP words IN "+name+" KEY (text) BY HASH")
-	tables := []string{"customers IN GROUP ids KEY (customer_id)", "orders IN GROUP ids KEY (customer_id)", "texts IN GROUP words KEY (k)", `"Odd Table" IN GROUP ids KEY ("Key")`, "countries AS REFERENCE"}
+	for _, sql := range diffPlacement(name, width) {
+		d.adminExec(t, sql)
+	}
+	tables := []string{"marks IN GROUP spots KEY (region, day)", "medals IN GROUP spots KEY (area, day)", "customers IN GROUP ids KEY (customer_id)", "orders IN GROUP ids KEY (customer_id)", "texts IN GROUP words KEY (k)", `"Odd Table" IN GROUP ids KEY ("Key")`, "countries AS REFERENCE"}
 	for _, x := range tables {
 		d.adminExec(t, "DISTRIBUTE TABLE "+name+".public."+x)
 	}
+	d.adminExec(t, fmt.Sprintf("DISTRIBUTE SCHEMA %s.tenant ON %s_d%d", name, name, width-1))
 	mustExec(t, many, diffView) // of tables that are distributed already
 	return many, func() {
 		mustExec(t, connectTo(t, dsnFor("app", "app", d.server.Addr(), name)), "drop view rich, spenders")
-		for _, x := range []string{"customers", "orders", "texts", `"Odd Table"`, "countries"} {
+		for _, x := range []string{"customers", "orders", "texts", `"Odd Table"`, "countries", "marks", "medals"} {
 			d.adminExec(t, "UNDISTRIBUTE TABLE "+name+".public."+x)
 		}
-		d.adminExec(t, "DROP GROUP ids IN "+name)
-		d.adminExec(t, "DROP GROUP words IN "+name)
+		d.adminExec(t, "UNDISTRIBUTE SCHEMA "+name+".tenant")
+		for _, g := range []string{"ids", "words", "spots"} {
+			d.adminExec(t, "DROP GROUP "+g+" IN "+name)
+		}
 		for i := width - 1; i >= 0; i-- {
 			d.adminExec(t, fmt.Sprintf("DROP SHARD %s_d%d IN %s", name, i, name))
 		}
 		d.adminExec(t, "DROP DATABASE "+name)
 		d.pools.Reconnect(name)
 	}
+}
+
+// diffPlacement places the keys of a diff database: by hash over 1 and 2 shards, by range and list over 3, by hash with
+// pinned keys over 7.
+func diffPlacement(name string, width int) []string {
+	if width == 3 {
+		return []string{
+			fmt.Sprintf("CREATE GROUP ids IN %s KEY (bigint) BY RANGE (MINVALUE TO (4) ON %[1]s_d2, (4) TO (11) ON %[1]s_d0, (11) TO (12) ON %[1]s_d2, (12) TO MAXVALUE ON %[1]s_d1)", name),
+			fmt.Sprintf("CREATE GROUP words IN %s KEY (text) BY LIST (('a', 'b ', '') ON %[1]s_d1, ('007', 'it''s') ON %[1]s_d2, DEFAULT ON %[1]s_d0)", name),
+			fmt.Sprintf("CREATE GROUP spots IN %s KEY (text, date) BY RANGE (MINVALUE TO ('AT', '2026-01-03') ON %[1]s_d0, ('AT', '2026-01-03') TO ('DE', '2026-01-02') ON %[1]s_d1, ('DE', '2026-01-02') TO MAXVALUE ON %[1]s_d2)", name),
+		}
+	}
+	out := []string{
+		"CREATE GROUP ids IN " + name + " KEY (bigint) BY HASH", "CREATE GROUP words IN " + name + " KEY (text) BY HASH", "CREATE GROUP spots IN " + name + " KEY (text, date) BY HASH",
+	}
+	if width == 7 {
+		for i, pin := range []string{"(3) OF %[1]s.ids", "(19) OF %[1]s.ids", "('a') OF %[1]s.words", "('DE', '2026-01-02') OF %[1]s.spots"} {
+			out = append(out, fmt.Sprintf("PIN KEY "+pin+" ON %[1]s_d%[2]d", name, i))
+		}
+	}
+	return out
 }
 
 const diffView = "create view spenders as select customer_id, sum(total) as total from orders group by customer_id"
@@ -189,11 +224,19 @@ func TestSameAnswersAsOnePostgreSQL(t *testing.T) {
 		}
 		return differs(sql, want, got)
 	}
-	b, err := os.ReadFile("../../testdata/diff/traps.sql")
-	if err != nil {
-		t.Fatal(err)
+	var lines []string
+	files, err := filepath.Glob("../../testdata/diff/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
 	}
-	for _, sql := range strings.Split(string(b), "\n") {
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, strings.Split(string(b), "\n")...)
+	}
+	for _, sql := range lines {
 		if sql = strings.TrimSpace(sql); sql == "" || strings.HasPrefix(sql, "--") {
 			continue
 		}

@@ -459,6 +459,9 @@ func (c *converter) definition(n *pg.Node) {
 		s.Kind = CreateIndex
 		obj(x.IndexStmt.Relation)
 		d.Unique, d.NoTx = x.IndexStmt.Unique, x.IndexStmt.Concurrent
+		for _, e := range x.IndexStmt.IndexParams {
+			d.Columns = append(d.Columns, "+"+e.GetIndexElem().GetName())
+		}
 	case *pg.Node_AlterTableStmt:
 		s.Kind = AlterTable
 		obj(x.AlterTableStmt.Relation)

@@ -56,7 +56,7 @@ select customer_id from customers where customer_id::text = '3'
 select customer_id from customers where small = customer_id order by 1
 select * from (select customer_id, row_number() over (order by name collate "C") r from customers) s where customer_id = 5
 select * from (select customer_id, name from customers) s where s.customer_id = 5
-select * from (select customer_id, name from customers limit 3) s where customer_id = 5
+select * from (select customer_id, name from customers order by customer_id limit 3) s where customer_id = 5
 select max(c) from (select count(*) c from orders group by customer_id) s
 with x as (select * from customers where customer_id = 5) select * from x
 with x as (select * from customers) select count(*) from x a join x b on a.customer_id = b.customer_id

@@ -20,6 +20,7 @@ type analysis struct {
 
 	sharded, reference, home []shardmap.TableName // what the statement names, by kind
 	views                    views
+	keyedBlocks              map[*sqlparse.Query]*block
 }
 
 // Analyze plans a statement. The error, if any, is an *Error.

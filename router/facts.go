@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
@@ -48,6 +50,34 @@ type block struct {
 	classes map[colID]*class
 	scan    map[colID][][]sqlparse.Value // what an outer join's ON adds for the rows read
 	above   map[*sqlparse.Query]above    // of those that were pulled up
+	keyed   []unit                       // subqueries in FROM whose rows are each of one shard
+}
+
+// unit is what brings sharded rows into a block: a table, or a subquery in FROM that keeps each of its rows on the shard
+// of a key (see keyed).
+type unit struct {
+	rels  []*sqlparse.Rel // the sharded tables in it, tied to one another by their keys
+	outer *sqlparse.Rel   // where it stands in the block
+	inner *block          // of a subquery
+}
+
+// units lists them.
+func (b *block) units() []unit {
+	var out []unit
+	for _, r := range b.rels {
+		if info := b.a.declared(r); info != nil && info.Kind == shardmap.Sharded {
+			out = append(out, unit{rels: []*sqlparse.Rel{r}, outer: r})
+		}
+	}
+	return append(out, b.keyed...)
+}
+
+// certain says whether the rows of one of a unit's tables are never blanked by an outer join.
+func (b *block) certain(u unit, r *sqlparse.Rel) bool {
+	if u.outer.Nullable || b.nullableAbove(u.outer) {
+		return false
+	}
+	return u.inner == nil || !r.Nullable && !u.inner.nullableAbove(r)
 }
 
 // above is the level that a pulled-up subquery stands in.
@@ -106,6 +136,13 @@ func (b *block) pullUp(q *sqlparse.Query) {
 			b.pullUp(sub)
 		case sub != nil:
 			b.subs = append(b.subs, sub)
+			if inner := b.a.keyed(r, sub); inner != nil {
+				u := unit{outer: r, inner: inner}
+				for _, v := range inner.units() {
+					u.rels = append(u.rels, v.rels...)
+				}
+				b.keyed = append(b.keyed, u)
+			}
 		case r.Kind == sqlparse.RelTable:
 			b.rels = append(b.rels, r)
 		}
@@ -123,6 +160,67 @@ func (b *block) pullUp(q *sqlparse.Query) {
 func isFlat(q *sqlparse.Query) bool {
 	return q.Cmd == sqlparse.Select && !q.SetOp && q.Rows == nil && len(q.CTEs) == 0 && !q.Distinct && len(q.GroupBy) == 0 && !q.Having &&
 		!q.Window && !q.Agg && q.Limit == nil && q.Offset == nil && !q.Locking && !q.SRF && !q.Into
+}
+
+// keyed is the block of a subquery in FROM, if each of its rows is made of rows of one shard and carries that shard's key:
+// it filters and joins by key, or groups, is distinct or has windows by key. A condition on the key may go into it then,
+// and its rows over all shards are those of the shards together. Nil for another.
+func (a *analysis) keyed(r *sqlparse.Rel, q *sqlparse.Query) *block {
+	if r.Kind != sqlparse.RelQuery || r.Lateral || a.views.used {
+		return nil
+	}
+	if b, known := a.keyedBlocks[q]; known {
+		return b
+	}
+	var out *block
+	if q.Cmd == sqlparse.Select && !q.SetOp && q.Rows == nil && len(q.CTEs) == 0 && q.Limit == nil && q.Offset == nil && !q.Locking && !q.SRF && !q.Into && !q.Grouping && q.Opaque == "" {
+		b := newBlock(a, q, nil)
+		grouped := q.Agg || len(q.GroupBy) > 0
+		switch {
+		case len(b.units()) == 0, a.unions(b) != nil:
+		case q.Window && !a.windowsByKey(b), grouped && !a.groupsByKey(b), q.Distinct && !a.distinctByKey(b), q.Having && !grouped:
+		default:
+			out = b
+		}
+	}
+	if a.keyedBlocks == nil {
+		a.keyedBlocks = map[*sqlparse.Query]*block{}
+	}
+	a.keyedBlocks[q] = out
+	return out
+}
+
+// keyColumn finds the sharding key that an output column of a keyed subquery is. ok is false for another column.
+func (b *block) keyColumn(u unit, name string) (id colID, col *schema.Column, ok bool) {
+	q := u.inner.query
+	for _, t := range q.Targets {
+		switch {
+		case t.Expr.Star:
+			for _, r := range q.Rels {
+				if id, col, ok, _ = u.inner.column(r, name); ok {
+					break
+				}
+			}
+		case t.Name == name || t.Name == "" && t.Expr.Col != nil && t.Expr.Col.Name == name:
+			if t.Expr.Col == nil {
+				return colID{}, nil, false
+			}
+			id, col, ok = u.inner.resolve(q, *t.Expr.Col)
+		}
+		if ok {
+			break
+		}
+	}
+	if !ok {
+		return colID{}, nil, false
+	}
+	for _, v := range u.inner.units() {
+		info := b.a.declared(id.rel)
+		if slices.Contains(v.rels, id.rel) && info != nil && info.IsKey(id.name) && u.inner.certain(v, id.rel) {
+			return id, col, true
+		}
+	}
+	return colID{}, nil, false
 }
 
 // resolve finds the table column that a name of query q means. ok is false where that is not certain.
@@ -205,6 +303,12 @@ func (b *block) column(r *sqlparse.Rel, name string) (id colID, col *schema.Colu
 		}
 		return colID{}, nil, false, known
 	}
+	for _, u := range b.keyed {
+		if u.outer == r {
+			id, col, ok := b.keyColumn(u, name)
+			return id, col, ok, ok
+		}
+	}
 	return colID{}, nil, false, false
 }
 
@@ -281,7 +385,7 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 			return nil, id, 0, false
 		}
 		for _, r := range f.Into {
-			if r == id.rel {
+			if r == b.place(id.rel) {
 				return r, id, kt, true
 			}
 		}
@@ -291,8 +395,8 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 	if !ok {
 		return
 	}
-	add := func(r *sqlparse.Rel, id colID, vals []sqlparse.Value) {
-		if info := b.a.declared(r); info != nil && info.IsKey(id.name) && len(b.scan[id]) < 8 {
+	add := func(id colID, vals []sqlparse.Value) {
+		if info := b.a.declared(id.rel); info != nil && info.IsKey(id.name) && len(b.scan[id]) < 8 {
 			b.scan[id] = append(b.scan[id], vals)
 		}
 	}
@@ -302,7 +406,7 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 			vals = []sqlparse.Value{f.R.Val}
 		}
 		if l != nil && allFit(lt, vals) {
-			add(l, lid, vals)
+			add(lid, vals)
 		}
 		return
 	}
@@ -310,22 +414,36 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 	if !ok || family(lt) != family(rt) {
 		return
 	}
-	carry := func(to *sqlparse.Rel, toID, fromID colID) {
+	carry := func(toID, fromID colID) {
 		for _, vals := range b.pinsOf(fromID) {
-			add(to, toID, vals)
+			add(toID, vals)
 		}
 	}
 	if l != nil {
-		carry(l, lid, rid)
+		carry(lid, rid)
 	}
 	if r != nil {
-		carry(r, rid, lid)
+		carry(rid, lid)
 	}
 }
 
 // pinsOf lists what is known of a column's values in the rows that are read of its relation.
 func (b *block) pinsOf(id colID) [][]sqlparse.Value {
-	return append(append([][]sqlparse.Value(nil), b.class(id).pins...), b.scan[id]...)
+	out := append([][]sqlparse.Value(nil), b.class(id).pins...)
+	for o := b; o != nil; o = o.outer { // those around know it by the same name, if they know it: see keyed
+		out = append(out, o.scan[id]...)
+	}
+	return out
+}
+
+// place is where a table stands in the block: itself, or the keyed subquery that it is in.
+func (b *block) place(r *sqlparse.Rel) *sqlparse.Rel {
+	for _, u := range b.keyed {
+		if slices.Contains(u.rels, r) {
+			return u.outer
+		}
+	}
+	return r
 }
 
 // pin is what is known of the key in the rows that are read of a sharded relation.

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -29,19 +31,17 @@ func (a *analysis) isLocal(b *block, sub *sqlparse.Query) bool {
 		}
 	}
 	sharded := false
-	for _, r := range sb.rels {
-		if info := a.declared(r); info != nil && info.Kind == shardmap.Sharded {
-			sharded = true
-			if !a.tied(sb, r, info) {
-				return false
-			}
+	for _, u := range sb.units() {
+		sharded = true
+		if u.inner == nil && !a.tied(sb, u.outer, a.declared(u.outer)) {
+			return false
 		}
 	}
 	if !sharded && (sub.Limit != nil || sub.Offset != nil || sub.Distinct || sub.Window || a.ordersRows()) {
 		return false
 	}
 	for _, s := range sb.subs {
-		if !a.isLocal(sb, s) {
+		if !a.isLocal(sb, s) && !sb.tiedUnit(s) {
 			return false
 		}
 	}
@@ -60,21 +60,27 @@ func (a *analysis) ordersRows() bool {
 	return false
 }
 
+// tiedUnit says whether a keyed subquery's rows that count are those of the outer row's shard.
+func (b *block) tiedUnit(sub *sqlparse.Query) bool {
+	return slices.ContainsFunc(b.keyed, func(u unit) bool {
+		return u.inner.query == sub && slices.ContainsFunc(u.rels, func(r *sqlparse.Rel) bool { return b.a.tied(b, r, b.a.declared(r)) })
+	})
+}
+
 // tied says whether a sharded table's key equals that of a sharded table in a block around.
 func (a *analysis) tied(b *block, r *sqlparse.Rel, info *shardmap.TableInfo) bool {
 	for o := b.outer; o != nil; o = o.outer {
-		for _, s := range o.rels {
-			outer := a.declared(s)
-			if outer == nil || outer.Kind != shardmap.Sharded || outer.Group != info.Group {
-				continue
-			}
-			tied := true
-			for i, k := range info.Keys {
-				oid := colID{s, outer.Keys[i]}
-				tied = tied && b.classes[oid] != nil && b.class(oid) == b.class(colID{r, k})
-			}
-			if tied {
-				return true
+		for _, u := range o.units() {
+			for _, s := range u.rels {
+				outer := a.declared(s)
+				tied := outer.Group == info.Group
+				for i := 0; tied && i < len(info.Keys); i++ {
+					oid := colID{s, outer.Keys[i]}
+					tied = b.classes[oid] != nil && b.class(oid) == b.class(colID{r, info.Keys[i]})
+				}
+				if tied {
+					return true
+				}
 			}
 		}
 	}

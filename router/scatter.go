@@ -40,8 +40,13 @@ func (a *analysis) union(b *block) *Error {
 	case len(q.Rows) > 0:
 		return Refuse("opaque", "VALUES")
 	}
+	return a.unions(b)
+}
+
+// unions is union for a block by itself, whatever stands around it.
+func (a *analysis) unions(b *block) *Error {
 	for _, sub := range b.subs {
-		if a.isLocal(b, sub) && isSublink(b, sub) {
+		if b.isKeyed(sub) || b.perRow(sub) && a.isLocal(b, sub) {
 			continue
 		}
 		if n, ok := a.anySharded(sub); ok {
@@ -84,10 +89,10 @@ func (a *analysis) scatter(b *block) *Error {
 	switch {
 	case q.WithTies:
 		return Refuse("with-ties")
+	case q.Window && (!a.windowsByKey(b) || (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b)):
+		return Refuse("window")
 	case q.Distinct && !a.distinctByKey(b):
 		return Refuse("distinct")
-	case q.Window:
-		return Refuse("window")
 	case q.Having && !a.groupsByKey(b):
 		return Refuse("having")
 	case q.Grouping:
@@ -101,23 +106,25 @@ func (a *analysis) scatter(b *block) *Error {
 	return nil
 }
 
-// isSublink says whether a query stands in an expression of the block's levels: it is evaluated for each row.
-func isSublink(b *block, sub *sqlparse.Query) bool {
+// perRow says whether a query is evaluated for each row of the block: it stands in an expression, or is LATERAL.
+func (b *block) perRow(sub *sqlparse.Query) bool {
 	for _, f := range b.flat {
-		for _, s := range f.Subs {
-			if s == sub {
-				return true
-			}
+		if slices.Contains(f.Subs, sub) || slices.ContainsFunc(f.Rels, func(r *sqlparse.Rel) bool { return r.Sub == sub && r.Lateral }) {
+			return true
 		}
 	}
 	return false
 }
 
+func (b *block) isKeyed(sub *sqlparse.Query) bool {
+	return slices.ContainsFunc(b.keyed, func(u unit) bool { return u.inner.query == sub })
+}
+
 func (a *analysis) shardedNames(b *block) string {
 	var names []shardmap.TableName
-	for _, r := range b.rels {
-		if info := a.declared(r); info != nil && info.Kind == shardmap.Sharded {
-			names = append(names, info.TableName)
+	for _, u := range b.units() {
+		for _, r := range u.rels {
+			names = append(names, a.declared(r).TableName)
 		}
 	}
 	return joinNames(names)
@@ -144,71 +151,60 @@ func (a *analysis) anySharded(q *sqlparse.Query) (shardmap.TableName, bool) {
 	return shardmap.TableName{}, false
 }
 
-// coLocated checks that every sharded table of the block is tied to the others by its key, and that no
-// outer join keeps rows that every shard has.
+// coLocated checks that everything sharded in the block is tied to the rest by its key, and that no outer join keeps rows
+// that every shard has.
 func (a *analysis) coLocated(b *block) *Error {
-	var first *sqlparse.Rel
-	var firstInfo *shardmap.TableInfo
-	reached := map[*sqlparse.Rel]bool{}
-	var all []*sqlparse.Rel
-	for _, r := range b.rels {
-		info := a.declared(r)
-		if info == nil || info.Kind != shardmap.Sharded {
-			if r.Kept {
-				return Refuse("outer-reference", r.Name())
-			}
-			continue
-		}
-		all = append(all, r)
-		if first == nil {
-			first, firstInfo = r, info
-			reached[r] = true
-			continue
-		}
-		if info.Group != firstInfo.Group {
+	units := b.units()
+	for _, u := range units[min(1, len(units)):] {
+		if a.declared(u.rels[0]).Group != a.declared(units[0].rels[0]).Group {
 			return Refuse("cross-shard-join", a.shardedNames(b))
 		}
 	}
 	for _, f := range b.flat {
 		for _, r := range f.Rels {
-			if r.Kept && r.Kind != sqlparse.RelTable && !(r.Sub != nil && isFlat(r.Sub)) {
-				return Refuse("outer-reference", r.Name())
-			}
-			if r.Sub != nil && isFlat(r.Sub) && (r.Kept || r.Nullable) {
+			flat := r.Sub != nil && isFlat(r.Sub)
+			if flat && (r.Kept || r.Nullable) {
 				return Refuse("opaque", "an outer join with a subquery")
+			}
+			if r.Kept && !flat && !slices.ContainsFunc(units, func(u unit) bool { return u.outer == r }) {
+				return Refuse("outer-reference", r.Name())
 			}
 		}
 	}
+	reached := map[int]bool{0: true}
 	for changed := true; changed; { // follow key equalities, an outer join's ON included
 		changed = false
-		for _, r := range all {
-			if reached[r] {
-				continue
-			}
-			for s := range reached {
-				if a.keysEqual(b, r, s) {
-					reached[r], changed = true, true
-					break
+		for i := range units {
+			for j := range reached {
+				if !reached[i] && a.keysEqual(b, units[i], units[j]) {
+					reached[i], changed = true, true
 				}
 			}
 		}
 	}
-	for _, r := range all {
-		if !reached[r] {
+	for i := range units {
+		if !reached[i] {
 			return Refuse("cross-shard-join", a.shardedNames(b))
 		}
 	}
 	return nil
 }
 
-func (a *analysis) keysEqual(b *block, r, s *sqlparse.Rel) bool {
-	rk, sk := a.declared(r).Keys, a.declared(s).Keys
-	for i := range rk {
-		if !b.equal(r, s, colID{r, rk[i]}, colID{s, sk[i]}) {
-			return false
+// keysEqual says whether the block joins two units by the whole key.
+func (a *analysis) keysEqual(b *block, u, v unit) bool {
+	for _, r := range u.rels {
+		for _, s := range v.rels {
+			rk, sk := a.declared(r).Keys, a.declared(s).Keys
+			equal := len(rk) == len(sk)
+			for i := 0; equal && i < len(rk); i++ {
+				equal = b.equal(u.outer, v.outer, colID{r, rk[i]}, colID{s, sk[i]})
+			}
+			if equal {
+				return true
+			}
 		}
 	}
-	return true
+	return false
 }
 
 // equal says whether a column of r equals one of s in every row that joins them.
@@ -223,11 +219,8 @@ func (b *block) equal(r, s *sqlparse.Rel, rid, sid colID) bool {
 			}
 			l, _, ok1 := b.resolve(f, fact.L)
 			x, _, ok2 := b.resolve(f, fact.R.Col)
-			if !ok1 || !ok2 {
-				continue
-			}
 			// One side must be the nullable table's own key, the other the key of a table outside it.
-			if l == rid && x == sid && (in(fact.Into, r) != in(fact.Into, s)) || l == sid && x == rid && (in(fact.Into, r) != in(fact.Into, s)) {
+			if ok1 && ok2 && (l == rid && x == sid || l == sid && x == rid) && in(fact.Into, r) != in(fact.Into, s) {
 				return true
 			}
 		}
@@ -318,7 +311,7 @@ func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr
 // outer join can blank. What a shard makes of its groups is final then, whatever the aggregates and HAVING.
 func (a *analysis) groupsByKey(b *block) bool {
 	q := b.query
-	if q.Grouping || q.Window {
+	if q.Grouping {
 		return false
 	}
 	var by []sqlparse.Expr
@@ -334,11 +327,27 @@ func (a *analysis) groupsByKey(b *block) bool {
 	return a.holdsKey(b, by)
 }
 
+// windowsByKey says whether every window's rows are on one shard: it partitions by the key.
+func (a *analysis) windowsByKey(b *block) bool {
+	return !slices.ContainsFunc(b.query.Partitions, func(by []sqlparse.Expr) bool { return !a.holdsKey(b, by) })
+}
+
 // distinctByKey says whether equal output rows are on one shard: a key is among the columns.
 func (a *analysis) distinctByKey(b *block) bool {
 	q := b.query
-	if q.DistinctOn || q.Agg || len(q.GroupBy) > 0 || q.Window {
+	if q.Agg || len(q.GroupBy) > 0 {
 		return false
+	}
+	if len(q.DistinctOn) > 0 { // its names mean what those of ORDER BY mean
+		var by []sqlparse.Expr
+		for _, e := range q.DistinctOn {
+			e, err := a.sortTarget(q, e)
+			if err != nil {
+				return false
+			}
+			by = append(by, e)
+		}
+		return a.holdsKey(b, by)
 	}
 	var out []sqlparse.Expr
 	for _, t := range q.Targets {
@@ -367,13 +376,11 @@ func (a *analysis) holdsKey(b *block, list []sqlparse.Expr) bool {
 			}
 		}
 	}
-	for _, r := range b.rels {
-		info := a.declared(r)
-		if info == nil || info.Kind != shardmap.Sharded || r.Nullable || b.nullableAbove(r) {
-			continue
-		}
-		if !slices.ContainsFunc(info.Keys, func(k string) bool { return !held[colID{r, k}] }) {
-			return true
+	for _, u := range b.units() {
+		for _, r := range u.rels {
+			if b.certain(u, r) && !slices.ContainsFunc(a.declared(r).Keys, func(k string) bool { return !held[colID{r, k}] }) {
+				return true
+			}
 		}
 	}
 	return false

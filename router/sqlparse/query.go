@@ -37,7 +37,9 @@ func (c *converter) query(x *pg.SelectStmt) *Query {
 	}
 	q.Distinct = len(x.DistinctClause) > 0
 	for _, d := range x.DistinctClause {
-		q.DistinctOn = q.DistinctOn || d.GetNode() != nil
+		if d.GetNode() != nil {
+			q.DistinctOn = append(q.DistinctOn, c.expr(q, d))
+		}
 		c.scan(q, d)
 	}
 	if x.IntoClause != nil {
@@ -61,6 +63,7 @@ func (c *converter) query(x *pg.SelectStmt) *Query {
 	q.Window = q.Window || len(x.WindowClause) > 0
 	for _, w := range x.WindowClause {
 		c.scan(q, w)
+		c.partition(q, w.GetWindowDef())
 	}
 	c.tail(q, x)
 	return q.Query
@@ -464,7 +467,12 @@ func (c *converter) scan(q *level, n *pg.Node) {
 			c.scan(q, x.Testexpr)
 			return false
 		case *pg.FuncCall:
-			q.Window = q.Window || x.Over != nil
+			if x.Over != nil {
+				q.Window = true
+				if x.Over.Name == "" { // else it is one of the WINDOW clause
+					c.partition(q, x.Over)
+				}
+			}
 			q.Agg = q.Agg || isAggregate(x)
 			q.SRF = q.SRF || setReturning[strings.ToLower(lastName(x.Funcname))]
 		case *pg.ColumnRef:
@@ -494,6 +502,18 @@ func (c *converter) words(q *level, ref *pg.ColumnRef) {
 	default:
 		q.Star = true
 	}
+}
+
+// partition notes a window's PARTITION BY; a window that builds upon another has that one's.
+func (c *converter) partition(q *level, w *pg.WindowDef) {
+	if w.GetRefname() != "" {
+		return
+	}
+	by := []Expr{}
+	for _, n := range w.GetPartitionClause() {
+		by = append(by, c.expr(q, n))
+	}
+	q.Partitions = append(q.Partitions, by)
 }
 
 // isEquality says whether the operator of a subquery's test is =, which IN leaves out.

@@ -281,9 +281,10 @@ type Query struct {
 	Limit      *Value
 	Offset     *Value
 	Distinct   bool
-	DistinctOn bool
+	DistinctOn []Expr // what DISTINCT ON names
 	Having     bool
 	Window     bool
+	Partitions [][]Expr // what each window partitions by
 	Agg        bool
 	Grouping   bool // GROUPING SETS, ROLLUP, CUBE
 	WithTies   bool

@@ -30,3 +30,28 @@ select p.id, c.name from tenant.parts p join customers c on c.customer_id = p.cu
 select t.id, k.name from tenant.things t left join countries k on k.code = t.name order by 1
 select t.id, s.value from tenant.things t left join settings s on s.name = t.name order by 1
 select row_number() over (order by id) + 1, id from tenant.parts order by 2 limit 3
+select customer_id, order_id, row_number() over (partition by customer_id order by order_id) from orders order by 1, 2
+select region, day, n, sum(points) over (partition by day, region order by n) from marks order by 1, 2, 3
+select region, n, count(*) over (partition by region) from marks order by 1, 2
+select * from (select customer_id, order_id, row_number() over (partition by customer_id order by total desc nulls last, order_id) as r from orders) s where r <= 2 order by 1, 2
+select * from (select customer_id, order_id, row_number() over (partition by customer_id order by total desc nulls last, order_id) as r from orders) s where customer_id = 7 order by 2
+select * from (select customer_id, order_id, row_number() over (order by order_id desc) as r from orders) s where customer_id = 7 order by 2
+select c.name, o.n, o.spent from customers c join (select customer_id, count(*) as n, sum(total) as spent from orders group by customer_id having count(*) > 2) o on o.customer_id = c.customer_id order by c.customer_id
+select c.name, o.n from customers c left join (select customer_id, count(*) as n from orders where total > 3 group by customer_id) o on o.customer_id = c.customer_id order by c.customer_id
+select c.name, o.n from customers c left join (select customer_id, count(*) as n from orders where total > 3 group by customer_id) o on o.customer_id = c.customer_id where c.customer_id = 5
+select c.name, o.n from customers c left join (select customer_id, count(*) as n from orders group by customer_id) o on o.customer_id = c.customer_id and c.customer_id = 5 order by c.customer_id
+select c.name, o.n from (select customer_id, count(*) as n from orders group by customer_id) o right join customers c on o.customer_id = c.customer_id and o.customer_id = 5 order by c.customer_id
+select avg(n), max(n), count(*) from (select customer_id, count(*) as n from orders group by customer_id) s
+select country, avg(n) from customers join (select customer_id as c, count(*) as n from orders group by 1) s on c = customer_id group by country order by 1
+select distinct on (customer_id) customer_id, order_id from orders order by customer_id, order_id desc
+select distinct on (customer_id) order_id as customer_id, total from orders order by customer_id, total desc limit 4
+select * from (select distinct on (customer_id) customer_id, order_id from orders order by customer_id, order_id desc) s where s.customer_id in (3, 4) order by 1
+select c.customer_id, t.order_id from customers c cross join lateral (select order_id from orders o where o.customer_id = c.customer_id order by order_id desc limit 2) t order by 1, 2
+select c.customer_id, t.order_id from customers c left join lateral (select order_id from orders o where o.customer_id = c.customer_id and o.total > 4 order by order_id desc limit 1) t on true order by 1, 2
+select c.customer_id from customers c where exists (select from (select customer_id, count(*) as n from orders group by customer_id) s where s.customer_id = c.customer_id and s.n > 3) order by 1
+select c.customer_id from customers c where c.customer_id not in (select s.customer_id from (select customer_id, count(*) as n from orders group by customer_id) s where s.n > 3) order by 1
+select customer_id, sum(count(*)) over (partition by customer_id), rank() over (partition by customer_id order by count(*), order_id % 3) from orders group by customer_id, order_id % 3 order by 1, 2, 3
+select x.customer_id, i.order_id from (select s.customer_id, count(*) from (select distinct customer_id, order_id % 2 from orders) s group by s.customer_id) x join orders i on i.customer_id = x.customer_id order by 1, 2
+select s.k, s.n from (select o.customer_id as k, count(*) as n from customers c right join orders o on o.customer_id = c.customer_id and c.small > 3 group by o.customer_id) s join customers d on d.customer_id = s.k order by 1
+select s.k, s.n from (select c.customer_id as k, count(*) as n from customers c right join orders o on o.customer_id = c.customer_id and c.small > 3 group by c.customer_id) s order by 1
+select s.k, d.name from (select c.customer_id as k, count(*) as n from customers c right join orders o on o.customer_id = c.customer_id and c.small > 3 group by c.customer_id) s full join customers d on d.customer_id = s.k order by 1, 2

@@ -59,7 +59,7 @@ var Reasons = []RuleInfo{
 // Rules is the catalogue of refusals: with Reasons the one list that messages, documentation and tests use.
 var Rules = []RuleInfo{
 	{"opaque", unsupported, "a statement over sharded tables cannot use %s", "Rewrite it with plain joins and subqueries, or restrict each sharded table to one key."},
-	{"locking", unsupported, "FOR UPDATE and FOR SHARE over several shards are not supported", "Fix the key with =."},
+	{"locking", unsupported, "FOR UPDATE and FOR SHARE with ORDER BY and LIMIT over several shards would lock rows that are not among the first", "Fix the key with =, leave ORDER BY or LIMIT out, or lock the rows by key in a second statement."},
 	{"volatile", unsupported, "volatile function %s cannot run on several shards in one statement", "Fix the key with =, or compute the value before."},
 	{"system-column", unsupported, "system column %s means something else on each shard", "Use the table's key, or fix it with =."},
 	{"select-into", unsupported, "%s from sharded tables is not supported", "Create the table, then INSERT the rows."},

@@ -35,7 +35,7 @@ func (a *analysis) union(b *block) *Error {
 		return Refuse("set-operation")
 	case q.Into:
 		return Refuse("select-into", "SELECT INTO")
-	case q.Locking:
+	case q.Locking && len(q.OrderBy) > 0 && (q.Limit != nil || q.Offset != nil): // which rows are locked hangs on all shards'
 		return Refuse("locking")
 	case len(q.Rows) > 0:
 		return Refuse("opaque", "VALUES")
@@ -254,7 +254,8 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 	if (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b) {
 		return a.mergeGroups(b, m)
 	}
-	p := sqlparse.Partial{AddOffset: true}
+	p := sqlparse.Partial{AddOffset: true, DropLimit: q.Locking}
+	m.Locks = q.Locking
 	if len(q.OrderBy) > 0 {
 		m.Mode = Ordered
 		for i, s := range q.OrderBy {

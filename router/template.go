@@ -123,7 +123,8 @@ type Merge struct {
 	Cols   []AggCol // of Aggregate: one for each visible column
 	Limit  *sqlparse.Value
 	Offset *sqlparse.Value
-	AvgAt  int // index among the hidden columns where the counts of avg begin
+	Locks  bool // it locks rows: shards are asked one after the other, for no more rows than are wanted
+	AvgAt  int  // index among the hidden columns where the counts of avg begin
 }
 
 // MergeMode is the kind of merge.

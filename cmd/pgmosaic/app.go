@@ -233,7 +233,7 @@ func (a *app) signal(pid uint32, database, role string, terminate bool) bool {
 func (a *app) buildAdmin() {
 	a.admin = &admin.Admin{
 		Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
-		Clients: a.clients, Users: a.backend.list, Config: func() [][]any { return a.config.Load().show() }, Plans: a.engine.PlanCount, Explain: a.explain,
+		Clients: a.clients, Users: a.backend.list, Config: func() [][]any { return a.config.Load().show() }, PlanCount: a.engine.PlanCount, Plans: a.plans, Explain: a.explain,
 		Reload: a.reload, Shutdown: a.shutdown, Set: a.set, Listening: a.hub.Stats, Limits: a.adminLimits, Addr: func() string { return a.server.Addr() },
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := a.catalog.Current().Databases[db]; d != nil && d.Home != nil {
@@ -422,6 +422,15 @@ func (a *app) run(ctx context.Context) {
 			return nil
 		})
 	}
+}
+
+// plans are the rows of SHOW PLANS.
+func (a *app) plans(limit int) [][]any {
+	var out [][]any
+	for _, p := range a.engine.Plans(limit) {
+		out = append(out, []any{p.Database, p.Route, p.Hits, p.Exact, p.Bytes, int64(p.MapVersion), int64(p.SchemaVersion), p.Statement})
+	}
+	return out
 }
 
 // initialise settles what a crash left and runs init_sql on an empty map.

@@ -134,8 +134,11 @@ func TestExplainOverShards(t *testing.T) {
 		"explain select count(*) from customers":                                                        {"Scatter on s1 s2", "Shard s1:", "Shard s2:", "Aggregate"},
 		"explain (analyze, costs off, timing off) select * from customers order by customer_id limit 3": {"Merge: ordered", "actual rows=3", "Shard s2:"},
 		"explain " + gathered: {"Gather on s1 (cross-shard-join", "Shard s1, rows of public.customers:", "Seq Scan on"},
-		"explain update customers set name = 'x' where customer_id > 5": {"Write on s1 s2", "Shard s2:", "Update on"},
-		"explain select * from customers where customer_id = 5":         {"Index Scan"},
+		"explain update customers set name = 'x' where customer_id > 5":          {"Write on s1 s2", "Shard s2:", "Update on"},
+		"explain select * from customers where customer_id = 5":                  {"Index Scan"},
+		"explain (route, analyze) select * from customers":                       {"Scatter on s1 s2", "Shard s1: ", "Shard s2: ", " rows in "},
+		"explain (route, analyze) " + gathered:                                   {"Gather on s1", "Shard s1, rows of public.customers: ", "Shard s2, rows of "},
+		"explain (analyze, route) select 1 from customers where customer_id = 5": {"Single on ", ": 1 rows in "},
 	} {
 		got := lines(sql)
 		for _, w := range want {
@@ -144,7 +147,9 @@ func TestExplainOverShards(t *testing.T) {
 			}
 		}
 	}
-	_, err := c.Exec(t.Context(), "explain (format json) select count(*) from customers")
+	_, err := c.Exec(t.Context(), "explain (route, analyze) update customers set name = 'x' where customer_id = 5")
+	wantCode(t, err, "0A000")
+	_, err = c.Exec(t.Context(), "explain (format json) select count(*) from customers")
 	wantCode(t, err, "0A000")
 	_, err = c.Exec(t.Context(), "explain analyze update customers set name = 'x' where customer_id > 5")
 	wantCode(t, err, "0A000")

@@ -57,7 +57,8 @@ type Admin struct {
 	Set           func(name, value string) error
 	Shutdown      func(waitForClients bool)
 	Config        func() [][]any
-	Plans         func() int
+	PlanCount     func() int
+	Plans         func(limit int) [][]any // rows of SHOW PLANS
 	Explain       func(ctx context.Context, database, sql string) ([]string, error)
 	SchemaChanged func(ctx context.Context, database string)
 	Prepared      func(ctx context.Context, database string) ([]txn.Prepared, error)

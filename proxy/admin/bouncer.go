@@ -434,7 +434,7 @@ func showLists(a *Admin) [][]any {
 		{"dns_zones", 0},
 		{"dns_queries", 0},
 		{"dns_pending", 0},
-		{"plans", a.Plans()},
+		{"plans", a.PlanCount()},
 		{"prepared_statements", prepared},
 		{"listen_connections", conns},
 		{"listen_channels", channels},

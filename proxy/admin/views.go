@@ -50,6 +50,7 @@ func init() {
 	view("map", "the shard map's version and size", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables")
 	view("map history", "versions that can be gone back to", showHistory, "version")
 	view("transactions", "prepared parts of commits over shards", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms")
+	view("plans", "cached plans, the busiest first, without the literals of their statements", showPlans, "database", "route", "hits", "exact", "bytes", "map_version", "schema_version", "statement")
 	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
 }
 
@@ -344,6 +345,11 @@ func showTransactions(a *Admin) [][]any {
 	}
 	return out
 }
+
+// maxPlans bounds what SHOW PLANS prints.
+const maxPlans = 1000
+
+func showPlans(a *Admin) [][]any { return a.Plans(maxPlans) }
 
 func showRefusals(a *Admin) [][]any {
 	var out [][]any

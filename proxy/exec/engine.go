@@ -6,12 +6,14 @@
 package exec
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -72,6 +75,7 @@ type entry struct {
 	tmpl  *router.Template
 	exact bool
 	cost  uint32
+	hits  atomic.Int64
 }
 
 // dbSchema is the newest schema snapshot of a database, and the one flight that reads it anew.
@@ -110,6 +114,35 @@ func (e *Engine) Init() error {
 
 // PlanCount is the number of cached plans, for SHOW LISTS.
 func (e *Engine) PlanCount() int { return e.plans.EstimatedSize() }
+
+// PlanInfo describes a cached plan. Its statement has no literals, which may be secrets.
+type PlanInfo struct {
+	Database, Route, Statement string
+	Exact                      bool // it serves one text only: its literals shape the plan
+	Hits                       int64
+	Bytes                      int64
+	MapVersion, SchemaVersion  uint64
+}
+
+// Plans are the cached plans, those used most often first, at most limit of them.
+func (e *Engine) Plans(limit int) []PlanInfo {
+	var all []*entry
+	for _, x := range e.plans.All() {
+		if x.tmpl != nil {
+			all = append(all, x)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *entry) int { return cmp.Compare(b.hits.Load(), a.hits.Load()) })
+	var out []PlanInfo
+	for _, x := range all[:min(limit, len(all))] {
+		t := x.tmpl
+		out = append(out, PlanInfo{
+			Database: t.DB.Name, Route: t.Class.String(), Statement: sqlparse.Normal(t.Stmt.Text), Exact: t.Exact,
+			Hits: x.hits.Load(), Bytes: int64(x.cost), MapVersion: t.DB.Version, SchemaVersion: t.Schema.Version,
+		})
+	}
+	return out
+}
 
 func (e *Engine) schemaOf(db string) *dbSchema {
 	e.mu.Lock()

@@ -2,9 +2,12 @@ package exec
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -81,62 +84,146 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 	for _, l := range inner.Lines() {
 		add("%s", l)
 	}
-	ask := func(shard int, sql, what string) error {
-		text, ok := p.Stmt.Explaining(sql)
+	parts, err := h.shardParts(inner)
+	if err != nil {
+		return err
+	}
+	if parts == nil {
+		if p.Stmt.Def.NoTx { // ANALYZE would run it
+			return router.Refuse("explain")
+		}
+		for _, s := range inner.Shards {
+			parts = append(parts, shardPart{shard: s, sql: p.Inner.Stmt.Text})
+		}
+	}
+	for _, part := range parts {
+		text, ok := p.Stmt.Explaining(part.sql)
 		if !ok {
 			return router.Refuse("explain")
 		}
-		part, err := h.on(ctx, shard, &router.Template{Class: router.Single, Stmt: p.Stmt, DB: p.DB, Schema: p.Schema, Read: true, Tables: p.Inner.Tables})
+		rows, err := h.askShard(ctx, p.Inner, part.shard, text)
 		if err != nil {
 			return err
 		}
-		if h.tx.status == 'I' {
-			defer h.finish(part)
-		}
-		if err := h.ready(part); err != nil {
-			return err
-		}
-		rows, err := part.srv.Rows(text)
-		if err != nil {
-			return h.lost(part, err)
-		}
-		add("Shard %s%s:", h.shards[shard].info.Name, what)
+		add("Shard %s%s:", h.shards[part.shard].info.Name, part.what)
 		for _, r := range rows {
 			add("  %s", r[0])
-		}
-		return nil
-	}
-	switch {
-	case inner.Class == router.Scatter:
-		for _, s := range inner.Shards {
-			if err := ask(s, inner.Merge.SQL, ""); err != nil {
-				return err
-			}
-		}
-	case inner.Class == router.Gathered:
-		for i := range inner.Gather.Loads {
-			l := &inner.Gather.Loads[i]
-			shards, err := l.Shards(inner.Template, &router.Args{Text: []byte(p.Inner.Stmt.Text)})
-			if err != nil {
-				return err
-			}
-			for _, s := range shards {
-				if err := ask(s, l.SQL, ", rows of "+l.Table.String()); err != nil {
-					return err
-				}
-			}
-		}
-	case p.Stmt.Def.NoTx: // ANALYZE would run it
-		return router.Refuse("explain")
-	default:
-		for _, s := range inner.Shards {
-			if err := ask(s, p.Inner.Stmt.Text, ""); err != nil {
-				return err
-			}
 		}
 	}
 	h.table([]string{"QUERY PLAN"}, lines, "EXPLAIN")
 	return nil
+}
+
+// shardPart is what one shard does for a SELECT.
+type shardPart struct {
+	shard     int
+	sql, what string
+}
+
+// shardParts are what the shards do for a SELECT over several of them; nil for another statement.
+func (h *Handler) shardParts(p *router.Plan) ([]shardPart, error) {
+	var out []shardPart
+	switch {
+	case len(p.Shards) == 1 && p.Read && (p.Class == router.Single || p.Narrow):
+		out = append(out, shardPart{p.Shards[0], p.Stmt.Text, ""})
+	case p.Class == router.Scatter:
+		for _, s := range p.Shards {
+			out = append(out, shardPart{s, p.Merge.SQL, ""})
+		}
+	case p.Class == router.Gathered:
+		for i := range p.Gather.Loads {
+			l := &p.Gather.Loads[i]
+			shards, err := l.Shards(p.Template, &router.Args{Text: []byte(p.Stmt.Text)})
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range shards {
+				out = append(out, shardPart{s, l.SQL, ", rows of " + l.Table.String()})
+			}
+		}
+	}
+	return out, nil
+}
+
+// askShard runs an EXPLAIN of a read on one shard.
+func (h *Handler) askShard(ctx context.Context, t *router.Template, shard int, text string) ([][][]byte, error) {
+	part, err := h.on(ctx, shard, &router.Template{Class: router.Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: true, Tables: t.Tables})
+	if err != nil {
+		return nil, err
+	}
+	if h.tx.status == 'I' {
+		defer h.finish(part)
+	}
+	if err := h.ready(part); err != nil {
+		return nil, err
+	}
+	rows, err := part.srv.Rows(text)
+	if err != nil {
+		return nil, h.lost(part, err)
+	}
+	return rows, nil
+}
+
+// explainRoute answers EXPLAIN (ROUTE), with ANALYZE also how many rows each shard gave and how long it took: the server's
+// own time, and the time until its answer was here.
+func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error {
+	var last *router.Plan
+	text := innerText(s.Text)
+	lines, err := ExplainRoute(text, h.dbmap, h.schema, h.env, func(p *router.Plan) (*router.Plan, error) {
+		var err error
+		last, err = h.typed(ctx, p)
+		return last, err
+	})
+	if err != nil {
+		return err
+	}
+	if s.Def.NoTx {
+		if last == nil {
+			return router.Refuse("explain")
+		}
+		parts, err := h.shardParts(last)
+		if err != nil {
+			return err
+		}
+		if len(parts) == 0 {
+			return router.Refuse("explain")
+		}
+		for _, part := range parts {
+			start := time.Now()
+			rows, err := h.askShard(ctx, last.Template, part.shard, "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "+part.sql)
+			if err != nil {
+				return err
+			}
+			n, ms, err := measured(rows)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, fmt.Sprintf("  Shard %s%s: %d rows in %.3f ms, %.3f ms with the way there and back", h.shards[part.shard].info.Name, part.what, n, ms, float64(time.Since(start).Microseconds())/1000))
+		}
+	}
+	rows := make([][]string, len(lines))
+	for i, l := range lines {
+		rows[i] = []string{l}
+	}
+	h.table([]string{"QUERY PLAN"}, rows, "EXPLAIN")
+	return nil
+}
+
+// measured reads the rows and the time, in milliseconds, of an EXPLAIN ANALYZE in JSON.
+func measured(rows [][][]byte) (n int64, ms float64, err error) {
+	var plans []struct {
+		Plan struct {
+			Rows float64 `json:"Actual Rows"`
+		}
+		Time float64 `json:"Execution Time"`
+	}
+	if len(rows) == 0 {
+		return 0, 0, &wire.PgError{Code: "XX000", Message: "EXPLAIN ANALYZE gave no row"}
+	}
+	if err := json.Unmarshal(rows[0][0], &plans); err != nil || len(plans) != 1 {
+		return 0, 0, &wire.PgError{Code: "XX000", Message: "EXPLAIN ANALYZE gave no plan in JSON"}
+	}
+	return int64(plans[0].Plan.Rows), plans[0].Time, nil
 }
 
 // DefaultEnv is the circumstances of a session that has set nothing.

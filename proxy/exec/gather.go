@@ -236,7 +236,7 @@ func (g *gathering) start(ctx context.Context) error {
 					p.prologue++
 				}
 			}
-			s, err := h.ask(p, l.SQL, g.types, fields, g.args, binaryAll)
+			s, err := h.ask(p, l.SQL, g.types, fields, g.args, binaryAll, 0)
 			if err != nil {
 				return err
 			}

@@ -342,19 +342,6 @@ func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
 }
 
 // explainRoute prints where a statement would run.
-func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error {
-	lines, err := ExplainRoute(innerText(s.Text), h.dbmap, h.schema, h.env, func(p *router.Plan) (*router.Plan, error) { return h.typed(ctx, p) })
-	if err != nil {
-		return err
-	}
-	rows := make([][]string, len(lines))
-	for i, l := range lines {
-		rows[i] = []string{l}
-	}
-	h.table([]string{"QUERY PLAN"}, rows, "EXPLAIN")
-	return nil
-}
-
 // innerText cuts EXPLAIN (...) off.
 func innerText(s string) string {
 	if i := strings.IndexByte(s, '('); i >= 0 {

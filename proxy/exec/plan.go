@@ -36,10 +36,12 @@ func (h *Handler) plan(sql []byte) (p planned, multi []*sqlparse.Statement, err 
 			e, hit = h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(full), len(full)))
 			if hit {
 				h.count.PlanHits.Add(1)
+				e.hits.Add(1)
 				return planned{tmpl: e.tmpl}, nil, nil
 			}
 		} else if hit {
 			h.count.PlanHits.Add(1)
+			e.hits.Add(1)
 			return planned{e.tmpl, lits}, nil, nil
 		}
 	}

@@ -213,17 +213,38 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	if x != nil {
 		res = x.portal.res
 	}
-	streams, err := h.start(ctx, p, a, sh, h.shardFormats(sh, m, res))
+	formats := h.shardFormats(sh, m, res)
+	var streams []*stream
+	var sources []merge.Source
 	defer func() { h.endStreams(streams) }()
-	if err != nil {
-		return err
+	if m.Locks && m.Mode == router.Concat {
+		turns := &turns{left: -1, ask: func(shard int, rows uint32) (*stream, error) {
+			s, err := h.askOne(ctx, p, shard, sh, a, formats, rows)
+			if s != nil {
+				streams = append(streams, s)
+			}
+			return s, err
+		}}
+		if !w.All {
+			turns.left = w.Limit + w.Offset
+		}
+		for _, shard := range p.Shards {
+			sources = append(sources, &turn{turns: turns, shard: shard})
+		}
+	} else {
+		if streams, err = h.start(ctx, p, a, sh, formats); err != nil {
+			return err
+		}
+		for _, s := range streams {
+			sources = append(sources, s)
+		}
 	}
 	if x == nil {
 		if err := h.client.Write(rowDescription(sh.visible, nil)); err != nil {
 			return clientError{err}
 		}
 	}
-	n, err := h.mergeRows(streams, sh, m, res, w)
+	n, err := h.mergeRows(sources, sh, m, res, w)
 	if err == nil {
 		for _, s := range streams { // an error behind the last row counts as well
 			if !s.done && m.Limit == nil {
@@ -273,7 +294,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		if err != nil {
 			return streams, err
 		}
-		s, err := h.ask(part, p.Merge.SQL, sh.params, sh.shard, a, formats)
+		s, err := h.ask(part, p.Merge.SQL, sh.params, sh.shard, a, formats, 0)
 		if err != nil {
 			if h.tx.status == 'I' {
 				h.finish(part)
@@ -296,15 +317,16 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 	return streams, nil
 }
 
-// ask gathers a query for a server, whose rows the stream gives once it is sent. types and fields are home's.
-func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.Field, a *router.Args, formats []int16) (*stream, error) {
+// ask gathers a query for a server, whose rows, at most so many unless 0, the stream gives once it is sent. types and
+// fields are home's.
+func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.Field, a *router.Args, formats []int16, rows uint32) (*stream, error) {
 	params, _, err := h.paramsFor(p.shard, types, a.Formats, a.Params)
 	if err != nil {
 		return nil, err
 	}
 	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
 	p.srv.SendBindParts("", a.Formats, params, formats)
-	p.srv.SendExecute()
+	p.srv.SendExecuteRows(rows)
 	p.srv.SendSync()
 	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })
 	return &stream{h: h, p: p, deep: deep}, nil
@@ -338,11 +360,7 @@ func (h *Handler) quiet(s *stream) {
 }
 
 // mergeRows writes the merged rows and returns their number.
-func (h *Handler) mergeRows(streams []*stream, sh *shape, m *router.Merge, res []int16, w merge.Window) (n int64, err error) {
-	sources := make([]merge.Source, len(streams))
-	for i, s := range streams {
-		sources[i] = s
-	}
+func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, res []int16, w merge.Window) (n int64, err error) {
 	visible := len(sh.visible)
 	emit := func(row [][]byte) error {
 		n++

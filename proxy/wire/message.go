@@ -143,7 +143,12 @@ func (c *Conn) named(typ, kind byte, name string) {
 }
 
 // SendExecute gathers Execute of the unnamed portal without a row limit.
-func (c *Conn) SendExecute() { c.out = append(c.out, 'E', 0, 0, 0, 9, 0, 0, 0, 0, 0) }
+func (c *Conn) SendExecute() { c.SendExecuteRows(0) }
+
+// SendExecuteRows is SendExecute for at most so many rows; 0 is all.
+func (c *Conn) SendExecuteRows(rows uint32) {
+	c.out = binary.BigEndian.AppendUint32(append(c.out, 'E', 0, 0, 0, 9, 0), rows)
+}
 
 // SendSync gathers Sync.
 func (c *Conn) SendSync() { c.out = append(c.out, 'S', 0, 0, 0, 4) }
@@ -186,6 +191,9 @@ func ParseRowDescription(body []byte) ([]Field, error) {
 	var m RowDescription
 	if err := m.Decode(append([]byte(nil), body...)); err != nil {
 		return nil, fmt.Errorf("row description: %w", err)
+	}
+	if m.Fields == nil { // no columns is not the same as no rows
+		m.Fields = []Field{}
 	}
 	return m.Fields, nil
 }

@@ -55,3 +55,6 @@ select x.customer_id, i.order_id from (select s.customer_id, count(*) from (sele
 select s.k, s.n from (select o.customer_id as k, count(*) as n from customers c right join orders o on o.customer_id = c.customer_id and c.small > 3 group by o.customer_id) s join customers d on d.customer_id = s.k order by 1
 select s.k, s.n from (select c.customer_id as k, count(*) as n from customers c right join orders o on o.customer_id = c.customer_id and c.small > 3 group by c.customer_id) s order by 1
 select s.k, d.name from (select c.customer_id as k, count(*) as n from customers c right join orders o on o.customer_id = c.customer_id and c.small > 3 group by c.customer_id) s full join customers d on d.customer_id = s.k order by 1, 2
+select from customers where customer_id <= 3
+select from orders o join customers c on c.small = o.order_id
+select from customers order by customer_id limit 2

@@ -435,6 +435,7 @@ func (a *analysis) query() error {
 		return Refuse("opaque", q.Opaque)
 	}
 	a.t.Home = false
+	a.t.Exact = a.t.Exact || usesOrdinals(q)
 	if a.views.used {
 		a.expand(q)
 		return a.gatherBlind(newBlock(a, q, nil), Refuse("view", a.views.first))
@@ -488,6 +489,21 @@ func (a *analysis) query() error {
 		}
 	}
 	return nil
+}
+
+// usesOrdinals says whether a literal decides at some level what rows are grouped by.
+func usesOrdinals(q *sqlparse.Query) bool {
+	for _, list := range [][]sqlparse.Expr{q.GroupBy, q.DistinctOn} {
+		if slices.ContainsFunc(list, func(e sqlparse.Expr) bool { return e.Ordinal > 0 }) {
+			return true
+		}
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+		if slices.ContainsFunc(list, usesOrdinals) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(q.Rels, func(r *sqlparse.Rel) bool { return r.Sub != nil && usesOrdinals(r.Sub) }) || q.Source != nil && usesOrdinals(q.Source)
 }
 
 // several plans a SELECT that may need more than one shard: by merging what each one answers, else on copies. why is a

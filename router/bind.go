@@ -87,6 +87,13 @@ func (t *Template) NumberLiterals(lits []sqlparse.Literal) bool {
 		}
 		return true
 	}
+	if t.Merge != nil && t.Merge.Limit != nil {
+		limit := []sqlparse.Value{*t.Merge.Limit}
+		if !fix(limit) {
+			return false
+		}
+		t.Merge.Limit = &limit[0]
+	}
 	for i := range t.pins {
 		p := &t.pins[i]
 		p.vals = slices.Clone(p.vals)
@@ -106,6 +113,18 @@ func (t *Template) NumberLiterals(lits []sqlparse.Literal) bool {
 		}
 	}
 	return true
+}
+
+// constant is a constant's value in the text that runs.
+func (a *Args) constant(v *sqlparse.Value) string {
+	if a.Literals == nil || v.Kind != sqlparse.ValInt && v.Kind != sqlparse.ValNumber && v.Kind != sqlparse.ValString {
+		return v.Text
+	}
+	i, sign := v.Loc, ""
+	if i < 0 {
+		i, sign = -i-1, "-"
+	}
+	return sign + a.Literals[i].Value(a.Text)
 }
 
 // key reads one value as a key of type kt.
@@ -130,14 +149,7 @@ func (t *Template) key(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, 
 			}
 		}
 	}
-	text := v.Text
-	if a.Literals != nil && v.Kind != sqlparse.ValBool {
-		i, sign := v.Loc, ""
-		if i < 0 {
-			i, sign = -i-1, "-"
-		}
-		text = sign + a.Literals[i].Value(a.Text)
-	}
+	text := a.constant(v)
 	if kt.IsInteger() { // the column may be narrower than the value, which then matches nothing
 		kt = pghash.TypeInt8
 	}
@@ -566,7 +578,7 @@ func (a *Args) Int64(v *sqlparse.Value) (n int64, null bool, err error) {
 	if v == nil || v.Kind == sqlparse.ValNull {
 		return 0, true, nil
 	}
-	text := v.Text
+	text := a.constant(v)
 	if v.Kind == sqlparse.ValParam {
 		i := v.Param - 1
 		if i < 0 || i >= len(a.Params) || a.Params[i] == nil {

@@ -190,6 +190,9 @@ func (a *analysis) toGather(top *block, why *Error) *Error {
 // orGather keeps the way to run a SELECT on copies in case that its rows turn out not to merge: only a server knows
 // their types.
 func (a *analysis) orGather(top *block) {
+	if a.t.Merge.Own {
+		return // nothing is compared
+	}
 	var once sync.Once
 	var out *Template
 	var err *Error

@@ -249,3 +249,37 @@ func BenchmarkRouteByKey(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkBind binds cached plans of each kind that has one for any values.
+func BenchmarkBind(b *testing.B) {
+	db, sch := world(b)
+	for _, sql := range []string{
+		"select count(*) from customers where age > $1", "select * from customers where customer_id = any($1)", "select * from customers where customer_id in ($1, $2, $3)",
+		"select * from cells where x = $1 and y = $2", "select * from readings where day between $1 and $2", "select * from orders o join items i using (customer_id) where o.customer_id = $1",
+		"select customer_id, rank() over (order by total) from orders where customer_id > $1",
+	} {
+		stmts, err := sqlparse.Parse(sql)
+		if err != nil {
+			b.Fatal(err)
+		}
+		tmpl, err := Analyze(stmts[0], db, sch, Env{SearchPath: []string{"public"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		args := &Args{Params: [][]byte{[]byte("1"), []byte("2"), []byte("3")}}
+		if strings.Contains(sql, "any") {
+			args.Params[0] = []byte("{1,2,3}")
+		}
+		b.Run(sql, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := tmpl.Route(args); ok {
+					continue
+				}
+				if _, err := tmpl.Bind(args); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -102,7 +102,8 @@ func (a *analysis) scatter(b *block) *Error {
 	if err != nil {
 		return err
 	}
-	a.t.Class, a.t.Merge, a.t.Exact = Scatter, m, true
+	a.t.Class, a.t.Merge = Scatter, m
+	a.t.Exact = a.t.Exact || !m.Own
 	return nil
 }
 
@@ -254,8 +255,11 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 	if (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b) {
 		return a.mergeGroups(b, m)
 	}
+	if m.Locks = q.Locking; !m.Locks && len(q.OrderBy) == 0 && q.Offset == nil {
+		m.Own, m.SQL = true, a.stmt.Text
+		return m, nil
+	}
 	p := sqlparse.Partial{AddOffset: true, DropLimit: q.Locking}
-	m.Locks = q.Locking
 	if len(q.OrderBy) > 0 {
 		m.Mode = Ordered
 		for i, s := range q.OrderBy {

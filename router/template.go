@@ -118,6 +118,7 @@ func (p *pin) key() string { return strings.Join(p.columns, ", ") }
 type Merge struct {
 	Mode   MergeMode
 	SQL    string // what each shard runs
+	Own    bool   // it is the client's own text: run the text that came, whose literals may be others
 	Hidden int    // hidden columns at the right of each row
 	Sorts  []SortKey
 	Cols   []AggCol // of Aggregate: one for each visible column
@@ -203,4 +204,12 @@ func family(t pghash.Type) pghash.Type {
 // Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
 func (t *Template) Forced() *Template {
 	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Whole: t.Whole, Temp: t.Temp}
+}
+
+// ShardText is what each shard of a Scatter runs for these values.
+func (t *Template) ShardText(a *Args) string {
+	if t.Merge.Own && a.Text != nil {
+		return string(a.Text)
+	}
+	return t.Merge.SQL
 }

@@ -104,12 +104,13 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 
 // wholeOf is what a server says of the client's own text: once for each template.
 func (h *Handler) wholeOf(ctx context.Context, t *router.Template, types []uint32) (*described, error) {
-	if d, ok := t.Aux.Load("whole"); ok {
+	key := told("whole", types)
+	if d, ok := t.Aux.Load(key); ok {
 		return d.(*described), nil
 	}
 	d, err := h.describeText(ctx, t.Stmt.Text, types)
 	if err == nil {
-		t.Aux.Store("whole", d)
+		t.Aux.Store(key, d)
 	}
 	return d, err
 }

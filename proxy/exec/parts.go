@@ -28,14 +28,15 @@ const interval = 1186
 // resolve finds the types of what the shards send, and with them the final text. Where both steps together would not give
 // the statement's own types, the rows themselves are gathered.
 func (g *gathering) resolve(ctx context.Context, whole *described) error {
-	s, ok := g.t.Aux.Load("steps")
+	key := told("steps", g.types)
+	s, ok := g.t.Aux.Load(key)
 	if !ok {
 		two, err := g.h.steps(ctx, g.plan, g.types, whole)
 		if err != nil {
 			return err
 		}
 		s = two
-		g.t.Aux.Store("steps", s)
+		g.t.Aux.Store(key, s)
 	}
 	two := s.(*twoSteps)
 	if two.final == "" {

@@ -2,9 +2,11 @@ package exec
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -25,8 +27,22 @@ type shape struct {
 	refused *router.Error // its rows do not merge, by their types
 }
 
+// told is the key of what a server told about a template whose parameters have these declared types: the same text with
+// others is another statement.
+func told(what string, types []uint32) string {
+	if !slices.ContainsFunc(types, func(t uint32) bool { return t != 0 }) {
+		return what
+	}
+	b := append(make([]byte, 0, len(what)+4*len(types)), what...)
+	for _, t := range types {
+		b = binary.BigEndian.AppendUint32(b, t)
+	}
+	return string(b)
+}
+
 func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint32) (*shape, error) {
-	if s, ok := t.Aux.Load("shape"); ok {
+	key := told("shape", types)
+	if s, ok := t.Aux.Load(key); ok {
 		return s.(*shape), nil
 	}
 	whole, err := h.describeText(ctx, t.Stmt.Text, types)
@@ -44,7 +60,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 	if err := s.resolve(t.Merge); err != nil && !errors.As(err, &s.refused) {
 		return nil, err
 	}
-	t.Aux.Store("shape", s)
+	t.Aux.Store(key, s)
 	return s, nil
 }
 
@@ -294,7 +310,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		if err != nil {
 			return streams, err
 		}
-		s, err := h.ask(part, p.Merge.SQL, sh.params, sh.shard, a, formats, 0)
+		s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, 0)
 		if err != nil {
 			if h.tx.status == 'I' {
 				h.finish(part)

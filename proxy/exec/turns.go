@@ -46,7 +46,7 @@ func (h *Handler) askOne(ctx context.Context, p *router.Plan, shard int, sh *sha
 	if err != nil {
 		return nil, err
 	}
-	s, err := h.ask(part, p.Merge.SQL, sh.params, sh.shard, a, formats, rows)
+	s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, rows)
 	if err != nil {
 		if h.tx.status == 'I' {
 			h.finish(part)

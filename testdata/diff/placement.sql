@@ -58,3 +58,14 @@ select s.k, d.name from (select c.customer_id as k, count(*) as n from customers
 select from customers where customer_id <= 3
 select from orders o join customers c on c.small = o.order_id
 select from customers order by customer_id limit 2
+select * from (select distinct on (1) customer_id, small from customers order by 1, 2) s where customer_id = 5
+select * from (select distinct on (2) customer_id, small from customers order by 2, 1) s where customer_id = 5
+select * from (select distinct on (2) customer_id, small from customers order by 2, 1) s where customer_id = 6
+select customer_id, small, count(*) from customers group by 1, 2 having count(*) > 0
+select small, customer_id, count(*) from customers group by 1, 2 having count(*) > 0
+select * from customers where customer_id in (1, 2, 3) and name <> 'n2'
+select * from customers where customer_id in (4, 5, 6) and name <> 'n5'
+select * from customers where customer_id in (7, 8, 9) and name <> 'n5' limit 2000
+select customer_id from customers where customer_id > 3 and name <> 'n5' limit 0
+select customer_id from customers where customer_id > 17 and name <> 'n5' limit 100
+select customer_id from customers where customer_id > -4 and name <> 'n5' limit 100

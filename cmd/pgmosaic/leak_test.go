@@ -402,3 +402,37 @@ func memory() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.Sys - m.HeapReleased)
 }
+
+// A cancel request that comes while the proxy looks at a server, behind a statement that has ended, must not cost the
+// session what the server holds of it.
+func TestLateCancelLosesNothing(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create temp table mine (a int)")
+	mustExec(t, c, "insert into mine values (1)")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = c.PgConn().CancelRequest(t.Context())
+				}
+			}
+		})
+	}
+	for i := range 400 {
+		if _, err := c.Exec(t.Context(), fmt.Sprintf("do $$ begin perform set_config('app.late', '%d', false); end $$", i)); err != nil && pgCode(err) != "57014" {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	eventually(t, "no cancel request is on its way", func() bool { _, err := c.Exec(t.Context(), "select 1"); return err == nil })
+	if n := queryOne[int](t, c, "select count(*) from mine"); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}

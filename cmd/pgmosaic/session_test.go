@@ -176,7 +176,7 @@ func TestPipelineErrorUndoesEarlierStatements(t *testing.T) {
 	k1, _ := keysOn(t, d, 610000)
 	b := &pgconn.Batch{}
 	b.ExecParams(fmt.Sprintf("insert into customers values (%d, 'x', 'x', 'DE', '2026-01-01')", k1), nil, nil, nil, nil)
-	b.ExecParams("select * from customers for update", nil, nil, nil, nil) // refused by us
+	b.ExecParams("select * from customers order by name limit 1 for update", nil, nil, nil, nil) // refused by us
 	_, err := c.PgConn().ExecBatch(t.Context(), b).ReadAll()
 	wantCode(t, err, "0A000")
 	if n := queryOne[int](t, c, "select count(*) from customers where customer_id = $1", k1); n != 0 {

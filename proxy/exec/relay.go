@@ -127,6 +127,9 @@ func (h *Handler) relayError(s *pool.Server) (code string, err error) {
 	if e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC" {
 		s.Dirty = true
 		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
+		if e.Detail == "" {
+			e.Detail = "This came from shard " + s.Pool.Shard + " (node " + s.Pool.Node + ")."
+		}
 		h.client.Send(e)
 		return e.Code, nil
 	}

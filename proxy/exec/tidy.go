@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -24,7 +25,16 @@ func (h *Handler) tidy(p *participant) {
 		return
 	}
 	left, err := s.Left()
-	if err != nil {
+	for range 5 { // a cancel request that comes late, for the statement before, is not for this one
+		if !cancelled(err) {
+			break
+		}
+		left, err = s.Left()
+	}
+	switch {
+	case cancelled(err) && p == h.pinned:
+		return // what it holds is the session's: it is looked at again after the next statement
+	case err != nil:
 		s.Dirty = true
 		return
 	}
@@ -51,6 +61,12 @@ func (h *Handler) tidy(p *participant) {
 	case h.pinned != p:
 		s.Dirty = true // one server is tied already; this one's state is lost, as on any disconnect
 	}
+}
+
+// cancelled says whether a server has cancelled what it was asked.
+func cancelled(err error) bool {
+	var se *pool.ServerError
+	return errors.As(err, &se) && se.Response.Code == "57014"
 }
 
 // closed notes that a statement on the pinned server may have ended what ties it.

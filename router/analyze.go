@@ -21,6 +21,7 @@ type analysis struct {
 	sharded, reference, home []shardmap.TableName // what the statement names, by kind
 	views                    views
 	keyedBlocks              map[*sqlparse.Query]*block
+	fed                      bool // the INSERT's rows are made on the shards where they belong
 }
 
 // Analyze plans a statement. The error, if any, is an *Error.
@@ -481,6 +482,8 @@ func (a *analysis) query() error {
 		}
 	case needsHome:
 		return a.t.wide
+	case q.Cmd == sqlparse.Insert && a.fed && len(q.CTEs) == 0:
+		a.t.Class = Write
 	case q.Cmd == sqlparse.Insert:
 		return Refuse("insert-select", loose[0])
 	default:

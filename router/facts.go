@@ -169,6 +169,11 @@ func (a *analysis) keyed(r *sqlparse.Rel, q *sqlparse.Query) *block {
 	if r.Kind != sqlparse.RelQuery || r.Lateral || a.views.used {
 		return nil
 	}
+	return a.perShard(q)
+}
+
+// perShard is the block of a SELECT that gives over all shards what it gives on each of them together.
+func (a *analysis) perShard(q *sqlparse.Query) *block {
 	if b, known := a.keyedBlocks[q]; known {
 		return b
 	}

@@ -61,6 +61,10 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 // must then agree.
 func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) error {
 	src := q.Source
+	if b := a.perShard(src); b != nil && a.feeds(b, info, pos) {
+		a.fed = true // the source's own keys say on which shards
+		return nil
+	}
 	refuse := Refuse("insert-select", info.TableName)
 	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(pos))}
 	b := newBlock(a, src, nil)
@@ -83,9 +87,36 @@ func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos
 	return nil
 }
 
+// feeds says whether each row of a SELECT carries in the target's key columns the key of the shard that made it.
+func (a *analysis) feeds(b *block, info *shardmap.TableInfo, pos []int) bool {
+	q := b.query
+	for _, u := range b.units() {
+		for _, r := range u.rels {
+			from := a.declared(r)
+			fits := from.Group == info.Group && b.certain(u, r)
+			for i := 0; fits && i < len(pos); i++ {
+				at := pos[i]
+				fits = at >= 0 && at < len(q.Targets) && !a.starBefore(q, at+1) && q.Targets[at].Expr.Col != nil
+				if !fits {
+					break
+				}
+				id, _, ok := b.resolve(q, *q.Targets[at].Expr.Col)
+				fits = ok && b.class(id) == b.class(colID{r, from.Keys[i]}) && id.rel == r
+			}
+			if fits {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // splitInsert says why an INSERT may not be split over shards; nil means that it may.
 func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
 	switch {
+	case a.fed:
+		a.t.Class = Write
+		return nil
 	case q.Source != nil:
 		return Refuse("insert-select", a.t.Target.TableName)
 	case len(q.CTEs) > 0 || len(q.Subs) > 0:
@@ -107,20 +138,17 @@ func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
 // wideWrite plans UPDATE and DELETE over several shards, and says why not.
 func (a *analysis) wideWrite(b *block) *Error {
 	q := b.query
-	if len(b.rels) > 1 || len(b.subs) > 0 || len(b.flat) > 1 || len(q.Rels) > 1 {
-		return Refuse("write-join", q.Target.Table.Name)
-	}
 	info := a.declared(q.Target)
+	if info == nil || info.Kind != shardmap.Sharded {
+		return Refuse("reference-write", q.Target.Table.Name)
+	}
+	if err := a.unions(b); err != nil { // each shard finds its own rows, and all that they are joined with
+		return err
+	}
 	for _, s := range q.Sets {
 		if info.IsKey(s.Column) {
 			return Refuse("key-change", s.Column)
 		}
-	}
-	if f, ok := a.firstVolatile(); ok {
-		return Refuse("volatile", f)
-	}
-	if c, ok := systemColumn(q); ok {
-		return Refuse("system-column", c)
 	}
 	a.t.Class, a.t.Target = Write, info
 	return nil

@@ -2,6 +2,7 @@ package router
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -218,24 +219,11 @@ func (a *analysis) copy() error {
 		return nil
 	}
 	if !c.From {
-		if info.Kind == shardmap.Sharded && !plainCopyOut(c) {
-			return Refuse("copy", "a sharded table TO STDOUT in this format")
-		}
 		a.t.Class, a.t.Target, a.t.Home, a.t.on = Copy, info, false, info.Group.Shards()
 		return nil
 	}
-	if !c.Plain || c.Options["format"] != "" && c.Options["format"] != "text" && c.Options["format"] != "csv" {
-		return Refuse("copy", "a distributed table in this format")
-	}
-	for o := range c.Options {
-		switch o {
-		case "format", "delimiter", "null", "header", "quote", "escape", "freeze":
-		default:
-			return Refuse("copy", "a distributed table with option "+o)
-		}
-	}
-	if h := c.Options["header"]; h != "" && h != "true" && h != "false" {
-		return Refuse("copy", "a distributed table with HEADER MATCH")
+	if err := a.copyOptions(c, info); err != nil {
+		return err
 	}
 	t := a.sch.Tables[n]
 	if t == nil {
@@ -273,12 +261,32 @@ func (a *analysis) copy() error {
 	return nil
 }
 
-func plainCopyOut(c sqlparse.CopyInfo) bool {
-	if f := c.Options["format"]; f != "" && f != "text" && f != "csv" {
-		return false
+// copyOptions refuses the options of COPY FROM under which the proxy would read a row's key otherwise than the server.
+func (a *analysis) copyOptions(c sqlparse.CopyInfo, info *shardmap.TableInfo) error {
+	if !c.Plain {
+		return Refuse("copy", "a distributed table with these options")
 	}
-	h := c.Options["header"]
-	return c.Plain && (h == "" || h == "false")
+	if c.Where && info.Kind == shardmap.Reference {
+		return Refuse("copy", "a reference table with WHERE")
+	}
+	for o, v := range c.Options {
+		switch o {
+		case "format", "delimiter", "null", "header", "quote", "escape", "freeze", "log_verbosity", "default":
+		case "force_null", "force_not_null":
+			for _, k := range info.Keys {
+				if list := c.Lists[o]; contains(list, "*") || contains(list, k) {
+					return Refuse("copy", "a distributed table with "+strings.ToUpper(o)+" of its key")
+				}
+			}
+		case "encoding":
+			if e := strings.ToLower(strings.ReplaceAll(v, "-", "")); e != "utf8" && e != "unicode" {
+				return Refuse("copy", "a distributed table in encoding "+v)
+			}
+		default:
+			return Refuse("copy", "a distributed table with option "+o)
+		}
+	}
+	return nil
 }
 
 func isDefinition(k sqlparse.Kind) bool {

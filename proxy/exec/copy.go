@@ -10,6 +10,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 )
@@ -52,7 +53,7 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 		if err != nil {
 			return err
 		}
-		err = h.copyOutOf(part, p.Stmt.Text, &opened, &total)
+		err = h.copyOutOf(part, p.Stmt, &opened, &total)
 		if h.tx.status == 'I' {
 			h.finish(part)
 		}
@@ -60,13 +61,21 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 			return err
 		}
 	}
+	if p.Stmt.Copy.Options["format"] == "binary" {
+		h.client.SendFrame('d', binaryTrailer)
+	}
 	h.client.SendFrame('c', nil)
 	h.client.SendTag(total.String())
 	return nil
 }
 
-func (h *Handler) copyOutOf(p *participant, sql string, opened *bool, total *rowCount) error {
-	p.srv.SendQuery(sql)
+// copyOutOf passes one shard's rows on. The header is the first shard's, the trailer of the binary format comes at the end.
+func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool, total *rowCount) error {
+	binary := s.Copy.Options["format"] == "binary"
+	o := s.Copy.Options["header"]
+	again := *opened                            // another shard has sent the header
+	begins := binary || o != "" && o != "false" // the next message holds the header
+	p.srv.SendQuery(s.Text)
 	if err := p.srv.Flush(); err != nil {
 		return h.lost(p, err)
 	}
@@ -79,7 +88,7 @@ func (h *Handler) copyOutOf(p *participant, sql string, opened *bool, total *row
 		if err != nil {
 			return h.lost(p, err)
 		}
-		if typ == 'd' || typ == 'H' && !*opened {
+		if typ == 'd' && !binary && !(begins && again) || typ == 'H' && !*opened {
 			*opened = true
 			if err := p.srv.Forward(h.client); err != nil {
 				return h.lostOrGone(p, err)
@@ -91,6 +100,16 @@ func (h *Handler) copyOutOf(p *participant, sql string, opened *bool, total *row
 			return h.lost(p, err)
 		}
 		switch m.Type {
+		case 'd':
+			if binary {
+				h.sendBinary(m.Body(), begins, again)
+			}
+			begins = false
+			if h.client.Out() >= 32<<10 {
+				if err := h.client.Flush(); err != nil {
+					return clientError{err}
+				}
+			}
 		case 'C':
 			total.add(string(m.Body()[:len(m.Body())-1]))
 		case 'E':
@@ -120,19 +139,21 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 			h.closeCopies(parts[i+1:], parts[:i])
 			return 0, err
 		}
-		if err := h.awaitCopyIn(part); err != nil {
+		said, err := h.awaitCopyIn(part)
+		if err != nil {
 			h.closeCopies(parts[i+1:], parts[:i])
 			return 0, err
 		}
+		if i == 0 { // the columns are the same on all
+			h.client.SendFrame('G', said)
+		}
 	}
-	// The client is told the columns of the first shard's CopyInResponse: text, no formats of interest.
-	h.client.SendFrame('G', append([]byte{0, 0, 0}, make([]byte, 0)...))
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
 	sp := newSplitter(p, len(parts))
 	feed := h.feed(p, sp, parts)
-	ends, ferr := h.finishCopies(parts, feed)
+	ends, ferr := h.finishCopies(parts, feed, sp)
 	if ferr != nil {
 		return 0, ferr
 	}
@@ -144,22 +165,22 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 	return rows, nil
 }
 
-// awaitCopyIn reads up to CopyInResponse.
-func (h *Handler) awaitCopyIn(p *participant) error {
+// awaitCopyIn reads up to CopyInResponse, whose body it returns.
+func (h *Handler) awaitCopyIn(p *participant) ([]byte, error) {
 	for {
 		m, err := p.srv.Next()
 		if err != nil {
-			return h.lost(p, err)
+			return nil, h.lost(p, err)
 		}
 		switch m.Type {
 		case 'G':
-			return nil
+			return slices.Clone(m.Body()), nil
 		case 'E':
 			e := &pool.ServerError{Response: wire.ParseError(m.Body())}
 			if _, err := p.srv.ReadTag(); err != nil {
-				return h.lost(p, err)
+				return nil, h.lost(p, err)
 			}
-			return e
+			return nil, e
 		}
 	}
 }
@@ -167,7 +188,10 @@ func (h *Handler) awaitCopyIn(p *participant) error {
 // closeCopies fails the copies that are open, so that their servers are ready for ROLLBACK.
 func (h *Handler) closeCopies(unread, open []*participant) {
 	for _, p := range unread {
-		if p.srv.Dirty || h.prologue(p) != nil || h.awaitCopyIn(p) != nil {
+		if p.srv.Dirty || h.prologue(p) != nil {
+			continue
+		}
+		if _, err := h.awaitCopyIn(p); err != nil {
 			continue
 		}
 		open = append(open, p)
@@ -237,7 +261,7 @@ func (h *Handler) feed(p *router.Plan, sp *splitter, parts []*participant) error
 }
 
 // finishCopies ends the copies on all shards: with failed set, in vain.
-func (h *Handler) finishCopies(parts []*participant, failed error) (rows []int64, err error) {
+func (h *Handler) finishCopies(parts []*participant, failed error, sp *splitter) (rows []int64, err error) {
 	for _, p := range parts {
 		if p.srv.Dirty {
 			continue
@@ -258,7 +282,7 @@ func (h *Handler) finishCopies(parts []*participant, failed error) (rows []int64
 		}
 		tag, e := p.srv.ReadTag()
 		if e != nil {
-			err = first(err, h.lost(p, e))
+			err = first(err, sp.located(i, h.lost(p, e)))
 			continue
 		}
 		_, rows[i], _ = wire.TagRows(tag)
@@ -286,6 +310,11 @@ type splitter struct {
 	partial []byte
 	place   map[int]int // shard index to position
 	out     [][]byte
+	sent    []lineLog
+	dflt    *string // DEFAULT: a field of this text takes the column's default
+	binary  bool
+	began   bool // binary: the header has passed
+	ended   bool // binary: the trailer has come
 }
 
 func newSplitter(p *router.Plan, n int) *splitter {
@@ -300,6 +329,10 @@ func newSplitter(p *router.Plan, n int) *splitter {
 	if v, ok := o["null"]; ok {
 		s.null = v
 	}
+	if v, ok := o["default"]; ok {
+		s.dflt = &v
+	}
+	s.binary, s.sent = o["format"] == "binary", make([]lineLog, n)
 	if q := o["quote"]; q != "" {
 		s.quote = q[0]
 	}
@@ -307,7 +340,7 @@ func newSplitter(p *router.Plan, n int) *splitter {
 	if e := o["escape"]; e != "" {
 		s.escape = e[0]
 	}
-	s.header = o["header"] == "true"
+	s.header = o["header"] != "" && o["header"] != "false"
 	for i, shard := range p.Shards {
 		s.place[shard] = i
 	}
@@ -323,7 +356,10 @@ func (s *splitter) add(data []byte, send func(int, []byte) error) error {
 		s.out[i] = s.out[i][:0]
 	}
 	for {
-		n := s.rowEnd(data)
+		n, err := s.rowEnd(data)
+		if err != nil {
+			return err
+		}
 		if n < 0 {
 			break
 		}
@@ -353,6 +389,12 @@ func (s *splitter) flush(send func(int, []byte) error) error {
 
 // end takes a last row without a line end.
 func (s *splitter) end(send func(int, []byte) error) error {
+	if s.binary {
+		if err := s.endBinary(); err != nil {
+			return err
+		}
+		return s.flush(send)
+	}
 	if len(s.partial) > 0 {
 		if err := s.row(append(s.partial, '\n')); err != nil {
 			return err
@@ -361,8 +403,15 @@ func (s *splitter) end(send func(int, []byte) error) error {
 	return s.flush(send)
 }
 
-// rowEnd is the length of the first row with its line end, or -1.
-func (s *splitter) rowEnd(b []byte) int {
+// rowEnd is the length of the first row, with its line end if it has one; -1 if it is not whole.
+func (s *splitter) rowEnd(b []byte) (int, error) {
+	if s.binary {
+		return s.binaryRow(b)
+	}
+	return s.lineEnd(b), nil
+}
+
+func (s *splitter) lineEnd(b []byte) int {
 	if !s.csv {
 		from := 0
 		for {
@@ -396,11 +445,19 @@ func (s *splitter) rowEnd(b []byte) int {
 }
 
 func (s *splitter) row(row []byte) error {
-	s.line++
+	if s.binary {
+		return s.rowBinary(row)
+	}
+	lines := int64(1)
+	if s.csv {
+		lines = int64(max(bytes.Count(row, []byte{'\n'}), 1))
+	}
+	s.line += lines
 	body := bytes.TrimRight(row, "\r\n")
 	if s.header && s.line == 1 {
 		for i := range s.out {
 			s.out[i] = append(s.out[i], row...) // each shard skips one line
+			s.sent[i].add(1, s.line)
 		}
 		return nil
 	}
@@ -408,27 +465,33 @@ func (s *splitter) row(row []byte) error {
 		return nil
 	}
 	s.fields(body)
-	bad := func(code, format string, args ...any) error {
-		return &wire.PgError{Code: code, Message: fmt.Sprintf(format, args...), Detail: fmt.Sprintf("COPY line %d", s.line)}
-	}
+	bad := s.badLine
 	for i, v := range s.vals {
 		switch {
 		case !v.found:
 			return bad("22P04", "missing data for column %q", s.columns[i])
 		case v.null:
 			return bad("23502", "null value in key column %q: the row has no shard", s.columns[i])
+		case s.dflt != nil && v.text == *s.dflt:
+			return bad("23502", "no value for key column %q: the row has no shard", s.columns[i])
 		}
 		var ok bool
 		if s.key[i], ok = pghash.ParseText(s.group.Keys[i], v.text); !ok {
 			return bad("22P02", "invalid input syntax for key column %q of type %s: %q", s.columns[i], s.group.Keys[i], v.text)
 		}
 	}
+	return s.put(row, lines)
+}
+
+// put sends a row, whose key has been read, to its shard.
+func (s *splitter) put(row []byte, lines int64) error {
 	shard, ok := s.group.Place(s.key)
 	if !ok {
-		return bad("23514", "no list of group %s names %q: the row has no shard", s.group.Name, s.vals[0].text)
+		return s.badLine("23514", "no list of group %s names the value of key column %q: the row has no shard", s.group.Name, s.columns[0])
 	}
 	i := s.place[shard]
 	s.out[i] = append(s.out[i], row...)
+	s.sent[i].add(lines, s.line)
 	return nil
 }
 

@@ -371,7 +371,7 @@ func constText(a *pg.A_Const) string {
 func (c *converter) copy(x *pg.CopyStmt) {
 	s := c.stmt
 	s.Kind = Copy
-	info := CopyInfo{From: x.IsFrom, Stdio: x.Filename == "" && !x.IsProgram, Plain: x.WhereClause == nil, Options: map[string]string{}}
+	info := CopyInfo{From: x.IsFrom, Stdio: x.Filename == "" && !x.IsProgram, Where: x.WhereClause != nil, Plain: true, Options: map[string]string{}, Lists: map[string][]string{}}
 	if x.Relation != nil {
 		info.Table = &TableRef{x.Relation.Schemaname, x.Relation.Relname}
 	}
@@ -390,6 +390,12 @@ func (c *converter) copy(x *pg.CopyStmt) {
 			val = strconv.FormatBool(arg.Boolean.GetBoolval())
 		case *pg.Node_Integer:
 			val = strconv.FormatBool(arg.Integer.GetIval() != 0)
+		case *pg.Node_List:
+			for _, n := range arg.List.Items {
+				info.Lists[name] = append(info.Lists[name], n.GetString_().GetSval())
+			}
+		case *pg.Node_AStar:
+			info.Lists[name] = []string{"*"}
 		default:
 			info.Plain = false
 		}

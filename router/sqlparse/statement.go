@@ -137,8 +137,10 @@ type CopyInfo struct {
 	From    bool
 	Stdio   bool
 	Freeze  bool
-	Options map[string]string // lower case names; a bare flag is "true"
-	Plain   bool              // every option was understood
+	Options map[string]string   // lower case names; a bare flag is "true"
+	Lists   map[string][]string // of options that name columns; "*" for all
+	Where   bool                // COPY FROM ... WHERE
+	Plain   bool                // every option was understood
 }
 
 // Definition describes DDL.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -93,8 +94,8 @@ func TestCopyFormatsOverShards(t *testing.T) {
 		{"PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x01\xff\xff", "copy rows_ (k, day) from stdin (format binary)", "22P04", "day"},
 	} {
 		_, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader(bad.data), bad.sql)
-		pe, ok := err.(*pgconn.PgError) //nolint:errorlint // it is never wrapped
-		if !ok || pe.Code != bad.code || !strings.Contains(pe.Message+pe.Detail+pe.Where, bad.says) {
+		pe := &pgconn.PgError{}
+		if !errors.As(err, &pe) || pe.Code != bad.code || !strings.Contains(pe.Message+pe.Detail+pe.Where, bad.says) {
 			t.Errorf("%s %q: %v (%+v), want %s %q", bad.sql, bad.data, err, pe, bad.code, bad.says)
 		}
 	}

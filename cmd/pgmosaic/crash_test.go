@@ -1,0 +1,434 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
+)
+
+// moment is when, at a step of a commit over shards, something breaks.
+type moment int
+
+const (
+	before moment = iota // the server has not seen the step
+	during               // the server has done it, its reply is lost
+	after                // its reply has passed
+)
+
+func (m moment) String() string { return [...]string{"before", "during", "after"}[m] }
+
+// step is one message of a commit: what it does, on the how many-eth shard.
+type step struct {
+	what  string
+	shard int
+}
+
+// stepOf reads what a simple query of the proxy does for a commit.
+func stepOf(sql string) string {
+	switch {
+	case strings.HasPrefix(sql, "PREPARE TRANSACTION"):
+		return "prepare"
+	case strings.Contains(sql, "pgmosaic.decide("):
+		return "decide"
+	case sql == "COMMIT":
+		return "commit"
+	case strings.HasPrefix(sql, "COMMIT PREPARED"):
+		return "commit prepared"
+	case strings.Contains(sql, "pgmosaic.forget("):
+		return "forget"
+	}
+	return ""
+}
+
+// taps stand between a proxy and its shards. They know the steps of a commit, and break things at one of them.
+type taps struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	dead  bool // nothing passes any more, as after a kill -9 of the proxy
+	at    step
+	when  moment
+	armed bool
+	hit   func(shard int) bool // what happens; false cuts the one connection only
+	seen  []step
+}
+
+func (ts *taps) arm(at step, when moment, hit func(int) bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.dead, ts.at, ts.when, ts.armed, ts.hit, ts.seen = false, at, when, true, hit, nil
+}
+
+// die cuts every connection, and lets none be made until the next arm.
+func (ts *taps) die() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.dead = true
+	for c := range ts.conns {
+		_ = c.Close()
+	}
+}
+
+func (ts *taps) fired() bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return !ts.armed
+}
+
+// reached says whether a step is the one, at this moment. It fires once.
+func (ts *taps) reached(s step, when moment) (hit func(int) bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if when == before {
+		ts.seen = append(ts.seen, s)
+	}
+	if !ts.armed || s != ts.at || when != ts.when {
+		return nil
+	}
+	ts.armed = false
+	return ts.hit
+}
+
+// listen opens the tap of one shard.
+func (ts *taps) listen(t testing.TB, shard int, to string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", to)
+			ts.mu.Lock()
+			if err != nil || ts.dead {
+				ts.mu.Unlock()
+				_ = c.Close()
+				if s != nil {
+					_ = s.Close()
+				}
+				continue
+			}
+			ts.conns[c], ts.conns[s] = true, true
+			ts.mu.Unlock()
+			wg.Go(func() { ts.pass(shard, c, s) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		ts.die()
+		wg.Wait()
+	})
+	return l.Addr().String()
+}
+
+// pass relays a connection, message by message. Steps of a commit go alone: the answer comes before the next message.
+func (ts *taps) pass(shard int, client, server net.Conn) {
+	defer client.Close()
+	defer server.Close()
+	answer := make(chan step, 1) // the step whose answer is on its way
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		defer client.Close()
+		var of step
+		for {
+			typ, msg, err := readMessage(server, false)
+			if err != nil {
+				return
+			}
+			select {
+			case of = <-answer:
+			default:
+			}
+			if typ == 'Z' && of.what != "" {
+				if hit := ts.reached(of, during); hit != nil && (hit(shard) || true) {
+					return
+				}
+			}
+			if _, err := client.Write(msg); err != nil {
+				return
+			}
+			if typ == 'Z' && of.what != "" {
+				if hit := ts.reached(of, after); hit != nil {
+					hit(shard)
+					return
+				}
+				of = step{}
+			}
+		}
+	})
+	first := true
+	for {
+		typ, msg, err := readMessage(client, first)
+		if err != nil {
+			_ = server.Close()
+			return
+		}
+		first = false
+		if typ == 'Q' {
+			s := step{stepOf(string(msg[5 : len(msg)-1])), shard}
+			if s.what != "" {
+				if hit := ts.reached(s, before); hit != nil {
+					hit(shard)
+					_ = server.Close()
+					return
+				}
+				answer <- s
+			}
+		}
+		if _, err := server.Write(msg); err != nil {
+			return
+		}
+	}
+}
+
+// readMessage reads a message, or the first one, which has no type.
+func readMessage(r io.Reader, startup bool) (typ byte, msg []byte, err error) {
+	head := 5
+	if startup {
+		head = 4
+	}
+	msg = make([]byte, head, 512)
+	if _, err = io.ReadFull(r, msg); err != nil {
+		return 0, nil, err
+	}
+	n := int(binary.BigEndian.Uint32(msg[head-4:])) - 4
+	if n < 0 || n > 64<<20 {
+		return 0, nil, fmt.Errorf("a message of %d bytes", n)
+	}
+	msg = append(msg, make([]byte, n)...)
+	_, err = io.ReadFull(r, msg[head:])
+	if !startup {
+		typ = msg[0]
+	}
+	return typ, msg, err
+}
+
+// crashWorld is a database of three shards whose keys 0, 1 and 2 modulo 3 are apart, and a proxy of its own that reaches
+// them through taps.
+func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app, ts *taps) {
+	d.adminExec(t, "CREATE DATABASE "+db)
+	for i := range 3 {
+		phys := fmt.Sprintf("%s_%d", db, i)
+		mustExec(t, connectTo(t, nodes[i].DSN("postgres")), "create database "+phys+" owner app")
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD c%d IN %s NODE '%s' NAME n%d", i, db, nodes[i].DSN(phys), i))
+	}
+	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), db))
+	mustExec(t, c, "create table moves (shard int not null, id int not null, primary key (shard, id))")
+	d.adminExec(t, "CREATE GROUP g IN "+db+" KEY (int) BY LIST ((0) ON c0, (1) ON c1, (2) ON c2)")
+	d.adminExec(t, "DISTRIBUTE TABLE "+db+".public.moves IN GROUP g KEY (shard)")
+	all := d.catalog.Current().Document
+	doc := &shardmap.Document{Version: 1, Install: all.Install}
+	ts = &taps{conns: map[net.Conn]bool{}}
+	for _, x := range all.Databases {
+		if x.Name == db {
+			doc.Databases = append(doc.Databases, x)
+		}
+	}
+	for _, x := range all.Shards {
+		if x.Database == db {
+			doc.Shards = append(doc.Shards, x)
+		}
+	}
+	for _, x := range all.Nodes {
+		if x.Database == db {
+			n := *x
+			cfg, err := pgx.ParseConfig(n.DSN)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.DSN = dsnFor(cfg.User, cfg.Password, ts.listen(t, int(n.Name[1]-'0'), net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
+			doc.Nodes = append(doc.Nodes, &n)
+		}
+	}
+	for _, x := range all.Groups {
+		if x.Database == db {
+			doc.Groups = append(doc.Groups, x)
+		}
+	}
+	for _, x := range all.Lists {
+		if x.Database == db {
+			doc.Lists = append(doc.Lists, x)
+		}
+	}
+	for _, x := range all.Tables {
+		if x.Database == db {
+			doc.Tables = append(doc.Tables, x)
+		}
+	}
+	path := t.TempDir() + "/map.json"
+	if err := filestore.New(path).Save(t.Context(), 0, doc); err != nil {
+		t.Fatal(err)
+	}
+	cfg := defaultConfig()
+	cfg.Store, cfg.Resolve, cfg.Grace = path, duration(100*time.Millisecond), duration(300*time.Millisecond)
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	return startApp(t, cfg), ts
+}
+
+// crashes runs one transaction over some shards for every step of its commit and every moment, and checks that it is wholly
+// there or wholly not, as the client was told, and that nothing stays prepared or locked.
+func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp string, shards int, hit func(ts *taps, shard int) bool, restore func()) {
+	a, ts := crashWorld(t, d, db, nodes)
+	defer d.forget(t, db)
+	var direct []*pgx.Conn
+	reconnect := func() {
+		direct = nil
+		for i := range 3 {
+			direct = append(direct, connectTo(t, nodes[i].DSN(fmt.Sprintf("%s_%d", db, i))))
+		}
+	}
+	reconnect()
+	steps := []step{}
+	for i := range shards {
+		if i > 0 {
+			steps = append(steps, step{"prepare", i}, step{"commit prepared", i})
+		}
+	}
+	steps = append(steps, step{"decide", 0}, step{"commit", 0}, step{"forget", 0})
+	id, committed, lost := 0, 0, 0
+	for _, s := range steps {
+		for _, when := range []moment{before, during, after} {
+			id++
+			name := fmt.Sprintf("%s %s on shard %d", when, s.what, s.shard)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			var c *pgx.Conn
+			ts.arm(step{}, before, nil)
+			eventually(t, name+": the proxy is well again", func() bool {
+				var err error
+				if c, err = pgx.Connect(ctx, dsnFor("app", "app", a.server.Addr(), db)); err != nil {
+					return false
+				}
+				for i := range shards {
+					if _, err := c.Exec(ctx, "delete from moves where shard = $1 and id = -1", i); err != nil {
+							_ = c.Close(ctx)
+						return false
+					}
+				}
+				return true
+			})
+			if setUp != "" {
+				mustExec(t, c, setUp)
+			}
+			mustExec(t, c, "begin")
+			for i := range shards {
+				mustExec(t, c, "insert into moves values ($1, $2)", i, id)
+			}
+			fired := make(chan struct{})
+			ts.arm(s, when, func(shard int) bool {
+				defer close(fired)
+				return hit(ts, shard)
+			})
+			done := make(chan error, 1)
+			go func() {
+				_, err := c.Exec(ctx, "commit")
+				done <- err
+			}()
+			select {
+			case <-fired:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s: the step did not come; %v were seen", name, ts.seen)
+			}
+			if restore != nil {
+				restore()
+				reconnect()
+			}
+			var told error
+			acknowledged, known := false, false
+			select {
+			case told = <-done:
+				acknowledged, known = told == nil, pgCode(told) == "40001" || pgCode(told) == "40000"
+			case <-time.After(12 * time.Second): // its proxy is dead
+			}
+			ts.arm(step{}, before, nil) // what was dead lives again: its resolver races with the other's
+			eventually(t, name+": nothing is prepared", func() bool {
+				n := 0
+				for _, c := range direct {
+					n += queryOne[int](t, c, "select count(*) from pg_prepared_xacts where gid like 'pgmosaic:%' and database = current_database()")
+				}
+				return n == 0
+			})
+			found := 0
+			for i, c := range direct {
+				found += queryOne[int](t, c, "select count(*) from moves where shard = $1 and id = $2", i, id)
+				mustExec(t, c, "set lock_timeout = '5s'")
+				mustExec(t, c, "update moves set id = id where shard = $1 and id = $2", i, id) // no lock is stuck
+			}
+			switch {
+			case found != 0 && found != shards:
+				t.Errorf("%s: %d of %d rows are there", name, found, shards)
+			case acknowledged && found == 0:
+				t.Errorf("%s: the client was told that it is committed, and it is not", name)
+			case known && found != 0:
+				t.Errorf("%s: the client was told that it is rolled back (%v), and it is not", name, told)
+			}
+			if found > 0 {
+				committed++
+			} else {
+				lost++
+			}
+			_ = c.Close(ctx)
+			cancel()
+		}
+	}
+	t.Logf("%d moments: %d committed, %d rolled back", id, committed, lost)
+	eventually(t, "no decision is left", func() bool {
+		n := 0
+		for _, c := range direct {
+			n += queryOne[int](t, c, "select count(*) from pgmosaic.decision")
+		}
+		return n <= id // they are swept later, and are no harm
+	})
+}
+
+// The reply to each step of a commit is lost in turn, and the step itself.
+func TestLostRepliesOfACommit(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	for _, shards := range []int{2, 3} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			crashes(t, d, fmt.Sprint("lost", shards), nodes, "set synchronous_commit = off", shards, func(*taps, int) bool { return false }, nil)
+		})
+	}
+}
+
+// The proxy is gone at each step of a commit, as after kill -9: its servers see their connections end, and nothing more
+// comes of it. Another proxy's resolver finishes what it left.
+func TestProxyDeadAtEachStepOfACommit(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	crashes(t, d, "dead", nodes, "", 2, func(ts *taps, _ int) bool { ts.die(); return true }, nil)
+}
+
+// A primary is killed (pg_ctl stop -m immediate) at each step of a commit, and started again.
+func TestServerKilledAtEachStepOfACommit(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
+	var killed *cluster.Node
+	crashes(t, d, "killed", nodes, "", 2, func(_ *taps, shard int) bool {
+		killed = nodes[shard]
+		if err := killed.StopImmediate(); err != nil {
+			t.Error(err)
+		}
+		return false
+	}, func() {
+		if err := killed.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

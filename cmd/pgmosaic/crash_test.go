@@ -232,6 +232,11 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app
 	mustExec(t, c, "create table moves (shard int not null, id int not null, primary key (shard, id))")
 	d.adminExec(t, "CREATE GROUP g IN "+db+" KEY (int) BY LIST ((0) ON c0, (1) ON c1, (2) ON c2)")
 	d.adminExec(t, "DISTRIBUTE TABLE "+db+".public.moves IN GROUP g KEY (shard)")
+	return tapped(t, d, db)
+}
+
+// tapped starts a proxy with the map of one database, which reaches each shard through a tap.
+func tapped(t *testing.T, d *demo, db string) (a *app, ts *taps) {
 	all := d.catalog.Current().Document
 	doc := &shardmap.Document{Version: 1, Install: all.Install}
 	ts = &taps{conns: map[net.Conn]bool{}}
@@ -252,7 +257,7 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app
 			if err != nil {
 				t.Fatal(err)
 			}
-			n.DSN = dsnFor(cfg.User, cfg.Password, ts.listen(t, int(n.Name[1]-'0'), net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
+			n.DSN = dsnFor(cfg.User, cfg.Password, ts.listen(t, len(doc.Nodes), net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
 			doc.Nodes = append(doc.Nodes, &n)
 		}
 	}
@@ -264,6 +269,11 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app
 	for _, x := range all.Lists {
 		if x.Database == db {
 			doc.Lists = append(doc.Lists, x)
+		}
+	}
+	for _, x := range all.Slots {
+		if x.Database == db {
+			doc.Slots = append(doc.Slots, x)
 		}
 	}
 	for _, x := range all.Tables {

@@ -287,6 +287,66 @@ func (a *app) resolver() *txn.Resolver {
 	}}
 }
 
+// deadlockPeriod is PostgreSQL's default deadlock_timeout. A deadlock over shards is broken after two to three of them.
+const deadlockPeriod = time.Second
+
+// deadlocks looks for deadlocks over shards among this process's clients.
+func (a *app) deadlocks() *txn.Deadlocks {
+	var names []string // of the databases of the last Shards
+	find := func(id uint32) *session.Session {
+		for _, s := range a.server.Sessions() {
+			if s.Info().PID == id {
+				return s
+			}
+		}
+		return nil
+	}
+	since := func(id uint32) time.Time {
+		if s := find(id); s != nil {
+			return s.TxSince()
+		}
+		return time.Time{}
+	}
+	return &txn.Deadlocks{
+		Shards: func() (out [][]txn.Shard) {
+			names = names[:0]
+			for _, d := range a.catalog.Current().Databases {
+				if len(d.Shards) > 1 {
+					names, out = append(names, d.Name), append(out, a.shardsOf(d))
+				}
+			}
+			return out
+		},
+		Suspect: func() bool {
+			wide, waiting := 0, 0
+			for _, s := range a.server.Sessions() {
+				i := s.Info()
+				if h, ok := i.Handler.(*exec.Handler); ok && i.State == session.Busy && h.Servers() > 1 {
+					wide++
+					if time.Since(i.Request) > deadlockPeriod {
+						waiting++
+					}
+				}
+			}
+			return wide > 1 && waiting > 0
+		},
+		Client: func(database int, shard string, pid uint32) uint32 {
+			return a.pools.ClientOf(names[database], shard, pid)
+		},
+		Younger: func(x, y uint32) bool { return since(x).After(since(y)) },
+		Cancel: func(id uint32) {
+			s := find(id)
+			if s == nil {
+				return
+			}
+			a.log.Info("deadlock over shards: the youngest transaction is cancelled", "client", id)
+			if h, ok := s.Info().Handler.(*exec.Handler); ok {
+				h.CancelBecause(&wire.PgError{Code: "40P01", Message: "deadlock detected", Detail: "The transaction waits for others on one shard, and they for it on another.", Hint: "Run the transaction again. Lock rows in the same order everywhere."}, false)
+			}
+		},
+	}
+}
+
 func (a *app) clients() []admin.Client {
 	var out []admin.Client
 	for _, s := range a.server.Sessions() {
@@ -407,6 +467,9 @@ func (a *app) run(ctx context.Context) {
 	background("statistics", a.admin.Run)
 	background("resolver", func(ctx context.Context) error {
 		return a.resolver().Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
+	})
+	background("deadlocks", func(ctx context.Context) error {
+		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })
 	})
 	background("notifications", a.hub.Run)
 	background("clients", a.server.Serve)

@@ -326,7 +326,7 @@ func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp stri
 				}
 				for i := range shards {
 					if _, err := c.Exec(ctx, "delete from moves where shard = $1 and id = -1", i); err != nil {
-							_ = c.Close(ctx)
+						_ = c.Close(ctx)
 						return false
 					}
 				}

@@ -355,6 +355,16 @@ func (h *Handler) Cancel() {
 	wg.Wait()
 }
 
+// because gives a server's word that a statement was cancelled the reason that is known here.
+func (h *Handler) because(e *wire.ErrorResponse) {
+	if e.Code != errCancelled.Code {
+		return
+	}
+	if why := h.why.Swap(nil); why != nil {
+		e.Code, e.Message, e.Hint, e.Detail = why.Code, why.Message, why.Hint, why.Detail
+	}
+}
+
 // CancelBecause is Cancel with a reason. The client is told, in place of the server's words, unless the session
 // ends anyway: then it is told by others.
 func (h *Handler) CancelBecause(why *wire.PgError, ends bool) {
@@ -441,6 +451,10 @@ func (h *Handler) report(err error, sql string) error {
 	}
 	h.count.Errors.Add(1)
 	if !errors.Is(err, errRelayed) {
+		var se *pool.ServerError
+		if errors.As(err, &se) {
+			h.because(se.Response)
+		}
 		var re *router.Error
 		if errors.As(err, &re) && re.Rule != "" {
 			h.e.Metrics.Refused(string(re.Rule), sql, time.Now())

@@ -110,9 +110,8 @@ func (h *Handler) relayError(s *pool.Server) (code string, err error) {
 		s.Dirty = true
 		return e.Code, &wire.PeerError{Err: io.EOF}
 	}
-	if why := h.why.Load(); why != nil && e.Code == why.Code {
-		h.why.Store(nil)
-		e.Message, e.Hint = why.Message, why.Hint
+	if e.Code == errCancelled.Code && h.why.Load() != nil {
+		h.because(e)
 		h.client.Send(e)
 		return e.Code, nil
 	}

@@ -155,8 +155,23 @@ func (s *Server) Lend(client uint32) {
 // Running notes whether the server was given work whose answer has not been read to its end.
 func (s *Server) Running(yes bool) { s.running = yes }
 
+// ClientOf is the client that uses the server process pid of a shard now; 0 if none of this process does.
+func (m *Manager) ClientOf(database, shard string, pid uint32) uint32 {
+	if s := m.server(database, shard, pid); s != nil {
+		return s.client.Load()
+	}
+	return 0
+}
+
 // LastClient is the client that uses the server process pid of a shard, or used it last; 0 if it is unknown.
 func (m *Manager) LastClient(database, shard string, pid uint32) uint32 {
+	if s := m.server(database, shard, pid); s != nil {
+		return s.last.Load()
+	}
+	return 0
+}
+
+func (m *Manager) server(database, shard string, pid uint32) *Server {
 	for _, p := range m.All() {
 		if p.Database != database || p.Shard != shard {
 			continue
@@ -165,10 +180,10 @@ func (m *Manager) LastClient(database, shard string, pid uint32) uint32 {
 		for s := range p.all {
 			if s.PID == pid {
 				p.mu.Unlock()
-				return s.last.Load()
+				return s
 			}
 		}
 		p.mu.Unlock()
 	}
-	return 0
+	return nil
 }

@@ -188,6 +188,13 @@ func (s *Session) Info() Info {
 	}
 }
 
+// TxSince is when the session's transaction began, as far as Watch has seen it. Any goroutine may call it.
+func (s *Session) TxSince() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen.txAt
+}
+
 // Cancel stops what the session is doing, if the secret is right.
 func (s *Session) Cancel(secret uint32) {
 	if subtle.ConstantTimeEq(int32(secret), int32(s.key.Secret)) == 1 {

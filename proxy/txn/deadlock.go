@@ -1,0 +1,138 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A deadlock over shards is one that no PostgreSQL sees: each shard knows a part of the ring only. The detector puts the
+// parts together, for the sessions of this process, and ends the youngest transaction of a ring as PostgreSQL would.
+
+// Wait is one edge: a client waits on a shard for a lock that another holds. Clients are named by the ids of their sessions.
+type Wait struct {
+	Shard          string
+	Waiter, Holder uint32
+}
+
+// Victims picks one client of each ring of waits that goes over more than one shard: the youngest, by the given order.
+func Victims(waits []Wait, younger func(a, b uint32) bool) []uint32 {
+	var out []uint32
+	for {
+		ring := ring(waits)
+		if ring == nil {
+			return out
+		}
+		shards := map[string]bool{}
+		victim := ring[0].Waiter
+		for _, w := range ring {
+			shards[w.Shard] = true
+			if younger(w.Waiter, victim) {
+				victim = w.Waiter
+			}
+		}
+		if len(shards) > 1 { // else its shard finds it
+			out = append(out, victim)
+		}
+		waits = slices.DeleteFunc(slices.Clone(waits), func(w Wait) bool { return w.Waiter == victim })
+	}
+}
+
+// ring finds waits that lead from a client back to itself.
+func ring(waits []Wait) []Wait {
+	by := map[uint32][]Wait{}
+	for _, w := range waits {
+		by[w.Waiter] = append(by[w.Waiter], w)
+	}
+	done := map[uint32]bool{}
+	var path []Wait
+	var visit func(client uint32) []Wait
+	visit = func(client uint32) []Wait {
+		if i := slices.IndexFunc(path, func(w Wait) bool { return w.Waiter == client }); i >= 0 {
+			return slices.Clone(path[i:])
+		}
+		if done[client] {
+			return nil
+		}
+		for _, w := range by[client] {
+			path = append(path, w)
+			if found := visit(w.Holder); found != nil {
+				return found
+			}
+			path = path[:len(path)-1]
+		}
+		done[client] = true
+		return nil
+	}
+	for _, w := range waits {
+		if found := visit(w.Waiter); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// Deadlocks looks for deadlocks over shards. Its functions may be called by its goroutine at any time.
+type Deadlocks struct {
+	Shards  func() [][]Shard                                    // the shards of each database, as of now
+	Suspect func() bool                                         // whether enough sessions wait that there may be one: it costs nothing to ask
+	Client  func(database int, shard string, pid uint32) uint32 // whose server process pid of a shard is; 0: nobody's here. database is an index of Shards' answer
+	Younger func(a, b uint32) bool                              // whether the transaction of client a is younger than that of b
+	Cancel  func(client uint32)                                 // ends what a victim does, with 40P01
+
+	before []Wait // of the round before: waits that have just begun are given time
+}
+
+// Run looks every period until ctx ends. Waits count once they have lasted for two rounds. onError is told of failed rounds.
+func (d *Deadlocks) Run(ctx context.Context, period time.Duration, onError func(error)) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if !d.Suspect() {
+				d.before = nil
+				continue
+			}
+			now, err := d.waits(ctx)
+			if err != nil && ctx.Err() == nil {
+				onError(err)
+			}
+			lasting := slices.DeleteFunc(slices.Clone(now), func(w Wait) bool { return !slices.Contains(d.before, w) })
+			for _, v := range Victims(lasting, d.Younger) {
+				d.Cancel(v)
+			}
+			d.before = now
+		}
+	}
+}
+
+const waitsSQL = `select a.pid, b.pid from pg_stat_activity a, unnest(pg_blocking_pids(a.pid)) b(pid) where a.wait_event_type = 'Lock' and a.datname = current_database() and b.pid <> 0`
+
+func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
+	for i, shards := range d.Shards() {
+		for _, s := range shards {
+			if s.DSN == "" {
+				continue
+			}
+			err = errors.Join(err, with(ctx, s, func(c *pgx.Conn) error {
+				rows, _ := c.Query(ctx, waitsSQL)
+				var waiter, holder uint32
+				_, err := pgx.ForEachRow(rows, []any{&waiter, &holder}, func() error {
+					w := Wait{s.Name, d.Client(i, s.Name, waiter), d.Client(i, s.Name, holder)}
+					if w.Waiter != 0 && w.Holder != 0 && w.Waiter != w.Holder {
+						out = append(out, w)
+					}
+					return nil
+				})
+				return err
+			}))
+		}
+	}
+	return out, err
+}

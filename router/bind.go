@@ -20,11 +20,15 @@ type Args struct {
 	Params   [][]byte           // nil is NULL
 	Formats  []int16            // none: text; one: for all; else one each
 	Types    []uint32           // declared or described parameter types; 0 is unknown
+	Drawn    []int64            // values of the template's Draw, one for each row that wants one
 }
 
 // ErrNeedTypes means that the plan hangs on the type of a parameter which only the server can infer:
 // describe the statement and bind again with Types.
 var ErrNeedTypes = errors.New("router: parameter types are needed")
+
+// ErrNeedValues means that the plan hangs on values of a sequence: draw them, and bind again with Drawn.
+var ErrNeedValues = errors.New("router: values of a sequence are needed")
 
 // errNull and errUnreadable are what a value can be besides a key.
 var (
@@ -276,11 +280,15 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 		}
 		return p, nil
 	}
+	if t.Draw != nil && len(a.Drawn) < t.Draw.Rows {
+		return nil, ErrNeedValues
+	}
+	p.Drawn = a.Drawn
 	var err error
 	if p.Shards, err = t.shards(a, p); err != nil {
 		return nil, err
 	}
-	if len(p.Shards) == 1 && !t.blind {
+	if len(p.Shards) == 1 && p.Plain() {
 		p.Narrow = true
 		return p, nil
 	}
@@ -319,10 +327,11 @@ func (h hits) list() []int {
 // INSERT.
 func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
 	hit := newHits(t.DB)
+	drawn := a.Drawn
 	for i := range t.pins {
 		pn := &t.pins[i]
 		if pn.use == inserts {
-			shard, err := t.rowShard(pn, a)
+			shard, err := t.rowShard(pn, a, &drawn)
 			if err != nil {
 				return nil, err
 			}
@@ -344,11 +353,16 @@ func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
 	return set, nil
 }
 
-// rowShard is the shard of one row of an INSERT.
-func (t *Template) rowShard(p *pin, a *Args) (int, error) {
+// rowShard is the shard of one row of an INSERT. A drawn value is taken from drawn.
+func (t *Template) rowShard(p *pin, a *Args, drawn *[]int64) (int, error) {
 	var key [pghash.MaxColumns]pghash.Key
 	for i := range p.vals {
 		var err error
+		if p.vals[i] == nil {
+			key[i] = pghash.IntKey((*drawn)[0])
+			*drawn = (*drawn)[1:]
+			continue
+		}
 		key[i], err = t.key(&p.vals[i][0], p.group.Keys[i], a)
 		switch {
 		case errors.Is(err, ErrNeedTypes):

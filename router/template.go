@@ -66,6 +66,7 @@ type Template struct {
 	Drops  []shardmap.TableName // declared tables that go
 	Exact  bool                 // holds only for this very text: literals shape the plan
 	Key    []int                // of Copy: positions of the key columns in the row
+	Draw   *Draw                // of Split: a key column takes its values from a sequence
 	Names  []string             // of Copy: the columns in order
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
@@ -79,11 +80,19 @@ type Template struct {
 	fallback func(why *Error) (*Template, *Error) // of Scatter
 }
 
+// Draw says that an INSERT leaves a key column to its sequence: the values are drawn on home first, and route the rows.
+type Draw struct {
+	Sequence string // as text for nextval
+	Column   string
+	At       int // its position in the column list; -1 where it is not named
+	Rows     int // how many rows want a value
+}
+
 // pin is what ties one sharded relation to key values.
 type pin struct {
 	group   *shardmap.GroupInfo // nil: home
 	columns []string
-	vals    [][]sqlparse.Value // of each key column: it has one of these; nil: any
+	vals    [][]sqlparse.Value // of each key column: it has one of these; nil: any. Of an INSERT's row: the value is drawn
 	bounds  []sqlparse.Bound   // of the first column with any value, in a group of ranges
 	use     use
 }
@@ -159,9 +168,10 @@ type AggCol struct {
 // Plan is a template with its shards.
 type Plan struct {
 	*Template
-	Shards []int // ordered indices of DB.Shards
-	Rows   []int // of Split: the index into Shards of each row
-	Narrow bool  // a Scatter template that turned out to need one shard: runs as Single
+	Shards []int   // ordered indices of DB.Shards
+	Rows   []int   // of Split: the shard of each row
+	Drawn  []int64 // of Draw
+	Narrow bool    // a Scatter template that turned out to need one shard: runs as Single
 }
 
 // keyFits says whether a constant of this class and cast can be compared with a key of type t as the
@@ -212,4 +222,17 @@ func (t *Template) ShardText(a *Args) string {
 		return string(a.Text)
 	}
 	return t.Merge.SQL
+}
+
+// Plain says whether the client's own text runs on one shard, and nothing else is to be done.
+func (p *Plan) Plain() bool {
+	switch p.Class {
+	case Control, Copy, Explained:
+		return false
+	case Write:
+		if p.Ref {
+			return false
+		}
+	}
+	return len(p.Shards) == 1 && p.Draw == nil && !p.blind
 }

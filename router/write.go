@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // insert finds the key of each row of an INSERT into a sharded table.
@@ -42,7 +43,13 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 	for _, row := range q.Rows {
 		p := pin{group: info.Group, columns: info.Keys, use: inserts, vals: make([][]sqlparse.Value, len(pos))}
 		for i, at := range pos {
-			if at < 0 || at >= len(row) || row[at].Kind == sqlparse.ValNull || row[at].Kind == sqlparse.ValDefault {
+			if at < 0 || at < len(row) && row[at].Kind == sqlparse.ValDefault {
+				if !a.draws(t, info.Keys[i], at, q) {
+					return Refuse("insert-key", info.Keys[i])
+				}
+				continue
+			}
+			if at >= len(row) || row[at].Kind == sqlparse.ValNull {
 				return Refuse("insert-key", info.Keys[i])
 			}
 			if row[at].Kind == sqlparse.ValOther || !keyFits(info.Group.Keys[i], row[at]) {
@@ -56,6 +63,20 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 		a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
 	}
 	return nil
+}
+
+// draws notes that a row's key column is left to its sequence. ok is false where that cannot be done for it.
+func (a *analysis) draws(t *schema.Table, key string, at int, q *sqlparse.Query) (ok bool) {
+	col, _ := t.Column(key)
+	kt, known := keyType(col)
+	if col.Sequence == "" || !known || !kt.IsInteger() || q.Columns == nil && at < 0 {
+		return false
+	}
+	if a.t.Draw == nil {
+		a.t.Draw = &Draw{Sequence: col.Sequence, Column: key, At: at}
+	}
+	a.t.Draw.Rows++
+	return a.t.Draw.Column == key // of one column
 }
 
 // insertSelect ties the inserted key when the SELECT list gives it as a constant; the pins of the source
@@ -123,10 +144,7 @@ func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
 	case len(q.CTEs) > 0 || len(q.Subs) > 0:
 		return Refuse("insert-split", "a subquery or CTE cannot be split")
 	}
-	if f, ok := a.firstVolatile(); ok {
-		return Refuse("volatile", f)
-	}
-	if len(q.Rows) > 1 {
+	if len(q.Rows) > 1 || a.t.Draw != nil { // each row is evaluated on one shard, once: volatile functions may stand in it
 		spans, ok := sqlparse.ValuesRows(a.stmt.Text)
 		if !ok || len(spans) != len(q.Rows) {
 			return Refuse("insert-split", "the VALUES list could not be taken apart")

@@ -35,9 +35,10 @@ func (n TableName) String() string { return n.Schema + "." + n.Name }
 
 // ShardInfo is a compiled shard. Index is its place in DB.Shards and in a group's Owner.
 type ShardInfo struct {
-	Name  string
-	Index int
-	Nodes []*Node
+	Name    string
+	Index   int
+	Ordinal int // as declared: it stays while others come and go
+	Nodes   []*Node
 }
 
 // TableInfo is a compiled declared table, or one of a schema that lives on one shard.
@@ -124,7 +125,7 @@ func compileShards(s *Snapshot, doc *Document) error {
 		if _, dup := db.Shard(sh.Name); dup {
 			return invalid("42710", "", "shard %q of database %q already exists", sh.Name, sh.Database)
 		}
-		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards)})
+		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal})
 	}
 	for _, n := range doc.Nodes {
 		db := s.Databases[n.Database]

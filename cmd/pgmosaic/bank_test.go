@@ -25,7 +25,7 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 	d.adminExec(t, "CREATE DATABASE bank")
 	for i := range 8 {
 		phys := fmt.Sprintf("bank_%d", i)
-		mustExec(t, connectTo(t, nodes[i%2].DSN("postgres")), "create database "+phys+" owner app")
+		freshDatabase(t, nodes[i%2], phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD b%d IN bank NODE '%s' NAME n%d", i, nodes[i%2].DSN(phys), i))
 	}
 	const accounts, start, clients = 200, 1000, 12

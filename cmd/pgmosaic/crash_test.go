@@ -225,7 +225,7 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app
 	d.adminExec(t, "CREATE DATABASE "+db)
 	for i := range 3 {
 		phys := fmt.Sprintf("%s_%d", db, i)
-		mustExec(t, connectTo(t, nodes[i].DSN("postgres")), "create database "+phys+" owner app")
+		freshDatabase(t, nodes[i], phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD c%d IN %s NODE '%s' NAME n%d", i, db, nodes[i].DSN(phys), i))
 	}
 	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), db))

@@ -134,7 +134,7 @@ func diffWorld(t *testing.T, d *demo, width int) (many *pgx.Conn, drop func()) {
 	for i := range width {
 		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i%2])
 		phys := fmt.Sprintf("%s_%d", name, i)
-		mustExec(t, connectTo(t, node.DSN("postgres")), "create database "+phys+" owner app")
+		freshDatabase(t, node, phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s_d%d IN %s NODE '%s' NAME %s_n%d", name, i, name, node.DSN(phys), name, i))
 	}
 	many = connectTo(t, dsnFor("app", "app", d.server.Addr(), name))
@@ -194,7 +194,7 @@ const diffView = "create view spenders as select customer_id, sum(total) as tota
 // testdata/diff come first, then random ones, of which a failing one is shrunk.
 func TestSameAnswersAsOnePostgreSQL(t *testing.T) {
 	d := shop(t)
-	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("postgres")), "create database oracle owner app")
+	freshDatabase(t, d.cluster.Node("s1-a"), "oracle")
 	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("oracle"), "postgres:"+d.cluster.Password, "app:app", 1))
 	for _, sql := range append(append(append([]string{}, diffSchema...), diffRows...), diffView) {
 		mustExec(t, one, sql)

@@ -134,7 +134,7 @@ var tableSums = []string{
 // and the copies of reference tables are equal to one another.
 func TestSameTablesAfterWrites(t *testing.T) {
 	d := shop(t)
-	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("postgres")), "create database written owner app")
+	freshDatabase(t, d.cluster.Node("s1-a"), "written")
 	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("written"), "postgres:"+d.cluster.Password, "app:app", 1))
 	setUp := func(c *pgx.Conn, list ...string) {
 		for _, sql := range list {

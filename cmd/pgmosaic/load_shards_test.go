@@ -76,7 +76,7 @@ func TestLoadStatementsOverSixteenShards(t *testing.T) {
 	for i := range n {
 		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i%2])
 		phys := fmt.Sprintf("wide_%d", i)
-		mustExec(t, connectTo(t, node.DSN("postgres")), "create database "+phys+" owner app")
+		freshDatabase(t, node, phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD wide_s%d IN wide NODE '%s' NAME wide_n%d", i, node.DSN(phys), i))
 		dsns = append(dsns, strings.Replace(node.DSN(phys), "postgres:"+d.cluster.Password, "app:app", 1))
 	}

@@ -159,6 +159,14 @@ func mustExec(t testing.TB, c *pgx.Conn, sql string, args ...any) {
 	}
 }
 
+// freshDatabase makes an empty database on a server, owned by the application's role.
+func freshDatabase(t testing.TB, n *cluster.Node, name string) {
+	t.Helper()
+	c := connectTo(t, n.DSN("postgres"))
+	mustExec(t, c, "drop database if exists "+name+" with (force)")
+	mustExec(t, c, "create database "+name+" owner app")
+}
+
 func queryOne[T any](t testing.TB, c *pgx.Conn, sql string, args ...any) T {
 	t.Helper()
 	var v T

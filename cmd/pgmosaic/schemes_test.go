@@ -19,7 +19,7 @@ func schemesWorld(t *testing.T, name string) (*demo, *pgx.Conn) {
 	for i := range 3 {
 		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i%2])
 		phys := fmt.Sprintf("%s_%d", name, i)
-		mustExec(t, connectTo(t, node.DSN("postgres")), "create database "+phys+" owner app")
+		freshDatabase(t, node, phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s_s%d IN %s NODE '%s' NAME %s_n%d", name, i, name, node.DSN(phys), name, i))
 	}
 	t.Cleanup(func() { d.forget(t, name) })
@@ -108,7 +108,7 @@ func TestRangeGroups(t *testing.T) {
 	}
 	// A shard that joins later brings the constraint of one that owns nothing.
 	phys := d.cluster.Node("s2-a")
-	mustExec(t, connectTo(t, phys.DSN("postgres")), "create database ranged_9 owner app")
+	freshDatabase(t, phys, "ranged_9")
 	d.adminExec(t, "CREATE SHARD ranged_s9 IN ranged NODE '"+phys.DSN("ranged_9")+"' NAME ranged_n9")
 	if _, err := connectTo(t, phys.DSN("ranged_9")).Exec(t.Context(), "insert into readings values ('2026-01-01', 1, 1)"); err == nil {
 		t.Error("a shard without keys takes a row")

@@ -43,12 +43,23 @@ const functionsSQL = `select pg_get_functiondef(p.oid) from pg_proc p join pg_na
 
 // bringSchema gives a new shard what home has: roles, schemas, extensions, types, functions, declared
 // tables (sharded ones empty, reference ones filled).
-func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Node) error {
+func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Node, ordinal int) error {
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return err
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // only read
+	var others []queryer
+	for _, s := range d.Shards {
+		if s != d.Home {
+			c, err := a.openShard(ctx, d.Name, s)
+			if err != nil {
+				return err
+			}
+			defer c.Close(context.WithoutCancel(ctx)) // only read
+			others = append(others, c)
+		}
+	}
 	dst, err := connect(ctx, to.Name, to.DSN)
 	if err != nil {
 		return err
@@ -63,7 +74,14 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 		}
 		var late []string
 		for _, t := range sortedTables(d) {
-			keys, err := bringTable(ctx, home, tx, t.TableName)
+			seqs, err := placeOn(ctx, home, t, ordinal, others...)
+			if err != nil {
+				return err
+			}
+			if seqs != nil && len(seqs.cols) > 0 && ordinal >= stride {
+				return tooManyShards(to.Shard)
+			}
+			keys, err := bringTable(ctx, home, tx, t.TableName, seqs)
 			if err != nil {
 				return err
 			}
@@ -184,9 +202,9 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	return nil
 }
 
-const columnDefsSQL = `select quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end
-   || case when a.attgenerated = 's' then ' GENERATED ALWAYS AS (' || pg_get_expr(d.adbin, d.adrelid) || ') STORED' when d.adbin is not null then ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) else '' end
-   || case when a.attnotnull then ' NOT NULL' else '' end
+const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end
+   , case when a.attgenerated = 's' then ' GENERATED ALWAYS AS (' || pg_get_expr(d.adbin, d.adrelid) || ') STORED' when d.adbin is not null then ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) else '' end
+   , case when a.attnotnull then ' NOT NULL' else '' end
   from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
  where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
 
@@ -203,7 +221,7 @@ order by 2, 1`
 
 // bringTable makes an empty table like home's; one that is there must be empty, and goes. late are its foreign keys: they
 // are made when all tables are there.
-func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName) (late []string, err error) {
+func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place) (late []string, err error) {
 	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
 	var have bool
 	if err := tx.QueryRow(ctx, "select to_regclass($1) is not null", name).Scan(&have); err != nil {
@@ -221,14 +239,26 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 			return nil, err
 		}
 	}
-	cols, err := strings1(ctx, home, columnDefsSQL, name)
-	if err != nil {
+	rows, _ := home.Query(ctx, columnDefsSQL, name)
+	var column, def, value, notNull string
+	var cols, before, after []string
+	if _, err := pgx.ForEachRow(rows, []any{&column, &def, &value, &notNull}, func() error {
+		clause, sequence, then, drawn := seqs.clause(name, column)
+		if drawn {
+			value = clause
+		}
+		if sequence != "" {
+			before, after = append(before, sequence), append(after, then...)
+		}
+		cols = append(cols, def+value+notNull)
+		return nil
+	}); err != nil {
 		return nil, err
 	}
-	if _, err := tx.Exec(ctx, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"); err != nil {
+	if err := run(ctx, tx, append(append(before, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"), after...)); err != nil {
 		return nil, err
 	}
-	rows, err := home.Query(ctx, tableDefsSQL, name)
+	rows, err = home.Query(ctx, tableDefsSQL, name)
 	if err != nil {
 		return nil, err
 	}

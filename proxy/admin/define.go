@@ -94,6 +94,10 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 	if err != nil {
 		return nil, err
 	}
+	ordinal := 0
+	for _, s := range d.Shards {
+		ordinal = max(ordinal, s.Ordinal+1)
+	}
 	if !dry {
 		err := prepareShard(ctx, primary)
 		var e *Error
@@ -111,18 +115,12 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 			if err := prepareShard(ctx, n); err != nil {
 				return nil, err
 			}
-			if err := a.bringSchema(ctx, d, primary); err != nil {
+			if err := a.bringSchema(ctx, d, primary, ordinal); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return a.change(ctx, "CREATE SHARD", dry, func(tx *shardmap.Tx) error {
-		ordinal := 0
-		for _, s := range a.Catalog.Current().Document.Shards {
-			if s.Database == db && s.Ordinal >= ordinal {
-				ordinal = s.Ordinal + 1
-			}
-		}
 		if err := tx.PutShard(shardmap.Shard{Database: db, Name: name, Ordinal: ordinal}); err != nil {
 			return err
 		}

@@ -96,18 +96,16 @@ func (a *Admin) announce(ctx context.Context, db string, edit func(*shardmap.Tx)
 }
 
 const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid),
-   exists (select from pg_trigger where tgrelid = c.oid and not tgisinternal), c.relrowsecurity, exists (select from pg_rewrite where ev_class = c.oid),
-   coalesce((select string_agg(attname, ', ') from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and (a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid) like 'nextval(%')), '')
+   exists (select from pg_trigger where tgrelid = c.oid and not tgisinternal), c.relrowsecurity, exists (select from pg_rewrite where ev_class = c.oid)
   from pg_class c where c.oid = to_regclass($1)`
 
 // checkTable finds out whether a table can be distributed as asked, before anything is touched.
 func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, localUnique bool) error {
 	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
 	label := t.Schema + "." + t.Name
-	var kind, persistence, serial string
+	var kind, persistence string
 	var inherits, triggers, rls, rules bool
-	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &triggers, &rls, &rules, &serial)
+	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &triggers, &rls, &rules)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on the home shard of database %q", label, d.Name), Hint: "CREATE TABLE it through the database first."}
 	}
@@ -128,8 +126,9 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		return refuse("it has triggers", "Drop them first.")
 	case rls || rules:
 		return refuse("it has row-level security or rules", "Remove them first.")
-	case serial != "":
-		return refuse("column "+serial+" draws from a sequence, which every shard would count for itself", "ALTER TABLE ... ALTER COLUMN ... DROP DEFAULT (or DROP IDENTITY) and give the value in the INSERT, or use a uuid.")
+	}
+	if err := checkDrawn(ctx, home, d, t); err != nil {
+		return err
 	}
 	if t.Kind == shardmap.Sharded {
 		if err := checkKey(ctx, home, d, t, localUnique); err != nil {
@@ -329,6 +328,13 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 			return err
 		}
 	}
+	seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
+	if err == nil {
+		err = run(ctx, tx, seqs.strides())
+	}
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
 	if info.Kind == shardmap.Sharded {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, placeWhere(info, d.Home.Name))); err != nil {
 			return nodeFailed(d.Home.Name, err)
@@ -357,7 +363,11 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if err := bringObjects(ctx, home, tx); err != nil {
 			return err
 		}
-		late, err := bringTable(ctx, home, tx, info.TableName)
+		seqs, err := placeOn(ctx, home, info, s.Ordinal)
+		if err != nil {
+			return err
+		}
+		late, err := bringTable(ctx, home, tx, info.TableName, seqs)
 		if err != nil {
 			return err
 		}
@@ -536,7 +546,11 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 				return err
 			}
 		}
-		return nil
+		seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
+		if err != nil {
+			return err
+		}
+		return run(ctx, tx, seqs.ones())
 	})
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)

@@ -184,7 +184,7 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 		}
 		var late []string
 		for _, n := range tables {
-			keys, err := bringTable(ctx, home, tx, n)
+			keys, err := bringTable(ctx, home, tx, n, nil)
 			if err != nil {
 				return err
 			}

@@ -182,8 +182,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		if err != nil {
 			return err
 		}
-		single := plan.Class != router.Control && len(plan.Shards) == 1 && plan.Class != router.Copy && !(plan.Class == router.Write && plan.Ref)
-		if !single {
+		if !plan.Plain() {
 			return h.bindHere(ctx, pt, plan, b)
 		}
 		shard = plan.Shards[0]

@@ -39,6 +39,10 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 			}
 			continue
 		}
+		if t.Draw != nil {
+			out = append(out, fmt.Sprintf("Split by %d values of nextval(%s) for key column %s", t.Draw.Rows, quoteLiteral(t.Draw.Sequence), t.Draw.Column))
+			continue
+		}
 		p, err := t.Bind(&router.Args{Text: []byte(s.Text)})
 		if err != nil {
 			return nil, err

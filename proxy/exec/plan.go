@@ -100,6 +100,16 @@ func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, 
 		}
 		p, err = t.Bind(a)
 	}
+	if errors.Is(err, router.ErrNeedValues) {
+		if h.own.shard == "" {
+			if a.Drawn, err = h.draw(ctx, t.Draw); err != nil {
+				return nil, err
+			}
+			p, err = t.Bind(a)
+		} else {
+			p, err = &router.Plan{Template: t}, nil // the client has named the shard
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -120,7 +120,7 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if err != nil {
 		return err
 	}
-	if len(plan.Shards) == 1 && !(plan.Class == router.Write && plan.Ref) {
+	if plan.Plain() {
 		shard := plan.Shards[0]
 		if plan.Any {
 			shard = h.anyShard()

@@ -166,7 +166,7 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 	case p.Class == router.Copy:
 		h.count.Copy.Add(1)
 		return h.copy(ctx, p)
-	case len(p.Shards) == 1 && !(p.Class == router.Write && p.Ref) && x == nil:
+	case x == nil && p.Plain():
 		h.count.Single.Add(1)
 		shard := p.Shards[0]
 		if p.Any {

@@ -269,6 +269,15 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 		return router.Refuse("insert-split", "the VALUES list could not be taken apart")
 	}
 	head, tail := text[:spans[0].Start], text[spans[len(spans)-1].End:]
+	list := make([]string, len(spans))
+	for i, s := range spans {
+		list[i] = text[s.Start:s.End]
+	}
+	if d := p.Draw; d != nil {
+		if head, list, ok = sqlparse.GiveColumn(head, list, pool.QuoteName(d.Column), d.At, p.Drawn); !ok {
+			return router.Refuse("insert-split", "the VALUES list could not be taken apart")
+		}
+	}
 	var pieces []piece
 	index := map[int]int{}
 	var texts []*strings.Builder
@@ -285,7 +294,7 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 		} else {
 			texts[at].WriteByte(',')
 		}
-		texts[at].WriteString(text[spans[i].Start:spans[i].End])
+		texts[at].WriteString(list[i])
 		pieces[at].rows = append(pieces[at].rows, i)
 	}
 	for i := range pieces {

@@ -504,6 +504,9 @@ func (c *converter) alter(cmd *pg.AlterTableCmd) {
 	switch cmd.Subtype {
 	case pg.AlterTableType_AT_AddColumn:
 		if col := cmd.Def.GetColumnDef(); col != nil {
+			if drawsSequence(col) {
+				d.AlterUnsafe = "ADD COLUMN that draws from a sequence"
+			}
 			for _, con := range col.Constraints {
 				switch con.GetConstraint().GetContype() {
 				case pg.ConstrType_CONSTR_UNIQUE, pg.ConstrType_CONSTR_PRIMARY, pg.ConstrType_CONSTR_FOREIGN, pg.ConstrType_CONSTR_IDENTITY:

@@ -54,8 +54,9 @@ type Column struct {
 	Volatile  bool   // its default calls a function that is not immutable, or draws from a sequence
 	Generated bool
 	Identity  bool
-	BytesOK   bool // its collation sorts by bytes
-	Determ    bool // its collation is deterministic
+	Sequence  string // what its values are drawn from, as text for nextval; empty for none
+	BytesOK   bool   // its collation sorts by bytes
+	Determ    bool   // its collation is deterministic
 }
 
 // Func is a user function.
@@ -99,6 +100,8 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
 const columnsSQL = `
 select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
        a.attgenerated <> '', a.attidentity <> '',
+       case when a.attidentity <> '' then coalesce(pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), '')
+            else coalesce(replace(substring(pg_get_expr(d.adbin, d.adrelid) from '^nextval\(''(.*)''::regclass\)$'), '''''', ''''), '') end,
        coalesce(co.collname in ('C', 'POSIX', 'C.UTF-8', 'C.utf8', 'ucs_basic'), false), coalesce(co.collname, '') = 'default', coalesce(co.collisdeterministic, true),
        coalesce(exists (select from pg_depend x join pg_proc p on x.refclassid = 'pg_proc'::regclass and p.oid = x.refobjid
                          where x.classid = 'pg_attrdef'::regclass and x.objid = d.oid and p.provolatile <> 'i'), false)
@@ -171,7 +174,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*
 	var rel uint32
 	var c Column
 	var dflt bool
-	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.BytesOK, &dflt, &c.Determ, &c.Volatile}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &c.Volatile}, func() error {
 		n := c
 		n.BytesOK = n.BytesOK || dflt && s.BytesOK
 		n.Volatile = n.Volatile || strings.Contains(n.Default, "nextval(") || strings.Contains(n.Default, "CURRENT_") || n.Identity

@@ -1,0 +1,40 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/pgmosaic/pgmosaic/router"
+)
+
+// draw takes values from a sequence on home, as the client's role, as an INSERT there would: what is drawn is not given back.
+func (h *Handler) draw(ctx context.Context, d *router.Draw) ([]int64, error) {
+	if h.ext.cur != nil { // what came before in the pipeline is answered first
+		if err := h.drain(ctx, false); err != nil {
+			return nil, err
+		}
+	}
+	p, done, err := h.borrow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := h.ready(p); err != nil {
+		return nil, err
+	}
+	rows, err := p.srv.Rows(fmt.Sprintf("SELECT pg_catalog.nextval(%s) FROM pg_catalog.generate_series(1, %d)", quoteLiteral(d.Sequence), d.Rows))
+	if err != nil {
+		return nil, h.lost(p, err)
+	}
+	out := make([]int64, len(rows))
+	for i, r := range rows {
+		if out[i], err = strconv.ParseInt(string(r[0]), 10, 64); err != nil {
+			return nil, fmt.Errorf("exec: nextval: %w", err)
+		}
+	}
+	if len(out) < d.Rows {
+		return nil, fmt.Errorf("exec: %d of %d values were drawn", len(out), d.Rows)
+	}
+	return out, nil
+}

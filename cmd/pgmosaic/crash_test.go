@@ -80,12 +80,6 @@ func (ts *taps) die() {
 	}
 }
 
-func (ts *taps) fired() bool {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	return !ts.armed
-}
-
 // reached says whether a step is the one, at this moment. It fires once.
 func (ts *taps) reached(s step, when moment) (hit func(int) bool) {
 	ts.mu.Lock()

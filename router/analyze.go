@@ -22,6 +22,7 @@ type analysis struct {
 	views                    views
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
+	moved                    *Template
 }
 
 // Analyze plans a statement. The error, if any, is an *Error.
@@ -461,6 +462,14 @@ func (a *analysis) query() error {
 	}
 	if f, ok := a.homeFunction(); ok {
 		return Refuse("home-only", f)
+	}
+	if m := a.moved; m != nil {
+		if f, ok := a.homeFunction(); ok {
+			return Refuse("home-only", f)
+		}
+		a.t.Class, a.t.Exact, a.t.pins = Moved, true, nil
+		a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.on = m.Gather, m.Target, m.Names, m.Key, m.Source, m.on
+		return nil
 	}
 	if len(loose) == 0 {
 		a.t.Class = Single

@@ -274,7 +274,7 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 	case t.Any:
 		p.Shards = []int{t.DB.Home.Index}
 		return p, nil
-	case t.Class == Copy, t.Class == Write && t.Ref:
+	case t.Class == Copy, t.Class == Moved, t.Class == Write && t.Ref:
 		if p.Shards = t.on; p.Shards == nil {
 			p.Shards = t.allShards()
 		}

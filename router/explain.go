@@ -21,7 +21,7 @@ func (p *Plan) Lines() []string {
 	if p.Any {
 		return []string{"Single on any shard (reference tables only)", p.readLine()}
 	}
-	if len(p.Shards) == 1 && p.Class != Copy && !(p.Class == Write && p.Ref) {
+	if len(p.Shards) == 1 && p.Class != Copy && p.Class != Moved && !(p.Class == Write && p.Ref) {
 		how := "by key"
 		if p.Home {
 			how = "home"
@@ -38,6 +38,12 @@ func (p *Plan) Lines() []string {
 		}
 		for _, l := range p.Gather.Loads {
 			out = append(out, what+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
+		}
+		out = append(out, "  Run: "+p.Gather.SQL)
+	case Moved:
+		out[0] = fmt.Sprintf("Move rows made on %s to %s", p.DB.Home.Name, on)
+		for _, l := range p.Gather.Loads {
+			out = append(out, "  Copy: "+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
 		}
 		out = append(out, "  Run: "+p.Gather.SQL)
 	case Scatter:

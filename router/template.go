@@ -29,10 +29,11 @@ const (
 	Copy                   // COPY FROM STDIN split by key
 	Gathered               // a SELECT on copies of the rows that it needs, on home
 	Explained              // EXPLAIN of a statement over several shards
+	Moved                  // INSERT ... SELECT: the rows are made on home, and sent to their shards
 )
 
 func (c Class) String() string {
-	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather", "Explain"}[c]
+	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather", "Explain", "Move"}[c]
 }
 
 // Env is the session's part of a plan's meaning.
@@ -57,17 +58,18 @@ type Template struct {
 	Hidden *Hidden              // how it may change its server where no parser sees it; nil: it does not
 	Temp   bool                 // makes a temporary object: the session stays on its server
 	Merge  *Merge               // of Scatter, and of Single templates that may turn out wider
-	Gather *Gather              // of Gathered
+	Gather *Gather              // of Gathered, and of Moved: the SELECT
 	Inner  *Template            // of Explained: the statement that is explained
-	Target *shardmap.TableInfo  // of Write, Split, Copy
+	Target *shardmap.TableInfo  // of Write, Split, Copy, Moved
 	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
 	DDL    bool                 // changes the schema
 	Drops  []shardmap.TableName // declared tables that go
 	Exact  bool                 // holds only for this very text: literals shape the plan
-	Key    []int                // of Copy: positions of the key columns in the row
+	Key    []int                // of Copy and Moved: positions of the key columns in the row
 	Draw   *Draw                // of Split: a key column takes its values from a sequence
-	Names  []string             // of Copy: the columns in order
+	Names  []string             // of Copy and Moved: the columns in order
+	Source string               // of Moved: the SELECT's own text
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map
@@ -227,7 +229,7 @@ func (t *Template) ShardText(a *Args) string {
 // Plain says whether the client's own text runs on one shard, and nothing else is to be done.
 func (p *Plan) Plain() bool {
 	switch p.Class {
-	case Control, Copy, Explained:
+	case Control, Copy, Explained, Moved:
 		return false
 	case Write:
 		if p.Ref {

@@ -87,26 +87,79 @@ func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos
 		a.fed = true // the source's own keys say on which shards
 		return nil
 	}
+	p, err := a.constantKey(q, info, pos)
+	if err == nil {
+		a.t.pins = append(a.t.pins, p)
+		return nil
+	}
+	if a.moves(q, info, pos) {
+		return nil
+	}
+	return err
+}
+
+// constantKey ties the inserted key to what the SELECT gives it.
+func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) (pin, error) {
+	src := q.Source
 	refuse := Refuse("insert-select", info.TableName)
 	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(pos))}
 	b := newBlock(a, src, nil)
 	for i, at := range pos {
 		if at < 0 {
-			return Refuse("insert-key", info.Keys[i])
+			return p, Refuse("insert-key", info.Keys[i])
 		}
 		if src.SetOp || len(src.Rows) > 0 || at >= len(src.Targets) || a.starBefore(src, at+1) || src.Targets[at].Expr.Col == nil {
-			return refuse
+			return p, refuse
 		}
 		id, _, ok := b.resolve(src, *src.Targets[at].Expr.Col)
 		if !ok {
-			return refuse
+			return p, refuse
 		}
 		if p.vals[i] = best(b.class(id).pins); p.vals[i] == nil {
-			return refuse
+			return p, refuse
 		}
 	}
-	a.t.pins = append(a.t.pins, p)
-	return nil
+	return p, nil
+}
+
+// moves says whether the rows of an INSERT ... SELECT can be made on home and sent to their shards. It notes that they are,
+// unless it turns out that all is on one shard.
+func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) bool {
+	t := a.sch.Tables[info.TableName]
+	if q.Conflict || q.Returning || len(q.CTEs) > 0 || a.views.used || a.stmt.Kind != sqlparse.Insert || slices.Contains(pos, -1) || t.Rules || t.RowRules || len(t.Triggers) > 0 {
+		return false
+	}
+	text, ok := sqlparse.SourceOf(a.stmt.Text)
+	if !ok {
+		return false
+	}
+	stmts, err := sqlparse.Parse(text)
+	if err != nil || len(stmts) != 1 || stmts[0].Kind != sqlparse.Select {
+		return false
+	}
+	src := &analysis{stmt: stmts[0], db: a.db, sch: a.sch, env: a.env, t: &Template{Stmt: stmts[0], DB: a.db, Schema: a.sch}}
+	if src.names() != nil || src.views.used {
+		return false
+	}
+	src.t.Tables = a.t.Tables
+	g, refused := src.gather(newBlock(src, stmts[0].Query, nil), Refuse("insert-select", info.TableName))
+	if refused != nil {
+		return false
+	}
+	names := q.Columns
+	if names == nil {
+		for _, c := range t.Columns {
+			if !c.Generated {
+				names = append(names, c.Name)
+			}
+		}
+	}
+	key := make([]int, len(info.Keys))
+	for i, k := range info.Keys {
+		key[i] = slices.Index(names, k)
+	}
+	a.moved = &Template{Gather: g, Target: info, Names: names, Key: key, Source: text, on: info.Group.Shards()}
+	return !slices.Contains(key, -1)
 }
 
 // feeds says whether each row of a SELECT carries in the target's key columns the key of the shard that made it.

@@ -44,7 +44,7 @@ func (w writer) cond(t string) string {
 }
 
 func (w writer) statement() string {
-	switch w.IntN(24) {
+	switch w.IntN(25) {
 	case 0:
 		return "insert into customers (customer_id, name, country) values (" + w.id() + ", " + w.of("'new'", "null") + ", " + w.text() + ")" + w.of("", " on conflict do nothing", " on conflict (customer_id) do update set name = excluded.name || customers.name returning name")
 	case 1, 2:
@@ -55,6 +55,20 @@ func (w writer) statement() string {
 		return "insert into orders (customer_id, order_id, total) values " + strings.Join(rows, ", ") + w.of("", " on conflict do nothing", " on conflict do nothing returning order_id, total", " returning customer_id")
 	case 3:
 		return "insert into orders (order_id, customer_id, total) select 200 + c.small, c.customer_id, c.small from customers c where " + w.cond("c") + w.of("", " on conflict do nothing", " on conflict (customer_id, order_id) do update set total = orders.total + 1 returning order_id, total")
+	case 23:
+		return w.of(
+			"insert into orders (customer_id, order_id, total) select c.small + 1, 400 + c.customer_id, c.big / 1e17 from customers c where "+w.cond("c"),
+			"insert into orders select 1 + o.order_id % 20, 500 + o.order_id, total from orders o where order_id < 40 and "+w.cond("o"),
+			"insert into orders (order_id, customer_id) select 600 + v, 7 from texts where v is not null order by v limit 3",
+			"insert into orders (order_id, customer_id, total) select 700 + g, g, (select max(total) from orders where customer_id = g) from generate_series(1, 12) g",
+			"insert into customers (customer_id, name) select max(customer_id) + 1, 'last' from customers",
+			"insert into texts select name, max(customer_id) from customers where customer_id > 15 group by name",
+			"insert into texts (v, k) select count(*), country from customers group by country",
+			"insert into marks select 'DE', day, n + 100, points from marks where region <> 'DE' and n % 7 = "+fmt.Sprint(w.IntN(7)),
+			"insert into customers (customer_id, name) select 30 + id, name from tenant.things where id < 4",
+			"insert into texts select name, 1 from settings union all select code, 2 from countries",
+			"insert into customers (customer_id, small, name) select 50 + order_id, total, 'x' from orders where order_id in (1, 2, 3, 60)",
+		)
 	case 4:
 		return "insert into orders (customer_id, order_id, total) select customer_id, 300 + max(order_id), count(*) from orders t where " + w.cond("t") + " group by customer_id" + w.of(" on conflict do nothing", " returning total")
 	case 5, 6:

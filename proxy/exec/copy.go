@@ -123,35 +123,15 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 
 // copySplit takes the client's rows apart and sends each to its shard, or all to every copy.
 func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, err error) {
-	parts := make([]*participant, len(p.Shards))
-	for i, shard := range p.Shards {
-		if parts[i], err = h.join(ctx, shard, p.Template); err != nil {
-			return 0, err
-		}
-		text := p.Stmt.Text
-		parts[i].srv.SendQuery(text)
-		if err := parts[i].srv.Flush(); err != nil {
-			return 0, h.lost(parts[i], err)
-		}
+	parts, said, err := h.openCopies(ctx, p, p.Stmt.Text)
+	if err != nil {
+		return 0, err
 	}
-	for i, part := range parts {
-		if err := h.prologue(part); err != nil {
-			h.closeCopies(parts[i+1:], parts[:i])
-			return 0, err
-		}
-		said, err := h.awaitCopyIn(part)
-		if err != nil {
-			h.closeCopies(parts[i+1:], parts[:i])
-			return 0, err
-		}
-		if i == 0 { // the columns are the same on all
-			h.client.SendFrame('G', said)
-		}
-	}
+	h.client.SendFrame('G', said) // the columns are the same on all
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
-	sp := newSplitter(p, len(parts))
+	sp := newSplitter(p.Target, p.Key, p.Stmt.Copy.Options, p.Shards)
 	feed := h.feed(p, sp, parts)
 	ends, ferr := h.finishCopies(parts, feed, sp)
 	if ferr != nil {
@@ -163,6 +143,30 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 		}
 	}
 	return rows, nil
+}
+
+// openCopies begins the same COPY FROM STDIN on every shard of a plan. said is the body of a CopyInResponse.
+func (h *Handler) openCopies(ctx context.Context, p *router.Plan, text string) (parts []*participant, said []byte, err error) {
+	parts = make([]*participant, len(p.Shards))
+	for i, shard := range p.Shards {
+		if parts[i], err = h.join(ctx, shard, p.Template); err != nil {
+			return nil, nil, err
+		}
+		parts[i].srv.SendQuery(text)
+		if err := parts[i].srv.Flush(); err != nil {
+			return nil, nil, h.lost(parts[i], err)
+		}
+	}
+	for i, part := range parts {
+		if err = h.prologue(part); err == nil {
+			said, err = h.awaitCopyIn(part)
+		}
+		if err != nil {
+			h.closeCopies(parts[i+1:], parts[:i])
+			return nil, nil, err
+		}
+	}
+	return parts, said, nil
 }
 
 // awaitCopyIn reads up to CopyInResponse, whose body it returns.
@@ -211,11 +215,9 @@ func (h *Handler) closeCopies(unread, open []*participant) {
 	}
 }
 
-// feed reads the client's data to its end and passes the rows on. The error is the client's CopyFail, or a
-// row that cannot be placed.
-func (h *Handler) feed(p *router.Plan, sp *splitter, parts []*participant) error {
-	var failed error
-	send := func(i int, rows []byte) error {
+// copySender sends data of a COPY to the parts, in bursts.
+func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) error {
+	return func(i int, rows []byte) error {
 		s := parts[i].srv
 		s.SendFrame('d', rows)
 		if s.Out() < 64<<10 {
@@ -226,6 +228,13 @@ func (h *Handler) feed(p *router.Plan, sp *splitter, parts []*participant) error
 		}
 		return nil
 	}
+}
+
+// feed reads the client's data to its end and passes the rows on. The error is the client's CopyFail, or a
+// row that cannot be placed.
+func (h *Handler) feed(p *router.Plan, sp *splitter, parts []*participant) error {
+	var failed error
+	send := h.copySender(parts)
 	h.client.Release()
 	for {
 		m, err := h.client.Next()
@@ -317,9 +326,10 @@ type splitter struct {
 	ended   bool // binary: the trailer has come
 }
 
-func newSplitter(p *router.Plan, n int) *splitter {
-	o := p.Stmt.Copy.Options
-	s := &splitter{at: p.Key, columns: p.Target.Keys, group: p.Target.Group, key: make([]pghash.Key, len(p.Key)), vals: make([]keyField, len(p.Key)), csv: o["format"] == "csv", delim: '\t', quote: '"', null: `\N`, place: map[int]int{}, out: make([][]byte, n)}
+// newSplitter makes a splitter for COPY of a table with options o. at are the positions of the key columns in a row.
+func newSplitter(t *shardmap.TableInfo, at []int, o map[string]string, shards []int) *splitter {
+	n := len(shards)
+	s := &splitter{at: at, columns: t.Keys, group: t.Group, key: make([]pghash.Key, len(at)), vals: make([]keyField, len(at)), csv: o["format"] == "csv", delim: '\t', quote: '"', null: `\N`, place: map[int]int{}, out: make([][]byte, n)}
 	if s.csv {
 		s.delim, s.null = ',', ""
 	}
@@ -341,7 +351,7 @@ func newSplitter(p *router.Plan, n int) *splitter {
 		s.escape = e[0]
 	}
 	s.header = o["header"] != "" && o["header"] != "false"
-	for i, shard := range p.Shards {
+	for i, shard := range shards {
 		s.place[shard] = i
 	}
 	return s

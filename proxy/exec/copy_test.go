@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/pgmosaic/pgmosaic/router"
-	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // split runs a splitter over data that comes in pieces of the given size.
 func split(t testing.TB, g *shardmap.GroupInfo, options map[string]string, data []byte, size int) string {
-	p := &router.Plan{Template: &router.Template{Stmt: &sqlparse.Statement{Copy: sqlparse.CopyInfo{Options: options}}, Target: &shardmap.TableInfo{Keys: []string{"k"}, Group: g}, Key: []int{1}}, Shards: []int{0, 1}}
-	s := newSplitter(p, 2)
+	s := newSplitter(&shardmap.TableInfo{Keys: []string{"k"}, Group: g}, []int{1}, options, []int{0, 1})
 	var out [2]bytes.Buffer
 	send := func(i int, rows []byte) error {
 		out[i].Write(rows)

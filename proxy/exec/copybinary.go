@@ -126,6 +126,14 @@ func (s *splitter) rowBinary(row []byte) error {
 	return s.put(row, 1)
 }
 
+// held is how many bytes wait to be sent.
+func (s *splitter) held() (n int) {
+	for _, rows := range s.out {
+		n += len(rows)
+	}
+	return n
+}
+
 // endBinary ends what every shard got.
 func (s *splitter) endBinary() error {
 	switch {

@@ -40,7 +40,7 @@ var fanouts = []string{"scatter", "multi", "single"}
 // shard, always.
 func (f fanout) allows(p *router.Plan) error {
 	switch p.Class {
-	case router.Scatter, router.Gathered, router.Split:
+	case router.Scatter, router.Gathered, router.Split, router.Moved:
 	case router.Write:
 		if p.Ref {
 			return nil

@@ -453,7 +453,11 @@ func (a *analysis) query() error {
 		return a.gatherBlind(top, err)
 	}
 	if err := a.assigns(top); err != nil {
-		return err
+		if a.rekeys(top) == nil {
+			return err
+		}
+	} else if a.assignsKey(q) {
+		a.rekeys(top)
 	}
 	needsHome := a.needsHome()
 	if needsHome {
@@ -469,6 +473,15 @@ func (a *analysis) query() error {
 		}
 		a.t.Class, a.t.Exact, a.t.pins = Moved, true, nil
 		a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.on = m.Gather, m.Target, m.Names, m.Key, m.Source, m.on
+		return nil
+	}
+	if a.t.rekey != nil && needsHome {
+		a.t.rekey = nil
+		if a.t.Class == Rekey {
+			return Refuse("key-change", top.query.Target.Table.Name)
+		}
+	}
+	if a.t.Class == Rekey {
 		return nil
 	}
 	if len(loose) == 0 {

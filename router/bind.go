@@ -91,6 +91,9 @@ func (t *Template) NumberLiterals(lits []sqlparse.Literal) bool {
 		}
 		return true
 	}
+	if t.rekey != nil && !t.rekey.plan.NumberLiterals(lits) {
+		return false
+	}
 	if t.Merge != nil && t.Merge.Limit != nil {
 		limit := []sqlparse.Value{*t.Merge.Limit}
 		if !fix(limit) {
@@ -285,6 +288,9 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 	}
 	p.Drawn = a.Drawn
 	var err error
+	if t.rekey != nil {
+		return t.bindKey(a, p)
+	}
 	if p.Shards, err = t.shards(a, p); err != nil {
 		return nil, err
 	}
@@ -304,6 +310,29 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 		return nil, Refuse("key-unreadable", t.pins[0].key())
 	}
 	return p, nil
+}
+
+// bindKey binds an UPDATE that assigns a key: as it is if all stays on one shard, else as one that moves rows.
+func (t *Template) bindKey(a *Args, p *Plan) (*Plan, error) {
+	r := t.rekey
+	if t.Class == Single {
+		set, err := t.shards(a, p)
+		if errors.Is(err, ErrNeedTypes) {
+			return nil, err
+		}
+		if err == nil && len(set) == 1 {
+			p.Shards, p.Narrow = set, true
+			return p, nil
+		}
+	}
+	set, err := r.plan.shards(a, &Plan{})
+	if err != nil {
+		return nil, err
+	}
+	if len(set) > 1 && r.narrow != nil {
+		return nil, r.narrow
+	}
+	return &Plan{Template: r.plan, Shards: set}, nil
 }
 
 // hits is a set of shards.

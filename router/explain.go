@@ -21,7 +21,7 @@ func (p *Plan) Lines() []string {
 	if p.Any {
 		return []string{"Single on any shard (reference tables only)", p.readLine()}
 	}
-	if len(p.Shards) == 1 && p.Class != Copy && p.Class != Moved && !(p.Class == Write && p.Ref) {
+	if len(p.Shards) == 1 && p.Class != Copy && p.Class != Moved && p.Class != Rekey && !(p.Class == Write && p.Ref) {
 		how := "by key"
 		if p.Home {
 			how = "home"
@@ -40,6 +40,10 @@ func (p *Plan) Lines() []string {
 			out = append(out, what+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
 		}
 		out = append(out, "  Run: "+p.Gather.SQL)
+	case Rekey:
+		if r, ok := p.Rekeyed(p.Stmt.Text); ok {
+			out = append(out, "  Delete: "+strings.ReplaceAll(r.Delete, "\n", " "), "  Insert where it belongs: "+r.Insert)
+		}
 	case Moved:
 		out[0] = fmt.Sprintf("Move rows made on %s to %s", p.DB.Home.Name, on)
 		for _, l := range p.Gather.Loads {

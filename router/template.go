@@ -30,10 +30,11 @@ const (
 	Gathered               // a SELECT on copies of the rows that it needs, on home
 	Explained              // EXPLAIN of a statement over several shards
 	Moved                  // INSERT ... SELECT: the rows are made on home, and sent to their shards
+	Rekey                  // an UPDATE that changes keys: rows are deleted where they were and inserted where they belong
 )
 
 func (c Class) String() string {
-	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather", "Explain", "Move"}[c]
+	return [...]string{"Control", "Single", "Scatter", "Write", "Split", "Copy", "Gather", "Explain", "Move", "Rekey"}[c]
 }
 
 // Env is the session's part of a plan's meaning.
@@ -79,6 +80,8 @@ type Template struct {
 	on    []int  // of Write with Ref: the shards, where it is not all
 	blind bool   // of Gathered: its text runs on no shard as it is
 
+	rekey *rekey // of an UPDATE that assigns a key
+
 	fallback func(why *Error) (*Template, *Error) // of Scatter
 }
 
@@ -88,6 +91,12 @@ type Draw struct {
 	Column   string
 	At       int // its position in the column list; -1 where it is not named
 	Rows     int // how many rows want a value
+}
+
+// rekey is the way out of an UPDATE that assigns a key, if a row leaves its shard.
+type rekey struct {
+	plan   *Template
+	narrow *Error // why it may run on one shard only
 }
 
 // pin is what ties one sharded relation to key values.
@@ -229,7 +238,7 @@ func (t *Template) ShardText(a *Args) string {
 // Plain says whether the client's own text runs on one shard, and nothing else is to be done.
 func (p *Plan) Plain() bool {
 	switch p.Class {
-	case Control, Copy, Explained, Moved:
+	case Control, Copy, Explained, Moved, Rekey:
 		return false
 	case Write:
 		if p.Ref {

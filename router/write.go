@@ -397,6 +397,35 @@ func (a *analysis) placesOf(objects []shardmap.TableName) []int {
 	return hit.list()
 }
 
+// keepsForeign says whether each shard can keep a foreign key by itself: what is referred to is everywhere, or on the
+// row's own shard, by its whole key.
+func (a *analysis) keepsForeign(from *shardmap.TableInfo, f *sqlparse.ForeignKey) bool {
+	n, ok := a.env.resolve(a.db, a.sch, f.Table)
+	if !ok {
+		return false
+	}
+	to := a.db.Table(n)
+	switch {
+	case to == nil:
+		return false
+	case to.Kind == shardmap.Reference:
+		return true
+	case from.Kind == shardmap.Reference || to.Group != from.Group:
+		return false
+	}
+	refs := f.Refs
+	if len(refs) == 0 && a.sch.Tables[n] != nil {
+		refs = a.sch.Tables[n].Primary
+	}
+	for i, k := range from.Keys {
+		at := slices.Index(f.Columns, k)
+		if at < 0 || at >= len(refs) || refs[at] != to.Keys[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // enforceable says whether each shard can enforce by itself the uniqueness that a definition asks for: its columns hold the
 // table's sharding key, or every shard has all the rows.
 func (a *analysis) enforceable(objects []shardmap.TableName) bool {
@@ -443,6 +472,12 @@ func (a *analysis) definition() error {
 		return nil
 	case sqlparse.AlterTable:
 		info := a.db.Table(objects[0])
+		if f := s.Def.Foreign; f != nil {
+			if len(s.Def.Objects) == 1 && a.keepsForeign(info, f) {
+				return everywhere()
+			}
+			return Refuse("foreign-key")
+		}
 		if s.Def.AlterUnsafe == "ADD CONSTRAINT" && info.Kind == shardmap.Sharded && a.enforceable(objects) {
 			return everywhere()
 		}

@@ -82,7 +82,19 @@ func (w writer) statement() string {
 	case 10:
 		return "update customers t set name = k.name from countries k where k.code = t.country and " + w.cond("t")
 	case 11:
-		return "update customers t set customer_id = " + w.id() + " where customer_id = " + w.id()
+		return w.of(
+			"update customers t set customer_id = "+w.id()+" where customer_id = "+w.id()+w.of("", " returning *", " returning t.customer_id, name"),
+			"update customers t set customer_id = customer_id + 1000, name = 'moved', day = '2026-05-05' where "+w.cond("t")+w.of("", " returning customer_id, day"),
+			"update customers set customer_id = customer_id - 1000, small = small + 1 where customer_id > 1000",
+			"update orders t set customer_id = c.small + 2, total = total * 2 from customers c where c.customer_id = t.customer_id and order_id > 60 and c.small is not null and "+w.cond("t"),
+			"update orders o set order_id = o.order_id + 1000, customer_id = case when total is not distinct from 3 then 4 else 1 + order_id % 20 end where order_id between 1 and 9 and o.customer_id in ("+w.id()+", "+w.id()+")",
+			"update texts set k = k || 'z', v = v + 1 where k "+w.of("= 'a'", "> 'd'", "in ('b', '7')")+w.of("", " returning k, v"),
+			"update marks set day = day + 1, n = n + 200 where region = 'DE' and n < 40 and day <> '2026-01-03'",
+			"update customers set customer_id = null where customer_id = "+w.id(),
+			"update customers set customer_id = customer_id / 0 where customer_id = "+w.id(),
+			"update customers set customer_id = 'nonsense' where customer_id = "+w.id(),
+			"update orders set customer_id = customer_id where customer_id = "+w.id(),
+		)
 	case 12, 13:
 		return "delete from orders t where " + w.cond("t") + " and order_id > 60" + w.of("", " returning order_id")
 	case 14:
@@ -208,5 +220,59 @@ func TestSameTablesAfterWrites(t *testing.T) {
 				t.Errorf("the copies of countries differ: %v", sums)
 			}
 		})
+	}
+}
+
+// What an UPDATE that changes keys must not do: act on what refers to the row, or take a comment for code.
+func TestKeyChanges(t *testing.T) {
+	d, c := schemesWorld(t, "rekeyed")
+	mustExec(t, c, "create table parents (id int primary key, name varchar(5), price numeric(6,2), tags text[], n int generated always as (id * 2) stored)")
+	mustExec(t, c, "create table children (id int not null references parents on delete cascade, line int, primary key (id, line))")
+	mustExec(t, c, "alter table children drop constraint children_id_fkey")
+	d.adminExec(t, "CREATE GROUP g IN rekeyed KEY (int) BY LIST ((1, 2) ON rekeyed_s0, (11, 12) ON rekeyed_s1, DEFAULT ON rekeyed_s2)")
+	d.adminExec(t, "DISTRIBUTE TABLE rekeyed.public.parents IN GROUP g KEY (id)")
+	d.adminExec(t, "DISTRIBUTE TABLE rekeyed.public.children IN GROUP g KEY (id)")
+	mustExec(t, c, "insert into parents values (1, 'a', 1.25, '{x,y}'), (2, 'b', null, null)")
+	mustExec(t, c, "insert into children values (1, 1)")
+	_, err := c.Exec(t.Context(), "alter table children add foreign key (line) references parents")
+	wantCode(t, err, "0A000")
+	mustExec(t, c, "alter table children add constraint family foreign key (id) references parents on delete cascade")
+	_, err = c.Exec(t.Context(), "insert into children values (12, 1)")
+	wantCode(t, err, "23503")
+	_, err = c.Exec(t.Context(), "update parents set id = 11 where id = 2")
+	wantCode(t, err, "0A000") // ON DELETE CASCADE
+	mustExec(t, c, "drop table children")
+	for _, step := range []struct {
+		sql  string
+		args []any
+		want string
+	}{
+		{"update parents set id = 11 where id = 2 returning id, n, name", nil, "[[11 22 b]]"},
+		{"update /* set x = 1 */ parents -- where\n set id = id + 1 -- from here\n, name = $1 -- to there\n where id = $2 -- and no further\n", []any{"cc", 11}, "[]"},
+		{"update parents as p set price = 7.255, id = $1::int + 4 where p.id = $1 returning p.*", []any{12}, "[[16 cc {725500 ...}"},
+		{"update parents set id = id where id = 16", nil, "[]"},
+		{"update parents set id = 1 where id = 99 returning name", nil, "[]"},
+	} {
+		rows, err := c.Query(t.Context(), step.sql, step.args...)
+		if err != nil {
+			t.Fatal(step.sql, err)
+		}
+		got, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) ([]any, error) { return r.Values() })
+		if err != nil || len(got) > 0 != (step.want != "[]") {
+			t.Errorf("%s: %v, %v", step.sql, got, err)
+		}
+	}
+	for sql, code := range map[string]string{
+		"update parents set id = 1 where id = 16": "23505", "update parents set id = 2, name = 'too long' where id = 16": "22001", "update parents set id = name where id = 16": "42804",
+		"update parents set id = null where id = 16": "23502", "update parents set id = 2147483648 where id = 16": "22003",
+	} {
+		_, err := c.Exec(t.Context(), sql)
+		wantCode(t, err, code)
+	}
+	if got := queryOne[string](t, c, "select string_agg(id || ' ' || n || ' ' || name || ' ' || coalesce(price::text, '-') || ' ' || coalesce(tags::text, '-'), ', ' order by id) from parents"); got != "1 2 a 1.25 {x,y}, 16 32 cc 7.26 -" {
+		t.Error(got)
+	}
+	if n := queryOne[int](t, d.on(t, "rekeyed", 2), "select count(*) from parents where id = 16"); n != 1 {
+		t.Errorf("%d rows where it belongs", n)
 	}
 }

@@ -41,7 +41,7 @@ var fanouts = []string{"scatter", "multi", "single"}
 func (f fanout) allows(p *router.Plan) error {
 	switch p.Class {
 	case router.Scatter, router.Gathered, router.Split, router.Moved:
-	case router.Write:
+	case router.Write, router.Rekey:
 		if p.Ref {
 			return nil
 		}

@@ -181,6 +181,9 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 		return h.gather(ctx, p, a, x)
 	case p.Class == router.Explained:
 		return h.explainShards(ctx, p)
+	case p.Class == router.Rekey:
+		h.count.Write.Add(1)
+		return h.rekey(ctx, p, a, x)
 	case p.Class == router.Moved:
 		h.count.Split.Add(1)
 		return h.move(ctx, p, a)

@@ -474,6 +474,9 @@ func (c *converter) definition(n *pg.Node) {
 		for _, cmd := range x.AlterTableStmt.Cmds {
 			c.alter(cmd.GetAlterTableCmd())
 		}
+		if d.Foreign != nil && len(x.AlterTableStmt.Cmds) > 1 {
+			d.Foreign, d.AlterUnsafe = nil, "ADD FOREIGN KEY together with other changes"
+		}
 	case *pg.Node_DropStmt:
 		s.Kind = Drop
 		d.IfExists, d.NoTx = x.DropStmt.MissingOk, x.DropStmt.Concurrent
@@ -522,6 +525,15 @@ func (c *converter) alter(cmd *pg.AlterTableCmd) {
 	case pg.AlterTableType_AT_AddConstraint:
 		if con := cmd.Def.GetConstraint(); con.GetContype() != pg.ConstrType_CONSTR_CHECK {
 			d.AlterUnsafe = "ADD CONSTRAINT"
+			if con.GetContype() == pg.ConstrType_CONSTR_FOREIGN {
+				d.Foreign = &ForeignKey{Table: TableRef{con.Pktable.GetSchemaname(), con.Pktable.GetRelname()}}
+				for _, k := range con.FkAttrs {
+					d.Foreign.Columns = append(d.Foreign.Columns, k.GetString_().GetSval())
+				}
+				for _, k := range con.PkAttrs {
+					d.Foreign.Refs = append(d.Foreign.Refs, k.GetString_().GetSval())
+				}
+			}
 			if con.GetContype() == pg.ConstrType_CONSTR_PRIMARY || con.GetContype() == pg.ConstrType_CONSTR_UNIQUE {
 				for _, k := range con.Keys {
 					d.Columns = append(d.Columns, "+"+k.GetString_().GetSval())

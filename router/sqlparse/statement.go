@@ -157,6 +157,14 @@ type Definition struct {
 	AlterUnsafe string   // the first ALTER TABLE command that could break placement, in SQL's words
 	Columns     []string // columns that ALTER TABLE drops or retypes, or RENAME renames
 	RenameTable bool
+	Foreign     *ForeignKey // ADD CONSTRAINT FOREIGN KEY
+}
+
+// ForeignKey is what a table's columns refer to; no Refs means the primary key.
+type ForeignKey struct {
+	Columns []string
+	Table   TableRef
+	Refs    []string
 }
 
 // TableRef names a relation as the statement does: an empty Schema means the search path.

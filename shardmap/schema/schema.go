@@ -39,6 +39,7 @@ type Table struct {
 	RowRules bool                 // row-level security is on
 	Triggers []string             // functions of its triggers
 	Rules    bool
+	Cascades bool // a foreign key elsewhere acts on the rows that refer to a deleted one
 	Unlogged bool
 	Child    bool // a partition or an inheritance child
 	Parent   bool // has children
@@ -49,6 +50,7 @@ type Column struct {
 	Name      string
 	TypeOID   uint32
 	Type      string // format_type
+	Base      string // the same without a length or precision, to cast to
 	NotNull   bool
 	Default   string // the expression; empty for none
 	Volatile  bool   // its default calls a function that is not immutable, or draws from a sequence
@@ -90,6 +92,7 @@ const tablesSQL = `
 select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relispartition or exists (select from pg_inherits i where i.inhrelid = c.oid),
        c.relhassubclass, c.relhasrules and c.relkind not in ('v', 'm'), case when c.relkind = 'v' then pg_get_viewdef(c.oid) else '' end,
        coalesce(c.reloptions && '{security_invoker=true,security_invoker=on,security_invoker=1}', false), c.relrowsecurity,
+       exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype not in ('a', 'r')),
        coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
        coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
@@ -98,7 +101,7 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 
 const columnsSQL = `
-select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
+select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), case a.atttypid when 1042 then 'bpchar' when 1560 then '' else format_type(a.atttypid, null) end, a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
        a.attgenerated <> '', a.attidentity <> '',
        case when a.attidentity <> '' then coalesce(pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), '')
             else coalesce(replace(substring(pg_get_expr(d.adbin, d.adrelid) from '^nextval\(''(.*)''::regclass\)$'), '''''', ''''), '') end,
@@ -155,7 +158,7 @@ func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
 func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Table) error {
 	rows, _ := tx.Query(ctx, tablesSQL)
 	t, kind, reads := Table{}, "", []string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Triggers, &reads}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Triggers, &reads}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers = append([]string(nil), t.Triggers...)
@@ -174,7 +177,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*
 	var rel uint32
 	var c Column
 	var dflt bool
-	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &c.Volatile}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.Base, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &c.Volatile}, func() error {
 		n := c
 		n.BytesOK = n.BytesOK || dflt && s.BytesOK
 		n.Volatile = n.Volatile || strings.Contains(n.Default, "nextval(") || strings.Contains(n.Default, "CURRENT_") || n.Identity

@@ -1,0 +1,190 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+)
+
+// rekey runs an UPDATE that changes keys: each shard deletes its rows and gives them back as they would be, and each row is
+// inserted where it belongs now, in one transaction.
+func (h *Handler) rekey(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+	text := p.Stmt.Text
+	if a.Text != nil {
+		text = string(a.Text)
+	}
+	sql, ok := p.Rekeyed(text)
+	if !ok {
+		return router.Refuse("key-change", p.Target.KeyList())
+	}
+	if _, err := h.wholeOf(ctx, p.Template, a.Types); err != nil { // home's word on the UPDATE itself
+		return err
+	}
+	var tag string
+	var desc []wire.Field
+	var rows []returned
+	err := h.atomically(ctx, func() (err error) {
+		tag, desc, rows, err = h.moveKeys(ctx, p, sql.Delete, sql.Insert, a, x)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	h.writeReturned(desc, rows, x)
+	h.client.SendTag(tag)
+	return nil
+}
+
+func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert string, a *router.Args, x *execution) (tag string, desc []wire.Field, out []returned, err error) {
+	rows, err := h.deleted(ctx, p, del, a, x)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	cols := p.RekeyColumns()
+	types := make([]uint32, len(cols))
+	table := p.Schema.Tables[p.Target.TableName]
+	at := make([]int, len(p.Target.Keys))
+	for i, c := range cols {
+		col, _ := table.Column(c.Name)
+		types[i] = col.TypeOID
+		if k := slices.Index(p.Target.Keys, c.Name); k >= 0 {
+			at[k] = i
+		}
+	}
+	key := make([]pghash.Key, len(at))
+	byShard := map[int][]int{}
+	var order []int
+	for n, r := range rows {
+		for k, i := range at {
+			if r[i] == nil {
+				return "", nil, nil, router.Refuse("insert-key", p.Target.Keys[k])
+			}
+			var ok bool
+			if key[k], ok = pghash.ParseBinary(p.Target.Group.Keys[k], r[i]); !ok {
+				return "", nil, nil, router.Refuse("key-unreadable", p.Target.Keys[k])
+			}
+		}
+		shard, ok := p.Target.Group.Place(key)
+		if !ok {
+			return "", nil, nil, router.Refuse("no-place", p.Target.KeyList())
+		}
+		if byShard[shard] == nil {
+			order = append(order, shard)
+		}
+		byShard[shard] = append(byShard[shard], n)
+	}
+	var res []int16
+	if x != nil {
+		res = x.portal.res
+	}
+	for _, shard := range order {
+		part, err := h.join(ctx, shard, p.Template)
+		if err != nil {
+			return "", nil, nil, err
+		}
+		for len(byShard[shard]) > 0 {
+			n := min(len(byShard[shard]), insertBurst)
+			d, got, err := h.insertRows(part, insert, types, rows, byShard[shard][:n], res)
+			if err != nil {
+				return "", nil, nil, err
+			}
+			desc, byShard[shard] = d, byShard[shard][n:]
+			for _, r := range got {
+				out = append(out, returned{r, len(out)})
+			}
+		}
+	}
+	if desc == nil && p.Stmt.Query.Returning { // no row: the columns all the same
+		d, err := h.wholeOf(ctx, p.Template, a.Types)
+		if err != nil {
+			return "", nil, nil, err
+		}
+		desc = slices.Clone(d.fields)
+		for i := range desc {
+			desc[i].Format = formatOf(res, i)
+		}
+	}
+	return fmt.Sprintf("UPDATE %d", len(rows)), desc, out, nil
+}
+
+// insertBurst is how many rows are sent before their answers are read: those must fit into the buffers between.
+const insertBurst = 100
+
+// deleted runs the DELETE on every shard and collects what it gives back, in binary and in home's OIDs.
+func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *router.Args, x *execution) (rows [][][]byte, err error) {
+	var types []uint32
+	if x != nil {
+		types = x.portal.stmt.types
+		if d := x.portal.stmt.desc; d != nil {
+			types = d.params
+		}
+	}
+	parts := make([]*participant, len(p.Shards))
+	for i, shard := range p.Shards {
+		if parts[i], err = h.join(ctx, shard, p.Template); err != nil {
+			return nil, err
+		}
+		params, _, err := h.paramsFor(shard, types, a.Formats, a.Params)
+		if err != nil {
+			return nil, err
+		}
+		s := parts[i].srv
+		s.SendParse("", del, h.typesFor(shard, types))
+		s.SendBindParts("", a.Formats, params, binaryAll)
+		s.SendDescribe('P', "")
+		s.SendExecute()
+		s.SendSync()
+	}
+	for i := range parts {
+		if err := parts[i].srv.Flush(); err != nil {
+			return nil, h.lost(parts[i], err)
+		}
+	}
+	hold := &holding{h: h}
+	defer hold.release()
+	for _, part := range parts {
+		if e := h.prologue(part); e != nil {
+			err = first(err, e)
+			continue
+		}
+		_, _, got, e := h.readPiece(part)
+		err = first(err, e)
+		for _, r := range got {
+			for _, v := range r {
+				if e := hold.take(len(v) + 24); e != nil {
+					err = first(err, e)
+				}
+			}
+		}
+		rows = append(rows, got...)
+	}
+	return rows, err
+}
+
+// insertRows inserts rows on one shard, and reads what the client wants returned.
+func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows [][][]byte, which []int, res []int16) (desc []wire.Field, got [][][]byte, err error) {
+	s := p.srv
+	s.SendParse("", sql, h.typesFor(p.shard, types))
+	for _, n := range which {
+		params, _, err := h.paramsFor(p.shard, types, binaryAll, rows[n])
+		if err != nil {
+			return nil, nil, err
+		}
+		s.SendBindParts("", binaryAll, params, res)
+		s.SendDescribe('P', "")
+		s.SendExecute()
+	}
+	s.SendSync()
+	if err := s.Flush(); err != nil {
+		return nil, nil, h.lost(p, err)
+	}
+	if err := h.prologue(p); err != nil {
+		return nil, nil, err
+	}
+	_, desc, got, err = h.readPiece(p)
+	return desc, got, err
+}

@@ -1,0 +1,64 @@
+package router
+
+import (
+	"slices"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// assignsKey says whether an UPDATE gives a key column of its sharded target a value.
+func (a *analysis) assignsKey(q *sqlparse.Query) bool {
+	if q.Cmd != sqlparse.Update {
+		return false
+	}
+	info := a.declared(q.Target)
+	return info != nil && info.Kind == shardmap.Sharded && slices.ContainsFunc(q.Sets, func(s sqlparse.Assign) bool { return info.IsKey(s.Column) })
+}
+
+// rekeys plans an UPDATE that changes keys, as a DELETE that gives the rows back as they would be, and an INSERT of these. It
+// is nil where that is not the same: where a foreign key acts on what refers to a deleted row, and where what is returned
+// is not the row's own.
+func (a *analysis) rekeys(top *block) *rekey {
+	q := top.query
+	if !a.assignsKey(q) || a.stmt.Kind != sqlparse.Update || q.Opaque != "" || len(q.CTEs) > 0 || q.Returning && len(q.Rels) > 1 {
+		return nil
+	}
+	info := a.declared(q.Target)
+	t := a.sch.Tables[info.TableName]
+	if t == nil || t.Cascades || t.Rules || t.RowRules || len(t.Triggers) > 0 || t.Parent || t.Child {
+		return nil
+	}
+	plan := &Template{Class: Rekey, Stmt: a.stmt, DB: a.db, Schema: a.sch, Tables: a.t.Tables, Target: info, Hidden: a.t.Hidden}
+	if _, ok := plan.Rekeyed(a.stmt.Text); !ok {
+		return nil
+	}
+	for _, p := range a.t.pins {
+		if p.use == reads {
+			plan.pins = append(plan.pins, p)
+		}
+	}
+	a.t.rekey = &rekey{plan: plan, narrow: a.unions(top)}
+	if !slices.ContainsFunc(a.t.pins, func(p pin) bool { return p.use == assigns }) { // the new key is no constant
+		a.t.Class = Rekey
+	}
+	return a.t.rekey
+}
+
+// RekeyColumns are the columns of a Rekey's rows: all but the generated ones.
+func (t *Template) RekeyColumns() []sqlparse.RekeyColumn {
+	var out []sqlparse.RekeyColumn
+	for i := range t.Schema.Tables[t.Target.TableName].Columns {
+		if c := &t.Schema.Tables[t.Target.TableName].Columns[i]; !c.Generated {
+			out = append(out, sqlparse.RekeyColumn{Name: c.Name, Quoted: sqlparse.QuoteName(c.Name), Type: c.Base})
+		}
+	}
+	return out
+}
+
+// Rekeyed writes what a Rekey runs, for the text that runs.
+func (t *Template) Rekeyed(text string) (sqlparse.Rekeyed, bool) {
+	q := t.Stmt.Query
+	table := sqlparse.QuoteName(t.Target.Schema) + "." + sqlparse.QuoteName(t.Target.Name)
+	return sqlparse.Rekey(text, table, sqlparse.QuoteName(q.Target.Name()), t.RekeyColumns(), q.Sets)
+}

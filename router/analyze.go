@@ -71,6 +71,11 @@ func (a *analysis) run() error {
 	if len(a.db.Shards) == 1 {
 		return a.oneShard()
 	}
+	for _, schema := range s.Def.Schemas {
+		if a.distributedIn(schema) {
+			return Refuse("ddl", "DROP or RENAME of schema "+schema)
+		}
+	}
 	if a.views.used && !a.gathers() {
 		return Refuse("view", a.views.first)
 	}
@@ -93,6 +98,19 @@ func (a *analysis) run() error {
 		return a.copy()
 	}
 	return a.definition()
+}
+
+// distributedIn says whether a schema holds tables that are not home's alone.
+func (a *analysis) distributedIn(schema string) bool {
+	if a.db.Tenant(schema) != nil {
+		return true
+	}
+	for n := range a.db.Tables {
+		if n.Schema == schema {
+			return true
+		}
+	}
+	return false
 }
 
 // gathers says whether the statement's rows may be gathered on home: it only reads, and home can do with them what it asks.

@@ -77,6 +77,9 @@ func (h *Handler) typed(ctx context.Context, p *router.Plan) (*router.Plan, erro
 // that the shard has for its part.
 func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 	inner, err := p.Inner.Bind(&router.Args{Text: []byte(p.Inner.Stmt.Text)})
+	if errors.Is(err, router.ErrNeedValues) { // of a sequence: an EXPLAIN draws none
+		return router.Refuse("explain")
+	}
 	if err == nil {
 		inner, err = h.typed(ctx, inner)
 	}
@@ -96,9 +99,13 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 		if p.Stmt.Def.NoTx { // ANALYZE would run it
 			return router.Refuse("explain")
 		}
-		for _, s := range inner.Shards {
-			parts = append(parts, shardPart{shard: s, sql: p.Inner.Stmt.Text})
+		if inner.Class != router.Moved && inner.Class != router.Rekey { // those do not run their own text
+			for _, s := range inner.Shards {
+				parts = append(parts, shardPart{shard: s, sql: p.Inner.Stmt.Text})
+			}
 		}
+	} else if p.Stmt.Def.NoTx && inner.Class == router.Moved {
+		return router.Refuse("explain")
 	}
 	for _, part := range parts {
 		text, ok := p.Stmt.Explaining(part.sql)
@@ -134,7 +141,7 @@ func (h *Handler) shardParts(p *router.Plan) ([]shardPart, error) {
 		for _, s := range p.Shards {
 			out = append(out, shardPart{s, p.Merge.SQL, ""})
 		}
-	case p.Class == router.Gathered:
+	case p.Class == router.Gathered, p.Class == router.Moved:
 		for i := range p.Gather.Loads {
 			l := &p.Gather.Loads[i]
 			shards, err := l.Shards(p.Template, &router.Args{Text: []byte(p.Stmt.Text)})
@@ -189,7 +196,7 @@ func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error
 		if err != nil {
 			return err
 		}
-		if len(parts) == 0 {
+		if len(parts) == 0 || last.Class == router.Moved {
 			return router.Refuse("explain")
 		}
 		for _, part := range parts {

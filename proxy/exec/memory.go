@@ -22,8 +22,8 @@ func (m *holding) take(n int) error {
 	m.bytes += int64(n)
 	if limit := m.h.own.gather; limit > 0 && m.bytes > limit {
 		return &wire.PgError{
-			Code: "54000", Message: fmt.Sprintf("the groups of this statement need more than pgmosaic.gather_limit (%s)", sizeText(limit)),
-			Hint: "Group by fewer values, by the key, or raise pgmosaic.gather_limit.",
+			Code: "54000", Message: fmt.Sprintf("what this statement has to hold (groups, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", sizeText(limit)),
+			Hint: "Group by fewer values or by the key, change fewer rows at once, or raise pgmosaic.gather_limit.",
 		}
 	}
 	if m.bytes-m.counted < holdingStep {

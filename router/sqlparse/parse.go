@@ -483,6 +483,9 @@ func (c *converter) definition(n *pg.Node) {
 		d.TableDrop = x.DropStmt.RemoveType == pg.ObjectType_OBJECT_TABLE
 		d.Cascade = x.DropStmt.Behavior == pg.DropBehavior_DROP_CASCADE
 		for _, o := range x.DropStmt.Objects {
+			if x.DropStmt.RemoveType == pg.ObjectType_OBJECT_SCHEMA {
+				d.Schemas = append(d.Schemas, o.GetString_().GetSval())
+			}
 			if names := o.GetList().GetItems(); len(names) > 0 {
 				ref := TableRef{Name: names[len(names)-1].GetString_().GetSval()}
 				if len(names) > 1 {
@@ -496,6 +499,9 @@ func (c *converter) definition(n *pg.Node) {
 		s.Kind = Rename
 		obj(x.RenameStmt.Relation)
 		d.RenameTable = x.RenameStmt.RenameType == pg.ObjectType_OBJECT_TABLE
+		if x.RenameStmt.RenameType == pg.ObjectType_OBJECT_SCHEMA {
+			d.Schemas = []string{x.RenameStmt.Subname}
+		}
 		if x.RenameStmt.RenameType == pg.ObjectType_OBJECT_COLUMN {
 			d.Columns = []string{x.RenameStmt.Subname}
 		}

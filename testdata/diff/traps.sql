@@ -179,12 +179,12 @@ select 1 as one, country from customers group by 1, 2 order by 2
 select c.customer_id, o.order_id from customers c left join orders o on o.order_id = c.customer_id where o.total is null order by 1
 select c.customer_id, o.order_id from customers c left join orders o on o.order_id = c.customer_id and o.total > 2 and c.small > 3 order by 1
 select c.customer_id from (select * from customers) c left join (select * from orders) o on o.order_id = c.customer_id where o.total is null and c.small > 1 order by 1
-select * from customers order by name limit 3
+select * from customers order by name, customer_id limit 3
 select c.*, o.total from customers c join orders o on o.customer_id = c.customer_id order by c.name desc, o.order_id limit 5
 select * from customers c join orders o on o.customer_id = c.customer_id order by c.name, o.order_id limit 4 offset 3
 select distinct * from customers
 select * from customers join orders using (customer_id) order by name, order_id limit 4
-select s.* from (select name as n, customer_id from customers) s order by n limit 3
+select s.* from (select name as n, customer_id from customers) s order by n, customer_id limit 3
 select n, o_year, count(*) from (select c.name as n, extract(year from o.created_at) as o_year from customers c join orders o using (customer_id)) s group by n, o_year order by n, o_year
 select customer_id, count(*), string_agg(name, ',' order by name), array_agg(distinct small) from customers group by customer_id having count(*) >= 1 order by 1
 select o.customer_id, max(o.total) from customers c left join orders o on o.customer_id = c.customer_id and o.total > 8 group by o.customer_id order by 1 nulls first

@@ -74,7 +74,7 @@ var Rules = []RuleInfo{
 	{"insert-key", "23502", "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},
 	{"insert-key-expression", unsupported, "the value of key column %s must be a constant or a parameter", "Compute the key before and bind it."},
 	{"no-place", "23514", "no list names the value of key column %s: the row has no shard", "An admin adds it: ALTER GROUP ... ADD VALUES (..) ON shard."},
-	{"insert-select", unsupported, "INSERT ... SELECT into the sharded table %s is not supported with ON CONFLICT, RETURNING, WITH or a view over sharded tables, unless its rows are made on the shards where they belong", "Leave these out; or select the key of a table of the same group into the key; or fix the key with =."},
+	{"insert-select", unsupported, "INSERT ... SELECT into the sharded table %s is not supported with WITH, a view over sharded tables, a parameter behind ON CONFLICT, or a new value for the key there, unless its rows are made on the shards where they belong", "Leave these out; or select the key of a table of the same group into the key; or fix the key with =."},
 	{"insert-split", unsupported, "these rows belong to several shards and %s", "Insert the rows of each key with a statement of its own."},
 	{"conflict-target", unsupported, "the ON CONFLICT target must contain key column %s", "Add the key to the unique constraint and to the conflict target."},
 	{"key-change", unsupported, "UPDATE would move rows to another shard by changing key column %s, in a way that is not supported", "Leave WITH, DEFAULT, (a, b) = .. and RETURNING of other tables out; a foreign key with ON DELETE CASCADE or SET forbids it. Or delete the row and insert it with the new key in one transaction."},

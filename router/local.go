@@ -73,7 +73,7 @@ func (a *analysis) tied(b *block, r *sqlparse.Rel, info *shardmap.TableInfo) boo
 		for _, u := range o.units() {
 			for _, s := range u.rels {
 				outer := a.declared(s)
-				tied := outer.Group == info.Group
+				tied := s != r && outer.Group == info.Group // a keyed subquery's tables are units of the block around it too
 				for i := 0; tied && i < len(info.Keys); i++ {
 					oid := colID{s, outer.Keys[i]}
 					tied = b.classes[oid] != nil && b.class(oid) == b.class(colID{r, info.Keys[i]})

@@ -71,6 +71,7 @@ type Template struct {
 	Draw   *Draw                // of Split: a key column takes its values from a sequence
 	Names  []string             // of Copy and Moved: the columns in order
 	Source string               // of Moved: the SELECT's own text
+	Tail   string               // of Moved: ON CONFLICT and RETURNING
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map
@@ -246,4 +247,12 @@ func (p *Plan) Plain() bool {
 		}
 	}
 	return len(p.Shards) == 1 && p.Draw == nil && !p.blind
+}
+
+// Alias is the AS of an INSERT's target, or nothing.
+func (p *Plan) Alias() string {
+	if r := p.Stmt.Query.Target; r.Alias != "" {
+		return " AS " + sqlparse.QuoteName(r.Alias)
+	}
+	return ""
 }

@@ -126,11 +126,11 @@ func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos 
 // unless it turns out that all is on one shard.
 func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) bool {
 	t := a.sch.Tables[info.TableName]
-	if q.Conflict || q.Returning || len(q.CTEs) > 0 || a.views.used || a.stmt.Kind != sqlparse.Insert || slices.Contains(pos, -1) || t.Rules || t.RowRules || len(t.Triggers) > 0 {
+	if len(q.CTEs) > 0 || slices.ContainsFunc(q.Sets, func(s sqlparse.Assign) bool { return info.IsKey(s.Column) }) || a.views.used || a.stmt.Kind != sqlparse.Insert || slices.Contains(pos, -1) || t.Rules || t.RowRules || len(t.Triggers) > 0 {
 		return false
 	}
-	text, ok := sqlparse.SourceOf(a.stmt.Text)
-	if !ok {
+	text, tail, ok := sqlparse.SourceOf(a.stmt.Text)
+	if !ok || sqlparse.HasParam(tail) { // a statement of our own has parameters of its own
 		return false
 	}
 	stmts, err := sqlparse.Parse(text)
@@ -158,7 +158,7 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 	for i, k := range info.Keys {
 		key[i] = slices.Index(names, k)
 	}
-	a.moved = &Template{Gather: g, Target: info, Names: names, Key: key, Source: text, on: info.Group.Shards()}
+	a.moved = &Template{Gather: g, Target: info, Names: names, Key: key, Source: text, Tail: tail, on: info.Group.Shards()}
 	return !slices.Contains(key, -1)
 }
 

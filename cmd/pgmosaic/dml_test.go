@@ -62,11 +62,13 @@ func (w writer) statement() string {
 			"insert into orders (order_id, customer_id) select 600 + v, 7 from texts where v is not null order by v limit 3",
 			"insert into orders (order_id, customer_id, total) select 700 + g, g, (select max(total) from orders where customer_id = g) from generate_series(1, 12) g",
 			"insert into customers (customer_id, name) select max(customer_id) + 1, 'last' from customers",
-			"insert into texts select name, max(customer_id) from customers where customer_id > 15 group by name",
+			"insert into texts select name, max(customer_id) from customers where customer_id > 15 group by name"+w.of("", " returning v"),
 			"insert into texts (v, k) select count(*), country from customers group by country",
 			"insert into marks select 'DE', day, n + 100, points from marks where region <> 'DE' and n % 7 = "+fmt.Sprint(w.IntN(7)),
 			"insert into customers (customer_id, name) select 30 + id, name from tenant.things where id < 4",
-			"insert into texts select name, 1 from settings union all select code, 2 from countries",
+			"insert into texts select name, 1 from settings union all select code, 2 from countries"+w.of("", " on conflict do nothing", " on conflict (k) do update set v = texts.v + excluded.v returning k, v"),
+			"insert into orders as o (customer_id, order_id, total) select 1 + order_id % 20, 100 + order_id % 7, 1 from orders where order_id < 30 on conflict (customer_id, order_id) do "+w.of("nothing", "nothing returning *", "update set total = coalesce(o.total, 0) + 1 returning o.order_id, o.total"),
+			"insert into customers (customer_id, name) select customer_id + 2000, 'r' from customers t where "+w.cond("t")+" returning customer_id, name, small",
 			"insert into customers (customer_id, small, name) select 50 + order_id, total, 'x' from orders where order_id in (1, 2, 3, 60)",
 		)
 	case 4:
@@ -274,5 +276,50 @@ func TestKeyChanges(t *testing.T) {
 	}
 	if n := queryOne[int](t, d.on(t, "rekeyed", 2), "select count(*) from parents where id = 16"); n != 1 {
 		t.Errorf("%d rows where it belongs", n)
+	}
+}
+
+// INSERT ... SELECT whose rows are made elsewhere, with parameters in both formats, and as Django and SQLAlchemy write it.
+func TestInsertSelectOverShards(t *testing.T) {
+	d, c := schemesWorld(t, "moved")
+	mustExec(t, c, "create table facts (k int primary key, name varchar(6), at timestamptz, tags text[], n numeric(6,2) default 7)")
+	d.adminExec(t, "CREATE GROUP g IN moved KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE moved.public.facts IN GROUP g KEY (k)")
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement, pgx.QueryExecModeDescribeExec} {
+		mustExec(t, c, "truncate facts")
+		tag, err := c.Exec(t.Context(), "insert into facts (k, name, tags) select * from unnest($1::int[], $2::text[]) u(a, b), (values (array['x', 'y'])) v(t)", mode, []int32{1, 2, 3, 4, 5}, []string{"a", "b", "c", "d", "e"})
+		if err != nil || tag.String() != "INSERT 0 5" {
+			t.Fatalf("%s: %s, %v", mode, tag, err)
+		}
+		rows, _ := c.Query(t.Context(), "insert into facts (name, k) select name || $1, k + $2 from facts order by k returning k, name, n", mode, "!", int32(10))
+		got, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (s string, err error) {
+			var k int
+			var name string
+			var n float64
+			err = r.Scan(&k, &name, &n)
+			return fmt.Sprint(k, name, n), err
+		})
+		if err != nil || fmt.Sprint(got) != "[11a!7 12b!7 13c!7 14d!7 15e!7]" {
+			t.Errorf("%s: %v, %v", mode, got, err)
+		}
+		rows, _ = c.Query(t.Context(), "insert into facts as f (k, name) select g, 'new' from generate_series(4, $1::int) g on conflict (k) do update set name = f.name || '+' returning k", mode, int32(17))
+		ks, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+		if err != nil || len(ks) != 14 || ks[0] != 4 {
+			t.Errorf("%s: %v, %v", mode, ks, err)
+		}
+		if s := queryOne[string](t, c, "select string_agg(name, ',' order by k) from facts where k in (4, 5, 6, 15, 17)"); s != "d+,e+,new,e!+,new" {
+			t.Errorf("%s: %s", mode, s)
+		}
+		for sql, code := range map[string]string{
+			"insert into facts (k, name) select k + 100, 'too long' from facts": "22001", "insert into facts (k) select name from facts": "42804", "insert into facts (k, name) select null, 'x' from facts": "23502",
+			"insert into facts (k) select k + 1 from facts": "23505", "insert into facts (k, name) select 1 / (k - k), 'x' from facts": "22012", "insert into facts (k, name) select 900, 'x' from facts on conflict (k) do update set name = 'y'": "21000",
+			"insert into facts (name) select name from facts": "23502",
+		} {
+			_, err := c.Exec(t.Context(), sql, mode)
+			wantCode(t, err, code)
+		}
+		if n := queryOne[int](t, c, "select count(*) from facts"); n != 19-3+1 && n != 17 {
+			t.Errorf("%s: %d rows", mode, n)
+		}
 	}
 }

@@ -2,7 +2,9 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -16,7 +18,7 @@ const movedTable = "pg_temp.pgmosaic_moved"
 
 // move runs an INSERT ... SELECT whose rows belong to other shards than those that make them: the SELECT runs on copies, as
 // a gathered one does, and its rows are taken apart by key, as those of a COPY are.
-func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args) (err error) {
+func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *execution) (err error) {
 	whole, err := h.wholeOf(ctx, p.Template, a.Types) // home's word on the INSERT itself
 	if err != nil {
 		return err
@@ -64,16 +66,141 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args) (err
 	if err := g.fill("INSERT INTO " + movedTable + " (" + list + ") " + g.plan.SQL); err != nil {
 		return err
 	}
+	types, err := g.movedTypes(p, names)
+	if err != nil {
+		return err
+	}
 	var rows int64
+	var desc []wire.Field
+	var out []returned
 	err = h.atomically(ctx, func() (err error) {
-		rows, err = g.send(ctx, p, names, "COPY "+tableName(p.Target.TableName)+" ("+list+") FROM STDIN (FORMAT binary)")
+		if p.Tail == "" {
+			rows, err = g.send(ctx, p, "COPY "+tableName(p.Target.TableName)+" ("+list+") FROM STDIN (FORMAT binary)")
+			return err
+		}
+		var res []int16
+		if x != nil {
+			res = x.portal.res
+		}
+		rows, desc, out, err = g.insert(ctx, p, list, types, res)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	if p.Stmt.Query.Returning {
+		if desc == nil { // no row: the columns all the same
+			desc = slices.Clone(whole.fields)
+			for i := range desc {
+				desc[i].Format = 0
+				if x != nil {
+					desc[i].Format = formatOf(x.portal.res, i)
+				}
+			}
+		}
+		h.writeReturned(desc, out, x)
+	}
 	h.client.SendTag(fmt.Sprintf("INSERT 0 %d", rows))
 	return nil
+}
+
+// maxParams is how many parameters a statement may have.
+const maxParams = 65535
+
+// insert takes the rows that were made to their shards by INSERT, with what the client wants of conflicts and rows returned.
+func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, types []uint32, res []int16) (n int64, desc []wire.Field, out []returned, err error) {
+	h := g.h
+	hold := &holding{h: h}
+	defer hold.release()
+	var rows [][][]byte
+	if err := g.each(func(body []byte) error {
+		vals, err := wire.RowValues(nil, append([]byte(nil), body...))
+		rows = append(rows, vals)
+		return errors.Join(err, hold.take(len(body)+24*len(vals)))
+	}); err != nil {
+		return 0, nil, nil, err
+	}
+	byShard, order, err := placeRows(p, p.Key, rows)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	most := maxParams / max(len(types), 1)
+	for _, shard := range order {
+		part, err := h.join(ctx, shard, p.Template)
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		which := byShard[shard]
+		if len(which) > most && len(p.Stmt.Query.Sets) > 0 { // a row that is updated twice must be seen
+			return 0, nil, nil, &wire.PgError{
+				Code: "54000", Message: fmt.Sprintf("INSERT ... SELECT with ON CONFLICT DO UPDATE takes at most %d rows of %d columns to a shard, there are %d", most, len(types), len(which)),
+				Hint: "Insert fewer rows at once.",
+			}
+		}
+		for len(which) > 0 {
+			some := which[:min(len(which), most)]
+			which = which[len(some):]
+			tag, d, got, err := h.insertMany(part, "INSERT INTO "+tableName(p.Target.TableName)+p.Alias()+" ("+list+") OVERRIDING SYSTEM VALUE VALUES ", p.Tail, types, rows, some, res)
+			if err != nil {
+				return 0, nil, nil, err
+			}
+			_, k, _ := wire.TagRows(tag)
+			n += k
+			desc = d
+			for i, r := range got {
+				at := len(rows) // somewhere: fewer came back than were sent
+				if len(got) == len(some) {
+					at = some[i]
+				}
+				out = append(out, returned{r, at})
+			}
+		}
+	}
+	return n, desc, out, nil
+}
+
+// insertMany inserts rows on one shard by one statement.
+func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, rows [][][]byte, which []int, res []int16) (tag string, desc []wire.Field, got [][][]byte, err error) {
+	var b strings.Builder
+	b.WriteString(head)
+	var params [][]byte
+	var all []uint32
+	for i, n := range which {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		for k := range types {
+			sep := ","
+			if k == 0 {
+				sep = "("
+			}
+			fmt.Fprintf(&b, "%s$%d", sep, len(params)+k+1)
+		}
+		b.WriteByte(')')
+		vals, _, err := h.paramsFor(p.shard, types, binaryAll, rows[n])
+		if err != nil {
+			return "", nil, nil, err
+		}
+		params, all = append(params, vals...), append(all, types...)
+	}
+	b.WriteString(" " + tail)
+	s := p.srv
+	s.SendParse("", b.String(), h.typesFor(p.shard, all))
+	s.SendBindParts("", binaryAll, params, res)
+	s.SendDescribe('P', "")
+	s.SendExecute()
+	s.SendSync()
+	flushing, err := s.FlushAside()
+	if err != nil {
+		return "", nil, nil, h.lost(p, err)
+	}
+	if err = h.prologue(p); err == nil {
+		tag, desc, got, err = h.readPiece(p)
+	}
+	if flushing.Wait(err != nil) != nil {
+		s.Dirty = true
+	}
+	return tag, desc, got, err
 }
 
 // fill runs the statement, with its parameters, on the copies.
@@ -92,20 +219,26 @@ func (g *gathering) fill(sql string) error {
 	return nil
 }
 
-// send takes the rows that were made to their shards.
-func (g *gathering) send(ctx context.Context, p *router.Plan, names []string, sql string) (rows int64, err error) {
-	h := g.h
+// movedTypes are the types of the rows that were made. Values that hold OIDs which differ on a shard are refused.
+func (g *gathering) movedTypes(p *router.Plan, names []string) ([]uint32, error) {
 	fields := make([]wire.Field, len(names))
+	types := make([]uint32, len(names))
 	for i, n := range names {
 		if c, _ := p.Schema.Tables[p.Target.TableName].Column(n); c != nil {
-			fields[i].DataTypeOID = c.TypeOID
+			fields[i].DataTypeOID, types[i] = c.TypeOID, c.TypeOID
 		}
 	}
 	for _, shard := range p.Shards {
-		if deepOf(h.typesOf(shard), fields, func(int) int16 { return 1 }) != nil { // OIDs inside the values differ
-			return 0, router.Refuse("insert-select", p.Target.TableName)
+		if deepOf(g.h.typesOf(shard), fields, func(int) int16 { return 1 }) != nil {
+			return nil, router.Refuse("insert-select", p.Target.TableName)
 		}
 	}
+	return types, nil
+}
+
+// send takes the rows that were made to their shards by COPY.
+func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows int64, err error) {
+	h := g.h
 	parts, _, err := h.openCopies(ctx, p, sql)
 	if err != nil {
 		return 0, err
@@ -121,10 +254,25 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, names []string, sq
 
 // take reads the rows that were made and splits them.
 func (g *gathering) take(sp *splitter, send func(int, []byte) error) error {
-	s := g.on.srv
 	if err := sp.add([]byte(copyHeader), send); err != nil {
 		return err
 	}
+	err := g.each(func(row []byte) error {
+		err := sp.rowBinary(row)
+		if err == nil && sp.held() > 32<<10 {
+			err = sp.flush(send)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return sp.end(send)
+}
+
+// each calls f with every row that was made, in binary. The first error is returned when all are read.
+func (g *gathering) each(f func(row []byte) error) error {
+	s := g.on.srv
 	s.SendParse("", "SELECT * FROM "+movedTable, nil)
 	s.SendBindParts("", nil, nil, binaryAll)
 	s.SendExecute()
@@ -140,11 +288,8 @@ func (g *gathering) take(sp *splitter, send func(int, []byte) error) error {
 		}
 		switch m.Type {
 		case 'D':
-			if failed != nil {
-				continue
-			}
-			if failed = sp.rowBinary(m.Body()); failed == nil && sp.held() > 32<<10 {
-				failed = sp.flush(send)
+			if failed == nil {
+				failed = f(m.Body())
 			}
 		case 'E':
 			failed = first(failed, error(&pool.ServerError{Response: wire.ParseError(m.Body())}))
@@ -152,9 +297,6 @@ func (g *gathering) take(sp *splitter, send func(int, []byte) error) error {
 			s.NoteParam(m.Body())
 		case 'Z':
 			s.TxStatus = m.Body()[0]
-			if failed == nil {
-				failed = sp.end(send)
-			}
 			return failed
 		}
 	}

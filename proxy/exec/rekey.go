@@ -55,27 +55,9 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 			at[k] = i
 		}
 	}
-	key := make([]pghash.Key, len(at))
-	byShard := map[int][]int{}
-	var order []int
-	for n, r := range rows {
-		for k, i := range at {
-			if r[i] == nil {
-				return "", nil, nil, router.Refuse("insert-key", p.Target.Keys[k])
-			}
-			var ok bool
-			if key[k], ok = pghash.ParseBinary(p.Target.Group.Keys[k], r[i]); !ok {
-				return "", nil, nil, router.Refuse("key-unreadable", p.Target.Keys[k])
-			}
-		}
-		shard, ok := p.Target.Group.Place(key)
-		if !ok {
-			return "", nil, nil, router.Refuse("no-place", p.Target.KeyList())
-		}
-		if byShard[shard] == nil {
-			order = append(order, shard)
-		}
-		byShard[shard] = append(byShard[shard], n)
+	byShard, order, err := placeRows(p, at, rows)
+	if err != nil {
+		return "", nil, nil, err
 	}
 	var res []int16
 	if x != nil {
@@ -109,6 +91,32 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 		}
 	}
 	return fmt.Sprintf("UPDATE %d", len(rows)), desc, out, nil
+}
+
+// placeRows finds the shard of each row, in binary, whose key columns stand at the given positions. order has each shard once.
+func placeRows(p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int, order []int, err error) {
+	key := make([]pghash.Key, len(at))
+	byShard = map[int][]int{}
+	for n, r := range rows {
+		for k, i := range at {
+			if r[i] == nil {
+				return nil, nil, router.Refuse("insert-key", p.Target.Keys[k])
+			}
+			var ok bool
+			if key[k], ok = pghash.ParseBinary(p.Target.Group.Keys[k], r[i]); !ok {
+				return nil, nil, router.Refuse("key-unreadable", p.Target.Keys[k])
+			}
+		}
+		shard, ok := p.Target.Group.Place(key)
+		if !ok {
+			return nil, nil, router.Refuse("no-place", p.Target.KeyList())
+		}
+		if byShard[shard] == nil {
+			order = append(order, shard)
+		}
+		byShard[shard] = append(byShard[shard], n)
+	}
+	return byShard, order, nil
 }
 
 // insertBurst is how many rows are sent before their answers are read: those must fit into the buffers between.

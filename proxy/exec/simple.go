@@ -186,7 +186,7 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 		return h.rekey(ctx, p, a, x)
 	case p.Class == router.Moved:
 		h.count.Split.Add(1)
-		return h.move(ctx, p, a)
+		return h.move(ctx, p, a, x)
 	case p.Class == router.Write:
 		h.count.Write.Add(1)
 		return h.writeMany(ctx, p, a, x)

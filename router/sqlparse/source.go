@@ -2,32 +2,64 @@ package sqlparse
 
 import "strings"
 
-// SourceOf is the SELECT of an INSERT ... SELECT without WITH, ON CONFLICT and RETURNING: the text from its first word on.
-// ok is false where the text is not understood.
-func SourceOf(sql string) (string, bool) {
+// SourceOf takes an INSERT ... SELECT without WITH apart: its SELECT, and the tail, which begins with ON CONFLICT or RETURNING
+// and may be empty. ok is false where the text is not understood.
+func SourceOf(sql string) (source, tail string, ok bool) {
 	l := lexer{s: []byte(sql)}
-	depth := 0
+	depth, start, on := 0, -1, -1
 	for {
 		t := l.next()
 		switch t.kind {
-		case tokEOF, tokBad:
-			return "", false
+		case tokEOF:
+			if start < 0 {
+				return "", "", false
+			}
+			return sql[start:], "", true
+		case tokBad:
+			return "", "", false
+		case tokComment:
 		case tokWord:
-			if depth == 0 {
-				switch strings.ToLower(sql[t.start:t.end]) {
-				case "select", "with", "table":
-					return sql[t.start:], true
-				case "values", "default":
-					return "", false
-				}
+			if depth > 0 {
+				continue
+			}
+			w := strings.ToLower(sql[t.start:t.end])
+			switch {
+			case start < 0 && (w == "select" || w == "with" || w == "table"):
+				start = t.start
+			case start < 0 && (w == "values" || w == "default"):
+				return "", "", false
+			case start >= 0 && w == "returning":
+				return sql[start:t.start], sql[t.start:], true
+			case start >= 0 && w == "conflict" && on >= 0:
+				return sql[start:on], sql[on:], true
+			}
+			on = -1
+			if w == "on" {
+				on = t.start
 			}
 		case tokSymbol:
+			on = -1
 			switch sql[t.start] {
 			case '(':
 				depth++
 			case ')':
 				depth--
 			}
+		default:
+			on = -1
+		}
+	}
+}
+
+// HasParam says whether a parameter stands in a text.
+func HasParam(sql string) bool {
+	l := lexer{s: []byte(sql)}
+	for {
+		switch t := l.next(); t.kind {
+		case tokEOF:
+			return false
+		case tokParam, tokBad:
+			return true
 		}
 	}
 }

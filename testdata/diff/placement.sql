@@ -69,3 +69,7 @@ select * from customers where customer_id in (7, 8, 9) and name <> 'n5' limit 20
 select customer_id from customers where customer_id > 3 and name <> 'n5' limit 0
 select customer_id from customers where customer_id > 17 and name <> 'n5' limit 100
 select customer_id from customers where customer_id > -4 and name <> 'n5' limit 100
+select t1.customer_id from customers t1 where t1.customer_id in (select t2.c0 from (select distinct t3.id as c0 from tenant.parts t3) t2 where t2.c0 = 3)
+select c.customer_id from customers c where c.small in (select s.customer_id from (select distinct customer_id from orders) s) order by 1
+select c.customer_id from customers c where c.small in (select s.customer_id from (select customer_id, count(*) as n from orders group by customer_id) s where s.n > 3) order by 1
+select c.customer_id, (select max(s.n) from (select customer_id, count(*) as n from orders group by customer_id) s where s.customer_id = c.small) from customers c order by 1

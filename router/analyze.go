@@ -499,6 +499,9 @@ func (a *analysis) query() error {
 			return Refuse("key-change", top.query.Target.Table.Name)
 		}
 	}
+	if a.t.rekey != nil && len(loose) > 0 {
+		a.t.Class = Rekey
+	}
 	if a.t.Class == Rekey {
 		return nil
 	}

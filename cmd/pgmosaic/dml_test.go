@@ -92,6 +92,7 @@ func (w writer) statement() string {
 			"update orders o set order_id = o.order_id + 1000, customer_id = case when total is not distinct from 3 then 4 else 1 + order_id % 20 end where order_id between 1 and 9 and o.customer_id in ("+w.id()+", "+w.id()+")",
 			"update texts set k = k || 'z', v = v + 1 where k "+w.of("= 'a'", "> 'd'", "in ('b', '7')")+w.of("", " returning k, v"),
 			"update marks set day = day + 1, n = n + 200 where region = 'DE' and n < 40 and day <> '2026-01-03'",
+			"update customers set customer_id = "+w.id()+", name = 'loose' where name = 'n"+w.id()+"'"+w.of("", " returning customer_id"),
 			"update customers set customer_id = null where customer_id = "+w.id(),
 			"update customers set customer_id = customer_id / 0 where customer_id = "+w.id(),
 			"update customers set customer_id = 'nonsense' where customer_id = "+w.id(),

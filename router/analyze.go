@@ -486,9 +486,6 @@ func (a *analysis) query() error {
 		return Refuse("home-only", f)
 	}
 	if m := a.moved; m != nil {
-		if f, ok := a.homeFunction(); ok {
-			return Refuse("home-only", f)
-		}
 		a.t.Class, a.t.Exact, a.t.pins = Moved, true, nil
 		a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.on = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.on
 		return nil

@@ -147,13 +147,13 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 
 // openCopies begins the same COPY FROM STDIN on every shard of a plan. said is the body of a CopyInResponse.
 func (h *Handler) openCopies(ctx context.Context, p *router.Plan, text string) (parts []*participant, said []byte, err error) {
-	parts = make([]*participant, len(p.Shards))
-	for i, shard := range p.Shards {
-		if parts[i], err = h.join(ctx, shard, p.Template); err != nil {
-			return nil, nil, err
-		}
+	if parts, err = h.joinAll(ctx, p.Shards, p.Template); err != nil {
+		return nil, nil, err
+	}
+	for i := range parts {
 		parts[i].srv.SendQuery(text)
 		if err := parts[i].srv.Flush(); err != nil {
+			h.closeCopies(parts[:i], nil)
 			return nil, nil, h.lost(parts[i], err)
 		}
 	}

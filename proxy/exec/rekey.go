@@ -131,11 +131,11 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 			types = d.params
 		}
 	}
-	parts := make([]*participant, len(p.Shards))
+	parts, err := h.joinAll(ctx, p.Shards, p.Template)
+	if err != nil {
+		return nil, err
+	}
 	for i, shard := range p.Shards {
-		if parts[i], err = h.join(ctx, shard, p.Template); err != nil {
-			return nil, err
-		}
 		params, _, err := h.paramsFor(shard, types, a.Formats, a.Params)
 		if err != nil {
 			return nil, err
@@ -187,12 +187,15 @@ func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows []
 		s.SendExecute()
 	}
 	s.SendSync()
-	if err := s.Flush(); err != nil {
+	flushing, err := s.FlushAside() // rows may be returned while others are on their way
+	if err != nil {
 		return nil, nil, h.lost(p, err)
 	}
-	if err := h.prologue(p); err != nil {
-		return nil, nil, err
+	if err = h.prologue(p); err == nil {
+		_, desc, got, err = h.readPiece(p)
 	}
-	_, desc, got, err = h.readPiece(p)
+	if flushing.Wait(err != nil) != nil {
+		s.Dirty = true
+	}
 	return desc, got, err
 }

@@ -28,8 +28,12 @@ func (t *turn) Next() ([][]byte, error) {
 		if t.turns.left == 0 {
 			return nil, io.EOF
 		}
+		rows := uint32(0)
+		if t.turns.left > 0 && t.turns.left <= math.MaxInt32 {
+			rows = uint32(t.turns.left)
+		}
 		var err error
-		if t.s, err = t.turns.ask(t.shard, uint32(min(max(t.turns.left, 0), math.MaxInt32))); err != nil {
+		if t.s, err = t.turns.ask(t.shard, rows); err != nil {
 			return nil, err
 		}
 	}

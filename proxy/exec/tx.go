@@ -146,6 +146,19 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	return nil
 }
 
+// joinAll has every shard of a statement join the transaction before anything is sent to one of them: a shard that cannot
+// join leaves no answer behind that nobody reads.
+func (h *Handler) joinAll(ctx context.Context, shards []int, t *router.Template) ([]*participant, error) {
+	parts := make([]*participant, len(shards))
+	for i, shard := range shards {
+		var err error
+		if parts[i], err = h.join(ctx, shard, t); err != nil {
+			return nil, err
+		}
+	}
+	return parts, nil
+}
+
 // ready sends BEGIN and its kin to a participant that joined for a statement which was never sent.
 func (h *Handler) ready(p *participant) error {
 	if p.prologue == 0 {

@@ -136,7 +136,14 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, pieces []pi
 
 // runPieces sends every piece before it reads any answer. Rows of RETURNING are kept.
 func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece, a *router.Args, x *execution) (tag string, desc []wire.Field, rows []returned, err error) {
-	parts := make([]*participant, len(pieces))
+	shards := make([]int, len(pieces))
+	for i, pc := range pieces {
+		shards[i] = pc.shard
+	}
+	parts, err := h.joinAll(ctx, shards, p.Template)
+	if err != nil {
+		return "", nil, nil, err
+	}
 	flushing := make([]*wire.Flushing, len(pieces))
 	defer func() {
 		for i, f := range flushing {
@@ -154,9 +161,6 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		}
 	}
 	for i, pc := range pieces {
-		if parts[i], err = h.join(ctx, pc.shard, p.Template); err != nil {
-			return "", nil, nil, err
-		}
 		params, _, err := h.paramsFor(pc.shard, types, a.Formats, a.Params)
 		if err != nil {
 			return "", nil, nil, err

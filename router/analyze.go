@@ -180,7 +180,7 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 			continue
 		}
 		seen[name] = true
-		info := a.db.Table(name)
+		info := a.info(name)
 		switch {
 		case info == nil:
 			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
@@ -240,12 +240,21 @@ func (a *analysis) declared(r *sqlparse.Rel) *shardmap.TableInfo {
 	if !ok {
 		return nil
 	}
-	return a.db.Table(n)
+	return a.info(n)
+}
+
+// info is the map's word on a table. What a schema that lives on one shard holds besides tables is home's: its views.
+func (a *analysis) info(n shardmap.TableName) *shardmap.TableInfo {
+	info := a.db.Table(n)
+	if t := a.sch.Tables[n]; info != nil && t != nil && a.db.Tables[n] == nil && (t.Kind == 'v' || t.Kind == 'm' || t.Kind == 'S') {
+		return nil
+	}
+	return info
 }
 
 func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 	for _, n := range t.Reads {
-		if info := a.db.Table(n); info != nil && info.Kind == shardmap.Sharded {
+		if info := a.info(n); info != nil && info.Kind == shardmap.Sharded {
 			return true
 		}
 		if sub := a.sch.Tables[n]; sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {

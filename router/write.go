@@ -372,7 +372,7 @@ func isDefinition(k sqlparse.Kind) bool {
 func (a *analysis) declaredObjects() []shardmap.TableName {
 	var out []shardmap.TableName
 	for _, o := range a.stmt.Def.Objects {
-		if n, ok := a.env.resolve(a.db, a.sch, o); ok && a.db.Table(n) != nil {
+		if n, ok := a.env.resolve(a.db, a.sch, o); ok && a.info(n) != nil {
 			out = append(out, n)
 		}
 	}

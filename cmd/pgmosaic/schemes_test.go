@@ -227,6 +227,11 @@ func TestSchemaOnOneShard(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from plain p join acme.parts a on a.id = p.part"); n != 1 {
 		t.Errorf("%d rows joined with home's", n)
 	}
+	mustExec(t, c, "create view acme.used as select z.name, count(*) as n from acme.parts p join acme.z_things z on z.id = p.thing group by z.name")
+	if n := queryOne[int](t, c, "select sum(n)::int from acme.used"); n != 30 {
+		t.Errorf("%d rows behind a view of the schema", n)
+	}
+	mustExec(t, c, "drop view acme.used")
 	tx, err := c.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -160,14 +160,16 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 			types = d.params
 		}
 	}
-	for i, pc := range pieces {
-		params, _, err := h.paramsFor(pc.shard, types, a.Formats, a.Params)
-		if err != nil {
+	params := make([][][]byte, len(pieces))
+	for i, pc := range pieces { // before anything is sent
+		if params[i], _, err = h.paramsFor(pc.shard, types, a.Formats, a.Params); err != nil {
 			return "", nil, nil, err
 		}
+	}
+	for i, pc := range pieces {
 		s := parts[i].srv
 		s.SendParse("", pc.sql, h.typesFor(pc.shard, types))
-		s.SendBindParts("", a.Formats, params, res)
+		s.SendBindParts("", a.Formats, params[i], res)
 		s.SendDescribe('P', "")
 		s.SendExecute()
 		s.SendSync()

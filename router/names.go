@@ -1,0 +1,172 @@
+package router
+
+import (
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// distributedIn says whether a schema holds tables that are not home's alone.
+func (a *analysis) distributedIn(schema string) bool {
+	if a.db.Tenant(schema) != nil {
+		return true
+	}
+	for n := range a.db.Tables {
+		if n.Schema == schema {
+			return true
+		}
+	}
+	return false
+}
+
+// names resolves every relation that the statement names anywhere.
+func (a *analysis) names() error {
+	if a.stmt.Private {
+		return Refuse("private-schema")
+	}
+	return a.resolveAll(a.stmt.Tables, map[shardmap.TableName]bool{})
+}
+
+func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableName]bool) error {
+	for _, ref := range refs {
+		if ref.Schema == "pgmosaic" {
+			return Refuse("private-schema")
+		}
+		name, ok := a.env.resolve(a.db, a.sch, ref)
+		if !ok || seen[name] {
+			continue
+		}
+		seen[name] = true
+		info := a.info(name)
+		switch {
+		case info == nil:
+			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
+				if err := a.view(t, seen); err != nil {
+					return err
+				}
+				continue
+			}
+			a.home = append(a.home, name)
+		case info.Moving:
+			return Refuse("moving", name)
+		case info.Kind == shardmap.Sharded:
+			a.sharded = append(a.sharded, name)
+		default:
+			a.reference = append(a.reference, name)
+		}
+	}
+	return nil
+}
+
+// resolve finds the user table that a name means. ok is false for catalogs, temporary tables, CTEs and
+// names that do not exist: what they mean is the home shard's affair.
+func (e Env) resolve(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableName, bool) {
+	if ref.Schema != "" {
+		n := shardmap.TableName{Schema: ref.Schema, Name: ref.Name}
+		return n, db.Table(n) != nil || sch.Tables[n] != nil
+	}
+	if e.Temp[ref.Name] {
+		return shardmap.TableName{}, false
+	}
+	for _, s := range e.SearchPath {
+		if s == "$user" {
+			s = e.Role
+		}
+		n := shardmap.TableName{Schema: s, Name: ref.Name}
+		if sch.Tables[n] != nil || db.Tables[n] != nil {
+			return n, true
+		}
+	}
+	return shardmap.TableName{}, false
+}
+
+func (a *analysis) tableOf(r *sqlparse.Rel) *schema.Table {
+	n, ok := a.env.resolve(a.db, a.sch, r.Table)
+	if !ok || r.CTE {
+		return nil
+	}
+	return a.sch.Tables[n]
+}
+
+// declared is the map's word on a range table entry, nil for home tables and all that is no table.
+func (a *analysis) declared(r *sqlparse.Rel) *shardmap.TableInfo {
+	if r.Kind != sqlparse.RelTable || r.CTE {
+		return nil
+	}
+	n, ok := a.env.resolve(a.db, a.sch, r.Table)
+	if !ok {
+		return nil
+	}
+	return a.info(n)
+}
+
+// info is the map's word on a table. What a schema that lives on one shard holds besides tables is home's: its views.
+func (a *analysis) info(n shardmap.TableName) *shardmap.TableInfo {
+	info := a.db.Table(n)
+	if t := a.sch.Tables[n]; info != nil && t != nil && a.db.Tables[n] == nil && (t.Kind == 'v' || t.Kind == 'm' || t.Kind == 'S') {
+		return nil
+	}
+	return info
+}
+
+func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
+	for _, n := range t.Reads {
+		if info := a.info(n); info != nil && info.Kind == shardmap.Sharded {
+			return true
+		}
+		if sub := a.sch.Tables[n]; sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// needsHome says whether the statement names something that only home has.
+func (a *analysis) needsHome() bool {
+	for _, n := range a.home {
+		if a.sch.Tables[n] != nil {
+			return true
+		}
+	}
+	return a.namesCatalog()
+}
+
+// namesCatalog says whether a relation is neither declared nor a user table nor a CTE: a catalog, a
+// temporary table or a mistake, all of them home's.
+func (a *analysis) namesCatalog() bool {
+	var any func(q *sqlparse.Query) bool
+	any = func(q *sqlparse.Query) bool {
+		for _, r := range q.Rels {
+			if r.Kind == sqlparse.RelTable && !r.CTE {
+				if _, ok := a.env.resolve(a.db, a.sch, r.Table); !ok {
+					return true
+				}
+			}
+			if r.Sub != nil && any(r.Sub) {
+				return true
+			}
+		}
+		for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+			for _, s := range list {
+				if any(s) {
+					return true
+				}
+			}
+		}
+		return q.Source != nil && any(q.Source)
+	}
+	return any(a.stmt.Query)
+}
+
+func joinNames(names []shardmap.TableName) string {
+	var out []string
+	for _, n := range names {
+		out = append(out, n.String())
+	}
+	if len(out) == 0 {
+		return "(a system catalog or a temporary table)"
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,149 @@
+package router
+
+import (
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// calls are the functions that the statement calls, and those of the views that it names.
+func (a *analysis) calls() []string {
+	if len(a.views.funcs) == 0 {
+		return a.stmt.Funcs
+	}
+	return append(append([]string(nil), a.stmt.Funcs...), a.views.funcs...)
+}
+
+func (a *analysis) isVolatile(name string) bool {
+	if a.sch.Volatile[name] {
+		return true
+	}
+	for _, f := range a.sch.Funcs[name] {
+		if f.Volatile {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *analysis) firstVolatile() (string, bool) {
+	for _, f := range a.stmt.Funcs {
+		if a.isVolatile(f) {
+			return f, true
+		}
+	}
+	return "", false
+}
+
+// touchesUnknown says whether a write may reach tables that it does not name: triggers, rules, cascades.
+func (a *analysis) touchesUnknown() bool {
+	for _, n := range a.t.Tables {
+		if t := a.sch.Tables[n]; t != nil && (len(t.Triggers) > 0 || t.Rules || t.Kind == 'v') {
+			return true
+		}
+	}
+	if len(a.stmt.Funcs) > 0 {
+		for _, f := range a.stmt.Funcs {
+			if len(a.sch.Funcs[f]) > 0 {
+				return true
+			}
+		}
+	}
+	return a.stmt.Kind == sqlparse.Delete || a.stmt.Kind == sqlparse.Update || a.stmt.Kind == sqlparse.Truncate // ON DELETE CASCADE
+}
+
+// functions refuses routines and triggers whose bodies may reach distributed tables: run on one shard
+// they would see a part of the rows.
+func (a *analysis) functions() error {
+	if a.db.Plain() {
+		return nil
+	}
+	if a.stmt.Kind == sqlparse.Routine && a.stmt.Text != "" {
+		words := (&schema.Func{Body: strings.ToLower(a.stmt.Text)}).Words()
+		if a.wordsReach(words, map[string]bool{}) || words["execute"] {
+			return Refuse("function-body", "DO or CALL")
+		}
+	}
+	for _, f := range a.calls() {
+		if runsSQL[f] || a.funcReaches(f, map[string]bool{}) {
+			return Refuse("function-body", f)
+		}
+	}
+	switch a.stmt.Kind {
+	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
+		for _, n := range a.t.Tables {
+			if t := a.sch.Tables[n]; t != nil {
+				for _, f := range t.Triggers {
+					if a.funcReaches(f, map[string]bool{}) {
+						return Refuse("trigger-body", n)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// runsSQL are PostgreSQL's own functions that read tables named in their arguments: a shard has a part of the rows.
+var runsSQL = map[string]bool{
+	"query_to_xml": true, "query_to_xmlschema": true, "query_to_xml_and_xmlschema": true, "table_to_xml": true, "table_to_xml_and_xmlschema": true, "schema_to_xml": true,
+	"schema_to_xml_and_xmlschema": true, "database_to_xml": true, "database_to_xml_and_xmlschema": true, "ts_stat": true,
+}
+
+func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
+	if seen[name] {
+		return false
+	}
+	seen[name] = true
+	for _, f := range a.sch.Funcs[name] {
+		if f.Immutable {
+			continue
+		}
+		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" {
+			return true
+		}
+		words := f.Words()
+		if words["execute"] && f.Lang == "plpgsql" || a.wordsReach(words, seen) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool {
+	for n := range a.db.Tables {
+		if words[strings.ToLower(n.Name)] {
+			return true
+		}
+	}
+	for n := range a.sch.Tables {
+		if a.db.Tenant(n.Schema) != nil && words[strings.ToLower(n.Name)] {
+			return true
+		}
+	}
+	for w := range words {
+		if len(a.sch.Funcs[w]) > 0 && a.funcReaches(w, seen) {
+			return true
+		}
+	}
+	for n, t := range a.sch.Tables {
+		if t.Kind == 'v' && words[strings.ToLower(n.Name)] && a.readsSharded(t, 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// homeFunction names a function that must run on home: sequences and advisory locks.
+func (a *analysis) homeFunction() (string, bool) {
+	for _, f := range a.calls() {
+		switch {
+		case f == "nextval" || f == "currval" || f == "lastval" || f == "setval" || f == "pg_notify",
+			strings.HasPrefix(f, "pg_advisory_") || strings.HasPrefix(f, "pg_try_advisory_"),
+			strings.HasPrefix(f, "lo_") || f == "pg_cancel_backend" || f == "pg_terminate_backend":
+			return f, true
+		}
+	}
+	return "", false
+}

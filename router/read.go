@@ -1,0 +1,67 @@
+package router
+
+import (
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// standbyFails are functions that are not volatile by pg_proc and yet need a primary.
+var standbyFails = map[string]bool{
+	"txid_current": true, "pg_current_xact_id": true, "pg_current_wal_lsn": true, "pg_current_wal_insert_lsn": true,
+	"pg_current_wal_flush_lsn": true, "pg_walfile_name": true, "pg_export_snapshot": true, "pg_last_wal_replay_lsn": true, "pg_is_in_recovery": true,
+}
+
+// isRead says whether a replica could answer: nothing written, locked, drawn or kept.
+func (a *analysis) isRead() bool {
+	s := a.stmt
+	switch s.Kind {
+	case sqlparse.Select, sqlparse.Show:
+	case sqlparse.Explain:
+		if s.Def.NoTx {
+			return false
+		}
+	case sqlparse.Copy:
+		if s.Copy.From || !s.Copy.Stdio {
+			return false
+		}
+	default:
+		return false
+	}
+	if s.Query != nil && !pureQuery(s.Query) || s.Def.Temp {
+		return false
+	}
+	for _, f := range a.calls() {
+		if a.isVolatile(f) || standbyFails[f] {
+			return false
+		}
+	}
+	for _, ref := range s.Tables {
+		if ref.Schema == "" && a.env.Temp[ref.Name] {
+			return false
+		}
+		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
+			if t := a.sch.Tables[n]; t != nil && (t.Unlogged || t.Kind == 'S') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func pureQuery(q *sqlparse.Query) bool {
+	if q.Cmd != sqlparse.Select || q.Locking || q.Into {
+		return false
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves} {
+		for _, s := range list {
+			if !pureQuery(s) {
+				return false
+			}
+		}
+	}
+	for _, r := range q.Rels {
+		if r.Sub != nil && !pureQuery(r.Sub) {
+			return false
+		}
+	}
+	return true
+}

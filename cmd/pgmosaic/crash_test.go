@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,21 +230,22 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app
 	return tapped(t, d, db)
 }
 
+// only keeps what satisfies a condition.
+func only[T any](list []T, keep func(T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(x T) bool { return !keep(x) })
+}
+
 // tapped starts a proxy with the map of one database, which reaches each shard through a tap.
 func tapped(t *testing.T, d *demo, db string) (a *app, ts *taps) {
 	all := d.catalog.Current().Document
 	doc := &shardmap.Document{Version: 1, Install: all.Install}
 	ts = &taps{conns: map[net.Conn]bool{}}
-	for _, x := range all.Databases {
-		if x.Name == db {
-			doc.Databases = append(doc.Databases, x)
-		}
-	}
-	for _, x := range all.Shards {
-		if x.Database == db {
-			doc.Shards = append(doc.Shards, x)
-		}
-	}
+	doc.Databases = only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db })
+	doc.Shards = only(all.Shards, func(x *shardmap.Shard) bool { return x.Database == db })
+	doc.Groups = only(all.Groups, func(x *shardmap.Group) bool { return x.Database == db })
+	doc.Lists = only(all.Lists, func(x *shardmap.List) bool { return x.Database == db })
+	doc.Slots = only(all.Slots, func(x *shardmap.SlotRun) bool { return x.Database == db })
+	doc.Tables = only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db })
 	for _, x := range all.Nodes {
 		if x.Database == db {
 			n := *x
@@ -253,26 +255,6 @@ func tapped(t *testing.T, d *demo, db string) (a *app, ts *taps) {
 			}
 			n.DSN = dsnFor(cfg.User, cfg.Password, ts.listen(t, len(doc.Nodes), net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
 			doc.Nodes = append(doc.Nodes, &n)
-		}
-	}
-	for _, x := range all.Groups {
-		if x.Database == db {
-			doc.Groups = append(doc.Groups, x)
-		}
-	}
-	for _, x := range all.Lists {
-		if x.Database == db {
-			doc.Lists = append(doc.Lists, x)
-		}
-	}
-	for _, x := range all.Slots {
-		if x.Database == db {
-			doc.Slots = append(doc.Slots, x)
-		}
-	}
-	for _, x := range all.Tables {
-		if x.Database == db {
-			doc.Tables = append(doc.Tables, x)
 		}
 	}
 	path := t.TempDir() + "/map.json"

@@ -74,6 +74,11 @@ func (a *analysis) run() error {
 			return Refuse("ddl", "DROP or RENAME of schema "+schema)
 		}
 	}
+	for _, n := range a.home {
+		if t := a.sch.Tables[n]; s.Def.Refresh && t != nil && a.readsSharded(t, 0) { // home has a part of the rows
+			return Refuse("ddl", "REFRESH MATERIALIZED VIEW, as it reads one,")
+		}
+	}
 	if a.views.used && !a.gathers() {
 		return Refuse("view", a.views.first)
 	}

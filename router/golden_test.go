@@ -83,6 +83,7 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 		TableName: shardmap.TableName{Schema: "public", Name: "big_orders"}, Kind: 'v',
 		View: "SELECT orders.customer_id, orders.total FROM public.orders WHERE (orders.total > (100)::numeric);", Reads: []shardmap.TableName{{Schema: "public", Name: "orders"}},
 	}
+	sch.Tables[shardmap.TableName{Schema: "public", Name: "spent"}] = &schema.Table{TableName: shardmap.TableName{Schema: "public", Name: "spent"}, Kind: 'm', Reads: []shardmap.TableName{{Schema: "public", Name: "orders"}}}
 	sch.Funcs["order_count"] = []*schema.Func{{Schema: "public", Name: "order_count", Body: "select count(*) from orders", Lang: "sql"}}
 	sch.Funcs["indirect"] = []*schema.Func{{Schema: "public", Name: "indirect", Body: "select order_count()", Lang: "sql"}}
 	sch.Funcs["dynamic"] = []*schema.Func{{Schema: "public", Name: "dynamic", Body: "begin execute 'select 1'; end", Lang: "plpgsql", Volatile: true}}

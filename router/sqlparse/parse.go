@@ -419,6 +419,8 @@ func (c *converter) definition(n *pg.Node) {
 		s.Closes = true
 	case *pg.Node_LoadStmt:
 		s.Kind = Load
+	case *pg.Node_RefreshMatViewStmt:
+		d.Refresh = true
 	}
 	obj := func(r *pg.RangeVar) {
 		if r != nil {

@@ -158,6 +158,7 @@ type Definition struct {
 	Columns     []string // columns that ALTER TABLE drops or retypes, or RENAME renames
 	RenameTable bool
 	Foreign     *ForeignKey // ADD CONSTRAINT FOREIGN KEY
+	Refresh     bool        // REFRESH MATERIALIZED VIEW
 	Schemas     []string    // that DROP SCHEMA drops, or ALTER SCHEMA renames
 }
 

@@ -442,8 +442,8 @@ func TestLateCancelLosesNothing(t *testing.T) {
 			})
 			return out
 		}
-		done := 0
-		for i := range 300 {
+		done, deadline := 0, time.Now().Add(time.Minute)
+		for i := 0; done < 200 && time.Now().Before(deadline); i++ {
 			_, err := c.Exec(t.Context(), fmt.Sprintf("do $$ begin perform set_config('app.late', '%d', false); end $$", i), pgx.QueryExecModeSimpleProtocol)
 			if err != nil && pgCode(err) != "57014" {
 				t.Error(err)
@@ -460,8 +460,8 @@ func TestLateCancelLosesNothing(t *testing.T) {
 		if pinned && uncancelled("select count(*)::text from mine") != "1" {
 			t.Error("the temporary table is gone")
 		}
-		if done < 100 {
-			t.Errorf("pinned %v: only %d of 300 statements were let through: hardly anything was tried", pinned, done)
+		if done < 200 {
+			t.Errorf("pinned %v: only %d statements were let through in a minute", pinned, done)
 		}
 	}
 }

@@ -419,10 +419,7 @@ func TestLateCancelLosesNothing(t *testing.T) {
 		for range 2 {
 			wg.Go(func() {
 				for i := 0; ; i++ {
-					pause := time.Duration(0)
-					if !pinned { // a server that must be opened first would never be there
-						pause = time.Duration(i*7919%3000) * time.Microsecond
-					}
+					pause := time.Duration(i*7919%3000) * time.Microsecond // a postmaster that starts a process for each does nothing else
 					select {
 					case <-stop:
 						return

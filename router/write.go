@@ -342,7 +342,11 @@ func (a *analysis) copyOptions(c sqlparse.CopyInfo, info *shardmap.TableInfo) er
 	}
 	for o, v := range c.Options {
 		switch o {
-		case "format", "delimiter", "null", "header", "quote", "escape", "freeze", "log_verbosity", "default":
+		case "format", "delimiter", "null", "header", "quote", "escape", "freeze", "log_verbosity":
+		case "default":
+			if info.Kind == shardmap.Reference { // a default may differ on each shard
+				return Refuse("copy", "a reference table with DEFAULT")
+			}
 		case "force_null", "force_not_null":
 			for _, k := range info.Keys {
 				if list := c.Lists[o]; contains(list, "*") || contains(list, k) {

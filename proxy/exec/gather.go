@@ -81,15 +81,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	if err := g.prepare(ctx); err != nil {
 		return err
 	}
-	if err := g.start(ctx); err != nil {
-		return err
-	}
-	for _, l := range g.loads {
-		if err := g.load(l); err != nil {
-			return err
-		}
-	}
-	if err := g.release(); err != nil {
+	if err := g.fetch(ctx); err != nil {
 		return err
 	}
 	var res []int16
@@ -102,13 +94,31 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	return g.run(res)
 }
 
-// wholeOf is what a server says of the client's own text: once for each template.
+// fetch makes the copies.
+func (g *gathering) fetch(ctx context.Context) error {
+	if err := g.start(ctx); err != nil {
+		return err
+	}
+	for _, l := range g.loads {
+		if err := g.load(l); err != nil {
+			return err
+		}
+	}
+	return g.release()
+}
+
+// wholeOf is what a server says of the client's own text.
 func (h *Handler) wholeOf(ctx context.Context, t *router.Template, types []uint32) (*described, error) {
-	key := told("whole", types)
+	return h.saidOf(ctx, t, "whole", t.Stmt.Text, types)
+}
+
+// saidOf is what a server says of a text of a template: it is asked once for each, under the name what.
+func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql string, types []uint32) (*described, error) {
+	key := told(what, types)
 	if d, ok := t.Aux.Load(key); ok {
 		return d.(*described), nil
 	}
-	d, err := h.describeText(ctx, t.Stmt.Text, types)
+	d, err := h.describeText(ctx, sql, types)
 	if err == nil {
 		t.Aux.Store(key, d)
 	}

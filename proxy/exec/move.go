@@ -26,11 +26,11 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if h.tx.locks {
 		return router.Refuse("gather-lock")
 	}
-	width, err := h.describeText(ctx, p.Source, whole.params)
+	source, err := h.saidOf(ctx, p.Template, "source", p.Source, whole.params)
 	if err != nil {
 		return err
 	}
-	names := p.Names[:min(len(p.Names), len(width.fields))]
+	names := p.Names[:min(len(p.Names), len(source.fields))]
 	for i, k := range p.Key {
 		if k >= len(names) {
 			return router.Refuse("insert-key", p.Target.Keys[i])
@@ -52,15 +52,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if err := g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + list + " FROM " + tableName(p.Target.TableName) + " WITH NO DATA"); err != nil {
 		return err
 	}
-	if err := g.start(ctx); err != nil {
-		return err
-	}
-	for _, l := range g.loads {
-		if err := g.load(l); err != nil {
-			return err
-		}
-	}
-	if err := g.release(); err != nil {
+	if err := g.fetch(ctx); err != nil {
 		return err
 	}
 	if err := g.fill("INSERT INTO " + movedTable + " (" + list + ") " + g.plan.SQL); err != nil {

@@ -34,10 +34,11 @@ func GiveColumn(head string, rows []string, column string, at int, values []int6
 	}
 	for i, r := range rows {
 		newRows[i] = r
-		s, ok := item(r, at)
-		if !ok {
+		items, ok := list(r[1 : len(r)-1])
+		if !ok || at >= len(items) {
 			return "", nil, false
 		}
+		s := Span{items[at].Start + 1, items[at].End + 1}
 		if strings.EqualFold(strings.TrimSpace(r[s.Start:s.End]), "default") {
 			v, ok := next()
 			if !ok {
@@ -69,36 +70,6 @@ func listStart(head string) int {
 				depth++
 			case ')':
 				depth--
-			}
-		}
-	}
-}
-
-// item finds the i-th expression of a parenthesised row, without the commas around it. Comments count as a part of it.
-func item(row string, i int) (Span, bool) {
-	l := lexer{s: []byte(row)}
-	depth, n, start := 0, 0, 1
-	for {
-		t := l.next()
-		switch t.kind {
-		case tokEOF, tokBad:
-			return Span{}, false
-		case tokSymbol:
-			switch row[t.start] {
-			case '(', '[':
-				depth++
-			case ')', ']':
-				depth--
-				if depth == 0 {
-					return Span{start, t.start}, n == i
-				}
-			case ',':
-				if depth == 1 {
-					if n == i {
-						return Span{start, t.start}, true
-					}
-					n, start = n+1, t.end
-				}
 			}
 		}
 	}

@@ -20,13 +20,14 @@ func Rekey(sql, table, target string, columns []RekeyColumn, sets []Assign) (out
 	if !ok {
 		return out, false
 	}
-	items, ok := list(sql[c["set"].Start:c["set"].End])
+	set := sql[c["set"].Start:c["set"].End]
+	items, ok := list(set)
 	if !ok || len(items) != len(sets) {
 		return out, false
 	}
 	given := map[string]string{}
 	for i, it := range items {
-		expr, ok := assigned(it)
+		expr, ok := assigned(set[it.Start:it.End])
 		if !ok || given[sets[i].Column] != "" {
 			return out, false
 		}
@@ -118,14 +119,14 @@ func clauses(sql string) (map[string]Span, bool) {
 }
 
 // list takes text apart at its outermost commas.
-func list(text string) (out []string, ok bool) {
+func list(text string) (out []Span, ok bool) {
 	l := lexer{s: []byte(text)}
 	depth, start := 0, 0
 	for {
 		t := l.next()
 		switch t.kind {
 		case tokEOF:
-			return append(out, text[start:]), depth == 0
+			return append(out, Span{start, len(text)}), depth == 0
 		case tokBad:
 			return nil, false
 		case tokSymbol:
@@ -136,7 +137,7 @@ func list(text string) (out []string, ok bool) {
 				depth--
 			case ',':
 				if depth == 0 {
-					out, start = append(out, text[start:t.start]), t.end
+					out, start = append(out, Span{start, t.start}), t.end
 				}
 			}
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // schemesWorld is a database of three shards on two servers, for what a test places there.
@@ -259,5 +261,42 @@ func TestSchemaOnOneShard(t *testing.T) {
 	}
 	if rows := d.adminExec(t, "SHOW TENANTS WHERE database = 'housed'"); len(rows) != 1 || rows[0][2] != "housed_s0" {
 		t.Errorf("%v", rows)
+	}
+}
+
+// A move of a schema that a crash cut short is finished if home had decided, else undone, and no row is lost either way.
+func TestInterruptedMoveOfASchema(t *testing.T) {
+	d, c := schemesWorld(t, "cut")
+	for _, name := range []string{"decided", "begun"} {
+		mustExec(t, c, "create schema "+name)
+		mustExec(t, c, "create table "+name+".rows_ (id int primary key)")
+		mustExec(t, c, "insert into "+name+".rows_ select generate_series(1, 5)")
+	}
+	d.adminExec(t, "DISTRIBUTE SCHEMA cut.decided ON cut_s1")
+	there := d.on(t, "cut", 1)
+	mustExec(t, there, "create schema if not exists begun") // what a crash before home's commit leaves on the shard
+	mustExec(t, there, "create table begun.rows_ (id int primary key)")
+	mustExec(t, there, "insert into begun.rows_ select generate_series(1, 5)")
+	_, err := d.catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
+		return errors.Join(tx.PutTenant(shardmap.Tenant{Database: "cut", Schema: "decided", Shard: "cut_s1", Moving: true}), tx.PutTenant(shardmap.Tenant{Database: "cut", Schema: "begun", Shard: "cut_s1", Moving: true}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Exec(t.Context(), "select * from decided.rows_")
+	wantCode(t, err, "55006")
+	if err := d.admin.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rows := d.adminExec(t, "SHOW TENANTS WHERE database = 'cut'"); len(rows) != 1 || rows[0][1] != "decided" || rows[0][3] != "serving" {
+		t.Errorf("%v", rows)
+	}
+	for _, name := range []string{"decided", "begun"} {
+		if n := queryOne[int](t, c, "select count(*) from "+name+".rows_"); n != 5 {
+			t.Errorf("%s: %d rows", name, n)
+		}
+	}
+	if n := queryOne[int](t, there, "select count(*) from pg_class where relname = 'rows_'"); n != 1 {
+		t.Errorf("%d tables on the shard", n)
 	}
 }

@@ -65,13 +65,7 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 		return err
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	if err := bringRoles(ctx, home, dst); err != nil {
-		return nodeFailed(to.Name, err)
-	}
-	err = pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		if err := bringObjects(ctx, home, tx); err != nil {
-			return err
-		}
+	return bring(ctx, home, dst, to.Name, func(tx pgx.Tx) error {
 		var late []string
 		for _, t := range sortedTables(d) {
 			seqs, err := placeOn(ctx, home, t, ordinal, others...)
@@ -101,10 +95,19 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 		}
 		return run(ctx, tx, late)
 	})
-	if err != nil {
-		return nodeFailed(to.Name, err)
+}
+
+// bring gives a server home's roles, and in one transaction home's other objects and what f makes.
+func bring(ctx context.Context, home, dst *pgx.Conn, name string, f func(pgx.Tx) error) error {
+	if err := bringRoles(ctx, home, dst); err != nil {
+		return nodeFailed(name, err)
 	}
-	return nil
+	return ownOr(name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if err := bringObjects(ctx, home, tx); err != nil {
+			return err
+		}
+		return f(tx)
+	}))
 }
 
 func run(ctx context.Context, tx pgx.Tx, list []string) error {

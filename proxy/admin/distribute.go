@@ -46,10 +46,7 @@ func (a *Admin) parseDistribute(p *parser) action {
 func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, dry bool) (res *Result, err error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if err := a.recoverLocked(ctx); err != nil {
-		return nil, err
-	}
-	d, err := a.database(t.Database)
+	d, err := a.settled(ctx, t.Database)
 	if err != nil {
 		return nil, err
 	}
@@ -356,13 +353,7 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		return err
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	if err := bringRoles(ctx, home, dst); err != nil {
-		return nodeFailed(s.Name, err)
-	}
-	err = pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		if err := bringObjects(ctx, home, tx); err != nil {
-			return err
-		}
+	return bring(ctx, home, dst, s.Name, func(tx pgx.Tx) error {
 		seqs, err := placeOn(ctx, home, info, s.Ordinal)
 		if err != nil {
 			return err
@@ -387,11 +378,6 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		}
 		return run(ctx, tx, late)
 	})
-	var own *Error
-	if err != nil && !errors.As(err, &own) {
-		return nodeFailed(s.Name, err)
-	}
-	return err
 }
 
 // Recover finishes or undoes what a crash left moving. It is called at the start.
@@ -399,6 +385,14 @@ func (a *Admin) Recover(ctx context.Context) error {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	return a.recoverLocked(ctx)
+}
+
+// settled is a database in which nothing is left moving. The caller holds a.changing.
+func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
+	if err := a.recoverLocked(ctx); err != nil {
+		return nil, err
+	}
+	return a.database(db)
 }
 
 func (a *Admin) recoverLocked(ctx context.Context) error {
@@ -477,10 +471,7 @@ func (a *Admin) dropOn(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInf
 func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool) (*Result, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if err := a.recoverLocked(ctx); err != nil {
-		return nil, err
-	}
-	d, err := a.database(db)
+	d, err := a.settled(ctx, db)
 	if err != nil {
 		return nil, err
 	}

@@ -40,10 +40,7 @@ func tenants(d *shardmap.DB) []*shardmap.GroupInfo {
 func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry bool) (*Result, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if err := a.recoverLocked(ctx); err != nil {
-		return nil, err
-	}
-	d, err := a.database(t.Database)
+	d, err := a.settled(ctx, t.Database)
 	if err != nil {
 		return nil, err
 	}
@@ -175,13 +172,7 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 		return err
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	if err := bringRoles(ctx, home, dst); err != nil {
-		return nodeFailed(to.Name, err)
-	}
-	err = pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		if err := bringObjects(ctx, home, tx); err != nil {
-			return err
-		}
+	return bring(ctx, home, dst, to.Name, func(tx pgx.Tx) error {
 		var late []string
 		for _, n := range tables {
 			keys, err := bringTable(ctx, home, tx, n, nil)
@@ -195,7 +186,6 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 		}
 		return run(ctx, tx, late)
 	})
-	return ownOr(to.Name, err)
 }
 
 // recoverTenant finishes or undoes a move that was cut short.
@@ -251,10 +241,7 @@ func (a *Admin) dropSchemaOn(ctx context.Context, d *shardmap.DB, home *pgx.Conn
 func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry bool) (*Result, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if err := a.recoverLocked(ctx); err != nil {
-		return nil, err
-	}
-	d, err := a.database(db)
+	d, err := a.settled(ctx, db)
 	if err != nil {
 		return nil, err
 	}

@@ -397,3 +397,34 @@ func TestDemoKeepsItsDataAndStopsItsServers(t *testing.T) {
 type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) { w.t.Log(string(b)); return len(b), nil }
+
+// A write whose second shard cannot join the transaction is refused before the first was asked: no answer is left behind
+// that a later statement would take for its own.
+func TestShardThatCannotJoinLeavesNoAnswerBehind(t *testing.T) {
+	d := shop(t)
+	k1, k2 := keysOn(t, d, 810000)
+	for _, sql := range []string{
+		"update customers set name = name || 'zz' where customer_id in (%d, %d)", "insert into customers values (%d, 'zz', 'x', 'DE', '2026-01-01'), (%d, 'zz', 'x', 'DE', '2026-01-01') returning customer_id",
+		"update customers set customer_id = customer_id + 1 where customer_id in (%d, %d) returning name", "select name from customers where customer_id in (%d, %d) for update",
+	} {
+		c := connectTo(t, d.shopDSN())
+		mustExec(t, c, "begin isolation level repeatable read")
+		mustExec(t, c, "savepoint s")
+		_, err := c.Exec(t.Context(), fmt.Sprintf(sql, k1, k2))
+		wantCode(t, err, "0A000")
+		mustExec(t, c, "rollback to s")
+		for i := range 3 {
+			for _, k := range []int{k1, k2} {
+				var n int
+				err := c.QueryRow(t.Context(), "select $1::int where not exists (select from customers where customer_id = $2)", i, k).Scan(&n)
+				if err == nil && n != i || err != nil && pgCode(err) != "0A000" {
+					t.Errorf("%s: %d, want %d, %v", sql, n, i, err)
+				}
+				if err != nil {
+					mustExec(t, c, "rollback to s")
+				}
+			}
+		}
+		mustExec(t, c, "rollback")
+	}
+}

@@ -406,6 +406,8 @@ func TestShardThatCannotJoinLeavesNoAnswerBehind(t *testing.T) {
 	for _, sql := range []string{
 		"update customers set name = name || 'zz' where customer_id in (%d, %d)", "insert into customers values (%d, 'zz', 'x', 'DE', '2026-01-01'), (%d, 'zz', 'x', 'DE', '2026-01-01') returning customer_id",
 		"update customers set customer_id = customer_id + 1 where customer_id in (%d, %d) returning name", "select name from customers where customer_id in (%d, %d) for update",
+		"select name from customers where customer_id in (%d, %d)", "select rank() over (order by name) from customers where customer_id in (%d, %d)", "select count(distinct name) from customers where customer_id in (%d, %d)",
+		"insert into orders (customer_id, order_id, status, total, created_at) select order_id, customer_id, '', 1, now() from orders where customer_id in (%d, %d)",
 	} {
 		c := connectTo(t, d.shopDSN())
 		mustExec(t, c, "begin isolation level repeatable read")

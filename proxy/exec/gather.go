@@ -29,6 +29,7 @@ type gathering struct {
 	on    *participant         // where the copies are
 	parts map[int]*participant // where the rows come from
 	tx    bool                 // those are in a transaction of ours
+	asked bool                 // those were sent something
 	loads []*loading
 	bytes int64
 }
@@ -224,6 +225,26 @@ func (g *gathering) start(ctx context.Context) error {
 		g.loads = append(g.loads, l)
 	}
 	g.tx = h.tx.status == 'I' && len(g.loads) > 1
+	for _, l := range g.loads { // all servers before one is asked
+		for _, shard := range l.shards {
+			if g.parts[shard] == nil {
+				p, err := h.on(ctx, shard, l.tmpl)
+				if err != nil {
+					return err
+				}
+				g.parts[shard] = p
+			}
+		}
+	}
+	g.asked = true
+	if g.tx {
+		for _, p := range g.parts {
+			p.srv.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
+			p.srv.SendBindParts("", nil, nil, nil)
+			p.srv.SendExecute()
+			p.prologue++
+		}
+	}
 	for _, l := range g.loads {
 		fields := make([]wire.Field, len(l.Columns))
 		for i, c := range l.Columns {
@@ -233,21 +254,7 @@ func (g *gathering) start(ctx context.Context) error {
 			fields = g.shard
 		}
 		for _, shard := range l.shards {
-			p := g.parts[shard]
-			if p == nil {
-				var err error
-				if p, err = h.on(ctx, shard, l.tmpl); err != nil {
-					return err
-				}
-				g.parts[shard] = p
-				if g.tx {
-					p.srv.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
-					p.srv.SendBindParts("", nil, nil, nil)
-					p.srv.SendExecute()
-					p.prologue++
-				}
-			}
-			s, err := h.ask(p, l.SQL, g.types, fields, g.args, binaryAll, 0)
+			s, err := h.ask(g.parts[shard], l.SQL, g.types, fields, g.args, binaryAll, 0)
 			if err != nil {
 				return err
 			}
@@ -480,6 +487,7 @@ func (g *gathering) end(err error) {
 	for _, p := range g.parts {
 		switch {
 		case p.srv.Dirty:
+		case !g.asked: // what the transaction has still to send goes with its next statement
 		case p.srv.Out() > 0: // asked for rows, and never sent
 			p.srv.Dirty = true
 		case g.tx:

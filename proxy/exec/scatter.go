@@ -305,15 +305,26 @@ func (h *Handler) shardFormats(sh *shape, m *router.Merge, res []int16) []int16 
 // start sends the statement to every shard before it reads from any.
 func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh *shape, formats []int16) ([]*stream, error) {
 	var streams []*stream
-	for _, shard := range p.Shards {
+	parts := make([]*participant, 0, len(p.Shards))
+	for _, shard := range p.Shards { // all of them before one is asked
 		part, err := h.on(ctx, shard, p.Template)
 		if err != nil {
-			return streams, err
+			for _, part := range parts {
+				if h.tx.status == 'I' {
+					h.finish(part)
+				}
+			}
+			return nil, err
 		}
+		parts = append(parts, part)
+	}
+	for i, part := range parts {
 		s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, 0)
 		if err != nil {
-			if h.tx.status == 'I' {
-				h.finish(part)
+			for _, part := range parts[i:] {
+				if h.tx.status == 'I' {
+					h.finish(part)
+				}
 			}
 			return streams, err
 		}

@@ -32,24 +32,14 @@ func (p *Plan) Lines() []string {
 	switch p.Class {
 	case Gathered:
 		out[0] = fmt.Sprintf("Gather on %s (%s: %s)", p.DB.Home.Name, p.Gather.Why.Rule, p.Gather.Why.Message)
-		what := "  Copy: "
-		if p.Gather.Parts {
-			what = "  Part: "
-		}
-		for _, l := range p.Gather.Loads {
-			out = append(out, what+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
-		}
-		out = append(out, "  Run: "+p.Gather.SQL)
+		out = append(out, p.copies()...)
 	case Rekey:
 		if r, ok := p.Rekeyed(p.Stmt.Text); ok {
 			out = append(out, "  Delete: "+strings.ReplaceAll(r.Delete, "\n", " "), "  Insert where it belongs: "+r.Insert)
 		}
 	case Moved:
 		out[0] = fmt.Sprintf("Move rows made on %s to %s", p.DB.Home.Name, on)
-		for _, l := range p.Gather.Loads {
-			out = append(out, "  Copy: "+l.SQL+"  ["+strings.Join(p.loadNames(&l), " ")+"]")
-		}
-		out = append(out, "  Run: "+p.Gather.SQL)
+		out = append(out, p.copies()...)
 	case Scatter:
 		m := p.Merge
 		out = append(out, "  Shard: "+m.SQL, "  Merge: "+m.describe(), p.readLine())
@@ -64,6 +54,21 @@ func (p *Plan) Lines() []string {
 		}
 	}
 	return out
+}
+
+// copies prints what is copied and what runs on it.
+func (p *Plan) copies() (out []string) {
+	run := p.Gather.SQL
+	for i := range p.Gather.Loads {
+		l := &p.Gather.Loads[i]
+		what := "  Copy: "
+		if l.Part != nil {
+			what = "  Part: "
+			run = l.Stands(run, l.Part.Final, "")
+		}
+		out = append(out, what+l.SQL+"  ["+strings.Join(p.loadNames(l), " ")+"]")
+	}
+	return append(out, "  Run: "+run)
 }
 
 func (p *Plan) loadNames(l *Load) []string {

@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -16,8 +17,7 @@ type Gather struct {
 	SQL   string // the statement over the copies
 	Loads []Load
 	Why   *Error  // the reason that its rows do not merge
-	Parts bool    // the one load is what each shard makes of its rows, and SQL finishes it: see sqlparse.Finish
-	Else  *Gather // of Parts: where the types of what is combined do not allow that
+	Else  *Gather // what is run where the types of its parts, if it has some, do not allow them
 	Own   *Gather // the same for a transaction that has used home: home's tables are copied too, as it sees them
 }
 
@@ -30,9 +30,25 @@ type Load struct {
 	Key     []string // the primary key that the copy must have, for GROUP BY
 	Home    bool     // its rows are home's
 	Read    bool     // a replica may give them
-	Parts   bool     // see Gather
+	Part    *Part    // it is no table's
 
-	pins []pin // of each place where the statement names it
+	pins []pin // of each place where the statement names it, or of the tables of a part
+}
+
+// Part says that a copy holds what each shard makes of its rows: of the whole statement, or of a SELECT in it that
+// stands by itself.
+type Part struct {
+	Own   string // the SELECT; empty: the whole statement
+	Final string // what makes its rows of the copy's: see sqlparse.Finish
+}
+
+// Stands puts the final text of a part in its place in the statement over the copies. names are those of its columns, as a
+// list in brackets.
+func (l *Load) Stands(sql, final, names string) string {
+	if l.Part.Own == "" {
+		return final
+	}
+	return strings.Replace(sql, "FROM "+l.Name, "FROM ("+final+") AS "+l.Name+names, 1)
 }
 
 // reference is one place where a statement names a table, and what is known there.
@@ -59,9 +75,12 @@ type gathering struct {
 	order  []shardmap.TableName
 	words  map[string]bool
 	stars  map[string]bool
+	whole  bool // no SELECT is copied as the shards make it
 	all    bool // of every table every column
 	vague  bool // conditions and keys prove nothing
 	groups bool
+	parts  map[*sqlparse.Query]*Load // SELECTs that are copied as the shards make them
+	listed []*Load                   // those, in order
 }
 
 // gather plans a SELECT on copies. why is the reason that it does not scatter, which stands where gathering is no way
@@ -89,9 +108,16 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 			return nil, Refuse("system-column", w)
 		}
 	}
-	plan, err := g.build(false)
-	if err == nil {
-		plan.Own, err = g.build(true)
+	plan, err := g.both()
+	if err == nil && len(g.listed) > 0 {
+		g.parts, g.listed = nil, nil
+		g.places, g.refs, g.order = map[*sqlparse.Statement]map[int]place{}, map[shardmap.TableName][]reference{}, nil
+		g.whole = true
+		if refused := g.visit(top); refused != nil {
+			return nil, refused
+		}
+		plan.Else, err = g.both()
+		plan.Own.Else = plan.Else.Own
 	}
 	if err != nil {
 		return nil, Refuse("opaque", "a construct that cannot be written back as SQL")
@@ -100,16 +126,36 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	return plan, nil
 }
 
-// parts plans a SELECT in two steps: each shard groups, or sorts and cuts, its own rows, and PostgreSQL finishes what
+// both are the two plans of a statement: see Gather.Own.
+func (g *gathering) both() (*Gather, error) {
+	plan, err := g.build(false)
+	if err == nil {
+		plan.Own, err = g.build(true)
+	}
+	return plan, err
+}
+
+// statementPart plans a SELECT in two steps: each shard groups, or sorts and cuts, its own rows, and PostgreSQL finishes what
 // they send. Nil where that cannot be.
-func (a *analysis) parts(top *block) *Gather {
+func (a *analysis) statementPart(top *block) *Gather {
 	if a.views.used || a.needsHome() || a.union(top) != nil {
 		return nil
 	}
+	l := a.part(top, "pgmosaic_part_01")
+	if l == nil {
+		return nil
+	}
+	l.Part.Own = ""
+	return &Gather{SQL: l.Part.Final, Loads: []Load{*l}}
+}
+
+// part plans what each shard sends of a SELECT whose rows, before they are grouped, sorted and cut, are those of the
+// shards together. Nil where there is no such part.
+func (a *analysis) part(b *block, name string) *Load {
 	known := true
 	in := sqlparse.Inputs{
 		Has: func(name string) bool {
-			for _, r := range top.query.Rels {
+			for _, r := range b.query.Rels {
 				cols, sure := a.outputs(r)
 				if slices.Contains(cols, name) {
 					return true
@@ -119,7 +165,7 @@ func (a *analysis) parts(top *block) *Gather {
 			return false
 		},
 		Star: func(qualifier string) (out []sqlparse.Col) {
-			for _, r := range top.query.Rels {
+			for _, r := range b.query.Rels {
 				if qualifier != "" && qualifier != r.Name() {
 					continue
 				}
@@ -131,12 +177,22 @@ func (a *analysis) parts(top *block) *Gather {
 			}
 			return out
 		},
+		Type: func(c sqlparse.Col) uint32 {
+			if _, col, ok := b.resolve(b.query, c); ok {
+				return col.TypeOID
+			}
+			return 0
+		},
 	}
-	f, err := a.stmt.Finished("pgmosaic_gather_1", in)
+	f, err := a.stmt.Finished(b.query, name, in)
 	if err != nil || !known {
 		return nil
 	}
-	return &Gather{SQL: f.Final, Parts: true, Loads: []Load{{Table: a.sharded[0], Name: "pgmosaic_gather_1", SQL: f.Shard, Parts: true, Read: a.t.Read}}}
+	own, err := b.query.Own()
+	if err != nil {
+		return nil
+	}
+	return a.partOf(b, Load{Name: name, SQL: f.Shard, Part: &Part{Own: own, Final: f.Final}})
 }
 
 // outputs are the columns of a range table entry, in order. sure is false if they are not all known.
@@ -170,7 +226,7 @@ func (a *analysis) whole(top *block, why *Error) (*Gather, *Error) {
 	if err != nil {
 		return nil, err
 	}
-	p := a.parts(top)
+	p := a.statementPart(top)
 	if p == nil {
 		return all, nil
 	}
@@ -298,6 +354,9 @@ func (g *gathering) visit(b *block) *Error {
 		}
 	}
 	for _, q := range b.subs {
+		if g.copiesWhole(q, b) {
+			continue
+		}
 		if err := g.visit(newBlock(a, q, b)); err != nil {
 			return err
 		}
@@ -308,6 +367,13 @@ func (g *gathering) visit(b *block) *Error {
 // build writes the plan. own says whether home's tables are copied as well.
 func (g *gathering) build(own bool) (*Gather, error) {
 	out := &Gather{}
+	whole := map[*sqlparse.Query]string{}
+	for q, l := range g.parts {
+		whole[q] = l.Name
+	}
+	for _, l := range g.listed {
+		out.Loads = append(out.Loads, *l)
+	}
 	copies := map[shardmap.TableName]string{}
 	for _, n := range g.order {
 		refs := g.refs[n]
@@ -337,7 +403,7 @@ func (g *gathering) build(own bool) (*Gather, error) {
 		out.Loads = append(out.Loads, l)
 	}
 	var err error
-	out.SQL, err = g.a.stmt.Copied(g.standIns(g.a.stmt, copies))
+	out.SQL, err = g.a.stmt.Copied(g.standIns(g.a.stmt, copies), whole)
 	return out, err
 }
 
@@ -468,7 +534,7 @@ func (l *Load) Shards(t *Template, a *Args) ([]int, error) {
 	if l.Home {
 		return []int{t.DB.Home.Index}, nil
 	}
-	if l.Parts {
+	if l.Part != nil && l.Part.Own == "" {
 		return t.shards(a, &Plan{})
 	}
 	hit := newHits(t.DB)

@@ -24,8 +24,8 @@ type gathering struct {
 	plan  *router.Gather
 	args  *router.Args
 	types []uint32             // of the parameters, on home
-	sql   string               // what runs on the copies, if it is not the plan's own text
-	shard []wire.Field         // of a plan in two steps: what the shards send
+	sql   string               // what runs on the copies
+	sent  [][]wire.Field       // of each load that is a part: what the shards send
 	on    *participant         // where the copies are
 	parts map[int]*participant // where the rows come from
 	tx    bool                 // those are in a transaction of ours
@@ -56,11 +56,6 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 		return router.Refuse("gather-lock")
 	}
 	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
-	if g.plan.Parts {
-		if err := g.resolve(ctx, whole); err != nil {
-			return err
-		}
-	}
 	if h.usesHome() {
 		g.plan = g.plan.Own
 	}
@@ -79,7 +74,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 		}
 		g.end(err)
 	}()
-	if err := g.prepare(ctx); err != nil {
+	if err := g.prepare(ctx, whole); err != nil {
 		return err
 	}
 	if err := g.fetch(ctx); err != nil {
@@ -138,8 +133,8 @@ func (h *Handler) usesHome() bool {
 	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.dbmap.Home.Index && p.wrote })
 }
 
-// prepare leases the server of the copies and makes them, empty.
-func (g *gathering) prepare(ctx context.Context) error {
+// prepare leases the server of the copies and makes them, empty. whole is what the statement's rows must be.
+func (g *gathering) prepare(ctx context.Context, whole *described) error {
 	h := g.h
 	home := h.dbmap.Home.Index
 	st := &h.shards[home]
@@ -160,19 +155,34 @@ func (g *gathering) prepare(ctx context.Context) error {
 	if err := h.adapt(g.on); err != nil {
 		return err
 	}
-	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-	for _, l := range h.tx.local {
-		sql += ";\n" + l + "\n" // it may end with a comment
+	if err := g.begin(); err != nil {
+		return err
 	}
-	if g.plan.Parts {
-		if err := g.exec(sql); err != nil {
-			return err
-		}
-		return g.partsTable()
+	if err := g.resolve(whole); err != nil {
+		return err
 	}
+	sql := ""
 	for i := range g.plan.Loads {
 		l := &g.plan.Loads[i]
-		sql += "; CREATE TEMPORARY TABLE " + l.Name + " ON COMMIT DROP AS SELECT " + columnList(l) + " FROM " + tableName(l.Table) + " WITH NO DATA"
+		if l.Part != nil {
+			if err := g.partTable(l); err != nil {
+				return err
+			}
+			continue
+		}
+		sql += "CREATE TEMPORARY TABLE " + l.Name + " ON COMMIT DROP AS SELECT " + columnList(l) + " FROM " + tableName(l.Table) + " WITH NO DATA;"
+	}
+	if sql == "" {
+		return nil
+	}
+	return g.exec(sql)
+}
+
+// begin opens the transaction of the copies.
+func (g *gathering) begin() error {
+	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+	for _, l := range g.h.tx.local {
+		sql += ";\n" + l + "\n" // it may end with a comment
 	}
 	return g.exec(sql)
 }
@@ -245,13 +255,13 @@ func (g *gathering) start(ctx context.Context) error {
 			p.prologue++
 		}
 	}
-	for _, l := range g.loads {
+	for i, l := range g.loads {
 		fields := make([]wire.Field, len(l.Columns))
-		for i, c := range l.Columns {
-			fields[i].DataTypeOID = c.TypeOID
+		for j, c := range l.Columns {
+			fields[j].DataTypeOID = c.TypeOID
 		}
-		if l.Parts {
-			fields = g.shard
+		if l.Part != nil {
+			fields = g.sent[i]
 		}
 		for _, shard := range l.shards {
 			s, err := h.ask(g.parts[shard], l.SQL, g.types, fields, g.args, binaryAll, 0)
@@ -412,11 +422,7 @@ func (g *gathering) release() (err error) {
 // run runs the statement on the copies and passes its rows on.
 func (g *gathering) run(res []int16) error {
 	h, s := g.h, g.on.srv
-	sql := g.plan.SQL
-	if g.sql != "" {
-		sql = g.sql
-	}
-	s.SendParse("", sql, g.types)
+	s.SendParse("", g.sql, g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, res)
 	s.SendExecute()
 	s.SendSync()

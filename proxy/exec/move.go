@@ -46,7 +46,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 		g.plan = g.plan.Own
 	}
 	defer func() { g.end(err) }()
-	if err := g.prepare(ctx); err != nil {
+	if err := g.prepare(ctx, source); err != nil {
 		return err
 	}
 	if err := g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + list + " FROM " + tableName(p.Target.TableName) + " WITH NO DATA"); err != nil {
@@ -55,7 +55,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if err := g.fetch(ctx); err != nil {
 		return err
 	}
-	if err := g.fill("INSERT INTO " + movedTable + " (" + list + ") " + g.plan.SQL); err != nil {
+	if err := g.fill("INSERT INTO " + movedTable + " (" + list + ") " + g.sql); err != nil {
 		return err
 	}
 	types, err := g.movedTypes(p, names)

@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"context"
 	"errors"
 	"regexp"
 	"slices"
@@ -13,10 +12,10 @@ import (
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
-// twoSteps is a statement in two steps with its types resolved: once for each plan.
+// twoSteps is a plan with the types of its parts resolved: once for each plan.
 type twoSteps struct {
-	shard []wire.Field // what the shards send
-	final string       // what finishes it; empty: the types do not allow it
+	sent [][]wire.Field // of each load that is a part: what the shards send
+	sql  string         // what runs on the copies; empty: the types do not allow it
 }
 
 // combination finds what stands for a combined count, sum or average in the final text of two steps.
@@ -25,57 +24,111 @@ var combination = regexp.MustCompile(`pgmosaic_(count|sum|avg)\(pgmosaic\.(\w+)(
 // interval is PostgreSQL's type of that name.
 const interval = 1186
 
-// resolve finds the types of what the shards send, and with them the final text. Where both steps together would not give
-// the statement's own types, the rows themselves are gathered.
-func (g *gathering) resolve(ctx context.Context, whole *described) error {
-	key := told("steps", g.types)
-	s, ok := g.t.Aux.Load(key)
-	if !ok {
-		two, err := g.h.steps(ctx, g.plan, g.types, whole)
-		if err != nil {
-			return err
+// resolve finds the types of what the shards send of each part, and with them the text that runs on the copies. Where the
+// parts would not give the statement's own types, rows of tables are copied instead.
+func (g *gathering) resolve(whole *described) error {
+	for slices.ContainsFunc(g.plan.Loads, func(l router.Load) bool { return l.Part != nil }) {
+		key := told("steps of "+g.plan.SQL, g.types)
+		s, ok := g.t.Aux.Load(key)
+		if !ok {
+			two, err := g.steps(whole)
+			if err != nil {
+				return err
+			}
+			s = two
+			g.t.Aux.Store(key, s)
 		}
-		s = two
-		g.t.Aux.Store(key, s)
-	}
-	two := s.(*twoSteps)
-	if two.final == "" {
+		two := s.(*twoSteps)
+		if two.sql != "" {
+			g.sent, g.sql = two.sent, two.sql
+			return nil
+		}
 		g.plan = g.plan.Else
-		return nil
 	}
-	g.shard, g.sql = two.shard, two.final
+	g.sql = g.plan.SQL
 	return nil
 }
 
-// steps asks home about both texts, and runs neither.
-func (h *Handler) steps(ctx context.Context, plan *router.Gather, types []uint32, whole *described) (*twoSteps, error) {
-	l := &plan.Loads[0]
-	part, err := h.describeText(ctx, l.SQL, types)
-	if err != nil {
-		return nil, err
+// steps asks the server of the copies about the texts, and runs none.
+func (g *gathering) steps(whole *described) (*twoSteps, error) {
+	two := &twoSteps{sql: g.plan.SQL, sent: make([][]wire.Field, len(g.plan.Loads))}
+	inPlace := map[string]string{} // a copy to what it is made of
+	for i := range g.plan.Loads {
+		l := &g.plan.Loads[i]
+		if l.Part == nil {
+			inPlace[l.Name] = tableName(l.Table)
+			continue
+		}
+		sent, err := g.describe(l.SQL)
+		if sent == nil {
+			return &twoSteps{}, err
+		}
+		two.sent[i], inPlace[l.Name] = sent.fields, "("+l.SQL+")"
+		final := finalText(l.Part.Final, sent.fields)
+		if final == "" {
+			return &twoSteps{}, nil
+		}
+		names := ""
+		if l.Part.Own != "" {
+			own, err := g.describe(l.Part.Own)
+			if own == nil {
+				return &twoSteps{}, err
+			}
+			both, err := g.describe(strings.Replace(final, "pg_temp."+l.Name+" ", inPlace[l.Name]+" ", 1))
+			if both == nil || !sameTypes(both, own) {
+				return &twoSteps{}, err
+			}
+			list := make([]string, len(own.fields))
+			for i, f := range own.fields {
+				list[i] = pool.QuoteName(string(f.Name))
+			}
+			names = " (" + strings.Join(list, ", ") + ")"
+		}
+		two.sql = l.Stands(two.sql, final, names)
 	}
-	two := &twoSteps{shard: part.fields, final: finalText(plan, part.fields)}
-	if two.final == "" {
-		return two, nil
+	sql := two.sql
+	for name, what := range inPlace {
+		sql = strings.Replace(sql, "pg_temp."+name+" ", what+" ", -1)
 	}
-	both, err := h.describeText(ctx, strings.Replace(two.final, "pg_temp."+l.Name, "("+l.SQL+")", 1), types)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.EqualFunc(both.fields, whole.fields, func(a, b wire.Field) bool { return a.DataTypeOID == b.DataTypeOID }) {
-		two.final = ""
+	both, err := g.describe(sql)
+	if both == nil || !sameTypes(both, whole) {
+		return &twoSteps{}, err
 	}
 	return two, nil
 }
 
+func sameTypes(a, b *described) bool {
+	return slices.EqualFunc(a.fields, b.fields, func(a, b wire.Field) bool { return a.DataTypeOID == b.DataTypeOID })
+}
+
+// describe asks the server of the copies what rows a text gives; nil if it gives none there, for whatever reason.
+func (g *gathering) describe(sql string) (*described, error) {
+	s := g.on.srv
+	s.SendParse("", sql, g.types)
+	s.SendDescribe('S', "")
+	s.SendSync()
+	if err := s.Flush(); err != nil {
+		return nil, g.h.lost(g.on, err)
+	}
+	d, err := g.h.readDescription(g.on, false)
+	var se *pool.ServerError
+	if !errors.As(err, &se) {
+		return d, err
+	}
+	if err := g.exec("ROLLBACK"); err != nil {
+		return nil, err
+	}
+	return nil, g.begin()
+}
+
 // finalText puts the combinations in. It is empty where a type has none.
-func finalText(plan *router.Gather, fields []wire.Field) string {
+func finalText(text string, fields []wire.Field) string {
 	oids := map[string]uint32{}
 	for _, f := range fields {
 		oids[string(f.Name)] = f.DataTypeOID
 	}
 	ok := true
-	out := combination.ReplaceAllStringFunc(plan.SQL, func(call string) string {
+	out := combination.ReplaceAllStringFunc(text, func(call string) string {
 		m := combination.FindStringSubmatch(call)
 		sum := "pg_catalog.sum(pgmosaic." + m[2] + ")"
 		switch oid := oids[m[2]]; {
@@ -99,9 +152,8 @@ func finalText(plan *router.Gather, fields []wire.Field) string {
 	return out
 }
 
-// partsTable makes the table for what the shards send, empty.
-func (g *gathering) partsTable() error {
-	l := &g.plan.Loads[0]
+// partTable makes the table for what the shards send of a part, empty.
+func (g *gathering) partTable(l *router.Load) error {
 	s := g.on.srv
 	s.SendParse("", "CREATE TEMPORARY TABLE "+l.Name+" ON COMMIT DROP AS "+l.SQL+" WITH NO DATA", g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, nil)

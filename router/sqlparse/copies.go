@@ -19,9 +19,9 @@ type StandIn struct {
 
 // Copied writes the statement with relations replaced: by gives, for the place of a relation's name in the text
 // (Rel.Loc), what stands in for it. A relation at a place that by does not know is an error, so that none is forgotten.
-// Their aliases stay what they were.
-func (s *Statement) Copied(by map[int]StandIn) (string, error) {
-	root, err := s.copied(by)
+// Their aliases stay what they were. For each SELECT that whole names stands SELECT * FROM that name.
+func (s *Statement) Copied(by map[int]StandIn, whole map[*Query]string) (string, error) {
+	root, err := s.copied(by, whole)
 	if err != nil {
 		return "", err
 	}
@@ -36,15 +36,25 @@ func (s *Statement) Copied(by map[int]StandIn) (string, error) {
 	return before + " " + text + " " + after, nil
 }
 
-func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
+func (s *Statement) copied(by map[int]StandIn, whole map[*Query]string) (*pg.Node, error) {
 	raw := s.inner()
 	if raw.GetSelectStmt() == nil {
 		return nil, errors.New("rewrite: no SELECT")
 	}
 	root := proto.Clone(raw).(*pg.Node)
+	stubs, err := stubsIn(raw, root, whole)
+	if err != nil {
+		return nil, err
+	}
 	var failed error
 	walk(root.ProtoReflect(), func(m protoreflect.Message) bool {
 		switch x := m.Interface().(type) {
+		case *pg.SelectStmt:
+			if stub := stubs[x]; stub != nil {
+				proto.Reset(x)
+				proto.Merge(x, stub)
+				return false
+			}
 		case *pg.Node:
 			rv := x.GetRangeVar()
 			if rv == nil {
@@ -59,7 +69,7 @@ func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
 				rv.Alias = &pg.Alias{Aliasname: rv.Relname}
 			}
 			if in.View != nil {
-				query, err := in.View.copied(in.Inside)
+				query, err := in.View.copied(in.Inside, nil)
 				if err != nil {
 					failed = err
 					return false
@@ -81,6 +91,44 @@ func (s *Statement) copied(by map[int]StandIn) (*pg.Node, error) {
 		return true
 	})
 	return root, failed
+}
+
+// stubsIn finds in a clone of a tree the SELECTs that are replaced as a whole, with what replaces them.
+func stubsIn(raw, clone *pg.Node, whole map[*Query]string) (map[*pg.SelectStmt]*pg.SelectStmt, error) {
+	stubs := map[*pg.SelectStmt]*pg.SelectStmt{}
+	for q, name := range whole {
+		tree, err := pg.Parse("SELECT * FROM " + name)
+		if err != nil {
+			return nil, fmt.Errorf("rewrite: %w", err)
+		}
+		stubs[q.tree] = tree.Stmts[0].GetStmt().GetSelectStmt()
+	}
+	out := map[*pg.SelectStmt]*pg.SelectStmt{}
+	if len(stubs) > 0 {
+		walkBoth(raw.ProtoReflect(), clone.ProtoReflect(), func(a, b protoreflect.Message) {
+			if x, ok := a.Interface().(*pg.SelectStmt); ok && stubs[x] != nil {
+				out[b.Interface().(*pg.SelectStmt)] = stubs[x]
+			}
+		})
+	}
+	return out, nil
+}
+
+// walkBoth visits a tree and its clone side by side.
+func walkBoth(a, b protoreflect.Message, visit func(a, b protoreflect.Message)) {
+	visit(a, b)
+	a.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch w := b.Get(fd); {
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				walkBoth(v.List().Get(i).Message(), w.List().Get(i).Message(), visit)
+			}
+		default:
+			walkBoth(v.Message(), w.Message(), visit)
+		}
+		return true
+	})
 }
 
 // Explains is the statement inside EXPLAIN.

@@ -30,6 +30,7 @@ type finisher struct {
 	parts []*pg.Node        // Shard's output columns
 	keys  map[string]string // a grouping expression to its column
 	table string
+	in    Inputs
 	err   error
 }
 
@@ -37,16 +38,19 @@ type finisher struct {
 type Inputs struct {
 	Has  func(name string) bool       // whether a bare name is one of them
 	Star func(qualifier string) []Col // those that * or qualifier.* stands for; nil if that is not known
+	Type func(Col) uint32             // the OID of a column's type, 0 if that is not known
 }
 
-// Finished splits a SELECT whose rows, before they are grouped, sorted and cut, are the union of the shards' rows.
-// table is the temporary table that Final reads.
-func (s *Statement) Finished(table string, in Inputs) (*Finish, error) {
-	raw, ok := s.tree.(*pg.Node)
-	if !ok || raw.GetSelectStmt() == nil || strings.Contains(s.Text, partial) {
+// Finished splits a SELECT of the statement whose rows, before they are grouped, sorted and cut, are the union of the
+// shards' rows. table is the temporary table that Final reads.
+func (s *Statement) Finished(q *Query, table string, in Inputs) (*Finish, error) {
+	if q.tree == nil || q.SetOp || strings.Contains(s.Text, partial) {
 		return nil, errNoFinish
 	}
-	f := &finisher{sel: proto.Clone(raw).(*pg.Node).GetSelectStmt(), keys: map[string]string{}, table: table}
+	f := &finisher{sel: proto.Clone(q.tree).(*pg.SelectStmt), keys: map[string]string{}, table: table, in: in}
+	if q.Exists && q.Limit == nil && q.Offset == nil {
+		f.sel.LimitCount, f.sel.LimitOption = position(1), pg.LimitOption_LIMIT_OPTION_COUNT
+	}
 	if f.sel.WithClause != nil || f.sel.IntoClause != nil || len(f.sel.LockingClause) > 0 || f.distinctOn() {
 		return nil, errNoFinish
 	}
@@ -58,9 +62,9 @@ func (s *Statement) Finished(table string, in Inputs) (*Finish, error) {
 		grouped = grouped || holdsAggregate(o)
 	}
 	if grouped {
-		return f.aggregates(in.Has)
+		return f.aggregates()
 	}
-	return f.rows(in.Star)
+	return f.rows()
 }
 
 func (f *finisher) distinctOn() bool {
@@ -127,9 +131,9 @@ func (f *finisher) both(shard, final *pg.SelectStmt) (*Finish, error) {
 }
 
 // rows splits a SELECT without aggregates: each shard gives its distinct rows, sorted and cut where the statement cuts.
-func (f *finisher) rows(star func(string) []Col) (*Finish, error) {
+func (f *finisher) rows() (*Finish, error) {
 	shard := f.sel
-	if err := f.expand(star); err != nil {
+	if err := f.expand(); err != nil {
 		return nil, err
 	}
 	final := proto.Clone(shard).(*pg.SelectStmt)
@@ -176,7 +180,7 @@ func (f *finisher) rows(star func(string) []Col) (*Finish, error) {
 }
 
 // expand writes the columns that * stands for. Columns that USING merges would stand once, in another order.
-func (f *finisher) expand(star func(string) []Col) error {
+func (f *finisher) expand() error {
 	var out []*pg.Node
 	for _, t := range f.sel.TargetList {
 		fields := t.GetResTarget().GetVal().GetColumnRef().GetFields()
@@ -188,7 +192,7 @@ func (f *finisher) expand(star func(string) []Col) error {
 		if len(fields) == 2 {
 			qualifier = fields[0].GetString_().GetSval()
 		}
-		cols := star(qualifier)
+		cols := f.in.Star(qualifier)
 		if cols == nil || len(fields) > 2 || qualifier == "" && f.merges() {
 			return errNoFinish
 		}
@@ -221,6 +225,14 @@ func orZero(n *pg.Node) *pg.Node {
 }
 
 func isNull(n *pg.Node) bool { return n.GetAConst() != nil && n.GetAConst().GetIsnull() }
+
+// Own writes a SELECT of the statement by itself.
+func (q *Query) Own() (string, error) {
+	if q.tree == nil {
+		return "", errUnwritable
+	}
+	return text(proto.Clone(q.tree).(*pg.SelectStmt))
+}
 
 func position(at int) *pg.Node { return pg.MakeAConstIntNode(int64(at), -1) }
 
@@ -258,10 +270,10 @@ func outputAt(n *pg.Node, visible []*pg.Node) int {
 }
 
 // aggregates splits a grouped SELECT: each shard gives partial aggregates of its groups.
-func (f *finisher) aggregates(input func(string) bool) (*Finish, error) {
+func (f *finisher) aggregates() (*Finish, error) {
 	final := f.sel
 	for i := range final.GroupClause {
-		f.key(final.GroupClause[i], input)
+		f.key(final.GroupClause[i])
 	}
 	var by []*pg.Node
 	visible := proto.Clone(&pg.SelectStmt{TargetList: final.TargetList}).(*pg.SelectStmt).TargetList
@@ -297,16 +309,16 @@ func (f *finisher) aggregates(input func(string) bool) (*Finish, error) {
 }
 
 // key makes a GROUP BY item, or the items of a grouping set, columns of Shard.
-func (f *finisher) key(n *pg.Node, input func(string) bool) {
+func (f *finisher) key(n *pg.Node) {
 	if set := n.GetGroupingSet(); set != nil {
 		for _, c := range set.Content {
-			f.key(c, input)
+			f.key(c)
 		}
 		return
 	}
 	if row := n.GetRowExpr(); row != nil { // (a, b) inside a grouping set
 		for _, c := range row.Args {
-			f.key(c, input)
+			f.key(c)
 		}
 		return
 	}
@@ -318,7 +330,7 @@ func (f *finisher) key(n *pg.Node, input func(string) bool) {
 		}
 		e = f.sel.TargetList[i-1].GetResTarget().Val
 	} else if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
-		if name := ref.Fields[0].GetString_().GetSval(); !input(name) {
+		if name := ref.Fields[0].GetString_().GetSval(); !f.in.Has(name) {
 			at := outputAt(n, f.sel.TargetList)
 			if at == 0 {
 				f.err = errNoFinish
@@ -381,7 +393,8 @@ func (f *finisher) finish(n *pg.Node) {
 // aggregate replaces a call by what combines its parts.
 func (f *finisher) aggregate(at *pg.Node, call *pg.FuncCall) {
 	name := strings.ToLower(lastName(call.Funcname))
-	if len(call.AggOrder) > 0 || call.AggWithinGroup || call.FuncVariadic || len(call.Args) > 1 || len(call.Funcname) > 2 {
+	joins := name == "string_agg" && len(call.Args) == 2 && !call.AggDistinct
+	if len(call.AggOrder) > 0 || call.AggWithinGroup || call.FuncVariadic || len(call.Args) > 1 && !joins || len(call.Funcname) > 2 {
 		f.err = errNoFinish
 		return
 	}
@@ -426,6 +439,10 @@ func (f *finisher) aggregate(at *pg.Node, call *pg.FuncCall) {
 		marker("pgmosaic_avg", piece("sum"), piece("count"))
 	case combined[name] && len(call.Args) == 1:
 		call.Args, call.AggFilter = []*pg.Node{column(piece(name))}, nil
+	case joins && call.Args[1].GetAConst().GetSval() != nil && !f.sorted():
+		call.Args[0], call.AggFilter = column(piece(name)), nil
+	case spreads[name].root != "" && f.exact(whole.Args[0]):
+		f.spread(at, whole, spreads[name])
 	default:
 		f.err = errNoFinish
 	}

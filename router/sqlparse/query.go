@@ -14,7 +14,7 @@ type level struct {
 }
 
 func (c *converter) query(x *pg.SelectStmt) *Query {
-	q := &level{Query: &Query{Cmd: Select}, using: map[string]string{}}
+	q := &level{Query: &Query{Cmd: Select, tree: x}, using: map[string]string{}}
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	if x.Op != pg.SetOperation_SETOP_NONE {
@@ -463,6 +463,7 @@ func (c *converter) scan(q *level, n *pg.Node) {
 					s.InTest = &col
 				}
 			}
+			s.Exists = x.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK
 			q.Subs = append(q.Subs, s)
 			c.scan(q, x.Testexpr)
 			return false

@@ -5,7 +5,11 @@
 // lists every relation named anywhere, found by a walk that knows no grammar. So nothing can hide a table.
 package sqlparse
 
-import "strings"
+import (
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
 
 // Kind is what a statement does.
 type Kind uint8
@@ -314,6 +318,9 @@ type Query struct {
 
 	// Opaque names a construct that these facts do not describe.
 	Opaque string
+
+	Exists bool           // it stands in EXISTS, which asks for one row
+	tree   *pg.SelectStmt // nil for other commands
 }
 
 // Assign is one assignment of UPDATE.

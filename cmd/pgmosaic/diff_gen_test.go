@@ -323,7 +323,13 @@ func (g *gen) aggregate(depth int, cols []genCol) (string, kind) {
 	if g.pick(4) == 1 {
 		filter = " filter (where " + g.cond(0, cols) + ")"
 	}
-	switch g.pick(8) {
+	switch g.pick(9) {
+	case 8:
+		for _, c := range cols {
+			if c.kind == kInt || c.kind == kNum {
+				return g.of("variance", "var_pop", "stddev", "stddev_pop") + "(" + c.expr + ")" + filter, kNum
+			}
+		}
 	case 1:
 		return "sum(" + g.of("", "distinct ") + g.expr(depth, kInt, cols) + ")" + filter, kInt
 	case 2:

@@ -20,7 +20,7 @@ const gathered = "select count(*) from customers a join customers b on a.name = 
 // leftovers counts what is left on the server that rows are gathered on.
 func leftovers(t testing.TB, d *demo) int {
 	t.Helper()
-	return queryOne[int](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select count(*) from pg_class where relname like 'pgmosaic_gather%'") +
+	return queryOne[int](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select count(*) from pg_class where relname ~ '^pgmosaic_(gather|part|moved)'") +
 		queryOne[int](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select count(*) from pg_stat_activity where state like 'idle in transaction%' and datname = 'shop' and usename = 'app'")
 }
 
@@ -369,5 +369,42 @@ func TestGatherBehindLocks(t *testing.T) {
 	}
 	if n := queryOne[int](t, c, gathered); n == 0 {
 		t.Error("the session did not go on")
+	}
+}
+
+// A variance put together from the shards' sums has PostgreSQL's own digits: the same over copies of the rows is the
+// measure, which an expression in place of the column asks for.
+func TestSpreadsHaveTheSameDigits(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table spread (id bigint, g int, n numeric, i int, b bigint, primary key (id))")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.spread IN GROUP customers KEY (id)")
+	mustExec(t, c, `insert into spread select i, i % 40, case when i % 40 = 7 and i > 1990 then 'NaN' when i % 40 = 8 and i > 1990 then 'Infinity' when i % 40 = 9 then 12.50 when i % 40 = 10 then null
+		else round((sin(i) * power(10, i % 40 - 20))::numeric, i % 29) end, (i * 7919 % 1000003) * (i % 40 - 20), (i * 7919 % 1000003) * 9000000000 * (i % 3 - 1) from generate_series(1, 2000) i`)
+	var lists [2][]string
+	for _, x := range []string{"n", "i", "b"} {
+		for _, f := range []string{"variance", "var_pop", "stddev", "stddev_pop", "var_samp", "stddev_samp"} {
+			lists[0] = append(lists[0], f+"("+x+")::text")
+			lists[1] = append(lists[1], f+"("+x+" + 0)::text")
+		}
+	}
+	for _, rest := range []string{" from spread", " from spread group by g order by g", " from spread where id < 90 group by g order by g", " from spread where id < 0"} {
+		var got [2]string
+		for i, list := range lists {
+			got[i] = strings.Join(queryOne[[]string](t, c, "select array_agg(x::text) from (select "+strings.Join(list, ", ")+rest+") x"), "\n")
+		}
+		if got[0] != got[1] {
+			t.Errorf("of%s:\n%s\nwant\n%s", rest, got[0], got[1])
+		}
+	}
+	for i, want := range []string{"Part: SELECT pg_catalog.count(n)", "Copy: "} {
+		rows, err := c.Query(t.Context(), "explain (route) select "+lists[i][0]+" from spread")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if route := strings.Join(lines, "\n"); err != nil || !strings.Contains(route, want) {
+			t.Errorf("not by %q: %s", want, route)
+		}
 	}
 }

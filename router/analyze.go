@@ -21,6 +21,7 @@ type analysis struct {
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template
+	safe                     bool // it runs where the rows are, and so do routines that are shard safe
 }
 
 // Analyze plans a statement. The error, if any, is an *Error.

@@ -90,8 +90,11 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	if !a.gathers() || !pureQuery(q) || a.t.Temp {
 		return nil, why
 	}
+	a.safe = false
 	for _, f := range a.calls() {
 		switch {
+		case a.funcReaches(f, map[string]bool{}): // it would run on home
+			return nil, Refuse("function-body", f)
 		case f == "set_config" || f == "setseed": // they are for the session's own server
 			return nil, Refuse("home-only", f)
 		case a.isVolatile(f) && !harmless[f]: // what it writes would be rolled back with the copies

@@ -78,6 +78,7 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 	table("countries", shardmap.Reference, "", "", "code text C", "name text")
 	table("stamped", shardmap.Reference, "", "", "id int4", "at timestamptz volatile")
 	table("settings", shardmap.Home, "", "", "name text", "value text")
+	table("journal", shardmap.Home, "", "", "name text", "value text")
 	table("Mixed", shardmap.Sharded, "customers", "Key", "Key int8", "v text")
 	sch.Tables[shardmap.TableName{Schema: "public", Name: "big_orders"}] = &schema.Table{
 		TableName: shardmap.TableName{Schema: "public", Name: "big_orders"}, Kind: 'v',
@@ -88,6 +89,11 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 	sch.Funcs["indirect"] = []*schema.Func{{Schema: "public", Name: "indirect", Body: "select order_count()", Lang: "sql"}}
 	sch.Funcs["dynamic"] = []*schema.Func{{Schema: "public", Name: "dynamic", Body: "begin execute 'select 1'; end", Lang: "plpgsql", Volatile: true}}
 	sch.Funcs["plain"] = []*schema.Func{{Schema: "public", Name: "plain", Body: "select $1 + 1", Lang: "sql", Immutable: true}}
+	sch.Funcs["spent_by"] = []*schema.Func{{Schema: "public", Name: "spent_by", Body: "select sum(total) from orders where customer_id = $1", Lang: "sql"}}
+	sch.Funcs["audit"] = []*schema.Func{{Schema: "public", Name: "audit", Body: "begin insert into orders values (new.x, 1); return new; end", Lang: "plpgsql", Volatile: true}}
+	sch.Tables[shardmap.TableName{Schema: "public", Name: "days"}].Triggers = []string{"audit"}
+	sch.Tables[shardmap.TableName{Schema: "public", Name: "journal"}].Triggers = []string{"audit"}
+	doc.Routines = []*shardmap.Routine{{Database: "shop", Schema: "public", Name: "spent_by"}, {Database: "shop", Schema: "public", Name: "audit"}}
 	snap, err := shardmap.Compile(doc)
 	if err != nil {
 		t.Fatal(err)

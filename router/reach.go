@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
@@ -59,6 +60,7 @@ func (a *analysis) functions() error {
 	if a.db.Plain() {
 		return nil
 	}
+	a.safe = len(a.sharded) > 0
 	if a.stmt.Kind == sqlparse.Routine && a.stmt.Text != "" {
 		words := (&schema.Func{Body: strings.ToLower(a.stmt.Text)}).Words()
 		if a.wordsReach(words, map[string]bool{}) || words["execute"] {
@@ -73,6 +75,8 @@ func (a *analysis) functions() error {
 	switch a.stmt.Kind {
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
 		for _, n := range a.t.Tables {
+			info := a.info(n)
+			a.safe = info != nil && info.Kind == shardmap.Sharded
 			if t := a.sch.Tables[n]; t != nil {
 				for _, f := range t.Triggers {
 					if a.funcReaches(f, map[string]bool{}) {
@@ -97,7 +101,7 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 	}
 	seen[name] = true
 	for _, f := range a.sch.Funcs[name] {
-		if f.Immutable {
+		if f.Immutable || a.safe && a.db.ShardSafe(f.Schema, f.Name) {
 			continue
 		}
 		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" {

@@ -36,6 +36,7 @@ var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
 	"pins":      partTable("pins", "Ordinal"),
 	"tables":    table("tables", "Database", "Schema", "Name"),
 	"tenants":   table("tenants", "Database", "Schema"),
+	"routines":  table("routines", "Database", "Schema", "Name"),
 }}
 
 // table is a memdb table whose id is the given string fields, in order.
@@ -153,7 +154,7 @@ func (c *Catalog) apply(doc *Document) error {
 	tx := &Tx{txn}
 	if err := errors.Join(put(tx, "databases", doc.Databases), put(tx, "shards", doc.Shards), put(tx, "nodes", doc.Nodes),
 		put(tx, "groups", doc.Groups), put(tx, "slots", doc.Slots), put(tx, "ranges", doc.Ranges), put(tx, "lists", doc.Lists), put(tx, "pins", doc.Pins),
-		put(tx, "tables", doc.Tables), put(tx, "tenants", doc.Tenants)); err != nil {
+		put(tx, "tables", doc.Tables), put(tx, "tenants", doc.Tenants), put(tx, "routines", doc.Routines)); err != nil {
 		return err
 	}
 	txn.Commit()
@@ -195,6 +196,9 @@ func (tx *Tx) PutTable(t Table) error { return put(tx, "tables", []*Table{&t}) }
 // PutTenant inserts or replaces a schema that lives on one shard.
 func (tx *Tx) PutTenant(t Tenant) error { return put(tx, "tenants", []*Tenant{&t}) }
 
+// PutRoutine says that a routine is shard safe.
+func (tx *Tx) PutRoutine(r Routine) error { return put(tx, "routines", []*Routine{&r}) }
+
 // SetSlots replaces all slots of a group.
 func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {
 	return replace(tx, "slots", db, group, runs, func(r *SlotRun, _ int) { r.Database, r.Group = db, group })
@@ -234,8 +238,8 @@ func (tx *Tx) DropGroup(db, group string) error {
 	return errors.Join(tx.SetSlots(db, group, nil), tx.SetRanges(db, group, nil), tx.SetLists(db, group, nil), tx.SetPins(db, group, nil), tx.Delete("groups", db, group))
 }
 
-// Delete removes the object of a table ("databases", "shards", "nodes", "tables", "tenants") with the
-// given names; what is not there is no error, because Compile judges the outcome.
+// Delete removes the object of a table ("databases", "shards", "nodes", "tables", "tenants", "routines")
+// with the given names; what is not there is no error, because Compile judges the outcome.
 func (tx *Tx) Delete(tbl string, names ...string) error {
 	args := make([]any, len(names))
 	for i, n := range names {
@@ -258,6 +262,7 @@ func document(txn *memdb.Txn) (*Document, error) {
 	collect(txn, "pins", &d.Pins, &err)
 	collect(txn, "tables", &d.Tables, &err)
 	collect(txn, "tenants", &d.Tenants, &err)
+	collect(txn, "routines", &d.Routines, &err)
 	sort.SliceStable(d.Shards, func(i, j int) bool {
 		a, b := d.Shards[i], d.Shards[j]
 		return a.Database < b.Database || a.Database == b.Database && a.Ordinal < b.Ordinal

@@ -29,6 +29,7 @@ type Document struct {
 	Pins      []*Pin      `json:"pins,omitempty"`
 	Tables    []*Table    `json:"tables"`
 	Tenants   []*Tenant   `json:"tenants,omitempty"`
+	Routines  []*Routine  `json:"routines,omitempty"`
 }
 
 // Database is a logical database: what a client names in its DSN.
@@ -133,4 +134,12 @@ type Table struct {
 	// rows are where From says, and statements that name the table are refused.
 	Moving bool `json:"moving,omitempty"`
 	From   Kind `json:"from,omitempty"`
+}
+
+// Routine is a function, trigger function or procedure, with all its overloads, of which the admin says that it is shard
+// safe: run for a row of a sharded table, it touches rows of that row's shard only.
+type Routine struct {
+	Database string `json:"database"`
+	Schema   string `json:"schema"`
+	Name     string `json:"name"`
 }

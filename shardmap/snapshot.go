@@ -24,6 +24,7 @@ type DB struct {
 	Tables map[TableName]*TableInfo // those that are declared one by one: ask Table
 
 	tenants map[string]*GroupInfo // by schema
+	safe    map[TableName]bool    // routines that are shard safe
 
 	Version uint64 // the map's version: part of every plan's key
 }
@@ -73,6 +74,14 @@ func (d *DB) Tenant(schema string) *GroupInfo { return d.tenants[schema] }
 // Tenants are the groups of all schemas that live on one shard, in no order.
 func (d *DB) Tenants() []*GroupInfo { return slices.Collect(maps.Values(d.tenants)) }
 
+// ShardSafe says whether the admin has declared a routine to touch only the shard of the row that it runs for.
+func (d *DB) ShardSafe(schema, name string) bool { return d.safe[TableName{schema, name}] }
+
+// ShardSafes are the routines that are declared so, in order.
+func (d *DB) ShardSafes() []TableName {
+	return slices.SortedFunc(maps.Keys(d.safe), func(a, b TableName) int { return strings.Compare(a.String(), b.String()) })
+}
+
 // Plain says whether all rows are on home: nothing is declared.
 func (d *DB) Plain() bool { return len(d.Tables) == 0 && len(d.tenants) == 0 }
 
@@ -102,7 +111,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 		if _, dup := s.Databases[d.Name]; dup {
 			return nil, invalid("42P04", "", "database %q already exists", d.Name)
 		}
-		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}}
+		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}}
 	}
 	if err := compileShards(s, doc); err != nil {
 		return nil, err
@@ -112,6 +121,13 @@ func Compile(doc *Document) (*Snapshot, error) {
 	}
 	if err := compileTenants(s, doc); err != nil {
 		return nil, err
+	}
+	for _, r := range doc.Routines {
+		db := s.Databases[r.Database]
+		if db == nil {
+			return nil, noDatabase(r.Database)
+		}
+		db.safe[TableName{r.Schema, r.Name}] = true
 	}
 	return s, compileTables(s, doc)
 }

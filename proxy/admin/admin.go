@@ -320,6 +320,7 @@ var statements = [][]any{
 	{"UNDISTRIBUTE TABLE db.schema.t", "bring a table back to home"},
 	{"DISTRIBUTE SCHEMA db.schema ON s", "move a schema and all its tables to one shard"},
 	{"UNDISTRIBUTE SCHEMA db.schema", "bring it back to home"},
+	{"ALTER ROUTINE db.schema.f [NOT] SHARD SAFE", "say of a function, or a trigger's, that for a row it touches rows of that row's shard only"},
 	{"LOCATE KEY (value) OF db.group", "the shard and slot of a key"},
 	{"EXPLAIN ROUTE IN db statement", "where a statement would run"},
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
@@ -512,6 +513,9 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 				keys = append(keys, quoteName(k))
 			}
 			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, quoteName(t.Group.Name), strings.Join(keys, ", "))
+		}
+		for _, r := range d.ShardSafes() {
+			add("ALTER ROUTINE %s.%s.%s SHARD SAFE;", quoteName(d.Name), quoteName(r.Schema), quoteName(r.Name))
 		}
 		for _, t := range tenants(d) {
 			add("DISTRIBUTE SCHEMA %s.%s ON %s;", quoteName(d.Name), quoteName(t.Name), quoteName(d.Shards[t.Shards()[0]].Name))

@@ -144,8 +144,11 @@ func (a *Admin) parseAlter(p *parser) action {
 	if p.word("group") {
 		return a.parseAlterGroup(p)
 	}
+	if p.word("routine") {
+		return a.parseRoutine(p)
+	}
 	if !p.word("shard") {
-		p.fail("syntax error at %s: SHARD or GROUP was expected", p.near())
+		p.fail("syntax error at %s: SHARD, GROUP or ROUTINE was expected", p.near())
 	}
 	name := p.name("shard")
 	p.must("in")
@@ -246,6 +249,11 @@ func (a *Admin) parseDrop(p *parser) action {
 		return a.change(ctx, "DROP "+strings.ToUpper(kind), dry, func(tx *shardmap.Tx) error {
 			switch kind {
 			case "database":
+				for _, r := range d.ShardSafes() {
+					if err := tx.Delete("routines", db, r.Schema, r.Name); err != nil {
+						return err
+					}
+				}
 				return tx.Delete("databases", name)
 			case "group":
 				return tx.DropGroup(db, name)

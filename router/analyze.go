@@ -75,6 +75,12 @@ func (a *analysis) run() error {
 			return Refuse("ddl", "DROP or RENAME of schema "+schema)
 		}
 	}
+	if a.shared() {
+		return nil
+	}
+	if ok, err := a.indexed(); ok {
+		return err
+	}
 	for _, n := range a.home {
 		if t := a.sch.Tables[n]; s.Def.Refresh && t != nil && a.readsSharded(t, 0) { // home has a part of the rows
 			return Refuse("ddl", "REFRESH MATERIALIZED VIEW, as it reads one,")

@@ -94,6 +94,8 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 	sch.Tables[shardmap.TableName{Schema: "public", Name: "days"}].Triggers = []string{"audit"}
 	sch.Tables[shardmap.TableName{Schema: "public", Name: "journal"}].Triggers = []string{"audit"}
 	doc.Routines = []*shardmap.Routine{{Database: "shop", Schema: "public", Name: "spent_by"}, {Database: "shop", Schema: "public", Name: "audit"}}
+	public := func(name string) shardmap.TableName { return shardmap.TableName{Schema: "public", Name: name} }
+	sch.Indexes = map[shardmap.TableName]shardmap.TableName{public("customers_name"): public("customers"), public("settings_name"): public("settings")}
 	snap, err := shardmap.Compile(doc)
 	if err != nil {
 		t.Fatal(err)

@@ -64,6 +64,7 @@ type Template struct {
 	Target *shardmap.TableInfo  // of Write, Split, Copy, Moved
 	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
+	Shared bool                 // Write of what every shard has, or may lack: see Definition.Alters
 	DDL    bool                 // changes the schema
 	Drops  []shardmap.TableName // declared tables that go
 	Exact  bool                 // holds only for this very text: literals shape the plan

@@ -27,18 +27,25 @@ const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privileg
 const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname <> 'plpgsql' order by e.oid`
 
-const enumsSQL = `select n.nspname, t.typname, format('CREATE TYPE %I.%I AS ENUM (%s)', n.nspname, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid)),
+// typesSQL has a type's schema and name, what makes it and what gives it to its owner, in the order in which they were made.
+const typesSQL = `select n.nspname, t.typname, case t.typtype
+    when 'e' then format('CREATE TYPE %I.%I AS ENUM (%s)', n.nspname, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid))
+    when 'c' then format('CREATE TYPE %I.%I AS (%s)', n.nspname, t.typname, (select string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ||
+        case when a.attcollation not in (0, at.typcollation) then ' COLLATE ' || a.attcollation::regcollation else '' end, ', ' order by a.attnum)
+        from pg_attribute a join pg_type at on at.oid = a.atttypid where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
+    else format('CREATE DOMAIN %I.%I AS %s%s%s%s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod), coalesce(' DEFAULT ' || t.typdefault, ''), case when t.typnotnull then ' NOT NULL' else '' end,
+        coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '') from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
    format('ALTER TYPE %I.%I OWNER TO %I', n.nspname, t.typname, pg_get_userbyid(t.typowner))
-  from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e' and n.nspname !~ '^pg_'
+  from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
+   and (t.typtype in ('e', 'd') or t.typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
    and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e') order by t.oid`
 
-const domainsSQL = `select n.nspname, t.typname, format('CREATE DOMAIN %I.%I AS %s%s%s%s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod), coalesce(' DEFAULT ' || t.typdefault, ''),
-   case when t.typnotnull then ' NOT NULL' else '' end, coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '') from pg_constraint c where c.contypid = t.oid), '')),
-   format('ALTER DOMAIN %I.%I OWNER TO %I', n.nspname, t.typname, pg_get_userbyid(t.typowner))
-  from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typtype = 'd' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-   and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e') order by t.oid`
-
-const functionsSQL = `select pg_get_functiondef(p.oid) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.prokind in ('f', 'p') and n.nspname !~ '^pg_'
+// functionsSQL has what makes each routine, gives it to its owner and lets others run it.
+const functionsSQL = `select unnest(array[pg_get_functiondef(p.oid), format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
+   || case when p.proacl is null then '{}' else array[format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)]
+   || array(select format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end,
+        case when x.is_grantable then ' WITH GRANT OPTION' else '' end) from aclexplode(p.proacl) x where x.grantee <> p.proowner) end)
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.prokind in ('f', 'p') and n.nspname !~ '^pg_'
    and n.nspname not in ('information_schema', 'pgmosaic') and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e') order by p.oid`
 
 // bringSchema gives a new shard what home has: roles, schemas, extensions, types, functions, declared
@@ -160,34 +167,28 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 		if err != nil {
 			return err
 		}
-		for _, s := range list {
-			if _, err := tx.Exec(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	for _, sql := range []string{enumsSQL, domainsSQL} {
-		rows, _ := home.Query(ctx, sql)
-		types, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [4]string, err error) {
-			err = r.Scan(&out[0], &out[1], &out[2], &out[3])
-			return out, err
-		})
-		if err != nil {
+		if err := run(ctx, tx, list); err != nil {
 			return err
 		}
-		for _, t := range types {
-			var have bool
-			if err := tx.QueryRow(ctx, "select exists (select from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = $1 and t.typname = $2)", t[0], t[1]).Scan(&have); err != nil {
-				return err
-			}
-			if have {
-				continue
-			}
-			for _, s := range t[2:] {
-				if _, err := tx.Exec(ctx, s); err != nil {
-					return err
-				}
-			}
+	}
+	rows, _ := home.Query(ctx, typesSQL)
+	types, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [4]string, err error) {
+		err = r.Scan(&out[0], &out[1], &out[2], &out[3])
+		return out, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range types {
+		var have bool
+		if err := tx.QueryRow(ctx, "select exists (select from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = $1 and t.typname = $2)", t[0], t[1]).Scan(&have); err != nil {
+			return err
+		}
+		if have {
+			continue
+		}
+		if err := run(ctx, tx, t[2:]); err != nil {
+			return err
 		}
 	}
 	funcs, err := strings1(ctx, home, functionsSQL)
@@ -197,12 +198,7 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
 		return err
 	}
-	for _, f := range funcs {
-		if _, err := tx.Exec(ctx, f); err != nil {
-			return err
-		}
-	}
-	return nil
+	return run(ctx, tx, funcs)
 }
 
 const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end
@@ -220,10 +216,46 @@ union all
 select format('ALTER TABLE %s OWNER TO %I', $1::text, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::text::regclass
 union all
 select format('GRANT %s ON %s TO %s', x.privilege_type, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
+union all
+select format('ALTER STATISTICS %I.%I OWNER TO %I', s.stxnamespace::regnamespace, s.stxname, pg_get_userbyid(s.stxowner)), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
+union all
+select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
+union all
+select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal
+union all
+select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgenabled <> 'O'
+union all
+select format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, $1::text, case when p.polpermissive then 'PERMISSIVE' else 'RESTRICTIVE' end,
+     case p.polcmd when 'r' then 'SELECT' when 'a' then 'INSERT' when 'w' then 'UPDATE' when 'd' then 'DELETE' else 'ALL' end,
+     (select string_agg(case when r = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(r)) end, ', ') from unnest(p.polroles) r))
+   || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '') || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''), 12
+  from pg_policy p where p.polrelid = $1::text::regclass
+union all
+select format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relrowsecurity
+union all
+select format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relforcerowsecurity
 order by 2, 1`
 
-// bringTable makes an empty table like home's; one that is there must be empty, and goes. late are its foreign keys: they
-// are made when all tables are there.
+// triggerState is the word that puts a trigger into the state that it is in.
+const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"
+
+// quiet switches a table's own triggers off while its rows travel, and says what switches them on again.
+func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err error) {
+	rows, err := tx.Query(ctx, "select format('ALTER TABLE %s DISABLE TRIGGER %I', $1::text, t.tgname), format('ALTER TABLE %s %s TRIGGER %I', $1::text, "+triggerState+
+		", t.tgname) from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgenabled <> 'D'", name)
+	if err != nil {
+		return nil, err
+	}
+	var off, on string
+	var before []string
+	if _, err := pgx.ForEachRow(rows, []any{&off, &on}, func() error { before, after = append(before, off), append(after, on); return nil }); err != nil {
+		return nil, err
+	}
+	return after, run(ctx, tx, before)
+}
+
+// bringTable makes an empty table like home's; one that is there must be empty, and goes. late are its foreign keys, triggers
+// and policies: they are made when all tables and rows are there.
 func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place) (late []string, err error) {
 	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
 	var have bool
@@ -269,7 +301,7 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 	var rank int
 	var now []string
 	_, err = pgx.ForEachRow(rows, []any{&sql, &rank}, func() error {
-		if rank == foreignKeyRank {
+		if rank >= lateRank {
 			late = append(late, sql)
 		} else {
 			now = append(now, sql)
@@ -282,7 +314,7 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 	return late, run(ctx, tx, now)
 }
 
-const foreignKeyRank = 9 // of tableDefsSQL
+const lateRank = 9 // of tableDefsSQL
 
 // copyRows streams the rows of a table that satisfy where from one server to another, in text, because the
 // OIDs of user types differ between servers.

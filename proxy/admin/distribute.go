@@ -93,7 +93,7 @@ func (a *Admin) announce(ctx context.Context, db string, edit func(*shardmap.Tx)
 }
 
 const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid),
-   exists (select from pg_trigger where tgrelid = c.oid and not tgisinternal), c.relrowsecurity, exists (select from pg_rewrite where ev_class = c.oid)
+   exists (select from pg_rewrite where ev_class = c.oid)
   from pg_class c where c.oid = to_regclass($1)`
 
 // checkTable finds out whether a table can be distributed as asked, before anything is touched.
@@ -101,8 +101,8 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
 	label := t.Schema + "." + t.Name
 	var kind, persistence string
-	var inherits, triggers, rls, rules bool
-	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &triggers, &rls, &rules)
+	var inherits, rules bool
+	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &rules)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on the home shard of database %q", label, d.Name), Hint: "CREATE TABLE it through the database first."}
 	}
@@ -119,10 +119,8 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		return refuse("it is temporary or unlogged", "ALTER TABLE ... SET LOGGED first.")
 	case inherits:
 		return refuse("partitions and inheritance are not supported yet", "Distribute a plain table.")
-	case triggers:
-		return refuse("it has triggers", "Drop them first.")
-	case rls || rules:
-		return refuse("it has row-level security or rules", "Remove them first.")
+	case rules:
+		return refuse("it has rules", "Remove them first.")
 	}
 	if err := checkDrawn(ctx, home, d, t); err != nil {
 		return err
@@ -333,10 +331,11 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		return nodeFailed(d.Home.Name, err)
 	}
 	if info.Kind == shardmap.Sharded {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, placeWhere(info, d.Home.Name))); err != nil {
+		after, err := quiet(ctx, tx, name)
+		if err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
-		if _, err := tx.Exec(ctx, placeCheck(info, d.Home.Name)); err != nil {
+		if err := run(ctx, tx, append([]string{fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, placeWhere(info, d.Home.Name)), placeCheck(info, d.Home.Name)}, after...)); err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
 	}
@@ -523,6 +522,10 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT pgmosaic_slot"); err != nil {
 			return err
 		}
+		after, err := quiet(ctx, tx, name)
+		if err != nil {
+			return err
+		}
 		for _, s := range d.Shards {
 			if s == d.Home {
 				continue
@@ -541,7 +544,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 		if err != nil {
 			return err
 		}
-		return run(ctx, tx, seqs.ones())
+		return run(ctx, tx, append(seqs.ones(), after...))
 	})
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)

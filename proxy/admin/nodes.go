@@ -19,6 +19,7 @@ func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, &Error{Code: "22023", Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
 	}
+	cfg.RuntimeParams["row_security"] = "off" // rows that a policy hides must not be left behind
 	cctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	c, err := pgx.ConnectConfig(cctx, cfg)

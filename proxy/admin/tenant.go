@@ -296,9 +296,14 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 				return err
 			}
 			for _, n := range tables {
+				after, err := quiet(ctx, tx, pgx.Identifier{n.Schema, n.Name}.Sanitize())
+				if err != nil {
+					return err
+				}
 				if _, err := copyRows(ctx, src, tx.Conn(), n, ""); err != nil {
 					return err
 				}
+				add = append(add, after...)
 			}
 			if err := run(ctx, tx, add); err != nil {
 				return err

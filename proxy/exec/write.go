@@ -55,6 +55,9 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	if p.NoTx {
 		return h.oneByOne(ctx, p, text)
 	}
+	if p.Shared {
+		return h.define(ctx, p, text)
+	}
 	var pieces []piece
 	home := h.dbmap.Home.Index
 	if p.Ref {
@@ -336,8 +339,13 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		if err != nil {
 			return err
 		}
-		tag, err = part.srv.Exec(text)
-		if err != nil {
+		did, err := part.srv.Exec(text)
+		switch {
+		case err == nil && i == 0:
+			tag = did
+		case i > 0 && p.Shared && p.Stmt.Def.Alters && isAbsent(err):
+			err = nil
+		case err != nil:
 			err = h.lost(part, err)
 		}
 		h.finish(part)

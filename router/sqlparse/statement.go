@@ -149,21 +149,24 @@ type CopyInfo struct {
 
 // Definition describes DDL.
 type Definition struct {
-	Objects     []TableRef // the tables it creates, alters or drops
-	Temp        bool
-	Unique      bool // CREATE UNIQUE INDEX
-	NoTx        bool // cannot run in a transaction block
-	IfExists    bool
-	TableDrop   bool     // DROP TABLE
-	Cascade     bool     //
-	Parent      bool     // PARTITION OF, INHERITS
-	Serial      bool     // CREATE TABLE with a column that draws from a sequence
-	AlterUnsafe string   // the first ALTER TABLE command that could break placement, in SQL's words
-	Columns     []string // columns that ALTER TABLE drops or retypes, or RENAME renames
-	RenameTable bool
-	Foreign     *ForeignKey // ADD CONSTRAINT FOREIGN KEY
-	Refresh     bool        // REFRESH MATERIALIZED VIEW
-	Schemas     []string    // that DROP SCHEMA drops, or ALTER SCHEMA renames
+	Scope     Scope
+	Objects   []TableRef // the tables, or indexes, that it creates, alters or drops, or what hangs on them
+	Alters    bool       // it alters or drops what is there: what is not on a shard needs nothing
+	Temp      bool
+	Unique    bool // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
+	NoTx      bool // cannot run in a transaction block
+	IfExists  bool
+	TableDrop bool         // DROP TABLE
+	Cascade   bool         //
+	Parent    bool         // PARTITION OF, INHERITS
+	Serial    bool         // CREATE TABLE with a column that draws from a sequence
+	Unsafe    string       // the first command that could break placement, in SQL's words
+	Columns   []string     // columns that ALTER TABLE drops or retypes, or RENAME renames
+	Keys      [][]string   // the columns of each index or key that it makes
+	Foreign   []ForeignKey // those that it adds
+	Refresh   bool         // REFRESH MATERIALIZED VIEW
+	Schemas   []string     // that DROP SCHEMA drops, or ALTER SCHEMA renames
+	Types     []TableRef   // that a definition of OnDatabase names
 }
 
 // ForeignKey is what a table's columns refer to; no Refs means the primary key.

@@ -17,10 +17,11 @@ import (
 type Snapshot struct {
 	Version  uint64 // grows with every change that was noticed
 	Tables   map[shardmap.TableName]*Table
-	Funcs    map[string][]*Func // user functions by bare name
-	Volatile map[string]bool    // built-in volatile functions by bare name
-	Aggs     map[string]bool    // user aggregates
-	BytesOK  bool               // the database's default collation sorts text by its bytes
+	Indexes  map[shardmap.TableName]shardmap.TableName // to the tables that they are of
+	Funcs    map[string][]*Func                        // user functions by bare name
+	Volatile map[string]bool                           // built-in volatile functions by bare name
+	Aggs     map[string]bool                           // user aggregates
+	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 
 	Maps map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 }
@@ -133,7 +134,7 @@ func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog"); err != nil { // what is printed names schemas
 			return err
@@ -145,6 +146,9 @@ func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
 		s.BytesOK = collate == "C" || collate == "POSIX" || strings.EqualFold(collate, "C.UTF-8") || strings.EqualFold(collate, "C.UTF8")
 		byOID := map[uint32]*Table{}
 		if err := s.loadTables(ctx, tx, byOID); err != nil {
+			return err
+		}
+		if err := s.loadIndexes(ctx, tx); err != nil {
 			return err
 		}
 		return s.loadFuncs(ctx, tx)
@@ -207,6 +211,14 @@ func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*
 		}
 		return nil
 	})
+	return err
+}
+
+func (s *Snapshot) loadIndexes(ctx context.Context, tx pgx.Tx) error {
+	rows, _ := tx.Query(ctx, `select n.nspname, i.relname, n.nspname, t.relname from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class t on t.oid = x.indrelid
+		join pg_namespace n on n.oid = t.relnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`)
+	var index, table shardmap.TableName
+	_, err := pgx.ForEachRow(rows, []any{&index.Schema, &index.Name, &table.Schema, &table.Name}, func() error { s.Indexes[index] = table; return nil })
 	return err
 }
 

@@ -1,0 +1,85 @@
+package exec
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/router"
+)
+
+// define runs the definition of what every shard has on home and then on the others, in one transaction. What is altered or
+// dropped and is not on a shard needs nothing there: it may be of a time before that shard, or hang on what is home's.
+func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error {
+	home := h.dbmap.Home.Index
+	shards := []int{home}
+	for _, s := range p.Shards {
+		if s != home {
+			shards = append(shards, s)
+		}
+	}
+	var tag string
+	err := h.atomically(ctx, func() error {
+		parts, err := h.joinAll(ctx, shards, p.Template)
+		if err != nil {
+			return err
+		}
+		for i, part := range parts {
+			if err := h.ready(part); err != nil {
+				return err
+			}
+			if i == 0 {
+				if tag, err = part.srv.Exec(text); err != nil {
+					return h.lost(part, err)
+				}
+				continue
+			}
+			if err := h.defineOn(part, text, p.Stmt.Def.Alters); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	h.client.SendTag(tag)
+	h.after(ctx, p.Template, home)
+	return nil
+}
+
+// defineOn runs a definition on a shard that is not home. A function's body may name what is home's.
+func (h *Handler) defineOn(part *participant, text string, alters bool) error {
+	if _, err := part.srv.Exec("SET LOCAL check_function_bodies = off; SAVEPOINT pgmosaic_define"); err != nil {
+		return h.lost(part, err)
+	}
+	_, err := part.srv.Exec(text)
+	if alters && isAbsent(err) {
+		_, err = part.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_define")
+	}
+	if err == nil {
+		_, err = part.srv.Exec("RELEASE SAVEPOINT pgmosaic_define")
+	}
+	if err != nil {
+		return h.onShard(part, h.lost(part, err))
+	}
+	return nil
+}
+
+// onShard says on which shard a definition failed that home has taken.
+func (h *Handler) onShard(part *participant, err error) error {
+	return &hintError{codeOf(err), "on shard " + h.shards[part.shard].info.Name + ": " + err.Error(), "Nothing was changed on any shard. Mend the cause there and run it again."}
+}
+
+// isAbsent says whether a server answered that an object is not there.
+func isAbsent(err error) bool {
+	var se *pool.ServerError
+	if !errors.As(err, &se) {
+		return false
+	}
+	switch se.Response.Code {
+	case "42704", "42883", "42P01", "42703", "3F000": // undefined object, function, table, column, schema
+		return true
+	}
+	return false
+}

@@ -1,0 +1,290 @@
+package router
+
+import (
+	"slices"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+func isDefinition(k sqlparse.Kind) bool {
+	switch k {
+	case sqlparse.CreateTable, sqlparse.AlterTable, sqlparse.Drop, sqlparse.CreateIndex, sqlparse.Rename, sqlparse.CreateView,
+		sqlparse.CreateTableAs, sqlparse.DDL, sqlparse.Routine:
+		return true
+	}
+	return false
+}
+
+func (a *analysis) declaredObjects() []shardmap.TableName {
+	var out []shardmap.TableName
+	for _, o := range a.stmt.Def.Objects {
+		if n, ok := a.env.resolve(a.db, a.sch, o); ok && a.info(n) != nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// placesOf are the shards that have tables, where these are home, with an empty copy that describes them, and those of the
+// schemas which live on one shard. Nil: all.
+func (a *analysis) placesOf(objects []shardmap.TableName) []int {
+	hit := newHits(a.db)
+	hit.add(a.db.Home.Index)
+	for _, o := range objects {
+		g := a.db.Tenant(o.Schema)
+		if g == nil || a.db.Tables[o] != nil {
+			return nil
+		}
+		hit.add(g.Shards()[0])
+	}
+	if len(objects) == 0 {
+		return nil
+	}
+	return hit.list()
+}
+
+// keepsForeign says whether each shard can keep a foreign key by itself: what is referred to is everywhere, or on the
+// row's own shard, by its whole key.
+func (a *analysis) keepsForeign(from *shardmap.TableInfo, f *sqlparse.ForeignKey) bool {
+	n, ok := a.env.resolve(a.db, a.sch, f.Table)
+	if !ok {
+		return false
+	}
+	to := a.db.Table(n)
+	switch {
+	case to == nil:
+		return false
+	case to.Kind == shardmap.Reference:
+		return true
+	case from.Kind == shardmap.Reference || to.Group != from.Group:
+		return false
+	}
+	refs := f.Refs
+	if len(refs) == 0 && a.sch.Tables[n] != nil {
+		refs = a.sch.Tables[n].Primary
+	}
+	for i, k := range from.Keys {
+		at := slices.Index(f.Columns, k)
+		if at < 0 || at >= len(refs) || refs[at] != to.Keys[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// enforceable says whether each shard can enforce by itself the uniqueness that a definition asks for: its columns hold the
+// table's sharding key, or every shard has all the rows.
+func (a *analysis) enforceable(info *shardmap.TableInfo) bool {
+	for _, key := range a.stmt.Def.Keys {
+		if slices.ContainsFunc(info.Keys, func(k string) bool { return !contains(key, k) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// shared plans the definition of what is no relation: home first, then every shard, so that tables find there what they
+// need whenever they are distributed. ok is false for other statements.
+func (a *analysis) shared() (ok bool) {
+	s := a.stmt
+	d := &s.Def
+	if d.Scope != sqlparse.OnDatabase || d.Temp {
+		return false
+	}
+	for _, list := range [][]sqlparse.TableRef{s.Tables, d.Types} { // what hangs on home's tables is home's
+		for _, ref := range list {
+			n, found := a.env.resolve(a.db, a.sch, ref)
+			if found && (a.info(n) == nil || a.db.Tenant(n.Schema) != nil) {
+				return false
+			}
+		}
+	}
+	if schema := d.Schemas; len(schema) > 0 && slices.ContainsFunc(schema, a.distributedIn) {
+		return false
+	}
+	a.t.Class, a.t.Ref, a.t.Home, a.t.Shared = Write, true, false, true
+	return true
+}
+
+// indexed plans the change of indexes of declared tables: wherever these are. ok is false for other statements.
+func (a *analysis) indexed() (ok bool, err error) {
+	d := &a.stmt.Def
+	if d.Scope != sqlparse.OnIndex {
+		return false, nil
+	}
+	var tables []shardmap.TableName
+	for _, o := range d.Objects {
+		if t, ok := a.env.index(a.sch, o); ok && a.db.Table(t) != nil {
+			tables = append(tables, t)
+		}
+	}
+	switch {
+	case len(tables) == 0:
+		return false, nil
+	case len(tables) < len(d.Objects) && !d.IfExists:
+		return true, Refuse("mixed-objects")
+	case d.Unsafe != "":
+		return true, Refuse("ddl", "ALTER INDEX ... "+d.Unsafe)
+	}
+	a.t.Class, a.t.Ref, a.t.Home, a.t.Shared, a.t.NoTx, a.t.on = Write, true, false, true, d.NoTx, a.placesOf(tables)
+	return true, nil
+}
+
+// index finds the table of an index.
+func (e Env) index(sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableName, bool) {
+	path := e.SearchPath
+	if ref.Schema != "" {
+		path = []string{ref.Schema}
+	}
+	for _, s := range path {
+		if s == "$user" {
+			s = e.Role
+		}
+		if t, ok := sch.Indexes[shardmap.TableName{Schema: s, Name: ref.Name}]; ok {
+			return t, true
+		}
+	}
+	return shardmap.TableName{}, false
+}
+
+// definition plans DDL and maintenance of declared tables: every shard, home first.
+func (a *analysis) definition() error {
+	s := a.stmt
+	objects := a.declaredObjects()
+	everywhere := func() error {
+		if len(objects) != len(s.Def.Objects) || len(a.home) > 0 {
+			if s.Kind != sqlparse.Vacuum || len(s.Def.Objects) > 0 {
+				return Refuse("mixed-objects")
+			}
+		}
+		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx, a.t.on = Write, true, false, s.Def.NoTx, a.placesOf(objects)
+		return nil
+	}
+	switch s.Kind {
+	case sqlparse.Truncate:
+		if s.Def.Cascade {
+			return Refuse("ddl", "TRUNCATE ... CASCADE")
+		}
+		return everywhere()
+	case sqlparse.Vacuum, sqlparse.Lock:
+		return everywhere()
+	case sqlparse.Drop:
+		return a.dropped(objects, everywhere)
+	case sqlparse.AlterTable, sqlparse.Rename:
+		return a.altered(objects, everywhere)
+	case sqlparse.CreateView: // it is home's, and its query takes its place wherever it is named
+		a.t.Home = true
+		return nil
+	case sqlparse.CreateIndex:
+		if s.Def.Unique && slices.ContainsFunc(objects, func(o shardmap.TableName) bool { return !a.enforceable(a.db.Table(o)) }) {
+			return Refuse("ddl", "CREATE UNIQUE INDEX without the key")
+		}
+		return everywhere()
+	case sqlparse.CreateTable:
+		return a.created(objects, everywhere)
+	case sqlparse.DDL:
+		if s.Def.Scope == sqlparse.OnTable {
+			return everywhere()
+		}
+		if len(s.Def.Objects) == 0 && s.Name == "" && isGrant(s.Text) {
+			a.t.Class, a.t.Ref, a.t.Home = Write, true, false
+			return nil
+		}
+	}
+	return Refuse("ddl", "this statement")
+}
+
+// dropped plans DROP of declared tables, or of what hangs on them.
+func (a *analysis) dropped(objects []shardmap.TableName, everywhere func() error) error {
+	d := &a.stmt.Def
+	switch {
+	case d.Scope == sqlparse.OnTable:
+		return everywhere()
+	case !d.TableDrop:
+		return Refuse("ddl", "DROP of this object")
+	case len(d.Objects) != len(objects) && (!d.IfExists || len(a.home) > 0): // DROP TABLE IF EXISTS a, b with some that do not exist or are home's
+		return Refuse("mixed-objects")
+	}
+	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, objects, a.placesOf(objects)
+	return nil
+}
+
+// altered plans ALTER TABLE and RENAME.
+func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error) error {
+	s := a.stmt
+	d := &s.Def
+	if len(objects) == 0 { // a home table, which names a declared one
+		for i := range d.Foreign {
+			if !a.homeKeeps(&d.Foreign[i]) {
+				return Refuse("foreign-key")
+			}
+		}
+		if len(d.Foreign) == 0 {
+			return Refuse("ddl", "this statement")
+		}
+		return nil
+	}
+	info := a.db.Table(objects[0])
+	switch {
+	case s.Kind == sqlparse.Rename && d.Scope != sqlparse.OnTable:
+		return Refuse("ddl", "RENAME")
+	case d.Unsafe != "":
+		return Refuse("ddl", "ALTER TABLE ... "+d.Unsafe)
+	case slices.ContainsFunc(d.Foreign, func(f sqlparse.ForeignKey) bool { return !a.keepsForeign(info, &f) }):
+		return Refuse("foreign-key")
+	case d.Unique && !a.enforceable(info):
+		return Refuse("ddl", "ALTER TABLE ... ADD CONSTRAINT without the key")
+	}
+	if i := slices.IndexFunc(info.Keys, func(k string) bool { return contains(d.Columns, k) }); i >= 0 {
+		return Refuse("key-column", info.Keys[i])
+	}
+	return everywhere()
+}
+
+// homeKeeps says whether home can keep a foreign key of a home table: it has all the rows that are referred to.
+func (a *analysis) homeKeeps(f *sqlparse.ForeignKey) bool {
+	n, ok := a.env.resolve(a.db, a.sch, f.Table)
+	if !ok {
+		return true // home will say so
+	}
+	to := a.db.Table(n)
+	return to == nil || to.Kind == shardmap.Reference
+}
+
+// created plans CREATE TABLE: of a name that is declared, or of a home table that names declared ones.
+func (a *analysis) created(objects []shardmap.TableName, everywhere func() error) error {
+	d := &a.stmt.Def
+	if len(objects) == 0 {
+		for i := range d.Foreign {
+			if !a.homeKeeps(&d.Foreign[i]) {
+				return Refuse("foreign-key")
+			}
+		}
+		if d.Parent {
+			return Refuse("ddl", "a partition or child of a distributed table")
+		}
+		return nil
+	}
+	if a.sch.Tables[objects[0]] != nil {
+		a.t.Home = true // home will say that it exists
+		return nil
+	}
+	if a.db.Tenant(objects[0].Schema) != nil && !d.Parent {
+		if d.Serial {
+			return Refuse("ddl", "a column that draws from a sequence")
+		}
+		return everywhere()
+	}
+	return Refuse("ddl", "this statement")
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}

@@ -8,8 +8,10 @@ import (
 
 // A trigger that writes a sharded table is refused, until the admin says that it stays on its row's shard.
 func TestShardSafeRoutine(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0})
+	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
+	mustExec(t, c, "insert into customers select i, 'n' || i, 'e', 'DE', '2026-01-01' from generate_series(1, 30) i")
 	mustExec(t, c, "create table changes (customer_id bigint, change bigint, was text, primary key (customer_id, change))")
 	d.adminExec(t, "DISTRIBUTE TABLE shop.public.changes IN GROUP customers KEY (customer_id)")
 	mustExec(t, c, `create function note_change() returns trigger language plpgsql as $$ begin

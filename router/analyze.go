@@ -96,14 +96,10 @@ func (a *analysis) run() error {
 		return nil
 	}
 	switch s.Kind {
-	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete:
-		return a.query()
-	case sqlparse.Cursor:
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
 		return a.query()
 	case sqlparse.Explain:
 		return a.explain()
-	case sqlparse.Merge:
-		return Refuse("merge")
 	case sqlparse.Copy:
 		return a.copy()
 	}

@@ -60,6 +60,7 @@ var Reasons = []RuleInfo{
 var Rules = []RuleInfo{
 	{"opaque", unsupported, "a statement over sharded tables cannot use %s", "Rewrite it with plain joins and subqueries, or restrict each sharded table to one key."},
 	{"locking", unsupported, "FOR UPDATE and FOR SHARE with ORDER BY and LIMIT over several shards would lock rows that are not among the first", "Fix the key with =, leave ORDER BY or LIMIT out, or lock the rows by key in a second statement."},
+	{"locking-reference", unsupported, "FOR UPDATE of the reference table %s would lock one of its copies only", "Say FOR UPDATE OF the sharded tables, or lock the rows of the reference table by a statement of its own."},
 	{"volatile", unsupported, "volatile function %s cannot run on several shards in one statement", "Fix the key with =, or compute the value before."},
 	{"system-column", unsupported, "system column %s means something else on each shard", "Use the table's key, or fix it with =."},
 	{"select-into", unsupported, "%s from sharded tables is not supported", "Create the table, then INSERT the rows."},
@@ -80,7 +81,8 @@ var Rules = []RuleInfo{
 	{"key-change", unsupported, "UPDATE would move rows to another shard by changing key column %s, in a way that is not supported", "Leave WITH, DEFAULT, (a, b) = .. and RETURNING of other tables out; a foreign key with ON DELETE CASCADE or SET forbids it. Or delete the row and insert it with the new key in one transaction."},
 	{"key-unreadable", unsupported, "the value of key column %s cannot be read as a value of its type", "Give a value of the key's type; write dates and timestamps in ISO 8601, with an offset for timestamptz."},
 	{"reference-write", unsupported, "a write of reference table %s must give the same rows on every shard", "Use constants and parameters, no volatile function, subquery or sequence."},
-	{"merge", unsupported, "MERGE on a distributed table is not supported", "Use INSERT ... ON CONFLICT with the key."},
+	{"merge", unsupported, "MERGE would insert rows into the sharded table %s of which it is not known on what shard they belong", "Insert the key of the source's row, from a table of the same group or from constants, and join on the key; or use INSERT ... ON CONFLICT with the key."},
+	{"writing-with", unsupported, "a statement with a WITH query that writes needs to be on one shard", "Give all its tables the same key with =, or run the parts one after the other in a transaction."},
 	{"moving", "55006", "table %s is being distributed", "Try again when DISTRIBUTE TABLE has finished; SHOW TABLES shows it."},
 	{"ddl", unsupported, "%s on a distributed table is not supported", "UNDISTRIBUTE TABLE it first, change it, and distribute it again."},
 	{"foreign-key", unsupported, "this foreign key cannot be kept over shards", "Refer to a reference table, or to a table of the same group with the key among the columns on both sides."},

@@ -333,6 +333,7 @@ func (b *block) class(id colID) *class {
 }
 
 func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
+	f = b.constant(q, f)
 	id, col, ok := b.resolve(q, f.L)
 	if !ok {
 		return
@@ -396,6 +397,7 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 		}
 		return nil, id, kt, true
 	}
+	f = b.constant(q, f)
 	l, lid, lt, ok := into(f.L)
 	if !ok {
 		return

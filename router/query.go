@@ -24,6 +24,9 @@ func (a *analysis) query() error {
 		return a.gatherBlind(newBlock(a, q, nil), Refuse("view", a.views.first))
 	}
 	top := newBlock(a, q, nil)
+	if info := a.target(q); info != nil && info.Kind == shardmap.Reference { // a shard would write its own copy only
+		return Refuse("reference-write", info.TableName)
+	}
 	if q.Cmd == sqlparse.Insert {
 		if err := a.insert(q); err != nil {
 			return err
@@ -32,6 +35,9 @@ func (a *analysis) query() error {
 	loose, err := a.collect(top)
 	if err != nil {
 		return a.gatherBlind(top, err)
+	}
+	if err := a.mergeInserts(top); err != nil {
+		return err
 	}
 	if err := a.assigns(top); err != nil {
 		if a.rekeys(top) == nil {
@@ -155,6 +161,11 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		if f.Opaque != "" {
 			return nil, Refuse("opaque", f.Opaque)
 		}
+		for _, l := range f.Locks {
+			if n, ok := a.locksCopy(f, l); ok {
+				return nil, Refuse("locking-reference", n)
+			}
+		}
 	}
 	for _, r := range b.rels {
 		info := a.declared(r)
@@ -171,9 +182,13 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 	}
 	for _, q := range b.subs {
 		sub := newBlock(a, q, b)
-		if q.Cmd == sqlparse.Insert && q.Target != nil {
-			if info := a.declared(q.Target); info != nil {
-				return nil, Refuse("opaque", "an INSERT inside WITH")
+		info := a.target(q)
+		if info != nil && info.Kind == shardmap.Reference {
+			return nil, Refuse("reference-write", info.TableName)
+		}
+		if info != nil && q.Cmd == sqlparse.Insert {
+			if err := a.insertInside(q, info); err != nil {
+				return nil, err
 			}
 		}
 		below, err := a.collect(sub)
@@ -183,14 +198,36 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		if err := a.assigns(sub); err != nil {
 			return nil, err
 		}
-		if q.Target != nil {
-			if info := a.declared(q.Target); info != nil && info.Kind == shardmap.Reference {
-				return nil, Refuse("reference-write", info.TableName)
-			}
-		}
 		loose = append(loose, below...)
 	}
 	return loose, nil
+}
+
+// locksCopy says whether FOR UPDATE would lock rows of a reference table: on the shard where the statement runs, and on no
+// other.
+func (a *analysis) locksCopy(q *sqlparse.Query, l sqlparse.RowLock) (n shardmap.TableName, yes bool) {
+	for _, r := range q.Rels {
+		if !l.Strong || l.Of != nil && !slices.Contains(l.Of, r.Name()) {
+			continue
+		}
+		if info := a.declared(r); info != nil && info.Kind == shardmap.Reference {
+			return info.TableName, true
+		}
+		if r.Kind == sqlparse.RelQuery && r.Sub != nil {
+			if n, yes = a.locksCopy(r.Sub, sqlparse.RowLock{Strong: true}); yes {
+				return n, true
+			}
+		}
+	}
+	return n, false
+}
+
+// target is the map's word on the table that a query writes: nil for a home table, and for a SELECT.
+func (a *analysis) target(q *sqlparse.Query) *shardmap.TableInfo {
+	if q.Target == nil {
+		return nil
+	}
+	return a.declared(q.Target)
 }
 
 // assigns ties the values given to a key column by SET to the statement's shard.

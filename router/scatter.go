@@ -46,6 +46,9 @@ func (a *analysis) union(b *block) *Error {
 // unions is union for a block by itself, whatever stands around it.
 func (a *analysis) unions(b *block) *Error {
 	for _, sub := range b.subs {
+		if a.writes(sub) {
+			return Refuse("writing-with")
+		}
 		if b.isKeyed(sub) || b.perRow(sub) && a.isLocal(b, sub) {
 			continue
 		}
@@ -105,6 +108,11 @@ func (a *analysis) scatter(b *block) *Error {
 	a.t.Class, a.t.Merge = Scatter, m
 	a.t.Exact = a.t.Exact || !m.Own
 	return nil
+}
+
+// writes says whether a query in WITH writes.
+func (a *analysis) writes(q *sqlparse.Query) bool {
+	return q.Target != nil || slices.ContainsFunc(q.CTEs, a.writes)
 }
 
 // perRow says whether a query is evaluated for each row of the block: it stands in an expression, or is LATERAL.

@@ -23,6 +23,21 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 	if t == nil {
 		return nil // the server will say that it is gone
 	}
+	pos, err := a.keyPositions(q, info, t)
+	if err != nil {
+		return err
+	}
+	if q.Source != nil {
+		return a.insertSelect(q, info, pos)
+	}
+	if len(q.Rows) == 0 && len(pos) > 0 {
+		return Refuse("insert-key", info.Keys[0])
+	}
+	return a.insertRows(q, info, t, pos)
+}
+
+// keyPositions are the places of the key's columns among those that an INSERT fills; -1 where it leaves one out.
+func (a *analysis) keyPositions(q *sqlparse.Query, info *shardmap.TableInfo, t *schema.Table) ([]int, error) {
 	pos := make([]int, len(info.Keys))
 	for i, k := range info.Keys {
 		if q.Columns == nil {
@@ -31,15 +46,14 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 			pos[i] = slices.Index(q.Columns, k)
 		}
 		if q.Conflict && len(q.ConfCols) > 0 && !contains(q.ConfCols, k) {
-			return Refuse("conflict-target", k)
+			return nil, Refuse("conflict-target", k)
 		}
 	}
-	if q.Source != nil {
-		return a.insertSelect(q, info, pos)
-	}
-	if len(q.Rows) == 0 && len(pos) > 0 {
-		return Refuse("insert-key", info.Keys[0])
-	}
+	return pos, nil
+}
+
+// insertRows ties the statement to the shards of the rows of VALUES.
+func (a *analysis) insertRows(q *sqlparse.Query, info *shardmap.TableInfo, t *schema.Table, pos []int) error {
 	for _, row := range q.Rows {
 		p := pin{group: info.Group, columns: info.Keys, use: inserts, vals: make([][]sqlparse.Value, len(pos))}
 		for i, at := range pos {
@@ -107,6 +121,9 @@ func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos 
 	for i, at := range pos {
 		if at < 0 {
 			return p, Refuse("insert-key", info.Keys[i])
+		}
+		if p.vals[i] = a.handed(q, at); p.vals[i] != nil {
+			continue
 		}
 		if src.SetOp || len(src.Rows) > 0 || at >= len(src.Targets) || a.starBefore(src, at+1) || src.Targets[at].Expr.Col == nil {
 			return p, refuse
@@ -220,6 +237,11 @@ func (a *analysis) wideWrite(b *block) *Error {
 	for _, s := range q.Sets {
 		if info.IsKey(s.Column) {
 			return Refuse("key-change", s.Column)
+		}
+	}
+	for _, m := range q.Inserts {
+		if !a.insertsOwn(b, info, m) {
+			return Refuse("merge", info.TableName)
 		}
 	}
 	a.t.Class, a.t.Target = Write, info

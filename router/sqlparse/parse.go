@@ -158,7 +158,7 @@ func (c *converter) statement(n *pg.Node) {
 		s.Query = c.delete(x.DeleteStmt)
 	case *pg.Node_MergeStmt:
 		s.Kind = Merge
-		s.Query = &Query{Cmd: Merge, Opaque: "MERGE"}
+		s.Query = c.merge(x.MergeStmt)
 	case *pg.Node_TransactionStmt:
 		c.transaction(x.TransactionStmt)
 	case *pg.Node_VariableSetStmt:

@@ -92,7 +92,13 @@ func (c *converter) tail(q *level, x *pg.SelectStmt) {
 	q.WithTies = x.LimitOption == pg.LimitOption_LIMIT_OPTION_WITH_TIES
 	for _, l := range x.LockingClause {
 		q.Locking = true
-		c.seen += len(l.GetLockingClause().GetLockedRels())
+		k := l.GetLockingClause()
+		c.seen += len(k.GetLockedRels())
+		lock := RowLock{Strong: k.Strength == pg.LockClauseStrength_LCS_FORUPDATE || k.Strength == pg.LockClauseStrength_LCS_FORNOKEYUPDATE}
+		for _, r := range k.GetLockedRels() {
+			lock.Of = append(lock.Of, r.GetRangeVar().GetRelname())
+		}
+		q.Locks = append(q.Locks, lock)
 	}
 }
 
@@ -126,6 +132,9 @@ func (c *converter) with(q *level, w *pg.WithClause) {
 		default:
 			sub = &Query{Cmd: Other, Opaque: "this kind of WITH query"}
 		}
+		if len(cte.GetAliascolnames()) == 0 {
+			sub.Named = cte.GetCtename()
+		}
 		q.CTEs = append(q.CTEs, sub)
 		if !w.Recursive {
 			c.ctes = append(c.ctes, cte.GetCtename())
@@ -158,6 +167,9 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 		rel.Sub = c.query(x.RangeSubselect.GetSubquery().GetSelectStmt())
 		if len(rel.Sub.Rows) > 0 {
 			rel.Kind = RelValues
+			for _, n := range x.RangeSubselect.GetAlias().GetColnames() {
+				rel.Cols = append(rel.Cols, n.GetString_().GetSval())
+			}
 		} else if len(x.RangeSubselect.GetAlias().GetColnames()) > 0 {
 			q.Opaque = "an alias that renames columns"
 		}
@@ -573,7 +585,7 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 	if n == nil {
 		return Expr{}
 	}
-	e := Expr{Key: canonical(n), Const: true}
+	e := Expr{Key: canonical(n), Const: true, Val: c.value(n)}
 	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
 		switch x := m.Interface().(type) {
 		case *pg.FuncCall:
@@ -634,9 +646,7 @@ func (c *converter) insert(x *pg.InsertStmt) *Query {
 			q.Source = src
 		}
 	}
-	for _, r := range x.ReturningList {
-		c.scan(q, r)
-	}
+	c.returning(q, x.ReturningList)
 	if oc := x.OnConflictClause; oc != nil {
 		q.Conflict = true
 		for _, el := range oc.GetInfer().GetIndexElems() {
@@ -645,6 +655,54 @@ func (c *converter) insert(x *pg.InsertStmt) *Query {
 		q.ConfNamed = oc.GetInfer().GetConname() != ""
 		c.assigns(q, oc.TargetList)
 		c.scan(q, oc.WhereClause)
+	}
+	return q.Query
+}
+
+func (c *converter) returning(q *level, list []*pg.Node) {
+	for _, r := range list {
+		rt := r.GetResTarget()
+		c.scan(q, r)
+		q.Outputs = append(q.Outputs, Target{c.expr(q, rt.GetVal()), rt.GetName()})
+	}
+}
+
+func (c *converter) merge(x *pg.MergeStmt) *Query {
+	q := &level{Query: &Query{Cmd: Merge}, using: map[string]string{}}
+	defer c.scope()()
+	c.with(q, x.WithClause)
+	c.target(q, x.Relation)
+	source := c.from(q, x.SourceRelation)
+	var into []*Rel
+	for _, n := range x.MergeWhenClauses { // a row of the source that is not matched counts: an outer join
+		if w := n.GetMergeWhenClause(); !w.GetMatched() && w.GetCommandType() == pg.CmdType_CMD_INSERT {
+			q.Target.Nullable, into = true, []*Rel{q.Target}
+			for _, r := range source {
+				r.Kept = true
+			}
+		}
+	}
+	c.where(q, x.JoinCondition, into)
+	for _, n := range x.MergeWhenClauses {
+		w := n.GetMergeWhenClause()
+		c.scan(q, w.GetCondition())
+		switch w.GetCommandType() {
+		case pg.CmdType_CMD_UPDATE:
+			c.assigns(q, w.TargetList)
+		case pg.CmdType_CMD_INSERT:
+			var m MergeInsert
+			for _, t := range w.TargetList {
+				m.Columns = append(m.Columns, t.GetResTarget().GetName())
+				if len(t.GetResTarget().GetIndirection()) > 0 {
+					q.Opaque = "an assignment to a part of a column"
+				}
+			}
+			for _, v := range w.Values {
+				c.scan(q, v)
+				m.Values = append(m.Values, c.expr(q, v))
+			}
+			q.Inserts = append(q.Inserts, m)
+		}
 	}
 	return q.Query
 }
@@ -670,9 +728,7 @@ func (c *converter) update(x *pg.UpdateStmt) *Query {
 	}
 	c.where(q, x.WhereClause, nil)
 	c.assigns(q, x.TargetList)
-	for _, r := range x.ReturningList {
-		c.scan(q, r)
-	}
+	c.returning(q, x.ReturningList)
 	return q.Query
 }
 
@@ -685,9 +741,7 @@ func (c *converter) delete(x *pg.DeleteStmt) *Query {
 		c.from(q, f)
 	}
 	c.where(q, x.WhereClause, nil)
-	for _, r := range x.ReturningList {
-		c.scan(q, r)
-	}
+	c.returning(q, x.ReturningList)
 	return q.Query
 }
 

@@ -259,11 +259,12 @@ type Rel struct {
 	Alias    string
 	Sub      *Query
 	Lateral  bool
-	Nullable bool // on the nullable side of an outer join
-	Kept     bool // on the preserved side of an outer join
-	CTE      bool // the name is that of a CTE in scope
-	Only     bool // ONLY: without the tables that inherit from it
-	Loc      int  // byte offset of the name in the statement's text
+	Nullable bool     // on the nullable side of an outer join
+	Kept     bool     // on the preserved side of an outer join
+	CTE      bool     // the name is that of a CTE in scope
+	Cols     []string // of VALUES: the names that its alias gives to the columns
+	Only     bool     // ONLY: without the tables that inherit from it
+	Loc      int      // byte offset of the name in the statement's text
 }
 
 // Name is what qualifies the relation's columns.
@@ -308,6 +309,7 @@ type Query struct {
 	Grouping   bool // GROUPING SETS, ROLLUP, CUBE
 	WithTies   bool
 	Locking    bool
+	Locks      []RowLock
 	SetOp      bool
 	Into       bool
 	SRF        bool // may return sets from its target list
@@ -322,14 +324,30 @@ type Query struct {
 	// Opaque names a construct that these facts do not describe.
 	Opaque string
 
+	Named   string        // of a CTE: its name, if it does not rename columns
+	Outputs []Target      // of RETURNING
+	Inserts []MergeInsert // of MERGE
+
 	Exists bool           // it stands in EXISTS, which asks for one row
 	tree   *pg.SelectStmt // nil for other commands
+}
+
+// MergeInsert is what MERGE inserts for a row of its source that is not matched.
+type MergeInsert struct {
+	Columns []string // nil when none were named
+	Values  []Expr
 }
 
 // Assign is one assignment of UPDATE.
 type Assign struct {
 	Column string
 	Value  Value
+}
+
+// RowLock is a FOR clause.
+type RowLock struct {
+	Strong bool     // FOR UPDATE and FOR NO KEY UPDATE
+	Of     []string // the relations that OF names; nil: all
 }
 
 // Target is an output column.
@@ -348,6 +366,7 @@ type Expr struct {
 	AggStar bool
 	HasAgg  bool   // an aggregate stands somewhere inside
 	Const   bool   // no column in it
+	Val     Value  // what it is, if it is a constant or parameter
 	Collate string // an explicit COLLATE at the top
 	Other   string // an aggregate that has no merge, by name
 }

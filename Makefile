@@ -5,7 +5,7 @@ PKGS    := ./...
 N       ?= 1
 FUZZTIME ?= 2m
 
-.PHONY: all build test test-short test-diff test-tpch test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
+.PHONY: all build test test-short test-diff test-tpch test-tpcc test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
 
 all: lint test
 
@@ -26,6 +26,9 @@ test-diff: deps ## the same statements and scripts of writes on one PostgreSQL a
 
 test-tpch: deps ## TPC-H's 22 queries at scale 0.1 over two shards and on one PostgreSQL, with the time of each
 	$(GO) test -timeout 20m -count=1 -tags tpch ./cmd/pgmosaic -run TestTPCH -v
+
+test-tpcc: deps ## TPC-C with its consistency conditions, over three shards and on one PostgreSQL, with the new orders of a minute
+	$(GO) test -timeout 20m -count=1 -tags tpcc ./cmd/pgmosaic -run TestTPCC -v
 
 test-fault: deps ## kills, lost servers and races, with the race detector
 	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Cancel|Crash|Leak|HalfOpen|Garbage'

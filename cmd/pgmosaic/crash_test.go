@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -216,7 +218,7 @@ func readMessage(r io.Reader, startup bool) (typ byte, msg []byte, err error) {
 
 // crashWorld is a database of three shards whose keys 0, 1 and 2 modulo 3 are apart, and a proxy of its own that reaches
 // them through taps.
-func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app, ts *taps) {
+func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (doc *shardmap.Document, ts *taps) {
 	d.adminExec(t, "CREATE DATABASE "+db)
 	for i := range 3 {
 		phys := fmt.Sprintf("%s_%d", db, i)
@@ -227,7 +229,7 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (a *app
 	mustExec(t, c, "create table moves (shard int not null, id int not null, primary key (shard, id))")
 	d.adminExec(t, "CREATE GROUP g IN "+db+" KEY (int) BY LIST ((0) ON c0, (1) ON c1, (2) ON c2)")
 	d.adminExec(t, "DISTRIBUTE TABLE "+db+".public.moves IN GROUP g KEY (shard)")
-	return tapped(t, d, db)
+	return tap(t, d, db)
 }
 
 // only keeps what satisfies a condition.
@@ -237,8 +239,64 @@ func only[T any](list []T, keep func(T) bool) []T {
 
 // tapped starts a proxy with the map of one database, which reaches each shard through a tap.
 func tapped(t *testing.T, d *demo, db string) (a *app, ts *taps) {
+	doc, ts := tap(t, d, db)
+	return startApp(t, tappedConfig(t, doc)), ts
+}
+
+// tappedConfig is that of a proxy with a map, whose resolver is quick.
+func tappedConfig(t *testing.T, doc *shardmap.Document) Config {
+	path := t.TempDir() + "/map.json"
+	if err := filestore.New(path).Save(t.Context(), 0, doc); err != nil {
+		t.Fatal(err)
+	}
+	cfg := defaultConfig()
+	cfg.Store, cfg.Resolve, cfg.Grace = path, duration(100*time.Millisecond), duration(300*time.Millisecond)
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	return cfg
+}
+
+// served is a proxy that is a process of its own: this binary.
+type served struct {
+	addr string
+	cmd  *exec.Cmd
+	file string
+}
+
+// serveProcess starts the process with a configuration.
+func serveProcess(t *testing.T, cfg Config) *served {
+	port, err := cluster.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &served{addr: fmt.Sprintf("127.0.0.1:%d", port), file: t.TempDir() + "/pgmosaic.yaml"}
+	cfg.Listen, cfg.HTTP = p.addr, "off"
+	text := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s\nresolver_interval: %s\nresolver_grace: %s\nusers: [{name: app, password: app}]\n", p.addr, cfg.Store, time.Duration(cfg.Resolve), time.Duration(cfg.Grace))
+	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start(t)
+	t.Cleanup(p.kill)
+	return p
+}
+
+func (p *served) start(t testing.TB) {
+	p.cmd = exec.Command(os.Args[0], "serve", "-c", p.file)
+	p.cmd.Env = append(os.Environ(), servesEnv+"=1")
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kill is kill -9, and returns when the process is gone.
+func (p *served) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+// tap gives the map of one database whose nodes are reached through taps.
+func tap(t *testing.T, d *demo, db string) (doc *shardmap.Document, ts *taps) {
 	all := d.catalog.Current().Document
-	doc := &shardmap.Document{Version: 1, Install: all.Install}
+	doc = &shardmap.Document{Version: 1, Install: all.Install}
 	ts = &taps{conns: map[net.Conn]bool{}}
 	doc.Databases = only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db })
 	doc.Shards = only(all.Shards, func(x *shardmap.Shard) bool { return x.Database == db })
@@ -257,21 +315,37 @@ func tapped(t *testing.T, d *demo, db string) (a *app, ts *taps) {
 			doc.Nodes = append(doc.Nodes, &n)
 		}
 	}
-	path := t.TempDir() + "/map.json"
-	if err := filestore.New(path).Save(t.Context(), 0, doc); err != nil {
-		t.Fatal(err)
-	}
-	cfg := defaultConfig()
-	cfg.Store, cfg.Resolve, cfg.Grace = path, duration(100*time.Millisecond), duration(300*time.Millisecond)
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
-	return startApp(t, cfg), ts
+	return doc, ts
+}
+
+// crash is what happens to a transaction at each step of its commit.
+type crash struct {
+	nodes   []*cluster.Node
+	shards  int
+	setUp   []string // run in the session before its transaction
+	world   func()   // run once, when the tables are there
+	process bool     // the proxy is a process
+	hit     func(ts *taps, proxy *served, shard int) bool
+	restore func(proxy *served)
 }
 
 // crashes runs one transaction over some shards for every step of its commit and every moment, and checks that it is wholly
 // there or wholly not, as the client was told, and that nothing stays prepared or locked.
-func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp string, shards int, hit func(ts *taps, shard int) bool, restore func()) {
-	a, ts := crashWorld(t, d, db, nodes)
+func crashes(t *testing.T, d *demo, db string, x crash) {
+	nodes, shards := x.nodes, x.shards
+	doc, ts := crashWorld(t, d, db, nodes)
 	defer d.forget(t, db)
+	if x.world != nil {
+		x.world()
+	}
+	var proxy *served
+	addr := ""
+	if cfg := tappedConfig(t, doc); x.process {
+		proxy = serveProcess(t, cfg)
+		addr = proxy.addr
+	} else {
+		addr = startApp(t, cfg).server.Addr()
+	}
 	var direct []*pgx.Conn
 	reconnect := func() {
 		direct = nil
@@ -297,7 +371,7 @@ func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp stri
 			ts.arm(step{}, before, nil)
 			eventually(t, name+": the proxy is well again", func() bool {
 				var err error
-				if c, err = pgx.Connect(ctx, dsnFor("app", "app", a.server.Addr(), db)); err != nil {
+				if c, err = pgx.Connect(ctx, dsnFor("app", "app", addr, db)); err != nil {
 					return false
 				}
 				for i := range shards {
@@ -308,17 +382,17 @@ func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp stri
 				}
 				return true
 			})
-			if setUp != "" {
-				mustExec(t, c, setUp)
+			for _, sql := range x.setUp {
+				mustExec(t, c, sql)
 			}
-			mustExec(t, c, "begin")
+			mustExec(t, c, "begin isolation level read committed")
 			for i := range shards {
 				mustExec(t, c, "insert into moves values ($1, $2)", i, id)
 			}
 			fired := make(chan struct{})
 			ts.arm(s, when, func(shard int) bool {
 				defer close(fired)
-				return hit(ts, shard)
+				return x.hit(ts, proxy, shard)
 			})
 			done := make(chan error, 1)
 			go func() {
@@ -330,8 +404,8 @@ func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp stri
 			case <-time.After(10 * time.Second):
 				t.Fatalf("%s: the step did not come; %v were seen", name, ts.seen)
 			}
-			if restore != nil {
-				restore()
+			if x.restore != nil {
+				x.restore(proxy)
 				reconnect()
 			}
 			var told error
@@ -382,13 +456,38 @@ func crashes(t *testing.T, d *demo, db string, nodes []*cluster.Node, setUp stri
 	})
 }
 
+func replyLost(*taps, *served, int) bool { return false }
+
+// The same under row-level security, as a role that SET ROLE took, at REPEATABLE READ by default.
+func TestLostRepliesUnderRowSecurity(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	for _, n := range nodes[:2] {
+		c := connectTo(t, n.DSN("postgres"))
+		mustExec(t, c, "do $$ begin if to_regrole('teller') is null then create role teller; grant teller to app; end if; end $$")
+	}
+	crashes(t, d, "secured", crash{
+		nodes: nodes, shards: 2, hit: replyLost,
+		setUp: []string{"set role teller", "set default_transaction_isolation = 'repeatable read'"},
+		world: func() {
+			c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "secured"))
+			for _, sql := range []string{
+				"grant select, insert, update on moves to teller", "create policy seen on moves using (id > 0) with check (id > 0)", "create policy swept on moves for delete to app using (true)",
+				"alter table moves enable row level security", "alter table moves force row level security",
+			} {
+				mustExec(t, c, sql)
+			}
+		},
+	})
+}
+
 // The reply to each step of a commit is lost in turn, and the step itself.
 func TestLostRepliesOfACommit(t *testing.T) {
 	d := shop(t)
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
 	for _, shards := range []int{2, 3} {
 		t.Run(fmt.Sprint(shards), func(t *testing.T) {
-			crashes(t, d, fmt.Sprint("lost", shards), nodes, "set synchronous_commit = off", shards, func(*taps, int) bool { return false }, nil)
+			crashes(t, d, fmt.Sprint("lost", shards), crash{nodes: nodes, shards: shards, setUp: []string{"set synchronous_commit = off"}, hit: replyLost})
 		})
 	}
 }
@@ -398,7 +497,22 @@ func TestLostRepliesOfACommit(t *testing.T) {
 func TestProxyDeadAtEachStepOfACommit(t *testing.T) {
 	d := shop(t)
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
-	crashes(t, d, "dead", nodes, "", 2, func(ts *taps, _ int) bool { ts.die(); return true }, nil)
+	crashes(t, d, "dead", crash{nodes: nodes, shards: 2, hit: func(ts *taps, _ *served, _ int) bool { ts.die(); return true }})
+}
+
+// The same with a process that is killed, and started again.
+func TestProcessKilledAtEachStepOfACommit(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	for _, shards := range []int{2, 3} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			crashes(t, d, fmt.Sprint("process", shards), crash{
+				nodes: nodes, shards: shards, process: true,
+				hit:     func(_ *taps, proxy *served, _ int) bool { proxy.kill(); return true },
+				restore: func(proxy *served) { proxy.start(t) },
+			})
+		})
+	}
 }
 
 // A primary is killed (pg_ctl stop -m immediate) at each step of a commit, and started again.
@@ -406,15 +520,19 @@ func TestServerKilledAtEachStepOfACommit(t *testing.T) {
 	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	var killed *cluster.Node
-	crashes(t, d, "killed", nodes, "", 2, func(_ *taps, shard int) bool {
-		killed = nodes[shard]
-		if err := killed.StopImmediate(); err != nil {
-			t.Error(err)
-		}
-		return false
-	}, func() {
-		if err := killed.Start(context.Background()); err != nil {
-			t.Fatal(err)
-		}
+	crashes(t, d, "killed", crash{
+		nodes: nodes, shards: 2,
+		hit: func(_ *taps, _ *served, shard int) bool {
+			killed = nodes[shard]
+			if err := killed.StopImmediate(); err != nil {
+				t.Error(err)
+			}
+			return false
+		},
+		restore: func(*served) {
+			if err := killed.Start(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		},
 	})
 }

@@ -32,7 +32,14 @@ var shared struct {
 	dir  string
 }
 
+// servesEnv makes this binary the proxy, for tests that kill one.
+const servesEnv = "PGMOSAIC_TEST_SERVES"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(servesEnv) != "" {
+		main()
+		return
+	}
 	flag.Parse()
 	code := m.Run()
 	if shared.d != nil {

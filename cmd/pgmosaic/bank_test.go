@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -28,25 +29,25 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 		freshDatabase(t, nodes[i%2], phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD b%d IN bank NODE '%s' NAME n%d", i, nodes[i%2].DSN(phys), i))
 	}
-	const accounts, start, clients = 200, 1000, 12
+	const accounts, start, clients = 200, 1000, 32
 	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "bank"))
-	mustExec(t, c, "create table accounts (id int primary key, balance int not null)")
+	mustExec(t, c, "create table accounts (id int primary key, account int not null, balance int not null)") // id is account, or account + 1000
 	mustExec(t, c, "create table history (account int not null, tx text not null, delta int not null, primary key (account, tx))")
-	mustExec(t, c, fmt.Sprintf("insert into accounts select i, %d from generate_series(1, %d) i", start, accounts))
+	mustExec(t, c, fmt.Sprintf("insert into accounts select i, i, %d from generate_series(1, %d) i", start, accounts))
 	d.adminExec(t, "CREATE GROUP g IN bank KEY (int) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE bank.public.accounts IN GROUP g KEY (id)")
 	d.adminExec(t, "DISTRIBUTE TABLE bank.public.history IN GROUP g KEY (account)")
-	a1, taps1 := tapped(t, d, "bank")
-	a2, taps2 := tapped(t, d, "bank")
+	proxies := []*served{serveProcess(t, crashConfig(t, mapOf(d, "bank"))), serveProcess(t, crashConfig(t, mapOf(d, "bank")))}
 
 	ctx, stop := context.WithTimeout(t.Context(), *bankFor)
 	defer stop()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	acknowledged := map[string]int{} // transfer: accounts in it
-	var failed, doubtful atomic.Int64
+	why := map[string]int{}          // failures by SQLSTATE
+	var failed, doubtful, moved atomic.Int64
 	for n := range clients {
-		a := []*app{a1, a2}[n%2]
+		addr := proxies[n%2].addr
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(2026, uint64(n)))
 			var c *pgx.Conn
@@ -54,7 +55,7 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 				one, done := context.WithTimeout(t.Context(), 8*time.Second)
 				if c == nil || c.IsClosed() {
 					var err error
-					if c, err = pgx.Connect(one, dsnFor("app", "app", a.server.Addr(), "bank")+"?default_query_exec_mode=exec"); err != nil {
+					if c, err = pgx.Connect(one, dsnFor("app", "app", addr, "bank")+"?default_query_exec_mode=exec"); err != nil {
 						c = nil
 						done()
 						time.Sleep(50 * time.Millisecond)
@@ -63,8 +64,16 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 					_, _ = c.Exec(one, "set lock_timeout = '2s'")
 				}
 				tx := fmt.Sprintf("%d-%d", n, i)
-				width, err := transfer(one, c, rng, tx, accounts)
+				var width int
+				var err error
+				if rng.IntN(8) == 0 {
+					err = rename(one, c, rng, accounts)
+				} else {
+					width, err = transfer(one, c, rng, tx, accounts)
+				}
 				switch {
+				case err == nil && width == 0:
+					moved.Add(1)
 				case err == nil:
 					mu.Lock()
 					acknowledged[tx] = width
@@ -73,6 +82,12 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 					doubtful.Add(1)
 				default:
 					failed.Add(1)
+					mu.Lock()
+					if len(pgCode(err)) == 5 {
+						why[pgCode(err)]++
+					}
+					mu.Unlock()
+					time.Sleep(20 * time.Millisecond) // a primary may be down
 				}
 				if err != nil && c.PgConn().TxStatus() != 'I' {
 					if _, err := c.Exec(one, "rollback"); err != nil {
@@ -103,10 +118,10 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 					t.Fatal(err)
 				}
 			default:
-				ts := []*taps{taps1, taps2}[rng.IntN(2)]
-				ts.die()
+				p := proxies[rng.IntN(2)]
+				p.kill()
 				time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
-				ts.arm(step{}, before, nil)
+				p.start(t)
 			}
 		}
 	}
@@ -124,16 +139,29 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 	})
 	total := 0
 	parts := map[string]int{}
-	for i, c := range shards {
-		total += queryOne[int](t, c, "select coalesce(sum(balance), 0) from accounts")
-		if n := queryOne[int](t, c, fmt.Sprintf("select count(*) from accounts a where balance <> %d + (select coalesce(sum(delta), 0) from history h where h.account = a.id)", start)); n != 0 {
-			t.Errorf("shard %d: %d accounts are not what their history says", i, n)
-		}
-		rows, _ := c.Query(t.Context(), "select tx, count(*)::int from history group by tx")
-		var tx string
-		var n int
-		if _, err := pgx.ForEachRow(rows, []any{&tx, &n}, func() error { parts[tx] += n; return nil }); err != nil {
+	balance, says := map[int]int{}, map[int]int{}
+	for _, c := range shards {
+		rows, _ := c.Query(t.Context(), "select account, balance from accounts")
+		var account, n int
+		if _, err := pgx.ForEachRow(rows, []any{&account, &n}, func() error {
+			if _, twice := balance[account]; twice {
+				t.Errorf("account %d is there twice", account)
+			}
+			balance[account] = n
+			total += n
+			return nil
+		}); err != nil {
 			t.Fatal(err)
+		}
+		rows, _ = c.Query(t.Context(), "select account, tx, delta from history")
+		var tx string
+		if _, err := pgx.ForEachRow(rows, []any{&account, &tx, &n}, func() error { parts[tx]++; says[account] += n; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for a := 1; a <= accounts; a++ {
+		if n, there := balance[a]; !there || n != start+says[a] {
+			t.Errorf("account %d holds %d (there: %t), by its history %d", a, n, there, start+says[a])
 		}
 	}
 	if total != accounts*start {
@@ -144,10 +172,20 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 			t.Errorf("transfer %s was acknowledged and has %d of %d parts", tx, parts[tx], width)
 		}
 	}
-	t.Logf("%d kills; %d transfers acknowledged, %d failed, %d in doubt; %d are there", kills, len(acknowledged), failed.Load(), doubtful.Load(), len(parts))
-	if len(acknowledged) < 50 || kills < 3 {
+	t.Logf("%d kills; %d transfers acknowledged, %d failed %v, %d in doubt; %d are there; %d accounts moved", kills, len(acknowledged), failed.Load(), why, doubtful.Load(), len(parts), moved.Load())
+	if len(acknowledged) < 50 || moved.Load() < 5 || kills < 3 {
 		t.Error("hardly anything was tried")
 	}
+}
+
+// errElsewhere means that a row is on its way to another shard.
+var errElsewhere = errors.New("the account has just moved")
+
+// rename gives an account its other id, which may be another shard's.
+func rename(ctx context.Context, c *pgx.Conn, rng *rand.Rand, accounts int) error {
+	a := 1 + rng.IntN(accounts)
+	_, err := c.Exec(ctx, []string{"update accounts set id = id + 1000 where id = $1", "update accounts set id = account where id = $1 + 1000"}[rng.IntN(2)], a)
+	return err
 }
 
 // transfer moves money in one transaction, or by one statement over several shards. It says how many accounts took part.
@@ -163,16 +201,23 @@ func transfer(ctx context.Context, c *pgx.Conn, rng *rand.Rand, tx string, accou
 	if _, err := c.Exec(ctx, "begin"); err != nil {
 		return 0, err
 	}
+	one := func(want int64, sql string, args ...any) error {
+		tag, err := c.Exec(ctx, sql, args...)
+		if err == nil && tag.RowsAffected() != want {
+			err = errElsewhere
+		}
+		return err
+	}
 	var err error
 	switch rng.IntN(3) {
 	case 0: // both rows by one statement
-		if _, err = c.Exec(ctx, "update accounts set balance = balance + case when id = $1 then $3 else -$3 end where id in ($1, $2)", a, b, sum); err != nil {
+		if err = one(2, "update accounts set balance = balance + case when account = $1 then $3::int else -$3::int end where id in ($1, $2, $1 + 1000, $2 + 1000)", a, b, sum); err != nil {
 			return 0, err
 		}
 		_, err = c.Exec(ctx, "insert into history values ($1, $4, $3), ($2, $4, -$3::int)", a, b, sum, tx)
 	default:
 		for _, m := range [][2]int{{a, sum}, {b, -sum}} {
-			if _, err = c.Exec(ctx, "update accounts set balance = balance + $2 where id = $1", m[0], m[1]); err != nil {
+			if err = one(1, "update accounts set balance = balance + $2 where id in ($1, $3)", m[0], m[1], m[0]+1000); err != nil {
 				return 0, err
 			}
 			if _, err = c.Exec(ctx, "insert into history values ($1, $2, $3)", m[0], tx, m[1]); err != nil {

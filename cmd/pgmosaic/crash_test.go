@@ -237,14 +237,8 @@ func only[T any](list []T, keep func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(x T) bool { return !keep(x) })
 }
 
-// tapped starts a proxy with the map of one database, which reaches each shard through a tap.
-func tapped(t *testing.T, d *demo, db string) (a *app, ts *taps) {
-	doc, ts := tap(t, d, db)
-	return startApp(t, tappedConfig(t, doc)), ts
-}
-
-// tappedConfig is that of a proxy with a map, whose resolver is quick.
-func tappedConfig(t *testing.T, doc *shardmap.Document) Config {
+// crashConfig is that of a proxy with a map, whose resolver is quick.
+func crashConfig(t *testing.T, doc *shardmap.Document) Config {
 	path := t.TempDir() + "/map.json"
 	if err := filestore.New(path).Save(t.Context(), 0, doc); err != nil {
 		t.Fatal(err)
@@ -293,27 +287,32 @@ func (p *served) kill() {
 	_ = p.cmd.Wait()
 }
 
+// mapOf is the map of one database, apart from the others.
+func mapOf(d *demo, db string) *shardmap.Document {
+	all := d.catalog.Current().Document
+	return &shardmap.Document{
+		Version: 1, Install: all.Install,
+		Databases: only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db }),
+		Shards:    only(all.Shards, func(x *shardmap.Shard) bool { return x.Database == db }),
+		Nodes:     only(all.Nodes, func(x *shardmap.Node) bool { return x.Database == db }),
+		Groups:    only(all.Groups, func(x *shardmap.Group) bool { return x.Database == db }),
+		Lists:     only(all.Lists, func(x *shardmap.List) bool { return x.Database == db }),
+		Slots:     only(all.Slots, func(x *shardmap.SlotRun) bool { return x.Database == db }),
+		Tables:    only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db }),
+	}
+}
+
 // tap gives the map of one database whose nodes are reached through taps.
 func tap(t *testing.T, d *demo, db string) (doc *shardmap.Document, ts *taps) {
-	all := d.catalog.Current().Document
-	doc = &shardmap.Document{Version: 1, Install: all.Install}
-	ts = &taps{conns: map[net.Conn]bool{}}
-	doc.Databases = only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db })
-	doc.Shards = only(all.Shards, func(x *shardmap.Shard) bool { return x.Database == db })
-	doc.Groups = only(all.Groups, func(x *shardmap.Group) bool { return x.Database == db })
-	doc.Lists = only(all.Lists, func(x *shardmap.List) bool { return x.Database == db })
-	doc.Slots = only(all.Slots, func(x *shardmap.SlotRun) bool { return x.Database == db })
-	doc.Tables = only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db })
-	for _, x := range all.Nodes {
-		if x.Database == db {
-			n := *x
-			cfg, err := pgx.ParseConfig(n.DSN)
-			if err != nil {
-				t.Fatal(err)
-			}
-			n.DSN = dsnFor(cfg.User, cfg.Password, ts.listen(t, len(doc.Nodes), net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
-			doc.Nodes = append(doc.Nodes, &n)
+	doc, ts = mapOf(d, db), &taps{conns: map[net.Conn]bool{}}
+	for i, x := range doc.Nodes {
+		n := *x
+		cfg, err := pgx.ParseConfig(n.DSN)
+		if err != nil {
+			t.Fatal(err)
 		}
+		n.DSN = dsnFor(cfg.User, cfg.Password, ts.listen(t, i, net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
+		doc.Nodes[i] = &n
 	}
 	return doc, ts
 }
@@ -340,7 +339,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 	}
 	var proxy *served
 	addr := ""
-	if cfg := tappedConfig(t, doc); x.process {
+	if cfg := crashConfig(t, doc); x.process {
 		proxy = serveProcess(t, cfg)
 		addr = proxy.addr
 	} else {

@@ -49,8 +49,6 @@ func stepOf(sql string) string {
 		return "commit"
 	case strings.HasPrefix(sql, "COMMIT PREPARED"):
 		return "commit prepared"
-	case strings.Contains(sql, "pgmosaic.forget("):
-		return "forget"
 	}
 	return ""
 }
@@ -65,6 +63,30 @@ type taps struct {
 	armed bool
 	hit   func(shard int) bool // what happens; false cuts the one connection only
 	seen  []step
+	hold  map[step][]step // the reply to a step waits until these have come
+	late  []step          // those that did not
+	sent  []string        // every message to a shard, as "shard type text"
+}
+
+// wait holds the reply to a step back until what it is to be together with has come.
+func (ts *taps) wait(s step) {
+	for _, with := range ts.hold[s] {
+		came := false
+		for range 200 {
+			ts.mu.Lock()
+			came = slices.Contains(ts.seen, with)
+			ts.mu.Unlock()
+			if came {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if !came {
+			ts.mu.Lock()
+			ts.late = append(ts.late, with)
+			ts.mu.Unlock()
+		}
+	}
 }
 
 func (ts *taps) arm(at step, when moment, hit func(int) bool) {
@@ -153,6 +175,7 @@ func (ts *taps) pass(shard int, client, server net.Conn) {
 			default:
 			}
 			if typ == 'Z' && of.what != "" {
+				ts.wait(of)
 				if hit := ts.reached(of, during); hit != nil && (hit(shard) || true) {
 					return
 				}
@@ -175,6 +198,11 @@ func (ts *taps) pass(shard int, client, server net.Conn) {
 		if err != nil {
 			_ = server.Close()
 			return
+		}
+		if !first {
+			ts.mu.Lock()
+			ts.sent = append(ts.sent, fmt.Sprintf("%d %c %s", shard, typ, strings.Trim(string(msg[5:]), "\x00")))
+			ts.mu.Unlock()
 		}
 		first = false
 		if typ == 'Q' {
@@ -359,7 +387,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 			steps = append(steps, step{"prepare", i}, step{"commit prepared", i})
 		}
 	}
-	steps = append(steps, step{"decide", 0}, step{"commit", 0}, step{"forget", 0})
+	steps = append(steps, step{"decide", 0}, step{"commit", 0})
 	id, committed, lost := 0, 0, 0
 	for _, s := range steps {
 		for _, when := range []moment{before, during, after} {
@@ -451,7 +479,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 		for _, c := range direct {
 			n += queryOne[int](t, c, "select count(*) from pgmosaic.decision")
 		}
-		return n <= id // they are swept later, and are no harm
+		return n == 0
 	})
 }
 
@@ -534,4 +562,60 @@ func TestServerKilledAtEachStepOfACommit(t *testing.T) {
 			}
 		},
 	})
+}
+
+// A transaction that stays on one shard sends what it would send to PostgreSQL, and one over three shards commits in three
+// round trips: each message of a round is on its way before any reply to that round has come.
+func TestMessagesOfACommit(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	doc, ts := crashWorld(t, d, "traced", nodes)
+	defer d.forget(t, "traced")
+	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).server.Addr(), "traced"))
+	run := func(shards ...int) []string {
+		t.Helper()
+		ts.mu.Lock()
+		ts.seen, ts.sent = nil, nil
+		ts.mu.Unlock()
+		simply(t, c, "begin")
+		for _, s := range shards {
+			simply(t, c, fmt.Sprintf("insert into moves values (%d, %d)", s, 1000+len(shards)))
+		}
+		simply(t, c, "commit")
+		ts.mu.Lock()
+		defer ts.mu.Unlock()
+		return slices.DeleteFunc(slices.Clone(ts.sent), func(m string) bool { return strings.Contains(m, "pg_current_wal") || strings.Contains(m, "pg_is_in_recovery") || strings.Contains(m, "pg_prepared_xacts") || strings.Contains(m, "pgmosaic.decision d") })
+	}
+	run(0)
+	run(0, 1, 2)
+	mustExec(t, c, "delete from moves")
+	one := run(1)
+	var texts []string
+	for _, m := range one {
+		if strings.ContainsAny(m[2:3], "PQ") {
+			texts = append(texts, strings.Fields(strings.NewReplacer("\x00", " ").Replace(m[4:]))[0])
+		}
+		if m[0] != '1' {
+			t.Errorf("a transaction on shard 1 sent %q", m)
+		}
+	}
+	if got := strings.ToLower(strings.Join(texts, " ")); got != "begin insert commit" {
+		t.Errorf("a transaction on one shard sent %q, in all %q", got, one)
+	}
+	round1, round3 := []step{{"decide", 0}, {"prepare", 1}, {"prepare", 2}}, []step{{"commit prepared", 1}, {"commit prepared", 2}}
+	ts.hold = map[step][]step{}
+	for _, r := range [][]step{round1, round3} {
+		for _, s := range r {
+			ts.hold[s] = r
+		}
+	}
+	run(0, 1, 2)
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if len(ts.late) > 0 {
+		t.Errorf("these were sent only after a reply to their round: %v", ts.late)
+	}
+	if len(ts.seen) != 6 || ts.seen[3] != (step{"commit", 0}) {
+		t.Errorf("the steps were %v", ts.seen)
+	}
 }

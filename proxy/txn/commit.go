@@ -23,10 +23,8 @@ CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (s
 CREATE TABLE IF NOT EXISTS pgmosaic.tenant (schema text PRIMARY KEY);
 CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
   AS 'INSERT INTO pgmosaic.decision (gid, outcome) VALUES ($1, $2)';
-CREATE OR REPLACE FUNCTION pgmosaic.forget(gid text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
-  AS 'DELETE FROM pgmosaic.decision WHERE decision.gid = $1';
 GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text), pgmosaic.forget(text) TO PUBLIC`
+GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text) TO PUBLIC`
 
 // Participant is one shard's part of a transaction: an open transaction on a server that the caller
 // holds. Send starts a simple query, Recv waits for its end and returns the last command tag.
@@ -77,20 +75,17 @@ const (
 // ErrRolledBack means that PostgreSQL answered ROLLBACK to a step that asked for something else.
 var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 
-// Commit commits a transaction with at least two participants. others are prepared; decider decides.
-// A step has succeeded only if its command tag is exactly the expected one. After Committed, Aborted and
-// Unfinished no participant is in a transaction, except those whose connection failed.
+// Commit commits a transaction with at least two participants. others are prepared; decider decides. It takes three round
+// trips, each in parallel over those that it concerns: the decision is written while the others are prepared, and counts when
+// the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
+// one. After Committed, Aborted and Unfinished no participant is in a transaction, except those whose connection failed.
 func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
+	written := decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + quote(gid) + ", 'commit')")
 	prepared, err := prepare(gid, others)
-	if err != nil {
-		abort(gid, decider, others, prepared)
-		return Aborted, err
+	if written == nil {
+		_, written = decider.Recv()
 	}
-	err = decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + quote(gid) + ", 'commit')")
-	if err == nil {
-		_, err = decider.Recv()
-	}
-	if err != nil {
+	if err = first(err, written); err != nil {
 		abort(gid, decider, others, prepared)
 		return Aborted, err
 	}
@@ -112,9 +107,6 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 	}
 	if !finishAll(gid, others) {
 		return Unfinished, nil
-	}
-	if decider.Send("SELECT pgmosaic.forget("+quote(gid)+")") == nil {
-		_, _ = decider.Recv() // a leftover row is the resolver's to sweep
 	}
 	return Committed, nil
 }

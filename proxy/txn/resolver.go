@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,7 +38,7 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(e
 			return nil
 		case <-tick.C:
 			for _, db := range r.Shards() {
-				if err := r.Resolve(ctx, db); err != nil && ctx.Err() == nil {
+				if err := errors.Join(r.Resolve(ctx, db), r.Sweep(ctx, db)); err != nil && ctx.Err() == nil {
 					onError(err)
 				}
 			}
@@ -92,6 +93,57 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 		err = errors.Join(err, finishPart(ctx, p, decider, byName[p.Shard]))
 	}
 	return err
+}
+
+// mostSwept is how many decisions of a shard one round looks at.
+const mostSwept = 10000
+
+// Sweep deletes the decisions that nobody will ask for any more. One to commit is done with when no shard has a part of it:
+// all parts were prepared before it could be seen. One to abort may still be met by its decider, as long as that is in the
+// transaction that it was in: it stays until every transaction of before it has ended.
+func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
+	seen := map[string][]string{}
+	for _, s := range shards {
+		if s.DSN == "" {
+			return nil // a part may be there
+		}
+		if err := with(ctx, s, func(c *pgx.Conn) error {
+			rows, _ := c.Query(ctx, `select gid from pgmosaic.decision d where outcome = 'commit' or not exists (select from pg_stat_activity
+				where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at) limit $1`, mostSwept)
+			gids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			seen[s.Name] = gids
+			return err
+		}); err != nil {
+			return err
+		}
+		if len(seen[s.Name]) == 0 {
+			delete(seen, s.Name)
+		}
+	}
+	if len(seen) == 0 {
+		return nil
+	}
+	parts, err := r.List(ctx, shards)
+	if err != nil {
+		return err
+	}
+	open := map[string]bool{}
+	for _, p := range parts {
+		open[Base(p.GID)] = true
+	}
+	for _, s := range shards {
+		done := slices.DeleteFunc(seen[s.Name], func(gid string) bool { return open[gid] })
+		if len(done) == 0 {
+			continue
+		}
+		if err := with(ctx, s, func(c *pgx.Conn) error {
+			_, err := c.Exec(ctx, "delete from pgmosaic.decision where gid = any($1)", done)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Settle finds out at once what became of one transaction and finishes its parts on every shard that answers.

@@ -41,7 +41,7 @@ type step struct {
 // stepOf reads what a simple query of the proxy does for a commit.
 func stepOf(sql string) string {
 	switch {
-	case strings.HasPrefix(sql, "PREPARE TRANSACTION"):
+	case strings.Contains(sql, "; PREPARE TRANSACTION"):
 		return "prepare"
 	case strings.Contains(sql, "pgmosaic.decide("):
 		return "decide"
@@ -564,6 +564,38 @@ func TestServerKilledAtEachStepOfACommit(t *testing.T) {
 			}
 		},
 	})
+}
+
+// A part that was prepared is gone when it is to be committed, as after a failover to a standby that lacks the end of the log,
+// and so is a decision whose parts have committed: that is damage, and never success.
+func TestLostPartsAreDamage(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	doc, ts := crashWorld(t, d, "damaged", nodes)
+	defer d.forget(t, "damaged")
+	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).server.Addr(), "damaged"))
+	direct := connectTo(t, nodes[1].DSN("damaged_1"))
+	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)"} {
+		mustExec(t, c, sql)
+	}
+	ts.arm(step{"commit prepared", 1}, before, func(int) bool {
+		mustExec(t, direct, "rollback prepared '"+queryOne[string](t, direct, "select gid from pg_prepared_xacts where database = current_database()")+"'")
+		return true
+	})
+	_, err := c.Exec(t.Context(), "commit")
+	wantCode(t, err, "08007")
+	if !strings.Contains(fmt.Sprint(err), "its part on shard c1 is lost") {
+		t.Errorf("the client is told %v", err)
+	}
+	orphan := "pgmosaic:" + doc.Install + ":c0:0123456789abcdef0123456789abcdef/0"
+	mustExec(t, direct, "select pgmosaic.decide('"+orphan+"', 'part')")
+	eventually(t, "both are shown", func() bool {
+		shown := fmt.Sprint(d.adminExec(t, "SHOW TRANSACTIONS WHERE database = 'damaged'"))
+		return strings.Contains(shown, "damaged: its part on shard c1 is lost") && strings.Contains(shown, orphan+"  c0 ") && strings.Contains(shown, "damaged: its decision on shard c0 is lost")
+	})
+	for i, n := range nodes[:2] {
+		mustExec(t, connectTo(t, n.DSN(fmt.Sprintf("damaged_%d", i))), "delete from pgmosaic.decision")
+	}
 }
 
 // A transaction that stays on one shard sends what it would send to PostgreSQL, and one over three shards commits in three

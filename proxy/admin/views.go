@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -49,7 +50,7 @@ func init() {
 	view("tenants", "schemas that live on one shard", showTenants, "database", "schema", "shard", "state")
 	view("map", "the shard map's version and size", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables")
 	view("map history", "versions that can be gone back to", showHistory, "version")
-	view("transactions", "prepared parts of commits over shards", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms")
+	view("transactions", "prepared parts of commits over shards, and commits that have lost one", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms", "state")
 	view("plans", "cached plans, the busiest first, without the literals of their statements", showPlans, "database", "route", "hits", "exact", "bytes", "map_version", "schema_version", "statement")
 	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
 }
@@ -340,7 +341,7 @@ func showTransactions(a *Admin) [][]any {
 	for _, d := range sortedDBs(a.Catalog.Current()) {
 		parts, _ := a.Prepared(a.ctx, d.Name) // what could not be asked is missing; SHOW SHARDS says why
 		for _, p := range parts {
-			out = append(out, []any{d.Name, p.Shard, p.GID, p.Owner, p.Decider, p.Age.Milliseconds()})
+			out = append(out, []any{d.Name, p.Shard, p.GID, p.Owner, p.Decider, p.Age.Milliseconds(), cmp.Or(p.Damage, "prepared")})
 		}
 	}
 	return out

@@ -341,7 +341,15 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	committed, err := h.e.Settle(ctx, h.db, gid)
+	var damage *txn.DamagedError
 	switch {
+	case errors.As(err, &damage):
+		h.count.InDoubt.Add(1)
+		h.e.Log.Error("a committed transaction has lost a part", "gid", gid, "shard", damage.Shard)
+		return &hintError{
+			"08007", "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
+			"Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
+		}
 	case outcome == txn.Unfinished || err == nil && committed:
 		if err != nil {
 			h.e.Log.Warn("a committed transaction has still to be finished on a shard; the resolver will do it", "gid", gid, "error", err)

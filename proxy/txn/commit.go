@@ -18,13 +18,13 @@ import (
 // Schema is created on each shard, owned by the role of the node's connection string.
 const Schema = `
 CREATE SCHEMA IF NOT EXISTS pgmosaic;
-CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (schema, name));
 CREATE TABLE IF NOT EXISTS pgmosaic.tenant (schema text PRIMARY KEY);
-CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
-  AS 'INSERT INTO pgmosaic.decision (gid, outcome) VALUES ($1, $2)';
+CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text, parts text[] DEFAULT NULL) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+  AS 'INSERT INTO pgmosaic.decision (gid, outcome, parts) VALUES ($1, $2, $3)';
 GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text) TO PUBLIC`
+GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[]) TO PUBLIC`
 
 // Participant is one shard's part of a transaction: an open transaction on a server that the caller
 // holds. Send starts a simple query, Recv waits for its end and returns the last command tag.
@@ -80,7 +80,7 @@ var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 // the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
 // one. After Committed, Aborted and Unfinished no participant is in a transaction, except those whose connection failed.
 func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
-	written := decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + quote(gid) + ", 'commit')")
+	written := decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + quote(gid) + ", 'commit', " + shardsOf(others) + ")")
 	prepared, err := prepare(gid, others)
 	if written == nil {
 		_, written = decider.Recv()
@@ -111,12 +111,22 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 	return Committed, nil
 }
 
-// prepare prepares all in parallel, one burst each, and says which are prepared.
+// shardsOf is the array of the others' shards: part i is that of the i-th.
+func shardsOf(others []Participant) string {
+	names := make([]string, len(others))
+	for i, p := range others {
+		names[i] = quote(p.Shard())
+	}
+	return "ARRAY[" + strings.Join(names, ", ") + "]"
+}
+
+// prepare prepares all in parallel, one burst each, and says which are prepared. Each part carries a row of its own: if it is
+// gone and its row is not there, it was lost with the end of a server's log.
 func prepare(gid string, others []Participant) (prepared []bool, err error) {
 	prepared = make([]bool, len(others))
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		if e := p.Send("PREPARE TRANSACTION " + quote(PartGID(gid, i))); e != nil {
+		if e := p.Send("SELECT pgmosaic.decide(" + quote(PartGID(gid, i)) + ", 'part'); PREPARE TRANSACTION " + quote(PartGID(gid, i))); e != nil {
 			err = errors.Join(err, e)
 			continue
 		}

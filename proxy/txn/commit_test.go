@@ -34,6 +34,9 @@ func (s *shard) Send(sql string) error {
 
 func (s *shard) Recv() (string, error) {
 	sql := s.pending
+	if _, after, ok := strings.Cut(sql, "; PREPARE"); ok {
+		sql = "PREPARE" + after
+	}
 	step := strings.Fields(sql)[0]
 	if strings.HasPrefix(sql, "COMMIT PREPARED") || strings.HasPrefix(sql, "ROLLBACK PREPARED") {
 		step += " PREPARED"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,11 +14,19 @@ import (
 // Shard is what the resolver needs of a shard.
 type Shard struct{ Name, DSN string } // DSN of its primary
 
-// Prepared is a prepared part found on a shard.
+// Prepared is a prepared part found on a shard, or with Damage a decided commit whose part on some shard is lost.
 type Prepared struct {
-	Shard, GID, Owner, Decider string
-	Age                        time.Duration
-	At                         time.Time
+	Shard, GID, Owner, Decider, Damage string
+	Age                                time.Duration
+	At                                 time.Time
+}
+
+// DamagedError says that what a committed transaction did on a shard is gone: its server was replaced by one that lacks the
+// end of its log.
+type DamagedError struct{ GID, Shard string }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("transaction %s was committed, and what it did on shard %s is lost", e.GID, e.Shard)
 }
 
 // Resolver finishes what a crash left prepared. Any number of processes may run one: the first writer of
@@ -46,7 +55,10 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(e
 	}
 }
 
-// List finds the prepared parts of this installation on the shards of one database.
+const listSQL = `select gid, owner::text, prepared, extract(epoch from clock_timestamp() - prepared)::float8, '' from pg_prepared_xacts where database = current_database() and gid like $1
+union all select gid, '', at, extract(epoch from clock_timestamp() - at)::float8, outcome from pgmosaic.decision where outcome like 'damaged%' order by 3`
+
+// List finds the prepared parts of this installation on the shards of one database, and the damage that was found.
 func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error) {
 	var out []Prepared
 	var errs []error
@@ -55,10 +67,10 @@ func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error)
 			continue
 		}
 		err := with(ctx, s, func(c *pgx.Conn) error {
-			rows, _ := c.Query(ctx, "select gid, owner::text, prepared, extract(epoch from clock_timestamp() - prepared)::float8 from pg_prepared_xacts where database = current_database() and gid like $1 order by prepared", "pgmosaic:"+r.Install+":%")
+			rows, _ := c.Query(ctx, listSQL, "pgmosaic:"+r.Install+":%")
 			var p Prepared
 			var age float64
-			_, err := pgx.ForEachRow(rows, []any{&p.GID, &p.Owner, &p.At, &age}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{&p.GID, &p.Owner, &p.At, &age, &p.Damage}, func() error {
 				q := p
 				q.Shard, q.Age = s.Name, time.Duration(age*float64(time.Second))
 				_, q.Decider, _ = ParseGID(p.GID)
@@ -82,7 +94,7 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 		byName[s.Name] = s
 	}
 	for _, p := range parts {
-		if p.Age < r.Grace {
+		if p.Age < r.Grace || p.Damage != "" {
 			continue
 		}
 		decider, ok := byName[p.Decider]
@@ -98,52 +110,208 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 // mostSwept is how many decisions of a shard one round looks at.
 const mostSwept = 10000
 
-// Sweep deletes the decisions that nobody will ask for any more. One to commit is done with when no shard has a part of it:
-// all parts were prepared before it could be seen. One to abort may still be met by its decider, as long as that is in the
-// transaction that it was in: it stays until every transaction of before it has ended.
+// Sweep deletes the rows of commits that nobody will ask for any more, and finds damage. A decision to commit is done when
+// every other part has committed on its shard: all of them were prepared before it could be seen. It is marked so, then the
+// rows of its parts go, then its own. So a commit that is not done and lacks a part has lost it, and a part without a
+// decision has lost that. A decision to abort may still be met by its decider, as long as that is in the transaction that it
+// was in: it stays until every transaction of before it has ended.
 func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
-	seen := map[string][]string{}
+	var all []decision
+	left := map[string][]string{} // rows of parts by shard
 	for _, s := range shards {
 		if s.DSN == "" {
 			return nil // a part may be there
 		}
-		if err := with(ctx, s, func(c *pgx.Conn) error {
-			rows, _ := c.Query(ctx, `select gid from pgmosaic.decision d where outcome = 'commit' or not exists (select from pg_stat_activity
-				where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at) limit $1`, mostSwept)
-			gids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			seen[s.Name] = gids
-			return err
-		}); err != nil {
+		decisions, parts, err := rowsOn(ctx, s)
+		if err != nil {
 			return err
 		}
-		if len(seen[s.Name]) == 0 {
-			delete(seen, s.Name)
-		}
+		all, left[s.Name] = append(all, decisions...), parts
 	}
-	if len(seen) == 0 {
-		return nil
-	}
-	parts, err := r.List(ctx, shards)
+	open, err := r.open(ctx, shards)
 	if err != nil {
 		return err
 	}
-	open := map[string]bool{}
-	for _, p := range parts {
-		open[Base(p.GID)] = true
+	all = slices.DeleteFunc(all, func(d decision) bool { return open[d.gid] })
+	there, err := committed(ctx, shards, all)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	marks, parts, done := map[string][]string{}, map[string][]string{}, map[string][]string{}
+	for _, d := range all {
+		if lost := d.lost(there); lost != "" && !d.done {
+			errs = append(errs, damaged(ctx, d.on, d.gid, "commit", "its part on shard "+lost+" is lost", lost))
+			continue
+		}
+		marks[d.on.Name] = append(marks[d.on.Name], d.gid)
+		done[d.on.Name] = append(done[d.on.Name], d.gid)
+		for i, on := range d.parts {
+			parts[on] = append(parts[on], PartGID(d.gid, i))
+		}
+	}
+	for _, step := range []struct {
+		sql  string
+		gids map[string][]string
+	}{
+		{"update pgmosaic.decision set outcome = 'done' where gid = any($1) and outcome = 'commit'", marks},
+		{"delete from pgmosaic.decision where gid = any($1) and outcome = 'part'", parts},
+		{"delete from pgmosaic.decision where gid = any($1) and outcome in ('done', 'abort')", done},
+	} {
+		if err := each(ctx, shards, step.gids, step.sql); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
 	}
 	for _, s := range shards {
-		done := slices.DeleteFunc(seen[s.Name], func(gid string) bool { return open[gid] })
-		if len(done) == 0 {
+		errs = append(errs, r.orphans(ctx, shards, s, left[s.Name]))
+	}
+	return errors.Join(errs...)
+}
+
+// decision is a row of pgmosaic.decision, to commit or to abort.
+type decision struct {
+	gid   string
+	parts []string // the others' shards
+	on    Shard
+	done  bool
+}
+
+// lost names a shard on which a part of a commit that is not prepared has not committed either; empty if there is none.
+func (d *decision) lost(there map[string]map[string]bool) string {
+	for i, on := range d.parts {
+		if set, known := there[on]; known && !set[PartGID(d.gid, i)] {
+			return on
+		}
+	}
+	return ""
+}
+
+// rowsOn lists the decisions of a shard that may be swept, and the rows of parts.
+func rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
+	err = with(ctx, s, func(c *pgx.Conn) error {
+		rows, _ := c.Query(ctx, `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision d where outcome in ('commit', 'done', 'part') or outcome = 'abort' and not exists (select from pg_stat_activity
+			where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at) order by at limit $1`, mostSwept)
+		var gid, outcome string
+		var others []string
+		_, err := pgx.ForEachRow(rows, []any{&gid, &others, &outcome}, func() error {
+			if outcome == "part" {
+				parts = append(parts, gid)
+			} else {
+				out = append(out, decision{gid, others, s, outcome == "done"})
+			}
+			others = nil
+			return nil
+		})
+		return err
+	})
+	return out, parts, err
+}
+
+// open are the transactions that have a prepared part.
+func (r *Resolver) open(ctx context.Context, shards []Shard) (map[string]bool, error) {
+	parts, err := r.List(ctx, shards)
+	open := map[string]bool{}
+	for _, p := range parts {
+		open[Base(p.GID)] = p.Damage == "" || open[Base(p.GID)]
+	}
+	return open, err
+}
+
+// committed finds, on each shard, the rows of the parts that these decisions name.
+func committed(ctx context.Context, shards []Shard, all []decision) (map[string]map[string]bool, error) {
+	wanted := map[string][]string{}
+	for _, d := range all {
+		for i, on := range d.parts {
+			wanted[on] = append(wanted[on], PartGID(d.gid, i))
+		}
+	}
+	out := map[string]map[string]bool{}
+	for _, s := range shards {
+		have, err := existing(ctx, s, wanted[s.Name])
+		if err != nil {
+			return nil, err
+		}
+		out[s.Name] = have
+	}
+	return out, nil
+}
+
+// existing are those of some rows that a shard has.
+func existing(ctx context.Context, s Shard, gids []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	if len(gids) == 0 {
+		return out, nil
+	}
+	err := with(ctx, s, func(c *pgx.Conn) error {
+		rows, _ := c.Query(ctx, "select gid from pgmosaic.decision where gid = any($1)", gids)
+		have, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		for _, g := range have {
+			out[g] = true
+		}
+		return err
+	})
+	return out, err
+}
+
+// orphans finds rows of parts on a shard whose decision is no more. The sweep of another process takes them away before
+// that: those that are still there have lost it.
+func (r *Resolver) orphans(ctx context.Context, shards []Shard, on Shard, parts []string) error {
+	bases := map[string][]string{} // by decider
+	for _, p := range parts {
+		if _, decider, ok := ParseGID(p); ok {
+			bases[decider] = append(bases[decider], Base(p))
+		}
+	}
+	have := map[string]bool{}
+	for _, s := range shards {
+		some, err := existing(ctx, s, bases[s.Name])
+		if err != nil {
+			return err
+		}
+		maps.Copy(have, some)
+	}
+	alone := slices.DeleteFunc(slices.Clone(parts), func(p string) bool {
+		_, decider, _ := ParseGID(p)
+		return have[Base(p)] || !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == decider })
+	})
+	still, err := existing(ctx, on, alone)
+	errs := []error{err}
+	for p := range still {
+		_, decider, _ := ParseGID(p)
+		errs = append(errs, damaged(ctx, on, p, "part", "its decision on shard "+decider+" is lost", decider))
+	}
+	return errors.Join(errs...)
+}
+
+// each runs a statement on each shard for some rows of its.
+func each(ctx context.Context, shards []Shard, gids map[string][]string, sql string) error {
+	for _, s := range shards {
+		list := gids[s.Name]
+		if len(list) == 0 {
 			continue
 		}
 		if err := with(ctx, s, func(c *pgx.Conn) error {
-			_, err := c.Exec(ctx, "delete from pgmosaic.decision where gid = any($1)", done)
+			_, err := c.Exec(ctx, sql, list)
 			return err
 		}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// damaged marks a row as that of a commit that has lost something. Another process that has swept it meanwhile knew better.
+func damaged(ctx context.Context, on Shard, gid, was, what, lost string) error {
+	var n int64
+	err := with(ctx, on, func(c *pgx.Conn) error {
+		tag, err := c.Exec(ctx, "update pgmosaic.decision set outcome = 'damaged: ' || $2::text where gid = $1 and outcome = $3", gid, what, was)
+		n = tag.RowsAffected()
+		return err
+	})
+	if err == nil && n > 0 {
+		err = &DamagedError{gid, lost}
+	}
+	return err
 }
 
 // Settle finds out at once what became of one transaction and finishes its parts on every shard that answers.
@@ -156,7 +324,7 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 			if err != nil {
 				return false, err
 			}
-			committed = outcome == "commit"
+			committed = commits(outcome)
 			parts, err := r.List(ctx, shards)
 			for _, p := range parts {
 				for _, at := range shards {
@@ -165,10 +333,36 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 					}
 				}
 			}
+			if err == nil && committed {
+				err = r.whole(ctx, shards, s, gid)
+			}
 			return committed, err
 		}
 	}
 	return false, fmt.Errorf("shard %s, which decides about %s, does not answer", name, gid)
+}
+
+// whole says, as a *DamagedError, if a part of a commit that was just finished has not committed.
+func (r *Resolver) whole(ctx context.Context, shards []Shard, decider Shard, gid string) error {
+	d := decision{gid: gid, on: decider}
+	err := with(ctx, decider, func(c *pgx.Conn) error {
+		err := c.QueryRow(ctx, "select parts from pgmosaic.decision where gid = $1 and outcome = 'commit'", gid).Scan(&d.parts)
+		if errors.Is(err, pgx.ErrNoRows) { // swept: all was well
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	there, err := committed(ctx, shards, []decision{d})
+	if err != nil {
+		return err
+	}
+	if lost := d.lost(there); lost != "" {
+		return damaged(ctx, decider, gid, "commit", "its part on shard "+lost+" is lost", lost)
+	}
+	return nil
 }
 
 // finishPart acts on one prepared part as its decider says.
@@ -200,9 +394,12 @@ func decide(ctx context.Context, decider Shard, gid string) (outcome string, err
 	return outcome, nil
 }
 
+// commits says whether an outcome is that of a committed transaction.
+func commits(outcome string) bool { return outcome != "abort" }
+
 func finishAs(ctx context.Context, outcome, gid string, at Shard) error {
 	verb := "ROLLBACK PREPARED "
-	if outcome == "commit" {
+	if commits(outcome) {
 		verb = "COMMIT PREPARED "
 	}
 	return with(ctx, at, func(c *pgx.Conn) error {

@@ -232,7 +232,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 			return nil
 		}
 		if s.Tx.Isolation != "" {
-			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" {
+			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" && !h.own.apart {
 				return router.Refuse("isolation", strings.ToUpper(s.Tx.Isolation))
 			}
 			h.tx.opts.Isolation = s.Tx.Isolation

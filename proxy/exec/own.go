@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,9 +13,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
-// settingNames are the session settings of our own.
-var settingNames = []string{"pgmosaic.fanout", "pgmosaic.gather_limit", "pgmosaic.max_staleness", "pgmosaic.read_consistency", "pgmosaic.shard"}
-
 // ownSettings are pgmosaic.* of the session. Like PostgreSQL's they follow a transaction: see ownInTx.
 type ownSettings struct {
 	level  replication.Level
@@ -22,6 +20,7 @@ type ownSettings struct {
 	shard  string // pgmosaic.shard
 	gather int64  // pgmosaic.gather_limit, in bytes
 	fanout fanout
+	apart  bool // pgmosaic.multi_shard_isolation is per_shard: snapshots of shards may be taken apart
 }
 
 // fanout is the widest route that a session allows its statements.
@@ -61,82 +60,123 @@ type ownInTx struct {
 	kept   ownSettings // for COMMIT: without SET LOCAL
 }
 
-// set changes one of them.
+// ownSetting is one setting of our own: how it is read, hint where it cannot be, and how it is taken over and shown.
+type ownSetting struct {
+	name string
+	hint string
+	set  func(o *ownSettings, value string) error
+	copy func(o, from *ownSettings)
+	show func(o *ownSettings) string
+}
+
+// oneOf reads a word of a list as its place there.
+func oneOf(list []string, value string) (int, error) {
+	i := slices.Index(list, strings.ToLower(value))
+	if i < 0 {
+		return 0, errors.New("no such word")
+	}
+	return i, nil
+}
+
+var isolations = []string{"refuse", "per_shard"}
+
+// ownList are the session settings of our own.
+var ownList = []ownSetting{
+	{
+		"pgmosaic.fanout", "Use single, multi or scatter.",
+		func(o *ownSettings, v string) error { i, err := oneOf(fanouts, v); o.fanout = fanout(i); return err },
+		func(o, from *ownSettings) { o.fanout = from.fanout },
+		func(o *ownSettings) string { return fanouts[o.fanout] },
+	},
+	{
+		"pgmosaic.gather_limit", "Use a size such as 64MB or 1GB; 0 is no limit.",
+		func(o *ownSettings, v string) (err error) { o.gather, err = ParseSize(v); return err },
+		func(o, from *ownSettings) { o.gather = from.gather },
+		func(o *ownSettings) string { return sizeText(o.gather) },
+	},
+	{
+		"pgmosaic.max_staleness", "Use a time such as 500ms, 10s or 2min.",
+		func(o *ownSettings, v string) (err error) {
+			if o.maxLag, err = parseDuration(v); o.maxLag < 0 {
+				err = errors.New("negative")
+			}
+			return err
+		},
+		func(o, from *ownSettings) { o.maxLag = from.maxLag },
+		func(o *ownSettings) string { return o.maxLag.String() },
+	},
+	{
+		"pgmosaic.multi_shard_isolation", "Use refuse or per_shard.",
+		func(o *ownSettings, v string) error { i, err := oneOf(isolations, v); o.apart = i == 1; return err },
+		func(o, from *ownSettings) { o.apart = from.apart },
+		func(o *ownSettings) string {
+			if o.apart {
+				return isolations[1]
+			}
+			return isolations[0]
+		},
+	},
+	{
+		"pgmosaic.read_consistency", "Use strong, causal, session, bounded or eventual.",
+		func(o *ownSettings, v string) (err error) {
+			o.level, err = replication.ParseLevel(strings.ToLower(v))
+			return err
+		},
+		func(o, from *ownSettings) { o.level = from.level },
+		func(o *ownSettings) string { return o.level.String() },
+	},
+	{
+		"pgmosaic.shard", "",
+		func(o *ownSettings, v string) error { o.shard = v; return nil },
+		func(o, from *ownSettings) { o.shard = from.shard },
+		func(o *ownSettings) string { return o.shard },
+	},
+}
+
+// ownNamed finds a setting.
+func ownNamed(name string) (*ownSetting, error) {
+	for i := range ownList {
+		if ownList[i].name == name {
+			return &ownList[i], nil
+		}
+	}
+	names := make([]string, len(ownList))
+	for i, s := range ownList {
+		names[i] = s.name
+	}
+	return nil, &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(names, ", ") + "."}
+}
+
+// set changes one of them. o is as it was if that fails.
 func (o *ownSettings) set(name, value string) error {
-	bad := func(hint string) error {
-		return &wire.PgError{Code: "22023", Message: fmt.Sprintf("invalid value for parameter %q: %q", name, value), Hint: hint}
+	s, err := ownNamed(name)
+	if err != nil {
+		return err
 	}
-	switch name {
-	case "pgmosaic.read_consistency":
-		l, err := replication.ParseLevel(strings.ToLower(value))
-		if err != nil {
-			return bad("Use strong, causal, session, bounded or eventual.")
-		}
-		o.level = l
-	case "pgmosaic.max_staleness":
-		d, err := parseDuration(value)
-		if err != nil || d < 0 {
-			return bad("Use a time such as 500ms, 10s or 2min.")
-		}
-		o.maxLag = d
-	case "pgmosaic.shard":
-		o.shard = value
-	case "pgmosaic.gather_limit":
-		n, err := ParseSize(value)
-		if err != nil {
-			return bad("Use a size such as 64MB or 1GB; 0 is no limit.")
-		}
-		o.gather = n
-	case "pgmosaic.fanout":
-		i := slices.Index(fanouts, strings.ToLower(value))
-		if i < 0 {
-			return bad("Use single, multi or scatter.")
-		}
-		o.fanout = fanout(i)
-	default:
-		return unknownSetting(name)
+	next := *o
+	if s.set(&next, value) != nil {
+		return &wire.PgError{Code: "22023", Message: fmt.Sprintf("invalid value for parameter %q: %q", name, value), Hint: s.hint}
 	}
+	*o = next
 	return nil
 }
 
 // reset gives one of them the value that it has in to.
 func (o *ownSettings) reset(name string, to ownSettings) error {
-	switch name {
-	case "pgmosaic.read_consistency":
-		o.level = to.level
-	case "pgmosaic.max_staleness":
-		o.maxLag = to.maxLag
-	case "pgmosaic.shard":
-		o.shard = to.shard
-	case "pgmosaic.gather_limit":
-		o.gather = to.gather
-	case "pgmosaic.fanout":
-		o.fanout = to.fanout
-	default:
-		return unknownSetting(name)
+	s, err := ownNamed(name)
+	if err == nil {
+		s.copy(o, &to)
 	}
-	return nil
+	return err
 }
 
 // show prints one of them.
 func (o *ownSettings) show(name string) (string, error) {
-	switch name {
-	case "pgmosaic.read_consistency":
-		return o.level.String(), nil
-	case "pgmosaic.max_staleness":
-		return o.maxLag.String(), nil
-	case "pgmosaic.shard":
-		return o.shard, nil
-	case "pgmosaic.gather_limit":
-		return sizeText(o.gather), nil
-	case "pgmosaic.fanout":
-		return fanouts[o.fanout], nil
+	s, err := ownNamed(name)
+	if err != nil {
+		return "", err
 	}
-	return "", unknownSetting(name)
-}
-
-func unknownSetting(name string) error {
-	return &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(settingNames, ", ") + "."}
+	return s.show(o), nil
 }
 
 func parseDuration(s string) (time.Duration, error) {

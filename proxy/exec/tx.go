@@ -62,7 +62,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 			return p, nil
 		}
 	}
-	if len(h.tx.parts) > 0 {
+	if len(h.tx.parts) > 0 && !h.own.apart {
 		if iso := h.isolation(); iso != "" {
 			return nil, router.Refuse("isolation", strings.ToUpper(iso))
 		}

@@ -66,13 +66,17 @@ func TestORMs(t *testing.T) {
 	t.Run("SQLAlchemy and Alembic", func(t *testing.T) { script(t, env, dir+"/venv/bin/python", "orm/sqlalchemy_smoke.py") })
 	t.Run("Django", func(t *testing.T) { script(t, env, dir+"/venv/bin/python", "orm/django_smoke.py") })
 	t.Run("Sequelize", func(t *testing.T) { script(t, env, "node", "orm/sequelize_smoke.js") })
-	t.Run("GORM", func(t *testing.T) {
-		cmd := exec.CommandContext(t.Context(), "go", "run", ".")
-		cmd.Dir, cmd.Env = "../../testdata/orm/gorm", append(os.Environ(), env...)
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), "done") {
-			t.Errorf("gorm: %v\n%s", err, out)
+	program := func(name string) func(*testing.T) {
+		return func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "go", "run", ".")
+			cmd.Dir, cmd.Env = "../../testdata/orm/"+name, append(os.Environ(), env...)
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), "done") {
+				t.Errorf("%s: %v\n%s", name, err, out)
+			}
 		}
-	})
+	}
+	t.Run("GORM", program("gorm"))
+	t.Run("goose and golang-migrate", program("migrate"))
 	t.Run("Hibernate", func(t *testing.T) {
 		classes := t.TempDir() // its entities must be classes on the path
 		if out, err := exec.CommandContext(t.Context(), "javac", "-d", classes, "-cp", dir+"/java/*", "../../testdata/orm/Hibernate.java").CombinedOutput(); err != nil {

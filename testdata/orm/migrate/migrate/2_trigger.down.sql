@@ -1,0 +1,3 @@
+drop index customers_visits;
+drop trigger count_visit on customers;
+drop function count_visit();

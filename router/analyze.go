@@ -78,6 +78,9 @@ func (a *analysis) run() error {
 	if a.shared() {
 		return nil
 	}
+	if err := a.wholeDatabase(); err != nil || a.t.Class == Write {
+		return err
+	}
 	if ok, err := a.indexed(); ok {
 		return err
 	}

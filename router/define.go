@@ -108,6 +108,19 @@ func (a *analysis) shared() (ok bool) {
 	return true
 }
 
+// wholeDatabase plans what is for all tables: each shard has its own to look after. What would drop home's part of a
+// distributed table is refused.
+func (a *analysis) wholeDatabase() error {
+	d := &a.stmt.Def
+	switch {
+	case a.stmt.Kind == sqlparse.Vacuum && len(d.Objects) == 0:
+		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx = Write, true, false, d.NoTx
+	case d.Owned && !a.db.Plain():
+		return Refuse("ddl", "DROP OWNED")
+	}
+	return nil
+}
+
 // indexed plans the change of indexes of declared tables: wherever these are. ok is false for other statements.
 func (a *analysis) indexed() (ok bool, err error) {
 	d := &a.stmt.Def
@@ -184,6 +197,11 @@ func (a *analysis) definition() error {
 		return everywhere()
 	case sqlparse.CreateTable:
 		return a.created(objects, everywhere)
+	case sqlparse.CreateTableAs:
+		if len(a.sharded) == 0 && len(objects) == 0 { // home has all that it reads
+			return nil
+		}
+		return Refuse("select-into", "CREATE TABLE AS")
 	case sqlparse.DDL:
 		if s.Def.Scope == sqlparse.OnTable {
 			return everywhere()

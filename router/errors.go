@@ -63,7 +63,7 @@ var Rules = []RuleInfo{
 	{"locking-reference", unsupported, "FOR UPDATE of the reference table %s would lock one of its copies only", "Say FOR UPDATE OF the sharded tables, or lock the rows of the reference table by a statement of its own."},
 	{"volatile", unsupported, "volatile function %s cannot run on several shards in one statement", "Fix the key with =, or compute the value before."},
 	{"system-column", unsupported, "system column %s means something else on each shard", "Use the table's key, or fix it with =."},
-	{"select-into", unsupported, "%s from sharded tables is not supported", "Create the table, then INSERT the rows."},
+	{"select-into", unsupported, "%s from sharded tables is not supported", "CREATE TABLE first, then INSERT INTO it SELECT ..."},
 	{"function-body", unsupported, "function %s may read or write distributed tables, and a shard holds only a part of them", "Call the statements from the application, make the function IMMUTABLE if it reads no table, or say ALTER ROUTINE .. SHARD SAFE on the admin console if, run for a row, it touches rows of that row's shard only."},
 	{"trigger-body", unsupported, "a trigger on %s may read or write distributed tables", "Drop the trigger, do its work in the application, or say ALTER ROUTINE .. SHARD SAFE of its function on the admin console if it touches rows of the shard of its row only."},
 	{"fanout", unsupported, "this statement needs %s", "Fix the key with =, or SET pgmosaic.fanout = scatter."},

@@ -24,8 +24,11 @@ func (a *analysis) query() error {
 		return a.gatherBlind(newBlock(a, q, nil), Refuse("view", a.views.first))
 	}
 	top := newBlock(a, q, nil)
-	if info := a.target(q); info != nil && info.Kind == shardmap.Reference { // a shard would write its own copy only
+	if info := a.target(q); info != nil && info.Kind == shardmap.Reference && q.Cmd != sqlparse.Insert { // a shard would write its own copy only
 		return Refuse("reference-write", info.TableName)
+	}
+	if makesTable(q) { // it is home's
+		return Refuse("select-into", "SELECT INTO")
 	}
 	if q.Cmd == sqlparse.Insert {
 		if err := a.insert(q); err != nil {
@@ -54,9 +57,8 @@ func (a *analysis) query() error {
 	if f, ok := a.homeFunction(); ok {
 		return Refuse("home-only", f)
 	}
-	if m := a.moved; m != nil {
-		a.t.Class, a.t.Exact, a.t.pins = Moved, true, nil
-		a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.on = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.on
+	if a.moved != nil {
+		a.useMoved()
 		return nil
 	}
 	if a.t.rekey != nil && needsHome {
@@ -102,6 +104,16 @@ func (a *analysis) query() error {
 	}
 	return nil
 }
+
+// useMoved makes the template one that moves rows.
+func (a *analysis) useMoved() {
+	m := a.moved
+	a.t.Class, a.t.Exact, a.t.pins, a.t.wide, a.t.Home = Moved, true, nil, nil, false
+	a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.on, a.t.Ref = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.on, m.Ref
+}
+
+// makesTable says whether a SELECT is SELECT INTO.
+func makesTable(q *sqlparse.Query) bool { return q.Into || slices.ContainsFunc(q.Leaves, makesTable) }
 
 // usesOrdinals says whether a literal decides at some level what rows are grouped by.
 func usesOrdinals(q *sqlparse.Query) bool {

@@ -9,14 +9,14 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
-// insert finds the key of each row of an INSERT into a sharded table.
+// insert finds the key of each row of an INSERT into a sharded table. Into another table rows of sharded ones are moved.
 func (a *analysis) insert(q *sqlparse.Query) error {
 	info := a.declared(q.Target)
 	if info == nil || info.Kind != shardmap.Sharded {
-		if info != nil {
-			return Refuse("reference-write", info.TableName)
+		if q.Source != nil && a.movesInto(q, info) || info == nil {
+			return nil
 		}
-		return nil
+		return Refuse("reference-write", info.TableName)
 	}
 	a.t.Target = info
 	t := a.sch.Tables[info.TableName]
@@ -143,11 +143,15 @@ func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos 
 // unless it turns out that all is on one shard.
 func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) bool {
 	t := a.sch.Tables[info.TableName]
-	if len(q.CTEs) > 0 || slices.ContainsFunc(q.Sets, func(s sqlparse.Assign) bool { return info.IsKey(s.Column) }) || a.views.used || a.stmt.Kind != sqlparse.Insert || slices.Contains(pos, -1) || t.Rules || t.RowRules || len(t.Triggers) > 0 {
+	if len(q.CTEs) > 0 || slices.ContainsFunc(q.Sets, func(s sqlparse.Assign) bool { return info.IsKey(s.Column) }) || a.views.used || a.stmt.Kind != sqlparse.Insert || slices.Contains(pos, -1) || t.Rules || t.RowRules ||
+		len(t.Triggers) > 0 && info.Kind != shardmap.Home {
 		return false
 	}
 	text, tail, ok := sqlparse.SourceOf(a.stmt.Text)
 	if !ok || sqlparse.HasParam(tail) { // a statement of our own has parameters of its own
+		return false
+	}
+	if info.Kind == shardmap.Reference && (tail != "" || a.differs(q, t) != "") {
 		return false
 	}
 	stmts, err := sqlparse.Parse(text)
@@ -175,8 +179,35 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 	for i, k := range info.Keys {
 		key[i] = slices.Index(names, k)
 	}
-	a.moved = &Template{Gather: g, Target: info, Names: names, Key: key, Source: text, Tail: tail, on: info.Group.Shards()}
+	a.moved = &Template{Gather: g, Target: info, Names: names, Key: key, Source: text, Tail: tail, Ref: info.Kind == shardmap.Reference}
+	if info.Group != nil {
+		a.moved.on = info.Group.Shards()
+	}
 	return !slices.Contains(key, -1)
+}
+
+// movesInto is moves for a table that is home's alone or on every shard; info is nil for the former.
+func (a *analysis) movesInto(q *sqlparse.Query, info *shardmap.TableInfo) bool {
+	if info == nil {
+		n, ok := a.env.resolve(a.db, a.sch, q.Target.Table)
+		if !ok || a.t.Temp {
+			return false
+		}
+		info = a.db.HomeTable(n)
+	}
+	return a.sch.Tables[info.TableName] != nil && a.moves(q, info, nil)
+}
+
+// differs names a column that an INSERT leaves to its default and that may get another value with each copy.
+func (a *analysis) differs(q *sqlparse.Query, t *schema.Table) string {
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		given := q.Columns == nil && (q.Source != nil && i < len(q.Source.Targets) || len(q.Rows) > 0 && i < len(q.Rows[0])) || contains(q.Columns, c.Name)
+		if !given && c.Volatile {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 // feeds says whether each row of a SELECT carries in the target's key columns the key of the shard that made it.
@@ -252,6 +283,10 @@ func (a *analysis) wideWrite(b *block) *Error {
 func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	info := a.declared(q.Target)
 	refuse := Refuse("reference-write", info.TableName)
+	if q.Cmd == sqlparse.Insert && q.Source != nil && a.movesInto(q, info) {
+		a.useMoved()
+		return nil
+	}
 	if len(q.Rels) > 1 || len(q.Subs) > 0 || len(q.CTEs) > 0 || q.Source != nil || q.Opaque != "" {
 		return refuse
 	}
@@ -266,12 +301,8 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 		return refuse
 	}
 	if q.Cmd == sqlparse.Insert {
-		for i := range t.Columns {
-			c := &t.Columns[i]
-			given := q.Columns == nil && len(q.Rows) > 0 && i < len(q.Rows[0]) || contains(q.Columns, c.Name)
-			if !given && c.Volatile {
-				return Refuse("reference-write", info.TableName.String()+" (column "+c.Name+" has a default that differs with each call)")
-			}
+		if c := a.differs(q, t); c != "" {
+			return Refuse("reference-write", info.TableName.String()+" (column "+c+" has a default that differs with each call)")
 		}
 		for _, row := range q.Rows {
 			for _, v := range row {

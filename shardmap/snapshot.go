@@ -71,6 +71,11 @@ func (d *DB) Table(n TableName) *TableInfo {
 // Tenant is the group of a schema that lives on one shard; nil for another.
 func (d *DB) Tenant(schema string) *GroupInfo { return d.tenants[schema] }
 
+// HomeTable describes a table that is home's alone as one whose rows all go there.
+func (d *DB) HomeTable(n TableName) *TableInfo {
+	return &TableInfo{TableName: n, Kind: Home, Group: &GroupInfo{Name: d.Home.Name, Scheme: ByTenant, fallback: d.Home.Index, all: []int{d.Home.Index}}}
+}
+
 // Tenants are the groups of all schemas that live on one shard, in no order.
 func (d *DB) Tenants() []*GroupInfo { return slices.Collect(maps.Values(d.tenants)) }
 

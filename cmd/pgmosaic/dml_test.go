@@ -73,6 +73,10 @@ func (w writer) statement() string {
 			"insert into texts select name, 1 from settings union all select code, 2 from countries"+w.of("", " on conflict do nothing", " on conflict (k) do update set v = texts.v + excluded.v returning k, v"),
 			"insert into orders as o (customer_id, order_id, total) select 1 + order_id % 20, 100 + order_id % 7, 1 from orders where order_id < 30 on conflict (customer_id, order_id) do "+w.of("nothing", "nothing returning *", "update set total = coalesce(o.total, 0) + 1 returning o.order_id, o.total"),
 			"insert into customers (customer_id, name) select customer_id + 2000, 'r' from customers t where "+w.cond("t")+" returning customer_id, name, small",
+			"insert into settings select 's' || customer_id, country from customers t where "+w.cond("t")+w.of("", " on conflict do nothing", " on conflict (name) do update set value = settings.value || excluded.value returning name, value"),
+			"insert into settings (value, name) select count(*), 'n' || count(*) from orders union all select name, code from countries",
+			"insert into countries select 'c' || small, min(name) from customers where small is not null group by small",
+			"insert into countries (name, code) select coalesce(value, '-'), name || '"+fmt.Sprint(w.IntN(1e6))+"' from settings",
 			"insert into customers (customer_id, small, name) select 50 + order_id, total, 'x' from orders where order_id in (1, 2, 3, 60)",
 		)
 	case 4:

@@ -495,6 +495,13 @@ func (s *splitter) row(row []byte) error {
 
 // put sends a row, whose key has been read, to its shard.
 func (s *splitter) put(row []byte, lines int64) error {
+	if s.group == nil { // every copy of a reference table
+		for i := range s.out {
+			s.out[i] = append(s.out[i], row...)
+			s.sent[i].add(lines, s.line)
+		}
+		return nil
+	}
 	shard, ok := s.group.Place(s.key)
 	if !ok {
 		return s.badLine("23514", "no list of group %s names the value of key column %q: the row has no shard", s.group.Name, s.columns[0])

@@ -66,6 +66,15 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	var desc []wire.Field
 	var out []returned
 	err = h.atomically(ctx, func() (err error) {
+		if p.Ref {
+			var pieces []piece
+			for _, s := range p.Shards {
+				pieces = append(pieces, piece{shard: s})
+			}
+			if err := h.lockReference(ctx, p, pieces); err != nil {
+				return err
+			}
+		}
 		if p.Tail == "" {
 			rows, err = g.send(ctx, p, "COPY "+tableName(p.Target.TableName)+" ("+list+") FROM STDIN (FORMAT binary)")
 			return err
@@ -238,8 +247,10 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 	sp := newSplitter(p.Target, p.Key, map[string]string{"format": "binary"}, p.Shards)
 	failed := g.take(sp, h.copySender(parts))
 	counts, err := h.finishCopies(parts, failed, sp)
-	for _, n := range counts {
-		rows += n
+	for i, n := range counts {
+		if !p.Ref || p.Shards[i] == h.dbmap.Home.Index {
+			rows += n
+		}
 	}
 	return rows, err
 }

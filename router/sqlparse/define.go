@@ -65,6 +65,8 @@ func (c *converter) definition(n *pg.Node) {
 	case *pg.Node_ViewStmt:
 		s.Kind = CreateView
 		c.object(x.ViewStmt.View)
+	case *pg.Node_DropOwnedStmt:
+		d.Owned = true
 	case *pg.Node_RefreshMatViewStmt:
 		d.Refresh = true
 	default:
@@ -255,7 +257,7 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 		d.Scope = OnDatabase
 	case *pg.Node_AlterFunctionStmt, *pg.Node_AlterEnumStmt, *pg.Node_AlterDomainStmt, *pg.Node_AlterTypeStmt, *pg.Node_AlterExtensionStmt,
 		*pg.Node_AlterExtensionContentsStmt, *pg.Node_AlterOpFamilyStmt, *pg.Node_AlterOperatorStmt, *pg.Node_AlterTsdictionaryStmt, *pg.Node_AlterTsconfigurationStmt,
-		*pg.Node_AlterCollationStmt, *pg.Node_AlterStatsStmt, *pg.Node_AlterDefaultPrivilegesStmt:
+		*pg.Node_AlterCollationStmt, *pg.Node_AlterStatsStmt, *pg.Node_ReassignOwnedStmt, *pg.Node_AlterDefaultPrivilegesStmt:
 		d.Scope, d.Alters = OnDatabase, true
 	case *pg.Node_CreateSchemaStmt:
 		if len(x.CreateSchemaStmt.SchemaElts) == 0 {

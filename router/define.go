@@ -198,10 +198,7 @@ func (a *analysis) definition() error {
 	case sqlparse.CreateTable:
 		return a.created(objects, everywhere)
 	case sqlparse.CreateTableAs:
-		if len(a.sharded) == 0 && len(objects) == 0 { // home has all that it reads
-			return nil
-		}
-		return Refuse("select-into", "CREATE TABLE AS")
+		return a.madeAs(objects)
 	case sqlparse.DDL:
 		if s.Def.Scope == sqlparse.OnTable {
 			return everywhere()
@@ -259,6 +256,59 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 		return Refuse("key-column", info.Keys[i])
 	}
 	return everywhere()
+}
+
+// madeAs plans CREATE TABLE AS: a table of home's, which is made empty and then filled with rows that are made as those of an
+// INSERT .. SELECT are.
+func (a *analysis) madeAs(objects []shardmap.TableName) error {
+	d := &a.stmt.Def
+	refuse := Refuse("select-into", "CREATE TABLE AS")
+	switch {
+	case d.View:
+		return Refuse("ddl", "CREATE MATERIALIZED VIEW, as it reads one,")
+	case len(objects) > 0:
+		return refuse
+	case len(a.sharded) == 0 || d.NoData: // home has all that it reads
+		return nil
+	case a.views.used || a.stmt.Params > 0 || len(d.Objects) != 1:
+		return refuse
+	}
+	name := d.Objects[0]
+	if _, there := a.env.resolve(a.db, a.sch, name); there || a.env.Temp[name.Name] {
+		return nil // home will say so
+	}
+	head, source, ok := sqlparse.MadeAs(a.stmt.Text)
+	stmts, err := sqlparse.Parse(source)
+	if !ok || err != nil || len(stmts) != 1 || stmts[0].Kind != sqlparse.Select {
+		return refuse
+	}
+	src := &analysis{stmt: stmts[0], db: a.db, sch: a.sch, env: a.env, t: &Template{Stmt: stmts[0], DB: a.db, Schema: a.sch}}
+	if src.names() != nil || src.views.used {
+		return refuse
+	}
+	src.t.Tables = a.t.Tables
+	g, why := src.gather(newBlock(src, stmts[0].Query, nil), refuse)
+	if why != nil {
+		return why
+	}
+	table := QuoteRef(name)
+	if d.Temp {
+		table = "pg_temp." + sqlparse.QuoteName(name.Name)
+	}
+	a.moved = &Template{
+		Gather: g, Target: a.db.HomeTable(shardmap.TableName{Schema: name.Schema, Name: name.Name}), Source: source, on: []int{a.db.Home.Index},
+		Made: &Made{SQL: head + " " + source + "\nWITH NO DATA", Table: table},
+	}
+	a.useMoved()
+	return nil
+}
+
+// QuoteRef writes a table's name as SQL.
+func QuoteRef(r sqlparse.TableRef) string {
+	if r.Schema == "" {
+		return sqlparse.QuoteName(r.Name)
+	}
+	return sqlparse.QuoteName(r.Schema) + "." + sqlparse.QuoteName(r.Name)
 }
 
 // homeKeeps says whether home can keep a foreign key of a home table: it has all the rows that are referred to.

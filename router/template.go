@@ -64,6 +64,7 @@ type Template struct {
 	Target *shardmap.TableInfo  // of Write, Split, Copy, Moved
 	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
+	Made   *Made                // of Moved: the table is made first
 	Shared bool                 // Write of what every shard has, or may lack: see Definition.Alters
 	DDL    bool                 // changes the schema
 	Drops  []shardmap.TableName // declared tables that go
@@ -257,3 +258,6 @@ func (p *Plan) Alias() string {
 	}
 	return ""
 }
+
+// Made is the table of CREATE TABLE AS: the statement that makes it, empty, and its name as SQL.
+type Made struct{ SQL, Table string }

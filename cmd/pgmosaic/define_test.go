@@ -112,3 +112,49 @@ func TestDefinitionsReachEveryShard(t *testing.T) {
 		t.Errorf("left:\n%s", left)
 	}
 }
+
+// CREATE TABLE AS over shards makes a table of home's, temporary or not, in a transaction or not, and nothing if it fails.
+func TestCreateTableAs(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	defer func() {
+		_, _ = c.Exec(t.Context(), "rollback")
+		mustExec(t, c, "drop table if exists made, made2, made3")
+	}()
+	want := queryOne[string](t, c, "select count(*) || ' ' || sum(customer_id) from customers")
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		mustExec(t, c, "drop table if exists made")
+		tag, err := c.Exec(t.Context(), "create table made (id, \"Label\") as select customer_id, name || '!' from customers with data", mode)
+		if err != nil || !strings.HasPrefix(want, strings.TrimPrefix(tag.String(), "SELECT ")) {
+			t.Fatal(tag, err)
+		}
+		if got := queryOne[string](t, c, "select count(*) || ' ' || sum(id) from made where \"Label\" like '%!'"); got != want {
+			t.Errorf("%s: made %s, want %s", mode, got, want)
+		}
+	}
+	mustExec(t, c, "create temp table sums as select country, count(*) as n from customers group by country; select 1")
+	if got := queryOne[int](t, c, "select sum(n) from sums"); fmt.Sprint(got) != strings.Fields(want)[0] {
+		t.Errorf("the temporary table holds %d", got)
+	}
+	mustExec(t, c, "drop table sums")
+	mustExec(t, c, "begin")
+	mustExec(t, c, "create table made2 as select a.customer_id, count(b.customer_id) as n from customers a left join customers b on a.name = b.name group by a.customer_id")
+	if got := queryOne[int](t, c, "select count(*) from made2"); fmt.Sprint(got) != strings.Fields(want)[0] {
+		t.Errorf("inside the transaction it holds %d", got)
+	}
+	mustExec(t, c, "rollback")
+	for sql, code := range map[string]string{
+		"create table made2 as select 1 / (customer_id - customer_id) from customers": "22012", "create table made as select customer_id from customers": "42P07",
+		"create table made2 (a, b) as select customer_id from customers": "42601", "create materialized view made2 as select * from customers": "0A000",
+		"select * into made2 from customers where customer_id = 5": "0A000",
+	} {
+		_, err := c.Exec(t.Context(), sql)
+		wantCode(t, err, code)
+	}
+	mustExec(t, c, "create table if not exists made as select customer_id from customers")
+	mustExec(t, c, "create table made2 as select * from customers with no data")
+	mustExec(t, c, "create table made3 as select * from countries")
+	if n := queryOne[int](t, c, "select (select count(*) from made2) + (select count(*) from made3) - (select count(*) from countries)"); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+}

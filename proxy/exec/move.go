@@ -30,6 +30,9 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if err != nil {
 		return err
 	}
+	if p.Made != nil {
+		return h.make(ctx, p, a, whole, source)
+	}
 	names := p.Names[:min(len(p.Names), len(source.fields))]
 	for i, k := range p.Key {
 		if k >= len(names) {
@@ -102,6 +105,47 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 		h.writeReturned(desc, out, x)
 	}
 	h.client.SendTag(fmt.Sprintf("INSERT 0 %d", rows))
+	return nil
+}
+
+// make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.
+func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whole, source *described) (err error) {
+	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
+	if h.usesHome() {
+		g.plan = g.plan.Own
+	}
+	defer func() { g.end(err) }()
+	if err := g.prepare(ctx, source); err != nil {
+		return err
+	}
+	if err := g.fetch(ctx); err != nil {
+		return err
+	}
+	if err := g.fill("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS " + g.sql); err != nil {
+		return err
+	}
+	var rows int64
+	if err := h.atomically(ctx, func() error {
+		home, err := h.join(ctx, h.dbmap.Home.Index, p.Template)
+		if err != nil {
+			return err
+		}
+		if err := h.ready(home); err != nil {
+			return err
+		}
+		if _, err := home.srv.Exec(p.Made.SQL); err != nil {
+			return h.lost(home, err)
+		}
+		if cause := pinCauseOf(p.Stmt); cause != "" {
+			h.pin(home, cause)
+		}
+		rows, err = g.send(ctx, p, "COPY "+p.Made.Table+" FROM STDIN (FORMAT binary)")
+		return err
+	}); err != nil {
+		return err
+	}
+	h.client.SendTag(fmt.Sprintf("SELECT %d", rows))
+	h.after(ctx, p.Template, h.dbmap.Home.Index)
 	return nil
 }
 

@@ -58,6 +58,8 @@ func (c *converter) definition(n *pg.Node) {
 	case *pg.Node_CreateTableAsStmt:
 		s.Kind = CreateTableAs
 		c.object(x.CreateTableAsStmt.GetInto().GetRel())
+		d.NoData = x.CreateTableAsStmt.GetInto().GetSkipData()
+		d.View = x.CreateTableAsStmt.Objtype == pg.ObjectType_OBJECT_MATVIEW
 		if e := x.CreateTableAsStmt.GetQuery().GetExecuteStmt(); e != nil {
 			s.Name = e.Name
 			s.NameAt, _ = preparedName(s.Text)

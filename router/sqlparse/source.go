@@ -1,6 +1,9 @@
 package sqlparse
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // SourceOf takes an INSERT ... SELECT without WITH apart: its SELECT, and the tail, which begins with ON CONFLICT or RETURNING
 // and may be empty. ok is false where the text is not understood.
@@ -60,6 +63,27 @@ func HasParam(sql string) bool {
 			return false
 		case tokParam, tokBad:
 			return true
+		}
+	}
+}
+
+var withData = regexp.MustCompile(`(?is)\s+with\s+(no\s+)?data\s*$`)
+
+// MadeAs takes CREATE TABLE .. AS SELECT .. apart: what stands before the SELECT, and the SELECT.
+func MadeAs(sql string) (head, source string, ok bool) {
+	sql = withData.ReplaceAllString(strings.TrimRight(strings.TrimSpace(sql), "; \t\r\n"), "")
+	l := lexer{s: []byte(sql)}
+	for depth := 0; ; {
+		t := l.next()
+		switch {
+		case t.kind == tokEOF || t.kind == tokBad:
+			return "", "", false
+		case t.kind == tokSymbol && sql[t.start] == '(':
+			depth++
+		case t.kind == tokSymbol && sql[t.start] == ')':
+			depth--
+		case t.kind == tokWord && depth == 0 && strings.EqualFold(sql[t.start:t.end], "as"):
+			return sql[:t.end], sql[t.end:], true
 		}
 	}
 }

@@ -165,6 +165,8 @@ type Definition struct {
 	Keys      [][]string   // the columns of each index or key that it makes
 	Foreign   []ForeignKey // those that it adds
 	Refresh   bool         // REFRESH MATERIALIZED VIEW
+	NoData    bool         // CREATE TABLE AS .. WITH NO DATA
+	View      bool         // CREATE MATERIALIZED VIEW
 	Owned     bool         // DROP OWNED
 	Schemas   []string     // that DROP SCHEMA drops, or ALTER SCHEMA renames
 	Types     []TableRef   // that a definition of OnDatabase names

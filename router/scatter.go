@@ -180,12 +180,19 @@ func (a *analysis) coLocated(b *block) *Error {
 			}
 		}
 	}
-	reached := map[int]bool{0: true}
-	for changed := true; changed; { // follow key equalities, an outer join's ON included
+	// Follow key equalities from a table whose rows are never blanked. An outer join's ON leads to the side that it may blank,
+	// and not back: two tables that are tied to a third only where that one has a row are not tied to one another.
+	reached := map[int]bool{}
+	for i, u := range units {
+		if len(reached) == 0 && !u.outer.Nullable && !b.nullableAbove(u.outer) {
+			reached[i] = true
+		}
+	}
+	for changed := true; changed; {
 		changed = false
 		for i := range units {
 			for j := range reached {
-				if !reached[i] && a.keysEqual(b, units[i], units[j]) {
+				if !reached[i] && a.follows(b, units[i], units[j]) {
 					reached[i], changed = true, true
 				}
 			}
@@ -199,8 +206,8 @@ func (a *analysis) coLocated(b *block) *Error {
 	return nil
 }
 
-// keysEqual says whether the block joins two units by the whole key.
-func (a *analysis) keysEqual(b *block, u, v unit) bool {
+// follows says whether each row of u that the block joins to one of v is on that one's shard: by the whole key.
+func (a *analysis) follows(b *block, u, v unit) bool {
 	for _, r := range u.rels {
 		for _, s := range v.rels {
 			rk, sk := a.declared(r).Keys, a.declared(s).Keys
@@ -216,7 +223,8 @@ func (a *analysis) keysEqual(b *block, u, v unit) bool {
 	return false
 }
 
-// equal says whether a column of r equals one of s in every row that joins them.
+// equal says whether a column of r equals one of s in every row that joins them, or in every row of s to which an outer join
+// finds one of r.
 func (b *block) equal(r, s *sqlparse.Rel, rid, sid colID) bool {
 	if b.class(rid) == b.class(sid) {
 		return true
@@ -228,8 +236,7 @@ func (b *block) equal(r, s *sqlparse.Rel, rid, sid colID) bool {
 			}
 			l, _, ok1 := b.resolve(f, fact.L)
 			x, _, ok2 := b.resolve(f, fact.R.Col)
-			// One side must be the nullable table's own key, the other the key of a table outside it.
-			if ok1 && ok2 && (l == rid && x == sid || l == sid && x == rid) && in(fact.Into, r) != in(fact.Into, s) {
+			if ok1 && ok2 && (l == rid && x == sid || l == sid && x == rid) && in(fact.Into, r) && !in(fact.Into, s) {
 				return true
 			}
 		}

@@ -196,3 +196,10 @@ select small as customer_id, count(*) from customers c group by c.customer_id, s
 select customer_id as c, count(*) from orders group by c order by c limit 2
 select s.customer_id, count(*) from (select customer_id from orders where total > 2) s group by s.customer_id having count(*) > 1 order by 1
 select x.customer_id, count(*) from countries k left join (select customer_id, country from customers) x on x.country = k.code group by x.customer_id order by 1
+select t1.customer_id from orders t1 join orders t2 on t2.customer_id = t1.order_id left join customers t3 on t3.customer_id = t2.customer_id and t3.customer_id = t1.customer_id order by 1
+select count(*), count(t3.name) from orders t1, orders t2 left join customers t3 on t3.customer_id = t2.customer_id where t1.order_id = t2.customer_id
+select a.customer_id, b.order_id, c.name from orders a left join (orders b left join customers c on c.customer_id = b.customer_id) on c.customer_id = a.customer_id order by 1, 2, 3
+select a.customer_id, b.order_id, c.name from orders a left join (orders b join customers c on c.customer_id = b.customer_id) on c.customer_id = a.customer_id and b.order_id < a.order_id order by 1, 2, 3
+select t1.order_id, t2.order_id from customers t3 right join orders t1 on t1.customer_id = t3.customer_id join orders t2 on t2.customer_id = t3.customer_id order by 1, 2
+select t1.order_id, t2.order_id from orders t1 left join customers t3 on t3.customer_id = t1.customer_id left join orders t2 on t2.customer_id = t3.customer_id order by 1, 2
+select t1.order_id, t2.order_id from orders t1 join orders t2 on t1.total = t2.total left join customers t3 on t3.customer_id = t1.customer_id left join customers t4 on t4.customer_id = t2.customer_id and t4.customer_id = t3.customer_id order by 1, 2

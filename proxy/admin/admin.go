@@ -66,6 +66,7 @@ type Admin struct {
 
 	ctx      context.Context
 	changing sync.Mutex // one change at a time in this process
+	jobs     jobs
 
 	sampling     sync.Mutex // guards older and newer
 	older, newer statSample

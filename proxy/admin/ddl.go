@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -96,7 +98,7 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 				}
 				continue
 			}
-			if _, err := copyRows(ctx, home, tx.Conn(), t.TableName, ""); err != nil {
+			if _, err := copyRows(ctx, home, tx.Conn(), t.TableName, "", nil); err != nil {
 				return err
 			}
 		}
@@ -221,9 +223,9 @@ select format('ALTER STATISTICS %I.%I OWNER TO %I', s.stxnamespace::regnamespace
 union all
 select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
 union all
-select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal
+select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgname !~ '^pgmosaic_'
 union all
-select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgenabled <> 'O'
+select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgname !~ '^pgmosaic_' and t.tgenabled <> 'O'
 union all
 select format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, $1::text, case when p.polpermissive then 'PERMISSIVE' else 'RESTRICTIVE' end,
      case p.polcmd when 'r' then 'SELECT' when 'a' then 'INSERT' when 'w' then 'UPDATE' when 'd' then 'DELETE' else 'ALL' end,
@@ -318,25 +320,47 @@ const lateRank = 9 // of tableDefsSQL
 
 // copyRows streams the rows of a table that satisfy where from one server to another, in text, because the
 // OIDs of user types differ between servers.
-func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string) (int64, error) {
+func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) (int64, error) {
 	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
-	cols, err := strings1(ctx, from, "select quote_ident(attname) from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum", name)
+	cols, err := copiedColumns(ctx, from, name)
 	if err != nil {
 		return 0, err
 	}
 	list := strings.Join(cols, ", ")
-	sql := "COPY (SELECT " + list + " FROM ONLY " + name
+	sql := "SELECT " + list + " FROM ONLY " + name
 	if where != "" {
 		sql += " WHERE " + where
 	}
-	sql += ") TO STDOUT"
+	return copyQuery(ctx, from, to, sql, name, list, progress)
+}
+
+// copiedColumns are the columns of a table that are not generated.
+func copiedColumns(ctx context.Context, from queryer, table string) ([]string, error) {
+	return strings1(ctx, from, "select quote_ident(attname) from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum", table)
+}
+
+// copyQuery streams the rows of a query on one server into a table of another. progress, if there is one, is told of them.
+func copyQuery(ctx context.Context, from, to *pgx.Conn, query, table, cols string, progress *job) (int64, error) {
 	return pipe(func(w *pipeEnd) error {
-		_, err := from.PgConn().CopyTo(ctx, w, sql)
+		_, err := from.PgConn().CopyTo(ctx, &counting{w, progress}, "COPY ("+query+") TO STDOUT")
 		return err
 	}, func(r *pipeEnd) (int64, error) {
-		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+name+" ("+list+") FROM STDIN")
+		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" ("+cols+") FROM STDIN")
 		return tag.RowsAffected(), err
 	})
+}
+
+// counting tells a job of the rows that pass: a server sends one with each write.
+type counting struct {
+	io.Writer
+	job *job
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	if c.job != nil {
+		c.job.add(int64(bytes.Count(b, []byte{'\n'})))
+	}
+	return c.Writer.Write(b)
 }
 
 var errPipe = errors.New("the other side of the copy ended")

@@ -67,12 +67,45 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	if dry {
 		return a.change(ctx, "DISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
+	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s.%s", t.Schema, t.Name))
+	defer func() { j.end(err) }()
+	o, err := a.newOnline(ctx, d, home, t, j)
+	if err != nil {
+		return nil, nodeFailed(d.Home.Name, err)
+	}
+	if o != nil {
+		defer func() {
+			if err == nil {
+				return
+			}
+			if failed := o.undo(ctx); failed != nil {
+				err = errors.Join(err, failed)
+			}
+		}()
+		if err := o.watch(ctx, home); err != nil {
+			return nil, nodeFailed(d.Home.Name, err)
+		}
+		if err := o.copyAll(ctx, home); err != nil {
+			return nil, err
+		}
+		if err := o.catchUp(ctx, home); err != nil {
+			return nil, err
+		}
+	}
 	moving := t
 	moving.Moving, moving.From = true, shardmap.Home
-	if err := a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }); err != nil {
-		return nil, err
+	for try := 1; ; try++ { // transactions that run for long hold the switch back: the copies need not be made anew
+		if err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }); err == nil {
+			break
+		}
+		if o == nil || try == maxSwitches {
+			return nil, err
+		}
+		if err := o.catchUp(ctx, home); err != nil {
+			return nil, err
+		}
 	}
-	if err := a.move(ctx, d.Name, home, moving); err != nil {
+	if err := a.move(ctx, d.Name, home, moving, o, j); err != nil {
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
 	}
 	res, err = a.change(ctx, "DISTRIBUTE TABLE", false, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
@@ -299,8 +332,8 @@ func onKey(columns, from, to []string) bool {
 	return true
 }
 
-// move does the work of DISTRIBUTE TABLE up to the deciding commit on home.
-func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table) error {
+// move does the work of DISTRIBUTE TABLE up to the deciding commit on home. With o the copies are there already.
+func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table, o *online, j *job) error {
 	d, err := a.database(db)
 	if err != nil {
 		return err
@@ -315,11 +348,17 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
+	if o != nil {
+		if err := o.finish(ctx, home, tx); err != nil {
+			return err
+		}
+	}
 	for _, s := range d.Shards {
-		if s == d.Home {
+		if s == d.Home || o != nil {
 			continue
 		}
-		if err := a.fillShard(ctx, d, s, home, info); err != nil {
+		j.phase("copying to shard " + s.Name)
+		if _, err := a.fillShard(ctx, d, s, home, info, nil); err != nil {
 			return err
 		}
 	}
@@ -345,20 +384,20 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	return nil
 }
 
-// fillShard makes the table on one shard and copies the rows there that belong to it.
-func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo) error {
+// fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is
+// what is to be made when all rows are there.
+func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, j *job) (late []string, err error) {
 	dst, err := a.openShard(ctx, d.Name, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	return bring(ctx, home, dst, s.Name, func(tx pgx.Tx) error {
+	err = bring(ctx, home, dst, s.Name, func(tx pgx.Tx) error {
 		seqs, err := placeOn(ctx, home, info, s.Ordinal)
 		if err != nil {
 			return err
 		}
-		late, err := bringTable(ctx, home, tx, info.TableName, seqs)
-		if err != nil {
+		if late, err = bringTable(ctx, home, tx, info.TableName, seqs); err != nil {
 			return err
 		}
 		// What was made here may be dropped again, and nothing else: see dropOn.
@@ -372,11 +411,12 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 				return err
 			}
 		}
-		if _, err := copyRows(ctx, home, dst, info.TableName, where); err != nil {
+		if _, err := copyRows(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
 			return err
 		}
 		return run(ctx, tx, late)
 	})
+	return late, err
 }
 
 // Recover finishes or undoes what a crash left moving. It is called at the start.
@@ -396,6 +436,9 @@ func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
 
 func (a *Admin) recoverLocked(ctx context.Context) error {
 	for _, d := range sortedDBs(a.Catalog.Current()) {
+		if err := a.recoverOnline(ctx, d); err != nil {
+			return err
+		}
 		for _, t := range a.Catalog.Current().Document.Tables {
 			if t.Database == d.Name && t.Moving {
 				if err := a.recoverTable(ctx, d, *t); err != nil {
@@ -534,7 +577,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 			if err != nil {
 				return err
 			}
-			_, err = copyRows(ctx, src, home, info.TableName, "")
+			_, err = copyRows(ctx, src, home, info.TableName, "", nil)
 			_ = src.Close(context.WithoutCancel(ctx))
 			if err != nil {
 				return err

@@ -176,6 +176,23 @@ func (p *place) strides() (out []string) {
 	return out
 }
 
+// restarts makes the sequences of a shard that is not home begin anew, above all that was drawn by now.
+func (p *place) restarts(table string) (out []string) {
+	if p == nil {
+		return nil
+	}
+	for i, c := range p.cols {
+		switch first := firstValue(p.above[i], p.ordinal); {
+		case c.isKey:
+		case c.identity != "":
+			out = append(out, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET START WITH %d RESTART", table, pgx.Identifier{c.column}.Sanitize(), first))
+		default:
+			out = append(out, fmt.Sprintf("ALTER SEQUENCE %s START WITH %d RESTART", c.sequence, first))
+		}
+	}
+	return out
+}
+
 // ones makes them count in ones again, behind all rows.
 func (p *place) ones() (out []string) {
 	if p == nil {

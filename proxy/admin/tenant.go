@@ -180,7 +180,7 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 				return err
 			}
 			late = append(late, keys...)
-			if _, err := copyRows(ctx, home, dst, n, ""); err != nil {
+			if _, err := copyRows(ctx, home, dst, n, "", nil); err != nil {
 				return err
 			}
 		}
@@ -300,7 +300,7 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 				if err != nil {
 					return err
 				}
-				if _, err := copyRows(ctx, src, tx.Conn(), n, ""); err != nil {
+				if _, err := copyRows(ctx, src, tx.Conn(), n, "", nil); err != nil {
 					return err
 				}
 				add = append(add, after...)

@@ -131,7 +131,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
 		return errFailedTx
 	}
-	if err := h.replan(s); err != nil {
+	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
 	portalName := b.Portal
@@ -144,7 +144,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		if s, b, err = h.asBind(s.tmpl.Stmt, b); err != nil {
 			return err
 		}
-		if err := h.replan(s); err != nil {
+		if err := h.replan(ctx, s); err != nil {
 			return err
 		}
 		if _, err := h.describe(ctx, s); err != nil {

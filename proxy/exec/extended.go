@@ -259,6 +259,11 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		if err == nil {
 			err = h.message(ctx, m)
 		}
+		for try := 0; errors.Is(err, errReplan) && try < 3 && m.Type == 'B' && x.cur == nil && len(h.tx.parts) == 0; try++ { // nothing was sent
+			if err = h.refresh(ctx); err == nil {
+				err = h.message(ctx, m)
+			}
+		}
 		if errors.Is(err, errReplan) {
 			err = &wire.PgError{Code: "40001", Message: "the shard map changed while the statement waited", Hint: "Run it again."}
 		}
@@ -275,7 +280,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 func (h *Handler) message(ctx context.Context, m wire.Message) error {
 	switch m.Type {
 	case 'P':
-		return h.parseMsg(m.Body())
+		return h.parseMsg(ctx, m.Body())
 	case 'B':
 		return h.bindMsg(ctx, m)
 	case 'D':
@@ -287,7 +292,7 @@ func (h *Handler) message(ctx context.Context, m wire.Message) error {
 }
 
 // parseMsg plans a statement. A server sees it when it is bound or described, or at the batch's end.
-func (h *Handler) parseMsg(body []byte) error {
+func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	pp, err := wire.DecodeParse(body)
 	if err != nil {
 		return &wire.PgError{Code: "08P01", Message: err.Error()}
@@ -304,7 +309,7 @@ func (h *Handler) parseMsg(body []byte) error {
 	if pp.Name != "" { // the unnamed one is parsed anew by each server
 		s.key = h.e.stmtKey(pp.SQL, pp.Types, h.meaning())
 	}
-	if err := h.replan(s); err != nil {
+	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
 	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
@@ -330,12 +335,16 @@ func endsTx(s *sqlparse.Statement) bool {
 
 // replan plans a statement for the session's present circumstances, which is two compares if they are
 // those of last time.
-func (h *Handler) replan(s *stmt) error {
+func (h *Handler) replan(ctx context.Context, s *stmt) error {
 	space := h.planSpace()
 	if s.tmpl != nil && s.space == space && len(h.env.Temp) == 0 {
 		return nil
 	}
 	p, multi, err := h.plan(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
+	for h.awaitMove(ctx, err) {
+		space = h.planSpace()
+		p, multi, err = h.plan(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql)))
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -71,6 +72,31 @@ func (h *Handler) plan(sql []byte) (p planned, multi []*sqlparse.Statement, err 
 		h.e.plans.Set(string(space[:])+"\x02"+text, &entry{tmpl: tmpl, cost: cost})
 	}
 	return planned{tmpl: tmpl}, nil, nil
+}
+
+// moveWait is how long a statement waits for a table that is just being switched to its shards.
+const moveWait = 30 * time.Second
+
+// awaitMove waits for the map to change, if err says that a table is moving, and takes the new one over. false: err stands. A
+// transaction or pipeline that has servers keeps the map that it began with.
+func (h *Handler) awaitMove(ctx context.Context, err error) bool {
+	var refused *router.Error
+	if !errors.As(err, &refused) || refused.Rule != "moving" || len(h.tx.parts) > 0 || h.ext.cur != nil {
+		return false
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(moveWait); time.Now().Before(end); {
+		if h.e.Catalog.Current() != h.snap {
+			return h.refresh(ctx) == nil
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return false
 }
 
 func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {

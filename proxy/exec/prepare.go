@@ -29,7 +29,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
 	st := &stmt{name: s.Name, sql: s.Body, version: h.schema.Version}
-	if err := h.replan(st); err != nil {
+	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
 	p, done, err := h.borrow(ctx)
@@ -86,7 +86,7 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if st == nil {
 		return noStatement(s.Name)
 	}
-	if err := h.replan(st); err != nil {
+	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
 	if st.tmpl.Class == router.Control {
@@ -149,7 +149,7 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 	if st == nil {
 		return noStatement(s.Name)
 	}
-	if err := h.replan(st); err != nil {
+	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
 	if len(h.dbmap.Shards) > 1 && !st.tmpl.Home {

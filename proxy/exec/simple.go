@@ -103,6 +103,9 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		}
 		p, multi, err := h.plan(sql)
 		if err != nil {
+			if h.awaitMove(ctx, err) {
+				continue
+			}
 			if h.tx.status == 'E' {
 				return errFailedTx
 			}
@@ -113,8 +116,10 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		}
 		args := router.Args{Text: sql, Literals: p.lits}
 		err = h.simple(ctx, p.tmpl, &args)
-		if errors.Is(err, errReplan) && try < 3 && h.tx.status == 'I' {
-			continue
+		if errors.Is(err, errReplan) && try < 3 && len(h.tx.parts) == 0 && h.tx.status != 'E' {
+			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
+				continue
+			}
 		}
 		return err
 	}
@@ -349,6 +354,9 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) erro
 			}
 		}
 		p, err := h.planStatement(s)
+		for h.awaitMove(ctx, err) {
+			p, err = h.planStatement(s)
+		}
 		if err == nil && s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
 			err = &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
 		}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// busy writes a table by its key and by other columns until stopped, and knows what each of its rows must be. No statement
+// may fail.
+func busy(t *testing.T, ctx context.Context, dsn string, n int) (rows map[int]int) {
+	rows = map[int]int{}
+	c, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Error(err)
+		return rows
+	}
+	defer c.Close(context.Background())
+	rng := rand.New(rand.NewPCG(11, uint64(n)))
+	modes := []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
+	for ctx.Err() == nil {
+		id := n*1_000_000 + rng.IntN(400) // each writer has ids of its own
+		val := rng.IntN(1000)
+		mode := modes[rng.IntN(3)]
+		var err error
+		switch rng.IntN(5) {
+		case 0, 1:
+			_, err = c.Exec(t.Context(), "insert into busy (id, val, note) values ($1, $2, 'new') on conflict (id) do update set val = excluded.val", mode, id, val)
+			rows[id] = val
+		case 2:
+			_, err = c.Exec(t.Context(), "delete from busy where id = $1", mode, id)
+			delete(rows, id)
+		case 3: // the key changes
+			if _, there := rows[id+400]; !there {
+				if v, had := rows[id]; had {
+					_, err = c.Exec(t.Context(), "update busy set id = $2 where id = $1", mode, id, id+500)
+					delete(rows, id)
+					rows[id+500] = v
+				}
+			}
+			if err == nil {
+				_, err = c.Exec(t.Context(), "delete from busy where id = $1", mode, id+500)
+				delete(rows, id+500)
+			}
+		default:
+			err = pgx.BeginFunc(t.Context(), c, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), "update busy set val = $2 where id = $1", mode, id, val); err != nil {
+					return err
+				}
+				var got *int
+				if err := tx.QueryRow(t.Context(), "select max(val) from busy where id = $1", mode, id).Scan(&got); err != nil {
+					return err
+				}
+				if _, there := rows[id]; there != (got != nil) || there && *got != val {
+					return fmt.Errorf("row %d: read %v, want %d (there: %t)", id, got, val, there)
+				}
+				return nil
+			})
+			if _, there := rows[id]; there {
+				rows[id] = val
+			}
+		}
+		if err != nil {
+			t.Errorf("writer %d: %v", n, err)
+			return rows
+		}
+	}
+	return rows
+}
+
+// A table is distributed while clients write it: nobody sees an error, and every row is what its last writer was told.
+func TestDistributeATableInUse(t *testing.T) {
+	d, c := schemesWorld(t, "in_use")
+	mustExec(t, c, "create table busy (id int primary key, val int not null, note text, seq bigserial, doubled int generated always as (val * 2) stored)")
+	mustExec(t, c, "create index on busy (val)")
+	mustExec(t, c, "insert into busy (id, val) select 100000000 + i, i % 1000 from generate_series(1, 60000) i")
+	d.adminExec(t, "CREATE GROUP g IN in_use KEY (int) BY HASH")
+	for _, how := range []string{"IN GROUP g KEY (id)", "AS REFERENCE"} {
+		if how == "AS REFERENCE" {
+			mustExec(t, c, "alter table busy alter column seq drop default, alter column seq drop not null")
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		all := make([]map[int]int, 4)
+		for n := range all {
+			wg.Go(func() { all[n] = busy(t, ctx, dsnFor("app", "app", d.server.Addr(), "in_use"), n+1) })
+		}
+		time.Sleep(300 * time.Millisecond)
+		d.adminExec(t, "DISTRIBUTE TABLE in_use.public.busy "+how)
+		time.Sleep(300 * time.Millisecond)
+		stop()
+		wg.Wait()
+		want := map[int]int{}
+		for _, m := range all {
+			for id, v := range m {
+				want[id] = v
+			}
+		}
+		got := map[int]int{}
+		rows, _ := c.Query(t.Context(), "select id, val from busy where id < 100000000")
+		var id, val int
+		if _, err := pgx.ForEachRow(rows, []any{&id, &val}, func() error { got[id] = val; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for id, v := range want {
+			if g, there := got[id]; !there || g != v {
+				t.Errorf("%s: row %d is %d (there: %t), want %d", how, id, g, there, v)
+			}
+		}
+		if len(got) != len(want) || len(want) == 0 {
+			t.Errorf("%s: %d rows of the writers, want %d", how, len(got), len(want))
+		}
+		if n := queryOne[int](t, c, "select count(*) from busy where id > 100000000 and doubled = val * 2"); n != 60000 {
+			t.Errorf("%s: %d of the other rows, want 60000", how, n)
+		}
+		if n := queryOne[int](t, c, "select count(*) - count(distinct seq) from busy"); n != 0 && how != "AS REFERENCE" {
+			t.Errorf("%d values of the sequence stand twice", n)
+		}
+		for i := range 3 {
+			if n := queryOne[int](t, d.on(t, "in_use", i), "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic') + (select count(*) from pg_class where relname ~ '^changed_')"); n != 0 {
+				t.Errorf("%s: %d things are left on shard %d", how, n, i)
+			}
+		}
+		if jobs := fmt.Sprint(d.adminExec(t, "SHOW JOBS WHERE database = 'in_use'")); !strings.Contains(jobs, "DISTRIBUTE TABLE public.busy done") {
+			t.Errorf("the job is not shown as done: %s", jobs)
+		}
+		d.adminExec(t, "UNDISTRIBUTE TABLE in_use.public.busy")
+		mustExec(t, c, "delete from busy where id < 100000000")
+	}
+}
+
+// A move that fails leaves the table on home and in use, and nothing behind; so does one whose proxy has died.
+func TestDistributeATableInUseUndone(t *testing.T) {
+	d, c := schemesWorld(t, "undone")
+	mustExec(t, c, "create table busy (id int primary key, val int not null, note text)")
+	mustExec(t, c, "insert into busy select i, i from generate_series(1, 20000) i")
+	d.adminExec(t, "CREATE GROUP g IN undone KEY (int) BY HASH")
+	mustExec(t, d.on(t, "undone", 2), "create table busy (id int, other text)")
+	mustExec(t, d.on(t, "undone", 2), "insert into busy values (1, 'a table of that name')")
+	_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE undone.public.busy IN GROUP g KEY (id)", false)
+	var e interface{ SQLState() string }
+	if !errors.As(err, &e) || e.SQLState() != "55000" {
+		t.Errorf("the failure is %v", err)
+	}
+	clean := func(what string) {
+		t.Helper()
+		if n := queryOne[int](t, d.on(t, "undone", 0), "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic') + (select count(*) from pg_class where relname ~ '^changed_')"); n != 0 {
+			t.Errorf("%s: %d things are left on home", what, n)
+		}
+		if got := queryOne[*string](t, d.on(t, "undone", 1), "select to_regclass('public.busy')::text"); got != nil {
+			t.Errorf("%s: the table is left on shard 1", what)
+		}
+		mustExec(t, c, "update busy set val = val + 1 where id = 7")
+	}
+	clean("after the failure")
+	if jobs := fmt.Sprint(d.adminExec(t, "SHOW JOBS WHERE database = 'undone'")); !strings.Contains(jobs, "failed: table public.busy exists on the shard") {
+		t.Errorf("the job is not shown as failed: %s", jobs)
+	}
+	mustExec(t, d.on(t, "undone", 2), "drop table busy")
+	// What a dead proxy left is undone by the next change, or at the start.
+	for _, sql := range []string{
+		"create table pgmosaic.changed_" + queryOne[string](t, d.on(t, "undone", 0), "select 'busy'::regclass::oid::text") + " (id int)",
+		"create function pgmosaic.changed_" + queryOne[string](t, d.on(t, "undone", 0), "select 'busy'::regclass::oid::text") + "() returns trigger language plpgsql as 'begin return null; end'",
+		"create trigger pgmosaic_changed after insert on busy for each row execute function pgmosaic.changed_" + queryOne[string](t, d.on(t, "undone", 0), "select 'busy'::regclass::oid::text") + "()",
+	} {
+		mustExec(t, d.on(t, "undone", 0), sql)
+	}
+	if err := d.admin.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	clean("after a crash")
+	d.adminExec(t, "DISTRIBUTE TABLE undone.public.busy IN GROUP g KEY (id)")
+	if n := queryOne[int](t, c, "select count(*) from busy"); n != 20000 {
+		t.Errorf("%d rows", n)
+	}
+}

@@ -1,0 +1,304 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// A table with a primary key moves while it is in use. A trigger notes the keys of rows that change; the rows are copied from
+// one snapshot; then those that have changed meanwhile are copied again, round by round, until few are left. Only then does
+// the map say that the table is moving: under home's lock the last changes follow, and home's commit decides (see
+// distribute.go). Until then nothing but copies that do not count has been made: a failure leaves the table where it was.
+
+// online is the move of one table while it is in use.
+type online struct {
+	a     *Admin
+	d     *shardmap.DB
+	info  *shardmap.TableInfo
+	job   *job
+	name  string // of the table, as SQL
+	notes string // of the table of changed keys, as SQL
+	key   []string
+	cols  []string
+	shape string              // home's definition of the table when the copies were made
+	late  map[string][]string // by shard: what is made when all rows are there
+}
+
+// The rounds end when few keys are left, or do not get fewer.
+const (
+	fewKeys   = 500
+	maxRounds = 30
+
+	maxSwitches = 5 // tries to find a moment without a running transaction
+)
+
+const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from (
+ select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0
+ union all select pg_get_constraintdef(oid) from pg_constraint where conrelid = $1::text::regclass
+ union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = $1::text::regclass
+ union all select pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgname !~ '^pgmosaic_'
+ union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = $1::text::regclass
+ union all select polname || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
+
+// newOnline prepares the move; nil if the table has no primary key.
+func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, j *job) (*online, error) {
+	o := &online{a: a, d: d, job: j, name: pgx.Identifier{t.Schema, t.Name}.Sanitize(), late: map[string][]string{}}
+	o.info = &shardmap.TableInfo{TableName: shardmap.TableName{Schema: t.Schema, Name: t.Name}, Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
+	var oid uint32
+	var err error
+	if o.key, err = strings1(ctx, home, "select quote_ident(a.attname) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name); err != nil {
+		return nil, err
+	}
+	if len(o.key) == 0 {
+		return nil, nil
+	}
+	if o.cols, err = copiedColumns(ctx, home, o.name); err != nil {
+		return nil, err
+	}
+	if err := home.QueryRow(ctx, "select $1::text::regclass::oid, (select reltuples::bigint from pg_class where oid = $1::text::regclass)", o.name).Scan(&oid, &j.expected); err != nil {
+		return nil, err
+	}
+	o.notes = fmt.Sprintf("pgmosaic.changed_%d", oid)
+	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
+}
+
+// watch makes the trigger that notes changed keys. A TRUNCATE is a row of NULLs.
+func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
+	olds, news := make([]string, len(o.key)), make([]string, len(o.key))
+	for i, k := range o.key {
+		olds[i], news[i] = "OLD."+k, "NEW."+k
+	}
+	oldKey, newKey := strings.Join(olds, ", "), strings.Join(news, ", ")
+	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		return run(ctx, tx, []string{
+			"SET LOCAL lock_timeout = '10s'",
+			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, strings.Join(o.key, ", "), o.name),
+			fmt.Sprintf(`CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $pgmosaic$ BEGIN
+				IF TG_OP = 'TRUNCATE' THEN INSERT INTO %[1]s DEFAULT VALUES; RETURN NULL; END IF;
+				IF TG_OP <> 'INSERT' THEN INSERT INTO %[1]s VALUES (%[2]s); END IF;
+				IF TG_OP = 'INSERT' THEN INSERT INTO %[1]s VALUES (%[3]s);
+				ELSIF TG_OP = 'UPDATE' THEN IF (%[2]s) IS DISTINCT FROM (%[3]s) THEN INSERT INTO %[1]s VALUES (%[3]s); END IF; END IF;
+				RETURN NULL; END $pgmosaic$`, o.notes, oldKey, newKey),
+			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
+			fmt.Sprintf("CREATE TRIGGER pgmosaic_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", o.name, o.notes),
+			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgmosaic_changed, ENABLE ALWAYS TRIGGER pgmosaic_truncated", o.name),
+		})
+	})
+}
+
+// unwatch are the statements that take the trigger and its table away.
+func (o *online) unwatch() []string {
+	return []string{
+		"DROP TRIGGER IF EXISTS pgmosaic_changed ON " + o.name, "DROP TRIGGER IF EXISTS pgmosaic_truncated ON " + o.name, "DROP FUNCTION IF EXISTS " + o.notes + "()", "DROP TABLE IF EXISTS " + o.notes,
+	}
+}
+
+// copyAll makes the table on every other shard and copies its rows there, from one snapshot.
+func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
+	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return nodeFailed(o.d.Home.Name, err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
+	for _, s := range o.d.Shards {
+		if s == o.d.Home {
+			continue
+		}
+		o.job.phase("copying to shard " + s.Name)
+		if o.late[s.Name], err = o.a.fillShard(ctx, o.d, s, home, o.info, o.job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// catchUp copies again what has changed, until little is left.
+func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
+	last := int64(1 << 62)
+	for n := range maxRounds {
+		o.job.phase(fmt.Sprintf("catching up, round %d", n+1))
+		tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+		if err != nil {
+			return nodeFailed(o.d.Home.Name, err)
+		}
+		keys, err := o.round(ctx, home, false)
+		if err == nil {
+			err = nodeFailedOrNil(o.d.Home.Name, tx.Commit(ctx))
+		}
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // nothing to do after COMMIT
+		if err != nil {
+			return err
+		}
+		if keys <= fewKeys || n > 3 && keys >= last {
+			return nil
+		}
+		last = keys
+	}
+	return nil
+}
+
+func nodeFailedOrNil(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return nodeFailed(name, err)
+}
+
+// round copies the rows of the keys noted so far, as home's open transaction sees both, and forgets the keys. In the last one
+// each shard also gets what belongs to the whole table.
+func (o *online) round(ctx context.Context, home *pgx.Conn, last bool) (keys int64, err error) {
+	list := strings.Join(o.key, ", ")
+	for _, sql := range []string{
+		fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT DISTINCT %s FROM %s", list, o.notes),
+		"DELETE FROM " + o.notes, "ANALYZE pgmosaic_keys",
+	} {
+		if _, err := home.Exec(ctx, sql); err != nil {
+			return 0, nodeFailed(o.d.Home.Name, err)
+		}
+	}
+	var all bool
+	if err := home.QueryRow(ctx, fmt.Sprintf("SELECT count(*), bool_or(%s IS NULL) IS TRUE FROM pgmosaic_keys", o.key[0])).Scan(&keys, &all); err != nil {
+		return 0, nodeFailed(o.d.Home.Name, err)
+	}
+	if keys == 0 && !last {
+		return 0, nil
+	}
+	for _, s := range o.d.Shards {
+		if s == o.d.Home {
+			continue
+		}
+		if err := o.roundOn(ctx, home, s, all, last); err != nil {
+			return 0, err
+		}
+	}
+	o.job.add(keys)
+	return keys, nil
+}
+
+func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardInfo, all, last bool) error {
+	dst, err := o.a.openShard(ctx, o.d.Name, s)
+	if err != nil {
+		return err
+	}
+	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	list := strings.Join(o.key, ", ")
+	remove, where := fmt.Sprintf("DELETE FROM %s USING pgmosaic_keys k WHERE (%s) = (%s)", o.name, qualified(o.name, o.key), qualified("k", o.key)), "("+list+") IN (SELECT "+list+" FROM pgmosaic_keys)"
+	if all {
+		remove, where = "DELETE FROM "+o.name, "true"
+	}
+	if o.info.Kind == shardmap.Sharded {
+		where += " AND " + placeWhere(o.info, s.Name)
+	}
+	return ownOr(s.Name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", list, o.name)); err != nil {
+			return err
+		}
+		if _, err := copyQuery(ctx, home, dst, "SELECT "+list+" FROM pgmosaic_keys WHERE "+o.key[0]+" IS NOT NULL", "pg_temp.pgmosaic_keys", list, nil); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, remove); err != nil {
+			return err
+		}
+		cols := strings.Join(o.cols, ", ")
+		if _, err := copyQuery(ctx, home, dst, "SELECT "+cols+" FROM ONLY "+o.name+" WHERE "+where, o.name, cols, nil); err != nil {
+			return err
+		}
+		if !last {
+			return nil
+		}
+		seqs, err := placeOn(ctx, home, o.info, s.Ordinal)
+		if err != nil {
+			return err
+		}
+		return run(ctx, tx, append(seqs.restarts(o.name), o.late[s.Name]...))
+	}))
+}
+
+func qualified(table string, cols []string) string {
+	out := make([]string, len(cols))
+	for i, c := range cols {
+		out[i] = table + "." + c
+	}
+	return strings.Join(out, ", ")
+}
+
+// finish follows the last changes, under the lock that home's transaction holds.
+func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
+	o.job.phase("switching")
+	var shape string
+	if err := tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape); err != nil {
+		return nodeFailed(o.d.Home.Name, err)
+	}
+	if shape != o.shape {
+		return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", o.info.TableName), Hint: "It is on home as before. Run DISTRIBUTE TABLE again."}
+	}
+	if _, err := o.round(ctx, home, true); err != nil {
+		return err
+	}
+	return nodeFailedOrNil(o.d.Home.Name, run(ctx, tx, o.unwatch()))
+}
+
+// undo takes away what a move that failed has made.
+func (o *online) undo(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	t := shardmap.Table{Database: o.d.Name, Schema: o.info.Schema, Name: o.info.Name}
+	var errs []error
+	home, err := o.a.openShard(ctx, o.d.Name, o.d.Home)
+	if err == nil {
+		err = nodeFailedOrNil(o.d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return run(ctx, tx, o.unwatch()) }))
+		_ = home.Close(ctx)
+	}
+	errs = append(errs, err)
+	for _, s := range o.d.Shards {
+		if s != o.d.Home {
+			errs = append(errs, o.a.dropOn(ctx, o.d, s, t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leftSQL finds the tables whose move while in use was cut short.
+const leftSQL = `select n.nspname, c.relname, c.oid from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace where t.tgname = 'pgmosaic_changed'`
+
+// recoverOnline undoes the moves of tables in use that a crash cut short before the map said anything.
+func (a *Admin) recoverOnline(ctx context.Context, d *shardmap.DB) error {
+	if d.Home == nil || len(d.Shards) < 2 {
+		return nil
+	}
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // only read
+	rows, err := home.Query(ctx, leftSQL)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	var left []*online
+	var n shardmap.TableName
+	var oid uint32
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &oid}, func() error {
+		left = append(left, &online{a: a, d: d, info: &shardmap.TableInfo{TableName: n}, name: pgx.Identifier{n.Schema, n.Name}.Sanitize(), notes: fmt.Sprintf("pgmosaic.changed_%d", oid)})
+		return nil
+	}); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	for _, o := range left {
+		if d.Table(o.info.TableName) != nil { // the map says that it is moving: that is settled otherwise
+			continue
+		}
+		if err := o.undo(ctx); err != nil {
+			return err
+		}
+		a.Log.Warn("an interrupted DISTRIBUTE was undone: the table is on home", "table", o.info.TableName)
+	}
+	return nil
+}

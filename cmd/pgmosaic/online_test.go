@@ -181,3 +181,46 @@ func TestDistributeATableInUseUndone(t *testing.T) {
 		t.Errorf("%d rows", n)
 	}
 }
+
+// What empties or alters the table while it moves waits for the snapshot, and is not lost: an empty table is empty everywhere,
+// an altered one stays on home.
+func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
+	d, c := schemesWorld(t, "emptied")
+	mustExec(t, c, "create table busy (id int primary key, val int not null)")
+	d.adminExec(t, "CREATE GROUP g IN emptied KEY (int) BY HASH")
+	for _, sql := range []string{"truncate busy; insert into busy select i, -1 from generate_series(1, 30) i", "alter table busy add column more int default 5"} {
+		mustExec(t, c, "truncate busy")
+		mustExec(t, c, "insert into busy select i, i from generate_series(1, 80000) i")
+		before := len(d.adminExec(t, "SHOW JOBS"))
+		done := make(chan error, 1)
+		go func() {
+			_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE emptied.public.busy IN GROUP g KEY (id)", false)
+			done <- err
+		}()
+		eventually(t, "rows are copied", func() bool {
+			jobs := d.adminExec(t, "SHOW JOBS ORDER BY id")
+			return len(jobs) > before && strings.Contains(fmt.Sprint(jobs[len(jobs)-1]), "copying to shard")
+		})
+		_, serr := c.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
+		err := <-done
+		if serr != nil {
+			t.Fatalf("%s: %v", sql, serr)
+		}
+		if strings.HasPrefix(sql, "alter") {
+			if err == nil || !strings.Contains(err.Error(), "was altered while it moved") {
+				t.Errorf("the move ended with %v", err)
+			}
+			if n := queryOne[int](t, c, "select count(*) from busy where more = 5"); n != 80000 {
+				t.Errorf("%d rows", n)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := queryOne[string](t, c, "select count(*) || ' ' || sum(val) from busy"); got != "30 -30" {
+			t.Errorf("after TRUNCATE: %s", got)
+		}
+		d.adminExec(t, "UNDISTRIBUTE TABLE emptied.public.busy")
+	}
+}

@@ -41,13 +41,17 @@ type Resolver struct {
 func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(error)) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			for _, db := range r.Shards() {
-				if err := errors.Join(r.Resolve(ctx, db), r.Sweep(ctx, db)); err != nil && ctx.Err() == nil {
+				err := r.Resolve(ctx, db)
+				if n%sweepEvery == 0 {
+					err = errors.Join(err, r.Sweep(ctx, db))
+				}
+				if err != nil && ctx.Err() == nil {
 					onError(err)
 				}
 			}
@@ -107,6 +111,9 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 	return err
 }
 
+// sweepEvery is how many rounds of the resolver go by until it sweeps.
+const sweepEvery = 5
+
 // mostSwept is how many decisions of a shard one round looks at.
 const mostSwept = 10000
 
@@ -118,6 +125,7 @@ const mostSwept = 10000
 func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 	var all []decision
 	left := map[string][]string{} // rows of parts by shard
+	rows := 0
 	for _, s := range shards {
 		if s.DSN == "" {
 			return nil // a part may be there
@@ -127,6 +135,10 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 			return err
 		}
 		all, left[s.Name] = append(all, decisions...), parts
+		rows += len(decisions) + len(parts)
+	}
+	if rows == 0 {
+		return nil
 	}
 	open, err := r.open(ctx, shards)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -155,5 +156,31 @@ func TestExplainOverShards(t *testing.T) {
 	wantCode(t, err, "0A000")
 	if n := queryOne[int](t, c, "select count(*) from customers where name = 'x'"); n != 0 {
 		t.Errorf("EXPLAIN changed %d rows", n)
+	}
+}
+
+// WHERE CURRENT OF goes where its cursor is.
+func TestCurrentOf(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	k1, k2 := keysOn(t, d, 1)
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		for _, k := range []int{k1, k2} {
+			mustExec(t, c, "delete from customers where customer_id = $1", k)
+			mustExec(t, c, insertCustomer, k, "before")
+			mustExec(t, c, "begin")
+			mustExec(t, c, fmt.Sprintf("declare here cursor for select * from customers where customer_id = %d for update", k))
+			mustExec(t, c, "fetch here")
+			if tag, err := c.Exec(t.Context(), "update customers set name = 'after' where current of here", mode); err != nil || tag.RowsAffected() != 1 {
+				t.Errorf("key %d: %s, %v", k, tag, err)
+			}
+			mustExec(t, c, "commit")
+			if got := queryOne[string](t, c, "select name from customers where customer_id = $1", k); got != "after" {
+				t.Errorf("key %d: %s", k, got)
+			}
+			mustExec(t, c, "delete from customers where customer_id = $1", k)
+		}
+		_, err := c.Exec(t.Context(), "delete from customers where current of nowhere", mode)
+		wantCode(t, err, "34000")
 	}
 }

@@ -157,12 +157,16 @@ func (h *Handler) route(t *router.Template, a *router.Args) (shard int, ok bool)
 	return t.Route(a)
 }
 
-// cursorOn is where the cursor is that FETCH, MOVE or CLOSE names; nil for other statements and unknown cursors.
+// cursorOn is where the cursor is that FETCH, MOVE, CLOSE or WHERE CURRENT OF names; nil for other statements and unknown
+// cursors.
 func (h *Handler) cursorOn(s *sqlparse.Statement) *participant {
-	if s.Kind != sqlparse.Fetch {
-		return nil
+	switch {
+	case s.CurrentOf != "":
+		return h.tx.cursors[s.CurrentOf]
+	case s.Kind == sqlparse.Fetch:
+		return h.tx.cursors[s.Name]
 	}
-	return h.tx.cursors[s.Name]
+	return nil
 }
 
 // run executes a bound plan whose text holds its values (simple protocol) or whose values are in a.

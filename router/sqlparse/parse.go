@@ -82,6 +82,8 @@ func (c *converter) inventory(n *pg.Node) {
 			}
 		case *pg.ParamRef:
 			c.param(int(x.Number))
+		case *pg.CurrentOfExpr:
+			c.stmt.CurrentOf = x.CursorName
 		}
 		c.stmt.Clock = c.stmt.Clock || readsClock(m)
 		return true

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -450,6 +451,9 @@ func (h *Handler) report(err error, sql string) error {
 		return err
 	}
 	h.count.Errors.Add(1)
+	if h.ending.Load() { // what stopped the statement, or its wait for a server, ends the session, and that tells why
+		return clientError{&wire.PeerError{Err: io.EOF}}
+	}
 	if !errors.Is(err, errRelayed) {
 		var se *pool.ServerError
 		if errors.As(err, &se) {

@@ -54,6 +54,12 @@ func (j *job) add(rows int64) {
 	j.rows += rows
 }
 
+func (j *job) expect(rows int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.expected = rows
+}
+
 // end notes how it ended.
 func (j *job) end(err error) {
 	j.mu.Lock()

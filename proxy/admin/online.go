@@ -52,6 +52,7 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	o := &online{a: a, d: d, job: j, name: pgx.Identifier{t.Schema, t.Name}.Sanitize(), late: map[string][]string{}}
 	o.info = &shardmap.TableInfo{TableName: shardmap.TableName{Schema: t.Schema, Name: t.Name}, Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
 	var oid uint32
+	var rows int64
 	var err error
 	if o.key, err = strings1(ctx, home, "select quote_ident(a.attname) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name); err != nil {
 		return nil, err
@@ -62,9 +63,10 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	if o.cols, err = copiedColumns(ctx, home, o.name); err != nil {
 		return nil, err
 	}
-	if err := home.QueryRow(ctx, "select $1::text::regclass::oid, (select reltuples::bigint from pg_class where oid = $1::text::regclass)", o.name).Scan(&oid, &j.expected); err != nil {
+	if err := home.QueryRow(ctx, "select $1::text::regclass::oid, (select reltuples::bigint from pg_class where oid = $1::text::regclass)", o.name).Scan(&oid, &rows); err != nil {
 		return nil, err
 	}
+	j.expect(rows)
 	o.notes = fmt.Sprintf("pgmosaic.changed_%d", oid)
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }

@@ -233,7 +233,10 @@ func (a *analysis) whole(top *block, why *Error) (*Gather, *Error) {
 	if p == nil {
 		return all, nil
 	}
-	p.Why, p.Else, p.Own = why, all, p
+	p.Why, p.Else = why, all
+	own := *p // what it falls back to copies home's tables too
+	own.Else = all.Own
+	p.Own = &own
 	return p, nil
 }
 

@@ -69,7 +69,7 @@ func (a *analysis) mergeInserts(b *block) error {
 			if e.Col != nil {
 				vals = b.constants(q, *e.Col)
 			}
-			if i > 0 && len(vals) != len(rows) {
+			if i > 0 && (len(vals) != len(rows) || len(vals) > 1 && keys[0].Col.Qual != e.Col.Qual) { // of other rows than the first
 				return Refuse("merge", info.TableName)
 			}
 			for j, v := range vals {

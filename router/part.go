@@ -15,7 +15,8 @@ const maxParts = 99
 // itself, its rows are those of the shards together, and they are fewer or wider than those of the tables that it reads.
 func (g *gathering) copiesWhole(q *sqlparse.Query, outer *block) bool {
 	a := g.a
-	if g.whole || g.vague || len(g.listed) == maxParts || a.views.used || a.stmt.Kind != sqlparse.Select || q.Cmd != sqlparse.Select || q.SetOp || q.Locking || len(q.Rows) > 0 || len(q.CTEs) > 0 || q.Into {
+	if g.whole || g.vague || len(g.listed) == maxParts || a.views.used || a.stmt.Kind != sqlparse.Select || q.Cmd != sqlparse.Select || q.SetOp || q.Locking || len(q.Rows) > 0 || len(q.CTEs) > 0 || q.Into ||
+		strings.Contains(a.stmt.Text, "pgmosaic") { // names of ours are found in the text
 		return false
 	}
 	b := newBlock(a, q, nil)
@@ -24,9 +25,13 @@ func (g *gathering) copiesWhole(q *sqlparse.Query, outer *block) bool {
 		return false
 	}
 	name := fmt.Sprintf("pgmosaic_part_%02d", len(g.listed)+1) // of one length: names are found in texts
-	l := a.finalPart(b, name)
+	ways := []func(*block, string) *Load{a.finalPart, a.part}
+	if q.Exists { // one row of each shard will do
+		slices.Reverse(ways)
+	}
+	l := ways[0](b, name)
 	if l == nil {
-		l = a.part(b, name)
+		l = ways[1](b, name)
 	}
 	if l == nil {
 		return false

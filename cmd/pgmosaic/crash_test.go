@@ -593,6 +593,13 @@ func TestLostPartsAreDamage(t *testing.T) {
 		shown := fmt.Sprint(d.adminExec(t, "SHOW TRANSACTIONS WHERE database = 'damaged'"))
 		return strings.Contains(shown, "damaged: its part on shard c1 is lost") && strings.Contains(shown, orphan+"  c0 ") && strings.Contains(shown, "damaged: its decision on shard c0 is lost")
 	})
+	// What another installation decided, or names shards of another map, is not judged.
+	strangers := []string{"pgmosaic:00000000-0000-0000-0000-000000000000:c0:00", "pgmosaic:" + doc.Install + ":c0:11"}
+	mustExec(t, direct, "select pgmosaic.decide($1, 'commit', '{c1}'), pgmosaic.decide($2, 'commit', '{elsewhere}')", strangers[0], strangers[1])
+	time.Sleep(1200 * time.Millisecond) // two sweeps
+	if n := queryOne[int](t, direct, "select count(*) from pgmosaic.decision where gid = any($1) and outcome = 'commit'", strangers); n != 2 {
+		t.Errorf("%d of two decisions of strangers are as they were", n)
+	}
 	for i, n := range nodes[:2] {
 		mustExec(t, connectTo(t, n.DSN(fmt.Sprintf("damaged_%d", i))), "delete from pgmosaic.decision")
 	}

@@ -408,3 +408,20 @@ func TestSpreadsHaveTheSameDigits(t *testing.T) {
 		}
 	}
 }
+
+// A SELECT in two steps whose types do not allow them falls back to copies, in a transaction to those of what it wrote itself.
+func TestFallbackSeesOwnWrites(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	defer func() { mustExec(t, c, "rollback") }()
+	mustExec(t, c, "begin")
+	mustExec(t, c, "insert into countries values ('FB', 'Fallbackland')")
+	for i := range 4 {
+		mustExec(t, c, insertCustomer, 910000+i, "x")
+	}
+	mustExec(t, c, "update customers set country = 'FB' where customer_id between 910000 and 910003")
+	const avg = "select k.name || avg(c.customer_id::float4) from customers c join countries k on k.code = c.country where k.code = 'FB' group by k.name"
+	if got := queryOne[string](t, c, avg); !strings.HasPrefix(got, "Fallbackland9100") {
+		t.Errorf("it sees %q", got)
+	}
+}

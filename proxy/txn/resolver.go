@@ -130,7 +130,7 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 		if s.DSN == "" {
 			return nil // a part may be there
 		}
-		decisions, parts, err := rowsOn(ctx, s)
+		decisions, parts, err := r.rowsOn(ctx, s)
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,11 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(d decision) bool { return open[d.gid] })
+	all = slices.DeleteFunc(all, func(d decision) bool { // what names shards of another map is not ours to judge
+		return open[d.gid] || slices.ContainsFunc(d.parts, func(on string) bool {
+			return !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == on })
+		})
+	})
 	there, err := committed(ctx, shards, all)
 	if err != nil {
 		return err
@@ -191,7 +195,7 @@ type decision struct {
 // lost names a shard on which a part of a commit that is not prepared has not committed either; empty if there is none.
 func (d *decision) lost(there map[string]map[string]bool) string {
 	for i, on := range d.parts {
-		if set, known := there[on]; known && !set[PartGID(d.gid, i)] {
+		if !there[on][PartGID(d.gid, i)] {
 			return on
 		}
 	}
@@ -199,10 +203,10 @@ func (d *decision) lost(there map[string]map[string]bool) string {
 }
 
 // rowsOn lists the decisions of a shard that may be swept, and the rows of parts.
-func rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
+func (r *Resolver) rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
 	err = with(ctx, s, func(c *pgx.Conn) error {
-		rows, _ := c.Query(ctx, `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision d where outcome in ('commit', 'done', 'part') or outcome = 'abort' and not exists (select from pg_stat_activity
-			where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at) order by at limit $1`, mostSwept)
+		rows, _ := c.Query(ctx, `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision d where gid like $2 and (outcome in ('commit', 'done', 'part') or outcome = 'abort' and not exists (select from pg_stat_activity
+			where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at)) order by at limit $1`, mostSwept, "pgmosaic:"+r.Install+":%")
 		var gid, outcome string
 		var others []string
 		_, err := pgx.ForEachRow(rows, []any{&gid, &others, &outcome}, func() error {

@@ -41,3 +41,6 @@ select stddev(ratio) > 1, variance(ratio) is null from customers where ratio < 5
 select string_agg(country, ', ') from customers where country = 'de'
 select country, string_agg('x', '') from customers group by country order by 1
 select length(string_agg(name, '--')), length(string_agg(name, ',') filter (where small > 1)) from customers
+select 'FROM pgmosaic_part_01' as x, count(*) from customers union all select 'FROM pgmosaic_part_02', count(*) from orders order by 1
+select 'pg_temp.pgmosaic_part_01 ' as x, (select count(*) from customers) from customers where customer_id < 4 union all select 'y', count(*) from orders order by 1, 2
+select exists (select 1 from customers c join orders o using (customer_id)), exists (select c.* from customers c join orders o using (customer_id) where o.total < -5)

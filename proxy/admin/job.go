@@ -42,32 +42,25 @@ type jobs struct {
 	list []*job
 }
 
-func (j *job) phase(s string) {
+// note changes what is shown of the job.
+func (j *job) note(change func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.state = s
+	change()
 }
 
-func (j *job) add(rows int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.rows += rows
-}
-
-func (j *job) expect(rows int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.expected = rows
-}
+func (j *job) phase(s string)    { j.note(func() { j.state = s }) }
+func (j *job) add(rows int64)    { j.note(func() { j.rows += rows }) }
+func (j *job) expect(rows int64) { j.note(func() { j.expected = rows }) }
 
 // end notes how it ended.
 func (j *job) end(err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.ended = time.Now()
-	if j.state = "done"; err != nil {
-		j.state = "failed: " + err.Error()
-	}
+	j.note(func() {
+		j.ended = time.Now()
+		if j.state = "done"; err != nil {
+			j.state = "failed: " + err.Error()
+		}
+	})
 }
 
 func showJobs(a *Admin) [][]any {

@@ -26,11 +26,7 @@ func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
 	var rows int64
 	err := h.atomically(ctx, func() (err error) {
 		if p.Ref {
-			var pieces []piece
-			for _, s := range p.Shards {
-				pieces = append(pieces, piece{shard: s})
-			}
-			if err := h.lockReference(ctx, p, pieces); err != nil {
+			if err := h.lockReference(ctx, p, p.Shards); err != nil {
 				return err
 			}
 		}

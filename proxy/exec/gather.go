@@ -34,6 +34,15 @@ type gathering struct {
 	bytes int64
 }
 
+// gathering is the work on a bound plan: on home's tables as the transaction sees them, if it has used home.
+func (h *Handler) gathering(p *router.Plan, a *router.Args, types []uint32) *gathering {
+	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: types, parts: map[int]*participant{}}
+	if h.usesHome() {
+		g.plan = g.plan.Own
+	}
+	return g
+}
+
 // loading is one copy being made.
 type loading struct {
 	*router.Load
@@ -55,10 +64,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	if h.tx.locks {
 		return router.Refuse("gather-lock")
 	}
-	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
-	if h.usesHome() {
-		g.plan = g.plan.Own
-	}
+	g := h.gathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
 	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
 		return &wire.PgError{Code: "25P01", Message: "DECLARE CURSOR can only be used in transaction blocks"}

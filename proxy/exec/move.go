@@ -44,10 +44,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 		cols[i] = pool.QuoteName(n)
 	}
 	list := strings.Join(cols, ", ")
-	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
-	if h.usesHome() {
-		g.plan = g.plan.Own
-	}
+	g := h.gathering(p, a, whole.params)
 	defer func() { g.end(err) }()
 	if err := g.prepare(ctx, source); err != nil {
 		return err
@@ -70,11 +67,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	var out []returned
 	err = h.atomically(ctx, func() (err error) {
 		if p.Ref {
-			var pieces []piece
-			for _, s := range p.Shards {
-				pieces = append(pieces, piece{shard: s})
-			}
-			if err := h.lockReference(ctx, p, pieces); err != nil {
+			if err := h.lockReference(ctx, p, p.Shards); err != nil {
 				return err
 			}
 		}
@@ -110,10 +103,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 
 // make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.
 func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whole, source *described) (err error) {
-	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: whole.params, parts: map[int]*participant{}}
-	if h.usesHome() {
-		g.plan = g.plan.Own
-	}
+	g := h.gathering(p, a, whole.params)
 	defer func() { g.end(err) }()
 	if err := g.prepare(ctx, source); err != nil {
 		return err

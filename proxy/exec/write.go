@@ -73,7 +73,11 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	var rows []returned
 	err := h.atomically(ctx, func() error {
 		if p.Ref {
-			if err := h.lockReference(ctx, p, pieces); err != nil {
+			shards := make([]int, len(pieces))
+			for i, pc := range pieces {
+				shards[i] = pc.shard
+			}
+			if err := h.lockReference(ctx, p, shards); err != nil {
 				return err
 			}
 			var err error
@@ -113,13 +117,13 @@ func perShard(tag string, n int) string {
 
 // lockReference makes writers of one reference table take turns: without it two of them could leave the
 // copies different.
-func (h *Handler) lockReference(ctx context.Context, p *router.Plan, pieces []piece) error {
+func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []int) error {
 	name := "pgmosaic ddl"
 	if p.Target != nil {
 		name = "pgmosaic " + p.Target.String()
 	}
-	for _, pc := range pieces {
-		part, err := h.join(ctx, pc.shard, p.Template)
+	for _, shard := range shards {
+		part, err := h.join(ctx, shard, p.Template)
 		if err != nil {
 			return err
 		}

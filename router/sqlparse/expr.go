@@ -1,0 +1,79 @@
+package sqlparse
+
+import (
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+var setReturning = map[string]bool{
+	"unnest": true, "generate_series": true, "generate_subscripts": true, "json_array_elements": true,
+	"jsonb_array_elements": true, "regexp_matches": true, "regexp_split_to_table": true, "string_to_table": true, "json_each": true,
+	"jsonb_each": true, "jsonb_path_query": true, "json_object_keys": true, "jsonb_object_keys": true, "json_array_elements_text": true,
+	"jsonb_array_elements_text": true, "json_each_text": true, "jsonb_each_text": true, "json_to_recordset": true, "jsonb_to_recordset": true,
+	"json_populate_recordset": true, "jsonb_populate_recordset": true, "_pg_expandarray": true,
+}
+
+// mergeable are the aggregates that two phases compute.
+var mergeable = map[string]bool{"count": true, "sum": true, "min": true, "max": true, "avg": true}
+
+var otherAggregates = map[string]bool{
+	"array_agg": true, "string_agg": true, "bool_and": true, "bool_or": true, "every": true,
+	"bit_and": true, "bit_or": true, "bit_xor": true, "any_value": true, "json_agg": true, "jsonb_agg": true, "json_object_agg": true,
+	"jsonb_object_agg": true, "stddev": true, "stddev_pop": true, "stddev_samp": true, "variance": true, "var_pop": true, "var_samp": true,
+	"corr": true, "covar_pop": true, "covar_samp": true, "regr_avgx": true, "regr_avgy": true, "regr_count": true, "regr_intercept": true,
+	"regr_r2": true, "regr_slope": true, "regr_sxx": true, "regr_sxy": true, "regr_syy": true, "mode": true, "percentile_cont": true,
+	"percentile_disc": true, "rank": true, "dense_rank": true, "percent_rank": true, "cume_dist": true, "xmlagg": true,
+	"range_agg": true, "range_intersect_agg": true, "grouping": true,
+}
+
+func isAggregate(f *pg.FuncCall) bool {
+	name := strings.ToLower(lastName(f.Funcname))
+	return f.Over == nil && (mergeable[name] || otherAggregates[name] || f.AggStar || f.AggDistinct || f.AggFilter != nil ||
+		f.AggWithinGroup || len(f.AggOrder) > 0)
+}
+
+func (c *converter) expr(q *level, n *pg.Node) Expr {
+	if n == nil {
+		return Expr{}
+	}
+	e := Expr{Key: canonical(n), Const: true, Val: c.value(n)}
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.FuncCall:
+			if isAggregate(x) {
+				e.HasAgg = true
+			}
+		case *pg.ColumnRef, *pg.SubLink:
+			e.Const = false
+		}
+		return true
+	})
+	switch x := n.GetNode().(type) {
+	case *pg.Node_ColumnRef:
+		for _, f := range x.ColumnRef.Fields {
+			e.Star = e.Star || f.GetAStar() != nil
+		}
+		if col, ok := c.column(q, x.ColumnRef); ok {
+			e.Col = &col
+		}
+	case *pg.Node_AConst:
+		if _, ok := x.AConst.GetVal().(*pg.A_Const_Ival); ok {
+			e.Ordinal = int(x.AConst.GetIval().GetIval())
+		}
+	case *pg.Node_CollateClause:
+		e.Collate = lastName(x.CollateClause.Collname)
+	case *pg.Node_FuncCall:
+		f := x.FuncCall
+		name := strings.ToLower(lastName(f.Funcname))
+		if e.HasAgg && len(f.Funcname) <= 2 {
+			if mergeable[name] && !f.AggDistinct && len(f.AggOrder) == 0 && len(f.Args) <= 1 && !f.FuncVariadic {
+				e.Agg, e.AggStar = name, f.AggStar
+			} else {
+				e.Other = name
+			}
+		}
+	}
+	return e
+}

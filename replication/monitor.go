@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,13 +21,24 @@ import (
 // Monitor probes every node of the map over a connection of its own and publishes a View for each shard.
 type Monitor struct {
 	policy Policy
-	onRole func(dsn string) // a node changed its role or was restarted
+	events Events
 	log    *slog.Logger
 
 	mu     sync.Mutex // guards shards and the fields of watch
 	shards map[shardKey]*watch
 	views  atomic.Pointer[map[shardKey]*atomic.Pointer[View]]
 	wake   chan *shardmap.Snapshot
+}
+
+// Events are told of what the monitor sees. None may block, and each may be nil.
+type Events struct {
+	// Left means that connections to a node must not be used any more: it was restarted, has changed its role, is no longer
+	// the primary, or claims to be it beside another.
+	Left func(dsn string)
+	// Rejoined means that a node that the admin had barred is a replica now.
+	Rejoined func(database, shard, node string)
+	// Primary means that a shard has another primary now; node is empty if it has none that answers.
+	Primary func(database, shard, node string)
 }
 
 type shardKey struct{ database, shard string }
@@ -36,7 +49,10 @@ type watch struct {
 	view    *atomic.Pointer[View]
 	nodes   []*nodeWatch
 	history History
-	primary int
+	primary int   // -1 while there is none, or two claim to be it
+	served  int   // the last that was elected; -1 for none
+	rivals  []int // those that claim to be it
+	named   int   // how often the admin has decided
 	system  string
 	line    uint32
 }
@@ -47,12 +63,12 @@ type nodeWatch struct {
 	sample  Sample // the last
 	good    Sample // the last without an error
 	verdict Verdict
+	epoch   uint32
 }
 
-// NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes. onRole may be nil; it must
-// not block.
-func NewMonitor(policy Policy, cat *shardmap.Catalog, onRole func(dsn string), log *slog.Logger) *Monitor {
-	m := &Monitor{policy: policy, onRole: onRole, log: log, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1)}
+// NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes.
+func NewMonitor(policy Policy, cat *shardmap.Catalog, events Events, log *slog.Logger) *Monitor {
+	m := &Monitor{policy: policy, events: events, log: log, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1)}
 	m.views.Store(&map[shardKey]*atomic.Pointer[View]{})
 	cat.OnChange(func(s *shardmap.Snapshot) {
 		select {
@@ -113,10 +129,15 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 			live[k] = true
 			w := m.shards[k]
 			if w == nil {
-				w = &watch{key: k, view: &atomic.Pointer[View]{}, primary: -1}
+				w = &watch{key: k, view: &atomic.Pointer[View]{}, primary: -1, served: -1, named: sh.Named}
 				m.shards[k] = w
 			}
 			m.reconcileNodes(ctx, wg, w, sh.Nodes)
+			if sh.Named != w.named { // the admin has decided, whatever the timelines say
+				w.named, w.line = sh.Named, 0
+				w.served = slices.IndexFunc(w.nodes, func(n *nodeWatch) bool { return n.Name == sh.Primary })
+			}
+			w.elect()
 			told[k] = m.publishLocked(w, time.Now())
 			views[k] = w.view
 		}
@@ -134,14 +155,14 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 
 func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *watch, nodes []*shardmap.Node) {
 	old := map[string]*nodeWatch{}
-	var servingName string
+	var served *nodeWatch
 	for i, n := range w.nodes {
 		old[n.Name+"\x00"+n.DSN] = n
-		if i == w.primary {
-			servingName = n.Name
+		if i == w.served {
+			served = n
 		}
 	}
-	w.nodes, w.primary = nil, -1
+	w.nodes, w.primary, w.served = nil, -1, -1
 	for _, n := range nodes {
 		id := n.Name + "\x00" + n.DSN
 		nw := old[id]
@@ -155,8 +176,9 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 				m.probeLoop(nctx, w, nw)
 			}()
 		}
-		if n.Name == servingName {
-			w.primary = len(w.nodes)
+		nw.Zone, nw.Barred = n.Zone, n.Barred
+		if nw == served {
+			w.served = len(w.nodes)
 		}
 		w.nodes = append(w.nodes, nw)
 	}
@@ -207,6 +229,8 @@ func probe(ctx context.Context, conn *pgx.Conn, dsn string) (*pgx.Conn, Sample) 
 			_ = conn.Close(context.WithoutCancel(ctx))
 		}
 		s.Err = plain(err)
+		var pe *pgconn.PgError
+		s.Alive = errors.As(err, &pe) && !strings.HasPrefix(pe.Code, "57P0") // shutting down, starting up, crashed
 		return nil, s
 	}
 	if conn == nil {
@@ -229,6 +253,7 @@ func probe(ctx context.Context, conn *pgx.Conn, dsn string) (*pgx.Conn, Sample) 
 	at, _ := strconv.ParseUint(lsn, 10, 64)
 	got, _ := strconv.ParseUint(received, 10, 64)
 	s.LSN, s.Received, s.Timeline = LSN(at), LSN(got), uint32(line)
+	s.Alive, s.Addr = true, conn.PgConn().Conn().RemoteAddr().String()
 	if s.Primary {
 		s.LSN = s.LSN.Round()
 	}
@@ -252,71 +277,91 @@ func plain(err error) error {
 
 // observe takes one sample in and publishes what follows from it.
 func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
+	var left []string
 	m.mu.Lock()
-	changed := s.Err == nil && n.good.Err == nil && !n.good.Sent.IsZero() && (s.Primary != n.good.Primary || !s.Started.Equal(n.good.Started))
-	n.sample = s
 	if s.Err == nil {
+		if g := &n.good; !g.Sent.IsZero() && (s.Primary != g.Primary || !s.Started.Equal(g.Started) || s.SystemID != g.SystemID) {
+			n.epoch++
+			left = append(left, n.DSN)
+		}
 		n.good = s
 	}
-	m.electLocked(w)
+	n.sample = s
+	rejoined := n.Barred && s.Err == nil && !s.Primary
+	before, fenced := w.primary, len(w.rivals) > 0
+	w.elect()
+	if before >= 0 && before != w.primary && before < len(w.nodes) {
+		left = append(left, w.nodes[before].DSN)
+	}
+	if !fenced {
+		for _, i := range w.rivals {
+			left = append(left, w.nodes[i].DSN)
+		}
+	}
 	if w.primary >= 0 && w.nodes[w.primary] == n && s.Err == nil && s.Primary {
 		w.history.Add(Position{s.Sent, s.LSN})
 	}
+	prev := w.view.Load()
 	changes := m.publishLocked(w, time.Now())
+	next := w.view.Load()
 	m.mu.Unlock()
 	m.tell(w.key, changes)
-	if changed && m.onRole != nil {
-		m.onRole(n.DSN)
+	if m.events.Left != nil {
+		for _, dsn := range left {
+			m.events.Left(dsn)
+		}
+	}
+	if rejoined && m.events.Rejoined != nil {
+		m.events.Rejoined(w.key.database, w.key.shard, n.Name)
+	}
+	if m.events.Primary != nil && prev.serving() != next.serving() {
+		m.events.Primary(w.key.database, w.key.shard, next.serving())
 	}
 }
 
-// electLocked finds the primary among those that claim to be it: the one on the highest timeline. A
-// serving primary that still answers beside a higher one means a split: neither is served.
-func (m *Monitor) electLocked(w *watch) {
-	best, rivals := -1, 0
+// elect finds the primary. It waits until every node has been asked once: who is asked first must not decide.
+func (w *watch) elect() {
+	nodes := make([]candidate, len(w.nodes))
+	least := w.line
 	for i, n := range w.nodes {
-		if n.sample.Err != nil || n.sample.Sent.IsZero() || !n.sample.Primary {
-			continue
+		if n.sample.Sent.IsZero() && w.served < 0 {
+			return
 		}
-		switch {
-		case best < 0 || n.sample.Timeline > w.nodes[best].sample.Timeline:
-			if best >= 0 && best == w.primary {
-				rivals++
-			}
-			best = i
-		case n.sample.Timeline == w.nodes[best].sample.Timeline || i == w.primary:
-			rivals++
+		nodes[i] = candidate{Claims: n.sample.Err == nil && n.sample.Primary, Barred: n.Barred, Timeline: n.sample.Timeline}
+		if g := n.good; g.SystemID == w.system && !g.Primary && w.line > 0 {
+			least = max(least, g.Timeline) // a replica that follows a newer primary than the one we knew
 		}
 	}
-	if best < 0 {
-		return // the last known one stays: its own error will be told
-	}
-	if rivals > 0 {
-		w.primary = -1
+	w.primary, w.rivals = elect(nodes, w.served, least)
+	if w.primary < 0 {
 		return
 	}
-	p := w.nodes[best].sample
-	if w.system != p.SystemID || w.line != p.Timeline {
+	w.served = w.primary
+	p := w.nodes[w.primary].sample
+	if p.Err == nil && p.Primary && (w.system != p.SystemID || w.line != p.Timeline) {
 		w.history.Reset()
 		w.system, w.line = p.SystemID, p.Timeline
 	}
-	w.primary = best
 }
 
 // publishLocked publishes what is known of a shard now, and returns what is to be told of it.
 func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 	v := &View{Database: w.key.database, Shard: w.key.shard, Primary: w.primary, Nodes: make([]NodeView, len(w.nodes))}
 	newest, _ := w.history.Newest()
-	claims := 0
 	for i, n := range w.nodes {
-		nv := NodeView{Name: n.Name, DSN: n.DSN, Zone: n.Zone, Primary: n.good.Primary, Sample: n.sample, LastSeen: n.good.Sent, PrimaryLSN: newest.LSN}
-		if n.sample.Err == nil && n.sample.Primary && !n.sample.Sent.IsZero() {
-			claims++
+		nv := NodeView{
+			Name: n.Name, DSN: n.DSN, Zone: n.Zone, Primary: n.good.Primary, Sample: n.sample, LastSeen: n.good.Sent, PrimaryLSN: newest.LSN, Epoch: n.epoch,
+			Barred: n.Barred && n.good.Primary,
 		}
 		if n.good.Primary {
 			n.verdict = Verdict{Reason: "primary"}
-			if n.sample.Err != nil {
+			switch {
+			case n.sample.Err != nil:
 				n.verdict = Verdict{Health: Unreachable, Reason: n.sample.Err.Error()}
+			case nv.Barred:
+				n.verdict = Verdict{Reason: "not the primary: ALTER SHARD SET PRIMARY named another node"}
+			case w.primary >= 0 && i != w.primary:
+				n.verdict = Verdict{Reason: fmt.Sprintf("an old primary, on timeline %d; the primary is on %d", n.good.Timeline, w.line)}
 			}
 			nv.FreshUntil = n.good.Sent
 		} else {
@@ -324,10 +369,7 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 			if n.good.Sent.IsZero() {
 				nv.LagKnown = false
 			}
-			nv.LagBytes = int64(newest.LSN) - int64(n.good.LSN)
-			if nv.LagBytes < 0 {
-				nv.LagBytes = 0
-			}
+			nv.LagBytes = max(0, int64(newest.LSN)-int64(n.good.LSN))
 			n.verdict = Judge(n.verdict, Evidence{n.sample, w.system, w.line, nv.Lag, nv.LagKnown}, now, m.policy)
 			if at, ok := w.history.Reached(n.good.LSN); ok {
 				nv.FreshUntil = at.Sent
@@ -336,8 +378,22 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 		nv.Verdict = n.verdict
 		v.Nodes[i] = nv
 	}
-	if w.primary < 0 && claims > 1 {
-		v.Fenced = "two nodes claim to be the primary"
+	if len(w.rivals) > 0 {
+		var who []string
+		for _, i := range w.rivals {
+			who = append(who, fmt.Sprintf("%s on timeline %d", w.nodes[i].Name, w.nodes[i].sample.Timeline))
+		}
+		v.Fenced = strings.Join(who, " and ") + " claim to be the primary"
 	}
-	return Changes(w.view.Swap(v), v)
+	old := w.view.Load()
+	if old != nil && old.serving() == v.serving() && old.Fenced == v.Fenced {
+		v.Since, v.changed = old.Since, old.changed
+	} else {
+		v.Since, v.changed = now, make(chan struct{})
+	}
+	w.view.Store(v)
+	if old != nil && old.changed != v.changed {
+		close(old.changed)
+	}
+	return Changes(old, v)
 }

@@ -2,6 +2,8 @@ package replication
 
 import (
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -104,6 +106,7 @@ func TestPick(t *testing.T) {
 		{"causal, written at the probe itself", Want{Level: Causal, Horizon: at(900), Prefer: -1}, -1, NotFresh},
 		{"a session stays where it was", Want{Level: Causal, Horizon: at(600), Prefer: 2}, 2, ToReplica},
 		{"but not if it wrote since", Want{Level: Causal, Horizon: at(600), Prefer: 2, Stay: at(600)}, 1, ToReplica},
+		{"a position that none has replayed", Want{Level: Causal, At: 7, Prefer: -1}, -1, NotFresh},
 		{"never to a lagging one", Want{Level: Causal, Horizon: at(950), Prefer: 3, Stay: at(0)}, -1, NotFresh},
 		{"bounded by 200 ms", Want{Level: Bounded, MaxLag: 200 * time.Millisecond, Prefer: 2, Dice: 1}, 1, ToReplica},
 		{"eventual takes the lagging one", Want{Level: Eventual, Prefer: 3}, 3, ToReplica},
@@ -138,36 +141,70 @@ func TestHorizonsKnowWritesInFlight(t *testing.T) {
 	}
 }
 
-func view(primary int, nodes ...Sample) (*Monitor, *watch) {
-	m := &Monitor{policy: DefaultPolicy()}
-	w := &watch{primary: primary}
-	for _, s := range nodes {
-		w.nodes = append(w.nodes, &nodeWatch{sample: s, good: s})
-	}
-	return m, w
-}
-
 func TestElection(t *testing.T) {
-	p := func(line uint32) Sample { return Sample{Sent: t0, Primary: true, Timeline: line} }
-	r := Sample{Sent: t0, Timeline: 1}
-	down := Sample{Sent: t0, Err: errors.New("x"), Primary: true, Timeline: 1}
+	p := func(line uint32) candidate { return candidate{Claims: true, Timeline: line} }
+	r, barred := candidate{}, candidate{Claims: true, Barred: true, Timeline: 2}
 	for _, c := range []struct {
 		name   string
-		before int
-		nodes  []Sample
+		nodes  []candidate
+		served int
+		least  uint32
 		want   int
+		rivals []int
 	}{
-		{"the only one", -1, []Sample{r, p(1)}, 1},
-		{"none answers: the last known stays", 0, []Sample{down, r}, 0},
-		{"promoted while the old one is down", 0, []Sample{down, p(2)}, 1},
-		{"promoted while the old one answers: both are fenced", 0, []Sample{p(1), p(2)}, -1},
-		{"two on one timeline", -1, []Sample{p(1), p(1)}, -1},
-		{"an old primary that comes back is ignored", 1, []Sample{p(1), p(2)}, 1},
+		{"the only one", []candidate{r, p(1)}, -1, 0, 1, nil},
+		{"none claims: the last known stays", []candidate{r, r}, 0, 1, 0, nil},
+		{"promoted while the old one is down", []candidate{r, p(2)}, 0, 1, 1, nil},
+		{"promoted while the old one answers: both are fenced", []candidate{p(1), p(2)}, 0, 1, -1, []int{1, 0}},
+		{"and stay fenced", []candidate{p(1), p(2), r}, 0, 1, -1, []int{1, 0}},
+		{"until the old one is gone", []candidate{r, p(2)}, 0, 1, 1, nil},
+		{"or the new one", []candidate{p(1), r}, 0, 1, 0, nil},
+		{"or the admin has said which", []candidate{p(1), barred}, 0, 0, 0, nil},
+		{"two on one timeline", []candidate{p(1), p(1)}, -1, 0, -1, []int{0, 1}},
+		{"two that nobody knows", []candidate{p(1), p(2)}, -1, 0, -1, []int{1, 0}},
+		{"an old primary that comes back is ignored", []candidate{p(1), p(2)}, 1, 2, 1, nil},
+		{"also while the new one is down", []candidate{p(1), r}, 1, 2, 1, nil},
+		{"three, two of them new", []candidate{p(1), p(2), p(3)}, 0, 1, -1, []int{2, 0}},
 	} {
-		m, w := view(c.before, c.nodes...)
-		m.electLocked(w)
-		if w.primary != c.want {
-			t.Errorf("%s: primary %d, want %d", c.name, w.primary, c.want)
+		got, rivals := elect(c.nodes, c.served, c.least)
+		if got != c.want || !slices.Equal(rivals, c.rivals) {
+			t.Errorf("%s: primary %d, rivals %v; want %d, %v", c.name, got, rivals, c.want, c.rivals)
 		}
+	}
+}
+
+func TestPickPrefersTheZoneThenTheLessLoaded(t *testing.T) {
+	now := at(1000)
+	v := &View{Primary: 0, Nodes: []NodeView{{Primary: true, Sample: Sample{Sent: at(990)}}}}
+	for _, zone := range []string{"a", "a", "b", "b", "b"} {
+		v.Nodes = append(v.Nodes, NodeView{Zone: zone, Verdict: Verdict{Health: Eligible}, Sample: Sample{Sent: at(990)}, FreshUntil: at(900), LagKnown: true})
+	}
+	count := func(w Want) map[int]int {
+		out := map[int]int{}
+		rng := rand.New(rand.NewPCG(1, 2))
+		for range 3000 {
+			w.Dice = rng.Uint32()
+			w.Level, w.Prefer = Causal, -1
+			n, _ := Pick(v, w, now, DefaultPolicy())
+			out[n]++
+		}
+		return out
+	}
+	if got := count(Want{Zone: "a"}); got[1]+got[2] != 3000 || got[1] < 1300 || got[2] < 1300 {
+		t.Errorf("zone a: %v", got)
+	}
+	if got := count(Want{Zone: "c"}); len(got) != 5 {
+		t.Errorf("a zone without a replica: %v", got)
+	}
+	// Of two picked by chance the idle one wins: a busy one is read only where both are busy.
+	if got := count(Want{Zone: "b", Load: []int32{0, 0, 0, 9, 0, 9}}); got[4] < 1900 || got[3]+got[5] < 800 || got[3]+got[5] > 1200 {
+		t.Errorf("loads 9, 0, 9: %v", got)
+	}
+	if got := count(Want{Zone: "a", Load: []int32{0, 5, 1, 0, 0, 0}}); got[2] != 3000 {
+		t.Errorf("the less loaded of two: %v", got)
+	}
+	w := Want{Level: Causal, Prefer: -1, Zone: "b", Load: []int32{0, 0, 0, 9, 0, 9}, Dice: 12345}
+	if a := testing.AllocsPerRun(100, func() { Pick(v, w, now, DefaultPolicy()) }); a > 0 {
+		t.Errorf("%v allocations", a)
 	}
 }

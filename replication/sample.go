@@ -33,7 +33,9 @@ func (l LSN) Round() LSN {
 type Sample struct {
 	Sent     time.Time // when the probe was sent: what it says holds at least since then
 	Err      error
-	Primary  bool // not in recovery
+	Alive    bool   // it answered, if only with a refusal to let the monitor in
+	Addr     string // where the monitor's connection went
+	Primary  bool   // not in recovery
 	SystemID string
 	Timeline uint32
 	Started  time.Time // of the postmaster

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	memdb "github.com/hashicorp/go-memdb"
 )
@@ -158,6 +159,7 @@ func (c *Catalog) apply(doc *Document) error {
 		return err
 	}
 	txn.Commit()
+	snap.At = time.Now()
 	c.current.Store(snap)
 	for _, f := range c.listeners {
 		f(snap)

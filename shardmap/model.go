@@ -38,11 +38,16 @@ type Database struct {
 	Home string `json:"home,omitempty"` // name of its home shard; empty until it has a shard
 }
 
-// Shard is a primary with its replicas. Which node is the primary is observed, not declared.
+// Shard is a primary with its replicas. Which node is the primary is observed, not declared,
+// unless the admin has to decide.
 type Shard struct {
 	Database string `json:"database"`
 	Name     string `json:"name"`
 	Ordinal  int    `json:"ordinal"` // order of creation within the database; never reused
+
+	// Primary is the node that the admin named last, when more than one claimed to be the primary; Named grows with it.
+	Primary string `json:"primary,omitempty"`
+	Named   int    `json:"named,omitempty"`
 }
 
 // Node is one PostgreSQL server of a shard.
@@ -53,6 +58,7 @@ type Node struct {
 	DSN      string `json:"dsn"` // may hold a password: the map's file is readable by its owner only
 	Zone     string `json:"zone,omitempty"`
 	Ordinal  int    `json:"ordinal"`
+	Barred   bool   `json:"barred,omitempty"` // it claimed to be the primary when the admin named another; until it is a replica
 }
 
 // Scheme is how the key of a group decides the shard.

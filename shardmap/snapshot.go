@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Snapshot is the compiled map. It is immutable; the cost of a look-up does not grow with its size.
@@ -12,6 +13,7 @@ type Snapshot struct {
 	Version   uint64
 	Install   string
 	Document  *Document // what it was compiled from; read only
+	At        time.Time // when this process took it into use: what it says was so on every primary by then
 	Databases map[string]*DB
 }
 
@@ -38,7 +40,9 @@ func (n TableName) String() string { return n.Schema + "." + n.Name }
 type ShardInfo struct {
 	Name    string
 	Index   int
-	Ordinal int // as declared: it stays while others come and go
+	Ordinal int    // as declared: it stays while others come and go
+	Primary string // the node that the admin named last
+	Named   int    // how often that was
 	Nodes   []*Node
 }
 
@@ -146,7 +150,7 @@ func compileShards(s *Snapshot, doc *Document) error {
 		if _, dup := db.Shard(sh.Name); dup {
 			return invalid("42710", "", "shard %q of database %q already exists", sh.Name, sh.Database)
 		}
-		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal})
+		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named})
 	}
 	for _, n := range doc.Nodes {
 		db := s.Databases[n.Database]

@@ -61,6 +61,7 @@ type app struct {
 	wait    atomic.Bool // SHUTDOWN WAIT_FOR_CLIENTS
 
 	reloading sync.Mutex // one RELOAD at a time
+	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 }
@@ -100,11 +101,16 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
+	bufferSize, err := exec.ParseSize(cfg.BufferSize)
+	if err != nil {
+		return nil, err
+	}
 	level, err := replication.ParseLevel(cfg.Consistency)
 	if err != nil {
 		return nil, err
 	}
 	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now()), ended: make(chan struct{})}
+	a.metrics.Reasons = replication.ReasonNames[:]
 	a.config.Store(&cfg)
 	if a.catalog, err = shardmap.Open(ctx, filestore.New(cfg.Store), newInstall()); err != nil {
 		return nil, err
@@ -120,9 +126,10 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.pools = pool.NewManager(opts)
 	policy := replication.DefaultPolicy()
 	policy.Interval, policy.MaxLag = time.Duration(cfg.Monitor), time.Duration(cfg.MaxLag)
-	a.monitor = replication.NewMonitor(policy, a.catalog, a.pools.DropNode, log)
+	a.monitor = replication.NewMonitor(policy, a.catalog, replication.Events{Left: a.nodeLeft, Rejoined: a.nodeRejoined, Primary: a.primaryChanged}, log)
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
+		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
 		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
 	}
 	a.hub = &notify.Hub{Shards: a.listenOn, Sender: a.pools.LastClient, Log: log}
@@ -267,7 +274,11 @@ func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {
 		return nil
 	}
 	for _, s := range d.Shards {
-		t := txn.Shard{Name: s.Name}
+		whole := a.engine.Horizon.Key(d.Name, s.Name, "")
+		t := txn.Shard{Name: s.Name, Writes: func() func() {
+			a.engine.Horizon.Sent(whole)
+			return func() { a.engine.Horizon.Acked(whole, time.Now()) }
+		}}
 		if v := a.monitor.View(d.Name, s.Name); v != nil && v.Up() {
 			t.DSN = v.Nodes[v.Primary].DSN
 		}
@@ -450,6 +461,7 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 // run starts what goes on in the background; stop waits for all of it.
 func (a *app) run(ctx context.Context) {
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	a.ctx = ctx
 	a.admin.Init(ctx)
 	a.hub.Init(ctx)
 	background := func(name string, f func(context.Context) error) {

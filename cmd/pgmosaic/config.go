@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,15 +79,21 @@ type Config struct {
 	Drain       duration `yaml:"drain_timeout"`            // for running transactions at shutdown
 	Monitor     duration `yaml:"monitor_interval"`         // how often nodes are probed; restart
 
-	MaxLag      duration `yaml:"max_staleness"`      // lag at which a replica leaves the reads; restart
-	Consistency string   `yaml:"read_consistency"`   // strong, causal, session, bounded, eventual; restart
-	GatherLimit string   `yaml:"gather_limit"`       // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
-	MergeMemory string   `yaml:"merge_memory"`       // bytes that the merges of all sessions may hold; 0: no limit; restart
-	Commit      string   `yaml:"multi_shard_commit"` // two_phase, refuse; restart
-	Resolve     duration `yaml:"resolver_interval"`  // how often what a crash left prepared is looked for; restart
-	Grace       duration `yaml:"resolver_grace"`     // how long that is left to its own process; restart
-	LogLevel    string   `yaml:"log_level"`          // debug, info, warn, error
-	LogFormat   string   `yaml:"log_format"`         // text, json; restart
+	MaxLag         duration `yaml:"max_staleness"`            // lag at which a replica leaves the reads; restart
+	Consistency    string   `yaml:"read_consistency"`         // strong, causal, session, bounded, eventual; restart
+	Fallback       string   `yaml:"replica_fallback"`         // primary, error: where a read goes that no replica is fit for; restart
+	Zone           string   `yaml:"zone"`                     // where this process is: replicas of this zone are read first; restart
+	Buffer         duration `yaml:"failover_buffer"`          // how long after a shard's primary was lost new work for it waits for the next, up to 30s; 0: not at all; restart
+	BufferRequests int      `yaml:"failover_buffer_requests"` // how many requests of a shard may wait so; restart
+	BufferSize     string   `yaml:"failover_buffer_size"`     // bytes of their statements; restart
+	Hook           string   `yaml:"failover_hook"`            // shell command that is told when a shard loses its primary or has another: PGMOSAIC_EVENT (primary_lost, primary), PGMOSAIC_DATABASE, PGMOSAIC_SHARD, PGMOSAIC_NODE
+	GatherLimit    string   `yaml:"gather_limit"`             // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
+	MergeMemory    string   `yaml:"merge_memory"`             // bytes that the merges of all sessions may hold; 0: no limit; restart
+	Commit         string   `yaml:"multi_shard_commit"`       // two_phase, refuse; restart
+	Resolve        duration `yaml:"resolver_interval"`        // how often what a crash left prepared is looked for; restart
+	Grace          duration `yaml:"resolver_grace"`           // how long that is left to its own process; restart
+	LogLevel       string   `yaml:"log_level"`                // debug, info, warn, error
+	LogFormat      string   `yaml:"log_format"`               // text, json; restart
 
 	file string // where it was read from; empty for none
 
@@ -140,6 +147,7 @@ func defaultConfig() Config {
 		ReserveAfter: duration(5 * time.Second), QueryWait: duration(120 * time.Second), Connect: duration(15 * time.Second), Lifetime: duration(time.Hour),
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
+		Fallback: "primary", Buffer: duration(10 * time.Second), BufferRequests: 1000, BufferSize: "64MB",
 		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogLevel: "info", LogFormat: "text",
 	}
 }
@@ -224,6 +232,15 @@ func (c *Config) validate() error {
 	if _, err := replication.ParseLevel(c.Consistency); err != nil {
 		bad("read_consistency", "%q is none of strong, causal, session, bounded, eventual", c.Consistency)
 	}
+	if !slices.Contains(exec.Fallbacks(), c.Fallback) {
+		bad("replica_fallback", "%q is none of %s", c.Fallback, strings.Join(exec.Fallbacks(), ", "))
+	}
+	if time.Duration(c.Buffer) > 30*time.Second {
+		bad("failover_buffer", "must be at most 30s: clients should not wait longer")
+	}
+	if _, err := exec.ParseSize(c.BufferSize); err != nil {
+		bad("failover_buffer_size", "%v", err)
+	}
 	if c.Commit != "two_phase" && c.Commit != "refuse" {
 		bad("multi_shard_commit", "%q is none of two_phase, refuse", c.Commit)
 	}
@@ -260,6 +277,7 @@ func (c *Config) validate() error {
 		{"max_user_client_connections", c.MaxUsrClient},
 		{"max_prepared_statements", c.MaxPrepared},
 		{"auth_failures", c.AuthTries},
+		{"failover_buffer_requests", c.BufferRequests},
 	} {
 		if n.v < 0 {
 			bad(n.name, "must not be negative")

@@ -307,6 +307,7 @@ var statements = [][]any{
 	{"DROP DATABASE db", "forget it; refused while it has shards"},
 	{"CREATE SHARD s IN db NODE 'dsn' [NAME n] [ZONE z] [NODE ...] [HOME]", "add a shard; the schema is brought from home"},
 	{"ALTER SHARD s IN db ADD NODE 'dsn' [NAME n] [ZONE z] | DROP NODE n | ALTER NODE n 'dsn'", "change a shard's nodes"},
+	{"ALTER SHARD s IN db SET PRIMARY n", "say which of the nodes that claim to be the primary it is"},
 	{"DROP SHARD s IN db", "forget a shard that owns nothing"},
 	{"CREATE GROUP g IN db KEY (type, ..) BY HASH [ON (s1, s2)]", "a group of tables whose equal keys live together, spread by hash"},
 	{"CREATE GROUP g IN db KEY (type, ..) BY RANGE (MINVALUE TO (v) ON s1, (v) TO MAXVALUE ON s2)", "the same, by ranges of keys; each begins where the one before it ends"},

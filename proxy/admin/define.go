@@ -198,8 +198,13 @@ func (a *Admin) parseAlter(p *parser) action {
 			}
 			return missing(node)
 		}
+	case p.words("set", "primary"):
+		node := p.name("node")
+		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+			return a.namePrimary(db, s, node, tx)
+		}
 	default:
-		p.fail("syntax error at %s: ADD NODE, DROP NODE or ALTER NODE was expected", p.near())
+		p.fail("syntax error at %s: ADD NODE, DROP NODE, ALTER NODE or SET PRIMARY was expected", p.near())
 	}
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
@@ -215,6 +220,57 @@ func (a *Admin) parseAlter(p *parser) action {
 		}
 		return a.change(ctx, "ALTER SHARD", dry, func(tx *shardmap.Tx) error { return edit(ctx, s, tx) })
 	}
+}
+
+// namePrimary says which of the nodes that claim to be a shard's primary it is. The others get nothing until they are
+// replicas.
+func (a *Admin) namePrimary(db string, s *shardmap.ShardInfo, node string, tx *shardmap.Tx) error {
+	claims := func(i int) bool {
+		v := a.Monitor.View(db, s.Name)
+		return v != nil && i < len(v.Nodes) && v.Nodes[i].Primary && v.Nodes[i].Sample.Err == nil
+	}
+	at := slices.IndexFunc(s.Nodes, func(n *shardmap.Node) bool { return n.Name == node })
+	switch {
+	case at < 0:
+		return &Error{Code: "42704", Message: fmt.Sprintf("node %q does not exist in shard %q", node, s.Name), Hint: "SHOW NODES lists them."}
+	case !claims(at):
+		return &Error{Code: "55000", Message: fmt.Sprintf("node %q does not answer as a primary", node), Hint: "pgmosaic promotes nobody: promote it with pg_ctl promote, or by your cluster manager. SHOW REPLICAS shows what each node says of itself."}
+	}
+	for i, n := range s.Nodes {
+		if barred := i != at && (claims(i) || n.Barred); barred != n.Barred {
+			other := *n
+			other.Barred = barred
+			if err := tx.PutNode(other); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1})
+}
+
+// Rejoined lets a node that the admin had barred be a shard's primary again some day: it is a replica now.
+func (a *Admin) Rejoined(ctx context.Context, db, shard, node string) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	d := a.Catalog.Current().Databases[db]
+	if d == nil {
+		return nil
+	}
+	s, ok := d.Shard(shard)
+	if !ok {
+		return nil
+	}
+	for _, n := range s.Nodes {
+		if n.Name == node && n.Barred {
+			_, err := a.change(ctx, "ALTER SHARD", false, func(tx *shardmap.Tx) error {
+				free := *n
+				free.Barred = false
+				return tx.PutNode(free)
+			})
+			return err
+		}
+	}
+	return nil
 }
 
 func noShard(name, db string) error {

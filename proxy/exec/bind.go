@@ -15,7 +15,7 @@ import (
 func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	x := &h.ext
 	if cur := x.cur; cur != nil {
-		if cur.shard == shard && (h.tx.status != 'I' || t.Read || cur.node < 0 || h.isPrimary(cur)) {
+		if cur.shard == shard && (h.tx.status != 'I' && (!cur.replica || t.Read) || h.tx.status == 'I' && (t.Read || !cur.replica)) {
 			if t.Hidden != nil {
 				cur.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 			}
@@ -55,7 +55,7 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if !h.isPrimary(p) && p.node >= 0 { // reads of a replica: let it go
+	if p.replica { // it was only read: let it go
 		return h.drain(ctx, true)
 	}
 	x.cur = nil

@@ -36,7 +36,7 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 		}
 		switch typ {
 		case 'E':
-			code, err = h.relayError(p.srv)
+			code, err = h.relayError(p)
 			refused = true
 		case 'S':
 			err = h.relayParam(p.srv)

@@ -46,7 +46,8 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.staleSchema(ctx)
 	}
 	if err != nil {
-		if errors.Is(err, errRelayed) && end && !x.copied { // the Sync is on its way already
+		var again *againError
+		if (errors.Is(err, errRelayed) || errors.As(err, &again)) && end && !x.copied { // the Sync is on its way already
 			if _, e := p.srv.ReadTag(); e != nil {
 				p.srv.Dirty = true
 			}
@@ -151,7 +152,11 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 						s.Forget(rest.key)
 					}
 				}
-				code, err := h.relayError(s)
+				code, err := h.relayError(p)
+				var again *againError
+				if errors.As(err, &again) {
+					return "", err
+				}
 				if err != nil {
 					return "", h.lostOrGone(p, err)
 				}

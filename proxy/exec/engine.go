@@ -46,7 +46,10 @@ type Engine struct {
 	GatherLimit  int64         // bytes that one statement may gather, or hold in a merge
 	MergeMemory  int64         // bytes that the merges of all may hold; 0: no limit
 	TwoPhase     bool          // false: a second writing shard is refused
-	Primary      time.Duration // how long to wait for a shard's primary to be known, 2 s
+	Primary      time.Duration // how long work of our own waits for a shard's primary, 2 s
+	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused
+	Zone         string        // where this process is: replicas of the same zone are read first
+	Failover     Failover
 
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)
@@ -68,6 +71,7 @@ type Engine struct {
 	welcome map[string]*welcome
 	spaces  map[string]uint64
 	nextID  uint64
+	rooms   map[[2]string]*waitingRoom
 }
 
 // entry is a cached plan. Exact means that the stripped text shares no plan: look under the full text.
@@ -106,6 +110,7 @@ func (e *Engine) Init() error {
 	e.plans = c
 	e.seedA, e.seedB = maphash.MakeSeed(), maphash.MakeSeed()
 	e.schemas, e.welcome, e.spaces = map[string]*dbSchema{}, map[string]*welcome{}, map[string]uint64{}
+	e.rooms = map[[2]string]*waitingRoom{}
 	if e.Primary == 0 {
 		e.Primary = 2 * time.Second
 	}
@@ -271,37 +276,22 @@ func (e *Engine) PrimaryDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.S
 	return v.Nodes[v.Primary].DSN, nil
 }
 
-// view returns the shard's view once it has a primary.
+// view returns the shard's view once it has a primary that serves.
 func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View, error) {
 	deadline := time.Now().Add(e.Primary)
 	for {
 		v := e.Monitor.View(db, shard)
-		if v != nil && v.Primary >= 0 {
+		if v != nil && v.Serves() {
 			return v, nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			return nil, noPrimary(shard, v)
+			return nil, noPrimary(shard, v, "")
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-}
-
-func noPrimary(shard string, v *replication.View) error {
-	reason := "no node of it has answered as a primary"
-	if v != nil {
-		if v.Fenced != "" {
-			reason = v.Fenced
-		}
-		for _, n := range v.Nodes {
-			if n.Sample.Err != nil {
-				reason += fmt.Sprintf("; node %s: %v", n.Name, n.Sample.Err)
-			}
-		}
-	}
-	return &hintError{"57P03", fmt.Sprintf("shard %s has no primary: %s", shard, reason), "SHOW REPLICAS on the admin database shows its nodes."}
 }
 
 type hintError struct{ code, message, hint string }

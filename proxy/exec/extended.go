@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -153,7 +154,11 @@ var (
 func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error {
 	x := &h.ext
 	idle := h.tx.status == 'I'
-	h.now = time.Now()
+	size := 0
+	for _, m := range msgs {
+		size += len(m.Raw)
+	}
+	h.begin1(size)
 	x.copied = false
 	if !x.skipping {
 		if late := h.overdue(waited); late != nil {
@@ -167,7 +172,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 		}
 	}
 	if !x.skipping {
-		if err := h.batch(ctx, msgs, sync); err != nil {
+		if err := h.batchTwice(ctx, msgs, sync); err != nil {
 			if err := h.failBatch(ctx, err); err != nil {
 				return err
 			}
@@ -242,6 +247,49 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 		h.rollback()
 	}
 	return nil
+}
+
+// batchTwice runs a batch, and again if it only read and what it read from is gone. Only a pipeline that begins with the
+// batch can be run again.
+func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
+	x := &h.ext
+	status, settings, own := h.tx.status, h.settings, h.own
+	h.repeatable = x.cur == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, func(m wire.Message) bool { return m.Type == 'C' })
+	err := h.batch(ctx, msgs, sync)
+	var again *againError
+	if !errors.As(err, &again) {
+		return err
+	}
+	if x.wrote || x.copied || h.tx.status != status || h.settings != settings || h.own != own {
+		return again.cause
+	}
+	x.owed, x.post, x.ops = nil, x.post[:0], x.ops[:0]
+	if p := x.cur; p != nil {
+		x.cur = nil
+		if !p.srv.Dirty {
+			p.srv.SendSync()
+			if err := p.srv.Flush(); err != nil {
+				p.srv.Dirty = true
+			} else if _, err := p.srv.ReadTag(); err != nil {
+				var se *pool.ServerError
+				p.srv.Dirty = p.srv.Dirty || !errors.As(err, &se)
+			}
+		}
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
+	}
+	h.dropFailed()
+	x.closePortals()
+	for _, m := range msgs {
+		if m.Type == 'P' {
+			if name, _, err := wire.CString(m.Body()); err == nil && len(name) > 0 {
+				delete(x.named, string(name))
+			}
+		}
+	}
+	h.beginAgain()
+	return h.batch(ctx, msgs, sync)
 }
 
 func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) error {

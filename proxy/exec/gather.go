@@ -143,21 +143,14 @@ func (h *Handler) usesHome() bool {
 func (g *gathering) prepare(ctx context.Context, whole *described) error {
 	h := g.h
 	home := h.dbmap.Home.Index
-	st := &h.shards[home]
-	v, err := h.viewOf(ctx, st)
+	s, _, err := h.fromPrimary(ctx, home, func(st *shardState, node int) *pool.Pool {
+		n := st.info.Nodes[node]
+		return h.e.Pools.Gatherers(h.db, st.info.Name, n.Name, n.DSN, h.role)
+	})
 	if err != nil {
 		return err
 	}
-	node := st.info.Nodes[v.Primary]
-	s, waited, err := h.await(ctx, h.e.Pools.Gatherers(h.db, st.info.Name, node.Name, node.DSN, h.role), len(h.tx.parts) > 0)
-	if err != nil {
-		return err
-	}
-	h.track(s)
 	g.on = &participant{shard: home, node: -1, srv: s}
-	if waited && h.e.Catalog.Current() != h.snap {
-		return errReplan
-	}
 	if err := h.adapt(g.on); err != nil {
 		return err
 	}

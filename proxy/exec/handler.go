@@ -58,6 +58,10 @@ type Handler struct {
 	now        time.Time                    // when the present request began
 	settled    time.Time                    // when a server's work was last settled
 	spare      *participant                 // for the next statement
+	size       int                          // of the present request, in bytes
+	begunAt    outputMark                   // where its answer begins
+	repeatable bool                         // nothing of it keeps it from being run again
+	repeated   bool                         // it has been run again
 	temps      uint64                       // grows with every change of the temporary tables
 	checkPin   bool                         // what ties the pinned server may have ended
 	ending     atomic.Bool                  // it was because the session ends
@@ -93,9 +97,13 @@ type shardState struct {
 	seen    time.Time       // when this session last had an answer of any node
 	horizon time.Time       // when it last had one of the primary
 	wrote   time.Time       // when it last wrote
+	at      replication.LSN // what a node must have replayed: of pgmosaic.horizon
 	last    int             // the node that answered last
-	vouched bool            // last was shown to have all that the session saw, by its own word
-	tryAt   time.Time       // not before then is a replica asked for its word again
+	epoch   uint32          // of that node then
+	load    []int32
+	any     uint32    // horizon key of whatever is written on the shard
+	vouched bool      // last was shown to have all that the session saw, by its own word
+	tryAt   time.Time // not before then is a replica asked for its word again
 }
 
 // Open makes the handler of a session and reads what to tell the client.
@@ -106,13 +114,17 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
 		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit},
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback},
 	}
 	h.tx.status = 'I'
 	h.now = time.Now()
-	set := map[string]string{}
+	set, token := map[string]string{}, ""
 	for n, v := range params {
 		n = strings.ToLower(n)
+		if n == horizonName {
+			token = v
+			continue
+		}
 		if strings.HasPrefix(n, "pgmosaic.") {
 			if err := h.own.set(n, v); err != nil {
 				return nil, nil, err
@@ -125,6 +137,9 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	h.login = pool.Intern(set)
 	h.settings = h.login
 	if err := h.refresh(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := h.takeHorizon(token); err != nil {
 		return nil, nil, err
 	}
 	if len(h.dbmap.Shards) > 1 {
@@ -153,7 +168,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	if w != nil {
 		return w, nil
 	}
-	s, err := h.lease(ctx, h.dbmap.Home.Index, -1)
+	s, err := h.lease(ctx, h.dbmap.Home.Index)
 	if err != nil {
 		return nil, err
 	}
@@ -205,12 +220,13 @@ func (h *Handler) refresh(ctx context.Context) error {
 		old := h.shards
 		h.shards = make([]shardState, len(db.Shards))
 		for i, sh := range db.Shards {
-			st := shardState{info: sh, whole: h.e.Horizon.Key(h.db, sh.Name, ""), last: -1}
+			st := shardState{info: sh, whole: h.e.Horizon.Key(h.db, sh.Name, ""), any: h.e.Horizon.Key(h.db, sh.Name, "\x00any"), last: -1}
 			for _, o := range old {
 				if o.info.Name == sh.Name {
-					st.seen, st.horizon, st.wrote = o.seen, o.horizon, o.wrote
+					st.seen, st.horizon, st.wrote, st.at = o.seen, o.horizon, o.wrote, o.at
 				}
 			}
+			st.wrote = later(st.wrote, snap.At) // rows that have moved to the shard are on its primary
 			for _, n := range sh.Nodes {
 				st.pools = append(st.pools, h.e.Pools.Pool(h.db, sh.Name, n.Name, n.DSN, h.role))
 				st.counts = append(st.counts, h.e.Metrics.Node(h.db, sh.Name, n.Name))

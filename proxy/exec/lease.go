@@ -27,30 +27,30 @@ type participant struct {
 	shown    bool // pg_prepared_statements was made to list the session's own
 	keys     []uint32
 	inFlight []uint32 // horizon keys marked as sent
+	replica  bool     // of a node that was a replica when it was leased
+	reads    bool     // leased for one statement that only reads
+	used     bool     // a statement of the transaction has run on it
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
 var errReplan = errors.New("the shard map changed")
 
-// lease takes a server of a node, or of the primary for node -1, without making it part of anything.
-func (h *Handler) lease(ctx context.Context, shard, node int) (*pool.Server, error) {
-	st := &h.shards[shard]
-	if node < 0 {
-		v, err := h.viewOf(ctx, st)
-		if err != nil {
-			return nil, err
-		}
-		node = v.Primary
+// lease takes a server of a shard's primary, without making it part of anything.
+func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
+	s, v, err := h.fromPrimary(ctx, shard, onNode)
+	if err == nil {
+		h.shards[shard].counts[v.Primary].Statements.Add(1)
 	}
-	if node >= len(st.pools) {
-		return nil, errReplan
-	}
-	p := st.pools[node]
+	return s, err
+}
+
+// leaseFrom takes a server of a pool. It gives up when moved is closed; nil never is.
+func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan struct{}) (*pool.Server, error) {
 	inTx := len(h.tx.parts) > 0
 	s, waited := p.Try(h.settings, inTx, h.now), false
 	if s == nil {
 		var err error
-		if s, waited, err = h.await(ctx, p, inTx); err != nil {
+		if s, waited, err = h.await(ctx, p, inTx, moved); err != nil {
 			return nil, err
 		}
 	}
@@ -59,70 +59,98 @@ func (h *Handler) lease(ctx context.Context, shard, node int) (*pool.Server, err
 		h.free(s)
 		return nil, errReplan
 	}
-	st.counts[node].Statements.Add(1)
 	return s, nil
 }
 
-// await waits for a server, unless the client cancels meanwhile.
-func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool) (*pool.Server, bool, error) {
+// waits makes a context that the client's cancel request ends. done must be called.
+func (h *Handler) waits(ctx context.Context) (wctx context.Context, done func()) {
 	start := time.Now()
 	wctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	h.mu.Lock()
 	h.waiting, h.since = cancel, start
 	h.mu.Unlock()
-	s, waited, err := p.Acquire(wctx, h.settings, inTx)
-	h.mu.Lock()
-	h.waiting = nil
-	h.mu.Unlock()
-	h.count.WaitNanos.Add(int64(time.Since(start)))
-	if err != nil && wctx.Err() != nil && ctx.Err() == nil {
-		err = errCancelled
-		if why := h.why.Load(); why != nil {
-			err = why
+	return wctx, func() {
+		h.mu.Lock()
+		h.waiting = nil
+		h.mu.Unlock()
+		cancel()
+		h.count.WaitNanos.Add(int64(time.Since(start)))
+	}
+}
+
+// whyEnded is what the client is told of a wait that was ended; ctx is the session's own.
+func (h *Handler) whyEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if why := h.why.Load(); why != nil {
+		return why
+	}
+	return errCancelled
+}
+
+// await waits for a server, unless the client cancels meanwhile.
+func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-chan struct{}) (*pool.Server, bool, error) {
+	wctx, done := h.waits(ctx)
+	defer done()
+	actx := wctx
+	if moved != nil {
+		var cancel context.CancelCauseFunc
+		actx, cancel = context.WithCancelCause(wctx)
+		defer cancel(nil)
+		go func() { // ends with the wait
+			select {
+			case <-moved:
+				cancel(errMoved)
+			case <-actx.Done():
+			}
+		}()
+	}
+	s, waited, err := p.Acquire(actx, h.settings, inTx)
+	if err != nil && actx.Err() != nil {
+		if errors.Is(context.Cause(actx), errMoved) {
+			return nil, waited, errMoved
 		}
+		err = h.whyEnded(ctx, err)
 	}
 	return s, waited, err
 }
 
 var errCancelled = &wire.PgError{Code: "57014", Message: "canceling statement due to user request"}
 
-func (h *Handler) viewOf(ctx context.Context, st *shardState) (*replication.View, error) {
-	if st.view == nil {
-		st.view = h.e.Monitor.Slot(h.db, st.info.Name)
-	}
-	if st.view != nil {
-		if v := st.view.Load(); v != nil && v.Primary >= 0 && len(v.Nodes) == len(st.pools) {
-			return v, nil
-		}
-	}
-	v, err := h.e.view(ctx, h.db, st.info.Name)
-	if err != nil {
-		return nil, err
-	}
-	st.view = h.e.Monitor.Slot(h.db, st.info.Name)
-	return v, nil
-}
-
 // forRead chooses who answers a read outside a transaction and leases a server there.
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	p, err := h.forReader(ctx, shard, h.keysOf(shard, t))
+	if err == nil {
+		p.reads = true
+	}
+	return p, err
+}
+
+// forReader is forRead for what reads the tables of these keys.
+func (h *Handler) forReader(ctx context.Context, shard int, keys []uint32) (*participant, error) {
 	st := &h.shards[shard]
-	v, err := h.viewOf(ctx, st)
-	if err != nil {
-		return nil, err
-	}
-	node, reason, vouch := h.choose(v, st, shard, t)
-	if node >= 0 {
-		p, err := h.fromReplica(ctx, v, shard, node, vouch)
-		if p != nil || err != nil {
-			return p, err
+	reason := replication.NoReplica
+	if v := h.viewOf(st); v != nil && v.Primary >= 0 {
+		var node int
+		var vouch bool
+		node, reason, vouch = h.choose(v, st, keys)
+		if node >= 0 {
+			p, err := h.fromReplica(ctx, v, shard, node, vouch)
+			if p != nil || err != nil {
+				return p, err
+			}
+			reason = replication.NotFresh
 		}
-		reason = replication.NotFresh
 	}
-	s, err := h.lease(ctx, shard, -1)
+	if h.own.noFallback && reason != replication.ByLevel {
+		return nil, &hintError{"57P03", "no replica of shard " + h.shards[shard].info.Name + " may answer: " + replication.ReasonNames[reason], "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
+	}
+	s, v, err := h.fromPrimary(ctx, shard, onNode)
 	if err != nil {
 		return nil, err
 	}
+	st.counts[v.Primary].Statements.Add(1)
 	st.counts[v.Primary].Reads[reason].Add(1)
 	st.last, st.vouched = -1, false
 	return h.participant(shard, v.Primary, s), nil
@@ -142,32 +170,39 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 
 // choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
 // write, but not all that this session has seen on the primary: it must give its word.
-func (h *Handler) choose(v *replication.View, st *shardState, shard int, t *router.Template) (node int, reason replication.Reason, vouch bool) {
-	if len(v.Nodes) < 2 || h.own.level == replication.Strong {
+func (h *Handler) choose(v *replication.View, st *shardState, keys []uint32) (node int, reason replication.Reason, vouch bool) {
+	switch {
+	case h.repeated:
+		return -1, replication.Retried, false
+	case len(v.Nodes) < 2 || h.own.level == replication.Strong || h.isolation() == "serializable":
 		return -1, replication.ByLevel, false
 	}
-	now := h.now
-	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: st.last, Dice: rand.Uint32()}
+	now, policy := h.now, h.e.Monitor.Policy()
+	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: -1, Zone: h.e.Zone, Load: st.loads(), Dice: rand.Uint32()}
 	var written time.Time // by anybody (causal) or by this session, to what is read
 	switch h.own.level {
 	case replication.Causal:
 		written = h.e.Horizon.Horizon(st.whole)
-		for _, k := range h.keysOf(shard, t) {
+		for _, k := range keys {
 			written = later(written, h.e.Horizon.Horizon(k))
 		}
 	case replication.Session:
 	default:
-		return pick(v, want, now, h.e.Monitor.Policy())
+		node, reason = replication.Pick(v, want, now, policy)
+		return node, reason, false
 	}
+	want.At = st.at
 	written = later(written, st.wrote)
 	want.Horizon = later(written, st.seen)
 	want.Stay = written
 	if !st.vouched {
 		want.Stay = later(written, st.horizon)
 	}
-	policy := h.e.Monitor.Policy()
+	if st.last >= 0 && st.last < len(v.Nodes) && v.Nodes[st.last].Epoch == st.epoch { // a restarted one may be behind itself
+		want.Prefer = st.last
+	}
 	if node, reason = replication.Pick(v, want, now, policy); node >= 0 || reason != replication.NotFresh || now.Before(st.tryAt) {
-		st.vouched = st.vouched && node == st.last
+		st.vouched = st.vouched && node >= 0 && node == want.Prefer
 		return node, reason, false
 	}
 	st.vouched = false
@@ -176,14 +211,26 @@ func (h *Handler) choose(v *replication.View, st *shardState, shard int, t *rout
 	return node, reason, node >= 0
 }
 
-func pick(v *replication.View, w replication.Want, now time.Time, p replication.Policy) (int, replication.Reason, bool) {
-	node, reason := replication.Pick(v, w, now, p)
-	return node, reason, false
+// loads are the statements in flight at each node, of this process.
+func (st *shardState) loads() []int32 {
+	st.load = st.load[:0]
+	for _, c := range st.counts {
+		st.load = append(st.load, c.Running.Load())
+	}
+	return st.load
+}
+
+// unload notes that a replica is done with what it was leased for.
+func (h *Handler) unload(p *participant) {
+	if p.replica {
+		p.replica = false
+		h.shards[p.shard].counts[p.node].Running.Add(-1)
+	}
 }
 
 // fromReplica leases a server of a replica for a read. It returns nothing if the replica turns out not to
-// be fresh enough. A server dialled after the node's last sample may belong to another postmaster, so its
-// word is asked as well.
+// be fresh enough. A server dialled after the node's last sample, or at another address, may belong to
+// another postmaster, so its word is asked as well.
 func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, node int, vouch bool) (*participant, error) {
 	st := &h.shards[shard]
 	var lsn string
@@ -193,14 +240,15 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 			return nil, err
 		}
 	}
-	s, err := h.lease(ctx, shard, node)
+	s, err := h.leaseFrom(ctx, st.pools[node], nil)
 	if err != nil {
-		if errors.Is(err, errReplan) || ctx.Err() != nil {
+		if errors.Is(err, errReplan) || errors.Is(err, errCancelled) || ctx.Err() != nil {
 			return nil, err
 		}
 		return nil, nil // the primary will do
 	}
-	if h.own.level < replication.Bounded && (vouch || !s.Dialed().Before(v.Nodes[node].Sample.Sent)) {
+	sample := &v.Nodes[node].Sample
+	if h.own.level < replication.Bounded && (vouch || !s.Dialed().Before(sample.Sent) || s.Addr() != sample.Addr) {
 		if lsn == "" {
 			if lsn, err = h.positionNow(ctx, shard); err != nil {
 				h.free(s)
@@ -214,14 +262,19 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 		}
 		st.vouched = true
 	}
-	st.counts[node].Reads[replication.ToReplica].Add(1)
-	st.last = node
-	return &participant{shard: shard, node: node, srv: s}, nil
+	c := st.counts[node]
+	c.Statements.Add(1)
+	c.Reads[replication.ToReplica].Add(1)
+	c.Running.Add(1)
+	st.last, st.epoch = node, v.Nodes[node].Epoch
+	p := h.participant(shard, node, s)
+	p.replica = true
+	return p, nil
 }
 
 // positionNow is the primary's insert position: whatever anybody has seen on it lies before.
 func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
-	s, err := h.lease(ctx, shard, -1)
+	s, err := h.lease(ctx, shard)
 	if err != nil {
 		return "", err
 	}
@@ -279,7 +332,7 @@ func (h *Handler) writeKeys(shard int, t *router.Template) []uint32 {
 	if t.Whole || len(keys) == 0 {
 		keys = append(keys, h.shards[shard].whole)
 	}
-	return keys
+	return append(keys, h.shards[shard].any)
 }
 
 // on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
@@ -310,7 +363,7 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 		p, err = h.forRead(ctx, shard, t)
 	} else {
 		var s *pool.Server
-		if s, err = h.lease(ctx, shard, -1); err == nil {
+		if s, err = h.lease(ctx, shard); err == nil {
 			p = h.participant(shard, -1, s)
 			h.markSent(p, t)
 		}
@@ -362,24 +415,16 @@ func (h *Handler) settle(p *participant) {
 	if p.wrote {
 		st.wrote = now
 	}
-	if p.wrote || p.node < 0 || h.isPrimary(p) {
+	if p.wrote || !p.replica {
 		st.horizon, st.vouched = now, false
 	}
 	p.inFlight, p.wrote = p.inFlight[:0], false
 }
 
-func (h *Handler) isPrimary(p *participant) bool {
-	v := h.shards[p.shard].view
-	if v == nil {
-		return true
-	}
-	view := v.Load()
-	return view == nil || view.Primary == p.node
-}
-
 // finish ends an autocommit statement: its writes are acknowledged and its server is given back.
 func (h *Handler) finish(p *participant) {
 	h.settle(p)
+	h.unload(p)
 	h.hidePrepared(p)
 	h.tidy(p)
 	h.unpin(p)
@@ -399,6 +444,10 @@ func (h *Handler) lost(p *participant, err error) error {
 		return err
 	}
 	p.srv.Dirty = true
+	p.srv.Pool.Suspect() // its others may be dead as well
+	if h.again(p, "") {
+		return &againError{err}
+	}
 	if h.pinned == p {
 		h.pinned = nil
 		h.setPin("")

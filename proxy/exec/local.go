@@ -237,6 +237,9 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 			}
 			h.tx.opts.Isolation = s.Tx.Isolation
 		}
+		if s.Tx.ReadOnly || s.Tx.ReadWrite {
+			h.tx.opts.ReadOnly, h.tx.opts.ReadWrite = s.Tx.ReadOnly, s.Tx.ReadWrite
+		}
 		h.tx.local = append(h.tx.local, s.Text)
 		return h.everyPart(s.Text, "SET")
 	case "session characteristics":

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,12 +16,13 @@ import (
 
 // ownSettings are pgmosaic.* of the session. Like PostgreSQL's they follow a transaction: see ownInTx.
 type ownSettings struct {
-	level  replication.Level
-	maxLag time.Duration
-	shard  string // pgmosaic.shard
-	gather int64  // pgmosaic.gather_limit, in bytes
-	fanout fanout
-	apart  bool // pgmosaic.multi_shard_isolation is per_shard: snapshots of shards may be taken apart
+	level      replication.Level
+	maxLag     time.Duration
+	shard      string // pgmosaic.shard
+	gather     int64  // pgmosaic.gather_limit, in bytes
+	fanout     fanout
+	noFallback bool // pgmosaic.replica_fallback is error: reads that no replica is fit for are refused
+	apart      bool // pgmosaic.multi_shard_isolation is per_shard: snapshots of shards may be taken apart
 }
 
 // fanout is the widest route that a session allows its statements.
@@ -78,7 +80,13 @@ func oneOf(list []string, value string) (int, error) {
 	return i, nil
 }
 
-var isolations = []string{"refuse", "per_shard"}
+var (
+	isolations = []string{"refuse", "per_shard"}
+	fallbacks  = []string{"primary", "error"}
+)
+
+// Fallbacks are the values of replica_fallback, the default first.
+func Fallbacks() []string { return fallbacks }
 
 // ownList are the session settings of our own.
 var ownList = []ownSetting{
@@ -126,6 +134,17 @@ var ownList = []ownSetting{
 		func(o *ownSettings) string { return o.level.String() },
 	},
 	{
+		"pgmosaic.replica_fallback", "Use primary or error.",
+		func(o *ownSettings, v string) error { i, err := oneOf(fallbacks, v); o.noFallback = i == 1; return err },
+		func(o, from *ownSettings) { o.noFallback = from.noFallback },
+		func(o *ownSettings) string {
+			if o.noFallback {
+				return fallbacks[1]
+			}
+			return fallbacks[0]
+		},
+	},
+	{
 		"pgmosaic.shard", "",
 		func(o *ownSettings, v string) error { o.shard = v; return nil },
 		func(o, from *ownSettings) { o.shard = from.shard },
@@ -140,9 +159,9 @@ func ownNamed(name string) (*ownSetting, error) {
 			return &ownList[i], nil
 		}
 	}
-	names := make([]string, len(ownList))
-	for i, s := range ownList {
-		names[i] = s.name
+	names := []string{horizonName}
+	for _, s := range ownList {
+		names = append(names, s.name)
 	}
 	return nil, &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(names, ", ") + "."}
 }
@@ -192,6 +211,9 @@ func parseDuration(s string) (time.Duration, error) {
 
 // setOwn runs SET and RESET of one of our own settings.
 func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
+	if v.Name == horizonName {
+		return h.setHorizon(v, tag)
+	}
 	change := func(o *ownSettings) error {
 		if v.Default {
 			return o.reset(v.Name, h.ownLogin)
@@ -215,8 +237,14 @@ func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 }
 
 // showOwn answers SHOW of one of our own settings.
-func (h *Handler) showOwn(s *sqlparse.Statement) error {
-	v, err := h.own.show(s.Var.Name)
+func (h *Handler) showOwn(ctx context.Context, s *sqlparse.Statement) error {
+	var v string
+	var err error
+	if s.Var.Name == horizonName {
+		v, err = h.horizonToken(ctx)
+	} else {
+		v, err = h.own.show(s.Var.Name)
+	}
 	if err != nil {
 		return err
 	}

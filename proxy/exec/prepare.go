@@ -300,7 +300,7 @@ func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err 
 		}
 	}
 	if p == nil {
-		s, err := h.lease(ctx, home, -1)
+		s, err := h.lease(ctx, home)
 		if err != nil {
 			return nil, nil, err
 		}

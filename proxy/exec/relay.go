@@ -38,7 +38,16 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			r.ready = true
 			return r, nil
 		case 'E':
-			if r.code, err = h.relayError(s); err != nil {
+			var again *againError
+			if r.code, err = h.relayError(p); errors.As(err, &again) {
+				if !s.Dirty {
+					if _, err := s.ReadTag(); err != nil {
+						s.Dirty = true
+					}
+				}
+				return r, err
+			}
+			if err != nil {
 				return r, h.lostOrGone(p, err)
 			}
 			r.failed = true
@@ -99,13 +108,20 @@ func (h *Handler) lostOrGone(p *participant, err error) error {
 	return h.lost(p, err)
 }
 
-// relayError passes an ErrorResponse on. A server that says FATAL goes, but the session stays.
-func (h *Handler) relayError(s *pool.Server) (code string, err error) {
+// relayError passes an ErrorResponse on. A server that says FATAL goes, but the session stays. An againError means that
+// nothing was passed on.
+func (h *Handler) relayError(p *participant) (code string, err error) {
+	s := p.srv
 	m, err := s.Next()
 	if err != nil {
 		return "", err
 	}
 	e := wire.ParseError(m.Body())
+	fatal := e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
+	if h.again(p, e.Code) {
+		s.Dirty = s.Dirty || fatal
+		return e.Code, &againError{&pool.ServerError{Response: e}}
+	}
 	if e.Code == errCancelled.Code && h.ending.Load() {
 		s.Dirty = true
 		return e.Code, &wire.PeerError{Err: io.EOF}
@@ -123,7 +139,7 @@ func (h *Handler) relayError(s *pool.Server) (code string, err error) {
 		}
 		return e.Code, &wire.PeerError{Err: io.EOF}
 	}
-	if e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC" {
+	if fatal {
 		s.Dirty = true
 		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
 		if e.Detail == "" {

@@ -167,7 +167,11 @@ func (s *stream) Next() ([][]byte, error) {
 			}
 			return s.vals, err
 		case 'E':
-			return nil, &pool.ServerError{Response: wire.ParseError(m.Body())}
+			e := &pool.ServerError{Response: wire.ParseError(m.Body())}
+			if s.h.again(s.p, e.Response.Code) {
+				return nil, &againError{e}
+			}
+			return nil, e
 		case 'S':
 			s.p.srv.NoteParam(m.Body())
 		case 'N':

@@ -12,7 +12,7 @@ import (
 
 // Query implements session.Handler.
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
-	h.now = time.Now()
+	h.begin1(len(sql))
 	h.ext.unnamed = nil // a simple query drops the unnamed statement
 	idle := h.tx.status == 'I'
 	err := h.joinPipeline(ctx)
@@ -97,6 +97,9 @@ func (h *Handler) ready4Query() {
 }
 
 func (h *Handler) query(ctx context.Context, sql []byte) error {
+	if h.tx.implicit {
+		h.repeatable = false // a pipeline's
+	}
 	for try := 0; ; try++ {
 		if err := h.current(ctx); err != nil {
 			return err
@@ -112,10 +115,17 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			return err
 		}
 		if multi != nil {
+			h.repeatable = false
 			return h.several(ctx, multi)
 		}
 		args := router.Args{Text: sql, Literals: p.lits}
 		err = h.simple(ctx, p.tmpl, &args)
+		var again *againError
+		if errors.As(err, &again) {
+			h.beginAgain()
+			h.dropFailed()
+			continue
+		}
 		if errors.Is(err, errReplan) && try < 3 && len(h.tx.parts) == 0 && h.tx.status != 'E' {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
 				continue

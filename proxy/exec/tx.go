@@ -56,9 +56,16 @@ func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
 func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	for _, p := range h.tx.parts {
 		if p.shard == shard {
+			if stays, err := h.staysOnReplica(p, t); err != nil {
+				return nil, err
+			} else if !stays {
+				h.leaveReplica(p)
+				break
+			}
 			if err := h.mayWrite(p, t); err != nil {
 				return nil, err
 			}
+			p.used = true
 			return p, nil
 		}
 	}
@@ -71,18 +78,25 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	if h.pinned != nil && h.pinned.shard == shard {
 		p = h.pinned
 	} else {
-		s, err := h.lease(ctx, shard, -1)
+		var err error
+		if t.Read && h.readsOnly() {
+			p, err = h.forTransaction(ctx, shard, t)
+		} else {
+			var s *pool.Server
+			s, err = h.lease(ctx, shard)
+			p = &participant{shard: shard, srv: s, node: -1}
+		}
 		if err != nil {
 			if errors.Is(err, errReplan) && len(h.tx.parts) > 0 {
 				return nil, &wire.PgError{Code: "40001", Message: "the shard map changed during the transaction", Hint: "Run the transaction again."}
 			}
 			return nil, err
 		}
-		p = &participant{shard: shard, srv: s, node: -1}
 	}
 	drop := func() {
 		if p != h.pinned {
 			h.free(p.srv)
+			h.unload(p)
 		}
 	}
 	if err := h.mayWrite(p, t); err != nil {
@@ -468,7 +482,7 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 	case sqlparse.Set:
 		return h.set(ctx, s)
 	case sqlparse.Show:
-		return h.showOwn(s)
+		return h.showOwn(ctx, s)
 	case sqlparse.Explain:
 		if s.NameAt.End > 0 {
 			return h.executeInside(ctx, s)

@@ -15,6 +15,7 @@ import (
 // Metrics is every counter of the process.
 type Metrics struct {
 	Started      time.Time
+	Reasons      []string     // names the indices of Node.Reads; set before it is read
 	FailedLogins atomic.Int64 // of all databases: a name that was given before login is not to be trusted
 
 	mu        sync.Mutex // guards the maps; the values are atomics
@@ -38,12 +39,14 @@ type Database struct {
 	Received, Sent                            atomic.Int64 // of clients that have left
 	ClientParses, ServerParses, Binds         atomic.Int64
 	Logins                                    atomic.Int64
+	FailoverWaits, FailoverRefused, Repeated  atomic.Int64
 }
 
 // Node counts the work of one node.
 type Node struct {
 	nodeKey
 	Statements atomic.Int64
+	Running    atomic.Int32    // reads in flight at a replica
 	Reads      [8]atomic.Int64 // by reason of the choice
 }
 
@@ -182,7 +185,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, n := range nodes {
 		counter("node_statements_total", "Statements sent to a node.", n.Statements.Load(), "database", n.Database, "shard", n.Shard, "node", n.Node)
-		for i, r := range ReadReasons {
+		for i, r := range m.Reasons {
 			counter("node_reads_total", "Reads sent to a node, by the reason of the choice.", n.Reads[i].Load(),
 				"database", n.Database, "shard", n.Shard, "node", n.Node, "reason", r)
 		}
@@ -196,6 +199,3 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		})
 	}
 }
-
-// ReadReasons names the indices of Node.Reads.
-var ReadReasons = []string{"replica", "level_strong", "no_eligible_replica", "not_fresh_enough", "not_a_read"}

@@ -54,6 +54,7 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 	_, s.tls = s.NetConn().(*tls.Conn)
 	s.Pool, s.settings, s.dialed, s.since = p, NoSettings, time.Now(), time.Now()
 	addr := s.NetConn().RemoteAddr()
+	s.addr = addr.String()
 	s.cancelTo = func(ctx context.Context) (net.Conn, error) {
 		return cfg.DialFunc(ctx, addr.Network(), addr.String())
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,8 @@ type Pool struct {
 	mgr  *Manager
 	key  poolKey
 	gate *gate
+
+	suspect atomic.Int64 // until then, since the manager's start, every server is asked whether it lives
 
 	mu       sync.Mutex           // guards the rest; slow work never happens under it
 	all      map[*Server]struct{} // open ones, in whatever state
@@ -122,7 +125,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 			return s, waited, err
 		}
 		now := time.Now()
-		if now.Sub(s.since) < surelyAlive || s.Quiet() {
+		if p.alive(s, now) {
 			s.since = now
 			return s, waited, nil
 		}
@@ -153,7 +156,7 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	p.active++
 	p.served++
 	p.mu.Unlock()
-	if now.Sub(s.since) < surelyAlive || s.Quiet() {
+	if p.alive(s, now) {
 		return s
 	}
 	p.discard(s)
@@ -169,8 +172,22 @@ func (p *Pool) size(o *Options) int {
 	return o.Size
 }
 
-// surelyAlive is how long a server that was alive is not asked again.
-const surelyAlive = 10 * time.Millisecond
+// surelyAlive is how long a server that was alive is not asked again, unless another of its pool has just been lost.
+const surelyAlive = 2 * time.Millisecond
+
+// alive says whether an idle server's connection still stands.
+func (p *Pool) alive(s *Server, now time.Time) bool {
+	if now.Sub(s.since) < surelyAlive && int64(now.Sub(p.mgr.start)) > p.suspect.Load() {
+		return true
+	}
+	return s.Quiet()
+}
+
+// suspicion is how long the servers of a pool that has lost one are all asked whether they live.
+const suspicion = time.Second
+
+// Suspect notes that a server of the pool was lost: the others may be as well. Any goroutine may call it.
+func (p *Pool) Suspect() { p.suspect.Store(int64(time.Since(p.mgr.start) + suspicion)) }
 
 // bestLocked picks an idle server, of those used last one that carries the settings.
 func (p *Pool) bestLocked(want *Settings) int {

@@ -75,7 +75,8 @@ type poolKey struct {
 
 // Manager owns every pool.
 type Manager struct {
-	opts atomic.Pointer[Options]
+	opts  atomic.Pointer[Options]
+	start time.Time
 
 	mu     sync.Mutex // guards the maps; never held while dialling
 	pools  map[poolKey]*Pool
@@ -98,7 +99,7 @@ type gate struct {
 // NewManager returns a manager without pools.
 func NewManager(opts Options) *Manager {
 	m := &Manager{
-		pools: map[poolKey]*Pool{}, gates: map[string]*gate{}, keys: map[[2]string]auth.Keys{}, dials: map[string]chan struct{}{}, counts: map[string]int{},
+		start: time.Now(), pools: map[poolKey]*Pool{}, gates: map[string]*gate{}, keys: map[[2]string]auth.Keys{}, dials: map[string]chan struct{}{}, counts: map[string]int{},
 	}
 	m.SetOptions(opts)
 	return m

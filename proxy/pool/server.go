@@ -35,6 +35,7 @@ type Server struct {
 	lru      *list.List                // of *preparedEntry, the most recent in front
 	named    uint64
 	dialed   time.Time
+	addr     string
 	since    time.Time // last change between leased and idle
 	gen      uint64
 	cancels  sync.WaitGroup
@@ -110,6 +111,9 @@ func (s *Server) Forget(key StmtKey) {
 
 // Dialed is when the connection was made.
 func (s *Server) Dialed() time.Time { return s.dialed }
+
+// Addr is the address that it is connected to.
+func (s *Server) Addr() string { return s.addr }
 
 // Settings is the set that the server carries.
 func (s *Server) Settings() *Settings { return s.settings }

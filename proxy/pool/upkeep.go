@@ -20,7 +20,7 @@ func (m *Manager) Reconnect(database string) {
 	}
 }
 
-// DropNode does the same for one node, which has changed its role or gone.
+// DropNode does the same for one node, whose name means another address now.
 func (m *Manager) DropNode(dsn string) {
 	for _, p := range m.All() {
 		if p.key.dsn == dsn {
@@ -29,15 +29,30 @@ func (m *Manager) DropNode(dsn string) {
 	}
 }
 
+// CutNode closes every server of one node at once, whoever uses it: the node has changed its role, or is no longer to be
+// trusted with work.
+func (m *Manager) CutNode(dsn string) {
+	for _, p := range m.All() {
+		if p.key.dsn == dsn {
+			p.cut()
+		}
+	}
+}
+
 // Kill closes every server of a database at once, whoever uses it.
 func (m *Manager) Kill(database string) {
 	for _, p := range m.All() {
 		if database == "" || p.Database == database {
-			p.drop()
-			for _, s := range p.Servers() {
-				_ = s.server.Conn.Close()
-			}
+			p.cut()
 		}
+	}
+}
+
+// cut closes all servers at once.
+func (p *Pool) cut() {
+	p.drop()
+	for _, s := range p.Servers() {
+		_ = s.server.Conn.Close()
 	}
 }
 

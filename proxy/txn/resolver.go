@@ -12,7 +12,12 @@ import (
 )
 
 // Shard is what the resolver needs of a shard.
-type Shard struct{ Name, DSN string } // DSN of its primary
+type Shard struct {
+	Name, DSN string // DSN of its primary
+
+	// Writes is told before a transaction's part is committed there, and calls what it returns after it.
+	Writes func() (done func())
+}
 
 // Prepared is a prepared part found on a shard, or with Damage a decided commit whose part on some shard is lost.
 type Prepared struct {
@@ -417,6 +422,9 @@ func finishAs(ctx context.Context, outcome, gid string, at Shard) error {
 	verb := "ROLLBACK PREPARED "
 	if commits(outcome) {
 		verb = "COMMIT PREPARED "
+	}
+	if at.Writes != nil && commits(outcome) {
+		defer at.Writes()()
 	}
 	return with(ctx, at, func(c *pgx.Conn) error {
 		if _, err := c.Exec(ctx, verb+quote(gid)); err != nil {

@@ -365,6 +365,9 @@ func (c *Conn) Append(f func([]byte) []byte) { c.out = f(c.out) }
 // Out is the number of bytes gathered and not yet sent.
 func (c *Conn) Out() int { return len(c.out) }
 
+// Truncate takes back what was gathered behind the first n bytes.
+func (c *Conn) Truncate(n int) { c.out = c.out[:min(n, len(c.out))] }
+
 // Flush sends what was gathered.
 func (c *Conn) Flush() error {
 	if len(c.out) == 0 {

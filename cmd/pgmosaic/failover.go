@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"time"
+)
+
+// nodeLeft closes the connections to a node that is no longer to be trusted with work. The monitor must not wait for it.
+func (a *app) nodeLeft(dsn string) { go a.pools.CutNode(dsn) }
+
+// nodeRejoined notes that a node that the admin had barred is a replica now.
+func (a *app) nodeRejoined(database, shard, node string) {
+	go func() { // a change of the map, which the monitor must not wait for
+		if err := a.admin.Rejoined(context.Background(), database, shard, node); err != nil {
+			a.log.Warn("a node that is a replica now could not be let in again", "database", database, "shard", shard, "node", node, "error", err)
+		}
+	}()
+}
+
+// hookTimeout bounds a failover_hook.
+const hookTimeout = 30 * time.Second
+
+// primaryChanged tells failover_hook that a shard has lost its primary (node is empty) or has one.
+func (a *app) primaryChanged(database, shard, node string) {
+	hook := a.config.Load().Hook
+	if hook == "" {
+		return
+	}
+	event := "primary"
+	if node == "" {
+		event = "primary_lost"
+	}
+	a.wg.Add(1)
+	go func() {
+		defer a.wg.Done()
+		ctx, cancel := context.WithTimeout(a.ctx, hookTimeout)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", hook)
+		cmd.Env = append(os.Environ(), "PGMOSAIC_EVENT="+event, "PGMOSAIC_DATABASE="+database, "PGMOSAIC_SHARD="+shard, "PGMOSAIC_NODE="+node)
+		cmd.WaitDelay = time.Second
+		out, err := cmd.CombinedOutput()
+		out = bytes.TrimSpace(out)
+		if len(out) > 1000 {
+			out = out[:1000]
+		}
+		if err != nil {
+			a.log.Warn("failover_hook failed", "event", event, "database", database, "shard", shard, "node", node, "error", err, "output", string(out))
+			return
+		}
+		a.log.Info("failover_hook has run", "event", event, "database", database, "shard", shard, "node", node, "output", string(out))
+	}()
+}

@@ -1,0 +1,43 @@
+package replication
+
+// candidate is what a node says of itself, as an election sees it.
+type candidate struct {
+	Claims   bool // it answers, and is not in recovery
+	Barred   bool // the admin has said that it is not the primary
+	Timeline uint32
+}
+
+// elect finds a shard's primary. It is pure.
+//
+// A promotion begins a new timeline, so of several that claim to be the primary the one on the highest is the newest. But
+// if the node that served until now still answers beside it, nobody knows which of them clients elsewhere write to: then
+// nobody is elected until one is gone or the admin has said which (rivals are those nodes). A claim on a timeline below
+// least is an old primary's, and is worth nothing; served is -1 if no node has served yet, and stays the primary while
+// nobody claims to be it.
+func elect(nodes []candidate, served int, least uint32) (primary int, rivals []int) {
+	var claims []int
+	for i, n := range nodes {
+		if n.Claims && !n.Barred && n.Timeline >= least {
+			claims = append(claims, i)
+		}
+	}
+	if len(claims) == 0 {
+		return served, nil
+	}
+	best := claims[0]
+	for _, i := range claims {
+		if nodes[i].Timeline > nodes[best].Timeline || nodes[i].Timeline == nodes[best].Timeline && i == served {
+			best = i
+		}
+	}
+	for _, i := range claims {
+		same := nodes[i].Timeline == nodes[best].Timeline
+		if i != best && (same || i == served || served < 0) {
+			rivals = append(rivals, i)
+		}
+	}
+	if len(rivals) > 0 {
+		return -1, append([]int{best}, rivals...)
+	}
+	return best, nil
+}

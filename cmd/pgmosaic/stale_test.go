@@ -1,0 +1,397 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
+)
+
+var staleFor = flag.Duration("stale.for", 16*time.Second, "how long the test of stale reads reads, faults included")
+
+// counters are rows that only grow, with what every client knows of them.
+type counters struct {
+	acked []atomic.Int64 // by id: the highest value that any client was told is committed
+	mu    []sync.Mutex   // by id: one writer at a time, so that values grow by one
+	t     *testing.T
+
+	reads, writes, failed atomic.Int64
+	stale                 atomic.Int64
+}
+
+func (k *counters) bad(format string, args ...any) {
+	if k.stale.Add(1) < 10 {
+		k.t.Errorf(format, args...)
+	}
+}
+
+// client is one that reads and writes counters over one connection, and knows what it has seen.
+type reader struct {
+	k    *counters
+	c    *pgx.Conn
+	dsn  string
+	what string
+	own  map[int]int64 // what this client itself was told is committed
+	seen map[int]int64
+	all  bool // it must see what any client was told
+}
+
+func (r *reader) connect(ctx context.Context) bool {
+	if r.c != nil && !r.c.IsClosed() {
+		return true
+	}
+	c, err := pgx.Connect(ctx, r.dsn)
+	if err != nil {
+		time.Sleep(20 * time.Millisecond)
+		return false
+	}
+	r.c, r.seen, r.own = c, map[int]int64{}, map[int]int64{}
+	return true
+}
+
+// write adds one to a counter. Only what is acknowledged counts.
+func (r *reader) write(ctx context.Context, rng *rand.Rand, id int) {
+	r.k.mu[id].Lock()
+	defer r.k.mu[id].Unlock()
+	var n int64
+	var err error
+	if rng.IntN(3) == 0 {
+		err = pgx.BeginFunc(ctx, r.c, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, "update counters set n = n + 1 where id = $1 returning n", id).Scan(&n)
+		})
+	} else {
+		err = r.c.QueryRow(ctx, "update counters set n = n + 1 where id = $1 returning n", id).Scan(&n)
+	}
+	if err != nil {
+		r.fail()
+		return
+	}
+	r.k.writes.Add(1)
+	r.k.acked[id].Store(n)
+	r.own[id], r.seen[id] = n, n
+}
+
+func (r *reader) fail() {
+	r.k.failed.Add(1)
+	if r.c.PgConn().TxStatus() != 'I' {
+		_ = r.c.Close(context.Background())
+	}
+	time.Sleep(5 * time.Millisecond)
+}
+
+// floor is what a read that begins now must see at least.
+func (r *reader) floor(id int) int64 {
+	n := max(r.own[id], r.seen[id])
+	if r.all {
+		n = max(n, r.k.acked[id].Load())
+	}
+	return n
+}
+
+func (r *reader) check(how string, id int, got, floor int64) {
+	r.k.reads.Add(1)
+	if got < floor {
+		r.k.bad("%s, %s: counter %d is %d; it was %d before (own %d, seen %d)", r.what, how, id, got, floor, r.own[id], r.seen[id])
+	}
+	r.seen[id] = max(r.seen[id], got)
+}
+
+// read reads one counter or all of them, in one of the ways there are.
+func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
+	one := func(how string, q interface {
+		QueryRow(context.Context, string, ...any) pgx.Row
+	},
+	) error {
+		floor := r.floor(id)
+		var got int64
+		if err := q.QueryRow(ctx, "select n from counters where id = $1", id).Scan(&got); err != nil {
+			return err
+		}
+		r.check(how, id, got, floor)
+		return nil
+	}
+	var err error
+	switch rng.IntN(8) {
+	case 0: // all shards
+		floors := make([]int64, len(r.k.acked))
+		for i := range floors {
+			floors[i] = r.floor(i)
+		}
+		rows, _ := r.c.Query(ctx, "select id, n from counters order by id")
+		var i int
+		var n int64
+		_, err = pgx.ForEachRow(rows, []any{&i, &n}, func() error { r.check("scattered", i, n, floors[i]); return nil })
+	case 1:
+		level := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead}[rng.IntN(2)]
+		err = pgx.BeginTxFunc(ctx, r.c, pgx.TxOptions{AccessMode: pgx.ReadOnly, IsoLevel: level}, func(tx pgx.Tx) error {
+			if level == pgx.RepeatableRead { // one snapshot, taken by the first statement
+				floor := r.floor(id)
+				for range 2 {
+					var got int64
+					if err := tx.QueryRow(ctx, "select n from counters where id = $1", id).Scan(&got); err != nil {
+						return err
+					}
+					r.check("in a READ ONLY transaction with one snapshot", id, got, floor)
+				}
+				return nil
+			}
+			if err := one("in a READ ONLY transaction", tx); err != nil {
+				return err
+			}
+			return one("in a READ ONLY transaction, again", tx)
+		})
+	case 2: // gathered
+		floor := r.floor(id)
+		var got int64
+		if err = r.c.QueryRow(ctx, "select max(a.n) from counters a join settings b on b.value = a.id::text where a.id = $1", id).Scan(&got); err == nil {
+			r.check("joined", id, got, floor)
+		}
+	default:
+		err = one("alone", r.c)
+	}
+	if err != nil {
+		r.fail()
+	}
+}
+
+// staleWorld is a demo with counters on two shards, each with a synchronous and an asynchronous replica.
+func staleWorld(t *testing.T, ids int) (*demo, *counters) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 2, noLoad: true})
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table counters (id int primary key, n bigint not null)")
+	mustExec(t, c, "insert into counters select i, 0 from generate_series(0, $1::int - 1) i", ids)
+	d.adminExec(t, "CREATE GROUP counted IN shop KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.counters IN GROUP counted KEY (id)")
+	mustExec(t, c, "insert into settings select 'c' || i, i from generate_series(0, $1::int - 1) i", ids)
+	for _, s := range []string{"s1", "s2"} {
+		synchronous(t, d.cluster.Node(s+"-a"), s+"-b")
+	}
+	return d, &counters{acked: make([]atomic.Int64, ids), mu: make([]sync.Mutex, ids), t: t}
+}
+
+func synchronous(t *testing.T, n *cluster.Node, standby string) {
+	t.Helper()
+	for _, sql := range []string{"alter system set synchronous_standby_names = '\"" + standby + "\"'", "select pg_reload_conf()"} {
+		if err := n.Exec(t.Context(), "postgres", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// otherProcess is a second proxy over the same shards.
+func otherProcess(t *testing.T, d *demo) *app {
+	t.Helper()
+	doc := *d.catalog.Current().Document
+	doc.Version = 1
+	path := t.TempDir() + "/map.json"
+	if err := filestore.New(path).Save(t.Context(), 0, &doc); err != nil {
+		t.Fatal(err)
+	}
+	cfg := defaultConfig()
+	cfg.Store = path
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	return startApp(t, cfg)
+}
+
+// readsByNode counts the reads that each node of a kind answered.
+func replicaReads(d *demo) (replica, primary int64) {
+	for _, s := range []string{"s1", "s2"} {
+		for _, n := range []string{"a", "b", "c"} {
+			m := d.metrics.Node("shop", s, s+"-"+n)
+			replica += m.Reads[replication.ToReplica].Load()
+			for i := range m.Reads {
+				if replication.Reason(i) != replication.ToReplica {
+					primary += m.Reads[i].Load()
+				}
+			}
+		}
+	}
+	return replica, primary
+}
+
+// Nobody misses a write that its level promises to show, and no session goes back in time, while replicas are paused,
+// delayed, killed, restarted at once and rebuilt, while the WAL changes its segment, and while a primary dies and its
+// synchronous standby takes over. Here it is short; make test-stale takes minutes.
+func TestNoStaleReads(t *testing.T) {
+	const ids = 24
+	d, k := staleWorld(t, ids)
+	base := d.shopDSN() + "?options=-c%20pgmosaic.read_consistency%3D"
+	ctx, stop := context.WithCancel(t.Context())
+	var quiet atomic.Bool // nobody writes
+	var wg sync.WaitGroup
+	for n := range 9 {
+		level := []string{"causal", "session", "strong"}[n%3]
+		r := &reader{k: k, dsn: base + level, what: level, all: level != "session"}
+		if n%2 == 1 {
+			r.dsn += "&default_query_exec_mode=simple_protocol"
+		}
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(2026, uint64(n)))
+			for ctx.Err() == nil {
+				one, done := context.WithTimeout(context.Background(), 20*time.Second)
+				if r.connect(one) {
+					id := rng.IntN(ids)
+					if rng.IntN(10) == 0 && !quiet.Load() {
+						r.write(one, rng, id)
+					} else {
+						r.read(one, rng, id)
+					}
+				}
+				done()
+				time.Sleep(time.Duration(rng.IntN(4)) * time.Millisecond)
+			}
+			if r.c != nil {
+				_ = r.c.Close(context.Background())
+			}
+		})
+	}
+	// A session of one process hands its horizon to one of another, which must see what the first has seen.
+	other := otherProcess(t, d)
+	wg.Go(func() {
+		rng := rand.New(rand.NewPCG(9, 9))
+		a := &reader{k: k, dsn: base + "session", what: "token"}
+		b := &reader{k: k, dsn: other.dsn() + "?options=-c%20pgmosaic.read_consistency%3Dsession", what: "token, other process"}
+		for ctx.Err() == nil {
+			one, done := context.WithTimeout(context.Background(), 20*time.Second)
+			if a.connect(one) && b.connect(one) {
+				id := rng.IntN(ids)
+				if !quiet.Load() {
+					a.write(one, rng, id)
+				}
+				a.read(one, rng, id)
+				var token string
+				if err := a.c.QueryRow(one, "show pgmosaic.horizon").Scan(&token); err != nil {
+					a.fail()
+				} else if _, err := b.c.Exec(one, "set pgmosaic.horizon = '"+token+"'"); err != nil {
+					b.fail()
+				} else {
+					for i, n := range a.seen {
+						b.seen[i] = max(b.seen[i], n)
+					}
+					b.read(one, rng, id)
+				}
+			}
+			done()
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, r := range []*reader{a, b} {
+			if r.c != nil {
+				_ = r.c.Close(context.Background())
+			}
+		}
+	})
+	healthy := *staleFor / 5
+	time.Sleep(time.Second) // the replicas become eligible
+	r0, p0 := replicaReads(d)
+	s0 := d.metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
+	time.Sleep(healthy)
+	r1, p1 := replicaReads(d)
+	s1 := d.metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
+	t.Logf("healthy, with writers: %d reads of replicas, %d of primaries by choice, %d because they were strong", r1-r0, p1-p0-(s1-s0), s1-s0)
+	faults(t, d, *staleFor-healthy, &quiet)
+	stop()
+	wg.Wait()
+	t.Logf("%d reads, %d writes, %d failed, %d stale", k.reads.Load(), k.writes.Load(), k.failed.Load(), k.stale.Load())
+	if k.reads.Load() < 500 || k.writes.Load() < 100 {
+		t.Error("hardly anything was tried")
+	}
+	final := connectTo(t, d.shopDSN())
+	for id := range ids {
+		if n := queryOne[int64](t, final, "select n from counters where id = $1", id); n < k.acked[id].Load() {
+			t.Errorf("counter %d is %d, %d was acknowledged", id, n, k.acked[id].Load())
+		}
+	}
+}
+
+// faults does everything to the nodes, once in each round.
+func faults(t *testing.T, d *demo, span time.Duration, quiet *atomic.Bool) {
+	ctx := t.Context()
+	do := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	setDelay := func(n *cluster.Node, delay string) {
+		do("delay", errors.Join(n.Set("recovery_min_apply_delay", delay), n.Exec(ctx, "postgres", "select pg_reload_conf()")))
+	}
+	primary, sync, async := d.cluster.Node("s1-a"), d.cluster.Node("s1-b"), d.cluster.Node("s1-c")
+	b2, c2 := d.cluster.Node("s2-b"), d.cluster.Node("s2-c")
+	end := time.Now().Add(span)
+	for round := 0; round == 0 || time.Now().Before(end); round++ {
+		step := max(200*time.Millisecond, min(2*time.Second, span/24))
+		pause := func() { time.Sleep(step) }
+		do("pause", c2.PauseReplay(ctx))
+		pause()
+		do("resume", c2.ResumeReplay(ctx))
+		setDelay(async, "2s")
+		pause()
+		do("restart at once", async.StopImmediate())
+		do("restart at once", async.Start(ctx))
+		pause()
+		setDelay(async, "0")
+		quiet.Store(true)
+		do("switch", primary.Exec(ctx, "postgres", "select pg_switch_wal()"))
+		pause()
+		quiet.Store(false)
+		do("async", d.cluster.Node("s2-a").Exec(ctx, "postgres", "alter system set synchronous_commit = off"))
+		do("async", d.cluster.Node("s2-a").Exec(ctx, "postgres", "select pg_reload_conf()"))
+		pause()
+		b2.Kill()
+		pause()
+		do("start", b2.Start(ctx))
+		do("freeze", c2.Freeze())
+		pause()
+		do("thaw", c2.Thaw())
+		// s2-c is rebuilt while the others serve.
+		do("drop", adminErr(d, "ALTER SHARD s2 IN shop DROP NODE \"s2-c\""))
+		do("forget", c2.Forget())
+		n, err := d.cluster.Replica(ctx, d.cluster.Node("s2-a"), "s2-c", 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c2 = n
+		do("add", adminErr(d, "ALTER SHARD s2 IN shop ADD NODE '"+c2.DSN("shop")+"' NAME \"s2-c\""))
+		pause()
+		// s1's primary dies, its synchronous standby takes over, and the dead one comes back as its standby.
+		primary.Kill()
+		pause()
+		do("promote", sync.Promote(ctx))
+		do("follow", errors.Join(async.Set("primary_conninfo", conninfo(d, sync, async.Name)), async.Exec(ctx, "postgres", "select pg_reload_conf()")))
+		pause()
+		old := primary.Name
+		do("drop", adminErr(d, "ALTER SHARD s1 IN shop DROP NODE \""+old+"\""))
+		do("forget", primary.Forget())
+		back, err := d.cluster.Replica(ctx, sync, old, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		do("add", adminErr(d, "ALTER SHARD s1 IN shop ADD NODE '"+back.DSN("shop")+"' NAME \""+old+"\""))
+		synchronous(t, sync, old)
+		primary, sync = sync, back
+		pause()
+	}
+}
+
+// conninfo is how a standby follows a primary.
+func conninfo(d *demo, of *cluster.Node, name string) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s application_name=%s", of.Port, cluster.Superuser, d.cluster.Password, name)
+}
+
+func adminErr(d *demo, sql string) error {
+	_, err := d.admin.Exec(context.Background(), sql, false)
+	return err
+}

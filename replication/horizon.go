@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-const horizonSlots = 4096
+const horizonSlots = 1 << 16
 
 // Horizons remembers when this process last acknowledged a write to each table of each shard. Keys that
 // collide share a slot, which can only make a read more careful. All methods are safe for any goroutine
@@ -27,9 +27,18 @@ func NewHorizons(start time.Time) *Horizons {
 	return &Horizons{seed: maphash.MakeSeed(), start: start}
 }
 
-// Key is the slot of a table of a shard; the empty table stands for the shard as a whole.
-func (h *Horizons) Key(database, shard, table string) uint32 {
-	return uint32(maphash.String(h.seed, database+"\x00"+shard+"\x00"+table) % horizonSlots)
+// Shard stands for a shard of a database in Slot.
+func (h *Horizons) Shard(database, shard string) uint64 {
+	return maphash.String(h.seed, database+"\x00"+shard)
+}
+
+// Slot is the slot of a table of a shard, or for a key that is not 0 of its rows with that key. The empty table stands for
+// the shard as a whole.
+func (h *Horizons) Slot(shard uint64, table string, key uint64) uint32 {
+	x := shard ^ maphash.String(h.seed, table)
+	x = (x ^ key*0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9 // a step of SplitMix64: keys that are near each other are apart here
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return uint32((x ^ x>>31) % horizonSlots)
 }
 
 // Sent notes that a write is on its way: from here on it may be visible on the primary.

@@ -125,7 +125,7 @@ func TestPick(t *testing.T) {
 
 func TestHorizonsKnowWritesInFlight(t *testing.T) {
 	h := NewHorizons(t0)
-	k := h.Key("d", "s", "t")
+	k := h.Slot(h.Shard("d", "s"), "t", 0)
 	if h.Horizon(k) != t0 {
 		t.Error("the horizon does not begin at the start")
 	}

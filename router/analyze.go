@@ -66,6 +66,10 @@ func (a *analysis) run() error {
 	a.t.Read = a.isRead() && a.t.Hidden == nil // what a server keeps, a replica must not
 	a.t.Temp = s.Def.Temp
 	a.t.DDL = isDefinition(s.Kind)
+	a.t.Sharded = len(a.sharded)
+	if a.t.Read {
+		a.readsBehind()
+	}
 	a.t.Whole = !a.t.Read && (a.t.DDL || s.Kind == sqlparse.Routine || s.Kind == sqlparse.Select || s.Kind == sqlparse.Other || a.touchesUnknown())
 	if len(a.db.Shards) == 1 {
 		return a.oneShard()

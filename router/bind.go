@@ -243,26 +243,34 @@ func smallInt(b []byte) (int64, bool) {
 }
 
 // Route is the short form of Bind for a template that is tied to one key: it finds the one shard and
-// allocates nothing. ok is false where Bind must be asked.
-func (t *Template) Route(a *Args) (shard int, ok bool) {
+// allocates nothing. ok is false where Bind must be asked. key stands for the key, 0 for none: rows of the first
+// t.Sharded of t.Tables that have another key are neither read nor written. Equal keys have equal ones, others may.
+func (t *Template) Route(a *Args) (shard int, key uint64, ok bool) {
 	if t.Class != Single {
-		return 0, false
+		return 0, 0, false
 	}
 	if t.Home {
-		return t.DB.Home.Index, true
+		return t.DB.Home.Index, 0, true
 	}
 	if len(t.pins) != 1 || !t.pins[0].one() {
-		return 0, false
+		return 0, 0, false
 	}
 	p := &t.pins[0]
-	var key [pghash.MaxColumns]pghash.Key
+	var keys [pghash.MaxColumns]pghash.Key
 	for i := range p.vals {
 		var err error
-		if key[i], err = t.key(&p.vals[i][0], p.group.Keys[i], a); err != nil {
-			return 0, false
+		if keys[i], err = t.key(&p.vals[i][0], p.group.Keys[i], a); err != nil {
+			return 0, 0, false
 		}
+		key = pghash.Combine(key, keys[i].Hash())
 	}
-	return p.group.Place(key[:len(p.vals)])
+	if p.use == assigns { // the row had another key before
+		key = 0
+	} else {
+		key |= 1 << 63
+	}
+	shard, ok = p.group.Place(keys[:len(p.vals)])
+	return shard, key, ok
 }
 
 // Bind finds the shards of a statement for given values. Its error is an *Error or ErrNeedTypes.

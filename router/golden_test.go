@@ -253,7 +253,7 @@ func BenchmarkRouteByKey(b *testing.B) {
 	args := &Args{Params: [][]byte{[]byte("123456")}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, ok := tmpl.Route(args); !ok {
+		if _, _, ok := tmpl.Route(args); !ok {
 			b.Fatal("no route")
 		}
 	}
@@ -282,7 +282,7 @@ func BenchmarkBind(b *testing.B) {
 		b.Run(sql, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, ok := tmpl.Route(args); ok {
+				if _, _, ok := tmpl.Route(args); ok {
 					continue
 				}
 				if _, err := tmpl.Bind(args); err != nil {

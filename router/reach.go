@@ -37,21 +37,65 @@ func (a *analysis) firstVolatile() (string, bool) {
 	return "", false
 }
 
-// touchesUnknown says whether a write may reach tables that it does not name: triggers, rules, cascades.
+// touchesUnknown says whether a write may reach tables that it does not name: triggers, rules, cascades, partitions.
 func (a *analysis) touchesUnknown() bool {
 	for _, n := range a.t.Tables {
-		if t := a.sch.Tables[n]; t != nil && (len(t.Triggers) > 0 || t.Rules || t.Kind == 'v') {
+		t := a.sch.Tables[n]
+		if t == nil || len(t.Triggers) > 0 || t.Rules || t.Kind == 'v' || t.Cascades || t.Renames || t.Parent || t.Child {
 			return true
 		}
 	}
-	if len(a.stmt.Funcs) > 0 {
-		for _, f := range a.stmt.Funcs {
-			if len(a.sch.Funcs[f]) > 0 {
-				return true
+	for _, f := range a.stmt.Funcs {
+		if len(a.sch.Funcs[f]) > 0 {
+			return true
+		}
+	}
+	return a.stmt.Kind == sqlparse.Truncate // CASCADE
+}
+
+// readsBehind notes what a read may read besides the tables that it names: those of views, and whatever functions,
+// policies and foreign tables do.
+func (a *analysis) readsBehind() {
+	for _, f := range a.calls() {
+		for _, fn := range a.sch.Funcs[f] {
+			a.t.Beyond = a.t.Beyond || !fn.Immutable
+		}
+	}
+	seen := map[shardmap.TableName]bool{}
+	var behind func(n shardmap.TableName, named bool)
+	behind = func(n shardmap.TableName, named bool) {
+		if seen[n] {
+			return
+		}
+		seen[n] = true
+		if !named {
+			a.t.Behind = append(a.t.Behind, n)
+		}
+		t := a.sch.Tables[n]
+		if t == nil || t.RowRules || t.Kind == 'f' {
+			a.t.Beyond = true
+			return
+		}
+		if t.Kind == 'v' {
+			for _, f := range viewFuncs(t) {
+				a.t.Beyond = a.t.Beyond || len(a.sch.Funcs[f]) > 0
+			}
+			for _, r := range t.Reads {
+				behind(r, false)
 			}
 		}
 	}
-	return a.stmt.Kind == sqlparse.Delete || a.stmt.Kind == sqlparse.Update || a.stmt.Kind == sqlparse.Truncate // ON DELETE CASCADE
+	for _, n := range a.t.Tables {
+		behind(n, true)
+	}
+}
+
+// viewFuncs are the functions that a view's own query calls.
+func viewFuncs(t *schema.Table) []string {
+	if s := parseView(t); s != nil {
+		return s.Funcs
+	}
+	return nil
 }
 
 // functions refuses routines and triggers whose bodies may reach distributed tables: run on one shard

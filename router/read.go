@@ -1,6 +1,8 @@
 package router
 
 import (
+	"strings"
+
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
@@ -8,13 +10,24 @@ import (
 var standbyFails = map[string]bool{
 	"txid_current": true, "pg_current_xact_id": true, "pg_current_wal_lsn": true, "pg_current_wal_insert_lsn": true,
 	"pg_current_wal_flush_lsn": true, "pg_walfile_name": true, "pg_export_snapshot": true, "pg_last_wal_replay_lsn": true, "pg_is_in_recovery": true,
+	"current_setting": true, "inet_server_addr": true, "inet_server_port": true, "pg_postmaster_start_time": true, "pg_conf_load_time": true, // a node's own
+}
+
+// nodesOwn says whether a catalog tells of the node, not of the database.
+func nodesOwn(table string) bool {
+	for _, p := range []string{"pg_stat", "pg_locks", "pg_prepared_", "pg_replication_", "pg_settings", "pg_file_settings", "pg_hba_", "pg_cursors", "pg_backend_", "pg_shmem_"} {
+		if strings.HasPrefix(table, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // isRead says whether a replica could answer: nothing written, locked, drawn or kept.
 func (a *analysis) isRead() bool {
 	s := a.stmt
 	switch s.Kind {
-	case sqlparse.Select, sqlparse.Show:
+	case sqlparse.Select:
 	case sqlparse.Explain:
 		if s.Def.NoTx {
 			return false
@@ -36,6 +49,9 @@ func (a *analysis) isRead() bool {
 	}
 	for _, ref := range s.Tables {
 		if ref.Schema == "" && a.env.Temp[ref.Name] {
+			return false
+		}
+		if (ref.Schema == "" || ref.Schema == "pg_catalog") && nodesOwn(ref.Name) {
 			return false
 		}
 		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {

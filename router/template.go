@@ -51,29 +51,32 @@ type Template struct {
 	DB     *shardmap.DB
 	Schema *schema.Snapshot
 
-	Read   bool                 // a proved read: a replica may answer it
-	Tables []shardmap.TableName // what it reads or writes, for freshness
-	Whole  bool                 // what it touches is not known in full: freshness is kept for the whole shard
-	Home   bool                 // Single on the home shard, whatever the values
-	Any    bool                 // Single on any shard: only reference tables or nothing
-	Hidden *Hidden              // how it may change its server where no parser sees it; nil: it does not
-	Temp   bool                 // makes a temporary object: the session stays on its server
-	Merge  *Merge               // of Scatter, and of Single templates that may turn out wider
-	Gather *Gather              // of Gathered, and of Moved: the SELECT
-	Inner  *Template            // of Explained: the statement that is explained
-	Target *shardmap.TableInfo  // of Write, Split, Copy, Moved
-	Ref    bool                 // Write of a reference table or definition: every shard, home's tag counts
-	NoTx   bool                 // Write that runs on each shard by itself (VACUUM)
-	Made   *Made                // of Moved: the table is made first
-	Shared bool                 // Write of what every shard has, or may lack: see Definition.Alters
-	DDL    bool                 // changes the schema
-	Drops  []shardmap.TableName // declared tables that go
-	Exact  bool                 // holds only for this very text: literals shape the plan
-	Key    []int                // of Copy and Moved: positions of the key columns in the row
-	Draw   *Draw                // of Split: a key column takes its values from a sequence
-	Names  []string             // of Copy and Moved: the columns in order
-	Source string               // of Moved: the SELECT's own text
-	Tail   string               // of Moved: ON CONFLICT and RETURNING
+	Read    bool                 // a proved read: a replica may answer it
+	Tables  []shardmap.TableName // what it reads or writes, for freshness
+	Sharded int                  // how many of them, at the front, are sharded
+	Whole   bool                 // what it touches is not known in full: freshness is kept for the whole shard
+	Home    bool                 // Single on the home shard, whatever the values
+	Any     bool                 // Single on any shard: only reference tables or nothing
+	Hidden  *Hidden              // how it may change its server where no parser sees it; nil: it does not
+	Behind  []shardmap.TableName // of a read: tables of the views that it names
+	Beyond  bool                 // of a read: it may read tables that are not named, as a function does
+	Temp    bool                 // makes a temporary object: the session stays on its server
+	Merge   *Merge               // of Scatter, and of Single templates that may turn out wider
+	Gather  *Gather              // of Gathered, and of Moved: the SELECT
+	Inner   *Template            // of Explained: the statement that is explained
+	Target  *shardmap.TableInfo  // of Write, Split, Copy, Moved
+	Ref     bool                 // Write of a reference table or definition: every shard, home's tag counts
+	NoTx    bool                 // Write that runs on each shard by itself (VACUUM)
+	Made    *Made                // of Moved: the table is made first
+	Shared  bool                 // Write of what every shard has, or may lack: see Definition.Alters
+	DDL     bool                 // changes the schema
+	Drops   []shardmap.TableName // declared tables that go
+	Exact   bool                 // holds only for this very text: literals shape the plan
+	Key     []int                // of Copy and Moved: positions of the key columns in the row
+	Draw    *Draw                // of Split: a key column takes its values from a sequence
+	Names   []string             // of Copy and Moved: the columns in order
+	Source  string               // of Moved: the SELECT's own text
+	Tail    string               // of Moved: ON CONFLICT and RETURNING
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map

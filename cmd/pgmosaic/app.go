@@ -274,7 +274,7 @@ func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {
 		return nil
 	}
 	for _, s := range d.Shards {
-		whole := a.engine.Horizon.Key(d.Name, s.Name, "")
+		whole := a.engine.Horizon.Slot(a.engine.Horizon.Shard(d.Name, s.Name), "", 0)
 		t := txn.Shard{Name: s.Name, Writes: func() func() {
 			a.engine.Horizon.Sent(whole)
 			return func() { a.engine.Horizon.Acked(whole, time.Now()) }

@@ -122,7 +122,7 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
 		return nil
 	}
 	var err error
-	switch rng.IntN(8) {
+	switch rng.IntN(40) {
 	case 0: // all shards
 		floors := make([]int64, len(r.k.acked))
 		for i := range floors {
@@ -132,7 +132,7 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
 		var i int
 		var n int64
 		_, err = pgx.ForEachRow(rows, []any{&i, &n}, func() error { r.check("scattered", i, n, floors[i]); return nil })
-	case 1:
+	case 1, 2:
 		level := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead}[rng.IntN(2)]
 		err = pgx.BeginTxFunc(ctx, r.c, pgx.TxOptions{AccessMode: pgx.ReadOnly, IsoLevel: level}, func(tx pgx.Tx) error {
 			if level == pgx.RepeatableRead { // one snapshot, taken by the first statement
@@ -151,7 +151,7 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
 			}
 			return one("in a READ ONLY transaction, again", tx)
 		})
-	case 2: // gathered
+	case 3: // gathered
 		floor := r.floor(id)
 		var got int64
 		if err = r.c.QueryRow(ctx, "select max(a.n) from counters a join settings b on b.value = a.id::text where a.id = $1", id).Scan(&got); err == nil {
@@ -224,11 +224,13 @@ func replicaReads(d *demo) (replica, primary int64) {
 // delayed, killed, restarted at once and rebuilt, while the WAL changes its segment, and while a primary dies and its
 // synchronous standby takes over. Here it is short; make test-stale takes minutes.
 func TestNoStaleReads(t *testing.T) {
-	const ids = 24
+	const ids = 300
 	d, k := staleWorld(t, ids)
 	base := d.shopDSN() + "?options=-c%20pgmosaic.read_consistency%3D"
 	ctx, stop := context.WithCancel(t.Context())
-	var quiet atomic.Bool // nobody writes
+	var quiet atomic.Bool  // nobody writes
+	var think atomic.Int64 // how long clients pause at most
+	think.Store(int64(20 * time.Millisecond))
 	var wg sync.WaitGroup
 	for n := range 9 {
 		level := []string{"causal", "session", "strong"}[n%3]
@@ -242,14 +244,14 @@ func TestNoStaleReads(t *testing.T) {
 				one, done := context.WithTimeout(context.Background(), 20*time.Second)
 				if r.connect(one) {
 					id := rng.IntN(ids)
-					if rng.IntN(10) == 0 && !quiet.Load() {
+					if rng.IntN(40) == 0 && !quiet.Load() {
 						r.write(one, rng, id)
 					} else {
 						r.read(one, rng, id)
 					}
 				}
 				done()
-				time.Sleep(time.Duration(rng.IntN(4)) * time.Millisecond)
+				time.Sleep(time.Duration(rng.Int64N(think.Load())))
 			}
 			if r.c != nil {
 				_ = r.c.Close(context.Background())
@@ -283,7 +285,7 @@ func TestNoStaleReads(t *testing.T) {
 				}
 			}
 			done()
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 		for _, r := range []*reader{a, b} {
 			if r.c != nil {
@@ -298,7 +300,12 @@ func TestNoStaleReads(t *testing.T) {
 	time.Sleep(healthy)
 	r1, p1 := replicaReads(d)
 	s1 := d.metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
-	t.Logf("healthy, with writers: %d reads of replicas, %d of primaries by choice, %d because they were strong", r1-r0, p1-p0-(s1-s0), s1-s0)
+	byReplica, byPrimary := r1-r0, p1-p0-(s1-s0)
+	t.Logf("healthy, with writers: %d reads of replicas, %d of primaries by choice, %d because they were strong", byReplica, byPrimary, s1-s0)
+	if byReplica < 4*byPrimary {
+		t.Errorf("less than 80 %% of the reads went to replicas: %d of %d", byReplica, byReplica+byPrimary)
+	}
+	think.Store(int64(4 * time.Millisecond))
 	faults(t, d, *staleFor-healthy, &quiet)
 	stop()
 	wg.Wait()
@@ -394,4 +401,138 @@ func conninfo(d *demo, of *cluster.Node, name string) string {
 func adminErr(d *demo, sql string) error {
 	_, err := d.admin.Exec(context.Background(), sql, false)
 	return err
+}
+
+// What a view, a function or a policy reads is not named by the statement, and is fresh all the same. So are rows that an
+// admin statement has moved to another shard.
+func TestFreshBehindNames(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	w, r := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+	for _, sql := range []string{
+		"create table facts (id int primary key, n int not null)", "insert into facts values (1, 0)",
+		"create view plain as select * from facts", "create view twice as select n * 2 as n from plain",
+		"create function f() returns int language sql stable as 'select n from facts where id = 1'",
+		"create view through as select f() as n",
+		"create table parents (id int primary key, n int)", "create table kin (id int references parents on update cascade on delete cascade, n int)",
+		"create table parts (id int, n int) partition by list (id)", "create table parts_1 partition of parts for values in (1)",
+		"create table chained (n int)", "insert into chained values (0)",
+		"create function chain() returns trigger language plpgsql as 'begin update chained set n = new.n; return null; end'",
+		"create trigger chain after update on facts for each row execute function chain()",
+	} {
+		mustExec(t, w, sql)
+	}
+	for _, s := range []string{"s1", "s2"} {
+		n := d.cluster.Node(s + "-b")
+		if err := n.Set("recovery_min_apply_delay", "300ms"); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Exec(t.Context(), "postgres", "select pg_reload_conf()"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
+	mustExec(t, w, "insert into parents values (1, 0)")
+	mustExec(t, w, "insert into kin values (1, 0)")
+	mustExec(t, w, "insert into parts values (1, 0)")
+	for i := 1; i <= 12; i++ {
+		time.Sleep(time.Duration(i%3) * 350 * time.Millisecond) // now and then the replica has caught up
+		mustExec(t, w, "update facts set n = $1 where id = 1", i)
+		mustExec(t, w, "update parents set id = $1", i+1)
+		mustExec(t, w, "update parts_1 set n = $1", i)
+		for sql, want := range map[string]int{
+			"select n from plain where id = 1": i, "select n from twice": 2 * i, "select f()": i, "select n from through": i, "select id from kin": i + 1,
+			"select n from parts": i, "select n from chained": i,
+		} {
+			if got := queryOne[int](t, r, sql); got != want {
+				t.Errorf("%s: %d, want %d", sql, got, want)
+			}
+		}
+	}
+	mustExec(t, w, "create table moved (id int primary key, n int)")
+	mustExec(t, w, "insert into moved select i, i from generate_series(1, 500) i")
+	d.adminExec(t, "CREATE GROUP moved IN shop KEY (int) BY HASH")
+	time.Sleep(time.Second)
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.moved IN GROUP moved KEY (id)")
+	for _, c := range []*pgx.Conn{r, connectTo(t, d.shopDSN())} {
+		if n := queryOne[int](t, c, "select count(*) from moved"); n != 500 {
+			t.Errorf("%d of 500 rows after they have moved", n)
+		}
+	}
+}
+
+// A bounded read never shows data that is older than its bound and one probe interval, while its replica is delayed, paused
+// and killed: a version that was followed by another that long before the read began must not be seen.
+func TestBoundedReadsAreBounded(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	const bound = 500 * time.Millisecond
+	limit := bound + time.Duration(d.cfg.Monitor)
+	direct, reader := connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.shopDSN())
+	mustExec(t, direct, "create table clock (n int not null); insert into clock values (0); grant select on clock to app")
+	mustExec(t, reader, "set pgmosaic.read_consistency = bounded")
+	mustExec(t, reader, fmt.Sprintf("set pgmosaic.max_staleness = '%dms'", bound.Milliseconds()))
+	var mu sync.Mutex
+	acked := []time.Time{time.Now()} // when each version was committed
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := direct.Exec(context.Background(), "update clock set n = n + 1"); err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			acked = append(acked, time.Now())
+			mu.Unlock()
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	replica := d.cluster.Node("s1-b")
+	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
+	wg.Go(func() {
+		defer stop()
+		step := func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			time.Sleep(1200 * time.Millisecond)
+		}
+		delay := func(s string) error {
+			return errors.Join(replica.Set("recovery_min_apply_delay", s), replica.Exec(context.Background(), "postgres", "select pg_reload_conf()"))
+		}
+		step(nil)
+		step(delay("300ms"))
+		step(delay("2s"))
+		step(delay("0"))
+		step(replica.PauseReplay(context.Background()))
+		step(replica.ResumeReplay(context.Background()))
+		step(replica.StopImmediate())
+		step(replica.Start(context.Background()))
+	})
+	reads, worst := 0, time.Duration(0)
+	for ctx.Err() == nil {
+		began := time.Now()
+		var n int
+		if err := reader.QueryRow(t.Context(), "select n from clock").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		if n+1 < len(acked) {
+			if age := began.Sub(acked[n+1]); age > worst {
+				worst = age
+			}
+		}
+		mu.Unlock()
+		reads++
+		time.Sleep(time.Millisecond)
+	}
+	wg.Wait()
+	onReplica := d.metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load()
+	t.Logf("%d reads, %d of the replica; the oldest was %s old, the limit is %s", reads, onReplica, worst, limit)
+	if worst > limit {
+		t.Errorf("a read showed what had been overwritten %s before, the limit is %s", worst, limit)
+	}
+	if onReplica < 100 || worst < 200*time.Millisecond {
+		t.Error("hardly anything was tried")
+	}
 }

@@ -248,7 +248,7 @@ func (h *Handler) sentSoFar() (sent int64, out int) {
 
 // begin1 notes that a request begins: until something has been sent to the client it may begin again.
 func (h *Handler) begin1(size int) {
-	h.now, h.size = time.Now(), size
+	h.now, h.size, h.key = time.Now(), size, 0
 	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
 	h.repeatable, h.repeated = true, false
 }

@@ -58,6 +58,7 @@ type Handler struct {
 	now        time.Time                    // when the present request began
 	settled    time.Time                    // when a server's work was last settled
 	spare      *participant                 // for the next statement
+	key        uint64                       // of the present statement: see router.Template.Route
 	size       int                          // of the present request, in bytes
 	begunAt    outputMark                   // where its answer begins
 	repeatable bool                         // nothing of it keeps it from being run again
@@ -93,15 +94,17 @@ type shardState struct {
 	view    *atomic.Pointer[replication.View]
 	pools   []*pool.Pool    // by node
 	counts  []*metrics.Node // by node
-	whole   uint32          // horizon key of the shard
+	whole   uint32          // their slot of what may have written to any of its tables
 	seen    time.Time       // when this session last had an answer of any node
 	horizon time.Time       // when it last had one of the primary
 	wrote   time.Time       // when it last wrote
+	floor   time.Time       // what was there then must be seen, whoever wrote it: moved rows, and pgmosaic.horizon
 	at      replication.LSN // what a node must have replayed: of pgmosaic.horizon
 	last    int             // the node that answered last
 	epoch   uint32          // of that node then
 	load    []int32
-	any     uint32    // horizon key of whatever is written on the shard
+	hash    uint64    // of the shard's name, for the horizons
+	any     uint32    // their slot of whatever is written on the shard
 	vouched bool      // last was shown to have all that the session saw, by its own word
 	tryAt   time.Time // not before then is a replica asked for its word again
 }
@@ -220,13 +223,14 @@ func (h *Handler) refresh(ctx context.Context) error {
 		old := h.shards
 		h.shards = make([]shardState, len(db.Shards))
 		for i, sh := range db.Shards {
-			st := shardState{info: sh, whole: h.e.Horizon.Key(h.db, sh.Name, ""), any: h.e.Horizon.Key(h.db, sh.Name, "\x00any"), last: -1}
+			st := shardState{info: sh, hash: h.e.Horizon.Shard(h.db, sh.Name), last: -1}
+			st.whole, st.any = h.e.Horizon.Slot(st.hash, "", 0), h.e.Horizon.Slot(st.hash, "", anyWrite)
 			for _, o := range old {
 				if o.info.Name == sh.Name {
-					st.seen, st.horizon, st.wrote, st.at = o.seen, o.horizon, o.wrote, o.at
+					st.seen, st.horizon, st.wrote, st.floor, st.at = o.seen, o.horizon, o.wrote, o.floor, o.at
 				}
 			}
-			st.wrote = later(st.wrote, snap.At) // rows that have moved to the shard are on its primary
+			st.floor = later(st.floor, snap.At) // rows that have moved to the shard are on its primary
 			for _, n := range sh.Nodes {
 				st.pools = append(st.pools, h.e.Pools.Pool(h.db, sh.Name, n.Name, n.DSN, h.role))
 				st.counts = append(st.counts, h.e.Metrics.Node(h.db, sh.Name, n.Name))

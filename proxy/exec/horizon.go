@@ -128,7 +128,7 @@ func (h *Handler) takeHorizon(token string) error {
 			now := time.Now()
 			for i := range h.shards {
 				st := &h.shards[i]
-				st.seen, st.wrote = now, now
+				st.seen, st.floor = now, now
 			}
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // participant is a server that the session holds for a statement or a transaction.
@@ -179,20 +178,22 @@ func (h *Handler) choose(v *replication.View, st *shardState, keys []uint32) (no
 	}
 	now, policy := h.now, h.e.Monitor.Policy()
 	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: -1, Zone: h.e.Zone, Load: st.loads(), Dice: rand.Uint32()}
-	var written time.Time // by anybody (causal) or by this session, to what is read
+	var written time.Time // what was written to what is read, by anybody (causal) or by this session
 	switch h.own.level {
-	case replication.Causal:
+	case replication.Causal, replication.Session:
 		written = h.e.Horizon.Horizon(st.whole)
 		for _, k := range keys {
 			written = later(written, h.e.Horizon.Horizon(k))
 		}
-	case replication.Session:
+		if h.own.level == replication.Session && st.wrote.Before(written) { // the session's own writes are among them
+			written = st.wrote
+		}
 	default:
 		node, reason = replication.Pick(v, want, now, policy)
 		return node, reason, false
 	}
 	want.At = st.at
-	written = later(written, st.wrote)
+	written = later(written, st.floor)
 	want.Horizon = later(written, st.seen)
 	want.Stay = written
 	if !st.vouched {
@@ -290,9 +291,10 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 	return lsn.Round().String(), nil
 }
 
-// replayed asks a replica for its word that it has replayed a position, twice if it is just behind.
+// replayed asks a replica for its word that it has replayed a position, again if it is just behind.
 func replayed(s *pool.Server, lsn string) bool {
-	for try := range 2 {
+	const tries = 3
+	for try := range tries {
 		rows, err := s.Rows("select pg_last_wal_replay_lsn() >= '" + lsn + "'::pg_lsn")
 		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
 			return false
@@ -300,7 +302,7 @@ func replayed(s *pool.Server, lsn string) bool {
 		if string(rows[0][0]) == "t" {
 			return true
 		}
-		if try == 0 {
+		if try < tries-1 {
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -314,25 +316,50 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// keysOf are the horizon keys of a template's tables on a shard.
+// What a slot of the horizons may stand for, besides rows of a key: see keysOf.
+const (
+	anyRow  = 0 // whatever is written to the table
+	unkeyed = 1 // what is written to it by a statement that is not tied to one key
+
+	anyWrite = 2 // of the empty table: whatever is written on the shard
+)
+
+// keysOf are the slots of the horizons that a read must look at. A read that is tied to one key looks at what was written
+// to that key's rows and by statements that were tied to none; any other read at all that was written to the table.
 func (h *Handler) keysOf(shard int, t *router.Template) []uint32 {
-	name := h.shards[shard].info.Name
-	h.ext.keys = h.ext.keys[:0]
-	for _, n := range t.Tables {
-		h.ext.keys = append(h.ext.keys, h.e.Horizon.Key(h.db, name, tableKey(n)))
+	st := &h.shards[shard]
+	keys := h.ext.keys[:0]
+	for i, n := range t.Tables {
+		if h.key != 0 && i < t.Sharded {
+			keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, h.key), h.e.Horizon.Slot(st.hash, n.Name, unkeyed))
+		} else {
+			keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, anyRow)) // equal names in two schemas share a slot
+		}
 	}
-	return h.ext.keys
+	for _, n := range t.Behind {
+		keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, anyRow))
+	}
+	if t.Beyond {
+		keys = append(keys, st.any)
+	}
+	h.ext.keys = keys
+	return keys
 }
 
-func tableKey(n shardmap.TableName) string { return n.Name } // equal names in two schemas share a slot
-
-// writeKeys are the horizon keys that a write marks.
-func (h *Handler) writeKeys(shard int, t *router.Template) []uint32 {
-	keys := append([]uint32(nil), h.keysOf(shard, t)...)
-	if t.Whole || len(keys) == 0 {
-		keys = append(keys, h.shards[shard].whole)
+// writeKeys appends the slots that a write marks.
+func (h *Handler) writeKeys(keys []uint32, shard int, t *router.Template) []uint32 {
+	st := &h.shards[shard]
+	for i, n := range t.Tables {
+		by := uint64(unkeyed)
+		if h.key != 0 && i < t.Sharded {
+			by = h.key
+		}
+		keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, by), h.e.Horizon.Slot(st.hash, n.Name, anyRow))
 	}
-	return append(keys, h.shards[shard].any)
+	if t.Whole || len(t.Tables) == 0 {
+		keys = append(keys, st.whole)
+	}
+	return append(keys, st.any)
 }
 
 // on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
@@ -397,9 +424,10 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 		return
 	}
 	p.wrote = true
-	for _, k := range h.writeKeys(p.shard, t) {
+	from := len(p.inFlight)
+	p.inFlight = h.writeKeys(p.inFlight, p.shard, t)
+	for _, k := range p.inFlight[from:] {
 		h.e.Horizon.Sent(k)
-		p.inFlight = append(p.inFlight, k)
 	}
 }
 

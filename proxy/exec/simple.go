@@ -161,10 +161,11 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 // route is the short way to the shard of a statement: by its key. ok is false
 // where the plan must be bound.
 func (h *Handler) route(t *router.Template, a *router.Args) (shard int, ok bool) {
-	if h.own.shard != "" {
-		return 0, false
+	h.key = 0
+	if h.own.shard == "" {
+		shard, h.key, ok = t.Route(a)
 	}
-	return t.Route(a)
+	return shard, ok
 }
 
 // cursorOn is where the cursor is that FETCH, MOVE, CLOSE or WHERE CURRENT OF names; nil for other statements and unknown

@@ -156,7 +156,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	}
 	p.wrote = true
 	h.tx.locks = h.tx.locks || t.DDL || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
-	p.keys = append(p.keys, h.writeKeys(p.shard, t)...)
+	p.keys = h.writeKeys(p.keys, p.shard, t)
 	return nil
 }
 

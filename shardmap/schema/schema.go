@@ -41,6 +41,7 @@ type Table struct {
 	Triggers []string             // functions of its triggers
 	Rules    bool
 	Cascades bool // a foreign key elsewhere acts on the rows that refer to a deleted one
+	Renames  bool // the same for one whose key is changed
 	Unlogged bool
 	Child    bool // a partition or an inheritance child
 	Parent   bool // has children
@@ -94,6 +95,7 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
        c.relhassubclass, c.relhasrules and c.relkind not in ('v', 'm'), case when c.relkind = 'v' then pg_get_viewdef(c.oid) else '' end,
        coalesce(c.reloptions && '{security_invoker=true,security_invoker=on,security_invoker=1}', false), c.relrowsecurity,
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype not in ('a', 'r')),
+       exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confupdtype not in ('a', 'r')),
        coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
        coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
@@ -162,7 +164,7 @@ func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
 func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Table) error {
 	rows, _ := tx.Query(ctx, tablesSQL)
 	t, kind, reads := Table{}, "", []string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Triggers, &reads}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers = append([]string(nil), t.Triggers...)

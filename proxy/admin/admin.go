@@ -162,12 +162,15 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		return func(ctx context.Context) (*Result, error) { return a.undistribute(ctx, db, sch, tbl, dry) }, false
 	case p.word("pause"), p.word("resume"), p.word("reconnect"):
 		verb := p.toks[p.at-1].text
-		db := ""
+		db, shard := "", ""
 		if k := p.peek().kind; k == 'w' || k == 'q' {
 			db = p.name("database")
+			if verb != "reconnect" && p.word("shard") {
+				shard = p.name("shard")
+			}
 		}
 		p.end()
-		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db) }, false
+		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db, shard) }, false
 	case p.word("disable"), p.word("enable"), p.word("kill"), p.word("wait_close"):
 		verb := p.toks[p.at-1].text
 		db := ""
@@ -177,7 +180,7 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 			p.fail("syntax error at %s: a database was expected", p.near())
 		}
 		p.end()
-		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db) }, false
+		return func(ctx context.Context) (*Result, error) { return a.traffic(ctx, verb, db, "") }, false
 	case p.word("reload"):
 		p.end()
 		return func(context.Context) (*Result, error) {
@@ -327,8 +330,8 @@ var statements = [][]any{
 	{"EXPLAIN ROUTE IN db statement", "where a statement would run"},
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
 	{"SHOW MAP AS SQL", "the statements that would rebuild the map"},
-	{"PAUSE [db]", "hold new transactions back and wait for the running ones"},
-	{"RESUME [db]", "let them go on, also after KILL"},
+	{"PAUSE [db [SHARD s]]", "hold new transactions back, of one shard if it is named, and wait for the running ones"},
+	{"RESUME [db [SHARD s]]", "let them go on, also after KILL"},
 	{"DISABLE db", "refuse new clients of a database"},
 	{"ENABLE db", "let them in again"},
 	{"RECONNECT [db]", "replace the server connections, as they come free"},
@@ -426,7 +429,7 @@ func (a *Admin) change(ctx context.Context, tag string, dry bool, edit func(*sha
 	return changed(tag, s, dry), nil
 }
 
-func (a *Admin) traffic(ctx context.Context, verb, db string) (*Result, error) {
+func (a *Admin) traffic(ctx context.Context, verb, db, shard string) (*Result, error) {
 	var names []string
 	for n := range a.Catalog.Current().Databases {
 		if db == "" || n == db {
@@ -437,17 +440,22 @@ func (a *Admin) traffic(ctx context.Context, verb, db string) (*Result, error) {
 		_, err := a.database(db)
 		return nil, err
 	}
+	if shard != "" {
+		if _, ok := a.Catalog.Current().Databases[db].Shard(shard); !ok {
+			return nil, noShard(shard, db)
+		}
+	}
 	for _, n := range names {
 		switch verb {
 		case "pause":
 			ctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
-			err := a.Pools.Pause(ctx, n)
+			err := a.Pools.Pause(ctx, n, shard)
 			cancel()
 			if err != nil {
 				return nil, &Error{Code: "55006", Message: err.Error(), Hint: "SHOW CLIENTS shows who is in a transaction."}
 			}
 		case "resume":
-			a.Pools.Resume(n)
+			a.Pools.Resume(n, shard)
 		case "disable", "enable":
 			a.Pools.Disable(n, verb == "disable")
 		case "kill":

@@ -97,7 +97,7 @@ func showDatabases(a *Admin) [][]any {
 	row := func(name string, size int, servers, clients int, more ...any) {
 		r := []any{
 			name, host, port, name, nil, size, o.Min, o.Reserve, int64(o.Lifetime.Seconds()), "transaction", nil, l.MaxDatabase, servers, l.MaxDatabaseClients, clients,
-			b01(a.Pools.Paused(name)), b01(a.Pools.Disabled(name)),
+			b01(a.Pools.Paused(name, "")), b01(a.Pools.Disabled(name)),
 		}
 		out = append(out, append(r, more...))
 	}
@@ -451,7 +451,7 @@ func showState(a *Admin) [][]any {
 	}
 	paused := len(a.Catalog.Current().Databases) > 0
 	for n := range a.Catalog.Current().Databases {
-		paused = paused && a.Pools.Paused(n)
+		paused = paused && a.Pools.Paused(n, "")
 	}
 	return [][]any{{"active", yes(!paused)}, {"paused", yes(paused)}, {"suspended", "no"}, {"uptime_seconds", int64(time.Since(a.Metrics.Started).Seconds())}}
 }

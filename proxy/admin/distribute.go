@@ -117,10 +117,10 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 func (a *Admin) announce(ctx context.Context, db string, edit func(*shardmap.Tx) error) error {
 	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
 	defer cancel()
-	if err := a.Pools.Pause(pctx, db); err != nil {
+	if err := a.Pools.Pause(pctx, db, ""); err != nil {
 		return &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
 	}
-	defer a.Pools.Resume(db)
+	defer a.Pools.Resume(db, "")
 	_, err := a.Catalog.Change(ctx, false, edit)
 	return err
 }

@@ -177,10 +177,10 @@ func (a *Admin) replace(ctx context.Context, tag, db, group string, dry bool, ke
 	}
 	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
 	defer cancel()
-	if err := a.Pools.Pause(pctx, db); err != nil {
+	if err := a.Pools.Pause(pctx, db, ""); err != nil {
 		return nil, &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
 	}
-	defer a.Pools.Resume(db)
+	defer a.Pools.Resume(db, "")
 	for i, m := range moves {
 		if err := a.recheck(ctx, db, m.shard, m.now, m.next, keys); err != nil {
 			return nil, errors.Join(err, a.undoChecks(ctx, db, moves[:i]))

@@ -104,6 +104,9 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *shardState, after, los
 			}
 			changed = v.Changed()
 		}
+		if h.e.Pools.Paused(h.db, st.info.Name) { // a switch-over in which the operator has the word
+			since = time.Now()
+		}
 		if since.IsZero() {
 			since = time.Now()
 		}

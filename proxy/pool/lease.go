@@ -13,9 +13,9 @@ import (
 type Pool struct {
 	Database, Shard, Node, Role string
 
-	mgr  *Manager
-	key  poolKey
-	gate *gate
+	mgr   *Manager
+	key   poolKey
+	gates [2]*gate // the database's and the shard's
 
 	suspect atomic.Int64 // until then, since the manager's start, every server is asked whether it lives
 
@@ -93,10 +93,10 @@ func (e *LimitError) ErrorHint() string { return e.Hint }
 // already holds a server pass a pause. waited says that the call had to wait for a pause: what was decided
 // before it must be decided again.
 func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Server, waited bool, err error) {
-	if !inTx && p.gate.paused.Load() {
+	if !inTx && p.paused() {
 		waited = true
 		wctx, cancel := context.WithTimeout(ctx, p.mgr.opts.Load().WaitTimeout)
-		err := p.gate.wait(wctx)
+		err := errors.Join(p.gates[0].wait(wctx), p.gates[1].wait(wctx))
 		cancel()
 		if err != nil {
 			return nil, true, p.waitError(ctx, err)
@@ -137,7 +137,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 // Try leases an idle server that nobody waits for, if there is one that is surely alive; else nil, and Acquire
 // must be called. now may be a little old.
 func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
-	if !inTx && p.gate.paused.Load() {
+	if !inTx && p.paused() {
 		return nil
 	}
 	p.mu.Lock()
@@ -163,6 +163,8 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	p.give(nil)
 	return nil
 }
+
+func (p *Pool) paused() bool { return p.gates[0].paused.Load() || p.gates[1].paused.Load() }
 
 // size is how many servers the pool may have, reserve aside.
 func (p *Pool) size(o *Options) int {

@@ -80,7 +80,7 @@ type Manager struct {
 
 	mu     sync.Mutex // guards the maps; never held while dialling
 	pools  map[poolKey]*Pool
-	gates  map[string]*gate
+	gates  map[[2]string]*gate      // by database and shard
 	keys   map[[2]string]auth.Keys  // by database and role: what its last client proved to know
 	dials  map[string]chan struct{} // by dsn: one for each connection being opened
 	counts map[string]int           // servers by database and role, where they are limited
@@ -88,7 +88,7 @@ type Manager struct {
 	stray atomic.Int64 // servers that an inspection found changed
 }
 
-// gate holds back new leases of one database while it is paused.
+// gate holds back new leases of one database, or of one of its shards, while it is paused.
 type gate struct {
 	paused   atomic.Bool
 	disabled atomic.Bool // new clients are refused
@@ -99,7 +99,7 @@ type gate struct {
 // NewManager returns a manager without pools.
 func NewManager(opts Options) *Manager {
 	m := &Manager{
-		start: time.Now(), pools: map[poolKey]*Pool{}, gates: map[string]*gate{}, keys: map[[2]string]auth.Keys{}, dials: map[string]chan struct{}{}, counts: map[string]int{},
+		start: time.Now(), pools: map[poolKey]*Pool{}, gates: map[[2]string]*gate{}, keys: map[[2]string]auth.Keys{}, dials: map[string]chan struct{}{}, counts: map[string]int{},
 	}
 	m.SetOptions(opts)
 	return m
@@ -190,19 +190,27 @@ func (m *Manager) pool(shard, node string, k poolKey) *Pool {
 	defer m.mu.Unlock()
 	p := m.pools[k]
 	if p == nil {
-		p = &Pool{mgr: m, key: k, Database: k.database, Shard: shard, Node: node, Role: k.role, gate: m.gateLocked(k.database), all: map[*Server]struct{}{}}
+		p = &Pool{mgr: m, key: k, Database: k.database, Shard: shard, Node: node, Role: k.role, gates: [2]*gate{m.gateLocked(k.database, ""), m.gateLocked(k.database, shard)}, all: map[*Server]struct{}{}}
 		m.pools[k] = p
 	}
 	return p
 }
 
-func (m *Manager) gateLocked(database string) *gate {
-	g := m.gates[database]
+// gateLocked is the gate of a shard, or of the whole database for "".
+func (m *Manager) gateLocked(database, shard string) *gate {
+	k := [2]string{database, shard}
+	g := m.gates[k]
 	if g == nil {
 		g = &gate{}
-		m.gates[database] = g
+		m.gates[k] = g
 	}
 	return g
+}
+
+func (m *Manager) gateOf(database, shard string) *gate {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gateLocked(database, shard)
 }
 
 // All lists the pools in a stable order.
@@ -220,24 +228,20 @@ func (m *Manager) All() []*Pool {
 	return out
 }
 
-// Pause holds back new leases of a database and waits until none is left. Leases inside a transaction
-// that already holds one are let through. On an error the database is resumed.
-func (m *Manager) Pause(ctx context.Context, database string) error {
-	m.mu.Lock()
-	g := m.gateLocked(database)
-	m.mu.Unlock()
-	g.mu.Lock()
-	if g.paused.Load() {
-		g.mu.Unlock()
-		return fmt.Errorf("database %q is already paused", database)
+// Pause holds back new leases of a database, or of one of its shards unless that is "", and waits until none is left.
+// Leases inside a transaction that already holds one are let through. On an error it is resumed.
+func (m *Manager) Pause(ctx context.Context, database, shard string) error {
+	what := fmt.Sprintf("database %q", database)
+	if shard != "" {
+		what = fmt.Sprintf("shard %q of %s", shard, what)
 	}
-	g.open = make(chan struct{})
-	g.paused.Store(true)
-	g.mu.Unlock()
+	if !m.gateOf(database, shard).shut() {
+		return fmt.Errorf("%s is already paused", what)
+	}
 	for {
 		busy := 0
 		for _, p := range m.All() {
-			if p.Database == database {
+			if p.Database == database && (shard == "" || p.Shard == shard) {
 				busy += p.Busy()
 			}
 		}
@@ -246,52 +250,50 @@ func (m *Manager) Pause(ctx context.Context, database string) error {
 		}
 		select {
 		case <-ctx.Done():
-			m.Resume(database)
-			return fmt.Errorf("%d transactions of database %q are still running: %w", busy, database, ctx.Err())
+			m.Resume(database, shard)
+			return fmt.Errorf("%d transactions of %s are still running: %w", busy, what, ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// Paused says whether new leases of a database are held back.
-func (m *Manager) Paused(database string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.gateLocked(database).paused.Load()
+// Paused says whether new leases of a database, or of one of its shards unless that is "", are held back.
+func (m *Manager) Paused(database, shard string) bool {
+	return m.gateOf(database, "").paused.Load() || m.gateOf(database, shard).paused.Load()
 }
 
 // Hold holds back new leases of a database and waits for nothing.
-func (m *Manager) Hold(database string) {
-	m.mu.Lock()
-	g := m.gateLocked(database)
-	m.mu.Unlock()
+func (m *Manager) Hold(database string) { m.gateOf(database, "").shut() }
+
+// shut closes the gate. It is false if that is so already.
+func (g *gate) shut() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.paused.Load() {
-		g.open = make(chan struct{})
-		g.paused.Store(true)
+	if g.paused.Load() {
+		return false
 	}
+	g.open = make(chan struct{})
+	g.paused.Store(true)
+	return true
 }
 
 // Disable refuses new clients of a database, or lets them in again.
 func (m *Manager) Disable(database string, yes bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.gateLocked(database).disabled.Store(yes)
+	m.gateLocked(database, "").disabled.Store(yes)
 }
 
 // Disabled says whether new clients of a database are refused.
 func (m *Manager) Disabled(database string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.gateLocked(database).disabled.Load()
+	return m.gateLocked(database, "").disabled.Load()
 }
 
-// Resume lets the work of a database go on.
-func (m *Manager) Resume(database string) {
-	m.mu.Lock()
-	g := m.gateLocked(database)
-	m.mu.Unlock()
+// Resume lets the work of a database or shard go on.
+func (m *Manager) Resume(database, shard string) {
+	g := m.gateOf(database, shard)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.paused.CompareAndSwap(true, false) {

@@ -2,19 +2,14 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -185,94 +180,6 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 	for _, n := range old {
 		n.stop()
 	}
-}
-
-const probeSQL = `select not r, (select system_identifier::text from pg_control_system()), pg_postmaster_start_time(),
-  case when r then coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
-       else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end,
-  (case when r then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_insert_lsn() end - '0/0'::pg_lsn)::text,
-  (coalesce(case when r then pg_last_wal_receive_lsn() end, '0/0') - '0/0'::pg_lsn)::text,
-  case when r then pg_is_wal_replay_paused() else false end
-  from (select pg_is_in_recovery() as r) s`
-
-func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
-	var conn *pgx.Conn
-	defer func() {
-		if conn != nil {
-			_ = conn.Close(context.WithoutCancel(ctx))
-		}
-	}()
-	tick := time.NewTicker(m.policy.Interval)
-	defer tick.Stop()
-	for {
-		pctx, cancel := context.WithTimeout(ctx, max(m.policy.MaxAge, 500*time.Millisecond))
-		var s Sample
-		conn, s = probe(pctx, conn, n.DSN)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		m.observe(w, n, s)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// probe asks a node once, connecting if need be. It returns the connection to go on with, nil after an error.
-func probe(ctx context.Context, conn *pgx.Conn, dsn string) (*pgx.Conn, Sample) {
-	s := Sample{Sent: time.Now()}
-	fail := func(err error) (*pgx.Conn, Sample) {
-		if conn != nil {
-			_ = conn.Close(context.WithoutCancel(ctx))
-		}
-		s.Err = plain(err)
-		var pe *pgconn.PgError
-		s.Alive = errors.As(err, &pe) && !strings.HasPrefix(pe.Code, "57P0") // shutting down, starting up, crashed
-		return nil, s
-	}
-	if conn == nil {
-		cfg, err := pgx.ParseConfig(dsn)
-		if err != nil {
-			return fail(errors.New("its connection string cannot be read"))
-		}
-		cfg.RuntimeParams = map[string]string{"application_name": "pgmosaic monitor", "search_path": "pg_catalog"}
-		if conn, err = pgx.ConnectConfig(ctx, cfg); err != nil {
-			return fail(err)
-		}
-		s.Sent = time.Now()
-	}
-	var lsn, received string
-	var line int64
-	err := conn.QueryRow(ctx, probeSQL).Scan(&s.Primary, &s.SystemID, &s.Started, &line, &lsn, &received, &s.Paused)
-	if err != nil {
-		return fail(err)
-	}
-	at, _ := strconv.ParseUint(lsn, 10, 64)
-	got, _ := strconv.ParseUint(received, 10, 64)
-	s.LSN, s.Received, s.Timeline = LSN(at), LSN(got), uint32(line)
-	s.Alive, s.Addr = true, conn.PgConn().Conn().RemoteAddr().String()
-	if s.Primary {
-		s.LSN = s.LSN.Round()
-	}
-	return conn, s
-}
-
-// plain shortens a connection error to what an operator needs; it never holds a password.
-func plain(err error) error {
-	var pe *pgconn.PgError
-	var ne *net.OpError
-	switch {
-	case errors.As(err, &pe):
-		return fmt.Errorf("%s (%s)", pe.Message, pe.Code)
-	case errors.Is(err, context.DeadlineExceeded):
-		return errors.New("no answer in time")
-	case errors.As(err, &ne):
-		return ne.Err
-	}
-	return errors.New("the connection was lost")
 }
 
 // observe takes one sample in and publishes what follows from it.

@@ -51,6 +51,7 @@ type app struct {
 	http    *http.Server
 	httpLis net.Listener
 	board   *dashboard.Server
+	traces  *tracing
 
 	config  atomic.Pointer[Config] // what is in force since the last RELOAD
 	level   *slog.LevelVar
@@ -131,6 +132,13 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
 		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
+	}
+	a.engine.Logging.Store(cfg.logging())
+	if a.traces, err = newTracing(ctx, &cfg); err != nil {
+		return nil, err
+	}
+	if a.traces != nil {
+		a.engine.Tracing = &exec.Tracing{Share: cfg.TraceShare, Record: a.traces.record}
 	}
 	a.hub = &notify.Hub{Shards: a.listenOn, Sender: a.pools.LastClient, Log: log}
 	a.engine.Hub = a.hub
@@ -541,6 +549,7 @@ func (a *app) stop(timeout time.Duration) {
 	}
 	a.cancel()
 	a.wg.Wait()
+	a.traces.stop()
 }
 
 func logTo(path string) (io.Writer, func(), error) {

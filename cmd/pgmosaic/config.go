@@ -79,21 +79,27 @@ type Config struct {
 	Drain       duration `yaml:"drain_timeout"`            // for running transactions at shutdown
 	Monitor     duration `yaml:"monitor_interval"`         // how often nodes are probed; restart
 
-	MaxLag         duration `yaml:"max_staleness"`            // lag at which a replica leaves the reads; restart
-	Consistency    string   `yaml:"read_consistency"`         // strong, causal, session, bounded, eventual; restart
-	Fallback       string   `yaml:"replica_fallback"`         // primary, error: where a read goes that no replica is fit for; restart
-	Zone           string   `yaml:"zone"`                     // where this process is: replicas of this zone are read first; restart
-	Buffer         duration `yaml:"failover_buffer"`          // how long after a shard's primary was lost new work for it waits for the next, up to 30s; 0: not at all; restart
-	BufferRequests int      `yaml:"failover_buffer_requests"` // how many requests of a shard may wait so; restart
-	BufferSize     string   `yaml:"failover_buffer_size"`     // bytes of their statements; restart
-	Hook           string   `yaml:"failover_hook"`            // shell command that is told when a shard loses its primary or has another: PGMOSAIC_EVENT (primary_lost, primary), PGMOSAIC_DATABASE, PGMOSAIC_SHARD, PGMOSAIC_NODE
-	GatherLimit    string   `yaml:"gather_limit"`             // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
-	MergeMemory    string   `yaml:"merge_memory"`             // bytes that the merges of all sessions may hold; 0: no limit; restart
-	Commit         string   `yaml:"multi_shard_commit"`       // two_phase, refuse; restart
-	Resolve        duration `yaml:"resolver_interval"`        // how often what a crash left prepared is looked for; restart
-	Grace          duration `yaml:"resolver_grace"`           // how long that is left to its own process; restart
-	LogLevel       string   `yaml:"log_level"`                // debug, info, warn, error
-	LogFormat      string   `yaml:"log_format"`               // text, json; restart
+	MaxLag         duration `yaml:"max_staleness"`              // lag at which a replica leaves the reads; restart
+	Consistency    string   `yaml:"read_consistency"`           // strong, causal, session, bounded, eventual; restart
+	Fallback       string   `yaml:"replica_fallback"`           // primary, error: where a read goes that no replica is fit for; restart
+	Zone           string   `yaml:"zone"`                       // where this process is: replicas of this zone are read first; restart
+	Buffer         duration `yaml:"failover_buffer"`            // how long after a shard's primary was lost new work for it waits for the next, up to 30s; 0: not at all; restart
+	BufferRequests int      `yaml:"failover_buffer_requests"`   // how many requests of a shard may wait so; restart
+	BufferSize     string   `yaml:"failover_buffer_size"`       // bytes of their statements; restart
+	Hook           string   `yaml:"failover_hook"`              // shell command that is told when a shard loses its primary or has another: PGMOSAIC_EVENT (primary_lost, primary), PGMOSAIC_DATABASE, PGMOSAIC_SHARD, PGMOSAIC_NODE
+	GatherLimit    string   `yaml:"gather_limit"`               // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
+	MergeMemory    string   `yaml:"merge_memory"`               // bytes that the merges of all sessions may hold; 0: no limit; restart
+	Commit         string   `yaml:"multi_shard_commit"`         // two_phase, refuse; restart
+	Resolve        duration `yaml:"resolver_interval"`          // how often what a crash left prepared is looked for; restart
+	Grace          duration `yaml:"resolver_grace"`             // how long that is left to its own process; restart
+	LogLevel       string   `yaml:"log_level"`                  // debug, info, warn, error
+	LogFormat      string   `yaml:"log_format"`                 // text, json; restart
+	LogSlow        duration `yaml:"log_min_duration_statement"` // statements that take at least so long are logged; 0: none
+	LogFailed      bool     `yaml:"log_failed_statements"`      // statements that end with an error are logged
+	LogRefused     bool     `yaml:"log_refused_statements"`     // statements that no plan can answer are logged, with the rule
+	LogParams      bool     `yaml:"log_parameters"`             // with their literals and parameters, which may be secrets; false: hidden
+	Traces         string   `yaml:"otlp_endpoint"`              // URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces; restart
+	TraceShare     float64  `yaml:"trace_sample_ratio"`         // share of the statements that are traced, besides those that carry a sampled traceparent; restart
 
 	file string // where it was read from; empty for none
 
@@ -148,7 +154,7 @@ func defaultConfig() Config {
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
 		Fallback: "primary", Buffer: duration(10 * time.Second), BufferRequests: 1000, BufferSize: "64MB",
-		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogLevel: "info", LogFormat: "text",
+		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogRefused: true, TraceShare: 0.01, LogLevel: "info", LogFormat: "text",
 	}
 }
 
@@ -294,6 +300,9 @@ func (c *Config) validate() error {
 	if len(c.Peers) > 0 && c.PeerID == 0 {
 		bad("peers", "they need peer_id, so that the others know this process")
 	}
+	if c.TraceShare < 0 || c.TraceShare > 1 {
+		bad("trace_sample_ratio", "must be from 0 to 1")
+	}
 	if _, err := c.unixMode(); err != nil {
 		bad("unix_socket_mode", "%v", err)
 	}
@@ -319,6 +328,10 @@ func (c *Config) validate() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func (c *Config) logging() *exec.Logging {
+	return &exec.Logging{Slow: time.Duration(c.LogSlow), Failed: c.LogFailed, Refused: c.LogRefused, Parameters: c.LogParams}
 }
 
 func (c *Config) unixMode() (os.FileMode, error) {

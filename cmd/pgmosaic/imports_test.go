@@ -44,6 +44,7 @@ var confined = []struct{ prefix, in, why string }{
 	{"github.com/hashicorp/go-memdb", "shardmap", "the map's tables are the catalog's own affair"},
 	{"github.com/jackc/pgproto3", "proxy/wire", "the codec is known in one place"},
 	{"github.com/jackc/pgx", "proxy/pool proxy/notify proxy/txn proxy/admin replication replication/cluster shardmap/schema cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
+	{"go.opentelemetry.io", "cmd/pgmosaic", "the query path hands over plain records"},
 	{"github.com/fergusstrange/embedded-postgres", "replication/cluster", "only clusters need a server's binaries"},
 	{"net", "proxy proxy/wire proxy/session proxy/pool proxy/admin proxy/dashboard replication replication/cluster cmd/pgmosaic", "the pure packages use no network"},
 	{"os", "cmd/pgmosaic cmd/benchmark proxy shardmap/filestore replication/cluster proxy/wire proxy/session", "files, environment and exit belong to the edges"},

@@ -17,7 +17,7 @@ var restart = map[string]bool{
 	"listen": true, "unix_socket_dir": true, "unix_socket_mode": true, "so_reuseport": true, "peer_id": true, "peer_listen": true, "http": true, "store": true, "init_sql": true,
 	"monitor_interval": true, "max_staleness": true, "read_consistency": true, "multi_shard_commit": true, "resolver_interval": true, "resolver_grace": true, "log_format": true,
 	"max_statement_size": true, "client_login_timeout": true, "gather_limit": true, "merge_memory": true, "replica_fallback": true, "zone": true,
-	"failover_buffer": true, "failover_buffer_requests": true, "failover_buffer_size": true,
+	"failover_buffer": true, "failover_buffer_requests": true, "failover_buffer_size": true, "otlp_endpoint": true, "trace_sample_ratio": true,
 }
 
 // reload reads the configuration again and takes it into use as a whole, or not at all. No client is dropped.
@@ -58,6 +58,7 @@ func (a *app) apply(cfg *Config) error {
 	a.backend.access.Store(access)
 	a.pools.SetOptions(opts)
 	a.server.SetOptions(cfg.limits())
+	a.engine.Logging.Store(cfg.logging())
 	if a.level != nil {
 		var level slog.Level
 		if err := level.UnmarshalText([]byte(cfg.LogLevel)); err == nil {
@@ -99,7 +100,7 @@ func (a *app) set(name, value string) error {
 // changeable says whether SET may change a setting: plain values that RELOAD could change.
 func changeable(name string, f reflect.Value) bool {
 	switch f.Kind() {
-	case reflect.Int, reflect.Int64, reflect.String:
+	case reflect.Int, reflect.Int64, reflect.String, reflect.Bool:
 		return !restart[name] && name != "auth_query" && name != "failover_hook" // what runs as somebody else is the file's alone
 	}
 	return false

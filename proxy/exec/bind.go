@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"fmt"
+	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -130,6 +131,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	}
 	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
 		return errFailedTx
+	}
+	if h.e.Tracing != nil {
+		h.traced(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
 	}
 	if err := h.replan(ctx, s); err != nil {
 		return err

@@ -100,6 +100,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	if h.tx.status == 'I' {
 		h.count.Transactions.Add(1)
+		h.endedAlone(p, nil)
 		if p.srv.TxStatus != 'I' {
 			p.srv.Dirty = true
 		}

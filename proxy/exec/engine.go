@@ -50,6 +50,8 @@ type Engine struct {
 	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused
 	Zone         string        // where this process is: replicas of the same zone are read first
 	Failover     Failover
+	Logging      atomic.Pointer[Logging]
+	Tracing      *Tracing // nil: off
 
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)

@@ -254,6 +254,7 @@ func (h *Handler) begin1(size int) {
 	h.now, h.size, h.key = time.Now(), size, 0
 	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
 	h.repeatable, h.repeated = true, false
+	h.watch()
 }
 
 // beginAgain takes back what was written to the client since the request began. Its reads go to primaries now.

@@ -59,6 +59,8 @@ type Handler struct {
 	settled    time.Time                    // when a server's work was last settled
 	spare      *participant                 // for the next statement
 	key        uint64                       // of the present statement: see router.Template.Route
+	seen       observed                     // of the present request
+	text       []byte                       // of its last statement
 	size       int                          // of the present request, in bytes
 	begunAt    outputMark                   // where its answer begins
 	repeatable bool                         // nothing of it keeps it from being run again
@@ -484,6 +486,7 @@ func (h *Handler) report(err error, sql string) error {
 			h.e.Metrics.Refused(string(re.Rule), sql, time.Now())
 		}
 		h.client.Send(wire.ErrorFor("ERROR", err))
+		h.failedBy(err)
 	}
 	if h.tx.status == 'T' {
 		h.tx.status = 'E'

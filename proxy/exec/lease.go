@@ -73,7 +73,9 @@ func (h *Handler) waits(ctx context.Context) (wctx context.Context, done func())
 		h.waiting = nil
 		h.mu.Unlock()
 		cancel()
-		h.count.WaitNanos.Add(int64(time.Since(start)))
+		d := time.Since(start)
+		h.seen.waited += d
+		h.count.WaitNanos.Add(int64(d))
 	}
 }
 
@@ -365,7 +367,11 @@ func (h *Handler) writeKeys(keys []uint32, shard int, t *router.Template) []uint
 // on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
 // autocommit a fresh lease that finish gives back.
 func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	h.asks()
 	p, err := h.anyOn(ctx, shard, t)
+	if err == nil {
+		h.took(p)
+	}
 	if err == nil && t.Hidden != nil {
 		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
@@ -452,6 +458,7 @@ func (h *Handler) settle(p *participant) {
 // finish ends an autocommit statement: its writes are acknowledged and its server is given back.
 func (h *Handler) finish(p *participant) {
 	h.settle(p)
+	h.did(p)
 	h.unload(p)
 	h.hidePrepared(p)
 	h.tidy(p)

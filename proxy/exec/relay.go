@@ -122,6 +122,7 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		s.Dirty = s.Dirty || fatal
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
+	h.failed(e.Code, e.Message)
 	if e.Code == errCancelled.Code && h.ending.Load() {
 		s.Dirty = true
 		return e.Code, &wire.PeerError{Err: io.EOF}

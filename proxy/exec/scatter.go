@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -154,7 +155,14 @@ func (s *stream) Next() ([][]byte, error) {
 		if s.done {
 			return nil, io.EOF
 		}
+		var since time.Time
+		if !s.p.srv.Buffered() {
+			since = time.Now()
+		}
 		m, err := s.p.srv.Next()
+		if !since.IsZero() {
+			s.h.seen.blocked += time.Since(since)
+		}
 		if err != nil {
 			s.done = true
 			return nil, s.h.lost(s.p, err)
@@ -393,6 +401,8 @@ func (h *Handler) quiet(s *stream) {
 // mergeRows writes the merged rows and returns their number.
 func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, res []int16, w merge.Window) (n int64, err error) {
 	visible := len(sh.visible)
+	start, blocked := time.Now(), h.seen.blocked
+	defer func() { h.seen.merged += time.Since(start) - (h.seen.blocked - blocked) }()
 	emit := func(row [][]byte) error {
 		n++
 		h.client.SendRow(row[:visible])

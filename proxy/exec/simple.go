@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -13,6 +14,7 @@ import (
 // Query implements session.Handler.
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.begin1(len(sql))
+	h.traced(sql)
 	h.ext.unnamed = nil // a simple query drops the unnamed statement
 	idle := h.tx.status == 'I'
 	err := h.joinPipeline(ctx)
@@ -80,11 +82,12 @@ func (h *Handler) timed(idle bool) {
 	if end.Before(h.now) {
 		end = time.Now()
 	}
-	d := int64(end.Sub(h.now))
-	h.count.QueryNanos.Add(d)
+	d := end.Sub(h.now)
+	h.count.QueryNanos.Add(int64(d))
 	if idle && h.tx.status == 'I' {
-		h.count.AutoNanos.Add(d)
+		h.count.AutoNanos.Add(int64(d))
 	}
+	h.done(end, d)
 }
 
 // ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
@@ -274,6 +277,7 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 	}
 	if h.tx.status == 'I' {
 		h.count.Transactions.Add(1)
+		h.endedAlone(p, err)
 		if p.srv.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
 			p.srv.Dirty = true
 		}
@@ -289,6 +293,21 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 		h.after(ctx, t, p.shard)
 	}
 	return err
+}
+
+// endedAlone counts an autocommit statement that wrote.
+func (h *Handler) endedAlone(p *participant, err error) {
+	if !p.wrote {
+		return
+	}
+	switch {
+	case err == nil:
+		h.count.Ended(1, metrics.Committed)
+	case p.srv.Dirty:
+		h.count.Ended(1, metrics.Unknown)
+	default:
+		h.count.Ended(1, metrics.RolledBack)
+	}
 }
 
 // staleSchema reads the schema again, at most once in a while for each session.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -258,6 +259,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
 		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
 	}
+	h.count.Ended(len(writers), outcomeOf(tag, err))
 	if err == nil && tag == "COMMIT" {
 		for _, p := range h.tx.parts {
 			p.srv.SetSettings(h.settings)
@@ -280,6 +282,18 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 	}
 	return tag, err
+}
+
+// outcomeOf is what became of a transaction whose COMMIT was answered so.
+func outcomeOf(tag string, err error) metrics.Outcome {
+	var s interface{ SQLState() string }
+	switch {
+	case err == nil && tag == "COMMIT":
+		return metrics.Committed
+	case errors.As(err, &s) && s.SQLState() == "08007":
+		return metrics.Unknown
+	}
+	return metrics.Aborted
 }
 
 func (h *Handler) commitError(p *participant, err error) error {
@@ -386,9 +400,14 @@ const settleTimeout = 5 * time.Second
 
 // rollback ends the transaction everywhere. Servers that do not answer are closed.
 func (h *Handler) rollback() {
+	writers := 0
 	for _, p := range h.tx.parts {
+		if p.wrote {
+			writers++
+		}
 		h.abort(p)
 	}
+	h.count.Ended(writers, metrics.RolledBack)
 	if h.tx.before != nil {
 		h.settings, h.own = h.tx.before, h.tx.own.before
 		h.retell(h.tx.told)

@@ -40,6 +40,44 @@ type Database struct {
 	ClientParses, ServerParses, Binds         atomic.Int64
 	Logins                                    atomic.Int64
 	FailoverWaits, FailoverRefused, Repeated  atomic.Int64
+	Stages                                    [5]Histogram       // by Stage
+	Widths                                    [3][4]atomic.Int64 // transactions by how many shards they wrote to (one, two, more) and Outcome
+}
+
+// Stage is a part of a request's time.
+type Stage int
+
+// The stages. Whole is all of it; the others add up to it but for merging, which is part of few.
+const (
+	Whole      Stage = iota // from the request's last byte to its answer's
+	Wait                    // for a server, or for a shard's primary
+	Route                   // until the plan is made and the first server asked for
+	ServerTime              // until the servers have answered
+	Merge                   // rows of several shards
+)
+
+var stageNames = [...]string{"whole", "wait", "route", "server", "merge"}
+
+// Outcome is how a transaction ended.
+type Outcome int
+
+// The outcomes.
+const (
+	Committed Outcome = iota
+	RolledBack
+	Aborted // by us or a shard, at COMMIT
+	Unknown // to the client: it was told 08007
+)
+
+var outcomeNames = [...]string{"committed", "rolled_back", "aborted", "unknown"}
+
+var widthNames = [...]string{"1", "2", "more"}
+
+// Ended counts a transaction that wrote to so many shards; those that wrote nothing are not counted.
+func (d *Database) Ended(width int, o Outcome) {
+	if width > 0 {
+		d.Widths[min(width, len(d.Widths))-1][o].Add(1)
+	}
 }
 
 // Node counts the work of one node.
@@ -138,6 +176,8 @@ func (m *Metrics) AddGauges(f func(emit func(name, help string, value float64, l
 	m.gauges = append(m.gauges, f)
 }
 
+var stageDesc = prometheus.NewDesc("pgmosaic_request_duration_seconds", "Time of requests: all of it (whole), and by stage.", []string{"database", "stage"}, nil)
+
 // Describe implements prometheus.Collector: the series depend on the map, so none is announced.
 func (m *Metrics) Describe(chan<- *prometheus.Desc) {}
 
@@ -181,6 +221,18 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		counter("two_phase_aborts_total", "Commits over several shards that were rolled back.", d.TwoPhaseAborted.Load(), l...)
 		counter("in_doubt_total", "Commits whose outcome was left to the resolver.", d.InDoubt.Load(), l...)
 		counter("pins_total", "Sessions that had to keep a server.", d.Pins.Load(), l...)
+		for w := range d.Widths {
+			for o := range d.Widths[w] {
+				counter("write_transactions_total", "Transactions that wrote, by how many shards they wrote to and how they ended.", d.Widths[w][o].Load(),
+					"database", name, "shards", widthNames[w], "outcome", outcomeNames[o])
+			}
+		}
+		counter("failover_waits_total", "Requests that waited for a shard's next primary.", d.FailoverWaits.Load(), l...)
+		counter("failover_refused_total", "Requests that were told that a shard has no primary.", d.FailoverRefused.Load(), l...)
+		counter("repeated_reads_total", "Reads that were run again on a primary, because their node was lost or refused them.", d.Repeated.Load(), l...)
+		for i := range d.Stages {
+			ch <- d.Stages[i].metric(stageDesc, name, stageNames[i])
+		}
 		emit(prometheus.CounterValue, "wait_seconds_total", "Time spent waiting for a server.", float64(d.WaitNanos.Load())/1e9, l...)
 	}
 	for _, n := range nodes {

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// lines collects a log.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *lines) with(msg string) (out []map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.buf.String()) {
+		m := map[string]any{}
+		if json.Unmarshal([]byte(line), &m) == nil && m["msg"] == msg {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// One line for each slow, failed or refused statement. Literals and parameters are hidden unless they are asked for.
+func TestLogOfStatements(t *testing.T) {
+	d := shop(t)
+	for _, parameters := range []bool{false, true} {
+		l := &lines{}
+		cfg := defaultConfig()
+		cfg.Listen, cfg.HTTP, cfg.Store = "127.0.0.1:0", "off", t.TempDir()+"/map.json"
+		cfg.Users = []UserConfig{{Name: "app", Password: "app"}}
+		cfg.initSteps = []string{
+			"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + d.cluster.Node("s1-a").DSN("shop") + "'",
+			"CREATE SHARD s2 IN shop NODE '" + d.cluster.Node("s2-a").DSN("shop") + "'",
+		}
+		cfg.initSteps = cfg.initSteps[:2]
+		cfg.LogSlow, cfg.LogFailed, cfg.LogRefused, cfg.LogParams = duration(150*time.Millisecond), true, true, parameters
+		a, err := start(t.Context(), cfg, slog.New(slog.NewJSONHandler(l, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := connectTo(t, a.dsn())
+		mustExec(t, c, "select 'fast secret'")
+		mustExec(t, c, "select pg_sleep(0.2), $1::text", "slow secret")
+		_, err = c.Exec(t.Context(), "select 1 / $1::int, $2::text", 0, "failed secret")
+		wantCode(t, err, "22012")
+		_, err = c.PgConn().Exec(t.Context(), "prepare transaction 'refused secret'").ReadAll()
+		wantCode(t, err, "0A000")
+		_, err = c.PgConn().Exec(t.Context(), "select 'secret'::int").ReadAll() // the message quotes the literal
+		wantCode(t, err, "22P02")
+		a.stop(0)
+		for msg, want := range map[string]int{"a statement was slow": 1, "a statement failed": 2, "a statement was refused": 1} {
+			got := l.with(msg)
+			if len(got) != want {
+				t.Errorf("%q: %d lines, want %d: %v", msg, len(got), want, got)
+				continue
+			}
+			for _, m := range got {
+				if m["database"] != "shop" || m["role"] != "app" || m["statement"] == "" || m["ms"] == nil {
+					t.Errorf("%v", m)
+				}
+			}
+		}
+		if got := l.with("a statement was refused"); len(got) == 1 && (got[0]["rule"] != "two-phase" || got[0]["sqlstate"] != "0A000") {
+			t.Errorf("%v", got[0])
+		}
+		if got := l.with("a statement was slow"); len(got) == 1 && (got[0]["shards"] != "s1" || got[0]["ms"].(float64) < 150) {
+			t.Errorf("%v", got[0])
+		}
+		if has := strings.Contains(l.buf.String(), "secret"); has != parameters {
+			t.Errorf("log_parameters is %t, and secrets are in the log: %t\n%s", parameters, has, l.buf.String())
+		}
+		if parameters && !strings.Contains(l.buf.String(), "slow secret") {
+			t.Error("the parameter is missing")
+		}
+	}
+}
+
+// A statement is a span, and each shard that took part one below it; a statement that carries a trace context joins it.
+func TestTraces(t *testing.T) {
+	d := shop(t)
+	var mu sync.Mutex
+	var spans []*tracepb.Span
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		var req collector.ExportTraceServiceRequest
+		if err := proto.Unmarshal(b, &req); err != nil || r.URL.Path != "/v1/traces" {
+			t.Errorf("%s: %v", r.URL.Path, err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, rs := range req.ResourceSpans {
+			for _, ss := range rs.ScopeSpans {
+				spans = append(spans, ss.Spans...)
+			}
+		}
+	}))
+	defer srv.Close()
+	cfg := crashConfig(t, mapOf(d, "shop"))
+	cfg.Traces, cfg.TraceShare = srv.URL, 0
+	a := startApp(t, cfg)
+	c := connectTo(t, a.dsn())
+	mustExec(t, c, "select count(*) from customers where name <> 'untraced'")
+	const trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+	carry := func(flags string) string { return " /*traceparent='00-" + trace + "-" + parent + "-" + flags + "'*/" }
+	mustExec(t, c, "select count(*) from customers where name <> 'hidden'"+carry("01"))
+	mustExec(t, c, "select count(*) from customers where name <> 'unsampled'"+carry("00"))
+	_, err := c.PgConn().Exec(t.Context(), "select 1/0"+carry("01")).ReadAll()
+	wantCode(t, err, "22012")
+	a.traces.stop()
+	mu.Lock()
+	defer mu.Unlock()
+	attr := func(s *tracepb.Span, key string) string {
+		for _, a := range s.Attributes {
+			if a.Key == key {
+				return a.Value.GetStringValue()
+			}
+		}
+		return ""
+	}
+	var statements, failed, parts int
+	var whole *tracepb.Span
+	for _, s := range spans {
+		if hex.EncodeToString(s.TraceId) != trace {
+			t.Errorf("span %s is of another trace", s.Name)
+		}
+		if hex.EncodeToString(s.ParentSpanId) == parent {
+			statements++
+			if attr(s, "db.response.status_code") == "22012" {
+				failed++
+			} else {
+				whole = s
+			}
+			if text := attr(s, "db.query.text"); strings.Contains(text, "hidden") || !strings.Contains(text, "count(*)") && !strings.Contains(text, "$1") {
+				t.Errorf("statement %q", text)
+			}
+		}
+	}
+	if statements != 2 || failed != 1 || whole == nil {
+		t.Fatalf("%d statements, %d failed, %d spans", statements, failed, len(spans))
+	}
+	shards := map[string]bool{}
+	for _, s := range spans {
+		if bytes.Equal(s.ParentSpanId, whole.SpanId) {
+			parts++
+			shards[attr(s, "pgmosaic.shard")+"/"+attr(s, "pgmosaic.node")] = true
+			if s.StartTimeUnixNano < whole.StartTimeUnixNano || s.EndTimeUnixNano > whole.EndTimeUnixNano || s.EndTimeUnixNano <= s.StartTimeUnixNano {
+				t.Error("a shard's span lies outside its statement's")
+			}
+		}
+	}
+	if parts != 2 || len(shards) != 2 {
+		t.Errorf("%d spans of shards: %v", parts, shards)
+	}
+}

@@ -1,0 +1,76 @@
+package metrics
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The buckets of a Histogram end at 16 us and at each power of two times that, up to 33 s. The last has no end.
+const (
+	firstBucket = 16 * time.Microsecond
+	buckets     = 23
+)
+
+// Histogram counts durations. Observing is two atomic additions.
+type Histogram struct {
+	counts [buckets]atomic.Uint64
+	sum    atomic.Int64
+}
+
+// Observe counts one duration. Any goroutine may call it.
+func (h *Histogram) Observe(d time.Duration) {
+	d = max(d, 0)
+	i := bits.Len64(uint64((d - 1) / firstBucket))
+	if d == 0 {
+		i = 0
+	}
+	h.counts[min(i, buckets-1)].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// Quantile is the duration below which a share of what was observed lies, to the nearest end of a bucket; 0 for none.
+// before, if it is not nil, is an earlier state of the same histogram that does not count.
+func (h *Histogram) Quantile(q float64, before *[buckets]uint64) time.Duration {
+	var now [buckets]uint64
+	total := uint64(0)
+	for i := range now {
+		now[i] = h.counts[i].Load()
+		if before != nil {
+			now[i] -= before[i]
+		}
+		total += now[i]
+	}
+	if total == 0 {
+		return 0
+	}
+	sum := uint64(0)
+	for i, n := range now {
+		if sum += n; float64(sum) >= q*float64(total) {
+			return firstBucket << i
+		}
+	}
+	return firstBucket << (buckets - 1)
+}
+
+// State is what Quantile can leave out later.
+func (h *Histogram) State() (s [buckets]uint64) {
+	for i := range s {
+		s[i] = h.counts[i].Load()
+	}
+	return s
+}
+
+// metric is the histogram as Prometheus reads it.
+func (h *Histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	ends := make(map[float64]uint64, buckets)
+	total := uint64(0)
+	for i := range buckets - 1 {
+		total += h.counts[i].Load()
+		ends[(firstBucket << i).Seconds()] = total
+	}
+	total += h.counts[buckets-1].Load()
+	return prometheus.MustNewConstHistogram(desc, total, float64(h.sum.Load())/1e9, ends, labels...)
+}

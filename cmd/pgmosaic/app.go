@@ -53,6 +53,8 @@ type app struct {
 	board   *dashboard.Server
 	traces  *tracing
 
+	prepared atomic.Pointer[[]txn.Prepared] // what the resolver saw last
+
 	config  atomic.Pointer[Config] // what is in force since the last RELOAD
 	level   *slog.LevelVar
 	hub     *notify.Hub
@@ -435,7 +437,12 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	for _, d := range a.catalog.Current().Databases {
 		for _, s := range d.Shards {
 			v := a.monitor.View(d.Name, s.Name)
-			emit("shard_up", "Whether the shard has a primary that answers.", one(v != nil && v.Up()), "database", d.Name, "shard", s.Name)
+			sl := []string{"database", d.Name, "shard", s.Name}
+			emit("shard_up", "Whether the shard has a primary that answers.", one(v != nil && v.Up()), sl...)
+			emit("shard_fenced", "Whether more than one node claims to be the shard's primary, so that none is served.", one(v != nil && v.Fenced != ""), sl...)
+			waiting, bytes := a.engine.Waiting(d.Name, s.Name)
+			emit("failover_waiting_requests", "Requests that wait for the shard's next primary.", float64(waiting), sl...)
+			emit("failover_waiting_bytes", "Bytes of the requests that wait for the shard's next primary.", float64(bytes), sl...)
 			if v == nil {
 				continue
 			}
@@ -443,6 +450,8 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 				n := &v.Nodes[i]
 				l := []string{"database", d.Name, "shard", s.Name, "node", n.Name}
 				emit("node_up", "Whether the node answered its last probe.", one(n.Sample.Err == nil && !n.Sample.Sent.IsZero()), l...)
+				emit("node_primary", "Whether the node is the shard's primary.", one(v.Serves() && i == v.Primary), l...)
+				emit("node_timeline", "The node's timeline: each promotion begins a new one.", float64(n.Sample.Timeline), l...)
 				if n.Primary {
 					continue
 				}
@@ -462,6 +471,21 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 		emit("pool_clients_waiting", "Clients that wait for a server.", float64(st.Waiting), l...)
 	}
 	emit("clients", "Client connections.", float64(len(a.server.Sessions())))
+	emit("clients_limit", "How many client connections may be open (max_client_conn).", float64(a.config.Load().MaxClients))
+	open, damaged, oldest := 0, 0, time.Duration(0)
+	if parts := a.prepared.Load(); parts != nil {
+		for _, p := range *parts {
+			if p.Damage != "" {
+				damaged++
+				continue
+			}
+			open++
+			oldest = max(oldest, p.Age)
+		}
+	}
+	emit("prepared_transactions", "Parts of commits over shards that are prepared and not yet finished.", float64(open))
+	emit("prepared_transactions_oldest_seconds", "Age of the oldest of them.", oldest.Seconds())
+	emit("damaged_transactions", "Committed transactions that have lost a part.", float64(damaged))
 	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))
 	emit("plan_cache_entries", "Plans in the cache.", float64(a.engine.PlanCount()))
 }
@@ -486,7 +510,9 @@ func (a *app) run(ctx context.Context) {
 	background("pools", a.pools.Run)
 	background("statistics", a.admin.Run)
 	background("resolver", func(ctx context.Context) error {
-		return a.resolver().Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
+		r := a.resolver()
+		r.Seen = func(parts []txn.Prepared) { a.prepared.Store(&parts) }
+		return r.Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
 	})
 	background("deadlocks", func(ctx context.Context) error {
 		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })

@@ -40,6 +40,9 @@ type Resolver struct {
 	Install string
 	Grace   time.Duration    // younger parts are left to the process that made them
 	Shards  func() [][]Shard // the shards of each database, as of now
+
+	// Seen, if it is set, is told in each round what was found prepared or damaged.
+	Seen func([]Prepared)
 }
 
 // Run resolves every period until ctx ends. onError is told of each failed round.
@@ -51,14 +54,19 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(e
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			var seen []Prepared
 			for _, db := range r.Shards() {
-				err := r.Resolve(ctx, db)
+				parts, err := r.resolve(ctx, db)
+				seen = append(seen, parts...)
 				if n%sweepEvery == 0 {
 					err = errors.Join(err, r.Sweep(ctx, db))
 				}
 				if err != nil && ctx.Err() == nil {
 					onError(err)
 				}
+			}
+			if r.Seen != nil {
+				r.Seen(seen)
 			}
 		}
 	}
@@ -97,6 +105,12 @@ func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error)
 
 // Resolve finishes the old prepared parts of one database.
 func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
+	_, err := r.resolve(ctx, shards)
+	return err
+}
+
+// resolve is Resolve; it returns what was found.
+func (r *Resolver) resolve(ctx context.Context, shards []Shard) ([]Prepared, error) {
 	parts, err := r.List(ctx, shards)
 	byName := map[string]Shard{}
 	for _, s := range shards {
@@ -113,7 +127,7 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 		}
 		err = errors.Join(err, finishPart(ctx, p, decider, byName[p.Shard]))
 	}
-	return err
+	return parts, err
 }
 
 // sweepEvery is how many rounds of the resolver go by until it sweeps.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -412,19 +413,24 @@ func (a *app) buildHTTP() error {
 	return nil
 }
 
-// ready says whether every shard has a primary that answers.
-func (a *app) ready() (bool, string) {
+// ready says whether this process should be sent clients: it takes them, and reaches at least one shard. A shard that is away
+// is away for every process alike: it is no reason to close this one. why says what is amiss in either case.
+func (a *app) ready() (ok bool, why string) {
 	if a.server.State() != proxy.Listening {
 		return false, "shutting down"
 	}
+	var away []string
+	shards := 0
 	for _, d := range a.catalog.Current().Databases {
 		for _, s := range d.Shards {
+			shards++
 			if v := a.monitor.View(d.Name, s.Name); v == nil || !v.Up() {
-				return false, fmt.Sprintf("shard %s of database %s has no primary that answers", s.Name, d.Name)
+				away = append(away, fmt.Sprintf("shard %s of database %s has no primary that answers", s.Name, d.Name))
 			}
 		}
 	}
-	return true, ""
+	sort.Strings(away)
+	return shards == 0 || len(away) < shards, strings.Join(away, "\n")
 }
 
 func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) {

@@ -31,7 +31,7 @@ const history = 900
 type Server struct {
 	Admin    *admin.Admin
 	Gatherer prometheus.Gatherer
-	// Ready says whether every shard has a primary, and if not why.
+	// Ready says whether the process should be sent clients, and what is amiss, also if it should.
 	Ready func() (bool, string)
 	// Login checks a user; nil admits everybody.
 	Login func(user, password string) bool
@@ -105,6 +105,9 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ready")
+	if why != "" {
+		fmt.Fprintln(w, why)
+	}
 }
 
 // Run samples once a second for the lines, and pushes the state to the pages that are open, until ctx ends.

@@ -68,3 +68,52 @@ func TestComposeFilesAreWhatTheySeem(t *testing.T) {
 		}
 	}
 }
+
+// The unit and the manifests are not run by tests: they must parse, name flags and settings that exist, and probe what is served.
+func TestManifestsAreWhatTheySeem(t *testing.T) {
+	dir := filepath.Join("..", "..", "docs", "operating")
+	b, err := os.ReadFile(filepath.Join(dir, "kubernetes", "pgmosaic.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]bool{}
+	for _, part := range strings.Split(string(b), "\n---\n") {
+		var doc map[string]any
+		if err := yaml.Unmarshal([]byte(part), &doc); err != nil {
+			t.Fatal(err)
+		}
+		kind, _ := doc["kind"].(string)
+		kinds[kind] = true
+		if kind == "Secret" {
+			data, _ := doc["stringData"].(map[string]any)
+			text, _ := data["pgmosaic.yaml"].(string)
+			file := filepath.Join(t.TempDir(), "pgmosaic.yaml")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := loadConfig(file); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, k := range []string{"Secret", "Deployment", "Service", "PodDisruptionBudget"} {
+		if !kinds[k] {
+			t.Errorf("there is no %s", k)
+		}
+	}
+	for _, path := range regexp.MustCompile(`path: (/\w+)`).FindAllStringSubmatch(string(b), -1) {
+		if path[1] != "/readyz" && path[1] != "/healthz" {
+			t.Errorf("%s is not served", path[1])
+		}
+	}
+	unit, err := os.ReadFile(filepath.Join(dir, "systemd", "pgmosaic.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`/usr/bin/pgmosaic (\w+) (--\w+)`).FindAllStringSubmatch(string(unit), -1) {
+		cmd, _, err := root().Find([]string{m[1]})
+		if err != nil || cmd.Flags().Lookup(strings.TrimPrefix(m[2], "--")) == nil {
+			t.Errorf("pgmosaic %s %s does not exist", m[1], m[2])
+		}
+	}
+}

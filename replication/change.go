@@ -63,6 +63,9 @@ func (v *View) primaryName() string {
 // tell logs changes. It must be called without the monitor's lock: a log may be slow.
 func (m *Monitor) tell(k shardKey, changes []Change) {
 	for _, c := range changes {
+		if m.events.Changed != nil {
+			m.events.Changed(k.database, k.shard, c)
+		}
 		attrs := []slog.Attr{slog.String("database", k.database), slog.String("shard", k.shard)}
 		if c.Node != "" {
 			attrs = append(attrs, slog.String("node", c.Node))

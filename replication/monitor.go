@@ -30,6 +30,8 @@ type Events struct {
 	// Left means that connections to a node must not be used any more: it was restarted, has changed its role, is no longer
 	// the primary, or claims to be it beside another.
 	Left func(dsn string)
+	// Changed is told of each change that is logged.
+	Changed func(database, shard string, c Change)
 	// Rejoined means that a node that the admin had barred is a replica now.
 	Rejoined func(database, shard, node string)
 	// Primary means that a shard has another primary now; node is empty if it has none that answers.

@@ -130,7 +130,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.pools = pool.NewManager(opts)
 	policy := replication.DefaultPolicy()
 	policy.Interval, policy.MaxLag = time.Duration(cfg.Monitor), time.Duration(cfg.MaxLag)
-	a.monitor = replication.NewMonitor(policy, a.catalog, replication.Events{Left: a.nodeLeft, Rejoined: a.nodeRejoined, Primary: a.primaryChanged}, log)
+	a.monitor = replication.NewMonitor(policy, a.catalog, replication.Events{Left: a.nodeLeft, Rejoined: a.nodeRejoined, Primary: a.primaryChanged, Changed: a.shardChanged}, log)
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
@@ -253,6 +253,12 @@ func (a *app) buildAdmin() {
 		Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
 		Clients: a.clients, Users: a.backend.list, Config: func() [][]any { return a.config.Load().show() }, PlanCount: a.engine.PlanCount, Plans: a.plans, Explain: a.explain,
 		Reload: a.reload, Shutdown: a.shutdown, Set: a.set, Listening: a.hub.Stats, Limits: a.adminLimits, Addr: func() string { return a.server.Addr() },
+		Found: func() []txn.Prepared {
+			if p := a.prepared.Load(); p != nil {
+				return *p
+			}
+			return nil
+		},
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := a.catalog.Current().Databases[db]; d != nil && d.Home != nil {
 				if _, err := a.engine.RefreshSchema(ctx, d); err != nil {
@@ -400,10 +406,7 @@ func (a *app) buildHTTP() error {
 	reg := prometheus.NewRegistry()
 	a.metrics.AddGauges(a.gauges)
 	reg.MustRegister(a.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	a.board = &dashboard.Server{Admin: a.admin, Gatherer: reg, Ready: a.ready}
-	if !dashboard.Loopback(a.cfg.HTTP) {
-		a.board.Login = a.backend.webLogin
-	}
+	a.board = &dashboard.Server{Admin: a.admin, Gatherer: reg, Ready: a.ready, Login: a.backend.webLogin, Open: dashboard.Loopback(a.cfg.HTTP)}
 	l, err := net.Listen("tcp", a.cfg.HTTP)
 	if err != nil {
 		return fmt.Errorf("http: %w", err)

@@ -251,7 +251,12 @@ func (b *backend) room(l session.Login) error {
 	return nil
 }
 
-func (b *backend) webLogin(name, password string) bool {
+// webLogin checks a user of the dashboard. Failures count like those of other logins.
+func (b *backend) webLogin(from netip.AddrPort, name, password string) (isAdmin bool, err error) {
+	l := session.Login{User: name, Database: "pgmosaic", Remote: from}
+	if err := b.Admit(l); err != nil {
+		return false, err
+	}
 	acc := b.access.Load()
 	u, ok := acc.users[name]
 	cred := u.cred
@@ -259,7 +264,11 @@ func (b *backend) webLogin(name, password string) bool {
 		cred = auth.Fake(name)
 	}
 	fits, err := b.Check(context.Background(), cred, password)
-	return err == nil && fits && ok && (acc.admin[name] || acc.stats[name])
+	if err == nil && fits && ok && (acc.admin[name] || acc.stats[name]) {
+		return acc.admin[name], nil
+	}
+	b.Failed(l)
+	return false, errors.New("wrong name or password, or the user is none of admin_users and stats_users")
 }
 
 func (b *backend) list() []admin.User {

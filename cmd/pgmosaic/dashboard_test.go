@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +17,12 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 func (d *demo) url(path string) string { return "http://" + d.httpLis.Addr().String() + path }
@@ -97,83 +104,339 @@ func browser(t *testing.T) context.Context {
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(alloc)
 	t.Cleanup(cancel)
-	ctx, cancelTime := context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancelTime := context.WithTimeout(ctx, 200*time.Second)
 	t.Cleanup(cancelTime)
 	return ctx
 }
 
-func TestDashboardShowsShardsReplicasAndALaggingOne(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, customers: 200, orders: 500})
-	ctx := browser(t)
-	var complaints []string
-	chromedp.ListenTarget(ctx, func(ev any) {
+// webPage is the dashboard in a browser.
+type webPage struct {
+	t          *testing.T
+	ctx        context.Context
+	url        string
+	complaints []string
+}
+
+func openPage(t *testing.T, url string) *webPage {
+	t.Helper()
+	p := &webPage{t: t, ctx: browser(t), url: url}
+	chromedp.ListenTarget(p.ctx, func(ev any) {
 		switch e := ev.(type) {
 		case *runtime.EventExceptionThrown:
-			complaints = append(complaints, e.ExceptionDetails.Error())
+			p.complaints = append(p.complaints, e.ExceptionDetails.Error())
 		case *runtime.EventConsoleAPICalled:
 			if e.Type == runtime.APITypeError {
-				complaints = append(complaints, fmt.Sprint(e.Args))
+				p.complaints = append(p.complaints, fmt.Sprint(e.Args))
 			}
 		}
 	})
-	stopLoad := load(t, d)
-	var text, verdict string
-	if err := chromedp.Run(ctx, chromedp.EmulateViewport(1280, 900), chromedp.Navigate(d.url("/")), chromedp.WaitVisible(`[data-shard="s2"]`),
-		chromedp.Poll(`document.getElementById("live").textContent === "live"`, nil), chromedp.Text("#shards", &text), chromedp.Text("#verdict", &verdict)); err != nil {
-		t.Fatal(err)
+	p.do("open", chromedp.EmulateViewport(1280, 900), chromedp.Navigate(url), chromedp.Poll(`document.getElementById("live").textContent === "live"`, nil))
+	return p
+}
+
+func (p *webPage) do(what string, actions ...chromedp.Action) {
+	p.t.Helper()
+	if err := chromedp.Run(p.ctx, actions...); err != nil {
+		p.t.Fatalf("%s: %v", what, err)
 	}
-	for _, want := range []string{"s1-a", "s1-b", "s2-a", "s2-b", "serves writes", "answers reads", "primary", "replica", "reads"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the page does not show %q:\n%s", want, text)
-		}
+}
+
+// until waits for a condition in JavaScript.
+func (p *webPage) until(what, cond string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	defer cancel()
+	if err := chromedp.Run(ctx, chromedp.Poll(cond, nil)); err != nil {
+		var text string
+		_ = chromedp.Run(p.ctx, chromedp.Text("body", &text))
+		p.t.Fatalf("%s: %v; the page says:\n%s", what, err, text)
 	}
-	if !strings.Contains(verdict, "2 of 2 shards served") {
-		t.Errorf("verdict %q", verdict)
-	}
-	if err := d.cluster.Node("s2-b").PauseReplay(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := chromedp.Run(ctx, chromedp.Poll(`document.querySelector('[data-node="s2-b"]').textContent.includes("replay is paused")`, nil),
-		chromedp.Poll(`/\d+\.\d s/.test(document.querySelector('[data-node="s2-b"] .num').textContent)`, nil)); err != nil {
-		t.Fatalf("the paused replica is not shown: %v", err)
-	}
-	time.Sleep(4 * time.Second) // a line to look at
+}
+
+// see waits for a text somewhere in an element.
+func (p *webPage) see(selector, text string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf("%s shows %q", selector, text), fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%q))`, selector, text))
+}
+
+func (p *webPage) visit(hash string) {
+	p.t.Helper()
+	p.do("go to "+hash, chromedp.Evaluate(fmt.Sprintf("location.hash = %q", hash), nil))
+}
+
+// look takes pictures at each width in light and dark, and checks that nothing sticks out.
+func (p *webPage) look(name string) {
+	p.t.Helper()
 	shots := os.Getenv("PGMOSAIC_SHOTS")
 	for _, scheme := range []string{"light", "dark"} {
 		for _, width := range []int64{390, 1280, 2560} {
 			var png []byte
 			var overflow bool
-			if err := chromedp.Run(ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-				chromedp.EmulateViewport(width, 900), chromedp.Sleep(150*time.Millisecond),
-				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.FullScreenshot(&png, 100)); err != nil {
-				t.Fatal(err)
-			}
+			p.do("look at "+name, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+				chromedp.EmulateViewport(width, 900), chromedp.Sleep(200*time.Millisecond),
+				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.FullScreenshot(&png, 100))
 			if overflow {
-				t.Errorf("%s at %d pixels: the page is wider than its window", scheme, width)
+				p.t.Errorf("%s, %s at %d pixels: the page is wider than its window", name, scheme, width)
 			}
 			if len(png) < 5000 {
-				t.Errorf("%s at %d pixels: an empty picture", scheme, width)
+				p.t.Errorf("%s, %s at %d pixels: an empty picture", name, scheme, width)
 			}
 			if shots != "" {
-				if err := os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%d.png", scheme, width)), png, 0o644); err != nil {
-					t.Fatal(err)
+				if err := os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%s-%d.png", name, scheme, width)), png, 0o644); err != nil {
+					p.t.Fatal(err)
 				}
 			}
 		}
 	}
-	stopLoad()
-	d.cluster.Node("s1-a").Kill()
-	if err := chromedp.Run(ctx, chromedp.Poll(`document.getElementById("verdict").className === "bad" && document.querySelector('[data-shard="s1"]').textContent.includes("does not answer")`, nil)); err != nil {
-		t.Fatalf("the dead primary is not shown: %v", err)
+	p.do("back", chromedp.EmulateViewport(1280, 900))
+}
+
+func (p *webPage) quiet() {
+	p.t.Helper()
+	if len(p.complaints) > 0 {
+		p.t.Errorf("the browser complains: %v", p.complaints)
 	}
-	if shots != "" {
-		var png []byte
-		if err := chromedp.Run(ctx, chromedp.EmulateViewport(1280, 900), chromedp.FullScreenshot(&png, 100)); err == nil {
-			_ = os.WriteFile(filepath.Join(shots, "dead.png"), png, 0o644)
+}
+
+// Every view of the page, driven in a real browser, with a lagging replica, a running job, a commit in doubt and a dead
+// primary shown on it.
+func TestDashboard(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 1, customers: 200, orders: 500})
+	stopLoad := load(t, d)
+	_, err := connectTo(t, d.shopDSN()).Exec(t.Context(), "select * from customers order by name limit 1 for update")
+	wantCode(t, err, "0A000") // so that there is a refusal to show
+	p := openPage(t, d.url("/"))
+	p.see(`[data-shard="s2"]`, "served")
+	p.see("#verdict", "2 of 2 shards served")
+	for _, want := range []string{"s1-a", "s1-b", "s2-a", "s2-b", "serves writes", "answers reads", "primary", "replica"} {
+		p.see("#shards", want)
+	}
+	p.see(".tile", "shop")
+	p.until("the lines are drawn", `document.querySelectorAll(".plot canvas").length === 3 && document.querySelector(".plot").getAttribute("aria-label").includes("now")`)
+	for view, want := range map[string][2]string{
+		"sessions": {"table", "app"}, "statements": {"table", "scatter"}, "refusals": {"table", "row-lock"}, "map": {"#main", "customers"}, "events": {"table", "a replica answers reads"},
+		"jobs": {"#main", "Jobs"}, "transactions": {"#main", "None."}, "database/shop": {"h1", "Database shop"}, "shard/shop/s1": {"table", "s1-b"}, "node/shop/s1/s1-b": {".badge", "answers reads"},
+	} {
+		p.visit("/" + view)
+		if view == "refusals" {
+			p.see("table", "for update")
+		} else if view == "statements" {
+			p.see("table", "select * from orders where customer_id = $1")
+		} else {
+			p.see(want[0], want[1])
+		}
+		p.look(strings.ReplaceAll(view, "/", "-"))
+	}
+	p.visit("/statements") // the question where a statement would run
+	p.do("ask", chromedp.WaitVisible("#ask"), chromedp.SendKeys("#ask", "select * from orders where customer_id = 7"), chromedp.Click(".ask .main"))
+	p.see("pre", "Single on")
+	p.visit("/sessions?q=nobody-is-called-so") // an address with a filter can be shared
+	p.see(".sub", "0 of")
+
+	// A replica is paused: it leaves the reads, and the page says so.
+	p.visit("/")
+	if err := d.cluster.Node("s2-b").PauseReplay(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.see(`[data-node="s2-b"]`, "replay is paused")
+	p.see(".problems", "Replica s2-b is out of the reads")
+	p.until("its lag grows", `/\d+\.\d s/.test(document.querySelector('[data-node="s2-b"] .num').textContent)`)
+	time.Sleep(2 * time.Second) // a line to look at
+	p.look("lagging")
+
+	// Nobody but an admin changes anything; an admin sees the SQL first.
+	if code, body := post(t, d.url("/api/exec"), `{"sql": "PAUSE shop"}`); code != 422 || !strings.Contains(body, "42501") {
+		t.Errorf("PAUSE without a login: %d %s", code, body)
+	}
+	p.do("log in", chromedp.Click("#user"), chromedp.WaitVisible("#login-user"), chromedp.SendKeys("#login-user", "admin"), chromedp.SendKeys("#login-pw", "wrong"), chromedp.Click("dialog .main"))
+	p.see(".answer", "wrong name or password")
+	p.do("log in", chromedp.SetValue("#login-pw", "admin"), chromedp.Click("dialog .main"))
+	p.see("#user", "admin (admin)")
+	p.visit("/shard/shop/s2")
+	p.do("pause", chromedp.WaitVisible(".act"), chromedp.Click(".act"))
+	p.see("dialog pre", "PAUSE shop SHARD s2")
+	p.look("dialog")
+	p.do("run it", chromedp.Click("dialog .danger"))
+	p.see(".answer", "Done: PAUSE")
+	if !d.pools.Paused("shop", "s2") || d.pools.Paused("shop", "s1") {
+		t.Error("the shard is not paused, or the other one is")
+	}
+	p.do("close", chromedp.Click("dialog button"))
+	p.visit("/")
+	p.see(".problems", "Shard s2 of shop is paused")
+	d.adminExec(t, "RESUME shop SHARD s2")
+
+	// A job: the table's rows cannot be read yet, so it runs for as long as is needed here.
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table big (id int primary key, t text)")
+	mustExec(t, c, "insert into big select i, 'x' from generate_series(1, 1000) i")
+	d.adminExec(t, "CREATE GROUP g IN shop KEY (int) BY HASH")
+	lock := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, lock, "begin")
+	mustExec(t, lock, "lock table big in access exclusive mode")
+	done := make(chan error, 1)
+	go func() { done <- adminErr(d, "DISTRIBUTE TABLE shop.public.big IN GROUP g KEY (id)") }()
+	p.see(".problems", "Running: DISTRIBUTE TABLE")
+	p.visit("/jobs")
+	p.see("[data-job]", "running")
+	p.look("job")
+	mustExec(t, lock, "rollback")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	p.see("[data-job] .badge", "done")
+
+	// A part is prepared on s2, and s1, which decides, dies: it stays in doubt, and s1 is not served.
+	stopLoad()
+	part := connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
+	gid := txn.GID(d.catalog.Current().Install, "s1")
+	for _, sql := range []string{"begin", "create table doubtful (n int)", "prepare transaction '" + gid + ":1'"} {
+		mustExec(t, part, sql)
+	}
+	d.cluster.Node("s1-a").Kill()
+	p.see("#verdict", "1 of 2 shards served: s1 primary down")
+	p.visit("/transactions")
+	p.see("[data-gid]", "On shard s2, decided by shard s1")
+	p.look("doubt")
+	p.visit("/")
+	p.see(`[data-shard="s1"]`, "does not answer")
+	p.see(".problems", "Shard s1 of shop is not served")
+	p.look("dead")
+	p.visit("/shard/shop/s1")
+	p.see(".events", "a node does not answer")
+	p.look("dead-shard")
+	p.quiet()
+	mustExec(t, part, "rollback prepared '"+gid+":1'")
+}
+
+func post(t testing.TB, url, body string) (int, string) {
+	t.Helper()
+	r, err := http.Post(url, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	b, _ := io.ReadAll(r.Body)
+	return r.StatusCode, string(b)
+}
+
+// The page of a large installation: 100 shards of three nodes, all of them watched.
+func TestDashboardOfAHundredShards(t *testing.T) {
+	d := shop(t)
+	doc := &shardmap.Document{Version: 1, Install: newInstall(), Databases: []*shardmap.Database{{Name: "shop", Home: "s001"}}}
+	for i := 1; i <= 100; i++ {
+		s := fmt.Sprintf("s%03d", i)
+		doc.Shards = append(doc.Shards, &shardmap.Shard{Database: "shop", Name: s, Ordinal: i})
+		for j, n := range []string{"s1-a", "s1-b", "s1-b"} {
+			doc.Nodes = append(doc.Nodes, &shardmap.Node{
+				Database: "shop", Shard: s, Name: fmt.Sprintf("%s-%c", s, 'a'+j), Ordinal: j, Zone: fmt.Sprintf("zone-%c", 'a'+j),
+				DSN: d.cluster.Node(n).DSN("shop") + fmt.Sprintf("&connect_timeout=%d", 100+3*i+j),
+			})
 		}
 	}
-	if len(complaints) > 0 {
-		t.Errorf("the browser complains: %v", complaints)
+	doc.Nodes[50*3+1].DSN = "postgres://postgres@127.0.0.1:1/shop"
+	cfg := crashConfig(t, doc)
+	cfg.Monitor = duration(500 * time.Millisecond)
+	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+	a, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.stop(0) })
+	p := openPage(t, "http://"+a.httpLis.Addr().String()+"/")
+	p.until("all are there", `document.querySelectorAll("[data-shard]").length === 100`)
+	p.see("#verdict", "100 of 100 shards served")
+	p.until("what is amiss comes first", `document.querySelector("[data-shard]").dataset.shard === "s051"`)
+	var long []float64
+	p.do("watch it", chromedp.Evaluate(`window.long = []; new PerformanceObserver(l => window.long.push(...l.getEntries().map(e => e.duration))).observe({type: "longtask"})`, nil),
+		chromedp.Sleep(5*time.Second), chromedp.Evaluate(`window.long`, &long))
+	t.Logf("tasks of more than 50 ms in five seconds: %v", long)
+	p.look("hundred")
+	p.do("filter", chromedp.SendKeys("#filter", "s07"))
+	p.until("the filter holds", `document.querySelectorAll("[data-shard]").length === 10`)
+	p.quiet()
+}
+
+// What the page lets in and what it does not.
+func TestDashboardIsGuarded(t *testing.T) {
+	d := shop(t)
+	cfg := crashConfig(t, mapOf(d, "shop"))
+	cfg.AuthTries = 0
+	cfg.Users = append(cfg.Users, UserConfig{Name: "eyes", Password: "eyes"})
+	cfg.StatsUsers = []string{"eyes"}
+	a := startApp(t, cfg)
+	s := dashboard.Server{Admin: a.admin, Gatherer: prometheus.NewRegistry(), Ready: a.ready, Login: a.backend.webLogin}
+	srv := httptest.NewServer(s.Handler())
+	defer srv.Close()
+	status := func(method, path, user, body string, change func(*http.Request)) int {
+		t.Helper()
+		r, err := http.NewRequest(method, srv.URL+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if user != "" {
+			r.SetBasicAuth(user, user)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		if change != nil {
+			change(r)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	for _, c := range []struct {
+		method, path, user, body string
+		want                     int
+	}{
+		{"GET", "/healthz", "", "", 200},
+		{"GET", "/", "", "", 200},
+		{"GET", "/metrics", "", "", 401},
+		{"GET", "/api/view/replicas", "", "", 401},
+		{"GET", "/api/view/replicas", "eyes", "", 200},
+		{"GET", "/api/view/replicas", "app", "", 401}, // it may use the database, not look here
+		{"GET", "/api/view/config", "eyes", "", 403},
+		{"GET", "/api/view/config", "admin", "", 200},
+		{"GET", "/api/view/nosuch", "eyes", "", 404},
+		{"GET", "/js/../style.css", "", "", 200},
+		{"GET", "/js/%2e%2e%2fdashboard.go", "", "", 400},
+		{"POST", "/api/exec", "eyes", `{"sql": "SHOW SHARDS"}`, 200},
+		{"POST", "/api/exec", "eyes", `{"sql": "PAUSE shop"}`, 422},
+		{"POST", "/api/exec", "eyes", `{"sql": "` + strings.Repeat("x", 100000) + `"}`, 400},
+		{"POST", "/api/exec", "", `{"sql": "SHOW SHARDS"}`, 401},
+		{"POST", "/api/login", "", `{"user": "eyes", "password": "wrong"}`, 401},
+		{"POST", "/api/login", "", `{"user": "eyes", "password": "eyes"}`, 200},
+	} {
+		if got := status(c.method, c.path, c.user, c.body, nil); got != c.want {
+			t.Errorf("%s %s as %q: %d, want %d", c.method, c.path, c.user, got, c.want)
+		}
+	}
+	// Another site's page cannot make the browser do anything here.
+	if got := status("POST", "/api/exec", "admin", `{"sql": "PAUSE shop"}`, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }); got != 415 {
+		t.Errorf("a form of another site: %d", got)
+	}
+	if got := status("POST", "/api/exec", "admin", `{"sql": "PAUSE shop"}`, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }); got != 403 {
+		t.Errorf("a script of another site: %d", got)
+	}
+	if a.pools.Paused("shop", "") {
+		t.Error("the database was paused")
+	}
+	// Where anybody on the machine may look, a name that is made to mean this machine is no way in.
+	r, err := http.NewRequest("GET", d.url("/api/view/replicas"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "evil.example:8432"
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("another name for this machine: %d", res.StatusCode)
 	}
 }
 

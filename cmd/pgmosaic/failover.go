@@ -5,11 +5,20 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/replication"
 )
 
 // nodeLeft closes the connections to a node that is no longer to be trusted with work. The monitor must not wait for it.
 func (a *app) nodeLeft(dsn string) { go a.pools.CutNode(dsn) }
+
+// shardChanged remembers what is logged, for SHOW EVENTS.
+func (a *app) shardChanged(database, shard string, c replication.Change) {
+	a.admin.Note(admin.Event{At: time.Now(), Level: strings.ToLower(c.Level.String()), Database: database, Shard: shard, Node: c.Node, What: c.What, Reason: c.Reason})
+}
 
 // nodeRejoined notes that a node that the admin had barred is a replica now.
 func (a *app) nodeRejoined(database, shard, node string) {

@@ -62,11 +62,13 @@ type Admin struct {
 	Explain       func(ctx context.Context, database, sql string) ([]string, error)
 	SchemaChanged func(ctx context.Context, database string)
 	Prepared      func(ctx context.Context, database string) ([]txn.Prepared, error)
-	PauseTimeout  time.Duration // how long DISTRIBUTE and PAUSE wait for running transactions
+	Found         func() []txn.Prepared // what the resolver found last
+	PauseTimeout  time.Duration         // how long DISTRIBUTE and PAUSE wait for running transactions
 
 	ctx      context.Context
 	changing sync.Mutex // one change at a time in this process
 	jobs     jobs
+	events   events
 
 	sampling     sync.Mutex // guards older and newer
 	older, newer statSample

@@ -39,7 +39,7 @@ func view(name, help string, rows func(*Admin) [][]any, columns ...string) {
 }
 
 func init() {
-	view("shards", "shards with their primaries", showShards, "database", "shard", "home", "nodes", "primary", "state", "slots", "groups")
+	view("shards", "shards with their primaries", showShards, "database", "shard", "home", "nodes", "primary", "state", "slots", "groups", "paused")
 	view("nodes", "nodes as declared, with their observed role", showNodes, "database", "shard", "node", "dsn", "zone", "role", "state")
 	view("replicas", "every node with its lag and why it may or may not be read", showReplicas, "database", "shard", "node", "zone", "role", "state", "eligible", "reason",
 		"replay_lsn", "primary_lsn", "lag_bytes", "lag_ms", "timeline", "in_flight", "reads", "last_seen_ms")
@@ -53,6 +53,7 @@ func init() {
 	view("transactions", "prepared parts of commits over shards, and commits that have lost one", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms", "state")
 	view("jobs", "statements that move rows: those that run, and the last that have ended", showJobs, "id", "database", "statement", "state", "rows", "expected_rows", "started", "ended", "ms")
 	view("plans", "cached plans, the busiest first, without the literals of their statements", showPlans, "database", "route", "hits", "exact", "bytes", "map_version", "schema_version", "statement")
+	view("events", "what happened to the shards by itself: failovers, replicas that left the reads and came back", showEvents, "at", "level", "database", "shard", "node", "event", "reason")
 	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
 }
 
@@ -123,7 +124,7 @@ func showShards(a *Admin) [][]any {
 					groups++
 				}
 			}
-			out = append(out, []any{d.Name, s.Name, s == d.Home, len(s.Nodes), primary, state, slots, groups})
+			out = append(out, []any{d.Name, s.Name, s == d.Home, len(s.Nodes), primary, state, slots, groups, a.Pools.Paused(d.Name, s.Name)})
 		}
 	}
 	return out

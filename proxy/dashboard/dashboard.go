@@ -1,17 +1,20 @@
 // Package dashboard serves the page, the metrics and the health checks over HTTP.
 //
-// The page draws what the admin views say and nothing else. It asks for nothing outside its own address,
-// and for a login unless it listens on loopback.
+// The page draws what the admin views say and nothing else, and changes nothing but by admin SQL, which it shows first. It
+// asks for nothing outside its own address, and for a login unless it listens on loopback.
 package dashboard
 
 import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,50 +27,60 @@ import (
 //go:embed web
 var web embed.FS
 
-// history is how long the lines on the page reach back: 15 minutes, a point each second.
-const history = 900
-
 // Server is the HTTP side. Its fields are set before Handler.
 type Server struct {
 	Admin    *admin.Admin
 	Gatherer prometheus.Gatherer
 	// Ready says whether the process should be sent clients, and what is amiss, also if it should.
 	Ready func() (bool, string)
-	// Login checks a user; nil admits everybody.
-	Login func(user, password string) bool
+	// Login checks a user, and says whether it is an admin.
+	Login func(from netip.AddrPort, user, password string) (isAdmin bool, err error)
+	// Open lets anybody look without a login: for addresses that only this machine reaches.
+	Open bool
 
-	mu     sync.Mutex // guards the rest
-	lag    map[string]*series
-	rate   map[string]*series
-	last   map[string]int64
-	lastAt time.Time
-	watch  map[chan []byte]bool
+	mu      sync.Mutex // guards the rest
+	lines   map[string]*line
+	reads   map[string]int64
+	traffic map[string][]admin.Traffic
+	sampled time.Time
+	watch   map[chan []byte]bool
+	visits  map[string]visit
+	newest  []byte // the last second's state
 }
 
-// series is a ring of recent values; nil is unknown.
-type series struct{ points []*float64 }
-
-func (s *series) add(v *float64) {
-	if len(s.points) >= history {
-		s.points = append(s.points[:0], s.points[1:]...)
-	}
-	s.points = append(s.points, v)
+// files are the page's, which hold nothing that a login protects.
+var files = map[string]string{
+	"GET /{$}": "index.html", "GET /style.css": "style.css",
+	"GET /vendor/uplot.js": "vendor/uPlot.iife.min.js", "GET /vendor/uplot.css": "vendor/uPlot.min.css",
 }
 
 // Handler is the routes.
 func (s *Server) Handler() http.Handler {
-	s.lag, s.rate, s.last, s.watch = map[string]*series{}, map[string]*series{}, map[string]int64{}, map[chan []byte]bool{}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", s.guard(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
-	mux.Handle("GET /api/state", s.guard(http.HandlerFunc(s.state)))
-	mux.Handle("GET /api/events", s.guard(http.HandlerFunc(s.events)))
-	files := map[string]string{"GET /{$}": "index.html", "GET /app.js": "app.js", "GET /style.css": "style.css"}
-	for route, name := range files {
-		mux.Handle(route, s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.file(w, r, name) })))
+	s.lines, s.reads, s.traffic = map[string]*line{}, map[string]int64{}, map[string][]admin.Traffic{}
+	s.watch, s.visits = map[chan []byte]bool{}, map[string]visit{}
+	open, rest := http.NewServeMux(), http.NewServeMux()
+	open.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	open.HandleFunc("GET /readyz", s.readyz)
+	open.Handle("/", s.local(rest))
+	rest.Handle("GET /metrics", s.guard(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{}).ServeHTTP))
+	rest.Handle("GET /api/me", s.guard(func(w http.ResponseWriter, r *http.Request) { writeJSON(w, http.StatusOK, viewerOf(r)) }))
+	rest.Handle("GET /api/events", s.guard(s.events))
+	rest.Handle("GET /api/history", s.guard(s.history))
+	rest.Handle("GET /api/view/{view}", s.guard(s.view))
+	rest.Handle("POST /api/exec", s.guard(s.exec))
+	rest.HandleFunc("POST /api/login", s.login)
+	rest.HandleFunc("POST /api/logout", s.logout)
+	serve := func(route string, name func(*http.Request) string) {
+		rest.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "no-cache")
+			http.ServeFileFS(w, r, web, "web/"+name(r))
+		})
 	}
-	return secured(mux)
+	for route, name := range files {
+		serve(route, func(*http.Request) string { return name })
+	}
+	serve("GET /js/{name}", func(r *http.Request) string { return "js/" + r.PathValue("name") })
+	return secured(open)
 }
 
 func secured(h http.Handler) http.Handler {
@@ -77,25 +90,6 @@ func secured(h http.Handler) http.Handler {
 		w.Header().Set("Referrer-Policy", "no-referrer")
 		h.ServeHTTP(w, r)
 	})
-}
-
-func (s *Server) guard(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.Login != nil {
-			user, pw, ok := r.BasicAuth()
-			if !ok || !s.Login(user, pw) {
-				w.Header().Set("WWW-Authenticate", `Basic realm="pgmosaic"`)
-				http.Error(w, "log in as one of admin_users or stats_users", http.StatusUnauthorized)
-				return
-			}
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-func (s *Server) file(w http.ResponseWriter, r *http.Request, name string) {
-	w.Header().Set("Cache-Control", "no-cache")
-	http.ServeFileFS(w, r, web, "web/"+name)
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -110,91 +104,64 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// Run samples once a second for the lines, and pushes the state to the pages that are open, until ctx ends.
+// Run takes a sample each second for the lines, and pushes the state to the pages that are open, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		s.second(time.Now())
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-tick.C:
-			s.sample(now)
-			s.push()
+		case <-tick.C:
 		}
 	}
 }
 
-func (s *Server) rows(view string) []map[string]any {
-	v := admin.Views[view]
-	out := []map[string]any{}
-	for _, r := range v.Rows(s.Admin) {
-		m := make(map[string]any, len(v.Columns))
-		for i, c := range v.Columns {
-			m[c] = r[i]
-		}
-		out = append(out, m)
-	}
-	return out
-}
+// pushed are the views that every page needs, every second.
+var pushed = []string{"shards", "node_pools", "jobs", "events", "refusals", "databases"}
 
-func (s *Server) sample(now time.Time) {
-	replicas, stats := s.rows("replicas"), s.rows("stats")
+// mostPushed bounds the rows of those that only grow.
+const mostPushed = 50
+
+func (s *Server) second(now time.Time) {
+	replicas := s.table("replicas")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range replicas {
-		if r["role"] == "primary" {
-			continue
-		}
-		var v *float64
-		if ms, ok := r["lag_ms"].(int64); ok {
-			f := float64(ms)
-			v = &f
-		}
-		s.seriesLocked(s.lag, fmt.Sprint(r["database"], "/", r["node"])).add(v)
+	s.sampleLocked(now, replicas)
+	if len(s.watch) > 0 {
+		s.newest = s.documentLocked(now, replicas, false)
 	}
-	for _, r := range stats {
-		name := fmt.Sprint(r["database"])
-		n, _ := r["total_query_count"].(int64)
-		if old, ok := s.last[name]; ok && now.After(s.lastAt) {
-			f := float64(n-old) / now.Sub(s.lastAt).Seconds()
-			s.seriesLocked(s.rate, name).add(&f)
+	for ch := range s.watch {
+		select {
+		case ch <- s.newest:
+		default: // a slow page misses a second
 		}
-		s.last[name] = n
 	}
-	s.lastAt = now
 }
 
-func (s *Server) seriesLocked(m map[string]*series, key string) *series {
-	x := m[key]
-	if x == nil {
-		x = &series{}
-		m[key] = x
-	}
-	return x
-}
-
-// document is all that the page needs.
-func (s *Server) document(lines bool) []byte {
-	ok, why := s.Ready()
-	doc := map[string]any{"at": time.Now().UnixMilli(), "ready": ok, "reason": why, "version": s.Admin.Version}
-	for _, v := range []string{"shards", "replicas", "node_pools", "stats", "refusals", "tables", "slots"} {
-		doc[v] = s.rows(v)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tail := func(m map[string]*series) map[string][]*float64 {
-		out := map[string][]*float64{}
-		for k, x := range m {
-			p := x.points
-			if !lines && len(p) > 1 {
-				p = p[len(p)-1:]
-			}
-			out[k] = append([]*float64{}, p...)
+// documentLocked is all that the overview needs. With small it has the small lines too.
+func (s *Server) documentLocked(now time.Time, replicas *table, small bool) []byte {
+	ready, why := s.Ready()
+	doc := map[string]any{"at": now.UnixMilli(), "ready": ready, "reason": why, "version": s.Admin.Version, "replicas": replicas, "doubt": s.Admin.Doubt()}
+	for _, v := range pushed {
+		t := s.table(v)
+		if v != "shards" && v != "databases" && v != "node_pools" && len(t.Rows) > mostPushed {
+			t.Rows = t.Rows[:mostPushed]
 		}
-		return out
+		doc[v] = t
 	}
-	doc["lag"], doc["rate"], doc["whole"] = tail(s.lag), tail(s.rate), lines
+	values, lines := map[string]*float64{}, map[string][]*float64{}
+	for k, l := range s.lines {
+		values[k] = l.last()
+		if small {
+			lines[k] = l.small()
+		}
+	}
+	doc["now"] = values
+	if small {
+		doc["lines"] = lines
+	}
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return []byte("{}") // views hold plain values only
@@ -202,31 +169,7 @@ func (s *Server) document(lines bool) []byte {
 	return b
 }
 
-func (s *Server) state(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(s.document(true))
-}
-
-func (s *Server) push() {
-	s.mu.Lock()
-	idle := len(s.watch) == 0
-	s.mu.Unlock()
-	if idle {
-		return
-	}
-	b := s.document(false)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for ch := range s.watch {
-		select {
-		case ch <- b:
-		default: // a slow page misses a second
-		}
-	}
-}
-
-// events is the stream of states: the whole first, then the newest points each second.
+// events is the stream of states, one each second. The first has the lines as well.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	flush, ok := w.(http.Flusher)
 	if !ok {
@@ -234,8 +177,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ch := make(chan []byte, 2)
+	replicas := s.table("replicas")
 	s.mu.Lock()
 	s.watch[ch] = true
+	b := s.documentLocked(time.Now(), replicas, true)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -244,7 +189,6 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	b := s.document(true)
 	for {
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
 			return
@@ -258,15 +202,88 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Loopback says whether an address can be reached from this machine only.
-func Loopback(addr string) bool {
-	host, port, err := net.SplitHostPort(addr)
+// history is the last 15 minutes of some lines, a value for each second, the newest last.
+func (s *Server) history(w http.ResponseWriter, r *http.Request) {
+	out := map[string][]*float64{}
+	s.mu.Lock()
+	for _, key := range r.URL.Query()["key"] {
+		if l := s.lines[key]; l != nil && isLine(key) {
+			out[key] = l.whole()
+		}
+	}
+	at := s.sampled
+	s.mu.Unlock()
+	writeJSON(w, http.StatusOK, map[string]any{"at": at.UnixMilli(), "lines": out})
+}
+
+// mostRows bounds what a view gives to the page.
+const mostRows = 1000
+
+// view is a view's rows: those that hold every word of q in some column, in the order of a column.
+func (s *Server) view(w http.ResponseWriter, r *http.Request) {
+	name, q := strings.ReplaceAll(r.PathValue("view"), "_history", " history"), r.URL.Query()
+	if admin.Views[name] == nil {
+		http.Error(w, "there is no such view", http.StatusNotFound)
+		return
+	}
+	if name == "config" && !viewerOf(r).Admin { // it names files and hosts
+		http.Error(w, "for admins only", http.StatusForbidden)
+		return
+	}
+	t := s.table(name)
+	total := len(t.Rows)
+	if words := strings.Fields(strings.ToLower(q.Get("q"))); len(words) > 0 {
+		t.Rows = slices.DeleteFunc(t.Rows, func(row []any) bool {
+			text := strings.ToLower(fmt.Sprintln(row...))
+			return slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
+		})
+	}
+	if by := t.column(q.Get("by")); by >= 0 {
+		slices.SortStableFunc(t.Rows, func(a, b []any) int {
+			c := admin.Compare(a[by], b[by])
+			if q.Get("desc") != "" {
+				c = -c
+			}
+			return c
+		})
+	}
+	found := len(t.Rows)
+	limit, err := strconv.Atoi(q.Get("limit"))
+	if err != nil || limit < 1 || limit > mostRows {
+		limit = mostRows
+	}
+	if found > limit {
+		t.Rows = t.Rows[:limit]
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"columns": t.Columns, "rows": t.Rows, "found": found, "total": total})
+}
+
+// exec runs one statement of admin SQL: for those who may only look, one that changes nothing.
+func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
+	var in struct{ SQL string }
+	if !readJSON(w, r, &in) {
+		return
+	}
+	v := viewerOf(r)
+	res, err := s.Admin.Exec(r.Context(), in.SQL, !v.Admin)
 	if err != nil {
-		return false
+		out := map[string]any{"message": err.Error()}
+		var e interface{ SQLState() string }
+		if errors.As(err, &e) {
+			out["code"] = e.SQLState()
+		}
+		var h interface{ ErrorHint() string }
+		if errors.As(err, &h) {
+			out["hint"] = h.ErrorHint()
+		}
+		writeJSON(w, http.StatusUnprocessableEntity, out)
+		return
 	}
-	if _, err := strconv.Atoi(port); err != nil {
-		return false
+	if v.Admin {
+		s.Admin.Log.Info("admin SQL from the dashboard", "user", v.User, "statement", res.Tag)
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	if res.Rows == nil {
+		res.Rows = [][]any{}
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"columns": res.Columns, "rows": res.Rows, "tag": res.Tag})
 }

@@ -31,36 +31,35 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Quantile is the duration below which a share of what was observed lies, to the nearest end of a bucket; 0 for none.
-// before, if it is not nil, is an earlier state of the same histogram that does not count.
-func (h *Histogram) Quantile(q float64, before *[buckets]uint64) time.Duration {
-	var now [buckets]uint64
+// HistogramState is a Histogram at one moment.
+type HistogramState [buckets]uint64
+
+// State reads the histogram.
+func (h *Histogram) State() (s HistogramState) {
+	for i := range s {
+		s[i] = h.counts[i].Load()
+	}
+	return s
+}
+
+// Quantile is the duration below which a share of what was observed since an earlier state lies, to the end of its bucket;
+// 0 if that is nothing.
+func (s HistogramState) Quantile(q float64, since HistogramState) time.Duration {
 	total := uint64(0)
-	for i := range now {
-		now[i] = h.counts[i].Load()
-		if before != nil {
-			now[i] -= before[i]
-		}
-		total += now[i]
+	for i := range s {
+		s[i] -= since[i]
+		total += s[i]
 	}
 	if total == 0 {
 		return 0
 	}
 	sum := uint64(0)
-	for i, n := range now {
+	for i, n := range s {
 		if sum += n; float64(sum) >= q*float64(total) {
 			return firstBucket << i
 		}
 	}
 	return firstBucket << (buckets - 1)
-}
-
-// State is what Quantile can leave out later.
-func (h *Histogram) State() (s [buckets]uint64) {
-	for i := range s {
-		s[i] = h.counts[i].Load()
-	}
-	return s
 }
 
 // metric is the histogram as Prometheus reads it.

@@ -19,12 +19,12 @@ func TestHistogramPutsADurationWhereItBelongs(t *testing.T) {
 	for i := range 100 {
 		h.Observe(time.Duration(i+1) * time.Millisecond)
 	}
-	if q := h.Quantile(0.5, nil); q < 50*time.Millisecond || q > 100*time.Millisecond {
+	if q := h.State().Quantile(0.5, HistogramState{}); q < 50*time.Millisecond || q > 100*time.Millisecond {
 		t.Errorf("the median of 1 to 100 ms is %s", q)
 	}
 	before := h.State()
 	h.Observe(3 * time.Second)
-	if q := h.Quantile(0.5, &before); q < 3*time.Second {
+	if q := h.State().Quantile(0.5, before); q < 3*time.Second {
 		t.Errorf("of what came since: %s", q)
 	}
 	if a := testing.AllocsPerRun(100, func() { h.Observe(time.Millisecond) }); a > 0 {

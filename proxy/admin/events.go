@@ -1,0 +1,43 @@
+package admin
+
+import (
+	"sync"
+	"time"
+)
+
+// Event is something about the shards that happened by itself: a failover, a replica that lags.
+type Event struct {
+	At                    time.Time
+	Level                 string
+	Database, Shard, Node string
+	What, Reason          string
+}
+
+// keptEvents is how many are remembered.
+const keptEvents = 500
+
+type events struct {
+	mu   sync.Mutex
+	list []Event
+}
+
+// Note remembers an event for SHOW EVENTS. Any goroutine may call it.
+func (a *Admin) Note(e Event) {
+	a.events.mu.Lock()
+	defer a.events.mu.Unlock()
+	if len(a.events.list) >= keptEvents {
+		a.events.list = append(a.events.list[:0], a.events.list[1:]...)
+	}
+	a.events.list = append(a.events.list, e)
+}
+
+// showEvents lists the newest first.
+func showEvents(a *Admin) (out [][]any) {
+	a.events.mu.Lock()
+	defer a.events.mu.Unlock()
+	for i := len(a.events.list) - 1; i >= 0; i-- {
+		e := a.events.list[i]
+		out = append(out, []any{e.At, e.Level, e.Database, e.Shard, e.Node, e.What, e.Reason})
+	}
+	return out
+}

@@ -266,19 +266,21 @@ func TestDashboard(t *testing.T) {
 	p.see(".problems", "Shard s2 of shop is paused")
 	d.adminExec(t, "RESUME shop SHARD s2")
 
-	// A job: the table's rows cannot be read yet, so it runs for as long as is needed here.
+	// A job: a table of that name, not yet committed on the other shard, holds the copy back for as long as is needed here.
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table big (id int primary key, t text)")
 	mustExec(t, c, "insert into big select i, 'x' from generate_series(1, 1000) i")
+	mustExec(t, c, "analyze big")
 	d.adminExec(t, "CREATE GROUP g IN shop KEY (int) BY HASH")
-	lock := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	lock := connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
 	mustExec(t, lock, "begin")
-	mustExec(t, lock, "lock table big in access exclusive mode")
+	mustExec(t, lock, "create table big (id int)")
 	done := make(chan error, 1)
 	go func() { done <- adminErr(d, "DISTRIBUTE TABLE shop.public.big IN GROUP g KEY (id)") }()
 	p.see(".problems", "Running: DISTRIBUTE TABLE")
 	p.visit("/jobs")
-	p.see("[data-job]", "running")
+	p.see("[data-job]", "of about 1,000 rows")
+	p.until("its progress is shown", `!document.querySelector("[data-job] progress").hidden`)
 	p.look("job")
 	mustExec(t, lock, "rollback")
 	if err := <-done; err != nil {
@@ -289,8 +291,8 @@ func TestDashboard(t *testing.T) {
 	// A part is prepared on s2, and s1, which decides, dies: it stays in doubt, and s1 is not served.
 	stopLoad()
 	part := connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
-	gid := txn.GID(d.catalog.Current().Install, "s1")
-	for _, sql := range []string{"begin", "create table doubtful (n int)", "prepare transaction '" + gid + ":1'"} {
+	gid := txn.PartGID(txn.GID(d.catalog.Current().Install, "s1"), 1)
+	for _, sql := range []string{"begin", "create table doubtful (n int)", "prepare transaction '" + gid + "'"} {
 		mustExec(t, part, sql)
 	}
 	d.cluster.Node("s1-a").Kill()
@@ -306,7 +308,7 @@ func TestDashboard(t *testing.T) {
 	p.see(".events", "a node does not answer")
 	p.look("dead-shard")
 	p.quiet()
-	mustExec(t, part, "rollback prepared '"+gid+":1'")
+	mustExec(t, part, "rollback prepared '"+gid+"'")
 }
 
 func post(t testing.TB, url, body string) (int, string) {

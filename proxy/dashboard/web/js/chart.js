@@ -85,7 +85,7 @@ export function chart(title, series, unit, least) {
       build();
     } catch (e) { box.textContent = e.message; }
   })();
-  const size = new ResizeObserver(() => { if (plot && box.clientWidth && plot.width !== box.clientWidth) plot.setSize({ width: box.clientWidth, height: 170 }); });
+  const size = new ResizeObserver(() => { if (plot && box.clientWidth && plot.width !== box.clientWidth) { plot.setSize({ width: box.clientWidth, height: 170 }); latest(); } });
   size.observe(box);
   let n = 0;
   fig.update = () => {

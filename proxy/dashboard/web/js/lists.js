@@ -73,7 +73,7 @@ export function jobs(root) {
   return {
     update: (s) => {
       put(none, s.jobs.length ? "" : "None since the start.");
-      keyed(list, s.jobs, (j) => j.id, () => {
+      keyed(list, [...s.jobs].reverse(), (j) => j.id, () => {
         const what = el("code"), state = el("span", { class: "badge" }), bar = el("progress", { max: "100" }), say = el("p", { class: "sub" });
         const li = el("li", { class: "card" }, el("header", null, what, state), bar, say);
         li.update = (j) => {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -80,6 +81,9 @@ type Template struct {
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map
+
+	// Runs counts what ran by a statement that was prepared before: looking the plan up counts the others.
+	Runs atomic.Int64
 
 	pins  []pin
 	wide  *Error // why the statement may not run on more than one shard

@@ -84,6 +84,9 @@ type entry struct {
 	hits  atomic.Int64
 }
 
+// runs is how often the plan was used.
+func (e *entry) runs() int64 { return e.hits.Load() + e.tmpl.Runs.Load() }
+
 // dbSchema is the newest schema snapshot of a database, and the one flight that reads it anew.
 type dbSchema struct {
 	current atomic.Pointer[schema.Snapshot]
@@ -139,13 +142,13 @@ func (e *Engine) Plans(limit int) []PlanInfo {
 			all = append(all, x)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b *entry) int { return cmp.Compare(b.hits.Load(), a.hits.Load()) })
+	slices.SortStableFunc(all, func(a, b *entry) int { return cmp.Compare(b.runs(), a.runs()) })
 	var out []PlanInfo
 	for _, x := range all[:min(limit, len(all))] {
 		t := x.tmpl
 		out = append(out, PlanInfo{
 			Database: t.DB.Name, Route: t.Class.String(), Statement: sqlparse.Normal(t.Stmt.Text), Exact: t.Exact,
-			Hits: x.hits.Load(), Bytes: int64(x.cost), MapVersion: t.DB.Version, SchemaVersion: t.Schema.Version,
+			Hits: x.runs(), Bytes: int64(x.cost), MapVersion: t.DB.Version, SchemaVersion: t.Schema.Version,
 		})
 	}
 	return out

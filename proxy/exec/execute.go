@@ -23,6 +23,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	}
 	h.count.Queries.Add(1)
 	h.text = unsafe.Slice(unsafe.StringData(pt.stmt.sql), len(pt.stmt.sql)) // only read
+	pt.stmt.tmpl.Runs.Add(1)
 	if pt.on != nil {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err

@@ -65,13 +65,13 @@ function theme(next) {
     try { localStorage.setItem("theme", t); } catch { /* for this page only */ }
   }
   if (t === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = t;
-  put($("theme"), { auto: "◐ auto", light: "○ light", dark: "● dark" }[t]);
+  $("theme").replaceChildren({ auto: "◐", light: "○", dark: "●" }[t], el("span", { class: "wide-only" }, " " + t));
   $("theme").setAttribute("aria-label", "Colours: " + t + ". Change.");
   if (current && current.rebuild) current.rebuild();
 }
 
 function who() {
-  put($("user"), state.me.user ? state.me.user + (state.me.admin ? " (admin)" : "") : "Log in");
+  $("user").replaceChildren(state.me.user || "Log in", state.me.admin ? el("span", { class: "wide-only" }, " (admin)") : "");
 }
 
 async function enter() {

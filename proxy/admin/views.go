@@ -350,7 +350,7 @@ func showTransactions(a *Admin) [][]any {
 }
 
 // maxPlans bounds what SHOW PLANS prints.
-const maxPlans = 1000
+const maxPlans = 2000
 
 func showPlans(a *Admin) [][]any { return a.Plans(maxPlans) }
 

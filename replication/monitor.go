@@ -195,6 +195,9 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 		}
 		n.good = s
 	}
+	if s.Slow && n.sample.Alive && !n.sample.Slow { // once may be a busy machine's fault
+		s.Alive = true
+	}
 	n.sample = s
 	rejoined := n.Barred && s.Err == nil && !s.Primary
 	before, fenced := w.primary, len(w.rivals) > 0

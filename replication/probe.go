@@ -66,6 +66,8 @@ func (p *prober) probe(ctx context.Context) (s Sample) {
 		p.close()
 		s.Err = plain(err)
 		var pe *pgconn.PgError
+		var timeout net.Error
+		s.Slow = errors.As(err, &timeout) && timeout.Timeout()
 		s.Alive = errors.As(err, &pe) && !strings.HasPrefix(pe.Code, "57P0") // shutting down, starting up, crashed
 		return s
 	}

@@ -34,6 +34,7 @@ type Sample struct {
 	Sent     time.Time // when the probe was sent: what it says holds at least since then
 	Err      error
 	Alive    bool   // it answered, if only with a refusal to let the monitor in
+	Slow     bool   // it has not answered in time
 	Addr     string // where the monitor's connection went
 	Primary  bool   // not in recovery
 	SystemID string

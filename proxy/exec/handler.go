@@ -59,6 +59,7 @@ type Handler struct {
 	settled    time.Time                    // when a server's work was last settled
 	spare      *participant                 // for the next statement
 	key        uint64                       // of the present statement: see router.Template.Route
+	times      metrics.Recorder             // of its requests
 	seen       observed                     // of the present request
 	text       []byte                       // of its last statement
 	size       int                          // of the present request, in bytes
@@ -330,6 +331,7 @@ func (h *Handler) doomed() bool { return h.ending.Load() }
 // Rest implements session.Handler.
 func (h *Handler) Rest() {
 	x := &h.ext
+	h.times.Flush(&h.count.Stages, time.Now())
 	h.strip, h.lits, h.spare = nil, nil, nil
 	x.ops, x.post, x.keys, x.bind, x.args = nil, nil, nil, wire.BindParts{}, router.Args{}
 	if x.anonymous == nil {
@@ -401,6 +403,7 @@ func (h *Handler) Close() {
 	in, out := h.client.Traffic()
 	h.count.Received.Add(in)
 	h.count.Sent.Add(out)
+	h.times.Flush(&h.count.Stages, time.Now())
 	h.unlistenAll()
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil

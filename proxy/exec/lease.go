@@ -121,21 +121,21 @@ var errCancelled = &wire.PgError{Code: "57014", Message: "canceling statement du
 
 // forRead chooses who answers a read outside a transaction and leases a server there.
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	p, err := h.forReader(ctx, shard, h.keysOf(shard, t))
+	p, err := h.forReader(ctx, shard, t, false)
 	if err == nil {
 		p.reads = true
 	}
 	return p, err
 }
 
-// forReader is forRead for what reads the tables of these keys.
-func (h *Handler) forReader(ctx context.Context, shard int, keys []uint32) (*participant, error) {
+// forReader is forRead without the statement's end. whole says that what is read may be anything on the shard.
+func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template, whole bool) (*participant, error) {
 	st := &h.shards[shard]
 	reason := replication.NoReplica
 	if v := h.viewOf(st); v != nil && v.Primary >= 0 {
 		var node int
 		var vouch bool
-		node, reason, vouch = h.choose(v, st, keys)
+		node, reason, vouch = h.choose(v, shard, t, whole)
 		if node >= 0 {
 			p, err := h.fromReplica(ctx, v, shard, node, vouch)
 			if p != nil || err != nil {
@@ -171,7 +171,8 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 
 // choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
 // write, but not all that this session has seen on the primary: it must give its word.
-func (h *Handler) choose(v *replication.View, st *shardState, keys []uint32) (node int, reason replication.Reason, vouch bool) {
+func (h *Handler) choose(v *replication.View, shard int, t *router.Template, whole bool) (node int, reason replication.Reason, vouch bool) {
+	st := &h.shards[shard]
 	switch {
 	case h.repeated:
 		return -1, replication.Retried, false
@@ -184,7 +185,10 @@ func (h *Handler) choose(v *replication.View, st *shardState, keys []uint32) (no
 	switch h.own.level {
 	case replication.Causal, replication.Session:
 		written = h.e.Horizon.Horizon(st.whole)
-		for _, k := range keys {
+		if whole {
+			written = later(written, h.e.Horizon.Horizon(st.any))
+		}
+		for _, k := range h.keysOf(shard, t) {
 			written = later(written, h.e.Horizon.Horizon(k))
 		}
 		if h.own.level == replication.Session && st.wrote.Before(written) { // the session's own writes are among them

@@ -157,17 +157,18 @@ func (h *Handler) failedBy(err error) {
 
 // done ends the observation of a request that took d and ended at end.
 func (h *Handler) done(end time.Time, d time.Duration) {
-	o, s := &h.seen, &h.count.Stages
-	s[metrics.Whole].Observe(d)
+	o, s := &h.seen, &h.times
+	s.Observe(metrics.Whole, d)
 	if !o.routed.IsZero() {
 		route := o.routed.Sub(h.now)
-		s[metrics.Route].Observe(route)
-		s[metrics.Wait].Observe(o.waited)
-		s[metrics.ServerTime].Observe(d - route - o.waited - o.merged)
+		s.Observe(metrics.Route, route)
+		s.Observe(metrics.Wait, o.waited)
+		s.Observe(metrics.ServerTime, d-route-o.waited-o.merged)
 		if o.merged > 0 {
-			s[metrics.Merge].Observe(o.merged)
+			s.Observe(metrics.Merge, o.merged)
 		}
 	}
+	s.End(&h.count.Stages, end)
 	l := h.e.Logging.Load()
 	var kind string
 	level := slog.LevelWarn

@@ -27,12 +27,7 @@ func (h *Handler) readsOnly() bool {
 // forTransaction leases a server for a READ ONLY transaction's reads. One that has a single snapshot sees everything that
 // was written to the shard before it, whatever its first statement reads.
 func (h *Handler) forTransaction(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	keys := h.keysOf(shard, t)
-	if h.isolation() != "" {
-		keys = append(keys, h.shards[shard].any)
-		h.ext.keys = keys
-	}
-	p, err := h.forReader(ctx, shard, keys)
+	p, err := h.forReader(ctx, shard, t, h.isolation() != "")
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +68,7 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 	}
 	last := st.last
 	st.last = p.node
-	node, _, vouch := h.choose(v, st, h.keysOf(p.shard, t))
+	node, _, vouch := h.choose(v, p.shard, t, false)
 	st.last = last
 	return node == p.node && !vouch, nil
 }

@@ -23,12 +23,62 @@ type Histogram struct {
 // Observe counts one duration. Any goroutine may call it.
 func (h *Histogram) Observe(d time.Duration) {
 	d = max(d, 0)
-	i := bits.Len64(uint64((d - 1) / firstBucket))
-	if d == 0 {
-		i = 0
-	}
-	h.counts[min(i, buckets-1)].Add(1)
+	h.counts[bucketOf(d)].Add(1)
 	h.sum.Add(int64(d))
+}
+
+func bucketOf(d time.Duration) int {
+	if d == 0 {
+		return 0
+	}
+	return min(bits.Len64(uint64((d-1)/firstBucket)), buckets-1)
+}
+
+// Recorder gathers what one session observes and hands it on now and then: counters that every session writes to would
+// cost more than what they count. The zero value is ready. One goroutine uses it.
+type Recorder struct {
+	n      int
+	since  time.Time
+	counts [stages][buckets]uint16
+	sums   [stages]time.Duration
+}
+
+// A Recorder hands on after so many requests or so long, whichever comes first.
+const (
+	gathered  = 64
+	gatherFor = 50 * time.Millisecond
+)
+
+// Observe notes one duration.
+func (r *Recorder) Observe(s Stage, d time.Duration) {
+	d = max(d, 0)
+	r.counts[s][bucketOf(d)]++
+	r.sums[s] += d
+}
+
+// End ends one request, and hands on if it is time.
+func (r *Recorder) End(to *[stages]Histogram, now time.Time) {
+	if r.n++; r.n >= gathered || now.Sub(r.since) >= gatherFor {
+		r.Flush(to, now)
+	}
+}
+
+// Flush hands on what was gathered.
+func (r *Recorder) Flush(to *[stages]Histogram, now time.Time) {
+	if r.n == 0 {
+		return
+	}
+	for s := range r.counts {
+		for i, n := range r.counts[s] {
+			if n > 0 {
+				to[s].counts[i].Add(uint64(n))
+			}
+		}
+		if r.sums[s] > 0 {
+			to[s].sum.Add(int64(r.sums[s]))
+		}
+	}
+	*r = Recorder{since: now}
 }
 
 // HistogramState is a Histogram at one moment.

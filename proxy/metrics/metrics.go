@@ -40,7 +40,7 @@ type Database struct {
 	ClientParses, ServerParses, Binds         atomic.Int64
 	Logins                                    atomic.Int64
 	FailoverWaits, FailoverRefused, Repeated  atomic.Int64
-	Stages                                    [5]Histogram       // by Stage
+	Stages                                    [stages]Histogram  // by Stage
 	Widths                                    [3][4]atomic.Int64 // transactions by how many shards they wrote to (one, two, more) and Outcome
 }
 
@@ -54,6 +54,8 @@ const (
 	Route                   // until the plan is made and the first server asked for
 	ServerTime              // until the servers have answered
 	Merge                   // rows of several shards
+
+	stages = iota
 )
 
 var stageNames = [...]string{"whole", "wait", "route", "server", "merge"}

@@ -5,7 +5,7 @@ PKGS    := ./...
 N       ?= 1
 FUZZTIME ?= 2m
 
-.PHONY: all build test test-short test-diff test-tpch test-tpcc test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
+.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
 
 all: lint test
 
@@ -30,8 +30,11 @@ test-tpch: deps ## TPC-H's 22 queries at scale 0.1 over two shards and on one Po
 test-tpcc: deps ## TPC-C with its consistency conditions, over three shards and on one PostgreSQL, with the new orders of a minute
 	$(GO) test -timeout 20m -count=1 -tags tpcc ./cmd/pgmosaic -run TestTPCC -v
 
+test-stale: deps ## reads of counters under every fault of nodes, for minutes; FOR=10m for longer
+	$(GO) test -timeout 60m -count=1 ./cmd/pgmosaic -run 'TestNoStaleReads$$|TestBoundedReads|TestFreshBehindNames' -stale.for $(or $(FOR),3m) -v
+
 test-fault: deps ## kills, lost servers and races, with the race detector
-	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Cancel|Crash|Leak|HalfOpen|Garbage'
+	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Bounded|Failover|SwitchOver|SplitBrain|Cancel|Crash|Leak|HalfOpen|Garbage'
 
 test-leaks: deps ## random sessions over few servers, each reply against a model; N=.. for more
 	$(GO) test -timeout 60m -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace' -leak.n $(N)000

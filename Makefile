@@ -12,7 +12,7 @@ all: lint test
 build: ## the binary, in bin/
 	$(GO) build -o bin/pgmosaic ./cmd/pgmosaic
 
-deps: ## installs what the tests need and is missing (Debian: PostgreSQL and Chromium)
+deps: ## installs what the tests need and is missing (Debian: PostgreSQL, Chromium, HAProxy, promtool)
 	@./.ci/install
 
 test: deps ## everything but what takes longer: unit, golden and real servers

@@ -28,6 +28,7 @@ type counters struct {
 
 	reads, writes, failed atomic.Int64
 	stale                 atomic.Int64
+	codes                 sync.Map // of the failures
 }
 
 func (k *counters) bad(format string, args ...any) {
@@ -74,7 +75,7 @@ func (r *reader) write(ctx context.Context, rng *rand.Rand, id int) {
 		err = r.c.QueryRow(ctx, "update counters set n = n + 1 where id = $1 returning n", id).Scan(&n)
 	}
 	if err != nil {
-		r.fail()
+		r.fail(err)
 		return
 	}
 	r.k.writes.Add(1)
@@ -82,8 +83,10 @@ func (r *reader) write(ctx context.Context, rng *rand.Rand, id int) {
 	r.own[id], r.seen[id] = n, n
 }
 
-func (r *reader) fail() {
+func (r *reader) fail(err error) {
 	r.k.failed.Add(1)
+	n, _ := r.k.codes.LoadOrStore(pgCode(err), &atomic.Int64{})
+	n.(*atomic.Int64).Add(1)
 	if r.c.PgConn().TxStatus() != 'I' {
 		_ = r.c.Close(context.Background())
 	}
@@ -161,7 +164,7 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
 		err = one("alone", r.c)
 	}
 	if err != nil {
-		r.fail()
+		r.fail(err)
 	}
 }
 
@@ -274,9 +277,9 @@ func TestNoStaleReads(t *testing.T) {
 				a.read(one, rng, id)
 				var token string
 				if err := a.c.QueryRow(one, "show pgmosaic.horizon").Scan(&token); err != nil {
-					a.fail()
+					a.fail(err)
 				} else if _, err := b.c.Exec(one, "set pgmosaic.horizon = '"+token+"'"); err != nil {
-					b.fail()
+					b.fail(err)
 				} else {
 					for i, n := range a.seen {
 						b.seen[i] = max(b.seen[i], n)
@@ -309,7 +312,9 @@ func TestNoStaleReads(t *testing.T) {
 	faults(t, d, *staleFor-healthy, &quiet)
 	stop()
 	wg.Wait()
-	t.Logf("%d reads, %d writes, %d failed, %d stale", k.reads.Load(), k.writes.Load(), k.failed.Load(), k.stale.Load())
+	codes := map[any]int64{}
+	k.codes.Range(func(code, n any) bool { codes[code] = n.(*atomic.Int64).Load(); return true })
+	t.Logf("%d reads, %d writes, %d failed %v, %d stale", k.reads.Load(), k.writes.Load(), k.failed.Load(), codes, k.stale.Load())
 	if k.reads.Load() < 500 || k.writes.Load() < 100 {
 		t.Error("hardly anything was tried")
 	}

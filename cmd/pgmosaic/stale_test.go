@@ -85,6 +85,9 @@ func (r *reader) write(ctx context.Context, rng *rand.Rand, id int) {
 
 func (r *reader) fail(err error) {
 	r.k.failed.Add(1)
+	if pgCode(err) == "XX000" {
+		r.k.bad("%s: %v", r.what, err)
+	}
 	n, _ := r.k.codes.LoadOrStore(pgCode(err), &atomic.Int64{})
 	n.(*atomic.Int64).Add(1)
 	if r.c.PgConn().TxStatus() != 'I' {

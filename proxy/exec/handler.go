@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -174,27 +175,26 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	if w != nil {
 		return w, nil
 	}
-	s, err := h.lease(ctx, h.dbmap.Home.Index)
-	if err != nil {
-		return nil, err
-	}
-	defer h.free(s)
-	if s.Adapt(h.settings) {
-		if err := s.Flush(); err != nil {
+	var rows [][][]byte
+	var params map[string]string
+	for try := 1; ; try++ {
+		s, err := h.lease(ctx, h.dbmap.Home.Index)
+		if err != nil {
 			return nil, err
 		}
-		if err := s.Settle(h.settings); err != nil {
+		rows, err = h.introduce(s)
+		params = maps.Clone(s.Params)
+		h.free(s)
+		var se *pool.ServerError
+		if err == nil {
+			break
+		}
+		if errors.As(err, &se) || try == 3 {
 			return nil, err
 		}
-	}
-	rows, err := s.Rows("select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n'), current_setting('default_transaction_isolation')")
-	if err != nil {
-		return nil, err
 	}
 	w = &welcome{params: map[string]string{}}
-	for n, v := range s.Params {
-		w.params[n] = v
-	}
+	maps.Copy(w.params, params)
 	if len(rows) == 1 && len(rows[0]) == 2 {
 		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])
 	}
@@ -205,6 +205,25 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	h.e.welcome[key] = w
 	h.e.mu.Unlock()
 	return w, nil
+}
+
+// introduce gives a server the session's settings and asks it what they make of a session.
+func (h *Handler) introduce(s *pool.Server) (rows [][][]byte, err error) {
+	if s.Adapt(h.settings) {
+		if err = s.Flush(); err == nil {
+			err = s.Settle(h.settings)
+		}
+	}
+	if err == nil {
+		rows, err = s.Rows("select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n'), current_setting('default_transaction_isolation')")
+	}
+	var se *pool.ServerError
+	if err != nil && !errors.As(err, &se) {
+		s.Dirty = true
+		s.Pool.Suspect()
+		err = &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
+	}
+	return rows, err
 }
 
 func noDatabase(name string) error {
@@ -469,6 +488,16 @@ type clientError struct{ error }
 
 func (e clientError) Unwrap() error { return e.error }
 
+// connectionLoss gives a bare failure of a server's connection the words for a client.
+func connectionLoss(err error) error {
+	var coded interface{ SQLState() string }
+	var network interface{ Timeout() bool }
+	if errors.As(err, &coded) || !errors.As(err, &network) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return &nodeError{"08006", "the connection to a server was lost", err}
+}
+
 // report writes an error to the client unless it has been told, and fails the transaction.
 func (h *Handler) report(err error, sql string) error {
 	var gone clientError
@@ -480,6 +509,7 @@ func (h *Handler) report(err error, sql string) error {
 		return clientError{&wire.PeerError{Err: io.EOF}}
 	}
 	if !errors.Is(err, errRelayed) {
+		err = connectionLoss(err)
 		var se *pool.ServerError
 		if errors.As(err, &se) {
 			h.because(se.Response)

@@ -244,7 +244,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 	if vouch {
 		var err error
 		if lsn, err = h.positionNow(ctx, shard); err != nil {
-			return nil, err
+			return nil, h.unlessLost(err)
 		}
 	}
 	s, err := h.leaseFrom(ctx, st.pools[node], nil)
@@ -259,7 +259,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 		if lsn == "" {
 			if lsn, err = h.positionNow(ctx, shard); err != nil {
 				h.free(s)
-				return nil, err
+				return nil, h.unlessLost(err)
 			}
 		}
 		if !replayed(s, lsn) {
@@ -279,7 +279,18 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 	return p, nil
 }
 
-// positionNow is the primary's insert position: whatever anybody has seen on it lies before.
+// unlessLost is nil for a primary that was lost while it was asked for its position: then the read goes there, and waits for
+// the next one if need be.
+func (h *Handler) unlessLost(err error) error {
+	var n *nodeError
+	if errors.As(err, &n) {
+		return nil
+	}
+	return err
+}
+
+// positionNow is the primary's insert position: whatever anybody has seen on it lies before. A nodeError means that the
+// primary was lost while it was asked.
 func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 	s, err := h.lease(ctx, shard)
 	if err != nil {
@@ -288,7 +299,9 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 	defer h.free(s)
 	rows, err := s.Rows("select pg_current_wal_insert_lsn()")
 	if err != nil || len(rows) != 1 {
-		return "", err
+		s.Dirty = true
+		s.Pool.Suspect()
+		return "", &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
 	}
 	lsn, err := replication.ParseLSN(string(rows[0][0]))
 	if err != nil {

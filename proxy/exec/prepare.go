@@ -304,7 +304,7 @@ func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err 
 		if err != nil {
 			return nil, nil, err
 		}
-		p = &participant{shard: home, srv: s}
+		p = &participant{shard: home, node: -1, srv: s, reads: true} // whatever is asked may be asked again
 		done = func() { h.free(p.srv) }
 		if err := h.adapt(p); err != nil {
 			done()

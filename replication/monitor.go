@@ -27,9 +27,10 @@ type Monitor struct {
 
 // Events are told of what the monitor sees. None may block, and each may be nil.
 type Events struct {
-	// Left means that connections to a node must not be used any more: it was restarted, has changed its role, is no longer
-	// the primary, or claims to be it beside another.
-	Left func(dsn string)
+	// Left means that connections to a node must not be used any more. At once: it is no longer the primary, or claims to be
+	// it beside another, and may still take what it is sent. Else it was restarted or has changed its role: what is in use
+	// by now is in order.
+	Left func(dsn string, atOnce bool)
 	// Changed is told of each change that is logged.
 	Changed func(database, shard string, c Change)
 	// Rejoined means that a node that the admin had barred is a replica now.
@@ -186,12 +187,12 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 
 // observe takes one sample in and publishes what follows from it.
 func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
-	var left []string
+	var stale, left []string
 	m.mu.Lock()
 	if s.Err == nil {
 		if g := &n.good; !g.Sent.IsZero() && (s.Primary != g.Primary || !s.Started.Equal(g.Started) || s.SystemID != g.SystemID) {
 			n.epoch++
-			left = append(left, n.DSN)
+			stale = append(stale, n.DSN)
 		}
 		n.good = s
 	}
@@ -219,8 +220,11 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 	m.mu.Unlock()
 	m.tell(w.key, changes)
 	if m.events.Left != nil {
+		for _, dsn := range stale {
+			m.events.Left(dsn, false)
+		}
 		for _, dsn := range left {
-			m.events.Left(dsn)
+			m.events.Left(dsn, true)
 		}
 	}
 	if rejoined && m.events.Rejoined != nil {

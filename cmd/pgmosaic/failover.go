@@ -13,7 +13,13 @@ import (
 )
 
 // nodeLeft closes the connections to a node that is no longer to be trusted with work. The monitor must not wait for it.
-func (a *app) nodeLeft(dsn string) { go a.pools.CutNode(dsn) }
+func (a *app) nodeLeft(dsn string, atOnce bool) {
+	if atOnce {
+		go a.pools.CutNode(dsn)
+	} else {
+		go a.pools.DropNode(dsn)
+	}
+}
 
 // shardChanged remembers what is logged, for SHOW EVENTS.
 func (a *app) shardChanged(database, shard string, c replication.Change) {

@@ -45,6 +45,9 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 		return true, nil
 	}
 	if h.isolation() != "" {
+		if t.Stmt == nil { // a setting
+			return true, nil
+		}
 		for _, f := range t.Stmt.Funcs {
 			if strings.Contains(f, "advisory") {
 				return true, &wire.PgError{

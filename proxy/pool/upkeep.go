@@ -20,7 +20,7 @@ func (m *Manager) Reconnect(database string) {
 	}
 }
 
-// DropNode does the same for one node, whose name means another address now.
+// DropNode does the same for one node, which was restarted, or whose name means another address now.
 func (m *Manager) DropNode(dsn string) {
 	for _, p := range m.All() {
 		if p.key.dsn == dsn {
@@ -29,8 +29,7 @@ func (m *Manager) DropNode(dsn string) {
 	}
 }
 
-// CutNode closes every server of one node at once, whoever uses it: the node has changed its role, or is no longer to be
-// trusted with work.
+// CutNode closes every server of one node at once, whoever uses it: the node is no longer to be trusted with work.
 func (m *Manager) CutNode(dsn string) {
 	for _, p := range m.All() {
 		if p.key.dsn == dsn {

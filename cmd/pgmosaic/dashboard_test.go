@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
@@ -164,6 +165,25 @@ func (p *webPage) visit(hash string) {
 	p.do("go to "+hash, chromedp.Evaluate(fmt.Sprintf("location.hash = %q", hash), nil))
 }
 
+// readable lists texts whose contrast is below what WCAG 2.1 asks for (4.5, or 3 for large ones), and controls without a name.
+const readable = `(() => {
+  const parse = (c) => { const m = c.match(/[\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
+  const lum = ([r, g, b]) => { const f = (v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }; return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const back = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255, 1]; };
+  const bad = [];
+  for (const e of document.querySelectorAll("body *")) {
+    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || !e.checkVisibility() || e.closest("[hidden], noscript, .skip, .hide")) continue;
+    const s = getComputedStyle(e), a = lum(parse(s.color)), b = lum(back(e)), size = parseFloat(s.fontSize), large = size >= 24 || size >= 18.66 && Number(s.fontWeight) >= 700;
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (size > 0 && ratio < (large ? 3 : 4.5)) bad.push(e.tagName + " " + e.textContent.trim().slice(0, 30) + ": " + ratio.toFixed(2));
+  }
+  for (const e of document.querySelectorAll("a, button, input, select, textarea")) {
+    const named = e.textContent.trim() || e.getAttribute("aria-label") || e.id && document.querySelector("label[for='" + e.id + "']");
+    if (!named && e.checkVisibility()) bad.push(e.outerHTML.slice(0, 80) + " has no name");
+  }
+  return [...new Set(bad)];
+})()`
+
 // look takes pictures at each width in light and dark, and checks that nothing sticks out.
 func (p *webPage) look(name string) {
 	p.t.Helper()
@@ -172,9 +192,13 @@ func (p *webPage) look(name string) {
 		for _, width := range []int64{390, 1280, 2560} {
 			var png []byte
 			var overflow bool
+			var faint []string
 			p.do("look at "+name, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
 				chromedp.EmulateViewport(width, 900), chromedp.Sleep(200*time.Millisecond),
-				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.FullScreenshot(&png, 100))
+				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.Evaluate(readable, &faint), chromedp.FullScreenshot(&png, 100))
+			if len(faint) > 0 {
+				p.t.Errorf("%s, %s at %d pixels: hard to read: %s", name, scheme, width, strings.Join(faint, "; "))
+			}
 			if overflow {
 				p.t.Errorf("%s, %s at %d pixels: the page is wider than its window", name, scheme, width)
 			}
@@ -230,6 +254,17 @@ func TestDashboard(t *testing.T) {
 	p.visit("/statements") // the question where a statement would run
 	p.do("ask", chromedp.WaitVisible("#ask"), chromedp.SendKeys("#ask", "select * from orders where customer_id = 7"), chromedp.Click(".ask .main"))
 	p.see("pre", "Single on")
+	p.visit("/sessions") // the keyboard leads to the filter, and to a session
+	p.until("there are sessions", `document.querySelectorAll("tr.link").length > 0`)
+	p.do("keys", chromedp.Evaluate(`document.getElementById("main").focus()`, nil), chromedp.KeyEvent("/"))
+	p.until("the filter is in focus", `document.activeElement.id === "filter"`)
+	// chromedp sends the character apart from the key, so it arrives although the page has taken the key.
+	p.do("clear it", chromedp.Evaluate(`document.activeElement.value = ""; document.activeElement.dispatchEvent(new Event("input"))`, nil))
+	p.until("there are sessions again", `document.querySelectorAll("tr.link").length > 0`)
+	p.do("open one", chromedp.Evaluate(`document.querySelector("tr.link").focus()`, nil), chromedp.KeyEvent(kb.Enter))
+	p.until("the dialog is open, and holds the focus", `document.getElementById("dialog").open && document.getElementById("dialog").contains(document.activeElement)`)
+	p.do("close it", chromedp.KeyEvent(kb.Escape))
+	p.until("it is closed", `!document.getElementById("dialog").open`)
 	p.visit("/sessions?q=nobody-is-called-so") // an address with a filter can be shared
 	p.see(".sub", "0 of")
 

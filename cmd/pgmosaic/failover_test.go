@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -342,4 +343,27 @@ func pgOf(err error) string {
 		return s.SQLState()
 	}
 	return ""
+}
+
+// The hook is told when a shard loses its primary, and when it has another.
+func TestFailoverHook(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	cfg := crashConfig(t, mapOf(d, "shop"))
+	file := t.TempDir() + "/told"
+	cfg.Hook = "echo $PGMOSAIC_EVENT $PGMOSAIC_DATABASE $PGMOSAIC_SHARD $PGMOSAIC_NODE >> " + file
+	a := startApp(t, cfg)
+	told := func(want string) {
+		t.Helper()
+		eventually(t, want, func() bool { b, _ := os.ReadFile(file); return string(b) == want })
+	}
+	told("primary shop s1 s1-a\n")
+	d.cluster.Node("s1-a").Kill()
+	told("primary shop s1 s1-a\nprimary_lost shop s1\n")
+	if err := d.cluster.Node("s1-b").Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told("primary shop s1 s1-a\nprimary_lost shop s1\nprimary shop s1 s1-b\n")
+	if err := a.set("failover_hook", "touch /tmp/owned"); pgOf(err) != "55P02" {
+		t.Errorf("SET failover_hook: %v", err)
+	}
 }

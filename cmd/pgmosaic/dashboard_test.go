@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -261,7 +262,7 @@ func TestDashboard(t *testing.T) {
 	// chromedp sends the character apart from the key, so it arrives although the page has taken the key.
 	p.do("clear it", chromedp.Evaluate(`document.activeElement.value = ""; document.activeElement.dispatchEvent(new Event("input"))`, nil))
 	p.until("there are sessions again", `document.querySelectorAll("tr.link").length > 0`)
-	p.do("open one", chromedp.Evaluate(`document.querySelector("tr.link").focus()`, nil), chromedp.KeyEvent(kb.Enter))
+	p.do("open one", chromedp.Evaluate(`document.querySelector("tr.link").focus()`, nil), input.DispatchKeyEvent(input.KeyRawDown).WithKey("Enter").WithCode("Enter").WithWindowsVirtualKeyCode(13))
 	p.until("the dialog is open, and holds the focus", `document.getElementById("dialog").open && document.getElementById("dialog").contains(document.activeElement)`)
 	p.do("close it", chromedp.KeyEvent(kb.Escape))
 	p.until("it is closed", `!document.getElementById("dialog").open`)

@@ -47,7 +47,7 @@ export function grid(root, name, columns, o) {
           row.classList.add("link");
           row.tabIndex = 0;
           row.addEventListener("click", (e) => { if (!e.target.closest("button")) o.row(row.item); });
-          row.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target === row) o.row(row.item); });
+          row.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target === row) { e.preventDefault(); o.row(row.item); } });
         }
         if (o.extra) row.append(el("td", null, o.extra(r)));
         return row;

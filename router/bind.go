@@ -264,13 +264,14 @@ func (t *Template) Route(a *Args) (shard int, key uint64, ok bool) {
 		}
 		key = pghash.Combine(key, keys[i].Hash())
 	}
+	key |= 1 << 63
 	if p.use == assigns { // the row had another key before
 		key = 0
-	} else {
-		key |= 1 << 63
 	}
-	shard, ok = p.group.Place(keys[:len(p.vals)])
-	return shard, key, ok
+	if shard, ok = p.group.Place(keys[:len(p.vals)]); !ok {
+		return 0, 0, false
+	}
+	return shard, key, true
 }
 
 // Bind finds the shards of a statement for given values. Its error is an *Error or ErrNeedTypes.

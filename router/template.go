@@ -234,7 +234,12 @@ func family(t pghash.Type) pghash.Type {
 
 // Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
 func (t *Template) Forced() *Template {
-	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Whole: t.Whole, Temp: t.Temp}
+	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp}
+}
+
+// Part is the template of what is asked of a shard for the sake of this one: a read, or not, of its tables.
+func (t *Template) Part(read bool) *Template {
+	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole && !read}
 }
 
 // ShardText is what each shard of a Scatter runs for these values.

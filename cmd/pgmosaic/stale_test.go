@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -453,6 +454,37 @@ func TestFreshBehindNames(t *testing.T) {
 		} {
 			if got := queryOne[int](t, r, sql); got != want {
 				t.Errorf("%s: %d, want %d", sql, got, want)
+			}
+		}
+	}
+	// In a pipeline the key of one statement is not that of another.
+	mustExec(t, w, "create table keyed (id int primary key, n int not null)")
+	d.adminExec(t, "CREATE GROUP keyed IN shop KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.keyed IN GROUP keyed KEY (id)")
+	mustExec(t, w, "insert into keyed values (1, 0), (2, 0), (3, 0), (4, 0)")
+	for i := 1; i <= 6; i++ {
+		time.Sleep(700 * time.Millisecond) // the replicas have caught up
+		p := rawTo(t, d.shopDSN())
+		p.SendParse("a", "update keyed set n = n + 1", nil)
+		p.SendParse("b", "select n from keyed where id = 2", nil)
+		both := []string{"a", "b"}
+		if i%2 == 0 {
+			both = []string{"b", "a"}
+		}
+		for _, s := range both {
+			p.SendBind("p"+s, s, []byte{0, 0, 0, 0, 0, 0})
+		}
+		for _, s := range both {
+			p.executeLimited("p"+s, 0)
+		}
+		p.SendSync()
+		if got := p.until('Z'); strings.Contains(got, "E[") {
+			t.Fatalf("the pipeline: %s", got)
+		}
+		c := connectTo(t, d.shopDSN()) // one that has seen nothing yet
+		for id := 1; id <= 4; id++ {
+			if got := queryOne[int](t, c, "select n from keyed where id = $1", id); got != i {
+				t.Errorf("after a pipeline: row %d is %d, want %d", id, got, i)
 			}
 		}
 	}

@@ -50,6 +50,9 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 	if h.tx.status != 'I' {
 		return h.drain(ctx, true)
 	}
+	if p.replica && !t.Read && h.holdsPortal(p) {
+		return h.onPrimaries()
+	}
 	if !x.wrote && t.Read && len(x.portals) == 0 { // reads on both sides need no transaction
 		return h.drain(ctx, true)
 	}

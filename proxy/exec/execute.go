@@ -33,6 +33,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
 		return nil
 	}
+	h.key = 0 // that of the Bind that came last, not this portal's
 	// Something of our own: all that came before must be answered first.
 	if err := h.drain(ctx, h.tx.status != 'I'); err != nil {
 		return err
@@ -43,6 +44,9 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		return h.controlInBatch(ctx, pt.stmt.tmpl.Stmt)
 	}
 	if p := x.cur; p != nil { // the pipeline's first server joins a transaction with the others
+		if p.replica && !pt.plan.Read {
+			return h.onPrimaries()
+		}
 		x.cur = nil
 		if err := h.escalate(p); err != nil {
 			p.srv.Dirty = true

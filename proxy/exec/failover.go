@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
 
@@ -219,6 +220,14 @@ func (h *Handler) again(p *participant, code string) bool {
 		return p.replica && (p.reads || !p.used)
 	}
 	return false
+}
+
+// onPrimaries has a pipeline that reads a replica run again on the primaries: it goes on to write, and is one transaction.
+func (h *Handler) onPrimaries() error {
+	return &againError{&wire.PgError{
+		Code: "40001", Message: "a pipeline that has read a replica goes on to write",
+		Hint: "Run it again, or SET pgmosaic.read_consistency = strong.",
+	}}
 }
 
 // stillUp says whether a node goes on: then whoever ended one of its servers meant that one, and the statement must not

@@ -226,7 +226,7 @@ func (g *gathering) start(ctx context.Context) error {
 	h := g.h
 	for i := range g.plan.Loads {
 		l := &loading{Load: &g.plan.Loads[i]}
-		l.tmpl = &router.Template{Class: router.Single, Stmt: g.t.Stmt, DB: g.t.DB, Schema: g.t.Schema, Read: l.Read, Tables: g.t.Tables}
+		l.tmpl = g.t.Part(l.Read)
 		var err error
 		if l.shards, err = l.Shards(g.t, g.args); err != nil {
 			return err

@@ -309,9 +309,10 @@ func TestSplitBrainIsFenced(t *testing.T) {
 			}
 			// The node that was named dies: the barred one does not take its place. It may again once it is a replica.
 			a.Kill()
+			eventually(t, "the primary is seen to be down", func() bool { return d.adminExec(t, "SHOW SHARDS WHERE shard = 's1'")[0][5] == "primary down" })
 			time.Sleep(500 * time.Millisecond)
-			if state := d.adminExec(t, "SHOW SHARDS WHERE shard = 's1'")[0][5]; state != "primary down" {
-				t.Errorf("the shard is %v", state)
+			if row := d.adminExec(t, "SHOW SHARDS WHERE shard = 's1'")[0]; row[4] != "s1-a" || row[5] != "primary down" {
+				t.Errorf("the shard is %v", row)
 			}
 			if err := a.Start(t.Context()); err != nil {
 				t.Fatal(err)

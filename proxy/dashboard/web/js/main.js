@@ -28,6 +28,8 @@ function route() {
   else if (PLACES[name]) current = PLACES[name](root, ...rest);
   else { root.append(el("h1", null, "There is no such page"), el("p", null, el("a", { href: "#/" }, "Overview"))); current = null; }
   for (const a of $("nav").children) if (a.dataset.view === name || (name in PLACES && a.dataset.view === "")) a.setAttribute("aria-current", "page"); else a.removeAttribute("aria-current");
+  const here = $("nav").querySelector("[aria-current]");
+  if (here) $("nav").scrollLeft = here.offsetLeft - 40; // on a phone it may be out of sight
   root.dataset.view = name;
   if (current && state.heard) current.update(state);
   titled();

@@ -281,7 +281,7 @@ func TestDashboard(t *testing.T) {
 	p.look("lagging")
 
 	// Nobody but an admin changes anything; an admin sees the SQL first.
-	if code, body := post(t, d.url("/api/exec"), `{"sql": "PAUSE shop"}`); code != 422 || !strings.Contains(body, "42501") {
+	if code, body := post(t, d.url("/api/exec"), `{"sql": "PAUSE shop"}`); code != 403 || !strings.Contains(body, "42501") {
 		t.Errorf("PAUSE without a login: %d %s", code, body)
 	}
 	p.do("log in", chromedp.Click("#user"), chromedp.WaitVisible("#login-user"), chromedp.SendKeys("#login-user", "admin"), chromedp.SendKeys("#login-pw", "wrong"), chromedp.Click("dialog .main"))
@@ -436,7 +436,7 @@ func TestDashboardIsGuarded(t *testing.T) {
 		{"GET", "/api/view/replicas", "", "", 401},
 		{"GET", "/api/view/replicas", "eyes", "", 200},
 		{"GET", "/api/view/replicas", "app", "", 401}, // it may use the database, not look here
-		{"GET", "/api/view/config", "eyes", "", 403},
+		{"GET", "/api/view/config", "eyes", "", 200},
 		{"GET", "/api/view/config", "admin", "", 200},
 		{"GET", "/api/view/nosuch", "eyes", "", 404},
 		{"GET", "/js/../style.css", "", "", 200},
@@ -461,6 +461,18 @@ func TestDashboardIsGuarded(t *testing.T) {
 	}
 	if a.pools.Paused("shop", "") {
 		t.Error("the database was paused")
+	}
+	// Who has not logged in, on the machine itself, sees the shards and not the configuration.
+	if code, _, _ := get(t, d.url("/api/view/shards")); code != 200 {
+		t.Errorf("the shards without a login: %d", code)
+	}
+	if code, _, _ := get(t, d.url("/api/view/config")); code != 403 {
+		t.Errorf("the configuration without a login: %d", code)
+	}
+	for sql, want := range map[string]int{"SHOW CONFIG": 403, "EXPLAIN ROUTE IN shop select 1": 200, "SHOW MAP AS SQL": 200, "PAUSE shop": 403} {
+		if code, body := post(t, d.url("/api/exec"), `{"sql": "`+sql+`"}`); code != want {
+			t.Errorf("%s without a login: %d %s", sql, code, body)
+		}
 	}
 	// Where anybody on the machine may look, a name that is made to mean this machine is no way in.
 	r, err := http.NewRequest("GET", d.url("/api/view/replicas"), nil)

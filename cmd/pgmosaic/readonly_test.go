@@ -203,6 +203,13 @@ func TestFallbackAndHorizon(t *testing.T) {
 	mustExec(t, c, "select n from things where id = 3")
 	mustExec(t, c, "reset pgmosaic.read_consistency; reset pgmosaic.replica_fallback")
 	mustExec(t, c, "select n from things where id = 3")
+	fresh := connectTo(t, d.shopDSN()) // what a transaction has seen counts before its end
+	mustExec(t, fresh, "begin read only")
+	mustExec(t, fresh, "select n from things where id = 3")
+	if token := queryOne[string](t, fresh, "show pgmosaic.horizon"); !strings.HasPrefix(token, "s1:") {
+		t.Errorf("token %q inside a transaction", token)
+	}
+	mustExec(t, fresh, "commit")
 	token := queryOne[string](t, c, "show pgmosaic.horizon")
 	if !strings.HasPrefix(token, "s1:") {
 		t.Errorf("token %q", token)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -226,8 +227,8 @@ func (s *Server) view(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no such view", http.StatusNotFound)
 		return
 	}
-	if name == "config" && !viewerOf(r).Admin { // it names files and hosts
-		http.Error(w, "for admins only", http.StatusForbidden)
+	if name == "config" && viewerOf(r).User == "" { // it names files and hosts
+		http.Error(w, "log in to see this", http.StatusForbidden)
 		return
 	}
 	t := s.table(name)
@@ -258,6 +259,9 @@ func (s *Server) view(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"columns": t.Columns, "rows": t.Rows, "found": found, "total": total})
 }
 
+// forAnybody is what the page asks for those who have not logged in.
+var forAnybody = regexp.MustCompile(`(?i)^\s*(explain\s+route|show\s+map\s+as\s+sql\s*$)`)
+
 // exec runs one statement of admin SQL: for those who may only look, one that changes nothing.
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	var in struct{ SQL string }
@@ -265,6 +269,10 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := viewerOf(r)
+	if v.User == "" && !forAnybody.MatchString(in.SQL) {
+		writeJSON(w, http.StatusForbidden, map[string]string{"code": "42501", "message": "permission denied: log in to run this", "hint": "Use a name of admin_users or stats_users."})
+		return
+	}
 	res, err := s.Admin.Exec(r.Context(), in.SQL, !v.Admin)
 	if err != nil {
 		out := map[string]any{"message": err.Error()}

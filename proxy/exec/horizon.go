@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,7 +83,8 @@ func (h *Handler) horizonToken(ctx context.Context) (string, error) {
 	var out []string
 	for i := range h.shards {
 		st := &h.shards[i]
-		if st.seen.IsZero() && st.at == 0 {
+		reads := slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == i })
+		if st.seen.IsZero() && st.at == 0 && !reads {
 			continue
 		}
 		v, err := h.serving(ctx, st, time.Time{}, time.Time{})

@@ -14,17 +14,10 @@ const (
 	buckets     = 23
 )
 
-// Histogram counts durations. Observing is two atomic additions.
+// Histogram counts durations, which Recorders hand on to it.
 type Histogram struct {
 	counts [buckets]atomic.Uint64
 	sum    atomic.Int64
-}
-
-// Observe counts one duration. Any goroutine may call it.
-func (h *Histogram) Observe(d time.Duration) {
-	d = max(d, 0)
-	h.counts[bucketOf(d)].Add(1)
-	h.sum.Add(int64(d))
 }
 
 func bucketOf(d time.Duration) int {

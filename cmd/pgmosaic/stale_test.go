@@ -158,6 +158,24 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
 			}
 			return one("in a READ ONLY transaction, again", tx)
 		})
+	case 4, 5, 6, 7: // a pipeline of reads, each of which must be as fresh as if it were alone
+		b := &pgx.Batch{}
+		ids := make([]int, 4)
+		floors := make([]int64, len(ids))
+		for i := range ids {
+			ids[i] = rng.IntN(len(r.k.acked))
+			floors[i] = r.floor(ids[i])
+			b.Queue("select n from counters where id = $1", ids[i])
+		}
+		res := r.c.SendBatch(ctx, b)
+		for i, id := range ids {
+			var got int64
+			if err = res.QueryRow().Scan(&got); err != nil {
+				break
+			}
+			r.check("in a pipeline", id, got, floors[i])
+		}
+		err = errors.Join(err, res.Close())
 	case 3: // gathered
 		floor := r.floor(id)
 		var got int64

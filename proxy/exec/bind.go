@@ -16,7 +16,7 @@ import (
 func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	x := &h.ext
 	if cur := x.cur; cur != nil {
-		if cur.shard == shard && (h.tx.status != 'I' && (!cur.replica || t.Read) || h.tx.status == 'I' && (t.Read || !cur.replica)) {
+		if cur.shard == shard && (!cur.replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
 			if t.Hidden != nil {
 				cur.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 			}
@@ -50,10 +50,10 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 	if h.tx.status != 'I' {
 		return h.drain(ctx, true)
 	}
-	if p.replica && !t.Read && h.holdsPortal(p) {
+	if p.replica && (h.holdsPortal(p) || len(x.portals) > 0) {
 		return h.onPrimaries()
 	}
-	if !x.wrote && t.Read && len(x.portals) == 0 { // reads on both sides need no transaction
+	if !x.wrote && t.Read && len(x.portals) == 0 && h.isolation() == "" { // reads on both sides need no transaction
 		return h.drain(ctx, true)
 	}
 	if err := h.drain(ctx, false); err != nil {

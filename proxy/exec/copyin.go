@@ -27,6 +27,7 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 		p.srv.Dirty = true
 		return 0, "", clientError{err}
 	}
+	h.keepText()
 	h.client.Release()
 	refused := false
 	said := func() error {

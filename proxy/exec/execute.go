@@ -43,16 +43,11 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	if pt.plan.Class == router.Control {
 		return h.controlInBatch(ctx, pt.stmt.tmpl.Stmt)
 	}
-	if p := x.cur; p != nil { // the pipeline's first server joins a transaction with the others
-		if p.replica && !pt.plan.Read {
-			return h.onPrimaries()
-		}
-		x.cur = nil
-		if err := h.escalate(p); err != nil {
-			p.srv.Dirty = true
-			h.finish(p)
+	if x.cur != nil {
+		if err := h.leave(ctx, pt.stmt.tmpl); err != nil {
 			return err
 		}
+		x.register(pt) // the end of what came before has closed it
 	}
 	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
 }

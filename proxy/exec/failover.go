@@ -79,16 +79,17 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *shardState, after, los
 		return nil, noPrimary(st.info.Name, h.viewOf(st), why)
 	}
 	size := int64(h.size)
-	if room.requests.Add(1) > int64(f.Requests) || room.bytes.Add(size) > f.Bytes {
+	leave := func() {
 		room.requests.Add(-1)
 		room.bytes.Add(-size)
+	}
+	requests, bytes := room.requests.Add(1), room.bytes.Add(size)
+	if requests > int64(f.Requests) || bytes > f.Bytes {
+		leave()
 		return refused(fmt.Sprintf("%d requests wait for it already (failover_buffer_requests, failover_buffer_size)", room.requests.Load()))
 	}
 	m.FailoverWaits.Add(1)
-	defer func() {
-		room.requests.Add(-1)
-		room.bytes.Add(-size)
-	}()
+	defer leave()
 	wctx, done := h.waits(ctx)
 	defer done()
 	tick := time.NewTicker(lookAgain)
@@ -202,12 +203,15 @@ type againError struct{ cause error }
 func (e *againError) Error() string { return e.cause.Error() }
 func (e *againError) Unwrap() error { return e.cause }
 
+// mayRepeat says whether the request may begin anew unnoticed.
+func (h *Handler) mayRepeat() bool {
+	sent, _ := h.sentSoFar()
+	return h.repeatable && !h.repeated && sent == h.begunAt.sent
+}
+
 // again says whether a statement that failed with a code, or with its connection for "", may be run again unnoticed.
 func (h *Handler) again(p *participant, code string) bool {
-	if h.repeated || !h.repeatable || p == h.pinned || p.wrote {
-		return false
-	}
-	if sent, _ := h.sentSoFar(); sent != h.begunAt.sent {
+	if p == h.pinned || p.wrote || !h.mayRepeat() {
 		return false
 	}
 	mine := p.reads || p.replica && !p.used
@@ -222,12 +226,16 @@ func (h *Handler) again(p *participant, code string) bool {
 	return false
 }
 
-// onPrimaries has a pipeline that reads a replica run again on the primaries: it goes on to write, and is one transaction.
+// onPrimaries has what reads a replica, and goes on to what that must not answer, run again on the primaries.
 func (h *Handler) onPrimaries() error {
-	return &againError{&wire.PgError{
-		Code: "40001", Message: "a pipeline that has read a replica goes on to write",
+	err := &wire.PgError{
+		Code: "40001", Message: "a transaction or pipeline has portals open on a replica and goes on to what that may not answer",
 		Hint: "Run it again, or SET pgmosaic.read_consistency = strong.",
-	}}
+	}
+	if h.mayRepeat() {
+		return &againError{err}
+	}
+	return err
 }
 
 // stillUp says whether a node goes on: then whoever ended one of its servers meant that one, and the statement must not
@@ -292,7 +300,5 @@ func (h *Handler) leaveReplica(p *participant) {
 		}
 	}
 	p.keys, p.open = p.keys[:0], false
-	h.settle(p)
-	h.free(p.srv)
-	h.unload(p)
+	h.finish(p)
 }

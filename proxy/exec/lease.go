@@ -121,21 +121,21 @@ var errCancelled = &wire.PgError{Code: "57014", Message: "canceling statement du
 
 // forRead chooses who answers a read outside a transaction and leases a server there.
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	p, err := h.forReader(ctx, shard, t, false)
+	p, err := h.forReader(ctx, shard, t)
 	if err == nil {
 		p.reads = true
 	}
 	return p, err
 }
 
-// forReader is forRead without the statement's end. whole says that what is read may be anything on the shard.
-func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template, whole bool) (*participant, error) {
+// forReader is forRead for what reads more than one statement, too.
+func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	st := &h.shards[shard]
 	reason := replication.NoReplica
 	if v := h.viewOf(st); v != nil && v.Primary >= 0 {
 		var node int
 		var vouch bool
-		node, reason, vouch = h.choose(v, shard, t, whole)
+		node, reason, vouch = h.choose(v, shard, t)
 		if node >= 0 {
 			p, err := h.fromReplica(ctx, v, shard, node, vouch)
 			if p != nil || err != nil {
@@ -171,12 +171,16 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 
 // choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
 // write, but not all that this session has seen on the primary: it must give its word.
-func (h *Handler) choose(v *replication.View, shard int, t *router.Template, whole bool) (node int, reason replication.Reason, vouch bool) {
+func (h *Handler) choose(v *replication.View, shard int, t *router.Template) (node int, reason replication.Reason, vouch bool) {
 	st := &h.shards[shard]
-	switch {
-	case h.repeated:
+	if h.repeated {
 		return -1, replication.Retried, false
-	case len(v.Nodes) < 2 || h.own.level == replication.Strong || h.isolation() == "serializable":
+	}
+	if len(v.Nodes) < 2 || h.own.level == replication.Strong {
+		return -1, replication.ByLevel, false
+	}
+	iso := h.isolation()
+	if iso == "serializable" {
 		return -1, replication.ByLevel, false
 	}
 	now, policy := h.now, h.e.Monitor.Policy()
@@ -185,7 +189,7 @@ func (h *Handler) choose(v *replication.View, shard int, t *router.Template, who
 	switch h.own.level {
 	case replication.Causal, replication.Session:
 		written = h.e.Horizon.Horizon(st.whole)
-		if whole {
+		if iso != "" { // what is read later, whatever it is, is read from the same snapshot
 			written = later(written, h.e.Horizon.Horizon(st.any))
 		}
 		for _, k := range h.keysOf(shard, t) {

@@ -82,6 +82,9 @@ func (h *Handler) traced(sql []byte) {
 	h.seen.trace = h.seen.trace || t.Share > 0 && rand.Float64() < t.Share
 }
 
+// keepText makes the statement's text our own, before more is read from the client: until then it is where it came.
+func (h *Handler) keepText() { h.text = bytes.Clone(h.text) }
+
 // traceparent finds the trace context of sqlcommenter in a statement's comment: traceparent='00-<trace>-<span>-<flags>',
 // https://google.github.io/sqlcommenter/spec and https://www.w3.org/TR/trace-context.
 func traceparent(sql []byte) string {

@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"context"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -24,20 +23,6 @@ func (h *Handler) readsOnly() bool {
 	return false
 }
 
-// forTransaction leases a server for a READ ONLY transaction's reads. One that has a single snapshot sees everything that
-// was written to the shard before it, whatever its first statement reads.
-func (h *Handler) forTransaction(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	p, err := h.forReader(ctx, shard, t, h.isolation() != "")
-	if err != nil {
-		return nil, err
-	}
-	own := *p // the spare is for statements of their own
-	if !own.replica {
-		own.node = -1
-	}
-	return &own, nil
-}
-
 // staysOnReplica says whether a transaction that reads a replica may run a statement there. If not, it goes on on the
 // primary, which under READ COMMITTED is no difference. A transaction with one snapshot stays where that is.
 func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, error) {
@@ -58,22 +43,26 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 		}
 		return true, nil
 	}
-	if h.holdsPortal(p) {
+	if t.Read && h.stillFit(p, t) {
 		return true, nil
 	}
-	if !t.Read {
-		return false, nil
+	if h.holdsPortal(p) { // it would be gone
+		return true, h.onPrimaries()
 	}
+	return false, nil
+}
+
+// stillFit says whether the replica that a session reads may answer one more statement: what that reads may have been written
+// since.
+func (h *Handler) stillFit(p *participant, t *router.Template) bool {
 	st := &h.shards[p.shard]
 	v := h.viewOf(st)
 	if v == nil || p.node >= len(v.Nodes) {
-		return false, nil
+		return false
 	}
-	last := st.last
 	st.last = p.node
-	node, _, vouch := h.choose(v, p.shard, t, false)
-	st.last = last
-	return node == p.node && !vouch, nil
+	node, _, vouch := h.choose(v, p.shard, t)
+	return node == p.node && !vouch
 }
 
 // holdsPortal says whether the client has a portal or cursor open on a server.

@@ -81,7 +81,9 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	} else {
 		var err error
 		if t.Read && h.readsOnly() {
-			p, err = h.forTransaction(ctx, shard, t)
+			if p, err = h.forReader(ctx, shard, t); err == nil && !p.replica {
+				p.node = -1
+			}
 		} else {
 			var s *pool.Server
 			s, err = h.lease(ctx, shard)

@@ -51,6 +51,7 @@ type watch struct {
 	served  int   // the last that was elected; -1 for none
 	rivals  []int // those that claim to be it
 	named   int   // how often the admin has decided
+	decided bool  // the primary is the one that the admin named, whatever replicas know
 	system  string
 	line    uint32
 }
@@ -62,6 +63,7 @@ type nodeWatch struct {
 	good    Sample // the last without an error
 	verdict Verdict
 	epoch   uint32
+	told    time.Time // when it was last told that it has rejoined
 }
 
 // NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes.
@@ -132,7 +134,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 			}
 			m.reconcileNodes(ctx, wg, w, sh.Nodes)
 			if sh.Named != w.named { // the admin has decided, whatever the timelines say
-				w.named, w.line = sh.Named, 0
+				w.named, w.line, w.decided = sh.Named, 0, true
 				w.served = slices.IndexFunc(w.nodes, func(n *nodeWatch) bool { return n.Name == sh.Primary })
 			}
 			w.elect()
@@ -185,6 +187,9 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 	}
 }
 
+// tellAgain is how often a node that is still barred is said to have rejoined.
+const tellAgain = 5 * time.Second
+
 // observe takes one sample in and publishes what follows from it.
 func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 	var stale, left []string
@@ -200,7 +205,10 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 		s.Alive = true
 	}
 	n.sample = s
-	rejoined := n.Barred && s.Err == nil && !s.Primary
+	rejoined := n.Barred && s.Err == nil && !s.Primary && s.Sent.Sub(n.told) > tellAgain
+	if rejoined {
+		n.told = s.Sent
+	}
 	before, fenced := w.primary, len(w.rivals) > 0
 	w.elect()
 	if before >= 0 && before != w.primary && before < len(w.nodes) {
@@ -237,22 +245,27 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 
 // elect finds the primary. It waits until every node has been asked once: who is asked first must not decide.
 func (w *watch) elect() {
-	nodes := make([]candidate, len(w.nodes))
-	least := w.line
+	nodes, least := make([]candidate, len(w.nodes)), w.line
+	systems := map[string]bool{} // of those that claim to be it
 	for i, n := range w.nodes {
 		if n.sample.Sent.IsZero() && w.served < 0 {
 			return
 		}
 		nodes[i] = candidate{Claims: n.sample.Err == nil && n.sample.Primary, Barred: n.Barred, Timeline: n.sample.Timeline}
-		if g := n.good; g.SystemID == w.system && !g.Primary && w.line > 0 {
-			least = max(least, g.Timeline) // a replica that follows a newer primary than the one we knew
+		systems[n.sample.SystemID] = systems[n.sample.SystemID] || nodes[i].Claims
+	}
+	for _, n := range w.nodes {
+		if g := n.good; !g.Primary && systems[g.SystemID] && !w.decided {
+			least = max(least, g.Timeline) // a replica that follows a newer primary than those that claim
 		}
 	}
+	was := w.served
 	w.primary, w.rivals = elect(nodes, w.served, least)
 	if w.primary < 0 {
 		return
 	}
 	w.served = w.primary
+	w.decided = w.decided && was == w.served
 	p := w.nodes[w.primary].sample
 	if p.Err == nil && p.Primary && (w.system != p.SystemID || w.line != p.Timeline) {
 		w.history.Reset()

@@ -208,3 +208,33 @@ func TestPickPrefersTheZoneThenTheLessLoaded(t *testing.T) {
 		t.Errorf("%v allocations", a)
 	}
 }
+
+// What replicas follow tells of a newer primary than the one that claims to be it, also to a monitor that has just started.
+func TestReplicasKnowOfANewerPrimary(t *testing.T) {
+	node := func(primary bool, line uint32) *nodeWatch {
+		s := Sample{Sent: t0, Primary: primary, Timeline: line, SystemID: "a", Alive: true}
+		return &nodeWatch{sample: s, good: s}
+	}
+	dead := &nodeWatch{sample: Sample{Sent: t0, Err: errors.New("x")}}
+	stranger := node(false, 9)
+	stranger.good.SystemID = "b"
+	for _, c := range []struct {
+		name    string
+		nodes   []*nodeWatch
+		served  int
+		decided bool
+		want    int
+	}{
+		{"an old primary, the new one is dead", []*nodeWatch{node(true, 1), dead, node(false, 2)}, -1, false, -1},
+		{"nobody knows better", []*nodeWatch{node(true, 1), dead, node(false, 1)}, -1, false, 0},
+		{"a replica of something else", []*nodeWatch{node(true, 1), stranger}, -1, false, 0},
+		{"the admin has decided", []*nodeWatch{node(true, 1), dead, node(false, 2)}, 0, true, 0},
+		{"one has not been asked yet", []*nodeWatch{node(true, 1), {}}, -1, false, -1},
+	} {
+		w := &watch{nodes: c.nodes, served: c.served, primary: -1, decided: c.decided}
+		w.elect()
+		if w.primary != c.want {
+			t.Errorf("%s: primary %d, want %d", c.name, w.primary, c.want)
+		}
+	}
+}

@@ -158,7 +158,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	for _, m := range msgs {
 		size += len(m.Raw)
 	}
-	h.begin1(size)
+	h.beginRequest(size)
 	x.copied = false
 	if !x.skipping {
 		if late := h.overdue(waited); late != nil {
@@ -229,15 +229,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
 				p.srv.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
 			}
-			p.srv.SendSync()
-			if e := p.srv.Flush(); e != nil {
-				p.srv.Dirty = true
-			} else if _, e := p.srv.ReadTag(); e != nil {
-				var se *pool.ServerError
-				if !errors.As(e, &se) {
-					p.srv.Dirty = true
-				}
-			}
+			resync(p)
 		}
 		if h.tx.status == 'I' {
 			h.finish(p)
@@ -249,12 +241,22 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	return nil
 }
 
+// resync ends a server's pipeline and reads what it still says. One that is lost is dirty.
+func resync(p *participant) {
+	p.srv.SendSync()
+	if err := p.srv.Flush(); err != nil {
+		p.srv.Dirty = true
+		return
+	}
+	_, _ = p.srv.ReadTag() // an error that it reports is of the pipeline; a loss marks it
+}
+
 // batchTwice runs a batch, and again if it only read and what it read from is gone. Only a pipeline that begins with the
 // batch can be run again.
 func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
 	x := &h.ext
 	status, settings, own := h.tx.status, h.settings, h.own
-	h.repeatable = x.cur == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, func(m wire.Message) bool { return m.Type == 'C' })
+	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, func(m wire.Message) bool { return m.Type == 'C' })
 	err := h.batch(ctx, msgs, sync)
 	var again *againError
 	if !errors.As(err, &again) {
@@ -267,13 +269,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if p := x.cur; p != nil {
 		x.cur = nil
 		if !p.srv.Dirty {
-			p.srv.SendSync()
-			if err := p.srv.Flush(); err != nil {
-				p.srv.Dirty = true
-			} else if _, err := p.srv.ReadTag(); err != nil {
-				var se *pool.ServerError
-				p.srv.Dirty = p.srv.Dirty || !errors.As(err, &se)
-			}
+			resync(p)
 		}
 		if h.tx.status == 'I' {
 			h.finish(p)
@@ -311,9 +307,6 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 			if err = h.refresh(ctx); err == nil {
 				err = h.message(ctx, m)
 			}
-		}
-		if errors.Is(err, errReplan) {
-			err = &wire.PgError{Code: "40001", Message: "the shard map changed while the statement waited", Hint: "Run it again."}
 		}
 		if err != nil {
 			return err

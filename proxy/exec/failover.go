@@ -157,7 +157,7 @@ func noPrimary(shard string, v *replication.View, why string) error {
 func gone(err error) bool {
 	var d *pool.DialError
 	if !errors.As(err, &d) {
-		return errors.Is(err, errMoved)
+		return false
 	}
 	switch d.Code {
 	case "08006", "08001", "57P01", "57P02", "57P03":
@@ -182,6 +182,9 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
 		if err == nil {
 			return s, v, nil
+		}
+		if errors.Is(err, errMoved) {
+			continue
 		}
 		if !gone(err) || h.e.Failover.Window == 0 {
 			return nil, nil, err
@@ -266,8 +269,8 @@ func (h *Handler) sentSoFar() (sent int64, out int) {
 	return sent, h.client.Out()
 }
 
-// begin1 notes that a request begins: until something has been sent to the client it may begin again.
-func (h *Handler) begin1(size int) {
+// beginRequest notes that a request begins: until something has been sent to the client it may begin again.
+func (h *Handler) beginRequest(size int) {
 	h.now, h.size, h.key = time.Now(), size, 0
 	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
 	h.repeatable, h.repeated = true, false

@@ -488,8 +488,11 @@ type clientError struct{ error }
 
 func (e clientError) Unwrap() error { return e.error }
 
-// connectionLoss gives a bare failure of a server's connection the words for a client.
-func connectionLoss(err error) error {
+// worded gives an error of our own that has no SQLSTATE the words for a client.
+func worded(err error) error {
+	if errors.Is(err, errReplan) {
+		return errMapChanged
+	}
 	var coded interface{ SQLState() string }
 	var network interface{ Timeout() bool }
 	if errors.As(err, &coded) || !errors.As(err, &network) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -509,7 +512,7 @@ func (h *Handler) report(err error, sql string) error {
 		return clientError{&wire.PeerError{Err: io.EOF}}
 	}
 	if !errors.Is(err, errRelayed) {
-		err = connectionLoss(err)
+		err = worded(err)
 		var se *pool.ServerError
 		if errors.As(err, &se) {
 			h.because(se.Response)

@@ -34,6 +34,9 @@ type participant struct {
 // errReplan means that the map changed while the statement waited for a server: plan it again.
 var errReplan = errors.New("the shard map changed")
 
+// errMapChanged is what the client is told where that cannot be done.
+var errMapChanged = &wire.PgError{Code: "40001", Message: "the shard map changed while the statement waited", Hint: "Run it again."}
+
 // lease takes a server of a shard's primary, without making it part of anything.
 func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 	s, v, err := h.fromPrimary(ctx, shard, onNode)

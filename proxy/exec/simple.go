@@ -13,7 +13,7 @@ import (
 
 // Query implements session.Handler.
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
-	h.begin1(len(sql))
+	h.beginRequest(len(sql))
 	h.traced(sql)
 	h.ext.unnamed = nil // a simple query drops the unnamed statement
 	idle := h.tx.status == 'I'

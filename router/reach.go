@@ -41,7 +41,7 @@ func (a *analysis) firstVolatile() (string, bool) {
 func (a *analysis) touchesUnknown() bool {
 	for _, n := range a.t.Tables {
 		t := a.sch.Tables[n]
-		if t == nil || len(t.Triggers) > 0 || t.Rules || t.Kind == 'v' || t.Cascades || t.Renames || t.Parent || t.Child {
+		if t == nil || len(t.Triggers) > 0 || t.Rules || t.Kind == 'v' || t.Cascades || t.Renames || t.Parent || t.Child || a.defaultsCall(t) {
 			return true
 		}
 	}
@@ -51,6 +51,18 @@ func (a *analysis) touchesUnknown() bool {
 		}
 	}
 	return a.stmt.Kind == sqlparse.Truncate // CASCADE
+}
+
+// defaultsCall says whether a column's default calls a function of the user's, which may write elsewhere.
+func (a *analysis) defaultsCall(t *schema.Table) bool {
+	for _, c := range t.Columns {
+		for name := range a.sch.Funcs {
+			if c.Volatile && (strings.Contains(c.Default, name+"(") || strings.Contains(c.Default, name+`"(`)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // readsBehind notes what a read may read besides the tables that it names: those of views, and whatever functions,

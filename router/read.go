@@ -1,9 +1,12 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // standbyFails are functions that are not volatile by pg_proc and yet need a primary.
@@ -13,10 +16,13 @@ var standbyFails = map[string]bool{
 	"current_setting": true, "inet_server_addr": true, "inet_server_port": true, "pg_postmaster_start_time": true, "pg_conf_load_time": true, // a node's own
 }
 
-// nodesOwn says whether a catalog tells of the node, not of the database.
-func nodesOwn(table string) bool {
+// nodesOwn says whether a name is that of a catalog that tells of the node, not of the database.
+func nodesOwn(ref sqlparse.TableRef) bool {
+	if ref.Schema != "" && ref.Schema != "pg_catalog" {
+		return false
+	}
 	for _, p := range []string{"pg_stat", "pg_locks", "pg_prepared_", "pg_replication_", "pg_settings", "pg_file_settings", "pg_hba_", "pg_cursors", "pg_backend_", "pg_shmem_"} {
-		if strings.HasPrefix(table, p) {
+		if strings.HasPrefix(ref.Name, p) {
 			return true
 		}
 	}
@@ -42,25 +48,44 @@ func (a *analysis) isRead() bool {
 	if s.Query != nil && !pureQuery(s.Query) || s.Def.Temp {
 		return false
 	}
-	for _, f := range a.calls() {
-		if a.isVolatile(f) || standbyFails[f] {
-			return false
-		}
+	if !a.mayReplica(a.calls()) {
+		return false
 	}
 	for _, ref := range s.Tables {
 		if ref.Schema == "" && a.env.Temp[ref.Name] {
 			return false
 		}
-		if (ref.Schema == "" || ref.Schema == "pg_catalog") && nodesOwn(ref.Name) {
+		if nodesOwn(ref) {
 			return false
 		}
 		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
 			if t := a.sch.Tables[n]; t != nil && (t.Unlogged || t.Kind == 'S') {
 				return false
 			}
+			if !a.viewMayReplica(a.sch.Tables[n], map[shardmap.TableName]bool{}) {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+// mayReplica says whether a replica may call these functions.
+func (a *analysis) mayReplica(funcs []string) bool {
+	return !slices.ContainsFunc(funcs, func(f string) bool { return a.isVolatile(f) || standbyFails[f] })
+}
+
+// viewMayReplica says whether a replica may answer what a view asks; nil and other relations it may.
+func (a *analysis) viewMayReplica(t *schema.Table, seen map[shardmap.TableName]bool) bool {
+	if t == nil || t.Kind != 'v' || seen[t.TableName] {
+		return true
+	}
+	seen[t.TableName] = true
+	v := parseView(t)
+	if v == nil || !a.mayReplica(v.Funcs) || slices.ContainsFunc(v.Tables, nodesOwn) {
+		return false
+	}
+	return !slices.ContainsFunc(t.Reads, func(n shardmap.TableName) bool { return !a.viewMayReplica(a.sch.Tables[n], seen) })
 }
 
 func pureQuery(q *sqlparse.Query) bool {

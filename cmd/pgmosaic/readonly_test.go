@@ -83,6 +83,17 @@ func TestReadOnlyTransactionsRunOnReplicas(t *testing.T) {
 		_, err := tx.Exec(t.Context(), "update things set n = 0")
 		wantCode(t, err, "25006")
 		_ = tx.Rollback(t.Context())
+		// A transaction may be made READ WRITE again before its first statement, in any of the ways there are.
+		for _, sql := range []string{"set transaction read write", "set local transaction_read_only = off", "set transaction_read_only = off"} {
+			tx = begin(pgx.TxOptions{AccessMode: pgx.ReadOnly})
+			for _, sql := range []string{sql, "update things set n = n where id = 7"} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					t.Errorf("%s%s: %v", sql, mode, err)
+				}
+			}
+			_ = tx.Rollback(t.Context())
+		}
+		time.Sleep(500 * time.Millisecond) // the replica is fresh again
 		// What a replica must not run goes on on the primary, in the same transaction.
 		tx = begin(pgx.TxOptions{AccessMode: pgx.ReadOnly})
 		for _, sql := range []string{"select n from things where id = 8", "savepoint a", "select pg_advisory_xact_lock(7)", "select n from things where id = 9", "rollback to a"} {

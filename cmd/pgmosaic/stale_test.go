@@ -446,6 +446,9 @@ func TestFreshBehindNames(t *testing.T) {
 		"create view through as select f() as n",
 		"create table parents (id int primary key, n int)", "create table kin (id int references parents on update cascade on delete cascade, n int)",
 		"create table parts (id int, n int) partition by list (id)", "create table parts_1 partition of parts for values in (1)",
+		"create table drawn (n int)", "insert into drawn values (0)", "create table draws (id int default 0)",
+		`create function "Draw"() returns int language sql as 'update drawn set n = n + 1 returning n'`, `alter table draws alter id set default "Draw"()`,
+		"create materialized view kept as select n from facts", "create view where_am_i as select pg_is_in_recovery() as n",
 		"create table chained (n int)", "insert into chained values (0)",
 		"create function chain() returns trigger language plpgsql as 'begin update chained set n = new.n; return null; end'",
 		"create trigger chain after update on facts for each row execute function chain()",
@@ -470,7 +473,10 @@ func TestFreshBehindNames(t *testing.T) {
 		mustExec(t, w, "update facts set n = $1 where id = 1", i)
 		mustExec(t, w, "update parents set id = $1", i+1)
 		mustExec(t, w, "update parts_1 set n = $1", i)
+		mustExec(t, w, "insert into draws default values")
+		mustExec(t, w, "refresh materialized view kept")
 		for sql, want := range map[string]int{
+			"select n from drawn": i, "select n from kept": i, "select n::int from where_am_i": 0,
 			"select n from plain where id = 1": i, "select n from twice": 2 * i, "select f()": i, "select n from through": i, "select id from kin": i + 1,
 			"select n from parts": i, "select n from chained": i,
 		} {

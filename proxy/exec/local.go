@@ -91,6 +91,10 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	if v.Special {
 		return h.setSpecial(ctx, s)
 	}
+	if h.tx.status != 'I' && strings.HasPrefix(v.Name, "transaction_") { // the transaction's own, LOCAL or not
+		v.Local = true
+		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite = false, true // a replica could not undo READ ONLY
+	}
 	if v.Local {
 		if h.tx.status == 'I' {
 			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET LOCAL can only be used in transaction blocks"})

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -69,8 +70,38 @@ func TestLogOfStatements(t *testing.T) {
 		wantCode(t, err, "0A000")
 		_, err = c.PgConn().Exec(t.Context(), "select 'secret'::int").ReadAll() // the message quotes the literal
 		wantCode(t, err, "22P02")
+		// A pipeline's error is that of the statement that failed, and a COPY's line does not show its data.
+		b := &pgconn.Batch{}
+		b.ExecParams("select 'before'", nil, nil, nil, nil)
+		b.ExecParams("select 1 / (1 - 1) as culprit", nil, nil, nil, nil)
+		b.ExecParams("select 'behind'", nil, nil, nil, nil)
+		_, err = c.PgConn().ExecBatch(t.Context(), b).ReadAll()
+		wantCode(t, err, "22012")
+		mustExec(t, c, "create temp table copied (t text)")
+		pr, pw := io.Pipe()
+		go func() {
+			for range 300 {
+				if _, err := io.WriteString(pw, strings.Repeat("classified ", 100)+"\n"); err != nil {
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+			_ = pw.Close()
+		}()
+		if _, err := c.PgConn().CopyFrom(t.Context(), pr, "copy copied from stdin"); err != nil {
+			t.Fatal(err)
+		}
 		a.stop(0)
-		for msg, want := range map[string]int{"a statement was slow": 1, "a statement failed": 2, "a statement was refused": 1} {
+		if strings.Contains(l.buf.String(), "classified") {
+			t.Error("the data of a COPY is in the log")
+		}
+		if got := l.with("a statement failed"); len(got) != 3 || !strings.Contains(got[2]["statement"].(string), "culprit") {
+			t.Errorf("failed: %v", got)
+		}
+		if got := l.with("a statement was slow"); len(got) != 2 || got[1]["statement"] != "copy copied from stdin" {
+			t.Errorf("slow: %v", got)
+		}
+		for msg, want := range map[string]int{"a statement was slow": 2, "a statement failed": 3, "a statement was refused": 1} {
 			got := l.with(msg)
 			if len(got) != want {
 				t.Errorf("%q: %d lines, want %d: %v", msg, len(got), want, got)
@@ -85,7 +116,7 @@ func TestLogOfStatements(t *testing.T) {
 		if got := l.with("a statement was refused"); len(got) == 1 && (got[0]["rule"] != "two-phase" || got[0]["sqlstate"] != "0A000") {
 			t.Errorf("%v", got[0])
 		}
-		if got := l.with("a statement was slow"); len(got) == 1 && (got[0]["shards"] != "s1" || got[0]["ms"].(float64) < 150) {
+		if got := l.with("a statement was slow"); len(got) > 0 && (got[0]["shards"] != "s1" || got[0]["ms"].(float64) < 150) {
 			t.Errorf("%v", got[0])
 		}
 		if has := strings.Contains(l.buf.String(), "secret"); has != parameters {
@@ -93,6 +124,11 @@ func TestLogOfStatements(t *testing.T) {
 		}
 		if parameters && !strings.Contains(l.buf.String(), "slow secret") {
 			t.Error("the parameter is missing")
+		}
+		for _, m := range l.with("a statement failed") {
+			if p, _ := m["parameters"].(string); strings.Contains(p, "failed secret") != strings.Contains(m["statement"].(string), "$2::text") && parameters {
+				t.Errorf("parameters of another statement: %v", m)
+			}
 		}
 	}
 }

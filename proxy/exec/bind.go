@@ -124,6 +124,7 @@ func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
 func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	h.count.Binds.Add(1)
+	h.seen.binds++
 	b := &x.bind
 	if err := b.Decode(m.Body()); err != nil {
 		return &wire.PgError{Code: "08P01", Message: err.Error()}

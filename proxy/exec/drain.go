@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -151,6 +152,12 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				for _, rest := range done[i:] { // what was to be parsed behind it is not
 					if rest.key != (pool.StmtKey{}) {
 						s.Forget(rest.key)
+					}
+				}
+				for _, rest := range done[i:] { // the statement that it is of
+					if rest.tmpl != nil {
+						h.text = unsafe.Slice(unsafe.StringData(rest.tmpl.Stmt.Text), len(rest.tmpl.Stmt.Text)) // only read
+						break
 					}
 				}
 				code, err := h.relayError(p)

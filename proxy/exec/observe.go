@@ -54,6 +54,7 @@ type observed struct {
 	message string
 	refused string // the rule
 	parts   []observedPart
+	binds   int
 	trace   bool
 	parent  string
 }
@@ -245,21 +246,18 @@ func (h *Handler) shardsSeen() string {
 	return strings.Join(names, ",")
 }
 
-// parametersSeen prints the parameters of the last Bind.
+// parametersSeen prints the parameters of the request's Bind; of several it is not known whose they are.
 func (h *Handler) parametersSeen() string {
+	if h.seen.binds != 1 {
+		return ""
+	}
 	var out []string
 	a := &h.ext.args
 	for i, v := range a.Params {
-		f := int16(0)
-		if len(a.Formats) == 1 {
-			f = a.Formats[0]
-		} else if i < len(a.Formats) {
-			f = a.Formats[i]
-		}
 		switch {
 		case v == nil:
 			out = append(out, "NULL")
-		case f == 1:
+		case formatOf(a.Formats, i) == 1:
 			out = append(out, `\x`+hex.EncodeToString(v[:min(len(v), 64)]))
 		default:
 			out = append(out, quoteLiteral(string(v[:min(len(v), 200)])))

@@ -242,7 +242,7 @@ func TestFallbackAndHorizon(t *testing.T) {
 func TestWaitingForAPrimaryIsBounded(t *testing.T) {
 	d := newDemo(t, demoOptions{shards: 1, replicas: 0, noLoad: true})
 	cfg := crashConfig(t, mapOf(d, "shop"))
-	cfg.BufferRequests, cfg.Buffer = 2, duration(3*time.Second)
+	cfg.BufferRequests, cfg.BufferSize, cfg.Buffer = 2, "10kB", duration(3*time.Second)
 	a := startApp(t, cfg)
 	conns := make([]*pgx.Conn, 4)
 	for i := range conns {
@@ -268,6 +268,12 @@ func TestWaitingForAPrimaryIsBounded(t *testing.T) {
 	wantCode(t, <-errs, "57014")
 	eventually(t, "one waits", func() bool { return waiting() == 1 })
 	start = time.Now()
+	_, err = conns[2].Exec(t.Context(), "select '"+strings.Repeat("x", 20000)+"'") // there is a place, but not for so much
+	wantCode(t, err, "57P03")
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("a large one was told after %s", took)
+	}
+	start = time.Now()
 	wantCode(t, <-errs, "57P03")
 	if time.Since(start) > 5*time.Second {
 		t.Error("it waited for longer than failover_buffer")
@@ -278,7 +284,7 @@ func TestWaitingForAPrimaryIsBounded(t *testing.T) {
 	for _, c := range conns {
 		eventually(t, "the session goes on", func() bool { _, err := c.Exec(t.Context(), "select 1"); return err == nil })
 	}
-	if n := waiting(); n != 0 {
-		t.Errorf("%d still wait", n)
+	if n, bytes := a.engine.Waiting("shop", "s1"); n != 0 || bytes != 0 {
+		t.Errorf("%d still wait, with %d bytes", n, bytes)
 	}
 }

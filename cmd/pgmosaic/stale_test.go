@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
@@ -602,5 +603,88 @@ func TestBoundedReadsAreBounded(t *testing.T) {
 	}
 	if onReplica < 100 || worst < 200*time.Millisecond {
 		t.Error("hardly anything was tried")
+	}
+}
+
+// A standby that was restarted may be behind itself: a session that has read it goes elsewhere until it has caught up.
+func TestARestartedReplicaIsBehindItself(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	setup, other := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+	mustExec(t, setup, "create table past (n int); insert into past values (0)")
+	mustExec(t, other, "set pgmosaic.read_consistency = eventual") // it only makes the pool dial
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "set pgmosaic.read_consistency = session") // it writes nothing itself
+	onReplica := func() int64 { return d.metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load() }
+	replica := d.cluster.Node("s1-b")
+	for _, n := range []string{"s1-a", "s1-b"} { // so that it does not fall behind the table's making
+		time.Sleep(300 * time.Millisecond)
+		if err := d.cluster.Node(n).Exec(t.Context(), "postgres", "checkpoint"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	behind := 0
+	for i := 1; i <= 3; i++ {
+		eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
+		mustExec(t, setup, "update past set n = $1", i)
+		eventually(t, "the session has read it from the replica", func() bool {
+			before := onReplica()
+			return queryOne[int](t, c, "select n from past") == i && onReplica() > before
+		})
+		if err := errors.Join(replica.Set("recovery_min_apply_delay", "3s"), replica.StopImmediate(), replica.Start(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 40 {
+			if queryOne[int](t, other, "select n from past") < i {
+				behind++
+			}
+			time.Sleep(20 * time.Millisecond)
+			if n < 20 { // until the node's samples are younger than the server that the other session has dialled
+				continue
+			}
+			if got := queryOne[int](t, c, "select n from past"); got < i {
+				t.Fatalf("round %d: the session saw %d, and before that %d", i, got, i)
+			}
+		}
+		if err := errors.Join(replica.Set("recovery_min_apply_delay", "0"), replica.Exec(t.Context(), "postgres", "select pg_reload_conf()")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the replica was behind itself in %d reads", behind)
+	if behind == 0 {
+		t.Error("the replica was never behind itself: nothing was tried")
+	}
+}
+
+// What the resolver commits for a process that died is seen like any other write.
+func TestTheResolversCommitsAreSeen(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	cfg := crashConfig(t, mapOf(d, "shop"))
+	a := startApp(t, cfg)
+	c, s1, s2 := connectTo(t, a.dsn()), connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
+	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
+	id := 0
+	for i := 1; id == 0; i++ {
+		if d.adminExec(t, "LOCATE KEY ("+itoa(i)+") OF shop.customers")[0][4] == "s2" {
+			id = i
+		}
+	}
+	for i := range 2 {
+		for _, n := range []string{"s1-b", "s2-b"} {
+			if err := errors.Join(d.cluster.Node(n).Set("recovery_min_apply_delay", "1500ms"), d.cluster.Node(n).Exec(t.Context(), "postgres", "select pg_reload_conf()")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Second) // the replicas have everything so far
+		gid := txn.GID(a.catalog.Current().Install, "s1")
+		mustExec(t, s2, "begin")
+		mustExec(t, s2, "insert into customers values ($1, $2, 'x', 'DE', '2026-01-01') on conflict (customer_id) do update set name = $2", id, fmt.Sprint(i))
+		mustExec(t, s2, "prepare transaction '"+txn.PartGID(gid, 1)+"'")
+		mustExec(t, s1, "insert into pgmosaic.decision (gid, outcome) values ($1, 'commit')", gid)
+		eventually(t, "the resolver has committed it", func() bool {
+			return queryOne[int](t, s2, "select count(*) from customers where customer_id = $1 and name = $2", id, fmt.Sprint(i)) == 1
+		})
+		if got := queryOne[string](t, connectTo(t, a.dsn()), "select name from customers where customer_id = $1", id); got != fmt.Sprint(i) {
+			t.Errorf("round %d: %q", i, got)
+		}
 	}
 }

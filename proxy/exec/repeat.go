@@ -1,0 +1,114 @@
+package exec
+
+import (
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// againError means that a statement was lost, or refused by a replica, that only reads and of which the client has seen
+// nothing: it is run again, once, on the primary.
+type againError struct{ cause error }
+
+func (e *againError) Error() string { return e.cause.Error() }
+func (e *againError) Unwrap() error { return e.cause }
+
+// mayRepeat says whether the request may begin anew unnoticed.
+func (h *Handler) mayRepeat() bool {
+	sent, _ := h.sentSoFar()
+	return h.repeatable && !h.repeated && sent == h.begunAt.sent
+}
+
+// again says whether a statement that failed with a code, or with its connection for "", may be run again unnoticed.
+func (h *Handler) again(p *participant, code string) bool {
+	if p == h.pinned || p.wrote || !h.mayRepeat() {
+		return false
+	}
+	mine := p.reads || p.replica && !p.used
+	switch code {
+	case "57P01":
+		return mine && !h.stillUp(p)
+	case "", "57P02", "57P03":
+		return mine
+	case "25006", "0A000", "40001", "40P01", "55000": // what recovery forbids, and its conflicts
+		return p.replica && (p.reads || !p.used)
+	}
+	return false
+}
+
+// onPrimaries has what reads a replica, and goes on to what that must not answer, run again on the primaries.
+func (h *Handler) onPrimaries() error {
+	err := &wire.PgError{
+		Code: "40001", Message: "a transaction or pipeline has portals open on a replica and goes on to what that may not answer",
+		Hint: "Run it again, or SET pgmosaic.read_consistency = strong.",
+	}
+	if h.mayRepeat() {
+		return &againError{err}
+	}
+	return err
+}
+
+// stillUp says whether a node goes on: then whoever ended one of its servers meant that one, and the statement must not
+// come back. It waits for the node's next sample.
+func (h *Handler) stillUp(p *participant) bool {
+	st, now := &h.shards[p.shard], time.Now()
+	for time.Since(now) < time.Second {
+		v := h.viewOf(st)
+		if v == nil || p.node < 0 || p.node >= len(v.Nodes) {
+			return false
+		}
+		if s := &v.Nodes[p.node].Sample; s.Sent.After(now) {
+			return s.Err == nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return false
+}
+
+// outputMark is a place in what is written to the client.
+type outputMark struct {
+	sent int64
+	out  int
+}
+
+func (h *Handler) sentSoFar() (sent int64, out int) {
+	_, sent = h.client.Traffic()
+	return sent, h.client.Out()
+}
+
+// beginRequest notes that a request begins: until something has been sent to the client it may begin again.
+func (h *Handler) beginRequest(size int) {
+	h.now, h.size, h.key = time.Now(), size, 0
+	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
+	h.repeatable, h.repeated = true, false
+	h.watch()
+}
+
+// beginAgain takes back what was written to the client since the request began. Its reads go to primaries now.
+func (h *Handler) beginAgain() {
+	h.client.Truncate(h.begunAt.out)
+	h.repeated = true
+	h.count.Repeated.Add(1)
+}
+
+// dropFailed takes the replicas of the transaction, on which no statement has run yet, out of it: it begins again elsewhere.
+func (h *Handler) dropFailed() {
+	for i := len(h.tx.parts) - 1; i >= 0; i-- {
+		if p := h.tx.parts[i]; p.replica && !p.used {
+			h.leaveReplica(p)
+		}
+	}
+}
+
+// leaveReplica takes a replica out of the transaction: it read there, and goes on elsewhere.
+func (h *Handler) leaveReplica(p *participant) {
+	h.abort(p)
+	for i, q := range h.tx.parts {
+		if q == p {
+			h.tx.parts = append(h.tx.parts[:i], h.tx.parts[i+1:]...)
+			break
+		}
+	}
+	p.keys, p.open = p.keys[:0], false
+	h.finish(p)
+}

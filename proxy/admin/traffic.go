@@ -10,7 +10,7 @@ import (
 // Traffic is what a database has done since the start, to be compared with an earlier state of it.
 type Traffic struct {
 	Queries, Errors             int64
-	ReplicaReads, ReadsByChoice int64 // reads that a replica could have answered, and those that one has
+	ReplicaReads, ReadsByChoice int64 // reads that a replica has answered, of those that one may answer
 	whole                       metrics.HistogramState
 }
 

@@ -13,8 +13,9 @@ type candidate struct {
 // if the node that served until now still answers beside it, nobody knows which of them clients elsewhere write to: then
 // nobody is elected until one is gone or the admin has said which (rivals are those nodes). A claim on a timeline below
 // least is an old primary's, and is worth nothing; served is -1 if no node has served yet, and stays the primary while
-// nobody claims to be it.
-func elect(nodes []candidate, served int, least uint32) (primary int, rivals []int) {
+// nobody claims to be it. Who has not seen a shard served yet does not believe a claim below followed, the highest
+// timeline that a replica of the shard is on: it is an old primary's that came back while the new one is away.
+func elect(nodes []candidate, served int, least, followed uint32) (primary int, rivals []int) {
 	var claims []int
 	for i, n := range nodes {
 		if n.Claims && !n.Barred && n.Timeline >= least {
@@ -36,8 +37,11 @@ func elect(nodes []candidate, served int, least uint32) (primary int, rivals []i
 			rivals = append(rivals, i)
 		}
 	}
-	if len(rivals) > 0 {
+	switch {
+	case len(rivals) > 0:
 		return -1, append([]int{best}, rivals...)
+	case served < 0 && nodes[best].Timeline < followed:
+		return -1, nil
 	}
 	return best, nil
 }

@@ -51,9 +51,9 @@ type watch struct {
 	served  int   // the last that was elected; -1 for none
 	rivals  []int // those that claim to be it
 	named   int   // how often the admin has decided
-	decided bool  // the primary is the one that the admin named, whatever replicas know
 	system  string
 	line    uint32
+	newer   uint32 // the timeline that replicas follow, while no node has served
 }
 
 type nodeWatch struct {
@@ -134,7 +134,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 			}
 			m.reconcileNodes(ctx, wg, w, sh.Nodes)
 			if sh.Named != w.named { // the admin has decided, whatever the timelines say
-				w.named, w.line, w.decided = sh.Named, 0, true
+				w.named, w.line = sh.Named, 0
 				w.served = slices.IndexFunc(w.nodes, func(n *nodeWatch) bool { return n.Name == sh.Primary })
 			}
 			w.elect()
@@ -245,32 +245,45 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 
 // elect finds the primary. It waits until every node has been asked once: who is asked first must not decide.
 func (w *watch) elect() {
-	nodes, least := make([]candidate, len(w.nodes)), w.line
-	systems := map[string]bool{} // of those that claim to be it
+	nodes := make([]candidate, len(w.nodes))
 	for i, n := range w.nodes {
 		if n.sample.Sent.IsZero() && w.served < 0 {
 			return
 		}
 		nodes[i] = candidate{Claims: n.sample.Err == nil && n.sample.Primary, Barred: n.Barred, Timeline: n.sample.Timeline}
-		systems[n.sample.SystemID] = systems[n.sample.SystemID] || nodes[i].Claims
 	}
-	for _, n := range w.nodes {
-		if g := n.good; !g.Primary && systems[g.SystemID] && !w.decided {
-			least = max(least, g.Timeline) // a replica that follows a newer primary than those that claim
-		}
+	w.newer = 0
+	if w.served < 0 {
+		w.newer = w.followed()
 	}
-	was := w.served
-	w.primary, w.rivals = elect(nodes, w.served, least)
+	w.primary, w.rivals = elect(nodes, w.served, w.line, w.newer)
 	if w.primary < 0 {
 		return
 	}
 	w.served = w.primary
-	w.decided = w.decided && was == w.served
 	p := w.nodes[w.primary].sample
 	if p.Err == nil && p.Primary && (w.system != p.SystemID || w.line != p.Timeline) {
 		w.history.Reset()
 		w.system, w.line = p.SystemID, p.Timeline
 	}
+}
+
+// followed is the highest timeline that a replica is on, of a system that one of the claimants has too. While a node is barred
+// it is 0: replicas may follow that one still.
+func (w *watch) followed() (line uint32) {
+	claimed := map[string]bool{}
+	for _, n := range w.nodes {
+		if n.Barred {
+			return 0
+		}
+		claimed[n.good.SystemID] = claimed[n.good.SystemID] || n.good.Primary
+	}
+	for _, n := range w.nodes {
+		if !n.good.Primary && claimed[n.good.SystemID] {
+			line = max(line, n.good.Timeline)
+		}
+	}
+	return line
 }
 
 // publishLocked publishes what is known of a shard now, and returns what is to be told of it.
@@ -289,6 +302,8 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 				n.verdict = Verdict{Health: Unreachable, Reason: n.sample.Err.Error()}
 			case nv.Barred:
 				n.verdict = Verdict{Reason: "not the primary: ALTER SHARD SET PRIMARY named another node"}
+			case w.primary < 0 && n.good.Timeline < w.newer:
+				n.verdict = Verdict{Reason: fmt.Sprintf("an old primary, on timeline %d; a replica is on %d", n.good.Timeline, w.newer)}
 			case w.primary >= 0 && i != w.primary:
 				n.verdict = Verdict{Reason: fmt.Sprintf("an old primary, on timeline %d; the primary is on %d", n.good.Timeline, w.line)}
 			}

@@ -166,7 +166,7 @@ func TestElection(t *testing.T) {
 		{"also while the new one is down", []candidate{p(1), r}, 1, 2, 1, nil},
 		{"three, two of them new", []candidate{p(1), p(2), p(3)}, 0, 1, -1, []int{2, 0}},
 	} {
-		got, rivals := elect(c.nodes, c.served, c.least)
+		got, rivals := elect(c.nodes, c.served, c.least, 0)
 		if got != c.want || !slices.Equal(rivals, c.rivals) {
 			t.Errorf("%s: primary %d, rivals %v; want %d, %v", c.name, got, rivals, c.want, c.rivals)
 		}
@@ -218,20 +218,24 @@ func TestReplicasKnowOfANewerPrimary(t *testing.T) {
 	dead := &nodeWatch{sample: Sample{Sent: t0, Err: errors.New("x")}}
 	stranger := node(false, 9)
 	stranger.good.SystemID = "b"
+	barred := node(true, 2)
+	barred.Barred = true
 	for _, c := range []struct {
-		name    string
-		nodes   []*nodeWatch
-		served  int
-		decided bool
-		want    int
+		name   string
+		nodes  []*nodeWatch
+		served int
+		want   int
 	}{
-		{"an old primary, the new one is dead", []*nodeWatch{node(true, 1), dead, node(false, 2)}, -1, false, -1},
-		{"nobody knows better", []*nodeWatch{node(true, 1), dead, node(false, 1)}, -1, false, 0},
-		{"a replica of something else", []*nodeWatch{node(true, 1), stranger}, -1, false, 0},
-		{"the admin has decided", []*nodeWatch{node(true, 1), dead, node(false, 2)}, 0, true, 0},
-		{"one has not been asked yet", []*nodeWatch{node(true, 1), {}}, -1, false, -1},
+		{"an old primary, the new one is dead", []*nodeWatch{node(true, 1), dead, node(false, 2)}, -1, -1},
+		{"nobody knows better", []*nodeWatch{node(true, 1), dead, node(false, 1)}, -1, 0},
+		{"a replica of something else", []*nodeWatch{node(true, 1), stranger}, -1, 0},
+		{"the one that serves goes on", []*nodeWatch{node(true, 1), dead, node(false, 2)}, 0, 0},
+		{"the admin has decided", []*nodeWatch{node(true, 1), barred, node(false, 2)}, -1, 0},
+		{"a replica that follows one of two that claim decides nothing", []*nodeWatch{node(true, 1), node(true, 2), node(false, 2)}, 0, -1},
+		{"nor to a monitor that has just started", []*nodeWatch{node(true, 1), node(true, 2), node(false, 2)}, -1, -1},
+		{"one has not been asked yet", []*nodeWatch{node(true, 1), {}}, -1, -1},
 	} {
-		w := &watch{nodes: c.nodes, served: c.served, primary: -1, decided: c.decided}
+		w := &watch{nodes: c.nodes, served: c.served, primary: -1}
 		w.elect()
 		if w.primary != c.want {
 			t.Errorf("%s: primary %d, want %d", c.name, w.primary, c.want)

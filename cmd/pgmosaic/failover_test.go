@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -245,7 +246,7 @@ func TestSwitchOverWithoutErrors(t *testing.T) {
 func TestSplitBrainIsFenced(t *testing.T) {
 	for _, way := range []string{"one goes", "the admin decides"} {
 		t.Run(way, func(t *testing.T) {
-			d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+			d := newDemo(t, demoOptions{shards: 2, replicas: 2, noLoad: true})
 			c := connectTo(t, d.shopDSN())
 			mustExec(t, c, "create table marks (n int)")
 			var acked atomic.Int64
@@ -263,13 +264,20 @@ func TestSplitBrainIsFenced(t *testing.T) {
 				})
 			}
 			time.Sleep(300 * time.Millisecond)
-			a, b := d.cluster.Node("s1-a"), d.cluster.Node("s1-b")
+			// The third follows the second, also to its new timeline. Its word for that decides nothing.
+			a, b, third := d.cluster.Node("s1-a"), d.cluster.Node("s1-b"), d.cluster.Node("s1-c")
+			if err := errors.Join(third.Set("primary_conninfo", conninfo(d, b, third.Name)), third.Exec(t.Context(), "postgres", "select pg_reload_conf()")); err != nil {
+				t.Fatal(err)
+			}
+			onB := connectTo(t, b.DSN("shop"))
+			eventually(t, "the third follows the second", func() bool { return queryOne[int](t, onB, "select count(*) from pg_stat_replication") == 1 })
 			if err := b.Promote(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "both are fenced", func() bool { return d.adminExec(t, "SHOW SHARDS WHERE shard = 's1'")[0][5] == "fenced" })
+			eventually(t, "a replica follows the new one", func() bool { return fmt.Sprint(replicaRow(t, d, third.Name)["timeline"]) == "2" })
 			time.Sleep(300 * time.Millisecond) // what was in flight ends
-			onA, onB := connectTo(t, a.DSN("shop")), connectTo(t, b.DSN("shop"))
+			onA := connectTo(t, a.DSN("shop"))
 			count := func() [2]int {
 				return [2]int{queryOne[int](t, onA, "select count(*) from marks"), queryOne[int](t, onB, "select count(*) from marks")}
 			}

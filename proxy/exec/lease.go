@@ -516,9 +516,11 @@ func (h *Handler) lost(p *participant, err error) error {
 	}
 	return &hintError{
 		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
-		"The outcome of the statement is not known if it wrote. Outside a transaction the session goes on.",
+		lostHint,
 	}
 }
+
+const lostHint = "The outcome of the statement is not known if it wrote. Outside a transaction the session goes on."
 
 // freeIfLost gives a pinned server up that turned out to be lost outside of a statement's own path.
 func (h *Handler) freeIfLost(p *participant) {

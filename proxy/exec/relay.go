@@ -143,6 +143,10 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 	if fatal {
 		s.Dirty = true
 		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
+		if e.Code == "57P02" || e.Code == "57P01" && !h.stillUp(p) { // the node goes, not this one server
+			s.Pool.Suspect()
+			e.Code, e.Detail, e.Hint = "08006", "Node "+s.Pool.Node+" of shard "+s.Pool.Shard+" went away.", lostHint
+		}
 		if e.Detail == "" {
 			e.Detail = "This came from shard " + s.Pool.Shard + " (node " + s.Pool.Node + ")."
 		}

@@ -1,9 +1,11 @@
 package exec
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/replication"
 )
 
 // againError means that a statement was lost, or refused by a replica, that only reads and of which the client has seen
@@ -54,10 +56,14 @@ func (h *Handler) stillUp(p *participant) bool {
 	st, now := &h.shards[p.shard], time.Now()
 	for time.Since(now) < time.Second {
 		v := h.viewOf(st)
-		if v == nil || p.node < 0 || p.node >= len(v.Nodes) {
+		if v == nil {
 			return false
 		}
-		if s := &v.Nodes[p.node].Sample; s.Sent.After(now) {
+		i := slices.IndexFunc(v.Nodes, func(n replication.NodeView) bool { return n.Name == p.srv.Pool.Node })
+		if i < 0 {
+			return false
+		}
+		if s := &v.Nodes[i].Sample; s.Sent.After(now) {
 			return s.Err == nil
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // defined is what a server holds of the objects of TestDefinitionsReachEveryShard, as one text.
@@ -156,5 +157,50 @@ func TestCreateTableAs(t *testing.T) {
 	mustExec(t, c, "create table made3 as select * from countries")
 	if n := queryOne[int](t, c, "select (select count(*) from made2) + (select count(*) from made3) - (select count(*) from countries)"); n != 0 {
 		t.Errorf("%d rows", n)
+	}
+}
+
+// What runs on every shard tells its client what home reports, once.
+func TestNoticesOfDefinitionsComeOnce(t *testing.T) {
+	d, plain := schemesWorld(t, "noticed")
+	for _, sql := range []string{
+		"create table rows_ (k int primary key, v text)", "create table codes (code text primary key)",
+	} {
+		mustExec(t, plain, sql)
+	}
+	d.adminExec(t, "CREATE GROUP g IN noticed KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE noticed.public.rows_ IN GROUP g KEY (k)")
+	d.adminExec(t, "DISTRIBUTE TABLE noticed.public.codes AS REFERENCE")
+	cfg := plain.Config().Copy()
+	var heard []string
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { heard = append(heard, n.Message) }
+	c, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(t.Context()) }()
+	for _, x := range []struct{ sql, want string }{
+		{"create schema if not exists public", `schema "public" already exists, skipping`},
+		{"alter table codes drop column if exists nothing", `column "nothing" of relation "codes" does not exist, skipping`},
+		{"drop type if exists nothing", `type "nothing" does not exist, skipping`},
+		{"alter table rows_ drop column if exists nothing", `column "nothing" of relation "rows_" does not exist, skipping`},
+		{"create index if not exists rows__pkey on rows_ (v)", `relation "rows__pkey" already exists, skipping`},
+		{"create index concurrently if not exists rows__pkey on rows_ (v)", `relation "rows__pkey" already exists, skipping`},
+		{"begin; create schema if not exists public; rollback", `schema "public" already exists, skipping`},
+		{"create function gone() returns int language sql as 'select 1'", ""},
+		{"drop function if exists gone(), gone2()", "function gone2() does not exist, skipping"},
+	} {
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+			if mode == pgx.QueryExecModeExec && (strings.Contains(x.sql, "gone") || strings.Contains(x.sql, "; ")) {
+				continue
+			}
+			heard = nil
+			if _, err := c.Exec(t.Context(), x.sql, mode); err != nil {
+				t.Fatal(x.sql, err)
+			}
+			if got := strings.Join(heard, "; "); got != x.want {
+				t.Errorf("%s (%s) told %q, want %q", x.sql, mode, got, x.want)
+			}
+		}
 	}
 }

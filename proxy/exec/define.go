@@ -25,14 +25,14 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 			return err
 		}
 		for i, part := range parts {
-			if err := h.ready(part); err != nil {
-				return err
-			}
-			if i == 0 {
-				if tag, err = part.srv.Exec(text); err != nil {
-					return h.lost(part, err)
+			if i == 0 { // its notices are the client's; those of the others would be the same again
+				if tag, err = h.telling(part, text); err != nil {
+					return err
 				}
 				continue
+			}
+			if err := h.ready(part); err != nil {
+				return err
 			}
 			if err := h.defineOn(part, text, p.Stmt.Def.Alters); err != nil {
 				return err

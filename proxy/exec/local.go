@@ -179,7 +179,7 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 			return nil
 		}
 	}
-	if err := h.telling(p, sql); err != nil {
+	if _, err := h.telling(p, sql); err != nil {
 		return err
 	}
 	p.srv.SetSettings(next)
@@ -190,7 +190,7 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 func (h *Handler) everyPartTold(sql string) error {
 	for i, p := range h.tx.parts {
 		if i == 0 {
-			if err := h.telling(p, sql); err != nil {
+			if _, err := h.telling(p, sql); err != nil {
 				return err
 			}
 			continue
@@ -328,7 +328,7 @@ func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
 		return err
 	}
 	defer done()
-	if err := h.telling(p, s.Text); err != nil {
+	if _, err := h.telling(p, s.Text); err != nil {
 		return err
 	}
 	h.settings = h.settings.With("timezone", quoteLiteral(p.srv.Params["TimeZone"]))
@@ -336,7 +336,7 @@ func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
 	for _, q := range h.tx.parts {
 		if q == p {
 			inTx = true
-		} else if err := h.telling(q, s.Text); err != nil {
+		} else if _, err := h.telling(q, s.Text); err != nil {
 			return err
 		}
 	}

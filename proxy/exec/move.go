@@ -10,6 +10,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // movedTable holds the rows of an INSERT ... SELECT on the server of the copies, with the target's types: PostgreSQL makes

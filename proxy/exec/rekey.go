@@ -159,7 +159,7 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 			err = first(err, e)
 			continue
 		}
-		_, _, got, e := h.readPiece(part)
+		_, _, got, e := h.readPiece(part, false)
 		err = first(err, e)
 		for _, r := range got {
 			for _, v := range r {
@@ -192,7 +192,7 @@ func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows []
 		return nil, nil, h.lost(p, err)
 	}
 	if err = h.prologue(p); err == nil {
-		_, desc, got, err = h.readPiece(p)
+		_, desc, got, err = h.readPiece(p, false)
 	}
 	if flushing.Wait(err != nil) != nil {
 		s.Dirty = true

@@ -41,20 +41,20 @@ func (h *Handler) retell(old map[string]string) {
 	h.told = maps.Clone(old)
 }
 
-// telling runs a simple query on a participant; what it reports reaches the client.
-func (h *Handler) telling(p *participant, sql string) error {
+// telling runs a simple query on a participant, and returns its last command tag; what it reports reaches the client.
+func (h *Handler) telling(p *participant, sql string) (tag string, err error) {
 	if err := h.ready(p); err != nil {
-		return err
+		return "", err
 	}
 	p.srv.SendQuery(sql)
 	if err := p.srv.Flush(); err != nil {
-		return h.lost(p, err)
+		return "", h.lost(p, err)
 	}
 	var failed error
 	for {
 		typ, _, err := p.srv.Peek()
 		if err != nil {
-			return h.lost(p, err)
+			return "", h.lost(p, err)
 		}
 		switch typ {
 		case 'S':
@@ -66,16 +66,18 @@ func (h *Handler) telling(p *participant, sql string) error {
 			if m, err = p.srv.Next(); err != nil {
 				break
 			}
-			if m.Type == 'E' && failed == nil {
+			switch {
+			case m.Type == 'C':
+				tag = string(m.Body()[:len(m.Body())-1])
+			case m.Type == 'E' && failed == nil:
 				failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
-			}
-			if m.Type == 'Z' {
+			case m.Type == 'Z':
 				p.srv.TxStatus = m.Body()[0]
-				return failed
+				return tag, failed
 			}
 		}
 		if err != nil {
-			return h.lostOrGone(p, err)
+			return "", h.lostOrGone(p, err)
 		}
 	}
 }

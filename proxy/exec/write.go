@@ -37,6 +37,7 @@ type piece struct {
 	shard int
 	sql   string
 	rows  []int // of a split INSERT: the rows in VALUES order
+	copy  bool  // of what home has done already: its notices would be the same again
 }
 
 // returned is a row that RETURNING gave, with its place in VALUES order.
@@ -65,7 +66,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	}
 	for _, s := range p.Shards {
 		if !p.Ref || s != home {
-			pieces = append(pieces, piece{shard: s, sql: text})
+			pieces = append(pieces, piece{shard: s, sql: text, copy: p.Ref})
 		}
 	}
 	var tag string
@@ -190,7 +191,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 			err = first(err, e)
 			continue
 		}
-		t, d, got, e := h.readPiece(parts[i])
+		t, d, got, e := h.readPiece(parts[i], pc.copy)
 		if e != nil {
 			err = first(err, e)
 			continue
@@ -210,8 +211,8 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 	return sum.String(), desc, rows, err
 }
 
-// readPiece reads one answer to its ReadyForQuery.
-func (h *Handler) readPiece(p *participant) (tag string, desc []wire.Field, rows [][][]byte, err error) {
+// readPiece reads one answer to its ReadyForQuery. mute drops its notices.
+func (h *Handler) readPiece(p *participant, mute bool) (tag string, desc []wire.Field, rows [][][]byte, err error) {
 	for {
 		m, e := p.srv.Next()
 		if e != nil {
@@ -240,6 +241,9 @@ func (h *Handler) readPiece(p *participant) (tag string, desc []wire.Field, rows
 				err = &pool.ServerError{Response: wire.ParseError(m.Body())}
 			}
 		case 'N':
+			if mute {
+				continue
+			}
 			if e := h.client.Write(m.Raw); e != nil {
 				return "", nil, nil, clientError{e}
 			}
@@ -343,10 +347,12 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		if err != nil {
 			return err
 		}
-		did, err := part.srv.Exec(text)
+		if i == 0 { // its notices are the client's
+			tag, err = h.telling(part, text)
+		} else {
+			_, err = part.srv.Exec(text)
+		}
 		switch {
-		case err == nil && i == 0:
-			tag = did
 		case i > 0 && p.Shared && p.Stmt.Def.Alters && isAbsent(err):
 			err = nil
 		case err != nil:

@@ -390,8 +390,8 @@ func (a *analysis) copyOptions(c sqlparse.CopyInfo, info *shardmap.TableInfo) er
 	if !c.Plain {
 		return Refuse("copy", "a distributed table with these options")
 	}
-	if c.Where && info.Kind == shardmap.Reference {
-		return Refuse("copy", "a reference table with WHERE")
+	if _, volatile := a.firstVolatile(); c.Where && info.Kind == shardmap.Reference && (volatile || a.stmt.Clock) {
+		return Refuse("copy", "a reference table with a WHERE that may differ on each shard")
 	}
 	for o, v := range c.Options {
 		switch o {
@@ -401,11 +401,6 @@ func (a *analysis) copyOptions(c sqlparse.CopyInfo, info *shardmap.TableInfo) er
 				return Refuse("copy", "a reference table with DEFAULT")
 			}
 		case "force_null", "force_not_null":
-			for _, k := range info.Keys {
-				if list := c.Lists[o]; contains(list, "*") || contains(list, k) {
-					return Refuse("copy", "a distributed table with "+strings.ToUpper(o)+" of its key")
-				}
-			}
 		case "encoding":
 			if e := strings.ToLower(strings.ReplaceAll(v, "-", "")); e != "utf8" && e != "unicode" {
 				return Refuse("copy", "a distributed table in encoding "+v)

@@ -127,7 +127,7 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
-	sp := newSplitter(p.Target, p.Key, p.Stmt.Copy.Options, p.Shards)
+	sp := newSplitter(p.Target, p.Key, &p.Stmt.Copy, p.Shards)
 	feed := h.feed(p, sp, parts)
 	ends, ferr := h.finishCopies(parts, feed, sp)
 	if ferr != nil {
@@ -313,6 +313,9 @@ type splitter struct {
 	null    string
 	header  bool
 	line    int64
+
+	forceNull, forceNotNull []bool // of the key columns
+
 	partial []byte
 	place   map[int]int // shard index to position
 	out     [][]byte
@@ -323,9 +326,9 @@ type splitter struct {
 	ended   bool // binary: the trailer has come
 }
 
-// newSplitter makes a splitter for COPY of a table with options o. at are the positions of the key columns in a row.
-func newSplitter(t *shardmap.TableInfo, at []int, o map[string]string, shards []int) *splitter {
-	n := len(shards)
+// newSplitter makes a splitter for a COPY of a table. at are the positions of the key columns in a row.
+func newSplitter(t *shardmap.TableInfo, at []int, c *sqlparse.CopyInfo, shards []int) *splitter {
+	n, o := len(shards), c.Options
 	s := &splitter{at: at, columns: t.Keys, group: t.Group, key: make([]pghash.Key, len(at)), vals: make([]keyField, len(at)), csv: o["format"] == "csv", delim: '\t', quote: '"', null: `\N`, place: map[int]int{}, out: make([][]byte, n)}
 	if s.csv {
 		s.delim, s.null = ',', ""
@@ -348,6 +351,12 @@ func newSplitter(t *shardmap.TableInfo, at []int, o map[string]string, shards []
 		s.escape = e[0]
 	}
 	s.header = o["header"] != "" && o["header"] != "false"
+	forced := func(option, key string) bool {
+		return slices.Contains(c.Lists[option], key) || slices.Contains(c.Lists[option], "*")
+	}
+	for _, k := range t.Keys {
+		s.forceNull, s.forceNotNull = append(s.forceNull, forced("force_null", k)), append(s.forceNotNull, forced("force_not_null", k))
+	}
 	for i, shard := range shards {
 		s.place[shard] = i
 	}
@@ -539,7 +548,7 @@ func (s *splitter) fields(row []byte) {
 			}
 		}
 		if k := slices.Index(s.at, col); k >= 0 {
-			s.vals[k] = s.decode(row[start:min(i, len(row))])
+			s.vals[k] = s.decode(k, row[start:min(i, len(row))])
 			if left--; left == 0 {
 				return
 			}
@@ -549,8 +558,10 @@ func (s *splitter) fields(row []byte) {
 	}
 }
 
-func (s *splitter) decode(raw []byte) keyField {
-	if string(raw) == s.null {
+// decode reads the field of key column k. What FORCE_NULL and FORCE_NOT_NULL do is that of CopyReadAttributesCSV and
+// NextCopyFrom of PostgreSQL.
+func (s *splitter) decode(k int, raw []byte) keyField {
+	if string(raw) == s.null && !s.forceNotNull[k] {
 		return keyField{null: true, found: true}
 	}
 	if s.csv {
@@ -571,7 +582,7 @@ func (s *splitter) decode(raw []byte) keyField {
 				out = append(out, c)
 			}
 		}
-		return keyField{text: string(out), found: true}
+		return keyField{text: string(out), found: true, null: s.forceNull[k] && string(out) == s.null}
 	}
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return keyField{text: string(raw), found: true}

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // split runs a splitter over data that comes in pieces of the given size.
-func split(t testing.TB, g *shardmap.GroupInfo, options map[string]string, data []byte, size int) string {
+func split(t testing.TB, g *shardmap.GroupInfo, options *sqlparse.CopyInfo, data []byte, size int) string {
 	s := newSplitter(&shardmap.TableInfo{Keys: []string{"k"}, Group: g}, []int{1}, options, []int{0, 1})
 	var out [2]bytes.Buffer
 	send := func(i int, rows []byte) error {
@@ -55,7 +56,7 @@ func FuzzSplitter(f *testing.F) {
 	}
 	g := snap.Databases["d"].Groups["g"]
 	f.Fuzz(func(t *testing.T, data []byte, format, size byte) {
-		options := []map[string]string{{}, {"format": "csv"}, {"format": "binary"}, {"header": "true"}, {"format": "csv", "escape": "\\", "header": "match"}}[format%5]
+		options := &sqlparse.CopyInfo{Options: []map[string]string{{}, {"format": "csv"}, {"format": "binary"}, {"header": "true"}, {"format": "csv", "escape": "\\", "header": "match"}}[format%5]}
 		whole, pieces := split(t, g, options, data, max(len(data), 1)), split(t, g, options, data, int(size)+1)
 		if whole != pieces {
 			t.Fatalf("in one piece: %s\nin pieces of %d: %s", whole, int(size)+1, pieces)

@@ -231,7 +231,7 @@ func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, 
 		return "", nil, nil, h.lost(p, err)
 	}
 	if err = h.prologue(p); err == nil {
-		tag, desc, got, err = h.readPiece(p)
+		tag, desc, got, err = h.readPiece(p, false)
 	}
 	if flushing.Wait(err != nil) != nil {
 		s.Dirty = true
@@ -279,7 +279,7 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 	if err != nil {
 		return 0, err
 	}
-	sp := newSplitter(p.Target, p.Key, map[string]string{"format": "binary"}, p.Shards)
+	sp := newSplitter(p.Target, p.Key, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}}, p.Shards)
 	failed := g.take(sp, h.copySender(parts))
 	counts, err := h.finishCopies(parts, failed, sp)
 	for i, n := range counts {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -50,6 +51,9 @@ type Server struct {
 	// send a request to cancel a client of another one.
 	Peer   int
 	Others func(peer int) (addr string, ok bool)
+	// PeerKey is the key that the processes share, and Owners whose server processes are: for the questions of others.
+	PeerKey func() []byte
+	Owners  func([]peer.Process) []peer.Owner
 
 	opts      atomic.Pointer[Options]
 	listeners []net.Listener
@@ -256,7 +260,7 @@ func (s *Server) cancel(c session.CancelRequest) {
 	}
 }
 
-// ServePeers takes cancel requests that other processes pass on, until ctx ends.
+// ServePeers takes cancel requests that other processes pass on, and answers their questions, until ctx ends.
 func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
@@ -274,6 +278,16 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
 			defer nc.Close()
 			_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
 			code, body, err := wire.New(nc, wire.MaxStartup).ReadStartup()
+			if err == nil && code == peer.Code && s.PeerKey != nil {
+				key := s.PeerKey()
+				if len(key) == 0 {
+					return // nobody may ask
+				}
+				if err := peer.Answer(nc, key, s.Owners); err != nil {
+					s.Log.Warn("the question of another process was not answered", "from", nc.RemoteAddr().String(), "error", err)
+				}
+				return
+			}
 			if err != nil || code != wire.CancelCode || len(body) != 8 {
 				return
 			}

@@ -28,6 +28,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
+	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
@@ -179,6 +180,8 @@ func (a *app) buildServer(maxStatement int) error {
 			}
 			return "", false
 		},
+		Owners:  a.owners,
+		PeerKey: a.peerKey,
 	}
 	if a.server.Peer == 0 { // nobody knows us: only be unlike the others
 		a.server.Peer = 1 + rand.IntN(proxy.Peers-1)
@@ -329,11 +332,12 @@ func (a *app) deadlocks() *txn.Deadlocks {
 		}
 		return nil
 	}
+	elsewhere := map[uint32]time.Time{} // of clients of other processes, as of the last round
 	since := func(id uint32) time.Time {
 		if s := find(id); s != nil {
 			return s.TxSince()
 		}
-		return time.Time{}
+		return elsewhere[id]
 	}
 	return &txn.Deadlocks{
 		Shards: func() (out [][]txn.Shard) {
@@ -356,12 +360,29 @@ func (a *app) deadlocks() *txn.Deadlocks {
 					}
 				}
 			}
-			return wide > 1 && waiting > 0
+			return waiting > 0 && (wide > 1 || len(a.peerAddresses()) > 0)
 		},
 		Client: func(database int, shard string, pid uint32) uint32 {
 			return a.pools.ClientOf(names[database], shard, pid)
 		},
-		Younger: func(x, y uint32) bool { return since(x).After(since(y)) },
+		Others: func(ctx context.Context, list []txn.Server) []uint32 {
+			procs := make([]peer.Process, len(list))
+			for i, s := range list {
+				procs[i] = peer.Process{Database: names[s.Database], Shard: s.Shard, PID: s.PID}
+			}
+			clear(elsewhere)
+			out := make([]uint32, len(list))
+			for i, o := range a.askPeers(ctx, procs) {
+				out[i], elsewhere[o.Client] = o.Client, o.Since
+			}
+			return out
+		},
+		Younger: func(x, y uint32) bool {
+			if c := since(x).Compare(since(y)); c != 0 {
+				return c > 0
+			}
+			return x > y
+		},
 		Cancel: func(id uint32) {
 			s := find(id)
 			if s == nil {

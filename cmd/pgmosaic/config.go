@@ -35,6 +35,7 @@ type Config struct {
 	PeerID     int          `yaml:"peer_id"`          // this process's number among peers, 1 to 1023; default: one drawn by chance; restart
 	PeerListen string       `yaml:"peer_listen"`      // address on which peers pass cancel requests on; restart
 	Peers      []PeerConfig `yaml:"peers"`            // the other processes
+	PeerKey    string       `yaml:"peer_key"`         // what they share, 16 characters or more, or file: or env: reference: with it they find deadlocks over processes
 	HTTP       string       `yaml:"http"`             // dashboard, /metrics, /healthz, /readyz; "off" for none; asks for a login unless on loopback; restart
 	TLSCert    string       `yaml:"tls_cert_file"`    // with tls_key_file: clients may use TLS
 	TLSKey     string       `yaml:"tls_key_file"`     // the key of tls_cert_file
@@ -296,6 +297,11 @@ func (c *Config) validate() error {
 		if p.ID < 1 || p.ID >= proxy.Peers || p.Address == "" {
 			bad("peers", "entry %d needs an id between 1 and %d and an address", i+1, proxy.Peers-1)
 		}
+	}
+	if key, err := secret(c.PeerKey); err != nil {
+		bad("peer_key", "%v", err)
+	} else if key != "" && len(key) < 16 {
+		bad("peer_key", "must have 16 characters or more")
 	}
 	if len(c.Peers) > 0 && c.PeerID == 0 {
 		bad("peers", "they need peer_id, so that the others know this process")

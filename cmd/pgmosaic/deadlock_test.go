@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 // Transactions that wait for one another on different shards: the youngest is told of a deadlock, the others go on.
@@ -31,6 +37,68 @@ func TestDeadlockOverShards(t *testing.T) {
 		}()
 		time.Sleep(100 * time.Millisecond)
 		_, err := b.Exec(t.Context(), fmt.Sprintf(stmt, k1))
+		wantCode(t, err, "40P01")
+		mustExec(t, b, "rollback")
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("the older transaction: %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the older transaction still waits")
+		}
+		mustExec(t, a, "commit")
+	}
+}
+
+// A ring of waits that goes through clients of two processes is found by both, and broken by the one whose client is the youngest.
+func TestDeadlockOverProcesses(t *testing.T) {
+	d := shop(t)
+	var addrs [2]string
+	for i := range addrs {
+		port, err := cluster.FreePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	doc, err := json.Marshal(d.catalog.Current().Document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var apps [2]*app
+	for i := range apps {
+		apps[i] = small(t, d, 2, func(c *Config) {
+			c.PeerID, c.PeerListen, c.PeerKey = i+1, addrs[i], "0123456789 shared"
+			c.Peers = []PeerConfig{{ID: 2 - i, Address: addrs[1-i]}}
+			if err := os.WriteFile(c.Store, doc, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if shown := fmt.Sprint(apps[0].cfg.show()); strings.Contains(shown, "shared") {
+		t.Error("SHOW CONFIG shows the key")
+	}
+	k1, k2 := keysOn(t, d, 710000)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
+	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
+	for _, older := range []int{0, 1} {
+		a, b := connectTo(t, apps[older].dsn()), connectTo(t, apps[1-older].dsn())
+		mustExec(t, a, "begin")
+		mustExec(t, a, "update customers set name = 'x' where customer_id = $1", k1)
+		time.Sleep(50 * time.Millisecond)
+		mustExec(t, b, "begin")
+		mustExec(t, b, "update customers set name = 'y' where customer_id = $1", k2)
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.Exec(t.Context(), "update customers set name = 'x' where customer_id = $1", k2)
+			done <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		_, err := b.Exec(ctx, "update customers set name = 'y' where customer_id = $1", k1)
+		cancel()
 		wantCode(t, err, "40P01")
 		mustExec(t, b, "rollback")
 		select {

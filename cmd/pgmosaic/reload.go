@@ -101,7 +101,7 @@ func (a *app) set(name, value string) error {
 func changeable(name string, f reflect.Value) bool {
 	switch f.Kind() {
 	case reflect.Int, reflect.Int64, reflect.String, reflect.Bool:
-		return !restart[name] && name != "auth_query" && name != "failover_hook" // what runs as somebody else is the file's alone
+		return !restart[name] && name != "auth_query" && name != "failover_hook" && name != "peer_key" // what runs as somebody else is the file's alone
 	}
 	return false
 }
@@ -120,7 +120,7 @@ func (c *Config) show() [][]any {
 	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag.Get("yaml")
 		switch tag {
-		case "", "users", "auth_rules", "init_sql", "peers":
+		case "", "users", "auth_rules", "init_sql", "peers", "peer_key":
 			continue
 		}
 		text := func(x reflect.Value) string {

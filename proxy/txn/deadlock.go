@@ -10,7 +10,8 @@ import (
 )
 
 // A deadlock over shards is one that no PostgreSQL sees: each shard knows a part of the ring only. The detector puts the
-// parts together, for the sessions of this process, and ends the youngest transaction of a ring as PostgreSQL would.
+// parts together, also those that other processes know, and ends the youngest transaction of a ring as PostgreSQL would.
+// Every process finds the same ring and the same victim, and each ends its own clients only.
 
 // Wait is one edge: a client waits on a shard for a lock that another holds. Clients are named by the ids of their sessions.
 type Wait struct {
@@ -80,10 +81,18 @@ type Deadlocks struct {
 	Shards  func() [][]Shard                                    // the shards of each database, as of now
 	Suspect func() bool                                         // whether enough sessions wait that there may be one: it costs nothing to ask
 	Client  func(database int, shard string, pid uint32) uint32 // whose server process pid of a shard is; 0: nobody's here. database is an index of Shards' answer
+	Others  func(ctx context.Context, list []Server) []uint32   // the same of those that are nobody's here, asked of the other processes; nil: there are none
 	Younger func(a, b uint32) bool                              // whether the transaction of client a is younger than that of b
 	Cancel  func(client uint32)                                 // ends what a victim does, with 40P01
 
 	before []Wait // of the round before: waits that have just begun are given time
+}
+
+// Server is a server process of a shard.
+type Server struct {
+	Database int // index of Shards' answer
+	Shard    string
+	PID      uint32
 }
 
 // Run looks every period until ctx ends. Waits count once they have lasted for two rounds. onError is told of failed rounds.
@@ -115,6 +124,8 @@ func (d *Deadlocks) Run(ctx context.Context, period time.Duration, onError func(
 const waitsSQL = `select a.pid, b.pid from pg_stat_activity a, unnest(pg_blocking_pids(a.pid)) b(pid) where a.wait_event_type = 'Lock' and a.datname = current_database() and b.pid <> 0`
 
 func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
+	type edge struct{ waiter, holder Server }
+	var edges []edge
 	for i, shards := range d.Shards() {
 		for _, s := range shards {
 			if s.DSN == "" {
@@ -124,14 +135,32 @@ func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
 				rows, _ := c.Query(ctx, waitsSQL)
 				var waiter, holder uint32
 				_, err := pgx.ForEachRow(rows, []any{&waiter, &holder}, func() error {
-					w := Wait{s.Name, d.Client(i, s.Name, waiter), d.Client(i, s.Name, holder)}
-					if w.Waiter != 0 && w.Holder != 0 && w.Waiter != w.Holder {
-						out = append(out, w)
-					}
+					edges = append(edges, edge{Server{i, s.Name, waiter}, Server{i, s.Name, holder}})
 					return nil
 				})
 				return err
 			}))
+		}
+	}
+	clients := map[Server]uint32{}
+	var foreign []Server
+	for _, e := range edges {
+		for _, s := range []Server{e.waiter, e.holder} {
+			if _, known := clients[s]; !known {
+				if clients[s] = d.Client(s.Database, s.Shard, s.PID); clients[s] == 0 {
+					foreign = append(foreign, s)
+				}
+			}
+		}
+	}
+	if d.Others != nil && len(foreign) > 0 {
+		for i, id := range d.Others(ctx, foreign) {
+			clients[foreign[i]] = id
+		}
+	}
+	for _, e := range edges {
+		if w := (Wait{e.waiter.Shard, clients[e.waiter], clients[e.holder]}); w.Waiter != 0 && w.Holder != 0 && w.Waiter != w.Holder {
+			out = append(out, w)
 		}
 	}
 	return out, err

@@ -1,0 +1,99 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// serve answers questions with a key until the test ends, and counts those that it answered.
+func serve(t testing.TB, key string) (addr string, errs chan error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	errs = make(chan error, 100)
+	go func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			var hello [8]byte
+			_, err = io.ReadFull(nc, hello[:])
+			if err == nil {
+				err = Answer(nc, []byte(key), func(list []Process) []Owner {
+					out := make([]Owner, len(list))
+					for i, p := range list {
+						out[i] = Owner{p.PID + 1, time.Unix(int64(p.PID), 0)}
+					}
+					return out
+				})
+			}
+			_ = nc.Close()
+			errs <- err
+		}
+	}()
+	return l.Addr().String(), errs
+}
+
+func TestAsk(t *testing.T) {
+	addr, errs := serve(t, "the shared key")
+	list := []Process{{"shop", "s1", 7}, {"shop", "s2", 9}}
+	got, err := Ask(t.Context(), addr, []byte("the shared key"), list)
+	if err != nil || <-errs != nil || fmt.Sprint(got[0].Client, got[1].Client, got[1].Since.Unix()) != "8 10 9" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := Ask(t.Context(), addr, []byte("another key"), list); err == nil {
+		t.Error("another key was good enough")
+	}
+	if err := <-errs; !errors.Is(err, ErrKey) {
+		t.Errorf("the other side says %v", err)
+	}
+}
+
+// What is not a peer gets nothing, and an answer that was heard once is worth nothing afterwards.
+func TestStrangers(t *testing.T) {
+	addr, errs := serve(t, "the shared key")
+	for _, say := range []string{"", "\x00\x00\x00\x02[]", "\xff\xff\xff\xff", "\x00\x00\x00\x02[]" + string(sum([]byte("the shared key"), "question", make([]byte, challengeBytes), []byte("[]")))} {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = nc.Write(append(make([]byte, 8), say...))
+		_ = nc.(*net.TCPConn).CloseWrite()
+		heard, _ := io.ReadAll(nc)
+		if len(heard) > challengeBytes {
+			t.Errorf("%q was answered: %q", say, heard)
+		}
+		if err := <-errs; err == nil {
+			t.Errorf("%q was taken", say)
+		}
+		_ = nc.Close()
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	key, challenge := []byte("k"), []byte("c")
+	f.Add([]byte("\x00\x00\x00\x02[]"), true)
+	f.Add([]byte("[{\"database\":\"a\",\"shard\":\"b\",\"pid\":3}]"), false)
+	f.Fuzz(func(t *testing.T, data []byte, raw bool) {
+		r, w := net.Pipe()
+		go func() {
+			if !raw { // a body that is signed
+				data = append(append([]byte{0, 0, byte(len(data) >> 8), byte(len(data))}, data...), sum(key, "question", challenge, data)...)
+			}
+			_, _ = w.Write(data)
+			_ = w.Close()
+		}()
+		var list []Process
+		if err := read(r, key, "question", challenge, &list); err == nil && raw {
+			t.Fatal("an unsigned message was taken")
+		}
+		_ = r.Close()
+	})
+}

@@ -59,6 +59,7 @@ func (a *analysis) run() error {
 	if err := a.names(); err != nil {
 		return err
 	}
+	a.t.Unknown = len(a.db.Shards) > 1 && a.unknown()
 	a.t.Hidden = a.hiddenState()
 	a.t.Exact = s.Configs != nil
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
@@ -156,8 +157,17 @@ func (a *analysis) refuseWide() *Error {
 
 // oneShard is the fate of every statement of a database with one shard: it goes there.
 func (a *analysis) oneShard() error {
-	if a.stmt.Kind == sqlparse.Drop {
-		a.t.Drops = a.declaredObjects()
+	switch a.stmt.Kind {
+	case sqlparse.Drop:
+		if a.t.Drops = a.declaredObjects(); len(a.t.Drops) > 0 && a.stmt.Def.TableDrop {
+			a.t.Class, a.t.Ref, a.t.Home = Write, true, false
+		}
+	case sqlparse.Rename:
+		if o := a.declaredObjects(); len(o) == 1 && a.db.Tables[o[0]] != nil {
+			if r := renamedTo(&a.stmt.Def.Renamed, o[0], a.db.Tables[o[0]]); r.To != o[0] || r.Column != "" {
+				a.t.Class, a.t.Ref, a.t.Home, a.t.Renamed = Write, true, false, r
+			}
+		}
 	}
 	return nil
 }

@@ -243,6 +243,8 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 	}
 	info := a.db.Table(objects[0])
 	switch {
+	case d.Renamed != sqlparse.Renaming{} && d.Unsafe == "":
+		return a.renamed(objects[0], info, everywhere)
 	case s.Kind == sqlparse.Rename && d.Scope != sqlparse.OnTable:
 		return Refuse("ddl", "RENAME")
 	case d.Unsafe != "":
@@ -256,6 +258,35 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 		return Refuse("key-column", info.Keys[i])
 	}
 	return everywhere()
+}
+
+// renamed plans RENAME and SET SCHEMA of a declared table, and RENAME of its columns.
+func (a *analysis) renamed(n shardmap.TableName, info *shardmap.TableInfo, everywhere func() error) error {
+	r := renamedTo(&a.stmt.Def.Renamed, n, info)
+	switch {
+	case r.To.Schema == "pgmosaic":
+		return Refuse("private-schema")
+	case r.To.Schema != n.Schema && (a.db.Tables[n] == nil || a.db.Tenant(r.To.Schema) != nil):
+		return Refuse("ddl", "SET SCHEMA to or from a schema that lives on one shard")
+	case a.db.Tables[n] != nil && (r.To != n || r.Column != ""): // else the map does not name it
+		a.t.Renamed = r
+	}
+	return everywhere()
+}
+
+// renamedTo is what a table is called from now on.
+func renamedTo(d *sqlparse.Renaming, n shardmap.TableName, info *shardmap.TableInfo) *Renamed {
+	r := &Renamed{From: n, To: n, Keys: slices.Clone(info.Keys)}
+	if d.Table != "" {
+		r.To.Name = d.Table
+	}
+	if d.Schema != "" {
+		r.To.Schema = d.Schema
+	}
+	if i := slices.Index(r.Keys, d.Column); i >= 0 {
+		r.Keys[i], r.Column, r.NewColumn = d.NewColumn, d.Column, d.NewColumn
+	}
+	return r
 }
 
 // madeAs plans CREATE TABLE AS: a table of home's, which is made empty and then filled with rows that are made as those of an

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -82,6 +83,17 @@ func (e Env) resolve(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRe
 	return shardmap.TableName{}, false
 }
 
+// DeclaredSince says whether one of the names means a declared table to a newer map, and nothing to this one.
+func (e Env) DeclaredSince(db *shardmap.DB, sch *schema.Snapshot, newer *shardmap.DB, refs []sqlparse.TableRef) bool {
+	return slices.ContainsFunc(refs, func(r sqlparse.TableRef) bool {
+		if _, known := e.resolve(db, sch, r); known {
+			return false
+		}
+		_, declared := e.resolve(newer, &schema.Snapshot{}, r)
+		return declared
+	})
+}
+
 func (a *analysis) tableOf(r *sqlparse.Rel) *schema.Table {
 	n, ok := a.env.resolve(a.db, a.sch, r.Table)
 	if !ok || r.CTE {
@@ -136,10 +148,28 @@ func (a *analysis) needsHome() bool {
 // namesCatalog says whether a relation is neither declared nor a user table nor a CTE: a catalog, a
 // temporary table or a mistake, all of them home's.
 func (a *analysis) namesCatalog() bool {
+	return a.namesUnknown(func(sqlparse.TableRef) bool { return true })
+}
+
+// unknown says whether the statement names a relation or function that is neither the user's, as far as the schema knows, nor the
+// server's.
+func (a *analysis) unknown() bool {
+	for _, f := range a.stmt.Funcs {
+		if _, known := a.sch.Volatile[f]; !known && len(a.sch.Funcs[f]) == 0 && !a.sch.Aggs[f] {
+			return true
+		}
+	}
+	return a.stmt.Query != nil && a.namesUnknown(func(r sqlparse.TableRef) bool {
+		return !strings.HasPrefix(r.Name, "pg_") && !strings.HasPrefix(r.Schema, "pg_") && r.Schema != "information_schema" && !a.env.Temp[r.Name]
+	})
+}
+
+// namesUnknown says whether a relation of which that is to be told is neither declared nor a user table nor a CTE.
+func (a *analysis) namesUnknown(tell func(sqlparse.TableRef) bool) bool {
 	var any func(q *sqlparse.Query) bool
 	any = func(q *sqlparse.Query) bool {
 		for _, r := range q.Rels {
-			if r.Kind == sqlparse.RelTable && !r.CTE {
+			if r.Kind == sqlparse.RelTable && !r.CTE && tell(r.Table) {
 				if _, ok := a.env.resolve(a.db, a.sch, r.Table); !ok {
 					return true
 				}

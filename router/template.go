@@ -56,6 +56,7 @@ type Template struct {
 	Tables  []shardmap.TableName // what it reads or writes, for freshness
 	Sharded int                  // how many of them, at the front, are sharded
 	Whole   bool                 // what it touches is not known in full: freshness is kept for the whole shard
+	Unknown bool                 // it names a relation or function that the schema does not know
 	Home    bool                 // Single on the home shard, whatever the values
 	Any     bool                 // Single on any shard: only reference tables or nothing
 	Hidden  *Hidden              // how it may change its server where no parser sees it; nil: it does not
@@ -72,6 +73,7 @@ type Template struct {
 	Shared  bool                 // Write of what every shard has, or may lack: see Definition.Alters
 	DDL     bool                 // changes the schema
 	Drops   []shardmap.TableName // declared tables that go
+	Renamed *Renamed             // a declared table that, or a key column of which, gets another name
 	Exact   bool                 // holds only for this very text: literals shape the plan
 	Key     []int                // of Copy and Moved: positions of the key columns in the row
 	Draw    *Draw                // of Split: a key column takes its values from a sequence
@@ -93,6 +95,13 @@ type Template struct {
 	rekey *rekey // of an UPDATE that assigns a key
 
 	fallback func(why *Error) (*Template, *Error) // of Scatter
+}
+
+// Renamed is what a declared table and its key columns are called from now on.
+type Renamed struct {
+	From, To          shardmap.TableName
+	Keys              []string
+	Column, NewColumn string // the key column; empty for none
 }
 
 // Draw says that an INSERT leaves a key column to its sequence: the values are drawn on home first, and route the rows.

@@ -134,6 +134,21 @@ func (c *Catalog) Change(ctx context.Context, dryRun bool, edit func(*Tx) error)
 	return snap, c.apply(doc)
 }
 
+// Retry is Change for an edit that may run again, because another change came first.
+func (c *Catalog) Retry(ctx context.Context, edit func(*Tx) error) error {
+	for wait := time.Millisecond; ; wait *= 2 {
+		_, err := c.Change(ctx, false, edit)
+		if !errors.Is(err, ErrConflict) || wait > time.Second {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
 // apply publishes doc unless something newer already is.
 func (c *Catalog) apply(doc *Document) error {
 	c.mu.Lock()
@@ -194,6 +209,18 @@ func (tx *Tx) PutGroup(g Group) error { return put(tx, "groups", []*Group{&g}) }
 
 // PutTable inserts or replaces a table.
 func (tx *Tx) PutTable(t Table) error { return put(tx, "tables", []*Table{&t}) }
+
+// Tables are the declared tables of a database.
+func (tx *Tx) Tables(database string) (out []Table, err error) {
+	var all []*Table
+	collect(tx.txn, "tables", &all, &err)
+	for _, t := range all {
+		if t.Database == database {
+			out = append(out, *t)
+		}
+	}
+	return out, err
+}
 
 // PutTenant inserts or replaces a schema that lives on one shard.
 func (tx *Tx) PutTenant(t Tenant) error { return put(tx, "tenants", []*Tenant{&t}) }

@@ -140,6 +140,18 @@ type Table struct {
 	// rows are where From says, and statements that name the table are refused.
 	Moving bool `json:"moving,omitempty"`
 	From   Kind `json:"from,omitempty"`
+
+	Renaming *Renaming `json:"renaming,omitempty"`
+}
+
+// Renaming is set while a transaction that renames a table or a key column of it, or drops the table, may still commit. Both
+// names are the table's meanwhile: its shards know which of them there is.
+type Renaming struct {
+	OID     uint32   `json:"oid"` // of home's table, which tells what became of it
+	Schema  string   `json:"schema"`
+	Name    string   `json:"name"`
+	Key     []string `json:"key,omitempty"`
+	Columns []int16  `json:"columns,omitempty"` // of the key, by number
 }
 
 // Routine is a function, trigger function or procedure, with all its overloads, of which the admin says that it is shard

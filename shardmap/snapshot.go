@@ -209,7 +209,53 @@ func compileTables(s *Snapshot, doc *Document) error {
 		}
 		db.Tables[info.TableName] = info
 	}
+	for _, t := range doc.Tables {
+		if t.Renaming != nil {
+			db := s.Databases[t.Database]
+			db.rename(db.Tables[TableName{t.Schema, t.Name}], t.Renaming)
+		}
+	}
 	return nil
+}
+
+// rename declares a table under the name that it will have, too. Where that is the name of another table now, or the key has
+// another, statements wait until it is settled.
+func (d *DB) rename(t *TableInfo, r *Renaming) {
+	if !slices.Equal(t.Keys, r.Key) {
+		t.Moving = true
+	}
+	next := *t
+	next.TableName, next.Keys = TableName{r.Schema, r.Name}, r.Key
+	if next.TableName == t.TableName {
+		return
+	}
+	if other := d.Tables[next.TableName]; other != nil {
+		both := *other
+		both.Moving = both.Moving || other.Kind != t.Kind || other.Group != t.Group || !slices.Equal(other.Keys, r.Key)
+		next = both
+	}
+	d.Tables[next.TableName] = &next
+}
+
+// Without is the database as the transaction sees it that has dropped tables.
+func (d *DB) Without(tables []TableName) *DB {
+	out := *d
+	out.Tables = maps.Clone(d.Tables)
+	for _, n := range tables {
+		delete(out.Tables, n)
+	}
+	return &out
+}
+
+// Renamed is the database as the transaction sees it that has given a table another name, or other names to its key columns.
+func (d *DB) Renamed(from, to TableName, keys []string) *DB {
+	out := *d
+	out.Tables = maps.Clone(d.Tables)
+	next := *d.Tables[from]
+	next.TableName, next.Keys = to, keys
+	delete(out.Tables, from)
+	out.Tables[to] = &next
+	return &out
 }
 
 func noDatabase(name string) error {

@@ -153,6 +153,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a.buildAdmin()
+	a.engine.Renames = a.admin.Renames
 	if err := a.buildServer(int(maxStatement)); err != nil {
 		return nil, err
 	}
@@ -547,6 +548,8 @@ func (a *app) run(ctx context.Context) {
 	background("deadlocks", func(ctx context.Context) error {
 		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })
 	})
+	background("renames", a.admin.RunRenames)
+	background("schemas", a.engine.WatchSchemas)
 	background("notifications", a.hub.Run)
 	background("clients", a.server.Serve)
 	if a.peers != nil {

@@ -173,8 +173,15 @@ func (w writer) with() string {
 
 // copyTables are tables with the columns that a COPY gives, in its order: n is a number, s a text, d a date, k a number that no row has, m a small one.
 var copyTables = []struct{ table, columns, kinds string }{
-	{"customers", "(customer_id, name, country, small, day)", "nsSmd"}, {"customers", "(day, name, customer_id)", "dsk"}, {"orders", "(total, order_id, customer_id)", "nkn"},
-	{"texts", "", "sn"}, {"marks", "(n, day, region)", "nds"}, {"marks", "", "sdkn"}, {"countries", "(name, code)", "ss"}, {"settings", "", "ss"}, {"tenant.parts", "(customer, id)", "nk"},
+	{"customers", "(customer_id, name, country, small, day)", "nsSmd"},
+	{"customers", "(day, name, customer_id)", "dsk"},
+	{"orders", "(total, order_id, customer_id)", "nkn"},
+	{"texts", "", "sn"},
+	{"marks", "(n, day, region)", "nds"},
+	{"marks", "", "sdkn"},
+	{"countries", "(name, code)", "ss"},
+	{"settings", "", "ss"},
+	{"tenant.parts", "(customer, id)", "nk"},
 }
 
 // withData is COPY FROM STDIN with what is sent behind a NUL.

@@ -436,6 +436,9 @@ func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
 
 func (a *Admin) recoverLocked(ctx context.Context) error {
 	for _, d := range sortedDBs(a.Catalog.Current()) {
+		if err := a.renamesSettled(ctx, d.Name); err != nil {
+			return err
+		}
 		if err := a.recoverOnline(ctx, d); err != nil {
 			return err
 		}

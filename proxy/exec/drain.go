@@ -142,7 +142,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				answered = o.kind == opDescribe
 			case 'C', 'I', 's':
 				answered = true
-				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || len(t.Drops) > 0 || t.Stmt.Kind == sqlparse.Cursor || t.Stmt.Closes || t.Stmt.Configs != nil) {
+				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || t.Stmt.Kind == sqlparse.Cursor || t.Stmt.Closes || t.Stmt.Configs != nil) {
 					x.post = append(x.post, post{t, o.configs})
 				}
 			case 'E':

@@ -56,6 +56,9 @@ type Engine struct {
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)
 
+	// Renames finds out what became of the tables of a database that a transaction was renaming, and tells the map.
+	Renames func(ctx context.Context, database string) error
+
 	// Hub delivers notifications to sessions that LISTEN.
 	Hub *notify.Hub
 	// Signal ends another client (terminate) or cancels what it does, for a role that may. It is false for a

@@ -378,13 +378,13 @@ func endsTx(s *sqlparse.Statement) bool {
 // those of last time.
 func (h *Handler) replan(ctx context.Context, s *stmt) error {
 	space := h.planSpace()
-	if s.tmpl != nil && s.space == space && len(h.env.Temp) == 0 {
-		return nil
+	if s.tmpl != nil && s.space == space && h.cacheable() && !h.tx.defined {
+		return h.outdated(s.tmpl.Stmt)
 	}
-	p, multi, err := h.plan(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
+	p, multi, err := h.plan(ctx, unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
 	for h.awaitMove(ctx, err) {
 		space = h.planSpace()
-		p, multi, err = h.plan(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql)))
+		p, multi, err = h.plan(ctx, unsafe.Slice(unsafe.StringData(s.sql), len(s.sql)))
 	}
 	if err != nil {
 		return err

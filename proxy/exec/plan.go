@@ -23,13 +23,27 @@ type planned struct {
 
 // plan finds or makes the template of a text with one statement. multi is returned instead when the
 // text holds several.
-func (h *Handler) plan(sql []byte) (p planned, multi []*sqlparse.Statement, err error) {
+func (h *Handler) plan(ctx context.Context, sql []byte) (p planned, multi []*sqlparse.Statement, err error) {
+	if err := h.reread(ctx); err != nil {
+		return planned{}, nil, err
+	}
+	p, multi, err = h.find(ctx, sql)
+	if err == nil && multi == nil {
+		err = h.outdated(p.tmpl.Stmt)
+	}
+	return p, multi, err
+}
+
+// cacheable says whether equal texts mean the same in other sessions of the same plan space.
+func (h *Handler) cacheable() bool { return len(h.env.Temp) == 0 && h.tx.base.db == nil }
+
+func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sqlparse.Statement, err error) {
 	space := h.planSpace()
 	key := append(h.strip[:0], space[:]...)
 	lits := h.lits[:0]
 	key, lits, ok := sqlparse.Strip(key, lits, sql)
 	h.strip, h.lits = key, lits
-	cacheable := ok && len(h.env.Temp) == 0
+	cacheable := ok && h.cacheable()
 	if cacheable {
 		e, hit := h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(key), len(key)))
 		if hit && e.exact {
@@ -55,9 +69,12 @@ func (h *Handler) plan(sql []byte) (p planned, multi []*sqlparse.Statement, err 
 	if len(stmts) > 1 {
 		return planned{}, stmts, nil
 	}
-	tmpl, err := router.Analyze(stmts[0], h.dbmap, h.schema, h.env)
+	tmpl, err := h.analyze(ctx, stmts[0])
 	if err != nil {
 		return planned{}, nil, err
+	}
+	if h.planSpace() != space { // it was planned by a newer schema
+		return planned{tmpl: tmpl}, nil, nil
 	}
 	if !cacheable {
 		return planned{tmpl: tmpl}, nil, nil
@@ -112,9 +129,27 @@ func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
 }
 
 // planStatement plans one statement of several, or of a text that is not worth caching.
-func (h *Handler) planStatement(s *sqlparse.Statement) (planned, error) {
-	t, err := router.Analyze(s, h.dbmap, h.schema, h.env)
+func (h *Handler) planStatement(ctx context.Context, s *sqlparse.Statement) (planned, error) {
+	if err := h.reread(ctx); err != nil {
+		return planned{}, err
+	}
+	t, err := h.analyze(ctx, s)
+	if err == nil {
+		err = h.outdated(s)
+	}
 	return planned{tmpl: t}, err
+}
+
+// analyze plans a statement by the schema at hand, or by a newer one if that does not know what it names.
+func (h *Handler) analyze(ctx context.Context, s *sqlparse.Statement) (*router.Template, error) {
+	t, err := router.Analyze(s, h.dbmap, h.schema, h.env)
+	if err != nil || !t.Unknown {
+		return t, err
+	}
+	if newer, err := h.learn(ctx); err != nil || !newer {
+		return t, err
+	}
+	return router.Analyze(s, h.dbmap, h.schema, h.env)
 }
 
 // bind finds the shards of a planned statement, asking a server for parameter types if they decide.

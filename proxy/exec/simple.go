@@ -107,7 +107,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		if err := h.current(ctx); err != nil {
 			return err
 		}
-		p, multi, err := h.plan(sql)
+		p, multi, err := h.plan(ctx, sql)
 		if err != nil {
 			if h.awaitMove(ctx, err) {
 				continue
@@ -346,14 +346,12 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		h.temps++
 		return
 	}
-	if len(t.Drops) > 0 {
-		h.onCommit(func() { h.dropTables(ctx, t) })
-	}
 	if t.DDL && t.Stmt.Kind != sqlparse.Routine {
 		if h.tx.status == 'I' {
+			h.tx.defined = false
 			h.afterDDL(ctx)
 		} else {
-			h.tx.ddl = true
+			h.tx.ddl, h.tx.defined = true, true
 		}
 	}
 }
@@ -364,14 +362,6 @@ func (h *Handler) declared(name string, p *participant) {
 		h.tx.cursors = map[string]*participant{}
 	}
 	h.tx.cursors[name] = p
-}
-
-func (h *Handler) onCommit(f func()) {
-	if h.tx.status == 'I' {
-		f()
-		return
-	}
-	h.tx.drops = append(h.tx.drops, f)
 }
 
 // several runs a string of several statements: as a whole on one shard if it all belongs there, else one
@@ -387,9 +377,9 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) erro
 				return err
 			}
 		}
-		p, err := h.planStatement(s)
+		p, err := h.planStatement(ctx, s)
 		for h.awaitMove(ctx, err) {
-			p, err = h.planStatement(s)
+			p, err = h.planStatement(ctx, s)
 		}
 		if err == nil && s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
 			err = &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}

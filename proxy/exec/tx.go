@@ -14,6 +14,8 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // transaction is the client's transaction over the shards that it has reached so far. BEGIN is answered at
@@ -27,7 +29,6 @@ type transaction struct {
 	saves    []savepoint
 	local    []string                // SET LOCAL, for those who come late
 	before   *pool.Settings          // at BEGIN
-	drops    []func()                // what to do when it commits
 	cursors  map[string]*participant // where each SQL cursor is
 	held     []*gathering            // whose copies a cursor reads
 	ddl      bool
@@ -37,6 +38,8 @@ type transaction struct {
 	since    time.Time
 	told     map[string]string // what the client had been told before it
 	own      ownInTx
+	base     beforeDDL
+	defined  bool // something, since the schema was read
 }
 
 type savepoint struct {
@@ -46,6 +49,9 @@ type savepoint struct {
 	own      ownSettings
 	kept     ownSettings
 	cursors  map[string]*participant
+	db       *shardmap.DB
+	schema   *schema.Snapshot
+	defined  bool
 }
 
 // begin opens a transaction without telling any server.
@@ -91,7 +97,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		}
 		if err != nil {
 			if errors.Is(err, errReplan) && len(h.tx.parts) > 0 {
-				return nil, &wire.PgError{Code: "40001", Message: "the shard map changed during the transaction", Hint: "Run the transaction again."}
+				return nil, errTxMapChanged
 			}
 			return nil, err
 		}
@@ -271,14 +277,11 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		h.settings, h.own = h.tx.before, h.tx.own.before
 		h.retell(h.tx.told)
 	}
-	drops, ddl, listens, notified := h.tx.drops, h.tx.ddl, h.tx.listens, h.tx.notifies
+	ddl, listens, notified := h.tx.ddl, h.tx.listens, h.tx.notifies
 	h.endTx()
 	if err == nil && tag == "COMMIT" {
 		h.listenAfter(ctx, listens)
 		h.tx.notifies = notified
-		for _, f := range drops {
-			f()
-		}
 		if ddl {
 			h.afterDDL(ctx)
 		}
@@ -436,6 +439,7 @@ func (h *Handler) endTx() {
 	if !h.tx.since.IsZero() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
 	}
+	h.forgetDDL()
 	for _, g := range h.tx.held {
 		g.close()
 	}
@@ -601,7 +605,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors)})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.dbmap, h.schema, h.tx.defined})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.saves = h.tx.saves[:at]
@@ -610,6 +614,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
 		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
 		h.retell(h.tx.saves[at].told)
+		h.dbmap, h.schema, h.tx.defined = h.tx.saves[at].db, h.tx.saves[at].schema, h.tx.saves[at].defined
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
 		h.tx.saves = h.tx.saves[:at+1]

@@ -10,7 +10,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 const cancelTimeout = 5 * time.Second
@@ -81,11 +80,21 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			if err := h.lockReference(ctx, p, shards); err != nil {
 				return err
 			}
-			var err error
+			gone, err := h.toDrop(p.Drops)
+			if err != nil {
+				return err
+			}
 			if tag, desc, rows, err = h.runPieces(ctx, p, pieces[:1], a, x); err != nil {
 				return err
 			}
 			other, _, _, err := h.runPieces(ctx, p, pieces[1:], a, x)
+			switch {
+			case err != nil:
+			case p.Renamed != nil:
+				err = h.rename(ctx, p.Renamed)
+			case len(gone) > 0:
+				err = h.drop(ctx, gone)
+			}
 			if err == nil && other != "" && p.Target != nil && perShard(other, len(pieces)-1) != tag {
 				return &wire.PgError{
 					Code: "XX001", Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
@@ -379,19 +388,4 @@ func codeOf(err error) string {
 		return s.SQLState()
 	}
 	return "XX000"
-}
-
-// dropTables takes dropped tables out of the map.
-func (h *Handler) dropTables(ctx context.Context, t *router.Template) {
-	_, err := h.e.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error {
-		for _, n := range t.Drops {
-			if err := tx.Delete("tables", h.db, n.Schema, n.Name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		h.e.Log.Error("a dropped table is still declared: UNDISTRIBUTE TABLE it", "database", h.db, "error", err)
-	}
 }

@@ -204,23 +204,34 @@ func (s *Server) ReadTag() (tag string, err error) {
 
 // Rows runs a simple query whose small result the proxy itself wants. Its values are the caller's.
 func (s *Server) Rows(sql string) (rows [][][]byte, err error) {
+	_, rows, err = s.Result(sql)
+	return rows, err
+}
+
+// Result is Rows with the description of the columns.
+func (s *Server) Result(sql string) (desc []wire.Field, rows [][][]byte, err error) {
 	s.SendQuery(sql)
 	if err := s.Flush(); err != nil {
 		s.Dirty = true
-		return nil, err
+		return nil, nil, err
 	}
 	for {
 		m, e := s.Next()
 		if e != nil {
 			s.Dirty = true
-			return nil, e
+			return nil, nil, e
 		}
 		switch m.Type {
+		case 'T':
+			if desc, e = wire.ParseRowDescription(m.Body()); e != nil {
+				s.Dirty = true
+				return nil, nil, e
+			}
 		case 'D':
 			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
 			if e != nil {
 				s.Dirty = true
-				return nil, e
+				return nil, nil, e
 			}
 			rows = append(rows, vals)
 		case 'E':
@@ -229,7 +240,7 @@ func (s *Server) Rows(sql string) (rows [][][]byte, err error) {
 			s.NoteParam(m.Body())
 		case 'Z':
 			s.TxStatus = m.Body()[0]
-			return rows, err
+			return desc, rows, err
 		}
 	}
 }

@@ -182,15 +182,24 @@ func (c *converter) alteration(n *pg.Node) bool {
 			d.Scope = OnIndex
 		case shared[r.RenameType]:
 			d.Scope = OnDatabase
+		case r.RenameType == pg.ObjectType_OBJECT_TABLE:
+			d.Renamed.Table = r.Newname
 		case onTables[r.RenameType]:
 			d.Scope = OnTable
 			if r.RenameType == pg.ObjectType_OBJECT_COLUMN {
-				d.Columns = []string{r.Subname}
+				d.Renamed.Column, d.Renamed.NewColumn = r.Subname, r.Newname
 			}
 			if isOurs(r.Subname) {
 				d.Unsafe = "RENAME of the placement's own constraint"
 			}
 		}
+	case *pg.Node_AlterObjectSchemaStmt:
+		if x.AlterObjectSchemaStmt.ObjectType != pg.ObjectType_OBJECT_TABLE {
+			return false
+		}
+		s.Kind, d.Alters = Rename, true
+		c.object(x.AlterObjectSchemaStmt.Relation)
+		d.Renamed.Schema = x.AlterObjectSchemaStmt.Newschema
 	default:
 		return false
 	}

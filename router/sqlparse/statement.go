@@ -162,7 +162,8 @@ type Definition struct {
 	Parent    bool         // PARTITION OF, INHERITS
 	Serial    bool         // CREATE TABLE with a column that draws from a sequence
 	Unsafe    string       // the first command that could break placement, in SQL's words
-	Columns   []string     // columns that ALTER TABLE drops or retypes, or RENAME renames
+	Columns   []string     // columns that ALTER TABLE drops or retypes
+	Renamed   Renaming     // of RENAME and SET SCHEMA of a table or of its column
 	Keys      [][]string   // the columns of each index or key that it makes
 	Foreign   []ForeignKey // those that it adds
 	Refresh   bool         // REFRESH MATERIALIZED VIEW
@@ -172,6 +173,9 @@ type Definition struct {
 	Schemas   []string     // that DROP SCHEMA drops, or ALTER SCHEMA renames
 	Types     []TableRef   // that a definition of OnDatabase names
 }
+
+// Renaming says what a table and a column of it are called from now on; what stays as it is, is empty.
+type Renaming struct{ Schema, Table, Column, NewColumn string }
 
 // ForeignKey is what a table's columns refer to; no Refs means the primary key.
 type ForeignKey struct {

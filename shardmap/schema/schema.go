@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -19,9 +20,12 @@ type Snapshot struct {
 	Tables   map[shardmap.TableName]*Table
 	Indexes  map[shardmap.TableName]shardmap.TableName // to the tables that they are of
 	Funcs    map[string][]*Func                        // user functions by bare name
-	Volatile map[string]bool                           // built-in volatile functions by bare name
+	Volatile map[string]bool                           // built-in functions by bare name, and whether one of the name is volatile
 	Aggs     map[string]bool                           // user aggregates
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
+
+	Fingerprint string    // see Watcher
+	At          time.Time // when it was read, or later
 
 	Maps map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 }
@@ -128,40 +132,52 @@ select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' 
  where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
    and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
 
+// queryer is what reads catalogs: a transaction, or what looks like one. It gets no parameters.
+type queryer interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // Load reads the schema of the database of a connection string in one transaction. version becomes the
 // snapshot's.
-func Load(ctx context.Context, dsn string, version uint64) (*Snapshot, error) {
+func Load(ctx context.Context, dsn string, version uint64) (s *Snapshot, err error) {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog"); err != nil { // what is printed names schemas
-			return err
+			return fmt.Errorf("read the schema: %w", err)
 		}
-		var collate string
-		if err := tx.QueryRow(ctx, "select datcollate from pg_database where datname = current_database()").Scan(&collate); err != nil {
-			return err
-		}
-		s.BytesOK = collate == "C" || collate == "POSIX" || strings.EqualFold(collate, "C.UTF-8") || strings.EqualFold(collate, "C.UTF8")
-		byOID := map[uint32]*Table{}
-		if err := s.loadTables(ctx, tx, byOID); err != nil {
-			return err
-		}
-		if err := s.loadIndexes(ctx, tx); err != nil {
-			return err
-		}
-		return s.loadFuncs(ctx, tx)
+		s, err = read(ctx, tx, version)
+		return err
 	})
+	return s, err
+}
+
+func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
+	rows, _ := q.Query(ctx, "select datcollate::text from pg_database where datname = current_database()") // an error comes with the rows
+	collate, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
+	}
+	s.At = time.Now()
+	s.BytesOK = collate == "C" || collate == "POSIX" || strings.EqualFold(collate, "C.UTF-8") || strings.EqualFold(collate, "C.UTF8")
+	rows, _ = q.Query(ctx, fingerprintSQL)
+	if s.Fingerprint, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[string]); err != nil {
+		return nil, fmt.Errorf("read the schema: %w", err)
+	}
+	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs} {
+		if err := load(ctx, q); err != nil {
+			return nil, fmt.Errorf("read the schema: %w", err)
+		}
 	}
 	return s, nil
 }
 
-func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Table) error {
+func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
+	byOID := map[uint32]*Table{}
 	rows, _ := tx.Query(ctx, tablesSQL)
 	t, kind, reads := Table{}, "", []string(nil)
 	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads}, func() error {
@@ -216,7 +232,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx pgx.Tx, byOID map[uint32]*
 	return err
 }
 
-func (s *Snapshot) loadIndexes(ctx context.Context, tx pgx.Tx) error {
+func (s *Snapshot) loadIndexes(ctx context.Context, tx queryer) error {
 	rows, _ := tx.Query(ctx, `select n.nspname, i.relname, n.nspname, t.relname from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class t on t.oid = x.indrelid
 		join pg_namespace n on n.oid = t.relnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`)
 	var index, table shardmap.TableName
@@ -224,7 +240,7 @@ func (s *Snapshot) loadIndexes(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-func (s *Snapshot) loadFuncs(ctx context.Context, tx pgx.Tx) error {
+func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
 	rows, _ := tx.Query(ctx, funcsSQL)
 	var f Func
 	var vol string
@@ -241,10 +257,11 @@ func (s *Snapshot) loadFuncs(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	rows, _ = tx.Query(ctx, "select distinct proname::text from pg_proc where provolatile = 'v' and (pronamespace = 'pg_catalog'::regnamespace "+
-		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e'))")
+	rows, _ = tx.Query(ctx, "select proname::text, bool_or(provolatile = 'v') from pg_proc where pronamespace = 'pg_catalog'::regnamespace "+
+		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e') group by proname")
 	var name string
-	_, err = pgx.ForEachRow(rows, []any{&name}, func() error { s.Volatile[name] = true; return nil })
+	var volatile bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &volatile}, func() error { s.Volatile[name] = volatile; return nil })
 	return err
 }
 

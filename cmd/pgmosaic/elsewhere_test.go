@@ -1,0 +1,81 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// What is defined on home around the proxy is not taken for home's alone: new names at once, others within seconds.
+func TestDefinitionsMadeElsewhere(t *testing.T) {
+	d, c := renameWorld(t, "elsewhere")
+	home := d.on(t, "elsewhere", 0)
+	if n := queryOne[int](t, c, "select count(*) from rows_"); n != 90 {
+		t.Fatal(n)
+	}
+	mustExec(t, home, "create view made as select k from rows_ where k > 10")
+	mustExec(t, home, "create function counted() returns bigint language sql stable as 'select count(*) from rows_'")
+	mustExec(t, home, "grant select on made to app")
+	time.Sleep(250 * time.Millisecond) // the schema is not read anew more often
+	if n := queryOne[int](t, c, "select count(*) from made"); n != 80 {
+		t.Errorf("a new view has %d rows", n)
+	}
+	mustExec(t, home, "create function counted2() returns bigint language sql stable as 'select count(*) from rows_'")
+	time.Sleep(250 * time.Millisecond)
+	_, err := c.Exec(t.Context(), "select counted2()")
+	wantCode(t, err, "0A000")
+	mustExec(t, c, "begin")
+	mustExec(t, c, "select * from codes")
+	mustExec(t, home, "create view done as select k from rows_ where k > 20")
+	mustExec(t, home, "grant select on done to app")
+	time.Sleep(250 * time.Millisecond)
+	if n := queryOne[int](t, c, "select count(*) from done"); n != 70 { // in a transaction that began before
+		t.Errorf("a new view has %d rows", n)
+	}
+	mustExec(t, c, "rollback")
+	mustExec(t, home, "create or replace view made as select k from rows_ where k > 30")
+	eventually(t, "the changed view is noticed", func() bool { return queryOne[int](t, c, "select count(*) from made") == 60 })
+}
+
+// The fingerprint of a schema changes with definitions that plans rest on, and not with what else touches catalogs.
+func TestFingerprintOfASchema(t *testing.T) {
+	d, _ := renameWorld(t, "printed")
+	home := d.on(t, "printed", 0)
+	dsn := d.cluster.Node("s1-a").DSN("printed_0")
+	var w schema.Watcher
+	defer w.Close(t.Context())
+	at := func() string {
+		fp, err := w.Fingerprint(t.Context(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fp
+	}
+	snap, err := schema.Load(t.Context(), dsn, 1)
+	if err != nil || snap.Fingerprint != at() {
+		t.Fatalf("the snapshot has %v, %v", snap, err)
+	}
+	was := at()
+	for _, sql := range []string{"vacuum analyze rows_", "truncate codes", "reindex table rows_", "vacuum full rows_", "create temp table x (a int)", "insert into codes values ('q')", "select nextval('rows__n_seq')"} {
+		mustExec(t, home, sql)
+		if now := at(); now != was {
+			t.Errorf("%s changed it", sql)
+			was = now
+		}
+	}
+	for _, sql := range []string{
+		"create table t (a int, b text)", "alter table t add column c int", "alter table t alter column c set not null", "alter table t alter column c set default 5", "alter table t drop column c", "alter table t rename to t2",
+		"alter table t2 rename column b to bb", "create unique index i on t2 (a)", "drop index i", "create view v as select a from t2", "create or replace view v as select a + 1 as a from t2", "create function f() returns int language sql as 'select 1'",
+		"create or replace function f() returns int language sql as 'select 2'", "alter function f() immutable", "create function g() returns trigger language plpgsql as 'begin return new; end'", "create trigger g before insert on t2 for each row execute function g()",
+		"alter table t2 enable row level security", "create policy p on t2 using (true)", "alter table t2 add check (a > 0)", "create type e as enum ('a')", "alter type e add value 'b'", "alter view v set (security_invoker = true)", "create schema s", "alter table t2 set schema s",
+		"create rule r as on insert to s.t2 do also select 1", "create extension citext", "drop table s.t2 cascade",
+	} {
+		mustExec(t, home, sql)
+		now := at()
+		if now == was {
+			t.Errorf("%s did not change it", sql)
+		}
+		was = now
+	}
+}

@@ -1,0 +1,180 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// ErrRenaming means that a transaction which renames a table is still under way, or in doubt.
+var ErrRenaming = errors.New("a transaction is renaming a table")
+
+// Renames finds out what became of the tables of a database that transactions were renaming: home knows each by its OID. The
+// map then has one name for each, and so have the notes of copies on the other shards. Tables that are being renamed still are
+// left as they are, with ErrRenaming. Any goroutine may call it.
+func (a *Admin) Renames(ctx context.Context, db string) error {
+	snap := a.Catalog.Current()
+	d := snap.Databases[db]
+	var pending []shardmap.Table
+	for _, t := range snap.Document.Tables {
+		if t.Database == db && t.Renaming != nil {
+			pending = append(pending, *t)
+		}
+	}
+	if d == nil || len(pending) == 0 {
+		return nil
+	}
+	home, err := a.openShard(ctx, db, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // only read
+	var errs error
+	was, is := []shardmap.Table{}, []*shardmap.Table{}
+	for _, t := range pending {
+		now, err := renamedOn(ctx, home, t)
+		if err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		was, is = append(was, t), append(is, now)
+	}
+	for _, s := range d.Shards {
+		if s != d.Home {
+			if err := a.renameCopies(ctx, db, s, was, is); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(errs, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+		have, err := tx.Tables(db)
+		if err != nil {
+			return err
+		}
+		var names []shardmap.Table
+		for i, t := range was {
+			for _, h := range have {
+				if !reflect.DeepEqual(h, t) { // another transaction renames it by now
+					continue
+				}
+				if err := tx.Delete("tables", db, t.Schema, t.Name); err != nil {
+					return err
+				}
+				if is[i] != nil {
+					names = append(names, *is[i])
+				}
+			}
+		}
+		for _, t := range names { // when all old ones are gone: tables may change names with one another
+			if err := tx.PutTable(t); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+const renamedSQL = `select n.nspname, c.relname, array(select a.attname::text from unnest($2::int2[]) with ordinality k(n, o) join pg_attribute a on a.attrelid = c.oid and a.attnum = k.n order by k.o)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`
+
+// renamedOn is what home calls a table now; nil if it has dropped it.
+func renamedOn(ctx context.Context, home *pgx.Conn, t shardmap.Table) (now *shardmap.Table, err error) {
+	for range 5 {
+		out := t
+		out.Renaming = nil
+		read := func(q interface {
+			QueryRow(context.Context, string, ...any) pgx.Row
+		}, into *shardmap.Table,
+		) error {
+			return q.QueryRow(ctx, renamedSQL, t.Renaming.OID, t.Renaming.Columns).Scan(&into.Schema, &into.Name, &into.Key)
+		}
+		err = read(home, &out)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		same := out
+		err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { // whoever renames holds a lock until it is decided
+			if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+pgx.Identifier{out.Schema, out.Name}.Sanitize()+" IN ACCESS SHARE MODE NOWAIT"); err != nil {
+				return err
+			}
+			return read(tx, &same)
+		})
+		var pe *pgconn.PgError
+		switch {
+		case errors.As(err, &pe) && pe.Code == "55P03":
+			return nil, ErrRenaming
+		case err == nil && reflect.DeepEqual(same, out):
+			if t.Kind == shardmap.Reference {
+				out.Key = t.Key
+			}
+			return &out, nil
+		case err != nil && !errors.Is(err, pgx.ErrNoRows) && (pe == nil || pe.Code != "42P01" && pe.Code != "3F000"):
+			return nil, err
+		}
+	}
+	return nil, ErrRenaming
+}
+
+// renameCopies keeps the notes of a shard's copies up to date, which say what may be dropped there.
+func (a *Admin) renameCopies(ctx context.Context, db string, s *shardmap.ShardInfo, was []shardmap.Table, is []*shardmap.Table) error {
+	c, err := a.openShard(ctx, db, s)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	return ownOr(s.Name, pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		var noted []*shardmap.Table
+		for i, t := range was {
+			tag, err := tx.Exec(ctx, "DELETE FROM pgmosaic.copy WHERE schema = $1 AND name = $2", t.Schema, t.Name)
+			if err != nil {
+				return err
+			}
+			if tag.RowsAffected() > 0 && is[i] != nil {
+				noted = append(noted, is[i])
+			}
+		}
+		for _, t := range noted {
+			if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", t.Schema, t.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// RunRenames finishes what the ends of transactions and other processes have left, until ctx ends.
+func (a *Admin) RunRenames(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			for _, d := range sortedDBs(a.Catalog.Current()) {
+				if err := a.Renames(ctx, d.Name); err != nil && !errors.Is(err, ErrRenaming) && ctx.Err() == nil {
+					a.Log.Warn("a renamed table is declared under both names still", "database", d.Name, "error", err)
+				}
+			}
+		}
+	}
+}
+
+// renamesSettled is an error while a table of a database is being renamed.
+func (a *Admin) renamesSettled(ctx context.Context, db string) error {
+	err := a.Renames(ctx, db)
+	if errors.Is(err, ErrRenaming) {
+		return &Error{Code: "55006", Message: fmt.Sprintf("a transaction is renaming a table of database %q", db), Hint: "Try again when it has ended: SHOW CLIENTS shows who is in a transaction."}
+	}
+	return err
+}

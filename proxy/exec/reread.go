@@ -1,0 +1,67 @@
+package exec
+
+import (
+	"context"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// beforeDDL is the map and the schema as they were until the transaction defined something.
+type beforeDDL struct {
+	db     *shardmap.DB
+	schema *schema.Snapshot
+	oids   []uint32 // of the declared tables that it has renamed or dropped
+}
+
+// keepBase notes what the transaction saw before it began to define. From then on its plans are its own.
+func (h *Handler) keepBase() {
+	if h.tx.base.db == nil {
+		h.tx.base.db, h.tx.base.schema = h.dbmap, h.schema
+	}
+}
+
+// reread reads the schema by the transaction's own eyes, if it has defined something since the last time: a view or function
+// that only it knows must not be taken for one of home's alone.
+func (h *Handler) reread(ctx context.Context) error {
+	if !h.tx.defined || h.tx.status == 'E' {
+		return nil
+	}
+	if len(h.dbmap.Shards) == 1 || h.tx.status == 'I' && h.ext.cur == nil {
+		h.tx.defined = false
+		return nil
+	}
+	if err := h.drain(ctx, false); err != nil {
+		return err
+	}
+	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
+		if err := h.escalate(p); err != nil {
+			p.srv.Dirty = true
+			return err
+		}
+	}
+	p, err := h.partOnHome()
+	if err != nil {
+		return err
+	}
+	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog"); err != nil { // what is printed names schemas
+		return h.lost(p, err)
+	}
+	next, failed := schema.ReadBy(ctx, func(sql string) (types []uint32, rows [][][]byte, err error) {
+		desc, rows, err := p.srv.Result(sql)
+		for _, f := range desc {
+			types = append(types, f.DataTypeOID)
+		}
+		return types, rows, err
+	}, h.schema.Version)
+	if _, err := p.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
+		return h.lost(p, err)
+	}
+	if failed != nil {
+		return failed
+	}
+	h.keepBase()
+	next.Maps = h.schema.Maps
+	h.schema, h.tx.defined = next, false
+	return nil
+}

@@ -1,0 +1,57 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// fingerprintSQL changes with every definition that a plan may rest on, and with nothing else: TRUNCATE, VACUUM and ANALYZE leave
+// it as it is. Rows of catalogs that only definitions write count by their xmin.
+const fingerprintSQL = `with r as materialized (select c.oid, c.relname, c.relnamespace, c.relkind, c.relpersistence, c.relhassubclass, c.relhasrules, c.reloptions, c.relrowsecurity, c.relispartition
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')),
+  n as (select oid from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic'))
+select md5(concat_ws(',',
+  (select sum(hashtextextended(r::text, 0)) from r),
+  (select sum(hashtextextended(a.attrelid || ' ' || a.attnum || ' ' || a.xmin, 0)) from pg_attribute a join r on r.oid = a.attrelid where a.attnum > 0),
+  (select sum(hashtextextended(p.oid || ' ' || p.xmin, 0)) from pg_proc p where p.pronamespace in (select oid from n)),
+  (select sum(hashtextextended(w.oid || ' ' || w.xmin, 0)) from pg_rewrite w join r on r.oid = w.ev_class),
+  (select sum(hashtextextended(t.oid || ' ' || t.xmin, 0)) from pg_trigger t join r on r.oid = t.tgrelid),
+  (select sum(hashtextextended(c.oid || ' ' || c.xmin, 0)) from pg_constraint c where c.connamespace in (select oid from n)),
+  (select sum(hashtextextended(d.oid || ' ' || d.xmin, 0)) from pg_attrdef d join r on r.oid = d.adrelid),
+  (select sum(hashtextextended(i.indexrelid || ' ' || i.indrelid || i.indisunique || i.indisprimary, 0)) from pg_index i join r on r.oid = i.indexrelid),
+  (select sum(hashtextextended(p.oid || ' ' || p.xmin, 0)) from pg_policy p join r on r.oid = p.polrelid),
+  (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_enum e),
+  (select sum(hashtextextended(t.oid || ' ' || t.xmin, 0)) from pg_type t where t.typnamespace in (select oid from n) and t.typtype <> 'c'),
+  (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_extension e), (select sum(hashtextextended(oid::text, 0)) from n)))`
+
+// Watcher notices definitions that were made around this process. One goroutine may use it.
+type Watcher struct {
+	conn *pgx.Conn
+	dsn  string
+}
+
+// Fingerprint is that of the database of a connection string now: it differs from that of a Snapshot if something was defined since.
+func (w *Watcher) Fingerprint(ctx context.Context, dsn string) (fp string, err error) {
+	if w.conn == nil || w.conn.IsClosed() || w.dsn != dsn {
+		w.Close(ctx)
+		if w.conn, err = pgx.Connect(ctx, dsn); err != nil {
+			return "", fmt.Errorf("look for definitions: %w", err)
+		}
+		w.dsn = dsn
+	}
+	if err := w.conn.QueryRow(ctx, fingerprintSQL).Scan(&fp); err != nil {
+		w.Close(ctx)
+		return "", fmt.Errorf("look for definitions: %w", err)
+	}
+	return fp, nil
+}
+
+// Close closes the connection.
+func (w *Watcher) Close(ctx context.Context) {
+	if w.conn != nil {
+		_ = w.conn.Close(context.WithoutCancel(ctx)) // it has only read
+		w.conn = nil
+	}
+}

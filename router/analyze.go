@@ -159,11 +159,11 @@ func (a *analysis) refuseWide() *Error {
 func (a *analysis) oneShard() error {
 	switch a.stmt.Kind {
 	case sqlparse.Drop:
-		if a.t.Drops = a.declaredObjects(); len(a.t.Drops) > 0 && a.stmt.Def.TableDrop {
+		if a.t.Drops = a.mapped(a.declaredObjects()); len(a.t.Drops) > 0 && a.stmt.Def.TableDrop {
 			a.t.Class, a.t.Ref, a.t.Home = Write, true, false
 		}
 	case sqlparse.Rename:
-		if o := a.declaredObjects(); len(o) == 1 && a.db.Tables[o[0]] != nil {
+		if o := a.mapped(a.declaredObjects()); len(o) == 1 {
 			if r := renamedTo(&a.stmt.Def.Renamed, o[0], a.db.Tables[o[0]]); r.To != o[0] || r.Column != "" {
 				a.t.Class, a.t.Ref, a.t.Home, a.t.Renamed = Write, true, false, r
 			}

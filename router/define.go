@@ -27,6 +27,16 @@ func (a *analysis) declaredObjects() []shardmap.TableName {
 	return out
 }
 
+// mapped are those that the map names.
+func (a *analysis) mapped(objects []shardmap.TableName) (out []shardmap.TableName) {
+	for _, n := range objects {
+		if t := a.db.Tables[n]; t != nil && !t.Part {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // placesOf are the shards that have tables, where these are home, with an empty copy that describes them, and those of the
 // schemas which live on one shard. Nil: all.
 func (a *analysis) placesOf(objects []shardmap.TableName) []int {
@@ -211,6 +221,21 @@ func (a *analysis) definition() error {
 	return Refuse("ddl", "this statement")
 }
 
+// partition plans CREATE TABLE .. PARTITION OF a declared table: every shard has it. One with an index or column of its own could
+// break what the key is for, and what inherits otherwise has rows that the map knows nothing of.
+func (a *analysis) partition() error {
+	d := &a.stmt.Def
+	of := append(append([]shardmap.TableName(nil), a.sharded...), a.reference...)
+	switch {
+	case !d.Partition || d.Temp || len(of) != 1 || len(a.home) > 0 || a.db.Tables[of[0]] == nil:
+		return Refuse("ddl", "a partition with columns or constraints of its own, or a child,")
+	case a.db.Tenant(d.Objects[0].Schema) != nil:
+		return Refuse("ddl", "a partition in a schema that lives on one shard")
+	}
+	a.t.Class, a.t.Ref, a.t.Home = Write, true, false
+	return nil
+}
+
 // dropped plans DROP of declared tables, or of what hangs on them.
 func (a *analysis) dropped(objects []shardmap.TableName, everywhere func() error) error {
 	d := &a.stmt.Def
@@ -222,7 +247,7 @@ func (a *analysis) dropped(objects []shardmap.TableName, everywhere func() error
 	case len(d.Objects) != len(objects) && (!d.IfExists || len(a.home) > 0): // DROP TABLE IF EXISTS a, b with some that do not exist or are home's
 		return Refuse("mixed-objects")
 	}
-	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, objects, a.placesOf(objects)
+	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, a.mapped(objects), a.placesOf(objects)
 	return nil
 }
 
@@ -268,7 +293,7 @@ func (a *analysis) renamed(n shardmap.TableName, info *shardmap.TableInfo, every
 		return Refuse("private-schema")
 	case r.To.Schema != n.Schema && (a.db.Tables[n] == nil || a.db.Tenant(r.To.Schema) != nil):
 		return Refuse("ddl", "SET SCHEMA to or from a schema that lives on one shard")
-	case a.db.Tables[n] != nil && (r.To != n || r.Column != ""): // else the map does not name it
+	case a.db.Tables[n] != nil && !info.Part && (r.To != n || r.Column != ""): // else the map does not name it
 		a.t.Renamed = r
 	}
 	return everywhere()
@@ -362,7 +387,7 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 			}
 		}
 		if d.Parent {
-			return Refuse("ddl", "a partition or child of a distributed table")
+			return a.partition()
 		}
 		return nil
 	}

@@ -53,6 +53,7 @@ type TableInfo struct {
 	Keys   []string // the key columns, as many as Group.Keys: none in a schema that lives on one shard
 	Group  *GroupInfo
 	Moving bool
+	Part   bool // a partition of a declared table: the map does not name it
 }
 
 // IsKey says whether a column is one of the table's key columns.
@@ -235,6 +236,25 @@ func (d *DB) rename(t *TableInfo, r *Renaming) {
 		next = both
 	}
 	d.Tables[next.TableName] = &next
+}
+
+// WithPartitions is the database with the partitions of declared tables, which are what the tables at their tops are.
+func (d *DB) WithPartitions(roots map[TableName]TableName) *DB {
+	parts := map[TableName]*TableInfo{}
+	for n, root := range roots {
+		if t, own := d.Tables[root], d.Tables[n]; t != nil && (own == nil || own.Part) {
+			part := *t
+			part.TableName, part.Part = n, true
+			parts[n] = &part
+		}
+	}
+	if len(parts) == 0 {
+		return d
+	}
+	out := *d
+	out.Tables = maps.Clone(d.Tables)
+	maps.Copy(out.Tables, parts)
+	return &out
 }
 
 // Without is the database as the transaction sees it that has dropped tables.

@@ -286,7 +286,7 @@ func (a *app) explain(ctx context.Context, db, sql string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exec.ExplainRoute(sql, d, sch, exec.DefaultEnv(), nil)
+	return exec.ExplainRoute(sql, a.engine.WithPartitions(d, sch), sch, exec.DefaultEnv(), nil)
 }
 
 func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {

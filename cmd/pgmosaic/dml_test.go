@@ -127,7 +127,7 @@ func (w writer) statement() string {
 	case 18:
 		return "insert into marks values (" + w.of("'DE'", "'AT'", "''") + ", '2026-01-0" + fmt.Sprint(1+w.IntN(6)) + "', " + w.id() + ", 1), ('n3', '2026-01-02', " + w.id() + ", 2) on conflict do nothing"
 	case 19:
-		return "update marks set points = points + n where " + w.of("region = 'DE'", "day > '2026-01-02'", "(region, day) = ('AT', '2026-01-03')", "region >= 'AT'")
+		return "update " + w.of("marks", "marks", "marks_late", "marks_early") + " set points = points + n where " + w.of("region = 'DE'", "day > '2026-01-02'", "(region, day) = ('AT', '2026-01-03')", "region >= 'AT'")
 	case 20:
 		return "update countries set name = name || " + w.of("'!'", "'?'") + " where code " + w.of("= 'DE'", "<> 'XX'", "> 'A'")
 	case 21:

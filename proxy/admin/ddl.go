@@ -211,9 +211,10 @@ const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format
 
 const tableDefsSQL = `
 select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'p' then 1 when 'u' then 1 when 'f' then 9 else 2 end
-  from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x', 'f') and c.conname <> 'pgmosaic_slot'
+  from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x', 'f') and c.conname <> 'pgmosaic_slot' and c.coninhcount = 0
 union all
 select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::text::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+   and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
 union all
 select format('ALTER TABLE %s OWNER TO %I', $1::text, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::text::regclass
 union all
@@ -223,7 +224,7 @@ select format('ALTER STATISTICS %I.%I OWNER TO %I', s.stxnamespace::regnamespace
 union all
 select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
 union all
-select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgname !~ '^pgmosaic_'
+select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgparentid = 0 and t.tgname !~ '^pgmosaic_'
 union all
 select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgname !~ '^pgmosaic_' and t.tgenabled <> 'O'
 union all
@@ -292,10 +293,47 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 	}); err != nil {
 		return nil, err
 	}
-	if err := run(ctx, tx, append(append(before, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"), after...)); err != nil {
+	parts, err := strings1(ctx, home, "select ' PARTITION BY ' || pg_get_partkeydef(partrelid) from pg_partitioned_table where partrelid = $1::text::regclass", name)
+	if err != nil {
 		return nil, err
 	}
-	rows, err = home.Query(ctx, tableDefsSQL, name)
+	if err := run(ctx, tx, append(append(before, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, "")), after...)); err != nil {
+		return nil, err
+	}
+	if late, err = bringDefs(ctx, home, tx, name); err != nil || len(parts) == 0 {
+		return late, err
+	}
+	rows, err = home.Query(ctx, partitionsSQL, name)
+	if err != nil {
+		return nil, err
+	}
+	type partition struct{ Name, SQL string }
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[partition])
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		if _, err := tx.Exec(ctx, p.SQL); err != nil {
+			return nil, err
+		}
+		more, err := bringDefs(ctx, home, tx, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		late = append(late, more...)
+	}
+	return late, nil
+}
+
+// partitionsSQL has the partitions of a table, those above first, and what makes each.
+const partitionsSQL = `select format('%I.%I', n.nspname, c.relname), format('CREATE TABLE %I.%I PARTITION OF %I.%I %s', n.nspname, c.relname, pn.nspname, p.relname, pg_get_expr(c.relpartbound, c.oid))
+   || coalesce(' PARTITION BY ' || pg_get_partkeydef(k.partrelid), '')
+  from pg_partition_tree($1::text::regclass) t join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace join pg_class p on p.oid = t.parentrelid join pg_namespace pn on pn.oid = p.relnamespace
+  left join pg_partitioned_table k on k.partrelid = c.oid where t.level > 0 order by t.level, c.oid`
+
+// bringDefs gives a table what home's has besides columns. What it inherits it has already.
+func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name string) (late []string, err error) {
+	rows, err := home.Query(ctx, tableDefsSQL, name)
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +365,7 @@ func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, whe
 		return 0, err
 	}
 	list := strings.Join(cols, ", ")
-	sql := "SELECT " + list + " FROM ONLY " + name
+	sql := "SELECT " + list + " FROM " + name
 	if where != "" {
 		sql += " WHERE " + where
 	}

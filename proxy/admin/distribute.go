@@ -125,8 +125,8 @@ func (a *Admin) announce(ctx context.Context, db string, edit func(*shardmap.Tx)
 	return err
 }
 
-const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid),
-   exists (select from pg_rewrite where ev_class = c.oid)
+const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid and c.relkind <> 'p'),
+   exists (select from pg_rewrite where ev_class = c.oid), exists (select from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid where p.relkind not in ('r', 'p') or p.relpersistence <> 'p')
   from pg_class c where c.oid = to_regclass($1)`
 
 // checkTable finds out whether a table can be distributed as asked, before anything is touched.
@@ -134,8 +134,8 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
 	label := t.Schema + "." + t.Name
 	var kind, persistence string
-	var inherits, rules bool
-	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &rules)
+	var inherits, rules, odd bool
+	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &rules, &odd)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on the home shard of database %q", label, d.Name), Hint: "CREATE TABLE it through the database first."}
 	}
@@ -146,12 +146,16 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		return &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be distributed: %s", label, what), Hint: hint}
 	}
 	switch {
-	case kind != "r":
+	case kind == "p" && t.Kind == kindTenant:
+		return refuse("it is partitioned, and its schema is to live on one shard", "Distribute the table by itself.")
+	case kind != "r" && kind != "p":
 		return refuse("it is not an ordinary table", "Distribute the tables that hold the rows.")
+	case odd:
+		return refuse("one of its partitions is a foreign, unlogged or temporary table", "Detach that partition first.")
 	case persistence != "p":
 		return refuse("it is temporary or unlogged", "ALTER TABLE ... SET LOGGED first.")
 	case inherits:
-		return refuse("partitions and inheritance are not supported yet", "Distribute a plain table.")
+		return refuse("it is a partition, or inherits", "Distribute the partitioned table as a whole.")
 	case rules:
 		return refuse("it has rules", "Remove them first.")
 	}
@@ -188,7 +192,7 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 	if localUnique {
 		return nil
 	}
-	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where i.indrelid = $1::text::regclass and (i.indisunique or i.indisexclusion)
+	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where (i.indrelid = $1::text::regclass or i.indrelid in (select relid from pg_partition_tree($1::text::regclass))) and (i.indisunique or i.indisexclusion)
 	   and not $2::text[] <@ array(select a.attname::text from unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts)`, name, t.Key)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -226,7 +230,7 @@ func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shard
 		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
 	}
 	var nulls bool
-	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s where %s is null)", name, pgx.Identifier{key}.Sanitize())).Scan(&nulls); err != nil {
+	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from %s where %s is null)", name, pgx.Identifier{key}.Sanitize())).Scan(&nulls); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	if nulls {
@@ -247,7 +251,7 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 		places = append(places, placeWhere(info, s.Name))
 	}
 	var value string
-	err := home.QueryRow(ctx, fmt.Sprintf("select %s::text from only %s where not (%s) limit 1", pgx.Identifier{t.Key[0]}.Sanitize(), pgx.Identifier{t.Schema, t.Name}.Sanitize(), strings.Join(places, " OR "))).Scan(&value)
+	err := home.QueryRow(ctx, fmt.Sprintf("select %s::text from %s where not (%s) limit 1", pgx.Identifier{t.Key[0]}.Sanitize(), pgx.Identifier{t.Schema, t.Name}.Sanitize(), strings.Join(places, " OR "))).Scan(&value)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -374,7 +378,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		if err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
-		if err := run(ctx, tx, append([]string{fmt.Sprintf("DELETE FROM ONLY %s WHERE NOT %s", name, placeWhere(info, d.Home.Name)), placeCheck(info, d.Home.Name)}, after...)); err != nil {
+		if err := run(ctx, tx, append([]string{fmt.Sprintf("DELETE FROM %s WHERE NOT %s", name, placeWhere(info, d.Home.Name)), placeCheck(info, d.Home.Name)}, after...)); err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
 	}

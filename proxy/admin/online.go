@@ -47,7 +47,7 @@ const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = $1::text::regclass
  union all select polname || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
 
-// newOnline prepares the move; nil if the table has no primary key.
+// newOnline prepares the move; nil if the table has no primary key, or is partitioned.
 func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, j *job) (*online, error) {
 	o := &online{a: a, d: d, job: j, name: pgx.Identifier{t.Schema, t.Name}.Sanitize(), late: map[string][]string{}}
 	o.info = &shardmap.TableInfo{TableName: shardmap.TableName{Schema: t.Schema, Name: t.Name}, Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
@@ -63,8 +63,12 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	if o.cols, err = copiedColumns(ctx, home, o.name); err != nil {
 		return nil, err
 	}
-	if err := home.QueryRow(ctx, "select $1::text::regclass::oid, (select reltuples::bigint from pg_class where oid = $1::text::regclass)", o.name).Scan(&oid, &rows); err != nil {
+	var partitioned bool
+	if err := home.QueryRow(ctx, "select oid, reltuples::bigint, relkind = 'p' from pg_class where oid = $1::text::regclass", o.name).Scan(&oid, &rows, &partitioned); err != nil {
 		return nil, err
+	}
+	if partitioned { // its partitions may come and go meanwhile
+		return nil, nil
 	}
 	j.expect(rows)
 	o.notes = fmt.Sprintf("pgmosaic.changed_%d", oid)

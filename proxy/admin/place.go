@@ -229,7 +229,7 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 				cols = append(cols, pgx.Identifier{k}.Sanitize())
 			}
 			var held bool
-			err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM ONLY %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name))).Scan(&held)
+			err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name))).Scan(&held)
 			if err != nil {
 				return err
 			}

@@ -95,6 +95,25 @@ type dbSchema struct {
 	current atomic.Pointer[schema.Snapshot]
 	mu      sync.Mutex // held while reading
 	asked   atomic.Uint64
+	parts   atomic.Pointer[withParts]
+}
+
+// withParts is a database with the partitions that a schema has.
+type withParts struct {
+	db     *shardmap.DB
+	schema *schema.Snapshot
+	out    *shardmap.DB
+}
+
+// WithPartitions is the database with the partitions of its declared tables. All sessions share it.
+func (e *Engine) WithPartitions(db *shardmap.DB, sch *schema.Snapshot) *shardmap.DB {
+	s := e.schemaOf(db.Name)
+	if p := s.parts.Load(); p != nil && p.db == db && p.schema == sch {
+		return p.out
+	}
+	p := &withParts{db, sch, db.WithPartitions(sch.Partitions())}
+	s.parts.Store(p)
+	return p.out
 }
 
 // welcome is what a new session of a role is told, and its search path.

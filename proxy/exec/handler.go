@@ -270,6 +270,7 @@ func (h *Handler) refresh(ctx context.Context) error {
 	if cur != h.schema {
 		h.schema, h.stale = cur, true
 	}
+	h.dbmap = h.e.WithPartitions(snap.Databases[h.db], cur)
 	return nil
 }
 

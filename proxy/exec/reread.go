@@ -63,5 +63,6 @@ func (h *Handler) reread(ctx context.Context) error {
 	h.keepBase()
 	next.Maps = h.schema.Maps
 	h.schema, h.tx.defined = next, false
+	h.dbmap = h.dbmap.WithPartitions(next.Partitions())
 	return nil
 }

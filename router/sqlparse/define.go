@@ -101,6 +101,7 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 		s.Kind = CreateTable
 		c.object(x.CreateStmt.Relation)
 		d.Parent = len(x.CreateStmt.InhRelations) > 0
+		d.Partition = x.CreateStmt.Partbound != nil && len(x.CreateStmt.TableElts) == 0 && len(x.CreateStmt.Constraints) == 0
 		for _, e := range x.CreateStmt.TableElts {
 			d.Serial = d.Serial || drawsSequence(e.GetColumnDef())
 			if con := e.GetConstraint(); con.GetContype() == pg.ConstrType_CONSTR_FOREIGN {

@@ -160,6 +160,7 @@ type Definition struct {
 	TableDrop bool         // DROP TABLE
 	Cascade   bool         //
 	Parent    bool         // PARTITION OF, INHERITS
+	Partition bool         // PARTITION OF, without columns or constraints of its own
 	Serial    bool         // CREATE TABLE with a column that draws from a sequence
 	Unsafe    string       // the first command that could break placement, in SQL's words
 	Columns   []string     // columns that ALTER TABLE drops or retypes

@@ -47,8 +47,9 @@ type Table struct {
 	Cascades bool // a foreign key elsewhere acts on the rows that refer to a deleted one
 	Renames  bool // the same for one whose key is changed
 	Unlogged bool
-	Child    bool // a partition or an inheritance child
-	Parent   bool // has children
+	Child    bool               // a partition or an inheritance child
+	Root     shardmap.TableName // of a partition: the table at the top
+	Parent   bool               // has children
 }
 
 // Column is a column of a Table.
@@ -74,6 +75,20 @@ type Func struct {
 	Volatile     bool
 	Immutable    bool
 	Lang         string
+}
+
+// Partitions are the partitions of the schema's tables, with the table at the top of each.
+func (s *Snapshot) Partitions() map[shardmap.TableName]shardmap.TableName {
+	var out map[shardmap.TableName]shardmap.TableName
+	for n, t := range s.Tables {
+		if t.Root.Name != "" {
+			if out == nil {
+				out = map[shardmap.TableName]shardmap.TableName{}
+			}
+			out[n] = t.Root
+		}
+	}
+	return out
 }
 
 // Column finds a column by name.
@@ -103,8 +118,10 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
        coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
        coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
-                 where r.ev_class = c.oid and dc.oid <> c.oid), '{}')
+                 where r.ev_class = c.oid and dc.oid <> c.oid), '{}'),
+       coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, '')
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  left join pg_class rc on c.relispartition and rc.oid = pg_partition_root(c.oid) left join pg_namespace rn on rn.oid = rc.relnamespace
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 
 const columnsSQL = `
@@ -180,7 +197,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
 	byOID := map[uint32]*Table{}
 	rows, _ := tx.Query(ctx, tablesSQL)
 	t, kind, reads := Table{}, "", []string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads, &t.Root.Schema, &t.Root.Name}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers = append([]string(nil), t.Triggers...)

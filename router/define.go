@@ -100,6 +100,10 @@ func (a *analysis) enforceable(info *shardmap.TableInfo) bool {
 func (a *analysis) shared() (ok bool) {
 	s := a.stmt
 	d := &s.Def
+	if d.Scope == sqlparse.OnCluster {
+		a.t.Class, a.t.Ref, a.t.Home, a.t.Shared, a.t.Cluster = Write, true, false, true, true
+		return true
+	}
 	if d.Scope != sqlparse.OnDatabase || d.Temp {
 		return false
 	}

@@ -71,6 +71,7 @@ type Template struct {
 	NoTx    bool                 // Write that runs on each shard by itself (VACUUM)
 	Made    *Made                // of Moved: the table is made first
 	Shared  bool                 // Write of what every shard has, or may lack: see Definition.Alters
+	Cluster bool                 // Shared, and once for each server: shards may be databases of one
 	DDL     bool                 // changes the schema
 	Drops   []shardmap.TableName // declared tables that go
 	Renamed *Renamed             // a declared table that, or a key column of which, gets another name

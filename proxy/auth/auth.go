@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -57,6 +58,13 @@ func ParseVerifier(s string) (Credential, error) {
 		return Credential{}, bad
 	}
 	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(salt), Iters: n}, StoredKey: stored, ServerKey: server}}, nil
+}
+
+// Verifier is the credential as PostgreSQL stores it. It is as good as a password for whoever takes a place between client and
+// server: it is a secret.
+func (c Credential) Verifier() string {
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", c.stored.Iters, b64([]byte(c.stored.Salt)), b64(c.stored.StoredKey), b64(c.stored.ServerKey))
 }
 
 // fakeKey makes the salts of users that do not exist: fixed for each name, secret for this process.

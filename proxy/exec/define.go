@@ -3,9 +3,13 @@ package exec
 import (
 	"context"
 	"errors"
+	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // define runs the definition of what every shard has on home and then on the others, in one transaction. What is altered or
@@ -19,12 +23,23 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 		}
 	}
 	var tag string
-	err := h.atomically(ctx, func() error {
+	var err error
+	if p.Cluster {
+		if shards, err = h.onePerServer(shards); err != nil {
+			return err
+		}
+	}
+	err = h.atomically(ctx, func() error {
 		parts, err := h.joinAll(ctx, shards, p.Template)
 		if err != nil {
 			return err
 		}
 		for i, part := range parts {
+			if i == 0 && p.Stmt.Def.Password != "" {
+				if text, err = h.samePassword(part, p.Stmt); err != nil {
+					return err
+				}
+			}
 			if i == 0 { // its notices are the client's; those of the others would be the same again
 				if tag, err = h.telling(part, text); err != nil {
 					return err
@@ -46,6 +61,46 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 	h.client.SendTag(tag)
 	h.after(ctx, p.Template, home)
 	return nil
+}
+
+// onePerServer leaves one shard of those that are databases of one server, by what their primaries say that they are.
+func (h *Handler) onePerServer(shards []int) (out []int, err error) {
+	seen := map[string]bool{}
+	for _, s := range shards {
+		v := h.viewOf(&h.shards[s])
+		if v == nil || !v.Serves() {
+			return nil, noPrimary(h.shards[s].info.Name, v, "")
+		}
+		if id := v.Nodes[v.Primary].Sample.SystemID; !seen[id] {
+			seen[id] = true
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// samePassword writes the statement that gives a role the same verifier everywhere: servers that make their own from a password
+// make different ones, and a client's keys for one would be no good for another. What is a verifier already is kept, and so is
+// a password that home would not keep as SCRAM.
+func (h *Handler) samePassword(home *participant, s *sqlparse.Statement) (string, error) {
+	if err := h.ready(home); err != nil {
+		return "", err
+	}
+	rows, err := home.srv.Rows("SHOW password_encryption")
+	if err != nil {
+		return "", h.lost(home, err)
+	}
+	if string(rows[0][0]) != "scram-sha-256" || strings.HasPrefix(s.Def.Password, "md5") && len(s.Def.Password) == 35 {
+		return s.Text, nil
+	}
+	if _, err := auth.ParseVerifier(s.Def.Password); err == nil {
+		return s.Text, nil
+	}
+	cred, err := auth.NewCredential(s.Def.Password)
+	if err != nil {
+		return "", &wire.PgError{Code: "22023", Message: err.Error()}
+	}
+	return s.WithPassword(cred.Verifier())
 }
 
 // defineOn runs a definition on a shard that is not home. A function's body may name what is home's.

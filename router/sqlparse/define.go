@@ -16,6 +16,7 @@ const (
 	OnIndex                 // indexes: Objects are their names
 	OnTable                 // what hangs on tables and each shard can have by itself: triggers, policies, statistics
 	OnDatabase              // what is no relation and every shard has: types, functions, schemas, extensions
+	OnCluster               // roles: every server has them, whatever databases it holds
 )
 
 // shared are the kinds of objects that every shard has.
@@ -177,6 +178,8 @@ func (c *converter) alteration(n *pg.Node) bool {
 		c.object(r.Relation)
 		d.Alters = true
 		switch {
+		case r.RenameType == pg.ObjectType_OBJECT_ROLE:
+			d.Scope = OnCluster
 		case r.RenameType == pg.ObjectType_OBJECT_SCHEMA:
 			d.Schemas, d.Scope = []string{r.Subname}, OnDatabase
 		case r.RenameType == pg.ObjectType_OBJECT_INDEX:
@@ -275,6 +278,18 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 		if len(x.CreateSchemaStmt.SchemaElts) == 0 {
 			d.Scope = OnDatabase
 		}
+	case *pg.Node_CreateRoleStmt:
+		d.Scope = OnCluster
+		d.Password = passwordOf(x.CreateRoleStmt.Options).GetSval()
+	case *pg.Node_AlterRoleStmt:
+		d.Scope, d.Alters = OnCluster, true
+		d.Password = passwordOf(x.AlterRoleStmt.Options).GetSval()
+	case *pg.Node_AlterRoleSetStmt:
+		if x.AlterRoleSetStmt.Database == "" { // a database has another name on each shard
+			d.Scope, d.Alters = OnCluster, true
+		}
+	case *pg.Node_DropRoleStmt, *pg.Node_GrantRoleStmt:
+		d.Scope, d.Alters = OnCluster, true
 	case *pg.Node_AlterOwnerStmt:
 		of(x.AlterOwnerStmt.ObjectType)
 	case *pg.Node_AlterObjectSchemaStmt:
@@ -304,6 +319,16 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 		}
 		return true
 	})
+}
+
+// passwordOf is the constant behind PASSWORD, nil for none.
+func passwordOf(options []*pg.Node) *pg.String {
+	for _, o := range options {
+		if e := o.GetDefElem(); e.GetDefname() == "password" {
+			return e.GetArg().GetString_()
+		}
+	}
+	return nil
 }
 
 // alter reads one command of ALTER TABLE.

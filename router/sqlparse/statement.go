@@ -173,6 +173,7 @@ type Definition struct {
 	Owned     bool         // DROP OWNED
 	Schemas   []string     // that DROP SCHEMA drops, or ALTER SCHEMA renames
 	Types     []TableRef   // that a definition of OnDatabase names
+	Password  string       // that it gives to a role
 }
 
 // Renaming says what a table and a column of it are called from now on; what stays as it is, is empty.

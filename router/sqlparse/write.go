@@ -39,3 +39,18 @@ func bare(n *pg.Node) *pg.Node {
 	})
 	return c
 }
+
+// WithPassword writes a CREATE or ALTER ROLE with another password.
+func (s *Statement) WithPassword(password string) (string, error) {
+	tree, err := pg.Parse(s.Text)
+	if err != nil || len(tree.Stmts) != 1 {
+		return "", errUnwritable
+	}
+	root := tree.Stmts[0].Stmt
+	p := passwordOf(append(root.GetCreateRoleStmt().GetOptions(), root.GetAlterRoleStmt().GetOptions()...))
+	if p == nil {
+		return "", errUnwritable
+	}
+	p.Sval = password
+	return write(root)
+}

@@ -105,9 +105,12 @@ type Renamed struct {
 	Column, NewColumn string // the key column; empty for none
 }
 
+// NextID is the function that gives ids which no other shard gives, as PostgreSQL prints its call.
+const NextID = "pgmosaic.next_id()"
+
 // Draw says that an INSERT leaves a key column to its sequence: the values are drawn on home first, and route the rows.
 type Draw struct {
-	Sequence string // as text for nextval
+	Sequence string // as text for nextval; empty: from NextID
 	Column   string
 	At       int // its position in the column list; -1 where it is not named
 	Rows     int // how many rows want a value

@@ -83,7 +83,7 @@ func (a *analysis) insertRows(q *sqlparse.Query, info *shardmap.TableInfo, t *sc
 func (a *analysis) draws(t *schema.Table, key string, at int, q *sqlparse.Query) (ok bool) {
 	col, _ := t.Column(key)
 	kt, known := keyType(col)
-	if col.Sequence == "" || !known || !kt.IsInteger() || q.Columns == nil && at < 0 {
+	if col.Sequence == "" && col.Default != NextID || !known || !kt.IsInteger() || q.Columns == nil && at < 0 {
 		return false
 	}
 	if a.t.Draw == nil {

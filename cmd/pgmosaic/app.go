@@ -548,6 +548,7 @@ func (a *app) run(ctx context.Context) {
 	background("deadlocks", func(ctx context.Context) error {
 		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })
 	})
+	background("upgrade", a.admin.Upgrade)
 	background("renames", a.admin.RunRenames)
 	background("schemas", a.engine.WatchSchemas)
 	background("notifications", a.hub.Run)

@@ -159,3 +159,48 @@ func queryLines(t *testing.T, c *pgx.Conn, sql string) []string {
 	}
 	return out
 }
+
+// pgmosaic.next_id() gives each shard ids of its own, in the order of time, as a default of any column or called by hand; a key's are
+// drawn on home.
+func TestNextID(t *testing.T) {
+	d, c := schemesWorld(t, "ided")
+	mustExec(t, c, "create table things (id bigint primary key default pgmosaic.next_id(), v text)")
+	mustExec(t, c, "create table parts (k int, id bigint not null default pgmosaic.next_id(), primary key (k, id))")
+	d.adminExec(t, "CREATE GROUP ids IN ided KEY (bigint) BY HASH")
+	d.adminExec(t, "CREATE GROUP ks IN ided KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE ided.public.things IN GROUP ids KEY (id)")
+	d.adminExec(t, "DISTRIBUTE TABLE ided.public.parts IN GROUP ks KEY (k)")
+	var last int64
+	for range 20 {
+		id := queryOne[int64](t, c, "insert into things (v) values ('a') returning id")
+		if id <= last {
+			t.Errorf("%d behind %d", id, last)
+		}
+		last = id
+	}
+	mustExec(t, c, "insert into things (v) values ('b'), ('c'), ('d')")
+	mustExec(t, c, "insert into things values (default, 'e')")
+	mustExec(t, c, "insert into parts (k) select g from generate_series(1, 300) g")
+	mustExec(t, c, "insert into parts (k) values (1), (2), (3), (4)")
+	if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("1\n2\n3\n"), "copy parts (k) from stdin"); err != nil {
+		t.Error(err)
+	}
+	if got := queryOne[string](t, c, "select count(*) || ' ' || count(distinct id) from parts"); got != "307 307" {
+		t.Error(got)
+	}
+	if n := queryOne[int](t, c, "select count(*) from things"); n != 24 {
+		t.Errorf("%d things", n)
+	}
+	for i := range 3 {
+		if got := queryOne[string](t, d.on(t, "ided", i), "select (count(*) > 20) || ' ' || bool_and(id >> 22 & 1023 = $1) || ' ' || bool_and(id > 0 and (id >> 32) + 1577836800 between extract(epoch from now()) - 60 and extract(epoch from now()) + 60) from parts", i); got != "true true true" {
+			t.Errorf("shard %d: %s", i, got)
+		}
+	}
+	if id := queryOne[int64](t, c, "select pgmosaic.next_id()"); id <= last {
+		t.Errorf("by hand: %d", id)
+	}
+	_, err := c.Exec(t.Context(), "select pgmosaic.decide('a', 'b', null)")
+	wantCode(t, err, "42501")
+	_, err = c.Exec(t.Context(), "select k, pgmosaic.next_id() from parts")
+	wantCode(t, err, "0A000")
+}

@@ -99,7 +99,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 		ordinal = max(ordinal, s.Ordinal+1)
 	}
 	if !dry {
-		err := prepareShard(ctx, primary)
+		err := prepareShard(ctx, primary, ordinal)
 		var e *Error
 		if d.Home == nil && errors.As(err, &e) && e.Code == "42501" {
 			err = nil // a database of one shard needs nothing of ours there; its second shard will
@@ -112,7 +112,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 			if err != nil {
 				return nil, err
 			}
-			if err := prepareShard(ctx, n); err != nil {
+			if err := prepareShard(ctx, n, d.Home.Ordinal); err != nil {
 				return nil, err
 			}
 			if err := a.bringSchema(ctx, d, primary, ordinal); err != nil {

@@ -110,15 +110,43 @@ func checkMember(ctx context.Context, s *shardmap.ShardInfo, n shardmap.Node) er
 	return nil
 }
 
-// prepareShard makes what the proxy itself needs on a shard.
-func prepareShard(ctx context.Context, primary shardmap.Node) error {
+// prepareShard makes what the proxy itself needs on a shard of an ordinal.
+func prepareShard(ctx context.Context, primary shardmap.Node, ordinal int) error {
 	c, err := connect(ctx, primary.Name, primary.DSN)
 	if err != nil {
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	if _, err := c.Exec(ctx, txn.Schema); err != nil {
+	sql := txn.Schema
+	if ordinal < txn.MostShards {
+		sql += ";" + txn.Ids(ordinal)
+	}
+	if _, err := c.Exec(ctx, sql); err != nil {
 		return nodeFailed(primary.Name, err)
+	}
+	return nil
+}
+
+// Upgrade gives the shards of the map what an older process did not make there. It is called at the start, and changes nothing
+// on a shard that has it all.
+func (a *Admin) Upgrade(ctx context.Context) error {
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, s := range d.Shards {
+			if len(d.Shards) < 2 {
+				continue
+			}
+			c, err := a.openShard(ctx, d.Name, s)
+			if err == nil {
+				var have bool
+				if err = c.QueryRow(ctx, "select to_regprocedure('pgmosaic.next_id()') is not null").Scan(&have); err == nil && !have {
+					_, err = c.Exec(ctx, txn.Schema+";"+txn.Ids(s.Ordinal%txn.MostShards))
+				}
+				_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+			}
+			if err != nil && ctx.Err() == nil {
+				a.Log.Warn("a shard may lack what an older version did not make there; the next start tries again", "database", d.Name, "shard", s.Name, "error", err)
+			}
+		}
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 		if err != nil {
 			return err
 		}
-		if err := prepareShard(ctx, n); err != nil {
+		if err := prepareShard(ctx, n, d.Home.Ordinal); err != nil {
 			return err
 		}
 	}

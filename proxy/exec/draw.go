@@ -23,7 +23,11 @@ func (h *Handler) draw(ctx context.Context, d *router.Draw) ([]int64, error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	rows, err := p.srv.Rows(fmt.Sprintf("SELECT pg_catalog.nextval(%s) FROM pg_catalog.generate_series(1, %d)", quoteLiteral(d.Sequence), d.Rows))
+	call := router.NextID
+	if d.Sequence != "" {
+		call = "pg_catalog.nextval(" + quoteLiteral(d.Sequence) + ")"
+	}
+	rows, err := p.srv.Rows(fmt.Sprintf("SELECT %s FROM pg_catalog.generate_series(1, %d)", call, d.Rows))
 	if err != nil {
 		return nil, h.lost(p, err)
 	}

@@ -73,7 +73,7 @@ func (c *converter) inventory(n *pg.Node) {
 			c.stmt.Tables = append(c.stmt.Tables, TableRef{x.Schemaname, x.Relname})
 		case *pg.FuncCall:
 			c.stmt.Funcs = append(c.stmt.Funcs, lastName(x.Funcname))
-			c.stmt.Private = c.stmt.Private || len(x.Funcname) > 1 && x.Funcname[0].GetString_().GetSval() == "pgmosaic"
+			c.stmt.Private = c.stmt.Private || len(x.Funcname) > 1 && x.Funcname[0].GetString_().GetSval() == "pgmosaic" && lastName(x.Funcname) != "next_id"
 			switch lastName(x.Funcname) {
 			case "pg_terminate_backend", "pg_cancel_backend":
 				c.stmt.Signals = true

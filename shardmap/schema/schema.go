@@ -278,6 +278,7 @@ func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
 		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e') group by proname")
 	var name string
 	var volatile bool
+	s.Volatile["next_id"] = true // pgmosaic's own
 	_, err = pgx.ForEachRow(rows, []any{&name, &volatile}, func() error { s.Volatile[name] = volatile; return nil })
 	return err
 }

@@ -97,6 +97,7 @@ var Rules = []RuleInfo{
 	{"syntax", unsupported, "this syntax is not known to the planner of a database with several shards", "Write it in the grammar of PostgreSQL 16."},
 	{"explain", unsupported, "EXPLAIN of a statement over several shards is text, of a statement without parameters, and does not run writes", "Use EXPLAIN (ROUTE), or fix the key with =."},
 	{"prepare", unsupported, "PREPARE of this statement is not supported", "Prepare it with the driver's own prepared statements."},
+	{"two-bound", unsupported, "a transaction over several shards has used temporary tables or NOTIFY on more than one of them", "Use these on one shard only: in one transaction no two such parts can be committed together."},
 	{"no-two-phase", unsupported, "a transaction cannot write to a second shard: %s", "Set max_prepared_transactions above max_connections on every node and restart it."},
 	{"isolation", unsupported, "a %s transaction cannot reach a second shard: its snapshots would be taken apart", "Use READ COMMITTED, or keep the transaction on one shard; or SET pgmosaic.multi_shard_isolation = per_shard if a snapshot of each shard by itself will do, as for pg_dump while nothing writes."},
 	{"session-state", unsupported, "%s is not supported in transaction pooling", "Connect to the node for that session."},

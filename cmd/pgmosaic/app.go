@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -135,7 +136,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
-		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, TwoPhase: cfg.Commit == "two_phase", Signal: a.signal,
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: a.signal,
 	}
 	a.engine.Logging.Store(cfg.logging())
 	if a.traces, err = newTracing(ctx, &cfg); err != nil {
@@ -146,6 +147,14 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	}
 	a.hub = &notify.Hub{Shards: a.listenOn, Sender: a.pools.LastClient, Log: log}
 	a.engine.Hub = a.hub
+	a.engine.FinishOn = func(ctx context.Context, db, shard, gid string) error {
+		for _, s := range a.shardsOf(a.catalog.Current().Databases[db]) {
+			if s.Name == shard {
+				return a.resolver().FinishOn(ctx, s, gid)
+			}
+		}
+		return nil // the shard is gone from the map
+	}
 	a.engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
 		return a.resolver().Settle(ctx, a.shardsOf(a.catalog.Current().Databases[db]), gid)
 	}

@@ -90,7 +90,7 @@ type Config struct {
 	Hook           string   `yaml:"failover_hook"`              // shell command that is told when a shard loses its primary or has another: PGMOSAIC_EVENT (primary_lost, primary), PGMOSAIC_DATABASE, PGMOSAIC_SHARD, PGMOSAIC_NODE
 	GatherLimit    string   `yaml:"gather_limit"`               // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
 	MergeMemory    string   `yaml:"merge_memory"`               // bytes that the merges of all sessions may hold; 0: no limit; restart
-	Commit         string   `yaml:"multi_shard_commit"`         // two_phase, refuse; restart
+	Commit         string   `yaml:"multi_shard_commit"`         // two_phase, refuse, best_effort: sessions may SET pgmosaic.multi_shard_commit; restart
 	Resolve        duration `yaml:"resolver_interval"`          // how often what a crash left prepared is looked for; restart
 	Grace          duration `yaml:"resolver_grace"`             // how long that is left to its own process; restart
 	LogLevel       string   `yaml:"log_level"`                  // debug, info, warn, error
@@ -248,8 +248,8 @@ func (c *Config) validate() error {
 	if _, err := exec.ParseSize(c.BufferSize); err != nil {
 		bad("failover_buffer_size", "%v", err)
 	}
-	if c.Commit != "two_phase" && c.Commit != "refuse" {
-		bad("multi_shard_commit", "%q is none of two_phase, refuse", c.Commit)
+	if !slices.Contains(exec.Commits, c.Commit) {
+		bad("multi_shard_commit", "%q is none of %s", c.Commit, strings.Join(exec.Commits, ", "))
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("tls_cert_file", "it needs tls_key_file, and the other way round")

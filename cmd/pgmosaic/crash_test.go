@@ -660,3 +660,161 @@ func TestMessagesOfACommit(t *testing.T) {
 		t.Errorf("the steps were %v", ts.seen)
 	}
 }
+
+// A commit that was decided while a shard was away is acknowledged, and is there for the first statement that runs on that shard
+// when it is back, however long the resolver takes.
+func TestDecidedCommitIsFinishedBeforeAnythingElse(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
+	doc, ts := crashWorld(t, d, "owed", nodes)
+	cfg := crashConfig(t, doc)
+	cfg.Resolve, cfg.Buffer = duration(time.Hour), duration(30*time.Second)
+	a := startApp(t, cfg)
+	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "owed"))
+	other := connectTo(t, dsnFor("app", "app", a.server.Addr(), "owed"))
+	mustExec(t, other, "select * from moves")
+	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)"} {
+		mustExec(t, c, sql)
+	}
+	ts.arm(step{"commit prepared", 1}, before, func(int) bool {
+		if err := nodes[1].StopImmediate(); err != nil {
+			t.Error(err)
+		}
+		return false
+	})
+	if _, err := c.Exec(t.Context(), "commit"); err != nil {
+		t.Fatalf("a decided commit: %v", err)
+	}
+	got := make(chan string, 2)
+	for _, conn := range []*pgx.Conn{c, other} {
+		go func() {
+			var n int
+			err := conn.QueryRow(t.Context(), "select count(*) from moves where shard = 1").Scan(&n)
+			got <- fmt.Sprint(n, err)
+		}()
+	}
+	time.Sleep(200 * time.Millisecond)
+	if err := nodes[1].Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if s := <-got; s != "1 <nil>" {
+			t.Errorf("the first statement on the shard sees %s", s)
+		}
+	}
+	if n := queryOne[int](t, c, "select count(*) from moves"); n != 2 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// A shard fails over to a standby that lacks the end of the log, with a part of a commit that is being finished: the client is told
+// of the damage, and so is who looks.
+func TestFailoverThatLosesAPart(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 3, replicas: 1, noLoad: true})
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
+	standby := d.cluster.Node("s2-b")
+	doc, ts := crashWorld(t, d, "torn", nodes)
+	doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "torn", Shard: "c1", Name: "n1b", DSN: standby.DSN("torn_1"), Ordinal: 1})
+	a := startApp(t, crashConfig(t, doc))
+	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "torn"))
+	mustExec(t, c, "insert into moves values (1, 0)")
+	eventually(t, "the standby follows", func() bool {
+		var n int
+		follower, err := pgx.Connect(t.Context(), standby.DSN("torn_1"))
+		if err != nil {
+			return false
+		}
+		defer func() { _ = follower.Close(t.Context()) }()
+		return follower.QueryRow(t.Context(), "select count(*) from moves").Scan(&n) == nil && n == 1
+	})
+	if err := standby.StopImmediate(); err != nil { // it gets nothing more
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)"} {
+		mustExec(t, c, sql)
+	}
+	ts.arm(step{"commit prepared", 1}, before, func(int) bool {
+		nodes[1].Kill()
+		if err := standby.Start(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := standby.Promote(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return false
+	})
+	_, err := c.Exec(t.Context(), "commit")
+	wantCode(t, err, "08007")
+	if !strings.Contains(fmt.Sprint(err), "its part on shard c1 is lost") {
+		t.Errorf("the client is told %v", err)
+	}
+	console := connectTo(t, dsnFor("admin", "admin", a.server.Addr(), "pgmosaic"))
+	eventually(t, "it is shown", func() bool {
+		rows, err := console.Query(t.Context(), "SHOW TRANSACTIONS", pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			return false
+		}
+		all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) { return fmt.Sprintf("%s", r.RawValues()), nil })
+		return err == nil && strings.Contains(fmt.Sprint(all), "damaged: its part on shard c1 is lost")
+	})
+	if n := queryOne[int](t, c, "select count(*) from moves where shard = 0"); n != 1 {
+		t.Errorf("shard 0 has %d rows", n)
+	}
+}
+
+// Who cannot be prepared decides, whatever was written first; two such parts are refused. best_effort commits one by one and says
+// what has been committed.
+func TestWhoDecidesACommit(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	doc, ts := crashWorld(t, d, "decided", nodes)
+	defer d.forget(t, "decided")
+	a := startApp(t, crashConfig(t, doc))
+	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "decided"))
+	for i, sql := range []string{"create temp table scratch (n int)", "notify channel_x", "select pg_notify('channel_x', 'y')"} {
+		mustExec(t, c, "begin")
+		mustExec(t, c, fmt.Sprintf("insert into moves values (1, %d)", i))
+		mustExec(t, c, fmt.Sprintf("insert into moves values (2, %d)", i))
+		mustExec(t, c, sql)
+		if i == 0 {
+			mustExec(t, c, "insert into scratch values (1)")
+		}
+		mustExec(t, c, fmt.Sprintf("insert into moves values (0, %d)", i))
+		mustExec(t, c, "commit")
+		if n := queryOne[int](t, c, "select count(*) from moves where id = $1", i); n != 3 {
+			t.Errorf("%s: %d rows", sql, n)
+		}
+	}
+	mustExec(t, c, "discard all")
+	mustExec(t, c, "set pgmosaic.multi_shard_commit = refuse")
+	mustExec(t, c, "begin")
+	mustExec(t, c, "insert into moves values (0, 100)")
+	_, err := c.Exec(t.Context(), "insert into moves values (1, 100)")
+	wantCode(t, err, "0A000")
+	mustExec(t, c, "rollback")
+	mustExec(t, c, "set pgmosaic.multi_shard_commit = best_effort")
+	ts.mu.Lock()
+	ts.seen = nil
+	ts.mu.Unlock()
+	mustExec(t, c, "begin; insert into moves values (0, 101), (1, 101), (2, 101); commit")
+	ts.mu.Lock()
+	for _, s := range ts.seen {
+		if s.what != "commit" {
+			t.Errorf("best_effort sent %v", s)
+		}
+	}
+	ts.mu.Unlock()
+	mustExec(t, c, "begin")
+	for i := range 3 {
+		mustExec(t, c, fmt.Sprintf("insert into moves values (%d, 102)", i))
+	}
+	ts.arm(step{"commit", 1}, before, func(int) bool { return false })
+	_, err = c.Exec(t.Context(), "commit")
+	wantCode(t, err, "40003")
+	if !strings.Contains(err.Error(), "committed on shard c0, and not from shard c1 on") {
+		t.Error(err)
+	}
+	if n := queryOne[int](t, c, "select count(*) from moves where id in (101, 102)"); n != 4 {
+		t.Errorf("%d rows", n)
+	}
+}

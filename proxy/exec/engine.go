@@ -45,7 +45,7 @@ type Engine struct {
 	MaxStaleness time.Duration
 	GatherLimit  int64         // bytes that one statement may gather, or hold in a merge
 	MergeMemory  int64         // bytes that the merges of all may hold; 0: no limit
-	TwoPhase     bool          // false: a second writing shard is refused
+	Commit       Commit        // how a transaction that has written to several shards commits
 	Primary      time.Duration // how long work of our own waits for a shard's primary, 2 s
 	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused
 	Zone         string        // where this process is: replicas of the same zone are read first
@@ -55,6 +55,9 @@ type Engine struct {
 
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)
+
+	// FinishOn commits what a decided transaction has left prepared on a shard.
+	FinishOn func(ctx context.Context, database, shard, gid string) error
 
 	// Renames finds out what became of the tables of a database that a transaction was renaming, and tells the map.
 	Renames func(ctx context.Context, database string) error
@@ -70,6 +73,7 @@ type Engine struct {
 	seedB maphash.Seed
 
 	held atomic.Int64 // bytes that merges hold
+	owed owed
 
 	mu      sync.Mutex // guards schemas and welcomes
 	schemas map[string]*dbSchema

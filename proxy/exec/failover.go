@@ -179,6 +179,12 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 			return nil, nil, err
 		}
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
+		if err == nil && h.e.owed.has(h.db, st.info.Name) {
+			if err := h.e.pay(ctx, h.db, st.info.Name); err != nil {
+				h.free(s)
+				return nil, nil, err
+			}
+		}
 		if err == nil {
 			return s, v, nil
 		}

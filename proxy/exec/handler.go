@@ -121,7 +121,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
 		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback},
+		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback, commit: e.Commit},
 	}
 	h.tx.status = 'I'
 	h.now = time.Now()

@@ -29,6 +29,7 @@ type participant struct {
 	replica  bool     // of a node that was a replica when it was leased
 	reads    bool     // leased for one statement that only reads
 	used     bool     // a statement of the transaction has run on it
+	bound    bool     // it cannot be prepared: it has touched temporary objects, or notifies
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
@@ -135,7 +136,7 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	st := &h.shards[shard]
 	reason := replication.NoReplica
-	if v := h.viewOf(st); v != nil && v.Primary >= 0 {
+	if v := h.viewOf(st); v != nil && v.Primary >= 0 && !h.e.owed.has(h.db, st.info.Name) {
 		var node int
 		var vouch bool
 		node, reason, vouch = h.choose(v, shard, t)

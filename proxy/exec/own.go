@@ -22,6 +22,7 @@ type ownSettings struct {
 	gather     int64  // pgmosaic.gather_limit, in bytes
 	fanout     fanout
 	noFallback bool // pgmosaic.replica_fallback is error: reads that no replica is fit for are refused
+	commit     Commit
 	apart      bool // pgmosaic.multi_shard_isolation is per_shard: snapshots of shards may be taken apart
 }
 
@@ -112,6 +113,12 @@ var ownList = []ownSetting{
 		},
 		func(o, from *ownSettings) { o.maxLag = from.maxLag },
 		func(o *ownSettings) string { return o.maxLag.String() },
+	},
+	{
+		"pgmosaic.multi_shard_commit", "Use two_phase, refuse or best_effort.",
+		func(o *ownSettings, v string) error { i, err := oneOf(Commits, v); o.commit = Commit(i); return err },
+		func(o, from *ownSettings) { o.commit = from.commit },
+		func(o *ownSettings) string { return Commits[o.commit] },
 	},
 	{
 		"pgmosaic.multi_shard_isolation", "Use refuse or per_shard.",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,12 +154,15 @@ func (h *Handler) isolation() string {
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
+	p.bound = p.bound || t.Temp || notifies(t.Stmt) || len(h.env.Temp) > 0 && slices.ContainsFunc(t.Stmt.Tables, func(r sqlparse.TableRef) bool {
+		return h.env.Temp[r.Name] && (r.Schema == "" || r.Schema == "pg_temp")
+	})
 	if t.Read {
 		return nil
 	}
 	if !p.wrote {
 		for _, o := range h.tx.parts {
-			if o != p && o.wrote && !h.e.TwoPhase {
+			if o != p && o.wrote && h.own.commit == CommitRefuse {
 				return router.Refuse("no-two-phase", "pgmosaic.multi_shard_commit is refuse")
 			}
 		}
@@ -241,15 +245,22 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 			p.inFlight = append(p.inFlight, k)
 		}
 	}
+	if err := decidesFirst(writers); err != nil && h.own.commit != CommitBestEffort {
+		h.rollback()
+		return "", err
+	}
 	h.count.Transactions.Add(1)
 	if err := h.listenBefore(ctx); err != nil {
 		h.rollback()
 		return "", err
 	}
 	tag = "COMMIT"
-	if len(writers) > 1 {
+	switch {
+	case len(writers) > 1 && h.own.commit == CommitBestEffort:
+		err = h.commitEach(writers)
+	case len(writers) > 1:
 		err = h.commitMany(writers)
-	} else {
+	default:
 		for _, p := range writers {
 			tag, err = p.srv.Exec("COMMIT")
 			err = h.commitError(p, err)
@@ -316,6 +327,65 @@ func (h *Handler) commitError(p *participant, err error) error {
 	}
 }
 
+// Commit is how a transaction commits that has written to several shards.
+type Commit uint8
+
+// The ways. Two-phase is the default.
+const (
+	CommitTwoPhase   Commit = iota // atomically
+	CommitRefuse                   // not at all: a second writing shard is refused
+	CommitBestEffort               // one shard after the other
+)
+
+// Commits are the names of the ways, as multi_shard_commit has them.
+var Commits = []string{"two_phase", "refuse", "best_effort"}
+
+// decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. Only one can.
+func decidesFirst(writers []*participant) error {
+	slices.SortStableFunc(writers, func(a, b *participant) int {
+		switch {
+		case a.bound == b.bound:
+			return 0
+		case a.bound:
+			return -1
+		}
+		return 1
+	})
+	if len(writers) > 1 && writers[1].bound {
+		return router.Refuse("two-bound")
+	}
+	return nil
+}
+
+// commitEach commits one shard after the other, as multi_shard_commit = best_effort asks for. What has committed stays so.
+func (h *Handler) commitEach(writers []*participant) error {
+	for i, p := range writers {
+		tag, err := p.srv.Exec("COMMIT")
+		if err == nil && tag != "COMMIT" {
+			err = txn.ErrRolledBack
+		}
+		if err == nil {
+			continue
+		}
+		err = h.commitError(p, err)
+		for _, rest := range writers[i+1:] {
+			h.abort(rest)
+		}
+		if i == 0 {
+			return err
+		}
+		done := make([]string, i)
+		for j, d := range writers[:i] {
+			done[j] = h.shards[d.shard].info.Name
+		}
+		return &hintError{
+			"40003", fmt.Sprintf("the transaction was committed on shard %s, and not from shard %s on: %v", strings.Join(done, ", "), h.shards[p.shard].info.Name, err),
+			"pgmosaic.multi_shard_commit is best_effort. Undo or repeat by hand what is missing.",
+		}
+	}
+	return nil
+}
+
 // part is a participant as the coordinator sees it.
 type part struct {
 	*participant
@@ -375,6 +445,13 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	defer cancel()
 	committed, err := h.e.Settle(ctx, h.db, gid)
 	var damage *txn.DamagedError
+	for err != nil && !errors.As(err, &damage) && ctx.Err() == nil { // a shard that is away may be back, or have another primary
+		select {
+		case <-ctx.Done():
+		case <-time.After(settleAgain):
+			committed, err = h.e.Settle(ctx, h.db, gid)
+		}
+	}
 	switch {
 	case errors.As(err, &damage):
 		h.count.InDoubt.Add(1)
@@ -385,7 +462,10 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 		}
 	case outcome == txn.Unfinished || err == nil && committed:
 		if err != nil {
-			h.e.Log.Warn("a committed transaction has still to be finished on a shard; the resolver will do it", "gid", gid, "error", err)
+			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
+			for _, p := range writers[1:] {
+				h.e.owed.owe(h.db, h.shards[p.shard].info.Name, gid)
+			}
 		}
 		h.count.TwoPhase.Add(1)
 		return nil
@@ -401,7 +481,10 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	}
 }
 
-const settleTimeout = 5 * time.Second
+const (
+	settleTimeout = 5 * time.Second
+	settleAgain   = 100 * time.Millisecond
+)
 
 // rollback ends the transaction everywhere. Servers that do not answer are closed.
 func (h *Handler) rollback() {
@@ -444,7 +527,7 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for _, p := range h.tx.parts {
-		p.keys, p.open = p.keys[:0], false
+		p.keys, p.open, p.bound = p.keys[:0], false, false
 		if p.srv.Dirty && p == h.pinned {
 			h.pinned = nil
 			h.setPin("")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Shard is what the resolver needs of a shard.
@@ -375,6 +376,24 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 		}
 	}
 	return false, fmt.Errorf("shard %s, which decides about %s, does not answer", name, gid)
+}
+
+// FinishOn commits what a transaction that is known to be committed has left prepared on one shard.
+func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
+	if s.DSN == "" {
+		return fmt.Errorf("shard %s has no primary", s.Name)
+	}
+	parts, err := r.List(ctx, []Shard{s})
+	for _, p := range parts {
+		if Base(p.GID) != gid || p.Damage != "" {
+			continue
+		}
+		var gone *pgconn.PgError
+		if e := finishAs(ctx, "commit", p.GID, s); !errors.As(e, &gone) || gone.Code != "42704" { // another resolver was quicker
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 // whole says, as a *DamagedError, if a part of a commit that was just finished has not committed.

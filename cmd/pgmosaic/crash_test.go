@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
@@ -817,4 +818,33 @@ func TestWhoDecidesACommit(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from moves where id in (101, 102)"); n != 4 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// The role of a node's connection string need not be a superuser's to finish what others prepared: it takes their role.
+func TestPartsAreFinishedAsTheirOwners(t *testing.T) {
+	d := shop(t)
+	node := d.cluster.Node("s1-a")
+	su := connectTo(t, node.DSN("shop"))
+	gid := txn.PartGID(txn.GID(d.catalog.Current().Install, "s1"), 0)
+	for _, sql := range []string{"create role finisher login password 'f'", "grant app to finisher", "grant select on pgmosaic.decision to finisher"} {
+		mustExec(t, su, sql)
+	}
+	defer mustExec(t, su, "drop owned by finisher; drop role finisher")
+	owner := connectTo(t, strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "app:app", 1))
+	mustExec(t, owner, "begin; create table owned_part (n int); prepare transaction '"+gid+"'")
+	s := txn.Shard{Name: "s1", DSN: strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "finisher:f", 1)}
+	r := txn.Resolver{Install: d.catalog.Current().Install}
+	if err := r.FinishOn(t.Context(), s, txn.Base(gid)); err != nil {
+		t.Errorf("%v", err)
+	}
+	if n := queryOne[int](t, su, "select count(*) from owned_part"); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+	mustExec(t, su, "drop table owned_part")
+	mustExec(t, owner, "begin; create table owned_part (n int); prepare transaction '"+gid+"'")
+	mustExec(t, su, "revoke app from finisher")
+	if err := r.FinishOn(t.Context(), s, txn.Base(gid)); err == nil || !strings.Contains(err.Error(), "GRANT app TO the role") {
+		t.Errorf("without the right: %v", err)
+	}
+	mustExec(t, su, "rollback prepared '"+gid+"'")
 }

@@ -215,7 +215,7 @@ func (w writer) copyIn() string {
 			v := w.of("DE", "AT", "x"+w.id(), "it's", "é")
 			switch {
 			case kind == 'k' || mistake < 3 && kind == 'n':
-				v = fmt.Sprint(3000 + w.IntN(1e6))
+				v = fmt.Sprint(10_000_000 + 3001*w.IntN(3e5)) // nor comes to have by the thousands that keys are moved by
 			case kind == 'n' || kind == 'm':
 				v = w.id()
 			case kind == 'd':

@@ -365,7 +365,7 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 			for _, p := range parts {
 				for _, at := range shards {
 					if Base(p.GID) == gid && at.Name == p.Shard {
-						err = errors.Join(err, finishAs(ctx, outcome, p.GID, at))
+						err = errors.Join(err, finishAs(ctx, outcome, p, at))
 					}
 				}
 			}
@@ -389,7 +389,7 @@ func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 			continue
 		}
 		var gone *pgconn.PgError
-		if e := finishAs(ctx, "commit", p.GID, s); !errors.As(e, &gone) || gone.Code != "42704" { // another resolver was quicker
+		if e := finishAs(ctx, "commit", p, s); !errors.As(e, &gone) || gone.Code != "42704" { // another resolver was quicker
 			err = errors.Join(err, e)
 		}
 	}
@@ -425,7 +425,7 @@ func finishPart(ctx context.Context, p Prepared, decider, at Shard) error {
 	if err != nil {
 		return err
 	}
-	return finishAs(ctx, outcome, p.GID, at)
+	return finishAs(ctx, outcome, p, at)
 }
 
 // decide asks the decider what became of a transaction, deciding "abort" if nothing did. The insert waits for
@@ -451,7 +451,8 @@ func decide(ctx context.Context, decider Shard, gid string) (outcome string, err
 // commits says whether an outcome is that of a committed transaction.
 func commits(outcome string) bool { return outcome != "abort" }
 
-func finishAs(ctx context.Context, outcome, gid string, at Shard) error {
+// finishAs does so in the name of the role that prepared the part: only that one may, or a superuser.
+func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 	verb := "ROLLBACK PREPARED "
 	if commits(outcome) {
 		verb = "COMMIT PREPARED "
@@ -460,7 +461,12 @@ func finishAs(ctx context.Context, outcome, gid string, at Shard) error {
 		defer at.Writes()()
 	}
 	return with(ctx, at, func(c *pgx.Conn) error {
-		if _, err := c.Exec(ctx, verb+quote(gid)); err != nil {
+		if p.Owner != "" {
+			if _, err := c.Exec(ctx, "SET ROLE "+pgx.Identifier{p.Owner}.Sanitize()); err != nil {
+				return fmt.Errorf("finish %s on shard %s as the role that prepared it: %w; GRANT %s TO the role of the node's connection string", p.GID, at.Name, err, p.Owner)
+			}
+		}
+		if _, err := c.Exec(ctx, verb+quote(p.GID)); err != nil {
 			return fmt.Errorf("%son shard %s: %w", verb, at.Name, err)
 		}
 		return nil

@@ -317,6 +317,9 @@ func (w writer) script() []string {
 	return append(out, w.of("commit", "commit", "commit", "rollback"))
 }
 
+// badData says whether an error is of a row's values.
+func badData(code string) bool { return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23") }
+
 // tableSums are what must be equal after each script.
 var tableSums = []string{
 	"select count(*), sum(hashtext(customer_id || name || coalesce(country, '-') || coalesce(small, -1) || coalesce(day::text, ''))) from customers",
@@ -373,7 +376,7 @@ func TestSameTablesAfterWrites(t *testing.T) {
 					if want.code != "" {
 						failed++
 					}
-					if len(want.code) == 5 && len(got.code) == 5 && want.code[:2] == got.code[:2] {
+					if len(want.code) == 5 && len(got.code) == 5 && (want.code[:2] == got.code[:2] || badData(want.code) && badData(got.code)) {
 						continue // of several mistakes the row that comes first decides
 					}
 					if why := differs(sql, want, got); why != "" {

@@ -165,9 +165,6 @@ func gone(err error) bool {
 	return false
 }
 
-// errMoved means that the wait for a server was given up, because its node is no longer the primary.
-var errMoved = errors.New("the node is no longer the primary")
-
 // fromPrimary leases a server of a shard's primary, from the pool that pick names. If the primary is gone it waits for the
 // next one, within the bounds of Failover.
 func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shardState, node int) *pool.Pool) (*pool.Server, *replication.View, error) {
@@ -188,7 +185,7 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 		if err == nil {
 			return s, v, nil
 		}
-		if errors.Is(err, errMoved) {
+		if errors.Is(err, pool.ErrMoved) {
 			continue
 		}
 		if !gone(err) || h.e.Failover.Window == 0 {

@@ -77,10 +77,14 @@ type Handler struct {
 	strip []byte
 	lits  []sqlparse.Literal
 
+	wait     *pool.Wait // for servers; none before the first
+	stopWait func()
+
 	mu      sync.Mutex // guards the rest
 	leased  []*pool.Server
-	waiting context.CancelFunc // ends a wait for a server
-	since   time.Time          // of that wait
+	deaf    bool      // see heed
+	waiting func()    // ends a wait for a server
+	since   time.Time // of that wait
 }
 
 // Client is what the handler knows of its client.
@@ -379,7 +383,9 @@ func (h *Handler) Cancel() {
 	h.mu.Lock()
 	var send []func(context.Context) error
 	for _, s := range h.leased {
-		send = append(send, s.BeginCancel())
+		if !h.deaf {
+			send = append(send, s.BeginCancel())
+		}
 	}
 	if h.waiting != nil {
 		h.waiting()

@@ -67,20 +67,30 @@ func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan stru
 
 // waits makes a context that the client's cancel request ends. done must be called.
 func (h *Handler) waits(ctx context.Context) (wctx context.Context, done func()) {
-	start := time.Now()
 	wctx, cancel := context.WithCancel(ctx)
-	h.mu.Lock()
-	h.waiting, h.since = cancel, start
-	h.mu.Unlock()
+	start := h.waitBegins(cancel)
 	return wctx, func() {
-		h.mu.Lock()
-		h.waiting = nil
-		h.mu.Unlock()
+		h.waitEnds(start)
 		cancel()
-		d := time.Since(start)
-		h.seen.waited += d
-		h.count.WaitNanos.Add(int64(d))
 	}
+}
+
+// waitBegins notes that the session waits, and what ends that.
+func (h *Handler) waitBegins(stop func()) (start time.Time) {
+	start = time.Now()
+	h.mu.Lock()
+	h.waiting, h.since = stop, start
+	h.mu.Unlock()
+	return start
+}
+
+func (h *Handler) waitEnds(start time.Time) {
+	h.mu.Lock()
+	h.waiting = nil
+	h.mu.Unlock()
+	d := time.Since(start)
+	h.seen.waited += d
+	h.count.WaitNanos.Add(int64(d))
 }
 
 // whyEnded is what the client is told of a wait that was ended; ctx is the session's own.
@@ -94,28 +104,17 @@ func (h *Handler) whyEnded(ctx context.Context, err error) error {
 	return errCancelled
 }
 
-// await waits for a server, unless the client cancels meanwhile.
+// await waits for a server, unless the client cancels meanwhile, or moved is closed.
 func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-chan struct{}) (*pool.Server, bool, error) {
-	wctx, done := h.waits(ctx)
-	defer done()
-	actx := wctx
-	if moved != nil {
-		var cancel context.CancelCauseFunc
-		actx, cancel = context.WithCancelCause(wctx)
-		defer cancel(nil)
-		go func() { // ends with the wait
-			select {
-			case <-moved:
-				cancel(errMoved)
-			case <-actx.Done():
-			}
-		}()
+	if h.wait == nil {
+		h.wait = pool.NewWait()
+		h.stopWait = h.wait.Stop
 	}
-	s, waited, err := p.Acquire(actx, h.settings, inTx)
-	if err != nil && actx.Err() != nil {
-		if errors.Is(context.Cause(actx), errMoved) {
-			return nil, waited, errMoved
-		}
+	h.wait.Begin()
+	start := h.waitBegins(h.stopWait)
+	s, waited, err := p.Acquire(ctx, h.settings, inTx, h.wait, moved)
+	h.waitEnds(start)
+	if err != nil && (errors.Is(err, pool.ErrStopped) || ctx.Err() != nil) {
 		err = h.whyEnded(ctx, err)
 	}
 	return s, waited, err

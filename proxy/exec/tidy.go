@@ -25,11 +25,15 @@ func (h *Handler) tidy(p *participant) {
 		return
 	}
 	left, err := s.Left()
-	for range 5 { // a cancel request that comes late, for the statement before, is not for this one
-		if !cancelled(err) {
-			break
+	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
+		h.heed(false)
+		s.AwaitCancels()
+		for range 5 {
+			if left, err = s.Left(); !cancelled(err) {
+				break
+			}
 		}
-		left, err = s.Left()
+		h.heed(true)
 	}
 	switch {
 	case cancelled(err) && p == h.pinned:
@@ -61,6 +65,13 @@ func (h *Handler) tidy(p *participant) {
 	case h.pinned != p:
 		s.Dirty = true // one server is tied already; this one's state is lost, as on any disconnect
 	}
+}
+
+// heed says whether cancel requests reach the servers in use. One that comes while they do not is for a statement that has ended.
+func (h *Handler) heed(yes bool) {
+	h.mu.Lock()
+	h.deaf = !yes
+	h.mu.Unlock()
 }
 
 // cancelled says whether a server has cancelled what it was asked.

@@ -154,9 +154,7 @@ func (h *Handler) isolation() string {
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
-	p.bound = p.bound || t.Temp || notifies(t.Stmt) || len(h.env.Temp) > 0 && slices.ContainsFunc(t.Stmt.Tables, func(r sqlparse.TableRef) bool {
-		return h.env.Temp[r.Name] && (r.Schema == "" || r.Schema == "pg_temp")
-	})
+	p.bound = p.bound || t.Temp || t.Stmt != nil && (notifies(t.Stmt) || h.namesTemp(t.Stmt))
 	if t.Read {
 		return nil
 	}
@@ -171,6 +169,13 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	h.tx.locks = h.tx.locks || t.DDL || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.writeKeys(p.keys, p.shard, t)
 	return nil
+}
+
+// namesTemp says whether a statement names a temporary table of the session's.
+func (h *Handler) namesTemp(s *sqlparse.Statement) bool {
+	return len(h.env.Temp) > 0 && slices.ContainsFunc(s.Tables, func(r sqlparse.TableRef) bool {
+		return h.env.Temp[r.Name] && (r.Schema == "" || r.Schema == "pg_temp")
+	})
 }
 
 // joinAll has every shard of a statement join the transaction before anything is sent to one of them: a shard that cannot

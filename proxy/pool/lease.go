@@ -22,7 +22,7 @@ type Pool struct {
 	mu       sync.Mutex           // guards the rest; slow work never happens under it
 	all      map[*Server]struct{} // open ones, in whatever state
 	idle     []*Server            // last used last
-	waiters  []*waiter            // first come first
+	waiters  []*Wait              // first come first
 	active   int                  // leases, with and without a server yet
 	dialing  int
 	testing  int // being inspected
@@ -33,11 +33,6 @@ type Pool struct {
 	lastAged time.Time
 	served   uint64
 	waited   time.Duration
-}
-
-type waiter struct {
-	got   chan *Server // a server, or nil for leave to dial one
-	since time.Time
 }
 
 // Stats is one moment of a pool.
@@ -91,29 +86,44 @@ func (e *LimitError) ErrorHint() string { return e.Hint }
 
 // Acquire leases a server, preferably one that carries the settings want. inTx lets a transaction that
 // already holds a server pass a pause. waited says that the call had to wait for a pause: what was decided
-// before it must be decided again.
-func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Server, waited bool, err error) {
+// before it must be decided again. w is the session's, and has begun; the wait ends with ErrStopped after its Stop, and with ErrMoved when
+// moved is closed, which nil never is.
+func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, moved <-chan struct{}) (s *Server, waited bool, err error) {
+	dial := func() (*Server, error) {
+		dctx, done, why := w.context(ctx, moved)
+		defer done()
+		s, err := p.dial(dctx)
+		if err != nil && why() != nil {
+			err = why()
+		}
+		return s, err
+	}
 	if !inTx && p.paused() {
 		waited = true
-		wctx, cancel := context.WithTimeout(ctx, p.mgr.opts.Load().WaitTimeout)
+		wctx, done, why := w.context(ctx, moved)
+		wctx, cancel := context.WithTimeout(wctx, p.mgr.opts.Load().WaitTimeout)
 		err := errors.Join(p.gates[0].wait(wctx), p.gates[1].wait(wctx))
-		cancel()
 		if err != nil {
-			return nil, true, p.waitError(ctx, err)
+			if err = p.waitError(ctx, err); why() != nil {
+				err = why()
+			}
+		}
+		cancel()
+		done()
+		if err != nil {
+			return nil, true, err
 		}
 	}
 	for {
-		s, w, err := p.take(want)
+		s, queued, err := p.take(want, w)
+		if err == nil && queued {
+			s, err = p.await(ctx, w, moved)
+		}
 		if err != nil {
 			return nil, waited, err
 		}
-		if w != nil {
-			if s, err = p.await(ctx, w); err != nil {
-				return nil, waited, err
-			}
-		}
 		if s == nil {
-			s, err = p.dial(ctx)
+			s, err = dial()
 			return s, waited, err
 		}
 		if leavesCustom(s.settings, want) { // it cannot be undone: another one is dialled in its place
@@ -121,7 +131,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool) (s *Serve
 				p.give(nil)
 				continue
 			}
-			s, err = p.dial(ctx)
+			s, err = dial()
 			return s, waited, err
 		}
 		now := time.Now()
@@ -209,8 +219,8 @@ func (p *Pool) cutLocked(at int) {
 	p.idle = p.idle[:n-1]
 }
 
-// take returns an idle server, or nothing for leave to dial, or a place in the queue.
-func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
+// take returns an idle server, or nothing for leave to dial, or puts w into the queue.
+func (p *Pool) take(want *Settings, w *Wait) (s *Server, queued bool, err error) {
 	o := p.mgr.opts.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -220,37 +230,21 @@ func (p *Pool) take(want *Settings) (*Server, *waiter, error) {
 		s := p.idle[at]
 		p.cutLocked(at)
 		p.active++
-		return s, nil, nil
+		return s, false, nil
 	}
 	if p.active < p.size(o) && len(p.waiters) == 0 {
 		if p.failed != nil && time.Now().Before(p.until) {
-			return nil, nil, p.failed
+			return nil, false, p.failed
 		}
 		p.used = time.Now()
 		if p.mgr.room(p) {
 			p.active++
-			return nil, nil, nil
+			return nil, false, nil
 		}
 	}
-	w := &waiter{got: make(chan *Server, 1), since: time.Now()}
+	w.since, w.late = time.Now(), false
 	p.waiters = append(p.waiters, w)
-	return nil, w, nil
-}
-
-func (p *Pool) await(ctx context.Context, w *waiter) (*Server, error) {
-	t := time.NewTimer(p.mgr.opts.Load().WaitTimeout)
-	defer t.Stop()
-	select {
-	case s := <-w.got:
-		p.mu.Lock()
-		p.waited += time.Since(w.since)
-		p.mu.Unlock()
-		return s, nil
-	case <-ctx.Done():
-		return nil, p.leave(w, p.waitError(ctx, ctx.Err()))
-	case <-t.C:
-		return nil, p.leave(w, p.waitError(ctx, context.DeadlineExceeded))
-	}
+	return nil, true, nil
 }
 
 func (p *Pool) waitError(ctx context.Context, err error) error {
@@ -267,26 +261,6 @@ func (p *Pool) waitError(ctx context.Context, err error) error {
 			fmt.Sprintf("query_wait_timeout: no server of node %s for role %s came free within %s (%s = %d)", p.Node, p.Role, o.WaitTimeout, name, p.size(o)),
 			"SHOW POOLS and SHOW SERVERS on the admin database show who holds them.",
 		}
-	}
-	return err
-}
-
-// leave gives up a place in the queue, or what was handed over just now.
-func (p *Pool) leave(w *waiter, err error) error {
-	p.mu.Lock()
-	for i, x := range p.waiters {
-		if x == w {
-			p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
-			p.mu.Unlock()
-			return err
-		}
-	}
-	p.mu.Unlock()
-	if s := <-w.got; s != nil {
-		p.release(s, time.Now())
-	} else {
-		p.mgr.gone(p)
-		p.give(nil)
 	}
 	return err
 }

@@ -287,6 +287,9 @@ func (s *Server) BeginCancel() func(context.Context) error {
 	}
 }
 
+// AwaitCancels returns when the cancel requests that have begun have reached the server. No new one may begin meanwhile.
+func (s *Server) AwaitCancels() { s.cancels.Wait() }
+
 // Release gives the server back, or closes it if it is not fit for another client. It takes s over.
 // now may be a little old.
 func (s *Server) Release(now time.Time) {

@@ -92,6 +92,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			for _, p := range m.All() {
 				p.expire(now)
+				p.tooLate(now)
 				p.relieve(now)
 				p.refill(ctx, now, &refills)
 			}

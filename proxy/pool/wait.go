@@ -1,0 +1,129 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Wait is what a session waits for servers with: for one at a time, again and again, so that nothing is made for a wait. The
+// zero value is not ready.
+type Wait struct {
+	got   chan *Server // a server, or nil for leave to dial one
+	stop  chan struct{}
+	since time.Time
+	late  bool // nil is no leave: query_wait_timeout has passed. Set before it is sent
+}
+
+// NewWait makes one.
+func NewWait() *Wait {
+	return &Wait{got: make(chan *Server, 1), stop: make(chan struct{}, 1)}
+}
+
+// The ways in which a wait ends without a server or a fault.
+var (
+	ErrStopped = errors.New("pool: the wait was stopped")
+	ErrMoved   = errors.New("pool: the node is no longer the one that is wanted")
+)
+
+// Stop ends the wait that has begun, with ErrStopped. Any goroutine may call it.
+func (w *Wait) Stop() {
+	select {
+	case w.stop <- struct{}{}:
+	default:
+	}
+}
+
+// Begin is called before each wait: it forgets a Stop that came too late for the last.
+func (w *Wait) Begin() {
+	select {
+	case <-w.stop:
+	default:
+	}
+}
+
+// context is for what waits in another way than in the queue: it ends when the wait is to end. why is the reason, nil for none
+// of the wait's own.
+func (w *Wait) context(ctx context.Context, moved <-chan struct{}) (wctx context.Context, done func(), why func() error) {
+	wctx, cancel := context.WithCancelCause(ctx)
+	go func() { // ends with the wait
+		select {
+		case <-w.stop:
+			cancel(ErrStopped)
+		case <-moved:
+			cancel(ErrMoved)
+		case <-wctx.Done():
+		}
+	}()
+	return wctx, func() { cancel(nil) }, func() error {
+		if c := context.Cause(wctx); errors.Is(c, ErrStopped) || errors.Is(c, ErrMoved) {
+			return c
+		}
+		return nil
+	}
+}
+
+// shortWait is the query_wait_timeout from which on no timer is made for a wait: the pools are looked after often enough.
+const shortWait = 5 * time.Second
+
+// await waits in the queue, where w is.
+func (p *Pool) await(ctx context.Context, w *Wait, moved <-chan struct{}) (*Server, error) {
+	var tooLong <-chan time.Time
+	if d := p.mgr.opts.Load().WaitTimeout; d < shortWait {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		tooLong = t.C
+	}
+	select {
+	case s := <-w.got:
+		if s == nil && w.late {
+			return nil, p.waitError(ctx, context.DeadlineExceeded)
+		}
+		p.mu.Lock()
+		p.waited += time.Since(w.since)
+		p.mu.Unlock()
+		return s, nil
+	case <-ctx.Done():
+		return nil, p.leave(w, p.waitError(ctx, ctx.Err()))
+	case <-w.stop:
+		return nil, p.leave(w, ErrStopped)
+	case <-moved:
+		return nil, p.leave(w, ErrMoved)
+	case <-tooLong:
+		return nil, p.leave(w, p.waitError(ctx, context.DeadlineExceeded))
+	}
+}
+
+// leave gives up a place in the queue, or what was handed over just now.
+func (p *Pool) leave(w *Wait, err error) error {
+	p.mu.Lock()
+	for i, x := range p.waiters {
+		if x == w {
+			p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
+			p.mu.Unlock()
+			return err
+		}
+	}
+	p.mu.Unlock()
+	switch s := <-w.got; {
+	case s != nil:
+		p.release(s, time.Now())
+	case !w.late:
+		p.mgr.gone(p)
+		p.give(nil)
+	}
+	return err
+}
+
+// tooLate sends those away who have waited for query_wait_timeout.
+func (p *Pool) tooLate(now time.Time) {
+	d := p.mgr.opts.Load().WaitTimeout
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.waiters) > 0 && now.Sub(p.waiters[0].since) >= d { // first come, first in the queue
+		w := p.waiters[0]
+		p.waiters = p.waiters[1:]
+		w.late = true
+		w.got <- nil
+	}
+}

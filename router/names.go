@@ -42,6 +42,8 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 		seen[name] = true
 		info := a.info(name)
 		switch {
+		case info == nil && len(a.db.Shards) > 1 && a.stmt.Query != nil && a.undeclared(name, 0):
+			return Refuse("undeclared", name)
 		case info == nil:
 			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
 				if err := a.view(t, seen); err != nil {
@@ -133,6 +135,13 @@ func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 		}
 	}
 	return false
+}
+
+// undeclared says whether home has a part only of the rows of a table that the map does not declare, or of one that a view reads.
+func (a *analysis) undeclared(n shardmap.TableName, depth int) bool {
+	t := a.sch.Tables[n]
+	return t != nil && a.info(n) == nil && depth < 32 &&
+		(t.Placed || t.Kind == 'v' && slices.ContainsFunc(t.Reads, func(r shardmap.TableName) bool { return a.undeclared(r, depth+1) }))
 }
 
 // needsHome says whether the statement names something that only home has.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -33,6 +34,18 @@ func TestDefinitionsMadeElsewhere(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from done"); n != 70 { // in a transaction that began before
 		t.Errorf("a new view has %d rows", n)
 	}
+	mustExec(t, c, "rollback")
+	k2 := queryOne[int](t, d.on(t, "elsewhere", 1), "select min(k) from rows_")
+	mustExec(t, c, "begin") // on another shard only
+	mustExec(t, c, fmt.Sprintf("update rows_ set v = 'x' where k = %d", k2))
+	mustExec(t, home, "create view done2 as select k from rows_ where k > 30")
+	mustExec(t, home, "grant select on done2 to app")
+	time.Sleep(250 * time.Millisecond)
+	if n := queryOne[int](t, c, "select count(*) from done2"); n != 60 {
+		t.Errorf("another new view has %d rows", n)
+	}
+	_, err = c.Exec(t.Context(), "select no_such_function()")
+	wantCode(t, err, "42883")
 	mustExec(t, c, "rollback")
 	mustExec(t, home, "create or replace view made as select k from rows_ where k > 30")
 	eventually(t, "the changed view is noticed", func() bool { return queryOne[int](t, c, "select count(*) from made") == 60 })

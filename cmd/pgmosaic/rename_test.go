@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -308,4 +309,27 @@ func TestPlansBehindDefinitionsInATransaction(t *testing.T) {
 	if n := queryOne[int](t, c, "select (select count(*) from seen3) * 10 + n from made"); n != 113 {
 		t.Errorf("afterwards %d", n)
 	}
+}
+
+// A process whose map has not been told of another name refuses the table: on home there is a part of it only.
+func TestUndeclaredPartIsRefused(t *testing.T) {
+	d, c := renameWorld(t, "undeclared")
+	other := otherProcess(t, d)
+	behind := connectTo(t, dsnFor("app", "app", other.server.Addr(), "undeclared"))
+	if n := queryOne[int](t, behind, "select count(*) from rows_"); n != 90 {
+		t.Fatal(n)
+	}
+	mustExec(t, c, "alter table rows_ rename to lines")
+	time.Sleep(250 * time.Millisecond)
+	for _, sql := range []string{"select count(*) from lines", "insert into lines (k) values (1000)", "select count(*) from seen", "delete from lines"} {
+		_, err := behind.Exec(t.Context(), sql)
+		if code := pgCode(err); code != "55000" && code != "42P01" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	mustExec(t, c, "create table copied (like lines including all)")
+	_, err := c.Exec(t.Context(), "insert into copied (k) values (1)")
+	wantCode(t, err, "55000")
+	mustExec(t, c, "alter table copied drop constraint pgmosaic_slot")
+	mustExec(t, c, "insert into copied (k) select generate_series(1, 20)")
 }

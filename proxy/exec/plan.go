@@ -143,10 +143,16 @@ func (h *Handler) planStatement(ctx context.Context, s *sqlparse.Statement) (pla
 // analyze plans a statement by the schema at hand, or by a newer one if that does not know what it names.
 func (h *Handler) analyze(ctx context.Context, s *sqlparse.Statement) (*router.Template, error) {
 	t, err := router.Analyze(s, h.dbmap, h.schema, h.env)
-	if err != nil || !t.Unknown {
+	var refused *router.Error
+	undeclared := errors.As(err, &refused) && refused.Rule == "undeclared" // UNDISTRIBUTE may just have ended
+	if !undeclared && (err != nil || !t.Unknown) {
 		return t, err
 	}
-	if newer, err := h.learn(ctx); err != nil || !newer {
+	newer, failed := h.learn(ctx, undeclared)
+	switch {
+	case failed != nil:
+		return nil, failed
+	case !newer:
 		return t, err
 	}
 	return router.Analyze(s, h.dbmap, h.schema, h.env)

@@ -41,6 +41,13 @@ func (h *Handler) reread(ctx context.Context) error {
 		}
 	}
 	p, err := h.partOnHome()
+	if p == nil { // it has defined nothing there
+		next, err := h.e.RefreshSchema(ctx, h.dbmap)
+		if err == nil {
+			h.plansBy(next)
+		}
+		return err
+	}
 	if err != nil {
 		return err
 	}
@@ -60,9 +67,14 @@ func (h *Handler) reread(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	h.keepBase()
 	next.Maps = h.schema.Maps
+	h.plansBy(next)
+	return nil
+}
+
+// plansBy has the rest of the transaction planned by a schema that is newer than that of its beginning.
+func (h *Handler) plansBy(next *schema.Snapshot) {
+	h.keepBase()
 	h.schema, h.tx.defined = next, false
 	h.dbmap = h.dbmap.WithPartitions(next.Partitions())
-	return nil
 }

@@ -63,23 +63,22 @@ func (e *Engine) WatchSchemas(ctx context.Context) error {
 }
 
 // learn has a statement that names what the schema does not know planned by one that is read anew: by the transaction's own eyes
-// inside of one. false: there is nothing newer.
-func (h *Handler) learn(ctx context.Context) (newer bool, err error) {
+// inside of one. What was read just now is not read again, unless it must. false: there is nothing newer.
+func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) {
 	before := h.schema
+	if !must && time.Since(before.At) <= nameAge {
+		return false, nil
+	}
 	if h.tx.status == 'I' && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {
-		if time.Since(before.At) > nameAge {
-			if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
-				return false, err
-			}
+		if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
+			return false, err
 		}
 		if h.tx.base.db == nil {
 			err = h.refresh(ctx)
 		}
 		return h.schema != before, err
 	}
-	if time.Since(before.At) > nameAge {
-		h.tx.defined = true
-		err = h.reread(ctx)
-	}
+	h.tx.defined = true
+	err = h.reread(ctx)
 	return h.schema != before, err
 }

@@ -50,6 +50,7 @@ type Table struct {
 	Child    bool               // a partition or an inheritance child
 	Root     shardmap.TableName // of a partition: the table at the top
 	Parent   bool               // has children
+	Placed   bool               // it holds the rows of one shard only: it has the constraint that keeps the others out
 }
 
 // Column is a column of a Table.
@@ -115,11 +116,11 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
        coalesce(c.reloptions && '{security_invoker=true,security_invoker=on,security_invoker=1}', false), c.relrowsecurity,
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype not in ('a', 'r')),
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confupdtype not in ('a', 'r')),
-       coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal), '{}'),
+       coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^pgmosaic_'), '{}'),
        coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
                  where r.ev_class = c.oid and dc.oid <> c.oid), '{}'),
-       coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, '')
+       coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, ''), exists (select from pg_constraint k where k.conrelid = c.oid and k.conname = 'pgmosaic_slot')
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   left join pg_class rc on c.relispartition and rc.oid = pg_partition_root(c.oid) left join pg_namespace rn on rn.oid = rc.relnamespace
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
@@ -197,7 +198,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
 	byOID := map[uint32]*Table{}
 	rows, _ := tx.Query(ctx, tablesSQL)
 	t, kind, reads := Table{}, "", []string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads, &t.Root.Schema, &t.Root.Name}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers = append([]string(nil), t.Triggers...)

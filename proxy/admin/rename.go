@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -53,7 +55,7 @@ func (a *Admin) Renames(ctx context.Context, db string) error {
 			}
 		}
 	}
-	return errors.Join(errs, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+	err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
 		have, err := tx.Tables(db)
 		if err != nil {
 			return err
@@ -78,7 +80,24 @@ func (a *Admin) Renames(ctx context.Context, db string) error {
 			}
 		}
 		return nil
-	}))
+	})
+	if err == nil {
+		a.noteNames(was, is)
+	}
+	return errors.Join(errs, err)
+}
+
+// noteNames logs what became of tables; nothing of those that are what they were.
+func (a *Admin) noteNames(was []shardmap.Table, is []*shardmap.Table) {
+	for i, t := range was {
+		name := t.Schema + "." + t.Name
+		switch now := is[i]; {
+		case now == nil:
+			a.Log.Info("map changed: a table was dropped", "database", t.Database, "table", name)
+		case now.Schema+"."+now.Name != name || !slices.Equal(now.Key, t.Key):
+			a.Log.Info("map changed: a table or its key was renamed", "database", t.Database, "table", name, "now", now.Schema+"."+now.Name, "key", strings.Join(now.Key, ", "))
+		}
+	}
 }
 
 const renamedSQL = `select n.nspname, c.relname, array(select a.attname::text from unnest($2::int2[]) with ordinality k(n, o) join pg_attribute a on a.attrelid = c.oid and a.attnum = k.n order by k.o)

@@ -452,6 +452,35 @@ func TestDashboardIsGuarded(t *testing.T) {
 			t.Errorf("%s %s as %q: %d, want %d", c.method, c.path, c.user, got, c.want)
 		}
 	}
+	// A stream ends with the login that it came by.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go func() { _ = s.Run(ctx) }()
+	login, err := http.Post(srv.URL+"/api/login", "application/json", strings.NewReader(`{"user": "eyes", "password": "eyes"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = login.Body.Close()
+	with := func(method, path string) *http.Response {
+		r, err := http.NewRequestWithContext(ctx, method, srv.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range login.Cookies() {
+			r.AddCookie(c)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	stream := with("GET", "/api/events")
+	_ = with("POST", "/api/logout").Body.Close()
+	if _, err := io.ReadAll(stream.Body); err != nil {
+		t.Errorf("the stream of a login that has ended goes on: %v", err)
+	}
+	_ = stream.Body.Close()
 	// Another site's page cannot make the browser do anything here.
 	if got := status("POST", "/api/exec", "admin", `{"sql": "PAUSE shop"}`, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }); got != 415 {
 		t.Errorf("a form of another site: %d", got)

@@ -46,7 +46,6 @@ type Server struct {
 	sampled time.Time
 	watch   map[chan []byte]bool
 	visits  map[string]visit
-	newest  []byte // the last second's state
 }
 
 // files are the page's, which hold nothing that a login protects.
@@ -130,12 +129,13 @@ func (s *Server) second(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sampleLocked(now, replicas)
-	if len(s.watch) > 0 {
-		s.newest = s.documentLocked(now, replicas, false)
+	if len(s.watch) == 0 {
+		return
 	}
+	newest := s.documentLocked(now, replicas, false)
 	for ch := range s.watch {
 		select {
-		case ch <- s.newest:
+		case ch <- newest:
 		default: // a slow page misses a second
 		}
 	}
@@ -170,7 +170,7 @@ func (s *Server) documentLocked(now time.Time, replicas *table, small bool) []by
 	return b
 }
 
-// events is the stream of states, one each second. The first has the lines as well.
+// events is the stream of states, one each second. The first has the lines as well. It ends with the login that it came by.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	flush, ok := w.(http.Flusher)
 	if !ok {
@@ -199,6 +199,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case b = <-ch:
+		}
+		if !s.stillIn(r) {
+			return
 		}
 	}
 }

@@ -69,6 +69,18 @@ func (s *Server) identify(r *http.Request) (viewer, bool) {
 	return viewer{}, s.Open
 }
 
+// stillIn says whether who came by a cookie is logged in still.
+func (s *Server) stillIn(r *http.Request) bool {
+	c, err := r.Cookie(cookie)
+	if err != nil || s.Open {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.visits[c.Value]
+	return ok && time.Now().Before(v.until)
+}
+
 func remote(r *http.Request) netip.AddrPort {
 	a, _ := netip.ParseAddrPort(r.RemoteAddr) // empty for none
 	return a

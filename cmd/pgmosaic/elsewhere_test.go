@@ -51,6 +51,30 @@ func TestDefinitionsMadeElsewhere(t *testing.T) {
 	eventually(t, "the changed view is noticed", func() bool { return queryOne[int](t, c, "select count(*) from made") == 60 })
 }
 
+// Names that do not exist cost a look, and not the plans of everybody.
+func TestUnknownNamesKeepThePlans(t *testing.T) {
+	d, c := renameWorld(t, "unknown")
+	version := func() (newest int64) {
+		for _, row := range d.adminExec(t, "SHOW PLANS WHERE database = 'unknown'") {
+			newest = max(newest, row[6].(int64))
+		}
+		return newest
+	}
+	mustExec(t, c, "select v from rows_ where k = 1")
+	was := version()
+	for i := range 3 {
+		time.Sleep(250 * time.Millisecond)
+		_, err := c.Exec(t.Context(), fmt.Sprintf("select * from nothing%d", i))
+		wantCode(t, err, "42P01")
+		_, err = c.Exec(t.Context(), fmt.Sprintf("select nothing%d(1)", i))
+		wantCode(t, err, "42883")
+	}
+	mustExec(t, c, "select v from rows_ where k = 1")
+	if now := version(); now != was {
+		t.Errorf("schema version %d, then %d", was, now)
+	}
+}
+
 // The fingerprint of a schema changes with definitions that plans rest on, and not with what else touches catalogs.
 func TestFingerprintOfASchema(t *testing.T) {
 	d, _ := renameWorld(t, "printed")

@@ -100,6 +100,7 @@ type dbSchema struct {
 	mu      sync.Mutex // held while reading
 	asked   atomic.Uint64
 	parts   atomic.Pointer[withParts]
+	checked atomic.Int64 // when it was last found to be home's still, in Unix nanoseconds
 }
 
 // withParts is a database with the partitions that a schema has.
@@ -264,6 +265,9 @@ func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, homeDSN string, 
 			}
 			if err != nil {
 				e.Log.Warn("the types of a shard could not be read", "database", db.Name, "shard", sh.Name, "error", err)
+				mu.Lock()
+				snap.Partial = true
+				mu.Unlock()
 				return
 			}
 			if m := schema.MapTypes(home, types); m != nil {

@@ -314,7 +314,7 @@ func (h *Handler) endedAlone(p *participant, err error) {
 func (h *Handler) staleSchema(ctx context.Context) {
 	if time.Since(h.ext.reread) > time.Second {
 		h.ext.reread = time.Now()
-		if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
+		if err := h.e.checkSchema(ctx, h.dbmap); err != nil {
 			h.e.Log.Warn("schema", "database", h.db, "error", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
@@ -45,7 +46,7 @@ func (e *Engine) WatchSchemas(ctx context.Context) error {
 				continue // its statements wait for a primary, too
 			}
 			fp, err := watchers[name].Fingerprint(ctx, dsn)
-			if err == nil && fp != known.Fingerprint && e.schemaOf(name).current.Load() == known {
+			if err == nil && (known.Partial || fp != known.Fingerprint) && e.schemaOf(name).current.Load() == known {
 				_, err = e.RefreshSchema(ctx, db)
 			}
 			if err != nil && ctx.Err() == nil {
@@ -62,15 +63,36 @@ func (e *Engine) WatchSchemas(ctx context.Context) error {
 	}
 }
 
+// checkSchema reads the schema anew if home's is another by now. One that is the same keeps its plans.
+func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
+	s := e.schemaOf(db.Name)
+	known := s.current.Load()
+	dsn, err := e.PrimaryDSN(ctx, db, db.Home)
+	if err != nil {
+		return err
+	}
+	var w schema.Watcher
+	defer w.Close(ctx)
+	fp, err := w.Fingerprint(ctx, dsn)
+	if err != nil {
+		return &nodeError{"08006", "cannot read the schema of database \"" + db.Name + "\" from shard " + db.Home.Name, err}
+	}
+	s.checked.Store(time.Now().UnixNano())
+	if known == nil || known.Partial || known.Fingerprint != fp {
+		_, err = e.RefreshSchema(ctx, db)
+	}
+	return err
+}
+
 // learn has a statement that names what the schema does not know planned by one that is read anew: by the transaction's own eyes
 // inside of one. What was read just now is not read again, unless it must. false: there is nothing newer.
 func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) {
 	before := h.schema
-	if !must && time.Since(before.At) <= nameAge {
+	if checked := time.Unix(0, h.e.schemaOf(h.db).checked.Load()); !must && time.Since(later(before.At, checked)) <= nameAge {
 		return false, nil
 	}
 	if h.tx.status == 'I' && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {
-		if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
+		if err := h.e.checkSchema(ctx, h.dbmap); err != nil {
 			return false, err
 		}
 		if h.tx.base.db == nil {

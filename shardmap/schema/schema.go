@@ -27,6 +27,8 @@ type Snapshot struct {
 	Fingerprint string    // see Watcher
 	At          time.Time // when it was read, or later
 
+	Partial bool // the types of some shard are not known: it did not answer
+
 	Maps map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 }
 

@@ -1,0 +1,279 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
+)
+
+// commit ends the transaction. tag is what the client is told: COMMIT, or ROLLBACK for a failed one.
+func (h *Handler) commit(ctx context.Context) (tag string, err error) {
+	if h.tx.status == 'E' {
+		h.rollback()
+		return "ROLLBACK", nil
+	}
+	var writers, readers []*participant
+	for _, p := range h.tx.parts {
+		if err := h.ready(p); err != nil {
+			h.rollback()
+			return "", err
+		}
+		if p.wrote {
+			writers = append(writers, p)
+		} else {
+			readers = append(readers, p)
+		}
+		for _, k := range p.keys {
+			h.e.Horizon.Sent(k)
+			p.inFlight = append(p.inFlight, k)
+		}
+	}
+	if err := decidesFirst(writers); err != nil && h.own.commit != CommitBestEffort {
+		h.rollback()
+		return "", err
+	}
+	h.count.Transactions.Add(1)
+	if err := h.listenBefore(ctx); err != nil {
+		h.rollback()
+		return "", err
+	}
+	tag = "COMMIT"
+	switch {
+	case len(writers) > 1 && h.own.commit == CommitBestEffort:
+		err = h.commitEach(writers)
+	case len(writers) > 1:
+		err = h.commitMany(writers)
+	default:
+		for _, p := range writers {
+			tag, err = p.srv.Exec("COMMIT")
+			err = h.commitError(p, err)
+		}
+	}
+	if err == nil {
+		for _, p := range readers {
+			if t, e := p.srv.Exec("COMMIT"); e != nil && len(writers) == 0 {
+				err = h.commitError(p, e)
+			} else if e == nil && t != "COMMIT" && len(writers) == 0 {
+				tag = t
+			}
+		}
+	}
+	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
+		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
+	}
+	h.count.Ended(len(writers), outcomeOf(tag, err))
+	if err == nil && tag == "COMMIT" {
+		for _, p := range h.tx.parts {
+			p.srv.SetSettings(h.settings)
+		}
+		h.own = h.tx.own.kept
+	} else {
+		h.settings, h.own = h.tx.before, h.tx.own.before
+		h.retell(h.tx.told)
+	}
+	ddl, listens, notified := h.tx.ddl, h.tx.listens, h.tx.notifies
+	h.endTx()
+	if err == nil && tag == "COMMIT" {
+		h.listenAfter(ctx, listens)
+		h.tx.notifies = notified
+		if ddl {
+			h.afterDDL(ctx)
+		}
+	}
+	return tag, err
+}
+
+// outcomeOf is what became of a transaction whose COMMIT was answered so.
+func outcomeOf(tag string, err error) metrics.Outcome {
+	var s interface{ SQLState() string }
+	switch {
+	case err == nil && tag == "COMMIT":
+		return metrics.Committed
+	case errors.As(err, &s) && s.SQLState() == "08007":
+		return metrics.Unknown
+	}
+	return metrics.Aborted
+}
+
+func (h *Handler) commitError(p *participant, err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *pool.ServerError
+	if errors.As(err, &se) {
+		return err
+	}
+	p.srv.Dirty = true
+	return &hintError{
+		"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
+		"Look for its effects before you run it again.",
+	}
+}
+
+// Commit is how a transaction commits that has written to several shards.
+type Commit uint8
+
+// The ways. Two-phase is the default.
+const (
+	CommitTwoPhase   Commit = iota // atomically
+	CommitRefuse                   // not at all: a second writing shard is refused
+	CommitBestEffort               // one shard after the other
+)
+
+// Commits are the names of the ways, as multi_shard_commit has them.
+var Commits = []string{"two_phase", "refuse", "best_effort"}
+
+// decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. Only one can.
+func decidesFirst(writers []*participant) error {
+	slices.SortStableFunc(writers, func(a, b *participant) int {
+		switch {
+		case a.bound == b.bound:
+			return 0
+		case a.bound:
+			return -1
+		}
+		return 1
+	})
+	if len(writers) > 1 && writers[1].bound {
+		return router.Refuse("two-bound")
+	}
+	return nil
+}
+
+// commitEach commits one shard after the other, as multi_shard_commit = best_effort asks for. What has committed stays so.
+func (h *Handler) commitEach(writers []*participant) error {
+	for i, p := range writers {
+		tag, err := p.srv.Exec("COMMIT")
+		if err == nil && tag != "COMMIT" {
+			err = txn.ErrRolledBack
+		}
+		if err == nil {
+			continue
+		}
+		err = h.commitError(p, err)
+		for _, rest := range writers[i+1:] {
+			h.abort(rest)
+		}
+		if i == 0 {
+			return err
+		}
+		done := make([]string, i)
+		for j, d := range writers[:i] {
+			done[j] = h.shards[d.shard].info.Name
+		}
+		return &hintError{
+			"40003", fmt.Sprintf("the transaction was committed on shard %s, and not from shard %s on: %v", strings.Join(done, ", "), h.shards[p.shard].info.Name, err),
+			"pgmosaic.multi_shard_commit is best_effort. Undo or repeat by hand what is missing.",
+		}
+	}
+	return nil
+}
+
+// part is a participant as the coordinator sees it.
+type part struct {
+	*participant
+	name string
+}
+
+func (p part) Shard() string { return p.name }
+func (p part) Send(sql string) error {
+	p.srv.SendQuery(sql)
+	err := p.srv.Flush()
+	if err != nil {
+		p.srv.Dirty = true
+	}
+	return err
+}
+func (p part) Recv() (string, error) { return p.srv.ReadTag() }
+
+// commitMany commits several writers in two phases. The first that wrote decides.
+func (h *Handler) commitMany(writers []*participant) error {
+	decider := part{writers[0], h.shards[writers[0].shard].info.Name}
+	var others []txn.Participant
+	for _, p := range writers[1:] {
+		others = append(others, part{p, h.shards[p.shard].info.Name})
+	}
+	gid := txn.GID(h.snap.Install, decider.name)
+	outcome, err := txn.Commit(gid, decider, others)
+	switch outcome {
+	case txn.Committed:
+		h.count.TwoPhase.Add(1)
+		return nil
+	case txn.Unfinished, txn.InDoubt:
+		return h.settleCommit(gid, decider.name, outcome, writers)
+	}
+	h.count.TwoPhaseAborted.Add(1)
+	var se *pool.ServerError
+	if errors.As(err, &se) {
+		if se.Response.Code == "55000" && strings.Contains(se.Response.Message, "prepared transactions are disabled") {
+			return router.Refuse("no-two-phase", "max_prepared_transactions is 0 on one of its shards")
+		}
+		return err
+	}
+	if errors.Is(err, txn.ErrRolledBack) {
+		return &wire.PgError{Code: "40000", Message: "a shard rolled the transaction back at COMMIT"}
+	}
+	return &hintError{"40001", "a shard was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
+}
+
+// settleCommit finds out, within a few seconds, what became of a commit whose answer was lost, so that nobody
+// misses a write that is there.
+func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers []*participant) error {
+	for _, p := range writers {
+		if outcome == txn.InDoubt {
+			p.srv.Dirty = true
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	committed, err := h.e.Settle(ctx, h.db, gid)
+	var damage *txn.DamagedError
+	for err != nil && !errors.As(err, &damage) && ctx.Err() == nil { // a shard that is away may be back, or have another primary
+		select {
+		case <-ctx.Done():
+		case <-time.After(settleAgain):
+			committed, err = h.e.Settle(ctx, h.db, gid)
+		}
+	}
+	switch {
+	case errors.As(err, &damage):
+		h.count.InDoubt.Add(1)
+		h.e.Log.Error("a committed transaction has lost a part", "gid", gid, "shard", damage.Shard)
+		return &hintError{
+			"08007", "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
+			"Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
+		}
+	case outcome == txn.Unfinished || err == nil && committed:
+		if err != nil {
+			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
+			for _, p := range writers[1:] {
+				h.e.owed.owe(h.db, h.shards[p.shard].info.Name, gid)
+			}
+		}
+		h.count.TwoPhase.Add(1)
+		return nil
+	case err == nil:
+		h.count.TwoPhaseAborted.Add(1)
+		return &hintError{"40001", "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", "Run the transaction again."}
+	}
+	h.count.InDoubt.Add(1)
+	h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
+	return &hintError{
+		"08007", "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed",
+		"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid,
+	}
+}
+
+const (
+	settleTimeout = 5 * time.Second
+	settleAgain   = 100 * time.Millisecond
+)

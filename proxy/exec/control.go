@@ -1,0 +1,175 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+type savepoint struct {
+	name     string
+	settings *pool.Settings
+	told     map[string]string
+	own      ownSettings
+	kept     ownSettings
+	cursors  map[string]*participant
+	db       *shardmap.DB
+	schema   *schema.Snapshot
+	defined  bool
+}
+
+// control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
+func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
+	if h.tx.status == 'E' {
+		switch s.Kind {
+		case sqlparse.Commit, sqlparse.Rollback, sqlparse.RollbackTo, sqlparse.Empty:
+		default:
+			return errFailedTx
+		}
+	}
+	switch s.Kind {
+	case sqlparse.Empty:
+		h.client.SendFrame('I', nil)
+		return nil
+	case sqlparse.Begin:
+		return h.beginClient(s)
+	case sqlparse.Commit, sqlparse.Rollback:
+		return h.end(ctx, s)
+	case sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo:
+		return h.savepoint(s)
+	case sqlparse.Set:
+		return h.set(ctx, s)
+	case sqlparse.Show:
+		return h.showOwn(ctx, s)
+	case sqlparse.Explain:
+		if s.NameAt.End > 0 {
+			return h.executeInside(ctx, s)
+		}
+		return h.explainRoute(ctx, s)
+	case sqlparse.Discard:
+		return h.discard(ctx, s)
+	case sqlparse.Deallocate:
+		return h.deallocate(ctx, s)
+	case sqlparse.Listen, sqlparse.Unlisten:
+		return h.listenTo(ctx, s)
+	case sqlparse.Prepare:
+		return h.prepareSQL(ctx, s)
+	case sqlparse.Execute:
+		return h.executeSQL(ctx, s)
+	}
+	if s.NameAt.End > 0 {
+		return h.executeInside(ctx, s)
+	}
+	return fmt.Errorf("exec: statement kind %d is not the session's", s.Kind)
+}
+
+var errFailedTx = &wire.PgError{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
+
+func (h *Handler) beginClient(s *sqlparse.Statement) error {
+	if h.tx.status == 'T' && !h.tx.implicit {
+		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25001", Message: "there is already a transaction in progress"})
+		h.client.SendTag("BEGIN")
+		return nil
+	}
+	text := strings.TrimSuffix(strings.TrimSpace(s.Text), ";")
+	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
+		h.tx.implicit = false
+		if len(h.tx.parts) == 0 {
+			h.tx.begin, h.tx.opts = text, s.Tx
+		} else if set := s.Tx.Set(); set != "" {
+			if err := h.everyPartQuiet(set); err != nil {
+				return err
+			}
+		}
+		h.client.SendTag("BEGIN")
+		return nil
+	}
+	h.begin(strings.TrimSuffix(strings.TrimSpace(s.Text), ";"), s.Tx, false)
+	h.client.SendTag("BEGIN")
+	return nil
+}
+
+func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
+	verb := "COMMIT"
+	if s.Kind == sqlparse.Rollback {
+		verb = "ROLLBACK"
+	}
+	if h.tx.status == 'I' {
+		if s.Tx.Chain {
+			return &wire.PgError{Code: "25P01", Message: verb + " AND CHAIN can only be used in transaction blocks"}
+		}
+		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "there is no transaction in progress"})
+		h.client.SendTag(verb)
+		return nil
+	}
+	begin, opts := h.tx.begin, h.tx.opts
+	tag := verb
+	if s.Kind == sqlparse.Rollback {
+		h.rollback()
+	} else {
+		var err error
+		if tag, err = h.commit(ctx); err != nil {
+			return err
+		}
+	}
+	if s.Tx.Chain { // the next transaction begins at once, with the same modes
+		h.begin(begin, opts, false)
+	}
+	h.client.SendTag(tag)
+	return nil
+}
+
+func (h *Handler) savepoint(s *sqlparse.Statement) error {
+	if h.tx.status == 'I' || h.tx.implicit {
+		return &wire.PgError{Code: "25P01", Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
+	}
+	at := -1
+	for i, sp := range h.tx.saves {
+		if sp.name == s.Name {
+			at = i
+		}
+	}
+	if s.Kind != sqlparse.Savepoint && at < 0 {
+		return &wire.PgError{Code: "3B001", Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
+	}
+	sql := verbOf(s.Kind) + " " + pool.QuoteName(s.Name)
+	if err := h.everyPartQuiet(sql); err != nil {
+		return err
+	}
+	switch s.Kind {
+	case sqlparse.Savepoint:
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.dbmap, h.schema, h.tx.defined})
+		h.client.SendTag("SAVEPOINT")
+	case sqlparse.Release:
+		h.tx.saves = h.tx.saves[:at]
+		h.client.SendTag("RELEASE")
+	default:
+		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
+		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
+		h.retell(h.tx.saves[at].told)
+		h.dbmap, h.schema, h.tx.defined = h.tx.saves[at].db, h.tx.saves[at].schema, h.tx.saves[at].defined
+		h.env.SearchPath = h.searchPath()
+		h.stale = true
+		h.tx.saves = h.tx.saves[:at+1]
+		h.tx.status = 'T'
+		h.client.SendTag("ROLLBACK")
+	}
+	return nil
+}
+
+func verbOf(k sqlparse.Kind) string {
+	switch k {
+	case sqlparse.Savepoint:
+		return "SAVEPOINT"
+	case sqlparse.Release:
+		return "RELEASE SAVEPOINT"
+	}
+	return "ROLLBACK TO SAVEPOINT"
+}

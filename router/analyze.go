@@ -164,8 +164,8 @@ func (a *analysis) oneShard() error {
 		}
 	case sqlparse.Rename:
 		if o := a.mapped(a.declaredObjects()); len(o) == 1 {
-			if r := renamedTo(&a.stmt.Def.Renamed, o[0], a.db.Tables[o[0]]); r.To != o[0] || r.Column != "" {
-				a.t.Class, a.t.Ref, a.t.Home, a.t.Renamed = Write, true, false, r
+			if a.t.Renamed = renamedTo(&a.stmt.Def.Renamed, o[0], a.db.Tables[o[0]]); a.t.Renamed != nil {
+				a.t.Class, a.t.Ref, a.t.Home = Write, true, false
 			}
 		}
 	}

@@ -291,19 +291,18 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 
 // renamed plans RENAME and SET SCHEMA of a declared table, and RENAME of its columns.
 func (a *analysis) renamed(n shardmap.TableName, info *shardmap.TableInfo, everywhere func() error) error {
-	r := renamedTo(&a.stmt.Def.Renamed, n, info)
-	switch {
-	case r.To.Schema == "pgmosaic":
+	switch schema := a.stmt.Def.Renamed.Schema; {
+	case schema == "pgmosaic":
 		return Refuse("private-schema")
-	case r.To.Schema != n.Schema && (a.db.Tables[n] == nil || a.db.Tenant(r.To.Schema) != nil):
+	case schema != "" && schema != n.Schema && (a.db.Tables[n] == nil || a.db.Tenant(schema) != nil):
 		return Refuse("ddl", "SET SCHEMA to or from a schema that lives on one shard")
-	case a.db.Tables[n] != nil && !info.Part && (r.To != n || r.Column != ""): // else the map does not name it
-		a.t.Renamed = r
+	case a.db.Tables[n] != nil && !info.Part: // else the map does not name it
+		a.t.Renamed = renamedTo(&a.stmt.Def.Renamed, n, info)
 	}
 	return everywhere()
 }
 
-// renamedTo is what a table is called from now on.
+// renamedTo is what a table is called from now on; nil if that is nothing new to the map.
 func renamedTo(d *sqlparse.Renaming, n shardmap.TableName, info *shardmap.TableInfo) *Renamed {
 	r := &Renamed{From: n, To: n, Keys: slices.Clone(info.Keys)}
 	if d.Table != "" {
@@ -313,7 +312,10 @@ func renamedTo(d *sqlparse.Renaming, n shardmap.TableName, info *shardmap.TableI
 		r.To.Schema = d.Schema
 	}
 	if i := slices.Index(r.Keys, d.Column); i >= 0 {
-		r.Keys[i], r.Column, r.NewColumn = d.NewColumn, d.Column, d.NewColumn
+		r.Keys[i] = d.NewColumn
+	}
+	if r.To == n && slices.Equal(r.Keys, info.Keys) {
+		return nil
 	}
 	return r
 }

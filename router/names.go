@@ -42,7 +42,7 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 		seen[name] = true
 		info := a.info(name)
 		switch {
-		case info == nil && len(a.db.Shards) > 1 && a.stmt.Query != nil && a.undeclared(name, 0):
+		case info == nil && len(a.db.Shards) > 1 && !a.stmt.Def.Frees && a.undeclared(name, 0):
 			return Refuse("undeclared", name)
 		case info == nil:
 			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {

@@ -100,9 +100,8 @@ type Template struct {
 
 // Renamed is what a declared table and its key columns are called from now on.
 type Renamed struct {
-	From, To          shardmap.TableName
-	Keys              []string
-	Column, NewColumn string // the key column; empty for none
+	From, To shardmap.TableName
+	Keys     []string
 }
 
 // NextID is the function that gives ids which no other shard gives, as PostgreSQL prints its call.
@@ -244,6 +243,9 @@ func family(t pghash.Type) pghash.Type {
 	}
 	return t
 }
+
+// Defines says whether the statement changes what others are planned by.
+func (t *Template) Defines() bool { return t.DDL && !t.Temp && t.Stmt.Kind != sqlparse.Routine }
 
 // Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
 func (t *Template) Forced() *Template {

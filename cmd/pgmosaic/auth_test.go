@@ -21,7 +21,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
-	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 // peerSerial is the serial number of the certificate that a proxy shows.
@@ -181,14 +180,7 @@ func TestNothingIsKeptUnderNamesThatDoNotExist(t *testing.T) {
 // Two processes on one port: a client's cancel request may reach the wrong one, which passes it on.
 func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
 	d := shop(t)
-	var addrs [2]string
-	for i := range addrs {
-		port, err := cluster.FreePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs[i] = fmt.Sprintf("127.0.0.1:%d", port)
-	}
+	addrs := [2]string{freeAddress(t), freeAddress(t)}
 	var apps [2]*app
 	for i := range apps {
 		apps[i] = small(t, d, 2, func(c *Config) {

@@ -289,11 +289,7 @@ type served struct {
 
 // serveProcess starts the process with a configuration.
 func serveProcess(t *testing.T, cfg Config) *served {
-	port, err := cluster.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &served{addr: fmt.Sprintf("127.0.0.1:%d", port), file: t.TempDir() + "/pgmosaic.yaml"}
+	p := &served{addr: freeAddress(t), file: t.TempDir() + "/pgmosaic.yaml"}
 	cfg.Listen, cfg.HTTP = p.addr, "off"
 	text := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s\nresolver_interval: %s\nresolver_grace: %s\nusers: [{name: app, password: app}]\n", p.addr, cfg.Store, time.Duration(cfg.Resolve), time.Duration(cfg.Grace))
 	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/replication/cluster"
+	"github.com/jackc/pgx/v5"
 )
 
 // Transactions that wait for one another on different shards: the youngest is told of a deadlock, the others go on.
@@ -24,44 +24,39 @@ func TestDeadlockOverShards(t *testing.T) {
 		"select name from customers where customer_id = %d for update",
 		"update customers set name = name || 'y' where customer_id in (%d, 0) and customer_id > 5", // over both shards
 	} {
-		a, b := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
-		mustExec(t, a, "begin")
-		mustExec(t, a, fmt.Sprintf(stmt, k1))
-		time.Sleep(1200 * time.Millisecond) // so that a is the older for sure
-		mustExec(t, b, "begin")
-		mustExec(t, b, fmt.Sprintf(stmt, k2))
-		done := make(chan error, 1)
-		go func() {
-			_, err := a.Exec(t.Context(), fmt.Sprintf(stmt, k2))
-			done <- err
-		}()
-		time.Sleep(100 * time.Millisecond)
-		_, err := b.Exec(t.Context(), fmt.Sprintf(stmt, k1))
-		wantCode(t, err, "40P01")
-		mustExec(t, b, "rollback")
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("the older transaction: %v", err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatal("the older transaction still waits")
-		}
-		mustExec(t, a, "commit")
+		ringIsBroken(t, connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN()), stmt, k1, k2)
 	}
+}
+
+// ringIsBroken has two sessions wait for one another by a statement for each of two keys: a, which is older, goes on.
+func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	mustExec(t, a, "begin")
+	mustExec(t, a, fmt.Sprintf(stmt, k1))
+	time.Sleep(50 * time.Millisecond)
+	mustExec(t, b, "begin")
+	mustExec(t, b, fmt.Sprintf(stmt, k2))
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.Exec(ctx, fmt.Sprintf(stmt, k2))
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	_, err := b.Exec(ctx, fmt.Sprintf(stmt, k1))
+	wantCode(t, err, "40P01")
+	mustExec(t, b, "rollback")
+	if err := <-done; err != nil {
+		t.Fatalf("the older transaction: %v", err)
+	}
+	mustExec(t, a, "commit")
 }
 
 // A ring of waits that goes through clients of two processes is found by both, and broken by the one whose client is the youngest.
 func TestDeadlockOverProcesses(t *testing.T) {
 	d := shop(t)
-	var addrs [2]string
-	for i := range addrs {
-		port, err := cluster.FreePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs[i] = fmt.Sprintf("127.0.0.1:%d", port)
-	}
+	addrs := [2]string{freeAddress(t), freeAddress(t)}
 	doc, err := json.Marshal(d.catalog.Current().Document)
 	if err != nil {
 		t.Fatal(err)
@@ -84,31 +79,6 @@ func TestDeadlockOverProcesses(t *testing.T) {
 	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
 	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
 	for _, older := range []int{0, 1} {
-		a, b := connectTo(t, apps[older].dsn()), connectTo(t, apps[1-older].dsn())
-		mustExec(t, a, "begin")
-		mustExec(t, a, "update customers set name = 'x' where customer_id = $1", k1)
-		time.Sleep(50 * time.Millisecond)
-		mustExec(t, b, "begin")
-		mustExec(t, b, "update customers set name = 'y' where customer_id = $1", k2)
-		done := make(chan error, 1)
-		go func() {
-			_, err := a.Exec(t.Context(), "update customers set name = 'x' where customer_id = $1", k2)
-			done <- err
-		}()
-		time.Sleep(100 * time.Millisecond)
-		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-		_, err := b.Exec(ctx, "update customers set name = 'y' where customer_id = $1", k1)
-		cancel()
-		wantCode(t, err, "40P01")
-		mustExec(t, b, "rollback")
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("the older transaction: %v", err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatal("the older transaction still waits")
-		}
-		mustExec(t, a, "commit")
+		ringIsBroken(t, connectTo(t, apps[older].dsn()), connectTo(t, apps[1-older].dsn()), "update customers set name = 'x' where customer_id = %d", k1, k2)
 	}
 }

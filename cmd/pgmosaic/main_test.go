@@ -139,6 +139,16 @@ func newDemo(t testing.TB, o demoOptions) *demo {
 func (d *demo) shopDSN() string  { return dsnFor("app", "app", d.server.Addr(), "shop") }
 func (d *demo) adminDSN() string { return dsnFor("admin", "admin", d.server.Addr(), "pgmosaic") }
 
+// freeAddress is an address on this machine that nobody listens on.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	port, err := cluster.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
+}
+
 func connectTo(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), dsn)

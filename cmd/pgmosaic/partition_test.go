@@ -8,6 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// ownDefaults are the defaults of columns of partitions but for the sequence's.
+const ownDefaults = `select coalesce(string_agg(adrelid::regclass || ' ' || attname || ' ' || pg_get_expr(adbin, adrelid), ', ' order by 1), '') from pg_attrdef join pg_attribute on attrelid = adrelid and attnum = adnum where attname = 'v'`
+
 // A partitioned table is distributed as a whole: its partitions are on every shard, each with the shard's rows.
 func TestPartitionedTables(t *testing.T) {
 	d, c := schemesWorld(t, "parted")
@@ -18,7 +21,7 @@ func TestPartitionedTables(t *testing.T) {
 		"create table events_2a partition of events_2 for values with (modulus 2, remainder 0)",
 		"create table events_2b partition of events_2 for values with (modulus 2, remainder 1)",
 		"create table events_rest partition of events default",
-		"create index events_v on events (v)", "create index events_1_n on events_1 (n)",
+		"alter table events_1 alter column v set default 'one'", "create index events_v on events (v)", "create index events_1_n on events_1 (n)",
 		"insert into events (k, at, v) select i, date '2026-01-01' + i, 'v' || i from generate_series(1, 90) i",
 		"create unique index only_v on events_1 (v)",
 	} {
@@ -53,6 +56,9 @@ func TestPartitionedTables(t *testing.T) {
 		}
 		if s := queryOne[string](t, on, "select string_agg(relid::text || '<' || coalesce(parentrelid::text, ''), ' ' order by relid::text) from pg_partition_tree('events')"); s != "events< events_1<events events_2<events events_2a<events_2 events_2b<events_2 events_rest<events" {
 			t.Errorf("shard %d: %s", i, s)
+		}
+		if s := queryOne[string](t, on, ownDefaults); s != "events_1 v 'one'::text" {
+			t.Errorf("shard %d: defaults of partitions: %s", i, s)
 		}
 		if s := queryOne[string](t, on, "select string_agg(indexname, ' ' order by indexname) from pg_indexes where tablename = 'events_1'"); s != "events_1_n events_1_pkey events_1_v_idx" {
 			t.Errorf("shard %d has the indexes %s", i, s)
@@ -108,6 +114,9 @@ func TestPartitionedTables(t *testing.T) {
 	late := connectTo(t, d.cluster.Node("s2-a").DSN("parted_late"))
 	if s := queryOne[string](t, late, "select string_agg(relid::text, ' ' order by relid::text) from pg_partition_tree('events')"); s != "events events_1 events_2 events_2a events_2b events_later events_rest" {
 		t.Errorf("the new shard: %s", s)
+	}
+	if s := queryOne[string](t, late, ownDefaults); s != "events_1 v 'one'::text" {
+		t.Errorf("the new shard: defaults of partitions: %s", s)
 	}
 	want := queryOne[string](t, c, "select count(*) || ' ' || sum(k) from events")
 	d.adminExec(t, "UNDISTRIBUTE TABLE parted.public.events")

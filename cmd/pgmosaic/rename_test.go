@@ -285,6 +285,27 @@ func TestPlansBehindDefinitionsInATransaction(t *testing.T) {
 			mustExec(t, c, "rollback")
 		}
 	}
+	// What was prepared by a view that is undone, and a plan that was made by it, are not used afterwards.
+	mustExec(t, c, "begin")
+	mustExec(t, c, "create or replace view seen as select k, v from rows_ where k <= 10")
+	if _, err := c.Prepare(t.Context(), "by_view", "select k from seen where k = 50"); err != nil && pgCode(err) != "0A000" {
+		t.Fatal(err)
+	}
+	if _, err := c.Prepare(t.Context(), "by_table", "select count(*) from apart.later"); err == nil || pgCode(err) != "42P01" {
+		t.Errorf("%v", err)
+	}
+	mustExec(t, c, "rollback")
+	if _, err := c.Prepare(t.Context(), "by_view", "select k from seen where k = 50"); err != nil {
+		t.Fatal(err)
+	}
+	if got := queryOne[int](t, c, "by_view"); got != 50 {
+		t.Errorf("the view that was brought back gives %d", got)
+	}
+	mustExec(t, c, "begin; create table frozen (n int)")
+	if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("1\n2\n"), "copy frozen from stdin (freeze)"); err != nil {
+		t.Errorf("COPY FREEZE behind its table: %v", err)
+	}
+	mustExec(t, c, "rollback")
 	// A pipeline that is a transaction of its own.
 	cfg := c.Config().Copy()
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
@@ -321,7 +342,7 @@ func TestUndeclaredPartIsRefused(t *testing.T) {
 	}
 	mustExec(t, c, "alter table rows_ rename to lines")
 	time.Sleep(250 * time.Millisecond)
-	for _, sql := range []string{"select count(*) from lines", "insert into lines (k) values (1000)", "select count(*) from seen", "delete from lines"} {
+	for _, sql := range []string{"select count(*) from lines", "insert into lines (k) values (1000)", "select count(*) from seen", "delete from lines", "copy lines to stdout", "truncate lines", "alter table lines add column x int", "drop table lines cascade", "create view more as select k from lines"} {
 		_, err := behind.Exec(t.Context(), sql)
 		if code := pgCode(err); code != "55000" && code != "42P01" {
 			t.Errorf("%s: %v", sql, err)
@@ -329,6 +350,8 @@ func TestUndeclaredPartIsRefused(t *testing.T) {
 	}
 	mustExec(t, c, "create table copied (like lines including all)")
 	_, err := c.Exec(t.Context(), "insert into copied (k) values (1)")
+	wantCode(t, err, "55000")
+	_, err = c.Exec(t.Context(), "alter table copied drop constraint pgmosaic_slot, add column x int")
 	wantCode(t, err, "55000")
 	mustExec(t, c, "alter table copied drop constraint pgmosaic_slot")
 	mustExec(t, c, "insert into copied (k) select generate_series(1, 20)")

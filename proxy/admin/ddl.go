@@ -316,6 +316,13 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 		if _, err := tx.Exec(ctx, p.SQL); err != nil {
 			return nil, err
 		}
+		own, err := strings1(ctx, home, ownDefaultsSQL, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := run(ctx, tx, own); err != nil {
+			return nil, err
+		}
 		more, err := bringDefs(ctx, home, tx, p.Name)
 		if err != nil {
 			return nil, err
@@ -330,6 +337,12 @@ const partitionsSQL = `select format('%I.%I', n.nspname, c.relname), format('CRE
    || coalesce(' PARTITION BY ' || pg_get_partkeydef(k.partrelid), '')
   from pg_partition_tree($1::text::regclass) t join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace join pg_class p on p.oid = t.parentrelid join pg_namespace pn on pn.oid = p.relnamespace
   left join pg_partitioned_table k on k.partrelid = c.oid where t.level > 0 order by t.level, c.oid`
+
+// ownDefaultsSQL gives a partition the defaults that are not those of the table above it.
+const ownDefaultsSQL = `select format('ALTER TABLE %s ALTER COLUMN %I ', $1::text, a.attname) || coalesce('SET DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), 'DROP DEFAULT')
+  from pg_inherits i join pg_attribute a on a.attrelid = i.inhrelid join pg_attribute pa on pa.attrelid = i.inhparent and pa.attname = a.attname
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_attrdef pd on pd.adrelid = pa.attrelid and pd.adnum = pa.attnum
+ where i.inhrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and pg_get_expr(d.adbin, d.adrelid) is distinct from pg_get_expr(pd.adbin, pd.adrelid)`
 
 // bringDefs gives a table what home's has besides columns. What it inherits it has already.
 func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name string) (late []string, err error) {

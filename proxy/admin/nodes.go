@@ -117,11 +117,7 @@ func prepareShard(ctx context.Context, primary shardmap.Node, ordinal int) error
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	sql := txn.Schema
-	if ordinal < txn.MostShards {
-		sql += ";" + txn.Ids(ordinal)
-	}
-	if _, err := c.Exec(ctx, sql); err != nil {
+	if _, err := c.Exec(ctx, txn.Schema(ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	return nil
@@ -139,7 +135,7 @@ func (a *Admin) Upgrade(ctx context.Context) error {
 			if err == nil {
 				var have bool
 				if err = c.QueryRow(ctx, "select to_regprocedure('pgmosaic.next_id()') is not null").Scan(&have); err == nil && !have {
-					_, err = c.Exec(ctx, txn.Schema+";"+txn.Ids(s.Ordinal%txn.MostShards))
+					_, err = c.Exec(ctx, txn.Schema(s.Ordinal))
 				}
 				_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 			}

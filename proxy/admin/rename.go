@@ -48,8 +48,12 @@ func (a *Admin) Renames(ctx context.Context, db string) error {
 		}
 		was, is = append(was, t), append(is, now)
 	}
+	named := slices.ContainsFunc(is, func(t *shardmap.Table) bool { return t == nil }) // a new key only is nothing to the others
+	for i, t := range is {
+		named = named || t.Schema != was[i].Schema || t.Name != was[i].Name
+	}
 	for _, s := range d.Shards {
-		if s != d.Home {
+		if s != d.Home && named {
 			if err := a.renameCopies(ctx, db, s, was, is); err != nil {
 				return err
 			}

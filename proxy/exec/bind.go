@@ -62,13 +62,7 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 	if p.replica { // it was only read: let it go
 		return h.drain(ctx, true)
 	}
-	x.cur = nil
-	if err := h.escalate(p); err != nil {
-		p.srv.Dirty = true
-		h.finish(p)
-		return err
-	}
-	return nil
+	return h.escalate(p)
 }
 
 // know makes sure that the server has the statement and returns its name there.

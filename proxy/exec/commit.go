@@ -37,9 +37,12 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 			p.inFlight = append(p.inFlight, k)
 		}
 	}
-	if err := decidesFirst(writers); err != nil && h.own.commit != CommitBestEffort {
-		h.rollback()
-		return "", err
+	twoPhase := len(writers) > 1 && h.own.commit != CommitBestEffort
+	if twoPhase {
+		if err := decidesFirst(writers); err != nil {
+			h.rollback()
+			return "", err
+		}
 	}
 	h.count.Transactions.Add(1)
 	if err := h.listenBefore(ctx); err != nil {
@@ -48,10 +51,10 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	tag = "COMMIT"
 	switch {
-	case len(writers) > 1 && h.own.commit == CommitBestEffort:
-		err = h.commitEach(writers)
-	case len(writers) > 1:
+	case twoPhase:
 		err = h.commitMany(writers)
+	case len(writers) > 1:
+		err = h.commitEach(writers)
 	default:
 		for _, p := range writers {
 			tag, err = p.srv.Exec("COMMIT")
@@ -132,7 +135,8 @@ const (
 // Commits are the names of the ways, as multi_shard_commit has them.
 var Commits = []string{"two_phase", "refuse", "best_effort"}
 
-// decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. Only one can.
+// decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. There are several; only one can be
+// like that.
 func decidesFirst(writers []*participant) error {
 	slices.SortStableFunc(writers, func(a, b *participant) int {
 		switch {
@@ -143,7 +147,7 @@ func decidesFirst(writers []*participant) error {
 		}
 		return 1
 	})
-	if len(writers) > 1 && writers[1].bound {
+	if writers[1].bound {
 		return router.Refuse("two-bound")
 	}
 	return nil

@@ -9,8 +9,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
-	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 type savepoint struct {
@@ -20,8 +18,7 @@ type savepoint struct {
 	own      ownSettings
 	kept     ownSettings
 	cursors  map[string]*participant
-	db       *shardmap.DB
-	schema   *schema.Snapshot
+	view     view // what the transaction planned by; of one that had defined nothing it is its base
 	defined  bool
 }
 
@@ -145,7 +142,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.dbmap, h.schema, h.tx.defined})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.saves = h.tx.saves[:at]
@@ -154,7 +151,8 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
 		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
 		h.retell(h.tx.saves[at].told)
-		h.dbmap, h.schema, h.tx.defined = h.tx.saves[at].db, h.tx.saves[at].schema, h.tx.saves[at].defined
+		h.backTo(h.tx.saves[at].view)
+		h.tx.defined = h.tx.saves[at].defined
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
 		h.tx.saves = h.tx.saves[:at+1]

@@ -30,7 +30,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		pt.on.srv.Gather(m.Raw)
-		h.tx.defined = h.tx.defined || pt.stmt.tmpl.DDL
+		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
 		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
 		return nil
 	}

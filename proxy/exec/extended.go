@@ -407,6 +407,9 @@ func (h *Handler) replan(ctx context.Context, s *stmt) error {
 		p.tmpl = t
 	}
 	s.tmpl, s.space = p.tmpl, space
+	if !h.cacheable() { // it means something else when the transaction has ended, or the temporary table is gone
+		s.space = [8]byte{}
+	}
 	return nil
 }
 

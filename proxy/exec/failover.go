@@ -176,19 +176,16 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 			return nil, nil, err
 		}
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
-		if err == nil && h.e.owed.has(h.db, st.info.Name) {
+		switch {
+		case err == nil:
 			if err := h.e.pay(ctx, h.db, st.info.Name); err != nil {
 				h.free(s)
 				return nil, nil, err
 			}
-		}
-		if err == nil {
 			return s, v, nil
-		}
-		if errors.Is(err, pool.ErrMoved) {
+		case errors.Is(err, pool.ErrMoved):
 			continue
-		}
-		if !gone(err) || h.e.Failover.Window == 0 {
+		case !gone(err) || h.e.Failover.Window == 0:
 			return nil, nil, err
 		}
 		after = time.Now()

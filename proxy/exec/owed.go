@@ -13,56 +13,77 @@ import (
 
 // owed are the decided transactions that have to be finished on shards before anything else runs there.
 type owed struct {
-	any  atomic.Int32 // how many there are: nothing is locked while it is 0
-	mu   sync.Mutex   // guards gids, and lets one finish while the others wait for it
-	gids map[[2]string]map[string]bool
+	any    atomic.Int32 // how many there are: nothing is locked while it is 0
+	mu     sync.Mutex   // guards shards
+	shards map[[2]string]*debt
+}
+
+// debt is that of one shard.
+type debt struct {
+	left atomic.Int32
+	mu   sync.Mutex // guards gids, and has the others wait while one pays
+	gids map[string]bool
+}
+
+// of is the debt of a shard; nil if it never had one.
+func (o *owed) of(database, shard string) *debt {
+	if o.any.Load() == 0 {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.shards[[2]string{database, shard}]
 }
 
 // owe notes that a decided transaction may have a part left on a shard.
 func (o *owed) owe(database, shard, gid string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.gids == nil {
-		o.gids = map[[2]string]map[string]bool{}
-	}
 	key := [2]string{database, shard}
-	if o.gids[key] == nil {
-		o.gids[key] = map[string]bool{}
+	o.mu.Lock()
+	if o.shards == nil {
+		o.shards = map[[2]string]*debt{}
 	}
-	if !o.gids[key][gid] {
-		o.gids[key][gid] = true
+	d := o.shards[key]
+	if d == nil {
+		d = &debt{gids: map[string]bool{}}
+		o.shards[key] = d
+	}
+	o.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.gids[gid] {
+		d.gids[gid] = true
+		d.left.Add(1)
 		o.any.Add(1)
 	}
 }
 
 // has says whether a shard is owed something.
 func (o *owed) has(database, shard string) bool {
-	if o.any.Load() == 0 {
-		return false
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.gids[[2]string{database, shard}]) > 0
+	d := o.of(database, shard)
+	return d != nil && d.left.Load() > 0
 }
 
 // owedTimeout bounds how long a statement waits for what has to be finished first.
 const owedTimeout = 5 * time.Second
 
-// pay finishes what is owed on a shard that answers.
+// pay finishes what is owed on a shard that answers, if there is anything.
 func (e *Engine) pay(ctx context.Context, database, shard string) error {
-	o := &e.owed
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key := [2]string{database, shard}
+	d := e.owed.of(database, shard)
+	if d == nil || d.left.Load() == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, owedTimeout)
 	defer cancel()
-	for gid := range o.gids[key] {
+	for gid := range d.gids {
 		if err := e.FinishOn(ctx, database, shard, gid); err != nil {
 			e.Log.Warn("a committed transaction could not be finished on a shard", "gid", gid, "shard", shard, "error", err)
 			return &hintError{"57P03", fmt.Sprintf("shard %s has a committed transaction to finish first, and that failed", shard), "Try again. SHOW TRANSACTIONS on the admin database shows it: " + gid}
 		}
-		delete(o.gids[key], gid)
-		o.any.Add(-1)
+		delete(d.gids, gid)
+		d.left.Add(-1)
+		e.owed.any.Add(-1)
 	}
 	return nil
 }

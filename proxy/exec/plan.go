@@ -73,10 +73,7 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 	if err != nil {
 		return planned{}, nil, err
 	}
-	if h.planSpace() != space { // it was planned by a newer schema
-		return planned{tmpl: tmpl}, nil, nil
-	}
-	if !cacheable {
+	if !cacheable || !h.cacheable() || h.planSpace() != space { // it may have been planned by a newer schema
 		return planned{tmpl: tmpl}, nil, nil
 	}
 	cost := uint32(4*len(text) + 2000)
@@ -147,6 +144,9 @@ func (h *Handler) analyze(ctx context.Context, s *sqlparse.Statement) (*router.T
 	undeclared := errors.As(err, &refused) && refused.Rule == "undeclared" // UNDISTRIBUTE may just have ended
 	if !undeclared && (err != nil || !t.Unknown) {
 		return t, err
+	}
+	if err := h.outdated(s); err != nil {
+		return nil, err
 	}
 	newer, failed := h.learn(ctx, undeclared)
 	switch {

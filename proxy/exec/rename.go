@@ -96,7 +96,7 @@ func (h *Handler) undecided(ctx context.Context, list []doubtful) error {
 				if t.Renaming == nil {
 					return t.Schema == d.name.Schema && t.Name == d.name.Name && !t.Moving
 				}
-				return t.Renaming.OID == d.next.OID && slices.Contains(h.tx.base.oids, d.next.OID)
+				return t.Renaming.OID == d.next.OID && slices.Contains(h.tx.oids, d.next.OID)
 			})
 			if i < 0 {
 				return errTxMapChanged
@@ -113,7 +113,7 @@ func (h *Handler) undecided(ctx context.Context, list []doubtful) error {
 	}
 	h.keepBase()
 	for _, d := range list {
-		h.tx.base.oids = append(h.tx.base.oids, d.next.OID)
+		h.tx.oids = append(h.tx.oids, d.next.OID)
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (h *Handler) forgetDDL() {
 		return
 	}
 	h.dbmap, h.schema = b.db, b.schema
-	if len(b.oids) == 0 {
+	if len(h.tx.oids) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleRenameTimeout)

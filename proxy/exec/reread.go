@@ -7,17 +7,34 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
-// beforeDDL is the map and the schema as they were until the transaction defined something.
-type beforeDDL struct {
+// view is a map and a schema that statements are planned by.
+type view struct {
 	db     *shardmap.DB
 	schema *schema.Snapshot
-	oids   []uint32 // of the declared tables that it has renamed or dropped
 }
 
 // keepBase notes what the transaction saw before it began to define. From then on its plans are its own.
 func (h *Handler) keepBase() {
 	if h.tx.base.db == nil {
-		h.tx.base.db, h.tx.base.schema = h.dbmap, h.schema
+		h.tx.base = view{h.dbmap, h.schema}
+	}
+}
+
+// ownView is what the transaction plans by, if that is its own: else it is everybody's, which may be replaced by a newer one.
+func (h *Handler) ownView() view {
+	if h.tx.base.db == nil {
+		return view{}
+	}
+	return view{h.dbmap, h.schema}
+}
+
+// backTo has the transaction plan by what it planned by at a savepoint.
+func (h *Handler) backTo(v view) {
+	if v.db == nil {
+		v = h.tx.base
+	}
+	if v.db != nil {
+		h.dbmap, h.schema = v.db, v.schema
 	}
 }
 
@@ -36,15 +53,14 @@ func (h *Handler) reread(ctx context.Context) error {
 	}
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
 		if err := h.escalate(p); err != nil {
-			p.srv.Dirty = true
 			return err
 		}
 	}
 	p, err := h.partOnHome()
 	if p == nil { // it has defined nothing there
-		next, err := h.e.RefreshSchema(ctx, h.dbmap)
+		err := h.e.checkSchema(ctx, h.dbmap)
 		if err == nil {
-			h.plansBy(next)
+			h.plansBy(h.e.schemaOf1(h))
 		}
 		return err
 	}

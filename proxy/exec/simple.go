@@ -346,7 +346,7 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		h.temps++
 		return
 	}
-	if t.DDL && t.Stmt.Kind != sqlparse.Routine {
+	if t.Defines() {
 		if h.tx.status == 'I' {
 			h.tx.defined = false
 			h.afterDDL(ctx)

@@ -35,8 +35,9 @@ type transaction struct {
 	since    time.Time
 	told     map[string]string // what the client had been told before it
 	own      ownInTx
-	base     beforeDDL
-	defined  bool // something, since the schema was read
+	base     view     // what everybody sees, if the transaction has defined something
+	oids     []uint32 // of the declared tables that it has renamed or dropped
+	defined  bool     // something, since the schema was read
 }
 
 // begin opens a transaction without telling any server.
@@ -273,19 +274,24 @@ func (h *Handler) abandon() {
 	}
 }
 
-// escalate makes a transaction of an autocommit pipeline that needs a second shard: BEGIN amid a pipeline
-// keeps the statements before it.
+// escalate makes a transaction of the autocommit pipeline on p, which needs a second shard or an answer in between: BEGIN amid a
+// pipeline keeps the statements before it. p is given up if that fails.
 func (h *Handler) escalate(p *participant) error {
+	h.ext.cur = nil
 	s := p.srv
 	s.SendParse("", "BEGIN", nil)
 	s.SendBindParts("", nil, nil, nil)
 	s.SendExecute()
 	s.SendSync()
-	if err := s.Flush(); err != nil {
-		return h.lost(p, err)
+	err := s.Flush()
+	if err == nil {
+		_, err = s.ReadTag()
 	}
-	if _, err := s.ReadTag(); err != nil {
-		return h.lost(p, err)
+	if err != nil {
+		err = h.lost(p, err)
+		s.Dirty = true
+		h.finish(p)
+		return err
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
 	p.open = true

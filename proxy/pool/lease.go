@@ -86,31 +86,19 @@ func (e *LimitError) ErrorHint() string { return e.Hint }
 
 // Acquire leases a server, preferably one that carries the settings want. inTx lets a transaction that
 // already holds a server pass a pause. waited says that the call had to wait for a pause: what was decided
-// before it must be decided again. w is the session's, and has begun; the wait ends with ErrStopped after its Stop, and with ErrMoved when
-// moved is closed, which nil never is.
+// before it must be decided again. w is the session's, and has begun; the wait ends with ErrStopped after its
+// Stop, and with ErrMoved when moved is closed, which nil never is.
 func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, moved <-chan struct{}) (s *Server, waited bool, err error) {
-	dial := func() (*Server, error) {
-		dctx, done, why := w.context(ctx, moved)
-		defer done()
-		s, err := p.dial(dctx)
-		if err != nil && why() != nil {
-			err = why()
-		}
+	dial := func() (s *Server, err error) {
+		err = w.during(ctx, moved, func(ctx context.Context) error {
+			s, err = p.dial(ctx)
+			return err
+		})
 		return s, err
 	}
 	if !inTx && p.paused() {
 		waited = true
-		wctx, done, why := w.context(ctx, moved)
-		wctx, cancel := context.WithTimeout(wctx, p.mgr.opts.Load().WaitTimeout)
-		err := errors.Join(p.gates[0].wait(wctx), p.gates[1].wait(wctx))
-		if err != nil {
-			if err = p.waitError(ctx, err); why() != nil {
-				err = why()
-			}
-		}
-		cancel()
-		done()
-		if err != nil {
+		if err := w.during(ctx, moved, p.pass); err != nil {
 			return nil, true, err
 		}
 	}
@@ -171,6 +159,16 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	}
 	p.discard(s)
 	p.give(nil)
+	return nil
+}
+
+// pass waits until the pool is not paused.
+func (p *Pool) pass(ctx context.Context) error {
+	wctx, cancel := context.WithTimeout(ctx, p.mgr.opts.Load().WaitTimeout)
+	defer cancel()
+	if err := errors.Join(p.gates[0].wait(wctx), p.gates[1].wait(wctx)); err != nil {
+		return p.waitError(ctx, err)
+	}
 	return nil
 }
 

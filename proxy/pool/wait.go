@@ -42,25 +42,24 @@ func (w *Wait) Begin() {
 	}
 }
 
-// context is for what waits in another way than in the queue: it ends when the wait is to end. why is the reason, nil for none
-// of the wait's own.
-func (w *Wait) context(ctx context.Context, moved <-chan struct{}) (wctx context.Context, done func(), why func() error) {
-	wctx, cancel := context.WithCancelCause(ctx)
+// during runs what waits in another way than in the queue. Its context ends when the wait is to end.
+func (w *Wait) during(ctx context.Context, moved <-chan struct{}, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	go func() { // ends with the wait
 		select {
 		case <-w.stop:
 			cancel(ErrStopped)
 		case <-moved:
 			cancel(ErrMoved)
-		case <-wctx.Done():
+		case <-ctx.Done():
 		}
 	}()
-	return wctx, func() { cancel(nil) }, func() error {
-		if c := context.Cause(wctx); errors.Is(c, ErrStopped) || errors.Is(c, ErrMoved) {
-			return c
-		}
-		return nil
+	err := f(ctx)
+	if why := context.Cause(ctx); err != nil && (errors.Is(why, ErrStopped) || errors.Is(why, ErrMoved)) {
+		return why
 	}
+	return err
 }
 
 // shortWait is the query_wait_timeout from which on no timer is made for a wait: the pools are looked after often enough.

@@ -15,8 +15,15 @@ import (
 	"strings"
 )
 
-// Schema is created on each shard, owned by the role of the node's connection string.
-const Schema = `
+// Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string.
+func Schema(ordinal int) string {
+	if ordinal < mostIDs {
+		return schema + ";" + ids(ordinal)
+	}
+	return schema
+}
+
+const schema = `
 CREATE SCHEMA IF NOT EXISTS pgmosaic;
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (schema, name));
@@ -26,19 +33,19 @@ CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text, parts text[] 
 GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[]) TO PUBLIC`
 
-// Ids is what makes pgmosaic.next_id() on a shard, by the shard's number: ids of 63 bits that no other shard gives, in the order
+// mostIDs is how many shards may give ids.
+const mostIDs = 1 << 10
+
+// ids is what makes pgmosaic.next_id() on a shard, by the shard's number: ids of 63 bits that no other shard gives, in the order
 // of time by the second. From above: 31 bits of seconds since 2020, 10 of the shard, 22 of a sequence that begins anew: four
 // million ids a second and shard are unique.
-func Ids(shard int) string {
+func ids(shard int) string {
 	return fmt.Sprintf(`
 CREATE SEQUENCE IF NOT EXISTS pgmosaic.ids MINVALUE 0 MAXVALUE 4194303 CYCLE;
 CREATE OR REPLACE FUNCTION pgmosaic.next_id() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
   AS 'SELECT ((floor(extract(epoch from clock_timestamp()))::bigint - 1577836800) << 32) | (%d::bigint << 22) | nextval(''pgmosaic.ids'')';
 GRANT EXECUTE ON FUNCTION pgmosaic.next_id() TO PUBLIC`, shard)
 }
-
-// MostShards is how many shards may give ids.
-const MostShards = 1 << 10
 
 // Participant is one shard's part of a transaction: an open transaction on a server that the caller
 // holds. Send starts a simple query, Recv waits for its end and returns the last command tag.

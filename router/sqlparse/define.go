@@ -170,6 +170,8 @@ func (c *converter) alteration(n *pg.Node) bool {
 		for _, cmd := range x.AlterTableStmt.Cmds {
 			c.alter(cmd.GetAlterTableCmd())
 		}
+		one := x.AlterTableStmt.Cmds[0].GetAlterTableCmd()
+		d.Frees = len(x.AlterTableStmt.Cmds) == 1 && one.GetSubtype() == pg.AlterTableType_AT_DropConstraint && isOurs(one.GetName())
 	case *pg.Node_DropStmt:
 		c.drop(x.DropStmt)
 	case *pg.Node_RenameStmt:

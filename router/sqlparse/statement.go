@@ -163,6 +163,7 @@ type Definition struct {
 	Partition bool         // PARTITION OF, without columns or constraints of its own
 	Serial    bool         // CREATE TABLE with a column that draws from a sequence
 	Unsafe    string       // the first command that could break placement, in SQL's words
+	Frees     bool         // ALTER TABLE that drops the placement's own constraint, and does nothing else
 	Columns   []string     // columns that ALTER TABLE drops or retypes
 	Renamed   Renaming     // of RENAME and SET SCHEMA of a table or of its column
 	Keys      [][]string   // the columns of each index or key that it makes

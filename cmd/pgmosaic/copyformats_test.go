@@ -102,6 +102,26 @@ func TestCopyFormatsOverShards(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from rows_"); n != 0 {
 		t.Errorf("%d rows are left", n)
 	}
+	// What is null by FORCE_NULL and FORCE_NOT_NULL is so for keys too.
+	mustExec(t, c, "create table words (word text, n int)")
+	mustExec(t, one, "create table public.oracle2 (word text not null, n int)")
+	d.adminExec(t, "CREATE GROUP w IN copied KEY (text) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE copied.public.words IN GROUP w KEY (word)")
+	for _, x := range []struct{ data, opts string }{
+		{"\"\",1\n", "force_null (word)"}, {"\"\",1\n", "force_not_null (word)"}, {"\"\",1\n", "null ''"},
+		{",1\n", "force_null (word)"}, {",1\n", "force_not_null (word)"}, {",1\n", "null ''"},
+		{"\"-\",1\n", "null '-', force_null (word)"}, {"-,1\n", "null '-', force_not_null (word)"}, {"-,1\n", "null '-', force_not_null (word), force_null (word)"},
+	} {
+		_, there := one.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), "copy oracle2 from stdin (format csv, "+x.opts+")")
+		_, here := c.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), "copy words from stdin (format csv, "+x.opts+")")
+		if pgCode(there) != pgCode(here) {
+			t.Errorf("%q (%s): %v, and PostgreSQL says %v", x.data, x.opts, here, there)
+		}
+	}
+	words := "select count(*) || ' ' || string_agg(word, '|' order by word) from "
+	if got, want := queryOne[string](t, c, words+"words"), queryOne[string](t, one, words+"oracle2"); got != want {
+		t.Errorf("the keys are %q, want %q", got, want)
+	}
 	if tag, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("k,day\n1,2026-01-01\n2,2026-01-01\n"), "copy rows_ (k, day) from stdin (format csv, header match) where k > 1"); err != nil || tag.RowsAffected() != 1 {
 		t.Error(tag, err)
 	}

@@ -233,11 +233,17 @@ func TestLimitsAreToldByName(t *testing.T) {
 		return c
 	}
 	t.Run("query_wait_timeout", func(t *testing.T) {
-		a := small(t, d, 1, func(c *Config) { c.QueryWait = duration(200 * time.Millisecond) })
-		waiter := connectTo(t, a.dsn())
-		hold(t, a)
-		_, err := waiter.Exec(t.Context(), "select 1")
-		fails(t, err, "53300", "query_wait_timeout")
+		for _, wait := range []time.Duration{200 * time.Millisecond, 5 * time.Second} { // by a timer, by the pools' upkeep
+			a := small(t, d, 1, func(c *Config) { c.QueryWait = duration(wait) })
+			waiter := connectTo(t, a.dsn())
+			holder := hold(t, a)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			_, err := waiter.Exec(ctx, "select 1")
+			cancel()
+			fails(t, err, "53300", "query_wait_timeout")
+			mustExec(t, holder, "commit")
+			mustExec(t, waiter, "select 1")
+		}
 	})
 	t.Run("cancel while waiting", func(t *testing.T) {
 		a := small(t, d, 1, nil)

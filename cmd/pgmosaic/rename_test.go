@@ -250,7 +250,7 @@ func TestOldTransactionAndNewName(t *testing.T) {
 
 // A transaction that defines something plans by what it sees itself.
 func TestPlansBehindDefinitionsInATransaction(t *testing.T) {
-	_, c := renameWorld(t, "defining")
+	d, c := renameWorld(t, "defining")
 	for _, x := range []struct{ define, ask, want string }{
 		{"create view seen2 as select k, v from rows_ where k <= 10", "select k from seen2 where k = 7", "0A000"},
 		{"create or replace view seen as select k, v from rows_ where k <= 10", "select k from seen where k = 50", "0A000"},
@@ -300,6 +300,18 @@ func TestPlansBehindDefinitionsInATransaction(t *testing.T) {
 	}
 	if got := queryOne[int](t, c, "by_view"); got != 50 {
 		t.Errorf("the view that was brought back gives %d", got)
+	}
+	mustExec(t, c, "begin") // nor those by a view that no statement showed to be made
+	mustExec(t, c, "do $$ begin create view hidden as select 1 as k; end $$")
+	time.Sleep(250 * time.Millisecond) // the schema is not read anew more often
+	if n := queryOne[int](t, c, "select count(*) from hidden"); n != 1 {
+		t.Errorf("%d rows in a view of one", n)
+	}
+	mustExec(t, c, "rollback")
+	mustExec(t, d.on(t, "defining", 0), "create view hidden as select k from rows_; grant select on hidden to app")
+	time.Sleep(250 * time.Millisecond)
+	if n := queryOne[int](t, c, "select count(*) from hidden"); n != 90 {
+		t.Errorf("%d rows in a view of 90, by the plan for another of its name", n)
 	}
 	mustExec(t, c, "begin; create table frozen (n int)")
 	if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("1\n2\n"), "copy frozen from stdin (freeze)"); err != nil {

@@ -108,9 +108,15 @@ func TestCopyFormatsOverShards(t *testing.T) {
 	d.adminExec(t, "CREATE GROUP w IN copied KEY (text) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE copied.public.words IN GROUP w KEY (word)")
 	for _, x := range []struct{ data, opts string }{
-		{"\"\",1\n", "force_null (word)"}, {"\"\",1\n", "force_not_null (word)"}, {"\"\",1\n", "null ''"},
-		{",1\n", "force_null (word)"}, {",1\n", "force_not_null (word)"}, {",1\n", "null ''"},
-		{"\"-\",1\n", "null '-', force_null (word)"}, {"-,1\n", "null '-', force_not_null (word)"}, {"-,1\n", "null '-', force_not_null (word), force_null (word)"},
+		{"\"\",1\n", "force_null (word)"},
+		{"\"\",1\n", "force_not_null (word)"},
+		{"\"\",1\n", "null ''"},
+		{",1\n", "force_null (word)"},
+		{",1\n", "force_not_null (word)"},
+		{",1\n", "null ''"},
+		{"\"-\",1\n", "null '-', force_null (word)"},
+		{"-,1\n", "null '-', force_not_null (word)"},
+		{"-,1\n", "null '-', force_not_null (word), force_null (word)"},
 	} {
 		_, there := one.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), "copy oracle2 from stdin (format csv, "+x.opts+")")
 		_, here := c.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), "copy words from stdin (format csv, "+x.opts+")")

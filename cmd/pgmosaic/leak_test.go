@@ -416,7 +416,7 @@ func TestLateCancelLosesNothing(t *testing.T) {
 		}
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
-		for range 2 {
+		for range 6 {
 			wg.Go(func() {
 				for i := 0; ; i++ {
 					pause := time.Duration(i*7919%3000) * time.Microsecond // a postmaster that starts a process for each does nothing else

@@ -92,7 +92,7 @@ type Config struct {
 	MergeMemory    string   `yaml:"merge_memory"`               // bytes that the merges of all sessions may hold; 0: no limit; restart
 	Commit         string   `yaml:"multi_shard_commit"`         // two_phase, refuse, best_effort: sessions may SET pgmosaic.multi_shard_commit; restart
 	Resolve        duration `yaml:"resolver_interval"`          // how often what a crash left prepared is looked for; restart
-	Grace          duration `yaml:"resolver_grace"`             // how long that is left to its own process; restart
+	Grace          duration `yaml:"resolver_grace"`             // how long that is left to its own process; outcomes are kept for six times that; restart
 	LogLevel       string   `yaml:"log_level"`                  // debug, info, warn, error
 	LogFormat      string   `yaml:"log_format"`                 // text, json; restart
 	LogSlow        duration `yaml:"log_min_duration_statement"` // statements that take at least so long are logged; 0: none

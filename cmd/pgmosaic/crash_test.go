@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -814,6 +815,88 @@ func TestWhoDecidesACommit(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from moves where id in (101, 102)"); n != 4 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// Whoever lost the answer to a COMMIT may ask for the outcome when others have finished all of it; and when it is not kept any
+// more, nobody says that the transaction was rolled back.
+func TestOutcomesAreRemembered(t *testing.T) {
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
+	install := d.catalog.Current().Install + "-remembered" // no other resolver's
+	var shards []txn.Shard
+	var direct []*pgx.Conn
+	for i, n := range nodes {
+		db := fmt.Sprintf("remembered_%d", i)
+		freshDatabase(t, n, db)
+		shards = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
+		direct = append(direct, connectTo(t, n.DSN(db)))
+		mustExec(t, direct[i], txn.Schema(i))
+	}
+	r := txn.Resolver{Install: install, Grace: time.Hour}
+	outcomes := func(gid string) string {
+		return queryOne[string](t, direct[0], "select coalesce(string_agg(outcome, ' '), '') from pgmosaic.decision where gid = $1", gid)
+	}
+	sweep := func() {
+		t.Helper()
+		if err := r.Sweep(t.Context(), shards); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle := func(gid string, want bool) {
+		t.Helper()
+		if committed, err := r.Settle(t.Context(), shards, gid); err != nil || committed != want {
+			t.Errorf("committed: %t, %v; it should be %t", committed, err, want)
+		}
+	}
+
+	// Committed, and all of it finished by others.
+	gid := txn.GID(install, "r0")
+	mustExec(t, direct[0], "select pgmosaic.decide($1, 'commit', '{r1}')", gid)
+	mustExec(t, direct[0], "update pgmosaic.decision set at = now() - interval '2 days'") // its transaction took long
+	mustExec(t, direct[1], "select pgmosaic.decide($1, 'part')", txn.PartGID(gid, 0))
+	settle(gid, true)
+	sweep()
+	sweep()
+	if got := outcomes(gid); got != "done" {
+		t.Errorf("it is %q after two sweeps", got)
+	}
+	if n := queryOne[int](t, direct[1], "select count(*) from pgmosaic.decision"); n != 0 {
+		t.Errorf("%d rows of parts are left", n)
+	}
+	settle(gid, true)
+	mustExec(t, direct[0], "update pgmosaic.decision set at = now() - interval '7 hours'")
+	sweep()
+	if got := outcomes(gid); got != "" {
+		t.Errorf("it is %q in the end", got)
+	}
+	if _, err := r.Settle(t.Context(), shards, gid); !errors.Is(err, txn.ErrForgotten) {
+		t.Errorf("when it is forgotten: %v", err)
+	}
+	if got := outcomes(gid); got != "" {
+		t.Errorf("who has forgotten it says %q", got)
+	}
+
+	// Not decided: it is rolled back, and that is kept as well.
+	gid = txn.GID(install, "r0")
+	prepare := func() {
+		mustExec(t, direct[1], "begin; select pgmosaic.decide('"+txn.PartGID(gid, 0)+"', 'part'); prepare transaction '"+txn.PartGID(gid, 0)+"'")
+	}
+	prepare()
+	settle(gid, false)
+	if n := queryOne[int](t, direct[1], "select count(*) from pg_prepared_xacts where database = current_database()"); n != 0 {
+		t.Errorf("%d parts are prepared", n)
+	}
+	sweep()
+	settle(gid, false)
+
+	// A part that was seen too long ago decides nothing.
+	gid = txn.GID(install, "r0")
+	prepare()
+	late := txn.Resolver{Install: install}
+	if _, err := late.Settle(t.Context(), shards, gid); !errors.Is(err, context.DeadlineExceeded) || outcomes(gid) != "" {
+		t.Errorf("%v, %q", err, outcomes(gid))
+	}
+	mustExec(t, direct[1], "rollback prepared '"+txn.PartGID(gid, 0)+"'")
 }
 
 // The role of a node's connection string need not be a superuser's to finish what others prepared: it takes their role.

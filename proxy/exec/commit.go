@@ -241,7 +241,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	defer cancel()
 	committed, err := h.e.Settle(ctx, h.db, gid)
 	var damage *txn.DamagedError
-	for err != nil && !errors.As(err, &damage) && ctx.Err() == nil { // a shard that is away may be back, or have another primary
+	for err != nil && !errors.As(err, &damage) && !errors.Is(err, txn.ErrForgotten) && ctx.Err() == nil { // a shard that is away may be back, or have another primary
 		select {
 		case <-ctx.Done():
 		case <-time.After(settleAgain):

@@ -465,8 +465,7 @@ func (g *gathering) run(res []int16) error {
 			e := wire.ParseError(m.Body())
 			e.Position = 0
 			failed = &pool.ServerError{Response: e}
-			if e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" { // nothing follows
-				s.Dirty = true
+			if h.fatal(g.on, e) {
 				return failed
 			}
 		case 'S':

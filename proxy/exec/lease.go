@@ -504,7 +504,7 @@ func (h *Handler) lost(p *participant, err error) error {
 	}
 	p.srv.Dirty = true
 	p.srv.Pool.Suspect() // its others may be dead as well
-	if h.again(p, "") {
+	if h.again(p, nil) {
 		return &againError{err}
 	}
 	if h.pinned == p {

@@ -117,9 +117,8 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		return "", err
 	}
 	e := wire.ParseError(m.Body())
-	fatal := e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
-	if h.again(p, e.Code) {
-		s.Dirty = s.Dirty || fatal
+	if h.again(p, e) {
+		s.Dirty = s.Dirty || isFatal(e)
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
 	h.failed(e.Code, e.Message)
@@ -140,20 +139,34 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		}
 		return e.Code, &wire.PeerError{Err: io.EOF}
 	}
-	if fatal {
-		s.Dirty = true
-		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
-		if e.Code == "57P02" || e.Code == "57P01" && !h.stillUp(p) { // the node goes, not this one server
-			s.Pool.Suspect()
-			e.Code, e.Detail, e.Hint = "08006", "Node "+s.Pool.Node+" of shard "+s.Pool.Shard+" went away.", lostHint
-		}
-		if e.Detail == "" {
-			e.Detail = "This came from shard " + s.Pool.Shard + " (node " + s.Pool.Node + ")."
-		}
+	if h.fatal(p, e) {
 		h.client.Send(e)
 		return e.Code, nil
 	}
 	return e.Code, h.client.Write(m.Raw)
+}
+
+func isFatal(e *wire.ErrorResponse) bool {
+	return e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
+}
+
+// fatal says whether a server goes with an error, behind which nothing follows. Then the error becomes what the client is told,
+// whose session stays.
+func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
+	if !isFatal(e) {
+		return false
+	}
+	pool := p.srv.Pool
+	p.srv.Dirty = true
+	e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
+	if h.nodeGoes(p, e) {
+		pool.Suspect()
+		e.Code, e.Detail, e.Hint = "08006", "Node "+pool.Node+" of shard "+pool.Shard+" went away.", lostHint
+	}
+	if e.Detail == "" {
+		e.Detail = "This came from shard " + pool.Shard + " (node " + pool.Node + ")."
+	}
+	return true
 }
 
 func (h *Handler) relayParam(s *pool.Server) error {

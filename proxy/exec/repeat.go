@@ -21,17 +21,18 @@ func (h *Handler) mayRepeat() bool {
 	return h.repeatable && !h.repeated && sent == h.begunAt.sent
 }
 
-// again says whether a statement that failed with a code, or with its connection for "", may be run again unnoticed.
-func (h *Handler) again(p *participant, code string) bool {
+// again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
+func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
 	if p == h.pinned || p.wrote || !h.mayRepeat() {
 		return false
 	}
 	mine := p.reads || p.replica && !p.used
-	switch code {
-	case "57P01":
-		return mine && !h.stillUp(p)
-	case "", "57P02", "57P03":
+	if e == nil {
 		return mine
+	}
+	switch e.Code {
+	case "57P01", "57P02", "57P03":
+		return mine && h.nodeGoes(p, e)
 	case "25006", "0A000", "40001", "40P01", "55000": // what recovery forbids, and its conflicts
 		return p.replica && (p.reads || !p.used)
 	}
@@ -50,8 +51,28 @@ func (h *Handler) onPrimaries() error {
 	return err
 }
 
+// nodeGoes says whether a FATAL error means that the node goes, and not just this one of its servers.
+func (h *Handler) nodeGoes(p *participant, e *wire.ErrorResponse) bool {
+	switch e.Code {
+	case "57P02", "57P03":
+		return true
+	case "57P01":
+		return orphaned(e) || !h.stillUp(p)
+	}
+	return false
+}
+
+// orphaned says whether a server ended because its postmaster is no more. Its code and, in other languages, its text are those
+// of a server that was told to go: what differs is the function that says it, of PostgreSQL's be-secure.c.
+func orphaned(e *wire.ErrorResponse) bool {
+	return e.Routine == "secure_read" || e.Routine == "secure_write"
+}
+
+// orphans is how long the servers of a postmaster that was killed may go on to answer.
+const orphans = 100 * time.Millisecond
+
 // stillUp says whether a node goes on: then whoever ended one of its servers meant that one, and the statement must not
-// come back. It waits for the node's next sample.
+// come back. It waits for a sample of the node that only one with a postmaster answers.
 func (h *Handler) stillUp(p *participant) bool {
 	st, now := &h.shards[p.shard], time.Now()
 	for time.Since(now) < time.Second {
@@ -63,8 +84,11 @@ func (h *Handler) stillUp(p *participant) bool {
 		if i < 0 {
 			return false
 		}
-		if s := &v.Nodes[i].Sample; s.Sent.After(now) {
-			return s.Err == nil
+		switch s := &v.Nodes[i].Sample; {
+		case s.Sent.After(now) && s.Err != nil:
+			return false
+		case s.Sent.After(now.Add(orphans)):
+			return true
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

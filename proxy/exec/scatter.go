@@ -176,9 +176,10 @@ func (s *stream) Next() ([][]byte, error) {
 			return s.vals, err
 		case 'E':
 			e := &pool.ServerError{Response: wire.ParseError(m.Body())}
-			if s.h.again(s.p, e.Response.Code) {
+			if s.h.again(s.p, e.Response) {
 				return nil, &againError{e}
 			}
+			s.done = s.h.fatal(s.p, e.Response)
 			return nil, e
 		case 'S':
 			s.p.srv.NoteParam(m.Body())

@@ -25,6 +25,7 @@ type Prepared struct {
 	Shard, GID, Owner, Decider, Damage string
 	Age                                time.Duration
 	At                                 time.Time
+	listed                             time.Time // it was there then
 }
 
 // DamagedError says that what a committed transaction did on a shard is gone: its server was replaced by one that lacks the
@@ -39,12 +40,18 @@ func (e *DamagedError) Error() string {
 // a decision row wins.
 type Resolver struct {
 	Install string
-	Grace   time.Duration    // younger parts are left to the process that made them
+	Grace   time.Duration    // younger parts are left to the process that made them; an outcome is kept for remembered times that
 	Shards  func() [][]Shard // the shards of each database, as of now
 
 	// Seen, if it is set, is told in each round what was found prepared or damaged.
 	Seen func([]Prepared)
 }
+
+// remembered is for how many times Grace an outcome is kept after nothing is left prepared: so long somebody who has seen a part
+// prepared, or has lost the answer to its COMMIT, may ask for it.
+const remembered = 6
+
+func (r *Resolver) keep() time.Duration { return remembered * r.Grace }
 
 // Run resolves every period until ctx ends. onError is told of each failed round.
 func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(error)) error {
@@ -85,8 +92,8 @@ func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error)
 			continue
 		}
 		err := with(ctx, s, func(c *pgx.Conn) error {
+			p := Prepared{listed: time.Now()}
 			rows, _ := c.Query(ctx, listSQL, "pgmosaic:"+r.Install+":%")
-			var p Prepared
 			var age float64
 			_, err := pgx.ForEachRow(rows, []any{&p.GID, &p.Owner, &p.At, &age, &p.Damage}, func() error {
 				q := p
@@ -126,7 +133,11 @@ func (r *Resolver) resolve(ctx context.Context, shards []Shard) ([]Prepared, err
 			err = errors.Join(err, fmt.Errorf("prepared transaction %s on shard %s: its deciding shard %q is not in the map", p.GID, p.Shard, p.Decider))
 			continue
 		}
-		err = errors.Join(err, finishPart(ctx, p, decider, byName[p.Shard]))
+		outcome, e := r.decide(ctx, decider, p)
+		if e == nil {
+			e = finishAs(ctx, outcome, p, byName[p.Shard])
+		}
+		err = errors.Join(err, e)
 	}
 	return parts, err
 }
@@ -135,13 +146,13 @@ func (r *Resolver) resolve(ctx context.Context, shards []Shard) ([]Prepared, err
 const sweepEvery = 5
 
 // mostSwept is how many decisions of a shard one round looks at.
-const mostSwept = 10000
+const mostSwept = 40000
 
 // Sweep deletes the rows of commits that nobody will ask for any more, and finds damage. A decision to commit is done when
 // every other part has committed on its shard: all of them were prepared before it could be seen. It is marked so, then the
-// rows of its parts go, then its own. So a commit that is not done and lacks a part has lost it, and a part without a
+// rows of its parts go, then, after a while, its own. So a commit that is not done and lacks a part has lost it, and a part without a
 // decision has lost that. A decision to abort may still be met by its decider, as long as that is in the transaction that it
-// was in: it stays until every transaction of before it has ended.
+// was in: it stays until every transaction of before it has ended. Both stay for as long as somebody may ask who has seen a part.
 func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 	var all []decision
 	left := map[string][]string{} // rows of parts by shard
@@ -176,12 +187,15 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 	var errs []error
 	marks, parts, done := map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for _, d := range all {
-		if lost := d.lost(there); lost != "" && !d.done {
+		if lost := d.lost(there); lost != "" && d.open {
 			errs = append(errs, damaged(ctx, d.on, d.gid, "commit", "its part on shard "+lost+" is lost", lost))
 			continue
 		}
-		marks[d.on.Name] = append(marks[d.on.Name], d.gid)
-		done[d.on.Name] = append(done[d.on.Name], d.gid)
+		if d.open {
+			marks[d.on.Name] = append(marks[d.on.Name], d.gid)
+		} else {
+			done[d.on.Name] = append(done[d.on.Name], d.gid)
+		}
 		for i, on := range d.parts {
 			parts[on] = append(parts[on], PartGID(d.gid, i))
 		}
@@ -190,7 +204,7 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 		sql  string
 		gids map[string][]string
 	}{
-		{"update pgmosaic.decision set outcome = 'done' where gid = any($1) and outcome = 'commit'", marks},
+		{"update pgmosaic.decision set outcome = 'done', at = clock_timestamp() where gid = any($1) and outcome = 'commit'", marks},
 		{"delete from pgmosaic.decision where gid = any($1) and outcome = 'part'", parts},
 		{"delete from pgmosaic.decision where gid = any($1) and outcome in ('done', 'abort')", done},
 	} {
@@ -209,7 +223,7 @@ type decision struct {
 	gid   string
 	parts []string // the others' shards
 	on    Shard
-	done  bool
+	open  bool // to commit, and not yet marked as done
 }
 
 // lost names a shard on which a part of a commit that is not prepared has not committed either; empty if there is none.
@@ -222,18 +236,21 @@ func (d *decision) lost(there map[string]map[string]bool) string {
 	return ""
 }
 
+const sweptSQL = `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision d where gid like $2 and (outcome in ('commit', 'part') or at < clock_timestamp() - $3::interval and (outcome = 'done'
+or outcome = 'abort' and not exists (select from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at)))
+order by at limit $1`
+
 // rowsOn lists the decisions of a shard that may be swept, and the rows of parts.
 func (r *Resolver) rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
 	err = with(ctx, s, func(c *pgx.Conn) error {
-		rows, _ := c.Query(ctx, `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision d where gid like $2 and (outcome in ('commit', 'done', 'part') or outcome = 'abort' and not exists (select from pg_stat_activity
-			where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at)) order by at limit $1`, mostSwept, "pgmosaic:"+r.Install+":%")
+		rows, _ := c.Query(ctx, sweptSQL, mostSwept, "pgmosaic:"+r.Install+":%", r.keep())
 		var gid, outcome string
 		var others []string
 		_, err := pgx.ForEachRow(rows, []any{&gid, &others, &outcome}, func() error {
 			if outcome == "part" {
 				parts = append(parts, gid)
 			} else {
-				out = append(out, decision{gid, others, s, outcome == "done"})
+				out = append(out, decision{gid, others, s, outcome == "commit"})
 			}
 			others = nil
 			return nil
@@ -350,32 +367,41 @@ func damaged(ctx context.Context, on Shard, gid, was, what, lost string) error {
 	return err
 }
 
-// Settle finds out at once what became of one transaction and finishes its parts on every shard that answers.
-// committed tells the outcome; an error means that it could not be found out, or that a part is left.
+// ErrForgotten means that nobody knows any more what became of a transaction.
+var ErrForgotten = errors.New("its outcome is not kept any more")
+
+// Settle finds out at once what became of one transaction whose parts were all prepared, and finishes them on every shard that
+// answers. committed tells the outcome; an error means that it could not be found out, or that a part is left.
 func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (committed bool, err error) {
 	_, name, _ := ParseGID(gid)
-	for _, s := range shards {
-		if s.Name == name && s.DSN != "" {
-			outcome, err := decide(ctx, s, gid)
-			if err != nil {
-				return false, err
-			}
-			committed = commits(outcome)
-			parts, err := r.List(ctx, shards)
-			for _, p := range parts {
-				for _, at := range shards {
-					if Base(p.GID) == gid && at.Name == p.Shard {
-						err = errors.Join(err, finishAs(ctx, outcome, p, at))
-					}
-				}
-			}
-			if err == nil && committed {
-				err = r.whole(ctx, shards, s, gid)
-			}
-			return committed, err
+	i := slices.IndexFunc(shards, func(s Shard) bool { return s.Name == name && s.DSN != "" })
+	if i < 0 {
+		return false, fmt.Errorf("shard %s, which decides about %s, does not answer", name, gid)
+	}
+	parts, err := r.List(ctx, shards)
+	parts = slices.DeleteFunc(parts, func(p Prepared) bool { return Base(p.GID) != gid || p.Damage != "" })
+	var outcome string
+	switch {
+	case len(parts) > 0: // so whoever has decided has not forgotten it
+		var e error
+		if outcome, e = r.decide(ctx, shards[i], parts[0]); e != nil {
+			return false, e
+		}
+	case err != nil: // they may be where nobody answers
+		return false, err
+	default: // somebody has finished them
+		if outcome, err = decided(ctx, shards[i], gid); err != nil {
+			return false, err
 		}
 	}
-	return false, fmt.Errorf("shard %s, which decides about %s, does not answer", name, gid)
+	for _, p := range parts {
+		at := shards[slices.IndexFunc(shards, func(s Shard) bool { return s.Name == p.Shard })]
+		err = errors.Join(err, finishAs(ctx, outcome, p, at))
+	}
+	if err == nil && commits(outcome) {
+		err = r.whole(ctx, shards, shards[i], gid)
+	}
+	return commits(outcome), err
 }
 
 // FinishOn commits what a transaction that is known to be committed has left prepared on one shard.
@@ -419,18 +445,13 @@ func (r *Resolver) whole(ctx context.Context, shards []Shard, decider Shard, gid
 	return nil
 }
 
-// finishPart acts on one prepared part as its decider says.
-func finishPart(ctx context.Context, p Prepared, decider, at Shard) error {
-	outcome, err := decide(ctx, decider, Base(p.GID))
-	if err != nil {
-		return err
-	}
-	return finishAs(ctx, outcome, p, at)
-}
-
-// decide asks the decider what became of a transaction, deciding "abort" if nothing did. The insert waits for
-// a decision in flight: it must see its outcome, so it runs at READ COMMITTED.
-func decide(ctx context.Context, decider Shard, gid string) (outcome string, err error) {
+// decide asks the decider what became of the transaction of a prepared part, deciding "abort" if nothing did. The insert waits
+// for a decision in flight: it must see its outcome, so it runs at READ COMMITTED. A part that was seen too long ago may have
+// committed since, and its decision may be gone.
+func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outcome string, err error) {
+	ctx, cancel := context.WithDeadline(ctx, p.listed.Add(r.keep()))
+	defer cancel()
+	gid := Base(p.GID)
 	err = with(ctx, decider, func(c *pgx.Conn) error {
 		for _, sql := range []string{"set lock_timeout = '5s'", "set synchronous_commit = on", "set default_transaction_isolation = 'read committed'"} {
 			if _, err := c.Exec(ctx, sql); err != nil {
@@ -440,12 +461,23 @@ func decide(ctx context.Context, decider Shard, gid string) (outcome string, err
 		if _, err := c.Exec(ctx, "insert into pgmosaic.decision (gid, outcome) values ($1, 'abort') on conflict do nothing", gid); err != nil {
 			return err
 		}
-		return c.QueryRow(ctx, "select outcome from pgmosaic.decision where gid = $1", gid).Scan(&outcome)
+		return c.QueryRow(ctx, outcomeSQL, gid).Scan(&outcome)
 	})
 	if err != nil {
 		return "", fmt.Errorf("ask shard %s about %s: %w", decider.Name, gid, err)
 	}
 	return outcome, nil
+}
+
+const outcomeSQL = "select outcome from pgmosaic.decision where gid = $1"
+
+// decided is what became of a transaction that has no part prepared any more.
+func decided(ctx context.Context, decider Shard, gid string) (outcome string, err error) {
+	err = with(ctx, decider, func(c *pgx.Conn) error { return c.QueryRow(ctx, outcomeSQL, gid).Scan(&outcome) })
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("ask shard %s about %s: %w", decider.Name, gid, ErrForgotten)
+	}
+	return outcome, err
 }
 
 // commits says whether an outcome is that of a committed transaction.

@@ -47,8 +47,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.staleSchema(ctx)
 	}
 	if err != nil {
-		var again *againError
-		if (errors.Is(err, errRelayed) || errors.As(err, &again)) && end && !x.copied { // the Sync is on its way already
+		if (errors.Is(err, errRelayed) || isAgain(err)) && end && !x.copied { // the Sync is on its way already
 			if _, e := p.srv.ReadTag(); e != nil {
 				p.srv.Dirty = true
 			}
@@ -161,8 +160,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 					}
 				}
 				code, err := h.relayError(p)
-				var again *againError
-				if errors.As(err, &again) {
+				if isAgain(err) {
 					return "", err
 				}
 				if err != nil {

@@ -38,8 +38,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			r.ready = true
 			return r, nil
 		case 'E':
-			var again *againError
-			if r.code, err = h.relayError(p); errors.As(err, &again) {
+			if r.code, err = h.relayError(p); isAgain(err) {
 				if !s.Dirty {
 					if _, err := s.ReadTag(); err != nil {
 						s.Dirty = true

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -14,6 +15,15 @@ type againError struct{ cause error }
 
 func (e *againError) Error() string { return e.cause.Error() }
 func (e *againError) Unwrap() error { return e.cause }
+
+// isAgain says whether an error is such a one. Without an error it allocates nothing.
+func isAgain(err error) bool {
+	if err == nil {
+		return false
+	}
+	var again *againError
+	return errors.As(err, &again)
+}
 
 // mayRepeat says whether the request may begin anew unnoticed.
 func (h *Handler) mayRepeat() bool {

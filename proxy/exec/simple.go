@@ -123,8 +123,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		}
 		args := router.Args{Text: sql, Literals: p.lits}
 		err = h.simple(ctx, p.tmpl, &args)
-		var again *againError
-		if errors.As(err, &again) {
+		if isAgain(err) {
 			h.beginAgain()
 			h.dropFailed()
 			continue

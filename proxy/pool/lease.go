@@ -332,23 +332,26 @@ func (p *Pool) release(s *Server, now time.Time) {
 		p.give(s)
 		return
 	}
-	go func() { // ends when the cancel requests have, and by inspectTimeout
-		s.cancels.Wait()
-		if !s.suspect {
-			p.give(s)
-			return
-		}
-		clean := s.inspect()
-		p.mu.Lock()
-		p.testing--
-		p.mu.Unlock()
-		if !clean {
-			p.mgr.stray.Add(1)
-			p.discard(s)
-			s = nil
-		}
+	go p.giveLater(s) // ends when the cancel requests have, and by inspectTimeout
+}
+
+// giveLater gives a server on whose cancel requests have ended, and that has nothing left of its client.
+func (p *Pool) giveLater(s *Server) {
+	s.cancels.Wait()
+	if !s.suspect {
 		p.give(s)
-	}()
+		return
+	}
+	clean := s.inspect()
+	p.mu.Lock()
+	p.testing--
+	p.mu.Unlock()
+	if !clean {
+		p.mgr.stray.Add(1)
+		p.discard(s)
+		s = nil
+	}
+	p.give(s)
 }
 
 // discard closes a server and takes it off the books.

@@ -99,6 +99,7 @@ func TestConfigurationMistakesAreExplained(t *testing.T) {
 		{"auth_rules:\n  - {method: trust, address: 10.0.0.0/8}\n", "loopback"},
 		{"tls_cert_file: x\n", "tls_key_file"},
 		{"max_statement_size: big\n", "is no size"},
+		{"resolver_grace: 0s\n", "at least 100ms"},
 		{"listen: [\n", "[1:"},
 	} {
 		file := filepath.Join(t.TempDir(), "pgmosaic.yaml")

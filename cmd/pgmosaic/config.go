@@ -318,6 +318,9 @@ func (c *Config) validate() error {
 	if time.Duration(c.Monitor) < 10*time.Millisecond {
 		bad("monitor_interval", "must be at least 10ms")
 	}
+	if time.Duration(c.Grace) < 100*time.Millisecond { // outcomes would be forgotten before anybody could act on them
+		bad("resolver_grace", "must be at least 100ms")
+	}
 	for i, u := range c.Users {
 		if u.Name == "" {
 			bad("users", "entry %d has no name", i+1)

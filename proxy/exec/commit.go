@@ -118,9 +118,11 @@ func (h *Handler) commitError(p *participant, err error) error {
 	p.srv.Dirty = true
 	return &hintError{
 		"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
-		"Look for its effects before you run it again.",
+		lookHint,
 	}
 }
+
+const lookHint = "Look for its effects before you run it again."
 
 // Commit is how a transaction commits that has written to several shards.
 type Commit uint8
@@ -271,10 +273,11 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	}
 	h.count.InDoubt.Add(1)
 	h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
-	return &hintError{
-		"08007", "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed",
-		"SHOW TRANSACTIONS shows it until the resolver has found out: " + gid,
+	hint := "SHOW TRANSACTIONS shows it until the resolver has found out: " + gid
+	if errors.Is(err, txn.ErrForgotten) {
+		hint = lookHint
 	}
+	return &hintError{"08007", "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", hint}
 }
 
 const (

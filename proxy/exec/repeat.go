@@ -61,8 +61,11 @@ func (h *Handler) onPrimaries() error {
 	return err
 }
 
-// nodeGoes says whether a FATAL error means that the node goes, and not just this one of its servers.
+// nodeGoes says whether an error means that the node goes, and not just this one of its servers, or that a function raised it.
 func (h *Handler) nodeGoes(p *participant, e *wire.ErrorResponse) bool {
+	if !isFatal(e) {
+		return false
+	}
 	switch e.Code {
 	case "57P02", "57P03":
 		return true

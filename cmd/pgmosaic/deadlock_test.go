@@ -35,7 +35,7 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	defer cancel()
 	mustExec(t, a, "begin")
 	mustExec(t, a, fmt.Sprintf(stmt, k1))
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(1200 * time.Millisecond) // a is the older for sure: times of transactions are as coarse as the looks of each process at its sessions
 	mustExec(t, b, "begin")
 	mustExec(t, b, fmt.Sprintf(stmt, k2))
 	done := make(chan error, 1)

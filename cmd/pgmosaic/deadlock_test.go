@@ -53,6 +53,48 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	mustExec(t, a, "commit")
 }
 
+// A transaction that has failed on one shard holds no locks on the others, although its client has not ended it yet.
+func TestAFailedTransactionHoldsNoLocks(t *testing.T) {
+	d := shop(t)
+	k1, k2 := keysOn(t, d, 720000)
+	c, other := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
+	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
+	mustExec(t, other, "set lock_timeout = '3s'")
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement} {
+		for _, fails := range []string{"update customers set name = repeat('x', 1 / 0) where customer_id = %d", "update customers set name = (1 / (customer_id - %d))::text where customer_id > 719999"} {
+			mustExec(t, c, "begin")
+			for _, k := range []int{k1, k2} {
+				if _, err := c.Exec(t.Context(), "update customers set name = 'lost' where customer_id = $1", mode, k); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := c.Exec(t.Context(), fmt.Sprintf(fails, k2), mode)
+			wantCode(t, err, "22012")
+			for _, k := range []int{k1, k2} {
+				mustExec(t, other, "update customers set name = 'kept' where customer_id = $1", k)
+			}
+			_, err = c.Exec(t.Context(), "select 1", mode)
+			wantCode(t, err, "25P02")
+			mustExec(t, c, "rollback")
+			if n := queryOne[int](t, c, "select count(*) from customers where customer_id in ($1, $2) and name = 'kept'", k1, k2); n != 2 {
+				t.Errorf("%d rows are as the other left them", n)
+			}
+		}
+	}
+	mustExec(t, c, "begin") // a savepoint brings it back, with what it had
+	mustExec(t, c, "update customers set name = 'back' where customer_id = $1", k1)
+	mustExec(t, c, "savepoint s")
+	_, err := c.Exec(t.Context(), "update customers set name = repeat('x', 1 / 0) where customer_id = $1", k2)
+	wantCode(t, err, "22012")
+	mustExec(t, c, "rollback to s")
+	mustExec(t, c, "update customers set name = 'back' where customer_id = $1", k2)
+	mustExec(t, c, "commit")
+	if n := queryOne[int](t, c, "select count(*) from customers where customer_id in ($1, $2) and name = 'back'", k1, k2); n != 2 {
+		t.Errorf("%d rows are back", n)
+	}
+}
+
 // A ring of waits that goes through clients of two processes is found by both, and broken by the one whose client is the youngest.
 func TestDeadlockOverProcesses(t *testing.T) {
 	d := shop(t)

@@ -533,6 +533,7 @@ func (h *Handler) report(err error, sql string) error {
 	}
 	if h.tx.status == 'T' {
 		h.tx.status = 'E'
+		h.letGo()
 	}
 	return nil
 }

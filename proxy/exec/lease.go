@@ -30,6 +30,7 @@ type participant struct {
 	reads    bool     // leased for one statement that only reads
 	used     bool     // a statement of the transaction has run on it
 	bound    bool     // it cannot be prepared: it has touched temporary objects, or notifies
+	undone   bool     // rolled back, before the transaction has ended
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.

@@ -231,8 +231,35 @@ func (h *Handler) rollback() {
 	h.endTx()
 }
 
+// letGo rolls a transaction that has failed back where it did not: as on one PostgreSQL it holds no locks any more, whenever
+// its client ends it. With savepoints it may go on, and keeps what it has.
+func (h *Handler) letGo() {
+	if h.tx.implicit || len(h.tx.saves) > 0 {
+		return
+	}
+	for _, p := range h.tx.parts {
+		s := p.srv
+		if s.Dirty || s.TxStatus != 'T' || p.prologue > 0 || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
+			continue // the client's ROLLBACK ends it
+		}
+		s.SendQuery("ROLLBACK")
+		if s.Flush() != nil {
+			s.Dirty = true
+			continue
+		}
+		p.undone = true
+	}
+	for _, p := range h.tx.parts {
+		if p.undone {
+			if _, err := p.srv.ReadTag(); err != nil {
+				p.srv.Dirty = true
+			}
+		}
+	}
+}
+
 func (h *Handler) abort(p *participant) {
-	if p.srv.Dirty {
+	if p.srv.Dirty || p.undone {
 		return
 	}
 	if h.ready(p) != nil {
@@ -254,7 +281,7 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for _, p := range h.tx.parts {
-		p.keys, p.open, p.bound = p.keys[:0], false, false
+		p.keys, p.open, p.bound, p.undone = p.keys[:0], false, false, false
 		if p.srv.Dirty && p == h.pinned {
 			h.pinned = nil
 			h.setPin("")

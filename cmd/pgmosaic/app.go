@@ -536,44 +536,44 @@ func (a *app) run(ctx context.Context) {
 	a.ctx = ctx
 	a.admin.Init(ctx)
 	a.hub.Init(ctx)
-	background := func(name string, f func(context.Context) error) {
-		a.wg.Add(1)
-		go func() {
-			defer a.wg.Done()
-			if err := f(ctx); err != nil && ctx.Err() == nil {
-				a.log.Error(name, "error", err)
-			}
-		}()
-	}
-	background("shard map", a.catalog.Run)
-	background("monitor", a.monitor.Run)
-	background("pools", a.pools.Run)
-	background("statistics", a.admin.Run)
-	background("resolver", func(ctx context.Context) error {
+	a.background("shard map", a.catalog.Run)
+	a.background("monitor", a.monitor.Run)
+	a.background("pools", a.pools.Run)
+	a.background("statistics", a.admin.Run)
+	a.background("resolver", func(ctx context.Context) error {
 		r := a.resolver()
 		r.Seen = func(parts []txn.Prepared) { a.prepared.Store(&parts) }
 		return r.Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
 	})
-	background("deadlocks", func(ctx context.Context) error {
+	a.background("deadlocks", func(ctx context.Context) error {
 		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })
 	})
-	background("upgrade", a.admin.Upgrade)
-	background("renames", a.admin.RunRenames)
-	background("schemas", a.engine.WatchSchemas)
-	background("notifications", a.hub.Run)
-	background("clients", a.server.Serve)
+	a.background("upgrade", a.admin.Upgrade)
+	a.background("renames", a.admin.RunRenames)
+	a.background("schemas", a.engine.WatchSchemas)
+	a.background("notifications", a.hub.Run)
+	a.background("clients", a.server.Serve)
 	if a.peers != nil {
-		background("peers", func(ctx context.Context) error { return a.server.ServePeers(ctx, a.peers) })
+		a.background("peers", func(ctx context.Context) error { return a.server.ServePeers(ctx, a.peers) })
 	}
 	if a.http != nil {
-		background("dashboard", a.board.Run)
-		background("http", func(context.Context) error {
+		a.background("dashboard", a.board.Run)
+		a.background("http", func(context.Context) error {
 			if err := a.http.Serve(a.httpLis); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
 		})
 	}
+}
+
+// background runs f until stop.
+func (a *app) background(name string, f func(context.Context) error) {
+	a.wg.Go(func() {
+		if err := f(a.ctx); err != nil && a.ctx.Err() == nil {
+			a.log.Error(name, "error", err)
+		}
+	})
 }
 
 // plans are the rows of SHOW PLANS.
@@ -585,10 +585,14 @@ func (a *app) plans(limit int) [][]any {
 	return out
 }
 
+// recoverPause is the time between two tries to settle what a crash left.
+const recoverPause = 10 * time.Second
+
 // initialise settles what a crash left and runs init_sql on an empty map.
 func (a *app) initialise(ctx context.Context) error {
 	if err := a.admin.Recover(ctx); err != nil {
-		a.log.Error("a table is still moving; its statements are refused until this is mended", "error", err)
+		a.log.Error("a table may still be moving; its statements are refused until its shards answer", "error", err)
+		a.background("recovery", func(ctx context.Context) error { return a.admin.RunRecover(ctx, recoverPause) })
 	}
 	if a.catalog.Current().Version > 0 {
 		return nil

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -283,9 +285,27 @@ func TestInterruptedMoveOfASchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mustExec(t, c, "begin") // one that has a server does not wait for the move to end
+	mustExec(t, c, "select from pg_class")
 	_, err = c.Exec(t.Context(), "select * from decided.rows_")
 	wantCode(t, err, "55006")
-	if err := d.admin.Recover(t.Context()); err != nil {
+	mustExec(t, c, "rollback")
+	nodeAt := func(port int) { // of home
+		t.Helper()
+		d.adminExec(t, fmt.Sprintf("ALTER SHARD cut_s0 IN cut ALTER NODE cut_n0 'host=127.0.0.1 port=%d dbname=cut_0 user=%s password=%s'", port, cluster.Superuser, d.cluster.Password))
+	}
+	closed, err := cluster.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodeAt(closed)
+	if err := d.admin.Recover(t.Context()); err == nil { // a start while home is away
+		t.Error("home is away, and all is settled")
+	}
+	settled := make(chan error, 1)
+	go func() { settled <- d.admin.RunRecover(t.Context(), 10*time.Millisecond) }()
+	nodeAt(d.cluster.Node("s1-a").Port)
+	if err := <-settled; err != nil {
 		t.Fatal(err)
 	}
 	if rows := d.adminExec(t, "SHOW TENANTS WHERE database = 'cut'"); len(rows) != 1 || rows[0][1] != "decided" || rows[0][3] != "serving" {

@@ -106,7 +106,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		}
 	}
 	if err := a.move(ctx, d.Name, home, moving, o, j); err != nil {
-		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	res, err = a.change(ctx, "DISTRIBUTE TABLE", false, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	a.SchemaChanged(ctx, d.Name)
@@ -423,41 +423,68 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 	return late, err
 }
 
-// Recover finishes or undoes what a crash left moving. It is called at the start.
+// Recover finishes or undoes what a crash left moving, in every database. It is called at the start. A database whose shards do
+// not answer keeps no other from being settled.
 func (a *Admin) Recover(ctx context.Context) error {
+	var errs []error
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		if _, err := a.settle(ctx, d.Name); err != nil {
+			errs = append(errs, fmt.Errorf("database %s: %w", d.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// RunRecover tries again after every pause until all is settled, or ctx ends.
+func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		if a.Recover(ctx) == nil {
+			return nil
+		}
+	}
+}
+
+func (a *Admin) settle(ctx context.Context, db string) (*shardmap.DB, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	return a.recoverLocked(ctx)
+	return a.settled(ctx, db)
 }
 
 // settled is a database in which nothing is left moving. The caller holds a.changing.
 func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
-	if err := a.recoverLocked(ctx); err != nil {
+	if err := a.recoverLocked(ctx, db); err != nil {
 		return nil, err
 	}
 	return a.database(db)
 }
 
-func (a *Admin) recoverLocked(ctx context.Context) error {
-	for _, d := range sortedDBs(a.Catalog.Current()) {
-		if err := a.renamesSettled(ctx, d.Name); err != nil {
-			return err
-		}
-		if err := a.recoverOnline(ctx, d); err != nil {
-			return err
-		}
-		for _, t := range a.Catalog.Current().Document.Tables {
-			if t.Database == d.Name && t.Moving {
-				if err := a.recoverTable(ctx, d, *t); err != nil {
-					return err
-				}
+func (a *Admin) recoverLocked(ctx context.Context, db string) error {
+	d, err := a.database(db)
+	if err != nil {
+		return err
+	}
+	if err := a.renamesSettled(ctx, db); err != nil {
+		return err
+	}
+	if err := a.recoverOnline(ctx, d); err != nil {
+		return err
+	}
+	for _, t := range a.Catalog.Current().Document.Tables {
+		if t.Database == db && t.Moving {
+			if err := a.recoverTable(ctx, d, *t); err != nil {
+				return err
 			}
 		}
-		for _, t := range a.Catalog.Current().Document.Tenants {
-			if t.Database == d.Name && t.Moving {
-				if err := a.recoverTenant(ctx, d, *t); err != nil {
-					return err
-				}
+	}
+	for _, t := range a.Catalog.Current().Document.Tenants {
+		if t.Database == db && t.Moving {
+			if err := a.recoverTenant(ctx, d, *t); err != nil {
+				return err
 			}
 		}
 	}
@@ -542,7 +569,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 		return nil, err
 	}
 	if err := a.gatherHome(ctx, d, info); err != nil {
-		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	for _, s := range d.Shards {
 		if s != d.Home {

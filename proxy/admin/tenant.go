@@ -72,7 +72,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		return nil, err
 	}
 	if err := a.moveSchema(ctx, d, to, home, t.Schema, tables); err != nil {
-		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	res, err := a.change(ctx, "DISTRIBUTE SCHEMA", false, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	a.SchemaChanged(ctx, d.Name)
@@ -266,7 +266,7 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	if err := a.schemaHome(ctx, d, home, t); err != nil {
-		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err := a.dropSchemaOn(ctx, d, home, t); err != nil {
 		return nil, err // the next change, or start, goes on from here

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -13,54 +14,79 @@ import (
 
 const (
 	watchPeriod = 5 * time.Second
-	watchShare  = 50                     // of the time at most one part in so many is spent looking
+	watchMost   = time.Minute            // between two looks, however long one takes
+	watchShare  = 50                     // of the time at most one part in so many is spent looking, short of watchMost
 	nameAge     = 200 * time.Millisecond // how old the schema may be that does not know a name
 )
 
-// WatchSchemas looks for definitions that were made around this process until ctx ends.
+// WatchSchemas looks for definitions that were made around this process until ctx ends. Each database is looked at by itself: many
+// databases, a large one or one whose primary does not answer hold up nobody else's look.
 func (e *Engine) WatchSchemas(ctx context.Context) error {
-	watchers := map[string]*schema.Watcher{}
+	var all sync.WaitGroup
+	defer all.Wait()
+	watched := map[string]context.CancelFunc{}
 	defer func() {
-		for _, w := range watchers {
-			w.Close(ctx)
+		for _, stop := range watched {
+			stop()
 		}
 	}()
-	wait := watchPeriod
 	for {
+		dbs := e.Catalog.Current().Databases
+		for name, stop := range watched {
+			if dbs[name] == nil {
+				stop()
+				delete(watched, name)
+			}
+		}
+		for name := range dbs {
+			if watched[name] == nil {
+				own, stop := context.WithCancel(ctx)
+				watched[name] = stop
+				all.Go(func() { e.watchSchema(own, name) })
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait):
+		case <-time.After(watchPeriod):
+		}
+	}
+}
+
+// watchSchema looks for what others define in one database until ctx ends.
+func (e *Engine) watchSchema(ctx context.Context, name string) {
+	var w schema.Watcher
+	defer w.Close(ctx)
+	var took, before time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pauseAfter(took, before)):
+		}
+		db, known := e.Catalog.Current().Databases[name], e.schemaOf(name).current.Load()
+		if db == nil || known == nil || len(db.Shards) < 2 {
+			continue
+		}
+		dsn, err := e.PrimaryDSN(ctx, db, db.Home)
+		if err != nil {
+			continue // its statements wait for a primary, too
 		}
 		begun := time.Now()
-		for name, db := range e.Catalog.Current().Databases {
-			known := e.schemaOf(name).current.Load()
-			if known == nil || len(db.Shards) < 2 {
-				continue
-			}
-			if watchers[name] == nil {
-				watchers[name] = &schema.Watcher{}
-			}
-			dsn, err := e.PrimaryDSN(ctx, db, db.Home)
-			if err != nil {
-				continue // its statements wait for a primary, too
-			}
-			fp, err := watchers[name].Fingerprint(ctx, dsn)
-			if err == nil && (known.Partial || fp != known.Fingerprint) && e.schemaOf(name).current.Load() == known {
-				_, err = e.RefreshSchema(ctx, db)
-			}
-			if err != nil && ctx.Err() == nil {
-				e.Log.Warn("schema", "database", name, "error", err)
-			}
+		fp, err := w.Fingerprint(ctx, dsn)
+		took, before = time.Since(begun), took
+		if err == nil && (known.Partial || fp != known.Fingerprint) && e.schemaOf(name).current.Load() == known {
+			_, err = e.RefreshSchema(ctx, db)
 		}
-		for name, w := range watchers {
-			if e.Catalog.Current().Databases[name] == nil {
-				w.Close(ctx)
-				delete(watchers, name)
-			}
+		if err != nil && ctx.Err() == nil {
+			e.Log.Warn("schema", "database", name, "error", err)
 		}
-		wait = max(watchPeriod, watchShare*time.Since(begun))
 	}
+}
+
+// pauseAfter is the time until the next look by what the last two took. One that was slow by chance delays nothing.
+func pauseAfter(took, before time.Duration) time.Duration {
+	return min(max(watchPeriod, watchShare*min(took, before)), watchMost)
 }
 
 // checkSchema reads the schema anew if home's is another by now. One that is the same keeps its plans.

@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -32,8 +33,13 @@ type Watcher struct {
 	dsn  string
 }
 
+// lookTimeout bounds a look at a server that accepts connections and says nothing.
+const lookTimeout = 30 * time.Second
+
 // Fingerprint is that of the database of a connection string now: it differs from that of a Snapshot if something was defined since.
 func (w *Watcher) Fingerprint(ctx context.Context, dsn string) (fp string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	if w.conn == nil || w.conn.IsClosed() || w.dsn != dsn {
 		w.Close(ctx)
 		if w.conn, err = pgx.Connect(ctx, dsn); err != nil {

@@ -17,6 +17,7 @@ func TestDeadlockOverShards(t *testing.T) {
 	d := shop(t)
 	k1, k2 := keysOn(t, d, 700000)
 	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "set lock_timeout = '10s'") // a failed test's transactions are open still
 	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
 	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
 	for _, stmt := range []string{
@@ -118,6 +119,7 @@ func TestDeadlockOverProcesses(t *testing.T) {
 	}
 	k1, k2 := keysOn(t, d, 710000)
 	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "set lock_timeout = '10s'") // a failed test's transactions are open still
 	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
 	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
 	for _, older := range []int{0, 1} {

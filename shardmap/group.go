@@ -16,14 +16,14 @@ type GroupInfo struct {
 	Keys   []pghash.Type
 	Moving bool // of a schema that lives on one shard
 
-	Owner  *[pghash.Slots]uint16 // of hash: the owner of each slot
-	Runs   []SlotRun             // the same, as ordered runs
-	Ranges []Range               // of range, ordered
-	Lists  []List                // of list
+	Runs   []SlotRun // the same, as ordered runs
+	Ranges []Range   // of range, ordered
+	Lists  []List    // of list
 	Pins   []Pin
 
+	ends     []int          // of hash: the last slot of each run; few words, which stay in the cache
 	starts   [][]byte       // of range: where each range after the first begins, in ordered form
-	owners   []int          // of range: of each
+	owners   []int          // of hash and range: of each
 	values   map[string]int // of list, by ordered form
 	fallback int            // of list: the owner of other keys; -1: nobody. Of a tenant: the owner
 	pins     map[string]int // by ordered form
@@ -33,7 +33,7 @@ type GroupInfo struct {
 // Place finds the shard of one complete key. ok is false for a key that no list names.
 func (g *GroupInfo) Place(key []pghash.Key) (shard int, ok bool) {
 	if g.Scheme == ByHash && g.pins == nil {
-		return int(g.Owner[slotOf(key)]), true
+		return g.ownerOf(slotOf(key)), true
 	}
 	var buf [128]byte
 	form := buf[:0]
@@ -45,7 +45,7 @@ func (g *GroupInfo) Place(key []pghash.Key) (shard int, ok bool) {
 	}
 	switch g.Scheme {
 	case ByHash:
-		return int(g.Owner[slotOf(key)]), true
+		return g.ownerOf(slotOf(key)), true
 	case ByRange:
 		return g.owners[g.rangeAt(form)], true
 	case ByList:
@@ -54,6 +54,12 @@ func (g *GroupInfo) Place(key []pghash.Key) (shard int, ok bool) {
 		}
 	}
 	return g.fallback, g.fallback >= 0
+}
+
+// ownerOf is the shard of a slot.
+func (g *GroupInfo) ownerOf(slot int) int {
+	i, _ := slices.BinarySearch(g.ends, slot)
+	return g.owners[i]
 }
 
 // Slot is the slot of a key of a hash group.
@@ -99,11 +105,7 @@ func (g *GroupInfo) Shards() []int { return g.all }
 func (g *GroupInfo) shards() []int {
 	seen := map[int]bool{}
 	switch g.Scheme {
-	case ByHash:
-		for _, o := range g.Owner {
-			seen[int(o)] = true
-		}
-	case ByRange:
+	case ByHash, ByRange:
 		for _, o := range g.owners {
 			seen[o] = true
 		}
@@ -238,7 +240,6 @@ func newGroup(g *Group) (*GroupInfo, error) {
 	case g.Scheme == ByList && len(info.Keys) > 1:
 		return nil, invalid("42P16", "Use one column, or BY HASH or BY RANGE.", "cannot use \"list\" with more than one key column")
 	case g.Scheme == ByHash:
-		info.Owner = new([pghash.Slots]uint16)
 	case g.Scheme != ByRange && g.Scheme != ByList:
 		return nil, invalid("22023", "", "group %q has the unknown scheme %q", g.Name, g.Scheme)
 	}
@@ -277,9 +278,7 @@ func compileSlots(s *Snapshot, doc *Document, covered map[*GroupInfo]int) error 
 			return invalid("22023", "", "slots %d-%d of group %q overlap others, leave a gap or are out of range", r.From, r.To, r.Group)
 		}
 		covered[g] = r.To + 1
-		for i := r.From; i <= r.To; i++ {
-			g.Owner[i] = uint16(shard)
-		}
+		g.ends, g.owners = append(g.ends, r.To), append(g.owners, shard)
 		g.Runs = append(g.Runs, *r)
 	}
 	return nil

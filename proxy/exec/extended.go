@@ -258,6 +258,9 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	status, settings, own := h.tx.status, h.settings, h.own
 	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, func(m wire.Message) bool { return m.Type == 'C' })
 	err := h.batch(ctx, msgs, sync)
+	if err == nil {
+		return nil
+	}
 	var again *againError
 	if !errors.As(err, &again) {
 		return err

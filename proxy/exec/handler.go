@@ -62,6 +62,7 @@ type Handler struct {
 	key        uint64                       // of the present statement: see router.Template.Route
 	times      metrics.Recorder             // of its requests
 	seen       observed                     // of the present request
+	args       router.Args                  // of the statement that runs, in the simple protocol
 	text       []byte                       // of its last statement
 	size       int                          // of the present request, in bytes
 	begunAt    outputMark                   // where its answer begins
@@ -357,6 +358,7 @@ func (h *Handler) Rest() {
 	x := &h.ext
 	h.times.Flush(&h.count.Stages, time.Now())
 	h.strip, h.lits, h.spare = nil, nil, nil
+	h.args, h.text = router.Args{}, nil
 	x.ops, x.post, x.keys, x.bind, x.args = nil, nil, nil, wire.BindParts{}, router.Args{}
 	if x.anonymous == nil {
 		x.own = portal{}

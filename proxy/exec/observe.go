@@ -67,7 +67,7 @@ type observedPart struct {
 // watch begins to observe a request. sql is its text, as far as it is known.
 func (h *Handler) watch() {
 	h.seen = observed{parts: h.seen.parts[:0]}
-	h.text = nil
+	h.text, h.args = nil, router.Args{}
 }
 
 // traced decides whether a statement is traced, when its text is known.

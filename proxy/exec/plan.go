@@ -94,6 +94,9 @@ const moveWait = 30 * time.Second
 // awaitMove waits for the map to change, if err says that a table is moving, and takes the new one over. false: err stands. A
 // transaction or pipeline that has servers keeps the map that it began with.
 func (h *Handler) awaitMove(ctx context.Context, err error) bool {
+	if err == nil {
+		return false
+	}
 	var refused *router.Error
 	if !errors.As(err, &refused) || refused.Rule != "moving" || len(h.tx.parts) > 0 || h.ext.cur != nil {
 		return false

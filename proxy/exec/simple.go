@@ -121,8 +121,8 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.repeatable = false
 			return h.several(ctx, multi)
 		}
-		args := router.Args{Text: sql, Literals: p.lits}
-		err = h.simple(ctx, p.tmpl, &args)
+		h.args = router.Args{Text: sql, Literals: p.lits}
+		err = h.simple(ctx, p.tmpl, &h.args)
 		if isAgain(err) {
 			h.beginAgain()
 			h.dropFailed()

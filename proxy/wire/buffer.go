@@ -10,7 +10,7 @@ var (
 	outBuffers   = sync.Pool{New: func() any { return new(outBuffer) }}
 )
 
-// outBuffer holds gathered output of a frugal connection.
+// outBuffer is the pool's hold on the gathered output of a frugal connection, which keeps it empty meanwhile.
 type outBuffer struct{ b []byte }
 
 // takeBuffer gives an empty connection a read buffer.
@@ -22,7 +22,7 @@ func (c *Conn) takeBuffer() {
 	}
 	if c.frugal && c.out == nil {
 		o := outBuffers.Get().(*outBuffer)
-		c.out, o.b = o.b, nil
+		c.out, o.b, c.outBox = o.b, nil, o
 	}
 	c.pos, c.end = 0, 0
 }
@@ -42,7 +42,12 @@ func (c *Conn) dropBuffer() {
 func (c *Conn) rest() {
 	c.dropBuffer()
 	if c.frugal && len(c.out) == 0 && cap(c.out) > 0 {
-		outBuffers.Put(&outBuffer{c.out})
-		c.out = nil
+		o := c.outBox
+		if o == nil {
+			o = new(outBuffer)
+		}
+		o.b = c.out
+		outBuffers.Put(o)
+		c.out, c.outBox = nil, nil
 	}
 }

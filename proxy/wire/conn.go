@@ -51,6 +51,7 @@ type Conn struct {
 	keep   bool // earlier messages are still in use: the buffer may grow, not move
 	wide   bool // the last read filled its buffer
 	frugal bool // holds no buffer while it waits for input
+	outBox *outBuffer
 
 	in, sent atomic.Int64
 }
@@ -416,6 +417,9 @@ func socket(nc net.Conn) net.Conn {
 func (c *Conn) Quiet() bool {
 	if c.end > c.pos {
 		return false
+	}
+	if c.raw != nil {
+		return c.raw.quiet()
 	}
 	sc, ok := socket(c.nc).(syscall.Conn)
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ type typeInfo struct {
 
 const sqlSeed = "8816678312871386365"
 
-var types = map[Type]typeInfo{
+var types = [...]typeInfo{
 	TypeInt2:    {"smallint", []string{"int2"}, 21, "hashint8extended((%s)::bigint, " + sqlSeed + ")"},
 	TypeInt4:    {"integer", []string{"int", "int4"}, 23, "hashint8extended((%s)::bigint, " + sqlSeed + ")"},
 	TypeInt8:    {"bigint", []string{"int8"}, 20, "hashint8extended(%s, " + sqlSeed + ")"},
@@ -69,14 +70,9 @@ func AllTypes() []Type {
 // TypeByName returns the key type that PostgreSQL's type name or one of its usual short names means.
 func TypeByName(name string) (Type, bool) {
 	name = strings.ToLower(strings.Join(strings.Fields(name), " "))
-	for t, info := range types {
-		if info.name == name {
+	for _, t := range AllTypes() {
+		if types[t].name == name || slices.Contains(types[t].aliases, name) {
 			return t, true
-		}
-		for _, a := range info.aliases {
-			if a == name {
-				return t, true
-			}
 		}
 	}
 	return TypeInvalid, false
@@ -84,8 +80,8 @@ func TypeByName(name string) (Type, bool) {
 
 // TypeByOID returns the key type with this type OID.
 func TypeByOID(oid uint32) (Type, bool) {
-	for t, info := range types {
-		if info.oid == oid {
+	for t := TypeInt2; t <= TypeBool; t++ {
+		if types[t].oid == oid {
 			return t, true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -127,8 +128,15 @@ func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 	for _, id := range on {
 		mustExec(t, c, "insert into customers values ($1, 'x', 'x', 'DE', '2026-01-01')", id)
 	}
+	opened := connectTo(t, d.shopDSN())
+	mustExec(t, opened, "begin")
+	mustExec(t, opened, "update customers set name = 'lost' where customer_id = $1", on["s2"])
+	_ = syscall.Kill(d.cluster.Node("s2-a").PID(), syscall.SIGKILL) // the postmaster alone: its servers say FATAL 57P01
+	time.Sleep(200 * time.Millisecond)
+	_, err := opened.Exec(t.Context(), "select 1 from customers where customer_id = $1", on["s2"])
+	wantCode(t, err, "08006")
 	d.cluster.Node("s2-a").Kill()
-	_, err := c.Exec(t.Context(), "select * from customers where customer_id = $1", on["s2"])
+	_, err = c.Exec(t.Context(), "select * from customers where customer_id = $1", on["s2"])
 	pe := &pgconn.PgError{}
 	if !errors.As(err, &pe) || pe.Code != "57P03" { // it has waited for another primary
 		t.Errorf("error %v", err)

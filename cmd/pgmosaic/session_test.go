@@ -320,6 +320,21 @@ func TestVanishedClientLeavesNothingOpen(t *testing.T) {
 	})
 }
 
+// A shard whose decisions somebody has locked does not stop the resolver: it tells, and goes on to the others.
+func TestResolverPassesALockedShard(t *testing.T) {
+	d := shop(t)
+	hold := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, hold, "begin")
+	mustExec(t, hold, "lock table pgmosaic.decision in access exclusive mode")
+	defer mustExec(t, hold, "rollback")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := d.resolver().List(ctx, d.shardsOf(d.catalog.Current().Databases["shop"]))
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		t.Errorf("the answer is %v, the caller's time is over: %v", err, ctx.Err())
+	}
+}
+
 // A part that a crash left prepared is committed if the decider has decided so, else rolled back.
 func TestResolverFinishesWhatACrashLeft(t *testing.T) {
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})

@@ -185,12 +185,21 @@ func (a *Admin) RunRenames(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			for _, d := range sortedDBs(a.Catalog.Current()) {
-				if err := a.Renames(ctx, d.Name); err != nil && !errors.Is(err, ErrRenaming) && ctx.Err() == nil {
+				if err := a.renamesWithin(ctx, d.Name); err != nil && !errors.Is(err, ErrRenaming) && ctx.Err() == nil {
 					a.Log.Warn("a renamed table is declared under both names still", "database", d.Name, "error", err)
 				}
 			}
 		}
 	}
+}
+
+// renameTimeout bounds a look at one database's home: one that is frozen holds up no other database.
+const renameTimeout = 10 * time.Second
+
+func (a *Admin) renamesWithin(ctx context.Context, db string) error {
+	ctx, cancel := context.WithTimeout(ctx, renameTimeout)
+	defer cancel()
+	return a.Renames(ctx, db)
 }
 
 // renamesSettled is an error while a table of a database is being renamed.

@@ -155,10 +155,10 @@ func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
 	if !isFatal(e) {
 		return false
 	}
-	pool := p.srv.Pool
+	pool, goes := p.srv.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it
 	p.srv.Dirty = true
 	e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
-	if h.nodeGoes(p, e) {
+	if goes {
 		pool.Suspect()
 		e.Code, e.Detail, e.Hint = "08006", "Node "+pool.Node+" of shard "+pool.Shard+" went away.", lostHint
 	}

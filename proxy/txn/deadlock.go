@@ -131,7 +131,7 @@ func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
 			if s.DSN == "" {
 				continue
 			}
-			err = errors.Join(err, with(ctx, s, func(c *pgx.Conn) error {
+			err = errors.Join(err, with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
 				rows, _ := c.Query(ctx, waitsSQL)
 				var waiter, holder uint32
 				_, err := pgx.ForEachRow(rows, []any{&waiter, &holder}, func() error {

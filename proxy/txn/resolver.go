@@ -91,7 +91,7 @@ func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error)
 		if s.DSN == "" {
 			continue
 		}
-		err := with(ctx, s, func(c *pgx.Conn) error {
+		err := with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
 			p := Prepared{listed: time.Now()}
 			rows, _ := c.Query(ctx, listSQL, "pgmosaic:"+r.Install+":%")
 			var age float64
@@ -242,7 +242,7 @@ order by at limit $1`
 
 // rowsOn lists the decisions of a shard that may be swept, and the rows of parts.
 func (r *Resolver) rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
-	err = with(ctx, s, func(c *pgx.Conn) error {
+	err = with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
 		rows, _ := c.Query(ctx, sweptSQL, mostSwept, "pgmosaic:"+r.Install+":%", r.keep())
 		var gid, outcome string
 		var others []string
@@ -295,7 +295,7 @@ func existing(ctx context.Context, s Shard, gids []string) (map[string]bool, err
 	if len(gids) == 0 {
 		return out, nil
 	}
-	err := with(ctx, s, func(c *pgx.Conn) error {
+	err := with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
 		rows, _ := c.Query(ctx, "select gid from pgmosaic.decision where gid = any($1)", gids)
 		have, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		for _, g := range have {
@@ -343,7 +343,7 @@ func each(ctx context.Context, shards []Shard, gids map[string][]string, sql str
 		if len(list) == 0 {
 			continue
 		}
-		if err := with(ctx, s, func(c *pgx.Conn) error {
+		if err := with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
 			_, err := c.Exec(ctx, sql, list)
 			return err
 		}); err != nil {
@@ -356,7 +356,7 @@ func each(ctx context.Context, shards []Shard, gids map[string][]string, sql str
 // damaged marks a row as that of a commit that has lost something. Another process that has swept it meanwhile knew better.
 func damaged(ctx context.Context, on Shard, gid, was, what, lost string) error {
 	var n int64
-	err := with(ctx, on, func(c *pgx.Conn) error {
+	err := with(ctx, on, func(ctx context.Context, c *pgx.Conn) error {
 		tag, err := c.Exec(ctx, "update pgmosaic.decision set outcome = 'damaged: ' || $2::text where gid = $1 and outcome = $3", gid, what, was)
 		n = tag.RowsAffected()
 		return err
@@ -425,7 +425,7 @@ func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 // whole says, as a *DamagedError, if a part of a commit that was just finished has not committed.
 func (r *Resolver) whole(ctx context.Context, shards []Shard, decider Shard, gid string) error {
 	d := decision{gid: gid, on: decider}
-	err := with(ctx, decider, func(c *pgx.Conn) error {
+	err := with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
 		err := c.QueryRow(ctx, "select parts from pgmosaic.decision where gid = $1 and outcome = 'commit'", gid).Scan(&d.parts)
 		if errors.Is(err, pgx.ErrNoRows) { // swept: all was well
 			return nil
@@ -452,7 +452,7 @@ func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outco
 	ctx, cancel := context.WithDeadline(ctx, p.listed.Add(r.keep()))
 	defer cancel()
 	gid := Base(p.GID)
-	err = with(ctx, decider, func(c *pgx.Conn) error {
+	err = with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
 		for _, sql := range []string{"set lock_timeout = '5s'", "set synchronous_commit = on", "set default_transaction_isolation = 'read committed'"} {
 			if _, err := c.Exec(ctx, sql); err != nil {
 				return err
@@ -473,7 +473,7 @@ const outcomeSQL = "select outcome from pgmosaic.decision where gid = $1"
 
 // decided is what became of a transaction that has no part prepared any more.
 func decided(ctx context.Context, decider Shard, gid string) (outcome string, err error) {
-	err = with(ctx, decider, func(c *pgx.Conn) error { return c.QueryRow(ctx, outcomeSQL, gid).Scan(&outcome) })
+	err = with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error { return c.QueryRow(ctx, outcomeSQL, gid).Scan(&outcome) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("ask shard %s about %s: %w", decider.Name, gid, ErrForgotten)
 	}
@@ -492,7 +492,7 @@ func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 	if at.Writes != nil && commits(outcome) {
 		defer at.Writes()()
 	}
-	return with(ctx, at, func(c *pgx.Conn) error {
+	return with(ctx, at, func(ctx context.Context, c *pgx.Conn) error {
 		if p.Owner != "" {
 			if _, err := c.Exec(ctx, "SET ROLE "+pgx.Identifier{p.Owner}.Sanitize()); err != nil {
 				return fmt.Errorf("finish %s on shard %s as the role that prepared it: %w; GRANT %s TO the role of the node's connection string", p.GID, at.Name, err, p.Owner)
@@ -505,13 +505,17 @@ func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 	})
 }
 
-func with(ctx context.Context, s Shard, f func(*pgx.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// shardTimeout bounds one visit to a shard: one that is frozen, or that has a lock on what is asked for, holds up no other.
+const shardTimeout = 10 * time.Second
+
+// with lends f a connection of its own to a shard. f's context ends with the visit.
+func with(ctx context.Context, s Shard, f func(context.Context, *pgx.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, shardTimeout)
 	defer cancel()
 	c, err := pgx.Connect(ctx, s.DSN)
 	if err != nil {
 		return fmt.Errorf("shard %s: %w", s.Name, err)
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	return f(c)
+	return f(ctx, c)
 }

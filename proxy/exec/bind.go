@@ -119,7 +119,10 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	h.count.Binds.Add(1)
 	h.seen.binds++
-	b := &x.bind
+	if x.bound == nil {
+		x.bound = new(bound)
+	}
+	b := &x.bound.parts
 	if err := b.Decode(m.Body()); err != nil {
 		return &wire.PgError{Code: "08P01", Message: err.Error()}
 	}
@@ -154,7 +157,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		}
 		m.Raw = nil // it is another Bind now
 	}
-	a := &x.args
+	a := &x.bound.args
 	*a = router.Args{Params: b.Params, Formats: b.Formats, Types: s.types}
 	if s.desc != nil {
 		a.Types = s.desc.params
@@ -162,7 +165,10 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	var pt *portal
 	if len(portalName) == 0 {
 		x.anonymous = nil
-		pt = &x.own
+		if x.own == nil {
+			x.own = new(portal)
+		}
+		pt = x.own
 		*pt = portal{stmt: s}
 	} else {
 		pt = &portal{stmt: s}

@@ -15,13 +15,19 @@ import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
+// bound is what a Bind says, decoded.
+type bound struct {
+	parts wire.BindParts
+	args  router.Args
+}
+
 // extended is the session's side of the extended protocol.
 type extended struct {
 	named     map[string]*stmt
 	unnamed   *stmt
 	portals   map[string]*portal
 	anonymous *portal // the unnamed portal: own, or nil
-	own       portal
+	own       *portal
 	count     atomic.Int32 // of named
 
 	cur       *participant // the server that holds messages not yet answered
@@ -33,8 +39,7 @@ type extended struct {
 	skipping  bool         // after an error, to the next Sync
 	executing bool         // a result of our own has been described already
 
-	bind    wire.BindParts
-	args    router.Args
+	bound   *bound // nil while the session rests
 	keys    []uint32
 	schemas *dbSchema
 	reread  time.Time

@@ -62,7 +62,7 @@ type Handler struct {
 	key        uint64                       // of the present statement: see router.Template.Route
 	times      metrics.Recorder             // of its requests
 	seen       observed                     // of the present request
-	args       router.Args                  // of the statement that runs, in the simple protocol
+	args       *router.Args                 // of the statement that runs, in the simple protocol
 	text       []byte                       // of its last statement
 	size       int                          // of the present request, in bytes
 	begunAt    outputMark                   // where its answer begins
@@ -358,10 +358,10 @@ func (h *Handler) Rest() {
 	x := &h.ext
 	h.times.Flush(&h.count.Stages, time.Now())
 	h.strip, h.lits, h.spare = nil, nil, nil
-	h.args, h.text = router.Args{}, nil
-	x.ops, x.post, x.keys, x.bind, x.args = nil, nil, nil, wire.BindParts{}, router.Args{}
+	h.args, h.text = nil, nil
+	x.ops, x.post, x.keys, x.bound = nil, nil, nil, nil
 	if x.anonymous == nil {
-		x.own = portal{}
+		x.own = nil
 	}
 	if len(h.leased) == 0 {
 		h.mu.Lock()

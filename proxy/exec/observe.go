@@ -67,7 +67,7 @@ type observedPart struct {
 // watch begins to observe a request. sql is its text, as far as it is known.
 func (h *Handler) watch() {
 	h.seen = observed{parts: h.seen.parts[:0]}
-	h.text, h.args = nil, router.Args{}
+	h.text = nil
 }
 
 // traced decides whether a statement is traced, when its text is known.
@@ -248,11 +248,11 @@ func (h *Handler) shardsSeen() string {
 
 // parametersSeen prints the parameters of the request's Bind; of several it is not known whose they are.
 func (h *Handler) parametersSeen() string {
-	if h.seen.binds != 1 {
+	if h.seen.binds != 1 || h.ext.bound == nil {
 		return ""
 	}
 	var out []string
-	a := &h.ext.args
+	a := &h.ext.bound.args
 	for i, v := range a.Params {
 		switch {
 		case v == nil:

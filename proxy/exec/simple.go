@@ -121,8 +121,11 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.repeatable = false
 			return h.several(ctx, multi)
 		}
-		h.args = router.Args{Text: sql, Literals: p.lits}
-		err = h.simple(ctx, p.tmpl, &h.args)
+		if h.args == nil { // one for many statements, until the session rests
+			h.args = new(router.Args)
+		}
+		*h.args = router.Args{Text: sql, Literals: p.lits}
+		err = h.simple(ctx, p.tmpl, h.args)
 		if isAgain(err) {
 			h.beginAgain()
 			h.dropFailed()

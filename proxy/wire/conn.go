@@ -418,9 +418,6 @@ func (c *Conn) Quiet() bool {
 	if c.end > c.pos {
 		return false
 	}
-	if c.raw != nil {
-		return c.raw.quiet()
-	}
 	sc, ok := socket(c.nc).(syscall.Conn)
 	if !ok {
 		return true

@@ -16,11 +16,9 @@ type rawIO struct {
 	rc      syscall.RawConn
 	readFn  func(uintptr) bool
 	writeFn func(uintptr) bool
-	peekFn  func(uintptr)
 	in, out []byte
 	pooled  bool // the input goes to a buffer of the pool, taken when it comes
 	once    bool // write what the socket takes now
-	nothing bool // was to be read at the last peek
 	rn, wn  int
 	rerr    syscall.Errno
 	werr    syscall.Errno
@@ -38,7 +36,7 @@ func newRaw(nc net.Conn, c *Conn) *rawIO {
 		return nil
 	}
 	r := &rawIO{c: c, rc: rc}
-	r.readFn, r.writeFn, r.peekFn = r.tryRead, r.tryWrite, r.peek
+	r.readFn, r.writeFn = r.tryRead, r.tryWrite
 	return r
 }
 
@@ -107,14 +105,6 @@ func readable(fd uintptr) bool {
 	var b [1]byte
 	_, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return e != syscall.EAGAIN
-}
-
-func (r *rawIO) peek(fd uintptr) { r.nothing = !readable(fd) }
-
-// quiet says whether the socket is open and has nothing to be read.
-func (r *rawIO) quiet() bool {
-	r.nothing = false
-	return r.rc.Control(r.peekFn) == nil && r.nothing
 }
 
 // writeNow writes what the socket takes without waiting.

@@ -16,7 +16,7 @@ type GroupInfo struct {
 	Keys   []pghash.Type
 	Moving bool // of a schema that lives on one shard
 
-	Runs   []SlotRun // the same, as ordered runs
+	Runs   []SlotRun // of hash: which slots are whose, in order
 	Ranges []Range   // of range, ordered
 	Lists  []List    // of list
 	Pins   []Pin

@@ -428,7 +428,7 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 func (a *Admin) Recover(ctx context.Context) error {
 	var errs []error
 	for _, d := range sortedDBs(a.Catalog.Current()) {
-		if _, err := a.settle(ctx, d.Name); err != nil {
+		if err := a.settle(ctx, d.Name); err != nil {
 			errs = append(errs, fmt.Errorf("database %s: %w", d.Name, err))
 		}
 	}
@@ -449,10 +449,10 @@ func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
 	}
 }
 
-func (a *Admin) settle(ctx context.Context, db string) (*shardmap.DB, error) {
+func (a *Admin) settle(ctx context.Context, db string) error {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	return a.settled(ctx, db)
+	return a.recoverLocked(ctx, db)
 }
 
 // settled is a database in which nothing is left moving. The caller holds a.changing.

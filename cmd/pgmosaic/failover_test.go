@@ -186,8 +186,8 @@ func TestFailoverUnderLoad(t *testing.T) {
 			codes[code]++
 		}
 	}
-	t.Logf("%d attempts; %d in flight were told %v; %d waited, the last until %s after the promotion; p99 of the other shard %s, during the failover %s",
-		len(all), inFlight, codes, waited, back, p99(all, "s2", begin, before), p99(all, "s2", killed, promoted))
+	t.Logf("promoted %s after the kill; %d attempts; %d in flight were told %v; %d waited, the last until %s after the promotion; p99 of the other shard %s, during the failover %s",
+		promoted.Sub(killed), len(all), inFlight, codes, waited, back, p99(all, "s2", begin, before), p99(all, "s2", killed, promoted))
 	if waited < 6 {
 		t.Error("hardly anybody waited")
 	}

@@ -32,6 +32,8 @@ var settings = []string{
 	"listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "max_connections = 300", "max_prepared_transactions = 300",
 	"wal_level = replica", "max_wal_senders = 10", "wal_keep_size = '256MB'", "hot_standby = on", "shared_buffers = '64MB'",
 	"password_encryption = 'scram-sha-256'", "log_min_messages = warning", "max_standby_streaming_delay = '5s'", "jit = off",
+	// A standby whose primary is gone and that is told to promote while it tries to connect again waits out this interval first.
+	"wal_retrieve_retry_interval = '200ms'",
 }
 
 // Primary makes a new node and starts it.

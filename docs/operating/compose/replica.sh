@@ -6,4 +6,4 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   until pg_basebackup -h "$PRIMARY" -U postgres -D "$PGDATA" -R -X stream -c fast; do sleep 1; done
   chmod 700 "$PGDATA"
 fi
-exec postgres
+exec postgres -c wal_retrieve_retry_interval=500ms

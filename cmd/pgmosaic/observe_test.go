@@ -77,6 +77,11 @@ func TestLogOfStatements(t *testing.T) {
 		b.ExecParams("select 'behind'", nil, nil, nil, nil)
 		_, err = c.PgConn().ExecBatch(t.Context(), b).ReadAll()
 		wantCode(t, err, "22012")
+		// What fails or is refused when it is parsed has its own text, and not that of the statement before.
+		_, err = c.PgConn().Prepare(t.Context(), "", "select nosuch", nil)
+		wantCode(t, err, "42703")
+		_, err = c.PgConn().Prepare(t.Context(), "", "prepare transaction 'refused secret too'", nil)
+		wantCode(t, err, "0A000")
 		mustExec(t, c, "create temp table copied (t text)")
 		pr, pw := io.Pipe()
 		go func() {
@@ -95,13 +100,13 @@ func TestLogOfStatements(t *testing.T) {
 		if strings.Contains(l.buf.String(), "classified") {
 			t.Error("the data of a COPY is in the log")
 		}
-		if got := l.with("a statement failed"); len(got) != 3 || !strings.Contains(got[2]["statement"].(string), "culprit") {
+		if got := l.with("a statement failed"); len(got) != 4 || !strings.Contains(got[2]["statement"].(string), "culprit") || got[3]["statement"] != "select nosuch" {
 			t.Errorf("failed: %v", got)
 		}
 		if got := l.with("a statement was slow"); len(got) != 2 || got[1]["statement"] != "copy copied from stdin" {
 			t.Errorf("slow: %v", got)
 		}
-		for msg, want := range map[string]int{"a statement was slow": 2, "a statement failed": 3, "a statement was refused": 1} {
+		for msg, want := range map[string]int{"a statement was slow": 2, "a statement failed": 4, "a statement was refused": 2} {
 			got := l.with(msg)
 			if len(got) != want {
 				t.Errorf("%q: %d lines, want %d: %v", msg, len(got), want, got)
@@ -113,8 +118,10 @@ func TestLogOfStatements(t *testing.T) {
 				}
 			}
 		}
-		if got := l.with("a statement was refused"); len(got) == 1 && (got[0]["rule"] != "two-phase" || got[0]["sqlstate"] != "0A000") {
-			t.Errorf("%v", got[0])
+		for _, m := range l.with("a statement was refused") {
+			if m["rule"] != "two-phase" || m["sqlstate"] != "0A000" || !strings.HasPrefix(m["statement"].(string), "prepare transaction") {
+				t.Errorf("%v", m)
+			}
 		}
 		if got := l.with("a statement was slow"); len(got) > 0 && (got[0]["shards"] != "s1" || got[0]["ms"].(float64) < 150) {
 			t.Errorf("%v", got[0])

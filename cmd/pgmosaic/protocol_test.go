@@ -173,6 +173,87 @@ func TestProtocolByHand(t *testing.T) {
 			r.SendSync()
 			r.want('Z', "33ZI")
 
+			// The unnamed statement, parsed again with the same text: with other types, while a portal of it is open, and where
+			// the text means something else by now. A Parse that fails leaves none.
+			for _, oid := range []uint32{23, 25, 25} {
+				r.SendParse("", "select pg_typeof($1)", []uint32{oid})
+				r.SendBindParts("", nil, [][]byte{[]byte("1")}, nil)
+				r.SendExecute()
+				r.SendSync()
+				r.want('Z', map[uint32]string{23: "12D(integer)C<SELECT 1>ZI", 25: "12D(text)C<SELECT 1>ZI"}[oid])
+			}
+			r.SendParse("", "select pg_typeof($1)", []uint32{25})
+			r.SendParse("", "select pg_typeof($1)", []uint32{25})
+			r.SendSync()
+			r.want('Z', "11ZI")
+			r.SendQuery("begin")
+			r.until('Z')
+			for _, portal := range []string{"open", ""} {
+				r.SendParse("", "select generate_series(1, 3)", nil)
+				r.SendBind(portal, "", []byte{0, 0, 0, 0, 0, 0})
+				r.executeLimited(portal, 2)
+			}
+			r.executeLimited("open", 2)
+			r.executeLimited("", 2)
+			r.SendSync()
+			r.want('Z', "12D(1)D(2)s12D(1)D(2)sD(3)C<SELECT 1>D(3)C<SELECT 1>ZT")
+			r.SendQuery("commit; create table again (a int)")
+			r.until('Z')
+			r.run("select a from again")
+			r.SendSync()
+			r.want('Z', "12C<SELECT 0>ZI")
+			r.SendParse("renames", "alter table again rename a to b", nil)
+			r.SendBind("", "renames", []byte{0, 0, 0, 0, 0, 0})
+			r.SendExecute()
+			r.SendSync()
+			r.want('Z', "12C<ALTER TABLE>ZI")
+			r.run("select a from again")
+			r.SendSync()
+			r.want('Z', "E[42703]ZI")
+			r.SendBindParts("", nil, nil, nil)
+			r.SendSync()
+			r.want('Z', "E[26000]ZI")
+			for _, sql := range []string{"select 1", "selec 1"} {
+				r.SendParse("", sql, nil)
+				r.SendSync()
+				r.want('Z', map[string]string{"select 1": "1ZI", "selec 1": "E[42601]ZI"}[sql])
+			}
+			r.SendBindParts("", nil, nil, nil)
+			r.SendSync()
+			r.want('Z', "E[26000]ZI")
+			r.SendQuery("drop table again")
+			r.until('Z')
+
+			// A named statement whose Parse failed, or was skipped behind an error, does not exist and can be parsed anew; the
+			// one before the error exists.
+			r.SendParse("before", "select 1", nil)
+			r.run("select 1/0")
+			r.SendParse("skipped", "select 3", nil)
+			r.SendBind("", "skipped", []byte{0, 0, 0, 0, 0, 0})
+			r.SendExecute()
+			r.SendParse("begins", "begin", nil)
+			r.SendSync()
+			r.want('Z', "11E[22012]ZI")
+			r.SendParse("failed", "select nosuch", nil)
+			r.SendBind("", "failed", []byte{0, 0, 0, 0, 0, 0})
+			r.SendExecute()
+			r.SendSync()
+			r.want('Z', "E[42703]ZI")
+			for name, sql := range map[string]string{"skipped": "select 3", "failed": "select 4", "begins": "select 5"} {
+				r.SendBind("", name, []byte{0, 0, 0, 0, 0, 0})
+				r.SendSync()
+				r.want('Z', "E[26000]ZI")
+				r.SendParse(name, sql, nil)
+				r.SendBind("", name, []byte{0, 0, 0, 0, 0, 0})
+				r.SendExecute()
+				r.SendSync()
+				r.want('Z', "12D("+sql[7:]+")C<SELECT 1>ZI")
+			}
+			r.SendBind("", "before", []byte{0, 0, 0, 0, 0, 0})
+			r.SendExecute()
+			r.SendSync()
+			r.want('Z', "2D(1)C<SELECT 1>ZI")
+
 			// Portals with row limits.
 			for _, sql := range []string{"select generate_series(1, 5)", "select customer_id from customers where customer_id between 1 and 5 order by customer_id"} {
 				if strings.Contains(sql, "between") && name != "two shards" {

@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 	"fmt"
-	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -76,8 +75,7 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 	}
 	if name, ok := p.srv.Prepared(s.key); ok {
 		if s.owed {
-			s.owed = false
-			x.ops = append(x.ops, op{kind: opLocal, local: parseComplete})
+			h.parsed(s)
 		}
 		return name, nil
 	}
@@ -108,11 +106,11 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 }
 
 func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
-	kind := opHidden
+	o := op{kind: opHidden, key: key}
 	if s.owed {
-		kind, s.owed = opRelay, false
+		o.kind, o.parsed, s.owed = opRelay, s, false
 	}
-	h.ext.ops = append(h.ext.ops, op{kind: kind, key: key})
+	h.ext.ops = append(h.ext.ops, o)
 }
 
 func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
@@ -133,8 +131,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
 		return errFailedTx
 	}
+	h.about(s)
 	if h.e.Tracing != nil {
-		h.traced(unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
+		h.traced(h.text)
 	}
 	if err := h.replan(ctx, s); err != nil {
 		return err
@@ -142,8 +141,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	portalName := b.Portal
 	if s.tmpl.Stmt.Kind == sqlparse.Execute {
 		if s.owed {
-			s.owed = false
-			h.local(parseComplete)
+			h.parsed(s)
 		}
 		var err error
 		if s, b, err = h.asBind(s.tmpl.Stmt, b); err != nil {
@@ -289,8 +287,7 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 		}
 	}
 	if pt.stmt.owed {
-		pt.stmt.owed = false
-		h.local(parseComplete)
+		h.parsed(pt.stmt)
 	}
 	pt.plan = plan
 	pt.res = append([]int16(nil), b.Results...)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"unsafe"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -145,14 +144,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 					x.post = append(x.post, post{t, o.configs})
 				}
 			case 'E':
-				if o.key != (pool.StmtKey{}) {
-					s.Forget(o.key)
-				}
-				for _, rest := range done[i:] { // what was to be parsed behind it is not
-					if rest.key != (pool.StmtKey{}) {
-						s.Forget(rest.key)
-					}
-				}
+				x.unparsed(s, done[i:])
 				for _, rest := range done[i:] { // the statement that it is of
 					if rest.tmpl != nil {
 						h.text = unsafe.Slice(unsafe.StringData(rest.tmpl.Stmt.Text), len(rest.tmpl.Stmt.Text)) // only read
@@ -186,11 +178,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				case err != nil:
 					return "", err
 				case end == copyRefused:
-					for _, rest := range done[i:] {
-						if rest.key != (pool.StmtKey{}) {
-							s.Forget(rest.key)
-						}
-					}
+					x.unparsed(s, done[i:])
 					return code, errRelayed
 				}
 				s.SendFlush()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -22,7 +21,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
 	h.count.Queries.Add(1)
-	h.text = unsafe.Slice(unsafe.StringData(pt.stmt.sql), len(pt.stmt.sql)) // only read
+	h.about(pt.stmt)
 	pt.stmt.tmpl.Runs.Add(1)
 	if pt.on != nil {
 		if err := h.use(ctx, pt.on); err != nil {

@@ -82,7 +82,8 @@ type op struct {
 	kind    opKind
 	local   []byte // for opLocal: what is written to the client at this place
 	tmpl    *router.Template
-	key     pool.StmtKey // of a hidden Parse
+	key     pool.StmtKey // of a Parse of a statement with a name
+	parsed  *stmt        // whose ParseComplete it is, if the client gets one
 	configs []setting    // what set_config calls set
 	deep    []deepColumn // of its rows: those with OIDs inside
 }
@@ -130,6 +131,30 @@ func (x *extended) closePortals() {
 func (x *extended) closePortalsIf(ended bool) {
 	if ended && (x.anonymous != nil || len(x.portals) > 0) {
 		x.closePortals()
+	}
+}
+
+// unparsed forgets what was to be parsed by these, one of which failed: what is behind it is skipped.
+func (x *extended) unparsed(srv *pool.Server, ops []op) {
+	for i := range ops {
+		if o := &ops[i]; o.key != (pool.StmtKey{}) {
+			srv.Forget(o.key)
+		}
+		if s := ops[i].parsed; s != nil {
+			x.drop(s)
+		}
+	}
+}
+
+// drop forgets a statement whose Parse failed or was skipped.
+func (x *extended) drop(s *stmt) {
+	if x.statement([]byte(s.name)) != s {
+		return
+	}
+	if s.name == "" {
+		x.unnamed = nil
+	} else {
+		delete(x.named, s.name)
 	}
 }
 
@@ -214,17 +239,13 @@ func parsesOf(msgs []wire.Message) []wire.Message {
 // failBatch tells the client and makes every server ready again; the rest of the pipeline is skipped.
 func (h *Handler) failBatch(ctx context.Context, err error) error {
 	x := &h.ext
-	sql := ""
-	if x.unnamed != nil {
-		sql = x.unnamed.sql
-	}
 	relayed := errors.Is(err, errRelayed)
 	if !relayed && x.cur != nil && !x.cur.srv.Dirty { // what came before the mistake is answered first
 		if e := h.drain(ctx, false); e != nil {
 			err, relayed = e, errors.Is(e, errRelayed)
 		}
 	}
-	if err := h.report(err, sql); err != nil {
+	if err := h.report(err, string(h.text)); err != nil {
 		return err
 	}
 	x.skipping, x.owed, x.post = true, nil, x.post[:0]
@@ -342,39 +363,63 @@ func (h *Handler) message(ctx context.Context, m wire.Message) error {
 
 // parseMsg plans a statement. A server sees it when it is bound or described, or at the batch's end.
 func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
-	pp, err := wire.DecodeParse(body)
-	if err != nil {
-		return &wire.PgError{Code: "08P01", Message: err.Error()}
-	}
 	x := &h.ext
-	if pp.Name != "" && x.named[pp.Name] != nil {
-		return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", pp.Name)}
-	}
-	if len(x.named) >= maxNamed {
-		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
-	}
 	h.count.ClientParses.Add(1)
-	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, owed: true, version: h.schema.Version}
-	if pp.Name != "" { // the unnamed one is parsed anew by each server
-		s.key = h.e.stmtKey(pp.SQL, pp.Types, h.meaning())
+	s := x.again(body)
+	if s == nil {
+		var err error
+		if s, err = h.newStmt(body); err != nil {
+			return err
+		}
 	}
+	s.owed, s.desc, s.version = true, nil, h.schema.Version
+	if s.name == "" {
+		x.unnamed = nil // gone, also if this fails
+	} else { // the unnamed one is parsed anew by each server
+		s.key = h.e.stmtKey(s.sql, s.types, h.meaning())
+	}
+	h.about(s)
 	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
 	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
 		return errFailedTx
 	}
-	if pp.Name == "" {
+	if s.name == "" {
 		x.unnamed = s
 	} else {
-		x.name(pp.Name, s)
+		x.name(s.name, s)
 	}
 	if s.tmpl.Class == router.Control {
-		h.local(parseComplete)
-		s.owed = false
+		h.parsed(s)
 		return nil
 	}
 	x.owed = s
+	return nil
+}
+
+// newStmt reads a Parse's body.
+func (h *Handler) newStmt(body []byte) (*stmt, error) {
+	x := &h.ext
+	pp, err := wire.DecodeParse(body)
+	if err != nil {
+		return nil, &wire.PgError{Code: "08P01", Message: err.Error()}
+	}
+	if pp.Name != "" && x.named[pp.Name] != nil {
+		return nil, &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", pp.Name)}
+	}
+	if len(x.named) >= maxNamed {
+		return nil, &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
+	}
+	return &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types}, nil
+}
+
+// again is the unnamed statement, if a Parse's body says the same and nothing is left of what it was used for: drivers that
+// prepare nothing send the same text time after time.
+func (x *extended) again(body []byte) *stmt {
+	if s := x.unnamed; s != nil && x.anonymous == nil && len(x.portals) == 0 && x.owed == nil && len(x.ops) == 0 && wire.IsParse(body, "", s.sql, s.types) {
+		return s
+	}
 	return nil
 }
 
@@ -430,6 +475,15 @@ func (h *Handler) local(b []byte) {
 	h.ext.ops = append(h.ext.ops, op{kind: opLocal, local: b})
 }
 
+// parsed answers a Parse at this place of the answer.
+func (h *Handler) parsed(s *stmt) {
+	s.owed = false
+	h.local(parseComplete)
+	if n := len(h.ext.ops); n > 0 {
+		h.ext.ops[n-1].parsed = s
+	}
+}
+
 // use makes p the server of what follows, ending the work of another one first.
 func (h *Handler) use(ctx context.Context, p *participant) error {
 	x := &h.ext
@@ -471,14 +525,9 @@ func (h *Handler) pay(ctx context.Context) error {
 		return nil
 	}
 	if _, err := h.describe(ctx, s); err != nil {
-		if s.name != "" {
-			delete(x.named, s.name)
-		} else {
-			x.unnamed = nil
-		}
+		x.drop(s)
 		return err
 	}
-	s.owed = false
-	h.local(parseComplete)
+	h.parsed(s)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -81,6 +82,11 @@ func (h *Handler) traced(sql []byte) {
 		h.seen.trace = h.seen.parent[len(h.seen.parent)-1]&1 == 1
 	}
 	h.seen.trace = h.seen.trace || t.Share > 0 && rand.Float64() < t.Share
+}
+
+// about notes which statement of a pipeline what follows is about.
+func (h *Handler) about(s *stmt) {
+	h.text = unsafe.Slice(unsafe.StringData(s.sql), len(s.sql)) // only read
 }
 
 // keepText makes the statement's text our own, before more is read from the client: until then it is where it came.

@@ -403,6 +403,24 @@ func DecodeParse(body []byte) (p ParseParts, err error) {
 	return p, nil
 }
 
+// IsParse says whether a Parse's body is of this name, text and types.
+func IsParse(body []byte, name, sql string, types []uint32) bool {
+	if len(body) != len(name)+1+len(sql)+1+2+4*len(types) {
+		return false
+	}
+	n, rest := body[:len(name)], body[len(name):]
+	t, rest := rest[1:1+len(sql)], rest[1+len(sql):]
+	if string(n) != name || string(t) != sql || body[len(name)] != 0 || rest[0] != 0 || int(binary.BigEndian.Uint16(rest[1:])) != len(types) {
+		return false
+	}
+	for i, oid := range types {
+		if binary.BigEndian.Uint32(rest[3+4*i:]) != oid {
+			return false
+		}
+	}
+	return true
+}
+
 // TagRows is the number of rows that a command tag ends with.
 func TagRows(tag string) (command string, rows int64, ok bool) {
 	for i := len(tag) - 1; i >= 0; i-- {

@@ -265,6 +265,11 @@ func (t *Template) ShardText(a *Args) string {
 	return t.Merge.SQL
 }
 
+// Writes says whether the plan changes rows of several shards in one transaction. A COPY is one by itself.
+func (p *Plan) Writes() bool {
+	return (p.Class == Write || p.Class == Split || p.Class == Moved || p.Class == Rekey) && !p.NoTx
+}
+
 // Plain says whether the client's own text runs on one shard, and nothing else is to be done.
 func (p *Plan) Plain() bool {
 	switch p.Class {

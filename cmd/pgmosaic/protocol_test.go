@@ -254,6 +254,14 @@ func TestProtocolByHand(t *testing.T) {
 			r.SendSync()
 			r.want('Z', "2D(1)C<SELECT 1>ZI")
 
+			// What cannot run in a transaction block cannot run behind other statements of its pipeline either.
+			r.run("set timezone = 'UTC'")
+			r.run("vacuum customers")
+			r.SendSync()
+			if got := strings.ReplaceAll(r.until('Z'), "S", ""); got != "12C<ET>12E[25001]ZI" {
+				t.Error(got)
+			}
+
 			// Portals with row limits.
 			for _, sql := range []string{"select generate_series(1, 5)", "select customer_id from customers where customer_id between 1 and 5 order by customer_id"} {
 				if strings.Contains(sql, "between") && name != "two shards" {

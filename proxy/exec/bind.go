@@ -29,7 +29,7 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 			}
 			return cur, nil
 		}
-		if err := h.leave(ctx, t); err != nil {
+		if err := h.leave(ctx, t.Read); err != nil {
 			return nil, err
 		}
 	}
@@ -42,17 +42,23 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 	return p, nil
 }
 
-// leave ends the work on the present server, because another one is needed.
-func (h *Handler) leave(ctx context.Context, t *router.Template) error {
+// leave ends the work on the present server, because another one is needed, or the session itself, for what may only read or
+// write too.
+func (h *Handler) leave(ctx context.Context, reads bool) error {
 	x := &h.ext
 	p := x.cur
 	if h.tx.status != 'I' {
 		return h.drain(ctx, true)
 	}
-	if p.replica && (h.holdsPortal(p) || len(x.portals) > 0) {
-		return h.onPrimaries()
+	if p.replica && h.holdsPortal(p) {
+		if err := h.drain(ctx, false); err != nil { // perhaps it has run to its end
+			return err
+		}
+		if h.holdsPortal(p) {
+			return h.onPrimaries()
+		}
 	}
-	if !x.wrote && t.Read && len(x.portals) == 0 && h.isolation() == "" { // reads on both sides need no transaction
+	if !x.wrote && reads && len(x.portals) == 0 && h.isolation() == "" { // reads on both sides need no transaction
 		return h.drain(ctx, true)
 	}
 	if err := h.drain(ctx, false); err != nil {
@@ -61,7 +67,7 @@ func (h *Handler) leave(ctx context.Context, t *router.Template) error {
 	if p.replica { // it was only read: let it go
 		return h.drain(ctx, true)
 	}
-	return h.escalate(p)
+	return h.escalate(ctx, p)
 }
 
 // know makes sure that the server has the statement and returns its name there.
@@ -128,8 +134,15 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if s == nil {
 		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
-	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
+	want := max(s.tmpl.Stmt.Params, len(s.types))
+	if len(b.Params) < want || s.tmpl.Class == router.Control && len(b.Params) > want {
+		return h.afterParse(ctx, wrongCount(b, s, want)) // before it is routed by what is not there
+	}
+	if h.tx.status == 'E' && s.tmpl.Stmt.Kind == sqlparse.Empty {
 		return errFailedTx
+	}
+	if err := h.mayRun(s.tmpl.Stmt); err != nil {
+		return err
 	}
 	h.about(s)
 	if h.e.Tracing != nil {
@@ -139,7 +152,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		return err
 	}
 	portalName := b.Portal
-	if s.tmpl.Stmt.Kind == sqlparse.Execute {
+	if s.tmpl.Stmt.Kind == sqlparse.Execute && x.named[s.tmpl.Stmt.Name] != nil { // else its Execute says that there is none
 		if s.owed {
 			h.parsed(s)
 		}
@@ -162,16 +175,21 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	}
 	var pt *portal
 	if len(portalName) == 0 {
-		x.anonymous = nil
-		if x.own == nil {
+		if x.own == nil || len(x.ops) > 0 && (x.anonymous != nil || len(x.changes) > 0) { // the one before stays if this Bind is skipped
 			x.own = new(portal)
+		}
+		if len(x.ops) == 0 {
+			x.anonymous = nil
 		}
 		pt = x.own
 		*pt = portal{stmt: s}
 	} else {
 		pt = &portal{stmt: s}
 		if x.portals[string(portalName)] != nil {
-			return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)}
+			if len(b.Params) != want {
+				return h.afterParse(ctx, wrongCount(b, s, want))
+			}
+			return h.afterParse(ctx, &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)})
 		}
 		pt.name = string(portalName)
 	}
@@ -239,22 +257,10 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		p.srv.SendBind(string(b.Portal), name, b.Rest)
 	}
 	pt.configs = configsOf(s.tmpl, &router.Args{Params: b.Params})
-	x.ops = append(x.ops, op{kind: opRelay})
 	pt.on = p
-	x.register(pt)
+	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
+	x.ops = append(x.ops, op{kind: opRelay})
 	return nil
-}
-
-// register makes a portal known, once nothing that its Bind needs can end the transaction of the portals before.
-func (x *extended) register(pt *portal) {
-	if pt.name == "" {
-		x.anonymous = pt
-	} else {
-		if x.portals == nil {
-			x.portals = map[string]*portal{}
-		}
-		x.portals[pt.name] = pt
-	}
 }
 
 // translateBind gives a Bind the shard's OIDs, and notes which columns of its rows must be translated back.
@@ -279,6 +285,18 @@ func (h *Handler) translateBind(ctx context.Context, p *participant, pt *portal,
 	return &other, nil
 }
 
+// afterParse refuses a Bind, once the Parse before it is answered.
+func (h *Handler) afterParse(ctx context.Context, err error) error {
+	if e := h.pay(ctx); e != nil {
+		return e
+	}
+	return err
+}
+
+func wrongCount(b *wire.BindParts, s *stmt, want int) error {
+	return &wire.PgError{Code: "08P01", Message: fmt.Sprintf("bind message supplies %d parameters, but prepared statement %q requires %d", len(b.Params), s.name, want)}
+}
+
 // bindHere keeps a portal that no single server can run.
 func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b *wire.BindParts) error {
 	if plan.Class != router.Control {
@@ -288,6 +306,13 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 	}
 	if pt.stmt.owed {
 		h.parsed(pt.stmt)
+	}
+	want := 0
+	if pt.stmt.desc != nil {
+		want = len(pt.stmt.desc.params)
+	}
+	if len(b.Params) != want {
+		return wrongCount(b, pt.stmt, want)
 	}
 	pt.plan = plan
 	pt.res = append([]int16(nil), b.Results...)
@@ -302,7 +327,7 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 		pt.args.Types = pt.stmt.desc.params
 	}
 	x := &h.ext
-	x.register(pt)
+	x.putPortal(pt.name, pt)
 	h.local(bindComplete)
 	return nil
 }

@@ -72,12 +72,22 @@ var errFailedTx = &wire.PgError{Code: "25P02", Message: "current transaction is 
 func (h *Handler) beginClient(s *sqlparse.Statement) error {
 	if h.tx.status == 'T' && !h.tx.implicit {
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25001", Message: "there is already a transaction in progress"})
+		set := s.Tx.Set() // its modes count all the same
+		switch {
+		case set == "":
+		case len(h.tx.parts) > 0:
+			if err := h.everyPartQuiet(set); err != nil {
+				return err
+			}
+		default:
+			h.tx.begin += strings.TrimPrefix(set, "SET TRANSACTION")
+			h.tx.opts = h.tx.opts.With(s.Tx)
+		}
 		h.client.SendTag("BEGIN")
 		return nil
 	}
 	text := strings.TrimSuffix(strings.TrimSpace(s.Text), ";")
 	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
-		h.tx.implicit = false
 		if len(h.tx.parts) == 0 {
 			h.tx.begin, h.tx.opts = text, s.Tx
 		} else if set := s.Tx.Set(); set != "" {
@@ -85,6 +95,7 @@ func (h *Handler) beginClient(s *sqlparse.Statement) error {
 				return err
 			}
 		}
+		h.tx.implicit = false
 		h.client.SendTag("BEGIN")
 		return nil
 	}
@@ -98,11 +109,13 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Kind == sqlparse.Rollback {
 		verb = "ROLLBACK"
 	}
-	if h.tx.status == 'I' {
+	if h.tx.status == 'I' || h.tx.implicit {
 		if s.Tx.Chain {
 			return &wire.PgError{Code: "25P01", Message: verb + " AND CHAIN can only be used in transaction blocks"}
 		}
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "there is no transaction in progress"})
+	}
+	if h.tx.status == 'I' {
 		h.client.SendTag(verb)
 		return nil
 	}
@@ -121,6 +134,15 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	h.client.SendTag(tag)
 	return nil
+}
+
+// outsideBlock says whether the client has begun no transaction, not even by a string of several statements.
+func (h *Handler) outsideBlock() bool {
+	return h.tx.status == 'I' || h.tx.implicit && h.ext.executing
+}
+
+func (h *Handler) warnLocal() {
+	h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET LOCAL can only be used in transaction blocks"})
 }
 
 func (h *Handler) savepoint(s *sqlparse.Statement) error {

@@ -81,6 +81,9 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 	if pt == nil {
 		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
+	if pt.dead && (pt.on != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
+		return errFailedTx
+	}
 	if pt.on != nil {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
@@ -106,8 +109,8 @@ func (h *Handler) describeControl(ctx context.Context, s *sqlparse.Statement) ([
 		return describeLocal(s), nil
 	}
 	st := h.ext.named[s.Name]
-	if st == nil {
-		return nil, noStatement(s.Name)
+	if st == nil { // its Execute will say so
+		return nil, nil
 	}
 	d, err := h.describe(ctx, st)
 	if err != nil {
@@ -148,8 +151,8 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 	if s == nil {
 		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}
-	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
-		return errFailedTx
+	if h.tx.status == 'E' && (s.tmpl.Class != router.Control || describeLocal(s.tmpl.Stmt) != nil) && (s.desc == nil || s.desc.fields != nil) {
+		return errFailedTx // what gives no rows is described even then, if it is known
 	}
 	if s.tmpl.Class == router.Control {
 		fields, err := h.describeControl(ctx, s.tmpl.Stmt)
@@ -165,8 +168,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 		return err
 	}
 	if s.owed {
-		s.owed = false
-		h.local(parseComplete)
+		h.parsed(s)
 	}
 	h.local(wire.ParameterTypes(d.params))
 	h.local(rowDescription(d.fields, nil))

@@ -18,7 +18,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		for _, o := range x.ops {
 			_ = h.client.Write(o.local)
 		}
-		x.ops = x.ops[:0]
+		x.ops, x.changes = x.ops[:0], x.changes[:0]
 		return nil
 	}
 	if !end && len(x.ops) == 0 {
@@ -38,6 +38,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if err = h.prologue(p); err == nil {
 		code, err = h.answers(p)
 	}
+	x.changes = x.changes[:0]
 	if e := sending.Wait(err != nil && !errors.Is(err, errRelayed)); e != nil {
 		p.srv.Dirty = true
 		err = first(err, h.lost(p, e))
@@ -91,11 +92,9 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	p.srv.TxStatus = m.Body()[0]
 	x.cur = nil
-	for _, t := range x.post {
-		if err := h.configure(p, t.configs); err != nil {
-			return err
-		}
-		h.closed(p, t.tmpl)
+	post := x.post
+	if err := h.configured(p, post); err != nil {
+		return err
 	}
 	if h.tx.status == 'I' {
 		h.count.Transactions.Add(1)
@@ -106,11 +105,27 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.ext.closePortals()
 		h.finish(p)
 	}
-	for _, t := range x.post {
+	h.afterwards(ctx, p, post)
+	return nil
+}
+
+// configured takes over what the statements of a pipeline have set on their server.
+func (h *Handler) configured(p *participant, list []post) error {
+	for _, t := range list {
+		if err := h.configure(p, t.configs); err != nil {
+			return err
+		}
+		h.closed(p, t.tmpl)
+	}
+	return nil
+}
+
+// afterwards does what statements of a pipeline entail, when they are done.
+func (h *Handler) afterwards(ctx context.Context, p *participant, list []post) {
+	for _, t := range list {
 		h.after(ctx, t.tmpl, p.shard)
 	}
-	x.post = x.post[:0]
-	return nil
+	h.ext.post = h.ext.post[:0]
 }
 
 // answers passes on what the queue of expected answers says.
@@ -140,11 +155,14 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				answered = o.kind == opDescribe
 			case 'C', 'I', 's':
 				answered = true
+				if typ == 'C' && o.portal != nil {
+					o.portal.ran = true
+				}
 				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || t.Stmt.Kind == sqlparse.Cursor || t.Stmt.Closes || t.Stmt.Configs != nil) {
 					x.post = append(x.post, post{t, o.configs})
 				}
 			case 'E':
-				x.unparsed(s, done[i:])
+				x.skipped(s, done, i)
 				for _, rest := range done[i:] { // the statement that it is of
 					if rest.tmpl != nil {
 						h.text = unsafe.Slice(unsafe.StringData(rest.tmpl.Stmt.Text), len(rest.tmpl.Stmt.Text)) // only read
@@ -178,7 +196,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				case err != nil:
 					return "", err
 				case end == copyRefused:
-					x.unparsed(s, done[i:])
+					x.skipped(s, done, i)
 					return code, errRelayed
 				}
 				s.SendFlush()

@@ -20,6 +20,9 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	if pt == nil {
 		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
+	if pt.dead {
+		return errFailedTx
+	}
 	h.count.Queries.Add(1)
 	h.about(pt.stmt)
 	pt.stmt.tmpl.Runs.Add(1)
@@ -27,10 +30,14 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
+		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.implicit && !s.Def.NoTx { // the server does not know that it is ours
+			return &wire.PgError{Code: "25P01", Message: "DECLARE CURSOR can only be used in transaction blocks"}
+		}
 		h.count.Single.Add(1)
 		pt.on.srv.Gather(m.Raw)
+		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
-		x.ops = append(x.ops, op{kind: opExecute, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
+		x.ops = append(x.ops, op{kind: opExecute, portal: pt, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
 		return nil
 	}
 	h.key = 0 // that of the Bind that came last, not this portal's
@@ -41,30 +48,73 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	x.executing = true
 	defer func() { x.executing = false }()
 	if pt.plan.Class == router.Control {
-		return h.controlInBatch(ctx, pt.stmt.tmpl.Stmt)
+		return h.controlOnce(ctx, pt)
 	}
 	if x.cur != nil {
-		if err := h.leave(ctx, pt.stmt.tmpl); err != nil {
+		if err := h.leave(ctx, pt.stmt.tmpl.Read); err != nil {
 			return err
 		}
-		x.register(pt) // the end of what came before has closed it
+		x.setPortal(pt.name, pt) // the end of what came before has closed it
+	}
+	if h.tx.status == 'I' && pt.plan.Writes() { // it is undone if the pipeline fails behind it
+		h.begin("BEGIN", sqlparse.Tx{}, true)
+	}
+	if x.anonymous != nil && x.anonymous.on != nil { // its server is about to need its own unnamed one
+		x.anonymous = nil
 	}
 	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
 }
 
-// controlInBatch runs a control statement amid a pipeline. The server that the pipeline used so far must
-// be done with it.
-func (h *Handler) controlInBatch(ctx context.Context, s *sqlparse.Statement) error {
-	x := &h.ext
-	if p := x.cur; p != nil && h.tx.status == 'I' && s.Kind != sqlparse.Empty {
-		if err := h.drain(ctx, true); err != nil { // BEGIN behind statements: those stand for themselves
+// controlOnce runs a portal of the session's own, which can be run once. One with rows has none left then.
+func (h *Handler) controlOnce(ctx context.Context, pt *portal) error {
+	s := pt.stmt.tmpl.Stmt
+	if err := h.mayRun(s); err != nil {
+		return err
+	}
+	if !pt.ran || s.Kind == sqlparse.Empty {
+		pt.ran = true
+		return h.controlInBatch(ctx, pt)
+	}
+	switch {
+	case describeLocal(s) == nil:
+		return cannotRun(pt)
+	case s.Kind == sqlparse.Show:
+		h.client.SendTag("SHOW")
+	default:
+		h.client.SendTag("EXPLAIN")
+	}
+	return nil
+}
+
+// controlInBatch runs a control statement amid a pipeline. As in PostgreSQL what came before it in the pipeline is ended by
+// COMMIT and DISCARD ALL, undone by ROLLBACK, becomes part of the transaction that BEGIN begins, and stays undecided at anything else.
+func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
+	s := pt.stmt.tmpl.Stmt
+	ends := s.Kind == sqlparse.Commit || s.Kind == sqlparse.Rollback || s.Kind == sqlparse.Discard
+	if ends {
+		defer h.ext.closePortals()
+	}
+	if h.ext.cur != nil && h.tx.status == 'I' && s.Kind != sqlparse.Empty {
+		var err error
+		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.replica {
+			err = h.drain(ctx, true)
+		} else {
+			err = h.leave(ctx, h.ext.anonymous == nil || h.ext.anonymous == pt) // a portal that stays needs its transaction
+		}
+		if err != nil {
 			return err
 		}
+		if !ends {
+			h.ext.setPortal(pt.name, pt) // the end of what came before has closed it
+		}
+	}
+	if h.tx.status == 'I' && s.Kind == sqlparse.Set { // undone if the pipeline fails, and LOCAL holds to its end
+		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	return h.control(ctx, s)
 }
 
-func (h *Handler) closeMsg(m wire.Message) error {
+func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	body := m.Body()
 	if len(body) < 2 || body[len(body)-1] != 0 {
@@ -72,21 +122,16 @@ func (h *Handler) closeMsg(m wire.Message) error {
 	}
 	name := body[1 : len(body)-1]
 	if body[0] == 'S' {
-		if len(name) == 0 {
-			x.unnamed = nil
-		} else {
-			delete(x.named, string(name))
-		}
+		x.put(string(name), nil)
 		h.local(closeComplete)
 		return nil
 	}
 	pt := x.portal(name)
-	if len(name) == 0 {
-		x.anonymous = nil
-	} else {
-		delete(x.portals, string(name))
-	}
-	if pt != nil && pt.on != nil && pt.on == x.cur {
+	x.putPortal(string(name), nil)
+	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || h.tx.status == 'T') {
+		if err := h.use(ctx, pt.on); err != nil {
+			return err
+		}
 		pt.on.srv.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opRelay})
 		return nil

@@ -33,6 +33,7 @@ type extended struct {
 	cur       *participant // the server that holds messages not yet answered
 	ops       []op         // what its answers are, in order
 	owed      *stmt        // parsed, and ParseComplete is not sent yet
+	changes   []change     // what messages behind some of ops have made of statements
 	post      []post       // executed: what they entail is done at the pipeline's end
 	copied    bool         // a COPY swallowed the Sync: the client sends another
 	wrote     bool         // this pipeline, so far in autocommit, ran something that was no read
@@ -72,6 +73,8 @@ type portal struct {
 	plan    *router.Plan // else what Execute runs
 	args    router.Args
 	res     []int16
+	dead    bool         // its transaction has failed
+	ran     bool         // to its end, as far as is known here
 	rest    *captured    // rows of our own that Execute has not asked for yet
 	deep    []deepColumn // of a server portal
 	configs []setting
@@ -83,7 +86,8 @@ type op struct {
 	local   []byte // for opLocal: what is written to the client at this place
 	tmpl    *router.Template
 	key     pool.StmtKey // of a Parse of a statement with a name
-	parsed  *stmt        // whose ParseComplete it is, if the client gets one
+	portal  *portal      // that is executed
+	parsed  *stmt        // whose Parse it is, if the client waits for its answer
 	configs []setting    // what set_config calls set
 	deep    []deepColumn // of its rows: those with OIDs inside
 }
@@ -107,14 +111,6 @@ const (
 // maxNamed bounds a session's prepared statements.
 const maxNamed = 20000
 
-// name gives a statement its name.
-func (x *extended) name(name string, s *stmt) {
-	if x.named == nil {
-		x.named = map[string]*stmt{}
-	}
-	x.named[name] = s
-}
-
 func (x *extended) forget() {
 	clear(x.named)
 	x.unnamed = nil
@@ -127,6 +123,16 @@ func (x *extended) closePortals() {
 	x.anonymous = nil
 }
 
+// killPortals keeps the portals of a transaction that has failed from being run, also those that would end it.
+func (x *extended) killPortals() {
+	if x.anonymous != nil {
+		x.anonymous.dead = true
+	}
+	for _, pt := range x.portals {
+		pt.dead = true
+	}
+}
+
 // closePortalsIf ends the portals where the transaction has ended.
 func (x *extended) closePortalsIf(ended bool) {
 	if ended && (x.anonymous != nil || len(x.portals) > 0) {
@@ -134,27 +140,78 @@ func (x *extended) closePortalsIf(ended bool) {
 	}
 }
 
-// unparsed forgets what was to be parsed by these, one of which failed: what is behind it is skipped.
-func (x *extended) unparsed(srv *pool.Server, ops []op) {
-	for i := range ops {
-		if o := &ops[i]; o.key != (pool.StmtKey{}) {
-			srv.Forget(o.key)
+// change is a statement or portal that a message has made or closed, while answers to messages before it are still to come.
+type change struct {
+	behind int  // that many of them
+	kind   byte // S or P, as in Close
+	name   string
+	was    *stmt
+	before *portal
+}
+
+// put gives a name a statement, nil for none, until an answer says that it does not come to that.
+func (x *extended) put(name string, s *stmt) {
+	if len(x.ops) > 0 {
+		x.changes = append(x.changes, change{behind: len(x.ops), kind: 'S', name: name, was: x.statement([]byte(name))})
+	}
+	x.set(name, s)
+}
+
+func (x *extended) set(name string, s *stmt) {
+	switch {
+	case name == "":
+		x.unnamed = s
+	case s == nil:
+		delete(x.named, name)
+	default:
+		if x.named == nil {
+			x.named = map[string]*stmt{}
 		}
-		if s := ops[i].parsed; s != nil {
-			x.drop(s)
-		}
+		x.named[name] = s
 	}
 }
 
-// drop forgets a statement whose Parse failed or was skipped.
-func (x *extended) drop(s *stmt) {
-	if x.statement([]byte(s.name)) != s {
-		return
+// putPortal is put for a portal.
+func (x *extended) putPortal(name string, pt *portal) {
+	if len(x.ops) > 0 {
+		x.changes = append(x.changes, change{behind: len(x.ops), kind: 'P', name: name, before: x.portal([]byte(name))})
 	}
-	if s.name == "" {
-		x.unnamed = nil
-	} else {
-		delete(x.named, s.name)
+	x.setPortal(name, pt)
+}
+
+func (x *extended) setPortal(name string, pt *portal) {
+	switch {
+	case name == "":
+		x.anonymous = pt
+	case pt == nil:
+		delete(x.portals, name)
+	default:
+		if x.portals == nil {
+			x.portals = map[string]*portal{}
+		}
+		x.portals[name] = pt
+	}
+}
+
+// skipped undoes what came of the messages behind the i-th of ops, which has failed: they are skipped. A Parse that fails
+// leaves no statement.
+func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
+	for _, c := range slices.Backward(x.changes) {
+		switch {
+		case c.behind <= i:
+		case c.kind == 'S':
+			x.set(c.name, c.was)
+		default:
+			x.setPortal(c.name, c.before)
+		}
+	}
+	if s := ops[i].parsed; s != nil && x.statement([]byte(s.name)) == s {
+		x.set(s.name, nil)
+	}
+	for _, o := range ops[i:] {
+		if o.key != (pool.StmtKey{}) {
+			srv.Forget(o.key)
+		}
 	}
 }
 
@@ -250,7 +307,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	}
 	x.skipping, x.owed, x.post = true, nil, x.post[:0]
 	if p := x.cur; p != nil {
-		x.cur, x.ops = nil, x.ops[:0]
+		x.cur, x.ops, x.changes = nil, x.ops[:0], x.changes[:0]
 		if !p.srv.Dirty {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
 				p.srv.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
@@ -277,12 +334,16 @@ func resync(p *participant) {
 	_, _ = p.srv.ReadTag() // an error that it reports is of the pipeline; a loss marks it
 }
 
+func closesStatement(m wire.Message) bool {
+	return m.Type == 'C' && len(m.Body()) > 0 && m.Body()[0] == 'S'
+}
+
 // batchTwice runs a batch, and again if it only read and what it read from is gone. Only a pipeline that begins with the
 // batch can be run again.
 func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
 	x := &h.ext
 	status, settings, own := h.tx.status, h.settings, h.own
-	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, func(m wire.Message) bool { return m.Type == 'C' })
+	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
 	err := h.batch(ctx, msgs, sync)
 	if err == nil {
 		return nil
@@ -294,7 +355,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if x.wrote || x.copied || h.tx.status != status || h.settings != settings || h.own != own {
 		return again.cause
 	}
-	x.owed, x.post, x.ops = nil, x.post[:0], x.ops[:0]
+	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
 	if p := x.cur; p != nil {
 		x.cur = nil
 		if !p.srv.Dirty {
@@ -358,7 +419,7 @@ func (h *Handler) message(ctx context.Context, m wire.Message) error {
 	case 'E':
 		return h.executeMsg(ctx, m)
 	}
-	return h.closeMsg(m)
+	return h.closeMsg(ctx, m)
 }
 
 // parseMsg plans a statement. A server sees it when it is bound or described, or at the batch's end.
@@ -374,7 +435,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	}
 	s.owed, s.desc, s.version = true, nil, h.schema.Version
 	if s.name == "" {
-		x.unnamed = nil // gone, also if this fails
+		x.put("", nil) // gone, also if this fails
 	} else { // the unnamed one is parsed anew by each server
 		s.key = h.e.stmtKey(s.sql, s.types, h.meaning())
 	}
@@ -382,14 +443,13 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
-	if h.tx.status == 'E' && !endsTx(s.tmpl.Stmt) {
-		return errFailedTx
+	if err := h.mayRun(s.tmpl.Stmt); err != nil {
+		return err
 	}
-	if s.name == "" {
-		x.unnamed = s
-	} else {
-		x.name(s.name, s)
+	if s.name != "" && x.named[s.name] != nil {
+		return h.twice(ctx, s)
 	}
+	x.put(s.name, s)
 	if s.tmpl.Class == router.Control {
 		h.parsed(s)
 		return nil
@@ -398,15 +458,22 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	return nil
 }
 
+// twice refuses a statement whose name is taken, or for what a server finds wrong in it, which comes first.
+func (h *Handler) twice(ctx context.Context, s *stmt) error {
+	if s.tmpl.Class != router.Control {
+		if _, err := h.describe(ctx, s); err != nil {
+			return err
+		}
+	}
+	return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", s.name)}
+}
+
 // newStmt reads a Parse's body.
 func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	x := &h.ext
 	pp, err := wire.DecodeParse(body)
 	if err != nil {
 		return nil, &wire.PgError{Code: "08P01", Message: err.Error()}
-	}
-	if pp.Name != "" && x.named[pp.Name] != nil {
-		return nil, &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", pp.Name)}
 	}
 	if len(x.named) >= maxNamed {
 		return nil, &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
@@ -421,6 +488,17 @@ func (x *extended) again(body []byte) *stmt {
 		return s
 	}
 	return nil
+}
+
+// mayRun refuses what a failed transaction does not run. A text that cannot be read is said to be so even then.
+func (h *Handler) mayRun(s *sqlparse.Statement) error {
+	switch {
+	case h.tx.status != 'E' || endsTx(s):
+		return nil
+	case s.Syntax != nil:
+		return &router.Error{Code: "42601", Message: s.Syntax.Message, Pos: s.Syntax.Position}
+	}
+	return errFailedTx
 }
 
 func endsTx(s *sqlparse.Statement) bool {
@@ -479,9 +557,6 @@ func (h *Handler) local(b []byte) {
 func (h *Handler) parsed(s *stmt) {
 	s.owed = false
 	h.local(parseComplete)
-	if n := len(h.ext.ops); n > 0 {
-		h.ext.ops[n-1].parsed = s
-	}
 }
 
 // use makes p the server of what follows, ending the work of another one first.
@@ -524,8 +599,11 @@ func (h *Handler) pay(ctx context.Context) error {
 	if s == nil || !s.owed {
 		return nil
 	}
+	if err := h.drain(ctx, false); err != nil {
+		return err
+	}
 	if _, err := h.describe(ctx, s); err != nil {
-		x.drop(s)
+		x.set(s.name, nil)
 		return err
 	}
 	h.parsed(s)

@@ -359,7 +359,7 @@ func (h *Handler) Rest() {
 	h.times.Flush(&h.count.Stages, time.Now())
 	h.strip, h.lits, h.spare = nil, nil, nil
 	h.args, h.text = nil, nil
-	x.ops, x.post, x.keys, x.bound = nil, nil, nil, nil
+	x.ops, x.changes, x.post, x.keys, x.bound = nil, nil, nil, nil, nil
 	if x.anonymous == nil {
 		x.own = nil
 	}
@@ -535,6 +535,7 @@ func (h *Handler) report(err error, sql string) error {
 	}
 	if h.tx.status == 'T' {
 		h.tx.status = 'E'
+		h.ext.killPortals()
 		h.letGo()
 	}
 	return nil

@@ -96,8 +96,10 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite = false, true // a replica could not undo READ ONLY
 	}
 	if v.Local {
+		if h.outsideBlock() {
+			h.warnLocal()
+		}
 		if h.tx.status == 'I' {
-			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET LOCAL can only be used in transaction blocks"})
 			h.client.SendTag("SET")
 			return nil
 		}

@@ -232,10 +232,14 @@ func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 		return err
 	}
 	switch {
-	case v.Local && h.tx.status == 'I':
-		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET LOCAL can only be used in transaction blocks"})
-		now = h.own
-	case !v.Local:
+	case v.Local:
+		if h.outsideBlock() {
+			h.warnLocal()
+		}
+		if h.tx.status == 'I' {
+			now = h.own
+		}
+	default:
 		_ = change(&kept) // as just now
 	}
 	h.own, h.tx.own.kept = now, kept

@@ -121,7 +121,7 @@ func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
 	var se *sqlparse.SyntaxError
 	if errors.As(err, &se) {
 		if len(h.dbmap.Shards) == 1 { // newer syntax, or a mistake: the server knows
-			return []*sqlparse.Statement{{Kind: sqlparse.Other, Text: text}}, nil
+			return []*sqlparse.Statement{{Kind: sqlparse.Other, Text: text, Syntax: se}}, nil
 		}
 		return nil, &router.Error{Code: "42601", Message: se.Message, Pos: se.Position}
 	}

@@ -56,7 +56,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	st.types = st.desc.params
 	st.key = h.e.stmtKey(st.sql, st.types, h.meaning())
-	h.ext.name(s.Name, st)
+	h.ext.set(s.Name, st)
 	h.client.SendTag("PREPARE")
 	return nil
 }
@@ -238,12 +238,9 @@ func (d *described) same(e *described) bool {
 	return true
 }
 
-// asBind turns EXECUTE by the extended protocol into a Bind of the statement that it names.
+// asBind turns EXECUTE by the extended protocol into a Bind of the statement that it names, which is there.
 func (h *Handler) asBind(s *sqlparse.Statement, own *wire.BindParts) (*stmt, *wire.BindParts, error) {
 	st := h.ext.named[s.Name]
-	if st == nil {
-		return nil, nil, noStatement(s.Name)
-	}
 	b := &wire.BindParts{Portal: own.Portal, Results: own.Results}
 	for _, v := range s.Args {
 		if v.Kind == sqlparse.ValParam && v.Cast == "" && v.Param <= len(own.Params) {

@@ -65,14 +65,14 @@ func (h *Handler) stillFit(p *participant, t *router.Template) bool {
 	return node == p.node && !vouch
 }
 
-// holdsPortal says whether the client has a portal or cursor open on a server.
+// holdsPortal says whether the client has a portal or cursor on a server that it has not run to its end.
 func (h *Handler) holdsPortal(p *participant) bool {
 	x := &h.ext
-	if x.anonymous != nil && x.anonymous.on == p {
+	if x.anonymous != nil && x.anonymous.on == p && !x.anonymous.ran {
 		return true
 	}
 	for _, pt := range x.portals {
-		if pt.on == p {
+		if pt.on == p && !pt.ran {
 			return true
 		}
 	}

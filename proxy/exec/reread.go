@@ -52,7 +52,7 @@ func (h *Handler) reread(ctx context.Context) error {
 		return err
 	}
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
-		if err := h.escalate(p); err != nil {
+		if err := h.escalate(ctx, p); err != nil {
 			return err
 		}
 	}

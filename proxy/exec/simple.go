@@ -15,7 +15,7 @@ import (
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.beginRequest(len(sql))
 	h.traced(sql)
-	h.ext.unnamed = nil // a simple query drops the unnamed statement
+	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
 	idle := h.tx.status == 'I'
 	err := h.joinPipeline(ctx)
 	joined := h.tx.implicit
@@ -59,7 +59,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	if h.tx.status != 'I' {
 		return nil
 	}
-	if err := h.escalate(p); err != nil {
+	if err := h.escalate(ctx, p); err != nil {
 		p.srv.Dirty = true
 		h.finish(p)
 		return err
@@ -145,8 +145,8 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 	if t.Class == router.Control {
 		return h.control(ctx, t.Stmt)
 	}
-	if h.tx.status == 'E' {
-		return errFailedTx
+	if err := h.mayRun(t.Stmt); err != nil {
+		return err
 	}
 	if p := h.cursorOn(t.Stmt); p != nil {
 		h.count.Single.Add(1)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // captured is the answer of a statement over several shards whose rows the client asks for by and by.
@@ -34,6 +35,10 @@ func (c *captured) Write(b []byte) (int, error) {
 // servers may have other work before the client asks for them.
 func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 	if pt.rest == nil {
+		if pt.ran {
+			return h.ranOut(pt)
+		}
+		pt.ran = true
 		if max == 0 {
 			return h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		}
@@ -64,13 +69,18 @@ func (h *Handler) handOut(pt *portal, max int) error {
 	for len(b) >= 5 {
 		n := int(binary.BigEndian.Uint32(b[1:])) + 1
 		typ := b[0]
-		if typ == 'D' && max > 0 && rows == max {
+		if max > 0 && rows == max { // also if none is left: PostgreSQL does not look either
 			pt.rest.frames = b
 			return h.client.Write([]byte{'s', 0, 0, 0, 4})
 		}
 		if typ == 'C' {
 			pt.rest.frames = nil
-			return h.endPiece(string(b[5:n-1]), rows)
+			tag := string(b[5 : n-1])
+			if command, _, ok := wire.TagRows(tag); ok && pt.givesRows() { // it counts the last piece's
+				tag = fmt.Sprintf("%s %d", command, rows)
+			}
+			h.client.SendTag(tag)
+			return nil
 		}
 		if err := h.client.Write(b[:n]); err != nil {
 			return clientError{err}
@@ -80,14 +90,29 @@ func (h *Handler) handOut(pt *portal, max int) error {
 		}
 		b = b[n:]
 	}
-	return h.endPiece("SELECT", 0) // a portal that has run to its end
+	return h.ranOut(pt)
 }
 
-// endPiece writes the tag of the last piece: of a SELECT it counts that piece's rows.
-func (h *Handler) endPiece(tag string, rows int) error {
-	if command, _, _ := wire.TagRows(tag); command == "SELECT" || tag == "SELECT" {
-		tag = fmt.Sprintf("SELECT %d", rows)
+// ranOut answers for a portal that has run to its end: one that gives rows has none left.
+func (h *Handler) ranOut(pt *portal) error {
+	if !pt.givesRows() {
+		return cannotRun(pt)
+	}
+	tag := "SELECT 0"
+	switch pt.stmt.tmpl.Stmt.Kind {
+	case sqlparse.Insert:
+		tag = "INSERT 0 0"
+	case sqlparse.Update:
+		tag = "UPDATE 0"
+	case sqlparse.Delete:
+		tag = "DELETE 0"
 	}
 	h.client.SendTag(tag)
 	return nil
+}
+
+func (pt *portal) givesRows() bool { return pt.stmt.desc != nil && pt.stmt.desc.fields != nil }
+
+func cannotRun(pt *portal) error {
+	return &wire.PgError{Code: "55000", Message: fmt.Sprintf("portal %q cannot be run", pt.name)}
 }

@@ -17,6 +17,11 @@ const hidden = "state left by a function"
 // verifiable are the pins whose end a server can tell.
 var verifiable = map[string]bool{"temporary table": true, "advisory lock": true, tryLock: true, "WITH HOLD": true, hidden: true}
 
+func value(s *pool.Settings, name string) string {
+	v, _ := s.Get(name)
+	return v
+}
+
 // tidy looks at a server that ran something which may have changed it unseen, at the end of the statement or
 // transaction: settings become the session's, and what cannot be replayed ties the session to the server.
 func (h *Handler) tidy(p *participant) {
@@ -42,21 +47,24 @@ func (h *Handler) tidy(p *participant) {
 		s.Dirty = true
 		return
 	}
-	next := h.settings
-	for _, n := range next.Names() {
+	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
+	next, has := h.settings, carried
+	for _, n := range carried.Names() {
 		if _, ok := left.Settings[n]; !ok && n != "role" && !strings.Contains(n, ".") {
-			next = next.Without(n)
+			next, has = next.Without(n), has.Without(n)
 		}
 	}
 	for n, v := range left.Settings {
-		next = next.With(n, quoteSetting(n, v))
+		if v, old := quoteSetting(n, v), value(carried, n); v != old {
+			next, has = next.With(n, v), has.With(n, v)
+		}
 	}
 	if next != h.settings {
 		h.settings = next
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
 	}
-	s.SetSettings(h.settings)
+	s.SetSettings(has)
 	switch {
 	case !left.State:
 		s.Trust()

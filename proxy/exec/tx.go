@@ -301,14 +301,17 @@ func (h *Handler) abandon() {
 	}
 }
 
+// beginPortal is the portal of a BEGIN amid a client's pipeline.
+const beginPortal = "pgmosaic begin"
+
 // escalate makes a transaction of the autocommit pipeline on p, which needs a second shard or an answer in between: BEGIN amid a
 // pipeline keeps the statements before it. p is given up if that fails.
-func (h *Handler) escalate(p *participant) error {
+func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.ext.cur = nil
 	s := p.srv
 	s.SendParse("", "BEGIN", nil)
-	s.SendBindParts("", nil, nil, nil)
-	s.SendExecute()
+	s.SendBind(beginPortal, "", []byte{0, 0, 0, 0, 0, 0}) // the unnamed portal may be the client's
+	s.SendFrame('E', append([]byte(beginPortal), 0, 0, 0, 0, 0))
 	s.SendSync()
 	err := s.Flush()
 	if err == nil {
@@ -324,6 +327,11 @@ func (h *Handler) escalate(p *participant) error {
 	p.open = true
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
 	h.tx.parts = append(h.tx.parts, p)
+	post := h.ext.post
+	if err := h.configured(p, post); err != nil {
+		return err
+	}
+	h.afterwards(ctx, p, post)
 	return nil
 }
 

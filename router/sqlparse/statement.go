@@ -61,25 +61,26 @@ const (
 // Statement is one parsed statement.
 type Statement struct {
 	Kind      Kind
-	Text      string     // its own text, without the semicolon
-	Query     *Query     // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
-	Tables    []TableRef // every relation named anywhere in it
-	Funcs     []string   // every function called, by its last name
-	Tx        Tx         // of the transaction kinds
-	Var       Var        // of Set and Show
-	Copy      CopyInfo   // of Copy
-	Def       Definition // of the definition kinds
-	Name      string     // of Prepare, Execute, Deallocate, Savepoint, Cursor
-	Params    int        // highest $n
-	Clock     bool       // reads the clock: its value differs with each server
-	Private   bool       // calls a function of the proxy's own schema
-	Args      []Value    // of Execute
-	Body      string     // of Prepare: the statement behind AS
-	NameAt    Span       // of Prepare and Execute, in whatever wraps it: where the name stands
-	Configs   []Config   // of a SELECT of nothing but set_config calls
-	Signals   bool       // calls pg_terminate_backend or pg_cancel_backend
-	CurrentOf string     // the cursor that WHERE CURRENT OF names
-	Closes    bool       // may end what ties a session to its server: an unlock, DROP, CLOSE, DISCARD
+	Text      string       // its own text, without the semicolon
+	Query     *Query       // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
+	Tables    []TableRef   // every relation named anywhere in it
+	Funcs     []string     // every function called, by its last name
+	Tx        Tx           // of the transaction kinds
+	Var       Var          // of Set and Show
+	Copy      CopyInfo     // of Copy
+	Def       Definition   // of the definition kinds
+	Name      string       // of Prepare, Execute, Deallocate, Savepoint, Cursor
+	Params    int          // highest $n
+	Clock     bool         // reads the clock: its value differs with each server
+	Private   bool         // calls a function of the proxy's own schema
+	Args      []Value      // of Execute
+	Body      string       // of Prepare: the statement behind AS
+	NameAt    Span         // of Prepare and Execute, in whatever wraps it: where the name stands
+	Configs   []Config     // of a SELECT of nothing but set_config calls
+	Signals   bool         // calls pg_terminate_backend or pg_cancel_backend
+	CurrentOf string       // the cursor that WHERE CURRENT OF names
+	Syntax    *SyntaxError // why it could not be read, of a text that is left to its server
+	Closes    bool         // may end what ties a session to its server: an unlock, DROP, CLOSE, DISCARD
 
 	paramUse []int // how often each $n stands in it
 	tree     any
@@ -120,6 +121,18 @@ func (t Tx) Set() string {
 		return ""
 	}
 	return "SET TRANSACTION" + out
+}
+
+// With is what holds when more modes have been asked for.
+func (t Tx) With(more Tx) Tx {
+	if more.Isolation != "" {
+		t.Isolation = more.Isolation
+	}
+	if more.ReadOnly || more.ReadWrite {
+		t.ReadOnly, t.ReadWrite = more.ReadOnly, more.ReadWrite
+	}
+	t.Deferrable = t.Deferrable || more.Deferrable
+	return t
 }
 
 // Var is a SET, RESET or SHOW.

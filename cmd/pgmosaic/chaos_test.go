@@ -27,6 +27,7 @@ type middleman struct {
 	mu      sync.Mutex
 	conns   []net.Conn
 	stalled bool
+	swallow int // connections from now on that are closed at once
 	spoil   int // bytes from now on in which one is turned around; 0: none
 }
 
@@ -45,6 +46,14 @@ func newMiddleman(t testing.TB, to string) *middleman {
 			in, err := l.Accept()
 			if err != nil {
 				return
+			}
+			m.mu.Lock()
+			swallow := m.swallow > 0
+			m.swallow = max(0, m.swallow-1)
+			m.mu.Unlock()
+			if swallow {
+				_ = in.Close()
+				continue
 			}
 			out, err := net.Dial("tcp", to)
 			if err != nil {
@@ -135,6 +144,28 @@ func behind(t testing.TB, d *demo) (*app, *middleman) {
 		c.initSteps = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, m.Addr().String(), "shop") + "'"}
 	})
 	return a, m
+}
+
+// A session that is terminated ends, though the cancel request that was to stop its statement got lost.
+func TestTerminateOutlivesALostCancel(t *testing.T) {
+	a, m := behind(t, shop(t))
+	c, other := connectTo(t, a.dsn()), connectTo(t, a.dsn())
+	mustExec(t, other, "select 1")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(context.Background(), "select pg_sleep(20)")
+		ended <- err
+	}()
+	eventually(t, "the statement runs", func() bool {
+		return simply(t, other, "select count(*) from pg_stat_activity where query = 'select pg_sleep(20)' and state = 'active'") == "1"
+	})
+	m.set(func() { m.swallow = 1 })
+	begun := time.Now()
+	mustExec(t, other, "select pg_terminate_backend($1)", c.PgConn().PID())
+	wantCode(t, <-ended, "57P01")
+	if took := time.Since(begun); took > 10*time.Second { // the statement takes 20
+		t.Errorf("it ended after %s", took)
+	}
 }
 
 // Servers are lost at every kind of moment. Each error has its SQLSTATE, the session lives on, and nothing is

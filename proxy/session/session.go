@@ -252,6 +252,11 @@ func (s *Session) Terminate(why *wire.PgError) {
 	nc := s.conn.NetConn()
 	_ = nc.SetReadDeadline(time.Unix(1, 0))
 	_ = nc.SetWriteDeadline(time.Now().Add(terminateGrace))
+	s.stop(why)
+}
+
+// stop cancels what runs, because the session ends.
+func (s *Session) stop(why *wire.PgError) {
 	s.mu.Lock()
 	h, state := s.opened, State(s.state.Load())
 	s.mu.Unlock()
@@ -387,7 +392,7 @@ func (s *Session) loop(ctx context.Context) error {
 			s.to(Ready)
 			continue
 		}
-		if m.Type == 'X' {
+		if m.Type == 'X' || s.doomed.Load() != nil { // terminated between the wait and now: nobody has cancelled this request
 			return nil
 		}
 		s.requests.Add(1)

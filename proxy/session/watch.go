@@ -61,6 +61,10 @@ func (s *Session) look(now time.Time) seen {
 func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	n := s.look(now)
 	worked = n.state != Ready || n.requestAt.Equal(now) && n.requests > 0
+	if why := s.doomed.Load(); why != nil { // what runs had not begun when it was cancelled, or the cancel request got lost
+		go s.stop(why)
+		return worked
+	}
 	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
 	end := func(code, name string, limit time.Duration) {
 		s.Terminate(&wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)})
@@ -90,7 +94,7 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			h := s.opened
 			s.mu.Unlock()
 			if c, ok := h.(Canceller); ok {
-				c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)
+				go c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)
 			}
 		}
 		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.NetConn()) {
@@ -98,7 +102,7 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			h := s.opened
 			s.mu.Unlock()
 			if h != nil {
-				h.Cancel()
+				go h.Cancel() // a node that does not answer must not hold up the watch of the others
 			}
 			s.Kill()
 		}

@@ -18,6 +18,9 @@ type Limits struct {
 // vanishAfter is how long a request runs before its client is looked at: it may have left.
 const vanishAfter = time.Second
 
+// cancelAgain is how long a statement of a terminated session may run before it is cancelled once more.
+const cancelAgain = time.Second
+
 // restAfter is how long a session is idle before it gives up what its work needed.
 const restAfter = time.Second
 
@@ -36,6 +39,7 @@ type seen struct {
 	stateAt       time.Time // the present state, of that request
 	txAt          time.Time // the transaction
 	timedOut      bool      // query_timeout has cancelled the request
+	cancelledAt   time.Time // its last statement, because it was terminated
 	rested        bool      // it was told to rest since its last request
 }
 
@@ -61,8 +65,10 @@ func (s *Session) look(now time.Time) seen {
 func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	n := s.look(now)
 	worked = n.state != Ready || n.requestAt.Equal(now) && n.requests > 0
-	if why := s.doomed.Load(); why != nil { // what runs had not begun when it was cancelled, or the cancel request got lost
-		go s.stop(why)
+	if why := s.doomed.Load(); why != nil {
+		if s.lingers(now) { // what runs had not begun when it was cancelled, or the cancel request got lost
+			go s.stop(why)
+		}
 		return worked
 	}
 	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
@@ -108,6 +114,18 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 		}
 	}
 	return worked
+}
+
+// lingers says, once in each cancelAgain, that a session which was terminated is still there.
+func (s *Session) lingers(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.seen.cancelledAt.IsZero()
+	if !first && now.Sub(s.seen.cancelledAt) < cancelAgain {
+		return false
+	}
+	s.seen.cancelledAt = now
+	return !first
 }
 
 // words are PgBouncer's, which people search their logs for.

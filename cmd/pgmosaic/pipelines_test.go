@@ -163,6 +163,12 @@ func TestPipelinesLikePostgreSQL(t *testing.T) {
 	targets := []struct{ name, dsn, table string }{
 		{"PostgreSQL", d.cluster.Node("s1-a").DSN("shop"), "piped_direct"}, {"one shard", one.dsn(), "piped_one"}, {"two shards", d.shopDSN(), "piped_two"},
 	}
+	defer func() {
+		for _, x := range targets {
+			mustExec(t, connectTo(t, x.dsn), "drop table if exists "+x.table)
+		}
+		d.adminExec(t, "DROP GROUP piped IN shop")
+	}()
 	conns := make([]*raw, len(targets))
 	for i, x := range targets {
 		c := connectTo(t, x.dsn)
@@ -171,11 +177,6 @@ func TestPipelinesLikePostgreSQL(t *testing.T) {
 	}
 	d.adminExec(t, "CREATE GROUP piped IN shop KEY (int) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE shop.public.piped_two IN GROUP piped KEY (k)")
-	defer func() {
-		for _, x := range targets {
-			mustExec(t, connectTo(t, x.dsn), "drop table "+x.table)
-		}
-	}()
 	wrong := 0
 	for n := range *pipelines {
 		script := pipelineScript(rand.New(rand.NewPCG(*pipelinesSeed, uint64(n))))

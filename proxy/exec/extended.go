@@ -33,6 +33,7 @@ type extended struct {
 	cur       *participant // the server that holds messages not yet answered
 	ops       []op         // what its answers are, in order
 	owed      *stmt        // parsed, and ParseComplete is not sent yet
+	batches   uint64       // that have come
 	changes   []change     // what messages behind some of ops have made of statements
 	post      []post       // executed: what they entail is done at the pipeline's end
 	copied    bool         // a COPY swallowed the Sync: the client sends another
@@ -55,7 +56,8 @@ type stmt struct {
 	version uint64 // of the schema, when it was parsed
 	tmpl    *router.Template
 	space   [8]byte
-	owed    bool // ParseComplete has not been sent to the client
+	batch   uint64 // that its Parse came in
+	owed    bool   // ParseComplete has not been sent to the client
 	desc    *described
 }
 
@@ -247,6 +249,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	h.beginRequest(size)
 	x.copied = false
+	x.batches++
 	if !x.skipping {
 		if late := h.overdue(waited); late != nil {
 			err := h.batch(ctx, parsesOf(msgs), false) // what came before the pause was done by then
@@ -369,7 +372,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	x.closePortals()
 	for _, m := range msgs {
 		if m.Type == 'P' {
-			if name, _, err := wire.CString(m.Body()); err == nil && len(name) > 0 {
+			if name, _, err := wire.CString(m.Body()); err == nil && len(name) > 0 && x.named[string(name)] != nil && x.named[string(name)].batch == x.batches {
 				delete(x.named, string(name))
 			}
 		}
@@ -478,7 +481,7 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	if len(x.named) >= maxNamed {
 		return nil, &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
-	return &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types}, nil
+	return &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, batch: x.batches}, nil
 }
 
 // again is the unnamed statement, if a Parse's body says the same and nothing is left of what it was used for: drivers that

@@ -262,6 +262,18 @@ func TestProtocolByHand(t *testing.T) {
 				t.Error(got)
 			}
 
+			// A $1 inside a definition or PREPARE is no parameter of the statement.
+			for sql, tag := range map[string]string{
+				"create function plus_one(int) returns int language sql immutable return $1 + 1": "CREATE FUNCTION",
+				"prepare with_one as select $1::int":                                             "PREPARE",
+			} {
+				r.run(sql)
+				r.SendSync()
+				r.want('Z', "12C<"+tag+">ZI")
+			}
+			r.SendQuery("drop function plus_one; deallocate with_one")
+			r.until('Z')
+
 			// Portals with row limits.
 			for _, sql := range []string{"select generate_series(1, 5)", "select customer_id from customers where customer_id between 1 and 5 order by customer_id"} {
 				if strings.Contains(sql, "between") && name != "two shards" {

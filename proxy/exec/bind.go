@@ -134,7 +134,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if s == nil {
 		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
-	want := max(s.tmpl.Stmt.Params, len(s.types))
+	want := s.params()
 	if len(b.Params) < want || s.tmpl.Class == router.Control && len(b.Params) > want {
 		return h.afterParse(ctx, wrongCount(b, s, want)) // before it is routed by what is not there
 	}
@@ -186,7 +186,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	} else {
 		pt = &portal{stmt: s}
 		if x.portals[string(portalName)] != nil {
-			if len(b.Params) != want {
+			if len(b.Params) > want && s.tmpl.Stmt.Query != nil {
 				return h.afterParse(ctx, wrongCount(b, s, want))
 			}
 			return h.afterParse(ctx, &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)})
@@ -293,6 +293,15 @@ func (h *Handler) afterParse(ctx context.Context, err error) error {
 	return err
 }
 
+// params is how many parameters a statement has at least. $1 in what a definition or PREPARE holds is not the statement's own.
+func (s *stmt) params() int {
+	switch s.tmpl.Stmt.Kind {
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Execute:
+		return max(s.tmpl.Stmt.Params, len(s.types))
+	}
+	return len(s.types)
+}
+
 func wrongCount(b *wire.BindParts, s *stmt, want int) error {
 	return &wire.PgError{Code: "08P01", Message: fmt.Sprintf("bind message supplies %d parameters, but prepared statement %q requires %d", len(b.Params), s.name, want)}
 }
@@ -307,12 +316,8 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 	if pt.stmt.owed {
 		h.parsed(pt.stmt)
 	}
-	want := 0
-	if pt.stmt.desc != nil {
-		want = len(pt.stmt.desc.params)
-	}
-	if len(b.Params) != want {
-		return wrongCount(b, pt.stmt, want)
+	if d := pt.stmt.desc; d != nil && len(b.Params) != len(d.params) {
+		return wrongCount(b, pt.stmt, len(d.params))
 	}
 	pt.plan = plan
 	pt.res = append([]int16(nil), b.Results...)

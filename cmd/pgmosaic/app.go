@@ -400,7 +400,7 @@ func (a *app) deadlocks() *txn.Deadlocks {
 			}
 			a.log.Info("deadlock over shards: the youngest transaction is cancelled", "client", id)
 			if h, ok := s.Info().Handler.(*exec.Handler); ok {
-				h.CancelBecause(&wire.PgError{Code: "40P01", Message: "deadlock detected", Detail: "The transaction waits for others on one shard, and they for it on another.", Hint: "Run the transaction again. Lock rows in the same order everywhere."}, false)
+				h.CancelBecause(&wire.PgError{Code: "40P01", Message: "deadlock detected", Detail: "The transaction waits for others on one shard, and they for it on another.", Hint: "Run the transaction again. Lock rows in the same order everywhere."}, false)()
 			}
 		},
 	}

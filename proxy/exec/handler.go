@@ -381,31 +381,34 @@ func (h *Handler) Servers() int {
 }
 
 // Cancel implements session.Handler: it asks every server in use to stop.
-func (h *Handler) Cancel() {
+func (h *Handler) Cancel() { h.beginCancel()() }
+
+// beginCancel settles which servers are asked to stop: those of now. send asks them, and waits.
+func (h *Handler) beginCancel() (send func()) {
 	h.mu.Lock()
-	var send []func(context.Context) error
+	var begun []func(context.Context) error
 	for _, s := range h.leased {
 		if !h.deaf {
-			send = append(send, s.BeginCancel())
+			begun = append(begun, s.BeginCancel())
 		}
 	}
 	if h.waiting != nil {
 		h.waiting()
 	}
 	h.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, f := range send {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			if err := f(ctx); err != nil {
-				h.e.Log.Warn("cancel", "error", err)
-			}
-		}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for _, f := range begun {
+			wg.Go(func() {
+				if err := f(ctx); err != nil {
+					h.e.Log.Warn("cancel", "error", err)
+				}
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
 }
 
 // because gives a server's word that a statement was cancelled the reason that is known here.
@@ -419,11 +422,11 @@ func (h *Handler) because(e *wire.ErrorResponse) {
 }
 
 // CancelBecause is Cancel with a reason. The client is told, in place of the server's words, unless the session
-// ends anyway: then it is told by others.
-func (h *Handler) CancelBecause(why *wire.PgError, ends bool) {
+// ends anyway: then it is told by others. What runs now is settled at once; send does it, and must be called.
+func (h *Handler) CancelBecause(why *wire.PgError, ends bool) (send func()) {
 	h.why.Store(why)
 	h.ending.Store(ends)
-	h.Cancel()
+	return h.beginCancel()
 }
 
 // Close implements session.Handler: whatever is open is rolled back.

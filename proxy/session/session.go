@@ -264,7 +264,7 @@ func (s *Session) stop(why *wire.PgError) {
 		return
 	}
 	if c, ok := h.(Canceller); ok {
-		c.CancelBecause(why, true)
+		c.CancelBecause(why, true)()
 	} else {
 		h.Cancel()
 	}

@@ -26,7 +26,7 @@ const restAfter = time.Second
 
 // Canceller is a handler that can be told why a statement is cancelled.
 type Canceller interface {
-	CancelBecause(why *wire.PgError, ends bool)
+	CancelBecause(why *wire.PgError, ends bool) (send func())
 }
 
 // seen is what Watch saw of a session, and when it saw it first: a request costs no look at a clock, and times
@@ -100,7 +100,7 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			h := s.opened
 			s.mu.Unlock()
 			if c, ok := h.(Canceller); ok {
-				go c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)
+				go c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)() // begun now, for this request; a node that does not answer holds up no other session
 			}
 		}
 		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.NetConn()) {

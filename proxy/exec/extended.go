@@ -26,8 +26,8 @@ type extended struct {
 	named     map[string]*stmt
 	unnamed   *stmt
 	portals   map[string]*portal
-	anonymous *portal // the unnamed portal: own, or nil
-	own       *portal
+	anonymous *portal      // the unnamed portal
+	own       *portal      // the last, to be used again
 	count     atomic.Int32 // of named
 
 	cur       *participant // the server that holds messages not yet answered
@@ -159,17 +159,22 @@ func (x *extended) put(name string, s *stmt) {
 	x.set(name, s)
 }
 
-func (x *extended) set(name string, s *stmt) {
+func (x *extended) set(name string, s *stmt) { setNamed(&x.named, &x.unnamed, name, s) }
+
+func (x *extended) setPortal(name string, pt *portal) { setNamed(&x.portals, &x.anonymous, name, pt) }
+
+// setNamed gives a name a value, nil for none; the empty name has a place of its own.
+func setNamed[T any](named *map[string]*T, unnamed **T, name string, v *T) {
 	switch {
 	case name == "":
-		x.unnamed = s
-	case s == nil:
-		delete(x.named, name)
+		*unnamed = v
+	case v == nil:
+		delete(*named, name)
 	default:
-		if x.named == nil {
-			x.named = map[string]*stmt{}
+		if *named == nil {
+			*named = map[string]*T{}
 		}
-		x.named[name] = s
+		(*named)[name] = v
 	}
 }
 
@@ -179,20 +184,6 @@ func (x *extended) putPortal(name string, pt *portal) {
 		x.changes = append(x.changes, change{behind: len(x.ops), kind: 'P', name: name, before: x.portal([]byte(name))})
 	}
 	x.setPortal(name, pt)
-}
-
-func (x *extended) setPortal(name string, pt *portal) {
-	switch {
-	case name == "":
-		x.anonymous = pt
-	case pt == nil:
-		delete(x.portals, name)
-	default:
-		if x.portals == nil {
-			x.portals = map[string]*portal{}
-		}
-		x.portals[name] = pt
-	}
 }
 
 // skipped undoes what came of the messages behind the i-th of ops, which has failed: they are skipped. A Parse that fails

@@ -235,3 +235,26 @@ func compareAnswers(script []sent, want, got []string) string {
 	}
 	return ""
 }
+
+// A pipeline that begins on a replica and goes on to what that may not answer is run again on the primary. It keeps the
+// statements from before it, also one whose name it is about to take.
+func TestPipelineRunAgainKeepsStatements(t *testing.T) {
+	d := shop(t)
+	r := rawTo(t, d.shopDSN())
+	for name, sql := range map[string]string{"reads": "select customer_id from customers where customer_id = 1", "locks": "select customer_id from customers where customer_id = 1 for update"} {
+		r.SendParse(name, sql, nil)
+	}
+	r.SendSync()
+	r.want('Z', "11ZI")
+	onReplica := func() int64 { n, _ := replicaReads(d); return n }
+	eventually(t, "a pipeline begins on a replica", func() bool {
+		before := onReplica()
+		r.SendBind("", "reads", []byte{0, 0, 0, 0, 0, 0})
+		r.SendBind("locking", "locks", []byte{0, 0, 0, 0, 0, 0})
+		r.executeLimited("locking", 0)
+		r.SendParse("reads", "select 1", nil)
+		r.SendSync()
+		r.want('Z', "22D(1)C<SELECT 1>E[42P05]ZI")
+		return onReplica() > before
+	})
+}

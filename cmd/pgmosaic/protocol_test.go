@@ -274,6 +274,28 @@ func TestProtocolByHand(t *testing.T) {
 			r.SendQuery("drop function plus_one; deallocate with_one")
 			r.until('Z')
 
+			// A SET is undone with its pipeline, also where a server judges what failed.
+			r.run("set application_name = 'undone'")
+			r.run("selec 1")
+			r.SendSync()
+			r.until('Z')
+			r.SendQuery("select current_setting('application_name')")
+			r.want('Z', "TD()C<SELECT 1>ZI")
+
+			// A portal of a transaction that has failed does not run, though it is one that would end it.
+			r.SendQuery("begin")
+			r.until('Z')
+			r.SendParse("", "commit", nil)
+			r.SendBind("ends", "", []byte{0, 0, 0, 0, 0, 0})
+			r.run("select 1/0")
+			r.SendSync()
+			r.want('Z', "121E[22012]ZE")
+			r.executeLimited("ends", 0)
+			r.SendSync()
+			r.want('Z', "E[25P02]ZE")
+			r.SendQuery("rollback")
+			r.until('Z')
+
 			// Portals with row limits.
 			for _, sql := range []string{"select generate_series(1, 5)", "select customer_id from customers where customer_id between 1 and 5 order by customer_id"} {
 				if strings.Contains(sql, "between") && name != "two shards" {

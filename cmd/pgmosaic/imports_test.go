@@ -17,17 +17,18 @@ var allowed = map[string]string{
 	"cmd/pgmosaic":        "*", // it builds every object
 	"cmd/benchmark":       "replication/cluster",
 	"proxy":               "proxy/peer proxy/session proxy/wire",                                                                                                                           // accepts clients; what they do is the session's affair
-	"proxy/session":       "proxy/auth proxy/wire",                                                                                                                                         // speaks protocol, not sharding
+	"proxy/session":       "proxy/auth proxy/loop proxy/wire",                                                                                                                              // speaks protocol, not sharding
 	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pool proxy/wire proxy/metrics replication", // the query path
 	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication",                                                                     // knows no query path
 	"proxy/dashboard":     "proxy/admin",                                                                                                                                                   // draws the admin's views and nothing else
-	"proxy/pool":          "proxy/wire proxy/auth",                                                                                                                                         // connections, not statements
+	"proxy/pool":          "proxy/wire proxy/auth proxy/loop",                                                                                                                              // connections, not statements
 	"proxy/txn":           "",                                                                                                                                                              // writes to no client, knows no pool
 	"proxy/peer":          "",                                                                                                                                                              // processes speak to one another
 	"proxy/notify":        "",                                                                                                                                                              // listens, writes to no client
 	"proxy/merge":         "",                                                                                                                                                              // pure
 	"proxy/auth":          "",                                                                                                                                                              // pure but for chance
-	"proxy/wire":          "",                                                                                                                                                              // framing
+	"proxy/wire":          "proxy/loop",                                                                                                                                                    // framing
+	"proxy/loop":          "",                                                                                                                                                              // waits for sockets
 	"proxy/metrics":       "",                                                                                                                                                              // a leaf
 	"router":              "router/sqlparse shardmap shardmap/pghash shardmap/schema",                                                                                                      // pure: decides, does nothing
 	"router/sqlparse":     "",                                                                                                                                                              // the parser's only importer
@@ -47,8 +48,8 @@ var confined = []struct{ prefix, in, why string }{
 	{"github.com/jackc/pgx", "proxy/pool proxy/notify proxy/txn proxy/admin replication replication/cluster shardmap/schema cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
 	{"go.opentelemetry.io", "cmd/pgmosaic", "the query path hands over plain records"},
 	{"github.com/fergusstrange/embedded-postgres", "replication/cluster", "only clusters need a server's binaries"},
-	{"net", "proxy proxy/wire proxy/peer proxy/session proxy/pool proxy/admin proxy/dashboard replication replication/cluster cmd/pgmosaic", "the pure packages use no network"},
-	{"os", "cmd/pgmosaic cmd/benchmark proxy shardmap/filestore replication/cluster proxy/wire proxy/session", "files, environment and exit belong to the edges"},
+	{"net", "proxy proxy/loop proxy/wire proxy/peer proxy/session proxy/pool proxy/admin proxy/dashboard replication replication/cluster cmd/pgmosaic", "the pure packages use no network"},
+	{"os", "cmd/pgmosaic cmd/benchmark proxy shardmap/filestore replication/cluster proxy/loop proxy/wire proxy/session", "files, environment and exit belong to the edges"},
 	{"flag", "cmd/pgmosaic cmd/benchmark", "flags are read by commands"},
 }
 

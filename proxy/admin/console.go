@@ -90,6 +90,7 @@ func (c *Console) Close() { c.cancel() }
 
 // Query implements session.Handler.
 func (c *Console) Query(_ context.Context, sql []byte) error {
+	c.client.Leave()
 	for _, s := range SplitStatements(string(sql)) {
 		res, err := c.exec(s)
 		if err != nil {
@@ -170,6 +171,7 @@ func (c *Console) rows(res *Result) {
 
 // Batch implements session.Handler. A statement runs when it is bound, so that Describe knows its columns.
 func (c *Console) Batch(_ context.Context, msgs []wire.Message, sync bool, _ time.Duration) error {
+	c.client.Leave()
 	for _, m := range msgs {
 		if c.skipping {
 			break

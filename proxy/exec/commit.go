@@ -241,6 +241,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
+	h.client.Leave()
 	committed, err := h.e.Settle(ctx, h.db, gid)
 	var damage *txn.DamagedError
 	for err != nil && !errors.As(err, &damage) && !errors.Is(err, txn.ErrForgotten) && ctx.Err() == nil { // a shard that is away may be back, or have another primary

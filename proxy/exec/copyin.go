@@ -29,6 +29,7 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 	}
 	h.keepText()
 	h.client.Release()
+	h.client.Leave()
 	refused := false
 	said := func() error {
 		typ, _, err := p.srv.Peek()

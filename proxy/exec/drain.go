@@ -33,7 +33,6 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if err != nil {
 		return h.lost(p, err)
 	}
-	letOthersRun()
 	var code string
 	if err = h.prologue(p); err == nil {
 		code, err = h.answers(p)

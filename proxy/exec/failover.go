@@ -70,6 +70,7 @@ const lookAgain = 20 * time.Millisecond
 
 // waitForPrimary is serving's wait. lost is when the primary was found to be gone, zero if the monitor has seen that.
 func (h *Handler) waitForPrimary(ctx context.Context, st *shardState, after, lost time.Time) (*replication.View, error) {
+	h.client.Leave()
 	f, m := h.e.Failover, h.count
 	room := h.e.room(h.db, st.info.Name)
 	since := lost
@@ -178,6 +179,9 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
 		switch {
 		case err == nil:
+			if h.e.owed.has(h.db, st.info.Name) {
+				h.client.Leave()
+			}
 			if err := h.e.pay(ctx, h.db, st.info.Name); err != nil {
 				h.free(s)
 				return nil, nil, err

@@ -267,6 +267,7 @@ func (h *Handler) refresh(ctx context.Context) error {
 	}
 	cur := h.e.schemaOf(h.db).current.Load()
 	if cur == nil {
+		h.client.Leave()
 		var err error
 		if cur, err = h.e.Schema(ctx, h.dbmap); err != nil {
 			return err
@@ -452,6 +453,7 @@ func (h *Handler) Close() {
 // track and free keep the list that Cancel reads.
 func (h *Handler) track(s *pool.Server) {
 	s.Lend(h.pid)
+	s.SetTask(h.client.Task())
 	h.mu.Lock()
 	h.leased = append(h.leased, s)
 	h.mu.Unlock()

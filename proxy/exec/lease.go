@@ -111,6 +111,7 @@ func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-ch
 		h.wait = pool.NewWait()
 		h.stopWait = h.wait.Stop
 	}
+	h.client.Leave()
 	h.wait.Begin()
 	start := h.waitBegins(h.stopWait)
 	s, waited, err := p.Acquire(ctx, h.settings, inTx, h.wait, moved)
@@ -270,6 +271,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 				return nil, h.unlessLost(err)
 			}
 		}
+		h.client.Leave()
 		if !replayed(s, lsn) {
 			st.tryAt = time.Now().Add(20 * time.Millisecond)
 			h.free(s)

@@ -39,6 +39,7 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 	} else if h.listen != nil {
+		h.client.Leave()
 		h.e.Hub.Unlisten(ctx, h.db, l.channel, h.listen)
 	}
 	h.client.SendTag(tag)
@@ -47,6 +48,7 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 
 // hear returns when every shard's listening connection has the channel.
 func (h *Handler) hear(ctx context.Context, channel string) error {
+	h.client.Leave()
 	if h.listen == nil {
 		h.listen = notify.NewSession(h.wake, h.missed)
 	}
@@ -86,6 +88,7 @@ func (h *Handler) listenAfter(ctx context.Context, list []listening) {
 		}
 		for _, n := range names {
 			if !again[n] {
+				h.client.Leave()
 				h.e.Hub.Unlisten(ctx, h.db, n, h.listen)
 			}
 		}
@@ -121,6 +124,7 @@ func (h *Handler) hearOwn() {
 		return
 	}
 	h.tx.notifies = false
+	h.client.Leave()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	h.e.Hub.Barrier(ctx, h.db)

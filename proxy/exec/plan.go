@@ -61,6 +61,7 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 		}
 	}
 	h.count.PlanMisses.Add(1)
+	h.client.Leave() // to parse and plan takes long beside everything else that a statement needs here
 	text := string(sql)
 	stmts, err := h.parse(text)
 	if err != nil {
@@ -101,6 +102,7 @@ func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 	if !errors.As(err, &refused) || refused.Rule != "moving" || len(h.tx.parts) > 0 || h.ext.cur != nil {
 		return false
 	}
+	h.client.Leave()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(moveWait); time.Now().Before(end); {

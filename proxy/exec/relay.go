@@ -3,7 +3,6 @@ package exec
 import (
 	"errors"
 	"io"
-	"runtime"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -15,10 +14,6 @@ type relayed struct {
 	code   string
 	ready  bool // ReadyForQuery came
 }
-
-// letOthersRun gives way to other sessions while a server works: by the time this one's turn comes again the
-// answer is mostly there, and reading it in vain and waiting for the poller is saved.
-func letOthersRun() { runtime.Gosched() }
 
 // relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
 func (h *Handler) relay(p *participant) (r relayed, err error) {

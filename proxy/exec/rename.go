@@ -171,6 +171,7 @@ func (h *Handler) forgetDDL() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleRenameTimeout)
 	defer cancel()
+	h.client.Leave()
 	if err := h.e.Renames(ctx, h.db); err != nil {
 		h.e.Log.Warn("a renamed table is declared under both names until home has said which it has", "database", h.db, "error", err)
 	}

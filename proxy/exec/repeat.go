@@ -87,6 +87,7 @@ const orphans = 100 * time.Millisecond
 // stillUp says whether a node goes on: then whoever ended one of its servers meant that one, and the statement must not
 // come back. It waits for a sample of the node that only one with a postmaster answers.
 func (h *Handler) stillUp(p *participant) bool {
+	h.client.Leave()
 	st, now := &h.shards[p.shard], time.Now()
 	for time.Since(now) < time.Second {
 		v := h.viewOf(st)

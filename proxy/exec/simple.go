@@ -257,7 +257,6 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 	h.client.Release()
 	p.srv.SendQueryBytes(text)
 	err := p.srv.Flush() // the server reads the whole text before it answers
-	letOthersRun()
 	var r relayed
 	if err != nil {
 		err = h.lost(p, err)
@@ -316,6 +315,7 @@ func (h *Handler) endedAlone(p *participant, err error) {
 func (h *Handler) staleSchema(ctx context.Context) {
 	if time.Since(h.ext.reread) > time.Second {
 		h.ext.reread = time.Now()
+		h.client.Leave()
 		if err := h.e.checkSchema(ctx, h.dbmap); err != nil {
 			h.e.Log.Warn("schema", "database", h.db, "error", err)
 		}

@@ -337,6 +337,7 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 
 // afterDDL makes this and other sessions see a changed schema, and waits for no replica.
 func (h *Handler) afterDDL(ctx context.Context) {
+	h.client.Leave()
 	if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
 		h.e.Log.Warn("schema", "database", h.db, "error", err)
 	}

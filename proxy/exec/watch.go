@@ -118,6 +118,7 @@ func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) 
 		return false, nil
 	}
 	if h.tx.status == 'I' && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {
+		h.client.Leave()
 		if err := h.e.checkSchema(ctx, h.dbmap); err != nil {
 			return false, err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/loop"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -39,6 +40,14 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 			delete(cfg.RuntimeParams, k)
 		}
 	}
+	plain := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := plain(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return loop.Adopt(nc), nil
+	}
 	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
 	ctx, cancel := context.WithTimeout(ctx, p.mgr.Options().ConnectTimeout)
 	defer cancel()
@@ -56,7 +65,7 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 	addr := s.NetConn().RemoteAddr()
 	s.addr = addr.String()
 	s.cancelTo = func(ctx context.Context) (net.Conn, error) {
-		return cfg.DialFunc(ctx, addr.Network(), addr.String())
+		return plain(ctx, addr.Network(), addr.String())
 	}
 	s.ForgetAll()
 	return s, nil

@@ -1,6 +1,6 @@
 // Package session speaks the server's side of the PostgreSQL protocol with one client.
 //
-// A Session runs on one goroutine from the first byte to the last. It knows logins and messages, not SQL
+// A Session runs on one goroutine until its login is done, and then as a task of the loops. It knows logins and messages, not SQL
 // and not shards: what a statement does is its Handler's affair.
 package session
 
@@ -16,13 +16,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/loop"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -156,8 +156,9 @@ type Session struct {
 
 // New makes a session for a connection, which it takes over.
 func New(nc net.Conn, key Key, cfg Config) *Session {
-	s := &Session{cfg: cfg, key: key, conn: wire.New(nc, cfg.MaxStatement), since: time.Now()}
+	s := &Session{cfg: cfg, key: key, conn: wire.New(loop.Adopt(nc), cfg.MaxStatement), since: time.Now()}
 	s.conn.Frugal()
+	s.conn.SetTask(loop.NewTask())
 	s.tx.Store('I')
 	return s
 }
@@ -290,8 +291,8 @@ type CancelRequest struct{ Key }
 func (CancelRequest) Error() string { return "cancel request" }
 
 // Run runs the session to its end and closes the connection. done is called once, with an error that says, if
-// there is one, why the session ended other than by the client's leave. Run may return before: a session that
-// rests goes on, on a goroutine whose stack is small.
+// there is one, why the session ended other than by the client's leave. Run returns before: after the login the session is a
+// coroutine of the loops, and where it rests, nothing but its memory.
 func (s *Session) Run(ctx context.Context, done func(error)) {
 	if err := s.start(ctx); err != nil {
 		s.end(quiet(err), done)
@@ -300,20 +301,14 @@ func (s *Session) Run(ctx context.Context, done func(error)) {
 	s.rest(ctx, done)
 }
 
-// rest flushes what is to be said and waits for the next request on a goroutine of its own: the stack of this one
-// has grown with its work, and would be kept as long as the session lives.
+// rest flushes what is to be said and has the session go on with the next request. What calls it must end: its stack has
+// grown with its work, and would be kept as long as the session lives.
 func (s *Session) rest(ctx context.Context, done func(error)) {
 	if err := s.conn.Flush(); err != nil {
 		s.end(err, done)
 		return
 	}
-	go s.await(ctx, done)
-}
-
-// await does nothing but wait, so that it needs little stack.
-func (s *Session) await(ctx context.Context, done func(error)) {
-	s.conn.WaitForInput()
-	s.work(ctx, done)
+	s.conn.OnInput(func() { s.work(ctx, done) })
 }
 
 // errRest ends the loop of a session that is to rest.
@@ -334,6 +329,7 @@ func (s *Session) work(ctx context.Context, done func(error)) {
 }
 
 func (s *Session) end(err error, done func(error)) {
+	s.conn.Leave()
 	s.mu.Lock()
 	s.opened = nil
 	s.mu.Unlock()
@@ -373,7 +369,7 @@ func (s *Session) loop(ctx context.Context) error {
 			return s.fatal(errDrained)
 		}
 		s.conn.Release()
-		runtime.Gosched()
+		s.conn.Return()
 		m, err := s.conn.Next()
 		s.busy()
 		if err != nil {

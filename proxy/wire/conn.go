@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/loop"
 )
 
 const (
@@ -40,13 +42,15 @@ func (m Message) Body() []byte { return m.Raw[5:] }
 
 // Conn is a message connection. One goroutine uses it, but for Close and SetDeadline, which any may call.
 type Conn struct {
-	nc  net.Conn
-	raw *rawIO // nil where nc is no plain socket
-	buf []byte
-	pos int // next unread byte
-	end int // end of read bytes
-	out []byte
-	max int // longest message that Next accepts
+	nc   net.Conn
+	raw  *loop.Socket // nc, where it is a plain one
+	sock *loop.Socket // what is at the bottom of nc, under TLS, too
+	task *loop.Task
+	buf  []byte
+	pos  int // next unread byte
+	end  int // end of read bytes
+	out  []byte
+	max  int // longest message that Next accepts
 
 	keep   bool // earlier messages are still in use: the buffer may grow, not move
 	wide   bool // the last read filled its buffer
@@ -58,8 +62,8 @@ type Conn struct {
 
 // New takes nc over. max is the longest message that Next accepts, in bytes.
 func New(nc net.Conn, max int) *Conn {
-	c := &Conn{nc: nc, max: max}
-	c.raw = newRaw(nc, c)
+	c := &Conn{max: max}
+	c.SetNetConn(nc)
 	return c
 }
 
@@ -81,16 +85,47 @@ func (c *Conn) Frugal() { c.frugal = true }
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
-func (c *Conn) SetNetConn(nc net.Conn) { c.nc, c.raw = nc, newRaw(nc, c) }
+func (c *Conn) SetNetConn(nc net.Conn) {
+	c.nc = nc
+	c.raw, _ = nc.(*loop.Socket)
+	c.sock, _ = socket(nc).(*loop.Socket)
+	c.SetTask(c.task)
+}
 
-// WaitForInput returns when there is something to read, or the connection's deadline has passed, or it has been
-// closed. It takes nothing, and little stack.
-func (c *Conn) WaitForInput() {
-	if c.raw == nil || c.end > c.pos {
+// SetTask says who reads and writes the connection from now on; nil is any goroutine.
+func (c *Conn) SetTask(t *loop.Task) {
+	c.task = t
+	if c.sock != nil {
+		c.sock.SetTask(t)
+	}
+}
+
+// Task is who reads and writes the connection.
+func (c *Conn) Task() *loop.Task { return c.task }
+
+// Leave lets the connection's task block until Return: see loop.Task.
+func (c *Conn) Leave() { c.task.Leave() }
+
+// Return ends Leave.
+func (c *Conn) Return() {
+	if c.sock != nil {
+		c.task.Return()
+	}
+}
+
+// OnInput runs f, as a coroutine of the connection's task, when there is something to read, or the connection's deadline has
+// passed, or it has been closed. What calls it must end then. Until then nothing is kept but the connection.
+func (c *Conn) OnInput(f func()) {
+	if c.sock == nil {
+		go f()
 		return
 	}
-	c.rest()
-	c.raw.wait()
+	if c.raw != nil && c.end == c.pos {
+		c.rest()
+		c.raw.OnInput(c.task, f)
+		return
+	}
+	c.sock.Run(c.task, f) // TLS may have read what comes next
 }
 
 // FirstByte waits for the next byte and leaves it unread.
@@ -153,18 +188,14 @@ func (c *Conn) read(n int) error {
 	if c.pos == c.end && !c.keep {
 		c.dropBuffer()
 		if c.raw != nil {
-			m, err = c.raw.read(nil) // a buffer is taken when there is something to put in it
+			m, err = c.readLate()
 		} else {
 			c.takeBuffer()
 			m, err = c.nc.Read(c.buf)
 		}
 	} else {
 		c.makeRoom(n)
-		if c.raw != nil {
-			m, err = c.raw.read(c.buf[c.end:])
-		} else {
-			m, err = c.nc.Read(c.buf[c.end:])
-		}
+		m, err = c.nc.Read(c.buf[c.end:])
 	}
 	if m > 0 {
 		c.wide = m == len(c.buf)-c.end && m >= readSize
@@ -176,6 +207,24 @@ func (c *Conn) read(n int) error {
 		err = io.ErrNoProgress
 	}
 	return err
+}
+
+// readLate reads into a buffer that is taken when there is something to put in it.
+func (c *Conn) readLate() (int, error) {
+	for {
+		if c.raw.Dry() {
+			c.rest()
+			if err := c.raw.WaitRead(); err != nil {
+				return 0, err
+			}
+		}
+		if c.buf == nil {
+			c.takeBuffer()
+		}
+		if n, err := c.raw.TryRead(c.buf); n > 0 || err != nil {
+			return n, err
+		}
+	}
 }
 
 // makeRoom makes room behind what is unread.
@@ -384,13 +433,7 @@ func (c *Conn) Flush() error {
 }
 
 func (c *Conn) send(b []byte) error {
-	var n int
-	var err error
-	if c.raw != nil {
-		n, err = c.raw.write(b)
-	} else {
-		n, err = c.nc.Write(b)
-	}
+	n, err := c.nc.Write(b)
 	c.sent.Add(int64(n))
 	return err
 }

@@ -26,7 +26,7 @@ func (c *Conn) FlushAside() (*Flushing, error) {
 		return nil, nil
 	}
 	if c.raw != nil {
-		n, err := c.raw.writeNow(b)
+		n, err := c.raw.WriteNow(b)
 		c.sent.Add(int64(n))
 		if err != nil {
 			return nil, err
@@ -44,6 +44,9 @@ func (c *Conn) FlushAside() (*Flushing, error) {
 	}
 	c.out = nil
 	f := &Flushing{c: c, done: make(chan struct{})}
+	if c.sock != nil {
+		c.sock.SetAside(true)
+	}
 	go func() {
 		f.err = c.send(b)
 		close(f.done)
@@ -60,7 +63,11 @@ func (f *Flushing) Wait(failed bool) error {
 	if failed {
 		_ = f.c.nc.SetWriteDeadline(time.Now())
 	}
+	f.c.Leave()
 	<-f.done
+	if f.c.sock != nil {
+		f.c.sock.SetAside(false)
+	}
 	if failed {
 		_ = f.c.nc.SetWriteDeadline(time.Time{})
 	}
@@ -87,6 +94,7 @@ func (c *Conn) FlushWatching(onInput func() error) error {
 		}
 		return nil
 	}
+	c.Leave()
 	woken := make(chan struct{})
 	go func() {
 		<-f.done

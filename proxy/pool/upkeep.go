@@ -51,7 +51,7 @@ func (m *Manager) Kill(database string) {
 func (p *Pool) cut() {
 	p.drop()
 	for _, s := range p.Servers() {
-		_ = s.server.Conn.Close()
+		s.server.Cut()
 	}
 }
 

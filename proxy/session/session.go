@@ -272,7 +272,7 @@ func (s *Session) stop(why *wire.PgError) {
 }
 
 // Kill closes the connection under the session.
-func (s *Session) Kill() { _ = s.conn.Close() }
+func (s *Session) Kill() { s.conn.Cut() }
 
 func (s *Session) to(next State) {
 	cur := State(s.state.Load())

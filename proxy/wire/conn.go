@@ -40,7 +40,7 @@ type Message struct {
 // Body is the message without type and length.
 func (m Message) Body() []byte { return m.Raw[5:] }
 
-// Conn is a message connection. One goroutine uses it, but for Close and SetDeadline, which any may call.
+// Conn is a message connection. One goroutine, or one task of a loop, uses it, but for Cut and SetDeadline, which any may call.
 type Conn struct {
 	nc   net.Conn
 	raw  *loop.Socket // nc, where it is a plain one
@@ -161,6 +161,9 @@ func (p *prefixed) Read(b []byte) (int, error) {
 
 // Close closes the connection below. It may be called more than once.
 func (c *Conn) Close() error { return c.nc.Close() }
+
+// Cut closes the connection beside the goroutine that uses it: without TLS's farewell, which is written. Any goroutine may call it.
+func (c *Conn) Cut() { _ = socket(c.nc).Close() }
 
 // SetDeadline bounds every later read and write.
 func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }

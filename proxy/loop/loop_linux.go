@@ -2,6 +2,7 @@ package loop
 
 import (
 	"encoding/binary"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,9 @@ import (
 // loop is an epoll instance and the goroutine that is in charge of it, which runs the tasks whose sockets are ready.
 type loop struct {
 	epfd, wakefd int
+	nested       syscall.RawConn // the epoll instance, seen from Go's poller
+	poll         func(uintptr) bool
+	single       bool // there is one processor for all that runs
 
 	// charge is the number of the goroutine in charge, times two, and one more while it runs a task: then, and only then, the
 	// guard may put another one in charge.
@@ -25,6 +29,7 @@ type loop struct {
 	// of the goroutine in charge
 	events   [128]unix.EpollEvent
 	at, n    int
+	pace     pace
 	taken    []*Task
 	finished []*Task // a buffer for the next exchange with woken
 
@@ -45,9 +50,17 @@ var loops = sync.OnceValue(func() []*loop {
 		if err == nil {
 			err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, l.wakefd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(l.wakefd)})
 		}
+		if err == nil {
+			err = unix.SetNonblock(l.epfd, true)
+		}
+		if err == nil {
+			l.nested, err = os.NewFile(uintptr(l.epfd), "epoll").SyscallConn()
+		}
 		if err != nil {
 			return nil // sockets stay with the runtime's poller
 		}
+		l.poll = l.look
+		l.single = len(all) == 1
 		all[i] = l
 		go l.drive(0)
 	}
@@ -81,20 +94,42 @@ func (l *loop) drive(id uint64) {
 				return
 			}
 		}
-		runtime.Gosched() // what the tasks have set going
-		l.sleeps.Store(true)
-		if !l.queued.Load() {
-			n, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), ^uintptr(0), 0, 0)
-			if e != 0 { // EINTR
-				n = 0
-			}
-			l.at, l.n = 0, int(n)
-		}
-		l.sleeps.Store(false)
+		l.wait()
 		if drowsy.Load() {
 			rouse()
 		}
 	}
+}
+
+var began = time.Now()
+
+// wait waits for events, or for tasks that were woken.
+func (l *loop) wait() {
+	alone := l.pace.alone(time.Since(began))
+	if l.single || !alone {
+		runtime.Gosched() // to what the tasks have set going
+	}
+	l.at, l.n = 0, 0
+	l.sleeps.Store(true)
+	switch {
+	case l.queued.Load():
+	case alone:
+		if n, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), ^uintptr(0), 0, 0); e == 0 {
+			l.n = int(n)
+		}
+	default:
+		_ = l.nested.Read(l.poll)
+	}
+	l.pace.saw(l.n)
+	l.sleeps.Store(false)
+}
+
+// look takes the events that there are, and says whether the wait is over.
+func (l *loop) look(fd uintptr) bool {
+	if n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0); e == 0 {
+		l.n = int(n)
+	}
+	return l.n > 0 || l.queued.Load()
 }
 
 // run runs a task, and says whether the goroutine is still in charge.

@@ -31,7 +31,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	}
 	h.ext.closePortalsIf(h.tx.status == 'I')
 	if err != nil {
-		if err := h.report(err, string(sql)); err != nil {
+		if err := h.report(err, string(h.text)); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
@@ -757,6 +758,15 @@ func TestFailoverThatLosesAPart(t *testing.T) {
 	})
 	if n := queryOne[int](t, c, "select count(*) from moves where shard = 0"); n != 1 {
 		t.Errorf("shard 0 has %d rows", n)
+	}
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) {
+		t.Fatal("no gid was told")
+	}
+	gid := pe.Hint[strings.LastIndexByte(pe.Hint, ' ')+1:]
+	var damage *txn.DamagedError
+	if _, err := a.engine.Settle(t.Context(), "torn", gid); !errors.As(err, &damage) || damage.Shard != "c1" { // the resolver may have found it first
+		t.Errorf("who asks once the damage of %s is known is told %v", gid, err)
 	}
 }
 

@@ -353,11 +353,12 @@ func each(ctx context.Context, shards []Shard, gids map[string][]string, sql str
 	return nil
 }
 
-// damaged marks a row as that of a commit that has lost something. Another process that has swept it meanwhile knew better.
+// damaged marks a row as that of a commit that has lost something, if nobody has done so yet. Another process that has swept it meanwhile
+// knew better.
 func damaged(ctx context.Context, on Shard, gid, was, what, lost string) error {
 	var n int64
 	err := with(ctx, on, func(ctx context.Context, c *pgx.Conn) error {
-		tag, err := c.Exec(ctx, "update pgmosaic.decision set outcome = 'damaged: ' || $2::text where gid = $1 and outcome = $3", gid, what, was)
+		tag, err := c.Exec(ctx, "update pgmosaic.decision set outcome = case when outcome = $3 then 'damaged: ' || $2::text else outcome end where gid = $1 and (outcome = $3 or outcome like 'damaged%')", gid, what, was)
 		n = tag.RowsAffected()
 		return err
 	})
@@ -426,7 +427,7 @@ func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 func (r *Resolver) whole(ctx context.Context, shards []Shard, decider Shard, gid string) error {
 	d := decision{gid: gid, on: decider}
 	err := with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
-		err := c.QueryRow(ctx, "select parts from pgmosaic.decision where gid = $1 and outcome = 'commit'", gid).Scan(&d.parts)
+		err := c.QueryRow(ctx, "select parts from pgmosaic.decision where gid = $1 and (outcome = 'commit' or outcome like 'damaged%')", gid).Scan(&d.parts)
 		if errors.Is(err, pgx.ErrNoRows) { // swept: all was well
 			return nil
 		}

@@ -108,10 +108,9 @@ func (h *Handler) whyEnded(ctx context.Context, err error) error {
 // await waits for a server, unless the client cancels meanwhile, or moved is closed.
 func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-chan struct{}) (*pool.Server, bool, error) {
 	if h.wait == nil {
-		h.wait = pool.NewWait()
+		h.wait = pool.NewWait(h.client.Task())
 		h.stopWait = h.wait.Stop
 	}
-	h.client.Leave()
 	h.wait.Begin()
 	start := h.waitBegins(h.stopWait)
 	s, waited, err := p.Acquire(ctx, h.settings, inTx, h.wait, moved)

@@ -280,6 +280,42 @@ func TestLeaveAndReturn(t *testing.T) {
 	within(t, "the task", done)
 }
 
+// A pause ends with the Resume behind it, or with one that came before: none is lost.
+func TestPauseAndResume(t *testing.T) {
+	s, _ := pair(t)
+	const rounds = 20000
+	var want atomic.Int64
+	seen := make(chan int64, 1)
+	handle := make(chan *Task, 1)
+	done := spawn(s, func(task *Task) {
+		handle <- task
+		for i := int64(1); i <= rounds; i++ {
+			for want.Load() < i {
+				task.Pause()
+			}
+			select {
+			case seen <- i:
+			default:
+				t.Errorf("round %d came before the last was seen", i)
+			}
+			if i == rounds/2 {
+				task.Leave() // from here on as a goroutine
+			}
+		}
+	})
+	task := <-handle
+	for i := int64(1); i <= rounds; i++ {
+		want.Store(i)
+		task.Resume()
+		select {
+		case <-seen:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("round %d: the task sleeps on", i)
+		}
+	}
+	within(t, "the task", done)
+}
+
 // A function that is to run on input runs once, and not before, whatever comes first.
 func TestOnInput(t *testing.T) {
 	for _, what := range []string{"data", "data before", "end", "deadline", "close"} {

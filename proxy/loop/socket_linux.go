@@ -141,8 +141,7 @@ func (s *Socket) SetAside(on bool) { s.aside = on }
 // OnInput runs f as a coroutine of t when there is something to read, or the deadline has passed, or the socket has been closed. What
 // calls it must end then: t is f from now on.
 func (s *Socket) OnInput(t *Task, f func()) {
-	t.begin = f
-	t.self.yields = true
+	s.prepare(t, f)
 	for {
 		if s.dry || !s.readable() {
 			if waits, err := s.enter(&s.rd, &t.self); waits {
@@ -159,8 +158,15 @@ func (s *Socket) OnInput(t *Task, f func()) {
 
 // Run is OnInput that waits for nothing.
 func (s *Socket) Run(t *Task, f func()) {
-	t.begin = f
+	s.prepare(t, f)
 	s.loop.enqueue(t)
+}
+
+func (s *Socket) prepare(t *Task, f func()) {
+	t.begin, t.self.yields = f, true
+	if t.home == nil {
+		t.home = s.loop
+	}
 }
 
 // readable says whether a look at the socket is worth it.

@@ -13,10 +13,11 @@ package loop
 import (
 	"iter"
 	"sync"
+	"sync/atomic"
 )
 
 // Task is a session's thread of control: at each time at most one goroutine or one loop runs it. It begins as the ordinary
-// goroutine that made it; a function given to Socket.OnInput runs as a coroutine. All methods may be called by the task itself only.
+// goroutine that made it; a function given to Socket.OnInput runs as a coroutine. Its methods may be called by the task itself only, but for Resume.
 type Task struct {
 	self waiter // what it waits as
 
@@ -28,6 +29,9 @@ type Task struct {
 	alone  bool // it waits as goroutines do
 	leaves bool // it asks for a goroutine of its own
 	reads  int  // without a wait between them
+
+	home interface{ enqueue(*Task) } // the loop of the socket that it began with
+	gate atomic.Pointer[waiter]      // of Pause: nil, ready, or its own
 }
 
 // NewTask returns a task for the goroutine that calls it.
@@ -72,6 +76,31 @@ func (t *Task) Leave() {
 func (t *Task) Return() {
 	if t != nil && t.yield != nil {
 		t.alone = false
+	}
+}
+
+// CanPause says whether a loop runs the task. Else it waits as goroutines do.
+func (t *Task) CanPause() bool { return t != nil && !t.alone }
+
+// Pause waits for a Resume. One that came before counts, so what is waited for must be looked at again.
+func (t *Task) Pause() {
+	if !t.gate.CompareAndSwap(ready, nil) && t.gate.CompareAndSwap(nil, waiterOf(t)) {
+		t.self.park()
+		t.gate.Store(nil)
+	}
+}
+
+// Resume ends the task's Pause, or its next one. Any goroutine may call it.
+func (t *Task) Resume() {
+	if t == nil {
+		return
+	}
+	switch w := t.gate.Swap(ready); {
+	case w == nil || w == ready:
+	case w.yields:
+		t.home.enqueue(t)
+	default:
+		w.ch <- struct{}{}
 	}
 }
 

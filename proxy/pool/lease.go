@@ -396,7 +396,7 @@ func (p *Pool) give(s *Server) {
 	if len(p.waiters) > 0 && (s != nil || p.mgr.room(p)) {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
-		w.got <- s
+		w.hand(s)
 		return
 	}
 	p.active--

@@ -93,6 +93,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			for _, p := range m.All() {
 				p.expire(now)
 				p.tooLate(now)
+				p.poke()
 				p.relieve(now)
 				p.refill(ctx, now, &refills)
 			}
@@ -218,7 +219,7 @@ func (p *Pool) relieve(now time.Time) {
 		w = p.waiters[0]
 		p.waiters = p.waiters[1:]
 		p.active++
-		w.got <- nil
+		w.hand(nil)
 		p.mu.Unlock()
 	}
 }

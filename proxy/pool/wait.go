@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/loop"
 )
 
 // Wait is what a session waits for servers with: for one at a time, again and again, so that nothing is made for a wait. The
@@ -12,12 +14,19 @@ type Wait struct {
 	got   chan *Server // a server, or nil for leave to dial one
 	stop  chan struct{}
 	since time.Time
-	late  bool // nil is no leave: query_wait_timeout has passed. Set before it is sent
+	task  *loop.Task // who waits
+	late  bool       // nil is no leave: query_wait_timeout has passed. Set before it is sent
 }
 
-// NewWait makes one.
-func NewWait() *Wait {
-	return &Wait{got: make(chan *Server, 1), stop: make(chan struct{}, 1)}
+// NewWait makes one for a task; nil is any goroutine.
+func NewWait(t *loop.Task) *Wait {
+	return &Wait{got: make(chan *Server, 1), stop: make(chan struct{}, 1), task: t}
+}
+
+// hand ends a wait in the queue with a server, or with nil. The wait is in no queue any more.
+func (w *Wait) hand(s *Server) {
+	w.got <- s
+	w.task.Resume()
 }
 
 // The ways in which a wait ends without a server or a fault.
@@ -30,6 +39,7 @@ var (
 func (w *Wait) Stop() {
 	select {
 	case w.stop <- struct{}{}:
+		w.task.Resume()
 	default:
 	}
 }
@@ -44,6 +54,7 @@ func (w *Wait) Begin() {
 
 // during runs what waits in another way than in the queue. Its context ends when the wait is to end.
 func (w *Wait) during(ctx context.Context, moved <-chan struct{}, f func(context.Context) error) error {
+	w.task.Leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() { // ends with the wait
@@ -69,9 +80,13 @@ const shortWait = 5 * time.Second
 func (p *Pool) await(ctx context.Context, w *Wait, moved <-chan struct{}) (*Server, error) {
 	var tooLong <-chan time.Time
 	if d := p.mgr.opts.Load().WaitTimeout; d < shortWait {
+		w.task.Leave()
 		t := time.NewTimer(d)
 		defer t.Stop()
 		tooLong = t.C
+	}
+	for w.task.CanPause() && len(w.got) == 0 && len(w.stop) == 0 && !closed(ctx.Done()) && !closed(moved) { // a task of a loop is woken to look, as often as pools are looked after
+		w.task.Pause()
 	}
 	select {
 	case s := <-w.got:
@@ -90,6 +105,25 @@ func (p *Pool) await(ctx context.Context, w *Wait, moved <-chan struct{}) (*Serv
 		return nil, p.leave(w, ErrMoved)
 	case <-tooLong:
 		return nil, p.leave(w, p.waitError(ctx, context.DeadlineExceeded))
+	}
+}
+
+// closed says whether a channel on which nothing is sent is closed. A nil one is not.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// poke has all who wait look at what they wait for besides a server.
+func (p *Pool) poke() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.waiters {
+		w.task.Resume()
 	}
 }
 
@@ -123,6 +157,6 @@ func (p *Pool) tooLate(now time.Time) {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
 		w.late = true
-		w.got <- nil
+		w.hand(nil)
 	}
 }

@@ -38,9 +38,9 @@ type loop struct {
 	queued atomic.Bool
 }
 
-// loops are all there are: as many as there are processors to run on.
+// loops are all there are. Where there are several processors to run on, one is left to what waits on Go's poller.
 var loops = sync.OnceValue(func() []*loop {
-	all := make([]*loop, max(1, runtime.GOMAXPROCS(0)))
+	all := make([]*loop, max(1, runtime.GOMAXPROCS(0)-1))
 	for i := range all {
 		l := &loop{}
 		var err error
@@ -60,7 +60,7 @@ var loops = sync.OnceValue(func() []*loop {
 			return nil // sockets stay with the runtime's poller
 		}
 		l.poll = l.look
-		l.single = len(all) == 1
+		l.single = runtime.GOMAXPROCS(0) == 1
 		all[i] = l
 		go l.drive(0)
 	}
@@ -105,8 +105,9 @@ var began = time.Now()
 
 // wait waits for events, or for tasks that were woken.
 func (l *loop) wait() {
-	alone := l.pace.alone(time.Since(began))
-	if l.single || !alone {
+	alone := !l.single
+	if l.single {
+		alone = l.pace.alone(time.Since(began))
 		runtime.Gosched() // to what the tasks have set going
 	}
 	l.at, l.n = 0, 0

@@ -18,8 +18,8 @@ func TestPace(t *testing.T) {
 		}
 		return alone
 	}
-	if got := turn(50*time.Microsecond, 1, 1000); got != 0 {
-		t.Errorf("a single client: the loop waited by itself %d times", got)
+	if got := turn(200*time.Microsecond, 1, 1000); got != 0 {
+		t.Errorf("a client that thinks: the loop waited by itself %d times", got)
 	}
 	if got := turn(20*time.Microsecond, 2, 1000); got < 900 || got > 980 {
 		t.Errorf("many clients: it did so %d times of 1000, and must look after the others once in a window", got)

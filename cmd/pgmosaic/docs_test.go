@@ -76,7 +76,7 @@ func TestDocsOfStates(t *testing.T) {
 			lines = append(lines, from.String()+" --> "+to.String())
 		}
 	}
-	diagram("A client's session", "`session.State`: changed only by the session's own goroutine.", lines)
+	diagram("A client's session", "`session.State`: changed only by the session itself.", lines)
 	lines = nil
 	for from, list := range proxy.Transitions {
 		for _, to := range list {

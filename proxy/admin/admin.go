@@ -69,6 +69,7 @@ type Admin struct {
 	changing sync.Mutex // one change at a time in this process
 	jobs     jobs
 	events   events
+	renaming sync.Map // of databases: chan struct{} of one, which Renames holds
 
 	sampling     sync.Mutex // guards older and newer
 	older, newer statSample

@@ -22,6 +22,11 @@ var ErrRenaming = errors.New("a transaction is renaming a table")
 // map then has one name for each, and so have the notes of copies on the other shards. Tables that are being renamed still are
 // left as they are, with ErrRenaming. Any goroutine may call it.
 func (a *Admin) Renames(ctx context.Context, db string) error {
+	done, err := a.oneRename(ctx, db)
+	if err != nil {
+		return err
+	}
+	defer done()
 	snap := a.Catalog.Current()
 	d := snap.Databases[db]
 	var pending []shardmap.Table
@@ -89,6 +94,19 @@ func (a *Admin) Renames(ctx context.Context, db string) error {
 		a.noteNames(was, is)
 	}
 	return errors.Join(errs, err)
+}
+
+// oneRename waits for its turn: who settles the names of a database by a map that another one has settled just now would take the
+// notes of tables that have those names since.
+func (a *Admin) oneRename(ctx context.Context, db string) (done func(), err error) {
+	got, _ := a.renaming.LoadOrStore(db, make(chan struct{}, 1))
+	turn := got.(chan struct{})
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // noteNames logs what became of tables; nothing of those that are what they were.

@@ -29,7 +29,7 @@ import (
 // State is where a session is.
 type State uint32
 
-// The states of a session. Only its goroutine changes them.
+// The states of a session. Only the session itself changes them.
 const (
 	Startup State = iota
 	Authenticating
@@ -50,7 +50,7 @@ var Transitions = map[State][]State{
 	Busy:           {Ready, Closed},
 }
 
-// Handler runs a client's statements. The session's goroutine calls all of it but Cancel. Errors of SQL
+// Handler runs a client's statements. The session calls all of it but Cancel. Errors of SQL
 // are written to the client by the handler; an error that it returns ends the session.
 type Handler interface {
 	// Query runs a simple query string and writes its whole answer, ReadyForQuery included.

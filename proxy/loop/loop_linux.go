@@ -16,9 +16,8 @@ import (
 // loop is an epoll instance and the goroutine that is in charge of it, which runs the tasks whose sockets are ready.
 type loop struct {
 	epfd, wakefd int
-	nested       syscall.RawConn // the epoll instance, seen from Go's poller
+	nested       syscall.RawConn // the epoll instance, seen from Go's poller; nil where a processor is left to that
 	poll         func(uintptr) bool
-	single       bool // there is one processor for all that runs
 
 	// charge is the number of the goroutine in charge, times two, and one more while it runs a task: then, and only then, the
 	// guard may put another one in charge.
@@ -50,23 +49,28 @@ var loops = sync.OnceValue(func() []*loop {
 		if err == nil {
 			err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, l.wakefd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(l.wakefd)})
 		}
-		if err == nil {
-			err = unix.SetNonblock(l.epfd, true)
-		}
-		if err == nil {
-			l.nested, err = os.NewFile(uintptr(l.epfd), "epoll").SyscallConn()
+		if err == nil && runtime.GOMAXPROCS(0) == 1 {
+			err = l.nest()
 		}
 		if err != nil {
 			return nil // sockets stay with the runtime's poller
 		}
-		l.poll = l.look
-		l.single = runtime.GOMAXPROCS(0) == 1
 		all[i] = l
 		go l.drive(0)
 	}
 	go guard(all)
 	return all
 })
+
+// nest has Go's poller watch the loop's epoll instance, which costs for each event.
+func (l *loop) nest() error {
+	l.poll = l.look
+	err := unix.SetNonblock(l.epfd, true)
+	if err == nil {
+		l.nested, err = os.NewFile(uintptr(l.epfd), "epoll").SyscallConn()
+	}
+	return err
+}
 
 // drive runs the loop as its goroutine number id, until the guard puts another one in charge. What one leaves undone the
 // next one finds.
@@ -105,8 +109,8 @@ var began = time.Now()
 
 // wait waits for events, or for tasks that were woken.
 func (l *loop) wait() {
-	alone := !l.single
-	if l.single {
+	alone := l.nested == nil
+	if !alone {
 		alone = l.pace.alone(time.Since(began))
 		runtime.Gosched() // to what the tasks have set going
 	}

@@ -7,10 +7,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pair is both ends of a TCP connection, the first one adopted.
@@ -197,12 +200,66 @@ func TestCloseWaitsForTheCall(t *testing.T) {
 		if rc.Control(func(uintptr) {}) == nil {
 			t.Error("a closed socket lends its descriptor")
 		}
-		nc, peer := pair(t) // would get the descriptor
-		if nc.fd == int(fd) {
-			t.Error("the descriptor of a call under way was given to another connection")
+		if _, err := unix.FcntlInt(fd, unix.F_GETFD, 0); err != nil {
+			t.Errorf("the descriptor of a call under way was given back: %v", err)
 		}
-		_ = peer
 	})
+}
+
+// An event may be older than the connection that has the descriptor now.
+func TestEventOfAnEarlierConnection(t *testing.T) {
+	s, _ := pair(t)
+	if find(s.fd, s.serial) != s || find(s.fd, s.serial-1) != nil || find(1<<20, s.serial) != nil {
+		t.Error("an event finds a socket that it is not about")
+	}
+	_ = s.Close()
+	if find(s.fd, s.serial) != nil {
+		t.Error("an event finds a socket that was closed")
+	}
+}
+
+// A wait that begins while its socket is closed, or its deadline set to the past, ends.
+func TestWaitsThatJustBegin(t *testing.T) {
+	for i := range 3000 {
+		s, peer := pair(t)
+		done := spawn(s, func(*Task) { _, _ = s.Read(make([]byte, 1)) })
+		for range rand.IntN(60) {
+			runtime.Gosched()
+		}
+		if i%2 == 0 {
+			_ = s.Close()
+		} else {
+			_ = s.SetReadDeadline(time.Unix(1, 0))
+		}
+		within(t, "the wait", done)
+		_, _ = s.Close(), peer.Close()
+	}
+}
+
+// Who finds more and more to read, or cannot write, leaves the loop to the others.
+func TestBusyTasksLeave(t *testing.T) {
+	s, peer := pair(t)
+	within(t, "reading", spawn(s, func(task *Task) {
+		_, _ = peer.Write(make([]byte, maxReads+1))
+		time.Sleep(10 * time.Millisecond) // it is all there
+		b := make([]byte, 1)
+		for i := range maxReads + 1 {
+			if task.alone {
+				t.Errorf("it left before read %d", i)
+			}
+			_, _ = s.Read(b)
+		}
+		if !task.alone {
+			t.Error("it stays whatever there is to read")
+		}
+	}))
+	go func() { time.Sleep(50 * time.Millisecond); _, _ = io.Copy(io.Discard, peer) }()
+	within(t, "writing", spawn(s, func(task *Task) {
+		_, _ = s.Write(make([]byte, 64<<20))
+		if !task.alone {
+			t.Error("it waits in the loop for a peer that does not read")
+		}
+	}))
 }
 
 // Tasks of one loop go on though one of them blocks without having left it, whatever it blocks on.

@@ -61,7 +61,9 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 		}
 	}
 	h.count.PlanMisses.Add(1)
-	h.client.Leave() // to parse and plan takes long beside everything else that a statement needs here
+	if len(sql) > longText {
+		h.client.Leave() // to parse and plan it takes long
+	}
 	text := string(sql)
 	stmts, err := h.parse(text)
 	if err != nil {
@@ -88,6 +90,9 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 	}
 	return planned{tmpl: tmpl}, nil, nil
 }
+
+// longText is the length of a statement, in bytes, from which on it holds up others to plan it.
+const longText = 1 << 10
 
 // moveWait is how long a statement waits for a table that is just being switched to its shards.
 const moveWait = 30 * time.Second

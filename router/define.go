@@ -3,6 +3,7 @@ package router
 import (
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
@@ -353,9 +354,9 @@ func (a *analysis) madeAs(objects []shardmap.TableName) error {
 	if why != nil {
 		return why
 	}
-	table := QuoteRef(name)
+	table := name.SQL()
 	if d.Temp {
-		table = "pg_temp." + sqlparse.QuoteName(name.Name)
+		table = "pg_temp." + pgsql.Ident(name.Name)
 	}
 	a.moved = &Template{
 		Gather: g, Target: a.db.HomeTable(shardmap.TableName{Schema: name.Schema, Name: name.Name}), Source: source, on: []int{a.db.Home.Index},
@@ -363,14 +364,6 @@ func (a *analysis) madeAs(objects []shardmap.TableName) error {
 	}
 	a.useMoved()
 	return nil
-}
-
-// QuoteRef writes a table's name as SQL.
-func QuoteRef(r sqlparse.TableRef) string {
-	if r.Schema == "" {
-		return sqlparse.QuoteName(r.Name)
-	}
-	return sqlparse.QuoteName(r.Schema) + "." + sqlparse.QuoteName(r.Name)
 }
 
 // homeKeeps says whether home can keep a foreign key of a home table: it has all the rows that are referred to.

@@ -3,6 +3,7 @@ package router
 import (
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -50,7 +51,7 @@ func (t *Template) RekeyColumns() []sqlparse.RekeyColumn {
 	var out []sqlparse.RekeyColumn
 	for i := range t.Schema.Tables[t.Target.TableName].Columns {
 		if c := &t.Schema.Tables[t.Target.TableName].Columns[i]; !c.Generated {
-			out = append(out, sqlparse.RekeyColumn{Name: c.Name, Quoted: sqlparse.QuoteName(c.Name), Type: c.Base})
+			out = append(out, sqlparse.RekeyColumn{Name: c.Name, Quoted: pgsql.Ident(c.Name), Type: c.Base})
 		}
 	}
 	return out
@@ -59,6 +60,6 @@ func (t *Template) RekeyColumns() []sqlparse.RekeyColumn {
 // Rekeyed writes what a Rekey runs, for the text that runs.
 func (t *Template) Rekeyed(text string) (sqlparse.Rekeyed, bool) {
 	q := t.Stmt.Query
-	table := sqlparse.QuoteName(t.Target.Schema) + "." + sqlparse.QuoteName(t.Target.Name)
-	return sqlparse.Rekey(text, table, sqlparse.QuoteName(q.Target.Name()), t.RekeyColumns(), q.Sets)
+	table := t.Target.SQL()
+	return sqlparse.Rekey(text, table, pgsql.Ident(q.Target.Name()), t.RekeyColumns(), q.Sets)
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
@@ -286,7 +287,7 @@ func (p *Plan) Plain() bool {
 // Alias is the AS of an INSERT's target, or nothing.
 func (p *Plan) Alias() string {
 	if r := p.Stmt.Query.Target; r.Alias != "" {
-		return " AS " + sqlparse.QuoteName(r.Alias)
+		return " AS " + pgsql.Ident(r.Alias)
 	}
 	return ""
 }

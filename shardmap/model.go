@@ -144,6 +144,9 @@ type Table struct {
 	Renaming *Renaming `json:"renaming,omitempty"`
 }
 
+// TableName is what the table is called within its database.
+func (t *Table) TableName() TableName { return TableName{t.Schema, t.Name} }
+
 // Renaming is set while a transaction that renames a table or a key column of it, or drops the table, may still commit. Both
 // names are the table's meanwhile: its shards know which of them there is.
 type Renaming struct {

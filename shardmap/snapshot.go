@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Snapshot is the compiled map. It is immutable; the cost of a look-up does not grow with its size.
@@ -34,7 +36,11 @@ type DB struct {
 // TableName names a table within a database.
 type TableName struct{ Schema, Name string }
 
-func (n TableName) String() string { return n.Schema + "." + n.Name }
+// String is the name for people: in messages, views and logs.
+func (n TableName) String() string { return pgsql.PlainQualified(n.Schema, n.Name) }
+
+// SQL is the name in a statement.
+func (n TableName) SQL() string { return pgsql.Qualified(n.Schema, n.Name) }
 
 // ShardInfo is a compiled shard. Index is its place in DB.Shards and in a group's Owner.
 type ShardInfo struct {
@@ -192,7 +198,7 @@ func compileTables(s *Snapshot, doc *Document) error {
 		if db == nil {
 			return noDatabase(t.Database)
 		}
-		info := &TableInfo{TableName: TableName{t.Schema, t.Name}, Kind: t.Kind, Keys: t.Key, Moving: t.Moving}
+		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving}
 		switch t.Kind {
 		case Sharded:
 			if info.Group = db.Groups[t.Group]; info.Group == nil {
@@ -213,7 +219,7 @@ func compileTables(s *Snapshot, doc *Document) error {
 	for _, t := range doc.Tables {
 		if t.Renaming != nil {
 			db := s.Databases[t.Database]
-			db.rename(db.Tables[TableName{t.Schema, t.Name}], t.Renaming)
+			db.rename(db.Tables[t.TableName()], t.Renaming)
 		}
 	}
 	return nil

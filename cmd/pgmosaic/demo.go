@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -200,7 +201,7 @@ func (d *demo) createShop(ctx context.Context, o demoOptions, out io.Writer) err
 			names = append(names, replicaName(i, r))
 		}
 		for _, n := range names {
-			fmt.Fprintf(&b, " NODE '%s' NAME \"%s\"", d.cluster.Node(n).DSN("shop"), n)
+			fmt.Fprintf(&b, " NODE %s NAME %s", pgsql.Literal(d.cluster.Node(n).DSN("shop")), pgsql.Plain(n))
 		}
 		steps = append(steps, b.String())
 	}

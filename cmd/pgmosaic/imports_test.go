@@ -16,23 +16,24 @@ const module = "github.com/pgmosaic/pgmosaic/"
 var allowed = map[string]string{
 	"cmd/pgmosaic":        "*", // it builds every object
 	"cmd/benchmark":       "replication/cluster",
-	"proxy":               "proxy/peer proxy/session proxy/wire",                                                                                                                           // accepts clients; what they do is the session's affair
-	"proxy/session":       "proxy/auth proxy/loop proxy/wire",                                                                                                                              // speaks protocol, not sharding
-	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pool proxy/wire proxy/metrics replication", // the query path
-	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication",                                                                     // knows no query path
-	"proxy/dashboard":     "proxy/admin",                                                                                                                                                   // draws the admin's views and nothing else
-	"proxy/pool":          "proxy/wire proxy/auth proxy/loop",                                                                                                                              // connections, not statements
-	"proxy/txn":           "",                                                                                                                                                              // writes to no client, knows no pool
-	"proxy/peer":          "",                                                                                                                                                              // processes speak to one another
-	"proxy/notify":        "",                                                                                                                                                              // listens, writes to no client
-	"proxy/merge":         "",                                                                                                                                                              // pure
-	"proxy/auth":          "",                                                                                                                                                              // pure but for chance
-	"proxy/wire":          "proxy/loop",                                                                                                                                                    // framing
-	"proxy/loop":          "",                                                                                                                                                              // waits for sockets
-	"proxy/metrics":       "",                                                                                                                                                              // a leaf
-	"router":              "router/sqlparse shardmap shardmap/pghash shardmap/schema",                                                                                                      // pure: decides, does nothing
-	"router/sqlparse":     "",                                                                                                                                                              // the parser's only importer
-	"shardmap":            "shardmap/pghash",
+	"proxy":               "proxy/peer proxy/session proxy/wire",                                                                                                                                       // accepts clients; what they do is the session's affair
+	"proxy/session":       "proxy/auth proxy/loop proxy/wire",                                                                                                                                          // speaks protocol, not sharding
+	"proxy/exec":          "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pool proxy/wire proxy/metrics replication proxy/pgsql", // the query path
+	"proxy/admin":         "router shardmap shardmap/pghash proxy/pool proxy/txn proxy/wire proxy/metrics replication proxy/pgsql",                                                                     // knows no query path
+	"proxy/dashboard":     "proxy/admin",                                                                                                                                                               // draws the admin's views and nothing else
+	"proxy/pool":          "proxy/wire proxy/auth proxy/loop proxy/pgsql",                                                                                                                              // connections, not statements
+	"proxy/txn":           "proxy/pgsql",                                                                                                                                                               // writes to no client, knows no pool
+	"proxy/peer":          "",                                                                                                                                                                          // processes speak to one another
+	"proxy/notify":        "proxy/pgsql",                                                                                                                                                               // listens, writes to no client
+	"proxy/merge":         "",                                                                                                                                                                          // pure
+	"proxy/auth":          "",                                                                                                                                                                          // pure but for chance
+	"proxy/wire":          "proxy/loop",                                                                                                                                                                // framing
+	"proxy/loop":          "",                                                                                                                                                                          // waits for sockets
+	"proxy/pgsql":         "",                                                                                                                                                                          // a leaf: names and values as SQL
+	"proxy/metrics":       "",                                                                                                                                                                          // a leaf
+	"router":              "router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/pgsql",                                                                                                      // pure: decides, does nothing
+	"router/sqlparse":     "proxy/pgsql",                                                                                                                                                               // the parser's only importer
+	"shardmap":            "shardmap/pghash proxy/pgsql",
 	"shardmap/pghash":     "",
 	"shardmap/schema":     "shardmap",
 	"shardmap/filestore":  "shardmap",

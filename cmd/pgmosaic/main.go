@@ -10,11 +10,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/spf13/cobra"
 )
 
@@ -97,8 +97,8 @@ func passThrough(dsn string) (Config, error) {
 	}
 	cfg.Store = dir + "/map.json"
 	cfg.scratch = dir
-	db := `"` + strings.ReplaceAll(pc.Database, `"`, `""`) + `"`
-	cfg.initSteps = []string{"CREATE DATABASE " + db, "CREATE SHARD main IN " + db + " NODE '" + strings.ReplaceAll(dsn, "'", "''") + "' NAME main"}
+	db := pgsql.Ident(pc.Database)
+	cfg.initSteps = []string{"CREATE DATABASE " + db, "CREATE SHARD main IN " + db + " NODE " + pgsql.Literal(dsn) + " NAME main"}
 	return cfg, nil
 }
 

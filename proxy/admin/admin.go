@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -494,44 +495,44 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 	res := &Result{Columns: []string{"statement"}, Tag: "SHOW"}
 	add := func(format string, args ...any) { res.Rows = append(res.Rows, []any{fmt.Sprintf(format, args...)}) }
 	for _, d := range sortedDBs(a.Catalog.Current()) {
-		add("CREATE DATABASE %s;", quoteName(d.Name))
+		add("CREATE DATABASE %s;", pgsql.Plain(d.Name))
 		for _, s := range d.Shards {
 			var b strings.Builder
 			for _, n := range s.Nodes {
-				fmt.Fprintf(&b, " NODE %s NAME %s", quoteString(maskDSN(n.DSN)), quoteName(n.Name))
+				fmt.Fprintf(&b, " NODE %s NAME %s", pgsql.Literal(maskDSN(n.DSN)), pgsql.Plain(n.Name))
 				if n.Zone != "" {
-					fmt.Fprintf(&b, " ZONE %s", quoteName(n.Zone))
+					fmt.Fprintf(&b, " ZONE %s", pgsql.Plain(n.Zone))
 				}
 			}
 			home := ""
 			if s == d.Home {
 				home = " HOME"
 			}
-			add("CREATE SHARD %s IN %s%s%s;", quoteName(s.Name), quoteName(d.Name), b.String(), home)
+			add("CREATE SHARD %s IN %s%s%s;", pgsql.Plain(s.Name), pgsql.Plain(d.Name), b.String(), home)
 		}
 		for _, g := range sortedGroups(d) {
-			add("CREATE GROUP %s IN %s KEY (%s) BY %s;", quoteName(g.Name), quoteName(d.Name), g.TypeList(), placementSQL(g))
+			add("CREATE GROUP %s IN %s KEY (%s) BY %s;", pgsql.Plain(g.Name), pgsql.Plain(d.Name), g.TypeList(), placementSQL(g))
 			for _, p := range g.Pins {
-				add("PIN KEY (%s) OF %s.%s ON %s;", quoteAll(p.Key), quoteName(d.Name), quoteName(g.Name), quoteName(p.Shard))
+				add("PIN KEY (%s) OF %s.%s ON %s;", pgsql.Literals(p.Key), pgsql.Plain(d.Name), pgsql.Plain(g.Name), pgsql.Plain(p.Shard))
 			}
 		}
 		for _, t := range sortedTables(d) {
-			name := quoteName(d.Name) + "." + quoteName(t.Schema) + "." + quoteName(t.Name)
+			name := pgsql.Plain(d.Name) + "." + t.String()
 			if t.Kind == shardmap.Reference {
 				add("DISTRIBUTE TABLE %s AS REFERENCE;", name)
 				continue
 			}
 			var keys []string
 			for _, k := range t.Keys {
-				keys = append(keys, quoteName(k))
+				keys = append(keys, pgsql.Plain(k))
 			}
-			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, quoteName(t.Group.Name), strings.Join(keys, ", "))
+			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, pgsql.Plain(t.Group.Name), strings.Join(keys, ", "))
 		}
 		for _, r := range d.ShardSafes() {
-			add("ALTER ROUTINE %s.%s.%s SHARD SAFE;", quoteName(d.Name), quoteName(r.Schema), quoteName(r.Name))
+			add("ALTER ROUTINE %s.%s SHARD SAFE;", pgsql.Plain(d.Name), r)
 		}
 		for _, t := range tenants(d) {
-			add("DISTRIBUTE SCHEMA %s.%s ON %s;", quoteName(d.Name), quoteName(t.Name), quoteName(d.Shards[t.Shards()[0]].Name))
+			add("DISTRIBUTE SCHEMA %s.%s ON %s;", pgsql.Plain(d.Name), pgsql.Plain(t.Name), pgsql.Plain(d.Shards[t.Shards()[0]].Name))
 		}
 	}
 	return res, nil
@@ -545,37 +546,29 @@ func placementSQL(g *shardmap.GroupInfo) string {
 		for i, r := range g.Ranges {
 			from, to := "MINVALUE", "MAXVALUE"
 			if i > 0 {
-				from = "(" + quoteAll(r.From) + ")"
+				from = "(" + pgsql.Literals(r.From) + ")"
 			}
 			if i+1 < len(g.Ranges) {
-				to = "(" + quoteAll(g.Ranges[i+1].From) + ")"
+				to = "(" + pgsql.Literals(g.Ranges[i+1].From) + ")"
 			}
-			parts = append(parts, from+" TO "+to+" ON "+quoteName(r.Shard))
+			parts = append(parts, from+" TO "+to+" ON "+pgsql.Plain(r.Shard))
 		}
 		return "RANGE (" + strings.Join(parts, ", ") + ")"
 	case shardmap.ByList:
 		for _, l := range g.Lists {
 			if len(l.Values) > 0 {
-				parts = append(parts, "("+quoteAll(l.Values)+") ON "+quoteName(l.Shard))
+				parts = append(parts, "("+pgsql.Literals(l.Values)+") ON "+pgsql.Plain(l.Shard))
 			}
 			if l.Default {
-				parts = append(parts, "DEFAULT ON "+quoteName(l.Shard))
+				parts = append(parts, "DEFAULT ON "+pgsql.Plain(l.Shard))
 			}
 		}
 		return "LIST (" + strings.Join(parts, ", ") + ")"
 	}
 	for _, r := range g.Runs {
-		parts = append(parts, quoteName(r.Shard))
+		parts = append(parts, pgsql.Plain(r.Shard))
 	}
 	return "HASH ON (" + strings.Join(parts, ", ") + ")"
-}
-
-func quoteAll(vals []string) string {
-	out := make([]string, len(vals))
-	for i, v := range vals {
-		out[i] = quoteString(v)
-	}
-	return strings.Join(out, ", ")
 }
 
 // Statements lists what HELP prints: statement and meaning.

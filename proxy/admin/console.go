@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -110,18 +111,24 @@ func (c *Console) Query(_ context.Context, sql []byte) error {
 	return nil
 }
 
+// escapePrefix is what stands before the quote of a string with escapes.
+var escapePrefix = regexp.MustCompile(`(^|[^\pL\pN_$])[Ee]$`)
+
 // SplitStatements cuts at semicolons outside quotes. An empty text is one empty statement.
 func SplitStatements(sql string) []string {
 	var out []string
-	start, quote := 0, byte(0)
+	start, quote, escapes := 0, byte(0), false
 	for i := 0; i < len(sql); i++ {
 		switch c := sql[i]; {
 		case quote != 0:
 			if c == quote {
 				quote = 0
+			} else if c == '\\' && escapes {
+				i++
 			}
 		case c == '\'' || c == '"':
 			quote = c
+			escapes = c == '\'' && escapePrefix.MatchString(sql[start:i])
 		case c == ';':
 			out = append(out, sql[start:i])
 			start = i + 1

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -143,7 +144,7 @@ func bringRoles(ctx context.Context, home, dst *pgx.Conn) error {
 			return err
 		}
 		if !have {
-			if _, err := dst.Exec(ctx, "CREATE ROLE "+pgx.Identifier{r[0]}.Sanitize()+r[1]); err != nil {
+			if _, err := dst.Exec(ctx, "CREATE ROLE "+pgsql.Ident(r[0])+r[1]); err != nil {
 				return err
 			}
 		}
@@ -260,7 +261,7 @@ func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err err
 // bringTable makes an empty table like home's; one that is there must be empty, and goes. late are its foreign keys, triggers
 // and policies: they are made when all tables and rows are there.
 func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place) (late []string, err error) {
-	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
+	name := n.SQL()
 	var have bool
 	if err := tx.QueryRow(ctx, "select to_regclass($1) is not null", name).Scan(&have); err != nil {
 		return nil, err
@@ -372,7 +373,7 @@ const lateRank = 9 // of tableDefsSQL
 // copyRows streams the rows of a table that satisfy where from one server to another, in text, because the
 // OIDs of user types differ between servers.
 func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) (int64, error) {
-	name := pgx.Identifier{n.Schema, n.Name}.Sanitize()
+	name := n.SQL()
 	cols, err := copiedColumns(ctx, from, name)
 	if err != nil {
 		return 0, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 )
@@ -53,8 +54,8 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	if d.Home == nil {
 		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", d.Name), Hint: "CREATE SHARD first."}
 	}
-	if cur := d.Table(shardmap.TableName{Schema: t.Schema, Name: t.Name}); cur != nil {
-		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s.%s is already distributed", t.Schema, t.Name), Hint: "UNDISTRIBUTE TABLE it first."}
+	if cur := d.Table(t.TableName()); cur != nil {
+		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s is already distributed", t.TableName()), Hint: "UNDISTRIBUTE TABLE it first."}
 	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
@@ -67,7 +68,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	if dry {
 		return a.change(ctx, "DISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
-	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s.%s", t.Schema, t.Name))
+	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s", t.TableName()))
 	defer func() { j.end(err) }()
 	o, err := a.newOnline(ctx, d, home, t, j)
 	if err != nil {
@@ -131,8 +132,8 @@ const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartiti
 
 // checkTable finds out whether a table can be distributed as asked, before anything is touched.
 func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, localUnique bool) error {
-	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
-	label := t.Schema + "." + t.Name
+	name := t.TableName().SQL()
+	label := t.TableName().String()
 	var kind, persistence string
 	var inherits, rules, odd bool
 	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &rules, &odd)
@@ -172,8 +173,8 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 
 // checkKey finds out whether the key columns can decide the shard of a table's rows.
 func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, localUnique bool) error {
-	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
-	label := t.Schema + "." + t.Name
+	name := t.TableName().SQL()
+	label := t.TableName().String()
 	g, err := groupOf(d, t.Group)
 	if err != nil {
 		return err
@@ -207,8 +208,8 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 }
 
 func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, key string, want pghash.Type) error {
-	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
-	label := t.Schema + "." + t.Name
+	name := t.TableName().SQL()
+	label := t.TableName().String()
 	var oid uint32
 	var typeName string
 	var deterministic bool
@@ -230,7 +231,7 @@ func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shard
 		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
 	}
 	var nulls bool
-	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from %s where %s is null)", name, pgx.Identifier{key}.Sanitize())).Scan(&nulls); err != nil {
+	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from %s where %s is null)", name, pgsql.Ident(key))).Scan(&nulls); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	if nulls {
@@ -245,13 +246,13 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	if g.Scheme != shardmap.ByList {
 		return nil
 	}
-	info := &shardmap.TableInfo{TableName: shardmap.TableName{Schema: t.Schema, Name: t.Name}, Kind: t.Kind, Keys: t.Key, Group: g}
+	info := &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: g}
 	var places []string
 	for _, s := range d.Shards {
 		places = append(places, placeWhere(info, s.Name))
 	}
 	var value string
-	err := home.QueryRow(ctx, fmt.Sprintf("select %s::text from %s where not (%s) limit 1", pgx.Identifier{t.Key[0]}.Sanitize(), pgx.Identifier{t.Schema, t.Name}.Sanitize(), strings.Join(places, " OR "))).Scan(&value)
+	err := home.QueryRow(ctx, fmt.Sprintf("select %s::text from %s where not (%s) limit 1", pgsql.Ident(t.Key[0]), t.TableName().SQL(), strings.Join(places, " OR "))).Scan(&value)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -259,7 +260,7 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 		return nodeFailed(d.Home.Name, err)
 	}
 	return &Error{
-		Code: "23514", Message: fmt.Sprintf("table %s.%s holds rows with the key %q, which no list of group %q names", t.Schema, t.Name, value, g.Name),
+		Code: "23514", Message: fmt.Sprintf("table %s holds rows with the key %q, which no list of group %q names", t.TableName(), value, g.Name),
 		Hint: "ALTER GROUP ... ADD VALUES, or give the group a DEFAULT.",
 	}
 }
@@ -272,7 +273,7 @@ func sameKey(a, b pghash.Type) bool {
 // checkForeignKeys allows sharded to co-located sharded on the key, sharded to reference and reference to
 // reference.
 func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
-	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	name := t.TableName().SQL()
 	rows, _ := home.Query(ctx, `select c.conname, c.conrelid = $1::text::regclass, n.nspname, r.relname,
 	    array(select a1.attname || ' ' || a2.attname from unnest(c.conkey, c.confkey) k(x, y)
 	       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y)
@@ -319,7 +320,7 @@ func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t sha
 			dir = "from"
 		}
 		return &Error{
-			Code: "0A000", Message: fmt.Sprintf("foreign key %q of table %s.%s %s %s table %s cannot be kept over shards", f.name, t.Schema, t.Name, dir, kind, other),
+			Code: "0A000", Message: fmt.Sprintf("foreign key %q of table %s %s %s table %s cannot be kept over shards", f.name, t.TableName(), dir, kind, other),
 			Hint: "Drop the constraint, or distribute the other table first: as a reference table, or in the same group with the key in the constraint.",
 		}
 	}
@@ -342,8 +343,8 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	if err != nil {
 		return err
 	}
-	info := d.Tables[shardmap.TableName{Schema: t.Schema, Name: t.Name}]
-	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	info := d.Tables[t.TableName()]
+	name := t.TableName().SQL()
 	tx, err := home.Begin(ctx)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -499,7 +500,7 @@ func (a *Admin) recoverTable(ctx context.Context, d *shardmap.DB, t shardmap.Tab
 	defer home.Close(context.WithoutCancel(ctx)) // only read
 	var checked bool
 	err = home.QueryRow(ctx, "select exists (select from pg_constraint where conrelid = to_regclass($1) and conname = 'pgmosaic_slot')",
-		pgx.Identifier{t.Schema, t.Name}.Sanitize()).Scan(&checked)
+		t.TableName().SQL()).Scan(&checked)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
@@ -508,7 +509,7 @@ func (a *Admin) recoverTable(ctx context.Context, d *shardmap.DB, t shardmap.Tab
 	if t.Kind == shardmap.Sharded && checked {
 		// Distributing: home has decided. Undistributing: it has not.
 		_, err := a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutTable(done) })
-		a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is distributed", "table", t.Schema+"."+t.Name)
+		a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is distributed", "table", t.TableName())
 		return err
 	}
 	for _, s := range d.Shards {
@@ -519,7 +520,7 @@ func (a *Admin) recoverTable(ctx context.Context, d *shardmap.DB, t shardmap.Tab
 		}
 	}
 	_, err = a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) })
-	a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is on home", "table", t.Schema+"."+t.Name)
+	a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is on home", "table", t.TableName())
 	return err
 }
 
@@ -534,7 +535,7 @@ func (a *Admin) dropOn(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInf
 		if err != nil || tag.RowsAffected() == 0 {
 			return err // a table of that name is not ours
 		}
-		_, err = tx.Exec(ctx, "DROP TABLE IF EXISTS "+pgx.Identifier{t.Schema, t.Name}.Sanitize())
+		_, err = tx.Exec(ctx, "DROP TABLE IF EXISTS "+t.TableName().SQL())
 		return err
 	})
 	if err != nil {
@@ -553,7 +554,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	}
 	info := d.Tables[shardmap.TableName{Schema: sch, Name: tbl}]
 	if info == nil {
-		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s.%s is not distributed", sch, tbl), Hint: "SHOW TABLES lists the distributed ones."}
+		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s is not distributed", shardmap.TableName{Schema: sch, Name: tbl}), Hint: "SHOW TABLES lists the distributed ones."}
 	}
 	i := slices.IndexFunc(a.Catalog.Current().Document.Tables, func(t *shardmap.Table) bool {
 		return t.Database == db && t.Schema == sch && t.Name == tbl
@@ -594,7 +595,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 		return err
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	name := pgx.Identifier{info.Schema, info.Name}.Sanitize()
+	name := info.SQL()
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT pgmosaic_slot"); err != nil {
 			return err

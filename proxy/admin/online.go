@@ -49,8 +49,8 @@ const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from
 
 // newOnline prepares the move; nil if the table has no primary key, or is partitioned.
 func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, j *job) (*online, error) {
-	o := &online{a: a, d: d, job: j, name: pgx.Identifier{t.Schema, t.Name}.Sanitize(), late: map[string][]string{}}
-	o.info = &shardmap.TableInfo{TableName: shardmap.TableName{Schema: t.Schema, Name: t.Name}, Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
+	o := &online{a: a, d: d, job: j, name: t.TableName().SQL(), late: map[string][]string{}}
+	o.info = &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
 	var oid uint32
 	var rows int64
 	var err error
@@ -292,7 +292,7 @@ func (a *Admin) recoverOnline(ctx context.Context, d *shardmap.DB) error {
 	var n shardmap.TableName
 	var oid uint32
 	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &oid}, func() error {
-		left = append(left, &online{a: a, d: d, info: &shardmap.TableInfo{TableName: n}, name: pgx.Identifier{n.Schema, n.Name}.Sanitize(), notes: fmt.Sprintf("pgmosaic.changed_%d", oid)})
+		left = append(left, &online{a: a, d: d, info: &shardmap.TableInfo{TableName: n}, name: n.SQL(), notes: fmt.Sprintf("pgmosaic.changed_%d", oid)})
 		return nil
 	}); err != nil {
 		return nodeFailed(d.Home.Name, err)

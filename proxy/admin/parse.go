@@ -13,7 +13,8 @@ type tok struct {
 	pos  int // 1-based character position
 }
 
-// lex splits admin SQL into tokens; names and strings quote as in PostgreSQL.
+// lex splits admin SQL into tokens; names and strings quote as in PostgreSQL. In an E'..' a backslash stands for nothing but itself
+// and quotes.
 func lex(s string) ([]tok, error) {
 	var out []tok
 	r := []rune(s)
@@ -29,11 +30,23 @@ func lex(s string) ([]tok, error) {
 				i++
 			}
 			continue
-		case c == '\'' || c == '"':
+		case c == '\'' || c == '"' || (c == 'E' || c == 'e') && i+1 < len(r) && r[i+1] == '\'':
 			var b strings.Builder
+			escapes := c == 'E' || c == 'e'
+			if escapes {
+				i++
+				c = '\''
+			}
 			for i++; ; i++ {
 				if i >= len(r) {
 					return nil, syntaxAt(start+1, "unterminated quoted string")
+				}
+				if escapes && r[i] == '\\' {
+					if i++; i >= len(r) || r[i] != '\\' && r[i] != '\'' {
+						return nil, syntaxAt(i, "invalid escape: in E'..' a backslash stands before another one or a quote")
+					}
+					b.WriteRune(r[i])
+					continue
 				}
 				if r[i] == c {
 					if i+1 < len(r) && r[i+1] == c {
@@ -201,19 +214,3 @@ func (p *parser) tableRef() (db, schema, table string) {
 	}
 	return db, "public", schema
 }
-
-// quoteName quotes a name if it needs it.
-func quoteName(s string) string {
-	plain := s != ""
-	for i, c := range s {
-		if !(c == '_' || c >= 'a' && c <= 'z' || i > 0 && c >= '0' && c <= '9') {
-			plain = false
-		}
-	}
-	if plain {
-		return s
-	}
-	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
-}
-
-func quoteString(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -10,13 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 )
 
 // placeCheck is the DDL of the constraint that keeps misplaced rows out of a shard.
 func placeCheck(t *shardmap.TableInfo, shard string) string {
-	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", pgx.Identifier{t.Schema, t.Name}.Sanitize(), placeWhere(t, shard))
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", t.SQL(), placeWhere(t, shard))
 }
 
 // placeWhere is the condition that a row of a table belongs to a shard, in immutable SQL: false for a shard that owns no key.
@@ -24,7 +25,7 @@ func placeWhere(t *shardmap.TableInfo, shard string) string {
 	g := t.Group
 	cols := make([]string, len(t.Keys))
 	for i, k := range t.Keys {
-		cols[i] = pgx.Identifier{k}.Sanitize()
+		cols[i] = pgsql.Ident(k)
 		if g.Scheme == shardmap.ByRange && isText(g.Keys[i]) {
 			cols[i] += ` COLLATE "C"`
 		}
@@ -136,7 +137,7 @@ func rowLiteral(g *shardmap.GroupInfo, key []string) string {
 		if g.Keys[i] == pghash.TypeBpchar { // "character" is character(1)
 			typ = "bpchar"
 		}
-		out[i] = quoteString(v) + "::" + typ
+		out[i] = pgsql.Literal(v) + "::" + typ
 	}
 	return "(" + strings.Join(out, ", ") + ")"
 }
@@ -215,7 +216,7 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	name := pgx.Identifier{now.Schema, now.Name}.Sanitize()
+	name := now.SQL()
 	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return err
@@ -226,7 +227,7 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 				lits = append(lits, rowLiteral(now.Group, k))
 			}
 			for _, k := range now.Keys {
-				cols = append(cols, pgx.Identifier{k}.Sanitize())
+				cols = append(cols, pgsql.Ident(k))
 			}
 			var held bool
 			err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name))).Scan(&held)

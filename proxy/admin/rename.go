@@ -112,12 +112,12 @@ func (a *Admin) oneRename(ctx context.Context, db string) (done func(), err erro
 // noteNames logs what became of tables; nothing of those that are what they were.
 func (a *Admin) noteNames(was []shardmap.Table, is []*shardmap.Table) {
 	for i, t := range was {
-		name := t.Schema + "." + t.Name
+		name := t.TableName()
 		switch now := is[i]; {
 		case now == nil:
 			a.Log.Info("map changed: a table was dropped", "database", t.Database, "table", name)
-		case now.Schema+"."+now.Name != name || !slices.Equal(now.Key, t.Key):
-			a.Log.Info("map changed: a table or its key was renamed", "database", t.Database, "table", name, "now", now.Schema+"."+now.Name, "key", strings.Join(now.Key, ", "))
+		case now.TableName() != name || !slices.Equal(now.Key, t.Key):
+			a.Log.Info("map changed: a table or its key was renamed", "database", t.Database, "table", name, "now", now.TableName(), "key", strings.Join(now.Key, ", "))
 		}
 	}
 }
@@ -145,7 +145,7 @@ func renamedOn(ctx context.Context, home *pgx.Conn, t shardmap.Table) (now *shar
 		}
 		same := out
 		err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { // whoever renames holds a lock until it is decided
-			if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+pgx.Identifier{out.Schema, out.Name}.Sanitize()+" IN ACCESS SHARE MODE NOWAIT"); err != nil {
+			if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+out.TableName().SQL()+" IN ACCESS SHARE MODE NOWAIT"); err != nil {
 				return err
 			}
 			return read(tx, &same)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -41,7 +42,7 @@ select a.attname, s.seqrelid::regclass::text, a.attidentity::text, format_type(s
 
 // drawnColumns lists the columns of a table that draw from sequences.
 func drawnColumns(ctx context.Context, home queryer, n shardmap.TableName, keys []string) ([]drawn, error) {
-	rows, _ := home.Query(ctx, drawnSQL, pgx.Identifier{n.Schema, n.Name}.Sanitize())
+	rows, _ := home.Query(ctx, drawnSQL, n.SQL())
 	var d drawn
 	var out []drawn
 	if _, err := pgx.ForEachRow(rows, []any{&d.column, &d.sequence, &d.identity, &d.typ, &d.increment, &d.cycles, &d.grants}, func() error {
@@ -66,13 +67,13 @@ func drawnColumns(ctx context.Context, home queryer, n shardmap.TableName, keys 
 
 // checkDrawn finds out whether a table's sequences can be kept over shards.
 func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
-	cols, err := drawnColumns(ctx, home, shardmap.TableName{Schema: t.Schema, Name: t.Name}, t.Key)
+	cols, err := drawnColumns(ctx, home, t.TableName(), t.Key)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	for _, c := range cols {
 		refuse := func(what, hint string) error {
-			return &Error{Code: "0A000", Message: fmt.Sprintf("table %s.%s cannot be distributed: column %s %s", t.Schema, t.Name, c.column, what), Hint: hint}
+			return &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be distributed: column %s %s", t.TableName(), c.column, what), Hint: hint}
 		}
 		switch {
 		case t.Kind != shardmap.Sharded:
@@ -112,10 +113,8 @@ func (c drawn) clause(above int64, ordinal int) (clause, sequence string) {
 		how := map[string]string{"a": "ALWAYS", "d": "BY DEFAULT"}[c.identity]
 		return fmt.Sprintf(" GENERATED %s AS IDENTITY (INCREMENT BY %d START WITH %d)", how, stride, firstValue(above, ordinal)), ""
 	}
-	return fmt.Sprintf(" DEFAULT nextval('%s'::regclass)", quoteInner(c.sequence)), fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s INCREMENT BY %d START WITH %d", c.sequence, c.typ, stride, firstValue(above, ordinal))
+	return fmt.Sprintf(" DEFAULT nextval(%s::regclass)", pgsql.Literal(c.sequence)), fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s INCREMENT BY %d START WITH %d", c.sequence, c.typ, stride, firstValue(above, ordinal))
 }
-
-func quoteInner(s string) string { return quoteString(s)[1 : len(quoteString(s))-1] }
 
 // place is what a shard needs to know of a sharded table's sequences when the table is made there.
 type place struct {
@@ -154,7 +153,7 @@ func (p *place) clause(table, column string) (clause, sequence string, then []st
 		if c.column == column {
 			clause, sequence = c.clause(p.above[i], p.ordinal)
 			if sequence != "" {
-				then = append(then, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", c.sequence, table, pgx.Identifier{column}.Sanitize()))
+				then = append(then, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", c.sequence, table, pgsql.Ident(column)))
 				then = append(then, c.grants...)
 			}
 			return clause, sequence, then, true
@@ -185,7 +184,7 @@ func (p *place) restarts(table string) (out []string) {
 		switch first := firstValue(p.above[i], p.ordinal); {
 		case c.isKey:
 		case c.identity != "":
-			out = append(out, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET START WITH %d RESTART", table, pgx.Identifier{c.column}.Sanitize(), first))
+			out = append(out, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET START WITH %d RESTART", table, pgsql.Ident(c.column), first))
 		default:
 			out = append(out, fmt.Sprintf("ALTER SEQUENCE %s START WITH %d RESTART", c.sequence, first))
 		}
@@ -211,7 +210,7 @@ func highest(ctx context.Context, n shardmap.TableName, c drawn, conns ...querye
 	top := c.last
 	for _, q := range conns {
 		var v int64
-		rows, err := q.Query(ctx, fmt.Sprintf("select coalesce(max(%s), 0)::bigint from only %s", pgx.Identifier{c.column}.Sanitize(), pgx.Identifier{n.Schema, n.Name}.Sanitize()))
+		rows, err := q.Query(ctx, fmt.Sprintf("select coalesce(max(%s), 0)::bigint from only %s", pgsql.Ident(c.column), n.SQL()))
 		if err != nil {
 			return 0, err
 		}

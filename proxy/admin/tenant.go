@@ -119,7 +119,7 @@ func schemaTables(ctx context.Context, q queryer, schema string) ([]shardmap.Tab
 func sanitizeAll(prefix string, tables []shardmap.TableName) string {
 	var out []string
 	for _, n := range tables {
-		out = append(out, prefix+pgx.Identifier{n.Schema, n.Name}.Sanitize())
+		out = append(out, prefix+n.SQL())
 	}
 	return strings.Join(out, ", ")
 }
@@ -296,7 +296,7 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 				return err
 			}
 			for _, n := range tables {
-				after, err := quiet(ctx, tx, pgx.Identifier{n.Schema, n.Name}.Sanitize())
+				after, err := quiet(ctx, tx, n.SQL())
 				if err != nil {
 					return err
 				}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -158,7 +159,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	if s.Kind != sqlparse.Savepoint && at < 0 {
 		return &wire.PgError{Code: "3B001", Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
 	}
-	sql := verbOf(s.Kind) + " " + pool.QuoteName(s.Name)
+	sql := verbOf(s.Kind) + " " + pgsql.Ident(s.Name)
 	if err := h.everyPartQuiet(sql); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -25,7 +26,7 @@ func (h *Handler) draw(ctx context.Context, d *router.Draw) ([]int64, error) {
 	}
 	call := router.NextID
 	if d.Sequence != "" {
-		call = "pg_catalog.nextval(" + quoteLiteral(d.Sequence) + ")"
+		call = "pg_catalog.nextval(" + pgsql.Literal(d.Sequence) + ")"
 	}
 	rows, err := p.srv.Rows(fmt.Sprintf("SELECT %s FROM pg_catalog.generate_series(1, %d)", call, d.Rows))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -40,7 +41,7 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 			continue
 		}
 		if t.Draw != nil {
-			out = append(out, fmt.Sprintf("Split by %d values of nextval(%s) for key column %s", t.Draw.Rows, quoteLiteral(t.Draw.Sequence), t.Draw.Column))
+			out = append(out, fmt.Sprintf("Split by %d values of nextval(%s) for key column %s", t.Draw.Rows, pgsql.Literal(t.Draw.Sequence), t.Draw.Column))
 			continue
 		}
 		p, err := t.Bind(&router.Args{Text: []byte(s.Text)})

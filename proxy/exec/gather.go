@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // gathering is one statement that runs on copies: see router.Gather. The copies are made on a server of its own, in a
@@ -169,7 +169,7 @@ func (g *gathering) prepare(ctx context.Context, whole *described) error {
 			}
 			continue
 		}
-		sql += "CREATE TEMPORARY TABLE " + l.Name + " ON COMMIT DROP AS SELECT " + columnList(l) + " FROM " + tableName(l.Table) + " WITH NO DATA;"
+		sql += "CREATE TEMPORARY TABLE " + l.Name + " ON COMMIT DROP AS SELECT " + columnList(l) + " FROM " + l.Table.SQL() + " WITH NO DATA;"
 	}
 	if sql == "" {
 		return nil
@@ -186,16 +186,12 @@ func (g *gathering) begin() error {
 	return g.exec(sql)
 }
 
-func tableName(n shardmap.TableName) string {
-	return pool.QuoteName(n.Schema) + "." + pool.QuoteName(n.Name)
-}
-
 func columnList(l *router.Load) string {
-	var names []string
-	for _, c := range l.Columns {
-		names = append(names, pool.QuoteName(c.Name))
+	names := make([]string, len(l.Columns))
+	for i, c := range l.Columns {
+		names[i] = c.Name
 	}
-	return strings.Join(names, ", ")
+	return pgsql.List(names)
 }
 
 // exec runs SQL of our own on the server of the copies.
@@ -323,11 +319,7 @@ func (g *gathering) load(l *loading) error {
 		return g.failed(err)
 	}
 	if len(l.Key) > 0 {
-		var names []string
-		for _, k := range l.Key {
-			names = append(names, pool.QuoteName(k))
-		}
-		if err := g.exec("ALTER TABLE pg_temp." + l.Name + " ADD PRIMARY KEY (" + strings.Join(names, ", ") + ")"); err != nil {
+		if err := g.exec("ALTER TABLE pg_temp." + l.Name + " ADD PRIMARY KEY (" + pgsql.List(l.Key) + ")"); err != nil {
 			return err
 		}
 	}

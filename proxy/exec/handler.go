@@ -13,6 +13,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -143,7 +144,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 			}
 			continue
 		}
-		set[n] = quoteSetting(n, v)
+		set[n] = pgsql.SettingValue(n, v)
 	}
 	h.ownLogin = h.own
 	h.login = pool.Intern(set)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -30,16 +31,10 @@ func parseToken(s string) ([]mark, error) {
 	for s = strings.TrimSpace(s); s != ""; {
 		var m mark
 		if strings.HasPrefix(s, `"`) {
-			end := 1
-			for ; end < len(s) && (s[end] != '"' || end+1 < len(s) && s[end+1] == '"'); end++ {
-				if s[end] == '"' {
-					end++
-				}
-			}
-			if end >= len(s) {
+			var ok bool
+			if m.shard, s, ok = pgsql.CutIdent(s); !ok {
 				return nil, fmt.Errorf("unterminated name")
 			}
-			m.shard, s = strings.ReplaceAll(s[1:end], `""`, `"`), s[end+1:]
 		} else {
 			i := strings.IndexByte(s, ':')
 			if i < 0 {
@@ -72,7 +67,7 @@ func parseToken(s string) ([]mark, error) {
 func (m mark) String() string {
 	name := m.shard
 	if strings.ContainsAny(name, `":, `) {
-		name = `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+		name = pgsql.Ident(name)
 	}
 	return fmt.Sprintf("%s:%s:%d:%s", name, m.system, m.timeline, m.at)
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -323,7 +324,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 func replayed(s *pool.Server, lsn string) bool {
 	const tries = 3
 	for try := range tries {
-		rows, err := s.Rows("select pg_last_wal_replay_lsn() >= '" + lsn + "'::pg_lsn")
+		rows, err := s.Rows("select pg_last_wal_replay_lsn() >= " + pgsql.Literal(lsn) + "::pg_lsn")
 		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
 			return false
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -43,26 +44,6 @@ func (h *Handler) table(cols []string, rows [][]string, tag string) {
 		h.client.SendRow(vals)
 	}
 	h.client.SendTag(tag)
-}
-
-// quoteSetting is the SQL text of a value that came as plain text. Lists are split where PostgreSQL's own
-// start-up code would split them.
-func quoteSetting(name, v string) string {
-	if name == "search_path" {
-		var parts []string
-		for _, p := range strings.Split(v, ",") {
-			parts = append(parts, quoteLiteral(strings.Trim(strings.TrimSpace(p), `"`)))
-		}
-		return strings.Join(parts, ", ")
-	}
-	return quoteLiteral(v)
-}
-
-func quoteLiteral(s string) string {
-	if strings.Contains(s, `\`) {
-		return "E'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
-	}
-	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
 }
 
 // searchPath is the session's, from its settings or else the role's.
@@ -251,10 +232,10 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 	case "session characteristics":
 		next := h.settings
 		if s.Tx.Isolation != "" {
-			next = next.With("default_transaction_isolation", quoteLiteral(s.Tx.Isolation))
+			next = next.With("default_transaction_isolation", pgsql.Literal(s.Tx.Isolation))
 		}
 		if s.Tx.ReadOnly || s.Tx.ReadWrite {
-			next = next.With("default_transaction_read_only", quoteLiteral(fmt.Sprint(s.Tx.ReadOnly)))
+			next = next.With("default_transaction_read_only", pgsql.Literal(fmt.Sprint(s.Tx.ReadOnly)))
 		}
 		h.settings = next
 		h.client.SendTag("SET")
@@ -333,7 +314,7 @@ func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
 	if _, err := h.telling(p, s.Text); err != nil {
 		return err
 	}
-	h.settings = h.settings.With("timezone", quoteLiteral(p.srv.Params["TimeZone"]))
+	h.settings = h.settings.With("timezone", pgsql.Literal(p.srv.Params["TimeZone"]))
 	inTx := false
 	for _, q := range h.tx.parts {
 		if q == p {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -40,17 +41,13 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 			return router.Refuse("insert-key", p.Target.Keys[i])
 		}
 	}
-	cols := make([]string, len(names))
-	for i, n := range names {
-		cols[i] = pool.QuoteName(n)
-	}
-	list := strings.Join(cols, ", ")
+	list := pgsql.List(names)
 	g := h.gathering(p, a, whole.params)
 	defer func() { g.end(err) }()
 	if err := g.prepare(ctx, source); err != nil {
 		return err
 	}
-	if err := g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + list + " FROM " + tableName(p.Target.TableName) + " WITH NO DATA"); err != nil {
+	if err := g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + list + " FROM " + p.Target.SQL() + " WITH NO DATA"); err != nil {
 		return err
 	}
 	if err := g.fetch(ctx); err != nil {
@@ -73,7 +70,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 			}
 		}
 		if p.Tail == "" {
-			rows, err = g.send(ctx, p, "COPY "+tableName(p.Target.TableName)+" ("+list+") FROM STDIN (FORMAT binary)")
+			rows, err = g.send(ctx, p, "COPY "+p.Target.SQL()+" ("+list+") FROM STDIN (FORMAT binary)")
 			return err
 		}
 		var res []int16
@@ -176,7 +173,7 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 		for len(which) > 0 {
 			some := which[:min(len(which), most)]
 			which = which[len(some):]
-			tag, d, got, err := h.insertMany(part, "INSERT INTO "+tableName(p.Target.TableName)+p.Alias()+" ("+list+") OVERRIDING SYSTEM VALUE VALUES ", p.Tail, types, rows, some, res)
+			tag, d, got, err := h.insertMany(part, "INSERT INTO "+p.Target.SQL()+p.Alias()+" ("+list+") OVERRIDING SYSTEM VALUE VALUES ", p.Tail, types, rows, some, res)
 			if err != nil {
 				return 0, nil, nil, err
 			}

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -266,7 +267,7 @@ func (h *Handler) parametersSeen() string {
 		case formatOf(a.Formats, i) == 1:
 			out = append(out, `\x`+hex.EncodeToString(v[:min(len(v), 64)]))
 		default:
-			out = append(out, quoteLiteral(string(v[:min(len(v), 200)])))
+			out = append(out, pgsql.Literal(string(v[:min(len(v), 200)])))
 		}
 	}
 	return strings.Join(out, ", ")

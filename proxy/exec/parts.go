@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -56,7 +57,7 @@ func (g *gathering) steps(whole *described) (*twoSteps, error) {
 	for i := range g.plan.Loads {
 		l := &g.plan.Loads[i]
 		if l.Part == nil {
-			inPlace[l.Name] = tableName(l.Table)
+			inPlace[l.Name] = l.Table.SQL()
 			continue
 		}
 		sent, err := g.describe(l.SQL)
@@ -80,9 +81,9 @@ func (g *gathering) steps(whole *described) (*twoSteps, error) {
 			}
 			list := make([]string, len(own.fields))
 			for i, f := range own.fields {
-				list[i] = pool.QuoteName(string(f.Name))
+				list[i] = string(f.Name)
 			}
-			names = " (" + strings.Join(list, ", ") + ")"
+			names = " (" + pgsql.List(list) + ")"
 		}
 		two.sql = l.Stands(two.sql, final, names)
 	}

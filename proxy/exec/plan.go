@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -210,19 +210,8 @@ func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
 	return &router.Plan{Template: p.Template.Forced(), Shards: []int{sh.Index}, Narrow: true}, nil
 }
 
-// searchPathOf splits the SQL text of a search_path setting into names.
+// searchPathOf reads the SQL text of a search_path setting: names as literals.
 func searchPathOf(value string) []string {
-	var out []string
-	for _, p := range strings.Split(value, ",") {
-		p = strings.TrimSpace(p)
-		if len(p) >= 2 && (p[0] == '\'' && p[len(p)-1] == '\'' || p[0] == '"' && p[len(p)-1] == '"') {
-			p = p[1 : len(p)-1]
-		} else {
-			p = strings.ToLower(p)
-		}
-		for _, q := range strings.Split(p, ",") { // SET search_path TO 'a, b' names one schema; a DSN's list names two
-			out = append(out, strings.Trim(strings.TrimSpace(q), `"`))
-		}
-	}
-	return out
+	names, _ := pgsql.Texts(value) // what the parser and SettingValue have written
+	return names
 }

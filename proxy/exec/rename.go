@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -131,10 +131,10 @@ func (h *Handler) partOnHome() (*participant, error) {
 // is no such table.
 func (h *Handler) identify(p *participant, n shardmap.TableName, keys []string) (*shardmap.Renaming, error) {
 	out := &shardmap.Renaming{Schema: n.Schema, Name: n.Name, Key: keys}
-	table := "pg_catalog.to_regclass(" + quoteLiteral(pool.QuoteName(n.Schema)+"."+pool.QuoteName(n.Name)) + ")"
+	table := "pg_catalog.to_regclass(" + pgsql.Literal(n.SQL()) + ")"
 	sql := "SELECT " + table + "::pg_catalog.oid"
 	for _, k := range keys {
-		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = " + table + " AND attname = " + quoteLiteral(k) + ")"
+		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = " + table + " AND attname = " + pgsql.Literal(k) + ")"
 	}
 	rows, err := p.srv.Rows(sql)
 	if err != nil {

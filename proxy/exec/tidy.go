@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -55,7 +56,7 @@ func (h *Handler) tidy(p *participant) {
 		}
 	}
 	for n, v := range left.Settings {
-		if v, old := quoteSetting(n, v), value(carried, n); v != old {
+		if v, old := pgsql.SettingValue(n, v), value(carried, n); v != old {
 			next, has = next.With(n, v), has.With(n, v)
 		}
 	}
@@ -156,8 +157,8 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
 	for _, c := range list {
-		value := quoteSetting(c.name, c.value)
-		sql := "SET " + pool.QuoteName(c.name) + " TO " + value
+		value := pgsql.SettingValue(c.name, c.value)
+		sql := "SET " + pgsql.Setting(c.name) + " TO " + value
 		if c.local {
 			if h.tx.status == 'I' {
 				continue // it ended with its statement

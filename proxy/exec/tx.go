@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -113,7 +114,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		before(l)
 	}
 	for _, s := range h.tx.saves {
-		before("SAVEPOINT " + pool.QuoteName(s.name))
+		before("SAVEPOINT " + pgsql.Ident(s.name))
 	}
 	h.tx.parts = append(h.tx.parts, p)
 	p.open = true

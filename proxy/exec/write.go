@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -137,7 +138,7 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 		if err != nil {
 			return err
 		}
-		part.srv.SendQuery("SELECT pg_advisory_xact_lock(hashtext(" + quoteLiteral(name) + "))")
+		part.srv.SendQuery("SELECT pg_advisory_xact_lock(hashtext(" + pgsql.Literal(name) + "))")
 		if err := part.srv.Flush(); err != nil {
 			return h.lost(part, err)
 		}
@@ -300,7 +301,7 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 		list[i] = text[s.Start:s.End]
 	}
 	if d := p.Draw; d != nil {
-		if head, list, ok = sqlparse.GiveColumn(head, list, pool.QuoteName(d.Column), d.At, p.Drawn); !ok {
+		if head, list, ok = sqlparse.GiveColumn(head, list, pgsql.Ident(d.Column), d.At, p.Drawn); !ok {
 			return router.Refuse("insert-split", "the VALUES list could not be taken apart")
 		}
 	}

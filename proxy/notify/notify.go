@@ -11,11 +11,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sort"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Notification is one message to one session.
@@ -145,7 +145,7 @@ func (h *Hub) Listen(ctx context.Context, db, channel string, s *Session) error 
 		}
 		others[channel] = true
 		for name := range others {
-			if err := c.exec(ctx, "LISTEN "+quote(name)); err != nil {
+			if err := c.exec(ctx, "LISTEN "+pgsql.Ident(name)); err != nil {
 				h.shrink(db)
 				return fmt.Errorf("listen on shard %s: %w", sh.Name, err)
 			}
@@ -205,7 +205,7 @@ func (h *Hub) Unlisten(ctx context.Context, db, channel string, s *Session) {
 	for _, n := range names {
 		for _, c := range h.remove(db, n, s) {
 			if !c.dead() {
-				_ = c.exec(ctx, "UNLISTEN "+quote(n)) // a channel too many does no harm
+				_ = c.exec(ctx, "UNLISTEN "+pgsql.Ident(n)) // a channel too many does no harm
 			}
 		}
 	}
@@ -448,8 +448,6 @@ func (c *conn) dead() bool {
 }
 
 func (c *conn) stop() { c.halt() }
-
-func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // Has says whether the session listens to a channel.
 func (s *Session) Has(channel string) bool {

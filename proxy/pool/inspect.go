@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // inspectTimeout bounds the look at a server that nobody uses.
@@ -50,7 +52,7 @@ func (s *Server) Left() (Left, error) {
 	left := Left{Settings: map[string]string{}, State: s.unknown}
 	sql := inspectSQL
 	for _, v := range s.vars {
-		name := "'" + strings.ReplaceAll(v, "'", "''") + "'"
+		name := pgsql.Literal(v)
 		sql += " union all select 's' || " + name + " || '=' || current_setting(" + name + ", true) where current_setting(" + name + ", true) is not null"
 	}
 	found, err := s.list(sql)

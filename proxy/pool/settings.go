@@ -4,6 +4,8 @@ import (
 	"sort"
 	"strings"
 	"sync"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Settings is an interned set of run-time parameters: equal sets are one pointer, so that comparing a
@@ -91,12 +93,12 @@ func diff(have, want *Settings) string {
 	var b strings.Builder
 	for _, n := range sortedNames(have.vals) {
 		if _, ok := want.vals[n]; !ok {
-			b.WriteString("RESET " + QuoteName(n) + ";")
+			b.WriteString("RESET " + pgsql.Setting(n) + ";")
 		}
 	}
 	for _, n := range sortedNames(want.vals) {
 		if v, ok := have.vals[n]; !ok || v != want.vals[n] {
-			b.WriteString("SET " + QuoteName(n) + " TO " + want.vals[n] + ";")
+			b.WriteString("SET " + pgsql.Setting(n) + " TO " + want.vals[n] + ";")
 		}
 	}
 	return b.String()
@@ -125,15 +127,6 @@ func sortedNames(m map[string]string) []string {
 	}
 	sort.Strings(out)
 	return out
-}
-
-// QuoteName quotes a parameter's name, each part between dots by itself.
-func QuoteName(n string) string {
-	parts := strings.Split(n, ".")
-	for i, p := range parts {
-		parts[i] = `"` + strings.ReplaceAll(p, `"`, `""`) + `"`
-	}
-	return strings.Join(parts, ".")
 }
 
 // Key is equal for equal sets.

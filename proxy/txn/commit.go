@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string.
@@ -101,7 +103,7 @@ var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 // the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
 // one. After Committed, Aborted and Unfinished no participant is in a transaction, except those whose connection failed.
 func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
-	written := decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + quote(gid) + ", 'commit', " + shardsOf(others) + ")")
+	written := decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + pgsql.Literal(gid) + ", 'commit', " + shardsOf(others) + ")")
 	prepared, err := prepare(gid, others)
 	if written == nil {
 		_, written = decider.Recv()
@@ -122,7 +124,7 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 	}
 	if err != nil { // a deferred constraint, for one
 		for i, p := range others {
-			finish(p, "ROLLBACK PREPARED "+quote(PartGID(gid, i)), "ROLLBACK PREPARED")
+			finish(p, "ROLLBACK PREPARED "+pgsql.Literal(PartGID(gid, i)), "ROLLBACK PREPARED")
 		}
 		return Aborted, err
 	}
@@ -136,7 +138,7 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 func shardsOf(others []Participant) string {
 	names := make([]string, len(others))
 	for i, p := range others {
-		names[i] = quote(p.Shard())
+		names[i] = pgsql.Literal(p.Shard())
 	}
 	return "ARRAY[" + strings.Join(names, ", ") + "]"
 }
@@ -147,7 +149,7 @@ func prepare(gid string, others []Participant) (prepared []bool, err error) {
 	prepared = make([]bool, len(others))
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		if e := p.Send("SELECT pgmosaic.decide(" + quote(PartGID(gid, i)) + ", 'part'); PREPARE TRANSACTION " + quote(PartGID(gid, i))); e != nil {
+		if e := p.Send("SELECT pgmosaic.decide(" + pgsql.Literal(PartGID(gid, i)) + ", 'part'); PREPARE TRANSACTION " + pgsql.Literal(PartGID(gid, i))); e != nil {
 			err = errors.Join(err, e)
 			continue
 		}
@@ -183,7 +185,7 @@ func first(a, b error) error {
 func abort(gid string, decider Participant, others []Participant, prepared []bool) {
 	for i, p := range others {
 		if prepared[i] {
-			finish(p, "ROLLBACK PREPARED "+quote(PartGID(gid, i)), "ROLLBACK PREPARED")
+			finish(p, "ROLLBACK PREPARED "+pgsql.Literal(PartGID(gid, i)), "ROLLBACK PREPARED")
 		} else {
 			finish(p, "ROLLBACK", "ROLLBACK")
 		}
@@ -203,7 +205,7 @@ func finishAll(gid string, others []Participant) bool {
 	ok := true
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		sent[i] = p.Send("COMMIT PREPARED "+quote(PartGID(gid, i))) == nil
+		sent[i] = p.Send("COMMIT PREPARED "+pgsql.Literal(PartGID(gid, i))) == nil
 	}
 	for i, p := range others {
 		if !sent[i] {
@@ -221,5 +223,3 @@ func isServerError(err error) bool {
 	var s interface{ SQLState() string }
 	return errors.As(err, &s) && s.SQLState() != "" && !strings.HasPrefix(s.SQLState(), "57P") && !strings.HasPrefix(s.SQLState(), "08")
 }
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Shard is what the resolver needs of a shard.
@@ -495,11 +496,11 @@ func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 	}
 	return with(ctx, at, func(ctx context.Context, c *pgx.Conn) error {
 		if p.Owner != "" {
-			if _, err := c.Exec(ctx, "SET ROLE "+pgx.Identifier{p.Owner}.Sanitize()); err != nil {
+			if _, err := c.Exec(ctx, "SET ROLE "+pgsql.Ident(p.Owner)); err != nil {
 				return fmt.Errorf("finish %s on shard %s as the role that prepared it: %w; GRANT %s TO the role of the node's connection string", p.GID, at.Name, err, p.Owner)
 			}
 		}
-		if _, err := c.Exec(ctx, verb+quote(p.GID)); err != nil {
+		if _, err := c.Exec(ctx, verb+pgsql.Literal(p.GID)); err != nil {
 			return fmt.Errorf("%son shard %s: %w", verb, at.Name, err)
 		}
 		return nil

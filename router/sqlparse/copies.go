@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -162,11 +163,7 @@ func (s *Statement) Explaining(sql string) (text string, ok bool) {
 // LoadSQL writes the SELECT of some columns of a table. The rows wanted are those that meet every condition of one of
 // the lists; an empty list wants all. The conditions' columns must all be the table's own.
 func LoadSQL(table TableRef, columns []string, wanted [][]Cond) (string, error) {
-	quoted := make([]string, len(columns))
-	for i, c := range columns {
-		quoted[i] = quote(c)
-	}
-	base := "SELECT " + strings.Join(quoted, ", ") + " FROM " + quote(table.Schema) + "." + quote(table.Name)
+	base := "SELECT " + pgsql.List(columns) + " FROM " + table.SQL()
 	where := either(wanted)
 	if where == nil {
 		return base, nil
@@ -186,8 +183,6 @@ func LoadSQL(table TableRef, columns []string, wanted [][]Cond) (string, error) 
 	}
 	return base + " WHERE " + cond, nil
 }
-
-func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // either is the OR of ANDs, nil where everything is wanted.
 func either(wanted [][]Cond) *pg.Node {

@@ -8,6 +8,7 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 	pgparser "github.com/pganalyze/pg_query_go/v5/parser"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -337,23 +338,12 @@ func (c *converter) set(x *pg.VariableSetStmt) {
 			}
 			parts = append(parts, constText(a.GetAConst()))
 		}
-		v.Value = strings.Join(quoteAll(parts), ", ")
+		v.Value = pgsql.Literals(parts)
 		v.Plain = strings.Join(parts, ", ")
 	default:
 		v.Special = true
 		c.txOptions(x.Args)
 	}
-}
-
-func quoteAll(in []string) []string {
-	out := make([]string, len(in))
-	for i, s := range in {
-		out[i] = "'" + strings.ReplaceAll(s, "'", "''") + "'"
-		if strings.Contains(s, `\`) {
-			out[i] = "E'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
-		}
-	}
-	return out
 }
 
 func constText(a *pg.A_Const) string {

@@ -170,6 +170,3 @@ func assigned(item string) (string, bool) {
 		}
 	}
 }
-
-// QuoteName quotes a name for SQL.
-func QuoteName(n string) string { return `"` + strings.ReplaceAll(n, `"`, `""`) + `"` }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Kind is what a statement does.
@@ -202,6 +203,9 @@ type ForeignKey struct {
 
 // TableRef names a relation as the statement does: an empty Schema means the search path.
 type TableRef struct{ Schema, Name string }
+
+// SQL is the name in a statement.
+func (r TableRef) SQL() string { return pgsql.Qualified(r.Schema, r.Name) }
 
 // ValueKind is the class of a constant.
 type ValueKind uint8

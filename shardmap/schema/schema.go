@@ -119,7 +119,7 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype not in ('a', 'r')),
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confupdtype not in ('a', 'r')),
        coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^pgmosaic_'), '{}'),
-       coalesce((select array_agg(distinct dn.nspname || '.' || dc.relname) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+       coalesce((select array_agg(distinct array[dn.nspname::text, dc.relname::text]) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
                  where r.ev_class = c.oid and dc.oid <> c.oid), '{}'),
        coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, ''), exists (select from pg_constraint k where k.conrelid = c.oid and k.conname = 'pgmosaic_slot')
@@ -199,14 +199,13 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
 	byOID := map[uint32]*Table{}
 	rows, _ := tx.Query(ctx, tablesSQL)
-	t, kind, reads := Table{}, "", []string(nil)
+	t, kind, reads := Table{}, "", [][]string(nil)
 	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers = append([]string(nil), t.Triggers...)
 		for _, r := range reads {
-			sch, name, _ := strings.Cut(r, ".")
-			n.Reads = append(n.Reads, shardmap.TableName{Schema: sch, Name: name})
+			n.Reads = append(n.Reads, shardmap.TableName{Schema: r[0], Name: r[1]})
 		}
 		s.Tables[n.TableName], byOID[n.OID] = &n, &n
 		t, reads = Table{}, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // User types (enums, domains, composites, those of extensions) have other OIDs on each server, and so have
@@ -38,18 +39,18 @@ type typeInfo struct {
 
 // Types are the user types and relations of one server.
 type Types struct {
-	byName map[string]uint32   // schema.name to OID
-	info   map[uint32]typeInfo // of user types, and of the arrays and records among them
-	rels   map[string]uint32   // schema.name to OID
+	byName map[shardmap.TableName]uint32 // to OID
+	info   map[uint32]typeInfo           // of user types, and of the arrays and records among them
+	rels   map[shardmap.TableName]uint32 // to OID
 }
 
 const typesSQL = `
-select n.nspname || '.' || t.typname, t.oid,
+select n.nspname, t.typname, t.oid,
        case when t.typcategory = 'A' and t.typelem <> 0 then 'a' when t.typtype in ('c', 'd', 'r', 'm') then t.typtype::text else '' end,
        case when t.typtype = 'd' then t.typbasetype when t.typtype = 'r' then coalesce((select rngsubtype from pg_range where rngtypid = t.oid), 0) else t.typelem end
   from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.oid >= 16384`
 
-const relsSQL = `select n.nspname || '.' || c.relname, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f')`
+const relsSQL = `select n.nspname, c.relname, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f')`
 
 // LoadTypes reads the user types and relations of a server.
 func LoadTypes(ctx context.Context, dsn string) (*Types, error) {
@@ -58,12 +59,13 @@ func LoadTypes(ctx context.Context, dsn string) (*Types, error) {
 		return nil, fmt.Errorf("read the types: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	t := &Types{byName: map[string]uint32{}, info: map[uint32]typeInfo{}, rels: map[string]uint32{}}
+	t := &Types{byName: map[shardmap.TableName]uint32{}, info: map[uint32]typeInfo{}, rels: map[shardmap.TableName]uint32{}}
 	rows, _ := conn.Query(ctx, typesSQL)
-	var name, kind string
+	var name shardmap.TableName
+	var kind string
 	var oid, elem uint32
 	kinds := map[string]typeKind{"a": arrayType, "c": recordType, "d": domainType, "r": rangeType, "m": multirange}
-	if _, err := pgx.ForEachRow(rows, []any{&name, &oid, &kind, &elem}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &oid, &kind, &elem}, func() error {
 		t.byName[name] = oid
 		t.info[oid] = typeInfo{kinds[kind], elem}
 		return nil
@@ -71,7 +73,7 @@ func LoadTypes(ctx context.Context, dsn string) (*Types, error) {
 		return nil, fmt.Errorf("read the types: %w", err)
 	}
 	rows, _ = conn.Query(ctx, relsSQL)
-	if _, err := pgx.ForEachRow(rows, []any{&name, &oid}, func() error { t.rels[name] = oid; return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &oid}, func() error { t.rels[name] = oid; return nil }); err != nil {
 		return nil, fmt.Errorf("read the types: %w", err)
 	}
 	return t, nil

@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
+
+func name(n string) shardmap.TableName { return shardmap.TableName{Schema: "public", Name: n} }
 
 func sides() (home, shard *Types) {
 	home = &Types{
-		byName: map[string]uint32{"public.mood": 20000, "public._mood": 20001, "public.spot": 20010, "public._spot": 20011, "public.dom": 20020},
+		byName: map[shardmap.TableName]uint32{name("mood"): 20000, name("_mood"): 20001, name("spot"): 20010, name("_spot"): 20011, name("dom"): 20020},
 		info:   map[uint32]typeInfo{20000: {}, 20001: {arrayType, 20000}, 20010: {recordType, 0}, 20011: {arrayType, 20010}, 20020: {domainType, 20011}},
-		rels:   map[string]uint32{"public.t": 20100},
+		rels:   map[shardmap.TableName]uint32{name("t"): 20100},
 	}
-	shard = &Types{byName: map[string]uint32{}, info: map[uint32]typeInfo{}, rels: map[string]uint32{"public.t": 30100}}
+	shard = &Types{byName: map[shardmap.TableName]uint32{}, info: map[uint32]typeInfo{}, rels: map[shardmap.TableName]uint32{name("t"): 30100}}
 	for n, oid := range home.byName {
 		shard.byName[n] = oid + 10000
 		i := home.info[oid]

@@ -74,6 +74,11 @@ var genTables = []genRel{
 	{"tenant.parts", []genCol{{"id", kInt}, {"thing", kInt}, {"customer", kInt}}},
 	{"countries", []genCol{{"code", kText}, {"name", kText}}},
 	{"settings", []genCol{{"name", kText}, {"value", kText}}},
+	{`"odd.schema"."odd.name"`, []genCol{{`"key.col"`, kInt}, {`"a.b"`, kInt}, {`"it's ""said"""`, kText}, {`"group"`, kText}, {`"UPPER"`, kDate}}},
+	{oddLong, []genCol{{oddKey, kInt}, {`"select"`, kText}, {`"x y"`, kInt}}},
+	{`"ref.odd"`, []genCol{{`"co.de"`, kText}, {`"na""me"`, kText}}},
+	{`"home.odd"`, []genCol{{`"table"`, kInt}, {`"v.w"`, kText}}},
+	{`"odd.schema"."odd.view"`, []genCol{{`"k.v"`, kInt}, {`"n.m"`, kInt}}},
 	{"rich", []genCol{{"customer_id", kInt}, {"country", kText}, {"n", kInt}}},
 	{"spenders", []genCol{{"customer_id", kInt}, {"total", kNum}}},
 }

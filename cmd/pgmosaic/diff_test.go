@@ -14,6 +14,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// oddLong and oddKey are names of 63 bytes.
+const (
+	oddLong = `"Ünï cödé, with spaces und «noch mehr» Buchstaben bis 63 B"`
+	oddKey  = `"ключ с пробелами, ""кавычками"" и т.д.x"`
+)
+
 // diffSchema is made on one PostgreSQL and through the proxy. Keys sit on both shards, values hold NULLs,
 // NaN, equal numerics of different scale, blanks and quotes.
 var diffSchema = []string{
@@ -32,6 +38,12 @@ var diffSchema = []string{
 	`create schema tenant`,
 	`create table tenant.things (id int primary key, name text)`,
 	`create table tenant.parts (id int primary key, thing int references tenant.things, customer int)`,
+	`create schema "odd.schema"`,
+	`create table "odd.schema"."odd.name" ("key.col" bigint primary key, "a.b" int, "it's ""said""" text, "group" text, "UPPER" date)`,
+	`create table ` + oddLong + ` ("select" text collate "C" not null, ` + oddKey + ` bigint not null, "x y" int default 3, primary key (` + oddKey + `, "select"))`,
+	`create table "ref.odd" ("co.de" text primary key, "na""me" text)`,
+	`create table "home.odd" ("table" int primary key, "v.w" text)`,
+	`create view "odd.schema"."odd.view" as select "key.col" as "k.v", "a.b" + 1 as "n.m" from "odd.schema"."odd.name" where "a.b" > 2`,
 	`create view rich as select c.customer_id, c.country, c.small + 1 as n from customers c where c.small > 2`,
 }
 
@@ -47,6 +59,10 @@ var diffRows = []string{
 	`insert into tenant.things select i, 'n' || i from generate_series(1, 12) i`,
 	`insert into tenant.parts select i, nullif(i % 5, 0), i % 23 from generate_series(1, 25) i`,
 	`insert into "Odd Table" select i, 'x' || i from generate_series(1, 9) i`,
+	`insert into "odd.schema"."odd.name" select i, nullif(i % 7, 3), 'n' || i % 6, case i % 3 when 0 then 'DE' when 1 then 'AT' end, date '2026-01-01' + i % 3 from generate_series(1, 24) i`,
+	`insert into ` + oddLong + ` select (array['DE', 'it''s', 'x5'])[1 + i % 3], 1 + i % 19, i from generate_series(1, 40) i on conflict do nothing`,
+	`insert into "ref.odd" values ('DE', 'Germany'), ('AT', null), ('n3', 'three')`,
+	`insert into "home.odd" select i, 'x' || i from generate_series(1, 6) i`,
 }
 
 // answer is what a statement gave, in a form that can be compared.
@@ -148,17 +164,19 @@ func diffWorld(t *testing.T, d *demo, width int) (many *pgx.Conn, drop func()) {
 	for _, sql := range diffPlacement(name, width) {
 		d.adminExec(t, sql)
 	}
-	tables := []string{"marks IN GROUP spots KEY (region, day)", "medals IN GROUP spots KEY (area, day)", "customers IN GROUP ids KEY (customer_id)", "orders IN GROUP ids KEY (customer_id)", "texts IN GROUP words KEY (k)", `"Odd Table" IN GROUP ids KEY ("Key")`, "countries AS REFERENCE"}
+	tables := []string{"marks IN GROUP spots KEY (region, day)", "medals IN GROUP spots KEY (area, day)", "customers IN GROUP ids KEY (customer_id)", "orders IN GROUP ids KEY (customer_id)", "texts IN GROUP words KEY (k)", `"Odd Table" IN GROUP ids KEY ("Key")`, "countries AS REFERENCE", `"ref.odd" AS REFERENCE`, oddLong + " IN GROUP ids KEY (" + oddKey + ")"}
 	for _, x := range tables {
 		d.adminExec(t, "DISTRIBUTE TABLE "+name+".public."+x)
 	}
+	d.adminExec(t, "DISTRIBUTE TABLE "+name+`."odd.schema"."odd.name" IN GROUP ids KEY ("key.col")`)
 	d.adminExec(t, fmt.Sprintf("DISTRIBUTE SCHEMA %s.tenant ON %s_d%d", name, name, width-1))
 	mustExec(t, many, diffView) // of tables that are distributed already
 	return many, func() {
-		mustExec(t, connectTo(t, dsnFor("app", "app", d.server.Addr(), name)), "drop view rich, spenders")
-		for _, x := range []string{"customers", "orders", "texts", `"Odd Table"`, "countries", "marks", "medals"} {
+		mustExec(t, connectTo(t, dsnFor("app", "app", d.server.Addr(), name)), `drop view rich, spenders, "odd.schema"."odd.view"`)
+		for _, x := range []string{"customers", "orders", "texts", `"Odd Table"`, "countries", "marks", "medals", `"ref.odd"`, oddLong} {
 			d.adminExec(t, "UNDISTRIBUTE TABLE "+name+".public."+x)
 		}
+		d.adminExec(t, "UNDISTRIBUTE TABLE "+name+`."odd.schema"."odd.name"`)
 		d.adminExec(t, "UNDISTRIBUTE SCHEMA "+name+".tenant")
 		for _, g := range []string{"ids", "words", "spots"} {
 			d.adminExec(t, "DROP GROUP "+g+" IN "+name)

@@ -48,7 +48,9 @@ func (w writer) cond(t string) string {
 }
 
 func (w writer) statement() string {
-	switch w.IntN(32) {
+	switch w.IntN(36) {
+	case 32, 33, 34, 35:
+		return w.odd()
 	case 28, 29, 30:
 		return w.copyIn()
 	case 31:
@@ -139,6 +141,27 @@ func (w writer) statement() string {
 		"update customers set name = null where customer_id in (1, 2, 3, 4)", "delete from customers where customer_id = 1 / (small - small)")
 }
 
+// odd is a write of a table whose names need quotes.
+func (w writer) odd() string {
+	t, k := `"odd.schema"."odd.name"`, `"key.col"`
+	return w.of(
+		`insert into `+t+` (`+k+`, "a.b", "it's ""said""") values (`+w.id()+`, 1, 'v'), (`+w.id()+`, 2, 'w'), (40, 3, 'x')`+w.of("", ` on conflict do nothing`, ` on conflict (`+k+`) do update set "a.b" = excluded."a.b" + "odd.name"."a.b" returning `+k+`, "a.b"`),
+		`insert into `+t+` as "o.n" ("a.b", `+k+`) select "x y", `+oddKey+` + `+w.id()+` from `+oddLong+` where "select" = 'DE' on conflict (`+k+`) do `+w.of("nothing", `update set "group" = "o.n"."group" || 'x', "UPPER" = null returning "o.n"."group"`),
+		`insert into `+oddLong+` ("select", `+oddKey+`) select 'm' || "a.b", "a.b" from `+t+` where `+k+` > `+w.id()+` and "a.b" is not null group by "a.b" `+w.of("on conflict do nothing", `on conflict (`+oddKey+`, "select") do update set "x y" = 9 returning *`),
+		`update `+t+` set "a.b" = "a.b" + 1, "it's ""said""" = "group" where `+k+` `+w.of("= ", "> ", "<> ")+w.id()+w.of("", ` returning `+k+`, "it's ""said"""`),
+		`update `+t+` "u.p" set `+k+` = `+k+` + `+fmt.Sprint(1000+1000*w.IntN(1e6))+`, "UPPER" = '2026-05-05' where "u.p".`+k+` in (`+w.id()+", "+w.id()+`) returning "u.p".*`,
+		`update `+oddLong+` set `+oddKey+` = `+oddKey+` + 500, "select" = "select" || '`+fmt.Sprint(w.IntN(1e9))+`' where `+oddKey+` = `+w.id(),
+		`update `+t+` "u.p" set "a.b" = "s.s"."n.n" from (select `+oddKey+` as "k.k", count(*) as "n.n" from `+oddLong+` group by `+oddKey+`) "s.s" where "s.s"."k.k" = "u.p".`+k,
+		`delete from `+t+` where `+k+` > 24 and "a.b" = `+w.of("1", "2", "3")+w.of("", ` returning *`),
+		`delete from `+t+` "d.d" using `+oddLong+` "l.l" where "l.l".`+oddKey+` = "d.d".`+k+` and "d.d".`+k+` = `+w.id(),
+		`insert into "ref.odd" values (`+w.of("'FR'", "'DE'", "'NL'")+`, 'Somewhere') on conflict ("co.de") do `+w.of("nothing", `update set "na""me" = excluded."na""me" returning "na""me"`),
+		`update "ref.odd" set "na""me" = "na""me" || '!' where "co.de" `+w.of("= 'DE'", "> 'A'"),
+		`insert into "home.odd" select 100 + `+k+`, "group" from `+t+` where `+k+` < `+w.id()+w.of(" on conflict do nothing", ` on conflict ("table") do update set "v.w" = excluded."v.w" returning "v.w"`),
+		`merge into `+t+` "m.m" using (values (`+w.id()+`, 'x')) "s.s" ("k.k", "v.v") on "m.m".`+k+` = "s.s"."k.k" when matched then update set "group" = "s.s"."v.v" when not matched then insert (`+k+`, "a.b") values ("s.s"."k.k", 5)`,
+		`with "w.w" as (update `+t+` set "a.b" = 1 where `+k+` = 7 returning `+k+` as "k.k") select "k.k" from "w.w"`,
+	)
+}
+
 // merge is a MERGE: for one key, over the shards, and of what no shard can tell.
 func (w writer) merge() string {
 	k := w.id()
@@ -182,6 +205,9 @@ var copyTables = []struct{ table, columns, kinds string }{
 	{"countries", "(name, code)", "ss"},
 	{"settings", "", "ss"},
 	{"tenant.parts", "(customer, id)", "nk"},
+	{`"odd.schema"."odd.name"`, `("it's ""said""", "key.col", "a.b")`, "Skm"},
+	{oddLong, `(` + oddKey + `, "select")`, "ks"},
+	{`"ref.odd"`, "", "ss"},
 }
 
 // withData is COPY FROM STDIN with what is sent behind a NUL.
@@ -256,12 +282,12 @@ func (w writer) copyIn() string {
 
 // first is a column of a table that copyIn fills.
 func (w writer) first(table string) string {
-	return map[string]string{"customers": "name", "orders": "order_id", "texts": "v", "marks": "region", "countries": "name", "settings": "value", "tenant.parts": "id"}[table]
+	return map[string]string{"customers": "name", "orders": "order_id", "texts": "v", "marks": "region", "countries": "name", "settings": "value", "tenant.parts": "id", `"odd.schema"."odd.name"`: `"a.b"`, oddLong: `"select"`, `"ref.odd"`: `"na""me"`}[table]
 }
 
 // copyOut is a COPY of rows to the client.
 func (w writer) copyOut() string {
-	return "copy " + w.of("customers", "orders (order_id, total)", "texts", "marks (region, n)", "countries", "settings", "tenant.parts",
+	return "copy " + w.of("customers", "orders (order_id, total)", "texts", "marks (region, n)", "countries", "settings", "tenant.parts", `"odd.schema"."odd.name" ("group", "key.col")`, oddLong, `(select "co.de" from "ref.odd")`,
 		"(select customer_id, name from customers t where "+w.cond("t")+")", "(select count(*) from orders)", "(select country, count(*) from customers group by country)",
 		"(delete from orders where customer_id = "+w.id()+" and order_id > 65 returning order_id)") + " to stdout" + w.of("", " csv", " (format csv, force_quote *, null 'nil')", " (delimiter '|')")
 }
@@ -301,16 +327,16 @@ func (w writer) script() []string {
 		switch n := w.IntN(8); {
 		case n == 0:
 			saved++
-			out = append(out, fmt.Sprintf("savepoint s%d", saved))
+			out = append(out, fmt.Sprintf(`savepoint "s.%d"`, saved))
 		case n == 1 && saved > 0:
-			out = append(out, fmt.Sprintf("rollback to s%d", saved))
+			out = append(out, fmt.Sprintf(`rollback to "s.%d"`, saved))
 		case n == 2 && saved > 0:
-			out = append(out, fmt.Sprintf("release s%d", saved))
+			out = append(out, fmt.Sprintf(`release "s.%d"`, saved))
 			saved--
 		default:
 			out = append(out, w.statement())
 			if saved > 0 && w.IntN(4) == 0 {
-				out = append(out, fmt.Sprintf("rollback to s%d", saved))
+				out = append(out, fmt.Sprintf(`rollback to "s.%d"`, saved))
 			}
 		}
 	}
@@ -327,6 +353,9 @@ var tableSums = []string{
 	"select count(*), sum(hashtext(k || ':' || coalesce(v, -1))) from texts", "select count(*), sum(hashtext(code || name)) from countries",
 	"select count(*), sum(hashtext(region || day::text || n || coalesce(points, -1))) from marks", "select count(*), sum(hashtext(id || ':' || coalesce(thing, -1) || ':' || customer)) from tenant.parts",
 	"select count(*), sum(hashtext(name || coalesce(value, '-'))) from settings",
+	`select count(*), sum(hashtext("key.col" || coalesce("a.b", -1) || coalesce("it's ""said""", '-') || coalesce("group", '-') || coalesce("UPPER"::text, '-'))) from "odd.schema"."odd.name"`,
+	`select count(*), sum(hashtext(` + oddKey + ` || "select" || coalesce("x y", -1))) from ` + oddLong, `select count(*), sum(hashtext("co.de" || coalesce("na""me", '-'))) from "ref.odd"`,
+	`select count(*), sum(hashtext("table" || coalesce("v.w", '-'))) from "home.odd"`,
 }
 
 // Random scripts of writes on one PostgreSQL and over shards: every answer and, after each script, every table is equal,
@@ -343,7 +372,7 @@ func TestSameTablesAfterWrites(t *testing.T) {
 	modes := []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeDescribeExec}
 	for _, width := range []int{2, 3, 7} {
 		t.Run(fmt.Sprint(width), func(t *testing.T) {
-			mustExec(t, one, "drop schema if exists tenant cascade")
+			mustExec(t, one, `drop schema if exists tenant, "odd.schema" cascade`)
 			mustExec(t, one, "drop schema public cascade")
 			mustExec(t, one, "create schema public")
 			setUp(one, append(append(append([]string{}, diffSchema...), diffRows...), diffView)...)

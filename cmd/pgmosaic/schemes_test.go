@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -39,18 +40,18 @@ func (d *demo) forget(t *testing.T, name string) {
 		}
 	}
 	for n := range db.Tables {
-		exec("UNDISTRIBUTE TABLE %s.%s.%s", name, n.Schema, n.Name)
+		exec("UNDISTRIBUTE TABLE %s.%s", pgsql.Plain(name), n)
 	}
 	for _, g := range db.Tenants() {
-		exec("UNDISTRIBUTE SCHEMA %s.%s", name, g.Name)
+		exec("UNDISTRIBUTE SCHEMA %s.%s", pgsql.Plain(name), pgsql.Plain(g.Name))
 	}
 	for g := range db.Groups {
-		exec("DROP GROUP %s IN %s", g, name)
+		exec("DROP GROUP %s IN %s", pgsql.Plain(g), pgsql.Plain(name))
 	}
 	for _, s := range slices.Backward(db.Shards) {
-		exec("DROP SHARD %s IN %s", s.Name, name)
+		exec("DROP SHARD %s IN %s", pgsql.Plain(s.Name), pgsql.Plain(name))
 	}
-	exec("DROP DATABASE %s", name)
+	exec("DROP DATABASE %s", pgsql.Plain(name))
 	d.pools.Reconnect(name)
 }
 

@@ -84,9 +84,11 @@ type backend struct {
 	access atomic.Pointer[access]
 	checks chan struct{} // one for each password being derived
 
-	mu     sync.Mutex // guards the rest
-	asked  map[string]asked
-	failed map[netip.Addr]failures
+	tries auth.Tries
+	now   func() time.Time
+
+	mu    sync.Mutex // guards the rest
+	asked map[string]asked
 }
 
 type asked struct {
@@ -94,20 +96,11 @@ type asked struct {
 	until time.Time
 }
 
-// failures counts the failed logins of an address since a moment.
-type failures struct {
-	n     int
-	since time.Time
-}
-
-// failureWindow is how long a failed login counts.
-const failureWindow = time.Minute
-
-// maxAddresses bounds what is remembered of addresses.
-const maxAddresses = 10000
+// slowLogin is how long a login waits that is slowed down.
+const slowLogin = time.Second
 
 func newBackend(a *app) *backend {
-	return &backend{app: a, asked: map[string]asked{}, failed: map[netip.Addr]failures{}, checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+	return &backend{app: a, asked: map[string]asked{}, now: time.Now, checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
 }
 
 func isConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
@@ -117,18 +110,28 @@ func (b *backend) Exempt(l session.Login) bool {
 	return isConsole(l.Database) && b.access.Load().admin[l.User]
 }
 
+// mayConsole says whether a user may enter the admin console, if only to look.
+func (a *access) mayConsole(user string) bool { return a.admin[user] || a.stats[user] }
+
 // Admit implements session.Backend. What it tells is the same for users and databases that do not exist.
-func (b *backend) Admit(l session.Login) error {
-	cfg := b.app.config.Load()
-	if from := l.Remote.Addr().Unmap(); cfg.AuthTries > 0 && from.IsValid() {
-		b.mu.Lock()
-		f := b.failed[from]
-		b.mu.Unlock()
-		if f.n >= cfg.AuthTries && time.Since(f.since) < failureWindow {
-			return &wire.PgError{
-				Code: "28000", Message: fmt.Sprintf("too many failed logins from %s (auth_failures = %d within %s)", from, cfg.AuthTries, failureWindow),
-				Hint: "Wait a minute and use the right password.",
-			}
+func (b *backend) Admit(ctx context.Context, l session.Login) error {
+	from, limit := l.Remote.Addr().Unmap(), b.app.config.Load().AuthTries
+	if !from.IsValid() {
+		return nil
+	}
+	always := isConsole(l.Database) && b.access.Load().mayConsole(l.User)
+	switch b.tries.Judge(b.now(), from, l.User, limit, always) {
+	case auth.Barred:
+		return &wire.PgError{
+			Code: "28000", Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, from, limit, auth.TryWindow),
+			Hint: "Wait a minute and use the right password.",
+		}
+	case auth.Slow:
+		b.app.metrics.SlowedLogins.Add(1)
+		select {
+		case <-time.After(slowLogin):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil
@@ -137,22 +140,9 @@ func (b *backend) Admit(l session.Login) error {
 // Failed implements session.Backend.
 func (b *backend) Failed(l session.Login) {
 	b.app.metrics.FailedLogins.Add(1)
-	from := l.Remote.Addr().Unmap()
-	if !from.IsValid() {
-		return
+	if from := l.Remote.Addr(); from.IsValid() {
+		b.tries.Failed(b.now(), from, l.User)
 	}
-	now := time.Now()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	f := b.failed[from]
-	if now.Sub(f.since) >= failureWindow {
-		f = failures{since: now}
-	}
-	f.n++
-	if len(b.failed) > maxAddresses {
-		clear(b.failed)
-	}
-	b.failed[from] = f
 }
 
 // Rule implements session.Backend.
@@ -195,7 +185,7 @@ func (b *backend) Open(ctx context.Context, l session.Login, client session.Clie
 	if isConsole(l.Database) {
 		acc := b.access.Load()
 		full := acc.admin[l.User]
-		if !full && !acc.stats[l.User] && (l.User != b.app.cfg.trustUser || l.User == "") { // who enters without a password may look
+		if !acc.mayConsole(l.User) && (l.User != b.app.cfg.trustUser || l.User == "") { // who enters without a password may look
 			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
 		}
 		params := map[string]string{
@@ -252,9 +242,9 @@ func (b *backend) room(l session.Login) error {
 }
 
 // webLogin checks a user of the dashboard. Failures count like those of other logins.
-func (b *backend) webLogin(from netip.AddrPort, name, password string) (isAdmin bool, err error) {
+func (b *backend) webLogin(ctx context.Context, from netip.AddrPort, name, password string) (isAdmin bool, err error) {
 	l := session.Login{User: name, Database: "pgmosaic", Remote: from}
-	if err := b.Admit(l); err != nil {
+	if err := b.Admit(ctx, l); err != nil {
 		return false, err
 	}
 	acc := b.access.Load()
@@ -263,8 +253,11 @@ func (b *backend) webLogin(from netip.AddrPort, name, password string) (isAdmin 
 	if !ok {
 		cred = auth.Fake(name)
 	}
-	fits, err := b.Check(context.Background(), cred, password)
-	if err == nil && fits && ok && (acc.admin[name] || acc.stats[name]) {
+	fits, err := b.Check(ctx, cred, password)
+	if err != nil {
+		return false, err
+	}
+	if fits && ok && acc.mayConsole(name) {
 		return acc.admin[name], nil
 	}
 	b.Failed(l)

@@ -50,7 +50,7 @@ type Config struct {
 	AuthRules  []RuleConfig `yaml:"auth_rules"`      // first match decides; default: scram-sha-256 from anywhere
 	AuthHBA    string       `yaml:"auth_hba_file"`   // in place of auth_rules: rules in the format of pg_hba.conf
 	AuthIdent  string       `yaml:"auth_ident_file"` // maps for method cert, in the format of pg_ident.conf
-	AuthTries  int          `yaml:"auth_failures"`   // 20: failed logins from one address within a minute before it is turned away; 0: no limit
+	AuthTries  int          `yaml:"auth_failures"`   // failed logins of one user from one address within a minute before it is turned away; an address that fails ten times as often, and administrators on their console, wait a second instead; 0: no limit
 	InitSQL    string       `yaml:"init_sql"`        // admin SQL, run once when the map is empty
 
 	PoolSize     int      `yaml:"default_pool_size"`           // servers for each node, database and role

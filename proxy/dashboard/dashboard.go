@@ -35,7 +35,7 @@ type Server struct {
 	// Ready says whether the process should be sent clients, and what is amiss, also if it should.
 	Ready func() (bool, string)
 	// Login checks a user, and says whether it is an admin.
-	Login func(from netip.AddrPort, user, password string) (isAdmin bool, err error)
+	Login func(ctx context.Context, from netip.AddrPort, user, password string) (isAdmin bool, err error)
 	// Open lets anybody look without a login: for addresses that only this machine reaches.
 	Open bool
 

@@ -63,7 +63,7 @@ func (s *Server) identify(r *http.Request) (viewer, bool) {
 		}
 	}
 	if user, password, ok := r.BasicAuth(); ok {
-		isAdmin, err := s.Login(remote(r), user, password)
+		isAdmin, err := s.Login(r.Context(), remote(r), user, password)
 		return viewer{user, isAdmin}, err == nil
 	}
 	return viewer{}, s.Open
@@ -92,7 +92,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	if !readJSON(w, r, &in) {
 		return
 	}
-	isAdmin, err := s.Login(remote(r), in.User, in.Password)
+	isAdmin, err := s.Login(r.Context(), remote(r), in.User, in.Password)
 	if err != nil {
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"message": err.Error()})
 		return

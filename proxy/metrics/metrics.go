@@ -16,6 +16,7 @@ import (
 type Metrics struct {
 	Started      time.Time
 	Reasons      []string     // names the indices of Node.Reads; set before it is read
+	SlowedLogins atomic.Int64 // because others failed before them
 	FailedLogins atomic.Int64 // of all databases: a name that was given before login is not to be trusted
 
 	mu        sync.Mutex // guards the maps; the values are atomics
@@ -204,6 +205,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		nodes = append(nodes, n)
 	}
 	m.mu.Unlock()
+	counter("slowed_logins_total", "Logins that had to wait a second, because many from their address, or with their administrator's name, had failed.", m.SlowedLogins.Load())
 	counter("failed_logins_total", "Logins that were turned away: an unknown user or a wrong password.", m.FailedLogins.Load())
 	for name, d := range dbs {
 		l := []string{"database", name}

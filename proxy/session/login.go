@@ -33,7 +33,7 @@ func (l *Login) Origin() auth.Origin {
 
 // authenticate runs the exchange that the rules ask for and ends with AuthenticationOk.
 func (s *Session) authenticate(ctx context.Context) error {
-	if err := s.cfg.Backend.Admit(s.login); err != nil {
+	if err := s.cfg.Backend.Admit(ctx, s.login); err != nil {
 		return s.fatal(err)
 	}
 	rule := s.cfg.Backend.Rule(s.login)

@@ -92,8 +92,8 @@ type Login struct {
 type Backend interface {
 	// Exempt says whether a login is let in though there are too many clients: administrators are.
 	Exempt(l Login) bool
-	// Admit refuses a login before anything is asked of it: limits and too many failures.
-	Admit(l Login) error
+	// Admit refuses a login, or has it wait, before anything is asked of it: because too many have failed.
+	Admit(ctx context.Context, l Login) error
 	// Rule is how a login is checked.
 	Rule(l Login) auth.Rule
 	// Credential is what the password is checked against. Users that do not exist have one, too.

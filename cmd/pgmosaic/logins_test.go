@@ -1,0 +1,44 @@
+package main
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What one user gets wrong keeps no other out that comes from the same address, and the right password of an administrator
+// gets in whatever was tried before it.
+func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, func(c *Config) { c.AuthTries = 3 })
+	as := func(user, pw, db string) error {
+		c, err := pgx.Connect(t.Context(), dsnFor(user, pw, a.server.Addr(), db)+"?sslmode=disable&default_query_exec_mode=simple_protocol")
+		if err == nil {
+			_ = c.Close(t.Context())
+		}
+		return err
+	}
+	for _, user := range []string{"nobody", "admin"} {
+		for range 3 {
+			wantCode(t, as(user, "wrong", "shop"), "28P01")
+		}
+	}
+	if err := as("app", "app", "shop"); err != nil {
+		t.Errorf("another user from the same address: %v", err)
+	}
+	wantCode(t, as("nobody", "wrong", "shop"), "28000")
+	wantCode(t, as("nobody", "wrong", "pgmosaic"), "28000") // the console is no way round
+	before := a.metrics.SlowedLogins.Load()
+	if err := as("admin", "admin", "pgmosaic"); err != nil {
+		t.Errorf("the administrator: %v", err)
+	}
+	if isAdmin, err := a.backend.webLogin(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"), "admin", "admin"); err != nil || !isAdmin {
+		t.Errorf("the administrator on the dashboard: %v", err)
+	}
+	wantCode(t, as("admin", "wrong", "pgmosaic"), "28P01")
+	if n := a.metrics.SlowedLogins.Load() - before; n != 3 {
+		t.Errorf("%d logins were slowed down", n)
+	}
+	wantCode(t, as("admin", "admin", "shop"), "28000")
+}

@@ -221,11 +221,11 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	}
 	sess.Run(ctx, func(err error) {
 		defer s.active.Done()
-		s.ended(sess, nc, err)
+		s.ended(sess, err)
 	})
 }
 
-func (s *Server) ended(sess *session.Session, nc net.Conn, err error) {
+func (s *Server) ended(sess *session.Session, err error) {
 	s.mu.Lock()
 	delete(s.sessions, sess.PID())
 	s.mu.Unlock()
@@ -235,7 +235,7 @@ func (s *Server) ended(sess *session.Session, nc net.Conn, err error) {
 		s.cancel(cancel)
 	case err != nil:
 		i := sess.Info()
-		s.Log.Info("client gone", "client", i.PID, "user", i.Login.User, "database", i.Login.Database, "from", nc.RemoteAddr().String(), "error", err)
+		s.Log.Info("client gone", "client", i.PID, "user", i.Login.User, "database", i.Login.Database, "from", i.From(), "error", err)
 	}
 }
 

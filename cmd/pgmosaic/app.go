@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,7 +182,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 func (a *app) buildServer(maxStatement int) error {
 	cfg := &a.cfg
 	a.server = &proxy.Server{
-		Session: session.Config{Backend: a.backend, TLS: func() *tls.Config { return a.backend.access.Load().tls }, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: a.log},
+		Session: session.Config{Backend: a.backend, TLS: func() *tls.Config { return a.backend.access.Load().tls }, LoginTimeout: time.Duration(cfg.Login), MaxStatement: maxStatement, Log: a.log, Proxied: func(from netip.Addr) bool { return a.backend.access.Load().isProxied(from) }},
 		Log:     a.log, Peer: cfg.PeerID, Others: func(id int) (string, bool) {
 			for _, p := range a.config.Load().Peers {
 				if p.ID == id {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type access struct {
 	admin map[string]bool
 	stats map[string]bool
 	tls   *tls.Config // nil for none
+
+	proxied []netip.Prefix // whose connections begin with a PROXY protocol header
 }
 
 type user struct {
@@ -44,6 +47,9 @@ func newAccess(cfg *Config) (*access, error) {
 	}
 	a := &access{rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}}
 	if a.tls, err = cfg.tls(); err != nil {
+		return nil, err
+	}
+	if a.proxied, err = cfg.proxied(); err != nil {
 		return nil, err
 	}
 	for _, u := range list {
@@ -108,6 +114,11 @@ func isConsole(database string) bool { return database == "pgmosaic" || database
 // Exempt implements session.Backend.
 func (b *backend) Exempt(l session.Login) bool {
 	return isConsole(l.Database) && b.access.Load().admin[l.User]
+}
+
+// isProxied says whether connections from an address begin with a PROXY protocol header.
+func (a *access) isProxied(from netip.Addr) bool {
+	return slices.ContainsFunc(a.proxied, func(p netip.Prefix) bool { return p.Contains(from) })
 }
 
 // mayConsole says whether a user may enter the admin console, if only to look.

@@ -39,6 +39,7 @@ type Config struct {
 	HTTP       string       `yaml:"http"`             // dashboard, /metrics, /healthz, /readyz; "off" for none; asks for a login unless on loopback; restart
 	TLSCert    string       `yaml:"tls_cert_file"`    // with tls_key_file: clients may use TLS
 	TLSKey     string       `yaml:"tls_key_file"`     // the key of tls_cert_file
+	Proxied    []string     `yaml:"proxy_protocol"`   // addresses and networks, of balancers, whose connections all begin with a PROXY protocol header, version 1 or 2: it says where the client is
 	TLSCA      string       `yaml:"tls_ca_file"`      // whose client certificates are trusted
 	Store      string       `yaml:"store"`            // the shard map's file; it may hold the nodes' passwords; restart
 
@@ -309,6 +310,9 @@ func (c *Config) validate() error {
 	if c.TraceShare < 0 || c.TraceShare > 1 {
 		bad("trace_sample_ratio", "must be from 0 to 1")
 	}
+	if _, err := c.proxied(); err != nil {
+		bad("proxy_protocol", "%v", err)
+	}
 	if _, err := c.unixMode(); err != nil {
 		bad("unix_socket_mode", "%v", err)
 	}
@@ -349,6 +353,22 @@ func (c *Config) unixMode() (os.FileMode, error) {
 		return 0, fmt.Errorf("%q is no mode such as 0770", c.UnixMode)
 	}
 	return os.FileMode(n), nil
+}
+
+// proxied are the networks of proxy_protocol.
+func (c *Config) proxied() (out []netip.Prefix, err error) {
+	for _, s := range c.Proxied {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, err := netip.ParseAddr(s)
+			if err != nil {
+				return nil, fmt.Errorf("%q is no address and no network such as 10.0.0.0/8", s)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 // rules turns auth_rules or the file of rules into what the sessions check.

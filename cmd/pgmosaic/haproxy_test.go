@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,19 +19,43 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
+
+// haproxyConf is the documented configuration.
+func haproxyConf(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "operating", "haproxy", "haproxy.cfg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// startHAProxy runs HAProxy until the test ends.
+func startHAProxy(t *testing.T, conf string) {
+	t.Helper()
+	haproxy := tool(t, "haproxy", "haproxy")
+	file := filepath.Join(t.TempDir(), "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(haproxy, "-c", "-f", file).CombinedOutput(); err != nil {
+		t.Fatalf("haproxy -c: %v\n%s", err, out)
+	}
+	cmd := exec.Command(haproxy, "-db", "-f", file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
 
 // The documented HAProxy configuration in front of two processes: one is killed under load, then comes back. Whoever was
 // connected through it is cut off; whoever connects sees nothing.
 func TestBehindHAProxy(t *testing.T) {
 	d := shop(t)
-	haproxy := tool(t, "haproxy", "haproxy")
-	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "operating", "haproxy", "haproxy.cfg"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := string(b)
+	conf := haproxyConf(t)
 	port := func(old string) string {
 		p, err := cluster.FreePort()
 		if err != nil {
@@ -47,7 +74,7 @@ func TestBehindHAProxy(t *testing.T) {
 		cfg := crashConfig(t, mapOf(d, "shop"))
 		p := &served{addr: "127.0.0.1:" + port(ports[0]), file: t.TempDir() + "/pgmosaic.yaml"}
 		pages = append(pages, "http://127.0.0.1:"+port(ports[1]))
-		text := fmt.Sprintf("listen: %s\nhttp: %s\nstore: %s\npeer_id: %d\nusers: [{name: app, password: app}]\n", p.addr, strings.TrimPrefix(pages[i], "http://"), cfg.Store, i+1)
+		text := fmt.Sprintf("listen: %s\nhttp: %s\nstore: %s\npeer_id: %d\nproxy_protocol: [127.0.0.1]\nusers: [{name: app, password: app}]\n", p.addr, strings.TrimPrefix(pages[i], "http://"), cfg.Store, i+1)
 		if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -55,18 +82,7 @@ func TestBehindHAProxy(t *testing.T) {
 		t.Cleanup(p.kill)
 		proxies = append(proxies, p)
 	}
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(haproxy, "-c", "-f", file).CombinedOutput(); err != nil {
-		t.Fatalf("haproxy -c: %v\n%s", err, out)
-	}
-	cmd := exec.Command(haproxy, "-db", "-f", file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	startHAProxy(t, conf)
 	dsn := dsnFor("app", "app", front, "shop") + "?sslmode=disable" // one connection for each login: else every second one is a question for TLS
 	eventually(t, "HAProxy lets clients through", func() bool {
 		c, err := pgx.Connect(t.Context(), dsn)
@@ -150,5 +166,133 @@ func TestBehindHAProxy(t *testing.T) {
 	_, metrics, _ := get(t, pages[0]+"/metrics")
 	if m := logins.FindStringSubmatch(metrics); m == nil || m[1] == "0" {
 		t.Error("the process that is back got no clients")
+	}
+}
+
+// Behind HAProxy each client keeps its own address, in both versions of the PROXY protocol, with TLS, too: it is shown, rules
+// match it, failed logins are counted by it, and a cancel request finds its way.
+func TestClientsKeepTheirAddressBehindHAProxy(t *testing.T) {
+	d := shop(t)
+	cert, key := certificate(t, t.TempDir())
+	for _, version := range []string{"send-proxy", "send-proxy-v2"} {
+		t.Run(version, func(t *testing.T) {
+			a := small(t, d, 2, func(c *Config) {
+				c.Proxied, c.AuthTries, c.TLSCert, c.TLSKey = []string{"127.0.0.1"}, 3, cert, key
+				c.AuthRules = []RuleConfig{{User: "app", Address: "127.0.0.9/32", Method: "reject"}, {Method: "scram-sha-256"}}
+			})
+			front := freeAddress(t)
+			conf := strings.NewReplacer("bind 127.0.0.1:5432", "bind "+front, "server p1 127.0.0.1:6432 port 8432", "server p1 "+a.server.Addr(),
+				"server p2 127.0.0.1:6433 port 8433", "", "send-proxy-v2", version, "check inter 500ms fall 2 rise 1 ", "", "option httpchk GET /readyz", "", "http-check expect status 200", "").Replace(haproxyConf(t))
+			startHAProxy(t, conf)
+			from := func(addr, user, password, db, more string) (*pgx.Conn, error) {
+				cfg, err := pgx.ParseConfig(dsnFor(user, password, front, db) + "?default_query_exec_mode=simple_protocol&" + more)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.DialFunc = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}).DialContext
+				c, err := pgx.ConnectConfig(t.Context(), cfg)
+				if err == nil {
+					t.Cleanup(func() { _ = c.Close(context.Background()) })
+				}
+				return c, err
+			}
+			eventually(t, "HAProxy listens", func() bool {
+				_, err := from("127.0.0.2", "app", "app", "shop", "sslmode=disable")
+				return err == nil
+			})
+			for _, mode := range []string{"disable", "require"} {
+				c, err := from("127.0.0.3", "app", "app", "shop", "sslmode="+mode)
+				if err != nil {
+					t.Fatal(err)
+				}
+				shown := ""
+				for _, x := range a.clients() {
+					if x.ID == c.PgConn().PID() {
+						shown = x.Addr
+					}
+				}
+				if shown != "127.0.0.3" {
+					t.Errorf("sslmode=%s: SHOW CLIENTS says %q", mode, shown)
+				}
+				done := make(chan error, 1)
+				go func() { _, err := c.Exec(t.Context(), "select pg_sleep(60)"); done <- err }()
+				eventually(t, "it runs", func() bool {
+					return slices.ContainsFunc(a.clients(), func(x admin.Client) bool { return x.ID == c.PgConn().PID() && x.Servers > 0 })
+				})
+				if err := c.PgConn().CancelRequest(t.Context()); err != nil {
+					t.Errorf("sslmode=%s: %v", mode, err)
+				}
+				wantCode(t, <-done, "57014")
+			}
+			_, err := from("127.0.0.9", "app", "app", "shop", "sslmode=disable")
+			wantCode(t, err, "28000")
+			for range 3 {
+				_, err := from("127.0.0.4", "app", "wrong", "shop", "sslmode=disable")
+				wantCode(t, err, "28P01")
+			}
+			_, err = from("127.0.0.4", "app", "app", "shop", "sslmode=disable")
+			wantCode(t, err, "28000")
+			if _, err := from("127.0.0.5", "app", "app", "shop", "sslmode=disable"); err != nil {
+				t.Errorf("from another address: %v", err)
+			}
+		})
+	}
+}
+
+// Whom a header is taken from is the configuration's alone: elsewhere it is no startup packet, and where one is due a client
+// without it is told so.
+func TestProxyProtocolIsTakenFromListedAddressesOnly(t *testing.T) {
+	d := shop(t)
+	log := &lines{}
+	a := startLogging(t, smallConfig(t, d, 2, func(c *Config) { c.Proxied = []string{"127.0.0.1", "10.0.0.0/8"} }), log)
+	say := func(from string, pieces ...string) string {
+		nc, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", a.server.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		for _, p := range pieces {
+			if _, err := nc.Write([]byte(p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = nc.(*net.TCPConn).CloseWrite()
+		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+		b, _ := io.ReadAll(nc) // what came until the end
+		return string(b)
+	}
+	startup := "\x00\x00\x00\x1b\x00\x03\x00\x00user\x00app\x00database\x00\x00\x00"
+	startup = "\x00\x00\x00" + string(rune(len(startup))) + startup[4:]
+	header := "PROXY TCP4 198.51.100.7 198.51.100.8 1111 2222\r\n"
+	asks := "R\x00\x00\x00" // for a password
+	for _, c := range []struct {
+		name, from string
+		pieces     []string
+		want       string
+	}{
+		{"listed, in one piece", "127.0.0.1", []string{header + startup}, asks},
+		{"listed, byte by byte", "127.0.0.1", strings.Split(header+startup, ""), asks},
+		{"listed, the balancer's own", "127.0.0.1", []string{"PROXY UNKNOWN\r\n" + startup}, asks},
+		{"listed, without a header", "127.0.0.1", []string{startup}, "connections from 127.0.0.1 must begin with a PROXY protocol header"},
+		{"listed, two headers", "127.0.0.1", []string{header + header + startup}, "invalid length of startup packet"},
+		{"listed, nothing", "127.0.0.1", nil, ""},
+		{"not listed", "127.0.0.2", []string{header + startup}, "taken from the addresses of proxy_protocol only"},
+		{"not listed, without a header", "127.0.0.2", []string{startup}, asks},
+	} {
+		got := say(c.from, c.pieces...)
+		if !strings.Contains(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	eventually(t, "the log names the client", func() bool {
+		return slices.ContainsFunc(log.with("client gone"), func(l map[string]any) bool { return l["from"] == "198.51.100.7:1111" })
+	})
+	cfg := *a.config.Load()
+	cfg.Proxied = nil
+	if err := a.apply(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := say("127.0.0.1", startup); !strings.Contains(got, asks) {
+		t.Errorf("after RELOAD: %q", got)
 	}
 }

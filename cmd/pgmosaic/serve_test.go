@@ -96,8 +96,14 @@ func TestMapAsSQLRebuildsTheMap(t *testing.T) {
 // startApp runs a proxy of its own until the test ends.
 func startApp(t testing.TB, cfg Config) *app {
 	t.Helper()
+	return startLogging(t, cfg, io.Discard)
+}
+
+// startLogging is startApp with a log.
+func startLogging(t testing.TB, cfg Config, log io.Writer) *app {
+	t.Helper()
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "off"
-	a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := start(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

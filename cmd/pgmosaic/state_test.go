@@ -15,6 +15,12 @@ import (
 // small is a pass-through proxy over one node of the shop, with a pool of so many servers.
 func small(t testing.TB, d *demo, servers int, change func(*Config)) *app {
 	t.Helper()
+	return startApp(t, smallConfig(t, d, servers, change))
+}
+
+// smallConfig is the configuration of small.
+func smallConfig(t testing.TB, d *demo, servers int, change func(*Config)) Config {
+	t.Helper()
 	cfg := defaultConfig()
 	cfg.Store, cfg.PoolSize = t.TempDir()+"/map.json", servers
 	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
@@ -22,7 +28,7 @@ func small(t testing.TB, d *demo, servers int, change func(*Config)) *app {
 	if change != nil {
 		change(&cfg)
 	}
-	return startApp(t, cfg)
+	return cfg
 }
 
 func (a *app) dsn() string        { return dsnFor("app", "app", a.server.Addr(), "shop") }

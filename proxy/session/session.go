@@ -116,11 +116,14 @@ type Client struct {
 
 // Config is what all sessions share.
 type Config struct {
-	Backend      Backend
-	TLS          func() *tls.Config // for a new connection; nil, or nil returned: SSLRequest is answered N
-	LoginTimeout time.Duration      // client_login_timeout, 60 s
-	Full         error              // not nil: the client is one too many, and is told so
-	MaxStatement int                // max_statement_size, 64 MB
+	Backend Backend
+	TLS     func() *tls.Config // for a new connection; nil, or nil returned: SSLRequest is answered N
+	// Proxied says whether connections from an address begin with a PROXY protocol header, which then says who the client is;
+	// nil: none do.
+	Proxied      func(from netip.Addr) bool
+	LoginTimeout time.Duration // client_login_timeout, 60 s
+	Full         error         // not nil: the client is one too many, and is told so
+	MaxStatement int           // max_statement_size, 64 MB
 	Log          *slog.Logger
 }
 
@@ -157,6 +160,8 @@ type Session struct {
 // New makes a session for a connection, which it takes over.
 func New(nc net.Conn, key Key, cfg Config) *Session {
 	s := &Session{cfg: cfg, key: key, conn: wire.New(loop.Adopt(nc), cfg.MaxStatement), since: time.Now()}
+	s.login.Remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String()) // not valid for a Unix socket
+	s.login.Local, _ = netip.ParseAddrPort(nc.LocalAddr().String())
 	s.conn.Frugal()
 	s.conn.SetTask(loop.NewTask())
 	s.tx.Store('I')
@@ -175,6 +180,14 @@ type Info struct {
 	Application string
 	Handler     Handler
 	Tx          byte // I, T, E
+}
+
+// From is where the client is, for the log.
+func (i *Info) From() string {
+	if !i.Login.Remote.IsValid() {
+		return "unix"
+	}
+	return netip.AddrPortFrom(i.Login.Remote.Addr().Unmap(), i.Login.Remote.Port()).String()
 }
 
 // Info may be called by any goroutine.

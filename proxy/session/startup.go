@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sort"
 	"strings"
 	"time"
@@ -22,10 +21,7 @@ func (s *Session) start(ctx context.Context) error {
 	_ = s.conn.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
 	code, body, err := s.negotiate(ctx)
 	if err != nil {
-		if errors.Is(err, wire.ErrMalformed) {
-			return s.fatal(&wire.PgError{Code: "08P01", Message: "invalid length of startup packet"})
-		}
-		return err
+		return s.malformed(err)
 	}
 	params, minor, err := wire.ParseStartup(code, body)
 	if err != nil {
@@ -65,6 +61,56 @@ func (s *Session) start(ctx context.Context) error {
 	return nil
 }
 
+// malformed tells the client that it did not begin as a client does. Other errors mean that it is gone.
+func (s *Session) malformed(err error) error {
+	if !errors.Is(err, wire.ErrMalformed) {
+		return err
+	}
+	e := &wire.PgError{Code: "08P01", Message: "invalid length of startup packet"}
+	switch {
+	case errors.Is(err, errNoHeader):
+		e.Message = fmt.Sprintf("connections from %s must begin with a PROXY protocol header", s.login.Remote.Addr().Unmap())
+		e.Hint = "Connect through the balancer, or take the address out of proxy_protocol."
+	case errors.Is(err, errHeader):
+		e.Hint = "A PROXY protocol header is taken from the addresses of proxy_protocol only."
+	}
+	_ = s.fatal(e)
+	return fmt.Errorf("%s: %w", e.Message, err)
+}
+
+// What is amiss with PROXY protocol headers.
+var (
+	errNoHeader = errors.New("no header")
+	errHeader   = errors.New("a header, from an address that is not in proxy_protocol")
+)
+
+// behind reads the PROXY protocol header of a connection that must have one: from then on the session is its client's. Whose
+// connection has none, the balancer's own for instance, is who it is.
+func (s *Session) behind() error {
+	from := s.login.Remote.Addr().Unmap()
+	if s.cfg.Proxied == nil || !from.IsValid() || !s.cfg.Proxied(from) {
+		if b, err := s.conn.FirstByte(); err == nil && wire.StartsProxyHeader(b) {
+			return fmt.Errorf("%w: %w", wire.ErrMalformed, errHeader)
+		}
+		return nil // what it is, or that it is gone, shows in what follows
+	}
+	h, err := s.conn.ReadProxyHeader()
+	switch {
+	case errors.Is(err, io.EOF):
+		return errGone
+	case errors.Is(err, wire.ErrMalformed):
+		return fmt.Errorf("%w: %w", errNoHeader, err)
+	case err != nil:
+		return err
+	}
+	if h.Remote.IsValid() {
+		s.mu.Lock()
+		s.login.Remote, s.login.Local = h.Remote, h.Local
+		s.mu.Unlock()
+	}
+	return nil
+}
+
 // quiet drops the errors of connections that come and go without a word.
 func quiet(err error) error {
 	if errors.Is(err, io.EOF) {
@@ -78,6 +124,9 @@ var errGone = fmt.Errorf("no startup packet: %w", io.EOF)
 
 // negotiate answers requests for encryption and returns the startup packet proper.
 func (s *Session) negotiate(context.Context) (code uint32, body []byte, err error) {
+	if err := s.behind(); err != nil {
+		return 0, nil, err
+	}
 	triedTLS, triedGSS := false, false
 	if b, err := s.conn.FirstByte(); err == nil && b == tlsHandshake {
 		if err := s.directTLS(); err != nil {
@@ -193,9 +242,7 @@ func (s *Session) identify(params map[string]string, minor int) error {
 		}
 		s.conn.SendFrame('v', b)
 	}
-	l := Login{User: params["user"], Database: params["database"], Params: params, TLS: s.login.TLS, Peer: s.login.Peer}
-	l.Remote, _ = netip.ParseAddrPort(s.conn.NetConn().RemoteAddr().String()) // not valid for a Unix socket
-	l.Local, _ = netip.ParseAddrPort(s.conn.NetConn().LocalAddr().String())
+	l := Login{User: params["user"], Database: params["database"], Params: params, Remote: s.login.Remote, Local: s.login.Local, TLS: s.login.TLS, Peer: s.login.Peer}
 	if l.User == "" {
 		return &wire.PgError{Code: "28000", Message: "no PostgreSQL user name specified in startup packet"}
 	}

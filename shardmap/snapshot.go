@@ -65,8 +65,14 @@ type TableInfo struct {
 // IsKey says whether a column is one of the table's key columns.
 func (t *TableInfo) IsKey(column string) bool { return slices.Contains(t.Keys, column) }
 
-// KeyList is the key columns as they are written in SQL and in messages.
-func (t *TableInfo) KeyList() string { return strings.Join(t.Keys, ", ") }
+// KeyList is the key columns as they are written in admin SQL and in messages.
+func (t *TableInfo) KeyList() string {
+	out := make([]string, len(t.Keys))
+	for i, k := range t.Keys {
+		out[i] = pgsql.Plain(k)
+	}
+	return strings.Join(out, ", ")
+}
 
 // Table is what the map says of a table: nil for a home table.
 func (d *DB) Table(n TableName) *TableInfo {

@@ -522,11 +522,7 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 				add("DISTRIBUTE TABLE %s AS REFERENCE;", name)
 				continue
 			}
-			var keys []string
-			for _, k := range t.Keys {
-				keys = append(keys, pgsql.Plain(k))
-			}
-			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, pgsql.Plain(t.Group.Name), strings.Join(keys, ", "))
+			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, pgsql.Plain(t.Group.Name), t.KeyList())
 		}
 		for _, r := range d.ShardSafes() {
 			add("ALTER ROUTINE %s.%s SHARD SAFE;", pgsql.Plain(d.Name), r)

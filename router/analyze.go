@@ -17,6 +17,7 @@ type analysis struct {
 	t    *Template
 
 	sharded, reference, home []shardmap.TableName // what the statement names, by kind
+	temps                    []*schema.Table      // and what is temporary, but views over sharded tables
 	views                    views
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
@@ -65,7 +66,7 @@ func (a *analysis) run() error {
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
 	a.t.Class, a.t.Home = Single, true
 	a.t.Read = a.isRead() && a.t.Hidden == nil // what a server keeps, a replica must not
-	a.t.Temp = s.Def.Temp
+	a.t.Temp = s.Def.Temp || s.Def.Bare && a.env.makesTemp() || a.definesTemp()
 	a.t.DDL = isDefinition(s.Kind)
 	a.t.Sharded = len(a.sharded)
 	if a.t.Read {
@@ -112,6 +113,18 @@ func (a *analysis) run() error {
 		return a.copy()
 	}
 	return a.definition()
+}
+
+// definesTemp says whether a definition is about temporary objects though it does not say so: it names nothing else, or makes a
+// view of one, which is temporary then.
+func (a *analysis) definesTemp() bool {
+	switch a.stmt.Kind {
+	case sqlparse.CreateView:
+		return len(a.temps) > 0
+	case sqlparse.AlterTable, sqlparse.Drop, sqlparse.Rename, sqlparse.CreateIndex:
+		return len(a.temps) > 0 && len(a.sharded)+len(a.reference)+len(a.home) == 0
+	}
+	return false
 }
 
 // gathers says whether the statement's rows may be gathered on home: it only reads, and home can do with them what it asks.

@@ -105,7 +105,7 @@ func (a *analysis) shared() (ok bool) {
 		a.t.Class, a.t.Ref, a.t.Home, a.t.Shared, a.t.Cluster = Write, true, false, true, true
 		return true
 	}
-	if d.Scope != sqlparse.OnDatabase || d.Temp {
+	if d.Scope != sqlparse.OnDatabase || a.t.Temp {
 		return false
 	}
 	for _, list := range [][]sqlparse.TableRef{s.Tables, d.Types} { // what hangs on home's tables is home's
@@ -232,7 +232,7 @@ func (a *analysis) partition() error {
 	d := &a.stmt.Def
 	of := append(append([]shardmap.TableName(nil), a.sharded...), a.reference...)
 	switch {
-	case !d.Partition || d.Temp || len(of) != 1 || len(a.home) > 0 || a.db.Tables[of[0]] == nil:
+	case !d.Partition || a.t.Temp || len(of) != 1 || len(a.home) > 0 || a.db.Tables[of[0]] == nil:
 		return Refuse("ddl", "a partition with columns or constraints of its own, or a child,")
 	case a.db.Tenant(d.Objects[0].Schema) != nil:
 		return Refuse("ddl", "a partition in a schema that lives on one shard")
@@ -337,7 +337,7 @@ func (a *analysis) madeAs(objects []shardmap.TableName) error {
 		return refuse
 	}
 	name := d.Objects[0]
-	if _, there := a.env.resolve(a.db, a.sch, name); there || a.env.Temp[name.Name] {
+	if _, there := a.env.resolve(a.db, a.sch, name); there || a.env.Temp.Table(name.Name) != nil {
 		return nil // home will say so
 	}
 	head, source, ok := sqlparse.MadeAs(a.stmt.Text)
@@ -355,7 +355,7 @@ func (a *analysis) madeAs(objects []shardmap.TableName) error {
 		return why
 	}
 	table := name.SQL()
-	if d.Temp {
+	if a.t.Temp {
 		table = "pg_temp." + pgsql.Ident(name.Name)
 	}
 	a.moved = &Template{
@@ -388,6 +388,9 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 		if d.Parent {
 			return a.partition()
 		}
+		if a.likesPlaced() {
+			a.t.Class, a.t.Ref, a.t.Home, a.t.Then, a.t.on = Write, true, false, unplaced(d.Objects[0]), []int{a.db.Home.Index}
+		}
 		return nil
 	}
 	if a.sch.Tables[objects[0]] != nil {
@@ -398,9 +401,25 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 		if d.Serial {
 			return Refuse("ddl", "a column that draws from a sequence")
 		}
+		if a.likesPlaced() {
+			a.t.Then = unplaced(d.Objects[0])
+		}
 		return everywhere()
 	}
 	return Refuse("ddl", "this statement")
+}
+
+// likesPlaced says whether CREATE TABLE (LIKE ..) would take along the constraint that keeps a table's rows on their shard.
+func (a *analysis) likesPlaced() bool {
+	return slices.ContainsFunc(a.stmt.Def.Like, func(ref sqlparse.TableRef) bool {
+		n, ok := a.env.resolve(a.db, a.sch, ref)
+		return ok && (a.sch.Tables[n] != nil && a.sch.Tables[n].Placed || a.db.Table(n) != nil && a.db.Table(n).Kind == shardmap.Sharded)
+	})
+}
+
+// unplaced takes from a table that was just made the constraint that another one's rows are kept on their shard by.
+func unplaced(name sqlparse.TableRef) string {
+	return "ALTER TABLE " + name.SQL() + " DROP CONSTRAINT IF EXISTS pgmosaic_slot"
 }
 
 func contains(list []string, s string) bool {

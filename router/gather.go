@@ -335,7 +335,7 @@ func (g *gathering) visit(b *block) *Error {
 			if r.CTE || a.views.at[r] != nil {
 				continue
 			}
-			if r.Table.Schema == "" && a.env.Temp[r.Table.Name] {
+			if (r.Table.Schema == "" || schema.IsTemp(r.Table.Schema)) && a.env.Temp.Table(r.Table.Name) != nil {
 				return Refuse("gather-temporary", r.Table.Name)
 			}
 			name, ok := a.env.resolve(a.db, a.sch, r.Table)

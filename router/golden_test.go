@@ -106,7 +106,7 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 // TestGoldenPlans runs testdata/plan: a statement, its arguments if any, and its plan or refusal.
 func TestGoldenPlans(t *testing.T) {
 	db, sch := world(t)
-	env := Env{Role: "app", SearchPath: []string{"$user", "public"}, Temp: map[string]bool{"scratch": true}}
+	env := Env{Role: "app", SearchPath: []string{"$user", "public"}, Temp: &schema.Temporary{Tables: map[string]*schema.Table{"scratch": {TableName: shardmap.TableName{Schema: schema.TempSchema, Name: "scratch"}, Kind: 'r'}}}}
 	used := map[Rule]bool{}
 	datadriven.Walk(t, "../testdata/plan", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {

@@ -47,8 +47,8 @@ func (a *analysis) hiddenState() *Hidden {
 		l.changes = true
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
 		for _, ref := range a.stmt.Tables {
-			if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
-				for _, f := range a.sch.Tables[n].Triggered() {
+			if n, ok := a.env.find(a.db, a.sch, ref); ok {
+				for _, f := range a.table(n).Triggered() {
 					l.function(f)
 				}
 			}
@@ -76,7 +76,7 @@ func (l *look) function(name string) {
 		return
 	}
 	l.seen[name] = true
-	for _, f := range l.a.sch.Funcs[name] {
+	for _, f := range l.a.userFuncs(name) {
 		switch {
 		case f.Lang == "sql" || f.Lang == "plpgsql":
 			l.body(f.Body)
@@ -90,7 +90,7 @@ func (l *look) function(name string) {
 func (l *look) body(body string) {
 	for w := range (&schema.Func{Body: body}).Words() {
 		l.changes = l.changes || changers[w]
-		if len(l.a.sch.Funcs[w]) > 0 {
+		if len(l.a.userFuncs(w)) > 0 {
 			l.function(w)
 		}
 	}

@@ -35,11 +35,17 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 		if ref.Schema == "pgmosaic" {
 			return Refuse("private-schema")
 		}
-		name, ok := a.env.resolve(a.db, a.sch, ref)
+		name, ok := a.env.find(a.db, a.sch, ref)
 		if !ok || seen[name] {
 			continue
 		}
 		seen[name] = true
+		if t := a.env.Temp.Table(name.Name); name.Schema == schema.TempSchema { // it is home's, unless it stands for what is not
+			if err := a.temporary(t, seen); err != nil {
+				return err
+			}
+			continue
+		}
 		info := a.info(name)
 		switch {
 		case info == nil && len(a.db.Shards) > 1 && !a.stmt.Def.Frees && a.undeclared(name, 0):
@@ -66,23 +72,54 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 // resolve finds the user table that a name means. ok is false for catalogs, temporary tables, CTEs and
 // names that do not exist: what they mean is the home shard's affair.
 func (e Env) resolve(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableName, bool) {
-	if ref.Schema != "" {
+	n, ok := e.find(db, sch, ref)
+	if n.Schema == schema.TempSchema {
+		return shardmap.TableName{}, false
+	}
+	return n, ok
+}
+
+// find is resolve, and finds temporary tables as well, in schema.TempSchema.
+func (e Env) find(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableName, bool) {
+	temp := shardmap.TableName{Schema: schema.TempSchema, Name: ref.Name}
+	switch {
+	case schema.IsTemp(ref.Schema):
+		return temp, e.Temp.Table(ref.Name) != nil
+	case ref.Schema != "":
 		n := shardmap.TableName{Schema: ref.Schema, Name: ref.Name}
 		return n, db.Table(n) != nil || sch.Tables[n] != nil
-	}
-	if e.Temp[ref.Name] {
-		return shardmap.TableName{}, false
+	case e.Temp.Table(ref.Name) != nil && !slices.Contains(e.SearchPath, schema.TempSchema): // else it is where the path says
+		return temp, true
 	}
 	for _, s := range e.SearchPath {
 		if s == "$user" {
 			s = e.Role
 		}
 		n := shardmap.TableName{Schema: s, Name: ref.Name}
-		if sch.Tables[n] != nil || db.Tables[n] != nil {
+		if sch.Tables[n] != nil || db.Tables[n] != nil || s == schema.TempSchema && e.Temp.Table(ref.Name) != nil {
 			return n, true
 		}
 	}
 	return shardmap.TableName{}, false
+}
+
+// makesTemp says whether what is made under a name without a schema is temporary though nobody says so.
+func (e Env) makesTemp() bool { return len(e.SearchPath) > 0 && e.SearchPath[0] == schema.TempSchema }
+
+// table is what is known of a table, or of a temporary one.
+func (a *analysis) table(n shardmap.TableName) *schema.Table {
+	if n.Schema == schema.TempSchema {
+		return a.env.Temp.Table(n.Name)
+	}
+	return a.sch.Tables[n]
+}
+
+// userFuncs are the functions of a name that are not the server's own.
+func (a *analysis) userFuncs(name string) []*schema.Func {
+	if temp := a.env.Temp.Func(name); len(temp) > 0 {
+		return append(slices.Clone(temp), a.sch.Funcs[name]...)
+	}
+	return a.sch.Funcs[name]
 }
 
 // DeclaredSince says whether one of the names means a declared table to a newer map, and nothing to this one.
@@ -97,11 +134,11 @@ func (e Env) DeclaredSince(db *shardmap.DB, sch *schema.Snapshot, newer *shardma
 }
 
 func (a *analysis) tableOf(r *sqlparse.Rel) *schema.Table {
-	n, ok := a.env.resolve(a.db, a.sch, r.Table)
+	n, ok := a.env.find(a.db, a.sch, r.Table)
 	if !ok || r.CTE {
 		return nil
 	}
-	return a.sch.Tables[n]
+	return a.table(n)
 }
 
 // declared is the map's word on a range table entry, nil for home tables and all that is no table.
@@ -130,7 +167,7 @@ func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 		if info := a.info(n); info != nil && info.Kind == shardmap.Sharded {
 			return true
 		}
-		if sub := a.sch.Tables[n]; sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {
+		if sub := a.table(n); sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {
 			return true
 		}
 	}
@@ -139,7 +176,7 @@ func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 
 // undeclared says whether home has a part only of the rows of a table that the map does not declare, or of one that a view reads.
 func (a *analysis) undeclared(n shardmap.TableName, depth int) bool {
-	t := a.sch.Tables[n]
+	t := a.table(n)
 	return t != nil && a.info(n) == nil && depth < 32 &&
 		(t.Placed || t.Kind == 'v' && slices.ContainsFunc(t.Reads, func(r shardmap.TableName) bool { return a.undeclared(r, depth+1) }))
 }
@@ -164,12 +201,12 @@ func (a *analysis) namesCatalog() bool {
 // server's.
 func (a *analysis) unknown() bool {
 	for _, f := range a.stmt.Funcs {
-		if _, known := a.sch.Volatile[f]; !known && len(a.sch.Funcs[f]) == 0 && !a.sch.Aggs[f] {
+		if _, known := a.sch.Volatile[f]; !known && len(a.userFuncs(f)) == 0 && !a.sch.Aggs[f] {
 			return true
 		}
 	}
 	return a.stmt.Query != nil && a.namesUnknown(func(r sqlparse.TableRef) bool {
-		return !strings.HasPrefix(r.Name, "pg_") && !strings.HasPrefix(r.Schema, "pg_") && r.Schema != "information_schema" && !a.env.Temp[r.Name]
+		return !strings.HasPrefix(r.Name, "pg_") && !strings.HasPrefix(r.Schema, "pg_") && r.Schema != "information_schema" && a.env.Temp.Table(r.Name) == nil
 	})
 }
 

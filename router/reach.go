@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -20,7 +21,7 @@ func (a *analysis) isVolatile(name string) bool {
 	if a.sch.Volatile[name] {
 		return true
 	}
-	for _, f := range a.sch.Funcs[name] {
+	for _, f := range a.userFuncs(name) {
 		if f.Volatile {
 			return true
 		}
@@ -45,8 +46,13 @@ func (a *analysis) touchesUnknown() bool {
 			return true
 		}
 	}
+	for _, t := range a.temps {
+		if len(t.Triggers) > 0 || t.Rules || a.defaultsCall(t) {
+			return true
+		}
+	}
 	for _, f := range a.stmt.Funcs {
-		if len(a.sch.Funcs[f]) > 0 {
+		if len(a.userFuncs(f)) > 0 {
 			return true
 		}
 	}
@@ -69,7 +75,7 @@ func (a *analysis) defaultsCall(t *schema.Table) bool {
 // policies and foreign tables do.
 func (a *analysis) readsBehind() {
 	for _, f := range a.calls() {
-		for _, fn := range a.sch.Funcs[f] {
+		for _, fn := range a.userFuncs(f) {
 			a.t.Beyond = a.t.Beyond || !fn.Immutable
 		}
 	}
@@ -128,21 +134,87 @@ func (a *analysis) functions() error {
 			return Refuse("function-body", f)
 		}
 	}
+	safe := a.safe
+	a.safe = false // a view of home's, or a temporary one, runs there
+	for _, n := range a.home {
+		if t := a.sch.Tables[n]; t != nil && a.readsRows() {
+			if f := a.viewCalls(t, 0); f != "" {
+				return Refuse("function-body", f)
+			}
+		}
+	}
+	for _, t := range a.temps {
+		if f := a.viewCalls(t, 0); f != "" {
+			return Refuse("function-body", f)
+		}
+	}
+	a.safe = safe
 	switch a.stmt.Kind {
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
+		written := slices.Clone(a.temps)
 		for _, n := range a.t.Tables {
-			info := a.info(n)
-			a.safe = info != nil && info.Kind == shardmap.Sharded
 			if t := a.sch.Tables[n]; t != nil {
-				for _, f := range t.Triggers {
-					if a.funcReaches(f, map[string]bool{}) {
-						return Refuse("trigger-body", n)
-					}
+				written = append(written, t)
+			}
+		}
+		for _, t := range written {
+			info := a.info(t.TableName)
+			a.safe = info != nil && info.Kind == shardmap.Sharded
+			for _, f := range t.Triggers {
+				if a.funcReaches(f, map[string]bool{}) {
+					return Refuse("trigger-body", t.TableName)
 				}
+			}
+			if f := a.defaultReaches(t); f != "" && info == nil && a.usesDefaults() {
+				return Refuse("function-body", f)
 			}
 		}
 	}
 	return nil
+}
+
+// usesDefaults says whether a write may give a column its default.
+func (a *analysis) usesDefaults() bool {
+	switch a.stmt.Kind {
+	case sqlparse.Insert, sqlparse.Merge, sqlparse.Copy:
+		return true
+	}
+	return a.stmt.Query != nil && slices.ContainsFunc(a.stmt.Query.Sets, func(s sqlparse.Assign) bool { return s.Value.Kind == sqlparse.ValDefault })
+}
+
+// viewCalls names a function that a view of home's calls, by itself or by another one, and that may reach distributed tables.
+func (a *analysis) viewCalls(t *schema.Table, depth int) string {
+	if t.Kind != 'v' || depth > 32 {
+		return ""
+	}
+	for _, f := range viewFuncs(t) {
+		if a.funcReaches(f, map[string]bool{}) {
+			return f
+		}
+	}
+	for _, n := range t.Reads {
+		if sub := a.table(n); sub != nil {
+			if f := a.viewCalls(sub, depth+1); f != "" {
+				return f
+			}
+		}
+	}
+	return ""
+}
+
+// defaultReaches names a function that makes a column's default and may reach distributed tables.
+func (a *analysis) defaultReaches(t *schema.Table) string {
+	for _, c := range t.Columns {
+		if c.Default == "" || c.Generated {
+			continue
+		}
+		for w := range (&schema.Func{Body: strings.ToLower(c.Default)}).Words() {
+			if len(a.userFuncs(w)) > 0 && a.funcReaches(w, map[string]bool{}) {
+				return w
+			}
+		}
+	}
+	return ""
 }
 
 // runsSQL are PostgreSQL's own functions that read tables named in their arguments: a shard has a part of the rows.
@@ -156,7 +228,7 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 		return false
 	}
 	seen[name] = true
-	for _, f := range a.sch.Funcs[name] {
+	for _, f := range a.userFuncs(name) {
 		if f.Immutable || a.safe && a.db.ShardSafe(f.Schema, f.Name) {
 			continue
 		}
@@ -183,7 +255,10 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 		}
 	}
 	for w := range words {
-		if len(a.sch.Funcs[w]) > 0 && a.funcReaches(w, seen) {
+		if len(a.userFuncs(w)) > 0 && a.funcReaches(w, seen) {
+			return true
+		}
+		if t := a.env.Temp.Table(w); t != nil && t.Kind == 'v' && a.readsSharded(t, 0) {
 			return true
 		}
 	}

@@ -45,24 +45,21 @@ func (a *analysis) isRead() bool {
 	default:
 		return false
 	}
-	if s.Query != nil && !pureQuery(s.Query) || s.Def.Temp {
+	if s.Query != nil && !pureQuery(s.Query) || len(a.temps) > 0 {
 		return false
 	}
 	if !a.mayReplica(a.calls()) {
 		return false
 	}
 	for _, ref := range s.Tables {
-		if ref.Schema == "" && a.env.Temp[ref.Name] {
-			return false
-		}
 		if nodesOwn(ref) {
 			return false
 		}
-		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
-			if t := a.sch.Tables[n]; t != nil && (t.Unlogged || t.Kind == 'S') {
+		if n, ok := a.env.find(a.db, a.sch, ref); ok {
+			if t := a.table(n); t != nil && (t.Unlogged || t.Kind == 'S') {
 				return false
 			}
-			if !a.viewMayReplica(a.sch.Tables[n], map[shardmap.TableName]bool{}) {
+			if !a.viewMayReplica(a.table(n), map[shardmap.TableName]bool{}) {
 				return false
 			}
 		}
@@ -85,7 +82,7 @@ func (a *analysis) viewMayReplica(t *schema.Table, seen map[shardmap.TableName]b
 	if v == nil || !a.mayReplica(v.Funcs) || slices.ContainsFunc(v.Tables, nodesOwn) {
 		return false
 	}
-	return !slices.ContainsFunc(t.Reads, func(n shardmap.TableName) bool { return !a.viewMayReplica(a.sch.Tables[n], seen) })
+	return !slices.ContainsFunc(t.Reads, func(n shardmap.TableName) bool { return !a.viewMayReplica(a.table(n), seen) })
 }
 
 func pureQuery(q *sqlparse.Query) bool {

@@ -42,8 +42,8 @@ func (c Class) String() string {
 // Env is the session's part of a plan's meaning.
 type Env struct {
 	Role       string
-	SearchPath []string        // as SHOW search_path lists it, "$user" included
-	Temp       map[string]bool // temporary tables of the session; they hide others and live on home
+	SearchPath []string          // as SHOW search_path lists it, "$user" included
+	Temp       *schema.Temporary // the session's temporary objects; they hide others and live on home
 }
 
 // Template is what is known of a statement before its values. It is immutable and shared by sessions.
@@ -64,10 +64,12 @@ type Template struct {
 	Behind  []shardmap.TableName // of a read: tables of the views that it names
 	Beyond  bool                 // of a read: it may read tables that are not named, as a function does
 	Temp    bool                 // makes a temporary object: the session stays on its server
+	OnTemp  bool                 // reads or writes temporary objects of the session
 	Merge   *Merge               // of Scatter, and of Single templates that may turn out wider
 	Gather  *Gather              // of Gathered, and of Moved: the SELECT
 	Inner   *Template            // of Explained: the statement that is explained
 	Target  *shardmap.TableInfo  // of Write, Split, Copy, Moved
+	Then    string               // of Write with Ref: what runs behind it on each shard
 	Ref     bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx    bool                 // Write that runs on each shard by itself (VACUUM)
 	Made    *Made                // of Moved: the table is made first
@@ -250,7 +252,7 @@ func (t *Template) Defines() bool { return t.DDL && !t.Temp && t.Stmt.Kind != sq
 
 // Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
 func (t *Template) Forced() *Template {
-	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp}
+	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp, OnTemp: t.OnTemp}
 }
 
 // Part is the template of what is asked of a shard for the sake of this one: a read, or not, of its tables.

@@ -40,6 +40,20 @@ func (a *analysis) view(t *schema.Table, seen map[shardmap.TableName]bool) error
 	return a.resolveAll(s.Tables, seen)
 }
 
+// temporary resolves what a temporary view is made of. Any other temporary object is home's, and so is all that it has.
+func (a *analysis) temporary(t *schema.Table, seen map[shardmap.TableName]bool) error {
+	if len(a.db.Shards) > 1 && t.Kind == 'v' {
+		if a.undeclared(t.TableName, 0) {
+			return Refuse("undeclared", t.TableName)
+		}
+		if a.readsRows() && a.readsSharded(t, 0) {
+			return a.view(t, seen)
+		}
+	}
+	a.temps, a.t.OnTemp = append(a.temps, t), true
+	return nil
+}
+
 func parseView(t *schema.Table) *sqlparse.Statement {
 	stmts, err := sqlparse.Parse(t.View)
 	if err != nil || len(stmts) != 1 || stmts[0].Kind != sqlparse.Select {
@@ -54,7 +68,7 @@ func (a *analysis) rowRules(t *schema.Table, invoker bool, depth int) bool {
 		return true
 	}
 	for _, n := range t.Reads {
-		if sub := a.sch.Tables[n]; sub != nil && a.rowRules(sub, invoker && (sub.Kind != 'v' || sub.Invoker), depth+1) {
+		if sub := a.table(n); sub != nil && a.rowRules(sub, invoker && (sub.Kind != 'v' || sub.Invoker), depth+1) {
 			return true
 		}
 	}

@@ -226,7 +226,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	if cause := pinCauseOf(s.tmpl.Stmt); cause != "" {
+	if cause := pinCauseOf(s.tmpl); cause != "" {
 		h.pin(p, cause)
 	}
 	if readsPrepared(s.tmpl) { // what came before must be answered first

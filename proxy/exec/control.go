@@ -176,6 +176,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		h.retell(h.tx.saves[at].told)
 		h.backTo(h.tx.saves[at].view)
 		h.tx.defined = h.tx.saves[at].defined
+		h.mayChangeTemps(true)
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
 		h.tx.saves = h.tx.saves[:at+1]

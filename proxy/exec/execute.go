@@ -37,6 +37,9 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		pt.on.srv.Gather(m.Raw)
 		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
+		if h.changesTemps(pt.stmt.tmpl) {
+			h.tempsOld, h.tempsAltered = true, true
+		}
 		x.ops = append(x.ops, op{kind: opExecute, portal: pt, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
 		return nil
 	}

@@ -42,37 +42,41 @@ type Handler struct {
 	space     [8]byte
 	stale     bool // the space must be computed again
 
-	login      *pool.Settings // what the startup packet asked for
-	settings   *pool.Settings
-	own        ownSettings
-	ownLogin   ownSettings // what the session began with
-	tx         transaction
-	pinned     *participant // a server that outlives the transaction, on home
-	pinCause   string
-	pinSince   time.Time
-	listen     *notify.Session // nil until the first LISTEN
-	missed     func()          // ends the session, because notifications may have been missed
-	wake       func()
-	signals    bool                         // the statement may signal other clients
-	terminates bool                         // and end them
-	first      map[string]string            // what it was told then; shared, not changed
-	told       map[string]string            // parameters that the client was told of since it logged in
-	now        time.Time                    // when the present request began
-	settled    time.Time                    // when a server's work was last settled
-	spare      *participant                 // for the next statement
-	key        uint64                       // of the present statement: see router.Template.Route
-	times      metrics.Recorder             // of its requests
-	seen       observed                     // of the present request
-	args       *router.Args                 // of the statement that runs, in the simple protocol
-	text       []byte                       // of its last statement
-	size       int                          // of the present request, in bytes
-	begunAt    outputMark                   // where its answer begins
-	repeatable bool                         // nothing of it keeps it from being run again
-	repeated   bool                         // it has been run again
-	temps      uint64                       // grows with every change of the temporary tables
-	checkPin   bool                         // what ties the pinned server may have ended
-	ending     atomic.Bool                  // it was because the session ends
-	why        atomic.Pointer[wire.PgError] // why the request was cancelled, if not by the client
+	login        *pool.Settings // what the startup packet asked for
+	settings     *pool.Settings
+	own          ownSettings
+	ownLogin     ownSettings // what the session began with
+	tx           transaction
+	pinned       *participant // a server that outlives the transaction, on home
+	pinCause     string
+	pinSince     time.Time
+	listen       *notify.Session // nil until the first LISTEN
+	missed       func()          // ends the session, because notifications may have been missed
+	wake         func()
+	signals      bool                         // the statement may signal other clients
+	terminates   bool                         // and end them
+	first        map[string]string            // what it was told then; shared, not changed
+	told         map[string]string            // parameters that the client was told of since it logged in
+	now          time.Time                    // when the present request began
+	settled      time.Time                    // when a server's work was last settled
+	spare        *participant                 // for the next statement
+	key          uint64                       // of the present statement: see router.Template.Route
+	times        metrics.Recorder             // of its requests
+	seen         observed                     // of the present request
+	args         *router.Args                 // of the statement that runs, in the simple protocol
+	text         []byte                       // of its last statement
+	size         int                          // of the present request, in bytes
+	begunAt      outputMark                   // where its answer begins
+	repeatable   bool                         // nothing of it keeps it from being run again
+	repeated     bool                         // it has been run again
+	temps        uint64                       // grows with every change of the temporary objects
+	tempsMark    string                       // which they are
+	tempsOld     bool                         // they may be others by now
+	tempsAltered bool                         // or be what they were not
+	hadTemps     bool                         // the server that the session keeps has had some
+	checkPin     bool                         // what ties the pinned server may have ended
+	ending       atomic.Bool                  // it was because the session ends
+	why          atomic.Pointer[wire.PgError] // why the request was cancelled, if not by the client
 
 	ext extended
 
@@ -346,7 +350,7 @@ func (h *Handler) Link() uint32 {
 // types may be gone, and temporary tables, which are each session's own.
 func (h *Handler) meaning() string {
 	m := itoa(h.schema.Version) + "\x00" + strings.Join(h.env.SearchPath, "\x01")
-	if len(h.env.Temp) > 0 || h.pinned != nil {
+	if h.env.Temp != nil || h.pinned != nil {
 		m += "\x00" + itoa(uint64(h.pid)) + "\x00" + itoa(h.temps)
 	}
 	return m

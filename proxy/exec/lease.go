@@ -543,6 +543,9 @@ func (h *Handler) setPin(cause string) {
 	h.mu.Lock()
 	h.pinCause, h.pinSince = cause, time.Now()
 	h.mu.Unlock()
+	if cause == "" && h.hadTemps {
+		h.tempsOld, h.hadTemps = true, false
+	}
 }
 
 // pin keeps a server for the session: what it did cannot be replayed on another.
@@ -559,7 +562,8 @@ func (h *Handler) pin(p *participant, cause string) {
 const tryLock = "advisory lock, tried"
 
 // pinCauseOf says why a statement ties its session to its server, or "".
-func pinCauseOf(s *sqlparse.Statement) string {
+func pinCauseOf(t *router.Template) string {
+	s := t.Stmt
 	switch s.Kind {
 	case sqlparse.Load:
 		return "LOAD"
@@ -568,7 +572,7 @@ func pinCauseOf(s *sqlparse.Statement) string {
 			return "WITH HOLD"
 		}
 	}
-	if s.Def.Temp {
+	if t.Temp {
 		return "temporary table"
 	}
 	for _, f := range s.Funcs {

@@ -256,7 +256,7 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		h.settings, h.own = h.login, h.ownLogin
 		h.ext.forget()
 		h.unlistenAll()
-		h.env.Temp = nil
+		h.forgetTemps()
 		if h.pinned != nil {
 			h.cleanPinned()
 		}
@@ -264,7 +264,7 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		h.stale = true
 	}
 	if s.Name == "temp" {
-		h.env.Temp = nil
+		h.forgetTemps()
 	}
 	if h.pinned != nil {
 		p := h.pinned

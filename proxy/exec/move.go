@@ -124,7 +124,7 @@ func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whol
 		if _, err := home.srv.Exec(p.Made.SQL); err != nil {
 			return h.lost(home, err)
 		}
-		if cause := pinCauseOf(p.Stmt); cause != "" {
+		if cause := pinCauseOf(p.Template); cause != "" {
 			h.pin(home, cause)
 		}
 		rows, err = g.send(ctx, p, "COPY "+p.Made.Table+" FROM STDIN (FORMAT binary)")

@@ -27,6 +27,9 @@ func (h *Handler) plan(ctx context.Context, sql []byte) (p planned, multi []*sql
 	if err := h.reread(ctx); err != nil {
 		return planned{}, nil, err
 	}
+	if err := h.rereadTemps(ctx); err != nil {
+		return planned{}, nil, err
+	}
 	p, multi, err = h.find(ctx, sql)
 	if err == nil && multi == nil {
 		err = h.outdated(p.tmpl.Stmt)
@@ -35,7 +38,7 @@ func (h *Handler) plan(ctx context.Context, sql []byte) (p planned, multi []*sql
 }
 
 // cacheable says whether equal texts mean the same in other sessions of the same plan space.
-func (h *Handler) cacheable() bool { return len(h.env.Temp) == 0 && h.tx.base.db == nil }
+func (h *Handler) cacheable() bool { return h.env.Temp == nil && !h.tempsOld && h.tx.base.db == nil }
 
 func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sqlparse.Statement, err error) {
 	space := h.planSpace()
@@ -138,6 +141,9 @@ func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
 // planStatement plans one statement of several, or of a text that is not worth caching.
 func (h *Handler) planStatement(ctx context.Context, s *sqlparse.Statement) (planned, error) {
 	if err := h.reread(ctx); err != nil {
+		return planned{}, err
+	}
+	if err := h.rereadTemps(ctx); err != nil {
 		return planned{}, err
 	}
 	t, err := h.analyze(ctx, s)

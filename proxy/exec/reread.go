@@ -71,13 +71,7 @@ func (h *Handler) reread(ctx context.Context) error {
 	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog"); err != nil { // what is printed names schemas
 		return h.lost(p, err)
 	}
-	next, failed := schema.ReadBy(ctx, func(sql string) (types []uint32, rows [][][]byte, err error) {
-		desc, rows, err := p.srv.Result(sql)
-		for _, f := range desc {
-			types = append(types, f.DataTypeOID)
-		}
-		return types, rows, err
-	}, h.schema.Version)
+	next, failed := schema.ReadBy(ctx, h.asking(p), h.schema.Version)
 	if _, err := p.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
 		return h.lost(p, err)
 	}

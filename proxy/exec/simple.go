@@ -251,7 +251,7 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 		h.signalling(t.Stmt.Funcs)
 	}
 	h.tx.notifies = h.tx.notifies || notifies(t.Stmt)
-	if cause := pinCauseOf(t.Stmt); cause != "" {
+	if cause := pinCauseOf(t); cause != "" {
 		h.pin(p, cause)
 	}
 	h.client.Release()
@@ -336,17 +336,11 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		delete(h.tx.cursors, t.Stmt.Name)
 		return
 	}
-	if t.Temp && t.Stmt.Def.Temp {
-		m := make(map[string]bool, len(h.env.Temp)+1)
-		for n := range h.env.Temp {
-			m[n] = true
+	if h.changesTemps(t) {
+		h.tempsOld, h.tempsAltered = true, true
+		if t.Temp {
+			return
 		}
-		for _, o := range t.Stmt.Def.Objects {
-			m[o.Name] = true
-		}
-		h.env.Temp = m
-		h.temps++
-		return
 	}
 	if t.Defines() {
 		if h.tx.status == 'I' {

@@ -71,6 +71,7 @@ func (h *Handler) tidy(p *participant) {
 		s.Trust()
 	case h.pinned == nil:
 		h.pin(p, hidden)
+		h.tempsOld, h.tempsAltered = true, true
 	case h.pinned != p:
 		s.Dirty = true // one server is tied already; this one's state is lost, as on any disconnect
 	}
@@ -111,9 +112,7 @@ func (h *Handler) unpin(p *participant) {
 	}
 	h.pinned = nil
 	h.setPin("")
-	h.env.Temp = nil
-	h.temps++
-	h.stale = true
+	h.forgetTemps()
 }
 
 // setting is what a set_config call sets.

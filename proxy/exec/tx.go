@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -140,7 +139,7 @@ func (h *Handler) isolation() string {
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
-	p.bound = p.bound || t.Temp || t.Stmt != nil && (notifies(t.Stmt) || h.namesTemp(t.Stmt))
+	p.bound = p.bound || t.Temp || t.OnTemp || t.Stmt != nil && notifies(t.Stmt)
 	if t.Read {
 		return nil
 	}
@@ -152,16 +151,9 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 		}
 	}
 	p.wrote = true
-	h.tx.locks = h.tx.locks || t.DDL || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
+	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.writeKeys(p.keys, p.shard, t)
 	return nil
-}
-
-// namesTemp says whether a statement names a temporary table of the session's.
-func (h *Handler) namesTemp(s *sqlparse.Statement) bool {
-	return len(h.env.Temp) > 0 && slices.ContainsFunc(s.Tables, func(r sqlparse.TableRef) bool {
-		return h.env.Temp[r.Name] && (r.Schema == "" || r.Schema == "pg_temp")
-	})
 }
 
 // joinAll has every shard of a statement join the transaction before anything is sent to one of them: a shard that cannot
@@ -229,6 +221,7 @@ func (h *Handler) rollback() {
 		h.retell(h.tx.told)
 	}
 	h.count.Transactions.Add(1)
+	h.mayChangeTemps(true)
 	h.endTx()
 }
 
@@ -289,6 +282,7 @@ func (h *Handler) endTx() {
 		}
 		h.finish(p)
 	}
+	h.mayChangeTemps(false)
 	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}
 	h.ext.closePortals()
 	h.env.SearchPath = h.searchPath()

@@ -89,6 +89,9 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 				return err
 			}
 			other, _, _, err := h.runPieces(ctx, p, pieces[1:], a, x)
+			if err == nil && p.Then != "" {
+				err = h.behind(ctx, p, pieces)
+			}
 			switch {
 			case err != nil:
 			case p.Renamed != nil:
@@ -114,6 +117,23 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	h.writeReturned(desc, rows, x)
 	h.client.SendTag(tag)
 	h.after(ctx, p.Template, h.dbmap.Home.Index)
+	return nil
+}
+
+// behind runs, behind a definition, what it entails on each of its shards. A temporary table keeps its server.
+func (h *Handler) behind(ctx context.Context, p *router.Plan, pieces []piece) error {
+	for _, pc := range pieces {
+		part, err := h.join(ctx, pc.shard, p.Template)
+		if err != nil {
+			return err
+		}
+		if cause := pinCauseOf(p.Template); cause != "" {
+			h.pin(part, cause)
+		}
+		if _, err := part.srv.Exec(p.Then); err != nil {
+			return h.lost(part, err)
+		}
+	}
 	return nil
 }
 

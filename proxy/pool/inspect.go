@@ -25,13 +25,17 @@ func (s *Server) Suspect(vars []string, unknown bool) {
 	}
 }
 
+// temporary picks a row for each temporary object of the session, whatever it is: PostgreSQL finds in the same way what it drops
+// when a session ends.
+const temporary = `from pg_depend where refclassid = 'pg_namespace'::regclass and refobjid = pg_my_temp_schema() and pg_my_temp_schema() <> 0`
+
 // inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
 // session locks, temporary objects, cursors, channels.
 const inspectSQL = `select 's' || name || '=' || setting from pg_settings where source = 'session' union all
 select 'p' || name from pg_prepared_statements where name !~ '^pgmosaic_[0-9]+$' union all
 select 'r' from (select 1) x where current_user <> session_user union all
 select 'l' from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' union all
-select 't' from pg_class where relnamespace = pg_my_temp_schema() and pg_my_temp_schema() <> 0 union all
+select 't' ` + temporary + ` union all
 select 'c' from pg_cursors where is_holdable union all
 select 'n' from pg_listening_channels()`
 
@@ -93,7 +97,7 @@ func (s *Server) inspect() bool {
 // held cursors.
 func (s *Server) Holds() (bool, error) {
 	found, err := s.list(`select 'l' from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' union all
-select 't' from pg_class where relnamespace = pg_my_temp_schema() and pg_my_temp_schema() <> 0 union all
+select 't' ` + temporary + ` union all
 select 'c' from pg_cursors where is_holdable`)
 	return len(found) > 0, err
 }

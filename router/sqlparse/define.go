@@ -40,6 +40,7 @@ func (c *converter) definition(n *pg.Node) {
 	s := c.stmt
 	s.Kind = DDL
 	d := &s.Def
+	defer c.temporary(n)
 	switch x := n.GetNode().(type) {
 	case *pg.Node_LoadStmt:
 		s.Kind = Load
@@ -59,6 +60,7 @@ func (c *converter) definition(n *pg.Node) {
 	case *pg.Node_CreateTableAsStmt:
 		s.Kind = CreateTableAs
 		c.object(x.CreateTableAsStmt.GetInto().GetRel())
+		c.makes(x.CreateTableAsStmt.GetInto().GetRel())
 		d.NoData = x.CreateTableAsStmt.GetInto().GetSkipData()
 		d.View = x.CreateTableAsStmt.Objtype == pg.ObjectType_OBJECT_MATVIEW
 		if e := x.CreateTableAsStmt.GetQuery().GetExecuteStmt(); e != nil {
@@ -68,6 +70,7 @@ func (c *converter) definition(n *pg.Node) {
 	case *pg.Node_ViewStmt:
 		s.Kind = CreateView
 		c.object(x.ViewStmt.View)
+		c.makes(x.ViewStmt.View)
 	case *pg.Node_DropOwnedStmt:
 		d.Owned = true
 	case *pg.Node_RefreshMatViewStmt:
@@ -83,8 +86,33 @@ func (c *converter) object(r *pg.RangeVar) {
 	if r != nil {
 		d := &c.stmt.Def
 		d.Objects = append(d.Objects, TableRef{r.Schemaname, r.Relname})
-		d.Temp = d.Temp || r.Relpersistence == "t"
 	}
+}
+
+// makes notes the name that a relation is made under.
+func (c *converter) makes(r *pg.RangeVar) {
+	d := &c.stmt.Def
+	d.Bare = r.GetSchemaname() == ""
+	d.Temp = d.Temp || r.GetRelpersistence() == "t" || isTemp(r.GetSchemaname())
+}
+
+// isTemp says whether a schema is that of a session's temporary objects, by its usual name or by its own.
+func isTemp(schema string) bool { return schema == "pg_temp" || strings.HasPrefix(schema, "pg_temp_") }
+
+// temporary finds whether a definition is about temporary objects: it says TEMPORARY, or names their schema anywhere but in a value.
+func (c *converter) temporary(n *pg.Node) {
+	d := &c.stmt.Def
+	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
+		switch x := m.Interface().(type) {
+		case *pg.A_Const, *pg.VariableSetStmt, *pg.SelectStmt: // of what a view or table is made of does not make it temporary here
+			return false
+		case *pg.RangeVar:
+			d.Temp = d.Temp || x.Relpersistence == "t" || isTemp(x.Schemaname)
+		case *pg.String:
+			d.Temp = d.Temp || isTemp(x.Sval)
+		}
+		return true
+	})
 }
 
 func (c *converter) objects(list ...*pg.Node) {
@@ -101,10 +129,14 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 	case *pg.Node_CreateStmt:
 		s.Kind = CreateTable
 		c.object(x.CreateStmt.Relation)
+		c.makes(x.CreateStmt.Relation)
 		d.Parent = len(x.CreateStmt.InhRelations) > 0
 		d.Partition = x.CreateStmt.Partbound != nil && len(x.CreateStmt.TableElts) == 0 && len(x.CreateStmt.Constraints) == 0
 		for _, e := range x.CreateStmt.TableElts {
 			d.Serial = d.Serial || drawsSequence(e.GetColumnDef())
+			if l := e.GetTableLikeClause(); l.GetOptions()&likeConstraints != 0 {
+				d.Like = append(d.Like, TableRef{l.Relation.GetSchemaname(), l.Relation.GetRelname()})
+			}
 			if con := e.GetConstraint(); con.GetContype() == pg.ConstrType_CONSTR_FOREIGN {
 				c.foreign(con)
 			}
@@ -267,6 +299,7 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 			d.Scope = OnDatabase
 		}
 	}
+	d.Bare = isBare(n)
 	switch x := n.GetNode().(type) {
 	case *pg.Node_CreateFunctionStmt, *pg.Node_CreateEnumStmt, *pg.Node_CompositeTypeStmt, *pg.Node_CreateRangeStmt, *pg.Node_CreateDomainStmt, *pg.Node_DefineStmt,
 		*pg.Node_CreateCastStmt, *pg.Node_CreateExtensionStmt, *pg.Node_CreateOpClassStmt, *pg.Node_CreateOpFamilyStmt, *pg.Node_CreateConversionStmt,
@@ -321,6 +354,30 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 		}
 		return true
 	})
+}
+
+// likeConstraints is the bit of INCLUDING CONSTRAINTS, in INCLUDING ALL as well.
+const likeConstraints = 1 << 2
+
+// isBare says whether what a definition makes, which is no table or view, has no schema in its name.
+func isBare(n *pg.Node) bool {
+	switch x := n.GetNode().(type) {
+	case *pg.Node_CreateSeqStmt:
+		return x.CreateSeqStmt.Sequence.GetSchemaname() == ""
+	case *pg.Node_CompositeTypeStmt:
+		return x.CompositeTypeStmt.Typevar.GetSchemaname() == ""
+	case *pg.Node_CreateFunctionStmt:
+		return len(x.CreateFunctionStmt.Funcname) == 1
+	case *pg.Node_CreateEnumStmt:
+		return len(x.CreateEnumStmt.TypeName) == 1
+	case *pg.Node_CreateRangeStmt:
+		return len(x.CreateRangeStmt.TypeName) == 1
+	case *pg.Node_CreateDomainStmt:
+		return len(x.CreateDomainStmt.Domainname) == 1
+	case *pg.Node_DefineStmt:
+		return len(x.DefineStmt.Defnames) == 1
+	}
+	return false
 }
 
 // passwordOf is the constant behind PASSWORD, nil for none.

@@ -44,6 +44,7 @@ func (c *converter) query(x *pg.SelectStmt) *Query {
 	}
 	if x.IntoClause != nil {
 		q.Into = true
+		c.makes(x.IntoClause.Rel)
 		c.seen++ // its relation is made, not read
 	}
 	for _, t := range x.TargetList {

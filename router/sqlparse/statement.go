@@ -167,9 +167,11 @@ type Definition struct {
 	Scope     Scope
 	Objects   []TableRef // the tables, or indexes, that it creates, alters or drops, or what hangs on them
 	Alters    bool       // it alters or drops what is there: what is not on a shard needs nothing
-	Temp      bool
-	Unique    bool // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
-	NoTx      bool // cannot run in a transaction block
+	Temp      bool       // what it makes, alters or drops is said to be temporary
+	Bare      bool       // what it makes has no schema in its name
+	Like      []TableRef // tables whose CHECKs CREATE TABLE (LIKE ..) takes along
+	Unique    bool       // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
+	NoTx      bool       // cannot run in a transaction block
 	IfExists  bool
 	TableDrop bool         // DROP TABLE
 	Cascade   bool         //

@@ -196,9 +196,16 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	return s, nil
 }
 
+func asIs(sql string) string { return sql }
+
 func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
+	return s.readTables(ctx, tx, asIs)
+}
+
+// readTables reads the tables of the schemas that of picks.
+func (s *Snapshot) readTables(ctx context.Context, tx queryer, of func(sql string) string) error {
 	byOID := map[uint32]*Table{}
-	rows, _ := tx.Query(ctx, tablesSQL)
+	rows, _ := tx.Query(ctx, of(tablesSQL))
 	t, kind, reads := Table{}, "", [][]string(nil)
 	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed}, func() error {
 		n := t
@@ -214,7 +221,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
 	if err != nil {
 		return err
 	}
-	rows, _ = tx.Query(ctx, columnsSQL)
+	rows, _ = tx.Query(ctx, of(columnsSQL))
 	var rel uint32
 	var c Column
 	var dflt bool
@@ -230,7 +237,7 @@ func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
 	if err != nil {
 		return err
 	}
-	rows, _ = tx.Query(ctx, uniqueSQL)
+	rows, _ = tx.Query(ctx, of(uniqueSQL))
 	var cols []*string
 	var primary bool
 	_, err = pgx.ForEachRow(rows, []any{&rel, &cols, &primary}, func() error {
@@ -259,8 +266,9 @@ func (s *Snapshot) loadIndexes(ctx context.Context, tx queryer) error {
 	return err
 }
 
-func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
-	rows, _ := tx.Query(ctx, funcsSQL)
+// readFuncs reads the functions of the schemas that of picks.
+func (s *Snapshot) readFuncs(ctx context.Context, tx queryer, of func(sql string) string) error {
+	rows, _ := tx.Query(ctx, of(funcsSQL))
 	var f Func
 	var vol string
 	var agg bool
@@ -273,15 +281,19 @@ func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
 		}
 		return nil
 	})
-	if err != nil {
+	return err
+}
+
+func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
+	if err := s.readFuncs(ctx, tx, asIs); err != nil {
 		return err
 	}
-	rows, _ = tx.Query(ctx, "select proname::text, bool_or(provolatile = 'v') from pg_proc where pronamespace = 'pg_catalog'::regnamespace "+
+	rows, _ := tx.Query(ctx, "select proname::text, bool_or(provolatile = 'v') from pg_proc where pronamespace = 'pg_catalog'::regnamespace "+
 		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e') group by proname")
 	var name string
 	var volatile bool
 	s.Volatile["next_id"] = true // pgmosaic's own
-	_, err = pgx.ForEachRow(rows, []any{&name, &volatile}, func() error { s.Volatile[name] = volatile; return nil })
+	_, err := pgx.ForEachRow(rows, []any{&name, &volatile}, func() error { s.Volatile[name] = volatile; return nil })
 	return err
 }
 

@@ -1,0 +1,116 @@
+package exec
+
+import (
+	"context"
+
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// What a session has of temporary objects is what its server says of them: they come and go with statements, with functions, and
+// with the ends of transactions and savepoints. So nothing here keeps books. What may have changed them is noted, and before the
+// next statement is planned the server is asked.
+
+// mayChangeTemps notes, at the end of a transaction or savepoint, that the temporary objects may be others than before, or with
+// altered that they may be what they were not.
+func (h *Handler) mayChangeTemps(altered bool) {
+	if h.hadTemps {
+		h.tempsOld, h.tempsAltered = true, h.tempsAltered || altered
+	}
+}
+
+// changesTemps says whether a statement may change the temporary objects of its session, as far as its text says.
+func (h *Handler) changesTemps(t *router.Template) bool {
+	return t.Temp || t.DDL && (h.pinned != nil || h.env.Temp != nil)
+}
+
+// forgetTemps is for a session that has no temporary objects, for the time being.
+func (h *Handler) forgetTemps() {
+	h.tempsOld, h.tempsAltered, h.tempsMark = false, false, ""
+	if h.env.Temp != nil {
+		h.env.Temp = nil
+		h.temps++
+		h.stale = true
+	}
+}
+
+// rereadTemps asks the session's server for its temporary objects, if they may have changed.
+func (h *Handler) rereadTemps(ctx context.Context) error {
+	if !h.tempsOld || h.tx.status == 'E' {
+		return nil
+	}
+	if err := h.drain(ctx, false); err != nil {
+		return err
+	}
+	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
+		if err := h.escalate(ctx, p); err != nil {
+			return err
+		}
+	}
+	p := h.tempsOn()
+	if p == nil {
+		h.forgetTemps()
+		return nil
+	}
+	if err := h.ready(p); err != nil {
+		return err
+	}
+	rows, err := p.srv.Rows(schema.TemporaryMark)
+	if err != nil {
+		return h.lost(p, err)
+	}
+	mark := string(rows[0][0])
+	if mark == "" {
+		h.forgetTemps()
+		return nil
+	}
+	if mark == h.tempsMark && !h.tempsAltered {
+		h.tempsOld = false
+		return nil
+	}
+	next, err := h.readTemps(ctx, p)
+	if err != nil {
+		return err
+	}
+	h.env.Temp, h.tempsMark, h.tempsOld, h.tempsAltered, h.hadTemps = next, mark, false, false, true
+	h.temps++
+	h.stale = true
+	return nil
+}
+
+// tempsOn is where the session's temporary objects are: on home, or on the server that it keeps.
+func (h *Handler) tempsOn() *participant {
+	for _, p := range h.tx.parts {
+		if p == h.pinned || h.pinned == nil && p.shard == h.dbmap.Home.Index {
+			return p
+		}
+	}
+	return h.pinned
+}
+
+// readTemps reads the temporary objects of a server.
+func (h *Handler) readTemps(ctx context.Context, p *participant) (*schema.Temporary, error) {
+	before, after := "BEGIN", "COMMIT"
+	if p.srv.TxStatus != 'I' {
+		before, after = "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
+	}
+	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog"); err != nil { // what is printed names schemas
+		return nil, h.lost(p, err)
+	}
+	next, failed := schema.ReadTemporary(ctx, h.asking(p))
+	if _, err := p.srv.Exec(after); err != nil {
+		return nil, h.lost(p, err)
+	}
+	return next, failed
+}
+
+// asking has a server asked for the schema.
+func (h *Handler) asking(p *participant) schema.Ask {
+	return func(sql string) (types []uint32, rows [][][]byte, err error) {
+		desc, rows, err := p.srv.Result(sql)
+		for _, f := range desc {
+			types = append(types, f.DataTypeOID)
+		}
+		return types, rows, err
+	}
+}

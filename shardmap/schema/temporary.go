@@ -1,0 +1,79 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// TempSchema is what a session calls the schema of its temporary objects.
+const TempSchema = "pg_temp"
+
+// Temporary are the temporary objects of one session, by name. It never changes.
+type Temporary struct {
+	Tables map[string]*Table  // tables, views and sequences, in schema TempSchema
+	Funcs  map[string][]*Func // functions
+}
+
+// Table finds a temporary table, view or sequence; nil if there is none. So has a nil Temporary none.
+func (t *Temporary) Table(name string) *Table {
+	if t == nil {
+		return nil
+	}
+	return t.Tables[name]
+}
+
+// Func finds the temporary functions of a name.
+func (t *Temporary) Func(name string) []*Func {
+	if t == nil {
+		return nil
+	}
+	return t.Funcs[name]
+}
+
+// usersSchemas is the condition by which the queries here pick the schemas of users.
+const usersSchemas = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')"
+
+// ofSession makes a query that reads users' schemas one that reads the temporary schema of the session.
+func ofSession(sql string) string {
+	return strings.Replace(sql, usersSchemas, "n.oid = pg_my_temp_schema()", 1)
+}
+
+// IsTemp says whether a schema's name means a session's temporary schema, as the session or as the catalog has it.
+func IsTemp(schema string) bool {
+	return schema == TempSchema || strings.HasPrefix(schema, TempSchema+"_")
+}
+
+// ReadTemporary reads the temporary objects of the session that answers. Its search_path is pg_catalog; so what is printed names
+// every schema but the temporary one, which is visible always. Nil: it has none.
+func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
+	s := &Snapshot{Tables: map[shardmap.TableName]*Table{}, Funcs: map[string][]*Func{}, Aggs: map[string]bool{}}
+	if err := s.readTables(ctx, ask, ofSession); err != nil {
+		return nil, fmt.Errorf("read the temporary objects: %w", err)
+	}
+	if err := s.readFuncs(ctx, ask, ofSession); err != nil {
+		return nil, fmt.Errorf("read the temporary objects: %w", err)
+	}
+	if len(s.Tables) == 0 && len(s.Funcs) == 0 {
+		return nil, nil
+	}
+	out := &Temporary{Tables: map[string]*Table{}, Funcs: s.Funcs}
+	for n, t := range s.Tables {
+		t.Schema = TempSchema
+		for i := range t.Reads {
+			if IsTemp(t.Reads[i].Schema) {
+				t.Reads[i].Schema = TempSchema
+			}
+		}
+		out.Tables[n.Name] = t
+	}
+	return out, nil
+}
+
+// TemporaryMark tells a session's temporary objects apart from those that it has had before, as far as their names go: what it
+// gives changes with every object that comes, goes or gets another name.
+const TemporaryMark = `select pg_catalog.string_agg(d.classid::text || '/' || d.objid || '/' || coalesce(c.relname, ''), ',' order by d.classid, d.objid)
+  from pg_catalog.pg_depend d left join pg_catalog.pg_class c on d.classid = 1259 and c.oid = d.objid
+ where d.refclassid = 2615 and d.refobjid = pg_catalog.pg_my_temp_schema() and pg_catalog.pg_my_temp_schema() <> 0`

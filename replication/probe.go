@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 )
 
 const probeSQL = `select not r, (select system_identifier::text from pg_control_system()), (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
@@ -106,14 +108,10 @@ func (p *prober) probe(ctx context.Context) (s Sample) {
 }
 
 func (p *prober) connect(ctx context.Context) error {
-	cfg, err := pgconn.ParseConfig(p.dsn)
-	if err != nil {
-		return probeError("its connection string cannot be read") // the cause may hold the password
-	}
-	cfg.RuntimeParams = map[string]string{"application_name": "pgmosaic monitor", "search_path": "pg_catalog"}
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
-	if p.conn, err = pgconn.ConnectConfig(ctx, cfg); err != nil {
+	var err error
+	if p.conn, err = nodeconn.OpenRaw(ctx, p.dsn, nodeconn.Monitor, nil); err != nil {
 		return err
 	}
 	p.addr = p.conn.Conn().RemoteAddr().String()
@@ -137,6 +135,8 @@ func plain(err error) error {
 		return fmt.Errorf("%s (%s)", pe.Message, pe.Code)
 	case errors.As(err, &own):
 		return own
+	case errors.Is(err, nodeconn.ErrString):
+		return nodeconn.ErrString
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return errors.New("no answer in time")
 	case errors.As(err, &ne):

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -42,12 +43,7 @@ func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, 
 	if err != nil {
 		return failed(err)
 	}
-	cfg, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return failed(errors.New("the node's connection string cannot be read"))
-	}
-	cfg.RuntimeParams = map[string]string{"search_path": "pg_catalog", "application_name": "pgmosaic auth_query"}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	conn, err := nodeconn.Open(ctx, dsn, nodeconn.AuthQuery)
 	if err != nil {
 		return failed(err)
 	}

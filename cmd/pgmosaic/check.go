@@ -7,8 +7,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
 
@@ -53,7 +52,7 @@ func check(ctx context.Context, file string, out io.Writer) error {
 func ask(ctx context.Context, dsn string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, dsn)
+	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Check)
 	if err != nil {
 		return "", err
 	}

@@ -9,20 +9,19 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // connect opens a maintenance connection as the role of the node's connection string.
 func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return nil, &Error{Code: "22023", Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
-	}
-	cfg.RuntimeParams["row_security"] = "off" // rows that a policy hides must not be left behind
 	cctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, err := pgx.ConnectConfig(cctx, cfg)
+	c, err := nodeconn.Open(cctx, dsn, nodeconn.Admin)
+	if errors.Is(err, nodeconn.ErrString) {
+		return nil, &Error{Code: "22023", Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
+	}
 	if err != nil {
 		return nil, nodeFailed(name, err)
 	}
@@ -117,10 +116,30 @@ func prepareShard(ctx context.Context, primary shardmap.Node, ordinal int) error
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	if err := ownSchema(ctx, c, primary.Name); err != nil {
+		return err
+	}
 	if _, err := c.Exec(ctx, txn.Schema(ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	return nil
+}
+
+// ownSchema refuses a schema pgmosaic that somebody else has made: what is in it would run with the rights of the proxy's role.
+func ownSchema(ctx context.Context, c *pgx.Conn, node string) error {
+	var owner string
+	err := c.QueryRow(ctx, `select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner
+		where n.nspname = 'pgmosaic' and not r.rolsuper and r.rolname <> current_user`).Scan(&owner)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return nodeFailed(node, err)
+	}
+	return &Error{
+		Code: "42939", Message: fmt.Sprintf("schema pgmosaic on node %q belongs to role %q", node, owner),
+		Hint: "The proxy keeps its own things there, and must own it. If a user has made it: DROP SCHEMA pgmosaic CASCADE.",
+	}
 }
 
 // Upgrade gives the shards of the map what an older process did not make there. It is called at the start, and changes nothing

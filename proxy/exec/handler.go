@@ -217,6 +217,10 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	return w, nil
 }
 
+// introduceSQL asks for the search_path, a name a line, and the isolation of transactions. It runs with the client's own path.
+const introduceSQL = `select pg_catalog.array_to_string(array(select trim(both '"' from trim(x)) from pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.current_setting('search_path'), ',')) x), e'\n'),
+ pg_catalog.current_setting('default_transaction_isolation')`
+
 // introduce gives a server the session's settings and asks it what they make of a session.
 func (h *Handler) introduce(s *pool.Server) (rows [][][]byte, err error) {
 	if s.Adapt(h.settings) {
@@ -225,7 +229,7 @@ func (h *Handler) introduce(s *pool.Server) (rows [][][]byte, err error) {
 		}
 	}
 	if err == nil {
-		rows, err = s.Rows("select array_to_string(array(select trim(both '\"' from trim(x)) from unnest(string_to_array(current_setting('search_path'), ',')) x), e'\\n'), current_setting('default_transaction_isolation')")
+		rows, err = s.Rows(introduceSQL)
 	}
 	var se *pool.ServerError
 	if err != nil && !errors.As(err, &se) {

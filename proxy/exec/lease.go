@@ -307,7 +307,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 		return "", err
 	}
 	defer h.free(s)
-	rows, err := s.Rows("select pg_current_wal_insert_lsn()")
+	rows, err := s.Rows("select pg_catalog.pg_current_wal_insert_lsn()")
 	if err != nil || len(rows) != 1 {
 		s.Dirty = true
 		s.Pool.Suspect()
@@ -324,7 +324,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 func replayed(s *pool.Server, lsn string) bool {
 	const tries = 3
 	for try := range tries {
-		rows, err := s.Rows("select pg_last_wal_replay_lsn() >= " + pgsql.Literal(lsn) + "::pg_lsn")
+		rows, err := s.Rows("select pg_catalog.pg_last_wal_replay_lsn() operator(pg_catalog.>=) " + pgsql.Literal(lsn) + "::pg_catalog.pg_lsn")
 		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
 			return false
 		}

@@ -134,7 +134,7 @@ func (h *Handler) identify(p *participant, n shardmap.TableName, keys []string) 
 	table := "pg_catalog.to_regclass(" + pgsql.Literal(n.SQL()) + ")"
 	sql := "SELECT " + table + "::pg_catalog.oid"
 	for _, k := range keys {
-		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = " + table + " AND attname = " + pgsql.Literal(k) + ")"
+		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) " + table + " AND attname OPERATOR(pg_catalog.=) " + pgsql.Literal(k) + ")"
 	}
 	rows, err := p.srv.Rows(sql)
 	if err != nil {

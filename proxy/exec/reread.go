@@ -68,7 +68,7 @@ func (h *Handler) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog"); err != nil { // what is printed names schemas
+	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
 		return h.lost(p, err)
 	}
 	next, failed := schema.ReadBy(ctx, h.asking(p), h.schema.Version)

@@ -158,7 +158,7 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 		if err != nil {
 			return err
 		}
-		part.srv.SendQuery("SELECT pg_advisory_xact_lock(hashtext(" + pgsql.Literal(name) + "))")
+		part.srv.SendQuery("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext(" + pgsql.Literal(name) + "))")
 		if err := part.srv.Flush(); err != nil {
 			return h.lost(part, err)
 		}

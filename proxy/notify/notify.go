@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -342,23 +344,20 @@ type request struct {
 const commandTimeout = 10 * time.Second
 
 func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
-	cfg, err := pgconn.ParseConfig(sh.DSN)
-	if err != nil {
-		return nil, errors.New("the node's connection string cannot be read")
-	}
-	cfg.RuntimeParams["application_name"] = "pgmosaic listen"
 	c := &conn{shard: sh.Name, ask: make(chan request), ended: make(chan struct{}), wake: make(chan struct{}, 1)}
 	run, halt := context.WithCancel(h.ctx)
 	c.halt = halt
-	cfg.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { h.deliver(db, sh.Name, n) }
 	dctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	pc, err := pgconn.ConnectConfig(dctx, cfg)
+	pc, err := nodeconn.OpenRaw(dctx, sh.DSN, nodeconn.Listen, func(n *pgconn.Notification) { h.deliver(db, sh.Name, n) })
 	if err != nil {
 		halt()
 		var pe *pgconn.PgError
 		if errors.As(err, &pe) {
 			return nil, pe
+		}
+		if errors.Is(err, nodeconn.ErrString) {
+			return nil, err
 		}
 		return nil, errors.New("cannot connect")
 	}

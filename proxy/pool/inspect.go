@@ -27,17 +27,20 @@ func (s *Server) Suspect(vars []string, unknown bool) {
 
 // temporary picks a row for each temporary object of the session, whatever it is: PostgreSQL finds in the same way what it drops
 // when a session ends.
-const temporary = `from pg_depend where refclassid = 'pg_namespace'::regclass and refobjid = pg_my_temp_schema() and pg_my_temp_schema() <> 0`
+const temporary = `from pg_catalog.pg_depend where refclassid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass and refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema() and refobjid operator(pg_catalog.<>) 0::pg_catalog.oid`
 
 // inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
-// session locks, temporary objects, cursors, channels.
-const inspectSQL = `select 's' || name || '=' || setting from pg_settings where source = 'session' union all
-select 'p' || name from pg_prepared_statements where name !~ '^pgmosaic_[0-9]+$' union all
-select 'r' from (select 1) x where current_user <> session_user union all
-select 'l' from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' union all
+// session locks, temporary objects, cursors, channels. It runs with what the client has left: all of its names have a schema, so
+// that nothing of a user's, not even a temporary table, answers in the place of PostgreSQL's own.
+const inspectSQL = `select pg_catalog.concat('s', name, '=', setting) from pg_catalog.pg_settings where source operator(pg_catalog.=) 'session' union all
+select pg_catalog.concat('p', name) from pg_catalog.pg_prepared_statements where name operator(pg_catalog.!~) '^pgmosaic_[0-9]+$' union all
+select 'r' from (select 1) x where current_user operator(pg_catalog.<>) session_user union all ` + holdsSQL + ` union all
+select 'n' from pg_catalog.pg_listening_channels()`
+
+// holdsSQL lists session locks, temporary objects and held cursors.
+const holdsSQL = `select 'l' from pg_catalog.pg_locks where pid operator(pg_catalog.=) pg_catalog.pg_backend_pid() and locktype operator(pg_catalog.=) 'advisory' union all
 select 't' ` + temporary + ` union all
-select 'c' from pg_cursors where is_holdable union all
-select 'n' from pg_listening_channels()`
+select 'c' from pg_catalog.pg_cursors where is_holdable`
 
 // IsSuspect says whether Suspect was called since the server was last found clean.
 func (s *Server) IsSuspect() bool { return s.suspect }
@@ -57,7 +60,7 @@ func (s *Server) Left() (Left, error) {
 	sql := inspectSQL
 	for _, v := range s.vars {
 		name := pgsql.Literal(v)
-		sql += " union all select 's' || " + name + " || '=' || current_setting(" + name + ", true) where current_setting(" + name + ", true) is not null"
+		sql += " union all select pg_catalog.concat('s', " + name + ", '=', pg_catalog.current_setting(" + name + ", true)) where pg_catalog.current_setting(" + name + ", true) is not null"
 	}
 	found, err := s.list(sql)
 	for _, f := range found {
@@ -96,9 +99,7 @@ func (s *Server) inspect() bool {
 // Holds says whether the server carries state that ties a session to it: session locks, temporary objects,
 // held cursors.
 func (s *Server) Holds() (bool, error) {
-	found, err := s.list(`select 'l' from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' union all
-select 't' ` + temporary + ` union all
-select 'c' from pg_cursors where is_holdable`)
+	found, err := s.list(holdsSQL)
 	return len(found) > 0, err
 }
 

@@ -103,7 +103,7 @@ var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 // the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
 // one. After Committed, Aborted and Unfinished no participant is in a transaction, except those whose connection failed.
 func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
-	written := decider.Send("SELECT CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + pgsql.Literal(gid) + ", 'commit', " + shardsOf(others) + ")")
+	written := decider.Send("SELECT CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' THEN pg_catalog.set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + pgsql.Literal(gid) + ", 'commit', " + shardsOf(others) + ")")
 	prepared, err := prepare(gid, others)
 	if written == nil {
 		_, written = decider.Recv()

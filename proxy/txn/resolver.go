@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -514,7 +516,7 @@ const shardTimeout = 10 * time.Second
 func with(ctx context.Context, s Shard, f func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, shardTimeout)
 	defer cancel()
-	c, err := pgx.Connect(ctx, s.DSN)
+	c, err := nodeconn.Open(ctx, s.DSN, nodeconn.Resolver)
 	if err != nil {
 		return fmt.Errorf("shard %s: %w", s.Name, err)
 	}

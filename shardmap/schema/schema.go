@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -160,15 +161,12 @@ type queryer interface {
 // Load reads the schema of the database of a connection string in one transaction. version becomes the
 // snapshot's.
 func Load(ctx context.Context, dsn string, version uint64) (s *Snapshot, err error) {
-	conn, err := pgx.Connect(ctx, dsn)
+	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Schema)
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog"); err != nil { // what is printed names schemas
-			return fmt.Errorf("read the schema: %w", err)
-		}
 		s, err = read(ctx, tx, version)
 		return err
 	})

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -54,7 +56,7 @@ const relsSQL = `select n.nspname, c.relname, c.oid from pg_class c join pg_name
 
 // LoadTypes reads the user types and relations of a server.
 func LoadTypes(ctx context.Context, dsn string) (*Types, error) {
-	conn, err := pgx.Connect(ctx, dsn)
+	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Schema)
 	if err != nil {
 		return nil, fmt.Errorf("read the types: %w", err)
 	}

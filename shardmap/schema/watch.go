@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 )
 
 // fingerprintSQL changes with every definition that a plan may rest on, and with nothing else: TRUNCATE, VACUUM and ANALYZE leave
@@ -42,7 +44,7 @@ func (w *Watcher) Fingerprint(ctx context.Context, dsn string) (fp string, err e
 	defer cancel()
 	if w.conn == nil || w.conn.IsClosed() || w.dsn != dsn {
 		w.Close(ctx)
-		if w.conn, err = pgx.Connect(ctx, dsn); err != nil {
+		if w.conn, err = nodeconn.Open(ctx, dsn, nodeconn.Schema); err != nil {
 			return "", fmt.Errorf("look for definitions: %w", err)
 		}
 		w.dsn = dsn

@@ -1,0 +1,516 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+)
+
+// sources parses what the program is made of, tests left out.
+func sources(t *testing.T, see func(path string, f *ast.File)) {
+	t.Helper()
+	set := token.NewFileSet()
+	err := filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		f, err := parser.ParseFile(set, path, nil, 0)
+		if err == nil {
+			see(strings.TrimPrefix(filepath.ToSlash(path), "../../"), f)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// doors are the files that may connect to a PostgreSQL server, with the reason.
+var doors = map[string]string{
+	"proxy/nodeconn/nodeconn.go":   "the proxy's own connections",
+	"proxy/pool/dial.go":           "clients' servers",
+	"cmd/pgmosaic/demo.go":         "it speaks to the proxy, as a client does",
+	"cmd/benchmark/main.go":        "it speaks to the proxy, as a client does",
+	"replication/cluster/node.go":  "it starts and stops local servers",
+	"testdata/orm/gorm/main.go":    "a client of the proxy",
+	"testdata/orm/migrate/main.go": "a client of the proxy",
+}
+
+// What the proxy does on a node on its own account goes over connections that nodeconn has opened: it alone sees to it that no
+// object of a user's is met there.
+func TestNothingElseConnectsToNodes(t *testing.T) {
+	found := map[string]bool{}
+	sources(t, func(path string, f *ast.File) {
+		names := map[string]bool{} // of the libraries that connect, in this file
+		for _, i := range f.Imports {
+			p, _ := strconv.Unquote(i.Path.Value) // it has been parsed
+			base := filepath.Base(strings.TrimSuffix(p, "/v5"))
+			if !strings.HasPrefix(p, "github.com/jackc/pgx") && p != "database/sql" {
+				continue
+			}
+			if i.Name != nil {
+				base = i.Name.Name
+			}
+			names[base] = true
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if x, ok := s.X.(*ast.Ident); ok && names[x.Name] && (strings.HasPrefix(s.Sel.Name, "Connect") && !strings.HasSuffix(s.Sel.Name, "Error") || s.Sel.Name == "Open" || strings.HasPrefix(s.Sel.Name, "NewWith")) {
+				found[path] = true
+				if doors[path] == "" {
+					t.Errorf("%s calls %s.%s: connections to nodes are opened by proxy/nodeconn", path, x.Name, s.Sel.Name)
+				}
+			}
+			return true
+		})
+	})
+	for _, path := range []string{"proxy/nodeconn/nodeconn.go", "proxy/pool/dial.go", "cmd/pgmosaic/demo.go"} {
+		if !found[path] {
+			t.Errorf("%s does not connect: the search finds nothing", path)
+		}
+	}
+}
+
+var (
+	callName   = regexp.MustCompile(`([a-z_][a-z_0-9]*) *\(`)
+	operatorIn = regexp.MustCompile("[-+*/<>=~!@#%^&|`?]+")
+)
+
+// sqlNames are the words before a parenthesis and the operators in the program's strings: all functions and operators that its
+// SQL names are among them.
+func sqlNames(t *testing.T) (functions, operators []string) {
+	t.Helper()
+	fn, op := map[string]bool{}, map[string]bool{}
+	sources(t, func(_ string, f *ast.File) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			l, ok := n.(*ast.BasicLit)
+			if !ok || l.Kind != token.STRING {
+				return true
+			}
+			s, _ := strconv.Unquote(l.Value) // it has been parsed
+			for _, m := range callName.FindAllStringSubmatch(strings.ToLower(s), -1) {
+				fn[m[1]] = true
+			}
+			for _, m := range operatorIn.FindAllString(s, -1) {
+				op[m] = true
+			}
+			return true
+		})
+	})
+	for n := range fn {
+		functions = append(functions, n)
+	}
+	for n := range op {
+		operators = append(operators, n)
+	}
+	slices.Sort(functions)
+	slices.Sort(operators)
+	return functions, operators
+}
+
+// shadowMark is what a shadow writes into the server's log when it runs.
+const shadowMark = "A SHADOW RAN: "
+
+// shadowTypes are the types that the proxy's SQL has to do with.
+var shadowTypes = []string{
+	"name", "text", "oid", "int4", "int8", "int2", "bool", `"char"`, "regclass", "pg_lsn", "timestamptz", "interval", "text[]", "name[]", "int4[]", "int2vector",
+}
+
+// shadows are statements that make, in a schema, functions and operators which fit the calls in the program's SQL better than
+// PostgreSQL's own, or with same as well as them.
+func shadows(t *testing.T, c *pgx.Conn, schema string, same bool) (out []string) {
+	t.Helper()
+	functions, operators := sqlNames(t)
+	made := map[string]bool{}
+	shadow := func(name, returns string, args []string) string {
+		sig := fmt.Sprintf(`%s.%q(%s)`, schema, name, strings.Join(args, ", "))
+		if made[sig] {
+			return sig
+		}
+		made[sig] = true
+		out = append(out, fmt.Sprintf(`create or replace function %s returns %s language plpgsql as $shadow$ begin raise log '%s%% by %% for %%', %s, current_user, pg_catalog.current_setting('application_name'); %s end $shadow$`,
+			sig, returns, shadowMark, "'"+strings.ReplaceAll(sig, "'", "''")+"'", map[bool]string{true: "return;", false: "return null;"}[strings.HasPrefix(returns, "setof")]))
+		return sig
+	}
+	usable := func(typ string) bool {
+		return !slices.Contains([]string{"internal", "cstring", "record", `"any"`, "void", "trigger", "event_trigger", "language_handler", "anyenum", "record[]", "cstring[]"}, typ) && !strings.HasPrefix(typ, "any") && !strings.HasPrefix(typ, "fdw") && !strings.HasSuffix(typ, "_handler")
+	}
+	rows, _ := c.Query(t.Context(), `select proname::text, array(select format_type(x, null) from unnest(proargtypes) x)::text[], format_type(prorettype, null), proretset, provariadic <> 0
+		from pg_proc where pronamespace = 'pg_catalog'::regnamespace and proname = any($1) and prokind <> 'p'`, functions)
+	type proc struct {
+		Name          string
+		Args          []string
+		Returns       string
+		Set, Variadic bool
+	}
+	procs, err := pgx.CollectRows(rows, pgx.RowToStructByPos[proc])
+	if err != nil {
+		t.Fatal(err)
+	}
+	exists := map[string]bool{}
+	for _, p := range procs {
+		exists[p.Name+"("+strings.Join(p.Args, ", ")+")"] = true
+	}
+	for _, p := range procs {
+		returns := p.Returns
+		if !usable(returns) {
+			returns = "text"
+		}
+		if p.Set {
+			returns = "setof " + returns
+		}
+		plain := !slices.ContainsFunc(p.Args, func(a string) bool { return !usable(a) })
+		if plain && same {
+			shadow(p.Name, returns, p.Args)
+		}
+		if same {
+			continue
+		}
+		for _, typ := range shadowTypes {
+			args := slices.Clone(p.Args)
+			for i, a := range args {
+				switch {
+				case p.Variadic && i == len(args)-1:
+					args[i] = "variadic " + strings.TrimSuffix(typ, "[]") + "[]"
+				case strings.HasSuffix(a, "array") && strings.HasPrefix(a, "any") || a == "anyarray":
+					args[i] = strings.TrimSuffix(typ, "[]") + "[]"
+				case a == "text" || a == "name" || strings.HasPrefix(a, "any"):
+					args[i] = typ
+				}
+			}
+			if slices.ContainsFunc(args, func(a string) bool { return !usable(a) }) || slices.Equal(args, p.Args) {
+				continue
+			}
+			shadow(p.Name, returns, args)
+		}
+	}
+	rows, _ = c.Query(t.Context(), `select oprname::text, format_type(oprleft, null), format_type(oprright, null), format_type(oprresult, null) from pg_operator where oprnamespace = 'pg_catalog'::regnamespace and oprname = any($1) and oprkind = 'b'`, operators)
+	type operator struct{ Name, Left, Right, Returns string }
+	ops, err := pgx.CollectRows(rows, pgx.RowToStructByPos[operator])
+	if err != nil {
+		t.Fatal(err)
+	}
+	has, result := map[operator]bool{}, map[string]string{}
+	for _, o := range ops {
+		if usable(o.Returns) {
+			result[o.Name] = o.Returns
+		}
+		has[operator{o.Name, o.Left, o.Right, ""}] = true
+	}
+	for name := range result {
+		for _, l := range shadowTypes {
+			for _, r := range shadowTypes {
+				mixed := l != r && !slices.Contains([]string{"name", "text", "int4", "int8"}, l) && !slices.Contains([]string{"name", "text", "int4", "int8"}, r)
+				if mixed || has[operator{name, canonical(l), canonical(r), ""}] != same {
+					continue
+				}
+				fn := fmt.Sprintf("op %s", name)
+				shadow(fn, result[name], []string{l, r})
+				out = append(out, fmt.Sprintf("create operator %s.%s (leftarg = %s, rightarg = %s, function = %s.%q)", schema, name, l, r, schema, fn))
+			}
+		}
+	}
+	return out
+}
+
+// canonical is a type's name as PostgreSQL prints it.
+func canonical(typ string) string {
+	for short, long := range map[string]string{"int4": "integer", "int8": "bigint", "int2": "smallint", "bool": "boolean", "float8": "double precision", "timestamptz": "timestamp with time zone"} {
+		if strings.TrimSuffix(typ, "[]") == short {
+			return long + strings.TrimPrefix(typ, short)
+		}
+	}
+	return typ
+}
+
+// makeShadows makes them on a server as a user.
+func makeShadows(t *testing.T, dsn string, schemas []string, same bool) {
+	t.Helper()
+	c := connectTo(t, dsn)
+	simply(t, c, "set search_path = pg_catalog; set check_function_bodies = off")
+	for _, s := range schemas {
+		mustExec(t, c, "create schema if not exists "+s)
+		list := shadows(t, c, s, same)
+		if len(list) < 300 {
+			t.Fatalf("only %d shadows: the search finds too little", len(list))
+		}
+		t.Logf("%d shadows in schema %s", len(list), s)
+		for part := range slices.Chunk(list, 400) {
+			if _, err := c.PgConn().Exec(t.Context(), strings.Join(part, "; ")).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// shadowsRan are the shadows that ran on a demo's servers.
+func shadowsRan(t *testing.T, d *demo) []string {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, n := range d.cluster.Nodes() {
+		b, err := os.ReadFile(n.Log())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			if _, what, ok := strings.Cut(line, shadowMark); ok {
+				seen[what] = true
+			}
+		}
+	}
+	var out []string
+	for s := range seen {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Whatever functions and operators a user makes, in public or in a schema of the name of the nodes' role, the proxy's own
+// statements never run one: they run with the rights of that role, often a superuser's.
+func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true, monitor: 100 * time.Millisecond})
+	third, err := d.cluster.Primary(t.Context(), "s3-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := map[string]*pgx.Conn{}
+	for _, sql := range []string{"CREATE ROLE app LOGIN PASSWORD 'app'", "CREATE DATABASE shop OWNER app"} {
+		if err := third.Exec(t.Context(), "postgres", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []string{"s1-a", "s2-a", "s3-a"} {
+		node := d.cluster.Node(n)
+		root[n] = connectTo(t, node.DSN("shop"))
+		mustExec(t, root[n], "grant create on schema public to app")
+		makeShadows(t, dsnFor("app", "app", fmt.Sprintf("127.0.0.1:%d", node.Port), "shop"), []string{"public", "postgres"}, false)
+	}
+	// They do run: without the path that the proxy's connections have, what it once asked would be theirs.
+	bare := root["s1-a"]
+	if _, err := bare.Exec(t.Context(), "select n.nspname || '.' || n.nspname from pg_namespace n limit 1"); err != nil {
+		t.Fatal(err)
+	}
+	if ran := shadowsRan(t, d); len(ran) != 1 {
+		t.Fatalf("shadows that ran without the proxy: %q", ran)
+	}
+
+	defer func() {
+		if ran := shadowsRan(t, d); len(ran) != 1 {
+			t.Errorf("a user's code ran:\n%s", strings.Join(ran, "\n"))
+		}
+	}()
+	c := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
+	k1, k2 := keysOn(t, d, 1)
+	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
+	insert := "insert into customers values (%d, 'a', 'x', 'DE', '2026-01-01')"
+	for _, sql := range []string{
+		"create type mood as enum ('low', 'high')", "create domain short as text", "create schema apart",
+		"create table felt (id bigserial primary key, key bigint not null, how mood, word short, unique (id, key))", "create table plain (id int, word text)", "create view feelings as select id, how from felt",
+		"insert into felt (key, how, word) values (1, 'low', 'a'), (2, 'high', 'b'), (3, null, null), (4, 'low', 'd')", "insert into plain values (1, 'x')",
+		fmt.Sprintf(insert, k1), fmt.Sprintf(insert, k2),
+		"create table apart.things (id int primary key, word text)", "insert into apart.things values (1, 'x')",
+	} {
+		simply(t, c, sql)
+	}
+	for _, sql := range []string{
+		"CREATE GROUP felts IN shop KEY (bigint) BY RANGE (MINVALUE TO (3) ON s1, (3) TO MAXVALUE ON s2)", "DISTRIBUTE TABLE shop.public.felt IN GROUP felts KEY (key) ALLOW LOCAL UNIQUE", "DISTRIBUTE TABLE shop.public.plain AS REFERENCE",
+		"DISTRIBUTE SCHEMA shop.apart ON s2", "ALTER GROUP felts IN shop SPLIT AT (7)", "SHOW REPLICAS", "SHOW TRANSACTIONS", "SHOW NODES", "PIN KEY (900000) OF shop.customers ON s2",
+		"CREATE SHARD s3 IN shop NODE '" + third.DSN("shop") + "' NAME s3a",
+	} {
+		d.adminExec(t, sql)
+	}
+	other := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
+	mustExec(t, other, "listen heard")
+	for _, sql := range []string{
+		"insert into felt (key, how) values (2, 'high'), (5, 'low')", "begin; insert into felt (key, how) values (2, 'high'), (5, 'low'); commit", "insert into plain values (2, 'y')", "update plain set word = 'z'",
+		"select id, how, word from felt order by id", "select how from felt f join (select id from felt offset 0) g using (id)", "explain select id from felt", "explain (route) select id from felt", "alter table felt rename to sensed", "alter table sensed rename to felt",
+		"alter table felt add column more int", "create index on felt (how)", "notify heard, 'you'", "copy felt (key, how) from stdin", "set pgmosaic.read_consistency = 'strong'; select id from felt where key = 2; reset all", "do $$ begin end $$",
+		"create temporary table t (id int); insert into t values (1); drop table t", "truncate plain", "insert into plain select more, word from felt", "discard all",
+	} {
+		if strings.HasPrefix(sql, "copy") {
+			if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("1\tlow\n6\thigh\n"), sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			continue
+		}
+		simply(t, c, sql)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if n, err := other.WaitForNotification(ctx); err != nil || n.Payload != "you" {
+		t.Fatalf("%v, %v", n, err)
+	}
+	ringIsBroken(t, connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN()), "update customers set name = 'x' where customer_id = %d", k1, k2)
+	left := connectTo(t, d.cluster.Node("s2-a").DSN("shop")) // a part that no process will finish: the resolver does
+	gid := "pgmosaic:" + d.catalog.Current().Install + ":s1:00000000000000000000000000000000"
+	simply(t, left, "begin; insert into pgmosaic.decision (gid, outcome) values ('"+gid+"/0', 'part'); prepare transaction '"+gid+"/0'")
+	r := d.resolver()
+	r.Grace = time.Second
+	eventually(t, "the part is finished", func() bool {
+		if err := r.Resolve(t.Context(), d.shardsOf(d.catalog.Current().Databases["shop"])); err != nil {
+			t.Fatal(err)
+		}
+		return simply(t, left, "select count(*) from pg_catalog.pg_prepared_xacts") == "0"
+	})
+	if err := r.Sweep(t.Context(), d.shardsOf(d.catalog.Current().Databases["shop"])); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"UNDISTRIBUTE TABLE shop.public.felt", "UNDISTRIBUTE TABLE shop.public.plain", "UNDISTRIBUTE SCHEMA shop.apart", "DROP SHARD s3 IN shop"} {
+		d.adminExec(t, sql)
+	}
+	a := small(t, d, 2, func(cfg *Config) {
+		cfg.AuthQuery = "select rolname, rolpassword from pg_authid where rolname || '' = $1 || ''"
+		cfg.Users = []UserConfig{{Name: "admin", Password: "admin"}}
+	})
+	simply(t, connectTo(t, a.dsn()), "select id from felt")
+	file := filepath.Join(t.TempDir(), "pgmosaic.yaml")
+	if err := os.WriteFile(file, []byte("store: "+d.cfg.Store+"\nadmin_users: [admin]\nusers:\n  - name: admin\n    password: admin\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(t.Context(), file, os.Stderr); err != nil {
+		t.Fatal(err)
+	}
+	for n, s := range root {
+		if queryOne[bool](t, s, "select rolsuper from pg_catalog.pg_roles where rolname operator(pg_catalog.=) 'app'") {
+			t.Errorf("app is a superuser on %s", n)
+		}
+	}
+}
+
+// What the proxy asks of a client's own server runs with the client's rights and search_path. It names schemas, so that it is
+// PostgreSQL that answers, also where that path puts others' objects, or temporary ones, before PostgreSQL's.
+func TestNoQuestionToAClientsServerRunsAUsersCode(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	c := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
+	k1, k2 := keysOn(t, d, 1)
+	for _, sql := range []string{"create table plain (id int primary key, word text)", "create table sharded (key bigint primary key, how bigint)", fmt.Sprintf("insert into sharded values (%d, 1), (%d, 2)", k1, k2)} {
+		simply(t, c, sql)
+	}
+	for _, sql := range []string{"DISTRIBUTE TABLE shop.public.plain AS REFERENCE", "DISTRIBUTE TABLE shop.public.sharded IN GROUP customers KEY (key)"} {
+		d.adminExec(t, sql)
+	}
+	for _, n := range []string{"s1-a", "s2-a"} {
+		makeShadows(t, dsnFor("app", "app", fmt.Sprintf("127.0.0.1:%d", d.cluster.Node(n).Port), "shop"), []string{"mine"}, true)
+	}
+	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "alter role app set search_path = mine, public, pg_catalog")
+	mustExec(t, connectTo(t, d.cluster.Node("s2-a").DSN("shop")), "alter role app set search_path = mine, public, pg_catalog")
+	simply(t, c, "alter table plain add column more text") // what new sessions begin with is read anew, too
+	d.adminExec(t, "RECONNECT")
+	defer func() {
+		if ran := shadowsRan(t, d); len(ran) > 0 {
+			t.Errorf("a user's code ran:\n%s", strings.Join(ran, "\n"))
+		}
+	}()
+	c = connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
+	for _, sql := range []string{
+		"select key from sharded order by key", fmt.Sprintf("insert into sharded values (%d, 1), (%d, 2)", k1+1000, k2+2000), fmt.Sprintf("begin; insert into sharded values (%d, 1); insert into sharded values (%d, 2); commit", k1+3000, k2+5000),
+		"insert into plain values (1, 'x')", "set pgmosaic.read_consistency = 'strong'", "select key from sharded", "select s.key from sharded s, (select how from sharded offset 0) g", "explain select key from sharded",
+		"insert into plain select 7, 'y'", "do $$ begin end $$", "begin; create table other (id int); select id from other; commit", "alter table other rename to others",
+		"create temporary table pg_settings (name text, setting text, source text); create temporary table pg_locks (pid int, locktype text)", "do $$ begin end $$", "select name from pg_temp.pg_settings", "discard all",
+	} {
+		simply(t, c, sql)
+	}
+}
+
+// A user who makes the schema pgmosaic before the proxy does, with a default or trigger in it that would run with the rights of
+// the proxy's role, is found out.
+func TestASchemaOfOursThatAUserMadeIsRefused(t *testing.T) {
+	d := shop(t)
+	for _, n := range []string{"s1-a", "s2-a"} {
+		freshDatabase(t, d.cluster.Node(n), "squat")
+		c := connectTo(t, d.cluster.Node(n).DSN("postgres"))
+		t.Cleanup(func() { _, _ = c.Exec(context.Background(), "drop database if exists squat with (force)") })
+	}
+	simply(t, connectTo(t, dsnFor("app", "app", fmt.Sprintf("127.0.0.1:%d", d.cluster.Node("s2-a").Port), "squat")), `create schema pgmosaic;
+		create function pgmosaic.evil() returns timestamptz language plpgsql as $$ begin execute 'alter role app createdb'; return null; end $$;
+		create table pgmosaic.decision (gid text primary key, outcome text not null, parts text[], at timestamptz default pgmosaic.evil())`)
+	d.adminExec(t, "CREATE DATABASE squat")
+	d.adminExec(t, "CREATE SHARD q1 IN squat NODE '"+d.cluster.Node("s1-a").DSN("squat")+"'")
+	t.Cleanup(func() {
+		for _, sql := range []string{"DROP SHARD q1 IN squat", "DROP DATABASE squat"} {
+			if _, err := d.admin.Exec(context.Background(), sql, false); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	_, err := d.admin.Exec(t.Context(), "CREATE SHARD q2 IN squat NODE '"+d.cluster.Node("s2-a").DSN("squat")+"'", false)
+	if err == nil || !strings.Contains(err.Error(), `belongs to role "app"`) {
+		t.Errorf("a user's schema: %v", err)
+	}
+}
+
+// Whatever is set for a role, a database, in a connection string's options or by what ran before on it, a connection of the
+// proxy's own finds PostgreSQL's functions only, and prints as it always does.
+func TestOwnConnectionsAreAlike(t *testing.T) {
+	d := shop(t)
+	root := connectTo(t, d.cluster.Node("s1-a").DSN("postgres"))
+	mustExec(t, root, "drop database if exists odd with (force)")
+	mustExec(t, root, "create database odd")
+	mustExec(t, root, "create role oddly login superuser password 'oddly'")
+	t.Cleanup(func() {
+		c, err := pgx.Connect(context.Background(), d.cluster.Node("s1-a").DSN("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(context.Background())
+		_, err1 := c.Exec(context.Background(), "drop database odd with (force)")
+		_, err2 := c.Exec(context.Background(), "drop role oddly")
+		if err1 != nil || err2 != nil {
+			t.Error(err1, err2)
+		}
+	})
+	for _, set := range []string{
+		"search_path = evil, public", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'", "timezone = 'Asia/Tokyo'", "standard_conforming_strings = off", "statement_timeout = '1ms'", "lock_timeout = '1ms'", "session_replication_role = replica",
+		"synchronous_commit = off", "default_transaction_read_only = on", "default_transaction_isolation = serializable", "idle_in_transaction_session_timeout = '1ms'", "idle_session_timeout = '1s'", "quote_all_identifiers = on", "bytea_output = escape",
+	} {
+		for _, whose := range []string{"role oddly", "database odd"} {
+			mustExec(t, root, "alter "+whose+" set "+set)
+		}
+	}
+	dsn := dsnFor("oddly", "oddly", fmt.Sprintf("127.0.0.1:%d", d.cluster.Node("s1-a").Port), "odd") + "?sslmode=disable"
+	want := "pg_catalog, pg_temp|ISO, MDY|postgres|UTC|on|origin|on|off|read committed|0|0|off|hex"
+	const ask = `select concat_ws('|', current_setting('search_path'), current_setting('datestyle'), current_setting('intervalstyle'), current_setting('timezone'), current_setting('standard_conforming_strings'),
+		current_setting('session_replication_role'), current_setting('synchronous_commit'), current_setting('default_transaction_read_only'), current_setting('default_transaction_isolation'), current_setting('idle_in_transaction_session_timeout'),
+		current_setting('idle_session_timeout'), current_setting('quote_all_identifiers'), current_setting('bytea_output'))`
+	for _, more := range []string{"", "&search_path=public", "&options=-c%20search_path%3Dpublic%20-c%20datestyle%3DGerman%20-c%20statement_timeout%3D1", "&statement_timeout=1&DateStyle=German"} {
+		c, err := nodeconn.Open(t.Context(), dsn+more, nodeconn.Admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := queryOne[string](t, c, ask); got != want {
+			t.Errorf("%q: %s, want %s", more, got, want)
+		}
+		if got := queryOne[string](t, c, "select current_setting('statement_timeout') || current_setting('row_security') || current_setting('application_name')"); got != "0offpgmosaic admin" {
+			t.Errorf("%q: %s", more, got)
+		}
+		for _, sql := range []string{"set role app", "reset all", "reset role", "discard all"} {
+			mustExec(t, c, sql)
+			if got := simply(t, c, "show search_path"); got != "pg_catalog, pg_temp" {
+				t.Errorf("%q, after %s: %s", more, sql, got)
+			}
+		}
+		_ = c.Close(t.Context())
+	}
+	if _, err := nodeconn.Open(t.Context(), "postgres://u:secret@[", nodeconn.Admin); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("a connection string that cannot be read: %v", err)
+	}
+}

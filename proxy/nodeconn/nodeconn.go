@@ -1,0 +1,115 @@
+// Package nodeconn opens the proxy's own connections to nodes: all but those that serve clients.
+//
+// They run with the rights of the role in a node's connection string, often a superuser's, in databases where others may make
+// schemas, functions and operators. So none of what they run may find an object that a user has made, unless it names its
+// schema; and nothing that a connection string, a role or a database sets may change what they read and print. Nothing else
+// connects to a node: a test sees to it.
+package nodeconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Purpose is what a connection is for.
+type Purpose struct {
+	name    string        // application_name behind "pgmosaic "
+	limit   time.Duration // statement_timeout; 0: none
+	allRows bool          // a row that a policy hides is an error
+}
+
+// The purposes.
+var (
+	Monitor   = Purpose{name: "monitor", limit: 10 * time.Second}
+	Schema    = Purpose{name: "schema", limit: 30 * time.Second}
+	Resolver  = Purpose{name: "resolver", limit: 10 * time.Second}
+	Deadlocks = Purpose{name: "deadlocks", limit: 10 * time.Second}
+	AuthQuery = Purpose{name: "auth_query", limit: 10 * time.Second}
+	Check     = Purpose{name: "check", limit: 5 * time.Second}
+	Listen    = Purpose{name: "listen", limit: 10 * time.Second}
+	Admin     = Purpose{name: "admin", allRows: true} // copies take as long as they take
+)
+
+// ErrString means that a connection string cannot be read. It says no more: the cause may hold the password.
+var ErrString = errors.New("the node's connection string cannot be read")
+
+// connectTimeout bounds the opening of a connection if neither its string nor the caller's context does.
+const connectTimeout = 10 * time.Second
+
+// fixed is what holds on every connection, whatever is set elsewhere. What a startup packet sets is also what RESET ALL and
+// DISCARD ALL go back to, and it does not change with SET ROLE.
+var fixed = map[string]string{
+	"search_path": "pg_catalog, pg_temp", // in this order: else temporary objects come first
+
+	"client_encoding": "UTF8", "standard_conforming_strings": "on", "DateStyle": "ISO, MDY", "IntervalStyle": "postgres", "TimeZone": "UTC", "extra_float_digits": "3",
+	"bytea_output": "hex", "lc_monetary": "C", "lc_numeric": "C", "lc_time": "C", "xmloption": "content", "xmlbinary": "base64", "array_nulls": "on", "transform_null_equals": "off", "quote_all_identifiers": "off",
+
+	"default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "default_transaction_deferrable": "off",
+	"lock_timeout": "0", "idle_in_transaction_session_timeout": "0", "jit": "off", "synchronize_seqscans": "off", "check_function_bodies": "on",
+}
+
+// settle is what a startup packet cannot say, since it depends on the server's version, the role, or the value.
+const settle = `select set_config(name, '0', false) from pg_settings where name in ('idle_session_timeout', 'transaction_timeout') and setting <> '0'
+union all select set_config(name, 'origin', false) from pg_settings where name = 'session_replication_role' and setting <> 'origin'
+union all select set_config(name, 'on', false) from pg_settings where name = 'synchronous_commit' and setting = 'off'`
+
+// Open connects for a purpose. Its errors hold no password.
+func Open(ctx context.Context, dsn string, p Purpose) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, ErrString
+	}
+	p.apply(&cfg.Config)
+	return pgx.ConnectConfig(ctx, cfg)
+}
+
+// OpenRaw is Open without pgx's types and caches. onNotification may be nil.
+func OpenRaw(ctx context.Context, dsn string, p Purpose, onNotification func(*pgconn.Notification)) (*pgconn.PgConn, error) {
+	cfg, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, ErrString
+	}
+	p.apply(cfg)
+	if onNotification != nil {
+		cfg.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { onNotification(n) }
+	}
+	return pgconn.ConnectConfig(ctx, cfg)
+}
+
+// apply gives a configuration the purpose's parameters. Of the connection string's own only options stays: what is fixed
+// here overrules what it sets.
+func (p Purpose) apply(cfg *pgconn.Config) {
+	params := maps.Clone(fixed)
+	if o, ok := cfg.RuntimeParams["options"]; ok {
+		params["options"] = o
+	}
+	params["application_name"] = "pgmosaic " + p.name
+	params["statement_timeout"] = strconv.FormatInt(p.limit.Milliseconds(), 10)
+	params["row_security"] = "on"
+	if p.allRows {
+		params["row_security"] = "off"
+	}
+	cfg.RuntimeParams = params
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	checked := cfg.AfterConnect
+	cfg.AfterConnect = func(ctx context.Context, c *pgconn.PgConn) error {
+		if checked != nil {
+			if err := checked(ctx, c); err != nil {
+				return err
+			}
+		}
+		if _, err := c.Exec(ctx, settle).ReadAll(); err != nil {
+			return fmt.Errorf("prepare the connection: %w", err)
+		}
+		return nil
+	}
+}

@@ -98,7 +98,7 @@ func (s *Statement) copied(by map[int]StandIn, whole map[*Query]string) (*pg.Nod
 func stubsIn(raw, clone *pg.Node, whole map[*Query]string) (map[*pg.SelectStmt]*pg.SelectStmt, error) {
 	stubs := map[*pg.SelectStmt]*pg.SelectStmt{}
 	for q, name := range whole {
-		tree, err := pg.Parse("SELECT * FROM " + name)
+		tree, err := parseTree("SELECT * FROM " + name)
 		if err != nil {
 			return nil, fmt.Errorf("rewrite: %w", err)
 		}
@@ -168,7 +168,7 @@ func LoadSQL(table TableRef, columns []string, wanted [][]Cond) (string, error) 
 	if where == nil {
 		return base, nil
 	}
-	tree, err := pg.Parse("SELECT FROM t") // a node made by hand may lack what the deparser relies on
+	tree, err := parseTree("SELECT FROM t") // a node made by hand may lack what the deparser relies on
 	if err != nil {
 		return "", fmt.Errorf("rewrite: %w", err)
 	}

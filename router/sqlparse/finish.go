@@ -101,7 +101,7 @@ func column(name string) *pg.Node {
 
 // source is the FROM clause of Final.
 func (f *finisher) source() ([]*pg.Node, error) {
-	tree, err := pg.Parse("SELECT FROM pg_temp." + f.table + " " + partial)
+	tree, err := parseTree("SELECT FROM pg_temp." + f.table + " " + partial)
 	if err != nil {
 		return nil, fmt.Errorf("rewrite: %w", err)
 	}

@@ -1,16 +1,15 @@
 package sqlparse
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
-	pgparser "github.com/pganalyze/pg_query_go/v5/parser"
-	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // SyntaxError is the parser's complaint. Position is 1-based, in characters, as in ErrorResponse.
@@ -21,16 +20,12 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return e.Message }
 
-// Parse splits sql into its statements. An empty text gives one Empty statement. The error, if any,
-// is a *SyntaxError.
+// Parse splits sql into its statements. An empty text gives one Empty statement. The error is a *SyntaxError, or
+// says by its SQLState why a statement that PostgreSQL may know is too much.
 func Parse(sql string) ([]*Statement, error) {
-	tree, err := pg.Parse(sql)
+	tree, err := parseTree(sql)
 	if err != nil {
-		var pe *pgparser.Error
-		if errors.As(err, &pe) {
-			return nil, &SyntaxError{pe.Message, pe.Cursorpos}
-		}
-		return nil, &SyntaxError{err.Error(), 0}
+		return nil, err
 	}
 	if len(tree.Stmts) == 0 {
 		return []*Statement{{Kind: Empty, Text: sql}}, nil

@@ -234,7 +234,7 @@ func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
 	if j.GetAlias() != nil || j.GetJoinUsingAlias() != nil {
 		q.Opaque = "an alias of a join"
 	}
-	return append(append([]*Rel(nil), left...), right...)
+	return append(left, right...) // nobody else appends to left
 }
 
 func (c *converter) using(q *level, col string, left, right, prefer, into []*Rel) {

@@ -58,7 +58,7 @@ func (f *finisher) exact(n *pg.Node) bool {
 // of PostgreSQL's numeric_stddev_internal, so that the digits are the same.
 func (f *finisher) spread(at *pg.Node, call *pg.FuncCall, of spreadOf) {
 	piece := func(fn, arg string) string {
-		tree, err := pg.Parse("SELECT pg_catalog." + fn + "(" + arg + ") FROM t")
+		tree, err := parseTree("SELECT pg_catalog." + fn + "(" + arg + ") FROM t")
 		if err != nil {
 			f.err = errNoFinish
 			return ""
@@ -84,7 +84,7 @@ func (f *finisher) spread(at *pg.Node, call *pg.FuncCall, of spreadOf) {
 	}
 	num := fmt.Sprintf("(%s * %s - %s * %s)", n, sxx, sx, sx)
 	v := fmt.Sprintf("(%s / (%s * %s))", num, n, over)
-	tree, err := pg.Parse(fmt.Sprintf("SELECT CASE WHEN %[1]s > %[2]d THEN CASE WHEN %[3]s <= 0 THEN 0::numeric WHEN %[3]s = 'NaN' THEN 'NaN'::numeric ELSE %[4]s END END",
+	tree, err := parseTree(fmt.Sprintf("SELECT CASE WHEN %[1]s > %[2]d THEN CASE WHEN %[3]s <= 0 THEN 0::numeric WHEN %[3]s = 'NaN' THEN 'NaN'::numeric ELSE %[4]s END END",
 		n, of.less, num, fmt.Sprintf(of.root, v)))
 	if err != nil {
 		f.err = errNoFinish

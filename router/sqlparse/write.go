@@ -14,11 +14,11 @@ var errUnwritable = errors.New("rewrite: the statement cannot be written back as
 
 // write writes a tree as SQL, and reads it again: what the library writes of rare grammar is not always what was meant.
 func write(root *pg.Node) (string, error) {
-	text, err := pg.Deparse(&pg.ParseResult{Stmts: []*pg.RawStmt{{Stmt: root}}})
+	text, err := deparseTree(root)
 	if err != nil {
 		return "", fmt.Errorf("rewrite: %w", err)
 	}
-	again, err := pg.Parse(text)
+	again, err := parseTree(text)
 	if err != nil || len(again.Stmts) != 1 || !proto.Equal(bare(root), bare(again.Stmts[0].Stmt)) {
 		return "", errUnwritable
 	}
@@ -42,7 +42,7 @@ func bare(n *pg.Node) *pg.Node {
 
 // WithPassword writes a CREATE or ALTER ROLE with another password.
 func (s *Statement) WithPassword(password string) (string, error) {
-	tree, err := pg.Parse(s.Text)
+	tree, err := parseTree(s.Text)
 	if err != nil || len(tree.Stmts) != 1 {
 		return "", errUnwritable
 	}

@@ -131,8 +131,9 @@ func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 	opened := connectTo(t, d.shopDSN())
 	mustExec(t, opened, "begin")
 	mustExec(t, opened, "update customers set name = 'lost' where customer_id = $1", on["s2"])
+	server := queryOne[int](t, opened, "select pg_backend_pid() from customers where customer_id = $1", on["s2"])
 	_ = syscall.Kill(d.cluster.Node("s2-a").PID(), syscall.SIGKILL) // the postmaster alone: its servers say FATAL 57P01
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, "its servers end", func() bool { return errors.Is(syscall.Kill(server, 0), syscall.ESRCH) })
 	_, err := opened.Exec(t.Context(), "select 1 from customers where customer_id = $1", on["s2"])
 	wantCode(t, err, "08006")
 	d.cluster.Node("s2-a").Kill()
@@ -182,7 +183,7 @@ func TestServerKilledMidQuery(t *testing.T) {
 		_, err := c.Exec(context.Background(), "select pg_sleep(30) from settings right join (values (1)) v on true")
 		done <- err
 	}()
-	time.Sleep(300 * time.Millisecond)
+	begun(t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "the statement", "pg_sleep(30)")
 	if err := d.cluster.Node("s1-a").StopImmediate(); err != nil {
 		t.Fatal(err)
 	}

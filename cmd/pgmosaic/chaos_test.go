@@ -200,61 +200,79 @@ func TestServersLostAtEveryMoment(t *testing.T) {
 			return err == nil
 		})
 	}
-	for what, sql := range map[string]string{
-		"mid-query":       "select pg_sleep(10)",
-		"mid-rows":        "select repeat('x', 10000) from generate_series(1, 1000000)",
-		"mid-transaction": "begin; select pg_sleep(10)",
-		"mid-copy-out":    "copy (select repeat('x', 10000) from generate_series(1, 1000000)) to stdout",
-	} {
-		c := session()
-		time.AfterFunc(150*time.Millisecond, m.cut)
-		var err error
-		if strings.HasPrefix(sql, "copy") {
-			_, err = c.PgConn().CopyTo(t.Context(), slowWriter{}, sql)
-		} else {
-			_, err = c.PgConn().Exec(t.Context(), sql).ReadAll()
-		}
-		isLoss(what, err)
+	server := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	cutOnce := func(what string, there func(), run func() error) {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- run() }()
+		there()
+		m.cut()
+		isLoss(what, <-done)
+	}
+	for what, sql := range map[string]string{"mid-query": "select pg_sleep(30)", "mid-transaction": "begin; select pg_sleep(30)"} {
+		c, sign := session(), fmt.Sprintf("%s %d", what, rand.Int64()) // PostgreSQL sleeps on, cut off
+		cutOnce(what, func() { begun(t, server, what, sign) }, func() error {
+			_, err := c.PgConn().Exec(t.Context(), sql+" /* "+sign+" */").ReadAll()
+			return err
+		})
 		if what == "mid-transaction" {
 			mustExec(t, c, "rollback")
 		}
 		lives(what, c)
 		_ = c.Close(t.Context())
 	}
-	c := session() // mid-copy-in
+	const many = "select repeat('x', 10000) from generate_series(1, 20000)" // more than all buffers on the way take
+	c := session()
+	rows := c.PgConn().Exec(t.Context(), many)
+	if !rows.NextResult() || !rows.ResultReader().NextRow() {
+		t.Fatal("mid-rows: no row came")
+	}
+	m.cut()
+	isLoss("mid-rows", rows.Close())
+	lives("mid-rows", c)
+	var once sync.Once
+	_, err := c.PgConn().CopyTo(t.Context(), writerFunc(func(b []byte) (int, error) {
+		once.Do(m.cut)
+		return len(b), nil
+	}), "copy ("+many+") to stdout")
+	isLoss("mid-copy-out", err)
+	lives("mid-copy-out", c)
 	mustExec(t, c, "create temp table chaos (a text)")
 	pr, pw := io.Pipe()
 	go func() {
-		for range 100000 {
+		for {
 			if _, err := pw.Write([]byte(strings.Repeat("y", 999) + "\n")); err != nil {
 				return
 			}
-			time.Sleep(10 * time.Microsecond)
 		}
-		_ = pw.Close()
 	}()
-	time.AfterFunc(150*time.Millisecond, m.cut)
-	_, err := c.PgConn().CopyFrom(t.Context(), pr, "copy chaos from stdin")
+	cutOnce("mid-copy-in", func() {
+		eventually(t, "rows are copied", func() bool {
+			return queryOne[bool](t, server, "select exists (select from pg_stat_progress_copy p join pg_stat_activity a using (pid) where a.query like 'copy chaos%' and p.tuples_processed > 0)")
+		})
+	}, func() error {
+		_, err := c.PgConn().CopyFrom(t.Context(), pr, "copy chaos from stdin")
+		return err
+	})
 	_ = pr.Close()
-	isLoss("mid-copy-in", err)
 	lives("mid-copy-in", c)
-	b := &pgconn.Batch{} // mid-pipeline
-	for range 100 {
-		b.ExecParams("select pg_sleep(0.01)", nil, nil, nil, nil)
+	b := &pgconn.Batch{}
+	sign := fmt.Sprintf("mid-pipeline %d", rand.Int64())
+	for i := range 100 {
+		b.ExecParams(fmt.Sprintf("select pg_sleep(%d) /* %s */", i/50*30, sign), nil, nil, nil, nil)
 	}
-	time.AfterFunc(150*time.Millisecond, m.cut)
-	_, err = c.PgConn().ExecBatch(t.Context(), b).ReadAll()
-	isLoss("mid-pipeline", err)
+	cutOnce("mid-pipeline", func() { begun(t, server, "the fiftieth statement", "pg_sleep(30) /* "+sign) }, func() error {
+		_, err := c.PgConn().ExecBatch(t.Context(), b).ReadAll()
+		return err
+	})
 	lives("mid-pipeline", c)
 	mustExec(t, c, "begin") // between statements
 	mustExec(t, c, "select 1")
 	m.cut()
-	time.Sleep(50 * time.Millisecond)
 	_, err = c.Exec(t.Context(), "select 1")
 	isLoss("idle in a transaction", err)
 	mustExec(t, c, "rollback")
 	m.cut() // idle: nobody need know
-	time.Sleep(50 * time.Millisecond)
 	lives("idle", c)
 	for i := range 30 { // bytes that are not what the server sent
 		m.set(func() { m.spoil = 1 + rand.IntN(400) })
@@ -274,12 +292,9 @@ func TestServersLostAtEveryMoment(t *testing.T) {
 	check()
 }
 
-type slowWriter struct{}
+type writerFunc func([]byte) (int, error)
 
-func (slowWriter) Write(b []byte) (int, error) {
-	time.Sleep(time.Millisecond)
-	return len(b), nil
-}
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // Clients vanish at every kind of moment: what they held is free again.
 func TestClientsLostAtEveryMoment(t *testing.T) {
@@ -289,12 +304,17 @@ func TestClientsLostAtEveryMoment(t *testing.T) {
 	mustExec(t, connectTo(t, direct), "create table if not exists kept (a int)")
 	defer func() { mustExec(t, connectTo(t, direct), "drop table kept") }()
 	check := leaks(t, a)
+	server := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	for what, f := range map[string]func(r *raw){
 		"before anything":   func(*raw) {},
 		"idle":              func(r *raw) { r.SendQuery("select 1"); r.until('Z') },
 		"in a transaction":  func(r *raw) { r.SendQuery("begin; select 1"); r.until('Z') },
 		"in a failed one":   func(r *raw) { r.SendQuery("begin; select 1/0"); r.until('Z') },
-		"mid-query":         func(r *raw) { r.SendQuery("select pg_sleep(30)"); _ = r.Flush(); time.Sleep(50 * time.Millisecond) },
+		"mid-query": func(r *raw) {
+			r.SendQuery("select pg_sleep(30) /* its client leaves */")
+			_ = r.Flush()
+			begun(t, server, "the statement", "its client leaves")
+		},
 		"mid-rows":          func(r *raw) { r.SendQuery("select repeat('x', 100000) from generate_series(1, 100000)"); r.until('D') },
 		"mid-message":       func(r *raw) { _ = wire.WriteAll(r.NetConn(), []byte("Q\x00\x00\x01\x00select")) },
 		"mid-pipeline":      func(r *raw) { r.run("insert into kept values (1)"); r.SendFlush(); r.until('C') },
@@ -336,7 +356,10 @@ func TestClientsLostAtEveryMoment(t *testing.T) {
 			}
 			r.SendQuery("select 1")
 			_ = r.Flush()
-			time.Sleep(50 * time.Millisecond)
+			eventually(t, "it waits", func() bool {
+				res, err := a.admin.Exec(t.Context(), "SHOW POOLS WHERE database = 'shop' AND cl_waiting = 1", false)
+				return err == nil && len(res.Rows) == 1
+			})
 			for _, h := range held {
 				_ = h.Close()
 			}

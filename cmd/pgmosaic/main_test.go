@@ -220,6 +220,14 @@ func run(t testing.TB, d *demo, name string, args ...string) string {
 	return string(out)
 }
 
+// begun waits until a statement that holds a text runs on a server.
+func begun(t testing.TB, server *pgx.Conn, what, text string) {
+	t.Helper()
+	eventually(t, what+" runs", func() bool {
+		return queryOne[bool](t, server, "select exists (select from pg_stat_activity where query like '%' || $1 || '%' and state = 'active' and pid <> pg_backend_pid())", text)
+	})
+}
+
 // eventually waits for a condition that takes the system some time.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()

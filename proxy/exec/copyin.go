@@ -84,13 +84,19 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 		}
 		switch typ {
 		case 'd':
+			var lost error
 			err = h.client.Pieces(func(b []byte) error {
-				p.srv.Gather(b)
-				if p.srv.Out() < copyBurst {
-					return nil
+				if lost != nil {
+					return nil // the message is read to its end all the same: the client's next one begins behind it
 				}
-				return flush()
+				if p.srv.Gather(b); p.srv.Out() >= copyBurst {
+					lost = flush()
+				}
+				return nil
 			})
+			if lost != nil {
+				return 0, code, lost
+			}
 			if err != nil {
 				return 0, code, h.copyFailed(p, err)
 			}

@@ -5,7 +5,7 @@ PKGS    := ./...
 N       ?= 1
 FUZZTIME ?= 2m
 
-.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-load test-drivers fuzz bench lint golden docs demo run deps clean
+.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-descriptors test-load test-drivers fuzz bench lint golden docs demo run deps clean
 
 all: lint test
 
@@ -38,6 +38,12 @@ test-fault: deps ## kills, lost servers and races, with the race detector
 
 test-leaks: deps ## random sessions over few servers, each reply against a model; N=.. for more
 	$(GO) test -timeout 60m -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace' -leak.n $(N)000
+
+test-descriptors: deps ## a build that checks at each system call whose the descriptor is, under kills, lost servers, cancels, random sessions and load
+	$(GO) test -timeout 5m -count=1 -tags fdcheck ./proxy/loop
+	$(GO) test -timeout 60m -count=1 -tags fdcheck ./cmd/pgmosaic -run 'Killed|Lost|Dead|Vanished|Silent|Cancel|Crash|Leak|HalfOpen|Garbage|Failover' -leak.n $(N)000
+	$(GO) build -tags fdcheck -o bin/pgmosaic-fdcheck ./cmd/pgmosaic
+	PGMOSAIC_BINARY=../../bin/pgmosaic-fdcheck $(GO) test -timeout 20m -count=1 -tags 'load fdcheck' ./cmd/pgmosaic -run 'TestLoad(Active|Storm|Slow|Big)' -v
 
 test-load: deps build ## 10,000 idle clients, 1,000 active ones, a storm of logins, slow readers, a result of 1 GB
 	$(GO) test -timeout 20m -count=1 -tags load ./cmd/pgmosaic -run TestLoad -v

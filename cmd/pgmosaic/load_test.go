@@ -4,9 +4,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
-	"io"
+	"strings"
+
 	"net"
 	"os"
 	"os/exec"
@@ -66,8 +69,9 @@ func launch(t testing.TB, dir, lines string) *process {
 	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{Cmd: exec.Command("../../bin/pgmosaic", "serve", "-c", file), addr: addr}
-	p.Stderr = io.Discard
+	p := &process{Cmd: exec.Command(cmp.Or(os.Getenv("PGMOSAIC_BINARY"), "../../bin/pgmosaic"), "serve", "-c", file), addr: addr}
+	var said bytes.Buffer
+	p.Stderr = &said
 	if err := p.Start(); err != nil {
 		t.Fatalf("%v: make build first", err)
 	}
@@ -75,6 +79,9 @@ func launch(t testing.TB, dir, lines string) *process {
 		_ = p.Process.Signal(syscall.SIGTERM)
 		_ = p.Process.Signal(syscall.SIGTERM)
 		_ = p.Wait()
+		if i := strings.Index(said.String(), "fdcheck:"); i >= 0 {
+			t.Error(said.String()[i:])
+		}
 	})
 	eventually(t, "it listens", func() bool {
 		c, err := pgconn.Connect(context.Background(), "postgres://app:app@"+addr+"/shop")

@@ -439,6 +439,15 @@ func (h *Handler) CancelBecause(why *wire.PgError, ends bool) (send func()) {
 	return h.beginCancel()
 }
 
+// Cut implements session.Canceller. A commit that is cut off is finished as one whose server was lost.
+func (h *Handler) Cut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.leased {
+		s.CutOff()
+	}
+}
+
 // Close implements session.Handler: whatever is open is rolled back.
 func (h *Handler) Close() {
 	in, out := h.client.Traffic()

@@ -15,7 +15,7 @@ import (
 
 // loop is an epoll instance and the goroutine that is in charge of it, which runs the tasks whose sockets are ready.
 type loop struct {
-	epfd, wakefd int
+	epoll, waker standing
 	nested       syscall.RawConn // the epoll instance, seen from Go's poller; nil where a processor is left to that
 	poll         func(uintptr) bool
 
@@ -42,12 +42,13 @@ var loops = sync.OnceValue(func() []*loop {
 	all := make([]*loop, max(1, runtime.GOMAXPROCS(0)-1))
 	for i := range all {
 		l := &loop{}
-		var err error
-		if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
-			l.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		err := l.epoll.own(unix.EpollCreate1(unix.EPOLL_CLOEXEC))
+		if err == nil {
+			err = l.waker.own(unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK))
 		}
 		if err == nil {
-			err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, l.wakefd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(l.wakefd)})
+			fd := l.waker.get()
+			err = unix.EpollCtl(l.epoll.get(), unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
 		}
 		if err == nil && runtime.GOMAXPROCS(0) == 1 {
 			err = l.nest()
@@ -65,9 +66,9 @@ var loops = sync.OnceValue(func() []*loop {
 // nest has Go's poller watch the loop's epoll instance, which costs for each event.
 func (l *loop) nest() error {
 	l.poll = l.look
-	err := unix.SetNonblock(l.epfd, true)
+	err := unix.SetNonblock(l.epoll.get(), true)
 	if err == nil {
-		l.nested, err = os.NewFile(uintptr(l.epfd), "epoll").SyscallConn()
+		l.nested, err = os.NewFile(uintptr(l.epoll.get()), "epoll").SyscallConn()
 	}
 	return err
 }
@@ -119,7 +120,7 @@ func (l *loop) wait() {
 	switch {
 	case l.queued.Load():
 	case alone:
-		if n, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), ^uintptr(0), 0, 0); e == 0 {
+		if n, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epoll.get()), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), ^uintptr(0), 0, 0); e == 0 {
 			l.n = int(n)
 		}
 	default:
@@ -152,7 +153,7 @@ func (l *loop) enqueue(t *Task) {
 	l.queued.Store(true)
 	l.mu.Unlock()
 	if l.sleeps.Load() {
-		_, _ = unix.Write(l.wakefd, one)
+		_, _ = unix.Write(l.waker.get(), one)
 	}
 }
 

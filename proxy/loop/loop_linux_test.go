@@ -206,14 +206,52 @@ func TestCloseWaitsForTheCall(t *testing.T) {
 	})
 }
 
+// A socket that was closed lets its number alone, whatever is asked of it: it is another's.
+func TestClosedSocketLetsItsNumberAlone(t *testing.T) {
+	for name, ask := range map[string]func(*Socket){
+		"control":  func(s *Socket) { rc, _ := s.SyscallConn(); _ = rc.Control(func(uintptr) {}) },
+		"read":     func(s *Socket) { _, _ = s.Read(make([]byte, 1)) },
+		"try":      func(s *Socket) { _, _ = s.TryRead(make([]byte, 1)) },
+		"write":    func(s *Socket) { _, _ = s.Write([]byte("x")) },
+		"close":    func(s *Socket) { _ = s.Close() },
+		"deadline": func(s *Socket) { _ = s.SetDeadline(time.Unix(1, 0)) },
+		"input":    func(s *Socket) { within(t, "input", spawn(s, func(*Task) {})) },
+		"readable": func(s *Socket) { s.readable() },
+		"raw read": func(s *Socket) { rc, _ := s.SyscallConn(); _ = rc.Read(func(uintptr) bool { return false }) },
+	} {
+		s, _ := pair(t)
+		rc, _ := s.SyscallConn()
+		var number int
+		_ = rc.Control(func(fd uintptr) { number = int(fd) })
+		_ = s.Close()
+		heir, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fd := int(heir.Fd()); fd != number { // a lower one was free
+			if err := unix.Dup3(fd, number, unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			_ = heir.Close()
+			heir = os.NewFile(uintptr(number), os.DevNull)
+		}
+		ask(s)
+		ask(s)
+		if _, err := heir.Stat(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = heir.Close()
+	}
+}
+
 // An event may be older than the connection that has the descriptor now.
 func TestEventOfAnEarlierConnection(t *testing.T) {
 	s, _ := pair(t)
-	if find(s.fd, s.serial) != s || find(s.fd, s.serial-1) != nil || find(1<<20, s.serial) != nil {
+	if find(s.fd.number, s.serial) != s || find(s.fd.number, s.serial-1) != nil || find(1<<20, s.serial) != nil {
 		t.Error("an event finds a socket that it is not about")
 	}
 	_ = s.Close()
-	if find(s.fd, s.serial) != nil {
+	if find(s.fd.number, s.serial) != nil {
 		t.Error("an event finds a socket that was closed")
 	}
 }

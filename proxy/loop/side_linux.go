@@ -19,18 +19,35 @@ type side struct {
 
 // take returns who waits, if anybody does, and lets the next one who comes pass if the socket is ready. The caller must wake who is returned.
 func (d *side) take(isReady bool) *waiter {
-	var next *waiter
-	if isReady {
-		next = ready
-	}
 	for {
 		w := d.w.Load()
-		if w == ready || w == nil && !isReady {
-			return nil
+		after, who := taken(w, isReady)
+		if after == w || d.w.CompareAndSwap(w, after) {
+			return who
 		}
-		if d.w.CompareAndSwap(w, next) {
-			return w
-		}
+	}
+}
+
+// taken is what is in the place of w, nil, ready or a waiter, when the waiter is taken away, and the waiter, which must be woken.
+func taken(w *waiter, isReady bool) (after, who *waiter) {
+	if w == ready {
+		return w, nil
+	}
+	if isReady {
+		after = ready
+	}
+	return after, w
+}
+
+// seated is what is in the place of w when somebody comes to wait: itself, unless it need not, or somebody else waits.
+func seated(w, who *waiter) (after *waiter, waits bool) {
+	switch w {
+	case ready:
+		return nil, false
+	case nil:
+		return who, true
+	default:
+		return w, false
 	}
 }
 
@@ -43,14 +60,16 @@ func (s *Socket) enter(d *side, w *waiter) (waits bool, err error) {
 		if err := s.barred(d); err != nil {
 			return false, err
 		}
-		if d.w.CompareAndSwap(ready, nil) {
-			return false, nil
-		}
-		if !d.w.CompareAndSwap(nil, w) {
-			if d.w.Load() == ready {
-				continue
-			}
+		was := d.w.Load()
+		after, waits := seated(was, w)
+		if after == was {
 			return false, errBusy
+		}
+		if !d.w.CompareAndSwap(was, after) {
+			continue
+		}
+		if !waits {
+			return false, nil
 		}
 		if s.barred(d) == nil || !d.w.CompareAndSwap(w, nil) { // what bars it from now on wakes w
 			return true, nil
@@ -72,7 +91,7 @@ func (s *Socket) wait(d *side, t *Task) error {
 
 // barred says why the socket cannot be used, or is nil.
 func (s *Socket) barred(d *side) error {
-	if s.refs.Load()&closing != 0 {
+	if s.fd.isClosed() {
 		return errClosed
 	}
 	if d.expired.Load() {
@@ -82,8 +101,12 @@ func (s *Socket) barred(d *side) error {
 }
 
 // setDeadline is net.Conn's, for one side.
-func (s *Socket) setDeadline(d *side, at time.Time) {
+func (s *Socket) setDeadline(d *side, at time.Time) error {
 	d.mu.Lock()
+	if s.fd.isClosed() { // Close has stopped the timer, or is about to
+		d.mu.Unlock()
+		return errClosed
+	}
 	if d.timer != nil {
 		d.timer.Stop()
 		d.timer = nil
@@ -109,6 +132,7 @@ func (s *Socket) setDeadline(d *side, at time.Time) {
 	if d.expired.Load() {
 		s.rouse(d)
 	}
+	return nil
 }
 
 // stopTimer is for a socket that is closed.

@@ -15,10 +15,9 @@ import (
 // Socket is a plain TCP or Unix connection that a loop waits for. It is a net.Conn, with the same promises, but that one
 // goroutine at a time may read it, and one write it.
 type Socket struct {
+	fd     descriptor
 	loop   *loop
-	fd     int
 	serial uint32
-	refs   atomic.Int64 // system calls that are going on, and closing
 	hup    atomic.Bool  // the peer has closed, or there is an error: it is always worth a look
 	task   *Task        // who reads and writes it
 	aside  bool         // somebody else writes it
@@ -27,10 +26,6 @@ type Socket struct {
 	rd, wr        side
 	local, remote net.Addr
 }
-
-// closing marks a socket that has been closed. The descriptor is given back when nobody uses it any more: it may be another
-// connection's soon.
-const closing = 1 << 40
 
 var errClosed = net.ErrClosed
 
@@ -60,9 +55,10 @@ func Adopt(nc net.Conn) net.Conn {
 	if cerr != nil || err != nil {
 		return nc
 	}
-	s := &Socket{fd: fd, local: nc.LocalAddr(), remote: nc.RemoteAddr()}
-	s.register(all)
-	if err := unix.EpollCtl(s.loop.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
+	s := &Socket{local: nc.LocalAddr(), remote: nc.RemoteAddr()}
+	s.fd.own(fd)
+	s.register(fd, all)
+	if err := unix.EpollCtl(s.loop.epoll.get(), unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd), Pad: int32(s.serial),
 	}); err != nil {
 		_ = s.Close()
@@ -72,8 +68,8 @@ func Adopt(nc net.Conn) net.Conn {
 	return s
 }
 
-// register gives the socket a loop and a place in the table.
-func (s *Socket) register(all []*loop) {
+// register gives the socket a loop and its number's place in the table.
+func (s *Socket) register(fd int, all []*loop) {
 	table.Lock()
 	defer table.Unlock()
 	table.serial++
@@ -83,15 +79,15 @@ func (s *Socket) register(all []*loop) {
 	if p := table.sockets.Load(); p != nil {
 		t = *p
 	}
-	if s.fd >= len(t) {
-		grown := make([]atomic.Pointer[Socket], 2*s.fd+64)
+	if fd >= len(t) {
+		grown := make([]atomic.Pointer[Socket], 2*fd+64)
 		for i := range t {
 			grown[i].Store(t[i].Load())
 		}
 		t = grown
 		table.sockets.Store(&grown)
 	}
-	t[s.fd].Store(s)
+	t[fd].Store(s)
 }
 
 // find returns the socket that an event is about: nil where it has been closed since.
@@ -171,50 +167,31 @@ func (s *Socket) prepare(t *Task, f func()) {
 
 // readable says whether a look at the socket is worth it.
 func (s *Socket) readable() bool {
-	if !s.hold() {
+	fd, ok := s.fd.hold()
+	if !ok {
 		return true
 	}
-	defer s.drop()
+	defer s.fd.drop()
 	var b [1]byte
-	_, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	_, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	s.dry = e == syscall.EAGAIN
 	return !s.dry
 }
 
-// hold keeps the descriptor from being given back until drop, unless the socket has been closed.
-func (s *Socket) hold() bool {
-	if s.refs.Add(1)&closing != 0 {
-		s.drop()
-		return false
-	}
-	return true
-}
-
-func (s *Socket) drop() {
-	if s.refs.Add(-1) == closing {
-		_ = unix.Close(s.fd)
-	}
-}
-
 // Close closes the connection. Whoever waits for it is told.
 func (s *Socket) Close() error {
-	for {
-		r := s.refs.Load()
-		if r&closing != 0 {
-			return errClosed
-		}
-		if s.refs.CompareAndSwap(r, r|closing+1) {
-			break
-		}
+	fd, ok := s.fd.giveUp()
+	if !ok {
+		return errClosed
 	}
 	table.Lock()
-	(*table.sockets.Load())[s.fd].Store(nil)
+	(*table.sockets.Load())[fd].Store(nil) // before the number can be another socket's
 	table.Unlock()
 	s.rd.stopTimer()
 	s.wr.stopTimer()
 	s.rouse(&s.rd)
 	s.rouse(&s.wr)
-	s.drop()
+	s.fd.drop()
 	return nil
 }
 
@@ -235,9 +212,13 @@ func (s *Socket) TryRead(b []byte) (int, error) {
 	if err := s.barred(&s.rd); err != nil {
 		return 0, err
 	}
-	for s.hold() {
-		n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
-		s.drop()
+	for {
+		fd, ok := s.fd.hold()
+		if !ok {
+			return 0, errClosed
+		}
+		n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
+		s.fd.drop()
 		switch e {
 		case 0:
 			if n == 0 {
@@ -256,7 +237,6 @@ func (s *Socket) TryRead(b []byte) (int, error) {
 			return 0, e
 		}
 	}
-	return 0, errClosed
 }
 
 // Read is net.Conn's.
@@ -290,11 +270,12 @@ func (s *Socket) write(b []byte, once bool) (done int, err error) {
 		return 0, err
 	}
 	for done < len(b) {
-		if !s.hold() {
+		fd, ok := s.fd.hold()
+		if !ok {
 			return done, errClosed
 		}
-		n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&b[done])), uintptr(len(b)-done), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
-		s.drop()
+		n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[done])), uintptr(len(b)-done), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		s.fd.drop()
 		switch e {
 		case 0:
 			done += int(n)
@@ -324,22 +305,15 @@ func (s *Socket) RemoteAddr() net.Addr { return s.remote }
 
 // SetDeadline is net.Conn's.
 func (s *Socket) SetDeadline(t time.Time) error {
-	s.setDeadline(&s.rd, t)
-	s.setDeadline(&s.wr, t)
-	return nil
+	_ = s.setDeadline(&s.rd, t)
+	return s.setDeadline(&s.wr, t)
 }
 
 // SetReadDeadline is net.Conn's.
-func (s *Socket) SetReadDeadline(t time.Time) error {
-	s.setDeadline(&s.rd, t)
-	return nil
-}
+func (s *Socket) SetReadDeadline(t time.Time) error { return s.setDeadline(&s.rd, t) }
 
 // SetWriteDeadline is net.Conn's.
-func (s *Socket) SetWriteDeadline(t time.Time) error {
-	s.setDeadline(&s.wr, t)
-	return nil
-}
+func (s *Socket) SetWriteDeadline(t time.Time) error { return s.setDeadline(&s.wr, t) }
 
 // SyscallConn is syscall.Conn's. Its Read and Write wait as a goroutine does, not as the socket's task.
 func (s *Socket) SyscallConn() (syscall.RawConn, error) { return rawConn{s}, nil }
@@ -347,11 +321,12 @@ func (s *Socket) SyscallConn() (syscall.RawConn, error) { return rawConn{s}, nil
 type rawConn struct{ s *Socket }
 
 func (r rawConn) Control(f func(uintptr)) error {
-	if !r.s.hold() {
+	fd, ok := r.s.fd.hold()
+	if !ok {
 		return errClosed
 	}
-	defer r.s.drop()
-	f(uintptr(r.s.fd))
+	defer r.s.fd.drop()
+	f(uintptr(fd))
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Server struct {
 	gen      uint64
 	cancels  sync.WaitGroup
 
+	cutOff         atomic.Bool // nobody may have it any more
 	pendingCancels atomic.Int32
 	client         atomic.Uint32 // who leases it
 	last           atomic.Uint32 // who leased it last
@@ -289,6 +290,13 @@ func (s *Server) BeginCancel() func(context.Context) error {
 
 // AwaitCancels returns when the cancel requests that have begun have reached the server. No new one may begin meanwhile.
 func (s *Server) AwaitCancels() { s.cancels.Wait() }
+
+// CutOff closes the connection under whoever leases it, and keeps others from getting it. Any goroutine may call it that holds off
+// the server's release.
+func (s *Server) CutOff() {
+	s.cutOff.Store(true)
+	s.Cut()
+}
 
 // Release gives the server back, or closes it if it is not fit for another client. It takes s over.
 // now may be a little old.

@@ -343,12 +343,12 @@ func (s *Session) work(ctx context.Context, done func(error)) {
 
 func (s *Session) end(err error, done func(error)) {
 	s.conn.Leave()
-	s.mu.Lock()
-	s.opened = nil
-	s.mu.Unlock()
 	if s.handler != nil {
 		s.handler.Close()
 	}
+	s.mu.Lock()
+	s.opened = nil
+	s.mu.Unlock()
 	s.to(Closed)
 	_ = s.conn.Close()
 	done(err)

@@ -18,8 +18,12 @@ type Limits struct {
 // vanishAfter is how long a request runs before its client is looked at: it may have left.
 const vanishAfter = time.Second
 
-// cancelAgain is how long a statement of a terminated session may run before it is cancelled once more.
-const cancelAgain = time.Second
+// cancelAgain is how long a statement of a session that ends may run before it is cancelled once more, and cutAfter how long before its servers are
+// cut off: a function may catch each cancel request, and a node may not answer.
+const (
+	cancelAgain = time.Second
+	cutAfter    = 10 * time.Second
+)
 
 // restAfter is how long a session is idle before it gives up what its work needed.
 const restAfter = time.Second
@@ -27,7 +31,12 @@ const restAfter = time.Second
 // Canceller is a handler that can be told why a statement is cancelled.
 type Canceller interface {
 	CancelBecause(why *wire.PgError, ends bool) (send func())
+	// Cut closes the connections of the servers in use. Any goroutine may call it.
+	Cut()
 }
+
+// errVanished is why a session ends whose client has left in the middle of a request.
+var errVanished = &wire.PgError{Code: "08006", Message: "connection to client lost"}
 
 // seen is what Watch saw of a session, and when it saw it first: a request costs no look at a clock, and times
 // are right to the period of Watch.
@@ -39,7 +48,8 @@ type seen struct {
 	stateAt       time.Time // the present state, of that request
 	txAt          time.Time // the transaction
 	timedOut      bool      // query_timeout has cancelled the request
-	cancelledAt   time.Time // its last statement, because it was terminated
+	endsAt        time.Time // it has been told to end
+	cancelledAt   time.Time // its last statement, because it was told to
 	rested        bool      // it was told to rest since its last request
 }
 
@@ -66,14 +76,18 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	n := s.look(now)
 	worked = n.state != Ready || n.requestAt.Equal(now) && n.requests > 0
 	if why := s.doomed.Load(); why != nil {
-		if s.lingers(now) { // what runs had not begun when it was cancelled, or the cancel request got lost
+		again, cut := s.lingers(now)
+		if again { // what runs had not begun when it was cancelled, or the cancel request got lost
 			go s.stop(why)
+		}
+		if cut {
+			go s.cut()
 		}
 		return worked
 	}
 	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
 	end := func(code, name string, limit time.Duration) {
-		s.Terminate(&wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)})
+		go s.Terminate(&wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)})
 	}
 	if n.tx != 'I' && over(n.txAt, l.Transaction) {
 		end("25P04", "transaction_timeout", l.Transaction)
@@ -104,28 +118,36 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			}
 		}
 		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.NetConn()) {
-			s.mu.Lock()
-			h := s.opened
-			s.mu.Unlock()
-			if h != nil {
-				go h.Cancel() // a node that does not answer must not hold up the watch of the others
-			}
 			s.Kill()
+			go s.Terminate(errVanished) // a node that does not answer must not hold up the watch of the others
 		}
 	}
 	return worked
 }
 
-// lingers says, once in each cancelAgain, that a session which was terminated is still there.
-func (s *Session) lingers(now time.Time) bool {
+// lingers says, once in each cancelAgain, that a session which was told to end is still there, and whether it is to be cut off.
+func (s *Session) lingers(now time.Time) (again, cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := s.seen.cancelledAt.IsZero()
-	if !first && now.Sub(s.seen.cancelledAt) < cancelAgain {
-		return false
+	n := &s.seen
+	if n.endsAt.IsZero() {
+		n.endsAt, n.cancelledAt = now, now
 	}
-	s.seen.cancelledAt = now
-	return !first
+	if now.Sub(n.cancelledAt) < cancelAgain {
+		return false, false
+	}
+	n.cancelledAt = now
+	return true, now.Sub(n.endsAt) >= cutAfter
+}
+
+// cut has the handler give up the servers that do not stop.
+func (s *Session) cut() {
+	s.mu.Lock()
+	h := s.opened
+	s.mu.Unlock()
+	if c, ok := h.(Canceller); ok {
+		c.Cut()
+	}
 }
 
 // words are PgBouncer's, which people search their logs for.

@@ -8,12 +8,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
-
 	"net"
 	"os"
 	"os/exec"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"

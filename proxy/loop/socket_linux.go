@@ -18,10 +18,10 @@ type Socket struct {
 	fd     descriptor
 	loop   *loop
 	serial uint32
-	hup    atomic.Bool  // the peer has closed, or there is an error: it is always worth a look
-	task   *Task        // who reads and writes it
-	aside  bool         // somebody else writes it
-	dry    bool         // all that had come was read
+	hup    atomic.Bool // the peer has closed, or there is an error: it is always worth a look
+	task   *Task       // who reads and writes it
+	aside  bool        // somebody else writes it
+	dry    bool        // all that had come was read
 
 	rd, wr        side
 	local, remote net.Addr

@@ -33,12 +33,16 @@ func Changes(prev, next *View) []Change {
 	}
 	for i := range next.Nodes {
 		n := &next.Nodes[i]
-		before := Unknown
+		before, strange := Unknown, false
 		if o := was[n.Name]; o != nil && o.DSN == n.DSN {
-			before = o.Verdict.Health
+			before, strange = o.Verdict.Health, o.Stranger()
 		}
 		now := n.Verdict.Health
 		switch {
+		case n.Stranger():
+			if !strange {
+				out = append(out, Change{slog.LevelError, "a node is not the shard's, and is not used", n.Name, n.Verdict.Reason})
+			}
 		case now == before, n.Primary && before == Eligible && now == Unknown: // a replica that was promoted
 		case now == Unreachable:
 			out = append(out, Change{slog.LevelWarn, "a node does not answer", n.Name, n.Verdict.Reason})

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 func TestChanges(t *testing.T) {
@@ -17,6 +19,12 @@ func TestChanges(t *testing.T) {
 	}
 	moved := v(0, "", Unknown, Eligible)
 	moved.Nodes[1].DSN = "elsewhere"
+	alien := func(h Health) *View {
+		out := v(0, "", Unknown, h)
+		out.Nodes[1].Sample.Err = &shardmap.StrangerError{Message: "it is another"}
+		return out
+	}
+	strange := []Change{{slog.LevelError, "a node is not the shard's, and is not used", "n1", "why"}}
 	promoted := v(1, "", Unreachable, Unknown)
 	promoted.Nodes[1].Primary = true
 	for _, c := range []struct {
@@ -34,6 +42,10 @@ func TestChanges(t *testing.T) {
 		{"a failover", v(0, "", Unreachable, Eligible), promoted, []Change{{slog.LevelInfo, "a node is the primary", "n1", ""}}},
 		{"a split", v(0, "", Unknown), v(-1, "two", Unknown), []Change{{slog.LevelError, "a shard is not served", "", "two"}}},
 		{"still split", v(-1, "two", Unknown), v(-1, "two", Unknown), nil},
+		{"a stranger", v(0, "", Unknown, Eligible), alien(Unreachable), strange},
+		{"a stranger in the place of one that was away", v(0, "", Unknown, Unreachable), alien(Unreachable), strange},
+		{"still a stranger", alien(Unreachable), alien(Unreachable), nil},
+		{"no stranger any more", alien(Unreachable), v(0, "", Unknown, Eligible), []Change{{slog.LevelInfo, "a replica answers reads", "n1", ""}}},
 		{"a node was replaced", v(0, "", Unknown, Eligible), moved, []Change{{slog.LevelInfo, "a replica answers reads", "n1", ""}}},
 	} {
 		if got := Changes(c.prev, c.next); !slices.Equal(got, c.want) {

@@ -54,13 +54,15 @@ type watch struct {
 	system  string
 	line    uint32
 	newer   uint32 // the timeline that replicas follow, while no node has served
+	expect  atomic.Pointer[shardmap.Expected]
 }
 
 type nodeWatch struct {
 	shardmap.Node
 	stop    context.CancelFunc
-	sample  Sample // the last
-	good    Sample // the last without an error
+	expect  *atomic.Pointer[shardmap.Expected] // what it must say of itself
+	sample  Sample                             // the last
+	good    Sample                             // the last without an error
 	verdict Verdict
 	epoch   uint32
 	told    time.Time // when it was last told that it has rejoined
@@ -132,6 +134,8 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 				w = &watch{key: k, view: &atomic.Pointer[View]{}, primary: -1, served: -1, named: sh.Named}
 				m.shards[k] = w
 			}
+			expected := snap.Expected(db.Name, sh.Name)
+			w.expect.Store(&expected)
 			m.reconcileNodes(ctx, wg, w, sh.Nodes)
 			if sh.Named != w.named { // the admin has decided, whatever the timelines say
 				w.named, w.line = sh.Named, 0
@@ -169,7 +173,7 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 		delete(old, id)
 		if nw == nil {
 			nctx, cancel := context.WithCancel(ctx)
-			nw = &nodeWatch{Node: *n, stop: cancel}
+			nw = &nodeWatch{Node: *n, stop: cancel, expect: &w.expect}
 			wg.Add(1)
 			go func() {
 				defer wg.Done()

@@ -7,11 +7,13 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 const probeSQL = `select not r, (select system_identifier::text from pg_control_system()), (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
@@ -25,7 +27,7 @@ const probeSQL = `select not r, (select system_identifier::text from pg_control_
 const probeColumns = 7
 
 func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
-	p := prober{dsn: n.DSN, limit: max(m.policy.MaxAge, 500*time.Millisecond)}
+	p := prober{dsn: n.DSN, expect: n.expect, limit: max(m.policy.MaxAge, 500*time.Millisecond)}
 	defer p.close()
 	tick := time.NewTicker(m.policy.Interval)
 	defer tick.Stop()
@@ -46,18 +48,24 @@ func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
 // prober asks one node over a connection of its own. A probe is one prepared statement: with a context, or a query of pgx,
 // watching many nodes would cost twice as much.
 type prober struct {
-	dsn   string
-	limit time.Duration // of one probe
-	conn  *pgconn.PgConn
-	addr  string
+	dsn    string
+	limit  time.Duration // of one probe
+	expect *atomic.Pointer[shardmap.Expected]
+	conn   *pgconn.PgConn
+	addr   string
+	says   shardmap.Identity // whose database it says it is
+	asked  time.Time         // when it was asked that
 }
+
+// askAgain is how often a node is asked whose its database is: it may be restored, or adopted, beside a connection.
+const askAgain = time.Second
 
 func (p *prober) close() {
 	if p.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), p.limit)
 		defer cancel()
 		_ = p.conn.Close(ctx)
-		p.conn = nil
+		p.conn, p.asked = nil, time.Time{}
 	}
 }
 
@@ -81,6 +89,18 @@ func (p *prober) probe(ctx context.Context) (s Sample) {
 	}
 	if err := p.conn.Conn().SetDeadline(s.Sent.Add(p.limit)); err != nil {
 		return fail(err)
+	}
+	if e := p.expect.Load(); e.Any() {
+		if s.Sent.Sub(p.asked) > askAgain {
+			var err error
+			if p.says, err = nodeconn.Identify(context.Background(), p.conn); err != nil {
+				return fail(err)
+			}
+			p.asked = s.Sent
+		}
+		if s.Err = e.Judge(p.says); s.Err != nil {
+			return s
+		}
 	}
 	r := p.conn.ExecPrepared(context.Background(), "probe", nil, nil, nil).Read()
 	if r.Err != nil {

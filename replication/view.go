@@ -1,8 +1,11 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // View is what is known of a shard at one moment. It is immutable.
@@ -41,6 +44,12 @@ func (n *NodeView) Role() string {
 		return "primary"
 	}
 	return "replica"
+}
+
+// Stranger says whether the node's database says that it is not the shard's.
+func (n *NodeView) Stranger() bool {
+	var s *shardmap.StrangerError
+	return errors.As(n.Sample.Err, &s)
 }
 
 // Up says whether the shard's primary answered its last probe.

@@ -48,6 +48,8 @@ type Shard struct {
 	// Primary is the node that the admin named last, when more than one claimed to be the primary; Named grows with it.
 	Primary string `json:"primary,omitempty"`
 	Named   int    `json:"named,omitempty"`
+
+	Marked bool `json:"marked,omitempty"` // its database has been told its Identity: one that does not say it is another
 }
 
 // Node is one PostgreSQL server of a shard.

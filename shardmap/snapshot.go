@@ -49,6 +49,7 @@ type ShardInfo struct {
 	Ordinal int    // as declared: it stays while others come and go
 	Primary string // the node that the admin named last
 	Named   int    // how often that was
+	Marked  bool   // its database has been told its Identity
 	Nodes   []*Node
 }
 
@@ -163,7 +164,7 @@ func compileShards(s *Snapshot, doc *Document) error {
 		if _, dup := db.Shard(sh.Name); dup {
 			return invalid("42710", "", "shard %q of database %q already exists", sh.Name, sh.Database)
 		}
-		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named})
+		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked})
 	}
 	for _, n := range doc.Nodes {
 		db := s.Databases[n.Database]

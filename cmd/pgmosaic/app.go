@@ -29,6 +29,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -129,7 +130,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	}
 	a.backend.access.Store(access)
 	opts := cfg.poolOptions()
-	opts.Password = a.backend.serverPassword
+	opts.Password, opts.Verify = a.backend.serverPassword, a.verify
 	a.pools = pool.NewManager(opts)
 	policy := replication.DefaultPolicy()
 	policy.Interval, policy.MaxLag = time.Duration(cfg.Monitor), time.Duration(cfg.MaxLag)
@@ -260,6 +261,19 @@ func (a *app) signal(pid uint32, database, role string, terminate bool) bool {
 		i.Handler.Cancel()
 	}
 	return true
+}
+
+// verify asks a server whether it is a shard's.
+func (a *app) verify(database, shard string, ask func(sql string) ([][][]byte, error)) error {
+	expected := a.catalog.Current().Expected(database, shard)
+	if !expected.Any() {
+		return nil
+	}
+	says, err := nodeconn.ReadIdentity(ask(nodeconn.IdentitySQL))
+	if err != nil {
+		return err
+	}
+	return expected.Judge(says)
 }
 
 func (a *app) buildAdmin() {
@@ -549,7 +563,7 @@ func (a *app) run(ctx context.Context) {
 	a.background("deadlocks", func(ctx context.Context) error {
 		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })
 	})
-	a.background("upgrade", a.admin.Upgrade)
+	a.background("upgrade", func(ctx context.Context) error { return a.admin.RunUpgrade(ctx, recoverPause) })
 	a.background("renames", a.admin.RunRenames)
 	a.background("schemas", a.engine.WatchSchemas)
 	a.background("notifications", a.hub.Run)

@@ -22,9 +22,9 @@ import (
 // passes.
 type middleman struct {
 	net.Listener
-	to string
 
 	mu      sync.Mutex
+	to      string // where connections go from now on
 	conns   []net.Conn
 	stalled bool
 	swallow int // connections from now on that are closed at once
@@ -50,6 +50,7 @@ func newMiddleman(t testing.TB, to string) *middleman {
 			m.mu.Lock()
 			swallow := m.swallow > 0
 			m.swallow = max(0, m.swallow-1)
+			to := m.to
 			m.mu.Unlock()
 			if swallow {
 				_ = in.Close()

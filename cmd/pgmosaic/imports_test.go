@@ -29,7 +29,7 @@ var layers = []layer{
 	{"proxy/merge", "", "pure"},
 	{"proxy/auth", "", "pure but for chance"},
 	{"proxy/wire", "proxy/loop", "framing"},
-	{"proxy/nodeconn", "", "a leaf: the one door to the nodes for the proxy itself"},
+	{"proxy/nodeconn", "shardmap", "the one door to the nodes for the proxy itself"},
 	{"proxy/loop", "", "waits for sockets"},
 	{"proxy/pgsql", "", "a leaf: names and values as SQL"},
 	{"proxy/metrics", "", "a leaf"},

@@ -53,7 +53,7 @@ func (a *app) apply(cfg *Config) error {
 		}
 	}
 	opts := cfg.poolOptions()
-	opts.Password = a.backend.serverPassword
+	opts.Password, opts.Verify = a.backend.serverPassword, a.verify
 	a.config.Store(cfg)
 	a.backend.access.Store(access)
 	a.pools.SetOptions(opts)

@@ -90,39 +90,47 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 		}
 		seen[n.Name] = true
 	}
-	primary, err := checkShard(ctx, nodes)
+	primary, found, err := checkShard(ctx, nodes)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.checkFree(d, name, nodes, found); err != nil {
 		return nil, err
 	}
 	ordinal := 0
 	for _, s := range d.Shards {
 		ordinal = max(ordinal, s.Ordinal+1)
 	}
-	if !dry {
-		err := prepareShard(ctx, primary, ordinal)
+	switch {
+	case dry:
+	case d.Home == nil: // a database of one shard needs nothing of ours there; its second shard will
 		var e *Error
-		if d.Home == nil && errors.As(err, &e) && e.Code == "42501" {
-			err = nil // a database of one shard needs nothing of ours there; its second shard will
+		if err := a.prepareShard(ctx, primary, db, name, ordinal, false); err != nil && (!errors.As(err, &e) || e.Code != "42501") {
+			return nil, err
 		}
+	default:
+		n, err := a.primaryOf(db, d.Home)
 		if err != nil {
 			return nil, err
 		}
-		if d.Home != nil {
-			n, err := a.primaryOf(db, d.Home)
-			if err != nil {
-				return nil, err
-			}
-			if err := prepareShard(ctx, n, d.Home.Ordinal); err != nil {
-				return nil, err
-			}
-			if err := a.bringSchema(ctx, d, primary, ordinal); err != nil {
-				return nil, err
-			}
+		if err := a.prepareShard(ctx, n, db, d.Home.Name, d.Home.Ordinal, true); err != nil {
+			return nil, err
+		}
+		if err := a.prepareShard(ctx, primary, db, name, ordinal, true); err != nil {
+			return nil, err
+		}
+		if err := a.bringSchema(ctx, d, primary, ordinal); err != nil {
+			return nil, err
 		}
 	}
 	return a.change(ctx, "CREATE SHARD", dry, func(tx *shardmap.Tx) error {
-		if err := tx.PutShard(shardmap.Shard{Database: db, Name: name, Ordinal: ordinal}); err != nil {
+		if err := tx.PutShard(shardmap.Shard{Database: db, Name: name, Ordinal: ordinal, Marked: d.Home != nil}); err != nil {
 			return err
+		}
+		if d.Home != nil {
+			if err := tx.PutShard(marked(db, d.Home)); err != nil {
+				return err
+			}
 		}
 		for i, n := range nodes {
 			n.Database, n.Shard, n.Ordinal = db, name, i
@@ -153,6 +161,7 @@ func (a *Admin) parseAlter(p *parser) action {
 	name := p.name("shard")
 	p.must("in")
 	db := p.name("database")
+	var dry bool
 	var edit func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error
 	missing := func(n string) error {
 		return &Error{Code: "42704", Message: fmt.Sprintf("node %q does not exist in shard %q", n, name), Hint: "SHOW NODES lists them."}
@@ -171,7 +180,7 @@ func (a *Admin) parseAlter(p *parser) action {
 			if n.Name == "" {
 				n.Name = fmt.Sprintf("%s_%d", name, n.Ordinal+1)
 			}
-			if err := checkMember(ctx, s, n); err != nil {
+			if err := a.checkMember(ctx, db, s, n); err != nil {
 				return err
 			}
 			return tx.PutNode(n)
@@ -179,8 +188,11 @@ func (a *Admin) parseAlter(p *parser) action {
 	case p.words("drop", "node"):
 		node := p.name("node")
 		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
-			for _, o := range s.Nodes {
+			for i, o := range s.Nodes {
 				if o.Name == node {
+					if err := mayLeave(a.Monitor.View(db, name), i); err != nil {
+						return err
+					}
 					return tx.Delete("nodes", db, name, node)
 				}
 			}
@@ -188,11 +200,14 @@ func (a *Admin) parseAlter(p *parser) action {
 		}
 	case p.words("alter", "node"):
 		node, dsn := p.name("node"), p.str("a connection string")
-		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+		edit = func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
 			for _, o := range s.Nodes {
 				if o.Name == node {
 					n := *o
 					n.DSN = dsn
+					if err := a.checkMoved(ctx, db, s, n); err != nil {
+						return err
+					}
 					return tx.PutNode(n)
 				}
 			}
@@ -203,10 +218,17 @@ func (a *Admin) parseAlter(p *parser) action {
 		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
 			return a.namePrimary(db, s, node, tx)
 		}
+	case p.word("adopt"):
+		edit = func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+			if err := a.adopt(ctx, db, s, dry); err != nil {
+				return err
+			}
+			return tx.PutShard(marked(db, s))
+		}
 	default:
-		p.fail("syntax error at %s: ADD NODE, DROP NODE, ALTER NODE or SET PRIMARY was expected", p.near())
+		p.fail("syntax error at %s: ADD NODE, DROP NODE, ALTER NODE, SET PRIMARY or ADOPT was expected", p.near())
 	}
-	dry := p.dryRun()
+	dry = p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
 		a.changing.Lock()
 		defer a.changing.Unlock()
@@ -245,7 +267,7 @@ func (a *Admin) namePrimary(db string, s *shardmap.ShardInfo, node string, tx *s
 			}
 		}
 	}
-	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1})
+	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1, Marked: s.Marked})
 }
 
 // Rejoined lets a node that the admin had barred be a shard's primary again some day: it is a replica now.
@@ -301,6 +323,9 @@ func (a *Admin) parseDrop(p *parser) action {
 		}
 		if err := mayDrop(d, kind, name); err != nil {
 			return nil, err
+		}
+		if s, ok := d.Shard(name); ok && kind == "shard" && !dry {
+			a.release(ctx, db, s)
 		}
 		return a.change(ctx, "DROP "+strings.ToUpper(kind), dry, func(tx *shardmap.Tx) error {
 			switch kind {

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
-	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -41,86 +40,79 @@ func nodeFailed(name string, err error) error {
 	return &Error{Code: "08006", Message: fmt.Sprintf("node %q: %v", name, err)}
 }
 
-type identity struct {
+// facts are what a node says of itself.
+type facts struct {
 	system   string
+	database string // as the server calls it
 	recovery bool
+	says     shardmap.Identity
 }
 
-func identify(ctx context.Context, n shardmap.Node) (id identity, err error) {
+func identify(ctx context.Context, n shardmap.Node) (f facts, err error) {
 	c, err := connect(ctx, n.Name, n.DSN)
 	if err != nil {
-		return id, err
+		return f, err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	var enc, fsync string
-	var prepared int
-	err = c.QueryRow(ctx, "select system_identifier::text, pg_is_in_recovery(), pg_encoding_to_char(encoding), current_setting('fsync'), current_setting('max_prepared_transactions')::int "+
-		"from pg_control_system(), pg_database where datname = current_database()").Scan(&id.system, &id.recovery, &enc, &fsync, &prepared)
+	var enc string
+	err = c.QueryRow(ctx, "select system_identifier::text, pg_is_in_recovery(), pg_encoding_to_char(encoding), datname from pg_control_system(), pg_database where datname = current_database()").
+		Scan(&f.system, &f.recovery, &enc, &f.database)
+	if err == nil {
+		f.says, err = nodeconn.Identify(ctx, c.PgConn())
+	}
 	if err != nil {
-		return id, nodeFailed(n.Name, err)
+		return f, nodeFailed(n.Name, err)
 	}
 	if enc != "UTF8" {
-		return id, &Error{Code: "0A000", Message: fmt.Sprintf("database of node %q has encoding %s", n.Name, enc), Hint: "Shards must be UTF8."}
+		return f, &Error{Code: "0A000", Message: fmt.Sprintf("database of node %q has encoding %s", n.Name, enc), Hint: "Shards must be UTF8."}
 	}
-	return id, nil
+	return f, nil
 }
 
 // checkShard asks every node who it is: one primary, all copies of the same cluster.
-func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.Node, err error) {
+func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.Node, all []facts, err error) {
 	found, system := 0, ""
 	for _, n := range nodes {
-		id, err := identify(ctx, n)
+		f, err := identify(ctx, n)
 		if err != nil {
-			return primary, err
+			return primary, nil, err
 		}
-		if system != "" && id.system != system {
-			return primary, &Error{Code: "22023", Message: fmt.Sprintf("node %q is not a copy of the shard's other nodes: its system identifier is another", n.Name), Hint: "Make it with pg_basebackup from the primary."}
+		if system != "" && f.system != system {
+			return primary, nil, &Error{Code: "22023", Message: fmt.Sprintf("node %q is not a copy of the shard's other nodes: its system identifier is another", n.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}
-		system = id.system
-		if !id.recovery {
+		system = f.system
+		if !f.recovery {
 			found++
 			primary = n
 		}
+		all = append(all, f)
 	}
 	switch {
 	case found == 0:
-		return primary, &Error{Code: "22023", Message: "none of the nodes is a primary: all are in recovery", Hint: "Name the primary as well, or promote one."}
+		return primary, nil, &Error{Code: "22023", Message: "none of the nodes is a primary: all are in recovery", Hint: "Name the primary as well, or promote one."}
 	case found > 1:
-		return primary, &Error{Code: "22023", Message: "more than one of the nodes is a primary", Hint: "A shard has one primary; the others must be its standbys."}
+		return primary, nil, &Error{Code: "22023", Message: "more than one of the nodes is a primary", Hint: "A shard has one primary; the others must be its standbys."}
 	}
-	return primary, nil
+	return primary, all, nil
 }
 
 // checkMember asks a node that joins a shard whether it is a copy of it.
-func checkMember(ctx context.Context, s *shardmap.ShardInfo, n shardmap.Node) error {
-	id, err := identify(ctx, n)
+func (a *Admin) checkMember(ctx context.Context, db string, s *shardmap.ShardInfo, n shardmap.Node) error {
+	f, err := identify(ctx, n)
 	if err != nil {
+		return err
+	}
+	if err := a.checkClaim(db, s, n, f); err != nil {
 		return err
 	}
 	for _, o := range s.Nodes {
 		other, err := identify(ctx, *o)
-		if err == nil && other.system != id.system {
+		if err == nil && other.system != f.system {
 			return &Error{Code: "22023", Message: fmt.Sprintf("node %q is not a copy of node %q: its system identifier is another", n.Name, o.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}
-		if err == nil && !other.recovery && !id.recovery {
+		if err == nil && !other.recovery && !f.recovery {
 			return &Error{Code: "22023", Message: fmt.Sprintf("node %q is a primary, and so is node %q", n.Name, o.Name), Hint: "Add a standby."}
 		}
-	}
-	return nil
-}
-
-// prepareShard makes what the proxy itself needs on a shard of an ordinal.
-func prepareShard(ctx context.Context, primary shardmap.Node, ordinal int) error {
-	c, err := connect(ctx, primary.Name, primary.DSN)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	if err := ownSchema(ctx, c, primary.Name); err != nil {
-		return err
-	}
-	if _, err := c.Exec(ctx, txn.Schema(ordinal)); err != nil {
-		return nodeFailed(primary.Name, err)
 	}
 	return nil
 }
@@ -142,30 +134,6 @@ func ownSchema(ctx context.Context, c *pgx.Conn, node string) error {
 	}
 }
 
-// Upgrade gives the shards of the map what an older process did not make there. It is called at the start, and changes nothing
-// on a shard that has it all.
-func (a *Admin) Upgrade(ctx context.Context) error {
-	for _, d := range sortedDBs(a.Catalog.Current()) {
-		for _, s := range d.Shards {
-			if len(d.Shards) < 2 {
-				continue
-			}
-			c, err := a.openShard(ctx, d.Name, s)
-			if err == nil {
-				var have bool
-				if err = c.QueryRow(ctx, "select to_regprocedure('pgmosaic.next_id()') is not null").Scan(&have); err == nil && !have {
-					_, err = c.Exec(ctx, txn.Schema(s.Ordinal))
-				}
-				_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-			}
-			if err != nil && ctx.Err() == nil {
-				a.Log.Warn("a shard may lack what an older version did not make there; the next start tries again", "database", d.Name, "shard", s.Name, "error", err)
-			}
-		}
-	}
-	return nil
-}
-
 // primaryOf is the node that serves a shard's writes now.
 func (a *Admin) primaryOf(db string, s *shardmap.ShardInfo) (shardmap.Node, error) {
 	for range 100 {
@@ -183,5 +151,13 @@ func (a *Admin) openShard(ctx context.Context, db string, s *shardmap.ShardInfo)
 	if err != nil {
 		return nil, err
 	}
-	return connect(ctx, n.Name, n.DSN)
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.verify(ctx, db, s, n.Name, c); err != nil {
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
+		return nil, err
+	}
+	return c, nil
 }

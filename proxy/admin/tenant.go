@@ -131,7 +131,7 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 		if err != nil {
 			return err
 		}
-		if err := prepareShard(ctx, n, d.Home.Ordinal); err != nil {
+		if err := a.prepareShard(ctx, n, d.Name, s.Name, s.Ordinal, true); err != nil {
 			return err
 		}
 	}

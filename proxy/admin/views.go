@@ -40,7 +40,7 @@ func view(name, help string, rows func(*Admin) [][]any, columns ...string) {
 
 func init() {
 	view("shards", "shards with their primaries", showShards, "database", "shard", "home", "nodes", "primary", "state", "slots", "groups", "paused")
-	view("nodes", "nodes as declared, with their observed role", showNodes, "database", "shard", "node", "dsn", "zone", "role", "state")
+	view("nodes", "nodes as declared, with their observed role", showNodes, "database", "shard", "node", "dsn", "zone", "role", "state", "reason")
 	view("replicas", "every node with its lag and why it may or may not be read", showReplicas, "database", "shard", "node", "zone", "role", "state", "eligible", "reason",
 		"replay_lsn", "primary_lsn", "lag_bytes", "lag_ms", "timeline", "in_flight", "reads", "last_seen_ms")
 	view("groups", "groups of co-located tables", showGroups, "database", "group", "key_type", "scheme", "shards", "tables")
@@ -167,6 +167,8 @@ func nodeState(nv *replication.NodeView) string {
 	switch {
 	case nv == nil || nv.Sample.Sent.IsZero():
 		return "unknown"
+	case nv.Stranger():
+		return "stranger"
 	case nv.Sample.Err != nil:
 		return "unreachable"
 	case nv.Primary:
@@ -177,11 +179,14 @@ func nodeState(nv *replication.NodeView) string {
 
 func showNodes(a *Admin) (out [][]any) {
 	a.eachNode(func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, _ *replication.View) {
-		role := "unknown"
+		role, reason := "unknown", ""
 		if nv != nil {
 			role = nv.Role()
+			if nv.Sample.Err != nil {
+				reason = nv.Verdict.Reason
+			}
 		}
-		out = append(out, []any{d.Name, s.Name, n.Name, maskDSN(n.DSN), n.Zone, role, nodeState(nv)})
+		out = append(out, []any{d.Name, s.Name, n.Name, maskDSN(n.DSN), n.Zone, role, nodeState(nv), reason})
 	})
 	return out
 }

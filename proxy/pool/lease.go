@@ -272,7 +272,9 @@ func (p *Pool) dial(ctx context.Context) (*Server, error) {
 	var s *Server
 	done, err := p.mgr.dialSlot(ctx, p.key.dsn)
 	if err == nil {
-		s, err = dial(ctx, p)
+		if s, err = dial(ctx, p); err == nil {
+			err = p.verify(ctx, s)
+		}
 		done()
 	}
 	now := time.Now()

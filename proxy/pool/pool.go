@@ -37,6 +37,8 @@ type Options struct {
 	// Password returns what a role logs in to the shards of a database with. Nil: roles other than the
 	// node's own have none.
 	Password func(database, role string) (string, error)
+	// Verify asks a new server, by a query, whether it is the shard's. Nil: nobody asks.
+	Verify func(database, shard string, ask func(sql string) ([][][]byte, error)) error
 }
 
 // connectRetry is how long a node that cannot be reached at all is left alone.

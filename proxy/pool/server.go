@@ -320,24 +320,39 @@ func (e *DialError) Error() string {
 	if errors.As(e.Cause, &pe) {
 		return fmt.Sprintf("node %s of shard %s: %s", e.Node, e.Shard, pe.Message)
 	}
+	if hinted(e.Cause) != "" {
+		return fmt.Sprintf("node %s of shard %s: %s", e.Node, e.Shard, cause(e.Cause))
+	}
 	return fmt.Sprintf("cannot connect to node %s of shard %s: %s", e.Node, e.Shard, cause(e.Cause))
 }
 
 func (e *DialError) Unwrap() error { return e.Cause }
 
-// SQLState is the server's own code, else 08006.
+// SQLState is the server's own code, or that of what was found out about it, else 08006.
 func (e *DialError) SQLState() string { return e.Code }
 
 // ErrorHint says where to look; nothing was sent to the node.
 func (e *DialError) ErrorHint() string {
+	if h := hinted(e.Cause); h != "" {
+		return h
+	}
 	return "Nothing was done there. SHOW REPLICAS on the admin database shows the nodes and what they answered last."
+}
+
+// hinted is what an error tells to do; empty for nothing.
+func hinted(err error) string {
+	var h interface{ ErrorHint() string }
+	if errors.As(err, &h) {
+		return h.ErrorHint()
+	}
+	return ""
 }
 
 func dialError(p *Pool, err error) error {
 	code := "08006"
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		code = pe.Code
+	var known interface{ SQLState() string }
+	if errors.As(err, &known) {
+		code = known.SQLState()
 	}
 	return &DialError{p.Shard, p.Node, code, err}
 }

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// refused runs admin SQL that must fail with a code, and a message and hint with these words.
+func (d *demo) refused(t *testing.T, sql, code string, words ...string) {
+	t.Helper()
+	c := connectTo(t, d.adminDSN()+"?default_query_exec_mode=simple_protocol")
+	_, err := c.Exec(t.Context(), sql)
+	wantCode(t, err, code)
+	var pe *pgconn.PgError
+	for _, w := range words {
+		if errors.As(err, &pe) && !strings.Contains(pe.Message+" "+pe.Hint, w) {
+			t.Errorf("%s: %s (%s) lacks %q", sql, pe.Message, pe.Hint, w)
+		}
+	}
+}
+
+func nodeRow(t *testing.T, d *demo, node string) (state, reason string) {
+	t.Helper()
+	for _, r := range d.adminExec(t, "SHOW NODES") {
+		if r[2] == node {
+			return fmt.Sprint(r[6]), fmt.Sprint(r[7])
+		}
+	}
+	t.Fatalf("no node %s", node)
+	return "", ""
+}
+
+// ownShards declares a database of two shards on databases of its own, and fills it.
+func ownShards(t *testing.T, d *demo, name string) (nodes [2]*cluster.Node, c *pgx.Conn) {
+	t.Helper()
+	nodes = [2]*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
+	d.adminExec(t, "CREATE DATABASE "+name)
+	for i, n := range nodes {
+		freshDatabase(t, n, name)
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s%d IN %s NODE '%s' NAME %s%d", name, i+1, name, n.DSN(name), name, i+1))
+	}
+	c = connectTo(t, dsnFor("app", "app", d.server.Addr(), name))
+	mustExec(t, c, "create table t (id bigint primary key)")
+	d.adminExec(t, "CREATE GROUP g IN "+name+" KEY (bigint) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE "+name+".public.t IN GROUP g KEY (id)")
+	mustExec(t, c, "insert into t select generate_series(1, 1000)")
+	return nodes, c
+}
+
+// A slip in an admin statement does not put one shard's database in the place of another's, nor take away the node that serves.
+func TestSlipsWithNodesAreRefused(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	s1, s2 := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
+	d.refused(t, `ALTER SHARD s2 IN shop DROP NODE "s2-a"`, "55006", "s2-a", "serves", "Promote")
+	d.refused(t, "CREATE SHARD s3 IN shop NODE '"+s1.DSN("shop")+"' NAME x", "55006", "shard s1 of database shop")
+	d.refused(t, "CREATE SHARD s3 IN shop NODE '"+strings.Replace(s1.DSN("shop"), "127.0.0.1", "localhost", 1)+"' NAME x", "55006", "shard s1 of database shop")
+	d.refused(t, "ALTER SHARD s2 IN shop ADD NODE '"+s1.DSN("shop")+"' NAME x", "55006", "shard s1 of database shop")
+	d.refused(t, `ALTER SHARD s2 IN shop ALTER NODE "s2-b" '`+s1.DSN("shop")+"'", "55006", "shard s1 of database shop")
+	// With the shard's other node down there is nobody to compare with: the database itself says whose it is.
+	d.adminExec(t, "ALTER SHARD s2 IN shop DROP NODE \"s2-b\"")
+	s2.Kill()
+	eventually(t, "the shard is down", func() bool { return !d.monitor.View("shop", "s2").Up() })
+	d.refused(t, "ALTER SHARD s2 IN shop ADD NODE '"+s1.DSN("shop")+"' NAME x", "55006", "shard s1 of database shop")
+	if err := s2.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the shard is up", func() bool { return d.monitor.View("shop", "s2").Up() })
+	// The last node that answers stays, though it is no primary.
+	s1.Kill()
+	eventually(t, "the primary is down", func() bool { return !d.monitor.View("shop", "s1").Up() })
+	d.refused(t, `ALTER SHARD s1 IN shop DROP NODE "s1-b"`, "55006", "the last of shard")
+	d.adminExec(t, `ALTER SHARD s1 IN shop DROP NODE "s1-a"`)
+}
+
+// A connection string that means another shard's database by now gives no wrong answer: neither the monitor nor a server that is
+// dialled takes it for the shard's, and both say why.
+func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
+	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	nodes, _ := ownShards(t, d, "moved")
+	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", nodes[i].Port) }
+	via := newMiddleman(t, at(1))
+	dsn := strings.Replace(nodes[1].DSN("moved"), at(1), via.Addr().String(), 1)
+	d.adminExec(t, "ALTER SHARD moved2 IN moved ALTER NODE moved2 '"+dsn+"'")
+	eventually(t, "the shard is up", func() bool { return d.monitor.View("moved", "moved2").Up() })
+	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "moved"))
+	if n := queryOne[int](t, c, "select count(*) from t"); n != 1000 {
+		t.Fatalf("%d rows", n)
+	}
+	// New connections arrive at shard 1's server. The monitor's own stays where it is for the moment, so it notices nothing.
+	via.set(func() { via.to = at(0) })
+	d.adminExec(t, "RECONNECT moved")
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	var n int
+	err := c.QueryRow(ctx, "select count(*) from t").Scan(&n)
+	if err == nil || !strings.Contains(err.Error(), "it is shard moved1 of database moved, not shard moved2 of database moved") {
+		t.Errorf("count %d, error %v", n, err)
+	}
+	via.cut() // now the monitor is led astray as well
+	eventually(t, "the monitor sees it", func() bool {
+		state, reason := nodeRow(t, d, "moved2")
+		return state == "stranger" && strings.Contains(reason, "it is shard moved1 of database moved, not shard moved2")
+	})
+	if d.monitor.View("moved", "moved2").Up() {
+		t.Error("the shard is served")
+	}
+	log, err := os.ReadFile(filepath.Join(d.dir, "pgmosaic.log"))
+	if err != nil || !strings.Contains(string(log), "a node is not the shard's, and is not used") {
+		t.Errorf("the log does not say it: %v", err)
+	}
+	via.set(func() { via.to = at(1) })
+	via.cut()
+	eventually(t, "all is well again", func() bool { return d.monitor.View("moved", "moved2").Up() })
+	if n := queryOne[int](t, connectTo(t, dsnFor("app", "app", d.server.Addr(), "moved")), "select count(*) from t"); n != 1000 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// A map of an older version is taken over: its shards are told whose they are. A shard that was restored without what the proxy keeps
+// there is used when the admin says so, and another installation's is not.
+func TestShardsAreAdopted(t *testing.T) {
+	d := shop(t)
+	nodes, _ := ownShards(t, d, "older")
+	t.Cleanup(func() {
+		for _, n := range nodes {
+			if err := n.Exec(context.Background(), "postgres", "drop database older with (force)"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	says := func(i int) string {
+		return queryOne[string](t, connectTo(t, nodes[i].DSN("older")), "select coalesce((select database || ' ' || shard from pgmosaic.identity), '')")
+	}
+	if says(0) != "older older1" || says(1) != "older older2" {
+		t.Fatalf("%q, %q", says(0), says(1))
+	}
+	for _, sql := range []string{"delete from pgmosaic.identity", "update pgmosaic.identity set shard = 'x'", "insert into pgmosaic.identity values (true, 'a', 'b', 'c')"} {
+		_, err := connectTo(t, dsnFor("app", "app", fmt.Sprintf("127.0.0.1:%d", nodes[0].Port), "older")).Exec(t.Context(), sql)
+		wantCode(t, err, "42501")
+	}
+	// An older version's map: nothing is marked, nothing is said.
+	for _, n := range nodes {
+		if err := n.Exec(t.Context(), "older", "drop table pgmosaic.identity"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "shards that say nothing any more are not used", func() bool {
+		return !d.monitor.View("older", "older1").Up() && !d.monitor.View("older", "older2").Up()
+	})
+	if _, err := d.catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
+		for _, s := range d.catalog.Current().Databases["older"].Shards {
+			if err := tx.PutShard(shardmap.Shard{Database: "older", Name: s.Name, Ordinal: s.Ordinal}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := d.admin.RunUpgrade(ctx, 50*time.Millisecond); err != nil || ctx.Err() != nil {
+		t.Fatal(err, ctx.Err())
+	}
+	if says(0) != "older older1" || says(1) != "older older2" {
+		t.Fatalf("after the upgrade: %q, %q", says(0), says(1))
+	}
+	if s := d.catalog.Current().Databases["older"].Shards[1]; !s.Marked {
+		t.Error("the map does not know it")
+	}
+	// Restored without the schema pgmosaic.
+	if err := nodes[1].Exec(t.Context(), "older", "drop schema pgmosaic cascade"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is not used", func() bool {
+		state, reason := nodeRow(t, d, "older2")
+		return state == "stranger" && strings.Contains(reason, "does not say that it is shard older2")
+	})
+	d.adminExec(t, "ALTER SHARD older2 IN older ADOPT DRY RUN")
+	if queryOne[bool](t, connectTo(t, nodes[1].DSN("older")), "select to_regnamespace('pgmosaic') is not null") {
+		t.Error("a dry run has done something")
+	}
+	d.adminExec(t, "ALTER SHARD older2 IN older ADOPT")
+	eventually(t, "it is used", func() bool { return d.monitor.View("older", "older2").Up() })
+	// Another installation: a process without the map, or with a staging copy.
+	other := small(t, d, 2, func(c *Config) {
+		c.initSteps = []string{"CREATE DATABASE older", fmt.Sprintf("CREATE SHARD older1 IN older NODE '%s'", nodes[0].DSN("older"))}
+	})
+	_, err := other.admin.Exec(t.Context(), fmt.Sprintf("CREATE SHARD older2 IN older NODE '%s' NAME o2", nodes[1].DSN("older")), false)
+	if err == nil || !strings.Contains(err.Error(), "shard older2 of database older of the installation "+d.catalog.Current().Install) {
+		t.Errorf("another installation: %v", err)
+	}
+	// A shard that is dropped lets go of its database.
+	d.adminExec(t, "UNDISTRIBUTE TABLE older.public.t")
+	for _, sql := range []string{"DROP GROUP g IN older", "DROP SHARD older2 IN older"} {
+		d.adminExec(t, sql)
+	}
+	if says(1) != "" {
+		t.Errorf("a dropped shard's database says %q", says(1))
+	}
+	for _, sql := range []string{"DROP SHARD older1 IN older", "DROP DATABASE older"} {
+		d.adminExec(t, sql)
+	}
+}
+
+// A second process with the same map is no stranger to its shards.
+func TestProcessesWithOneMapShareItsShards(t *testing.T) {
+	d := shop(t)
+	doc, err := json.Marshal(d.catalog.Current().Document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := small(t, d, 2, func(c *Config) {
+		if err := os.WriteFile(c.Store, doc, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n := queryOne[int](t, connectTo(t, a.dsn()), "select count(*) from countries"); n == 0 {
+		t.Error("no rows")
+	}
+}
+

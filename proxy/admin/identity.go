@@ -1,0 +1,333 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// The database of each shard says whose it is, in a table that only the proxy's role may write: see shardmap.Identity. It is told so
+// when it becomes a shard of several. From then on a node whose database says another thing, or nothing, is not used.
+
+const identityTable = `
+CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL);
+GRANT SELECT ON pgmosaic.identity TO PUBLIC`
+
+const markSQL = "INSERT INTO pgmosaic.identity (installation, database, shard) VALUES ($1, $2, $3) ON CONFLICT (one) DO "
+
+// prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet.
+func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, shard string, ordinal int, mark bool) error {
+	c, err := connect(ctx, primary.Name, primary.DSN)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	mine := shardmap.Identity{Install: a.Catalog.Current().Install, Database: db, Shard: shard}
+	says, err := nodeconn.Identify(ctx, c.PgConn())
+	if err != nil {
+		return nodeFailed(primary.Name, err)
+	}
+	if says != mine && says != (shardmap.Identity{}) {
+		if !mark {
+			return nil // it is another's: what is needed there is there
+		}
+		return taken(primary.Name, mine, says)
+	}
+	if err := ownSchema(ctx, c, primary.Name); err != nil {
+		return err
+	}
+	if _, err := c.Exec(ctx, txn.Schema(ordinal)+";"+identityTable); err != nil {
+		return nodeFailed(primary.Name, err)
+	}
+	if !mark {
+		return nil
+	}
+	if _, err := c.Exec(ctx, markSQL+"NOTHING", mine.Install, mine.Database, mine.Shard); err != nil {
+		return nodeFailed(primary.Name, err)
+	}
+	if says, err = nodeconn.Identify(ctx, c.PgConn()); err != nil {
+		return nodeFailed(primary.Name, err)
+	}
+	if says != mine { // another process was quicker
+		return taken(primary.Name, mine, says)
+	}
+	return nil
+}
+
+// verify asks a connection that the proxy is about to work over whether it is the shard's.
+func (a *Admin) verify(ctx context.Context, db string, s *shardmap.ShardInfo, node string, c *pgx.Conn) error {
+	expected := a.Catalog.Current().Expected(db, s.Name)
+	if !expected.Any() {
+		return nil
+	}
+	says, err := nodeconn.Identify(ctx, c.PgConn())
+	if err != nil {
+		return nodeFailed(node, err)
+	}
+	var stranger *shardmap.StrangerError
+	if errors.As(expected.Judge(says), &stranger) {
+		return &Error{Code: "55000", Message: fmt.Sprintf("node %q: %s", node, stranger.Message), Hint: stranger.Hint}
+	}
+	return nil
+}
+
+// taken refuses a database that is another shard's.
+func taken(node string, mine, says shardmap.Identity) error {
+	e := &Error{Code: "55006", Message: fmt.Sprintf("node %q is in use: it is %s", node, says)}
+	const free = "DELETE FROM pgmosaic.identity on it, as the role of its connection string"
+	if says.Install == mine.Install {
+		e.Hint = "Each shard has a database of its own. If it is a copy that is to go its own way, or that shard is gone: " + free + "."
+		return e
+	}
+	e.Message += " of the installation " + says.Install
+	e.Hint = "Give this process that installation's map file. If that installation is gone, or the database is a copy that is to go its own way: " + free + "."
+	return e
+}
+
+// checkFree refuses nodes that are in use by another shard.
+func (a *Admin) checkFree(d *shardmap.DB, shard string, nodes []shardmap.Node, found []facts) error {
+	mine := shardmap.Identity{Install: a.Catalog.Current().Install, Database: d.Name, Shard: shard}
+	for i, n := range nodes {
+		if says := found[i].says; d.Home != nil && says != mine && says != (shardmap.Identity{}) {
+			return taken(n.Name, mine, says)
+		}
+		for _, other := range sortedDBs(a.Catalog.Current()) {
+			if other != d && len(other.Shards) < 2 && d.Home == nil {
+				continue // two names for one database
+			}
+			if s := a.usedBy(other, n, found[i]); s != "" {
+				return taken(n.Name, mine, shardmap.Identity{Install: mine.Install, Database: other.Name, Shard: s})
+			}
+		}
+	}
+	return nil
+}
+
+// usedBy names the shard of a database that a node is a copy of already; empty for none. A node that does not answer is known by
+// its connection string only.
+func (a *Admin) usedBy(d *shardmap.DB, n shardmap.Node, f facts) string {
+	for _, s := range d.Shards {
+		v := a.Monitor.View(d.Name, s.Name)
+		for i, o := range s.Nodes {
+			cfg, err := pgconn.ParseConfig(o.DSN)
+			if err != nil {
+				continue
+			}
+			own, err := pgconn.ParseConfig(n.DSN)
+			if err == nil && cfg.Host == own.Host && cfg.Port == own.Port && cfg.Database == own.Database {
+				return s.Name
+			}
+			if v != nil && i < len(v.Nodes) && v.Nodes[i].DSN == o.DSN && v.Nodes[i].Sample.SystemID == f.system && cfg.Database == f.database {
+				return s.Name
+			}
+		}
+	}
+	return ""
+}
+
+// checkClaim refuses a node that is another shard's.
+func (a *Admin) checkClaim(db string, s *shardmap.ShardInfo, n shardmap.Node, f facts) error {
+	snap := a.Catalog.Current()
+	mine := shardmap.Identity{Install: snap.Install, Database: db, Shard: s.Name}
+	if snap.Expected(db, s.Name).Any() && f.says != mine && f.says != (shardmap.Identity{}) {
+		return taken(n.Name, mine, f.says)
+	}
+	for _, other := range sortedDBs(snap) {
+		used := a.usedBy(other, n, f)
+		if used == "" || other.Name == db && used == s.Name || other.Name != db && len(other.Shards) < 2 && len(snap.Databases[db].Shards) < 2 {
+			continue
+		}
+		return taken(n.Name, mine, shardmap.Identity{Install: mine.Install, Database: other.Name, Shard: used})
+	}
+	return nil
+}
+
+// checkMoved refuses to give a node a connection string of another shard's. One that does not answer is believed: it is asked
+// before anything is sent there.
+func (a *Admin) checkMoved(ctx context.Context, db string, s *shardmap.ShardInfo, n shardmap.Node) error {
+	f, err := identify(ctx, n)
+	var e *Error
+	if errors.As(err, &e) && e.Code == "22023" {
+		return err
+	}
+	return a.checkClaim(db, s, n, f)
+}
+
+// mayLeave refuses to drop the node that a shard lives on. It is pure. v is nil if nothing is known of the shard.
+func mayLeave(v *replication.View, node int) error {
+	if v == nil || node >= len(v.Nodes) {
+		return nil
+	}
+	answers := func(n replication.NodeView) bool { return n.Sample.Err == nil && !n.Sample.Sent.IsZero() }
+	n, others := v.Nodes[node], false
+	for i, o := range v.Nodes {
+		others = others || i != node && answers(o)
+	}
+	switch {
+	case v.Primary == node && v.Up():
+		return &Error{
+			Code: "55006", Message: fmt.Sprintf("node %q is the primary that serves shard %q", n.Name, v.Shard),
+			Hint: "Promote another node, and drop this one when SHOW NODES shows that one as the primary; or stop this server first.",
+		}
+	case answers(n) && !others:
+		return &Error{
+			Code: "55006", Message: fmt.Sprintf("node %q is the last of shard %q that answers", n.Name, v.Shard),
+			Hint: "Add another node first, or see why the others do not answer: SHOW REPLICAS.",
+		}
+	}
+	return nil
+}
+
+// marked is a shard whose database has been told its identity.
+func marked(db string, s *shardmap.ShardInfo) shardmap.Shard {
+	return shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: s.Primary, Named: s.Named, Marked: true}
+}
+
+// adopt tells the database of a shard's only primary that it is the shard's, whatever it said before: it was restored or copied on
+// purpose. The database of another shard of the map is none that could have been.
+func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) error {
+	var primary *shardmap.Node
+	for _, n := range s.Nodes {
+		f, err := identify(ctx, *n)
+		if err != nil || f.recovery {
+			continue
+		}
+		if primary != nil {
+			return &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
+		}
+		primary = n
+		if d := a.Catalog.Current().Databases[f.says.Database]; f.says.Install == a.Catalog.Current().Install && d != nil {
+			if o, ok := d.Shard(f.says.Shard); ok && (d.Name != db || o != s) && a.usedBy(&shardmap.DB{Name: d.Name, Shards: []*shardmap.ShardInfo{o}}, *n, f) != "" {
+				return taken(n.Name, shardmap.Identity{Install: f.says.Install, Database: db, Shard: s.Name}, f.says)
+			}
+		}
+	}
+	if primary == nil {
+		return &Error{Code: "57P03", Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
+	}
+	c, err := connect(ctx, primary.Name, primary.DSN)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	if err := ownSchema(ctx, c, primary.Name); err != nil || dry {
+		return err
+	}
+	if _, err := c.Exec(ctx, txn.Schema(s.Ordinal)+";"+identityTable); err != nil {
+		return nodeFailed(primary.Name, err)
+	}
+	if _, err := c.Exec(ctx, markSQL+"UPDATE SET installation = $1, database = $2, shard = $3", a.Catalog.Current().Install, db, s.Name); err != nil {
+		return nodeFailed(primary.Name, err)
+	}
+	return nil
+}
+
+// release lets the database of a shard that is dropped be used for another. If it does not answer it says what it said: who uses it
+// next is told what to do.
+func (a *Admin) release(ctx context.Context, db string, s *shardmap.ShardInfo) {
+	v := a.Monitor.View(db, s.Name)
+	if !v.Up() {
+		return
+	}
+	c, err := connect(ctx, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN)
+	if err == nil {
+		_, err = c.Exec(ctx, "DELETE FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", a.Catalog.Current().Install, db, s.Name)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	}
+	var pe *pgconn.PgError
+	if err != nil && (!errors.As(err, &pe) || pe.Code != "42P01") {
+		a.Log.Warn("the database of a dropped shard still says that it is the shard's", "database", db, "shard", s.Name, "hint", "DELETE FROM "+pgsql.Qualified("pgmosaic", "identity"), "error", err)
+	}
+}
+
+// RunUpgrade gives the shards of the map what an older process did not make there, and tells them whose they are. It tries again
+// after every pause until all have it, or ctx ends.
+func (a *Admin) RunUpgrade(ctx context.Context, pause time.Duration) error {
+	for told := map[string]string{}; ; {
+		if a.upgrade(ctx, told) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// upgrade does so once. told has the last error of each shard: one that stays is logged once.
+func (a *Admin) upgrade(ctx context.Context, told map[string]string) (all bool) {
+	all = true
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		for _, s := range d.Shards {
+			if len(d.Shards) < 2 {
+				continue
+			}
+			err := a.upgradeShard(ctx, d.Name, s)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			all = false
+			if key := d.Name + "\x00" + s.Name; told[key] != err.Error() {
+				told[key] = err.Error()
+				a.Log.Warn("a shard may lack what an older version did not make there", "database", d.Name, "shard", s.Name, "error", err)
+			}
+		}
+	}
+	return all
+}
+
+func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardInfo) error {
+	n, err := a.primaryOf(db, s)
+	if err != nil {
+		return err
+	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	d := a.Catalog.Current().Databases[db]
+	if d == nil {
+		return nil
+	}
+	s, ok := d.Shard(s.Name)
+	if !ok || !slices.ContainsFunc(s.Nodes, func(o *shardmap.Node) bool { return o.DSN == n.DSN }) {
+		return nil
+	}
+	if s.Marked {
+		have, err := a.hasIDs(ctx, n)
+		if err != nil || have {
+			return err
+		}
+	}
+	if err := a.prepareShard(ctx, n, db, s.Name, s.Ordinal, true); err != nil {
+		return err
+	}
+	if s.Marked {
+		return nil
+	}
+	_, err = a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutShard(marked(db, s)) })
+	return err
+}
+
+// hasIDs says whether a shard has the youngest of the functions that the proxy makes there.
+func (a *Admin) hasIDs(ctx context.Context, n shardmap.Node) (have bool, err error) {
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // only read
+	if err := c.QueryRow(ctx, "select to_regprocedure('pgmosaic.next_id()') is not null").Scan(&have); err != nil {
+		return false, nodeFailed(n.Name, err)
+	}
+	return have, nil
+}

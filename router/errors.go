@@ -84,6 +84,7 @@ var Rules = []RuleInfo{
 	{"merge", unsupported, "MERGE would insert rows into the sharded table %s of which it is not known on what shard they belong", "Insert the key of the source's row, from a table of the same group or from constants, and join on the key; or use INSERT ... ON CONFLICT with the key."},
 	{"writing-with", unsupported, "a statement with a WITH query that writes needs to be on one shard", "Give all its tables the same key with =, or run the parts one after the other in a transaction."},
 	{"undeclared", "55000", "table %s holds the rows of one shard only, and the map of this process does not declare it", "Give every process the same map: SHOW MAP AS SQL. A table that was made LIKE a distributed one: ALTER TABLE ... DROP CONSTRAINT pgmosaic_slot."},
+	{"home-away", "57P03", "which table %s is cannot be told while home's shard is away: its schema is not the first of the search_path", "Write schema.table, or try again when the shard answers."},
 	{"moving", "55006", "table %s is being distributed", "Try again when DISTRIBUTE TABLE has finished; SHOW TABLES shows it."},
 	{"ddl", unsupported, "%s on a distributed table is not supported", "UNDISTRIBUTE TABLE it first, change it, and distribute it again."},
 	{"foreign-key", unsupported, "this foreign key cannot be kept over shards", "Refer to a reference table, or to a table of the same group with the key among the columns on both sides."},

@@ -48,6 +48,8 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 		}
 		info := a.info(name)
 		switch {
+		case info != nil && a.hidden(ref, name):
+			return Refuse("home-away", ref.Name)
 		case info == nil && len(a.db.Shards) > 1 && !a.stmt.Def.Frees && a.undeclared(name, 0):
 			return Refuse("undeclared", name)
 		case info == nil:
@@ -120,6 +122,25 @@ func (a *analysis) userFuncs(name string) []*schema.Func {
 		return append(slices.Clone(temp), a.sch.Funcs[name]...)
 	}
 	return a.sch.Funcs[name]
+}
+
+// hidden says whether home, which was not asked, may know another table by a name: one in a schema that comes first in the path.
+func (a *analysis) hidden(ref sqlparse.TableRef, found shardmap.TableName) bool {
+	if a.sch.StandIn == "" || ref.Schema != "" {
+		return false
+	}
+	for _, s := range a.env.SearchPath {
+		if s == "$user" {
+			s = a.env.Role
+		}
+		switch {
+		case s == found.Schema:
+			return false
+		case a.sch.Schemas[s]:
+			return true
+		}
+	}
+	return false
 }
 
 // DeclaredSince says whether one of the names means a declared table to a newer map, and nothing to this one.

@@ -19,7 +19,7 @@ const (
 	askedLimit = 10000
 )
 
-// query looks a user up on the home shard of its database, on a connection that has seen none of the
+// query looks a user up on the home shard of its database, or on another while that is away: roles are the same on all, on a connection that has seen none of the
 // client's parameters and whose search_path is fixed.
 func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, error) {
 	key := l.Database + "\x00" + l.User
@@ -39,7 +39,7 @@ func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, 
 		b.app.log.Warn("auth_query", "database", l.Database, "error", err)
 		return auth.Credential{}, &wire.PgError{Code: "08006", Message: "the user could not be looked up", Hint: "The proxy's log says why."}
 	}
-	dsn, err := b.app.engine.PrimaryDSN(ctx, d, d.Home)
+	_, dsn, err := b.app.engine.Teller(ctx, d)
 	if err != nil {
 		return failed(err)
 	}

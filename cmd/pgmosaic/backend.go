@@ -210,7 +210,7 @@ func (b *backend) Open(ctx context.Context, l session.Login, client session.Clie
 	}
 	s := b.app.server.SessionOf(client.PID)
 	h, params, err := b.app.engine.Open(ctx, l.Database, l.User, l.Params, exec.Client{
-		Conn: client.Conn, PID: client.PID, Wake: client.Wake, Keys: l.Keys, Lost: func() { s.Terminate(exec.LostNotifications) },
+		Conn: client.Conn, PID: client.PID, Wake: client.Wake, Keys: l.Keys, Lost: s.Terminate,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -22,7 +22,7 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 	if p := h.cursorOn(s.tmpl.Stmt); p != nil {
 		d, err = h.describeOn(p, s.sql, s.types)
 	} else {
-		d, err = h.describeText(ctx, s.sql, s.types)
+		d, err = h.describeText(ctx, h.describer(s.tmpl), s.sql, s.types)
 	}
 	if err != nil {
 		return nil, err
@@ -31,13 +31,22 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 	return d, nil
 }
 
-// describeText parses and describes a text on home. It is no part of the client's transaction unless that
+// describer is the shard that describes a statement: home, or while that is away another one, if the statement needs nothing
+// that home alone has.
+func (h *Handler) describer(t *router.Template) int {
+	if t.Home || t.Gather != nil || t.Class == router.Moved {
+		return h.dbmap.Home.Index
+	}
+	return h.e.served(h.dbmap).Index
+}
+
+// describeText parses and describes a text on a shard. It is no part of the client's transaction unless that
 // is there already.
-func (h *Handler) describeText(ctx context.Context, sql string, types []uint32) (*described, error) {
-	if cur := h.ext.cur; cur != nil && cur.shard == h.dbmap.Home.Index {
+func (h *Handler) describeText(ctx context.Context, shard int, sql string, types []uint32) (*described, error) {
+	if cur := h.ext.cur; cur != nil && cur.shard == shard {
 		return h.describeOn(cur, sql, types)
 	}
-	p, done, err := h.borrow(ctx)
+	p, done, err := h.borrow(ctx, shard)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +60,7 @@ func (h *Handler) describeOn(p *participant, sql string, types []uint32) (*descr
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	p.srv.SendParse("", sql, types)
+	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
 	p.srv.SendDescribe('S', "")
 	if open {
 		p.srv.SendFlush()

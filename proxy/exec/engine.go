@@ -123,6 +123,7 @@ func (e *Engine) WithPartitions(db *shardmap.DB, sch *schema.Snapshot) *shardmap
 
 // welcome is what a new session of a role is told, and its search path.
 type welcome struct {
+	by         string // the shard that told it
 	params     map[string]string
 	searchPath []string
 	isolation  string // default_transaction_isolation
@@ -192,7 +193,7 @@ func (e *Engine) schemaOf(db string) *dbSchema {
 	return s
 }
 
-// Schema returns the schema of a database, reading it the first time.
+// Schema returns the schema of a database, reading it the first time: from home, or, while that is away, from another shard.
 func (e *Engine) Schema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
 	s := e.schemaOf(db.Name)
 	if cur := s.current.Load(); cur != nil {
@@ -221,7 +222,14 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 		return nil, router.Refuse("no-shard")
 	}
 	version := s.asked.Load()
-	dsn, err := e.PrimaryDSN(ctx, db, db.Home)
+	ask := e.Teller
+	if known := s.current.Load(); known != nil && known.StandIn == "" { // what home said is better than what another says now
+		ask = func(ctx context.Context, db *shardmap.DB) (*shardmap.ShardInfo, string, error) {
+			dsn, err := e.PrimaryDSN(ctx, db, db.Home)
+			return db.Home, dsn, err
+		}
+	}
+	teller, dsn, err := ask(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -229,30 +237,34 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	defer cancel()
 	snap, err := schema.Load(ctx, dsn, version)
 	if err != nil {
-		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, db.Home.Name), err}
+		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, teller.Name), err}
 	}
-	if err := e.mapTypes(ctx, db, dsn, snap); err != nil {
+	if teller != db.Home {
+		snap.StandIn = teller.Name
+		e.Log.Warn("home's shard is away: the schema was read from another", "database", db.Name, "home", db.Home.Name, "shard", teller.Name)
+	}
+	if err := e.mapTypes(ctx, db, teller, dsn, snap); err != nil {
 		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the types of database %q", db.Name), err}
 	}
 	s.current.Store(snap)
 	return snap, nil
 }
 
-// mapTypes reads the user types of every shard. A shard that cannot be reached has no translation until the
+// mapTypes reads the user types of every shard, to be translated to those of home, or of the shard that stands in for it. A shard that cannot be reached has no translation until the
 // schema is read again, which its first statement with an unknown type brings about.
-func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, homeDSN string, snap *schema.Snapshot) error {
+func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, tellerDSN string, snap *schema.Snapshot) error {
 	snap.Maps = map[string]*schema.TypeMap{}
 	if len(db.Shards) < 2 {
 		return nil
 	}
-	home, err := schema.LoadTypes(ctx, homeDSN)
+	home, err := schema.LoadTypes(ctx, tellerDSN)
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, sh := range db.Shards {
-		if sh == db.Home {
+		if sh == teller {
 			continue
 		}
 		wg.Add(1)
@@ -300,6 +312,32 @@ func (e *nodeError) ErrorDetail() string {
 		return "SQLSTATE " + s.SQLState()
 	}
 	return ""
+}
+
+// Teller is the shard to ask what all shards say alike, roles and settings for instance, with the connection string of its
+// primary: home, which is waited for a little, or else the first that is served.
+func (e *Engine) Teller(ctx context.Context, db *shardmap.DB) (*shardmap.ShardInfo, string, error) {
+	dsn, err := e.PrimaryDSN(ctx, db, db.Home)
+	if err == nil {
+		return db.Home, dsn, nil
+	}
+	if sh := e.served(db); sh != db.Home {
+		dsn, err = e.PrimaryDSN(ctx, db, sh)
+		return sh, dsn, err
+	}
+	return nil, "", err
+}
+
+// served is home, or another shard if home is not served now and the other is.
+func (e *Engine) served(db *shardmap.DB) *shardmap.ShardInfo {
+	serves := func(sh *shardmap.ShardInfo) bool {
+		v := e.Monitor.View(db.Name, sh.Name)
+		return v != nil && v.Serves()
+	}
+	if i := slices.IndexFunc(db.Shards, serves); i >= 0 && !serves(db.Home) {
+		return db.Shards[i]
+	}
+	return db.Home
 }
 
 // PrimaryDSN is the connection string of a shard's primary, waiting a little for it to be known.

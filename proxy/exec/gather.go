@@ -120,7 +120,7 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 	if d, ok := t.Aux.Load(key); ok {
 		return d.(*described), nil
 	}
-	d, err := h.describeText(ctx, sql, types)
+	d, err := h.describeText(ctx, h.dbmap.Home.Index, sql, types)
 	if err == nil {
 		t.Aux.Store(key, d)
 	}

@@ -42,33 +42,35 @@ type Handler struct {
 	space     [8]byte
 	stale     bool // the space must be computed again
 
-	login        *pool.Settings // what the startup packet asked for
-	settings     *pool.Settings
-	own          ownSettings
-	ownLogin     ownSettings // what the session began with
-	tx           transaction
-	pinned       *participant // a server that outlives the transaction, on home
-	pinCause     string
-	pinSince     time.Time
-	listen       *notify.Session // nil until the first LISTEN
-	missed       func()          // ends the session, because notifications may have been missed
-	wake         func()
-	signals      bool                         // the statement may signal other clients
-	terminates   bool                         // and end them
-	first        map[string]string            // what it was told then; shared, not changed
-	told         map[string]string            // parameters that the client was told of since it logged in
-	now          time.Time                    // when the present request began
-	settled      time.Time                    // when a server's work was last settled
-	spare        *participant                 // for the next statement
-	key          uint64                       // of the present statement: see router.Template.Route
-	times        metrics.Recorder             // of its requests
-	seen         observed                     // of the present request
-	args         *router.Args                 // of the statement that runs, in the simple protocol
-	text         []byte                       // of its last statement
-	size         int                          // of the present request, in bytes
-	begunAt      outputMark                   // where its answer begins
-	repeatable   bool                         // nothing of it keeps it from being run again
-	repeated     bool                         // it has been run again
+	login    *pool.Settings // what the startup packet asked for
+	settings *pool.Settings
+	own      ownSettings
+	ownLogin ownSettings // what the session began with
+	tx       transaction
+	pinned   *participant // a server that outlives the transaction, on home
+	pinCause string
+	pinSince time.Time
+	listen   *notify.Session     // nil until the first LISTEN
+	dismiss  func(*wire.PgError) // ends the session
+	wake     func()
+
+	signals    bool              // the statement may signal other clients
+	terminates bool              // and end them
+	first      map[string]string // what it was told then; shared, not changed
+	told       map[string]string // parameters that the client was told of since it logged in
+	now        time.Time         // when the present request began
+	settled    time.Time         // when a server's work was last settled
+	spare      *participant      // for the next statement
+	key        uint64            // of the present statement: see router.Template.Route
+	times      metrics.Recorder  // of its requests
+	seen       observed          // of the present request
+	args       *router.Args      // of the statement that runs, in the simple protocol
+	text       []byte            // of its last statement
+	size       int               // of the present request, in bytes
+	begunAt    outputMark        // where its answer begins
+	repeatable bool              // nothing of it keeps it from being run again
+	repeated   bool              // it has been run again
+
 	temps        uint64                       // grows with every change of the temporary objects
 	tempsMark    string                       // which they are
 	tempsOld     bool                         // they may be others by now
@@ -96,10 +98,10 @@ type Handler struct {
 // Client is what the handler knows of its client.
 type Client struct {
 	*wire.Conn
-	PID  uint32    // as the client knows itself
-	Wake func()    // has Deliver called soon
-	Lost func()    // ends the session
-	Keys auth.Keys // what it proved to know
+	PID  uint32                  // as the client knows itself
+	Wake func()                  // has Deliver called soon
+	Lost func(why *wire.PgError) // ends the session
+	Keys auth.Keys               // what it proved to know
 }
 
 // shardState is what a session knows of one shard.
@@ -130,7 +132,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
-		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, missed: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
+		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, dismiss: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
 		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback, commit: e.Commit},
 	}
 	h.tx.status = 'I'
@@ -176,19 +178,21 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	return h, w.params, nil
 }
 
-// greet finds the parameters that a session like this one is told, asking a server for each new kind.
+// greet finds the parameters that a session like this one is told, asking a server for each new kind: one of home, whose word
+// counts, or while that is away, of another shard, whose roles and their settings are the same.
 func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	key := h.db + "\x00" + h.role + "\x00" + h.settings.Key()
 	h.e.mu.Lock()
 	w := h.e.welcome[key]
 	h.e.mu.Unlock()
-	if w != nil {
+	teller := h.e.served(h.dbmap)
+	if w != nil && (w.by == h.dbmap.Home.Name || teller != h.dbmap.Home) {
 		return w, nil
 	}
 	var rows [][][]byte
 	var params map[string]string
 	for try := 1; ; try++ {
-		s, err := h.lease(ctx, h.dbmap.Home.Index)
+		s, err := h.lease(ctx, teller.Index)
 		if err != nil {
 			return nil, err
 		}
@@ -203,7 +207,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 			return nil, err
 		}
 	}
-	w = &welcome{params: map[string]string{}}
+	w = &welcome{by: teller.Name, params: map[string]string{}}
 	maps.Copy(w.params, params)
 	if len(rows) == 1 && len(rows[0]) == 2 {
 		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])
@@ -238,6 +242,12 @@ func (h *Handler) introduce(s *pool.Server) (rows [][][]byte, err error) {
 		err = &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
 	}
 	return rows, err
+}
+
+// homeBack ends the sessions that began while home was away.
+var homeBack = &wire.PgError{
+	Code: "57P01", Message: "terminating connection: it began while home's shard was away, and the types that it was told of have other OIDs now that it is back",
+	Hint: "Connect again.",
 }
 
 func noDatabase(name string) error {
@@ -281,6 +291,10 @@ func (h *Handler) refresh(ctx context.Context) error {
 		if cur, err = h.e.Schema(ctx, h.dbmap); err != nil {
 			return err
 		}
+	}
+	if h.schema != nil && h.schema.StandIn != "" && cur.StandIn != h.schema.StandIn { // the client was told the other's OIDs
+		h.dismiss(homeBack)
+		return homeBack
 	}
 	if cur != h.schema {
 		h.schema, h.stale = cur, true

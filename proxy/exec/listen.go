@@ -50,7 +50,7 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 func (h *Handler) hear(ctx context.Context, channel string) error {
 	h.client.Leave()
 	if h.listen == nil {
-		h.listen = notify.NewSession(h.wake, h.missed)
+		h.listen = notify.NewSession(h.wake, func() { h.dismiss(lostNotifications) })
 	}
 	if err := h.e.Hub.Listen(ctx, h.db, channel, h.listen); err != nil {
 		return &nodeError{"08006", "LISTEN " + channel + ": " + err.Error(), err}
@@ -143,8 +143,8 @@ func notifies(s *sqlparse.Statement) bool {
 	return false
 }
 
-// LostNotifications is what a session is told whose listening connection was lost.
-var LostNotifications = &wire.PgError{
+// lostNotifications is what a session is told whose listening connection was lost.
+var lostNotifications = &wire.PgError{
 	Code: "57P01", Message: "terminating connection: the server connection that listens for notifications was lost, and some may have been missed",
 	Hint: "Connect again, LISTEN again and look at what the notifications are about.",
 }

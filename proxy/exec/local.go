@@ -152,7 +152,7 @@ func refuseSetting(v sqlparse.Var) error {
 // trySetting lets a server of home judge the new value; its ParameterStatus reaches the client. The server is no
 // part of a transaction for it.
 func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Settings, reset bool) error {
-	p, done, err := h.borrow(ctx)
+	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
 	if err != nil {
 		return err
 	}
@@ -306,7 +306,7 @@ func (h *Handler) cleanPinned() {
 
 // setZone runs SET TIME ZONE with an interval. What the server makes of it is a name that any server takes.
 func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
-	p, done, err := h.borrow(ctx)
+	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
 	if err != nil {
 		return err
 	}

@@ -17,10 +17,10 @@ func noStatement(name string) error {
 	return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 }
 
-// judge is the name that a PREPARE has on home while its types are asked for.
+// judge is the name that a PREPARE has on a server while its types are asked for.
 const judge = "pgmosaic_0"
 
-// prepareSQL runs PREPARE: home judges the statement and infers the types of its parameters.
+// prepareSQL runs PREPARE: a server judges the statement and infers the types of its parameters.
 func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if h.ext.named[s.Name] != nil {
 		return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", s.Name)}
@@ -32,7 +32,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
-	p, done, err := h.borrow(ctx)
+	p, done, err := h.borrow(ctx, h.describer(st.tmpl))
 	if err != nil {
 		return err
 	}
@@ -278,17 +278,16 @@ func (h *Handler) deallocate(_ context.Context, s *sqlparse.Statement) error {
 	return nil
 }
 
-// borrow takes a server of home for questions about a statement: the transaction's if it is there, or the
+// borrow takes a server of a shard for questions about a statement: the transaction's if it is there, or the
 // pinned one. done gives it back.
-func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err error) {
-	home := h.dbmap.Home.Index
+func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done func(), err error) {
 	done = func() {}
 	for _, q := range h.tx.parts {
-		if q.shard == home {
+		if q.shard == shard {
 			p = q
 		}
 	}
-	if p == nil && h.pinned != nil && h.pinned.shard == home {
+	if p == nil && h.pinned != nil && h.pinned.shard == shard {
 		p = h.pinned
 		done = func() { h.freeIfLost(p) }
 		if err := h.adapt(p); err != nil {
@@ -297,11 +296,11 @@ func (h *Handler) borrow(ctx context.Context) (p *participant, done func(), err 
 		}
 	}
 	if p == nil {
-		s, err := h.lease(ctx, home)
+		s, err := h.lease(ctx, shard)
 		if err != nil {
 			return nil, nil, err
 		}
-		p = &participant{shard: home, node: -1, srv: s, reads: true} // whatever is asked may be asked again
+		p = &participant{shard: shard, node: -1, srv: s, reads: true} // whatever is asked may be asked again
 		done = func() { h.free(p.srv) }
 		if err := h.adapt(p); err != nil {
 			done()

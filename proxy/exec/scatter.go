@@ -46,13 +46,13 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 	if s, ok := t.Aux.Load(key); ok {
 		return s.(*shape), nil
 	}
-	whole, err := h.describeText(ctx, t.Stmt.Text, types)
+	whole, err := h.describeText(ctx, h.describer(t), t.Stmt.Text, types)
 	if err != nil {
 		return nil, err
 	}
 	s := &shape{params: whole.params, visible: whole.fields, shard: whole.fields}
 	if t.Merge.Hidden > 0 || t.Merge.Mode == router.Aggregate {
-		part, err := h.describeText(ctx, t.Merge.SQL, whole.params)
+		part, err := h.describeText(ctx, h.describer(t), t.Merge.SQL, whole.params)
 		if err != nil {
 			return nil, err
 		}

@@ -75,7 +75,7 @@ func (e *Engine) watchSchema(ctx context.Context, name string) {
 		begun := time.Now()
 		fp, err := w.Fingerprint(ctx, dsn)
 		took, before = time.Since(begun), took
-		if err == nil && (known.Partial || fp != known.Fingerprint) && e.schemaOf(name).current.Load() == known {
+		if err == nil && (known.StandIn != "" || known.Partial || fp != known.Fingerprint) && e.schemaOf(name).current.Load() == known {
 			_, err = e.RefreshSchema(ctx, db)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -104,7 +104,7 @@ func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
 		return &nodeError{"08006", "cannot read the schema of database \"" + db.Name + "\" from shard " + db.Home.Name, err}
 	}
 	s.checked.Store(time.Now().UnixNano())
-	if known == nil || known.Partial || known.Fingerprint != fp {
+	if known == nil || known.StandIn != "" || known.Partial || known.Fingerprint != fp {
 		_, err = e.RefreshSchema(ctx, db)
 	}
 	return err

@@ -30,6 +30,10 @@ type Snapshot struct {
 
 	Partial bool // the types of some shard are not known: it did not answer
 
+	// StandIn names the shard that it was read from because home did not answer: what home alone has is not in it. Empty for home.
+	StandIn string
+	Schemas map[string]bool // the schemas that there are
+
 	Maps map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 }
 
@@ -174,7 +178,7 @@ func Load(ctx context.Context, dsn string, version uint64) (s *Snapshot, err err
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}}
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}, Schemas: map[string]bool{}}
 	rows, _ := q.Query(ctx, "select datcollate::text from pg_database where datname = current_database()") // an error comes with the rows
 	collate, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	if err != nil {
@@ -184,6 +188,11 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	s.BytesOK = collate == "C" || collate == "POSIX" || strings.EqualFold(collate, "C.UTF-8") || strings.EqualFold(collate, "C.UTF8")
 	rows, _ = q.Query(ctx, fingerprintSQL)
 	if s.Fingerprint, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[string]); err != nil {
+		return nil, fmt.Errorf("read the schema: %w", err)
+	}
+	var name string
+	rows, _ = q.Query(ctx, "select nspname::text from pg_namespace")
+	if _, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Schemas[name] = true; return nil }); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs} {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"runtime/debug"
 	"sort"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +58,8 @@ type Server struct {
 	listeners []net.Listener
 	state     atomic.Uint32
 	active    sync.WaitGroup
+	serving   atomic.Bool
+	accepting sync.WaitGroup // until nothing more comes
 
 	mu       sync.Mutex // guards sessions and next
 	sessions map[uint32]*session.Session
@@ -84,51 +85,22 @@ func (s *Server) SetOptions(o Options) { s.opts.Store(&o) }
 // Options are the limits in force.
 func (s *Server) Options() Options { return *s.opts.Load() }
 
-// Listen opens a listener. An address that begins with / is a Unix socket, which is readable and writable for
-// mode. reuse lets another process listen on the same port.
-func (s *Server) Listen(addr string, mode os.FileMode, reuse bool) error {
-	network := "tcp"
-	if strings.HasPrefix(addr, "/") {
-		network = "unix"
-		if err := removeStale(addr); err != nil {
-			return err
-		}
-	}
-	lc := net.ListenConfig{}
-	if reuse && network == "tcp" {
-		lc.Control = reusePort
-	}
-	l, err := lc.Listen(context.Background(), network, addr)
+// Listen opens a listener: see the function of that name.
+func (s *Server) Listen(addr string, mode os.FileMode, share Sharing) error {
+	l, err := Listen(addr, mode, share)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	if network == "unix" {
-		if err := os.Chmod(addr, mode); err != nil {
-			_ = l.Close()
-			return fmt.Errorf("listen on %s: %w", addr, err)
-		}
+		return err
 	}
 	s.listeners = append(s.listeners, l)
+	s.accepting.Add(1)
 	if s.sessions == nil {
 		s.sessions = map[uint32]*session.Session{}
 	}
 	return nil
 }
 
-// removeStale removes a Unix socket that nobody listens on any more.
-func removeStale(path string) error {
-	if _, err := os.Lstat(path); err != nil {
-		return nil
-	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = c.Close()
-		return fmt.Errorf("listen on %s: another process listens there", path)
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("listen on %s: %w", path, err)
-	}
-	return nil
-}
+// Listeners are the server's.
+func (s *Server) Listeners() []net.Listener { return s.listeners }
 
 // Addr is where the server listens first.
 func (s *Server) Addr() string { return s.listeners[0].Addr().String() }
@@ -142,6 +114,7 @@ const watchEvery = 100 * time.Millisecond
 // Serve accepts clients until Drain or Stop, and returns when the last session has ended.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.active.Wait()
+	s.serving.Store(true)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	s.active.Add(1)
@@ -151,7 +124,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	}()
 	errs := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
-		go func() { errs <- s.accept(ctx, l) }()
+		go func() {
+			defer s.accepting.Done()
+			errs <- s.accept(ctx, l)
+		}()
 	}
 	var first error
 	for range s.listeners {
@@ -179,8 +155,16 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
+		sess := s.register(nc)
+		if sess == nil {
+			_ = nc.Close()
+			continue
+		}
 		s.active.Add(1)
-		go s.serve(ctx, nc)
+		go sess.Run(ctx, func(err error) {
+			defer s.active.Done()
+			s.ended(sess, err)
+		})
 	}
 }
 
@@ -210,20 +194,6 @@ func (s *Server) watch(ctx context.Context) {
 
 // quietAfter is how long nobody works before what their work has left in memory is given back.
 const quietAfter = 2 * time.Second
-
-// serve takes a connection over and returns when it is on its way; active counts it until it has ended.
-func (s *Server) serve(ctx context.Context, nc net.Conn) {
-	sess := s.register(nc)
-	if sess == nil {
-		_ = nc.Close()
-		s.active.Done()
-		return
-	}
-	sess.Run(ctx, func(err error) {
-		defer s.active.Done()
-		s.ended(sess, err)
-	})
-}
 
 func (s *Server) ended(sess *session.Session, err error) {
 	s.mu.Lock()
@@ -267,7 +237,7 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
 	for {
 		nc, err := l.Accept()
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			return err
@@ -309,6 +279,9 @@ func (s *Server) register(nc net.Conn) *session.Session {
 	limit := s.opts.Load().MaxClients
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.State() == Stopped { // nobody would end it
+		return nil
+	}
 	cfg := s.Session
 	if limit > 0 && len(s.sessions) >= limit {
 		if len(s.sessions) >= limit+maxRefused {
@@ -396,8 +369,12 @@ func (s *Server) Stop() {
 	}
 }
 
+// closeListeners has nothing more come, and returns when what has come is registered.
 func (s *Server) closeListeners() {
 	for _, l := range s.listeners {
 		_ = l.Close()
+	}
+	if s.serving.Load() {
+		s.accepting.Wait()
 	}
 }

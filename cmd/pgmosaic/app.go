@@ -60,10 +60,15 @@ type app struct {
 
 	prepared atomic.Pointer[[]txn.Prepared] // what the resolver saw last
 
-	config  atomic.Pointer[Config] // what is in force since the last RELOAD
-	level   *slog.LevelVar
-	hub     *notify.Hub
-	peers   net.Listener
+	config atomic.Pointer[Config] // what is in force since the last RELOAD
+	level  *slog.LevelVar
+	hub    *notify.Hub
+	peers  net.Listener
+
+	inherited *proxy.Inherited        // from a process that is there already
+	listening map[string]net.Listener // by address, for the next one
+	offered   *proxy.Offer
+
 	ended   chan struct{} // closed by SHUTDOWN
 	endOnce sync.Once
 	wait    atomic.Bool // SHUTDOWN WAIT_FOR_CLIENTS
@@ -117,7 +122,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now()), ended: make(chan struct{})}
+	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now()), ended: make(chan struct{}), listening: map[string]net.Listener{}}
 	a.metrics.Reasons = replication.ReasonNames[:]
 	a.config.Store(&cfg)
 	if a.catalog, err = shardmap.Open(ctx, filestore.New(cfg.Store), newInstall()); err != nil {
@@ -163,20 +168,37 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err := a.engine.Init(); err != nil {
 		return nil, err
 	}
+	a.inherit()
+	defer a.inherited.Close()
 	a.buildAdmin()
 	a.engine.Renames = a.admin.Renames
 	if err := a.buildServer(int(maxStatement)); err != nil {
 		return nil, err
 	}
-	if err := a.buildHTTP(); err != nil {
-		a.server.Stop()
-		return nil, err
+	a.buildHTTP()
+	if !cfg.ReusePort {
+		if err := a.listenHTTP(); err != nil {
+			a.server.Stop()
+			if a.peers != nil {
+				_ = a.peers.Close()
+			}
+			return nil, err
+		}
 	}
 	a.run(ctx)
 	if err := a.initialise(ctx); err != nil {
 		a.stop(0)
 		return nil, err
 	}
+	if cfg.ReusePort {
+		a.awaitReady()
+		if err := a.listenHTTP(); err != nil {
+			a.stop(0)
+			return nil, err
+		}
+	}
+	a.serveHTTP()
+	a.offer()
 	return a, nil
 }
 
@@ -199,9 +221,10 @@ func (a *app) buildServer(maxStatement int) error {
 		a.server.Peer = 1 + rand.IntN(proxy.Peers-1)
 	}
 	a.server.SetOptions(cfg.limits())
-	if err := a.server.Listen(cfg.Listen, 0, cfg.ReusePort); err != nil {
+	if err := a.server.Listen(cfg.Listen, 0, a.share()); err != nil {
 		return err
 	}
+	a.listening[cfg.Listen] = a.server.Listeners()[0]
 	if cfg.UnixDir != "" {
 		mode, err := cfg.unixMode()
 		if err != nil {
@@ -211,18 +234,20 @@ func (a *app) buildServer(maxStatement int) error {
 		if err != nil {
 			return err
 		}
-		if err := a.server.Listen(filepath.Join(cfg.UnixDir, ".s.PGSQL."+port), mode, false); err != nil {
+		path := filepath.Join(cfg.UnixDir, ".s.PGSQL."+port)
+		if err := a.server.Listen(path, mode, a.share()); err != nil {
 			a.server.Stop()
 			return err
 		}
+		a.listening[path] = a.server.Listeners()[1]
 	}
 	if cfg.PeerListen != "" {
-		l, err := net.Listen("tcp", cfg.PeerListen)
+		l, err := proxy.Listen(cfg.PeerListen, 0, a.share())
 		if err != nil {
 			a.server.Stop()
 			return fmt.Errorf("peer_listen: %w", err)
 		}
-		a.peers = l
+		a.peers, a.listening[cfg.PeerListen] = l, l
 	}
 	return nil
 }
@@ -445,21 +470,43 @@ func (a *app) clients() []admin.Client {
 	return out
 }
 
-func (a *app) buildHTTP() error {
+func (a *app) buildHTTP() {
 	if a.cfg.HTTP == "off" || a.cfg.HTTP == "" {
-		return nil
+		return
 	}
 	reg := prometheus.NewRegistry()
 	a.metrics.AddGauges(a.gauges)
 	reg.MustRegister(a.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.board = &dashboard.Server{Admin: a.admin, Gatherer: reg, Ready: a.ready, Login: a.backend.webLogin, Open: dashboard.Loopback(a.cfg.HTTP)}
-	l, err := net.Listen("tcp", a.cfg.HTTP)
+	a.http = &http.Server{Handler: a.board.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
+	a.http.RegisterOnShutdown(a.board.EndStreams)
+}
+
+// listenHTTP opens the page's port.
+func (a *app) listenHTTP() error {
+	if a.http == nil {
+		return nil
+	}
+	l, err := proxy.Listen(a.cfg.HTTP, 0, a.share())
 	if err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	a.httpLis = l
-	a.http = &http.Server{Handler: a.board.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
+	a.httpLis, a.listening[a.cfg.HTTP] = l, l
 	return nil
+}
+
+// serveHTTP answers on the page's port in the background.
+func (a *app) serveHTTP() {
+	if a.http == nil {
+		return
+	}
+	a.background("dashboard", a.board.Run)
+	a.background("http", func(context.Context) error {
+		if err := a.http.Serve(a.httpLis); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
 }
 
 // ready says whether this process should be sent clients: it takes them, and reaches at least one shard. A shard that is away
@@ -571,15 +618,6 @@ func (a *app) run(ctx context.Context) {
 	if a.peers != nil {
 		a.background("peers", func(ctx context.Context) error { return a.server.ServePeers(ctx, a.peers) })
 	}
-	if a.http != nil {
-		a.background("dashboard", a.board.Run)
-		a.background("http", func(context.Context) error {
-			if err := a.http.Serve(a.httpLis); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
-	}
 }
 
 // background runs f until stop.
@@ -625,6 +663,11 @@ func (a *app) initialise(ctx context.Context) error {
 
 // stop drains the clients for at most timeout and ends everything. Metrics live to the end.
 func (a *app) stop(timeout time.Duration) {
+	a.offered.Close()
+	answered := func() {}
+	if a.cfg.ReusePort && timeout > 0 {
+		answered = a.handOver()
+	}
 	if a.wait.Load() {
 		a.server.WaitForClients(context.Background())
 	} else if timeout > 0 {
@@ -632,6 +675,7 @@ func (a *app) stop(timeout time.Duration) {
 	} else {
 		a.server.Stop()
 	}
+	answered()
 	if a.http != nil {
 		_ = a.http.Close()
 	}

@@ -31,7 +31,7 @@ type Config struct {
 	Listen     string       `yaml:"listen"`           // where clients connect; restart
 	UnixDir    string       `yaml:"unix_socket_dir"`  // none: no Unix socket; restart
 	UnixMode   string       `yaml:"unix_socket_mode"` // of the Unix socket; restart
-	ReusePort  bool         `yaml:"so_reuseport"`     // no: another process may not listen on the same port; restart
+	ReusePort  bool         `yaml:"so_reuseport"`     // a process that starts beside this one, with the same file, takes the ports and the Unix socket over: nobody is refused; restart
 	PeerID     int          `yaml:"peer_id"`          // this process's number among peers, 1 to 1023; default: one drawn by chance; restart
 	PeerListen string       `yaml:"peer_listen"`      // address on which peers pass cancel requests on; restart
 	Peers      []PeerConfig `yaml:"peers"`            // the other processes

@@ -287,6 +287,7 @@ type served struct {
 	addr string
 	cmd  *exec.Cmd
 	file string
+	log  io.Writer // nil: nobody reads it
 }
 
 // serveProcess starts the process with a configuration.
@@ -304,7 +305,7 @@ func serveProcess(t *testing.T, cfg Config) *served {
 
 func (p *served) start(t testing.TB) {
 	p.cmd = exec.Command(os.Args[0], "serve", "-c", p.file)
-	p.cmd.Env = append(os.Environ(), servesEnv+"=1")
+	p.cmd.Env, p.cmd.Stderr = append(os.Environ(), servesEnv+"=1"), p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

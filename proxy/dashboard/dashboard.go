@@ -39,7 +39,8 @@ type Server struct {
 	// Open lets anybody look without a login: for addresses that only this machine reaches.
 	Open bool
 
-	mu      sync.Mutex // guards the rest
+	ending  chan struct{} // closed by EndStreams
+	mu      sync.Mutex    // guards the rest
 	lines   map[string]*line
 	reads   map[string]int64
 	traffic map[string][]admin.Traffic
@@ -57,6 +58,7 @@ var files = map[string]string{
 // Handler is the routes.
 func (s *Server) Handler() http.Handler {
 	s.lines, s.reads, s.traffic = map[string]*line{}, map[string]int64{}, map[string][]admin.Traffic{}
+	s.ending = make(chan struct{})
 	s.watch, s.visits = map[chan []byte]bool{}, map[string]visit{}
 	open, rest := http.NewServeMux(), http.NewServeMux()
 	open.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -198,6 +200,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 			return
+		case <-s.ending:
+			return
 		case b = <-ch:
 		}
 		if !s.stillIn(r) {
@@ -205,6 +209,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// EndStreams ends the streams of states, which do not end by themselves. It is called once.
+func (s *Server) EndStreams() { close(s.ending) }
 
 // history is the last 15 minutes of some lines, a value for each second, the newest last.
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {

@@ -99,7 +99,7 @@ type Config struct {
 	LogSlow        duration `yaml:"log_min_duration_statement"` // statements that take at least so long are logged; 0: none
 	LogFailed      bool     `yaml:"log_failed_statements"`      // statements that end with an error are logged
 	LogRefused     bool     `yaml:"log_refused_statements"`     // statements that no plan can answer are logged, with the rule
-	LogParams      bool     `yaml:"log_parameters"`             // with their literals and parameters, which may be secrets; false: hidden
+	LogParams      bool     `yaml:"log_parameters"`             // with their literals and parameters, which may be secrets, in SHOW REFUSALS and on the page too; false: hidden
 	Traces         string   `yaml:"otlp_endpoint"`              // URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces; restart
 	TraceShare     float64  `yaml:"trace_sample_ratio"`         // share of the statements that are traced, besides those that carry a sampled traceparent; restart
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -216,5 +217,32 @@ func TestTraces(t *testing.T) {
 	}
 	if parts != 2 || len(shards) != 2 {
 		t.Errorf("%d spans of shards: %v", parts, shards)
+	}
+}
+
+// What a refused statement was about is shown to whoever may look, without a login on loopback: its literals are not.
+func TestRefusalsShowNoLiterals(t *testing.T) {
+	d := shop(t)
+	for _, parameters := range []bool{false, true} {
+		a := small(t, d, 2, func(c *Config) {
+			c.LogParams = parameters
+			c.initSteps = append(c.initSteps, fmt.Sprintf("CREATE SHARD s2 IN shop NODE '%s'", d.cluster.Node("s2-a").DSN("shop")))
+		})
+		c := connectTo(t, a.dsn())
+		for _, sql := range []string{"prepare transaction '4111 1111 1111 1111'", "prepare transaction 'bob@example.com' -- " + strings.Repeat("x", 300)} {
+			_, err := c.PgConn().Exec(t.Context(), sql).ReadAll()
+			wantCode(t, err, "0A000")
+			res, err := a.admin.Exec(t.Context(), "SHOW REFUSALS", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown := fmt.Sprint(res.Rows)
+			if len(res.Rows) != 1 || !strings.Contains(shown, "prepare transaction") {
+				t.Errorf("%s", shown)
+			}
+			if has := strings.Contains(shown, "4111") || strings.Contains(shown, "bob"); has != parameters {
+				t.Errorf("log_parameters = %v: %s", parameters, shown)
+			}
+		}
 	}
 }

@@ -565,7 +565,7 @@ func (h *Handler) report(err error, sql string) error {
 		}
 		var re *router.Error
 		if errors.As(err, &re) && re.Rule != "" {
-			h.e.Metrics.Refused(string(re.Rule), sql, time.Now())
+			h.e.Metrics.Refused(string(re.Rule), h.e.sample(sql), time.Now())
 		}
 		h.client.Send(wire.ErrorFor("ERROR", err))
 		h.failedBy(err)

@@ -203,6 +203,14 @@ func (h *Handler) done(end time.Time, d time.Duration) {
 // maxLogged bounds a statement in the log, in bytes.
 const maxLogged = 2000
 
+// sample is a statement as SHOW REFUSALS and the page show it: without its literals, unless log_parameters is on.
+func (e *Engine) sample(sql string) string {
+	if l := e.Logging.Load(); l != nil && l.Parameters {
+		return sql
+	}
+	return sqlparse.Normal(sql)
+}
+
 func (h *Handler) shown(parameters bool) string {
 	text := string(h.text)
 	if !parameters {

@@ -129,7 +129,7 @@ func (m *Metrics) Node(database, shard, node string) *Node {
 	return n
 }
 
-// Refused counts a refusal with a sample of its statement, cut short.
+// Refused counts a refusal with a sample of its statement, as it may be shown; it is cut short.
 func (m *Metrics) Refused(rule, statement string, now time.Time) {
 	if len(statement) > 200 {
 		statement = statement[:200]

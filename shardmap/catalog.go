@@ -84,7 +84,7 @@ func Open(ctx context.Context, store Store, install string) (*Catalog, error) {
 		return nil, err
 	}
 	if doc == nil {
-		doc = &Document{Install: install}
+		doc = &Document{Install: install, Secret: newSecret()}
 	}
 	return c, c.apply(doc)
 }
@@ -122,7 +122,10 @@ func (c *Catalog) Change(ctx context.Context, dryRun bool, edit func(*Tx) error)
 	if err != nil {
 		return nil, err
 	}
-	doc.Install, doc.Version = base.Install, base.Version+1
+	doc.Install, doc.Secret, doc.Version = base.Install, base.Document.Secret, base.Version+1
+	if doc.Secret == "" {
+		doc.Secret = newSecret()
+	}
 	snap, err := Compile(doc)
 	if err != nil || dryRun {
 		return snap, err

@@ -18,7 +18,8 @@ const (
 // Document is the whole map as it is stored: plain data, ordered, with a version that only grows.
 type Document struct {
 	Version   uint64      `json:"version"`
-	Install   string      `json:"install"` // uuid of this installation, part of every two-phase gid
+	Install   string      `json:"install"`          // uuid of this installation, part of every two-phase gid
+	Secret    string      `json:"secret,omitempty"` // of this installation: see Snapshot.Key
 	Databases []*Database `json:"databases"`
 	Shards    []*Shard    `json:"shards"`
 	Nodes     []*Node     `json:"nodes"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	crand "crypto/rand"
 	"crypto/tls"
@@ -21,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -129,7 +131,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a.backend = newBackend(a)
-	access, err := newAccess(&cfg)
+	access, err := newAccess(&cfg, a.catalog.Current().Key(saltKey))
 	if err != nil {
 		return nil, err
 	}
@@ -299,6 +301,32 @@ func (a *app) verify(database, shard string, ask func(sql string) ([][][]byte, e
 		return err
 	}
 	return expected.Judge(says)
+}
+
+// isShards asks a connection of the proxy's own the same.
+func (a *app) isShards(ctx context.Context, database, shard string, c *pgconn.PgConn) error {
+	return a.verify(database, shard, func(string) ([][][]byte, error) { return nodeconn.Ask(ctx, c) })
+}
+
+// saltKey is what the key is for that the salts of users are made with.
+const saltKey = "scram salts"
+
+// followSecret takes the map's secret into use: a process that began without a map may have got another's by now.
+func (a *app) followSecret() {
+	a.catalog.OnChange(func(s *shardmap.Snapshot) {
+		if bytes.Equal(s.Key(saltKey), a.backend.access.Load().salts.Key) {
+			return
+		}
+		a.background("salts", func(context.Context) error {
+			a.reloading.Lock()
+			defer a.reloading.Unlock()
+			access, err := newAccess(a.config.Load(), a.catalog.Current().Key(saltKey))
+			if err == nil {
+				a.backend.access.Store(access)
+			}
+			return err
+		})
+	})
 }
 
 func (a *app) buildAdmin() {
@@ -598,7 +626,9 @@ func (a *app) run(ctx context.Context) {
 	a.ctx = ctx
 	a.admin.Init(ctx)
 	a.hub.Init(ctx)
+	a.followSecret()
 	a.background("shard map", a.catalog.Run)
+	a.background("auth_query", a.backend.questions.run)
 	a.background("monitor", a.monitor.Run)
 	a.background("pools", a.pools.Run)
 	a.background("statistics", a.admin.Run)

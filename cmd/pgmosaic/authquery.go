@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,68 +13,217 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 const (
 	askedFor   = 10 * time.Second // how long an answer of auth_query is kept
-	askedLimit = 10000
+	askedLimit = 10000            // of those that name a user, and of those that do not
+	askTimeout = 10 * time.Second // of a look-up, the wait for its turn included
+	askRetry   = time.Second      // how long a home that cannot be reached is left alone
+	askIdle    = time.Minute      // how long a connection without work is kept
 )
 
-// query looks a user up on the home shard of its database, or on another while that is away: roles are the same on all, on a connection that has seen none of the
-// client's parameters and whose search_path is fixed.
+// questions are the look-ups of auth_query: who may log in is asked by anybody, before any authentication. So each database has one
+// connection, on which one look-up goes after the other, and what was answered is remembered: names that do not exist by
+// themselves, so that whoever tries many makes no other forgotten.
+type questions struct {
+	mu      sync.Mutex // guards the maps
+	known   map[string]asked
+	unknown map[string]asked
+	askers  map[string]*asker // by database
+}
+
+type asked struct {
+	cred  auth.Credential
+	until time.Time
+}
+
+// asker is a database's connection. Whoever has taken its turn owns the rest.
+type asker struct {
+	turn   chan struct{}
+	conn   *pgx.Conn
+	dsn    string
+	used   time.Time
+	failed error // of the last try to connect, until then
+	until  time.Time
+}
+
+func newQuestions() *questions {
+	return &questions{known: map[string]asked{}, unknown: map[string]asked{}, askers: map[string]*asker{}}
+}
+
+func (q *questions) remembered(key string) (auth.Credential, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range []map[string]asked{q.known, q.unknown} {
+		if a, ok := m[key]; ok && time.Now().Before(a.until) {
+			return a.cred, true
+		}
+	}
+	return auth.Credential{}, false
+}
+
+func (q *questions) remember(key string, c auth.Credential, exists bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m := q.unknown
+	if exists {
+		m = q.known
+	}
+	if len(m) >= askedLimit {
+		clear(m)
+	}
+	m[key] = asked{c, time.Now().Add(askedFor)}
+}
+
+func (q *questions) of(database string) *asker {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	a := q.askers[database]
+	if a == nil {
+		a = &asker{turn: make(chan struct{}, 1)}
+		q.askers[database] = a
+	}
+	return a
+}
+
+// run closes connections without work, and all when ctx ends.
+func (q *questions) run(ctx context.Context) error {
+	tick := time.NewTicker(askIdle / 2)
+	defer tick.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-tick.C:
+		}
+		q.mu.Lock()
+		var all []*asker
+		for _, a := range q.askers {
+			all = append(all, a)
+		}
+		q.mu.Unlock()
+		for _, a := range all {
+			a.turn <- struct{}{} // a look-up ends by askTimeout
+			if ended || time.Since(a.used) > askIdle {
+				a.close(ctx)
+			}
+			<-a.turn
+		}
+	}
+	return nil
+}
+
+func (a *asker) close(ctx context.Context) {
+	if a.conn != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = a.conn.Close(ctx) // it has only read
+		a.conn = nil
+	}
+}
+
+// query looks a user up on the home shard of its database, or on another while that is away: roles are the same on all. The
+// connection has seen none of the client's parameters.
 func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, error) {
 	key := l.Database + "\x00" + l.User
-	b.mu.Lock()
-	hit, ok := b.asked[key]
-	b.mu.Unlock()
-	if ok && time.Now().Before(hit.until) {
-		return hit.cred, nil
+	if cred, ok := b.questions.remembered(key); ok {
+		return cred, nil
 	}
 	d := b.app.catalog.Current().Databases[l.Database]
 	if d == nil || d.Home == nil {
-		return auth.Fake(l.User), nil
+		return b.fake(l.User), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	failed := func(err error) (auth.Credential, error) {
+	ask := b.questions.of(l.Database)
+	select {
+	case ask.turn <- struct{}{}:
+	case <-ctx.Done():
+		return auth.Credential{}, &wire.PgError{Code: "53300", Message: "too many logins wait to be looked up", Hint: "Try again; users that the configuration names are not looked up."}
+	}
+	defer func() { <-ask.turn }()
+	if cred, ok := b.questions.remembered(key); ok { // by who had the turn before
+		return cred, nil
+	}
+	cred, exists, err := b.look(ctx, ask, d, l.User)
+	if err != nil {
 		b.app.log.Warn("auth_query", "database", l.Database, "error", err)
 		return auth.Credential{}, &wire.PgError{Code: "08006", Message: "the user could not be looked up", Hint: "The proxy's log says why."}
 	}
-	_, dsn, err := b.app.engine.Teller(ctx, d)
-	if err != nil {
-		return failed(err)
+	b.questions.remember(key, cred, exists)
+	return cred, nil
+}
+
+// look asks over a database's connection, of which the caller has the turn. One that broke while nobody used it is opened anew.
+func (b *backend) look(ctx context.Context, ask *asker, d *shardmap.DB, user string) (cred auth.Credential, exists bool, err error) {
+	ask.used = time.Now()
+	home := b.app.monitor.View(d.Name, d.Home.Name)
+	fresh := ask.conn == nil || ask.conn.IsClosed() || home.Up() && ask.dsn != home.Nodes[home.Primary].DSN
+	for {
+		if fresh {
+			if err := b.reach(ctx, ask, d); err != nil {
+				return cred, false, err
+			}
+		}
+		cred, exists, err = b.askOn(ctx, ask.conn, user)
+		if err == nil || fresh || !ask.conn.IsClosed() || ctx.Err() != nil {
+			return cred, exists, err
+		}
+		fresh = true
 	}
+}
+
+// reach connects. A server that could not be reached just now is not tried again for each login.
+func (b *backend) reach(ctx context.Context, ask *asker, d *shardmap.DB) error {
+	sh, dsn, err := b.app.engine.Teller(ctx, d)
+	if err != nil {
+		return err
+	}
+	if ask.dsn == dsn && ask.failed != nil && time.Now().Before(ask.until) {
+		return ask.failed
+	}
+	ask.close(ctx)
 	conn, err := nodeconn.Open(ctx, dsn, nodeconn.AuthQuery)
-	if err != nil {
-		return failed(err)
+	if err == nil {
+		err = b.app.isShards(ctx, d.Name, sh.Name, conn.PgConn())
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) // only read
+	iterations := auth.Iterations
+	if err == nil {
+		err = conn.QueryRow(ctx, "select coalesce(current_setting('scram_iterations', true), $1::text)::int", fmt.Sprint(auth.Iterations)).Scan(&iterations)
+	}
+	if err != nil && conn != nil {
+		_ = conn.Close(ctx) // nothing was done on it
+		conn = nil
+	}
+	ask.conn, ask.dsn, ask.failed, ask.until = conn, dsn, err, time.Now().Add(askRetry)
+	if err == nil {
+		b.iterations.Store(int64(iterations))
+	}
+	return err
+}
+
+func (b *backend) askOn(ctx context.Context, conn *pgx.Conn, user string) (cred auth.Credential, exists bool, err error) {
 	var name string
 	var verifier *string
-	err = conn.QueryRow(ctx, b.app.config.Load().AuthQuery, l.User).Scan(&name, &verifier)
-	cred := auth.Fake(l.User)
+	err = conn.QueryRow(ctx, b.app.config.Load().AuthQuery, user).Scan(&name, &verifier)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && (verifier == nil || name != user) {
+		return b.fake(user), false, nil
+	}
+	if err != nil {
+		return cred, false, err
+	}
+	if cred, err = auth.ParseVerifier(*verifier); err != nil {
+		return cred, false, fmt.Errorf("user %q: %w", user, err)
+	}
+	var may bool
+	err = conn.QueryRow(ctx, "select rolcanlogin and coalesce(rolvaliduntil > now(), true) from pg_roles where rolname = $1", user).Scan(&may)
 	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-	case err != nil:
-		return failed(err)
-	case verifier != nil && name == l.User:
-		if cred, err = auth.ParseVerifier(*verifier); err != nil {
-			return failed(fmt.Errorf("user %q: %w", l.User, err))
-		}
-		var may bool
-		err := conn.QueryRow(ctx, "select rolcanlogin and coalesce(rolvaliduntil > now(), true) from pg_roles where rolname = $1", l.User).Scan(&may)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return failed(err)
-		}
-		if err == nil && !may {
-			cred = auth.Fake(l.User)
-		}
+	case err != nil && !errors.Is(err, pgx.ErrNoRows):
+		return cred, false, err
+	case err == nil && !may:
+		return b.fake(user), false, nil
 	}
-	b.mu.Lock()
-	if len(b.asked) > askedLimit {
-		clear(b.asked)
-	}
-	b.asked[key] = asked{cred: cred, until: time.Now().Add(askedFor)}
-	b.mu.Unlock()
-	return cred, nil
+	return cred, true, nil
 }

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"sort"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 
 // access is who may enter and how, as of the last RELOAD. It never changes.
 type access struct {
+	salts auth.Salts
 	rules []auth.Rule
 	users map[string]user
 	admin map[string]bool
@@ -36,7 +36,8 @@ type user struct {
 	server string // the password for the shards
 }
 
-func newAccess(cfg *Config) (*access, error) {
+// newAccess makes it from a configuration, and the key that all processes share.
+func newAccess(cfg *Config, key []byte) (*access, error) {
 	rules, err := cfg.rules()
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func newAccess(cfg *Config) (*access, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &access{rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}}
+	a := &access{salts: auth.Salts{Key: key}, rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}}
 	if a.tls, err = cfg.tls(); err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func newAccess(cfg *Config) (*access, error) {
 		if u.Verifier != "" {
 			cred, err = auth.ParseVerifier(u.Verifier)
 		} else {
-			cred, err = auth.NewCredential(pw)
+			cred, err = a.salts.Credential(u.Name, pw)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("users: %s: %w", u.Name, err)
@@ -93,20 +94,17 @@ type backend struct {
 	tries auth.Tries
 	now   func() time.Time
 
-	mu    sync.Mutex // guards the rest
-	asked map[string]asked
-}
-
-type asked struct {
-	cred  auth.Credential
-	until time.Time
+	questions  *questions
+	iterations atomic.Int64 // with which new passwords are hashed, as far as is known
 }
 
 // slowLogin is how long a login waits that is slowed down.
 const slowLogin = time.Second
 
 func newBackend(a *app) *backend {
-	return &backend{app: a, asked: map[string]asked{}, now: time.Now, checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+	b := &backend{app: a, questions: newQuestions(), now: time.Now, checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+	b.iterations.Store(auth.Iterations)
+	return b
 }
 
 func isConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
@@ -171,9 +169,14 @@ func (b *backend) Credential(ctx context.Context, l session.Login) (auth.Credent
 		return u.cred, nil
 	}
 	if b.app.config.Load().AuthQuery == "" || isConsole(l.Database) {
-		return auth.Fake(l.User), nil
+		return b.fake(l.User), nil
 	}
 	return b.query(ctx, l)
+}
+
+// fake is the credential of a user that does not exist.
+func (b *backend) fake(user string) auth.Credential {
+	return b.access.Load().salts.Fake(user, int(b.iterations.Load()))
 }
 
 // Check implements session.Backend. Deriving takes milliseconds of a processor, so only so many do it at once.
@@ -262,7 +265,7 @@ func (b *backend) webLogin(ctx context.Context, from netip.AddrPort, name, passw
 	u, ok := acc.users[name]
 	cred := u.cred
 	if !ok {
-		cred = auth.Fake(name)
+		cred = b.fake(name)
 	}
 	fits, err := b.Check(ctx, cred, password)
 	if err != nil {

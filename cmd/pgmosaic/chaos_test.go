@@ -307,10 +307,10 @@ func TestClientsLostAtEveryMoment(t *testing.T) {
 	check := leaks(t, a)
 	server := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	for what, f := range map[string]func(r *raw){
-		"before anything":   func(*raw) {},
-		"idle":              func(r *raw) { r.SendQuery("select 1"); r.until('Z') },
-		"in a transaction":  func(r *raw) { r.SendQuery("begin; select 1"); r.until('Z') },
-		"in a failed one":   func(r *raw) { r.SendQuery("begin; select 1/0"); r.until('Z') },
+		"before anything":  func(*raw) {},
+		"idle":             func(r *raw) { r.SendQuery("select 1"); r.until('Z') },
+		"in a transaction": func(r *raw) { r.SendQuery("begin; select 1"); r.until('Z') },
+		"in a failed one":  func(r *raw) { r.SendQuery("begin; select 1/0"); r.until('Z') },
 		"mid-query": func(r *raw) {
 			r.SendQuery("select pg_sleep(30) /* its client leaves */")
 			_ = r.Flush()

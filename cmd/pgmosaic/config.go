@@ -47,7 +47,7 @@ type Config struct {
 	StatsUsers []string     `yaml:"stats_users"`     // may SHOW
 	Users      []UserConfig `yaml:"users"`           // users that the proxy itself checks
 	AuthFile   string       `yaml:"auth_file"`       // more users, in the format of PgBouncer's userlist.txt
-	AuthQuery  string       `yaml:"auth_query"`      // for users not listed: SELECT name, verifier FROM ... WHERE name = $1, run on home, or on another shard while home is away
+	AuthQuery  string       `yaml:"auth_query"`      // for users not listed: SELECT name, verifier FROM ... WHERE name = $1, run on home, or on another shard while home is away, with the search_path pg_catalog, over one connection; answers are kept for 10 s
 	AuthRules  []RuleConfig `yaml:"auth_rules"`      // first match decides; default: scram-sha-256 from anywhere
 	AuthHBA    string       `yaml:"auth_hba_file"`   // in place of auth_rules: rules in the format of pg_hba.conf
 	AuthIdent  string       `yaml:"auth_ident_file"` // maps for method cert, in the format of pg_ident.conf

@@ -232,4 +232,3 @@ func TestProcessesWithOneMapShareItsShards(t *testing.T) {
 		t.Error("no rows")
 	}
 }
-

@@ -42,7 +42,7 @@ func (a *app) reload() error {
 
 // apply takes a configuration into use.
 func (a *app) apply(cfg *Config) error {
-	access, err := newAccess(cfg)
+	access, err := newAccess(cfg, a.catalog.Current().Key(saltKey))
 	if err != nil {
 		return err
 	}

@@ -315,8 +315,14 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 	if s.Marked {
 		return nil
 	}
-	_, err = a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutShard(marked(db, s)) })
-	return err
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+		if d := a.Catalog.Current().Databases[db]; d != nil {
+			if now, ok := d.Shard(s.Name); ok {
+				return tx.PutShard(marked(db, now))
+			}
+		}
+		return nil
+	})
 }
 
 // hasIDs says whether a shard has the youngest of the functions that the proxy makes there.

@@ -19,13 +19,29 @@ import (
 // Credential is what a login is checked against.
 type Credential struct{ stored scram.StoredCredentials }
 
-const iterations = 4096
+// Iterations is how often PostgreSQL hashes a password, unless it is told otherwise.
+const Iterations = 4096
+
+// Salts makes users' salts out of a key that all processes share. A name has the same salt in every process and after a restart, whether
+// there is such a user or not: else it would tell which.
+type Salts struct{ Key []byte }
+
+func (s Salts) of(user string) string {
+	mac := hmac.New(sha256.New, s.Key)
+	mac.Write([]byte(user))
+	return string(mac.Sum(nil)[:16])
+}
 
 // NewCredential derives a credential from a password, with a fresh salt.
 func NewCredential(password string) (Credential, error) {
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // never fails
-	return derive(password, scram.KeyFactors{Salt: string(salt), Iters: iterations})
+	return derive(password, scram.KeyFactors{Salt: string(salt), Iters: Iterations})
+}
+
+// Credential derives a user's from a password.
+func (s Salts) Credential(user, password string) (Credential, error) {
+	return derive(password, scram.KeyFactors{Salt: s.of(user), Iters: Iterations})
 }
 
 func derive(password string, f scram.KeyFactors) (Credential, error) {
@@ -67,21 +83,11 @@ func (c Credential) Verifier() string {
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", c.stored.Iters, b64([]byte(c.stored.Salt)), b64(c.stored.StoredKey), b64(c.stored.ServerKey))
 }
 
-// fakeKey makes the salts of users that do not exist: fixed for each name, secret for this process.
-var fakeKey = func() []byte {
-	k := make([]byte, 32)
-	_, _ = rand.Read(k)
-	return k
-}()
-
-// Fake is the credential of a user that does not exist: no password fits it.
-func Fake(user string) Credential {
-	mac := hmac.New(sha256.New, fakeKey)
-	mac.Write([]byte(user))
-	salt := mac.Sum(nil)[:16]
+// Fake is the credential of a user that does not exist: no password fits it. iterations are those of the users that do.
+func (s Salts) Fake(user string, iterations int) Credential {
 	key := make([]byte, 32)
-	_, _ = rand.Read(key)
-	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(salt), Iters: iterations}, StoredKey: key, ServerKey: key}}
+	_, _ = rand.Read(key) // never fails
+	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: s.of(user), Iters: iterations}, StoredKey: key, ServerKey: key}}
 }
 
 // Check says whether a password fits, for logins that are not SCRAM (the dashboard's).

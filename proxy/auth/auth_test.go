@@ -156,7 +156,7 @@ func TestKeysOfAnExchangeLogInWithoutThePassword(t *testing.T) {
 		t.Error("a wrong password gave keys")
 	}
 	for _, user := range []string{"a", "a", "b"} { // whoever does not exist has a salt, always the same
-		if f := Fake(user); f.stored.Salt != Fake(user).stored.Salt || f.Check("") {
+		if f := (Salts{}).Fake(user, Iterations); f.stored.Salt != (Salts{}).Fake(user, Iterations).stored.Salt || f.Check("") {
 			t.Error("a user that does not exist can be told from one that does")
 		}
 	}
@@ -218,4 +218,25 @@ func FuzzExchange(f *testing.F) {
 		_, _ = cl.Final(first)
 		_ = cl.Verify(final)
 	})
+}
+
+// A salt follows from the key and the name alone: another process, or the same one after a restart, makes the same.
+func TestSaltsFollowFromKeyAndName(t *testing.T) {
+	s := Salts{Key: []byte("key")}
+	real, err := s.Credential("ada", "sesame")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "cIpyfSR1NX6qzE+IyA1+7A=="
+	for _, c := range []Credential{real, s.Fake("ada", Iterations)} {
+		if _, rest, _ := strings.Cut(c.Verifier(), "$"); !strings.HasPrefix(rest, "4096:"+want+"$") {
+			t.Errorf("%s, want the salt %s", rest, want)
+		}
+	}
+	if f := s.Fake("ada", 10000); f.stored.Iters != 10000 || f.Check("sesame") {
+		t.Error("not as it was asked for")
+	}
+	if s.of("bob") == s.of("ada") || (Salts{Key: []byte("other")}).of("ada") == s.of("ada") {
+		t.Error("two names, or two keys, have one salt")
+	}
 }

@@ -29,10 +29,14 @@ func ReadIdentity(rows [][][]byte, err error) (id shardmap.Identity, _ error) {
 
 // Identify asks the database of a connection whose it is.
 func Identify(ctx context.Context, c *pgconn.PgConn) (shardmap.Identity, error) {
+	return ReadIdentity(Ask(ctx, c))
+}
+
+// Ask runs IdentitySQL.
+func Ask(ctx context.Context, c *pgconn.PgConn) (rows [][][]byte, err error) {
 	res, err := c.Exec(ctx, IdentitySQL).ReadAll()
-	var rows [][][]byte
 	if err == nil && len(res) > 0 {
 		rows = res[0].Rows
 	}
-	return ReadIdentity(rows, err)
+	return rows, err
 }

@@ -7,7 +7,7 @@ import { state } from "./live.js";
 export function health(n) {
   if (n.role === "primary") return n.state === "up" ? (n.reason === "primary" ? ["ok", "serves writes"] : ["bad", n.reason]) : ["bad", "does not answer"];
   if (n.eligible) return ["ok", "answers reads"];
-  return [n.state === "lagging" ? "warn" : "bad", n.state === "unreachable" ? "does not answer" : "out of the reads"];
+  return [n.state === "lagging" ? "warn" : "bad", n.state === "unreachable" ? "does not answer" : n.state === "stranger" ? "not the shard's" : "out of the reads"];
 }
 
 const SIGN = { ok: "●", warn: "▲", bad: "■", info: "◆" };

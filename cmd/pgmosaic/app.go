@@ -164,6 +164,16 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		}
 		return nil // the shard is gone from the map
 	}
+	secrets := &txn.Secrets{}
+	a.engine.Secret = func(ctx context.Context, db, shard string) (txn.Secret, error) {
+		all := a.shardsOf(a.catalog.Current().Databases[db])
+		i := slices.IndexFunc(all, func(s txn.Shard) bool { return s.Name == shard && s.DSN != "" })
+		if i < 0 {
+			return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
+		}
+		return secrets.Of(ctx, db, all[i])
+	}
+	a.engine.ForgetSecrets = secrets.Forget
 	a.engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
 		return a.resolver().Settle(ctx, a.shardsOf(a.catalog.Current().Databases[db]), gid)
 	}
@@ -373,7 +383,7 @@ func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {
 	}
 	for _, s := range d.Shards {
 		whole := a.engine.Horizon.Slot(a.engine.Horizon.Shard(d.Name, s.Name), "", 0)
-		t := txn.Shard{Name: s.Name, Writes: func() func() {
+		t := txn.Shard{Name: s.Name, Ordinal: s.Ordinal, Writes: func() func() {
 			a.engine.Horizon.Sent(whole)
 			return func() { a.engine.Horizon.Acked(whole, time.Now()) }
 		}}

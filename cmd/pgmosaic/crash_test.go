@@ -41,10 +41,10 @@ type step struct {
 	shard int
 }
 
-// stepOf reads what a simple query of the proxy does for a commit.
+// stepOf reads what a query of the proxy does for a commit; a part is prepared in the same burst that its row is written in.
 func stepOf(sql string) string {
 	switch {
-	case strings.Contains(sql, "; PREPARE TRANSACTION"):
+	case strings.Contains(sql, "pgmosaic.decide($1::text, 'part'"):
 		return "prepare"
 	case strings.Contains(sql, "pgmosaic.decide("):
 		return "decide"
@@ -210,8 +210,8 @@ func (ts *taps) pass(shard int, client, server net.Conn) {
 			ts.mu.Unlock()
 		}
 		first = false
-		if typ == 'Q' {
-			s := step{stepOf(string(msg[5 : len(msg)-1])), shard}
+		if typ == 'Q' || typ == 'P' {
+			s := step{stepOf(strings.Trim(string(msg[5:]), "\x00")), shard}
 			if s.what != "" {
 				if hit := ts.reached(s, before); hit != nil {
 					hit(shard)
@@ -588,14 +588,14 @@ func TestLostPartsAreDamage(t *testing.T) {
 		t.Errorf("the client is told %v", err)
 	}
 	orphan := "pgmosaic:" + doc.Install + ":c0:0123456789abcdef0123456789abcdef/0"
-	mustExec(t, direct, "select pgmosaic.decide('"+orphan+"', 'part')")
+	mustExec(t, direct, "insert into pgmosaic.decision values ($1, 'part')", orphan)
 	eventually(t, "both are shown", func() bool {
 		shown := fmt.Sprint(d.adminExec(t, "SHOW TRANSACTIONS WHERE database = 'damaged'"))
 		return strings.Contains(shown, "damaged: its part on shard c1 is lost") && strings.Contains(shown, orphan+"  c0 ") && strings.Contains(shown, "damaged: its decision on shard c0 is lost")
 	})
 	// What another installation decided, or names shards of another map, is not judged.
 	strangers := []string{"pgmosaic:00000000-0000-0000-0000-000000000000:c0:00", "pgmosaic:" + doc.Install + ":c0:11"}
-	mustExec(t, direct, "select pgmosaic.decide($1, 'commit', '{c1}'), pgmosaic.decide($2, 'commit', '{elsewhere}')", strangers[0], strangers[1])
+	mustExec(t, direct, "insert into pgmosaic.decision values ($1, 'commit', '{c1}'), ($2, 'commit', '{elsewhere}')", strangers[0], strangers[1])
 	time.Sleep(1200 * time.Millisecond) // two sweeps
 	if n := queryOne[int](t, direct, "select count(*) from pgmosaic.decision where gid = any($1) and outcome = 'commit'", strangers); n != 2 {
 		t.Errorf("%d of two decisions of strangers are as they were", n)
@@ -862,9 +862,9 @@ func TestOutcomesAreRemembered(t *testing.T) {
 
 	// Committed, and all of it finished by others.
 	gid := txn.GID(install, "r0")
-	mustExec(t, direct[0], "select pgmosaic.decide($1, 'commit', '{r1}')", gid)
+	mustExec(t, direct[0], "insert into pgmosaic.decision values ($1, 'commit', '{r1}')", gid)
 	mustExec(t, direct[0], "update pgmosaic.decision set at = now() - interval '2 days'") // its transaction took long
-	mustExec(t, direct[1], "select pgmosaic.decide($1, 'part')", txn.PartGID(gid, 0))
+	mustExec(t, direct[1], "insert into pgmosaic.decision values ($1, 'part')", txn.PartGID(gid, 0))
 	settle(gid, true)
 	sweep()
 	sweep()
@@ -890,7 +890,7 @@ func TestOutcomesAreRemembered(t *testing.T) {
 	// Not decided: it is rolled back, and that is kept as well.
 	gid = txn.GID(install, "r0")
 	prepare := func() {
-		mustExec(t, direct[1], "begin; select pgmosaic.decide('"+txn.PartGID(gid, 0)+"', 'part'); prepare transaction '"+txn.PartGID(gid, 0)+"'")
+		mustExec(t, direct[1], "begin; insert into pgmosaic.decision values ('"+txn.PartGID(gid, 0)+"', 'part'); prepare transaction '"+txn.PartGID(gid, 0)+"'")
 	}
 	prepare()
 	settle(gid, false)

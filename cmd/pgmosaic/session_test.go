@@ -353,7 +353,7 @@ func TestResolverFinishesWhatACrashLeft(t *testing.T) {
 		mustExec(t, s2, insertCustomer, key, "left "+outcome)
 		mustExec(t, s2, "prepare transaction '"+gid+"'")
 		if outcome != "" {
-			mustExec(t, s1, "select pgmosaic.decide($1, $2)", gid, outcome)
+			mustExec(t, s1, "insert into pgmosaic.decision values ($1, $2)", gid, outcome)
 		}
 	}
 	if committed, err := d.engine.Settle(t.Context(), "shop", fmt.Sprintf("pgmosaic:%s:s1:%032d", install, 7)); !errors.Is(err, txn.ErrForgotten) || committed {

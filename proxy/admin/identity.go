@@ -20,10 +20,6 @@ import (
 // The database of each shard says whose it is, in a table that only the proxy's role may write: see shardmap.Identity. It is told so
 // when it becomes a shard of several. From then on a node whose database says another thing, or nothing, is not used.
 
-const identityTable = `
-CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL);
-GRANT SELECT ON pgmosaic.identity TO PUBLIC`
-
 const markSQL = "INSERT INTO pgmosaic.identity (installation, database, shard) VALUES ($1, $2, $3) ON CONFLICT (one) DO "
 
 // prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet.
@@ -47,7 +43,7 @@ func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, sha
 	if err := ownSchema(ctx, c, primary.Name); err != nil {
 		return err
 	}
-	if _, err := c.Exec(ctx, txn.Schema(ordinal)+";"+identityTable); err != nil {
+	if _, err := c.Exec(ctx, txn.Schema(ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	if !mark {
@@ -224,7 +220,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if err := ownSchema(ctx, c, primary.Name); err != nil || dry {
 		return err
 	}
-	if _, err := c.Exec(ctx, txn.Schema(s.Ordinal)+";"+identityTable); err != nil {
+	if _, err := c.Exec(ctx, txn.Schema(s.Ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	if _, err := c.Exec(ctx, markSQL+"UPDATE SET installation = $1, database = $2, shard = $3", a.Catalog.Current().Install, db, s.Name); err != nil {
@@ -304,7 +300,7 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 		return nil
 	}
 	if s.Marked {
-		have, err := a.hasIDs(ctx, n)
+		have, err := a.hasAll(ctx, n)
 		if err != nil || have {
 			return err
 		}
@@ -325,14 +321,14 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 	})
 }
 
-// hasIDs says whether a shard has the youngest of the functions that the proxy makes there.
-func (a *Admin) hasIDs(ctx context.Context, n shardmap.Node) (have bool, err error) {
+// hasAll says whether a shard has all that the proxy makes there, and nothing of it is open to those who should not have it.
+func (a *Admin) hasAll(ctx context.Context, n shardmap.Node) (have bool, err error) {
 	c, err := connect(ctx, n.Name, n.DSN)
 	if err != nil {
 		return false, err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // only read
-	if err := c.QueryRow(ctx, "select to_regprocedure('pgmosaic.next_id()') is not null").Scan(&have); err != nil {
+	if err := c.QueryRow(ctx, txn.Complete).Scan(&have); err != nil {
 		return false, nodeFailed(n.Name, err)
 	}
 	return have, nil

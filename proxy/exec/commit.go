@@ -52,7 +52,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	tag = "COMMIT"
 	switch {
 	case twoPhase:
-		err = h.commitMany(writers)
+		err = h.commitMany(ctx, writers)
 	case len(writers) > 1:
 		err = h.commitEach(writers)
 	default:
@@ -187,11 +187,13 @@ func (h *Handler) commitEach(writers []*participant) error {
 // part is a participant as the coordinator sees it.
 type part struct {
 	*participant
-	name string
+	name     string
+	secret   txn.Secret
+	deciding bool // what comes next is the answer to Decide
 }
 
-func (p part) Shard() string { return p.name }
-func (p part) Send(sql string) error {
+func (p *part) Shard() string { return p.name }
+func (p *part) Send(sql string) error {
 	p.srv.SendQuery(sql)
 	err := p.srv.Flush()
 	if err != nil {
@@ -199,14 +201,68 @@ func (p part) Send(sql string) error {
 	}
 	return err
 }
-func (p part) Recv() (string, error) { return p.srv.ReadTag() }
+
+func (p *part) Recv() (string, error) {
+	tag, err := p.srv.ReadTag()
+	var se *pool.ServerError
+	if p.deciding && errors.As(err, &se) {
+		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
+	}
+	p.deciding = false
+	return tag, err
+}
+
+// Decide sends the call by the extended protocol, so that only the server reads its parameters.
+func (p *part) Decide(gid, outcome string, parts []string, then string) error {
+	p.deciding = true
+	sql, params := p.secret.Call(gid, outcome, parts, p.srv.PID)
+	p.srv.SendParse("", sql, nil)
+	p.srv.SendBindParts("", nil, params, nil)
+	p.srv.SendExecute()
+	if then != "" {
+		p.srv.SendParse("", then, nil)
+		p.srv.SendBindParts("", nil, nil, nil)
+		p.srv.SendExecute()
+	}
+	p.srv.SendSync()
+	err := p.srv.Flush()
+	if err != nil {
+		p.srv.Dirty = true
+	}
+	return err
+}
+
+// partOf makes a participant one that can decide, on a shard that knows the proxy.
+func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
+	name := h.shards[p.shard].info.Name
+	secret, err := h.e.Secret(ctx, h.db, name)
+	var refused interface{ SQLState() string }
+	switch {
+	case err != nil && !errors.As(err, &refused):
+		return nil, &hintError{"40001", "shard " + name + " was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
+	case err != nil:
+		return nil, &hintError{"55000", "shard " + name + " is not ready for commits over several shards: " + err.Error(), "The role of the node's connection string must own schema pgmosaic there."}
+	}
+	return &part{participant: p, name: name, secret: secret}, nil
+}
 
 // commitMany commits several writers in two phases. The first that wrote decides.
-func (h *Handler) commitMany(writers []*participant) error {
-	decider := part{writers[0], h.shards[writers[0].shard].info.Name}
+func (h *Handler) commitMany(ctx context.Context, writers []*participant) error {
+	decider, err := h.partOf(ctx, writers[0])
 	var others []txn.Participant
 	for _, p := range writers[1:] {
-		others = append(others, part{p, h.shards[p.shard].info.Name})
+		var o *part
+		if err == nil {
+			o, err = h.partOf(ctx, p)
+		}
+		others = append(others, o)
+	}
+	if err != nil {
+		h.count.TwoPhaseAborted.Add(1)
+		for _, p := range writers {
+			h.abort(p)
+		}
+		return err
 	}
 	gid := txn.GID(h.snap.Install, decider.name)
 	outcome, err := txn.Commit(gid, decider, others)
@@ -222,6 +278,10 @@ func (h *Handler) commitMany(writers []*participant) error {
 	if errors.As(err, &se) {
 		if se.Response.Code == "55000" && strings.Contains(se.Response.Message, "prepared transactions are disabled") {
 			return router.Refuse("no-two-phase", "max_prepared_transactions is 0 on one of its shards")
+		}
+		if se.Response.Code == "42501" && strings.HasPrefix(se.Response.Message, "only pgmosaic decides") { // a shard is another one than before
+			h.e.ForgetSecrets(h.db)
+			return &hintError{"40001", "a shard no longer knows this process: the transaction was rolled back", "Run the transaction again."}
 		}
 		return err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -52,6 +53,10 @@ type Engine struct {
 	Failover     Failover
 	Logging      atomic.Pointer[Logging]
 	Tracing      *Tracing // nil: off
+
+	// Secret is what a shard tells the proxy's own calls by. It is read once, and again after ForgetSecrets.
+	Secret        func(ctx context.Context, database, shard string) (txn.Secret, error)
+	ForgetSecrets func(database string)
 
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)

@@ -61,6 +61,15 @@ func Literals(texts []string) string {
 	return strings.Join(out, ", ")
 }
 
+// Array is texts as PostgreSQL prints an array of them, for a parameter.
+func Array(texts []string) string {
+	out := make([]string, len(texts))
+	for i, t := range texts {
+		out[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(t) + `"`
+	}
+	return "{" + strings.Join(out, ",") + "}"
+}
+
 // Setting is the name of a run-time parameter as SQL: those of extensions are of two parts.
 func Setting(name string) string {
 	parts := strings.Split(name, ".")

@@ -27,6 +27,8 @@ func TestNamesAreQuoted(t *testing.T) {
 		{SettingValue("search_path", `a, `), `'a, '`}, // the server says what is wrong with it
 		{SettingValue("search_path", ""), `''`},
 		{SettingValue("timezone", "a,b"), `'a,b'`},
+		{Array([]string{"a", `b"c`, `d\e`, "f,g"}), `{"a","b\"c","d\\e","f,g"}`},
+		{Array(nil), "{}"},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s, want %s", x.got, x.want)

@@ -17,44 +17,17 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
-// Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string.
-func Schema(ordinal int) string {
-	if ordinal < mostIDs {
-		return schema + ";" + ids(ordinal)
-	}
-	return schema
-}
-
-const schema = `
-CREATE SCHEMA IF NOT EXISTS pgmosaic;
-CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
-CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (schema, name));
-CREATE TABLE IF NOT EXISTS pgmosaic.tenant (schema text PRIMARY KEY);
-CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text, parts text[] DEFAULT NULL) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
-  AS 'INSERT INTO pgmosaic.decision (gid, outcome, parts) VALUES ($1, $2, $3)';
-GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[]) TO PUBLIC`
-
-// mostIDs is how many shards may give ids.
-const mostIDs = 1 << 10
-
-// ids is what makes pgmosaic.next_id() on a shard, by the shard's number: ids of 63 bits that no other shard gives, in the order
-// of time by the second. From above: 31 bits of seconds since 2020, 10 of the shard, 22 of a sequence that begins anew: four
-// million ids a second and shard are unique.
-func ids(shard int) string {
-	return fmt.Sprintf(`
-CREATE SEQUENCE IF NOT EXISTS pgmosaic.ids MINVALUE 0 MAXVALUE 4194303 CYCLE;
-CREATE OR REPLACE FUNCTION pgmosaic.next_id() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
-  AS 'SELECT ((floor(extract(epoch from clock_timestamp()))::bigint - 1577836800) << 32) | (%d::bigint << 22) | nextval(''pgmosaic.ids'')';
-GRANT EXECUTE ON FUNCTION pgmosaic.next_id() TO PUBLIC`, shard)
-}
-
 // Participant is one shard's part of a transaction: an open transaction on a server that the caller
 // holds. Send starts a simple query, Recv waits for its end and returns the last command tag.
 type Participant interface {
 	Shard() string
 	Send(sql string) error
 	Recv() (tag string, err error)
+
+	// Decide starts the call of pgmosaic.decide, and behind it, unless that is empty, another statement; Recv waits for both. What
+	// shows that the call is the proxy's may not be seen in the text of a query, which others of the same role can read, and what
+	// the server says about it goes to nobody.
+	Decide(gid, outcome string, parts []string, then string) error
 }
 
 // GID names a two-phase transaction: the installation, the decider's shard, a random part.
@@ -103,7 +76,7 @@ var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 // the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
 // one. After Committed, Aborted and Unfinished no participant is in a transaction, except those whose connection failed.
 func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
-	written := decider.Send("SELECT CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' THEN pg_catalog.set_config('synchronous_commit', 'on', true) END; SELECT pgmosaic.decide(" + pgsql.Literal(gid) + ", 'commit', " + shardsOf(others) + ")")
+	written := decider.Decide(gid, "commit", shardsOf(others), "")
 	prepared, err := prepare(gid, others)
 	if written == nil {
 		_, written = decider.Recv()
@@ -134,13 +107,13 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 	return Committed, nil
 }
 
-// shardsOf is the array of the others' shards: part i is that of the i-th.
-func shardsOf(others []Participant) string {
+// shardsOf are the others' shards: part i is that of the i-th.
+func shardsOf(others []Participant) []string {
 	names := make([]string, len(others))
 	for i, p := range others {
-		names[i] = pgsql.Literal(p.Shard())
+		names[i] = p.Shard()
 	}
-	return "ARRAY[" + strings.Join(names, ", ") + "]"
+	return names
 }
 
 // prepare prepares all in parallel, one burst each, and says which are prepared. Each part carries a row of its own: if it is
@@ -149,7 +122,7 @@ func prepare(gid string, others []Participant) (prepared []bool, err error) {
 	prepared = make([]bool, len(others))
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		if e := p.Send("SELECT pgmosaic.decide(" + pgsql.Literal(PartGID(gid, i)) + ", 'part'); PREPARE TRANSACTION " + pgsql.Literal(PartGID(gid, i))); e != nil {
+		if e := p.Decide(PartGID(gid, i), "part", nil, "PREPARE TRANSACTION "+pgsql.Literal(PartGID(gid, i))); e != nil {
 			err = errors.Join(err, e)
 			continue
 		}

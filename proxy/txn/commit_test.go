@@ -32,11 +32,15 @@ func (s *shard) Send(sql string) error {
 	return nil
 }
 
+func (s *shard) Decide(_, _ string, _ []string, then string) error {
+	if then == "" {
+		then = "SELECT"
+	}
+	return s.Send(then)
+}
+
 func (s *shard) Recv() (string, error) {
 	sql := s.pending
-	if _, after, ok := strings.Cut(sql, "; PREPARE"); ok {
-		sql = "PREPARE" + after
-	}
 	step := strings.Fields(sql)[0]
 	if strings.HasPrefix(sql, "COMMIT PREPARED") || strings.HasPrefix(sql, "ROLLBACK PREPARED") {
 		step += " PREPARED"

@@ -18,6 +18,7 @@ import (
 // Shard is what the resolver needs of a shard.
 type Shard struct {
 	Name, DSN string // DSN of its primary
+	Ordinal   int
 
 	// Writes is told before a transaction's part is committed there, and calls what it returns after it.
 	Writes func() (done func())

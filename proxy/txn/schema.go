@@ -1,0 +1,118 @@
+package txn
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string. It may run again where
+// some or all of it is there, of this version or an older one.
+func Schema(ordinal int) string {
+	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", owned, tables}
+	if ordinal < mostIDs {
+		parts = append(parts, ids(ordinal))
+	}
+	return strings.Join(append(parts, functions, privileges), ";\n")
+}
+
+// Complete asks a shard whether it has all that Schema makes, and nothing there is open to anybody who should not have it.
+const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null
+  and to_regprocedure('pgmosaic.decide(text, text, text[], bytea)') is not null and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null
+  and not exists (` + tooMuch + `)`
+
+// owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted.
+const owned = `
+DO $$
+DECLARE theirs text;
+BEGIN
+  SELECT string_agg(o.what || ' of ' || o.owner::regrole, ', ') INTO theirs FROM (
+    SELECT 'schema ' || nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'pgmosaic' UNION ALL
+    SELECT relname, relowner FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace('pgmosaic') UNION ALL
+    SELECT proname, proowner FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner)
+  WHERE owner <> current_user::regrole AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner AND r.rolsuper);
+  IF theirs IS NOT NULL THEN
+    RAISE EXCEPTION 'schema pgmosaic is kept for pgmosaic, and holds what belongs to others: %', theirs
+      USING ERRCODE = '42939', HINT = 'If none of it is of use, DROP SCHEMA pgmosaic CASCADE; if the role of the node''s connection string has changed, REASSIGN OWNED BY the old one.';
+  END IF;
+END $$`
+
+const tables = `
+CREATE SCHEMA IF NOT EXISTS pgmosaic;
+CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (schema, name));
+CREATE TABLE IF NOT EXISTS pgmosaic.tenant (schema text PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL);
+CREATE TABLE IF NOT EXISTS pgmosaic.secret (one bool PRIMARY KEY DEFAULT true CHECK (one), inner_key bytea NOT NULL, outer_key bytea NOT NULL);
+REVOKE ALL ON pgmosaic.secret FROM PUBLIC;
+INSERT INTO pgmosaic.secret (inner_key, outer_key)
+  SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+  ON CONFLICT DO NOTHING;
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid = 'pgmosaic.decision'::regclass AND conname = 'decision_form') THEN
+    PERFORM set_config('lock_timeout', '200ms', true); -- transactions over shards wait behind this, and a prepared one may hold it up for long
+    ALTER TABLE pgmosaic.decision ADD CONSTRAINT decision_form
+      CHECK (octet_length(gid) <= 200 AND outcome ~ '^(commit|part|abort|done|damaged: .{1,200})$' AND cardinality(parts) <= 1024) NOT VALID;
+  END IF;
+EXCEPTION WHEN lock_not_available THEN -- whoever runs this next tries again; the function checks in any case
+END $$`
+
+// functions are what clients' own transactions run. Whoever calls decide must know the shard's secret: its token is computed from
+// that, and holds for one transaction, outcome and server process. A wrong one changes nothing.
+const functions = `
+DROP FUNCTION IF EXISTS pgmosaic.decide(text, text, text[]);
+CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text, parts text[], token bytea) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  said text := octet_length($1) || ':' || $1 || octet_length($2) || ':' || $2 || pg_backend_pid() || ':';
+BEGIN
+  said := said || coalesce((SELECT string_agg(octet_length(p.name) || ':' || p.name, '' ORDER BY p.n) FROM unnest($3) WITH ORDINALITY p (name, n)), '');
+  IF NOT coalesce((SELECT sha256($4) = sha256(sha256(s.outer_key || sha256(s.inner_key || convert_to(said, 'UTF8')))) FROM pgmosaic.secret s), false) THEN
+    RAISE EXCEPTION 'only pgmosaic decides about its transactions' USING ERRCODE = '42501';
+  END IF;
+  IF $2 NOT IN ('commit', 'part') THEN
+    RAISE EXCEPTION 'a transaction has no outcome %', quote_literal($2) USING ERRCODE = '22023';
+  END IF;
+  IF $2 = 'commit' AND current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  INSERT INTO pgmosaic.decision (gid, outcome, parts) VALUES ($1, $2, $3);
+END $$`
+
+// mostIDs is how many shards may give ids.
+const mostIDs = 1 << 10
+
+// ids is what makes pgmosaic.next_id() on a shard, by the shard's number: ids of 63 bits that no other shard gives, in the order
+// of time by the second. From above: 31 bits of seconds since 2020, 10 of the shard, 22 of a sequence that begins anew: four
+// million ids a second and shard are unique.
+func ids(shard int) string {
+	return fmt.Sprintf(`
+CREATE SEQUENCE IF NOT EXISTS pgmosaic.ids MINVALUE 0 MAXVALUE 4194303 CYCLE;
+CREATE OR REPLACE FUNCTION pgmosaic.next_id() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'SELECT ((floor(extract(epoch from clock_timestamp()))::bigint - 1577836800) << 32) | (%d::bigint << 22) | nextval(''pgmosaic.ids'')'`, shard)
+}
+
+// tooMuch finds the privileges that others than the owner have on what is in the schema and should not have: all but the use of
+// the schema, whose the database is, the functions by which the proxy works as its clients, and, for a role to which somebody has granted it by name, to
+// read. Default privileges of the owner give more than was meant.
+const tooMuch = `select o.what, x.grantee, x.privilege_type as privilege from (
+    select 'SCHEMA pgmosaic', n.nspowner, n.nspacl, 'n' from pg_catalog.pg_namespace n where n.nspname = 'pgmosaic' union all
+    select case when c.relkind = 'S' then 'SEQUENCE ' else 'TABLE ' end || c.oid::regclass, c.relowner, c.relacl, case c.relname when 'secret' then 's' when 'identity' then 'i' else c.relkind::text end
+      from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('pgmosaic') and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') union all
+    select 'FUNCTION ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), case when p.proname in ('decide', 'next_id') then 'f' else 'p' end
+      from pg_catalog.pg_proc p where p.pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner, acl, kind)
+  cross join pg_catalog.aclexplode(o.acl) x
+ where x.grantee <> o.owner and not (o.kind = 'n' and x.privilege_type = 'USAGE' or o.kind = 'f' and x.privilege_type = 'EXECUTE' or o.kind = 'i' and x.privilege_type = 'SELECT'
+    or o.kind in ('r', 'S') and x.grantee <> 0 and x.privilege_type = 'SELECT')`
+
+// privileges takes away what others should not have, and gives all what they need.
+const privileges = `
+DO $$
+DECLARE given record;
+BEGIN
+  FOR given IN ` + tooMuch + ` LOOP
+    EXECUTE format('REVOKE %s ON %s FROM %s', given.privilege, given.what, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE given.grantee::regrole::text END);
+  END LOOP;
+END $$;
+GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
+GRANT SELECT ON pgmosaic.identity TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[], bytea) TO PUBLIC`

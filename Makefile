@@ -16,7 +16,7 @@ deps: ## installs what the tests need and is missing (Debian: PostgreSQL, Chromi
 	@./.ci/install
 
 test: deps ## everything but what takes longer: unit, golden and real servers
-	$(GO) test -timeout 14m $(PKGS)
+	$(GO) test -timeout 40m -parallel 4 $(PKGS)
 
 test-short: ## no servers, no browser
 	$(GO) test -short -race $(PKGS)

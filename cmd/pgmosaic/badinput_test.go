@@ -118,6 +118,7 @@ func TestConfigurationMistakesAreExplained(t *testing.T) {
 }
 
 func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
@@ -176,6 +177,7 @@ func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 
 // A primary dies in the middle of a statement: the client is told, and the session lives on.
 func TestServerKilledMidQuery(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	c := connectTo(t, d.shopDSN())
 	done := make(chan error, 1)

@@ -546,6 +546,7 @@ func TestProcessKilledAtEachStepOfACommit(t *testing.T) {
 
 // A primary is killed (pg_ctl stop -m immediate) at each step of a commit, and started again.
 func TestServerKilledAtEachStepOfACommit(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	var killed *cluster.Node
@@ -664,6 +665,7 @@ func TestMessagesOfACommit(t *testing.T) {
 // A commit that was decided while a shard was away is acknowledged, and is there for the first statement that runs on that shard
 // when it is back, however long the resolver takes.
 func TestDecidedCommitIsFinishedBeforeAnythingElse(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	doc, ts := crashWorld(t, d, "owed", nodes)
@@ -710,6 +712,7 @@ func TestDecidedCommitIsFinishedBeforeAnythingElse(t *testing.T) {
 // A shard fails over to a standby that lacks the end of the log, with a part of a commit that is being finished: the client is told
 // of the damage, and so is who looks.
 func TestFailoverThatLosesAPart(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 3, replicas: 1, noLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	standby := d.cluster.Node("s2-b")

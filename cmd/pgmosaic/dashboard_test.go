@@ -226,6 +226,7 @@ func (p *webPage) quiet() {
 // Every view of the page, driven in a real browser, with a lagging replica, a running job, a commit in doubt and a dead
 // primary shown on it.
 func TestDashboard(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 1, customers: 200, orders: 500})
 	stopLoad := load(t, d)
 	_, err := connectTo(t, d.shopDSN()).Exec(t.Context(), "select * from customers order by name limit 1 for update")
@@ -374,7 +375,7 @@ func TestDashboardOfAHundredShards(t *testing.T) {
 	}
 	doc.Nodes[50*3+1].DSN = "postgres://postgres@127.0.0.1:1/shop"
 	cfg := crashConfig(t, doc)
-	cfg.Monitor = duration(500 * time.Millisecond)
+	cfg.Monitor = duration(2 * time.Second) // 300 nodes on one machine
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	a, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -384,7 +385,10 @@ func TestDashboardOfAHundredShards(t *testing.T) {
 	p := openPage(t, "http://"+a.httpLis.Addr().String()+"/")
 	p.until("all are there", `document.querySelectorAll("[data-shard]").length === 100`)
 	p.see("#verdict", "100 of 100 shards served")
-	p.until("what is amiss comes first", `document.querySelector("[data-shard]").dataset.shard === "s051"`)
+	p.until("what is amiss comes first", `(() => { // on a busy machine others are late
+		const all = [...document.querySelectorAll("[data-shard]")], at = all.findIndex(e => e.dataset.shard === "s051")
+		return all[at].textContent.includes("■") && all.slice(0, at).every(e => e.textContent.includes("■"))
+	})()`)
 	var long []float64
 	p.do("watch it", chromedp.Evaluate(`window.long = []; new PerformanceObserver(l => window.long.push(...l.getEntries().map(e => e.duration))).observe({type: "longtask"})`, nil),
 		chromedp.Sleep(5*time.Second), chromedp.Evaluate(`window.long`, &long))

@@ -26,6 +26,7 @@ const defined = `select coalesce(string_agg(x, E'\n' order by x), '') from (
 // What is no relation, and what hangs on a distributed table, is on every shard, also on one that comes later, and goes from
 // every shard.
 func TestDefinitionsReachEveryShard(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	c := connectTo(t, d.shopDSN())
 	servers := map[string]*pgx.Conn{}

@@ -27,6 +27,7 @@ type demoOptions struct {
 	progress          io.Writer
 	monitor           time.Duration
 	poolSize          int
+	settings          []string // more lines for the servers' configuration
 }
 
 func demoCommand() *cobra.Command {
@@ -95,7 +96,7 @@ func startDemo(ctx context.Context, o demoOptions, out io.Writer) (d *demo, err 
 	if err := os.MkdirAll(o.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("--dir: %w", err)
 	}
-	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(o.dir, "nodes"), CacheDir: filepath.Join(o.dir, "cache")})
+	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(o.dir, "nodes"), CacheDir: filepath.Join(o.dir, "cache"), Settings: o.settings})
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ func script(t *testing.T, env []string, name string, args ...string) {
 }
 
 func TestDriversOfOtherLanguages(t *testing.T) {
+	t.Parallel()
 	dir := tools(t)
 	d, _ := typedDemo(t, 2000)
 	host, port, _ := net.SplitHostPort(d.server.Addr())

@@ -9,6 +9,7 @@ import (
 
 // pg_dump through the proxy sees the whole database, and what it wrote goes in through the proxy again.
 func TestDumpAndRestore(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, customers: 200, orders: 300})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create type dumped_mood as enum ('a', 'b')")

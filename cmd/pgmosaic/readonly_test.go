@@ -25,6 +25,7 @@ func replicaWorld(t *testing.T) (*demo, func() (replica, primary int64)) {
 
 // Transactions that only read run on a replica, those that may write do not, and one goes on on the primary when it must.
 func TestReadOnlyTransactionsRunOnReplicas(t *testing.T) {
+	t.Parallel()
 	d, count := replicaWorld(t)
 	for _, mode := range []string{"", "?default_query_exec_mode=simple_protocol"} {
 		c := connectTo(t, d.shopDSN()+mode)
@@ -122,6 +123,7 @@ func TestReadOnlyTransactionsRunOnReplicas(t *testing.T) {
 
 // A read that a replica refuses, or that loses its replica, is run again on the primary, and its client sees nothing of it.
 func TestReadsAreRepeatedOnThePrimary(t *testing.T) {
+	t.Parallel()
 	d, _ := replicaWorld(t)
 	setup := connectTo(t, d.shopDSN())
 	mustExec(t, setup, "create function draws() returns bigint language sql stable as $$ select nextval('s') $$") // a lie: it is volatile
@@ -194,6 +196,7 @@ func TestReadsAreRepeatedOnThePrimary(t *testing.T) {
 
 // Where no replica is fit a read may be refused instead; tokens of what was seen are read strictly.
 func TestFallbackAndHorizon(t *testing.T) {
+	t.Parallel()
 	d, count := replicaWorld(t)
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "set pgmosaic.replica_fallback = error")
@@ -240,6 +243,7 @@ func TestFallbackAndHorizon(t *testing.T) {
 
 // What waits for a primary is bounded, can be cancelled, and goes when its client goes.
 func TestWaitingForAPrimaryIsBounded(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 1, replicas: 0, noLoad: true})
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	cfg.BufferRequests, cfg.BufferSize, cfg.Buffer = 2, "10kB", duration(3*time.Second)

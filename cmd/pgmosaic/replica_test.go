@@ -23,6 +23,7 @@ func replicaRow(t testing.TB, d *demo, node string) map[string]any {
 }
 
 func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('a', '1')")
@@ -60,6 +61,7 @@ func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
 // A client never misses a write that was acknowledged to it or to another client of this process, while one
 // replica is paused and the other delayed; and a table that nobody writes is still read from replicas.
 func TestNoStaleReadsUnderCausal(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 2, noLoad: true})
 	ctx := t.Context()
 	setup := connectTo(t, d.shopDSN())
@@ -147,6 +149,7 @@ func writeThenRead(ctx context.Context, dsn string, id, pairs int) error {
 }
 
 func TestConsistencyLevelsChooseTheirNodes(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('x', 'old')")

@@ -8,6 +8,7 @@ import (
 
 // A trigger that writes a sharded table is refused, until the admin says that it stays on its row's shard.
 func TestShardSafeRoutine(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into countries values ('DE', 'Germany')")

@@ -337,6 +337,7 @@ func TestResolverPassesALockedShard(t *testing.T) {
 
 // A part that a crash left prepared is committed if the decider has decided so, else rolled back.
 func TestResolverFinishesWhatACrashLeft(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	mustExec(t, connectTo(t, d.shopDSN()), "insert into countries values ('DE', 'Germany')")
 	_, k2 := keysOn(t, d, 1)

@@ -287,6 +287,7 @@ func shadowsRan(t *testing.T, d *demo) []string {
 // Whatever functions and operators a user makes, in public or in a schema of the name of the nodes' role, the proxy's own
 // statements never run one: they run with the rights of that role, often a superuser's.
 func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true, monitor: 100 * time.Millisecond})
 	third, err := d.cluster.Primary(t.Context(), "s3-a")
 	if err != nil {
@@ -399,6 +400,7 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 // What the proxy asks of a client's own server runs with the client's rights and search_path. It names schemas, so that it is
 // PostgreSQL that answers, also where that path puts others' objects, or temporary ones, before PostgreSQL's.
 func TestNoQuestionToAClientsServerRunsAUsersCode(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
 	c := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
 	k1, k2 := keysOn(t, d, 1)

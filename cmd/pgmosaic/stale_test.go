@@ -250,6 +250,7 @@ func replicaReads(d *demo) (replica, primary int64) {
 // delayed, killed, restarted at once and rebuilt, while the WAL changes its segment, and while a primary dies and its
 // synchronous standby takes over. Here it is short; make test-stale takes minutes.
 func TestNoStaleReads(t *testing.T) {
+	t.Parallel()
 	const ids = 300
 	d, k := staleWorld(t, ids)
 	base := d.shopDSN() + "?options=-c%20pgmosaic.read_consistency%3D"
@@ -438,6 +439,7 @@ func adminErr(d *demo, sql string) error {
 // What a view, a function or a policy reads is not named by the statement, and is fresh all the same. So are rows that an
 // admin statement has moved to another shard.
 func TestFreshBehindNames(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
 	w, r := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	for _, sql := range []string{
@@ -532,6 +534,7 @@ func TestFreshBehindNames(t *testing.T) {
 // A bounded read never shows data that is older than its bound and one probe interval, while its replica is delayed, paused
 // and killed: a version that was followed by another that long before the read began must not be seen.
 func TestBoundedReadsAreBounded(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -608,6 +611,7 @@ func TestBoundedReadsAreBounded(t *testing.T) {
 
 // A standby that was restarted may be behind itself: a session that has read it goes elsewhere until it has caught up.
 func TestARestartedReplicaIsBehindItself(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
 	setup, other := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	mustExec(t, setup, "create table past (n int); insert into past values (0)")
@@ -657,6 +661,7 @@ func TestARestartedReplicaIsBehindItself(t *testing.T) {
 
 // What the resolver commits for a process that died is seen like any other write.
 func TestTheResolversCommitsAreSeen(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	a := startApp(t, cfg)

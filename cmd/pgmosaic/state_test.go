@@ -388,6 +388,7 @@ func TestListenInTransactionPooling(t *testing.T) {
 }
 
 func TestListenHearsTriggersOfEveryShard(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	for _, n := range []string{"s1-a", "s2-a"} {
 		c := connectTo(t, d.cluster.Node(n).DSN("shop"))

@@ -33,6 +33,7 @@ func typedDemo(t testing.TB, customers int) (*demo, *pgx.Conn) {
 }
 
 func TestUserTypesHaveHomesOIDsOnEveryShard(t *testing.T) {
+	t.Parallel()
 	d, c := typedDemo(t, 0)
 	var oids [2]uint32
 	for i, n := range []string{"s1-a", "s2-a"} {

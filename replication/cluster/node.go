@@ -286,12 +286,21 @@ func (n *Node) StopImmediate() error { return n.signal(syscall.SIGQUIT, 20*time.
 // Kill ends the server and all its processes with SIGKILL, as a crash of the machine would.
 func (n *Node) Kill() {
 	if n.Running() {
+		_ = n.cmd.Process.Signal(syscall.SIGSTOP) // nobody says good-bye to its clients because another one has died before
 		children := childrenOf(n.cmd.Process.Pid)
+		for _, pid := range children {
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
 		_ = n.cmd.Process.Kill()
 		for _, pid := range children {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		<-n.done
+		for _, pid := range children { // one that waits for a processor still has its sockets
+			for alive(pid) {
+				time.Sleep(time.Millisecond)
+			}
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
@@ -51,7 +52,13 @@ func (a *analysis) hiddenState() *Hidden {
 				for _, f := range a.table(n).Triggered() {
 					l.function(f)
 				}
+				l.defaults(n)
 			}
+		}
+	}
+	for _, ref := range a.stmt.Tables {
+		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
+			l.view(n)
 		}
 	}
 	for _, f := range a.stmt.Funcs {
@@ -69,6 +76,30 @@ func (a *analysis) hiddenState() *Hidden {
 	}
 	sort.Strings(h.Vars)
 	return h
+}
+
+// view looks at what a view calls, and what it reads.
+func (l *look) view(n shardmap.TableName) {
+	t := l.a.sch.Tables[n]
+	if t == nil || t.View == "" || l.seen[t.View] {
+		return
+	}
+	l.seen[t.View] = true
+	l.body(strings.ToLower(t.View))
+	for _, r := range t.Reads {
+		l.view(r)
+	}
+}
+
+// defaults looks at what a table's columns are filled with.
+func (l *look) defaults(n shardmap.TableName) {
+	if t := l.a.sch.Tables[n]; t != nil {
+		for _, c := range t.Columns {
+			if c.Default != "" {
+				l.body(strings.ToLower(c.Default))
+			}
+		}
+	}
 }
 
 func (l *look) function(name string) {

@@ -135,7 +135,11 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
 	want := s.params()
-	if len(b.Params) < want || s.tmpl.Class == router.Control && len(b.Params) > want {
+	exact := s.tmpl.Class == router.Control || s.desc != nil
+	if s.desc != nil {
+		want = len(s.desc.params)
+	}
+	if len(b.Params) < want || exact && len(b.Params) > want {
 		return h.afterParse(ctx, wrongCount(b, s, want)) // before it is routed by what is not there
 	}
 	if h.tx.status == 'E' && s.tmpl.Stmt.Kind == sqlparse.Empty {

@@ -57,13 +57,13 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		err = h.commitEach(writers)
 	default:
 		for _, p := range writers {
-			tag, err = p.srv.Exec("COMMIT")
+			tag, err = h.commits(p.srv, "COMMIT")
 			err = h.commitError(p, err)
 		}
 	}
 	if err == nil {
 		for _, p := range readers {
-			if t, e := p.srv.Exec("COMMIT"); e != nil && len(writers) == 0 {
+			if t, e := h.commits(p.srv, "COMMIT"); e != nil && len(writers) == 0 {
 				err = h.commitError(p, e)
 			} else if e == nil && t != "COMMIT" && len(writers) == 0 {
 				tag = t
@@ -158,7 +158,7 @@ func decidesFirst(writers []*participant) error {
 // commitEach commits one shard after the other, as multi_shard_commit = best_effort asks for. What has committed stays so.
 func (h *Handler) commitEach(writers []*participant) error {
 	for i, p := range writers {
-		tag, err := p.srv.Exec("COMMIT")
+		tag, err := h.commits(p.srv, "COMMIT")
 		if err == nil && tag != "COMMIT" {
 			err = txn.ErrRolledBack
 		}
@@ -187,6 +187,7 @@ func (h *Handler) commitEach(writers []*participant) error {
 // part is a participant as the coordinator sees it.
 type part struct {
 	*participant
+	h        *Handler
 	name     string
 	secret   txn.Secret
 	deciding bool // what comes next is the answer to Decide
@@ -203,13 +204,23 @@ func (p *part) Send(sql string) error {
 }
 
 func (p *part) Recv() (string, error) {
-	tag, err := p.srv.ReadTag()
-	var se *pool.ServerError
-	if p.deciding && errors.As(err, &se) {
-		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
+	if !p.deciding {
+		return p.h.committed(p.srv)
 	}
 	p.deciding = false
-	return tag, err
+	a := pool.Answer{Server: p.srv}
+	a.Hear = func(m wire.Message) error {
+		if m.Type == 'N' && a.Tag == "" {
+			return nil // about the call
+		}
+		return p.h.saidAnyway(m)
+	}
+	err := a.Read(nil)
+	var se *pool.ServerError
+	if errors.As(err, &se) {
+		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
+	}
+	return a.Tag, err
 }
 
 // Decide sends the call by the extended protocol, so that only the server reads its parameters.
@@ -243,7 +254,7 @@ func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
 	case err != nil:
 		return nil, &hintError{"55000", "shard " + name + " is not ready for commits over several shards: " + err.Error(), "The role of the node's connection string must own schema pgmosaic there."}
 	}
-	return &part{participant: p, name: name, secret: secret}, nil
+	return &part{participant: p, h: h, name: name, secret: secret}, nil
 }
 
 // commitMany commits several writers in two phases. The first that wrote decides.

@@ -14,6 +14,8 @@ import (
 
 type savepoint struct {
 	name     string
+	steps    int // of the transaction, with its own
+	opts     sqlparse.Tx
 	settings *pool.Settings
 	told     map[string]string
 	own      ownSettings
@@ -80,8 +82,9 @@ func (h *Handler) beginClient(s *sqlparse.Statement) error {
 			if err := h.everyPartQuiet(set); err != nil {
 				return err
 			}
+			fallthrough
 		default:
-			h.tx.begin += strings.TrimPrefix(set, "SET TRANSACTION")
+			h.tx.step(stepModes, set)
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
 		h.client.SendTag("BEGIN")
@@ -95,6 +98,8 @@ func (h *Handler) beginClient(s *sqlparse.Statement) error {
 			if err := h.everyPartQuiet(set); err != nil {
 				return err
 			}
+			h.tx.step(stepModes, set)
+			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
 		h.tx.implicit = false
 		h.client.SendTag("BEGIN")
@@ -120,7 +125,7 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag(verb)
 		return nil
 	}
-	begin, opts := h.tx.begin, h.tx.opts
+	opts := h.tx.opts
 	tag := verb
 	if s.Kind == sqlparse.Rollback {
 		h.rollback()
@@ -131,7 +136,7 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 		}
 	}
 	if s.Tx.Chain { // the next transaction begins at once, with the same modes
-		h.begin(begin, opts, false)
+		h.begin("BEGIN"+strings.TrimPrefix(opts.Set(), "SET TRANSACTION"), opts, false)
 	}
 	h.client.SendTag(tag)
 	return nil
@@ -165,10 +170,11 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined})
+		h.tx.step(stepSave, sql)
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
-		h.tx.saves = h.tx.saves[:at]
+		h.tx.released(at)
 		h.client.SendTag("RELEASE")
 	default:
 		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
@@ -179,7 +185,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		h.mayChangeTemps(true)
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
-		h.tx.saves = h.tx.saves[:at+1]
+		h.tx.backTo(at)
 		h.tx.status = 'T'
 		h.client.SendTag("ROLLBACK")
 	}

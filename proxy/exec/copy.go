@@ -78,10 +78,10 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 	if err := h.prologue(p); err != nil {
 		return err
 	}
-	var failed error
+	a := h.answer(p)
 	for {
 		typ, _, err := p.srv.Peek()
-		if err != nil {
+		if err != nil && a.Failed == nil {
 			return h.lost(p, err)
 		}
 		if typ == 'd' && !binary && !(begins && again) || typ == 'H' && !*opened {
@@ -91,12 +91,16 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 			}
 			continue
 		}
-		m, err := p.srv.Next()
-		if err != nil {
-			return h.lost(p, err)
-		}
-		switch m.Type {
-		case 'd':
+		m, err := a.Next()
+		switch {
+		case a.Ended && a.Failed != nil:
+			return a.Failed
+		case a.Ended:
+			total.add(a.Tag)
+			return nil
+		case err != nil:
+			return h.unread(p, &a, err)
+		case m.Type == 'd':
 			if binary {
 				h.sendBinary(m.Body(), begins, again)
 			}
@@ -106,13 +110,6 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 					return clientError{err}
 				}
 			}
-		case 'C':
-			total.add(string(m.Body()[:len(m.Body())-1]))
-		case 'E':
-			failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
-		case 'Z':
-			p.srv.TxStatus = m.Body()[0]
-			return failed
 		}
 	}
 }
@@ -167,20 +164,16 @@ func (h *Handler) openCopies(ctx context.Context, p *router.Plan, text string) (
 
 // awaitCopyIn reads up to CopyInResponse, whose body it returns.
 func (h *Handler) awaitCopyIn(p *participant) ([]byte, error) {
+	a := h.answer(p)
 	for {
-		m, err := p.srv.Next()
-		if err != nil {
-			return nil, h.lost(p, err)
-		}
-		switch m.Type {
-		case 'G':
+		m, err := a.Next()
+		switch {
+		case err == nil && m.Type == 'G':
 			return slices.Clone(m.Body()), nil
-		case 'E':
-			e := &pool.ServerError{Response: wire.ParseError(m.Body())}
-			if _, err := p.srv.ReadTag(); err != nil {
-				return nil, h.lost(p, err)
-			}
-			return nil, e
+		case a.Ended && a.Failed != nil:
+			return nil, a.Failed
+		case err != nil:
+			return nil, h.unread(p, &a, err)
 		}
 	}
 }
@@ -286,9 +279,9 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *splitter)
 		if p.srv.Dirty {
 			continue
 		}
-		tag, e := p.srv.ReadTag()
+		tag, e := h.read(p, nil)
 		if e != nil {
-			err = first(err, sp.located(i, h.lost(p, e)))
+			err = first(err, sp.located(i, e))
 			continue
 		}
 		_, rows[i], _ = wire.TagRows(tag)

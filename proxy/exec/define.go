@@ -41,7 +41,7 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 				}
 			}
 			if i == 0 { // its notices are the client's; those of the others would be the same again
-				if tag, err = h.telling(part, text); err != nil {
+				if tag, err = h.exec(part, text); err != nil {
 					return err
 				}
 				continue

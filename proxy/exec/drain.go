@@ -5,6 +5,7 @@ import (
 	"errors"
 	"unsafe"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -60,37 +61,24 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if !end || x.copied {
 		return nil
 	}
-	m, err := p.srv.Next()
-	for err == nil && m.Type != 'Z' {
-		switch m.Type {
-		case 'E': // a deferred constraint at the implicit commit
-			e := wire.ParseError(m.Body())
-			h.client.Send(e)
-			err = errRelayed
-		case 'S':
-			p.srv.NoteParam(m.Body())
-			fallthrough
-		default:
-			if werr := h.client.Write(m.Raw); werr != nil {
-				p.srv.Dirty = true
-				return clientError{werr}
-			}
+	_, err = h.read(p, func(m wire.Message) error {
+		if err := h.client.Write(m.Raw); err != nil {
+			return &wire.PeerError{Err: err}
 		}
-		failed := err
-		if m, err = p.srv.Next(); err == nil && failed != nil && m.Type == 'Z' {
-			p.srv.TxStatus = m.Body()[0]
-			x.cur = nil
-			if h.tx.status == 'I' {
-				h.finish(p)
-			}
-			return failed
+		return nil
+	})
+	x.cur = nil
+	var se *pool.ServerError
+	if errors.As(err, &se) { // a deferred constraint at the implicit commit
+		h.client.Send(se.Response)
+		if h.tx.status == 'I' {
+			h.finish(p)
 		}
+		return errRelayed
 	}
 	if err != nil {
-		return h.lost(p, err)
+		return err
 	}
-	p.srv.TxStatus = m.Body()[0]
-	x.cur = nil
 	post := x.post
 	if err := h.configured(p, post); err != nil {
 		return err

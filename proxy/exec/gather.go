@@ -180,7 +180,7 @@ func (g *gathering) prepare(ctx context.Context, whole *described) error {
 // begin opens the transaction of the copies.
 func (g *gathering) begin() error {
 	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-	for _, l := range g.h.tx.local {
+	for _, l := range g.h.tx.locals() {
 		sql += ";\n" + l + "\n" // it may end with a comment
 	}
 	return g.exec(sql)
@@ -351,22 +351,16 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 
 // copyReady reads up to CopyInResponse.
 func (g *gathering) copyReady() error {
+	a := pool.Answer{Server: g.on.srv}
 	for {
-		m, err := g.on.srv.Next()
-		if err != nil {
-			return g.h.lost(g.on, err)
-		}
-		switch m.Type {
-		case 'G':
+		m, err := a.Next()
+		switch {
+		case err == nil && m.Type == 'G':
 			return nil
-		case 'S':
-			g.on.srv.NoteParam(m.Body())
-		case 'E':
-			se := &pool.ServerError{Response: wire.ParseError(m.Body())}
-			if _, err := g.on.srv.ReadTag(); err != nil {
-				g.on.srv.Dirty = true
-			}
-			return g.failed(se)
+		case a.Ended && a.Failed != nil:
+			return g.failed(a.Failed)
+		case err != nil:
+			return g.h.lost(g.on, err)
 		}
 	}
 }
@@ -386,12 +380,7 @@ func (g *gathering) copyFail() {
 }
 
 func (g *gathering) failed(err error) error {
-	var se *pool.ServerError
-	if !errors.As(err, &se) {
-		return g.h.lost(g.on, err)
-	}
-	se.Response.Position = 0
-	return err
+	return unnumbered(g.h.lost(g.on, err))
 }
 
 // release gives the servers of the rows back: the client's transaction keeps its own.
@@ -420,54 +409,34 @@ func (g *gathering) run(res []int16) error {
 	if err := s.Flush(); err != nil {
 		return h.lost(g.on, err)
 	}
-	var failed error
+	a := h.answer(g.on)
 	for {
 		typ, _, err := s.Peek()
-		if err != nil {
+		switch {
+		case err != nil && a.Failed == nil:
 			return h.lost(g.on, err)
+		case typ == 'D' || typ == 'd':
+			err = s.ForwardRun(h.client)
+		case typ == 'C':
+			err = h.relayTag(s)
+		case typ == 'H' || typ == 'c':
+			err = s.Forward(h.client)
+		default:
+			var m wire.Message
+			if m, err = a.Next(); err == nil && m.Type != '1' && m.Type != '2' {
+				err = h.client.Write(m.Raw)
+			}
 		}
-		switch typ {
-		case 'D':
-			if err := s.ForwardRun(h.client); err != nil {
-				return h.lostOrGone(g.on, err)
-			}
-			continue
-		case 'N':
-			if err := h.relayNotice(s); err != nil {
-				return h.lostOrGone(g.on, err)
-			}
-			continue
-		case 'd':
-			if err := s.ForwardRun(h.client); err != nil {
-				return h.lostOrGone(g.on, err)
-			}
-			continue
-		case 'C', 'H', 'c':
-			if err := s.Forward(h.client); err != nil {
-				return h.lostOrGone(g.on, err)
-			}
-			continue
-		}
-		m, err := s.Next()
-		if err != nil {
-			return h.lost(g.on, err)
-		}
-		switch m.Type {
-		case 'E':
-			e := wire.ParseError(m.Body())
-			e.Position = 0
-			failed = &pool.ServerError{Response: e}
-			if h.fatal(g.on, e) {
-				return failed
-			}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			if failed == nil && h.tx.status == 'I' {
+		switch {
+		case a.Ended && a.Failed != nil:
+			return unnumbered(a.Failed)
+		case a.Ended:
+			if h.tx.status == 'I' {
 				h.count.Transactions.Add(1)
 			}
-			return failed
+			return nil
+		case err != nil:
+			return unnumbered(h.unread(g.on, &a, err))
 		}
 	}
 }

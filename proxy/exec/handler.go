@@ -53,6 +53,7 @@ type Handler struct {
 	listen   *notify.Session     // nil until the first LISTEN
 	dismiss  func(*wire.PgError) // ends the session
 	wake     func()
+	hearing  func(wire.Message) error // said, as a value
 
 	signals    bool              // the statement may signal other clients
 	terminates bool              // and end them
@@ -572,6 +573,7 @@ func (h *Handler) report(err error, sql string) error {
 	}
 	if h.tx.status == 'T' {
 		h.tx.status = 'E'
+		h.unsay()
 		h.ext.killPortals()
 		h.letGo()
 	}

@@ -439,14 +439,17 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 }
 
 // adapt gives a server the session's settings, outside a transaction.
-func (h *Handler) adapt(p *participant) error {
-	if p.srv.Settings() == h.settings || !p.srv.Adapt(h.settings) {
+func (h *Handler) adapt(p *participant) error { return h.adaptTo(p, h.settings) }
+
+// adaptTo is adapt for settings that the session had, or will have.
+func (h *Handler) adaptTo(p *participant, want *pool.Settings) error {
+	if p.srv.Settings() == want || !p.srv.Adapt(want) {
 		return nil
 	}
 	if err := p.srv.Flush(); err != nil {
 		return h.lost(p, err)
 	}
-	if err := p.srv.Settle(h.settings); err != nil {
+	if err := p.srv.Settle(want); err != nil {
 		return h.lost(p, err)
 	}
 	return nil

@@ -69,12 +69,17 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 	}
-	if v.Special {
+	if v.Special && v.Name != "timezone" { // an interval, of which the server makes a zone that any server takes
 		return h.setSpecial(ctx, s)
 	}
+	kind := stepLocal
 	if h.tx.status != 'I' && strings.HasPrefix(v.Name, "transaction_") { // the transaction's own, LOCAL or not
-		v.Local = true
+		v.Local, kind = true, stepModes
 		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite = false, true // a replica could not undo READ ONLY
+	}
+	sql := []string{s.Text}
+	if v.Default {
+		sql = resets(v, h.login)
 	}
 	if v.Local {
 		if h.outsideBlock() {
@@ -84,40 +89,45 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			h.client.SendTag("SET")
 			return nil
 		}
-		h.tx.local = append(h.tx.local, s.Text)
+		if len(h.tx.parts) == 0 { // nobody has judged it yet
+			if _, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true}); err != nil {
+				return err
+			}
+		}
+		if err := h.everyPartTold(sql...); err != nil {
+			return err
+		}
+		h.tx.step(kind, sql...)
 		if v.Name == "search_path" {
 			h.env.SearchPath = searchPathOf(v.Value)
 			h.stale = true
 		}
-		if len(h.tx.parts) == 0 { // nobody has judged it yet
-			h.tx.local = h.tx.local[:len(h.tx.local)-1]
-			if _, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true}); err != nil {
-				return err
-			}
-			h.tx.local = append(h.tx.local, s.Text)
-		}
-		return h.everyPart(s.Text, tag)
+		h.client.SendTag(tag)
+		return nil
 	}
 	var next *pool.Settings
 	switch {
-	case v.Name == "all":
-		next = h.login
 	case v.Default:
-		next = h.settings.Without(v.Name)
-		if lv, ok := h.login.Get(v.Name); ok {
-			next = next.With(v.Name, lv)
-		}
+		next = afterReset(v.Name, h.settings, h.login)
 	default:
 		next = h.settings.With(v.Name, v.Value)
 	}
 	if len(h.tx.parts) == 0 {
-		if err := h.trySetting(ctx, s.Text, next, v.Name == "all" || v.Default); err != nil {
+		var err error
+		if next, err = h.trySetting(ctx, s.Text, next, v); err != nil {
 			return err
 		}
-	} else if err := h.everyPartTold(s.Text); err != nil {
-		return err
+	} else {
+		if err := h.everyPartTold(sql...); err != nil {
+			return err
+		}
+		if !v.Default {
+			next = reported(h.tx.parts[0].srv, next, v.Name)
+		}
 	}
 	h.settings = next
+	h.tx.step(stepSet, sql...)
+	h.tx.who = h.tx.who || v.Name == "session_authorization"
 	if v.Name == "all" {
 		h.own, h.tx.own.kept = h.ownLogin, h.ownLogin
 	}
@@ -149,40 +159,45 @@ func refuseSetting(v sqlparse.Var) error {
 	return nil
 }
 
-// trySetting lets a server of home judge the new value; its ParameterStatus reaches the client. The server is no
-// part of a transaction for it.
-func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Settings, reset bool) error {
+// trySetting lets a server of home judge new settings, and returns them as the server has them; its ParameterStatus reaches
+// the client. The server is no part of a transaction for it.
+func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Settings, v sqlparse.Var) (*pool.Settings, error) {
 	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
-	if reset { // RESET means the startup packet's value, which the server does not know
+	if v.Default { // RESET means the startup packet's value, which the server does not know
 		if sql = p.srv.Difference(next); sql == "" {
-			return nil
+			return next, nil
 		}
 	}
-	if _, err := h.telling(p, sql); err != nil {
-		return err
+	if _, err := h.exec(p, sql); err != nil {
+		return nil, err
+	}
+	if !v.Default {
+		next = reported(p.srv, next, v.Name)
 	}
 	p.srv.SetSettings(next)
-	return nil
+	return next, nil
 }
 
-// everyPartTold runs a statement on every participant; the client is told what the first one reports.
-func (h *Handler) everyPartTold(sql string) error {
+// everyPartTold runs statements on every participant; the client is told what the first one reports.
+func (h *Handler) everyPartTold(sql ...string) error {
 	for i, p := range h.tx.parts {
-		if i == 0 {
-			if _, err := h.telling(p, sql); err != nil {
+		for _, s := range sql {
+			if i == 0 {
+				if _, err := h.exec(p, s); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := h.ready(p); err != nil {
 				return err
 			}
-			continue
-		}
-		if err := h.ready(p); err != nil {
-			return err
-		}
-		if _, err := p.srv.Exec(sql); err != nil {
-			return h.lost(p, err)
+			if _, err := p.srv.Exec(s); err != nil {
+				return h.lost(p, err)
+			}
 		}
 	}
 	return nil
@@ -201,20 +216,14 @@ func (h *Handler) everyPartQuiet(sql string) error {
 	return nil
 }
 
-func (h *Handler) everyPart(sql, tag string) error {
-	if err := h.everyPartTold(sql); err != nil {
-		return err
-	}
-	h.client.SendTag(tag)
-	return nil
-}
-
 // setSpecial runs SET TRANSACTION and SET SESSION CHARACTERISTICS.
 func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 	switch s.Var.Name {
 	case "transaction":
-		if h.tx.status == 'I' {
+		if h.outsideBlock() {
 			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET TRANSACTION can only be used in transaction blocks"})
+		}
+		if h.tx.status == 'I' {
 			h.client.SendTag("SET")
 			return nil
 		}
@@ -222,13 +231,14 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" && !h.own.apart {
 				return router.Refuse("isolation", strings.ToUpper(s.Tx.Isolation))
 			}
-			h.tx.opts.Isolation = s.Tx.Isolation
 		}
-		if s.Tx.ReadOnly || s.Tx.ReadWrite {
-			h.tx.opts.ReadOnly, h.tx.opts.ReadWrite = s.Tx.ReadOnly, s.Tx.ReadWrite
+		if err := h.everyPartTold(s.Text); err != nil {
+			return err
 		}
-		h.tx.local = append(h.tx.local, s.Text)
-		return h.everyPart(s.Text, "SET")
+		h.tx.step(stepModes, s.Text)
+		h.tx.opts = h.tx.opts.With(s.Tx)
+		h.client.SendTag("SET")
+		return nil
 	case "session characteristics":
 		next := h.settings
 		if s.Tx.Isolation != "" {
@@ -237,12 +247,13 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		if s.Tx.ReadOnly || s.Tx.ReadWrite {
 			next = next.With("default_transaction_read_only", pgsql.Literal(fmt.Sprint(s.Tx.ReadOnly)))
 		}
+		if err := h.everyPartTold(s.Text); err != nil {
+			return err
+		}
+		h.tx.step(stepSet, s.Text)
 		h.settings = next
 		h.client.SendTag("SET")
 		return nil
-	}
-	if s.Var.Name == "timezone" && !s.Var.Local {
-		return h.setZone(ctx, s)
 	}
 	return router.Refuse("session-state", "this form of SET")
 }
@@ -302,33 +313,6 @@ func (h *Handler) cleanPinned() {
 	}
 	h.settle(p)
 	h.free(p.srv)
-}
-
-// setZone runs SET TIME ZONE with an interval. What the server makes of it is a name that any server takes.
-func (h *Handler) setZone(ctx context.Context, s *sqlparse.Statement) error {
-	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
-	if err != nil {
-		return err
-	}
-	defer done()
-	if _, err := h.telling(p, s.Text); err != nil {
-		return err
-	}
-	h.settings = h.settings.With("timezone", pgsql.Literal(p.srv.Params["TimeZone"]))
-	inTx := false
-	for _, q := range h.tx.parts {
-		if q == p {
-			inTx = true
-		} else if _, err := h.telling(q, s.Text); err != nil {
-			return err
-		}
-	}
-	if !inTx {
-		p.srv.SetSettings(h.settings)
-	}
-	h.stale = true
-	h.client.SendTag("SET")
-	return nil
 }
 
 // explainRoute prints where a statement would run.

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -121,8 +120,8 @@ func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whol
 		if err := h.ready(home); err != nil {
 			return err
 		}
-		if _, err := home.srv.Exec(p.Made.SQL); err != nil {
-			return h.lost(home, err)
+		if _, err := h.exec(home, p.Made.SQL); err != nil {
+			return err
 		}
 		if cause := pinCauseOf(p.Template); cause != "" {
 			h.pin(home, cause)
@@ -315,24 +314,11 @@ func (g *gathering) each(f func(row []byte) error) error {
 	if err := s.Flush(); err != nil {
 		return g.h.lost(g.on, err)
 	}
-	var failed error
-	for {
-		m, err := s.Next()
-		if err != nil {
-			return g.h.lost(g.on, err)
+	_, err := g.h.read(g.on, func(m wire.Message) error {
+		if m.Type == 'D' {
+			return f(m.Body())
 		}
-		switch m.Type {
-		case 'D':
-			if failed == nil {
-				failed = f(m.Body())
-			}
-		case 'E':
-			failed = first(failed, error(&pool.ServerError{Response: wire.ParseError(m.Body())}))
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return failed
-		}
-	}
+		return nil
+	})
+	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -317,13 +316,18 @@ func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done f
 // readDescription reads the answer to a Describe of a statement: up to ReadyForQuery, or where the pipeline
 // stays open to the description's end.
 func (h *Handler) readDescription(p *participant, open bool) (*described, error) {
-	s := p.srv
 	d := &described{}
-	var failed error
+	a := h.answer(p)
+	a.Open = open
 	for {
-		m, err := s.Next()
-		if err != nil {
-			return nil, h.lost(p, err)
+		m, err := a.Next()
+		switch {
+		case a.Ended && a.Failed != nil:
+			return d, a.Failed
+		case a.Ended:
+			return d, nil
+		case err != nil:
+			return nil, h.unread(p, &a, err)
 		}
 		switch m.Type {
 		case 't':
@@ -340,22 +344,9 @@ func (h *Handler) readDescription(p *participant, open bool) (*described, error)
 				return nil, h.lost(p, err)
 			}
 			translateFields(h.typesOf(p.shard), d.fields)
-		case 'E':
-			if failed == nil {
-				failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
-			}
-		case 'N':
-			if err := h.client.Write(m.Raw); err != nil {
-				return nil, clientError{err}
-			}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return d, failed
 		}
-		if open && (m.Type == 'T' || m.Type == 'n' || m.Type == 'E') {
-			return d, failed
+		if open && (m.Type == 'T' || m.Type == 'n') {
+			return d, nil
 		}
 	}
 }

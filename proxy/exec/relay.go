@@ -78,6 +78,10 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			if err := h.relayParam(s); err != nil {
 				return r, h.lost(p, err)
 			}
+		case 'C':
+			if err := h.relayTag(s); err != nil {
+				return r, h.lostOrGone(p, err)
+			}
 		default:
 			if err := s.Forward(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
@@ -163,15 +167,23 @@ func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
 	return true
 }
 
+// relayTag passes a CommandComplete on, unless it is kept back.
+func (h *Handler) relayTag(s *pool.Server) error {
+	if !h.client.HoldsTag() {
+		return s.Forward(h.client)
+	}
+	m, err := s.Next()
+	if err == nil {
+		h.client.SendTag(string(m.Body()[:len(m.Body())-1]))
+	}
+	return err
+}
+
 func (h *Handler) relayParam(s *pool.Server) error {
 	m, err := s.Next()
 	if err != nil {
 		return err
 	}
 	s.NoteParam(m.Body())
-	h.tell(m.Body())
-	if err := h.client.Write(m.Raw); err != nil {
-		return &wire.PeerError{Err: err}
-	}
-	return nil
+	return h.said(m)
 }

@@ -146,7 +146,8 @@ type stream struct {
 	raw  []byte // the row that Next returned last, as it came
 	deep []deepColumn
 	done bool
-	err  error
+
+	answer pool.Answer
 }
 
 // Next implements merge.Source.
@@ -159,37 +160,28 @@ func (s *stream) Next() ([][]byte, error) {
 		if !s.p.srv.Buffered() {
 			since = time.Now()
 		}
-		m, err := s.p.srv.Next()
+		m, err := s.answer.Next()
 		if !since.IsZero() {
 			s.h.seen.blocked += time.Since(since)
 		}
-		if err != nil {
+		switch {
+		case s.answer.Ended && s.answer.Failed == nil:
 			s.done = true
-			return nil, s.h.lost(s.p, err)
-		}
-		switch m.Type {
-		case 'D':
+		case s.answer.Ended:
+			s.done = true
+			if s.h.again(s.p, s.answer.Failed.Response) {
+				return nil, &againError{s.answer.Failed}
+			}
+			return nil, s.answer.Failed
+		case err != nil:
+			s.done = true
+			return nil, s.h.unread(s.p, &s.answer, err)
+		case m.Type == 'D':
 			s.raw = m.Body()
 			if s.vals, err = wire.RowValues(s.vals, m.Body()); err == nil && s.deep != nil {
 				err = toHome(s.h.typesOf(s.p.shard), s.deep, s.vals)
 			}
 			return s.vals, err
-		case 'E':
-			e := &pool.ServerError{Response: wire.ParseError(m.Body())}
-			if s.h.again(s.p, e.Response) {
-				return nil, &againError{e}
-			}
-			s.done = s.h.fatal(s.p, e.Response)
-			return nil, e
-		case 'S':
-			s.p.srv.NoteParam(m.Body())
-		case 'N':
-			if err := s.h.client.Write(m.Raw); err != nil {
-				return nil, clientError{err}
-			}
-		case 'Z':
-			s.done = true
-			s.p.srv.TxStatus = m.Body()[0]
 		}
 	}
 }
@@ -203,8 +195,6 @@ func (s *stream) drain() error {
 			return nil
 		case err != nil && s.done:
 			return err
-		case err != nil:
-			s.err = err
 		}
 	}
 }
@@ -369,7 +359,7 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 	p.srv.SendExecuteRows(rows)
 	p.srv.SendSync()
 	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })
-	return &stream{h: h, p: p, deep: deep}, nil
+	return &stream{h: h, p: p, deep: deep, answer: h.answer(p)}, nil
 }
 
 // endStreams leaves every server clean: what is still running is cancelled, the rest is read.

@@ -20,18 +20,24 @@ func (h *Handler) relayNotice(s *pool.Server) error {
 	if err != nil {
 		return err
 	}
+	return h.said(m)
+}
+
+// signalled does what a notice says that a server could not do.
+func (h *Handler) signalled(body []byte) bool {
+	if !h.signals || h.e.Signal == nil {
+		return false
+	}
 	var n wire.NoticeResponse
-	if err := n.Decode(m.Body()); err == nil && n.Code == "01000" && h.e.Signal != nil {
-		for _, w := range strings.Fields(n.Message) {
-			if pid, err := strconv.ParseUint(w, 10, 32); err == nil && h.e.Signal(uint32(pid), h.db, h.role, h.terminates) {
-				return nil
-			}
+	if err := n.Decode(body); err != nil || n.Code != "01000" {
+		return false
+	}
+	for _, w := range strings.Fields(n.Message) {
+		if pid, err := strconv.ParseUint(w, 10, 32); err == nil && h.e.Signal(uint32(pid), h.db, h.role, h.terminates) {
+			return true
 		}
 	}
-	if err := h.client.Write(m.Raw); err != nil {
-		return &wire.PeerError{Err: err}
-	}
-	return nil
+	return false
 }
 
 // signalling notes that a statement may signal other clients.

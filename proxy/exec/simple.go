@@ -360,31 +360,24 @@ func (h *Handler) declared(name string, p *participant) {
 	h.tx.cursors[name] = p
 }
 
-// several runs a string of several statements: as a whole on one shard if it all belongs there, else one
-// by one in one implicit transaction.
-func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) error {
+// several runs a string of several statements one by one in one implicit transaction. As in PostgreSQL, the last one is
+// complete when that has committed.
+func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err error) {
+	defer func() { h.client.ReleaseTag(err == nil) }()
 	if h.tx.status == 'I' {
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
-	for _, s := range stmts {
+	for i, s := range stmts {
 		if h.tx.status == 'I' { // behind a COMMIT inside the string
 			h.begin("BEGIN", sqlparse.Tx{}, true)
 			if err := h.current(ctx); err != nil {
 				return err
 			}
 		}
-		p, err := h.planStatement(ctx, s)
-		for h.awaitMove(ctx, err) {
-			p, err = h.planStatement(ctx, s)
+		if i == len(stmts)-1 {
+			h.client.HoldTag()
 		}
-		if err == nil && s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
-			err = &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
-		}
-		if err == nil {
-			a := router.Args{Text: []byte(s.Text)}
-			err = h.simple(ctx, p.tmpl, &a)
-		}
-		if err != nil {
+		if err := h.oneOfSeveral(ctx, s); err != nil {
 			if h.tx.implicit {
 				h.rollback()
 			}
@@ -395,4 +388,18 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) erro
 		return h.commitImplicit(ctx)
 	}
 	return nil
+}
+
+func (h *Handler) oneOfSeveral(ctx context.Context, s *sqlparse.Statement) error {
+	p, err := h.planStatement(ctx, s)
+	for h.awaitMove(ctx, err) {
+		p, err = h.planStatement(ctx, s)
+	}
+	if err != nil {
+		return err
+	}
+	if s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
+		return &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
+	}
+	return h.simple(ctx, p.tmpl, &router.Args{Text: []byte(s.Text)})
 }

@@ -30,6 +30,7 @@ func (h *Handler) tidy(p *participant) {
 	if !s.IsSuspect() || s.Dirty || s.TxStatus != 'I' || s.Pending() > 0 || s.Out() > 0 {
 		return
 	}
+	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
 	left, err := s.Left()
 	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.heed(false)
@@ -48,10 +49,9 @@ func (h *Handler) tidy(p *participant) {
 		s.Dirty = true
 		return
 	}
-	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
-	next, has := h.settings, carried
-	for _, n := range carried.Names() {
-		if _, ok := left.Settings[n]; !ok && n != "role" && !strings.Contains(n, ".") {
+	next, has := h.settings, carried.Others() // Left has made the server the role that logged in
+	for _, n := range has.Names() {
+		if _, ok := left.Settings[n]; !ok && !strings.Contains(n, ".") {
 			next, has = next.Without(n), has.Without(n)
 		}
 	}
@@ -59,6 +59,9 @@ func (h *Handler) tidy(p *participant) {
 		if v, old := pgsql.SettingValue(n, v), value(carried, n); v != old {
 			next, has = next.With(n, v), has.With(n, v)
 		}
+	}
+	if who := left.Who(); who != carried.Who() {
+		next = next.Others().Over(who)
 	}
 	if next != h.settings {
 		h.settings = next
@@ -119,6 +122,7 @@ func (h *Handler) unpin(p *participant) {
 type setting struct {
 	name, value string
 	local       bool
+	reset       bool // its value is NULL
 }
 
 // configsOf reads the set_config calls of a statement with its values.
@@ -141,14 +145,17 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 		return string(b), true
 	}
 	for _, c := range t.Stmt.Configs {
-		name, ok1 := text(c.Name)
-		value, ok2 := text(c.Value)
-		local, ok3 := text(c.Local)
-		if !ok1 || !ok2 || !ok3 {
-			continue
+		name, ok := text(c.Name)
+		if !ok {
+			continue // it is an error
 		}
+		value, given := text(c.Value)
+		local, _ := text(c.Local)
 		l := strings.ToLower(local)
-		out = append(out, setting{strings.ToLower(name), value, strings.HasPrefix(l, "t") || strings.HasPrefix(l, "y") || l == "on" || l == "1"})
+		out = append(out, setting{
+			name: strings.ToLower(name), value: value, reset: !given,
+			local: strings.HasPrefix(l, "t") || strings.HasPrefix(l, "y") || l == "on" || l == "1",
+		})
 	}
 	return out
 }
@@ -156,20 +163,25 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
 	for _, c := range list {
+		if c.reset {
+			p.srv.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
+			continue
+		}
 		value := pgsql.SettingValue(c.name, c.value)
-		sql := "SET " + pgsql.Setting(c.name) + " TO " + value
+		sql, kind := "SET "+pgsql.Setting(c.name)+" TO "+value, stepSet
 		if c.local {
 			if h.tx.status == 'I' {
 				continue // it ended with its statement
 			}
-			sql = "SET LOCAL" + sql[3:]
-			h.tx.local = append(h.tx.local, sql)
+			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else {
-			h.settings = h.settings.With(c.name, value)
+			h.settings = reported(p.srv, h.settings.With(c.name, value), c.name)
 			if h.tx.status == 'I' {
 				p.srv.SetSettings(h.settings)
 			}
 		}
+		h.tx.step(kind, sql)
+		h.tx.who = h.tx.who || c.name == "session_authorization"
 		if c.name == "search_path" {
 			h.env.SearchPath = searchPathOf(value)
 		}
@@ -225,19 +237,17 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 	if err := s.Flush(); err != nil {
 		return h.lost(p, err)
 	}
+	a := pool.Answer{Server: s, Open: true}
 	for answers > 0 {
-		m, err := s.Next()
-		if err != nil {
-			return h.lost(p, err)
-		}
-		switch m.Type {
-		case '1', '2', 'C':
-			answers--
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'E':
+		m, err := a.Next()
+		switch {
+		case a.Ended && a.Failed != nil:
 			s.Dirty = true
-			return &pool.ServerError{Response: wire.ParseError(m.Body())}
+			return a.Failed
+		case err != nil:
+			return h.lost(p, err)
+		case m.Type == '1' || m.Type == '2' || m.Type == 'C':
+			answers--
 		}
 	}
 	return nil

@@ -3,24 +3,41 @@ package exec
 import (
 	"maps"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
-// tell notes a ParameterStatus that is on its way to the client.
-func (h *Handler) tell(body []byte) {
+// tell notes a ParameterStatus that is on its way to the client. news is false for what the client knows: a server reports
+// what is new to it.
+func (h *Handler) tell(body []byte) (news bool) {
 	name, rest, err := wire.CString(body)
 	if err != nil {
-		return
+		return true
 	}
 	value, _, err := wire.CString(rest)
 	if err != nil {
-		return
+		return true
+	}
+	was, known := h.told[string(name)]
+	if !known {
+		was, known = h.first[string(name)]
+	}
+	if known && was == string(value) {
+		return false
 	}
 	if h.told == nil {
 		h.told = map[string]string{}
 	}
 	h.told[string(name)] = string(value)
+	return true
+}
+
+// unsay takes back what the client was told of settings since the transaction, or its last savepoint, began: it has failed.
+func (h *Handler) unsay() {
+	old := h.tx.told
+	if n := len(h.tx.saves); n > 0 {
+		old = h.tx.saves[n-1].told
+	}
+	h.retell(old)
 }
 
 // retell takes back what the client was told since old was kept: a transaction, or a part of it, was rolled
@@ -39,45 +56,4 @@ func (h *Handler) retell(old map[string]string) {
 		}
 	}
 	h.told = maps.Clone(old)
-}
-
-// telling runs a simple query on a participant, and returns its last command tag; what it reports reaches the client.
-func (h *Handler) telling(p *participant, sql string) (tag string, err error) {
-	if err := h.ready(p); err != nil {
-		return "", err
-	}
-	p.srv.SendQuery(sql)
-	if err := p.srv.Flush(); err != nil {
-		return "", h.lost(p, err)
-	}
-	var failed error
-	for {
-		typ, _, err := p.srv.Peek()
-		if err != nil {
-			return "", h.lost(p, err)
-		}
-		switch typ {
-		case 'S':
-			err = h.relayParam(p.srv)
-		case 'N':
-			err = h.relayNotice(p.srv)
-		default:
-			var m wire.Message
-			if m, err = p.srv.Next(); err != nil {
-				break
-			}
-			switch {
-			case m.Type == 'C':
-				tag = string(m.Body()[:len(m.Body())-1])
-			case m.Type == 'E' && failed == nil:
-				failed = &pool.ServerError{Response: wire.ParseError(m.Body())}
-			case m.Type == 'Z':
-				p.srv.TxStatus = m.Body()[0]
-				return tag, failed
-			}
-		}
-		if err != nil {
-			return "", h.lostOrGone(p, err)
-		}
-	}
 }

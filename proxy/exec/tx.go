@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
-	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -24,7 +22,7 @@ type transaction struct {
 	opts     sqlparse.Tx
 	parts    []*participant
 	saves    []savepoint
-	local    []string                // SET LOCAL, for those who come late
+	steps    []step                  // for those who come late
 	before   *pool.Settings          // at BEGIN
 	cursors  map[string]*participant // where each SQL cursor is
 	held     []*gathering            // whose copies a cursor reads
@@ -35,6 +33,7 @@ type transaction struct {
 	since    time.Time
 	told     map[string]string // what the client had been told before it
 	own      ownInTx
+	who      bool     // it has changed who the session is
 	base     view     // what everybody sees, if the transaction has defined something
 	oids     []uint32 // of the declared tables that it has renamed or dropped
 	defined  bool     // something, since the schema was read
@@ -98,7 +97,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		drop()
 		return nil, err
 	}
-	if err := h.adapt(p); err != nil {
+	if err := h.adaptTo(p, h.tx.before); err != nil {
 		drop()
 		return nil, err
 	}
@@ -109,11 +108,8 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		p.prologue++
 	}
 	before(h.tx.begin)
-	for _, l := range h.tx.local {
-		before(l)
-	}
-	for _, s := range h.tx.saves {
-		before("SAVEPOINT " + pgsql.Ident(s.name))
+	for _, s := range h.tx.steps {
+		before(s.sql)
 	}
 	h.tx.parts = append(h.tx.parts, p)
 	p.open = true
@@ -185,22 +181,20 @@ func (h *Handler) ready(p *participant) error {
 // one failed (a cancel request may hit BEGIN), the server would have skipped what was sent behind it, a simple
 // query too, and nothing would have run outside of the transaction. Such a server is given up.
 func (h *Handler) prologue(p *participant) error {
+	a := pool.Answer{Server: p.srv, Open: true}
 	for p.prologue > 0 {
-		m, err := p.srv.Next()
-		if err != nil {
-			p.prologue = 0
-			return h.lost(p, err)
-		}
-		switch m.Type {
-		case 'C':
-			p.prologue--
-			p.srv.TxStatus = 'T'
-		case 'S':
-			p.srv.NoteParam(m.Body())
-		case 'E':
+		m, err := a.Next()
+		switch {
+		case a.Failed != nil:
 			p.prologue = 0
 			p.srv.Dirty = true
-			return &pool.ServerError{Response: wire.ParseError(m.Body())}
+			return a.Failed
+		case err != nil:
+			p.prologue = 0
+			return h.lost(p, err)
+		case m.Type == 'C':
+			p.prologue--
+			p.srv.TxStatus = 'T'
 		}
 	}
 	return nil
@@ -214,6 +208,9 @@ func (h *Handler) rollback() {
 			writers++
 		}
 		h.abort(p)
+		if h.tx.who { // some releases of PostgreSQL do not bring the role back
+			p.srv.Suspect(nil, false)
+		}
 	}
 	h.count.Ended(writers, metrics.RolledBack)
 	if h.tx.before != nil {

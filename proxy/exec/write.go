@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -243,47 +242,27 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 
 // readPiece reads one answer to its ReadyForQuery. mute drops its notices.
 func (h *Handler) readPiece(p *participant, mute bool) (tag string, desc []wire.Field, rows [][][]byte, err error) {
-	for {
-		m, e := p.srv.Next()
-		if e != nil {
-			return "", nil, nil, h.lost(p, e)
-		}
+	answer := h.answer(p)
+	if mute {
+		answer.Hear = nil
+	}
+	err = answer.Read(func(m wire.Message) (err error) {
 		switch m.Type {
 		case 'T':
-			if desc, e = wire.ParseRowDescription(m.Body()); e != nil {
-				return "", nil, nil, h.lost(p, e)
+			if desc, err = wire.ParseRowDescription(m.Body()); err == nil {
+				translateFields(h.typesOf(p.shard), desc)
+				p.deep = deepOf(h.typesOf(p.shard), desc, func(i int) int16 { return desc[i].Format })
 			}
-			translateFields(h.typesOf(p.shard), desc)
-			p.deep = deepOf(h.typesOf(p.shard), desc, func(i int) int16 { return desc[i].Format })
 		case 'D':
-			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
-			if e == nil && p.deep != nil {
-				e = toHome(h.typesOf(p.shard), p.deep, vals)
-			}
-			if e != nil {
-				return "", nil, nil, h.lost(p, e)
+			var vals [][]byte
+			if vals, err = wire.RowValues(nil, append([]byte(nil), m.Body()...)); err == nil && p.deep != nil {
+				err = toHome(h.typesOf(p.shard), p.deep, vals)
 			}
 			rows = append(rows, vals)
-		case 'C':
-			tag = string(m.Body()[:len(m.Body())-1])
-		case 'E':
-			if err == nil {
-				err = &pool.ServerError{Response: wire.ParseError(m.Body())}
-			}
-		case 'N':
-			if mute {
-				continue
-			}
-			if e := h.client.Write(m.Raw); e != nil {
-				return "", nil, nil, clientError{e}
-			}
-		case 'S':
-			p.srv.NoteParam(m.Body())
-		case 'Z':
-			p.srv.TxStatus = m.Body()[0]
-			return tag, desc, rows, err
 		}
-	}
+		return err
+	})
+	return answer.Tag, desc, rows, h.unread(p, &answer, err)
 }
 
 func (h *Handler) writeReturned(desc []wire.Field, rows []returned, x *execution) {
@@ -378,7 +357,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 			return err
 		}
 		if i == 0 { // its notices are the client's
-			tag, err = h.telling(part, text)
+			tag, err = h.exec(part, text)
 		} else {
 			_, err = part.srv.Exec(text)
 		}

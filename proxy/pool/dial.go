@@ -61,6 +61,7 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 		return nil, dialError(p, err)
 	}
 	_, s.tls = s.NetConn().(*tls.Conn)
+	s.role = s.Params[userSetting]
 	s.Pool, s.settings, s.dialed, s.since = p, NoSettings, time.Now(), time.Now()
 	addr := s.NetConn().RemoteAddr()
 	s.addr = addr.String()

@@ -29,12 +29,18 @@ func (s *Server) Suspect(vars []string, unknown bool) {
 // when a session ends.
 const temporary = `from pg_catalog.pg_depend where refclassid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass and refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema() and refobjid operator(pg_catalog.<>) 0::pg_catalog.oid`
 
+// whoSQL says who the server is, before and after it is made to be the role that logged in again: only that one sees all settings.
+const whoSQL = `select pg_catalog.concat('u', session_user) union all select pg_catalog.concat('r', pg_catalog.current_setting('role'));
+reset session_authorization; reset role;
+select pg_catalog.concat('U', session_user) union all select pg_catalog.concat('R', pg_catalog.current_setting('role'))`
+
 // inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
 // session locks, temporary objects, cursors, channels. It runs with what the client has left: all of its names have a schema, so
 // that nothing of a user's, not even a temporary table, answers in the place of PostgreSQL's own.
-const inspectSQL = `select pg_catalog.concat('s', name, '=', setting) from pg_catalog.pg_settings where source operator(pg_catalog.=) 'session' union all
+const inspectSQL = whoSQL + `;
+select pg_catalog.concat('s', name, '=', setting) from pg_catalog.pg_settings where source operator(pg_catalog.=) 'session' union all
 select pg_catalog.concat('p', name) from pg_catalog.pg_prepared_statements where name operator(pg_catalog.!~) '^pgmosaic_[0-9]+$' union all
-select 'r' from (select 1) x where current_user operator(pg_catalog.<>) session_user union all ` + holdsSQL + ` union all
+` + holdsSQL + ` union all
 select 'n' from pg_catalog.pg_listening_channels()`
 
 // holdsSQL lists session locks, temporary objects and held cursors.
@@ -42,8 +48,8 @@ const holdsSQL = `select 'l' from pg_catalog.pg_locks where pid operator(pg_cata
 select 't' ` + temporary + ` union all
 select 'c' from pg_catalog.pg_cursors where is_holdable`
 
-// IsSuspect says whether Suspect was called since the server was last found clean.
-func (s *Server) IsSuspect() bool { return s.suspect }
+// IsSuspect says whether Suspect was called since the server was last found clean, or the server is not whom its books have.
+func (s *Server) IsSuspect() bool { return s.suspect || !s.Itself() }
 
 // Trust ends the suspicion: the caller has seen to what the server carries.
 func (s *Server) Trust() { s.suspect, s.unknown, s.vars = false, false, nil }
@@ -52,11 +58,26 @@ func (s *Server) Trust() { s.suspect, s.unknown, s.vars = false, false, nil }
 type Left struct {
 	Settings map[string]string // lower case names, values in their base unit
 	State    bool              // something that cannot be replayed on another server
+
+	user, role string // what it took itself for, where that is not what it logged in as
 }
 
-// Left looks at what the server carries. It must be at rest, outside a transaction.
+// Who is whom the server took itself for, as settings.
+func (l *Left) Who() *Settings {
+	who := NoSettings
+	if l.user != "" {
+		who = who.With(userSetting, pgsql.Literal(l.user))
+	}
+	if l.role != "" {
+		who = who.With(roleSetting, pgsql.Literal(l.role))
+	}
+	return who
+}
+
+// Left looks at what the server carries, and makes it be the role that logged in. It must be at rest, outside a transaction.
 func (s *Server) Left() (Left, error) {
 	left := Left{Settings: map[string]string{}, State: s.unknown}
+	var was, is struct{ user, role string }
 	sql := inspectSQL
 	for _, v := range s.vars {
 		name := pgsql.Literal(v)
@@ -68,15 +89,30 @@ func (s *Server) Left() (Left, error) {
 		case 's':
 			name, val, _ := strings.Cut(f[1:], "=")
 			left.Settings[strings.ToLower(name)] = val
+		case 'u':
+			was.user = f[1:]
+		case 'U':
+			is.user = f[1:]
 		case 'r':
-			if _, ok := s.settings.Get("role"); !ok {
-				left.State = true
-			}
+			was.role = f[1:]
+		case 'R':
+			is.role = f[1:]
 		default:
 			left.State = true
 		}
 	}
-	return left, err
+	if err != nil {
+		s.Doubt() // the look is a transaction, and was rolled back
+		return left, err
+	}
+	if was.user != is.user {
+		left.user = was.user
+	}
+	if was.role != is.role || was.user != is.user {
+		left.role = was.role
+	}
+	s.settings = s.settings.Others()
+	return left, nil
 }
 
 // inspect says whether a server is as its books have it.
@@ -84,7 +120,7 @@ func (s *Server) inspect() bool {
 	_ = s.SetDeadline(time.Now().Add(inspectTimeout))
 	defer func() { _ = s.SetDeadline(time.Time{}) }()
 	left, err := s.Left()
-	if err != nil || s.TxStatus != 'I' || s.Pending() > 0 || left.State {
+	if err != nil || s.TxStatus != 'I' || s.Pending() > 0 || left.State || !s.Itself() {
 		return false
 	}
 	for n := range left.Settings {

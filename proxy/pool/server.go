@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ type Server struct {
 	Params   map[string]string // ParameterStatus values that the server reported
 	Dirty    bool              // something happened that a reset must undo: close instead of reuse
 
+	role     string // that logged in, as the server reports it
 	key      []byte
 	cancelTo func(ctx context.Context) (net.Conn, error)
 	settings *Settings
@@ -122,6 +124,29 @@ func (s *Server) Settings() *Settings { return s.settings }
 // SetSettings records that the client itself changed the server's settings.
 func (s *Server) SetSettings(set *Settings) { s.settings = set }
 
+// Doubt notes that it is not known who the server takes itself for: the next session sets it anew.
+func (s *Server) Doubt() { s.settings = s.settings.With(userSetting, unknownUser) }
+
+// Reported is what the server has told of a parameter, if it is one that PostgreSQL reports.
+func (s *Server) Reported(name string) (value string, ok bool) {
+	for n, v := range s.Params {
+		if strings.EqualFold(n, name) {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// Itself says whether the server takes itself for whom its books have it, by its own word: PostgreSQL reports every change of
+// session_authorization, whatever made it.
+func (s *Server) Itself() bool {
+	user := s.settings.user
+	if user == "" {
+		user = s.role
+	}
+	return s.Params[userSetting] == user
+}
+
 // Adapt gathers the SQL that gives the server the session's settings. sent says whether a simple query
 // was gathered, whose answer the caller must read with Settle before anything else.
 func (s *Server) Adapt(want *Settings) (sent bool) {
@@ -138,35 +163,12 @@ func (s *Server) Difference(want *Settings) string { return diff(s.settings, wan
 
 // Settle reads the answer of Adapt. On an error of the server the settings are unknown: it is dirty.
 func (s *Server) Settle(want *Settings) error {
-	if err := s.drain(); err != nil {
+	if _, err := s.ReadTag(); err != nil {
 		s.Dirty = true
 		return err
 	}
 	s.settings = want
 	return nil
-}
-
-// drain reads up to ReadyForQuery and returns the first error that the server reported.
-func (s *Server) drain() error {
-	var first error
-	for {
-		m, err := s.Next()
-		if err != nil {
-			s.Dirty = true
-			return err
-		}
-		switch m.Type {
-		case 'E':
-			if first == nil {
-				first = &ServerError{wire.ParseError(m.Body())}
-			}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return first
-		}
-	}
 }
 
 // Exec runs a simple query whose rows nobody wants, and returns its last command tag.
@@ -181,26 +183,9 @@ func (s *Server) Exec(sql string) (tag string, err error) {
 
 // ReadTag reads up to ReadyForQuery and returns the last command tag, or the first error.
 func (s *Server) ReadTag() (tag string, err error) {
-	for {
-		m, e := s.Next()
-		if e != nil {
-			s.Dirty = true
-			return "", e
-		}
-		switch m.Type {
-		case 'C':
-			tag = string(m.Body()[:len(m.Body())-1])
-		case 'E':
-			if err == nil {
-				err = &ServerError{wire.ParseError(m.Body())}
-			}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return tag, err
-		}
-	}
+	a := Answer{Server: s}
+	err = a.Read(nil)
+	return a.Tag, err
 }
 
 // Rows runs a simple query whose small result the proxy itself wants. Its values are the caller's.
@@ -216,34 +201,19 @@ func (s *Server) Result(sql string) (desc []wire.Field, rows [][][]byte, err err
 		s.Dirty = true
 		return nil, nil, err
 	}
-	for {
-		m, e := s.Next()
-		if e != nil {
-			s.Dirty = true
-			return nil, nil, e
-		}
+	a := Answer{Server: s}
+	err = a.Read(func(m wire.Message) (err error) {
 		switch m.Type {
 		case 'T':
-			if desc, e = wire.ParseRowDescription(m.Body()); e != nil {
-				s.Dirty = true
-				return nil, nil, e
-			}
+			desc, err = wire.ParseRowDescription(m.Body())
 		case 'D':
-			vals, e := wire.RowValues(nil, append([]byte(nil), m.Body()...))
-			if e != nil {
-				s.Dirty = true
-				return nil, nil, e
-			}
+			var vals [][]byte
+			vals, err = wire.RowValues(nil, append([]byte(nil), m.Body()...))
 			rows = append(rows, vals)
-		case 'E':
-			err = &ServerError{wire.ParseError(m.Body())}
-		case 'S':
-			s.NoteParam(m.Body())
-		case 'Z':
-			s.TxStatus = m.Body()[0]
-			return desc, rows, err
 		}
-	}
+		return err
+	})
+	return desc, rows, err
 }
 
 // NoteParam remembers a ParameterStatus.

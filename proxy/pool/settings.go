@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"maps"
 	"sort"
 	"strings"
 	"sync"
@@ -10,10 +11,22 @@ import (
 
 // Settings is an interned set of run-time parameters: equal sets are one pointer, so that comparing a
 // session's wish with what a server carries costs nothing.
+//
+// Two of them say who the session is. As in PostgreSQL, SET SESSION AUTHORIZATION sets the role to none, and RESET
+// SESSION AUTHORIZATION resets it.
 type Settings struct {
 	vals map[string]string // lower case name to SQL text behind TO
 	key  string
+	user string // session_authorization, as a server reports it; empty for the role that logged in
 }
+
+const (
+	userSetting = "session_authorization"
+	roleSetting = "role"
+	noRole      = "'none'"
+	// unknownUser is no SQL text, so that no session asks for it.
+	unknownUser = ""
+)
 
 var (
 	internMu sync.Mutex
@@ -42,9 +55,9 @@ func Intern(vals map[string]string) *Settings {
 	if s := interned[key]; s != nil {
 		return s
 	}
-	s := &Settings{vals: make(map[string]string, len(vals)), key: key}
-	for n, v := range vals {
-		s.vals[n] = v
+	s := &Settings{vals: maps.Clone(vals), key: key}
+	if user, ok := pgsql.Texts(vals[userSetting]); ok && len(user) == 1 {
+		s.user = user[0]
 	}
 	if len(interned) < maxInterned {
 		interned[key] = s
@@ -60,49 +73,104 @@ func (s *Settings) Get(name string) (string, bool) {
 
 // With returns the set with one value added or replaced.
 func (s *Settings) With(name, value string) *Settings {
-	if v, ok := s.vals[name]; ok && v == value {
+	v, ok := s.vals[name]
+	if ok && v == value && name != userSetting {
 		return s
 	}
 	m := make(map[string]string, len(s.vals)+1)
-	for n, v := range s.vals {
-		m[n] = v
-	}
+	maps.Copy(m, s.vals)
 	m[name] = value
+	if name == userSetting {
+		m[roleSetting] = noRole
+	}
 	return Intern(m)
 }
 
 // Without returns the set with one value removed.
 func (s *Settings) Without(name string) *Settings {
-	if _, ok := s.vals[name]; !ok {
+	_, ok := s.vals[name]
+	_, role := s.vals[roleSetting]
+	if !ok && !(role && name == userSetting) {
 		return s
 	}
-	m := make(map[string]string, len(s.vals))
-	for n, v := range s.vals {
-		if n != name {
-			m[n] = v
-		}
+	m := maps.Clone(s.vals)
+	delete(m, name)
+	if name == userSetting {
+		delete(m, roleSetting)
 	}
 	return Intern(m)
 }
 
-// diff is the SQL that turns what a server carries into what a session wants.
+// Who is the part of the set that says who the session is: what RESET ALL leaves alone.
+func (s *Settings) Who() *Settings {
+	return s.only(isWho)
+}
+
+// Others is the set without Who.
+func (s *Settings) Others() *Settings {
+	return s.only(func(name string) bool { return !isWho(name) })
+}
+
+func isWho(name string) bool { return name == userSetting || name == roleSetting }
+
+func (s *Settings) only(keep func(name string) bool) *Settings {
+	m := make(map[string]string, len(s.vals))
+	for n, v := range s.vals {
+		if keep(n) {
+			m[n] = v
+		}
+	}
+	if len(m) == len(s.vals) {
+		return s
+	}
+	return Intern(m)
+}
+
+// Over returns the set with the values of another one added, which win.
+func (s *Settings) Over(other *Settings) *Settings {
+	if len(other.vals) == 0 {
+		return s
+	}
+	m := make(map[string]string, len(s.vals)+len(other.vals))
+	maps.Copy(m, s.vals)
+	maps.Copy(m, other.vals)
+	return Intern(m)
+}
+
+// diff is the SQL that turns what a server carries into what a session wants. Who the session is comes last, and is taken
+// back first: only the role that logged in may set all that was set.
 func diff(have, want *Settings) string {
 	if have == want || have.key == want.key {
 		return ""
 	}
 	var b strings.Builder
+	_, user := have.vals[userSetting]
+	_, role := have.vals[roleSetting]
+	switch {
+	case user:
+		b.WriteString("RESET session_authorization;RESET role;")
+	case role:
+		b.WriteString("RESET role;")
+	}
 	for _, n := range sortedNames(have.vals) {
-		if _, ok := want.vals[n]; !ok {
+		if _, ok := want.vals[n]; !ok && !isWho(n) {
 			b.WriteString("RESET " + pgsql.Setting(n) + ";")
 		}
 	}
 	for _, n := range sortedNames(want.vals) {
-		if v, ok := have.vals[n]; !ok || v != want.vals[n] {
-			b.WriteString("SET " + pgsql.Setting(n) + " TO " + want.vals[n] + ";")
+		if v, ok := have.vals[n]; (!ok || v != want.vals[n]) && !isWho(n) {
+			b.WriteString(setting(n, want.vals[n]))
+		}
+	}
+	for _, n := range []string{userSetting, roleSetting} {
+		if v, ok := want.vals[n]; ok {
+			b.WriteString(setting(n, v))
 		}
 	}
 	return b.String()
 }
+
+func setting(name, value string) string { return "SET " + pgsql.Setting(name) + " TO " + value + ";" }
 
 // leavesCustom says whether moving from have to want would RESET a custom parameter, which then reads
 // ” and no longer NULL: row-level security policies notice.

@@ -40,7 +40,7 @@ func (s Secret) Call(gid, outcome string, parts []string, pid uint32) (sql strin
 		list = []byte(pgsql.Array(parts))
 	}
 	token := []byte(`\x` + hex.EncodeToString(s.Token(gid, outcome, parts, pid)))
-	return "SELECT pgmosaic.decide($1::text, " + pgsql.Literal(outcome) + "::text, $2::text[], $3::bytea)", [][]byte{[]byte(gid), list, token}
+	return "SELECT pgmosaic.decide($1::pg_catalog.text, " + pgsql.Literal(outcome) + "::pg_catalog.text, $2::pg_catalog.text[], $3::pg_catalog.bytea)", [][]byte{[]byte(gid), list, token}
 }
 
 // Secrets are those of the shards, as far as they have been asked for.

@@ -56,6 +56,7 @@ type Conn struct {
 	wide   bool // the last read filled its buffer
 	frugal bool // holds no buffer while it waits for input
 	outBox *outBuffer
+	held   *string // a tag that is kept back, empty for none yet; nil: none is kept back
 
 	in, sent atomic.Int64
 }

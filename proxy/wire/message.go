@@ -106,9 +106,28 @@ func (c *Conn) SendReady(status byte) { c.out = append(c.out, 'Z', 0, 0, 0, 5, s
 
 // SendTag gathers CommandComplete.
 func (c *Conn) SendTag(tag string) {
+	if c.held != nil {
+		*c.held = tag
+		return
+	}
 	c.out = append(c.out, 'C')
 	c.out = binary.BigEndian.AppendUint32(c.out, uint32(len(tag)+5))
 	c.out = append(append(c.out, tag...), 0)
+}
+
+// HoldTag keeps what SendTag sends back until ReleaseTag: whether a command is complete may be known later than its answer.
+func (c *Conn) HoldTag() { c.held = new(string) }
+
+// HoldsTag says whether tags are kept back.
+func (c *Conn) HoldsTag() bool { return c.held != nil }
+
+// ReleaseTag sends the tag that was kept back, or drops it.
+func (c *Conn) ReleaseTag(send bool) {
+	held := c.held
+	c.held = nil
+	if send && held != nil && *held != "" {
+		c.SendTag(*held)
+	}
 }
 
 // SendQuery gathers a simple Query.

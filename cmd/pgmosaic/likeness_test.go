@@ -1,0 +1,475 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+var (
+	likenessN    = flag.Int("likeness.n", 6, "random interleavings in TestSessionsLikePostgreSQL, for each kind of login")
+	likenessSeed = flag.Uint64("likeness.seed", 1, "the first one's seed")
+)
+
+// act is one step of an interleaving: what one client does.
+type act struct {
+	client int
+	kind   byte // q: a simple query; p, b, c: Parse, Bind with Execute, Close of a named statement; x: Parse to Execute unnamed; n: a new session
+	name   string
+	text   string
+	args   []string
+}
+
+func (a act) String() string {
+	return fmt.Sprintf("%d: %c %s %s %q", a.client, a.kind, a.name, a.text, a.args)
+}
+
+// watched are the parameters that a client is told, which must say the same.
+var watched = []string{"DateStyle", "IntervalStyle", "TimeZone", "session_authorization", "is_superuser", "application_name"}
+
+// twin is a client's connection: to the proxy, or to a PostgreSQL of its own.
+type twin struct {
+	dsn   string
+	conn  *wire.Conn
+	told  map[string]string
+	ended bool
+}
+
+func (w *twin) open(ctx context.Context, options map[string]string) error {
+	cfg, err := pgconn.ParseConfig(w.dsn)
+	if err != nil {
+		return err
+	}
+	maps.Copy(cfg.RuntimeParams, options)
+	pc, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := pc.SyncConn(ctx); err != nil {
+		return err
+	}
+	h, err := pc.Hijack()
+	if err != nil {
+		return err
+	}
+	w.conn, w.told, w.ended = wire.New(h.Conn, 1<<30), h.ParameterStatuses, false
+	return w.conn.SetDeadline(time.Now().Add(time.Minute))
+}
+
+var digits = regexp.MustCompile(`\d{4,}`)
+
+// answer is all that comes up to ReadyForQuery, and what the client knows of its parameters then.
+func (w *twin) answer() string {
+	if w.ended {
+		return "ended"
+	}
+	if err := w.conn.Flush(); err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for {
+		m, err := w.conn.Next()
+		if err != nil {
+			w.ended = true
+			return b.String() + " " + err.Error()
+		}
+		body := m.Body()
+		switch m.Type {
+		case 'S':
+			name, rest, _ := wire.CString(body)
+			value, _, _ := wire.CString(rest)
+			w.told[string(name)] = string(value)
+		case 'E', 'N':
+			e := wire.ParseError(body)
+			fmt.Fprintf(&b, " %c[%s %s]", m.Type, e.Code, digits.ReplaceAllString(e.Message, "N")) // the two have other OIDs
+		case 'D':
+			vals, err := wire.RowValues(nil, body)
+			fmt.Fprintf(&b, " D%q", vals)
+			if err != nil {
+				b.WriteString(err.Error())
+			}
+		case 'T', 't':
+			fmt.Fprintf(&b, " %c%d", m.Type, int(body[0])<<8+int(body[1]))
+		case 'C':
+			b.WriteString(" C<" + strings.TrimRight(string(body), "\x00") + ">")
+		case 'Z':
+			fmt.Fprintf(&b, " Z%c", body[0])
+			for _, n := range watched {
+				b.WriteString(" " + n + "=" + w.told[n])
+			}
+			return b.String()
+		default:
+			fmt.Fprintf(&b, " %c", m.Type)
+		}
+	}
+}
+
+// does has one side do what an act says, and returns the answer.
+func (w *twin) does(ctx context.Context, a act) string {
+	if a.kind == 'n' {
+		w.conn.SendFrame('X', nil)
+		_ = w.conn.Flush()
+		_ = w.conn.Close()
+		options := map[string]string{}
+		if a.name != "" {
+			options[a.name] = a.text
+		}
+		if err := w.open(ctx, options); err != nil {
+			var pe *pgconn.PgError
+			w.ended = true
+			if errors.As(err, &pe) {
+				return "login: " + pe.Code
+			}
+			return "login: " + err.Error()
+		}
+		return w.begin()
+	}
+	if w.ended {
+		return "ended"
+	}
+	args := make([][]byte, len(a.args))
+	for i, v := range a.args {
+		args[i] = []byte(v)
+	}
+	switch a.kind {
+	case 'q':
+		w.conn.SendQuery(a.text)
+	case 'p':
+		w.conn.SendParse(a.name, a.text, nil)
+		w.conn.SendDescribe('S', a.name)
+		w.conn.SendSync()
+	case 'b':
+		w.conn.Send(&wire.Bind{PreparedStatement: a.name, Parameters: args})
+		w.conn.SendExecute()
+		w.conn.SendSync()
+	case 'c':
+		w.conn.SendClose('S', a.name)
+		w.conn.SendSync()
+	case 'x':
+		w.conn.SendParse("", a.text, nil)
+		w.conn.Send(&wire.Bind{Parameters: args})
+		w.conn.SendDescribe('P', "")
+		w.conn.SendExecute()
+		w.conn.SendSync()
+	}
+	return w.answer()
+}
+
+// begin gives a new session a place of its own, where other clients' names are not seen.
+func (w *twin) begin() string {
+	w.conn.SendQuery("select 1")
+	return w.answer()
+}
+
+// likenessSetup makes what the statements of an interleaving use, one schema for each client.
+const likenessSetup = `
+drop schema if exists c%[1]d cascade; create schema c%[1]d; grant all on schema c%[1]d to public;
+create table c%[1]d.t (k int, d date); grant all on c%[1]d.t to public;
+create table c%[1]d.w (k int); grant all on c%[1]d.w to public;
+create function c%[1]d.tell() returns trigger language plpgsql as $$begin raise notice 'committed %%', new.k; return null; end$$;
+create constraint trigger late after insert on c%[1]d.w deferrable initially deferred for each row execute function c%[1]d.tell();
+create function c%[1]d.f(n text, v text, l bool) returns text language plpgsql as $$begin return set_config(n, v, l); end$$;
+create function c%[1]d.keeps() returns text language plpgsql set datestyle to 'German' set role to u9 as $$begin return current_user || ' ' || '2026-02-01'::date; end$$;
+create view c%[1]d.v as select c%[1]d.f('app.a', 'view', false) as x;
+`
+
+// interleaving is a script of so many acts of so many clients.
+func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
+	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
+	var out []act
+	for len(out) < acts {
+		client := rng.IntN(clients)
+		schema := fmt.Sprintf("c%d.", client)
+		role := func() string { return pick("u8", "u9", "none", "none") }
+		who := func() string { return pick("u7", "u8", "u9", "default") }
+		local := func() string { return pick("", "", "", "local ") }
+		set := func() string {
+			switch rng.IntN(16) {
+			case 0, 1, 2, 3:
+				return "set " + local() + "datestyle to " + pick("iso", "dmy", "mdy", "ymd", "german", "sql", "'SQL, DMY'", "'ISO, YMD'", "postgres", "default")
+			case 4:
+				return "set " + local() + "intervalstyle to " + pick("iso_8601", "postgres_verbose", "sql_standard", "default")
+			case 5, 6:
+				return "set " + local() + "time zone " + pick("'Europe/Berlin'", "'UTC'", "5", "-2.5", "local", "default", "interval '+02:30' hour to minute", "'EST5EDT'")
+			case 7:
+				return "set " + local() + pick("work_mem to '1MB'", "work_mem to 999", "work_mem to default", "application_name to 'x y'", "application_name to default", "extra_float_digits to 0", "bytea_output to escape")
+			case 8:
+				return "set " + local() + "search_path to " + pick(`"$user", public`, "public", "c0, c1", "default")
+			case 9:
+				return "set " + local() + pick("app.a to 'one'", "app.a to 'two'", "app.b to 3")
+			case 10, 11:
+				if super {
+					return "set " + local() + "session authorization " + who()
+				}
+				return "set " + local() + "session authorization " + pick("default", "app")
+			case 12:
+				return "reset " + pick("role", "session authorization", "datestyle", "timezone", "all", "work_mem", "search_path", "intervalstyle")
+			case 13:
+				return "set session characteristics as transaction " + pick("read only", "read write", "isolation level repeatable read", "isolation level read committed", "deferrable", "not deferrable")
+			}
+			return "set " + local() + "role " + role()
+		}
+		call := func() string {
+			n := pick("role", "datestyle", "work_mem", "timezone", "app.a", "session_authorization", "intervalstyle")
+			v := map[string][]string{
+				"role": {"u8", "u9", "none"}, "datestyle": {"dmy", "german", "iso", "SQL, MDY"}, "work_mem": {"2MB", "777"}, "timezone": {"UTC", "Asia/Tokyo"},
+				"app.a": {"x", ""}, "session_authorization": {"u7", "u8"}, "intervalstyle": {"iso_8601", "postgres"},
+			}[n]
+			return fmt.Sprintf("select %s('%s', '%s', %s)", pick("set_config", schema+"f"), n, pick(v...), pick("false", "false", "true"))
+		}
+		one := func() string {
+			switch rng.IntN(30) {
+			case 0, 1, 2, 3, 4, 5:
+				return set()
+			case 6, 7:
+				return call()
+			case 8, 9:
+				return "do $$begin " + set() + "; end$$"
+			case 10, 11:
+				return "begin" + pick("", "", "", " read only", " isolation level repeatable read", " isolation level serializable, read only, deferrable")
+			case 12, 13:
+				return pick("commit", "commit", "rollback", "rollback", "commit and chain", "rollback and chain")
+			case 14:
+				return "savepoint " + pick("a", "b")
+			case 15:
+				return pick("rollback to ", "rollback to ", "release ") + pick("a", "b")
+			case 16:
+				return "set transaction " + pick("read only", "read only", "read write", "isolation level repeatable read", "deferrable")
+			case 17:
+				return "insert into " + schema + "t values (" + pick("1", "2") + ", '" + pick("01/02/2026", "2026-03-04", "05.06.2026") + "')"
+			case 18:
+				return "insert into " + schema + "w values (1)"
+			case 19:
+				return "select count(*), min(d), max(d) from " + schema + "t"
+			case 20:
+				return "do $$begin raise " + pick("notice", "warning", "exception") + " 'said'; end$$"
+			case 21:
+				return "select " + schema + "keeps()"
+			case 22:
+				return pick("select 1/0", "select * from "+schema+"v", "select count(*) from pg_prepared_statements where name !~ '^pgmosaic'")
+			case 23:
+				return pick("prepare p as select '01/02/2026'::date::text", "execute p", "deallocate p", "deallocate all")
+			case 24:
+				if rng.IntN(4) == 0 {
+					return pick("discard all", "discard plans", "discard temp")
+				}
+			case 25:
+				return pick("show ", "show ") + pick("datestyle", "timezone", "role", "session_authorization", "work_mem", "search_path", "transaction_read_only", "transaction_isolation", "default_transaction_read_only", "transaction_deferrable")
+			}
+			return "select session_user, current_user, current_setting('role') r, '01/02/2026'::date d, '2026-01-02 03:04'::timestamptz z, '1 day 2 hours'::interval i, current_setting('work_mem') m, " +
+				"coalesce(current_setting('app.a', true), '') a, current_setting('transaction_read_only') ro, current_setting('default_transaction_isolation') iso, current_setting('search_path') sp, 0.1::float8 / 3 f"
+		}
+		a := act{client: client, kind: 'q'}
+		switch rng.IntN(16) {
+		case 0:
+			a.text = one() + "; " + one()
+			if rng.IntN(3) == 0 {
+				a.text += "; " + one()
+			}
+		case 1, 2:
+			a.kind, a.text = 'x', one()
+		case 3:
+			a.kind, a.name, a.text = 'p', pick("s1", "s2"), pick("select $1::"+schema+"mood::text", "select * from "+schema+"made", "insert into "+schema+"made values ($1)", "select * from "+schema+"t", "select $1::date::text")
+		case 4, 5:
+			a.kind, a.name = 'b', pick("s1", "s2")
+			if rng.IntN(2) == 0 {
+				a.args = []string{pick("happy", "1", "01/02/2026")}
+			}
+		case 6:
+			a.kind, a.name = 'c', pick("s1", "s2")
+		case 7:
+			switch rng.IntN(6) {
+			case 0:
+				a.text = "create type " + schema + "mood as enum ('happy')"
+			case 1:
+				a.text = "drop type " + schema + "mood"
+			case 2:
+				a.text = "create table " + schema + "made (m " + pick("text", "int", schema+"mood") + ")"
+			case 3:
+				a.text = "drop table " + schema + "made"
+			case 4:
+				a.text = "alter table " + schema + "made add column x int"
+			case 5:
+				a.text = "alter table " + schema + "made drop column x"
+			}
+		case 8:
+			if rng.IntN(3) > 0 {
+				a.text = one()
+				break
+			}
+			a.kind = 'n'
+			switch rng.IntN(8) {
+			case 0, 1:
+				a.name, a.text = "DateStyle", pick("ISO", "DMY", "german", "SQL, DMY")
+			case 2:
+				a.name, a.text = "options", pick("-c datestyle=dmy -c work_mem=3MB", "-c timezone=UTC", "-c intervalstyle=iso_8601", `-c search_path=c0,\ public`)
+			case 3:
+				a.name, a.text = "TimeZone", pick("Asia/Tokyo", "5")
+			}
+		default:
+			a.text = one()
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// likeness plays interleavings against the proxy and against PostgreSQL.
+type likeness struct {
+	t       *testing.T
+	d       *demo
+	user    string
+	pass    string
+	servers int
+	clients int
+	done    int // statements that were compared
+}
+
+const likenessDB, likenessTwin = "likeness", "likeness_twin"
+
+// play runs a script on a proxy of its own, and says where the answers differ first; empty if they do not.
+func (l *likeness) play(ctx context.Context, script []act) (at int, differs string) {
+	l.t.Helper()
+	for _, db := range []string{likenessDB, likenessTwin} {
+		c, err := pgx.Connect(ctx, l.d.cluster.Node("s1-a").DSN(db))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		var all strings.Builder
+		for i := range l.clients {
+			fmt.Fprintf(&all, likenessSetup, i)
+		}
+		if _, err := c.Exec(ctx, all.String()); err != nil {
+			l.t.Fatal(err)
+		}
+		_ = c.Close(ctx)
+	}
+	a := small(l.t, l.d, l.servers, func(cfg *Config) {
+		cfg.Users = append(cfg.Users, UserConfig{Name: "postgres", Password: l.d.cluster.Password})
+		cfg.initSteps = []string{"CREATE DATABASE " + likenessDB, fmt.Sprintf("CREATE SHARD s1 IN "+likenessDB+" NODE '%s'", l.d.cluster.Node("s1-a").DSN(likenessDB))}
+	})
+	defer a.stop(time.Second)
+	direct := strings.Replace(l.d.cluster.Node("s1-a").DSN(likenessTwin), "postgres:"+l.d.cluster.Password, l.user+":"+l.pass, 1)
+	pairs := make([][2]*twin, l.clients)
+	defer func() {
+		for _, p := range pairs {
+			for _, w := range p {
+				if w != nil && w.conn != nil {
+					_ = w.conn.Close()
+				}
+			}
+		}
+	}()
+	for i := range pairs {
+		for side, dsn := range []string{direct, dsnFor(l.user, l.pass, a.server.Addr(), likenessDB)} {
+			pairs[i][side] = &twin{dsn: dsn}
+			if err := pairs[i][side].open(ctx, nil); err != nil {
+				l.t.Fatal(err)
+			}
+		}
+	}
+	for i, x := range script {
+		p := pairs[x.client]
+		want, got := p[0].does(ctx, x), p[1].does(ctx, x)
+		l.done++
+		if same := alike(want, got); same != "" {
+			return i, same
+		}
+	}
+	return -1, ""
+}
+
+// alike says how two answers differ; empty for a difference that is documented.
+func alike(want, got string) string {
+	if want == got {
+		return ""
+	}
+	return fmt.Sprintf("PostgreSQL %s\n  pgmosaic   %s", want, got)
+}
+
+// shrink takes out of a script what is not needed to have it differ.
+func (l *likeness) shrink(ctx context.Context, script []act, at int) []act {
+	script = script[:at+1]
+	for size := max(1, len(script)/2); ; size /= 2 {
+		for from := 0; from < len(script)-1; {
+			to := min(from+size, len(script)-1)
+			less := slices.Concat(script[:from], script[to:])
+			if at, _ := l.play(ctx, less); at >= 0 {
+				script = less[:at+1]
+			} else {
+				from = to
+			}
+		}
+		if size <= 1 {
+			return script
+		}
+	}
+}
+
+// Whatever other clients do on the same servers, each session is answered as it would be alone on one PostgreSQL: statement by
+// statement, with all that it is told. As an ordinary role, and as a superuser, who may be anybody.
+func TestSessionsLikePostgreSQL(t *testing.T) {
+	d := shop(t)
+	for _, db := range []string{likenessDB, likenessTwin} {
+		freshDatabase(t, d.cluster.Node("s1-a"), db)
+	}
+	c := connectTo(t, d.cluster.Node("s1-a").DSN("postgres"))
+	for _, r := range []string{"u7", "u8", "u9"} {
+		mustExec(t, c, "create role "+r)
+	}
+	mustExec(t, c, "grant u8, u9 to app")
+	t.Cleanup(func() {
+		c, err := pgx.Connect(context.Background(), d.cluster.Node("s1-a").DSN("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(context.Background())
+		for _, sql := range []string{"drop database if exists " + likenessDB + " with (force)", "drop database if exists " + likenessTwin + " with (force)", "drop role u7, u8, u9"} {
+			if _, err := c.Exec(context.Background(), sql); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, x := range []struct{ user, pass string }{{"app", "app"}, {"postgres", d.cluster.Password}} {
+		t.Run(x.user, func(t *testing.T) {
+			l := &likeness{t: t, d: d, user: x.user, pass: x.pass, servers: 4, clients: 4}
+			wrong := 0
+			for n := range *likenessN {
+				seed := *likenessSeed + uint64(n)
+				script := interleaving(rand.New(rand.NewPCG(seed, 0)), l.clients, 150, x.user == "postgres")
+				at, differs := l.play(t.Context(), script)
+				if at < 0 {
+					continue
+				}
+				wrong++
+				least := l.shrink(t.Context(), script, at)
+				_, again := l.play(t.Context(), least)
+				var text strings.Builder
+				for _, s := range least {
+					text.WriteString("\n  " + s.String())
+				}
+				if again == "" {
+					again = differs
+				}
+				t.Errorf("seed %d:%s\n  %s", seed, text.String(), again)
+				if wrong >= 4 {
+					break
+				}
+			}
+			t.Logf("%d statements were compared", l.done)
+		})
+	}
+}

@@ -1,0 +1,120 @@
+package exec
+
+import (
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// step is what a transaction has set or saved, for servers that join it later: they are told all of it, in its order.
+type step struct {
+	kind stepKind
+	sql  string
+}
+
+type stepKind uint8
+
+const (
+	stepSet   stepKind = iota // SET, which outlives the transaction
+	stepLocal                 // SET LOCAL
+	stepModes                 // SET TRANSACTION
+	stepSave                  // SAVEPOINT
+)
+
+// step notes what servers that join later have to be told.
+func (tx *transaction) step(kind stepKind, sql ...string) {
+	if tx.status == 'I' {
+		return
+	}
+	for _, s := range sql {
+		tx.steps = append(tx.steps, step{kind, s})
+	}
+}
+
+// locals are the SETs that hold for the transaction only.
+func (tx *transaction) locals() (out []string) {
+	for _, s := range tx.steps {
+		if s.kind == stepLocal {
+			out = append(out, s.sql)
+		}
+	}
+	return out
+}
+
+// released forgets a savepoint and those behind it, whose work stays. As in PostgreSQL, the modes of the transaction are again
+// what they were before it.
+func (tx *transaction) released(at int) {
+	save := &tx.saves[at]
+	kept := tx.steps[:save.steps-1]
+	for _, s := range tx.steps[save.steps-1:] {
+		if s.kind == stepSet || s.kind == stepLocal {
+			kept = append(kept, s)
+		}
+	}
+	tx.steps, tx.opts, tx.saves = kept, save.opts, tx.saves[:at]
+}
+
+// backTo undoes what came behind a savepoint, which stays.
+func (tx *transaction) backTo(at int) {
+	save := &tx.saves[at]
+	tx.steps, tx.opts, tx.saves = tx.steps[:save.steps], save.opts, tx.saves[:at+1]
+}
+
+// resets is the SQL that gives a server what RESET, or SET .. TO DEFAULT, means for a session: the value of its startup
+// packet, which a server does not know.
+func resets(v sqlparse.Var, login *pool.Settings) (out []string) {
+	set := "SET "
+	if v.Local {
+		set = "SET LOCAL "
+	}
+	if v.Name != "all" {
+		value, ok := login.Get(v.Name)
+		if !ok {
+			value = "DEFAULT"
+		}
+		return []string{set + pgsql.Setting(v.Name) + " TO " + value}
+	}
+	out = []string{"RESET ALL"}
+	for _, n := range login.Names() {
+		value, _ := login.Get(n)
+		out = append(out, "SET "+pgsql.Setting(n)+" TO "+value)
+	}
+	return out
+}
+
+// afterReset are the settings of a session that has reset one of them, or all. Who it is stays, and a parameter of an
+// extension, or nobody's, that was set once has an empty value, as in PostgreSQL.
+func afterReset(name string, now, login *pool.Settings) *pool.Settings {
+	names := []string{name}
+	if name == "all" {
+		names = now.Others().Names()
+	}
+	next := now
+	for _, n := range names {
+		value, ok := login.Get(n)
+		_, had := now.Get(n)
+		switch {
+		case ok:
+			next = next.With(n, value)
+		case had && strings.Contains(n, "."):
+			next = next.With(n, "''")
+		default:
+			next = next.Without(n)
+		}
+	}
+	if name == "all" {
+		next = next.Over(login.Others())
+	}
+	return next
+}
+
+// reported replaces the value that a session has given a parameter by what a server that took it reports, if it reports it. A
+// text may say half of the value, as SET datestyle does, and leave the rest as it was.
+func reported(s *pool.Server, set *pool.Settings, name string) *pool.Settings {
+	if v, ok := s.Reported(name); ok {
+		return set.With(name, pgsql.Literal(v))
+	}
+	return set
+}

@@ -1,0 +1,91 @@
+package pool
+
+import (
+	"errors"
+	"io"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// Answer is what a server says to one request, up to ReadyForQuery, for everybody who reads it rather than passes it on
+// unread. Whatever the request was, parameters are noted, an error is kept to the end, the first one counts, and notices go to
+// whom they are for.
+type Answer struct {
+	*Server
+	Hear func(m wire.Message) error // notices, and parameters as they change; nil: nobody is told. Its error ends the reading
+
+	Open   bool         // the pipeline stays open: an error ends the answer, not ReadyForQuery, which does not come
+	Failed *ServerError // the first error so far
+	Tag    string       // the last command's
+	Ended  bool         // all of it has been read
+}
+
+// errReady ends an answer.
+var errReady = io.EOF
+
+// Next returns the answer's next message that is none of those: rows, their description, tags, COPY. io.EOF is its end. Any other
+// error means that the server is lost, or that Hear has failed; then the server is dirty.
+func (a *Answer) Next() (wire.Message, error) {
+	for {
+		m, err := a.Server.Next()
+		if err != nil {
+			a.Dirty = true
+			return m, err
+		}
+		switch m.Type {
+		case 'C':
+			a.Tag = string(m.Body()[:len(m.Body())-1])
+			return m, nil
+		case 'E':
+			if a.Failed == nil {
+				a.Failed = &ServerError{wire.ParseError(m.Body())}
+			}
+			if a.Open {
+				a.Ended = true
+				return m, errReady
+			}
+		case 'S':
+			a.NoteParam(m.Body())
+			err = a.hear(m)
+		case 'N':
+			err = a.hear(m)
+		case 'Z':
+			a.TxStatus = m.Body()[0]
+			a.Ended = true
+			return m, errReady
+		default:
+			return m, nil
+		}
+		if err != nil {
+			a.Dirty = true
+			return m, err
+		}
+	}
+}
+
+func (a *Answer) hear(m wire.Message) error {
+	if a.Hear == nil {
+		return nil
+	}
+	return a.Hear(m)
+}
+
+// Read reads the answer to its end. each sees every message that Next returns; after its first error it sees no more, but the
+// answer is read all the same. What is returned is the failure of reading, else the server's error, else each's.
+func (a *Answer) Read(each func(m wire.Message) error) error {
+	var failed error
+	for {
+		m, err := a.Next()
+		switch {
+		case errors.Is(err, errReady):
+			if a.Failed != nil {
+				return a.Failed
+			}
+			return failed
+		case err != nil:
+			return err
+		case failed == nil && each != nil:
+			failed = each(m)
+		}
+	}
+}

@@ -27,7 +27,7 @@ var (
 // act is one step of an interleaving: what one client does.
 type act struct {
 	client int
-	kind   byte // q: a simple query; p, b, c: Parse, Bind with Execute, Close of a named statement; x: Parse to Execute unnamed; n: a new session
+	kind   byte // q: a simple query; p, b, c: Parse, Bind with Execute, Close of a named statement; k: Close of a portal; x: Parse to Execute unnamed; n: a new session
 	name   string
 	text   string
 	args   []string
@@ -157,6 +157,9 @@ func (w *twin) does(ctx context.Context, a act) string {
 		w.conn.SendSync()
 	case 'c':
 		w.conn.SendClose('S', a.name)
+		w.conn.SendSync()
+	case 'k':
+		w.conn.SendClose('P', a.name)
 		w.conn.SendSync()
 	case 'x':
 		w.conn.SendParse("", a.text, nil)
@@ -419,9 +422,8 @@ func (l *likeness) shrink(ctx context.Context, script []act, at int) []act {
 	}
 }
 
-// Whatever other clients do on the same servers, each session is answered as it would be alone on one PostgreSQL: statement by
-// statement, with all that it is told. As an ordinary role, and as a superuser, who may be anybody.
-func TestSessionsLikePostgreSQL(t *testing.T) {
+// likenessWorld makes the databases and roles of interleavings.
+func likenessWorld(t *testing.T) *demo {
 	d := shop(t)
 	for _, db := range []string{likenessDB, likenessTwin} {
 		freshDatabase(t, d.cluster.Node("s1-a"), db)
@@ -443,6 +445,243 @@ func TestSessionsLikePostgreSQL(t *testing.T) {
 			}
 		}
 	})
+	return d
+}
+
+// By hand: what sessions share servers with, in the order in which it has gone wrong.
+var likenessByHand = []struct{ name, script string }{
+	{"session_authorization set beside a function", `
+		0 set session authorization u8
+		0 do $$begin set work_mem = 1000; end$$
+		1 select session_user, current_user
+		0 select session_user, current_user, current_setting('work_mem')`},
+	{"session_authorization set in a DO block", `
+		0 do $$begin set session authorization u8; end$$
+		1 select session_user, current_user
+		0 select session_user, current_user`},
+	{"session_authorization set by a function", `
+		0 select c0.f('session_authorization', 'u8', false)
+		1 select session_user, current_user
+		0 select session_user, current_user`},
+	{"both in one message", `
+		0 set session authorization u8; set role u9
+		0 select session_user, current_user
+		1 select session_user, current_user
+		0 show role`},
+	{"the role by set_config behind the other", `
+		0 set session authorization u8
+		0 select set_config('role', 'u9', false)
+		1 select 1
+		0 select session_user, current_user`},
+	{"a new session_authorization rolled back", `
+		0 set session authorization u8
+		0 set role u9
+		0 begin
+		0 set session authorization u7
+		0 rollback
+		0 select session_user, current_user
+		0 reset session authorization
+		0 select session_user, current_user`},
+	{"reset, and rolled back", `
+		0 set role u9
+		0 set session authorization u8
+		0 reset session authorization
+		0 begin
+		0 set session authorization u7; set role u7
+		0 rollback
+		0 select session_user, current_user`},
+	{"RESET ALL leaves alone who one is", `
+		0 set session authorization u8; set role u9; set work_mem = '1MB'
+		0 reset all
+		0 select session_user, current_user, current_setting('work_mem')`},
+	{"what only a superuser may set, beside another role", `
+		0 set log_min_duration_statement = 12345
+		0 set role u8
+		1 set log_min_duration_statement = 54321
+		1 set session authorization u9
+		0 show log_min_duration_statement
+		1 show log_min_duration_statement
+		0 select session_user, current_user`},
+	{"half of DateStyle in the startup packet", `
+		n 0 DateStyle ISO
+		1 set datestyle to 'SQL, DMY'
+		0 select '01/02/2026'::date
+		0 insert into c0.t values (1, '01/02/2026')
+		0 select * from c0.t`},
+	{"half of DateStyle by SET", `
+		0 set datestyle to iso
+		1 set datestyle to 'SQL, DMY'
+		0 select '01/02/2026'::date`},
+	{"the other half of DateStyle", `
+		0 set datestyle to dmy
+		1 set datestyle to german
+		0 select '01/02/2026'::date`},
+	{"half of DateStyle in a function", `
+		0 select c0.f('datestyle', 'dmy', false)
+		1 set datestyle to german
+		0 select '01/02/2026'::date
+		1 select '01/02/2026'::date`},
+	{"half of DateStyle for a transaction, and half for the session", `
+		0 begin
+		0 set local datestyle to german
+		0 set datestyle to dmy
+		0 commit
+		1 set datestyle to 'SQL, YMD'
+		0 select '01/02/2026'::date`},
+	{"zones as intervals, numbers and defaults", `
+		n 0 TimeZone Asia/Tokyo
+		0 set time zone interval '+02:30' hour to minute
+		1 set time zone -5
+		0 select '2026-01-02 03:04'::timestamptz
+		0 set local time zone interval '+01:00' hour to minute
+		0 begin; set local time zone interval '+01:00' hour to minute; select '2026-01-02 03:04'::timestamptz; rollback
+		0 set time zone local
+		0 select '2026-01-02 03:04'::timestamptz
+		0 begin
+		0 select 1
+		0 set time zone 'UTC'
+		0 reset timezone
+		0 show timezone`},
+	{"a setting behind a savepoint that is undone", `
+		0 begin
+		0 savepoint a
+		0 set work_mem = '9MB'
+		0 select 1
+		0 rollback to a
+		0 show work_mem`},
+	{"SET over SET LOCAL", `
+		0 begin
+		0 set local work_mem = '1MB'
+		0 set work_mem = '2MB'
+		0 show work_mem
+		0 commit
+		0 show work_mem`},
+	{"a failed transaction unsays what it told", `
+		0 begin
+		0 set datestyle to german
+		0 select 1/0
+		0 rollback
+		0 select '01/02/2026'::date`},
+	{"types that are rolled back", `
+		0 begin
+		0 create type c0.mood as enum ('happy')
+		0 create table c0.made (m c0.mood[])
+		0 p s1 insert into c0.made values ($1::c0.mood[])
+		0 b s1 {happy}
+		0 rollback
+		0 deallocate all
+		0 begin
+		0 create type c0.mood as enum ('happy')
+		0 create table c0.made (m c0.mood[])
+		0 p s2 insert into c0.made values ($1::c0.mood[])
+		0 b s2 {happy}
+		0 commit`},
+	{"types that a savepoint takes back", `
+		0 begin
+		0 savepoint a
+		0 create type c0.mood as enum ('happy')
+		0 p s1 select $1::c0.mood::text
+		0 b s1 happy
+		0 rollback to a
+		0 deallocate all
+		0 create type c0.mood as enum ('happy')
+		0 p s2 select $1::c0.mood::text
+		0 b s2 happy
+		0 rollback`},
+	{"types made out of sight, and rolled back", `
+		0 begin
+		0 do $$begin create type c0.mood as enum ('happy'); end$$
+		0 p s1 select $1::c0.mood::text
+		0 rollback
+		0 deallocate all
+		0 begin
+		0 do $$begin create type c0.mood as enum ('happy'); end$$
+		0 p s2 select $1::c0.mood::text
+		0 b s2 happy
+		0 rollback`},
+	{"READ ONLY behind a savepoint", `
+		0 begin
+		0 savepoint x
+		0 set transaction read only
+		0 rollback to x
+		0 insert into c0.w values (1)
+		0 savepoint x
+		0 set transaction read only
+		0 insert into c0.w values (1)
+		0 rollback to x
+		0 set transaction read only
+		0 release x
+		0 insert into c0.w values (2)
+		0 commit`},
+	{"AND CHAIN keeps the modes", `
+		0 begin
+		0 set transaction read only, isolation level repeatable read
+		0 commit and chain
+		0 select current_setting('transaction_read_only'), current_setting('transaction_isolation')
+		0 select 1/0
+		0 rollback and chain
+		0 select current_setting('transaction_read_only'), current_setting('transaction_isolation')
+		0 rollback`},
+	{"notices at COMMIT", `
+		0 begin
+		0 insert into c0.w values (1)
+		0 commit
+		0 insert into c0.w values (2); select 3
+		0 x insert into c0.w values (4)`},
+	{"a portal that DECLARE has made is closed by the protocol", `
+		0 begin
+		0 declare c cursor for select 1
+		0 k c
+		0 fetch c
+		0 rollback
+		0 begin; declare h cursor with hold for select 1; commit
+		0 k h
+		0 fetch h`},
+	{"a view that sets", `
+		0 select * from c0.v
+		1 select coalesce(current_setting('app.a', true), '')
+		0 select current_setting('app.a')`},
+}
+
+// handScript reads one of them: a client, then a simple query, or the letter of another kind of act with its name and text.
+func handScript(text string) (out []act) {
+	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		w := strings.SplitN(strings.TrimSpace(line), " ", 4)
+		if w[0] == "n" {
+			out = append(out, act{client: int(w[1][0] - '0'), kind: 'n', name: w[2], text: w[3]})
+			continue
+		}
+		a := act{client: int(w[0][0] - '0'), kind: 'q', text: strings.Join(w[1:], " ")}
+		switch {
+		case w[1] == "p":
+			a = act{client: a.client, kind: 'p', name: w[2], text: w[3]}
+		case w[1] == "b":
+			a = act{client: a.client, kind: 'b', name: w[2], args: w[3:]}
+		case w[1] == "k":
+			a = act{client: a.client, kind: 'k', name: w[2]}
+		case w[1] == "x":
+			a = act{client: a.client, kind: 'x', text: strings.Join(w[2:], " ")}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func TestSessionsLikePostgreSQLByHand(t *testing.T) {
+	d := likenessWorld(t)
+	l := &likeness{t: t, d: d, user: "postgres", pass: d.cluster.Password, servers: 2, clients: 2}
+	for _, x := range likenessByHand {
+		script := handScript(x.script)
+		if at, differs := l.play(t.Context(), script); at >= 0 {
+			t.Errorf("%s, %v\n  %s", x.name, script[at], differs)
+		}
+	}
+}
+
+// Whatever other clients do on the same servers, each session is answered as it would be alone on one PostgreSQL: statement by
+// statement, with all that it is told. As an ordinary role, and as a superuser, who may be anybody.
+func TestSessionsLikePostgreSQL(t *testing.T) {
+	d := likenessWorld(t)
 	for _, x := range []struct{ user, pass string }{{"app", "app"}, {"postgres", d.cluster.Password}} {
 		t.Run(x.user, func(t *testing.T) {
 			l := &likeness{t: t, d: d, user: x.user, pass: x.pass, servers: 4, clients: 4}

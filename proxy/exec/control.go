@@ -125,7 +125,7 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag(verb)
 		return nil
 	}
-	opts := h.tx.opts
+	opts := h.tx.chained()
 	tag := verb
 	if s.Kind == sqlparse.Rollback {
 		h.rollback()
@@ -137,6 +137,7 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	if s.Tx.Chain { // the next transaction begins at once, with the same modes
 		h.begin("BEGIN"+strings.TrimPrefix(opts.Set(), "SET TRANSACTION"), opts, false)
+		h.tx.inherited = opts
 	}
 	h.client.SendTag(tag)
 	return nil
@@ -186,6 +187,11 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
 		h.tx.backTo(at)
+		for _, p := range h.tx.parts {
+			if p.defines { // perhaps not any more, and perhaps again
+				p.srv.DropSince(p.mark)
+			}
+		}
 		h.tx.status = 'T'
 		h.client.SendTag("ROLLBACK")
 	}

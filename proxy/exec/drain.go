@@ -43,7 +43,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		p.srv.Dirty = true
 		err = first(err, h.lost(p, e))
 	}
-	if code == "42P01" || code == "42703" || code == "42883" {
+	if p.outdates(code) {
 		h.staleSchema(ctx)
 	}
 	if err != nil {

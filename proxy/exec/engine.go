@@ -132,6 +132,7 @@ type welcome struct {
 	params     map[string]string
 	searchPath []string
 	isolation  string // default_transaction_isolation
+	login      *pool.Settings
 }
 
 const planCacheBytes = 64 << 20

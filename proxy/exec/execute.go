@@ -131,7 +131,12 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 	}
 	pt := x.portal(name)
 	x.putPortal(string(name), nil)
-	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || h.tx.status == 'T') {
+	if p := h.declaredOn(string(name)); pt == nil && p != nil {
+		pt = &portal{on: p}
+		delete(h.tx.cursors, string(name))
+		h.checkPin = true
+	}
+	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.status == 'T') {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
@@ -140,5 +145,16 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		return nil
 	}
 	h.local(closeComplete)
+	return nil
+}
+
+// declaredOn is where a cursor is that SQL has declared; nil if there is none.
+func (h *Handler) declaredOn(name string) *participant {
+	if p := h.tx.cursors[name]; p != nil {
+		return p
+	}
+	if cause, _ := h.Pinned(); name != "" && cause == "WITH HOLD" && h.tx.status == 'I' {
+		return h.pinned
+	}
 	return nil
 }

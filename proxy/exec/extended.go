@@ -469,7 +469,7 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	if err != nil {
 		return nil, &wire.PgError{Code: "08P01", Message: err.Error()}
 	}
-	if len(x.named) >= maxNamed {
+	if pp.Name != "" && len(x.named) >= maxNamed {
 		return nil, &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
 	return &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, batch: x.batches}, nil

@@ -174,6 +174,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
+	h.login, h.settings = w.login, w.login
 	h.firstPath, h.first, h.firstIso = w.searchPath, w.params, w.isolation
 	h.env = router.Env{Role: role, SearchPath: w.searchPath}
 	return h, w.params, nil
@@ -192,12 +193,13 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	}
 	var rows [][][]byte
 	var params map[string]string
+	var login *pool.Settings
 	for try := 1; ; try++ {
 		s, err := h.lease(ctx, teller.Index)
 		if err != nil {
 			return nil, err
 		}
-		rows, err = h.introduce(s)
+		login, rows, err = h.introduce(s)
 		params = maps.Clone(s.Params)
 		h.free(s)
 		var se *pool.ServerError
@@ -208,7 +210,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 			return nil, err
 		}
 	}
-	w = &welcome{by: teller.Name, params: map[string]string{}}
+	w = &welcome{by: teller.Name, params: map[string]string{}, login: login}
 	maps.Copy(w.params, params)
 	if len(rows) == 1 && len(rows[0]) == 2 {
 		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])
@@ -226,15 +228,30 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 const introduceSQL = `select pg_catalog.array_to_string(array(select trim(both '"' from trim(x)) from pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.current_setting('search_path'), ',')) x), e'\n'),
  pg_catalog.current_setting('default_transaction_isolation')`
 
-// introduce gives a server the session's settings and asks it what they make of a session.
-func (h *Handler) introduce(s *pool.Server) (rows [][][]byte, err error) {
-	if s.Adapt(h.settings) {
-		if err = s.Flush(); err == nil {
-			err = s.Settle(h.settings)
+// introduce gives a server what the startup packet asks for, as if it were fresh, and asks it what it makes of a session. login
+// is the packet as the server has understood it: a value may be half of one, and leave the rest to the role's own settings.
+func (h *Handler) introduce(s *pool.Server) (login *pool.Settings, rows [][][]byte, err error) {
+	login, fresh := h.login, h.login
+	for _, n := range h.login.Names() {
+		if _, ok := s.Reported(n); ok {
+			fresh = fresh.Without(n)
+		}
+	}
+	for _, set := range []*pool.Settings{fresh, login} {
+		if err == nil && s.Adapt(set) {
+			if err = s.Flush(); err == nil {
+				err = s.Settle(set)
+			}
 		}
 	}
 	if err == nil {
 		rows, err = s.Rows(introduceSQL)
+	}
+	if err == nil {
+		for _, n := range h.login.Names() {
+			login = reported(s, login, n)
+		}
+		s.SetSettings(login)
 	}
 	var se *pool.ServerError
 	if err != nil && !errors.As(err, &se) {
@@ -242,7 +259,7 @@ func (h *Handler) introduce(s *pool.Server) (rows [][][]byte, err error) {
 		s.Pool.Suspect()
 		err = &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
 	}
-	return rows, err
+	return login, rows, err
 }
 
 // homeBack ends the sessions that began while home was away.

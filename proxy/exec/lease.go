@@ -32,6 +32,9 @@ type participant struct {
 	used     bool     // a statement of the transaction has run on it
 	bound    bool     // it cannot be prepared: it has touched temporary objects, or notifies
 	undone   bool     // rolled back, before the transaction has ended
+	defines  bool     // it may have made or changed what statements are about
+	mark     uint64   // when it began to
+	outdated bool     // a statement turned out to be about what is not there any more
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
@@ -460,10 +463,27 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 		return
 	}
 	p.wrote = true
+	p.mayDefine(t)
 	from := len(p.inFlight)
 	p.inFlight = h.writeKeys(p.inFlight, p.shard, t)
 	for _, k := range p.inFlight[from:] {
 		h.e.Horizon.Sent(k)
+	}
+}
+
+// mayDefine notes that a statement may make or change what others are about, in the open or inside a function. Whether it stays
+// is known at the transaction's end: what is prepared from here on is prepared again then.
+func (p *participant) mayDefine(t *router.Template) {
+	if !p.defines && (t.DDL || t.Hidden != nil) {
+		p.defines, p.mark = true, p.srv.Mark()
+	}
+}
+
+// defined ends that.
+func (p *participant) defined() {
+	if p.defines {
+		p.srv.DropSince(p.mark)
+		p.defines = false
 	}
 }
 
@@ -491,6 +511,7 @@ func (h *Handler) finish(p *participant) {
 	h.did(p)
 	h.unload(p)
 	h.hidePrepared(p)
+	p.defined()
 	h.tidy(p)
 	h.unpin(p)
 	if p == h.pinned {

@@ -216,7 +216,10 @@ func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 	return name, nil
 }
 
-var errPlanChanged = &wire.PgError{Code: "0A000", Message: "cached plan must not change result type"}
+var errPlanChanged = &wire.PgError{Code: "0A000", Message: "cached plan must not change result type", Routine: revalidates}
+
+// revalidates is PostgreSQL's function that reports it. Drivers know the error by that, and prepare their statement again.
+const revalidates = "RevalidateCachedQuery"
 
 // same says whether a client that has seen d may get what e describes.
 func (d *described) same(e *described) bool {

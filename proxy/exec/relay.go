@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -120,6 +121,10 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
 	h.failed(e.Code, e.Message)
+	if e.Routine == revalidates || e.Code == "XX000" && strings.HasPrefix(e.Message, "cache lookup failed") {
+		s.DropSince(0) // else whoever prepares them again gets the same answer
+		p.outdated = true
+	}
 	if e.Code == errCancelled.Code && h.ending.Load() {
 		s.Dirty = true
 		return e.Code, &wire.PeerError{Err: io.EOF}

@@ -287,13 +287,20 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 		// The text ended the transaction behind our back: what the others do no longer belongs to it.
 		h.rollback()
 	}
-	if r.code == "42P01" || r.code == "42703" || r.code == "42883" { // our schema may be old
+	if p.outdates(r.code) {
 		h.staleSchema(ctx)
 	}
 	if err == nil {
 		h.after(ctx, t, p.shard)
 	}
 	return err
+}
+
+// outdates says whether an error shows that our schema may be old.
+func (p *participant) outdates(code string) bool {
+	old := p.outdated || code == "42P01" || code == "42703" || code == "42883"
+	p.outdated = false
+	return old
 }
 
 // endedAlone counts an autocommit statement that wrote.

@@ -62,6 +62,18 @@ func (tx *transaction) backTo(at int) {
 	tx.steps, tx.opts, tx.saves = tx.steps[:save.steps], save.opts, tx.saves[:at+1]
 }
 
+// chained are the modes that AND CHAIN passes on. A transaction that has failed has only those that it was begun with in the
+// same way; of one that failed behind a savepoint they are as they were there.
+func (tx *transaction) chained() sqlparse.Tx {
+	switch n := len(tx.saves); {
+	case tx.status != 'E':
+		return tx.opts
+	case n > 0:
+		return tx.saves[n-1].opts
+	}
+	return tx.inherited
+}
+
 // resets is the SQL that gives a server what RESET, or SET .. TO DEFAULT, means for a session: the value of its startup
 // packet, which a server does not know.
 func resets(v sqlparse.Var, login *pool.Settings) (out []string) {

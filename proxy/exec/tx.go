@@ -16,27 +16,28 @@ import (
 // transaction is the client's transaction over the shards that it has reached so far. BEGIN is answered at
 // once and sent to a shard only with the first statement that needs it.
 type transaction struct {
-	status   byte // I, T, E
-	implicit bool // made by us for one statement or pipeline, not by the client
-	begin    string
-	opts     sqlparse.Tx
-	parts    []*participant
-	saves    []savepoint
-	steps    []step                  // for those who come late
-	before   *pool.Settings          // at BEGIN
-	cursors  map[string]*participant // where each SQL cursor is
-	held     []*gathering            // whose copies a cursor reads
-	ddl      bool
-	locks    bool        // it may hold locks that shut even readers out, or made what others cannot see
-	listens  []listening // LISTEN and UNLISTEN, done at COMMIT
-	notifies bool        // it may have sent notifications
-	since    time.Time
-	told     map[string]string // what the client had been told before it
-	own      ownInTx
-	who      bool     // it has changed who the session is
-	base     view     // what everybody sees, if the transaction has defined something
-	oids     []uint32 // of the declared tables that it has renamed or dropped
-	defined  bool     // something, since the schema was read
+	status    byte // I, T, E
+	implicit  bool // made by us for one statement or pipeline, not by the client
+	begin     string
+	opts      sqlparse.Tx
+	inherited sqlparse.Tx // by AND CHAIN
+	parts     []*participant
+	saves     []savepoint
+	steps     []step                  // for those who come late
+	before    *pool.Settings          // at BEGIN
+	cursors   map[string]*participant // where each SQL cursor is
+	held      []*gathering            // whose copies a cursor reads
+	ddl       bool
+	locks     bool        // it may hold locks that shut even readers out, or made what others cannot see
+	listens   []listening // LISTEN and UNLISTEN, done at COMMIT
+	notifies  bool        // it may have sent notifications
+	since     time.Time
+	told      map[string]string // what the client had been told before it
+	own       ownInTx
+	who       bool     // it has changed who the session is
+	base      view     // what everybody sees, if the transaction has defined something
+	oids      []uint32 // of the declared tables that it has renamed or dropped
+	defined   bool     // something, since the schema was read
 }
 
 // begin opens a transaction without telling any server.
@@ -147,6 +148,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 		}
 	}
 	p.wrote = true
+	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.writeKeys(p.keys, p.shard, t)
 	return nil

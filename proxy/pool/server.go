@@ -57,6 +57,7 @@ type Server struct {
 type preparedEntry struct {
 	key  StmtKey
 	name string
+	nth  uint64
 }
 
 // StmtKey identifies a statement's text and declared parameter types by a 128-bit hash.
@@ -85,7 +86,7 @@ func (s *Server) Prepare(key StmtKey) (name, evict string) {
 	}
 	s.named++
 	name = fmt.Sprintf("pgmosaic_%d", s.named)
-	s.prepared[key] = s.lru.PushFront(&preparedEntry{key, name})
+	s.prepared[key] = s.lru.PushFront(&preparedEntry{key, name, s.named})
 	s.count.Store(int32(s.lru.Len()))
 	return name, evict
 }
@@ -101,6 +102,21 @@ func (s *Server) Drop(key StmtKey) {
 	if e := s.prepared[key]; e != nil {
 		s.garbage = append(s.garbage, e.Value.(*preparedEntry).name)
 		s.Forget(key)
+	}
+}
+
+// Mark is a moment in the life of the server's statements, for DropSince.
+func (s *Server) Mark() uint64 { return s.named }
+
+// DropSince takes the statements off the books that were prepared since a Mark; 0 is before all of them. They may be about what
+// is not there any more.
+func (s *Server) DropSince(mark uint64) {
+	for e := s.lru.Front(); e != nil; {
+		p := e.Value.(*preparedEntry)
+		e = e.Next()
+		if p.nth > mark {
+			s.Drop(p.key)
+		}
 	}
 }
 

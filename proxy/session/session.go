@@ -518,10 +518,15 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 		if size > maxBatch {
 			return run(false)
 		}
-		if paused.IsZero() && !s.conn.Buffered() {
-			paused = time.Now()
-		}
 		var err error
+		if !s.conn.Buffered() {
+			if paused.IsZero() {
+				paused = time.Now()
+			}
+			if len(s.batch) > 0 && !s.more() {
+				return run(false)
+			}
+		}
 		if m, err = s.conn.Next(); err != nil {
 			if errors.Is(err, wire.ErrTooLarge) {
 				if err := run(false); err != nil { // what came before it is answered first
@@ -532,6 +537,23 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 			return s.broken(err)
 		}
 	}
+}
+
+// patience is how long a pipeline without its Sync is let grow. Then what has come is worked on, and an error in it reaches the
+// client, which may wait for just that.
+const patience = 5 * time.Millisecond
+
+// more waits a moment for the client to go on. What ends a wait for good shows at the next one.
+func (s *Session) more() bool {
+	nc := s.conn.NetConn()
+	_ = nc.SetReadDeadline(time.Now().Add(patience))
+	_, _, err := s.conn.Peek()
+	_ = nc.SetReadDeadline(time.Time{})
+	if s.doomed.Load() != nil { // whose deadline it was
+		_ = nc.SetReadDeadline(time.Unix(1, 0))
+		return true
+	}
+	return err == nil || !wire.IsTimeout(err)
 }
 
 // PID is the id that the client knows the session by.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"sort"
 	"strings"
@@ -137,7 +138,7 @@ func (s *Session) negotiate(context.Context) (code uint32, body []byte, err erro
 	for {
 		code, body, err = s.conn.ReadStartup()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) || errors.Is(err, wire.ErrMalformed) { // no startup packet, perhaps Terminate: PostgreSQL is as silent
 				err = errGone
 			}
 			return 0, nil, err
@@ -264,10 +265,17 @@ func (s *Session) identify(params map[string]string, minor int) error {
 	return nil
 }
 
-// expandOptions turns -c name=value and --name=value in "options" into parameters of their own.
+// expandOptions turns -c name=value and --name=value in "options" into parameters of their own. Those that the packet names
+// itself win, as in PostgreSQL, and no name is there twice in different letters.
 func expandOptions(params map[string]string) error {
 	opts := params["options"]
 	delete(params, "options")
+	named := make(map[string]string, len(params))
+	for n, v := range params {
+		named[strings.ToLower(n)] = v
+	}
+	clear(params)
+	defer maps.Copy(params, named)
 	words := splitOptions(opts)
 	for i := 0; i < len(words); i++ {
 		w := words[i]

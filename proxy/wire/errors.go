@@ -33,6 +33,10 @@ func ErrorFor(severity string, err error) *ErrorResponse {
 	if errors.As(err, &detail) {
 		r.Detail = detail.ErrorDetail()
 	}
+	var routine interface{ ErrorRoutine() string }
+	if errors.As(err, &routine) {
+		r.Routine = routine.ErrorRoutine()
+	}
 	var pos interface{ ErrorPosition() int }
 	if errors.As(err, &pos) {
 		r.Position = int32(pos.ErrorPosition())
@@ -40,8 +44,9 @@ func ErrorFor(severity string, err error) *ErrorResponse {
 	return r
 }
 
-// PgError is an error with PostgreSQL's fields, for the places that make one on the spot.
-type PgError struct{ Code, Message, Detail, Hint string }
+// PgError is an error with PostgreSQL's fields, for the places that make one on the spot. Routine is for the few errors that
+// drivers know by the function of PostgreSQL which reports them.
+type PgError struct{ Code, Message, Detail, Hint, Routine string }
 
 func (e *PgError) Error() string { return e.Message }
 
@@ -50,6 +55,9 @@ func (e *PgError) SQLState() string { return e.Code }
 
 // ErrorHint is the error's hint.
 func (e *PgError) ErrorHint() string { return e.Hint }
+
+// ErrorRoutine is PostgreSQL's own function that reports the error, if that matters.
+func (e *PgError) ErrorRoutine() string { return e.Routine }
 
 // ErrorDetail is the error's detail.
 func (e *PgError) ErrorDetail() string { return e.Detail }

@@ -267,7 +267,7 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
 				return pick("prepare p as select '01/02/2026'::date::text", "execute p", "deallocate p", "deallocate all")
 			case 24:
 				if rng.IntN(4) == 0 {
-					return pick("discard all", "discard plans", "discard temp")
+					return pick("discard all", "discard all", "discard plans")
 				}
 			case 25:
 				return pick("show ", "show ") + pick("datestyle", "timezone", "role", "session_authorization", "work_mem", "search_path", "transaction_read_only", "transaction_isolation", "default_transaction_read_only", "transaction_deferrable")
@@ -637,6 +637,20 @@ var likenessByHand = []struct{ name, script string }{
 		0 begin; declare h cursor with hold for select 1; commit
 		0 k h
 		0 fetch h`},
+	{"the startup packet's value again by a function's RESET", `
+		n 0 TimeZone 5
+		0 do $$begin set time zone default; end$$
+		1 select 1
+		0 select '2026-01-02 03:04'::timestamptz`},
+	{"DISCARD ALL tells", `
+		0 set datestyle to ymd; set application_name to 'x y'
+		0 discard all
+		0 select '2026-01-02'::date`},
+	{"what nobody can list outlives DISCARD TEMP", `
+		0 select c0.f('app.' || 'a', 'one', false)
+		0 discard temp
+		1 select 1
+		0 select current_setting('app.a')`},
 	{"a view that sets", `
 		0 select * from c0.v
 		1 select coalesce(current_setting('app.a', true), '')

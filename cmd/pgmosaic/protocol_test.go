@@ -10,7 +10,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -676,4 +678,234 @@ func TestAPinnedServerThatIsLostIsGivenUp(t *testing.T) {
 		_ = c.Close(context.Background())
 	}
 	check()
+}
+
+// A client that says goodbye before anything else, or nothing that is a startup packet, gets no answer, as from PostgreSQL.
+func TestGoodbyeBeforeStartup(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 1, nil)
+	for _, addr := range []string{hostOf(t, d.cluster.Node("s1-a").DSN("shop")), a.server.Addr()} {
+		for _, said := range []string{"X\x00\x00\x00\x04", "GET / HTTP/1.1\r\n\r\n"} {
+			nc, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = nc.SetDeadline(time.Now().Add(30 * time.Second))
+			if _, err := nc.Write([]byte(said)); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(nc); len(answer) > 0 || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s answers %q to %q: %v", addr, answer, said, err)
+			}
+			_ = nc.Close()
+		}
+	}
+}
+
+func hostOf(t testing.TB, dsn string) string {
+	t.Helper()
+	cfg, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))
+}
+
+// What the startup packet names itself wins over its options, whatever the letters of the name.
+func TestOptionsLoseAgainstParameters(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 1, nil)
+	for _, dsn := range []string{d.cluster.Node("s1-a").DSN("shop"), a.dsn()} {
+		cfg, err := pgconn.ParseConfig(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RuntimeParams = map[string]string{
+			"options": "-c application_name=a -c datestyle=german -c work_mem=1MB -c work_mem=2MB", "application_name": "b", "DateStyle": "SQL, DMY",
+		}
+		c, err := pgconn.ConnectConfig(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := c.Exec(t.Context(), "select current_setting('application_name') || ', ' || current_setting('datestyle') || ', ' || current_setting('work_mem')").ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(res[0].Rows[0][0]) + ", " + c.ParameterStatus("DateStyle"); got != "b, SQL, DMY, 2MB, SQL, DMY" {
+			t.Errorf("%s: %s", dsn, got)
+		}
+		_ = c.Close(context.Background())
+	}
+}
+
+// The limit of prepared statements is of those with a name.
+func TestUnnamedStatementsHaveNoLimit(t *testing.T) {
+	d := shop(t)
+	r := rawTo(t, small(t, d, 1, nil).dsn())
+	const limit = 20000
+	for i := range limit {
+		r.SendParse("s"+itoa(i), "begin", nil)
+		if i%1000 == 999 {
+			r.SendSync()
+			if got := r.until('Z'); got != strings.Repeat("1", 1000)+"ZI" {
+				t.Fatal(got[len(got)-40:])
+			}
+		}
+	}
+	r.SendParse("more", "select 1", nil)
+	r.SendSync()
+	r.want('Z', "E[54000]ZI")
+	r.run("select 1")
+	r.SendSync()
+	r.want('Z', "12D(1)C<SELECT 1>ZI")
+}
+
+// An error in a pipeline reaches a client that has sent no Sync and waits, and so does what came before it.
+func TestErrorInAPipelineComesAtOnce(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	for _, dsn := range []string{d.cluster.Node("s1-a").DSN("shop"), a.dsn(), d.shopDSN()} {
+		r := rawTo(t, dsn)
+		r.SendParse("", "selec 1", nil)
+		r.want('E', "E[42601]")
+		r.SendSync()
+		r.want('Z', "ZI")
+		r.run("select 7")
+		r.run("select 1/0")
+		r.run("select 8")
+		r.want('E', "12D(7)C<SELECT 1>1E[22012]")
+		r.SendSync()
+		r.want('Z', "ZI")
+		r.run("select 9")
+		r.SendSync()
+		r.want('Z', "12D(9)C<SELECT 1>ZI")
+	}
+}
+
+// Drivers know by the routine that they may prepare their statement again, and then it has the new columns at once.
+func TestChangedResultIsToldAsPostgreSQLTellsIt(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 3, nil)
+	c := connectTo(t, a.dsn())
+	mustExec(t, c, "create table reshaped (a int)")
+	defer func() { mustExec(t, c, "drop table reshaped") }()
+	direct := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	for i, ddl := range []*pgx.Conn{c, direct} { // known here, and behind the proxy's back
+		r := rawTo(t, a.dsn())
+		routine := func() string {
+			r.Send(&wire.Bind{PreparedStatement: "s"})
+			r.SendExecute()
+			r.SendSync()
+			if err := r.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			var out string
+			for {
+				m, err := r.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch m.Type {
+				case 'E':
+					e := wire.ParseError(m.Body())
+					out = e.Code + " " + e.Routine
+				case 'Z':
+					return out
+				}
+			}
+		}
+		prepare := func() string {
+			r.SendClose('S', "s")
+			r.SendParse("s", "select * from reshaped", nil)
+			r.SendDescribe('S', "s")
+			r.SendSync()
+			return r.until('Z')
+		}
+		if got := prepare(); got != "31tTZI" {
+			t.Fatal(got)
+		}
+		if got := routine(); got != "" {
+			t.Fatal(got)
+		}
+		mustExec(t, ddl, fmt.Sprintf("alter table reshaped add column x%d int", i))
+		for range 3 { // on a server that knows the statement, and on others
+			if got := routine(); got != "0A000 RevalidateCachedQuery" {
+				t.Errorf("by %d: %q", i, got)
+			}
+			rotate(t, a, 2)
+		}
+		for range 3 {
+			if got := prepare(); got != "31tTZI" {
+				t.Fatal(got)
+			}
+			if got := routine(); got != "" {
+				t.Errorf("by %d, prepared again: %q", i, got)
+			}
+			rotate(t, a, 2)
+		}
+	}
+}
+
+// What triggers say reaches the client from every shard: of a COPY in and out, at COMMIT, at a commit in two phases.
+func TestNoticesOfEveryShard(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table noisy (k int primary key, n int)")
+	d.adminExec(t, "CREATE GROUP noisy IN shop KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.noisy IN GROUP noisy KEY (k)")
+	defer func() {
+		mustExec(t, c, "drop table noisy")
+		mustExec(t, c, "drop function say()")
+		d.adminExec(t, "DROP GROUP noisy IN shop")
+	}()
+	mustExec(t, c, "create function say() returns trigger language plpgsql as $$begin raise notice '% %', tg_name, new.k; return new; end$$")
+	mustExec(t, c, "create trigger soon before insert on noisy for each row execute function say()")
+	mustExec(t, c, "create constraint trigger late after insert on noisy deferrable initially deferred for each row execute function say()")
+	cfg, err := pgconn.ParseConfig(d.shopDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { said = append(said, n.Message) }
+	pc, err := pgconn.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pc.Close(context.Background()) }()
+	heard := func(what string, want ...string) {
+		t.Helper()
+		slices.Sort(said)
+		slices.Sort(want)
+		if !slices.Equal(said, want) {
+			t.Errorf("%s: %q, want %q", what, said, want)
+		}
+		said = nil
+	}
+	all := func(from, to int) (out []string) {
+		for k := from; k <= to; k++ {
+			out = append(out, fmt.Sprintf("soon %d", k), fmt.Sprintf("late %d", k))
+		}
+		return out
+	}
+	if _, err := pc.CopyFrom(t.Context(), strings.NewReader("1,1\n2,2\n3,3\n4,4\n5,5\n6,6\n"), "copy noisy from stdin csv"); err != nil {
+		t.Fatal(err)
+	}
+	heard("COPY", all(1, 6)...)
+	for what, sql := range map[string]string{
+		"INSERT": "insert into noisy values (11,1), (12,1), (13,1), (14,1), (15,1), (16,1)",
+		"COMMIT": "begin; insert into noisy values (21,1); insert into noisy values (22,1); insert into noisy values (23,1); insert into noisy values (24,1); insert into noisy values (25,1); insert into noisy values (26,1); commit",
+		"single": "insert into noisy values (31,1)",
+	} {
+		if _, err := pc.Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		switch what {
+		case "INSERT":
+			heard(what, all(11, 16)...)
+		case "COMMIT":
+			heard(what, all(21, 26)...)
+		default:
+			heard(what, all(31, 31)...)
+		}
+	}
 }

@@ -85,7 +85,8 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		}
 		return name, nil
 	}
-	if s.desc != nil && s.version != h.schema.Version { // the schema has changed since the client saw the columns
+	shows := s.desc != nil && s.desc.fields != nil // columns, which the client has seen
+	if s.desc != nil && s.version != h.schema.Version || shows && !s.tmpl.Read { // to write first and compare then would be late
 		return h.knowAgain(ctx, p, s)
 	}
 	h.count.ServerParses.Add(1)
@@ -96,6 +97,10 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 	}
 	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.types))
 	h.parseOp(s, s.key)
+	if shows { // they may have been changed where nobody here knows of it
+		p.srv.SendDescribe('S', name)
+		x.ops = append(x.ops, op{kind: opCompare, parsed: s})
+	}
 	return name, nil
 }
 

@@ -129,6 +129,12 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 			}
 			continue
 		}
+		if o.kind == opCompare {
+			if err := h.compare(p, o.parsed); err != nil {
+				return "", err
+			}
+			continue
+		}
 		for answered := false; !answered; {
 			typ, _, err := s.Peek()
 			if err != nil {

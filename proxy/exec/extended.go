@@ -89,7 +89,7 @@ type op struct {
 	tmpl    *router.Template
 	key     pool.StmtKey // of a Parse of a statement with a name
 	portal  *portal      // that is executed
-	parsed  *stmt        // whose Parse it is, if the client waits for its answer
+	parsed  *stmt        // whose Parse it is, if the client waits for its answer; that is described, for opCompare
 	configs []setting    // what set_config calls set
 	deep    []deepColumn // of its rows: those with OIDs inside
 }
@@ -108,6 +108,7 @@ const (
 	opDescribe               // up to RowDescription or NoData
 	opExecute                // up to CommandComplete, EmptyQuery or PortalSuspended
 	opLocal                  // no answer of the server: bytes of our own
+	opCompare                // a description, kept from the client, of what it has seen before
 )
 
 // maxNamed bounds a session's prepared statements.
@@ -198,7 +199,7 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 			x.setPortal(c.name, c.before)
 		}
 	}
-	if s := ops[i].parsed; s != nil && x.statement([]byte(s.name)) == s {
+	if s := ops[i].parsed; s != nil && ops[i].kind != opCompare && x.statement([]byte(s.name)) == s {
 		x.set(s.name, nil)
 	}
 	for _, o := range ops[i:] {

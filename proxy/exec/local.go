@@ -264,7 +264,8 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		if h.tx.status != 'I' {
 			return &wire.PgError{Code: "25001", Message: "DISCARD ALL cannot run inside a transaction block"}
 		}
-		h.settings, h.own = h.login, h.ownLogin
+		h.settings, h.own = afterReset("all", h.settings.Others(), h.login), h.ownLogin
+		h.retell(nil)
 		h.ext.forget()
 		h.unlistenAll()
 		h.forgetTemps()

@@ -221,6 +221,17 @@ var errPlanChanged = &wire.PgError{Code: "0A000", Message: "cached plan must not
 // revalidates is PostgreSQL's function that reports it. Drivers know the error by that, and prepare their statement again.
 const revalidates = "RevalidateCachedQuery"
 
+// compare reads the description of a statement that was parsed on a server, whose rows are on their way. The client must not get
+// them if they are not what it was told.
+func (h *Handler) compare(p *participant, s *stmt) error {
+	d, err := h.readDescription(p, true)
+	if err == nil && !s.desc.same(d) {
+		p.srv.Dirty = true
+		err = errPlanChanged
+	}
+	return err
+}
+
 // same says whether a client that has seen d may get what e describes.
 func (d *described) same(e *described) bool {
 	if len(d.params) != len(e.params) || len(d.fields) != len(e.fields) {

@@ -51,8 +51,9 @@ func (h *Handler) tidy(p *participant) {
 	}
 	next, has := h.settings, carried.Others() // Left has made the server the role that logged in
 	for _, n := range has.Names() {
-		if _, ok := left.Settings[n]; !ok && !strings.Contains(n, ".") {
-			next, has = next.Without(n), has.Without(n)
+		if _, ok := left.Settings[n]; !ok && !strings.Contains(n, ".") { // a function has reset it
+			next, has = afterReset(n, next, h.login), has.Without(n)
+			h.retellOne(n)
 		}
 	}
 	for n, v := range left.Settings {

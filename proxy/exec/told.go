@@ -2,6 +2,7 @@ package exec
 
 import (
 	"maps"
+	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -29,6 +30,19 @@ func (h *Handler) tell(body []byte) (news bool) {
 	}
 	h.told[string(name)] = string(value)
 	return true
+}
+
+// retellOne tells the client the value that a parameter of its startup packet has again. A server has told it its own.
+func (h *Handler) retellOne(name string) {
+	if _, ok := h.login.Get(name); !ok {
+		return
+	}
+	for n, value := range h.told {
+		if was, ok := h.first[n]; ok && strings.EqualFold(n, name) && was != value {
+			h.told[n] = was
+			h.client.SendFrame('S', []byte(n+"\x00"+was+"\x00"))
+		}
+	}
 }
 
 // unsay takes back what the client was told of settings since the transaction, or its last savepoint, began: it has failed.

@@ -133,8 +133,11 @@ func (s *Server) inspect() bool {
 }
 
 // Holds says whether the server carries state that ties a session to it: session locks, temporary objects,
-// held cursors.
+// held cursors, and what nobody can list.
 func (s *Server) Holds() (bool, error) {
+	if s.unknown {
+		return true, nil
+	}
 	found, err := s.list(holdsSQL)
 	return len(found) > 0, err
 }

@@ -83,13 +83,16 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		h.settings, h.own = h.tx.before, h.tx.own.before
 		h.retell(h.tx.told)
 	}
-	ddl, listens, notified := h.tx.ddl, h.tx.listens, h.tx.notifies
+	ddl, logins, listens, notified := h.tx.ddl, h.tx.logins, h.tx.listens, h.tx.notifies
 	h.endTx()
 	if err == nil && tag == "COMMIT" {
 		h.listenAfter(ctx, listens)
 		h.tx.notifies = notified
 		if ddl {
 			h.afterDDL(ctx)
+		}
+		if logins {
+			h.e.newLogins()
 		}
 	}
 	return tag, err

@@ -83,6 +83,7 @@ type Engine struct {
 	mu      sync.Mutex // guards schemas and welcomes
 	schemas map[string]*dbSchema
 	welcome map[string]*welcome
+	logins  atomic.Uint32 // grows with what sessions begin with
 	spaces  map[string]uint64
 	nextID  uint64
 	rooms   map[[2]string]*waitingRoom
@@ -133,6 +134,8 @@ type welcome struct {
 	searchPath []string
 	isolation  string // default_transaction_isolation
 	login      *pool.Settings
+	defaults   *pool.Settings // of the server that was asked
+	logins     uint32         // of the engine, then
 }
 
 const planCacheBytes = 64 << 20

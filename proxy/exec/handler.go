@@ -43,6 +43,9 @@ type Handler struct {
 	stale     bool // the space must be computed again
 
 	login    *pool.Settings // what the startup packet asked for
+	defaults *pool.Settings // what servers began with, and
+	logins   uint32         // Engine.logins, when the session began
+	kept     bool           // see keepDefaults
 	settings *pool.Settings
 	own      ownSettings
 	ownLogin ownSettings // what the session began with
@@ -174,7 +177,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
-	h.login, h.settings = w.login, w.login
+	h.login, h.settings, h.defaults, h.logins = w.login, w.login, w.defaults, w.logins
 	h.firstPath, h.first, h.firstIso = w.searchPath, w.params, w.isolation
 	h.env = router.Env{Role: role, SearchPath: w.searchPath}
 	return h, w.params, nil
@@ -193,14 +196,15 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	}
 	var rows [][][]byte
 	var params map[string]string
-	var login *pool.Settings
+	var login, defaults *pool.Settings
+	logins := h.e.logins.Load()
 	for try := 1; ; try++ {
 		s, err := h.lease(ctx, teller.Index)
 		if err != nil {
 			return nil, err
 		}
 		login, rows, err = h.introduce(s)
-		params = maps.Clone(s.Params)
+		params, defaults = maps.Clone(s.Params), s.Defaults()
 		h.free(s)
 		var se *pool.ServerError
 		if err == nil {
@@ -210,7 +214,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 			return nil, err
 		}
 	}
-	w = &welcome{by: teller.Name, params: map[string]string{}, login: login}
+	w = &welcome{by: teller.Name, params: map[string]string{}, login: login, defaults: defaults, logins: logins}
 	maps.Copy(w.params, params)
 	if len(rows) == 1 && len(rows[0]) == 2 {
 		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])

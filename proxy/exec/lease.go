@@ -442,7 +442,10 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 }
 
 // adapt gives a server the session's settings, outside a transaction.
-func (h *Handler) adapt(p *participant) error { return h.adaptTo(p, h.settings) }
+func (h *Handler) adapt(p *participant) error {
+	h.keepDefaults(p.srv)
+	return h.adaptTo(p, h.settings)
+}
 
 // adaptTo is adapt for settings that the session had, or will have.
 func (h *Handler) adaptTo(p *participant, want *pool.Settings) error {

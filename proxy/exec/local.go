@@ -82,12 +82,15 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		sql = resets(v, h.login)
 	}
 	if v.Local {
+		if h.tx.status == 'I' { // a server judges it, and warns that it is in vain
+			if err := h.inVain(ctx, sql); err != nil {
+				return err
+			}
+			h.client.SendTag(tag)
+			return nil
+		}
 		if h.outsideBlock() {
 			h.warnLocal()
-		}
-		if h.tx.status == 'I' {
-			h.client.SendTag("SET")
-			return nil
 		}
 		if len(h.tx.parts) == 0 { // nobody has judged it yet
 			if _, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true}); err != nil {
@@ -167,7 +170,10 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 		return nil, err
 	}
 	defer done()
-	if v.Default { // RESET means the startup packet's value, which the server does not know
+	switch {
+	case v.Default && p == h.pinned: // it may carry what only a function has set
+		sql = strings.Join(resets(v, h.login), ";")
+	case v.Default: // RESET means the startup packet's value, which the server does not know
 		if sql = p.srv.Difference(next); sql == "" {
 			return next, nil
 		}
@@ -180,6 +186,21 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 	}
 	p.srv.SetSettings(next)
 	return next, nil
+}
+
+// inVain runs SET LOCAL outside a transaction.
+func (h *Handler) inVain(ctx context.Context, sql []string) error {
+	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, s := range sql {
+		if _, err := h.exec(p, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // everyPartTold runs statements on every participant; the client is told what the first one reports.

@@ -353,8 +353,11 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		if h.tx.status == 'I' {
 			h.tx.defined = false
 			h.afterDDL(ctx)
+			if t.Stmt.Def.Logins {
+				h.e.newLogins()
+			}
 		} else {
-			h.tx.ddl, h.tx.defined = true, true
+			h.tx.ddl, h.tx.defined, h.tx.logins = true, true, h.tx.logins || t.Stmt.Def.Logins
 		}
 	}
 }

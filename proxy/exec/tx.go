@@ -28,6 +28,7 @@ type transaction struct {
 	cursors   map[string]*participant // where each SQL cursor is
 	held      []*gathering            // whose copies a cursor reads
 	ddl       bool
+	logins    bool        // ALTER ROLE or ALTER DATABASE .. SET
 	locks     bool        // it may hold locks that shut even readers out, or made what others cannot see
 	listens   []listening // LISTEN and UNLISTEN, done at COMMIT
 	notifies  bool        // it may have sent notifications
@@ -98,6 +99,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		drop()
 		return nil, err
 	}
+	h.keepDefaults(p.srv)
 	if err := h.adaptTo(p, h.tx.before); err != nil {
 		drop()
 		return nil, err

@@ -62,6 +62,11 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 	}
 	_, s.tls = s.NetConn().(*tls.Conn)
 	s.role = s.Params[userSetting]
+	began := map[string]string{}
+	for _, n := range Formats {
+		began[n] = s.Params[n]
+	}
+	s.defaults = Intern(began)
 	s.Pool, s.settings, s.dialed, s.since = p, NoSettings, time.Now(), time.Now()
 	addr := s.NetConn().RemoteAddr()
 	s.addr = addr.String()

@@ -29,6 +29,7 @@ type Server struct {
 	Dirty    bool              // something happened that a reset must undo: close instead of reuse
 
 	role     string // that logged in, as the server reports it
+	defaults *Settings
 	key      []byte
 	cancelTo func(ctx context.Context) (net.Conn, error)
 	settings *Settings
@@ -152,6 +153,12 @@ func (s *Server) Reported(name string) (value string, ok bool) {
 	}
 	return "", false
 }
+
+// Formats are the parameters that PostgreSQL reports and that values are read and written by.
+var Formats = []string{"DateStyle", "IntervalStyle", "TimeZone", "client_encoding", "standard_conforming_strings"}
+
+// Defaults is what the server began with of Formats. Equal ones are one pointer.
+func (s *Server) Defaults() *Settings { return s.defaults }
 
 // Itself says whether the server takes itself for whom its books have it, by its own word: PostgreSQL reports every change of
 // session_authorization, whatever made it.

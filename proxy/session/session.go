@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -136,10 +137,11 @@ type Session struct {
 	key   Key
 	login Login
 
-	conn    *wire.Conn
-	handler Handler
-	batch   []wire.Message
-	binding auth.Binding // of the TLS connection
+	conn       *wire.Conn
+	handler    Handler
+	batch      []wire.Message
+	unfinished time.Time    // when a statement began whose Execute has not come, in a pipeline without its Sync
+	binding    auth.Binding // of the TLS connection
 
 	state    atomic.Uint32
 	tx       atomic.Uint32 // TxStatus, as of the last request
@@ -476,6 +478,7 @@ func (s *Session) query(ctx context.Context, m wire.Message) error {
 	if len(body) == 0 || body[len(body)-1] != 0 {
 		return s.fatal(&wire.PgError{Code: "08P01", Message: "invalid message format"})
 	}
+	s.unfinished = time.Time{}
 	s.conn.Hold() // COPY reads more while the text is in use
 	return s.handler.Query(ctx, body[:len(body)-1])
 }
@@ -485,11 +488,18 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 	s.conn.Hold()
 	s.batch = s.batch[:0]
 	size := 0
-	var paused time.Time // when the client first stopped to think
+	paused := s.unfinished // when the client first stopped to think
 	run := func(sync bool) error {
 		var waited time.Duration
 		if !paused.IsZero() {
 			waited = time.Since(paused)
+		}
+		s.unfinished = time.Time{}
+		if n := len(s.batch); !sync && n > 0 && s.batch[n-1].Type != 'E' {
+			s.unfinished = time.Now()
+			if !paused.IsZero() && !slices.ContainsFunc(s.batch, func(m wire.Message) bool { return m.Type == 'E' }) {
+				s.unfinished = paused
+			}
 		}
 		err := s.handler.Batch(ctx, s.batch, sync, waited)
 		if cap(s.batch) > 64 {

@@ -319,7 +319,10 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 	case *pg.Node_AlterRoleStmt:
 		d.Scope, d.Alters = OnCluster, true
 		d.Password = passwordOf(x.AlterRoleStmt.Options).GetSval()
+	case *pg.Node_AlterDatabaseSetStmt:
+		d.Logins = true
 	case *pg.Node_AlterRoleSetStmt:
+		d.Logins = true
 		if x.AlterRoleSetStmt.Database == "" { // a database has another name on each shard
 			d.Scope, d.Alters = OnCluster, true
 		}

@@ -191,6 +191,7 @@ type Definition struct {
 	Schemas   []string     // that DROP SCHEMA drops, or ALTER SCHEMA renames
 	Types     []TableRef   // that a definition of OnDatabase names
 	Password  string       // that it gives to a role
+	Logins    bool         // ALTER ROLE or ALTER DATABASE .. SET: sessions begin otherwise from then on
 }
 
 // Renaming says what a table and a column of it are called from now on; what stays as it is, is empty.

@@ -470,7 +470,8 @@ var likenessByHand = []struct{ name, script string }{
 		0 set session authorization u8; set role u9
 		0 select session_user, current_user
 		1 select session_user, current_user
-		0 show role`},
+		0 show role
+		0 select session_user, current_user`},
 	{"the role by set_config behind the other", `
 		0 set session authorization u8
 		0 select set_config('role', 'u9', false)
@@ -496,7 +497,9 @@ var likenessByHand = []struct{ name, script string }{
 	{"RESET ALL leaves alone who one is", `
 		0 set session authorization u8; set role u9; set work_mem = '1MB'
 		0 reset all
-		0 select session_user, current_user, current_setting('work_mem')`},
+		0 select session_user, current_user, current_setting('work_mem')
+		1 select session_user, current_user
+		0 select session_user, current_user`},
 	{"what only a superuser may set, beside another role", `
 		0 set log_min_duration_statement = 12345
 		0 set role u8
@@ -595,6 +598,7 @@ var likenessByHand = []struct{ name, script string }{
 		0 begin
 		0 do $$begin create type c0.mood as enum ('happy'); end$$
 		0 p s1 select $1::c0.mood::text
+		0 b s1 happy
 		0 rollback
 		0 deallocate all
 		0 begin

@@ -102,12 +102,17 @@ func dialWithKeys(ctx context.Context, cfg *pgconn.Config, keys auth.Keys) (*Ser
 			return s, nil
 		}
 		errs = append(errs, err)
-		var pe *pgconn.PgError
-		if errors.As(err, &pe) {
+		if refused(err) {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// refused says whether a server would say the same to the next try, too, with TLS or without: wrong password, no such database, no privilege.
+func refused(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && (pe.Code == "28P01" || pe.Code == "3D000" || pe.Code == "42501")
 }
 
 func loginWithKeys(ctx context.Context, cfg *pgconn.Config, t *pgconn.FallbackConfig, keys auth.Keys) (s *Server, err error) {
@@ -117,20 +122,21 @@ func loginWithKeys(ctx context.Context, cfg *pgconn.Config, t *pgconn.FallbackCo
 			_, addr = pgconn.NetworkAddress(strings.Trim(ips[0], "[]"), t.Port)
 		}
 	}
-	nc, err := cfg.DialFunc(ctx, network, addr)
+	plain, err := cfg.DialFunc(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			_ = nc.Close()
+			_ = plain.Close()
 		}
 	}()
 	if d, ok := ctx.Deadline(); ok {
-		_ = nc.SetDeadline(d)
+		_ = plain.SetDeadline(d)
 	}
+	nc := plain
 	if t.TLSConfig != nil {
-		if nc, err = startTLS(nc, t.TLSConfig); err != nil {
+		if nc, err = startTLS(plain, t.TLSConfig); err != nil {
 			return nil, err
 		}
 	}
@@ -147,10 +153,11 @@ func loginWithKeys(ctx context.Context, cfg *pgconn.Config, t *pgconn.FallbackCo
 	if err := s.login(auth.NewClient(keys)); err != nil {
 		return nil, err
 	}
-	_ = nc.SetDeadline(time.Time{})
+	_ = plain.SetDeadline(time.Time{})
 	return s, nil
 }
 
+// startTLS asks for TLS. The connection stays the caller's, who closes it after an error.
 func startTLS(nc net.Conn, cfg *tls.Config) (net.Conn, error) {
 	b := binary.BigEndian.AppendUint32(nil, 8)
 	if err := wire.WriteAll(nc, binary.BigEndian.AppendUint32(b, wire.SSLCode)); err != nil {
@@ -217,6 +224,9 @@ func (s *Server) login(scram *auth.Client) error {
 			}
 			s.PID, s.key = binary.BigEndian.Uint32(b), append([]byte(nil), b[4:]...)
 		case 'Z':
+			if len(b) != 1 {
+				return wire.ErrMalformed
+			}
 			s.TxStatus = b[0]
 			return nil
 		}

@@ -23,6 +23,10 @@ type analysis struct {
 	fed                      bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template
 	safe                     bool // it runs where the rows are, and so do routines that are shard safe
+
+	why     *Error // asked again: its rows do not merge, for this reason
+	instead *Gather
+	lost    *Error // there is no way out
 }
 
 // Analyze plans a statement. The error, if any, is an *Error.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -255,22 +256,39 @@ func (a *analysis) orGather(top *block) {
 	if a.t.Merge.Own {
 		return // nothing is compared
 	}
+	if a.why != nil {
+		a.instead, a.lost = a.whole(top, a.why)
+		return
+	}
 	var once sync.Once
 	var out *Template
 	var err *Error
-	a.t.fallback = func(why *Error) (*Template, *Error) {
+	t, env := a.t, a.env // and not the work on the statement, with all that it knows: that is done again
+	t.fallback = func(why *Error) (*Template, *Error) {
 		once.Do(func() {
 			var plan *Gather
-			if plan, err = a.whole(top, why); err != nil {
+			if plan, err = gatherInstead(t, env, why); err != nil {
 				return
 			}
-			t := a.t
 			out = &Template{
 				Class: Gathered, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Hidden: t.Hidden, Gather: plan, Exact: true, pins: t.pins,
 			}
 		})
 		return out, err
 	}
+}
+
+// gatherInstead plans the statement of a Scatter template anew, on copies.
+func gatherInstead(t *Template, env Env, why *Error) (*Gather, *Error) {
+	stmts, err := sqlparse.Parse(t.Stmt.Text)
+	if err != nil || len(stmts) != 1 {
+		return nil, why
+	}
+	a := &analysis{stmt: stmts[0], db: t.DB, sch: t.Schema, env: env, t: &Template{Stmt: stmts[0], DB: t.DB, Schema: t.Schema}, why: why}
+	if err := a.run(); err != nil || a.instead == nil {
+		return nil, cmp.Or(a.lost, why)
+	}
+	return a.instead, nil
 }
 
 // Fallback is what runs in place of a Scatter template whose rows do not merge, for why.

@@ -88,6 +88,9 @@ type Template struct {
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map
 
+	// Kept is the executor's too: where it keeps the template.
+	Kept any
+
 	// Runs counts what ran by a statement that was prepared before: looking the plan up counts the others.
 	Runs atomic.Int64
 

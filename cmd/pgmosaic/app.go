@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sort"
 	"strings"
@@ -116,6 +117,14 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
+	memory, err := cfg.memoryLimit()
+	if err != nil {
+		return nil, err
+	}
+	sessionMemory, err := exec.ParseSize(cfg.SessionMemory)
+	if err != nil {
+		return nil, err
+	}
 	bufferSize, err := exec.ParseSize(cfg.BufferSize)
 	if err != nil {
 		return nil, err
@@ -146,6 +155,10 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
 		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: a.signal,
+	}
+	a.engine.Memory.Limit, a.engine.Memory.Session = memory, sessionMemory
+	if memory > 0 {
+		debug.SetMemoryLimit(memory)
 	}
 	a.engine.Logging.Store(cfg.logging())
 	if a.traces, err = newTracing(ctx, &cfg); err != nil {
@@ -628,6 +641,10 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	emit("damaged_transactions", "Committed transactions that have lost a part.", float64(damaged))
 	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))
 	emit("plan_cache_entries", "Plans in the cache.", float64(a.engine.PlanCount()))
+	for c, name := range exec.ConsumerNames {
+		emit("memory_bytes", "What sessions hold, by what it is for.", float64(a.engine.Memory.Used(exec.Consumer(c))), "consumer", name)
+	}
+	emit("memory_limit_bytes", "How much memory the process may use (memory_limit); 0: no limit.", float64(a.engine.Memory.Limit))
 }
 
 // run starts what goes on in the background; stop waits for all of it.

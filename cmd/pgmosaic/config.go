@@ -91,6 +91,8 @@ type Config struct {
 	Hook           string   `yaml:"failover_hook"`              // shell command that is told when a shard loses its primary or has another: PGMOSAIC_EVENT (primary_lost, primary), PGMOSAIC_DATABASE, PGMOSAIC_SHARD, PGMOSAIC_NODE
 	GatherLimit    string   `yaml:"gather_limit"`               // bytes of rows that one statement may gather on home, or hold in a merge; 0: no limit; restart
 	MergeMemory    string   `yaml:"merge_memory"`               // bytes that the merges of all sessions may hold; 0: no limit; restart
+	Memory         string   `yaml:"memory_limit"`               // bytes of the process: near it garbage is collected harder, and what would make plans, prepared statements, merges and parsing hold more than half of it is refused (53200); empty: three quarters of the machine's or cgroup's; 0: no limit; restart
+	SessionMemory  string   `yaml:"session_memory_limit"`       // bytes that the prepared statements of one session may hold; 0: no limit; restart
 	Commit         string   `yaml:"multi_shard_commit"`         // two_phase, refuse, best_effort: sessions may SET pgmosaic.multi_shard_commit; restart
 	Resolve        duration `yaml:"resolver_interval"`          // how often what a crash left prepared is looked for; restart
 	Grace          duration `yaml:"resolver_grace"`             // how long that is left to its own process; outcomes are kept for six times that; restart
@@ -151,7 +153,7 @@ func (d *duration) UnmarshalYAML(b []byte) error {
 
 func defaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MergeMemory: "512MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
+		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MergeMemory: "512MB", SessionMemory: "64MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
 		ReserveAfter: duration(5 * time.Second), QueryWait: duration(120 * time.Second), Connect: duration(15 * time.Second), Lifetime: duration(time.Hour),
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
@@ -268,6 +270,12 @@ func (c *Config) validate() error {
 	}
 	if _, err := exec.ParseSize(c.MergeMemory); err != nil {
 		bad("merge_memory", "%v", err)
+	}
+	if _, err := c.memoryLimit(); err != nil {
+		bad("memory_limit", "%v", err)
+	}
+	if _, err := exec.ParseSize(c.SessionMemory); err != nil {
+		bad("session_memory_limit", "%v", err)
 	}
 	if c.PoolSize < 1 {
 		bad("default_pool_size", "must be at least 1")

@@ -28,6 +28,7 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 		return nil, err
 	}
 	s.desc = d
+	h.ext.recount(s)
 	return d, nil
 }
 

@@ -77,8 +77,9 @@ type Engine struct {
 	seedA maphash.Seed
 	seedB maphash.Seed
 
-	held atomic.Int64 // bytes that merges hold
-	owed owed
+	Memory Memory // what sessions hold; its Limit is set before Init
+	texts  texts
+	owed   owed
 
 	mu      sync.Mutex // guards schemas and welcomes
 	schemas map[string]*dbSchema
@@ -93,8 +94,35 @@ type Engine struct {
 type entry struct {
 	tmpl  *router.Template
 	exact bool
-	cost  uint32
+	key   string
+	cost  atomic.Uint32
 	hits  atomic.Int64
+}
+
+// entryCost is what the cache needs for an entry, besides its key and what hangs on its template.
+const entryCost = 150
+
+// keep puts a plan into the cache. size is what hangs on its template.
+func (e *Engine) keep(key string, x *entry, size int) {
+	x.key = key
+	x.cost.Store(uint32(min(size+len(key)+entryCost, 1<<31)))
+	if x.tmpl != nil {
+		x.tmpl.Kept = x
+	}
+	e.plans.Set(key, x)
+}
+
+// learn keeps what a server said about a template with it, and with the plan's size.
+func (e *Engine) learn(t *router.Template, key, value any) {
+	t.Aux.Store(key, value)
+	x, cached := t.Kept.(*entry)
+	if !cached {
+		return
+	}
+	x.cost.Add(uint32(min(router.SizeOf(value)+entryCost, 1<<30)))
+	if now, ok := e.plans.GetIfPresent(x.key); ok && now == x {
+		e.plans.Set(x.key, x) // it is weighed again
+	}
 }
 
 // runs is how often the plan was used.
@@ -144,12 +172,14 @@ const planCacheBytes = 64 << 20
 func (e *Engine) Init() error {
 	c, err := otter.New(&otter.Options[string, *entry]{
 		MaximumWeight: planCacheBytes,
-		Weigher:       func(k string, v *entry) uint32 { return uint32(len(k)) + v.cost },
+		Weigher:       func(_ string, v *entry) uint32 { return v.cost.Load() },
 	})
 	if err != nil {
 		return fmt.Errorf("plan cache: %w", err)
 	}
 	e.plans = c
+	e.Memory.plans = func() int64 { return int64(c.WeightedSize()) }
+	e.texts.shared = map[string]*sharedText{}
 	e.seedA, e.seedB = maphash.MakeSeed(), maphash.MakeSeed()
 	e.schemas, e.welcome, e.spaces = map[string]*dbSchema{}, map[string]*welcome{}, map[string]uint64{}
 	e.rooms = map[[2]string]*waitingRoom{}
@@ -185,7 +215,7 @@ func (e *Engine) Plans(limit int) []PlanInfo {
 		t := x.tmpl
 		out = append(out, PlanInfo{
 			Database: t.DB.Name, Route: t.Class.String(), Statement: sqlparse.Normal(t.Stmt.Text), Exact: t.Exact,
-			Hits: x.runs(), Bytes: int64(x.cost), MapVersion: t.DB.Version, SchemaVersion: t.Schema.Version,
+			Hits: x.runs(), Bytes: int64(x.cost.Load()), MapVersion: t.DB.Version, SchemaVersion: t.Schema.Version,
 		})
 	}
 	return out

@@ -24,6 +24,9 @@ type bound struct {
 // extended is the session's side of the extended protocol.
 type extended struct {
 	named     map[string]*stmt
+	held      int64   // bytes of named
+	memory    *Memory // nil: nothing is counted
+	texts     *texts
 	unnamed   *stmt
 	portals   map[string]*portal
 	anonymous *portal      // the unnamed portal
@@ -59,6 +62,7 @@ type stmt struct {
 	batch   uint64 // that its Parse came in
 	owed    bool   // ParseComplete has not been sent to the client
 	desc    *described
+	counted int64 // bytes, of one that has a name
 }
 
 // described is what a server said about a statement.
@@ -115,6 +119,9 @@ const (
 const maxNamed = 20000
 
 func (x *extended) forget() {
+	for _, s := range x.named {
+		x.drop(s)
+	}
 	clear(x.named)
 	x.unnamed = nil
 }
@@ -160,7 +167,17 @@ func (x *extended) put(name string, s *stmt) {
 	x.set(name, s)
 }
 
-func (x *extended) set(name string, s *stmt) { setNamed(&x.named, &x.unnamed, name, s) }
+func (x *extended) set(name string, s *stmt) {
+	if name != "" {
+		if was := x.named[name]; was != s {
+			x.drop(was)
+		}
+		if s != nil {
+			x.hold(s)
+		}
+	}
+	setNamed(&x.named, &x.unnamed, name, s)
+}
 
 func (x *extended) setPortal(name string, pt *portal) { setNamed(&x.portals, &x.anonymous, name, pt) }
 
@@ -365,7 +382,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	for _, m := range msgs {
 		if m.Type == 'P' {
 			if name, _, err := wire.CString(m.Body()); err == nil && len(name) > 0 && x.named[string(name)] != nil && x.named[string(name)].batch == x.batches {
-				delete(x.named, string(name))
+				x.set(string(name), nil)
 			}
 		}
 	}
@@ -473,7 +490,13 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	if pp.Name != "" && len(x.named) >= maxNamed {
 		return nil, &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
-	return &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, batch: x.batches}, nil
+	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, batch: x.batches}
+	if s.name != "" {
+		if err := x.fits(s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // again is the unnamed statement, if a Parse's body says the same and nothing is left of what it was used for: drivers that
@@ -520,17 +543,9 @@ func (h *Handler) replan(ctx context.Context, s *stmt) error {
 	}
 	// The statement keeps its own text; a template shared with other literals would need them numbered.
 	if len(p.lits) > 0 {
-		t, err := router.Analyze(p.tmpl.Stmt, h.dbmap, h.schema, h.env)
-		if err != nil || p.tmpl.Stmt.Text != s.sql {
-			stmts, perr := h.parse(s.sql)
-			if perr != nil {
-				return perr
-			}
-			if t, err = router.Analyze(stmts[0], h.dbmap, h.schema, h.env); err != nil {
-				return err
-			}
+		if p.tmpl, err = h.planExactly(s.sql); err != nil {
+			return err
 		}
-		p.tmpl = t
 	}
 	s.tmpl, s.space = p.tmpl, space
 	if !h.cacheable() { // it means something else when the transaction has ended, or the temporary table is gone

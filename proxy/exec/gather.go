@@ -122,7 +122,7 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 	}
 	d, err := h.describeText(ctx, h.dbmap.Home.Index, sql, types)
 	if err == nil {
-		t.Aux.Store(key, d)
+		h.e.learn(t, key, d)
 	}
 	return d, err
 }

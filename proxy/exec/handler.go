@@ -139,6 +139,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, dismiss: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
 		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback, commit: e.Commit},
 	}
+	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.tx.status = 'I'
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
@@ -491,6 +492,7 @@ func (h *Handler) Close() {
 	h.count.Sent.Add(out)
 	h.times.Flush(&h.count.Stages, time.Now())
 	h.unlistenAll()
+	h.ext.forget()
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
 		p.srv.Dirty = true

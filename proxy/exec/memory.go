@@ -29,9 +29,11 @@ func (m *holding) take(n int) error {
 	if m.bytes-m.counted < holdingStep {
 		return nil
 	}
-	sum := m.h.e.held.Add(m.bytes - m.counted)
+	if err := m.h.e.Memory.Take(Merges, m.bytes-m.counted); err != nil {
+		return err
+	}
 	m.counted = m.bytes
-	if limit := m.h.e.MergeMemory; limit > 0 && sum > limit {
+	if limit := m.h.e.MergeMemory; limit > 0 && m.h.e.Memory.Used(Merges) > limit {
 		return &wire.PgError{
 			Code: "53200", Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", sizeText(limit)),
 			Hint: "Try again when others have finished, or raise merge_memory.",
@@ -41,4 +43,4 @@ func (m *holding) take(n int) error {
 }
 
 // release gives back what was taken.
-func (m *holding) release() { m.h.e.held.Add(-m.counted) }
+func (m *holding) release() { m.h.e.Memory.Give(Merges, m.counted) }

@@ -50,12 +50,8 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 	if cacheable {
 		e, hit := h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(key), len(key)))
 		if hit && e.exact {
-			full := append(append(append(make([]byte, 0, len(sql)+10), space[:]...), 2), sql...)
-			e, hit = h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(full), len(full)))
-			if hit {
-				h.count.PlanHits.Add(1)
-				e.hits.Add(1)
-				return planned{tmpl: e.tmpl}, nil, nil
+			if t := h.exactly(space, sql); t != nil {
+				return planned{tmpl: t}, nil, nil
 			}
 		} else if hit {
 			h.count.PlanHits.Add(1)
@@ -67,6 +63,11 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 	if len(sql) > longText {
 		h.client.Leave() // to parse and plan it takes long
 	}
+	reading := int64(len(sql)) * treeCost
+	if err := h.e.Memory.Take(Parsing, reading); err != nil {
+		return planned{}, nil, err
+	}
+	defer h.e.Memory.Give(Parsing, reading)
 	text := string(sql)
 	stmts, err := h.parse(text)
 	if err != nil {
@@ -82,17 +83,60 @@ func (h *Handler) find(ctx context.Context, sql []byte) (p planned, multi []*sql
 	if !cacheable || !h.cacheable() || h.planSpace() != space { // it may have been planned by a newer schema
 		return planned{tmpl: tmpl}, nil, nil
 	}
-	cost := uint32(4*len(text) + 2000)
+	size := tmpl.Slim()
 	if !tmpl.Exact && tmpl.NumberLiterals(lits) {
-		h.e.plans.Set(string(key), &entry{tmpl: tmpl, cost: cost})
+		h.e.keep(string(key), &entry{tmpl: tmpl}, size)
 		return planned{tmpl, lits}, nil, nil
 	}
-	h.e.plans.Set(string(key), &entry{exact: true})
-	if len(text) < 8192 && tmpl.Class != router.Control && stmts[0].Kind != sqlparse.Insert {
-		h.e.plans.Set(string(space[:])+"\x02"+text, &entry{tmpl: tmpl, cost: cost})
-	}
+	h.e.keep(string(key), &entry{exact: true}, 0)
+	h.keepExactly(space, tmpl, size)
 	return planned{tmpl: tmpl}, nil, nil
 }
+
+// exactly is the cached plan of this very text, nil if there is none.
+func (h *Handler) exactly(space [8]byte, sql []byte) *router.Template {
+	full := append(append(append(make([]byte, 0, len(sql)+10), space[:]...), 2), sql...)
+	e, hit := h.e.plans.GetIfPresent(unsafe.String(unsafe.SliceData(full), len(full)))
+	if !hit {
+		return nil
+	}
+	h.count.PlanHits.Add(1)
+	e.hits.Add(1)
+	return e.tmpl
+}
+
+// keepExactly caches a plan for its own text only.
+func (h *Handler) keepExactly(space [8]byte, t *router.Template, size int) {
+	if len(t.Stmt.Text) < 8192 && t.Class != router.Control && t.Stmt.Kind != sqlparse.Insert {
+		h.e.keep(string(space[:])+"\x02"+t.Stmt.Text, &entry{tmpl: t}, size)
+	}
+}
+
+// planExactly plans a text whose plan is shared with other literals for its own: a prepared statement's values are its
+// parameters. Sessions that prepare the same text share it.
+func (h *Handler) planExactly(sql string) (*router.Template, error) {
+	space := h.planSpace()
+	if h.cacheable() {
+		if t := h.exactly(space, unsafe.Slice(unsafe.StringData(sql), len(sql))); t != nil {
+			return t, nil
+		}
+	}
+	stmts, err := h.parse(sql)
+	if err != nil {
+		return nil, err
+	}
+	t, err := router.Analyze(stmts[0], h.dbmap, h.schema, h.env)
+	if err != nil {
+		return nil, err
+	}
+	if size := t.Slim(); h.cacheable() {
+		h.keepExactly(space, t, size)
+	}
+	return t, nil
+}
+
+// treeCost is how many bytes of trees and facts, in C and here, a byte of text needs at most while it is planned.
+const treeCost = 100
 
 // longText is the length of a statement, in bytes, from which on it holds up others to plan it.
 const longText = 1 << 10

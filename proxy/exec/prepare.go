@@ -55,6 +55,9 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	st.types = st.desc.params
 	st.key = h.e.stmtKey(st.sql, st.types, h.meaning())
+	if err := h.ext.fits(st); err != nil {
+		return err
+	}
 	h.ext.set(s.Name, st)
 	h.client.SendTag("PREPARE")
 	return nil
@@ -286,7 +289,7 @@ func (h *Handler) deallocate(_ context.Context, s *sqlparse.Statement) error {
 	if h.ext.named[s.Name] == nil {
 		return noStatement(s.Name)
 	}
-	delete(h.ext.named, s.Name)
+	h.ext.set(s.Name, nil)
 	h.client.SendTag("DEALLOCATE")
 	return nil
 }

@@ -61,7 +61,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 	if err := s.resolve(t.Merge); err != nil && !errors.As(err, &s.refused) {
 		return nil, err
 	}
-	t.Aux.Store(key, s)
+	h.e.learn(t, key, s)
 	return s, nil
 }
 

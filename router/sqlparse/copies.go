@@ -8,7 +8,6 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v5"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // StandIn is what takes the place of a relation: a temporary table, the query of a view, or nothing.
@@ -48,8 +47,8 @@ func (s *Statement) copied(by map[int]StandIn, whole map[*Query]string) (*pg.Nod
 		return nil, err
 	}
 	var failed error
-	walk(root.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(root, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.SelectStmt:
 			if stub := stubs[x]; stub != nil {
 				proto.Reset(x)
@@ -106,30 +105,25 @@ func stubsIn(raw, clone *pg.Node, whole map[*Query]string) (map[*pg.SelectStmt]*
 	}
 	out := map[*pg.SelectStmt]*pg.SelectStmt{}
 	if len(stubs) > 0 {
-		walkBoth(raw.ProtoReflect(), clone.ProtoReflect(), func(a, b protoreflect.Message) {
-			if x, ok := a.Interface().(*pg.SelectStmt); ok && stubs[x] != nil {
-				out[b.Interface().(*pg.SelectStmt)] = stubs[x]
+		copies := selects(clone)
+		for i, x := range selects(raw) {
+			if stubs[x] != nil {
+				out[copies[i]] = stubs[x]
 			}
-		})
+		}
 	}
 	return out, nil
 }
 
-// walkBoth visits a tree and its clone side by side.
-func walkBoth(a, b protoreflect.Message, visit func(a, b protoreflect.Message)) {
-	visit(a, b)
-	a.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch w := b.Get(fd); {
-		case fd.Message() == nil:
-		case fd.IsList():
-			for i := range v.List().Len() {
-				walkBoth(v.List().Get(i).Message(), w.List().Get(i).Message(), visit)
-			}
-		default:
-			walkBoth(v.Message(), w.Message(), visit)
+// selects are the SELECTs of a tree, in an order that is its clones', too.
+func selects(n *pg.Node) (out []*pg.SelectStmt) {
+	walk(n, func(m any) bool {
+		if x, ok := m.(*pg.SelectStmt); ok {
+			out = append(out, x)
 		}
 		return true
 	})
+	return out
 }
 
 // Explains is the statement inside EXPLAIN.
@@ -147,12 +141,12 @@ func (s *Statement) Explains() (*Statement, error) {
 
 // Explaining is the EXPLAIN with its options, of another statement. ok is false where its output is no plain text.
 func (s *Statement) Explaining(sql string) (text string, ok bool) {
-	raw, is := s.tree.(*pg.Node)
+	tree, err := parseTree(s.Text)
 	before, _, found := s.wrap()
-	if !is || !found {
+	if err != nil || len(tree.Stmts) != 1 || !found {
 		return "", false
 	}
-	for _, o := range raw.GetExplainStmt().GetOptions() {
+	for _, o := range tree.Stmts[0].Stmt.GetExplainStmt().GetOptions() {
 		if d := o.GetDefElem(); d.GetDefname() == "format" && !strings.EqualFold(d.GetArg().GetString_().GetSval(), "text") {
 			return "", false
 		}
@@ -217,8 +211,8 @@ func either(wanted [][]Cond) *pg.Node {
 // unqualified is a copy of an expression whose columns are named without their relation.
 func unqualified(n *pg.Node) *pg.Node {
 	c := proto.Clone(n).(*pg.Node)
-	walk(c.ProtoReflect(), func(m protoreflect.Message) bool {
-		if ref, ok := m.Interface().(*pg.ColumnRef); ok && len(ref.Fields) > 1 {
+	walk(c, func(m any) bool {
+		if ref, ok := m.(*pg.ColumnRef); ok && len(ref.Fields) > 1 {
 			ref.Fields = ref.Fields[len(ref.Fields)-1:]
 		}
 		return true

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Scope says what a definition defines.
@@ -102,8 +101,8 @@ func isTemp(schema string) bool { return schema == "pg_temp" || strings.HasPrefi
 // temporary finds whether a definition is about temporary objects: it says TEMPORARY, or names their schema anywhere but in a value.
 func (c *converter) temporary(n *pg.Node) {
 	d := &c.stmt.Def
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.A_Const, *pg.VariableSetStmt, *pg.SelectStmt: // of what a view or table is made of does not make it temporary here
 			return false
 		case *pg.RangeVar:
@@ -345,8 +344,8 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 	if d.Scope != OnDatabase {
 		return
 	}
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool { // the types that it names may be those of rows
-		if t, ok := m.Interface().(*pg.TypeName); ok {
+	walk(n, func(m any) bool { // the types that it names may be those of rows
+		if t, ok := m.(*pg.TypeName); ok {
 			names := t.Names
 			if t.PctType && len(names) > 1 {
 				names = names[:len(names)-1]
@@ -468,8 +467,8 @@ func drawsSequence(col *pg.ColumnDef) bool {
 	}
 	found := false
 	for _, n := range col.Constraints {
-		walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-			switch x := m.Interface().(type) {
+		walk(n, func(m any) bool {
+			switch x := m.(type) {
 			case *pg.Constraint:
 				found = found || x.Contype == pg.ConstrType_CONSTR_IDENTITY
 			case *pg.FuncCall:

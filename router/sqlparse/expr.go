@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 var setReturning = map[string]bool{
@@ -39,8 +38,8 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 		return Expr{}
 	}
 	e := Expr{Key: canonical(n), Const: true, Val: c.value(n)}
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.FuncCall:
 			if isAggregate(x) {
 				e.HasAgg = true

@@ -7,7 +7,6 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Finish is a SELECT in two steps: each shard runs Shard, and its rows together are a table over which Final gives the
@@ -73,8 +72,8 @@ func (f *finisher) distinctOn() bool {
 
 func holdsAggregate(n *pg.Node) bool {
 	found := false
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.SubLink:
 			return false
 		case *pg.FuncCall:
@@ -209,8 +208,8 @@ func (f *finisher) expand() error {
 func (f *finisher) merges() bool {
 	found := false
 	for _, n := range f.sel.FromClause {
-		walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-			if j, ok := m.Interface().(*pg.JoinExpr); ok {
+		walk(n, func(m any) bool {
+			if j, ok := m.(*pg.JoinExpr); ok {
 				found = found || j.IsNatural || len(j.UsingClause) > 0
 			}
 			return !found
@@ -238,8 +237,8 @@ func position(at int) *pg.Node { return pg.MakeAConstIntNode(int64(at), -1) }
 
 func windowed(n *pg.Node) bool {
 	found := false
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		if x, ok := m.Interface().(*pg.FuncCall); ok && x.Over != nil {
+	walk(n, func(m any) bool {
+		if x, ok := m.(*pg.FuncCall); ok && x.Over != nil {
 			found = true
 		}
 		return !found
@@ -354,8 +353,8 @@ func (f *finisher) key(n *pg.Node) {
 
 func holdsSubLink(n *pg.Node) bool {
 	found := false
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		_, ok := m.Interface().(*pg.SubLink)
+	walk(n, func(m any) bool {
+		_, ok := m.(*pg.SubLink)
 		found = found || ok
 		return !found
 	})
@@ -364,8 +363,8 @@ func holdsSubLink(n *pg.Node) bool {
 
 // finish rewrites an expression of the grouped rows, in place, over Shard's columns.
 func (f *finisher) finish(n *pg.Node) {
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		x, ok := m.Interface().(*pg.Node)
+	walk(n, func(m any) bool {
+		x, ok := m.(*pg.Node)
 		if !ok || f.err != nil {
 			return f.err == nil
 		}

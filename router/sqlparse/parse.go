@@ -1,13 +1,10 @@
 package sqlparse
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
@@ -62,8 +59,8 @@ func (c *converter) loc(l int32) int { return int(l) - c.base }
 // the query opaque if the facts missed a relation.
 func (c *converter) inventory(n *pg.Node) {
 	found := 0
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.RangeVar:
 			found++
 			c.stmt.Tables = append(c.stmt.Tables, TableRef{x.Schemaname, x.Relname})
@@ -90,8 +87,8 @@ func (c *converter) inventory(n *pg.Node) {
 }
 
 // readsClock says whether a node's value differs with the server and the moment.
-func readsClock(m protoreflect.Message) bool {
-	switch x := m.Interface().(type) {
+func readsClock(m any) bool {
+	switch x := m.(type) {
 	case *pg.FuncCall:
 		switch lastName(x.Funcname) {
 		case "now", "transaction_timestamp", "statement_timestamp", "age":
@@ -117,25 +114,6 @@ func (c *converter) param(n int) {
 	}
 	c.stmt.paramUse[n-1]++
 	c.stmt.Params = max(c.stmt.Params, n)
-}
-
-// walk visits m and every message below it, depth first, while visit returns true.
-func walk(m protoreflect.Message, visit func(protoreflect.Message) bool) {
-	if !m.IsValid() || !visit(m) {
-		return
-	}
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case fd.Message() == nil:
-		case fd.IsList():
-			for i := range v.List().Len() {
-				walk(v.List().Get(i).Message(), visit)
-			}
-		default:
-			walk(v.Message(), visit)
-		}
-		return true
-	})
 }
 
 func (c *converter) statement(n *pg.Node) {
@@ -402,20 +380,4 @@ func lastName(names []*pg.Node) string {
 		return ""
 	}
 	return names[len(names)-1].GetString_().GetSval()
-}
-
-// canonical is a text that is equal for equal expressions: the tree without its positions.
-func canonical(n *pg.Node) string {
-	c := proto.Clone(n).(*pg.Node)
-	walk(c.ProtoReflect(), func(m protoreflect.Message) bool {
-		if fd := m.Descriptor().Fields().ByName("location"); fd != nil {
-			m.Clear(fd)
-		}
-		return true
-	})
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
-	if err != nil {
-		return fmt.Sprintf("%p", n)
-	}
-	return string(b)
 }

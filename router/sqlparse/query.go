@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // level is a query being read, with the columns that USING merged.
@@ -467,8 +466,8 @@ func (c *converter) scan(q *level, n *pg.Node) {
 	if n == nil {
 		return
 	}
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.SubLink:
 			s := c.query(x.GetSubselect().GetSelectStmt())
 			if ref := x.Testexpr.GetColumnRef(); ref != nil && x.SubLinkType == pg.SubLinkType_ANY_SUBLINK && isEquality(x.OperName) {
@@ -538,8 +537,8 @@ func isEquality(op []*pg.Node) bool {
 // cond notes a conjunct and what it hangs on.
 func (c *converter) cond(q *level, n *pg.Node, into []*Rel) Cond {
 	out := Cond{Into: into, Plain: true, node: n}
-	walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-		switch x := m.Interface().(type) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
 		case *pg.SubLink, *pg.CurrentOfExpr, *pg.GroupingFunc:
 			out.Plain = false
 		case *pg.FuncCall:

@@ -17,12 +17,22 @@ type Partial struct {
 	AddOffset  bool // LIMIT becomes LIMIT + OFFSET, OFFSET goes
 }
 
+// longText is the length from which on a text that stays as it is, is not written anew.
+const longText = 16 << 10
+
+func (p *Partial) nothing() bool {
+	return len(p.HideSorts)+len(p.HideTarget)+len(p.AvgToSum) == 0 && !p.DropOrder && !p.DropLimit && !p.AddOffset
+}
+
 // Partial writes the text that a shard runs: hidden columns stand behind the visible ones, in the order
 // HideSorts, HideTarget, counts of AvgToSum. It is for plain SELECT statements.
 func (s *Statement) Partial(p Partial) (string, error) {
 	raw, ok := s.tree.(*pg.Node)
 	if !ok || raw.GetSelectStmt() == nil {
 		return "", fmt.Errorf("rewrite: not a SELECT")
+	}
+	if p.nothing() && len(s.Text) > longText {
+		return s.Text, nil
 	}
 	root := proto.Clone(raw).(*pg.Node)
 	sel := root.GetSelectStmt()

@@ -5,7 +5,6 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // spreadOf is an aggregate of the variance family.
@@ -64,8 +63,8 @@ func (f *finisher) spread(at *pg.Node, call *pg.FuncCall, of spreadOf) {
 			return ""
 		}
 		n := tree.Stmts[0].GetStmt().GetSelectStmt().TargetList[0].GetResTarget().Val
-		walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-			if x, ok := m.Interface().(*pg.Node); ok && x.GetColumnRef() != nil {
+		walk(n, func(m any) bool {
+			if x, ok := m.(*pg.Node); ok && x.GetColumnRef() != nil {
 				x.Node = proto.Clone(call.Args[0]).(*pg.Node).Node
 				return false
 			}
@@ -97,8 +96,8 @@ func (f *finisher) spread(at *pg.Node, call *pg.FuncCall, of spreadOf) {
 func (f *finisher) sorted() bool {
 	found := false
 	for _, n := range f.sel.FromClause {
-		walk(n.ProtoReflect(), func(m protoreflect.Message) bool {
-			if x, ok := m.Interface().(*pg.SelectStmt); ok && len(x.SortClause) > 0 {
+		walk(n, func(m any) bool {
+			if x, ok := m.(*pg.SelectStmt); ok && len(x.SortClause) > 0 {
 				found = true
 			}
 			return !found

@@ -1,12 +1,11 @@
 package sqlparse
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // errUnwritable means that a tree cannot be written as SQL that means the same.
@@ -19,25 +18,10 @@ func write(root *pg.Node) (string, error) {
 		return "", fmt.Errorf("rewrite: %w", err)
 	}
 	again, err := parseTree(text)
-	if err != nil || len(again.Stmts) != 1 || !proto.Equal(bare(root), bare(again.Stmts[0].Stmt)) {
+	if err != nil || len(again.Stmts) != 1 || !bytes.Equal(meaning(nil, root, true), meaning(nil, again.Stmts[0].Stmt, true)) {
 		return "", errUnwritable
 	}
 	return text, nil
-}
-
-// bare is a copy of a tree without what the text does not say: places, and how a call or a cast was spelt.
-func bare(n *pg.Node) *pg.Node {
-	c := proto.Clone(n).(*pg.Node)
-	walk(c.ProtoReflect(), func(m protoreflect.Message) bool {
-		fields := m.Descriptor().Fields()
-		for _, name := range []protoreflect.Name{"location", "funcformat"} {
-			if fd := fields.ByName(name); fd != nil {
-				m.Clear(fd)
-			}
-		}
-		return true
-	})
-	return c
 }
 
 // WithPassword writes a CREATE or ALTER ROLE with another password.

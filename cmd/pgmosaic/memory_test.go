@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/exec"
+)
+
+func TestMemoryOfMachineAndCgroup(t *testing.T) {
+	const info = "MemTotal:       16384 kB\nMemFree:         1 kB\n"
+	for _, c := range []struct {
+		meminfo, cgroup string
+		want            int64
+	}{
+		{info, "", 16 << 20},
+		{info, "max\n", 16 << 20},
+		{info, "1048576\n", 1 << 20},
+		{info, "1073741824\n", 16 << 20},
+		{"", "4096", 4096},
+		{"", "", 0},
+	} {
+		if got := memoryOf(c.meminfo, c.cgroup); got != c.want {
+			t.Errorf("%q, %q: %d, want %d", c.meminfo, c.cgroup, got, c.want)
+		}
+	}
+}
+
+// heap is what lives.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what finalizers and pools let go
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// wideSelect has n output columns, and is another statement for each tag.
+func wideSelect(n int, tag, from string) string {
+	var b strings.Builder
+	b.WriteString("select ")
+	for i := range n {
+		fmt.Fprintf(&b, "total+%d as %s%d, ", i, tag, i)
+	}
+	return b.String() + "1 from " + from
+}
+
+// What SHOW PLANS and the limits say that a plan costs is what it costs.
+func TestPlansAreWeighedTruly(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	for name, sql := range map[string]func(i int) string{
+		"one shard":     func(i int) string { return fmt.Sprintf("select name as n%d from customers where customer_id = 5", i) },
+		"wide, a shard": func(i int) string { return wideSelect(300, fmt.Sprintf("w%d_", i), "orders where customer_id = 5") },
+		"wide, all":     func(i int) string { return wideSelect(300, fmt.Sprintf("a%d_", i), "orders where customer_id < 0") },
+		"merged":        func(i int) string { return fmt.Sprintf("select count(*) as m%d, min(name), max(name) from customers", i) },
+		"sorted":        func(i int) string { return fmt.Sprintf("select customer_id as s%d, name from customers order by customer_id limit 2", i) },
+		"gathered":      func(i int) string { return fmt.Sprintf("select count(distinct name) as g%d from customers where customer_id < 9", i) },
+		"write":         func(i int) string { return fmt.Sprintf("update customers as u%d set name = name where customer_id < 0", i) },
+		"insert":        func(i int) string { return fmt.Sprintf("insert into customers as i%d (customer_id, name) select 1, 'x' where false", i) },
+	} {
+		const n = 105
+		run := func(from, to int) {
+			for i := from; i < to; i++ {
+				if _, err := c.Exec(t.Context(), sql(i), pgx.QueryExecModeSimpleProtocol); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+		}
+		run(0, 5)
+		before, said := heap(), d.engine.Memory.Used(exec.Plans)
+		run(5, n)
+		grown, more := heap()-before, d.engine.Memory.Used(exec.Plans)-said
+		t.Logf("%-14s %6d bytes a plan, accounted %6d", name, grown/(n-5), more/(n-5))
+		if more*3 < grown*2 || more*2 > grown*3 {
+			t.Errorf("%s: %d plans hold %d bytes, and are said to hold %d", name, n-5, grown, more)
+		}
+		if grown/(n-5) > 80<<10 { // the parse tree of a wide one is 400 kB
+			t.Errorf("%s: a plan holds %d bytes", name, grown/(n-5))
+		}
+	}
+}
+
+// Prepared statements cost what they are said to cost; a second session that prepares the same shares their texts and plans.
+func TestPreparedStatementsAreWeighedTruly(t *testing.T) {
+	d := shop(t)
+	m := &d.engine.Memory
+	prepare := func() *pgx.Conn {
+		c := connectTo(t, d.shopDSN())
+		for i := range 150 {
+			if _, err := c.PgConn().Prepare(t.Context(), fmt.Sprint("p", i), wideSelect(250, fmt.Sprintf("p%d_", i), "orders where customer_id = $1"), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c
+	}
+	before, said := heap(), m.Used(exec.Plans)+m.Used(exec.Prepared)
+	prepare()
+	grown, more := heap()-before, m.Used(exec.Plans)+m.Used(exec.Prepared)-said
+	t.Logf("150 statements hold %d bytes, accounted %d", grown, more)
+	if more*3 < grown*2 || more*2 > grown*3 {
+		t.Errorf("150 prepared statements hold %d bytes, and are said to hold %d", grown, more)
+	}
+	held := m.Used(exec.Prepared)
+	second := prepare()
+	if again := m.Used(exec.Prepared) - held; again > held*9/10 {
+		t.Errorf("the same statements of another session cost %d more bytes, the first's %d", again, held)
+	}
+	mustExec(t, second, "deallocate all")
+	if now := m.Used(exec.Prepared); now != held {
+		t.Errorf("%d bytes are counted when the second session has forgotten its statements, %d before", now, held)
+	}
+}
+
+// What would be too much is refused, for a session and for the process, says who uses what, and is had again when others
+// have let go.
+func TestMemoryLimits(t *testing.T) {
+	d := shop(t)
+	m := &d.engine.Memory
+	limit, session := m.Limit, m.Session
+	t.Cleanup(func() { m.Limit, m.Session = limit, session })
+	c := connectTo(t, d.shopDSN())
+	refused := func(what string, err error, detail string) {
+		t.Helper()
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || pe.Code != "53200" || !strings.Contains(pe.Detail, detail) || pe.Hint == "" {
+			t.Errorf("%s: %+v", what, err)
+		}
+	}
+	m.Session = 100 << 10
+	count := 0
+	var err error
+	for ; err == nil && count < 100; count++ {
+		_, err = c.PgConn().Prepare(t.Context(), fmt.Sprint("m", count), wideSelect(100, fmt.Sprintf("m%d_", count), "orders where customer_id = $1"), nil)
+	}
+	refused("a session's statements", err, "session_memory_limit")
+	mustExec(t, c, "deallocate m0")
+	if _, err := c.PgConn().Prepare(t.Context(), "", "select 1", nil); err != nil {
+		t.Errorf("the unnamed statement: %v", err)
+	}
+	_, err = c.Exec(t.Context(), "prepare q as "+wideSelect(1600, "q", "orders"), pgx.QueryExecModeSimpleProtocol)
+	refused("PREPARE", err, "session_memory_limit")
+
+	m.Limit = 2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 1<<20)
+	_, err = c.Exec(t.Context(), "select 1 in (1"+strings.Repeat(", 1", 20000)+")", pgx.QueryExecModeSimpleProtocol)
+	refused("a long statement", err, "prepared statements")
+	mustExec(t, c, "select 1 as still")
+	m.Limit = limit
+	mustExec(t, c, "select 1 in (1"+strings.Repeat(", 1", 20000)+")")
+	if n := m.Used(exec.Parsing); n != 0 {
+		t.Errorf("%d bytes are counted for statements that have been planned", n)
+	}
+}

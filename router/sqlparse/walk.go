@@ -1,0 +1,188 @@
+package sqlparse
+
+import (
+	"encoding/binary"
+	"reflect"
+	"sync"
+	"unsafe"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
+
+// A layout says where in the parser's messages other messages hang, and what else they say. It is found out once for
+// each type; to ask the library for each message is ten times slower.
+type layout struct {
+	typ   reflect.Type // of the struct
+	links []link
+	plain []plain
+	order int // of the type, among all
+}
+
+// link is a field that holds messages.
+type link struct {
+	offset uintptr
+	kind   linkKind
+	typ    reflect.Type // of oneof: the interface
+	to     *layout      // else: what hangs there
+}
+
+type linkKind uint8
+
+const (
+	single linkKind = iota
+	many
+	oneof // an interface, in which stands a pointer to a struct whose only field is the message or value
+)
+
+// plain is a field that holds a value.
+type plain struct {
+	offset   uintptr
+	kind     reflect.Kind
+	spelling bool // it says where the text had it, or how it was spelt, and nothing about what it means
+	location bool
+}
+
+// layouts are those of all messages of a tree, and of what stands in their oneofs.
+var layouts = sync.OnceValue(func() map[reflect.Type]*layout {
+	all := map[reflect.Type]*layout{}
+	var find func(t reflect.Type) *layout
+	find = func(t reflect.Type) *layout {
+		if l := all[t]; l != nil {
+			return l
+		}
+		l := &layout{typ: t, order: len(all)}
+		all[t] = l
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if !f.IsExported() {
+				continue
+			}
+			switch {
+			case f.Type.Kind() == reflect.Pointer:
+				l.links = append(l.links, link{f.Offset, single, nil, find(f.Type.Elem())})
+			case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Pointer:
+				l.links = append(l.links, link{f.Offset, many, nil, find(f.Type.Elem().Elem())})
+			case f.Type.Kind() == reflect.Interface:
+				l.links = append(l.links, link{f.Offset, oneof, f.Type, nil})
+			default:
+				l.plain = append(l.plain, plain{f.Offset, f.Type.Kind(), f.Name == "Funcformat", f.Name == "Location"})
+			}
+		}
+		return l
+	}
+	find(reflect.TypeFor[pg.ParseResult]())
+	node := (&pg.Node{}).ProtoReflect().Descriptor().Oneofs().Get(0).Fields()
+	for i := range node.Len() { // each kind of node, by making one
+		n := &pg.Node{}
+		m := n.ProtoReflect()
+		m.Set(node.Get(i), m.NewField(node.Get(i)))
+		find(reflect.TypeOf(n.Node).Elem())
+	}
+	for _, v := range []any{pg.A_Const_Ival{}, pg.A_Const_Fval{}, pg.A_Const_Boolval{}, pg.A_Const_Sval{}, pg.A_Const_Bsval{}} {
+		find(reflect.TypeOf(v))
+	}
+	return all
+})
+
+// inside is what a oneof holds, nil for nothing.
+func (k *link) inside(p unsafe.Pointer) (*layout, unsafe.Pointer) {
+	v := reflect.NewAt(k.typ, unsafe.Add(p, k.offset)).Elem()
+	if v.IsNil() {
+		return nil, nil
+	}
+	v = v.Elem()
+	l := layouts()[v.Type().Elem()]
+	return l, v.UnsafePointer()
+}
+
+// walk visits a message and every message below it, depth first, while visit returns true.
+func walk(m any, visit func(any) bool) {
+	v := reflect.ValueOf(m)
+	if l := layouts()[v.Type().Elem()]; !v.IsNil() {
+		l.walk(v.UnsafePointer(), visit)
+	}
+}
+
+func (l *layout) walk(p unsafe.Pointer, visit func(any) bool) {
+	if visit(reflect.NewAt(l.typ, p).Interface()) {
+		l.below(p, visit)
+	}
+}
+
+func (l *layout) below(p unsafe.Pointer, visit func(any) bool) {
+	for i := range l.links {
+		k := &l.links[i]
+		switch k.kind {
+		case single:
+			if q := *(*unsafe.Pointer)(unsafe.Add(p, k.offset)); q != nil {
+				k.to.walk(q, visit)
+			}
+		case many:
+			for _, q := range *(*[]unsafe.Pointer)(unsafe.Add(p, k.offset)) {
+				if q != nil {
+					k.to.walk(q, visit)
+				}
+			}
+		case oneof:
+			if in, q := k.inside(p); in != nil {
+				in.below(q, visit)
+			}
+		}
+	}
+}
+
+// canonical is a text that is equal for equal expressions: the tree without its positions.
+func canonical(n *pg.Node) string { return string(meaning(nil, n, false)) }
+
+// meaning appends what a tree says, but for places in its text and, without spelling, how a call was spelt.
+func meaning(b []byte, n *pg.Node, anySpelling bool) []byte {
+	return layouts()[reflect.TypeFor[pg.Node]()].meaning(b, unsafe.Pointer(n), anySpelling)
+}
+
+func (l *layout) meaning(b []byte, p unsafe.Pointer, anySpelling bool) []byte {
+	b = binary.AppendUvarint(b, uint64(l.order)+2)
+	for i := range l.plain {
+		f := &l.plain[i]
+		if f.location || anySpelling && f.spelling {
+			continue
+		}
+		at := unsafe.Add(p, f.offset)
+		switch f.kind {
+		case reflect.String:
+			s := *(*string)(at)
+			b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+		case reflect.Bool:
+			b = append(b, *(*byte)(at))
+		case reflect.Int32, reflect.Uint32:
+			b = binary.AppendUvarint(b, uint64(*(*uint32)(at)))
+		case reflect.Int64, reflect.Uint64, reflect.Float64:
+			b = binary.AppendUvarint(b, *(*uint64)(at))
+		case reflect.Slice: // of numbers, which no statement has before it is analysed
+			b = binary.AppendUvarint(b, uint64(len(*(*[]byte)(at))))
+		}
+	}
+	for i := range l.links {
+		k := &l.links[i]
+		switch k.kind {
+		case single:
+			b = k.to.meaningOf(b, *(*unsafe.Pointer)(unsafe.Add(p, k.offset)), anySpelling)
+		case many:
+			all := *(*[]unsafe.Pointer)(unsafe.Add(p, k.offset))
+			b = binary.AppendUvarint(b, uint64(len(all)))
+			for _, q := range all {
+				b = k.to.meaningOf(b, q, anySpelling)
+			}
+		case oneof:
+			in, q := k.inside(p)
+			b = in.meaningOf(b, q, anySpelling)
+		}
+	}
+	return b
+}
+
+func (l *layout) meaningOf(b []byte, p unsafe.Pointer, anySpelling bool) []byte {
+	if p == nil {
+		return append(b, 0)
+	}
+	return l.meaning(append(b, 1), p, anySpelling)
+}

@@ -97,4 +97,6 @@ func shared(t reflect.Type) bool {
 	return strings.Contains(t.PkgPath(), "/shardmap")
 }
 
-func points(k reflect.Kind) bool { return k == reflect.String || k >= reflect.Array && k != reflect.UnsafePointer }
+func points(k reflect.Kind) bool {
+	return k == reflect.String || k >= reflect.Array && k != reflect.UnsafePointer
+}

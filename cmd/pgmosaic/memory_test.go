@@ -59,13 +59,23 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 		"one shard":     func(i int) string { return fmt.Sprintf("select name as n%d from customers where customer_id = 5", i) },
 		"wide, a shard": func(i int) string { return wideSelect(300, fmt.Sprintf("w%d_", i), "orders where customer_id = 5") },
 		"wide, all":     func(i int) string { return wideSelect(300, fmt.Sprintf("a%d_", i), "orders where customer_id < 0") },
-		"merged":        func(i int) string { return fmt.Sprintf("select count(*) as m%d, min(name), max(name) from customers", i) },
-		"sorted":        func(i int) string { return fmt.Sprintf("select customer_id as s%d, name from customers order by customer_id limit 2", i) },
-		"gathered":      func(i int) string { return fmt.Sprintf("select count(distinct name) as g%d from customers where customer_id < 9", i) },
-		"write":         func(i int) string { return fmt.Sprintf("update customers as u%d set name = name where customer_id < 0", i) },
-		"insert":        func(i int) string { return fmt.Sprintf("insert into customers as i%d (customer_id, name) select 1, 'x' where false", i) },
+		"merged": func(i int) string {
+			return fmt.Sprintf("select count(*) as m%d, min(name), max(name) from customers", i)
+		},
+		"sorted": func(i int) string {
+			return fmt.Sprintf("select customer_id as s%d, name from customers order by customer_id limit 2", i)
+		},
+		"gathered": func(i int) string {
+			return fmt.Sprintf("select count(distinct name) as g%d from customers where customer_id < 9", i)
+		},
+		"write": func(i int) string {
+			return fmt.Sprintf("update customers as u%d set name = name where customer_id < 0", i)
+		},
 	} {
-		const n = 105
+		n := 605
+		if strings.HasPrefix(name, "wide") {
+			n = 105
+		}
 		run := func(from, to int) {
 			for i := from; i < to; i++ {
 				if _, err := c.Exec(t.Context(), sql(i), pgx.QueryExecModeSimpleProtocol); err != nil {
@@ -77,12 +87,13 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 		before, said := heap(), d.engine.Memory.Used(exec.Plans)
 		run(5, n)
 		grown, more := heap()-before, d.engine.Memory.Used(exec.Plans)-said
-		t.Logf("%-14s %6d bytes a plan, accounted %6d", name, grown/(n-5), more/(n-5))
-		if more*3 < grown*2 || more*2 > grown*3 {
+		t.Logf("%-14s %6d bytes a plan, accounted %6d", name, grown/int64(n-5), more/int64(n-5))
+		const noise = 200 << 10 // what the servers' watchers and the like hold comes and goes
+		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
 			t.Errorf("%s: %d plans hold %d bytes, and are said to hold %d", name, n-5, grown, more)
 		}
-		if grown/(n-5) > 80<<10 { // the parse tree of a wide one is 400 kB
-			t.Errorf("%s: a plan holds %d bytes", name, grown/(n-5))
+		if grown/int64(n-5) > 80<<10 { // the parse tree of a wide one is 400 kB
+			t.Errorf("%s: a plan holds %d bytes", name, grown/int64(n-5))
 		}
 	}
 }

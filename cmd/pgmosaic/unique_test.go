@@ -19,7 +19,9 @@ func BenchmarkUnique(b *testing.B) {
 		for i := range n {
 			fmt.Fprintf(&s, ", %d", i)
 		}
-		return func(i int) string { return fmt.Sprintf("select count(*) from orders where %s in (%d%s)", column, i, s.String()) }
+		return func(i int) string {
+			return fmt.Sprintf("select count(*) from orders where %s in (%d%s)", column, i, s.String())
+		}
 	}
 	serial := 0
 	for _, x := range []struct {

@@ -20,8 +20,10 @@ type Partial struct {
 // longText is the length from which on a text that stays as it is, is not written anew.
 const longText = 16 << 10
 
-func (p *Partial) nothing() bool {
-	return len(p.HideSorts)+len(p.HideTarget)+len(p.AvgToSum) == 0 && !p.DropOrder && !p.DropLimit && !p.AddOffset
+// changes says whether a SELECT is any other for a shard.
+func (p *Partial) changes(x *pg.SelectStmt) bool {
+	return len(p.HideSorts)+len(p.HideTarget)+len(p.AvgToSum) > 0 || p.DropOrder && len(x.SortClause) > 0 ||
+		(p.DropLimit || p.AddOffset) && (x.LimitCount != nil || x.LimitOffset != nil)
 }
 
 // Partial writes the text that a shard runs: hidden columns stand behind the visible ones, in the order
@@ -31,7 +33,7 @@ func (s *Statement) Partial(p Partial) (string, error) {
 	if !ok || raw.GetSelectStmt() == nil {
 		return "", fmt.Errorf("rewrite: not a SELECT")
 	}
-	if p.nothing() && len(s.Text) > longText {
+	if len(s.Text) > longText && !p.changes(raw.GetSelectStmt()) {
 		return s.Text, nil
 	}
 	root := proto.Clone(raw).(*pg.Node)

@@ -12,7 +12,7 @@ import (
 // A layout says where in the parser's messages other messages hang, and what else they say. It is found out once for
 // each type; to ask the library for each message is ten times slower.
 type layout struct {
-	typ   reflect.Type // of the struct
+	word  unsafe.Pointer // of an interface that holds a pointer to it: its type
 	links []link
 	plain []plain
 	order int // of the type, among all
@@ -22,8 +22,7 @@ type layout struct {
 type link struct {
 	offset uintptr
 	kind   linkKind
-	typ    reflect.Type // of oneof: the interface
-	to     *layout      // else: what hangs there
+	to     *layout // what hangs there; of oneof nothing
 }
 
 type linkKind uint8
@@ -42,15 +41,27 @@ type plain struct {
 	location bool
 }
 
-// layouts are those of all messages of a tree, and of what stands in their oneofs.
-var layouts = sync.OnceValue(func() map[reflect.Type]*layout {
-	all := map[reflect.Type]*layout{}
+// words are those of an interface: what says its type, and the pointer that it holds.
+type words struct{ typ, p unsafe.Pointer }
+
+func wordsOf(i unsafe.Pointer) words { return *(*words)(i) }
+
+// known are the layouts of all messages of a tree by their types, and of what stands in their oneofs by the first word of
+// the interface there.
+type known struct {
+	messages map[reflect.Type]*layout
+	oneofs   map[unsafe.Pointer]*layout
+}
+
+var layouts = sync.OnceValue(func() known {
+	all, oneofs := map[reflect.Type]*layout{}, map[unsafe.Pointer]*layout{}
 	var find func(t reflect.Type) *layout
 	find = func(t reflect.Type) *layout {
 		if l := all[t]; l != nil {
 			return l
 		}
-		l := &layout{typ: t, order: len(all)}
+		pointer := reflect.Zero(reflect.PointerTo(t)).Interface()
+		l := &layout{word: wordsOf(unsafe.Pointer(&pointer)).typ, order: len(all)}
 		all[t] = l
 		for i := range t.NumField() {
 			f := t.Field(i)
@@ -59,11 +70,11 @@ var layouts = sync.OnceValue(func() map[reflect.Type]*layout {
 			}
 			switch {
 			case f.Type.Kind() == reflect.Pointer:
-				l.links = append(l.links, link{f.Offset, single, nil, find(f.Type.Elem())})
+				l.links = append(l.links, link{f.Offset, single, find(f.Type.Elem())})
 			case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Pointer:
-				l.links = append(l.links, link{f.Offset, many, nil, find(f.Type.Elem().Elem())})
+				l.links = append(l.links, link{f.Offset, many, find(f.Type.Elem().Elem())})
 			case f.Type.Kind() == reflect.Interface:
-				l.links = append(l.links, link{f.Offset, oneof, f.Type, nil})
+				l.links = append(l.links, link{f.Offset, oneof, nil})
 			default:
 				l.plain = append(l.plain, plain{f.Offset, f.Type.Kind(), f.Name == "Funcformat", f.Name == "Location"})
 			}
@@ -76,35 +87,37 @@ var layouts = sync.OnceValue(func() map[reflect.Type]*layout {
 		n := &pg.Node{}
 		m := n.ProtoReflect()
 		m.Set(node.Get(i), m.NewField(node.Get(i)))
-		find(reflect.TypeOf(n.Node).Elem())
+		oneofs[wordsOf(unsafe.Pointer(&n.Node)).typ] = find(reflect.TypeOf(n.Node).Elem())
 	}
-	for _, v := range []any{pg.A_Const_Ival{}, pg.A_Const_Fval{}, pg.A_Const_Boolval{}, pg.A_Const_Sval{}, pg.A_Const_Bsval{}} {
-		find(reflect.TypeOf(v))
+	for _, c := range []*pg.A_Const{
+		{Val: &pg.A_Const_Ival{}}, {Val: &pg.A_Const_Fval{}}, {Val: &pg.A_Const_Boolval{}}, {Val: &pg.A_Const_Sval{}}, {Val: &pg.A_Const_Bsval{}},
+	} {
+		oneofs[wordsOf(unsafe.Pointer(&c.Val)).typ] = find(reflect.TypeOf(c.Val).Elem())
 	}
-	return all
+	return known{all, oneofs}
 })
 
 // inside is what a oneof holds, nil for nothing.
 func (k *link) inside(p unsafe.Pointer) (*layout, unsafe.Pointer) {
-	v := reflect.NewAt(k.typ, unsafe.Add(p, k.offset)).Elem()
-	if v.IsNil() {
+	w := wordsOf(unsafe.Add(p, k.offset))
+	if w.p == nil {
 		return nil, nil
 	}
-	v = v.Elem()
-	l := layouts()[v.Type().Elem()]
-	return l, v.UnsafePointer()
+	return layouts().oneofs[w.typ], w.p
 }
 
 // walk visits a message and every message below it, depth first, while visit returns true.
 func walk(m any, visit func(any) bool) {
 	v := reflect.ValueOf(m)
-	if l := layouts()[v.Type().Elem()]; !v.IsNil() {
+	if l := layouts().messages[v.Type().Elem()]; !v.IsNil() {
 		l.walk(v.UnsafePointer(), visit)
 	}
 }
 
 func (l *layout) walk(p unsafe.Pointer, visit func(any) bool) {
-	if visit(reflect.NewAt(l.typ, p).Interface()) {
+	var m any
+	*(*words)(unsafe.Pointer(&m)) = words{l.word, p}
+	if visit(m) {
 		l.below(p, visit)
 	}
 }
@@ -136,7 +149,7 @@ func canonical(n *pg.Node) string { return string(meaning(nil, n, false)) }
 
 // meaning appends what a tree says, but for places in its text and, without spelling, how a call was spelt.
 func meaning(b []byte, n *pg.Node, anySpelling bool) []byte {
-	return layouts()[reflect.TypeFor[pg.Node]()].meaning(b, unsafe.Pointer(n), anySpelling)
+	return layouts().messages[reflect.TypeFor[pg.Node]()].meaning(b, unsafe.Pointer(n), anySpelling)
 }
 
 func (l *layout) meaning(b []byte, p unsafe.Pointer, anySpelling bool) []byte {

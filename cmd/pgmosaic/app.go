@@ -528,10 +528,27 @@ func (a *app) buildHTTP() {
 	reg := prometheus.NewRegistry()
 	a.metrics.AddGauges(a.gauges)
 	reg.MustRegister(a.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	a.board = &dashboard.Server{Admin: a.admin, Gatherer: reg, Ready: a.ready, Login: a.backend.webLogin, Open: dashboard.Loopback(a.cfg.HTTP)}
-	a.http = &http.Server{Handler: a.board.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
+	a.board = &dashboard.Server{Admin: a.admin, Gatherer: reg, Ready: a.ready, Login: a.backend.webLogin, Open: dashboard.Loopback(a.cfg.HTTP), Bounds: dashboard.DefaultBounds()}
+	var config *tls.Config
+	if a.cfg.HTTPCert != "" {
+		config = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return a.backend.access.Load().page, nil
+		}}
+	} else if a.cfg.pageIsPlain() {
+		a.log.Warn(plainPage)
+	}
+	a.http = a.board.HTTP(config)
+	a.http.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)
 	a.http.RegisterOnShutdown(a.board.EndStreams)
 }
+
+// pageIsPlain says whether passwords for the page can be read on the way.
+func (c *Config) pageIsPlain() bool {
+	return c.HTTP != "off" && c.HTTP != "" && c.HTTPCert == "" && !dashboard.Loopback(c.HTTP)
+}
+
+// plainPage warns of a page whose passwords can be read on the way.
+const plainPage = "http: names and passwords cross the network in plain: set http_tls_cert_file and http_tls_key_file, or listen on 127.0.0.1"
 
 // listenHTTP opens the page's port.
 func (a *app) listenHTTP() error {
@@ -553,7 +570,11 @@ func (a *app) serveHTTP() {
 	}
 	a.background("dashboard", a.board.Run)
 	a.background("http", func(context.Context) error {
-		if err := a.http.Serve(a.httpLis); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		serve := a.http.Serve
+		if a.http.TLSConfig != nil {
+			serve = func(l net.Listener) error { return a.http.ServeTLS(l, "", "") }
+		}
+		if err := serve(a.httpLis); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
 		return nil

@@ -28,7 +28,8 @@ type access struct {
 	stats map[string]bool
 	tls   *tls.Config // nil for none
 
-	proxied []netip.Prefix // whose connections begin with a PROXY protocol header
+	page    *tls.Certificate // of the page; nil for none
+	proxied []netip.Prefix   // whose connections begin with a PROXY protocol header
 }
 
 type user struct {
@@ -48,6 +49,9 @@ func newAccess(cfg *Config, key []byte) (*access, error) {
 	}
 	a := &access{salts: auth.Salts{Key: key}, rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{}}
 	if a.tls, err = cfg.tls(); err != nil {
+		return nil, err
+	}
+	if a.page, err = cfg.pageCert(); err != nil {
 		return nil, err
 	}
 	if a.proxied, err = cfg.proxied(); err != nil {

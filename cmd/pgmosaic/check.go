@@ -20,6 +20,9 @@ func check(ctx context.Context, file string, out io.Writer) error {
 	if _, err := cfg.tls(); err != nil {
 		return err
 	}
+	if _, err := cfg.pageCert(); err != nil {
+		return err
+	}
 	for _, u := range cfg.Users {
 		for _, s := range []string{u.Password, u.Server} {
 			if _, err := secret(s); err != nil {
@@ -28,6 +31,9 @@ func check(ctx context.Context, file string, out io.Writer) error {
 		}
 	}
 	fmt.Fprintf(out, "%s: the configuration is valid\n", file)
+	if cfg.pageIsPlain() {
+		fmt.Fprintf(out, "warning: %s\n", plainPage)
+	}
 	doc, err := filestore.New(cfg.Store).Load(ctx)
 	if err != nil {
 		return err

@@ -28,20 +28,22 @@ import (
 // Config is pgmosaic.yaml. The shard map is not in it: that is changed by SQL. Names and defaults are PgBouncer's
 // where it has the same setting. RELOAD and SIGHUP take every change into use but those marked "restart".
 type Config struct {
-	Listen     string       `yaml:"listen"`           // where clients connect; restart
-	UnixDir    string       `yaml:"unix_socket_dir"`  // none: no Unix socket; restart
-	UnixMode   string       `yaml:"unix_socket_mode"` // of the Unix socket; restart
-	ReusePort  bool         `yaml:"so_reuseport"`     // a process that starts beside this one, with the same file, takes the ports and the Unix socket over: nobody is refused; restart
-	PeerID     int          `yaml:"peer_id"`          // this process's number among peers, 1 to 1023; default: one drawn by chance; restart
-	PeerListen string       `yaml:"peer_listen"`      // address on which peers pass cancel requests on; restart
-	Peers      []PeerConfig `yaml:"peers"`            // the other processes
-	PeerKey    string       `yaml:"peer_key"`         // what they share, 16 characters or more, or file: or env: reference: with it they find deadlocks over processes
-	HTTP       string       `yaml:"http"`             // dashboard, /metrics, /healthz, /readyz; "off" for none; asks for a login unless on loopback; restart
-	TLSCert    string       `yaml:"tls_cert_file"`    // with tls_key_file: clients may use TLS
-	TLSKey     string       `yaml:"tls_key_file"`     // the key of tls_cert_file
-	Proxied    []string     `yaml:"proxy_protocol"`   // addresses and networks, of balancers, whose connections all begin with a PROXY protocol header, version 1 or 2: it says where the client is
-	TLSCA      string       `yaml:"tls_ca_file"`      // whose client certificates are trusted
-	Store      string       `yaml:"store"`            // the shard map's file; it may hold the nodes' passwords; restart
+	Listen     string       `yaml:"listen"`             // where clients connect; restart
+	UnixDir    string       `yaml:"unix_socket_dir"`    // none: no Unix socket; restart
+	UnixMode   string       `yaml:"unix_socket_mode"`   // of the Unix socket; restart
+	ReusePort  bool         `yaml:"so_reuseport"`       // a process that starts beside this one, with the same file, takes the ports and the Unix socket over: nobody is refused; restart
+	PeerID     int          `yaml:"peer_id"`            // this process's number among peers, 1 to 1023; default: one drawn by chance; restart
+	PeerListen string       `yaml:"peer_listen"`        // address on which peers pass cancel requests on; restart
+	Peers      []PeerConfig `yaml:"peers"`              // the other processes
+	PeerKey    string       `yaml:"peer_key"`           // what they share, 16 characters or more, or file: or env: reference: with it they find deadlocks over processes
+	HTTP       string       `yaml:"http"`               // dashboard, /metrics, /healthz, /readyz; "off" for none; asks for a login unless on loopback; restart
+	HTTPCert   string       `yaml:"http_tls_cert_file"` // with http_tls_key_file: the page, its API and /metrics are served over TLS only; to begin or end with it: restart
+	HTTPKey    string       `yaml:"http_tls_key_file"`  // the key of http_tls_cert_file
+	TLSCert    string       `yaml:"tls_cert_file"`      // with tls_key_file: clients may use TLS
+	TLSKey     string       `yaml:"tls_key_file"`       // the key of tls_cert_file
+	Proxied    []string     `yaml:"proxy_protocol"`     // addresses and networks, of balancers, whose connections all begin with a PROXY protocol header, version 1 or 2: it says where the client is
+	TLSCA      string       `yaml:"tls_ca_file"`        // whose client certificates are trusted
+	Store      string       `yaml:"store"`              // the shard map's file; it may hold the nodes' passwords; restart
 
 	AdminUsers []string     `yaml:"admin_users"`     // may change the map
 	StatsUsers []string     `yaml:"stats_users"`     // may SHOW
@@ -256,6 +258,9 @@ func (c *Config) validate() error {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("tls_cert_file", "it needs tls_key_file, and the other way round")
+	}
+	if (c.HTTPCert == "") != (c.HTTPKey == "") {
+		bad("http_tls_cert_file", "it needs http_tls_key_file, and the other way round")
 	}
 	if n, err := exec.ParseSize(c.MaxStatement); err != nil {
 		bad("max_statement_size", "%v", err)
@@ -537,6 +542,18 @@ func (c *Config) tls() (*tls.Config, error) {
 		t.ClientAuth = tls.VerifyClientCertIfGiven
 	}
 	return t, nil
+}
+
+// pageCert is the certificate of the page; nil for none.
+func (c *Config) pageCert() (*tls.Certificate, error) {
+	if c.HTTPCert == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.HTTPCert, c.HTTPKey)
+	if err != nil {
+		return nil, fmt.Errorf("http_tls_cert_file: %w", err)
+	}
+	return &cert, nil
 }
 
 func (c *Config) limits() proxy.Options {

@@ -407,7 +407,7 @@ func TestDashboardIsGuarded(t *testing.T) {
 	cfg.Users = append(cfg.Users, UserConfig{Name: "eyes", Password: "eyes"})
 	cfg.StatsUsers = []string{"eyes"}
 	a := startApp(t, cfg)
-	s := dashboard.Server{Admin: a.admin, Gatherer: prometheus.NewRegistry(), Ready: a.ready, Login: a.backend.webLogin}
+	s := dashboard.Server{Admin: a.admin, Gatherer: prometheus.NewRegistry(), Ready: a.ready, Login: a.backend.webLogin, Bounds: dashboard.DefaultBounds()}
 	srv := httptest.NewServer(s.Handler())
 	defer srv.Close()
 	status := func(method, path, user, body string, change func(*http.Request)) int {

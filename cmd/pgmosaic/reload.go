@@ -46,6 +46,9 @@ func (a *app) apply(cfg *Config) error {
 	if err != nil {
 		return err
 	}
+	if access.page == nil { // TLS ends at the next start
+		access.page = a.backend.access.Load().page
+	}
 	v, was := reflect.ValueOf(*cfg), reflect.ValueOf(a.cfg)
 	for i := range v.NumField() {
 		if tag := v.Type().Field(i).Tag.Get("yaml"); restart[tag] && !reflect.DeepEqual(v.Field(i).Interface(), was.Field(i).Interface()) {

@@ -37,7 +37,8 @@ type Server struct {
 	// Login checks a user, and says whether it is an admin.
 	Login func(ctx context.Context, from netip.AddrPort, user, password string) (isAdmin bool, err error)
 	// Open lets anybody look without a login: for addresses that only this machine reaches.
-	Open bool
+	Open   bool
+	Bounds Bounds
 
 	ending  chan struct{} // closed by EndStreams
 	mu      sync.Mutex    // guards the rest
@@ -47,6 +48,7 @@ type Server struct {
 	sampled time.Time
 	watch   map[chan []byte]bool
 	visits  map[string]visit
+	streams [2]int // of those who have not logged in, and of those who have
 }
 
 // files are the page's, which hold nothing that a login protects.
@@ -179,6 +181,14 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no streaming", http.StatusInternalServerError)
 		return
 	}
+	leave, ok := s.stream(viewerOf(r))
+	if !ok {
+		http.Error(w, "too many pages are open", http.StatusServiceUnavailable)
+		return
+	}
+	defer leave()
+	lasting(w)
+	rc := http.NewResponseController(w)
 	ch := make(chan []byte, 2)
 	replicas := s.table("replicas")
 	s.mu.Lock()
@@ -193,6 +203,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	for {
+		_ = rc.SetWriteDeadline(time.Now().Add(s.Bounds.Request)) // what cannot keep a deadline has none
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
 			return
 		}
@@ -208,6 +219,25 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// stream takes one of the streams, if there is one left for such a viewer. leave gives it back.
+func (s *Server) stream(v viewer) (leave func(), ok bool) {
+	known, most := 1, s.Bounds.Streams
+	if v.User == "" {
+		known, most = 0, s.Bounds.Streams/2
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streams[0]+s.streams[1] >= s.Bounds.Streams || s.streams[known] >= most {
+		return nil, false
+	}
+	s.streams[known]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.streams[known]--
+	}, true
 }
 
 // EndStreams ends the streams of states, which do not end by themselves. It is called once.
@@ -278,6 +308,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	if !readJSON(w, r, &in) {
 		return
 	}
+	lasting(w)
 	v := viewerOf(r)
 	if v.User == "" && !forAnybody.MatchString(in.SQL) {
 		writeJSON(w, http.StatusForbidden, map[string]string{"code": "42501", "message": "permission denied: log in to run this", "hint": "Use a name of admin_users or stats_users."})

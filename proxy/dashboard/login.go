@@ -44,6 +44,9 @@ func (s *Server) guard(h http.HandlerFunc) http.Handler {
 			http.Error(w, "log in as one of admin_users or stats_users", http.StatusUnauthorized)
 			return
 		}
+		if v.User != "" {
+			letIn(r)
+		}
 		h(w, r.WithContext(context.WithValue(r.Context(), viewerKey{}, v)))
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -61,7 +60,8 @@ type Server struct {
 	serving   atomic.Bool
 	accepting sync.WaitGroup // until nothing more comes
 
-	mu       sync.Mutex // guards sessions and next
+	mu       sync.Mutex // guards the rest
+	room     room
 	sessions map[uint32]*session.Session
 	next     uint32
 }
@@ -198,6 +198,7 @@ const quietAfter = 2 * time.Second
 func (s *Server) ended(sess *session.Session, err error) {
 	s.mu.Lock()
 	delete(s.sessions, sess.PID())
+	s.room.leave(sess)
 	s.mu.Unlock()
 	var cancel session.CancelRequest
 	switch {
@@ -271,24 +272,24 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// maxRefused bounds how many clients over the limit are told so at the same time; the rest are cut off.
-const maxRefused = 200
-
-// register gives a connection its key. One too many is told so when it says who it is.
+// register gives a connection its key and its place. One too many is told so when it says who it is.
 func (s *Server) register(nc net.Conn) *session.Session {
+	sess, victim := s.place(nc)
+	if victim != nil {
+		victim.Kill()
+	}
+	return sess
+}
+
+func (s *Server) place(nc net.Conn) (sess, victim *session.Session) {
 	limit := s.opts.Load().MaxClients
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.State() == Stopped { // nobody would end it
-		return nil
+		return nil, nil
 	}
 	cfg := s.Session
-	if limit > 0 && len(s.sessions) >= limit {
-		if len(s.sessions) >= limit+maxRefused {
-			return nil
-		}
-		cfg.Full = &wire.PgError{Code: "53300", Message: fmt.Sprintf("no more connections allowed (max_client_conn = %d)", limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
-	}
+	cfg.Room = s.admit
 	for {
 		s.next = (s.next + 1) & serialMask
 		var secret [4]byte
@@ -297,9 +298,9 @@ func (s *Server) register(nc net.Conn) *session.Session {
 		if s.sessions[key.PID] != nil {
 			continue
 		}
-		sess := session.New(nc, key, cfg)
+		sess = session.New(nc, key, cfg)
 		s.sessions[key.PID] = sess
-		return sess
+		return sess, s.room.arrive(sess, limit)
 	}
 }
 

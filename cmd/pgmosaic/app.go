@@ -644,7 +644,9 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 		emit("pool_servers_idle", "Servers ready for use.", float64(st.Idle), l...)
 		emit("pool_clients_waiting", "Clients that wait for a server.", float64(st.Waiting), l...)
 	}
-	emit("clients", "Client connections.", float64(len(a.server.Sessions())))
+	clients, strangers := a.server.Clients()
+	emit("clients", "Client connections that have logged in.", float64(clients))
+	emit("clients_logging_in", "Client connections that have not logged in yet.", float64(strangers))
 	emit("clients_limit", "How many client connections may be open (max_client_conn).", float64(a.config.Load().MaxClients))
 	open, damaged, oldest := 0, 0, time.Duration(0)
 	if parts := a.prepared.Load(); parts != nil {

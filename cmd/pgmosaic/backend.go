@@ -113,8 +113,8 @@ func newBackend(a *app) *backend {
 
 func isConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
 
-// Exempt implements session.Backend.
-func (b *backend) Exempt(l session.Login) bool {
+// Admin implements session.Backend.
+func (b *backend) Admin(l session.Login) bool {
 	return isConsole(l.Database) && b.access.Load().admin[l.User]
 }
 

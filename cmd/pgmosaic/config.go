@@ -63,7 +63,7 @@ type Config struct {
 	ReserveAfter duration `yaml:"reserve_pool_timeout"`        // how long a client waits before the reserve is used
 	MaxDB        int      `yaml:"max_db_connections"`          // 0: servers of one database, over all nodes and roles
 	MaxUser      int      `yaml:"max_user_connections"`        // 0: servers of one role
-	MaxClients   int      `yaml:"max_client_conn"`             // clients; administrators are let in all the same
+	MaxClients   int      `yaml:"max_client_conn"`             // clients that have logged in; ten administrators more are let in all the same
 	MaxDBClient  int      `yaml:"max_db_client_connections"`   // 0: clients of one database
 	MaxUsrClient int      `yaml:"max_user_client_connections"` // 0: clients of one user
 	MaxPrepared  int      `yaml:"max_prepared_statements"`     // kept for each server connection

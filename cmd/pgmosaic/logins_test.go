@@ -1,10 +1,16 @@
 package main
 
 import (
+	"errors"
+	"net"
 	"net/netip"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy"
 )
 
 // What one user gets wrong keeps no other out that comes from the same address, and the right password of an administrator
@@ -41,4 +47,46 @@ func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
 		t.Errorf("%d logins were slowed down", n)
 	}
 	wantCode(t, as("admin", "admin", "shop"), "28000")
+}
+
+// Who has not logged in keeps nobody out who does, and beyond max_client_conn there is room for administrators.
+func TestConnectionsWithoutALoginTakeNobodysPlace(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 4, func(c *Config) { c.MaxClients = 3 })
+	silent := func() net.Conn {
+		nc, err := net.Dial("tcp", a.server.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = nc.Close() })
+		return nc
+	}
+	plain, console := a.dsn()+"?sslmode=disable", a.consoleDSN()+"?sslmode=disable"
+	first := silent()
+	for range 20 {
+		silent()
+	}
+	for range 3 {
+		connectTo(t, plain)
+	}
+	_, err := pgx.Connect(t.Context(), plain)
+	wantCode(t, err, "53300")
+	for range proxy.AdminReserve {
+		connectTo(t, console)
+	}
+	_, err = pgx.Connect(t.Context(), console)
+	wantCode(t, err, "53300")
+	// The oldest makes way for the newest.
+	for range 2 * proxy.MostStrangers {
+		silent()
+	}
+	_ = first.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := first.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the oldest is there still: %v", err)
+	}
+	_, err = pgx.Connect(t.Context(), console) // it is asked who it is
+	wantCode(t, err, "53300")
+	eventually(t, "only so many are there", func() bool {
+		return len(a.server.Sessions()) <= 3+proxy.AdminReserve+proxy.MostStrangers
+	})
 }

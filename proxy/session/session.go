@@ -91,8 +91,8 @@ type Login struct {
 
 // Backend checks logins and makes handlers. All sessions share it.
 type Backend interface {
-	// Exempt says whether a login is let in though there are too many clients: administrators are.
-	Exempt(l Login) bool
+	// Admin says whether a login is an administrator's, for whom there is room beyond the limit.
+	Admin(l Login) bool
 	// Admit refuses a login, or has it wait, before anything is asked of it: because too many have failed.
 	Admit(ctx context.Context, l Login) error
 	// Rule is how a login is checked.
@@ -123,8 +123,10 @@ type Config struct {
 	// nil: none do.
 	Proxied      func(from netip.Addr) bool
 	LoginTimeout time.Duration // client_login_timeout, 60 s
-	Full         error         // not nil: the client is one too many, and is told so
-	MaxStatement int           // max_statement_size, 64 MB
+	// Room refuses one client too many, before its password is asked for, and again when it has logged in and takes its place;
+	// nil: there is room.
+	Room         func(s *Session, admin, loggedIn bool) error
+	MaxStatement int // max_statement_size, 64 MB
 	Log          *slog.Logger
 }
 

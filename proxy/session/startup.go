@@ -31,12 +31,15 @@ func (s *Session) start(ctx context.Context) error {
 	if err := s.identify(params, minor); err != nil {
 		return s.fatal(err)
 	}
-	if s.cfg.Full != nil && !s.cfg.Backend.Exempt(s.login) {
-		return s.fatal(s.cfg.Full)
+	if err := s.room(false); err != nil {
+		return s.fatal(err)
 	}
 	s.to(Authenticating)
 	if err := s.authenticate(ctx); err != nil {
 		return err
+	}
+	if err := s.room(true); err != nil {
+		return s.fatal(err)
 	}
 	_ = s.conn.SetDeadline(time.Time{})
 	h, report, err := s.cfg.Backend.Open(ctx, s.login, Client{s.conn, s.key.PID, s.Wake})
@@ -60,6 +63,14 @@ func (s *Session) start(ctx context.Context) error {
 	s.conn.SendReady('I')
 	s.to(Ready)
 	return nil
+}
+
+// room asks whether there is room for the client.
+func (s *Session) room(loggedIn bool) error {
+	if s.cfg.Room == nil {
+		return nil
+	}
+	return s.cfg.Room(s, s.cfg.Backend.Admin(s.login), loggedIn)
 }
 
 // malformed tells the client that it did not begin as a client does. Other errors mean that it is gone.

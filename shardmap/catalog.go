@@ -15,11 +15,11 @@ import (
 
 // Store keeps the document. Save succeeds only if the stored version is still prev (compare and swap);
 // else it returns ErrConflict. Watch calls changed after every successful Save, by this process or
-// another, until ctx ends.
+// another, until ctx ends; and with an error once for each state of the store that cannot be read.
 type Store interface {
 	Load(ctx context.Context) (*Document, error)
 	Save(ctx context.Context, prev uint64, doc *Document) error
-	Watch(ctx context.Context, changed func(*Document)) error
+	Watch(ctx context.Context, changed func(*Document, error)) error
 	History(ctx context.Context) ([]uint64, error)
 }
 
@@ -70,6 +70,9 @@ type Catalog struct {
 
 	mu        sync.Mutex // serialises apply; never held while the store is called
 	listeners []func(*Snapshot)
+
+	trouble   atomic.Pointer[error]
+	OnTrouble func(error) // told of what Trouble says next, nil when it is over; set before Run
 }
 
 // Open loads the document, or begins an empty one with the given install id, and publishes it.
@@ -91,7 +94,33 @@ func Open(ctx context.Context, store Store, install string) (*Catalog, error) {
 
 // Run follows the store until ctx ends.
 func (c *Catalog) Run(ctx context.Context) error {
-	return c.store.Watch(ctx, func(doc *Document) { _ = c.apply(doc) })
+	return c.store.Watch(ctx, func(doc *Document, err error) {
+		if err == nil {
+			if err = c.apply(doc); err != nil {
+				err = fmt.Errorf("version %d of the shard map cannot be taken into use: %w", doc.Version, err)
+			}
+		}
+		c.troubled(err)
+	})
+}
+
+// Trouble is why the store's map is not the one in force: it cannot be read, or is wrong. nil: it is. Any goroutine may call it.
+func (c *Catalog) Trouble() error {
+	if p := c.trouble.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (c *Catalog) troubled(err error) {
+	was := c.Trouble()
+	if err == nil && was == nil || err != nil && was != nil && err.Error() == was.Error() {
+		return
+	}
+	c.trouble.Store(&err)
+	if c.OnTrouble != nil {
+		c.OnTrouble(err)
+	}
 }
 
 // Current is the newest snapshot. It never blocks and the result never changes.

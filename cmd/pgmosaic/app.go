@@ -663,6 +663,7 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	emit("prepared_transactions_oldest_seconds", "Age of the oldest of them.", oldest.Seconds())
 	emit("damaged_transactions", "Committed transactions that have lost a part.", float64(damaged))
 	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))
+	emit("map_trouble", "Whether the store holds a map that cannot be read or used, so that an older one is in force.", one(a.catalog.Trouble() != nil))
 	emit("plan_cache_entries", "Plans in the cache.", float64(a.engine.PlanCount()))
 	for c, name := range exec.ConsumerNames {
 		emit("memory_bytes", "What sessions hold, by what it is for.", float64(a.engine.Memory.Used(exec.Consumer(c))), "consumer", name)
@@ -677,6 +678,7 @@ func (a *app) run(ctx context.Context) {
 	a.admin.Init(ctx)
 	a.hub.Init(ctx)
 	a.followSecret()
+	a.catalog.OnTrouble = a.mapTrouble
 	a.background("shard map", a.catalog.Run)
 	a.background("auth_query", a.backend.questions.run)
 	a.background("monitor", a.monitor.Run)

@@ -5,34 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
 
-// check validates a configuration, its files and secrets, and asks every node of the map who it is.
-func check(ctx context.Context, file string, out io.Writer) error {
+// check validates a configuration, its files and secrets, and unless it is to look at these only, asks every node of the map
+// who it is.
+func check(ctx context.Context, file string, configOnly bool, out io.Writer) error {
 	cfg, err := loadConfig(file)
 	if err != nil {
 		return err
 	}
-	if _, err := cfg.tls(); err != nil {
+	if _, err := newAccess(&cfg, nil); err != nil {
 		return err
-	}
-	if _, err := cfg.pageCert(); err != nil {
-		return err
-	}
-	for _, u := range cfg.Users {
-		for _, s := range []string{u.Password, u.Server} {
-			if _, err := secret(s); err != nil {
-				return fmt.Errorf("users: %s: %w", u.Name, err)
-			}
-		}
 	}
 	fmt.Fprintf(out, "%s: the configuration is valid\n", file)
 	if cfg.pageIsPlain() {
 		fmt.Fprintf(out, "warning: %s\n", plainPage)
+	}
+	if configOnly {
+		return nil
 	}
 	doc, err := filestore.New(cfg.Store).Load(ctx)
 	if err != nil {
@@ -47,16 +43,19 @@ func check(ctx context.Context, file string, out io.Writer) error {
 	for _, n := range doc.Nodes {
 		what, err := ask(ctx, n.DSN)
 		if err != nil {
-			bad = append(bad, fmt.Errorf("node %s of shard %s does not answer", n.Name, n.Shard))
-			what = "does not answer: check the address, the server and pg_hba.conf"
+			bad = append(bad, fmt.Errorf("node %s of shard %s cannot be used", n.Name, n.Shard))
+			what = refusal(err)
 		}
 		fmt.Fprintf(out, "%s/%s/%s: %s\n", n.Database, n.Shard, n.Name, what)
 	}
 	return errors.Join(bad...)
 }
 
+// askWithin is how long a node may take to answer.
+const askWithin = 5 * time.Second
+
 func ask(ctx context.Context, dsn string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Check)
 	if err != nil {
@@ -73,4 +72,26 @@ func ask(ctx context.Context, dsn string) (string, error) {
 		s += "; max_prepared_transactions is 0: transactions that write to several shards will be refused"
 	}
 	return s, nil
+}
+
+// refusal says why a node cannot be used: in the server's own words, if it gave any. They hold no secret of ours.
+func refusal(err error) string {
+	var said *pgconn.PgError
+	var network *net.OpError
+	switch {
+	case errors.As(err, &said):
+		s := fmt.Sprintf("%s: %s (SQLSTATE %s)", said.Severity, said.Message, said.Code)
+		if said.Detail != "" {
+			s += "; " + said.Detail
+		}
+		if said.Hint != "" {
+			s += "; " + said.Hint
+		}
+		return s
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("no answer within %s: check the address, firewalls and the server", askWithin)
+	case errors.As(err, &network):
+		return "does not answer: " + network.Error()
+	}
+	return "does not answer: " + err.Error()
 }

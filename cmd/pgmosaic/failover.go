@@ -68,3 +68,15 @@ func (a *app) primaryChanged(database, shard, node string) {
 		a.log.Info("failover_hook has run", "event", event, "database", database, "shard", shard, "node", node, "output", string(out))
 	}()
 }
+
+// mapTrouble tells of a map in the store that cannot be used, and of its end.
+func (a *app) mapTrouble(err error) {
+	e := admin.Event{At: time.Now(), Level: "info", What: "the store's shard map is in use again"}
+	if err != nil {
+		e.Level, e.What, e.Reason = "error", "the store's shard map cannot be used: the one in force stays", err.Error()
+		a.log.Error(e.What, "error", err)
+	} else {
+		a.log.Info(e.What)
+	}
+	a.admin.Note(e)
+}

@@ -158,9 +158,13 @@ func tune() {
 
 func checkCommand() *cobra.Command {
 	var file string
+	var configOnly bool
 	cmd := &cobra.Command{Use: "check -c pgmosaic.yaml", Short: "Validate the configuration and try every node of the map", Args: cobra.NoArgs}
 	cmd.Flags().StringVarP(&file, "config", "c", "pgmosaic.yaml", "configuration file")
-	cmd.RunE = func(c *cobra.Command, _ []string) error { return check(c.Context(), file, c.OutOrStdout()) }
+	cmd.Flags().BoolVar(&configOnly, "config-only", false, "only the file, and the files and secrets that it names: what a start needs")
+	cmd.RunE = func(c *cobra.Command, _ []string) error {
+		return check(c.Context(), file, configOnly, c.OutOrStdout())
+	}
 	return cmd
 }
 

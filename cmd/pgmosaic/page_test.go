@@ -88,7 +88,7 @@ func TestPageOverTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := check(t.Context(), file, &out); err != nil || strings.Contains(out.String(), plainPage) != want {
+		if err := check(t.Context(), file, false, &out); err != nil || strings.Contains(out.String(), plainPage) != want {
 			t.Errorf("%s: %v\n%s", text, err, out.String())
 		}
 	}

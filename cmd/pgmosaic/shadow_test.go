@@ -387,7 +387,7 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	if err := os.WriteFile(file, []byte("store: "+d.cfg.Store+"\nadmin_users: [admin]\nusers:\n  - name: admin\n    password: admin\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := check(t.Context(), file, os.Stderr); err != nil {
+	if err := check(t.Context(), file, false, os.Stderr); err != nil {
 		t.Fatal(err)
 	}
 	for n, s := range root {

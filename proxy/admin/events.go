@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Event is something about the shards that happened by itself: a failover, a replica that lags.
+// Event is something that happened by itself: a failover, a replica that lags, a map that cannot be used.
 type Event struct {
 	At                    time.Time
 	Level                 string

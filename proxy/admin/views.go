@@ -48,12 +48,12 @@ func init() {
 	view("slots", "which shard owns which slots", showSlots, "database", "group", "from", "to", "shard")
 	view("keys", "which shard owns which ranges, lists and pinned keys", showKeys, "database", "group", "kind", "key", "shard")
 	view("tenants", "schemas that live on one shard", showTenants, "database", "schema", "shard", "state")
-	view("map", "the shard map's version and size", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables")
+	view("map", "the version and size of the shard map in force, and why the store's is another", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables", "trouble")
 	view("map history", "versions that can be gone back to", showHistory, "version")
 	view("transactions", "prepared parts of commits over shards, and commits that have lost one", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms", "state")
 	view("jobs", "statements that move rows: those that run, and the last that have ended", showJobs, "id", "database", "statement", "state", "rows", "expected_rows", "started", "ended", "ms")
 	view("plans", "cached plans, the busiest first, without the literals of their statements", showPlans, "database", "route", "hits", "exact", "bytes", "map_version", "schema_version", "statement")
-	view("events", "what happened to the shards by itself: failovers, replicas that left the reads and came back", showEvents, "at", "level", "database", "shard", "node", "event", "reason")
+	view("events", "what happened by itself: failovers, replicas that left the reads and came back, maps that cannot be used", showEvents, "at", "level", "database", "shard", "node", "event", "reason")
 	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
 }
 
@@ -331,7 +331,11 @@ func showTenants(a *Admin) [][]any {
 func showMap(a *Admin) [][]any {
 	s := a.Catalog.Current()
 	d := s.Document
-	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables)}}
+	trouble := ""
+	if err := a.Catalog.Trouble(); err != nil {
+		trouble = err.Error()
+	}
+	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables), trouble}}
 }
 
 func showHistory(a *Admin) [][]any {

@@ -158,16 +158,22 @@ func (s *Store) History(context.Context) ([]uint64, error) {
 }
 
 // Watch implements shardmap.Store by looking at the file's identity a few times a second.
-func (s *Store) Watch(ctx context.Context, changed func(*shardmap.Document)) error {
+func (s *Store) Watch(ctx context.Context, changed func(*shardmap.Document, error)) error {
 	tick := time.NewTicker(s.poll)
 	defer tick.Stop()
 	var last os.FileInfo
 	for {
-		if fi, err := os.Stat(s.path); err == nil && (last == nil || !os.SameFile(last, fi) || !fi.ModTime().Equal(last.ModTime())) {
-			if doc, err := s.Load(ctx); err == nil && doc != nil {
+		fi, err := os.Stat(s.path)
+		switch {
+		case err == nil && last != nil && os.SameFile(last, fi) && fi.ModTime().Equal(last.ModTime()):
+		case err == nil:
+			if doc, err := s.Load(ctx); doc != nil || err != nil {
 				last = fi
-				changed(doc)
+				changed(doc, err)
 			}
+		case last != nil: // before the first map there is no file
+			last = nil
+			changed(nil, fmt.Errorf("the shard map's file is gone: %w", err))
 		}
 		select {
 		case <-ctx.Done():

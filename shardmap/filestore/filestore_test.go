@@ -85,7 +85,15 @@ func TestWatchSeesOtherProcesses(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := make(chan uint64, 10)
 	done := make(chan error, 1)
-	go func() { done <- s.Watch(ctx, func(d *shardmap.Document) { seen <- d.Version }) }()
+	go func() {
+		done <- s.Watch(ctx, func(d *shardmap.Document, err error) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			seen <- d.Version
+		})
+	}()
 	for v := uint64(0); v < 3; v++ {
 		if err := New(path).Save(ctx, v, doc(v+1)); err != nil {
 			t.Fatal(err)

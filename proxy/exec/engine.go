@@ -102,8 +102,11 @@ type entry struct {
 // entryCost is what the cache needs for an entry, besides its key and what hangs on its template.
 const entryCost = 150
 
-// keep puts a plan into the cache. size is what hangs on its template.
+// keep puts a plan into the cache, unless it would push many others out. size is what hangs on its template.
 func (e *Engine) keep(key string, x *entry, size int) {
+	if size > planCacheBytes/16 {
+		return
+	}
 	x.key = key
 	x.cost.Store(uint32(min(size+len(key)+entryCost, 1<<31)))
 	if x.tmpl != nil {

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"errors"
-	"io"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -20,11 +19,11 @@ type Answer struct {
 	Ended  bool         // all of it has been read
 }
 
-// errReady ends an answer.
-var errReady = io.EOF
+// errReady ends an answer. It is not io.EOF, with which a connection ends.
+var errReady = errors.New("the answer has been read")
 
-// Next returns the answer's next message that is none of those: rows, their description, tags, COPY. io.EOF is its end. Any other
-// error means that the server is lost, or that Hear has failed; then the server is dirty.
+// Next returns the answer's next message that is none of those: rows, their description, tags, COPY. An error is its
+// end if Ended is set. Else it means that the server is lost, or that Hear has failed; then the server is dirty.
 func (a *Answer) Next() (wire.Message, error) {
 	for {
 		m, err := a.Server.Next()
@@ -77,7 +76,7 @@ func (a *Answer) Read(each func(m wire.Message) error) error {
 	for {
 		m, err := a.Next()
 		switch {
-		case errors.Is(err, errReady):
+		case a.Ended:
 			if a.Failed != nil {
 				return a.Failed
 			}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -120,13 +121,13 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.active.Add(1)
 	go func() {
 		defer s.active.Done()
-		s.watch(watching)
+		_ = panics.Keep(watching, "watch of the clients", func(ctx context.Context) error { s.watch(ctx); return nil })
 	}()
 	errs := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
 		go func() {
 			defer s.accepting.Done()
-			errs <- s.accept(ctx, l)
+			errs <- panics.Keep(ctx, "listener", func(ctx context.Context) error { return s.accept(ctx, l) })
 		}()
 	}
 	var first error
@@ -163,7 +164,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 		s.active.Add(1)
 		go sess.Run(ctx, func(err error) {
 			defer s.active.Done()
-			s.ended(sess, err)
+			_ = panics.Catch(panics.Session, func() error { s.ended(sess, err); return nil }, nil)
 		})
 	}
 }
@@ -247,28 +248,33 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
 		go func() {
 			defer s.active.Done()
 			defer nc.Close()
-			_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
-			code, body, err := wire.New(nc, wire.MaxStartup).ReadStartup()
-			if err == nil && code == peer.Code && s.PeerKey != nil {
-				key := s.PeerKey()
-				if len(key) == 0 {
-					return // nobody may ask
-				}
-				if err := peer.Answer(nc, key, s.Owners); err != nil {
-					s.Log.Warn("the question of another process was not answered", "from", nc.RemoteAddr().String(), "error", err)
-				}
-				return
-			}
-			if err != nil || code != wire.CancelCode || len(body) != 8 {
-				return
-			}
-			s.mu.Lock()
-			other := s.sessions[binary.BigEndian.Uint32(body)]
-			s.mu.Unlock()
-			if other != nil {
-				other.Cancel(binary.BigEndian.Uint32(body[4:]))
-			}
+			_ = panics.Catch(panics.Background, func() error { s.servePeer(nc); return nil }, nil)
 		}()
+	}
+}
+
+// servePeer does what another process asks for.
+func (s *Server) servePeer(nc net.Conn) {
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	code, body, err := wire.New(nc, wire.MaxStartup).ReadStartup()
+	if err == nil && code == peer.Code && s.PeerKey != nil {
+		key := s.PeerKey()
+		if len(key) == 0 {
+			return // nobody may ask
+		}
+		if err := peer.Answer(nc, key, s.Owners); err != nil {
+			s.Log.Warn("the question of another process was not answered", "from", nc.RemoteAddr().String(), "error", err)
+		}
+		return
+	}
+	if err != nil || code != wire.CancelCode || len(body) != 8 {
+		return
+	}
+	s.mu.Lock()
+	other := s.sessions[binary.BigEndian.Uint32(body)]
+	s.mu.Unlock()
+	if other != nil {
+		other.Cancel(binary.BigEndian.Uint32(body[4:]))
 	}
 }
 

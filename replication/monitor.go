@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -108,7 +109,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case snap := <-m.wake:
-			m.reconcile(ctx, &wg, snap)
+			_ = panics.Keep(ctx, "nodes of the monitor", func(ctx context.Context) error { m.reconcile(ctx, &wg, snap); return nil })
 		}
 	}
 }
@@ -177,7 +178,7 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				m.probeLoop(nctx, w, nw)
+				_ = panics.Keep(nctx, "probes of node "+nw.Name, func(ctx context.Context) error { m.probeLoop(ctx, w, nw); return nil })
 			}()
 		}
 		nw.Zone, nw.Barred = n.Zone, n.Barred
@@ -194,14 +195,22 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 // tellAgain is how often a node that is still barred is said to have rejoined.
 const tellAgain = 5 * time.Second
 
-// observe takes one sample in and publishes what follows from it.
-func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
-	var stale, left []string
+// news is what others are to be told of a sample.
+type news struct {
+	stale, left []string // connection strings: of servers that are no longer those that they were, and that must not be used any more
+	rejoined    bool
+	changes     []Change
+	prev, next  *View
+}
+
+// take takes one sample in and publishes what follows from it.
+func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	if s.Err == nil {
 		if g := &n.good; !g.Sent.IsZero() && (s.Primary != g.Primary || !s.Started.Equal(g.Started) || s.SystemID != g.SystemID) {
 			n.epoch++
-			stale = append(stale, n.DSN)
+			out.stale = append(out.stale, n.DSN)
 		}
 		n.good = s
 	}
@@ -209,41 +218,47 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 		s.Alive = true
 	}
 	n.sample = s
-	rejoined := n.Barred && s.Err == nil && !s.Primary && s.Sent.Sub(n.told) > tellAgain
-	if rejoined {
+	out.rejoined = n.Barred && s.Err == nil && !s.Primary && s.Sent.Sub(n.told) > tellAgain
+	if out.rejoined {
 		n.told = s.Sent
 	}
 	before, fenced := w.primary, len(w.rivals) > 0
 	w.elect()
 	if before >= 0 && before != w.primary && before < len(w.nodes) {
-		left = append(left, w.nodes[before].DSN)
+		out.left = append(out.left, w.nodes[before].DSN)
 	}
 	if !fenced {
 		for _, i := range w.rivals {
-			left = append(left, w.nodes[i].DSN)
+			out.left = append(out.left, w.nodes[i].DSN)
 		}
 	}
 	if w.primary >= 0 && w.nodes[w.primary] == n && s.Err == nil && s.Primary {
 		w.history.Add(Position{s.Sent, s.LSN})
 	}
-	prev := w.view.Load()
-	changes := m.publishLocked(w, time.Now())
-	next := w.view.Load()
-	m.mu.Unlock()
-	m.tell(w.key, changes)
+	panics.Point("monitor")
+	out.prev = w.view.Load()
+	out.changes = m.publishLocked(w, time.Now())
+	out.next = w.view.Load()
+	return out
+}
+
+// observe takes one sample in, and tells others what follows from it.
+func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
+	x := m.take(w, n, s)
+	m.tell(w.key, x.changes)
 	if m.events.Left != nil {
-		for _, dsn := range stale {
+		for _, dsn := range x.stale {
 			m.events.Left(dsn, false)
 		}
-		for _, dsn := range left {
+		for _, dsn := range x.left {
 			m.events.Left(dsn, true)
 		}
 	}
-	if rejoined && m.events.Rejoined != nil {
+	if x.rejoined && m.events.Rejoined != nil {
 		m.events.Rejoined(w.key.database, w.key.shard, n.Name)
 	}
-	if m.events.Primary != nil && prev.serving() != next.serving() {
-		m.events.Primary(w.key.database, w.key.shard, next.serving())
+	if m.events.Primary != nil && x.prev.serving() != x.next.serving() {
+		m.events.Primary(w.key.database, w.key.shard, x.next.serving())
 	}
 }
 

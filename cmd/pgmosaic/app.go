@@ -34,6 +34,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
@@ -133,6 +134,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
+	panics.LogTo(log)
 	a := &app{cfg: cfg, log: log, metrics: metrics.New(time.Now()), ended: make(chan struct{}), listening: map[string]net.Listener{}}
 	a.metrics.Reasons = replication.ReasonNames[:]
 	a.config.Store(&cfg)
@@ -686,7 +688,10 @@ func (a *app) run(ctx context.Context) {
 	a.background("statistics", a.admin.Run)
 	a.background("resolver", func(ctx context.Context) error {
 		r := a.resolver()
-		r.Seen = func(parts []txn.Prepared) { a.prepared.Store(&parts) }
+		r.Seen = func(parts []txn.Prepared) {
+			panics.Point("resolver")
+			a.prepared.Store(&parts)
+		}
 		return r.Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
 	})
 	a.background("deadlocks", func(ctx context.Context) error {
@@ -702,10 +707,10 @@ func (a *app) run(ctx context.Context) {
 	}
 }
 
-// background runs f until stop.
+// background runs f until stop. If it panics it begins again.
 func (a *app) background(name string, f func(context.Context) error) {
 	a.wg.Go(func() {
-		if err := f(a.ctx); err != nil && a.ctx.Err() == nil {
+		if err := panics.Keep(a.ctx, name, f); err != nil && a.ctx.Err() == nil {
 			a.log.Error(name, "error", err)
 		}
 	})

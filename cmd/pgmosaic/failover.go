@@ -9,16 +9,19 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
 
 // nodeLeft closes the connections to a node that is no longer to be trusted with work. The monitor must not wait for it.
 func (a *app) nodeLeft(dsn string, atOnce bool) {
-	if atOnce {
-		go a.pools.CutNode(dsn)
-	} else {
-		go a.pools.DropNode(dsn)
-	}
+	panics.Go(panics.Background, func() {
+		if atOnce {
+			a.pools.CutNode(dsn)
+		} else {
+			a.pools.DropNode(dsn)
+		}
+	})
 }
 
 // shardChanged remembers what is logged, for SHOW EVENTS.
@@ -28,11 +31,11 @@ func (a *app) shardChanged(database, shard string, c replication.Change) {
 
 // nodeRejoined notes that a node that the admin had barred is a replica now.
 func (a *app) nodeRejoined(database, shard, node string) {
-	go func() { // a change of the map, which the monitor must not wait for
+	panics.Go(panics.Background, func() { // a change of the map, which the monitor must not wait for
 		if err := a.admin.Rejoined(context.Background(), database, shard, node); err != nil {
 			a.log.Warn("a node that is a replica now could not be let in again", "database", database, "shard", shard, "node", node, "error", err)
 		}
-	}()
+	})
 }
 
 // hookTimeout bounds a failover_hook.
@@ -49,7 +52,7 @@ func (a *app) primaryChanged(database, shard, node string) {
 		event = "primary_lost"
 	}
 	a.wg.Add(1)
-	go func() {
+	panics.Go(panics.Background, func() {
 		defer a.wg.Done()
 		ctx, cancel := context.WithTimeout(a.ctx, hookTimeout)
 		defer cancel()
@@ -66,7 +69,7 @@ func (a *app) primaryChanged(database, shard, node string) {
 			return
 		}
 		a.log.Info("failover_hook has run", "event", event, "database", database, "shard", shard, "node", node, "output", string(out))
-	}()
+	})
 }
 
 // mapTrouble tells of a map in the store that cannot be used, and of its end.

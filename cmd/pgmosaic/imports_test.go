@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,29 +20,30 @@ const module = "github.com/pgmosaic/pgmosaic/"
 var layers = []layer{
 	{"cmd/pgmosaic", "*", "it builds every object"},
 	{"cmd/benchmark", "replication/cluster", "measures from outside"},
-	{"proxy", "proxy/peer proxy/session proxy/wire", "accepts clients; what they do is the session's affair"},
-	{"proxy/session", "proxy/auth proxy/loop proxy/wire", "speaks protocol, not sharding"},
-	{"proxy/exec", "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pgsql proxy/pool proxy/wire proxy/metrics replication", "the query path"},
-	{"proxy/admin", "router shardmap shardmap/pghash proxy/nodeconn proxy/pgsql proxy/pool proxy/txn proxy/wire proxy/metrics replication", "knows no query path"},
-	{"proxy/dashboard", "proxy/admin", "draws the admin's views and nothing else"},
-	{"proxy/pool", "proxy/auth proxy/loop proxy/pgsql proxy/wire", "connections, not statements"},
+	{"proxy", "proxy/peer proxy/session proxy/wire proxy/panics", "accepts clients; what they do is the session's affair"},
+	{"proxy/session", "proxy/auth proxy/loop proxy/wire proxy/panics", "speaks protocol, not sharding"},
+	{"proxy/exec", "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pgsql proxy/pool proxy/wire proxy/metrics replication proxy/panics", "the query path"},
+	{"proxy/admin", "router shardmap shardmap/pghash proxy/nodeconn proxy/pgsql proxy/pool proxy/txn proxy/wire proxy/metrics replication proxy/panics", "knows no query path"},
+	{"proxy/dashboard", "proxy/admin proxy/panics", "draws the admin's views and nothing else"},
+	{"proxy/pool", "proxy/auth proxy/loop proxy/pgsql proxy/wire proxy/panics", "connections, not statements"},
 	{"proxy/txn", "proxy/nodeconn proxy/pgsql", "writes to no client, knows no pool"},
 	{"proxy/peer", "", "processes speak to one another"},
-	{"proxy/notify", "proxy/nodeconn proxy/pgsql", "listens, writes to no client"},
+	{"proxy/notify", "proxy/nodeconn proxy/pgsql proxy/panics", "listens, writes to no client"},
 	{"proxy/merge", "", "pure"},
 	{"proxy/auth", "", "pure but for chance"},
-	{"proxy/wire", "proxy/loop", "framing"},
+	{"proxy/wire", "proxy/loop proxy/panics", "framing"},
 	{"proxy/nodeconn", "shardmap", "the one door to the nodes for the proxy itself"},
-	{"proxy/loop", "", "waits for sockets"},
+	{"proxy/loop", "proxy/panics", "waits for sockets"},
+	{"proxy/panics", "", "a leaf: whatever runs by itself catches its panics"},
 	{"proxy/pgsql", "", "a leaf: names and values as SQL"},
-	{"proxy/metrics", "", "a leaf"},
+	{"proxy/metrics", "proxy/panics", "a leaf"},
 	{"router", "router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/pgsql", "pure: decides, does nothing"},
 	{"router/sqlparse", "proxy/pgsql", "the parser's only importer"},
 	{"shardmap", "shardmap/pghash proxy/pgsql", "where the rows are"},
 	{"shardmap/pghash", "", "PostgreSQL's hash functions"},
 	{"shardmap/schema", "proxy/nodeconn shardmap", "what the catalogs say"},
 	{"shardmap/filestore", "shardmap", "keeps the map in a file"},
-	{"replication", "proxy/nodeconn shardmap", "how fresh the nodes are"},
+	{"replication", "proxy/nodeconn shardmap proxy/panics", "how fresh the nodes are"},
 	{"replication/cluster", "", "local servers"},
 }
 
@@ -129,5 +133,22 @@ func TestImportsRunOneWay(t *testing.T) {
 		if !used {
 			t.Errorf("%s does no work", lib)
 		}
+	}
+}
+
+// Only tests have work panic.
+func TestNobodyProvokesPanics(t *testing.T) {
+	err := filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if strings.Contains(string(b), "panics.Provoke(") {
+			t.Errorf("%s provokes panics", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
 )
 
@@ -36,7 +37,7 @@ func (a *app) askPeers(ctx context.Context, list []peer.Process) []peer.Owner {
 		part := list[from:min(from+peer.MostProcesses, len(list))]
 		for _, addr := range a.peerAddresses() {
 			wg.Add(1)
-			go func() {
+			panics.Go(panics.Background, func() {
 				defer wg.Done()
 				owners, err := peer.Ask(ctx, addr, a.peerKey(), part)
 				if err != nil {
@@ -50,7 +51,7 @@ func (a *app) askPeers(ctx context.Context, list []peer.Process) []peer.Owner {
 						out[from+i] = o
 					}
 				}
-			}()
+			})
 		}
 	}
 	wg.Wait()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
@@ -114,7 +115,15 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	if readOnly && !reads {
 		return nil, &Error{Code: "42501", Message: "permission denied: this user may only SHOW", Hint: "Log in as one of admin_users."}
 	}
+	ended := false
+	defer func() {
+		if !ended && !reads { // a panic, as bad as a crash: what was begun is settled as after one
+			panics.Go(panics.Background, func() { _ = a.RunRecover(a.ctx, recoverPause) })
+		}
+	}()
+	panics.Point("admin")
 	res, err = run(ctx)
+	ended = true
 	var inv *shardmap.InvalidError
 	if errors.As(err, &inv) {
 		err = &Error{Code: inv.Code, Message: inv.Message, Hint: inv.Hint}

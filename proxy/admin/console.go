@@ -86,6 +86,9 @@ func (c *Console) Function(context.Context, wire.Message) error {
 	return nil
 }
 
+// Abandon implements session.Handler.
+func (c *Console) Abandon() { c.cancel() }
+
 // Close implements session.Handler.
 func (c *Console) Close() { c.cancel() }
 

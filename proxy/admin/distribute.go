@@ -69,7 +69,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		return a.change(ctx, "DISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
 	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s", t.TableName()))
-	defer func() { j.end(err) }()
+	defer j.close(&err)
 	o, err := a.newOnline(ctx, d, home, t, j)
 	if err != nil {
 		return nil, nodeFailed(d.Home.Name, err)
@@ -435,6 +435,9 @@ func (a *Admin) Recover(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+// recoverPause is the time until what a panic has left is settled, and between two tries.
+const recoverPause = time.Second
 
 // RunRecover tries again after every pause until all is settled, or ctx ends.
 func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {

@@ -3,6 +3,8 @@ package admin
 import (
 	"sync"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // job is a statement that takes its time, for SHOW JOBS.
@@ -52,6 +54,15 @@ func (j *job) note(change func()) {
 func (j *job) phase(s string)    { j.note(func() { j.state = s }) }
 func (j *job) add(rows int64)    { j.note(func() { j.rows += rows }) }
 func (j *job) expect(rows int64) { j.note(func() { j.expected = rows }) }
+
+// close is deferred: it ends the job with what its function returns, or with its panic.
+func (j *job) close(err *error) {
+	if v := recover(); v != nil {
+		j.end(&panics.Error{})
+		panic(v)
+	}
+	j.end(*err)
+}
 
 // end notes how it ended.
 func (j *job) end(err error) {

@@ -3,6 +3,8 @@ package admin
 import (
 	"errors"
 	"io"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // pipeEnd is one end of an in-process pipe between two servers.
@@ -20,7 +22,7 @@ func pipe(produce func(*pipeEnd) error, consume func(*pipeEnd) (int64, error)) (
 	end := &pipeEnd{r, w}
 	done := make(chan error, 1)
 	go func() {
-		err := produce(end)
+		err := panics.Catch(panics.Session, func() error { return produce(end) }, nil)
 		_ = w.CloseWithError(err) // nil means EOF
 		done <- err
 	}()

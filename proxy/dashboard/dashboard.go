@@ -84,7 +84,7 @@ func (s *Server) Handler() http.Handler {
 		serve(route, func(*http.Request) string { return name })
 	}
 	serve("GET /js/{name}", func(r *http.Request) string { return "js/" + r.PathValue("name") })
-	return secured(open)
+	return secured(caught(open))
 }
 
 func secured(h http.Handler) http.Handler {
@@ -174,13 +174,17 @@ func (s *Server) documentLocked(now time.Time, replicas *table, small bool) []by
 	return b
 }
 
+// watched has ch sent what the pages are told each second, and returns the first of it.
+func (s *Server) watched(ch chan []byte) []byte {
+	replicas := s.table("replicas")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch[ch] = true
+	return s.documentLocked(time.Now(), replicas, true)
+}
+
 // events is the stream of states, one each second. The first has the lines as well. It ends with the login that it came by.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	flush, ok := w.(http.Flusher)
-	if !ok {
-		http.Error(w, "no streaming", http.StatusInternalServerError)
-		return
-	}
 	leave, ok := s.stream(viewerOf(r))
 	if !ok {
 		http.Error(w, "too many pages are open", http.StatusServiceUnavailable)
@@ -190,16 +194,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	lasting(w)
 	rc := http.NewResponseController(w)
 	ch := make(chan []byte, 2)
-	replicas := s.table("replicas")
-	s.mu.Lock()
-	s.watch[ch] = true
-	b := s.documentLocked(time.Now(), replicas, true)
-	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		delete(s.watch, ch)
 		s.mu.Unlock()
 	}()
+	b := s.watched(ch)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	for {
@@ -207,7 +207,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
 			return
 		}
-		flush.Flush()
+		if err := rc.Flush(); err != nil {
+			return
+		}
 		select {
 		case <-r.Context().Done():
 			return
@@ -245,16 +247,20 @@ func (s *Server) EndStreams() { close(s.ending) }
 
 // history is the last 15 minutes of some lines, a value for each second, the newest last.
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {
-	out := map[string][]*float64{}
+	at, lines := s.linesOf(r.URL.Query()["key"])
+	writeJSON(w, http.StatusOK, map[string]any{"at": at.UnixMilli(), "lines": lines})
+}
+
+func (s *Server) linesOf(keys []string) (at time.Time, lines map[string][]*float64) {
 	s.mu.Lock()
-	for _, key := range r.URL.Query()["key"] {
+	defer s.mu.Unlock()
+	lines = map[string][]*float64{}
+	for _, key := range keys {
 		if l := s.lines[key]; l != nil && isLine(key) {
-			out[key] = l.whole()
+			lines[key] = l.whole()
 		}
 	}
-	at := s.sampled
-	s.mu.Unlock()
-	writeJSON(w, http.StatusOK, map[string]any{"at": at.UnixMilli(), "lines": out})
+	return s.sampled, lines
 }
 
 // mostRows bounds what a view gives to the page.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -32,10 +33,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		} else {
 			readers = append(readers, p)
 		}
-		for _, k := range p.keys {
-			h.e.Horizon.Sent(k)
-			p.inFlight = append(p.inFlight, k)
-		}
+		from := len(p.inFlight)
+		p.inFlight = append(p.inFlight, p.keys...)
+		h.sending(p, from)
 	}
 	twoPhase := len(writers) > 1 && h.own.commit != CommitBestEffort
 	if twoPhase {
@@ -279,6 +279,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		return err
 	}
 	gid := txn.GID(h.snap.Install, decider.name)
+	panics.Point("commit")
 	outcome, err := txn.Commit(gid, decider, others)
 	switch outcome {
 	case txn.Committed:

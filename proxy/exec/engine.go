@@ -23,6 +23,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -312,11 +313,19 @@ func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			dsn, err := e.PrimaryDSN(ctx, db, sh)
-			var types *schema.Types
-			if err == nil {
-				types, err = schema.LoadTypes(ctx, dsn)
-			}
+			var m *schema.TypeMap
+			err := panics.Catch(panics.Session, func() error {
+				dsn, err := e.PrimaryDSN(ctx, db, sh)
+				if err != nil {
+					return err
+				}
+				types, err := schema.LoadTypes(ctx, dsn)
+				if err != nil {
+					return err
+				}
+				m = schema.MapTypes(home, types)
+				return nil
+			}, nil)
 			if err != nil {
 				e.Log.Warn("the types of a shard could not be read", "database", db.Name, "shard", sh.Name, "error", err)
 				mu.Lock()
@@ -324,7 +333,7 @@ func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap
 				mu.Unlock()
 				return
 			}
-			if m := schema.MapTypes(home, types); m != nil {
+			if m != nil {
 				mu.Lock()
 				snap.Maps[sh.Name] = m
 				mu.Unlock()

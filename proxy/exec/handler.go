@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -65,6 +67,7 @@ type Handler struct {
 	now        time.Time         // when the present request began
 	settled    time.Time         // when a server's work was last settled
 	spare      *participant      // for the next statement
+	unsettled  []*participant    // what they do is counted: writes that are on their way, statements of a replica
 	key        uint64            // of the present statement: see router.Template.Route
 	times      metrics.Recorder  // of its requests
 	seen       observed          // of the present request
@@ -449,7 +452,7 @@ func (h *Handler) beginCancel() (send func()) {
 		var wg sync.WaitGroup
 		for _, f := range begun {
 			wg.Go(func() {
-				if err := f(ctx); err != nil {
+				if err := panics.Catch(panics.Session, func() error { return f(ctx) }, nil); err != nil {
 					h.e.Log.Warn("cancel", "error", err)
 				}
 			})
@@ -505,6 +508,34 @@ func (h *Handler) Close() {
 		h.pinned = nil
 	}
 }
+
+// Abandon implements session.Handler: what is open ends with its servers, and what the others wait for is settled.
+func (h *Handler) Abandon() {
+	for _, s := range h.servers() {
+		s.Dirty = true
+		s.Running(true) // whatever it does, it is told to stop
+	}
+	_ = panics.Catch(panics.Session, func() error { h.Close(); return nil }, nil)
+	now := time.Now()
+	for len(h.unsettled) > 0 {
+		p := h.unsettled[0]
+		h.acknowledge(p, now)
+		h.unload(p)
+	}
+	for _, s := range h.servers() {
+		h.free(s)
+	}
+}
+
+// servers are those that the session holds.
+func (h *Handler) servers() []*pool.Server {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.leased)
+}
+
+// Statement is the present statement without its literals, or the last one.
+func (h *Handler) Statement() string { return h.shown(false) }
 
 // track and free keep the list that Cancel reads.
 func (h *Handler) track(s *pool.Server) {

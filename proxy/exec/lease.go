@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -244,6 +245,7 @@ func (h *Handler) unload(p *participant) {
 	if p.replica {
 		p.replica = false
 		h.shards[p.shard].counts[p.node].Running.Add(-1)
+		h.clear(p)
 	}
 }
 
@@ -289,6 +291,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 	st.last, st.epoch = node, v.Nodes[node].Epoch
 	p := h.participant(shard, node, s)
 	p.replica = true
+	h.owe(p)
 	return p, nil
 }
 
@@ -469,6 +472,14 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 	p.mayDefine(t)
 	from := len(p.inFlight)
 	p.inFlight = h.writeKeys(p.inFlight, p.shard, t)
+	h.sending(p, from)
+}
+
+// sending notes that the writes behind the first from of a participant's are on their way.
+func (h *Handler) sending(p *participant, from int) {
+	if from < len(p.inFlight) {
+		h.owe(p)
+	}
 	for _, k := range p.inFlight[from:] {
 		h.e.Horizon.Sent(k)
 	}
@@ -494,9 +505,7 @@ func (p *participant) defined() {
 func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
-	for _, k := range p.inFlight {
-		h.e.Horizon.Acked(k, now)
-	}
+	h.acknowledge(p, now)
 	st := &h.shards[p.shard]
 	st.seen = now // what was seen must be seen again, on whatever node
 	if p.wrote {
@@ -505,7 +514,32 @@ func (h *Handler) settle(p *participant) {
 	if p.wrote || !p.replica {
 		st.horizon, st.vouched = now, false
 	}
-	p.inFlight, p.wrote = p.inFlight[:0], false
+	p.wrote = false
+}
+
+// acknowledge ends what sending has begun.
+func (h *Handler) acknowledge(p *participant, now time.Time) {
+	if len(p.inFlight) == 0 {
+		return
+	}
+	for _, k := range p.inFlight {
+		h.e.Horizon.Acked(k, now)
+	}
+	p.inFlight = p.inFlight[:0]
+	h.clear(p)
+}
+
+// owe notes that what a participant does is counted somewhere, and clear that it is not any more.
+func (h *Handler) owe(p *participant) {
+	if !slices.Contains(h.unsettled, p) {
+		h.unsettled = append(h.unsettled, p)
+	}
+}
+
+func (h *Handler) clear(p *participant) {
+	if i := slices.Index(h.unsettled, p); i >= 0 && !p.replica && len(p.inFlight) == 0 {
+		h.unsettled = slices.Delete(h.unsettled, i, i+1)
+	}
 }
 
 // finish ends an autocommit statement: its writes are acknowledged and its server is given back.

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -171,6 +172,7 @@ func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 }
 
 func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
+	panics.Point("planner")
 	stmts, err := sqlparse.Parse(text)
 	var se *sqlparse.SyntaxError
 	if errors.As(err, &se) {

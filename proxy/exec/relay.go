@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -18,6 +19,7 @@ type relayed struct {
 
 // relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
 func (h *Handler) relay(p *participant) (r relayed, err error) {
+	panics.Point("executor")
 	s := p.srv
 	for {
 		typ, _, err := s.Peek()

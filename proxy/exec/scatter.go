@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -395,6 +396,7 @@ func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, 
 	start, blocked := time.Now(), h.seen.blocked
 	defer func() { h.seen.merged += time.Since(start) - (h.seen.blocked - blocked) }()
 	emit := func(row [][]byte) error {
+		panics.Point("merge")
 		n++
 		h.client.SendRow(row[:visible])
 		if h.client.Out() >= 32<<10 {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -42,7 +43,9 @@ func (e *Engine) WatchSchemas(ctx context.Context) error {
 			if watched[name] == nil {
 				own, stop := context.WithCancel(ctx)
 				watched[name] = stop
-				all.Go(func() { e.watchSchema(own, name) })
+				all.Go(func() {
+					_ = panics.Keep(own, "schema of "+name, func(ctx context.Context) error { e.watchSchema(ctx, name); return nil })
+				})
 			}
 		}
 		select {
@@ -68,6 +71,7 @@ func (e *Engine) watchSchema(ctx context.Context, name string) {
 		if db == nil || known == nil || len(db.Shards) < 2 {
 			continue
 		}
+		panics.Point("schema watch")
 		dsn, err := e.PrimaryDSN(ctx, db, db.Home)
 		if err != nil {
 			continue // its statements wait for a primary, too

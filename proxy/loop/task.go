@@ -14,6 +14,8 @@ import (
 	"iter"
 	"sync"
 	"sync/atomic"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // Task is a session's thread of control: at each time at most one goroutine or one loop runs it. It begins as the ordinary
@@ -48,7 +50,7 @@ func (t *Task) run(looped bool) {
 		t.begin, t.alone = nil, false
 		t.next, _ = iter.Pull(func(yield func(struct{}) bool) {
 			t.yield = yield
-			f()
+			_ = panics.Catch(panics.Session, func() error { f(); return nil }, nil) // the loop has others
 		})
 	}
 	t.looped, t.leaves, t.reads = looped, false, 0

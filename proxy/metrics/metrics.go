@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // Metrics is every counter of the process.
@@ -206,6 +208,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	m.mu.Unlock()
 	counter("slowed_logins_total", "Logins that had to wait a second, because many from their address, or with their administrator's name, had failed.", m.SlowedLogins.Load())
+	for p, name := range panics.Parts {
+		counter("panics_total", "Panics that were caught: of a session, of a request to the dashboard, or of work in the background.", int64(panics.Count(panics.Part(p))), "part", name)
+	}
 	counter("failed_logins_total", "Logins that were turned away: an unknown user or a wrong password.", m.FailedLogins.Load())
 	for name, d := range dbs {
 		l := []string{"database", name}

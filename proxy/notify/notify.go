@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -283,6 +284,7 @@ func (h *Hub) Stats() (conns, channels int) {
 }
 
 func (h *Hub) deliver(db, shard string, n *pgconn.Notification) {
+	panics.Point("notify")
 	pid := n.PID
 	if c := h.Sender(db, shard, pid); c != 0 {
 		pid = c
@@ -364,7 +366,7 @@ func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
 	h.wg.Add(1)
 	go func() {
 		defer h.wg.Done()
-		err := c.run(run, pc)
+		err := panics.Catch(panics.Background, func() error { return c.run(run, pc) }, func() []any { return []any{"task", "listen on " + sh.Name, "database", db} })
 		stopped := run.Err() != nil
 		halt()
 		close(c.ended)
@@ -417,6 +419,8 @@ func (c *conn) run(ctx context.Context, pc *pgconn.PgConn) error {
 	}
 }
 
+var errLost = errors.New("the connection was lost")
+
 // exec runs a command on the connection's goroutine. Notifications that had come before are delivered first.
 func (c *conn) exec(ctx context.Context, sql string) error {
 	r := request{sql, make(chan error, 1)}
@@ -427,9 +431,14 @@ func (c *conn) exec(ctx context.Context, sql string) error {
 		}
 		select {
 		case c.ask <- r:
-			return <-r.done
+			select {
+			case err := <-r.done:
+				return err
+			case <-c.ended:
+				return errLost
+			}
 		case <-c.ended:
-			return errors.New("the connection was lost")
+			return errLost
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(time.Millisecond): // it was busy when it was woken: wake it again

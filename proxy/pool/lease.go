@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // Pool is the servers of one node, database and role.
@@ -272,16 +274,20 @@ func (p *Pool) dial(ctx context.Context) (*Server, error) {
 	var s *Server
 	done, err := p.mgr.dialSlot(ctx, p.key.dsn)
 	if err == nil {
-		if s, err = dial(ctx, p); err == nil {
-			err = p.verify(ctx, s)
-		}
-		done()
+		err = panics.Catch(panics.Session, func() error {
+			defer done()
+			panics.Point("dial")
+			if s, err = dial(ctx, p); err == nil {
+				err = p.verify(ctx, s)
+			}
+			return err
+		}, nil)
 	}
 	now := time.Now()
 	p.mu.Lock()
 	p.dialing--
 	p.used = now
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !panics.Is(err) {
 		p.failed, p.until = err, now.Add(connectRetry)
 		var de *DialError
 		if errors.As(err, &de) {
@@ -345,7 +351,12 @@ func (p *Pool) giveLater(s *Server) {
 		p.give(s)
 		return
 	}
-	clean := s.inspect()
+	clean := false
+	_ = panics.Catch(panics.Background, func() error {
+		panics.Point("inspect")
+		clean = s.inspect()
+		return nil
+	}, nil)
 	p.mu.Lock()
 	p.testing--
 	p.mu.Unlock()
@@ -372,12 +383,12 @@ func (p *Pool) shut(s *Server) (open bool) {
 	delete(p.all, s)
 	p.mu.Unlock()
 	if s.running {
-		go func() { // bounded by its own deadline
+		panics.Go(panics.Background, func() { // bounded by its own deadline
 			ctx, cancel := context.WithTimeout(context.Background(), inspectTimeout)
 			defer cancel()
 			_ = s.BeginCancel()(ctx) // if it fails, the server notices when it next writes
 			_ = s.Close()
-		}()
+		})
 		return open
 	}
 	_ = s.Close()

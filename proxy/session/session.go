@@ -24,6 +24,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/loop"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -76,6 +77,9 @@ type Handler interface {
 	Cancel()
 	// Close gives back whatever the session holds. It is called once.
 	Close()
+	// Abandon is Close for a session whose work has panicked: what it holds is not to be trusted, and no server that it has used
+	// may serve another client.
+	Abandon()
 }
 
 // Login is who asks for what.
@@ -144,6 +148,7 @@ type Session struct {
 	batch      []wire.Message
 	unfinished time.Time    // when a statement began whose Execute has not come, in a pipeline without its Sync
 	binding    auth.Binding // of the TLS connection
+	failed     bool         // its work has panicked
 
 	state    atomic.Uint32
 	tx       atomic.Uint32 // TxStatus, as of the last request
@@ -311,11 +316,43 @@ func (CancelRequest) Error() string { return "cancel request" }
 // there is one, why the session ended other than by the client's leave. Run returns before: after the login the session is a
 // coroutine of the loops, and where it rests, nothing but its memory.
 func (s *Session) Run(ctx context.Context, done func(error)) {
-	if err := s.start(ctx); err != nil {
-		s.end(quiet(err), done)
-		return
+	s.last(done, func() {
+		if err := s.attempt(func() error { return s.start(ctx) }); err != nil {
+			s.end(quiet(err), done)
+			return
+		}
+		s.rest(ctx, done)
+	})
+}
+
+// attempt runs a part of the session's work. After a panic nothing that it was about is to be trusted.
+func (s *Session) attempt(f func() error) error {
+	err := panics.Catch(panics.Session, f, s.about)
+	if panics.Is(err) {
+		s.failed = true
+		if s.conn.TruncateToWhole() {
+			_ = s.fatal(err)
+		}
 	}
-	s.rest(ctx, done)
+	return err
+}
+
+// last runs what is not caught by attempt: after a panic there the connection is closed, and nothing else is known.
+func (s *Session) last(done func(error), f func()) {
+	err := panics.Catch(panics.Session, func() error { f(); return nil }, s.about)
+	if err != nil {
+		s.Kill()
+		done(err)
+	}
+}
+
+// about says whose work it was, and which statement, without its literals.
+func (s *Session) about() []any {
+	attrs := []any{"client", s.key.PID, "user", s.login.User, "database", s.login.Database}
+	if h, ok := s.handler.(interface{ Statement() string }); ok {
+		attrs = append(attrs, "statement", h.Statement())
+	}
+	return attrs
 }
 
 // rest flushes what is to be said and has the session go on with the next request. What calls it must end: its stack has
@@ -332,8 +369,14 @@ func (s *Session) rest(ctx context.Context, done func(error)) {
 var errRest = errors.New("the session rests")
 
 func (s *Session) work(ctx context.Context, done func(error)) {
-	err := s.loop(ctx)
+	s.last(done, func() { s.goOn(ctx, done) })
+}
+
+func (s *Session) goOn(ctx context.Context, done func(error)) {
+	err := s.attempt(func() error { return s.loop(ctx) })
 	switch {
+	case s.failed:
+		s.end(err, done)
 	case errors.Is(err, errRest):
 		s.rest(ctx, done)
 	case s.doomed.Load() != nil:
@@ -348,7 +391,12 @@ func (s *Session) work(ctx context.Context, done func(error)) {
 func (s *Session) end(err error, done func(error)) {
 	s.conn.Leave()
 	if s.handler != nil {
-		s.handler.Close()
+		if !s.failed {
+			s.failed = panics.Is(panics.Catch(panics.Session, func() error { s.handler.Close(); return nil }, s.about))
+		}
+		if s.failed {
+			s.handler.Abandon()
+		}
 	}
 	s.mu.Lock()
 	s.opened = nil
@@ -409,6 +457,7 @@ func (s *Session) loop(ctx context.Context) error {
 			return nil
 		}
 		s.requests.Add(1)
+		panics.Point("loop")
 		if err := s.request1(ctx, m); err != nil {
 			return err
 		}

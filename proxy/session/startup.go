@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -34,6 +35,7 @@ func (s *Session) start(ctx context.Context) error {
 	if err := s.room(false); err != nil {
 		return s.fatal(err)
 	}
+	panics.Point("login")
 	s.to(Authenticating)
 	if err := s.authenticate(ctx); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -78,16 +79,17 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	if why := s.doomed.Load(); why != nil {
 		again, cut := s.lingers(now)
 		if again { // what runs had not begun when it was cancelled, or the cancel request got lost
-			go s.stop(why)
+			panics.Go(panics.Session, func() { s.stop(why) })
 		}
 		if cut {
-			go s.cut()
+			panics.Go(panics.Session, s.cut)
 		}
 		return worked
 	}
 	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
 	end := func(code, name string, limit time.Duration) {
-		go s.Terminate(&wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)})
+		why := &wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)}
+		panics.Go(panics.Session, func() { s.Terminate(why) })
 	}
 	if n.tx != 'I' && over(n.txAt, l.Transaction) {
 		end("25P04", "transaction_timeout", l.Transaction)
@@ -114,12 +116,13 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			h := s.opened
 			s.mu.Unlock()
 			if c, ok := h.(Canceller); ok {
-				go c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false)() // begun now, for this request; a node that does not answer holds up no other session
+				send := c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false) // begun now, for this request
+				panics.Go(panics.Session, send)                                                                                                                        // a node that does not answer holds up no other session
 			}
 		}
 		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.NetConn()) {
 			s.Kill()
-			go s.Terminate(errVanished) // a node that does not answer must not hold up the watch of the others
+			panics.Go(panics.Session, func() { s.Terminate(errVanished) }) // a node that does not answer must not hold up the watch of the others
 		}
 	}
 	return worked

@@ -422,6 +422,24 @@ func (c *Conn) Out() int { return len(c.out) }
 // Truncate takes back what was gathered behind the first n bytes.
 func (c *Conn) Truncate(n int) { c.out = c.out[:min(n, len(c.out))] }
 
+// TruncateToWhole takes back what was gathered of a message that is not whole. It is false if what was gathered cannot be read as messages: then nothing
+// more can be said on the connection.
+func (c *Conn) TruncateToWhole() bool {
+	n := 0
+	for len(c.out)-n >= 5 {
+		size := int(binary.BigEndian.Uint32(c.out[n+1:])) + 1
+		if c.out[n] < '1' || c.out[n] > 'z' || size < 5 {
+			return false
+		}
+		if size > len(c.out)-n {
+			break
+		}
+		n += size
+	}
+	c.out = c.out[:n]
+	return true
+}
+
 // Flush sends what was gathered.
 func (c *Conn) Flush() error {
 	if len(c.out) == 0 {

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // Two peers that both send may wait for each other for ever: each one's buffers are full until the other
@@ -48,8 +50,8 @@ func (c *Conn) FlushAside() (*Flushing, error) {
 		c.sock.SetAside(true)
 	}
 	go func() {
-		f.err = c.send(b)
-		close(f.done)
+		defer close(f.done)
+		f.err = panics.Catch(panics.Session, func() error { return c.send(b) }, nil)
 	}()
 	return f, nil
 }
@@ -141,7 +143,7 @@ func (c *Conn) Watch(f func()) (stop func()) {
 			return !errors.Is(e, syscall.EAGAIN)
 		})
 		if err == nil && !stopped.Load() {
-			f()
+			_ = panics.Catch(panics.Session, func() error { f(); return nil }, nil)
 		}
 	}()
 	return func() {

@@ -318,3 +318,27 @@ func FuzzDecoders(f *testing.F) {
 		_, _, _ = CString(b)
 	})
 }
+
+func TestTruncateToWhole(t *testing.T) {
+	c := NewSink(io.Discard)
+	if !c.TruncateToWhole() || c.Out() != 0 {
+		t.Error("nothing is whole")
+	}
+	c.SendReady('I')
+	whole := c.Out()
+	c.Gather([]byte{'D', 0, 0, 0, 9, 1})
+	if !c.TruncateToWhole() || c.Out() != whole {
+		t.Errorf("%d bytes are left of a torn message", c.Out()-whole)
+	}
+	c.Gather([]byte{'D', 0})
+	if !c.TruncateToWhole() || c.Out() != whole {
+		t.Errorf("%d bytes are left of a torn header", c.Out()-whole)
+	}
+	for _, odd := range [][]byte{{'D', 0, 0, 0, 3}, {0, 0, 0, 0, 4}} {
+		c.Gather(odd)
+		if c.TruncateToWhole() {
+			t.Errorf("%q was taken for a message", odd)
+		}
+		c.Truncate(whole)
+	}
+}

@@ -517,8 +517,7 @@ func (h *Handler) Abandon() {
 	}
 	_ = panics.Catch(panics.Session, func() error { h.Close(); return nil }, nil)
 	now := time.Now()
-	for len(h.unsettled) > 0 {
-		p := h.unsettled[0]
+	for _, p := range slices.Clone(h.unsettled) {
 		h.acknowledge(p, now)
 		h.unload(p)
 	}

@@ -62,6 +62,7 @@ type app struct {
 	board   *dashboard.Server
 	traces  *tracing
 
+	visits   txn.Conns                      // to the shards, of what works on commits and looks for deadlocks
 	prepared atomic.Pointer[[]txn.Prepared] // what the resolver saw last
 
 	config atomic.Pointer[Config] // what is in force since the last RELOAD
@@ -398,16 +399,30 @@ func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {
 	}
 	for _, s := range d.Shards {
 		whole := a.engine.Horizon.Slot(a.engine.Horizon.Shard(d.Name, s.Name), "", 0)
-		t := txn.Shard{Name: s.Name, Ordinal: s.Ordinal, Writes: func() func() {
-			a.engine.Horizon.Sent(whole)
-			return func() { a.engine.Horizon.Acked(whole, time.Now()) }
-		}}
+		t := txn.Shard{
+			Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &a.visits,
+			Verify: func(ctx context.Context, c *pgconn.PgConn) error { return a.isShards(ctx, d.Name, s.Name, c) },
+			Writes: func() func() {
+				a.engine.Horizon.Sent(whole)
+				return func() { a.engine.Horizon.Acked(whole, time.Now()) }
+			},
+		}
 		if v := a.monitor.View(d.Name, s.Name); v != nil && v.Up() {
-			t.DSN = v.Nodes[v.Primary].DSN
+			t.Node, t.DSN = v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN
 		}
 		out = append(out, t)
 	}
 	return out
+}
+
+// warnOfShard logs an error of a visit to a shard, with where it was.
+func (a *app) warnOfShard(what string, err error) {
+	attrs := []any{"error", err}
+	var s *txn.ShardError
+	if errors.As(err, &s) {
+		attrs = append([]any{"database", s.Database, "shard", s.Shard, "node", s.Node}, attrs...)
+	}
+	a.log.Warn(what, attrs...)
 }
 
 func (a *app) resolver() *txn.Resolver {
@@ -692,10 +707,14 @@ func (a *app) run(ctx context.Context) {
 			panics.Point("resolver")
 			a.prepared.Store(&parts)
 		}
-		return r.Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.log.Warn("resolver", "error", err) })
+		return r.Run(ctx, time.Duration(a.cfg.Resolve), func(err error) { a.warnOfShard("resolver", err) },
+			func(s txn.ShardError) {
+				a.log.Info("the resolver works on a shard again", "database", s.Database, "shard", s.Shard)
+			})
 	})
+	a.background("visits", a.visits.Run)
 	a.background("deadlocks", func(ctx context.Context) error {
-		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.log.Warn("deadlocks", "error", err) })
+		return a.deadlocks().Run(ctx, deadlockPeriod, func(err error) { a.warnOfShard("deadlocks", err) })
 	})
 	a.background("upgrade", func(ctx context.Context) error { return a.admin.RunUpgrade(ctx, recoverPause) })
 	a.background("renames", a.admin.RunRenames)

@@ -22,6 +22,7 @@ func (a *app) nodeLeft(dsn string, atOnce bool) {
 			a.pools.DropNode(dsn)
 		}
 	})
+	panics.Go(panics.Background, func() { a.visits.Drop(dsn) })
 }
 
 // shardChanged remembers what is logged, for SHOW EVENTS.

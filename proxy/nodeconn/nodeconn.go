@@ -30,7 +30,6 @@ var (
 	Monitor   = Purpose{name: "monitor", limit: 10 * time.Second}
 	Schema    = Purpose{name: "schema", limit: 30 * time.Second}
 	Resolver  = Purpose{name: "resolver", limit: 10 * time.Second}
-	Deadlocks = Purpose{name: "deadlocks", limit: 10 * time.Second}
 	AuthQuery = Purpose{name: "auth_query", limit: 10 * time.Second}
 	Check     = Purpose{name: "check", limit: 5 * time.Second}
 	Listen    = Purpose{name: "listen", limit: 10 * time.Second}

@@ -95,10 +95,12 @@ type Server struct {
 	PID      uint32
 }
 
-// Run looks every period until ctx ends. Waits count once they have lasted for two rounds. onError is told of failed rounds.
-func (d *Deadlocks) Run(ctx context.Context, period time.Duration, onError func(error)) error {
+// Run looks every period until ctx ends. Waits count once they have lasted for two rounds. begun is told of each error once, when
+// it begins.
+func (d *Deadlocks) Run(ctx context.Context, period time.Duration, begun func(error)) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
+	var looking trouble
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,8 +111,11 @@ func (d *Deadlocks) Run(ctx context.Context, period time.Duration, onError func(
 				continue
 			}
 			now, err := d.waits(ctx)
-			if err != nil && ctx.Err() == nil {
-				onError(err)
+			if ctx.Err() == nil {
+				news, _ := looking.news(err)
+				for _, e := range news {
+					begun(e)
+				}
 			}
 			lasting := slices.DeleteFunc(slices.Clone(now), func(w Wait) bool { return !slices.Contains(d.before, w) })
 			for _, v := range Victims(lasting, d.Younger) {

@@ -11,14 +11,16 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Shard is what the resolver needs of a shard.
 type Shard struct {
-	Name, DSN string // DSN of its primary
-	Ordinal   int
+	Database, Name, Node, DSN string // Node is the primary, and DSN its connection string; both empty if none answers
+	Ordinal                   int
+
+	Conns  *Conns                                            // where connections are kept between visits; nil: nowhere
+	Verify func(ctx context.Context, c *pgconn.PgConn) error // asks a new connection whether it is the shard's; may be nil
 
 	// Writes is told before a transaction's part is committed there, and calls what it returns after it.
 	Writes func() (done func())
@@ -57,25 +59,38 @@ const remembered = 6
 
 func (r *Resolver) keep() time.Duration { return remembered * r.Grace }
 
-// Run resolves every period until ctx ends. onError is told of each failed round.
-func (r *Resolver) Run(ctx context.Context, period time.Duration, onError func(error)) error {
+// Run resolves every period until ctx ends. begun is told of each error once, when it begins, and over when a shard has none any more.
+func (r *Resolver) Run(ctx context.Context, period time.Duration, begun func(error), over func(ShardError)) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
+	var resolving, sweeping trouble
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			var seen []Prepared
+			var failed, unswept error
 			for _, db := range r.Shards() {
 				parts, err := r.resolve(ctx, db)
-				seen = append(seen, parts...)
+				seen, failed = append(seen, parts...), errors.Join(failed, err)
 				if n%sweepEvery == 0 {
-					err = errors.Join(err, r.Sweep(ctx, db))
+					unswept = errors.Join(unswept, r.Sweep(ctx, db))
 				}
-				if err != nil && ctx.Err() == nil {
-					onError(err)
-				}
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			news, ended := resolving.news(failed)
+			if n%sweepEvery == 0 {
+				more, _ := sweeping.news(unswept)
+				news = append(news, slices.DeleteFunc(more, func(err error) bool { return resolving.now[keyOf(err)] })...)
+			}
+			for _, err := range news {
+				begun(err)
+			}
+			for _, s := range ended {
+				over(s)
 			}
 			if r.Seen != nil {
 				r.Seen(seen)
@@ -457,8 +472,8 @@ func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outco
 	ctx, cancel := context.WithDeadline(ctx, p.listed.Add(r.keep()))
 	defer cancel()
 	gid := Base(p.GID)
-	err = with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
-		for _, sql := range []string{"set lock_timeout = '5s'", "set synchronous_commit = on", "set default_transaction_isolation = 'read committed'"} {
+	err = inTx(ctx, decider, func(ctx context.Context, c pgx.Tx) error {
+		for _, sql := range []string{"set local lock_timeout = '5s'", "set local synchronous_commit = on"} {
 			if _, err := c.Exec(ctx, sql); err != nil {
 				return err
 			}
@@ -500,27 +515,13 @@ func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 	return with(ctx, at, func(ctx context.Context, c *pgx.Conn) error {
 		if p.Owner != "" {
 			if _, err := c.Exec(ctx, "SET ROLE "+pgsql.Ident(p.Owner)); err != nil {
-				return fmt.Errorf("finish %s on shard %s as the role that prepared it: %w; GRANT %s TO the role of the node's connection string", p.GID, at.Name, err, p.Owner)
+				return fmt.Errorf("finish %s as the role that prepared it: %w; GRANT %s TO the role of the node's connection string", p.GID, err, p.Owner)
 			}
 		}
 		if _, err := c.Exec(ctx, verb+pgsql.Literal(p.GID)); err != nil {
-			return fmt.Errorf("%son shard %s: %w", verb, at.Name, err)
+			return fmt.Errorf("%s%s: %w", verb, p.GID, err)
 		}
-		return nil
+		_, err := c.Exec(ctx, "RESET ROLE")
+		return err
 	})
-}
-
-// shardTimeout bounds one visit to a shard: one that is frozen, or that has a lock on what is asked for, holds up no other.
-const shardTimeout = 10 * time.Second
-
-// with lends f a connection of its own to a shard. f's context ends with the visit.
-func with(ctx context.Context, s Shard, f func(context.Context, *pgx.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, shardTimeout)
-	defer cancel()
-	c, err := nodeconn.Open(ctx, s.DSN, nodeconn.Resolver)
-	if err != nil {
-		return fmt.Errorf("shard %s: %w", s.Name, err)
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	return f(ctx, c)
 }

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+)
+
+// The resolver keeps its connection to each shard, and says once what it cannot do, where, and when that is over.
+func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
+	d := shop(t)
+	nodes := [2]*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
+	l := &lines{}
+	cfg := defaultConfig()
+	cfg.Store, cfg.Resolve = t.TempDir()+"/map.json", duration(50*time.Millisecond)
+	cfg.Users = []UserConfig{{Name: "app", Password: "app"}}
+	cfg.initSteps = []string{"CREATE DATABASE often"}
+	for i, n := range nodes {
+		freshDatabase(t, n, "often")
+		cfg.initSteps = append(cfg.initSteps, fmt.Sprintf("CREATE SHARD o%d IN often NODE '%s' NAME on%d", i+1, n.DSN("often"), i+1))
+	}
+	t.Cleanup(func() { // runs when the proxy has ended
+		for _, n := range nodes {
+			if err := n.Exec(context.Background(), "postgres", "drop database often with (force)"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	startLogging(t, cfg, l)
+	root := connectTo(t, nodes[1].DSN("often"))
+	visits := func() (pid, at string) {
+		f := strings.SplitN(simply(t, root, "select coalesce((select pid || ' ' || state_change from pg_stat_activity where application_name = 'pgmosaic resolver' and datname = 'often' order by backend_start desc limit 1), ' ')"), " ", 2)
+		return f[0], f[1]
+	}
+	// seen has looked until the resolver has come by so often, and counts its connections.
+	seen := func(rounds int) int {
+		pids, times := map[string]bool{}, map[string]bool{}
+		eventually(t, "the resolver comes by", func() bool {
+			pid, at := visits()
+			if pid != "" {
+				pids[pid], times[at] = true, true
+			}
+			return len(times) >= rounds
+		})
+		return len(pids)
+	}
+	if n := seen(10); n != 1 {
+		t.Errorf("%d connections in ten rounds", n)
+	}
+	mustExec(t, root, "alter table pgmosaic.decision rename to hidden")
+	seen(20)
+	if got := l.with("resolver"); len(got) != 1 || got[0]["node"] != "on2" || got[0]["shard"] != "o2" || got[0]["database"] != "often" {
+		t.Errorf("after some rounds that failed: %v", got)
+	}
+	mustExec(t, root, "alter table pgmosaic.hidden rename to decision")
+	eventually(t, "it says that all is well", func() bool { return len(l.with("the resolver works on a shard again")) == 1 })
+	if n := seen(10); n != 1 {
+		t.Errorf("%d connections in ten rounds", n)
+	}
+	// A server that ends the connection beside us, as one that is restarted does, is no trouble.
+	mustExec(t, root, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic resolver'")
+	seen(10)
+	if got := l.with("resolver"); len(got) != 1 {
+		t.Errorf("a connection that had ended while it was idle: %v", got[1:])
+	}
+}

@@ -1,0 +1,41 @@
+package txn
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// An error that stays is told once, and its end too, whichever way it is put.
+func TestTroubleIsToldOnce(t *testing.T) {
+	away := func(why string) error { return &ShardError{"shop", "s2", "n", errors.New(why)} }
+	said := func(code string) error {
+		return fmt.Errorf("ask: %w", &ShardError{"shop", "s2", "n", &pgconn.PgError{Code: code}})
+	}
+	lost := &DamagedError{"gid", "s1"}
+	var tr trouble
+	for i, c := range []struct {
+		round error
+		begun int
+		over  []ShardError
+	}{
+		{nil, 0, nil},
+		{errors.Join(away("refused"), errors.Join(away("timeout"), nil)), 1, nil},
+		{away("reset"), 0, nil},
+		{errors.Join(away("reset"), lost), 1, nil},
+		{errors.Join(lost, said("42501")), 1, nil},
+		{said("42501"), 0, nil},
+		{nil, 0, []ShardError{{Database: "shop", Shard: "s2", Node: "n"}}},
+		{nil, 0, nil},
+		{away("refused"), 1, nil},
+		{&ShardError{"shop", "s2", "other", errors.New("refused")}, 1, nil}, // another node serves, and does not answer either
+	} {
+		begun, over := tr.news(c.round)
+		if len(begun) != c.begun || !slices.Equal(over, c.over) {
+			t.Errorf("round %d: %v, %v", i, begun, over)
+		}
+	}
+}

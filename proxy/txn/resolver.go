@@ -521,7 +521,9 @@ func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 		if _, err := c.Exec(ctx, verb+pgsql.Literal(p.GID)); err != nil {
 			return fmt.Errorf("%s%s: %w", verb, p.GID, err)
 		}
-		_, err := c.Exec(ctx, "RESET ROLE")
-		return err
+		if _, err := c.Exec(ctx, "RESET ROLE"); err != nil { // the part is finished all the same
+			closeConn(c)
+		}
+		return nil
 	})
 }

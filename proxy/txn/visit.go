@@ -67,7 +67,7 @@ func (k *Conns) put(dsn string, c *pgx.Conn) (over *pgx.Conn) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || k.idle[dsn].c != nil {
+	if k.closed || c.IsClosed() || k.idle[dsn].c != nil {
 		return c
 	}
 	if k.idle == nil {

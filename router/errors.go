@@ -66,6 +66,7 @@ var Rules = []RuleInfo{
 	{"select-into", unsupported, "%s from sharded tables is not supported", "CREATE TABLE first, then INSERT INTO it SELECT ..."},
 	{"function-body", unsupported, "function %s may read or write distributed tables, and a shard holds only a part of them", "Call the statements from the application, make the function IMMUTABLE if it reads no table, or say ALTER ROUTINE .. SHARD SAFE on the admin console if, run for a row, it touches rows of that row's shard only."},
 	{"trigger-body", unsupported, "a trigger on %s may read or write distributed tables", "Drop the trigger, do its work in the application, or say ALTER ROUTINE .. SHARD SAFE of its function on the admin console if it touches rows of the shard of its row only."},
+	{"one-shard", unsupported, "%s is not for one shard alone, which pgmosaic.shard names", "RESET pgmosaic.shard. What only reads, whatever it calls, may run under it in a READ ONLY transaction."},
 	{"fanout", unsupported, "this statement needs %s", "Fix the key with =, or SET pgmosaic.fanout = scatter."},
 	{"gather-lock", unsupported, "rows cannot be gathered behind a definition, TRUNCATE or LOCK in the same transaction: the copies would wait for it", "Commit first, or fix the key with =."},
 	{"gather-temporary", unsupported, "the temporary table %s cannot be joined with sharded tables over several shards", "Fix the key with =, or use an ordinary table."},

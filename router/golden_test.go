@@ -114,8 +114,11 @@ func TestGoldenPlans(t *testing.T) {
 			if err != nil {
 				return err.Error() + "\n"
 			}
-			args := &Args{}
+			args, alone := &Args{}, ""
 			for _, a := range d.CmdArgs {
+				if a.Key == "shard" {
+					alone = a.Vals[0]
+				}
 				if a.Key == "args" {
 					for _, v := range a.Vals {
 						if v == "NULL" {
@@ -132,6 +135,13 @@ func TestGoldenPlans(t *testing.T) {
 				var p *Plan
 				if err == nil {
 					p, err = tmpl.Bind(args)
+				}
+				if s, ok := db.Shard(alone); ok && err == nil {
+					if no := tmpl.OneShard(env, s.Index, false); no != nil {
+						err = no
+					} else {
+						p = &Plan{Template: tmpl.Forced(), Shards: []int{s.Index}, Narrow: true}
+					}
 				}
 				var re *Error
 				switch {

@@ -164,6 +164,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		debug.SetMemoryLimit(memory)
 	}
 	a.engine.Logging.Store(cfg.logging())
+	a.engine.ShardUsers.Store(&cfg.ShardUsers)
 	if a.traces, err = newTracing(ctx, &cfg); err != nil {
 		return nil, err
 	}

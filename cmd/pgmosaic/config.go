@@ -47,6 +47,7 @@ type Config struct {
 
 	AdminUsers []string     `yaml:"admin_users"`     // may change the map
 	StatsUsers []string     `yaml:"stats_users"`     // may SHOW
+	ShardUsers []string     `yaml:"shard_users"`     // may set pgmosaic.shard, which sends statements to one shard; "*": everybody
 	Users      []UserConfig `yaml:"users"`           // users that the proxy itself checks
 	AuthFile   string       `yaml:"auth_file"`       // more users, in the format of PgBouncer's userlist.txt
 	AuthQuery  string       `yaml:"auth_query"`      // for users not listed: SELECT name, verifier FROM ... WHERE name = $1, run on home, or on another shard while home is away, with the search_path pg_catalog, over one connection; answers are kept for 10 s
@@ -155,7 +156,7 @@ func (d *duration) UnmarshalYAML(b []byte) error {
 
 func defaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MergeMemory: "512MB", SessionMemory: "64MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
+		Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:8432", ShardUsers: []string{"*"}, Store: "pgmosaic.map.json", PoolSize: 20, GatherPool: 5, GatherLimit: "64MB", MergeMemory: "512MB", SessionMemory: "64MB", MaxClients: 10000, MaxStatement: "64MB", UnixMode: "0777", AuthTries: 20, MaxPrepared: 200,
 		ReserveAfter: duration(5 * time.Second), QueryWait: duration(120 * time.Second), Connect: duration(15 * time.Second), Lifetime: duration(time.Hour),
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),

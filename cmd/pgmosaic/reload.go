@@ -62,6 +62,7 @@ func (a *app) apply(cfg *Config) error {
 	a.pools.SetOptions(opts)
 	a.server.SetOptions(cfg.limits())
 	a.engine.Logging.Store(cfg.logging())
+	a.engine.ShardUsers.Store(&cfg.ShardUsers)
 	if a.level != nil {
 		var level slog.Level
 		if err := level.UnmarshalText([]byte(cfg.LogLevel)); err == nil {

@@ -74,6 +74,8 @@ type Engine struct {
 	// pid that is no client's.
 	Signal func(pid uint32, database, role string, terminate bool) bool
 
+	ShardUsers atomic.Pointer[[]string] // who may set pgmosaic.shard; "*" for everybody
+
 	plans *otter.Cache[string, *entry]
 	seedA maphash.Seed
 	seedB maphash.Seed

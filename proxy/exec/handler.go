@@ -160,6 +160,9 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		}
 		set[n] = pgsql.SettingValue(n, v)
 	}
+	if err := h.mayName(&h.own); err != nil {
+		return nil, nil, err
+	}
 	h.ownLogin = h.own
 	h.login = pool.Intern(set)
 	h.settings = h.login

@@ -216,6 +216,17 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
+// mayName refuses to name a shard to a user who may not.
+func (h *Handler) mayName(o *ownSettings) error {
+	if o.shard == "" {
+		return nil
+	}
+	if list := h.e.ShardUsers.Load(); list != nil && (slices.Contains(*list, "*") || slices.Contains(*list, h.role)) {
+		return nil
+	}
+	return &wire.PgError{Code: "42501", Message: `permission denied to set parameter "pgmosaic.shard"`, Hint: "The configuration's shard_users lists who may."}
+}
+
 // setOwn runs SET and RESET of one of our own settings.
 func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 	if v.Name == horizonName {
@@ -229,6 +240,9 @@ func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 	}
 	now, kept := h.own, h.tx.own.kept
 	if err := change(&now); err != nil {
+		return err
+	}
+	if err := h.mayName(&now); err != nil {
 		return err
 	}
 	switch {

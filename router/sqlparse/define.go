@@ -46,7 +46,7 @@ func (c *converter) definition(n *pg.Node) {
 	case *pg.Node_TruncateStmt:
 		s.Kind = Truncate
 		c.objects(x.TruncateStmt.Relations...)
-		d.Cascade = x.TruncateStmt.Behavior == pg.DropBehavior_DROP_CASCADE
+		d.Cascade, d.Restart = x.TruncateStmt.Behavior == pg.DropBehavior_DROP_CASCADE, x.TruncateStmt.RestartSeqs
 	case *pg.Node_VacuumStmt:
 		s.Kind = Vacuum
 		d.NoTx = x.VacuumStmt.IsVacuumcmd

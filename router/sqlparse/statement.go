@@ -189,6 +189,7 @@ type Definition struct {
 	IfExists  bool
 	TableDrop bool         // DROP TABLE
 	Cascade   bool         //
+	Restart   bool         // TRUNCATE .. RESTART IDENTITY
 	Parent    bool         // PARTITION OF, INHERITS
 	Partition bool         // PARTITION OF, without columns or constraints of its own
 	Serial    bool         // CREATE TABLE with a column that draws from a sequence

@@ -38,6 +38,9 @@ func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, en
 	if a.t.Class == Control || a.t.Class == Copy { // their literals are settings and options
 		a.t.Exact = true
 	}
+	if len(db.Shards) > 1 && a.t.Class != Control {
+		a.t.common = a.inCommon()
+	}
 	return a.t, nil
 }
 

@@ -137,7 +137,7 @@ func TestGoldenPlans(t *testing.T) {
 					p, err = tmpl.Bind(args)
 				}
 				if s, ok := db.Shard(alone); ok && err == nil {
-					if no := tmpl.OneShard(env, s.Index, false); no != nil {
+					if no := tmpl.OneShard(s.Index, false); no != nil {
 						err = no
 					} else {
 						p = &Plan{Template: tmpl.Forced(), Shards: []int{s.Index}, Narrow: true}

@@ -8,64 +8,75 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-// OneShard says why a statement may not run on one shard that its client names, past what the map says: it would change there what
-// the shard has in common with others, or what is another's. Of functions that may write nobody can tell what they do. nil: it may.
-// In a READ ONLY transaction the server sees to it.
-func (t *Template) OneShard(env Env, shard int, readOnly bool) *Error {
-	if len(t.DB.Shards) == 1 || readOnly {
-		return nil
-	}
-	a := &analysis{stmt: t.Stmt, db: t.DB, sch: t.Schema, env: env, t: t}
-	if what := a.inCommon(shard); what != "" {
-		return Refuse("one-shard", what)
+// common is what a statement does that is not for one shard alone, which its client names past what the map says: it would change
+// there what the shard has in common with others, or what is another's. Of functions that may write nobody can tell what they do.
+type common struct {
+	always string                // what it does that is for no shard alone; empty for nothing
+	home   string                // what it does that is for home alone
+	rows   []*shardmap.GroupInfo // of the sharded tables that it writes: their rows are on the shards of these
+	table  shardmap.TableName
+}
+
+// OneShard says why a statement may not run on one shard that its client names; nil: it may. In a READ ONLY transaction the server
+// sees to it.
+func (t *Template) OneShard(shard int, readOnly bool) *Error {
+	c := &t.common
+	switch {
+	case len(t.DB.Shards) == 1 || readOnly:
+	case c.always != "":
+		return Refuse("one-shard", c.always)
+	case c.home != "" && shard != t.DB.Home.Index:
+		return Refuse("one-shard", c.home)
+	case slices.ContainsFunc(c.rows, func(g *shardmap.GroupInfo) bool { return !slices.Contains(g.Shards(), shard) }):
+		return Refuse("one-shard", "a write of "+c.table.String()+", whose rows are on other shards,")
 	}
 	return nil
 }
 
-// inCommon names what a statement does that is not for one shard alone; empty for nothing.
-func (a *analysis) inCommon(shard int) string {
+// inCommon finds what a statement does that is not for one shard alone.
+func (a *analysis) inCommon() (c common) {
 	s := a.stmt
 	for _, f := range s.Funcs {
-		if what := a.writesUnseen(f); what != "" {
-			return what
-		}
+		c.refuse(a.writesUnseen(f))
 	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
-		return a.writesElsewhere(s.Query, shard)
+		a.noteWrites(s.Query, &c)
 	case sqlparse.Explain:
 		switch s.Query.Cmd {
 		case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
+			a.noteWrites(s.Query, &c)
 		default:
-			return "EXPLAIN of a definition"
+			c.refuse("EXPLAIN of a definition")
 		}
-		return a.writesElsewhere(s.Query, shard)
 	case sqlparse.Copy:
 		if s.Copy.From && s.Copy.Table != nil {
-			return a.notItsOwn(*s.Copy.Table, shard)
+			a.noteWrite(*s.Copy.Table, &c)
 		}
-		if s.Query != nil {
-			return a.writesElsewhere(s.Query, shard)
-		}
-		return ""
+		a.noteWrites(s.Query, &c)
 	case sqlparse.Truncate:
 		if s.Def.Cascade || s.Def.Restart {
-			return "TRUNCATE with CASCADE or RESTART IDENTITY"
+			c.refuse("TRUNCATE with CASCADE or RESTART IDENTITY")
 		}
 		for _, o := range s.Def.Objects {
-			if what := a.notItsOwn(o, shard); what != "" {
-				return what
-			}
+			a.noteWrite(o, &c)
 		}
-		return ""
 	case sqlparse.Show, sqlparse.Fetch, sqlparse.Vacuum, sqlparse.Lock, sqlparse.Load:
-		return ""
 	case sqlparse.Routine:
-		return "DO or CALL"
+		c.refuse("DO or CALL")
 	case sqlparse.Notify:
-		return "NOTIFY"
+		c.refuse("NOTIFY")
+	default:
+		c.refuse("a definition")
 	}
-	return "a definition"
+	return c
+}
+
+// refuse notes the first thing that is for no shard alone.
+func (c *common) refuse(what string) {
+	if c.always == "" {
+		c.always = what
+	}
 }
 
 // writesUnseen names a function that may write what the statement does not name.
@@ -81,52 +92,40 @@ func (a *analysis) writesUnseen(f string) string {
 	return ""
 }
 
-// writesElsewhere names a table that a query, or one inside of it, writes, and that is not the shard's own.
-func (a *analysis) writesElsewhere(q *sqlparse.Query, shard int) string {
+// noteWrites notes the tables that a query, or one inside of it, writes.
+func (a *analysis) noteWrites(q *sqlparse.Query, c *common) {
 	if q == nil {
-		return ""
+		return
 	}
 	if q.Into {
-		return "SELECT INTO"
+		c.refuse("SELECT INTO")
 	}
 	if q.Target != nil {
-		if what := a.notItsOwn(q.Target.Table, shard); what != "" {
-			return what
-		}
+		a.noteWrite(q.Target.Table, c)
 		if a.t.Draw != nil {
-			return "an INSERT that draws a key from a sequence"
+			c.refuse("an INSERT that draws a key from a sequence")
 		}
 	}
 	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves, {q.Source}} {
 		for _, sub := range list {
-			if what := a.writesElsewhere(sub, shard); what != "" {
-				return what
-			}
+			a.noteWrites(sub, c)
 		}
 	}
 	for _, r := range q.Rels {
-		if what := a.writesElsewhere(r.Sub, shard); what != "" {
-			return what
-		}
+		a.noteWrites(r.Sub, c)
 	}
-	return ""
 }
 
-// notItsOwn names a table if the shard may not write it by itself: it may write rows of sharded tables that can be there, and home
-// its own tables.
-func (a *analysis) notItsOwn(ref sqlparse.TableRef, shard int) string {
+// noteWrite notes a table that is written: a shard may write rows of sharded tables that can be there, and home its own tables.
+func (a *analysis) noteWrite(ref sqlparse.TableRef, c *common) {
 	n, ok := a.env.find(a.db, a.sch, ref)
 	info := a.info(n)
 	switch {
-	case ok && info != nil && info.Kind == shardmap.Reference:
-		return "a write of the reference table " + n.String()
-	case ok && info != nil:
-		if !slices.Contains(info.Group.Shards(), shard) {
-			return "a write of " + n.String() + ", whose rows are on other shards,"
-		}
-		return ""
-	case shard == a.db.Home.Index:
-		return ""
+	case !ok || info == nil:
+		c.home = "a write of " + ref.Name + ", which is home's,"
+	case info.Kind == shardmap.Reference:
+		c.refuse("a write of the reference table " + n.String())
+	default:
+		c.rows, c.table = append(c.rows, info.Group), n
 	}
-	return "a write of " + ref.Name + ", which is home's,"
 }

@@ -99,6 +99,8 @@ type Template struct {
 	on    []int  // of Write with Ref: the shards, where it is not all
 	blind bool   // of Gathered: its text runs on no shard as it is
 
+	common common
+
 	rekey *rekey // of an UPDATE that assigns a key
 
 	fallback func(why *Error) (*Template, *Error) // of Scatter

@@ -259,7 +259,7 @@ func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
 	if !ok {
 		return nil, &wire.PgError{Code: "42704", Message: "pgmosaic.shard names shard \"" + h.own.shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
 	}
-	if err := p.Template.OneShard(h.env, sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
+	if err := p.Template.OneShard(sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
 		return nil, err
 	}
 	return &router.Plan{Template: p.Template.Forced(), Shards: []int{sh.Index}, Narrow: true}, nil

@@ -81,7 +81,7 @@ func TestOneProcessTakesOverFromAnother(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if b, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK {
 			return fmt.Errorf("%s: %s", res.Status, b)
 		}

@@ -38,7 +38,7 @@ func TestPageOverTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if res.StatusCode != http.StatusOK || len(res.Cookies()) != 1 || !res.Cookies()[0].Secure {
 			t.Errorf("%s, cookies %v", res.Status, res.Cookies())
 		}

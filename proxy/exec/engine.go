@@ -107,7 +107,7 @@ const entryCost = 150
 
 // keep puts a plan into the cache, unless it would push many others out. size is what hangs on its template.
 func (e *Engine) keep(key string, x *entry, size int) {
-	if size > planCacheBytes/16 {
+	if size > planCacheBytes/64 {
 		return
 	}
 	x.key = key

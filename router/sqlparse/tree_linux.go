@@ -13,9 +13,10 @@ import "unsafe"
 // subquery. PostgreSQL gives up earlier with its own default of max_stack_depth, whatever the construct.
 const maxDepth = 1 << 20
 
-// For tests: where to note how much of the large stack is used at most; 1 for threads' own stacks; 1 for trees as the
+// For tests: how deep a tree may be; where to note how much of the large stack is used at most; 1 for threads' own stacks; 1 for trees as the
 // library writes them.
 var (
+	depth             = maxDepth
 	stackUsed         *int
 	ownStack, slowest int
 )
@@ -39,7 +40,7 @@ func textOf(tree []byte) (string, error) {
 
 // run does a job and gives what it made to read, then frees it.
 func run(job *C.tree_job, in []byte, n int, read func(out []byte) error) error {
-	job.depth = maxDepth
+	job.depth = C.size_t(depth)
 	at := (*C.char)(unsafe.Pointer(unsafe.SliceData(in)))
 	if stackUsed != nil {
 		*stackUsed = max(*stackUsed, int(C.tree_used(job, at, C.size_t(n))))

@@ -279,6 +279,8 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 		return Refuse("ddl", "RENAME")
 	case d.Unsafe != "":
 		return Refuse("ddl", "ALTER TABLE ... "+d.Unsafe)
+	case info.Kind == shardmap.Reference && slices.ContainsFunc(d.Fills, func(f string) bool { return f == sqlparse.Moment || a.constancy(f) != sqlparse.Constant }):
+		return Refuse("reference-fill", info.TableName)
 	case slices.ContainsFunc(d.Foreign, func(f sqlparse.ForeignKey) bool { return !a.keepsForeign(info, &f) }):
 		return Refuse("foreign-key")
 	case d.Unique && !a.enforceable(info):

@@ -109,7 +109,7 @@ func (a *analysis) query() error {
 func (a *analysis) useMoved() {
 	m := a.moved
 	a.t.Class, a.t.Exact, a.t.pins, a.t.wide, a.t.Home = Moved, true, nil, nil, false
-	a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.on, a.t.Ref, a.t.Made = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.on, m.Ref, m.Made
+	a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.on, a.t.Ref, a.t.Made, a.t.Fills = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.on, m.Ref, m.Made, m.Fills
 }
 
 // makesTable says whether a SELECT is SELECT INTO.

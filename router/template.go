@@ -84,6 +84,7 @@ type Template struct {
 	Names   []string             // of Copy and Moved: the columns in order
 	Source  string               // of Moved: the SELECT's own text
 	Tail    string               // of Moved: ON CONFLICT and RETURNING
+	Fills   *sqlparse.Fills      // of what writes the copies of a reference table: what must be evaluated once
 
 	// Aux is the executor's: what a server said about the statement, kept for the next run.
 	Aux sync.Map

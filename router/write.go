@@ -151,7 +151,7 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 	if !ok || sqlparse.HasParam(tail) { // a statement of our own has parameters of its own
 		return false
 	}
-	if info.Kind == shardmap.Reference && (tail != "" || a.differs(q, t) != "") {
+	if info.Kind == shardmap.Reference && tail != "" {
 		return false
 	}
 	stmts, err := sqlparse.Parse(text)
@@ -180,6 +180,9 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 		key[i] = slices.Index(names, k)
 	}
 	a.moved = &Template{Gather: g, Target: info, Names: names, Key: key, Source: text, Tail: tail, Ref: info.Kind == shardmap.Reference}
+	if a.moved.Ref {
+		a.moved.Fills = a.fills(t)
+	}
 	if info.Group != nil {
 		a.moved.on = info.Group.Shards()
 	}
@@ -196,18 +199,6 @@ func (a *analysis) movesInto(q *sqlparse.Query, info *shardmap.TableInfo) bool {
 		info = a.db.HomeTable(n)
 	}
 	return a.sch.Tables[info.TableName] != nil && a.moves(q, info, nil)
-}
-
-// differs names a column that an INSERT leaves to its default and that may get another value with each copy.
-func (a *analysis) differs(q *sqlparse.Query, t *schema.Table) string {
-	for i := range t.Columns {
-		c := &t.Columns[i]
-		given := q.Columns == nil && (q.Source != nil && i < len(q.Source.Targets) || len(q.Rows) > 0 && i < len(q.Rows[0])) || contains(q.Columns, c.Name)
-		if !given && c.Volatile {
-			return c.Name
-		}
-	}
-	return ""
 }
 
 // feeds says whether each row of a SELECT carries in the target's key columns the key of the shard that made it.
@@ -290,7 +281,7 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	if len(q.Rels) > 1 || len(q.Subs) > 0 || len(q.CTEs) > 0 || q.Source != nil || q.Opaque != "" {
 		return refuse
 	}
-	if _, ok := a.firstVolatile(); ok || len(a.home) > 0 {
+	if len(a.home) > 0 {
 		return refuse
 	}
 	t := a.sch.Tables[info.TableName]
@@ -300,25 +291,12 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	if len(t.Triggers) > 0 || t.Rules {
 		return refuse
 	}
-	if q.Cmd == sqlparse.Insert {
-		if c := a.differs(q, t); c != "" {
-			return Refuse("reference-write", info.TableName.String()+" (column "+c+" has a default that differs with each call)")
-		}
-		for _, row := range q.Rows {
-			for _, v := range row {
-				if v.Kind == sqlparse.ValDefault {
-					return refuse
-				}
-			}
-		}
-	}
-	if _, ok := systemColumn(q); ok || a.stmt.Clock {
+	if _, ok := systemColumn(q); ok {
 		return refuse
 	}
-	for _, s := range q.Sets {
-		if s.Value.Kind == sqlparse.ValDefault {
-			return refuse
-		}
+	a.t.Fills = a.fills(t)
+	if _, why := a.stmt.Once(a.t.Fills); why != "" {
+		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
 	}
 	a.t.Class, a.t.Target, a.t.Ref, a.t.Home = Write, info, true, false
 	return nil
@@ -372,11 +350,7 @@ func (a *analysis) copy() error {
 		a.t.Key = append(a.t.Key, at)
 	}
 	if info.Kind == shardmap.Reference {
-		for i := range t.Columns {
-			if col := &t.Columns[i]; col.Volatile && !contains(names, col.Name) {
-				return Refuse("reference-write", n)
-			}
-		}
+		a.t.Fills = a.fills(t)
 	}
 	if info.Group != nil {
 		a.t.on = info.Group.Shards()

@@ -130,7 +130,7 @@ func TestNamesThatNeedQuotes(t *testing.T) {
 	mustExec(t, l, `unlisten "ch.an""nel"`)
 
 	for _, sql := range []string{
-		`set search_path = "S.ch", public`, `insert into "ref.""1" values ('a.b', 'x'), ('c''d', 'e')`, `update "ref.""1" set "at.t" = 'y' where "co.de" = 'a.b'`,
+		`set search_path = "S.ch", public`, `insert into "ref.""1" values ('a.b', 'x'), ('c''d', default)`, `update "ref.""1" set "at.t" = 'y' where "co.de" = 'a.b'`,
 		`create index "in.dex" on "t.a""b" ("v.a'l")`, `alter table "t.a""b" add column "ne.w" int default 5`, `alter index "in.dex" rename to "in.dex2"`, `drop index "in.dex2"`,
 		`create table "ma.de" as select "k.e""y" as "o.k" from "t.a""b" where "k.e""y" < 10`, `drop table "ma.de"`, `alter table "t.a""b" rename column "k.e""y" to "K,2"`, `alter table "t.a""b" rename to "re.named"`,
 		`comment on table "re.named" is 'it''s'`, `truncate "ref.""1"`, `set "my.own" = 'a.b'`, `delete from "re.named" where "K,2" >= 1000000`,

@@ -24,6 +24,13 @@ func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
 		return h.copyOut(ctx, p)
 	}
 	var rows int64
+	if p.Fills != nil && len(p.Fills.Left(p.Names)) > 0 {
+		rows, err := h.copyOnce(ctx, p)
+		if err == nil {
+			h.client.SendTag(fmt.Sprintf("COPY %d", rows))
+		}
+		return err
+	}
 	err := h.atomically(ctx, func() (err error) {
 		if p.Ref {
 			if err := h.lockReference(ctx, p, p.Shards); err != nil {

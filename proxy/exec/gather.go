@@ -141,20 +141,7 @@ func (h *Handler) usesHome() bool {
 
 // prepare leases the server of the copies and makes them, empty. whole is what the statement's rows must be.
 func (g *gathering) prepare(ctx context.Context, whole *described) error {
-	h := g.h
-	home := h.dbmap.Home.Index
-	s, _, err := h.fromPrimary(ctx, home, func(st *shardState, node int) *pool.Pool {
-		n := st.info.Nodes[node]
-		return h.e.Pools.Gatherers(h.db, st.info.Name, n.Name, n.DSN, h.role)
-	})
-	if err != nil {
-		return err
-	}
-	g.on = &participant{shard: home, node: -1, srv: s}
-	if err := h.adapt(g.on); err != nil {
-		return err
-	}
-	if err := g.begin(); err != nil {
+	if err := g.open(ctx); err != nil {
 		return err
 	}
 	if err := g.resolve(whole); err != nil {
@@ -192,6 +179,24 @@ func columnList(l *router.Load) string {
 		names[i] = c.Name
 	}
 	return pgsql.List(names)
+}
+
+// open leases the server of the copies and begins its transaction.
+func (g *gathering) open(ctx context.Context) error {
+	h := g.h
+	home := h.dbmap.Home.Index
+	s, _, err := h.fromPrimary(ctx, home, func(st *shardState, node int) *pool.Pool {
+		n := st.info.Nodes[node]
+		return h.e.Pools.Gatherers(h.db, st.info.Name, n.Name, n.DSN, h.role)
+	})
+	if err != nil {
+		return err
+	}
+	g.on = &participant{shard: home, node: -1, srv: s}
+	if err := h.adapt(g.on); err != nil {
+		return err
+	}
+	return g.begin()
 }
 
 // exec runs SQL of our own on the server of the copies.

@@ -46,7 +46,8 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if err := g.prepare(ctx, source); err != nil {
 		return err
 	}
-	if err := g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + list + " FROM " + p.Target.SQL() + " WITH NO DATA"); err != nil {
+	every, err := g.movedTable(p, names)
+	if err != nil {
 		return err
 	}
 	if err := g.fetch(ctx); err != nil {
@@ -55,6 +56,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if err := g.fill("INSERT INTO " + movedTable + " (" + list + ") " + g.sql); err != nil {
 		return err
 	}
+	names, list = every, pgsql.List(every)
 	types, err := g.movedTypes(p, names)
 	if err != nil {
 		return err
@@ -96,6 +98,24 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	}
 	h.client.SendTag(fmt.Sprintf("INSERT 0 %d", rows))
 	return nil
+}
+
+// movedTable makes the table of the rows that will be moved, for the columns that are given and for those whose defaults would
+// give another value on each copy: here they give one.
+func (g *gathering) movedTable(p *router.Plan, given []string) (columns []string, err error) {
+	columns = slices.Clone(given)
+	name := movedTable[len("pg_temp."):]
+	var defaults string
+	if p.Fills != nil {
+		for _, c := range p.Fills.Left(given) {
+			if c.Default == "" {
+				return nil, router.Refuse("reference-write", p.Target.TableName.String()+" (column "+c.Name+" draws from a sequence of each shard's own)")
+			}
+			columns = append(columns, c.Name)
+			defaults += "; ALTER TABLE pg_temp." + name + " ALTER COLUMN " + pgsql.Ident(c.Name) + " SET DEFAULT " + c.Default
+		}
+	}
+	return columns, g.exec("CREATE TEMPORARY TABLE " + name + " ON COMMIT DROP AS SELECT " + pgsql.List(columns) + " FROM " + p.Target.SQL() + " WITH NO DATA" + defaults)
 }
 
 // make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.

@@ -80,6 +80,13 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			if err := h.lockReference(ctx, p, shards); err != nil {
 				return err
 			}
+			once, err := h.evaluated(p, text, a)
+			if err != nil {
+				return err
+			}
+			for i := range pieces {
+				pieces[i].sql = once
+			}
 			gone, err := h.toDrop(p.Drops)
 			if err != nil {
 				return err

@@ -392,6 +392,21 @@ func passwordOf(options []*pg.Node) *pg.String {
 	return nil
 }
 
+// fill notes what an expression calls that fills a column of rows which are there.
+func (d *Definition) fill(expr *pg.Node) {
+	if expr == nil {
+		return
+	}
+	walk(expr, func(m any) bool {
+		if x, ok := m.(*pg.FuncCall); ok {
+			d.Fills = append(d.Fills, lastName(x.Funcname))
+		} else if readsClock(m) {
+			d.Fills = append(d.Fills, Moment)
+		}
+		return true
+	})
+}
+
 // alter reads one command of ALTER TABLE.
 func (c *converter) alter(cmd *pg.AlterTableCmd) {
 	d := &c.stmt.Def
@@ -403,6 +418,8 @@ func (c *converter) alter(cmd *pg.AlterTableCmd) {
 			}
 			for _, con := range col.Constraints {
 				switch k := con.GetConstraint(); k.GetContype() {
+				case pg.ConstrType_CONSTR_DEFAULT:
+					d.fill(k.RawExpr)
 				case pg.ConstrType_CONSTR_UNIQUE, pg.ConstrType_CONSTR_PRIMARY, pg.ConstrType_CONSTR_IDENTITY:
 					d.Unsafe = "ADD COLUMN with a constraint"
 				case pg.ConstrType_CONSTR_FOREIGN:
@@ -412,6 +429,7 @@ func (c *converter) alter(cmd *pg.AlterTableCmd) {
 		}
 	case pg.AlterTableType_AT_DropColumn, pg.AlterTableType_AT_AlterColumnType:
 		d.Columns = append(d.Columns, cmd.Name)
+		d.fill(cmd.Def.GetColumnDef().GetRawDefault())
 	case pg.AlterTableType_AT_ColumnDefault, pg.AlterTableType_AT_DropNotNull, pg.AlterTableType_AT_SetNotNull, pg.AlterTableType_AT_SetStatistics,
 		pg.AlterTableType_AT_SetStorage, pg.AlterTableType_AT_SetCompression, pg.AlterTableType_AT_SetOptions, pg.AlterTableType_AT_ResetOptions,
 		pg.AlterTableType_AT_SetRelOptions, pg.AlterTableType_AT_ResetRelOptions, pg.AlterTableType_AT_ChangeOwner, pg.AlterTableType_AT_ReplicaIdentity,

@@ -196,6 +196,7 @@ type Definition struct {
 	Unsafe    string       // the first command that could break placement, in SQL's words
 	Frees     bool         // ALTER TABLE that drops the placement's own constraint, and does nothing else
 	Columns   []string     // columns that ALTER TABLE drops or retypes
+	Fills     []string     // functions, and Moment, in what fills a column of the rows that are there: ADD COLUMN .. DEFAULT, ALTER COLUMN .. USING
 	Renamed   Renaming     // of RENAME and SET SCHEMA of a table or of its column
 	Keys      [][]string   // the columns of each index or key that it makes
 	Foreign   []ForeignKey // those that it adds
@@ -208,6 +209,9 @@ type Definition struct {
 	Password  string       // that it gives to a role
 	Logins    bool         // ALTER ROLE or ALTER DATABASE .. SET: sessions begin otherwise from then on
 }
+
+// Moment stands among the functions of Definition.Fills for CURRENT_TIMESTAMP, 'now' and their kin.
+const Moment = "CURRENT_TIMESTAMP"
 
 // Renaming says what a table and a column of it are called from now on; what stays as it is, is empty.
 type Renaming struct{ Schema, Table, Column, NewColumn string }

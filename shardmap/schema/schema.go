@@ -22,6 +22,7 @@ type Snapshot struct {
 	Indexes  map[shardmap.TableName]shardmap.TableName // to the tables that they are of
 	Funcs    map[string][]*Func                        // user functions by bare name
 	Volatile map[string]bool                           // built-in functions by bare name, and whether one of the name is volatile
+	Stable   map[string]bool                           // built-in functions of which all of the name are stable
 	Aggs     map[string]bool                           // user aggregates
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 
@@ -69,6 +70,7 @@ type Column struct {
 	NotNull   bool
 	Default   string // the expression; empty for none
 	Volatile  bool   // its default calls a function that is not immutable, or draws from a sequence
+	Steady    bool   // Volatile, but with one value for a statement
 	Generated bool
 	Identity  bool
 	Sequence  string // what its values are drawn from, as text for nextval; empty for none
@@ -133,17 +135,23 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 
 const columnsSQL = `
-select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), case a.atttypid when 1042 then 'bpchar' when 1560 then '' else format_type(a.atttypid, null) end, a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
+select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), case a.atttypid when 1042 then 'bpchar' when 1560 then '' else format_type(a.atttypid, null) end, a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(dt.typdefaultbin, 0), ''),
        a.attgenerated <> '', a.attidentity <> '',
        case when a.attidentity <> '' then coalesce(pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), '')
             else coalesce(replace(substring(pg_get_expr(d.adbin, d.adrelid) from '^nextval\(''(.*)''::regclass\)$'), '''''', ''''), '') end,
        coalesce(co.collname in ('C', 'POSIX', 'C.UTF-8', 'C.utf8', 'ucs_basic'), false), coalesce(co.collname, '') = 'default', coalesce(co.collisdeterministic, true),
-       coalesce(exists (select from pg_depend x join pg_proc p on x.refclassid = 'pg_proc'::regclass and p.oid = x.refobjid
-                         where x.classid = 'pg_attrdef'::regclass and x.objid = d.oid and p.provolatile <> 'i'), false)
+       ` + variesSQL + `
   from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_collation co on co.oid = a.attcollation
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_type dt on dt.oid = a.atttypid and dt.typtype = 'd' left join pg_collation co on co.oid = a.attcollation
  where a.attnum > 0 and not a.attisdropped and c.relkind in ('r','p','v','m','f') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
  order by a.attrelid, a.attnum`
+
+// variesSQL is whether a default's expression is volatile (v), stable (s) or immutable (i). What it calls stands in its tree:
+// pg_depend does not name PostgreSQL's own functions. A conversion by way of text may read 'now'.
+const variesSQL = `case when coalesce(d.adbin, dt.typdefaultbin) is null then 'i' when d.adbin::text ~ 'NEXTVALUEEXPR' then 'v' else coalesce((
+         select case when bool_or(p.provolatile = 'v') then 'v' when bool_or(p.provolatile = 's') then 's' end
+           from regexp_matches(coalesce(d.adbin, dt.typdefaultbin)::text, ':(?:op)?funcid (\d+)', 'g') f join pg_proc p on p.oid = f[1]::oid where p.provolatile <> 'i'),
+         case when coalesce(d.adbin, dt.typdefaultbin)::text ~ 'SQLVALUEFUNCTION|COERCEVIAIO' then 's' else 'i' end) end`
 
 const uniqueSQL = `
 select i.indrelid, array_agg(a.attname::text), i.indisprimary
@@ -178,7 +186,7 @@ func Load(ctx context.Context, dsn string, version uint64) (s *Snapshot, err err
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Aggs: map[string]bool{}, Schemas: map[string]bool{}}
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Aggs: map[string]bool{}, Schemas: map[string]bool{}}
 	rows, _ := q.Query(ctx, "select datcollate::text from pg_database where datname = current_database()") // an error comes with the rows
 	collate, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	if err != nil {
@@ -232,10 +240,12 @@ func (s *Snapshot) readTables(ctx context.Context, tx queryer, of func(sql strin
 	var rel uint32
 	var c Column
 	var dflt bool
-	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.Base, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &c.Volatile}, func() error {
+	var varies string
+	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.Base, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &varies}, func() error {
 		n := c
 		n.BytesOK = n.BytesOK || dflt && s.BytesOK
-		n.Volatile = n.Volatile || strings.Contains(n.Default, "nextval(") || strings.Contains(n.Default, "CURRENT_") || n.Identity
+		n.Volatile = varies != "i" || n.Identity
+		n.Steady = varies == "s" && !n.Identity
 		if t := byOID[rel]; t != nil {
 			t.Columns = append(t.Columns, n)
 		}
@@ -295,12 +305,18 @@ func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
 	if err := s.readFuncs(ctx, tx, asIs); err != nil {
 		return err
 	}
-	rows, _ := tx.Query(ctx, "select proname::text, bool_or(provolatile = 'v') from pg_proc where pronamespace = 'pg_catalog'::regnamespace "+
+	rows, _ := tx.Query(ctx, "select proname::text, bool_or(provolatile = 'v'), bool_and(provolatile = 's') from pg_proc where pronamespace = 'pg_catalog'::regnamespace "+
 		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e') group by proname")
 	var name string
-	var volatile bool
+	var volatile, stable bool
 	s.Volatile["next_id"] = true // pgmosaic's own
-	_, err := pgx.ForEachRow(rows, []any{&name, &volatile}, func() error { s.Volatile[name] = volatile; return nil })
+	_, err := pgx.ForEachRow(rows, []any{&name, &volatile, &stable}, func() error {
+		s.Volatile[name] = volatile
+		if stable {
+			s.Stable[name] = true
+		}
+		return nil
+	})
 	return err
 }
 

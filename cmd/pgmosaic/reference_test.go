@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// copiesOf are the rows of a table on each of a database's shards, as one text each.
+func copiesOf(t *testing.T, d *demo, database, table string) (out []string) {
+	t.Helper()
+	for i := range d.catalog.Current().Databases[database].Shards {
+		out = append(out, queryOne[string](t, d.on(t, database, i), "select coalesce(string_agg(x::text, E'\n' order by x::text), '') from "+table+" x"))
+	}
+	return out
+}
+
+// Whatever a statement leaves to the server to make up is made up once: the copies of a reference table stay equal.
+func TestCopiesGetTheSameValues(t *testing.T) {
+	d, c := schemesWorld(t, "alike")
+	mustExec(t, c, "create domain stamp as timestamptz default clock_timestamp()")
+	mustExec(t, c, "create function code() returns text language sql volatile as $$select 'c' || floor(random() * 1e9)$$")
+	mustExec(t, c, "create table items (id uuid primary key default gen_random_uuid(), name text, dice float8 default random(), at timestamptz default now(), day date default current_date, "+
+		"clock timestamptz default clock_timestamp(), st stamp, code text default code(), fixed int default 7, doubled int generated always as (fixed * 2) stored)")
+	mustExec(t, c, "create table home (name text)")
+	mustExec(t, c, "insert into home select 'h' || i from generate_series(1, 5) i")
+	mustExec(t, c, "create table spread (k int primary key, name text)")
+	mustExec(t, c, "insert into spread select i, 's' || i from generate_series(1, 9) i")
+	mustExec(t, c, "insert into items (name) values ('before')")
+	d.adminExec(t, "CREATE GROUP g IN alike KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE alike.public.spread IN GROUP g KEY (k)")
+	d.adminExec(t, "DISTRIBUTE TABLE alike.public.items AS REFERENCE")
+	equal := func(what string, rows int) {
+		t.Helper()
+		all := copiesOf(t, d, "alike", "items")
+		for i, s := range all[1:] {
+			if s != all[0] {
+				t.Fatalf("%s: shard %d holds\n%s\nhome\n%s", what, i+1, s, all[0])
+			}
+		}
+		if n := strings.Count(all[0], "\n") + 1; n != rows {
+			t.Errorf("%s: %d rows, want %d", what, n, rows)
+		}
+	}
+	equal("DISTRIBUTE", 1)
+	rows := 1
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement, pgx.QueryExecModeDescribeExec} {
+		for _, x := range []struct {
+			sql  string
+			args []any
+			adds int
+		}{
+			{"insert into items (name) values ($1)", []any{"one"}, 1},
+			{"insert into items (name) values ($1), ('second') returning id, dice, at, clock", []any{"first"}, 2},
+			{"insert into items values (default, $1, default, default, default, default, default)", []any{"defaults"}, 1},
+			{"insert into items values (gen_random_uuid(), $1)", []any{"short"}, 1},
+			{"insert into items default values", nil, 1},
+			{"insert into items (id, name, dice, at, day) values (gen_random_uuid(), upper($1), random() * 100, now() - interval '1 day', current_date + 1)", []any{"calls"}, 1},
+			{"insert into items (name, at, code) values ($1, current_timestamp(2), code()) on conflict (id) do update set at = now()", []any{"conflict"}, 1},
+			{"insert into items (name) select name || $1 from home", []any{"!"}, 5},
+			{"insert into items (name, dice) select name, random() from spread where name <> $1", []any{""}, 9},
+			{"update items set at = now(), day = current_date, name = name || $1 where at <= now()", []any{"u"}, 0},
+			{"update items set at = default, fixed = default where name like $1", []any{"one%"}, 0},
+			{"delete from items where at > now() + interval '1 day' and name = $1", []any{"x"}, 0},
+		} {
+			rows += x.adds
+			tag, err := c.Exec(t.Context(), x.sql, append([]any{mode}, x.args...)...)
+			if err != nil {
+				t.Fatalf("%s (%s): %v", x.sql, mode, err)
+			}
+			if x.adds > 0 && tag.RowsAffected() != int64(x.adds) {
+				t.Errorf("%s (%s): %s", x.sql, mode, tag)
+			}
+			equal(fmt.Sprintf("%s (%s)", x.sql, mode), rows)
+		}
+	}
+	for _, x := range []struct{ sql, data string }{
+		{"copy items (name) from stdin", "a\nb\nc\n"}, {"copy public.items (fixed, name) from stdin (format csv, header)", "n,from\n1,a\n2,\"b, c\"\n3,d\n"},
+	} {
+		tag, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), x.sql)
+		if err != nil || tag.String() != "COPY 3" {
+			t.Fatalf("%s: %s, %v", x.sql, tag, err)
+		}
+		rows += 3
+		equal(x.sql, rows)
+	}
+	if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("x\ty\n"), "copy items (name) from stdin"); pgCode(err) != "22P04" {
+		t.Errorf("a COPY with a bad row: %v", err)
+	}
+	mustExec(t, c, "begin")
+	first := queryOne[string](t, c, "insert into items (name) values ('tx') returning at::text")
+	if second := queryOne[string](t, c, "insert into items (name) values ('tx') returning at::text"); second != first {
+		t.Errorf("now() in one transaction is %s, then %s", first, second)
+	}
+	mustExec(t, c, "savepoint s")
+	mustExec(t, c, "insert into items (name) values ('gone')")
+	mustExec(t, c, "rollback to s")
+	mustExec(t, c, "commit")
+	rows += 2
+	equal("a transaction", rows)
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = fmt.Sprintf("('m%d', random())", i)
+	}
+	mustExec(t, c, "insert into items (name, dice) values "+strings.Join(many, ", "))
+	rows += len(many)
+	equal("many rows", rows)
+	if n := queryOne[int](t, c, "select count(distinct dice) from items where name like 'm%'"); n < 499 {
+		t.Errorf("%d values of random() in 500 rows", n)
+	}
+	for sql, code := range map[string]string{
+		"update items set dice = random()": "0A000", "update items set id = default": "0A000", "insert into items (name, at) values ('x', 'now')": "0A000", "update items set at = 'today'::timestamptz": "0A000",
+		"alter table items add column k uuid default gen_random_uuid()": "0A000", "alter table items add column k timestamptz default now()": "0A000",
+		"alter table items alter column name type text using name || random()": "0A000", "insert into items (name, dice) values ('x', 1 / (random() * 0))": "22012",
+		"insert into items (name) values ('x') returning random()": "0A000", "delete from items where dice > random()": "0A000", "alter table items add column n bigserial": "0A000",
+	} {
+		_, err := c.Exec(t.Context(), sql)
+		wantCode(t, err, code)
+	}
+	_, err := c.Exec(t.Context(), "insert into items (name, at) values ('x', $1)", pgx.QueryExecModeExec, "now")
+	wantCode(t, err, "0A000")
+	mustExec(t, c, "alter table items add column k text default 'k', alter column fixed set default 8, alter column name set default gen_random_uuid()::text")
+	mustExec(t, c, "insert into items (code) values ('altered')")
+	equal("definitions", rows+1)
+}

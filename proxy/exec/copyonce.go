@@ -1,0 +1,58 @@
+package exec
+
+import (
+	"context"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// copyOnce takes a COPY into a reference table whose rows leave columns to defaults that vary: the client's rows go to a table on
+// home first, where the defaults get their values, and from there to every copy.
+func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err error) {
+	if p.Stmt.Copy.Where {
+		return 0, router.Refuse("copy", "a reference table with WHERE and a default that differs with each copy")
+	}
+	g := &gathering{h: h, t: p.Template, args: &router.Args{}, parts: map[int]*participant{}}
+	defer func() { g.end(err) }()
+	if err := g.open(ctx); err != nil {
+		return 0, err
+	}
+	every, err := g.movedTable(p, p.Names)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := g.movedTypes(p, every); err != nil {
+		return 0, err
+	}
+	text, ok := sqlparse.CopyInto(p.Stmt.Text, movedTable, pgsql.List(p.Names))
+	if !ok {
+		return 0, router.Refuse("copy", "a reference table, written in this way")
+	}
+	g.on.srv.SendQuery(text)
+	if err := g.on.srv.Flush(); err != nil {
+		return 0, h.lost(g.on, err)
+	}
+	said, err := h.awaitCopyIn(g.on)
+	if err != nil {
+		return 0, g.failed(err)
+	}
+	h.client.SendFrame('G', said)
+	if err := h.client.Flush(); err != nil {
+		return 0, clientError{err}
+	}
+	sp := newSplitter(p.Target, p.Key, &p.Stmt.Copy, p.Shards)
+	on := []*participant{g.on}
+	if _, err := h.finishCopies(on, h.feed(p, sp, on), sp); err != nil {
+		return 0, err
+	}
+	err = h.atomically(ctx, func() (err error) {
+		if err := h.lockReference(ctx, p, p.Shards); err != nil {
+			return err
+		}
+		rows, err = g.send(ctx, p, "COPY "+p.Target.SQL()+" ("+pgsql.List(every)+") FROM STDIN (FORMAT binary)")
+		return err
+	})
+	return rows, err
+}

@@ -110,7 +110,9 @@ func TestAMapThatCannotBeUsedIsToldOf(t *testing.T) {
 	}
 	newer := mapOf(d, "shop")
 	newer.Version = 2
-	newer.Nodes[0].Shard = "nosuch"
+	lost := *newer.Nodes[0] // a copy: the map in force has the node itself
+	lost.Shard = "nosuch"
+	newer.Nodes[0] = &lost
 	wrong, err := json.Marshal(newer)
 	if err != nil {
 		t.Fatal(err)

@@ -317,22 +317,26 @@ func (a *app) signal(pid uint32, database, role string, terminate bool) bool {
 	return true
 }
 
-// verify asks a server whether it is a shard's.
+// verify asks a client's server whether it is a shard's.
 func (a *app) verify(database, shard string, ask func(sql string) ([][][]byte, error)) error {
-	expected := a.catalog.Current().Expected(database, shard)
-	if !expected.Any() {
-		return nil
-	}
-	says, err := nodeconn.ReadIdentity(ask(nodeconn.IdentitySQL))
-	if err != nil {
-		return err
-	}
-	return expected.Judge(says)
+	return a.judge(database, shard, func() (shardmap.Identity, error) { return nodeconn.IdentityOver(ask) })
 }
 
 // isShards asks a connection of the proxy's own the same.
 func (a *app) isShards(ctx context.Context, database, shard string, c *pgconn.PgConn) error {
-	return a.verify(database, shard, func(string) ([][][]byte, error) { return nodeconn.Ask(ctx, c) })
+	return a.judge(database, shard, func() (shardmap.Identity, error) { return nodeconn.Identify(ctx, c) })
+}
+
+func (a *app) judge(database, shard string, ask func() (shardmap.Identity, error)) error {
+	expected := a.catalog.Current().Expected(database, shard)
+	if !expected.Any() {
+		return nil
+	}
+	says, err := ask()
+	if err != nil {
+		return err
+	}
+	return expected.Judge(says)
 }
 
 // saltKey is what the key is for that the salts of users are made with.

@@ -444,6 +444,7 @@ func TestASchemaOfOursThatAUserMadeIsRefused(t *testing.T) {
 	}
 	simply(t, connectTo(t, dsnFor("app", "app", fmt.Sprintf("127.0.0.1:%d", d.cluster.Node("s2-a").Port), "squat")), `create schema pgmosaic;
 		create function pgmosaic.evil() returns timestamptz language plpgsql as $$ begin execute 'alter role app createdb'; return null; end $$;
+		create view pgmosaic.identity as select 'a' as installation, 'b' as database, 'c' as shard where pgmosaic.evil() is null;
 		create table pgmosaic.decision (gid text primary key, outcome text not null, parts text[], at timestamptz default pgmosaic.evil())`)
 	d.adminExec(t, "CREATE DATABASE squat")
 	d.adminExec(t, "CREATE SHARD q1 IN squat NODE '"+d.cluster.Node("s1-a").DSN("squat")+"'")
@@ -455,8 +456,11 @@ func TestASchemaOfOursThatAUserMadeIsRefused(t *testing.T) {
 		}
 	})
 	_, err := d.admin.Exec(t.Context(), "CREATE SHARD q2 IN squat NODE '"+d.cluster.Node("s2-a").DSN("squat")+"'", false)
-	if err == nil || !strings.Contains(err.Error(), `belongs to role "app"`) {
+	if err == nil || !strings.Contains(err.Error(), "schema pgmosaic of app") {
 		t.Errorf("a user's schema: %v", err)
+	}
+	if queryOne[bool](t, connectTo(t, d.cluster.Node("s2-a").DSN("squat")), "select rolcreatedb from pg_roles where rolname = 'app'") {
+		t.Error("a user's code ran")
 	}
 }
 

@@ -40,9 +40,6 @@ func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, sha
 		}
 		return taken(primary.Name, mine, says)
 	}
-	if err := ownSchema(ctx, c, primary.Name); err != nil {
-		return err
-	}
 	if _, err := c.Exec(ctx, txn.Schema(ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
@@ -217,8 +214,8 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	if err := ownSchema(ctx, c, primary.Name); err != nil || dry {
-		return err
+	if dry {
+		return nil
 	}
 	if _, err := c.Exec(ctx, txn.Schema(s.Ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)

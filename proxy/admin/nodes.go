@@ -117,23 +117,6 @@ func (a *Admin) checkMember(ctx context.Context, db string, s *shardmap.ShardInf
 	return nil
 }
 
-// ownSchema refuses a schema pgmosaic that somebody else has made: what is in it would run with the rights of the proxy's role.
-func ownSchema(ctx context.Context, c *pgx.Conn, node string) error {
-	var owner string
-	err := c.QueryRow(ctx, `select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner
-		where n.nspname = 'pgmosaic' and not r.rolsuper and r.rolname <> current_user`).Scan(&owner)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return nodeFailed(node, err)
-	}
-	return &Error{
-		Code: "42939", Message: fmt.Sprintf("schema pgmosaic on node %q belongs to role %q", node, owner),
-		Hint: "The proxy keeps its own things there, and must own it. If a user has made it: DROP SCHEMA pgmosaic CASCADE.",
-	}
-}
-
 // primaryOf is the node that serves a shard's writes now.
 func (a *Admin) primaryOf(db string, s *shardmap.ShardInfo) (shardmap.Node, error) {
 	for range 100 {

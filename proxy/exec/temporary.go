@@ -94,7 +94,7 @@ func (h *Handler) readTemps(ctx context.Context, p *participant) (*schema.Tempor
 	if p.srv.TxStatus != 'I' {
 		before, after = "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
 	}
-	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog"); err != nil { // what is printed names schemas
+	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
 		return nil, h.lost(p, err)
 	}
 	next, failed := schema.ReadTemporary(ctx, h.asking(p))

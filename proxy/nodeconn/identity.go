@@ -2,7 +2,6 @@ package nodeconn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -10,33 +9,46 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-// IdentitySQL asks a database whose it is. Every role may ask.
-const IdentitySQL = "select installation, database, shard from pgmosaic.identity"
+// Whose a database is stands in pgmosaic.identity, which every role may read. It is looked at first whether that is a plain table:
+// to read a view, or a table with policies, would run code of whoever made it.
 
-// ReadIdentity reads the answer to IdentitySQL. A database that lacks the table says nothing: that is no error.
-func ReadIdentity(rows [][][]byte, err error) (id shardmap.Identity, _ error) {
-	var s interface{ SQLState() string }
+const plainSQL = `select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) pg_catalog.to_regclass('pgmosaic.identity')
+  and c.relkind operator(pg_catalog.=) 'r' and not c.relrowsecurity and not c.relhasrules and not c.relhassubclass`
+
+// trustedSQL is plainSQL for a connection of the proxy's own: nobody but its role, or a superuser, can put another thing in the place.
+const trustedSQL = plainSQL + ` and exists (select from pg_catalog.pg_roles r where r.oid = c.relowner and (r.rolsuper or r.rolname = current_user))`
+
+const identitySQL = "select installation, database, shard from pgmosaic.identity"
+
+// Ask runs a query that has no parameters, and returns the rows of its result.
+type Ask func(sql string) ([][][]byte, error)
+
+// IdentityOver asks the database of a client's server whose it is. One that does not say gives the zero value.
+func IdentityOver(ask Ask) (shardmap.Identity, error) { return identity(ask, plainSQL) }
+
+// Identify asks the same over a connection of the proxy's own.
+func Identify(ctx context.Context, c *pgconn.PgConn) (shardmap.Identity, error) {
+	return identity(func(sql string) (rows [][][]byte, err error) {
+		res, err := c.Exec(ctx, sql).ReadAll()
+		if err == nil && len(res) > 0 {
+			rows = res[0].Rows
+		}
+		return rows, err
+	}, trustedSQL)
+}
+
+func identity(ask Ask, first string) (id shardmap.Identity, err error) {
+	rows, err := ask(first)
+	if err == nil && len(rows) > 0 {
+		rows, err = ask(identitySQL)
+	}
 	switch {
-	case errors.As(err, &s) && s.SQLState() == "42P01":
-		return id, nil
 	case err != nil:
 		return id, fmt.Errorf("ask whose database it is: %w", err)
 	case len(rows) == 0:
 		return id, nil
+	case len(rows[0]) != 3:
+		return id, fmt.Errorf("ask whose database it is: pgmosaic.identity has another form")
 	}
 	return shardmap.Identity{Install: string(rows[0][0]), Database: string(rows[0][1]), Shard: string(rows[0][2])}, nil
-}
-
-// Identify asks the database of a connection whose it is.
-func Identify(ctx context.Context, c *pgconn.PgConn) (shardmap.Identity, error) {
-	return ReadIdentity(Ask(ctx, c))
-}
-
-// Ask runs IdentitySQL.
-func Ask(ctx context.Context, c *pgconn.PgConn) (rows [][][]byte, err error) {
-	res, err := c.Exec(ctx, IdentitySQL).ReadAll()
-	if err == nil && len(res) > 0 {
-		rows = res[0].Rows
-	}
-	return rows, err
 }

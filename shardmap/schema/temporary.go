@@ -73,7 +73,7 @@ func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
 }
 
 // TemporaryMark tells a session's temporary objects apart from those that it has had before, as far as their names go: what it
-// gives changes with every object that comes, goes or gets another name.
-const TemporaryMark = `select pg_catalog.string_agg(d.classid::text || '/' || d.objid || '/' || coalesce(c.relname, ''), ',' order by d.classid, d.objid)
-  from pg_catalog.pg_depend d left join pg_catalog.pg_class c on d.classid = 1259 and c.oid = d.objid
- where d.refclassid = 2615 and d.refobjid = pg_catalog.pg_my_temp_schema() and pg_catalog.pg_my_temp_schema() <> 0`
+// gives changes with every object that comes, goes or gets another name. It runs with the session's search_path.
+const TemporaryMark = `select pg_catalog.string_agg(pg_catalog.concat_ws('/', d.classid, d.objid, c.relname), ',' order by d.classid, d.objid)
+  from pg_catalog.pg_depend d left join pg_catalog.pg_class c on d.classid operator(pg_catalog.=) 1259::pg_catalog.oid and c.oid operator(pg_catalog.=) d.objid
+ where d.refclassid operator(pg_catalog.=) 2615::pg_catalog.oid and d.refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema() and d.refobjid operator(pg_catalog.<>) 0::pg_catalog.oid`

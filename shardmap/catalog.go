@@ -38,6 +38,7 @@ var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
 	"tables":    table("tables", "Database", "Schema", "Name"),
 	"tenants":   table("tenants", "Database", "Schema"),
 	"routines":  table("routines", "Database", "Schema", "Name"),
+	"attempts":  table("attempts", "ID"),
 }}
 
 // table is a memdb table whose id is the given string fields, in order.
@@ -202,7 +203,8 @@ func (c *Catalog) apply(doc *Document) error {
 	tx := &Tx{txn}
 	if err := errors.Join(put(tx, "databases", doc.Databases), put(tx, "shards", doc.Shards), put(tx, "nodes", doc.Nodes),
 		put(tx, "groups", doc.Groups), put(tx, "slots", doc.Slots), put(tx, "ranges", doc.Ranges), put(tx, "lists", doc.Lists), put(tx, "pins", doc.Pins),
-		put(tx, "tables", doc.Tables), put(tx, "tenants", doc.Tenants), put(tx, "routines", doc.Routines)); err != nil {
+		put(tx, "tables", doc.Tables), put(tx, "tenants", doc.Tenants), put(tx, "routines", doc.Routines),
+		put(tx, "attempts", doc.Attempts)); err != nil {
 		return err
 	}
 	txn.Commit()
@@ -254,11 +256,26 @@ func (tx *Tx) Tables(database string) (out []Table, err error) {
 	return out, err
 }
 
+// Tenants are the schemas of a database that live on one shard.
+func (tx *Tx) Tenants(database string) (out []Tenant, err error) {
+	var all []*Tenant
+	collect(tx.txn, "tenants", &all, &err)
+	for _, t := range all {
+		if t.Database == database {
+			out = append(out, *t)
+		}
+	}
+	return out, err
+}
+
 // PutTenant inserts or replaces a schema that lives on one shard.
 func (tx *Tx) PutTenant(t Tenant) error { return put(tx, "tenants", []*Tenant{&t}) }
 
 // PutRoutine says that a routine is shard safe.
 func (tx *Tx) PutRoutine(r Routine) error { return put(tx, "routines", []*Routine{&r}) }
+
+// PutAttempt notes a statement that begins.
+func (tx *Tx) PutAttempt(a Attempt) error { return put(tx, "attempts", []*Attempt{&a}) }
 
 // SetSlots replaces all slots of a group.
 func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {
@@ -299,7 +316,7 @@ func (tx *Tx) DropGroup(db, group string) error {
 	return errors.Join(tx.SetSlots(db, group, nil), tx.SetRanges(db, group, nil), tx.SetLists(db, group, nil), tx.SetPins(db, group, nil), tx.Delete("groups", db, group))
 }
 
-// Delete removes the object of a table ("databases", "shards", "nodes", "tables", "tenants", "routines")
+// Delete removes the object of a table ("databases", "shards", "nodes", "tables", "tenants", "routines", "attempts")
 // with the given names; what is not there is no error, because Compile judges the outcome.
 func (tx *Tx) Delete(tbl string, names ...string) error {
 	args := make([]any, len(names))
@@ -324,6 +341,7 @@ func document(txn *memdb.Txn) (*Document, error) {
 	collect(txn, "tables", &d.Tables, &err)
 	collect(txn, "tenants", &d.Tenants, &err)
 	collect(txn, "routines", &d.Routines, &err)
+	collect(txn, "attempts", &d.Attempts, &err)
 	sort.SliceStable(d.Shards, func(i, j int) bool {
 		a, b := d.Shards[i], d.Shards[j]
 		return a.Database < b.Database || a.Database == b.Database && a.Ordinal < b.Ordinal

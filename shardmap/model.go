@@ -31,6 +31,7 @@ type Document struct {
 	Tables    []*Table    `json:"tables"`
 	Tenants   []*Tenant   `json:"tenants,omitempty"`
 	Routines  []*Routine  `json:"routines,omitempty"`
+	Attempts  []*Attempt  `json:"attempts,omitempty"`
 }
 
 // Database is a logical database: what a client names in its DSN.
@@ -127,6 +128,7 @@ type Tenant struct {
 	Schema   string `json:"schema"`
 	Shard    string `json:"shard"`
 	Moving   bool   `json:"moving,omitempty"` // its tables travel to the shard from home; see Table
+	Made     string `json:"made,omitempty"`   // as of a Table
 }
 
 // Table is a declared table.
@@ -143,6 +145,10 @@ type Table struct {
 	// rows are where From says, and statements that name the table are refused.
 	Moving bool `json:"moving,omitempty"`
 	From   Kind `json:"from,omitempty"`
+
+	// Made is the id of the attempt that distributed the table: its copies are noted under it on their shards. Empty: an older
+	// process distributed it.
+	Made string `json:"made,omitempty"`
 
 	Renaming *Renaming `json:"renaming,omitempty"`
 }
@@ -166,4 +172,20 @@ type Routine struct {
 	Database string `json:"database"`
 	Schema   string `json:"schema"`
 	Name     string `json:"name"`
+}
+
+// Attempt is a statement that makes copies of tables on shards, or takes them away, from before it touches any of them until it
+// is done or undone. Nobody can guess its id. What it makes is noted on its shard under the id, and nothing that is not may be
+// undone in its name.
+type Attempt struct {
+	ID        string `json:"id"`
+	Database  string `json:"database"`
+	Statement string `json:"statement"` // for people
+
+	Schema string `json:"schema,omitempty"` // of the table or schema that it distributes or brings home
+	Name   string `json:"name,omitempty"`   // of the table
+	Takes  string `json:"takes,omitempty"`  // the attempt whose copies it brings home; empty if it distributes
+
+	Shard *Shard  `json:"shard,omitempty"` // that it creates
+	Nodes []*Node `json:"nodes,omitempty"` // of the shard
 }

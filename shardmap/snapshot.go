@@ -60,7 +60,8 @@ type TableInfo struct {
 	Keys   []string // the key columns, as many as Group.Keys: none in a schema that lives on one shard
 	Group  *GroupInfo
 	Moving bool
-	Part   bool // a partition of a declared table: the map does not name it
+	Made   string // the attempt that distributed it
+	Part   bool   // a partition of a declared table: the map does not name it
 }
 
 // IsKey says whether a column is one of the table's key columns.
@@ -205,7 +206,7 @@ func compileTables(s *Snapshot, doc *Document) error {
 		if db == nil {
 			return noDatabase(t.Database)
 		}
-		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving}
+		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving, Made: t.Made}
 		switch t.Kind {
 		case Sharded:
 			if info.Group = db.Groups[t.Group]; info.Group == nil {

@@ -294,7 +294,7 @@ type served struct {
 func serveProcess(t *testing.T, cfg Config) *served {
 	p := &served{addr: freeAddress(t), file: t.TempDir() + "/pgmosaic.yaml"}
 	cfg.Listen, cfg.HTTP = p.addr, "off"
-	text := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s\nresolver_interval: %s\nresolver_grace: %s\nusers: [{name: app, password: app}]\n", p.addr, cfg.Store, time.Duration(cfg.Resolve), time.Duration(cfg.Grace))
+	text := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s\nresolver_interval: %s\nresolver_grace: %s\nadmin_users: [admin]\nusers: [{name: app, password: app}, {name: admin, password: admin}]\n", p.addr, cfg.Store, time.Duration(cfg.Resolve), time.Duration(cfg.Grace))
 	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,11 @@ func (p *served) kill() {
 
 // mapOf is the map of one database, apart from the others.
 func mapOf(d *demo, db string) *shardmap.Document {
-	all := d.catalog.Current().Document
+	return ofDatabase(d.catalog.Current().Document, db)
+}
+
+// ofDatabase is what a map says of one database, as a map.
+func ofDatabase(all *shardmap.Document, db string) *shardmap.Document {
 	return &shardmap.Document{
 		Version: 1, Install: all.Install,
 		Databases: only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db }),
@@ -329,6 +333,8 @@ func mapOf(d *demo, db string) *shardmap.Document {
 		Lists:     only(all.Lists, func(x *shardmap.List) bool { return x.Database == db }),
 		Slots:     only(all.Slots, func(x *shardmap.SlotRun) bool { return x.Database == db }),
 		Tables:    only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db }),
+		Tenants:   only(all.Tenants, func(x *shardmap.Tenant) bool { return x.Database == db }),
+		Attempts:  only(all.Attempts, func(x *shardmap.Attempt) bool { return x.Database == db }),
 	}
 }
 

@@ -443,6 +443,13 @@ func (a *Admin) change(ctx context.Context, tag string, dry bool, edit func(*sha
 	return changed(tag, s, dry), nil
 }
 
+// done is the answer to a change of the map that was made in parts.
+func (a *Admin) done(tag string) *Result {
+	s := a.Catalog.Current()
+	a.Log.Info("map changed", "statement", tag, "version", s.Version)
+	return changed(tag, s, false)
+}
+
 func (a *Admin) traffic(ctx context.Context, verb, db, shard string) (*Result, error) {
 	var names []string
 	for n := range a.Catalog.Current().Databases {

@@ -53,12 +53,8 @@ const functionsSQL = `select unnest(array[pg_get_functiondef(p.oid), format('ALT
 
 // bringSchema gives a new shard what home has: roles, schemas, extensions, types, functions, declared
 // tables (sharded ones empty, reference ones filled).
-func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Node, ordinal int) error {
-	home, err := a.openShard(ctx, d.Name, d.Home)
-	if err != nil {
-		return err
-	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
+func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, to shardmap.Node, x shardmap.Attempt) error {
+	ordinal := x.Shard.Ordinal
 	var others []queryer
 	for _, s := range d.Shards {
 		if s != d.Home {
@@ -90,7 +86,7 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, to shardmap.Nod
 				return err
 			}
 			late = append(late, keys...)
-			if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", t.Schema, t.Name); err != nil {
+			if err := noteCopy(ctx, tx, t.TableName, t.Made, x.ID); err != nil {
 				return err
 			}
 			if t.Kind == shardmap.Sharded {
@@ -258,29 +254,13 @@ func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err err
 	return after, run(ctx, tx, before)
 }
 
-// bringTable makes an empty table like home's; one that is there must be empty, and goes. late are its foreign keys, triggers
+// bringTable makes an empty table like home's. late are its foreign keys, triggers
 // and policies: they are made when all tables and rows are there.
 func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place) (late []string, err error) {
 	name := n.SQL()
-	var have bool
-	if err := tx.QueryRow(ctx, "select to_regclass($1) is not null", name).Scan(&have); err != nil {
-		return nil, err
-	}
-	if have {
-		var filled bool
-		if err := tx.QueryRow(ctx, "select exists (select from "+name+")").Scan(&filled); err != nil {
-			return nil, err
-		}
-		if filled {
-			return nil, &Error{Code: "55000", Message: fmt.Sprintf("table %s exists on the shard and holds rows", n), Hint: "Drop it there, or move its rows away."}
-		}
-		if _, err := tx.Exec(ctx, "DROP TABLE "+name); err != nil {
-			return nil, err
-		}
-	}
 	rows, _ := home.Query(ctx, columnDefsSQL, name)
 	var column, def, value, notNull string
-	var cols, before, after []string
+	var cols, before, after, drawnFrom []string
 	if _, err := pgx.ForEachRow(rows, []any{&column, &def, &value, &notNull}, func() error {
 		clause, sequence, then, drawn := seqs.clause(name, column)
 		if drawn {
@@ -288,10 +268,14 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 		}
 		if sequence != "" {
 			before, after = append(before, sequence), append(after, then...)
+			drawnFrom = append(drawnFrom, seqs.sequenceOf(column))
 		}
 		cols = append(cols, def+value+notNull)
 		return nil
 	}); err != nil {
+		return nil, err
+	}
+	if err := freeSequences(ctx, tx, drawnFrom); err != nil {
 		return nil, err
 	}
 	parts, err := strings1(ctx, home, "select ' PARTITION BY ' || pg_get_partkeydef(partrelid) from pg_partitioned_table where partrelid = $1::text::regclass", name)
@@ -331,6 +315,17 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 		late = append(late, more...)
 	}
 	return late, nil
+}
+
+// freeSequences is an error if a shard has a sequence of one of these names that no copy there has brought: it would be changed, and
+// dropped with the copy.
+func freeSequences(ctx context.Context, tx pgx.Tx, names []string) error {
+	taken, err := strings1(ctx, tx, `select x from unnest($1::text[]) x where to_regclass(x) is not null and not exists
+	  (select from pg_depend d join pgmosaic.made m on m.relation = d.refobjid where d.classid = 'pg_class'::regclass and d.objid = to_regclass(x) and d.refclassid = 'pg_class'::regclass and d.deptype = 'a')`, names)
+	if err == nil && len(taken) > 0 {
+		return &Error{Code: "55000", Message: fmt.Sprintf("sequence %s exists on the shard, and pgmosaic has not made it", taken[0]), Hint: "Rename or DROP it there."}
+	}
+	return err
 }
 
 // partitionsSQL has the partitions of a table, those above first, and what makes each.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -72,6 +74,9 @@ func (a *Admin) parseCreateShard(p *parser) action {
 
 func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardmap.Node, home, dry bool) (*Result, error) {
 	d, err := a.database(db)
+	if err == nil && d.Home != nil {
+		d, err = a.settled(ctx, db)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,55 +102,114 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 	if err := a.checkFree(d, name, nodes, found); err != nil {
 		return nil, err
 	}
-	ordinal := 0
-	for _, s := range d.Shards {
-		ordinal = max(ordinal, s.Ordinal+1)
+	if home && d.Home != nil {
+		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q already has the home shard %q", db, d.Home.Name), Hint: "Leave HOME out."}
 	}
-	switch {
-	case dry:
-	case d.Home == nil: // a database of one shard needs nothing of ours there; its second shard will
+	x := newAttempt(shardmap.Attempt{Database: db, Statement: "CREATE SHARD " + name, Shard: &shardmap.Shard{Database: db, Name: name, Marked: d.Home != nil}})
+	for _, s := range d.Shards {
+		x.Shard.Ordinal = max(x.Shard.Ordinal, s.Ordinal+1)
+	}
+	for i, n := range nodes {
+		n.Database, n.Shard, n.Ordinal = db, name, i
+		x.Nodes = append(x.Nodes, &n)
+	}
+	if d.Home != nil {
+		return a.addShard(ctx, d, primary, x, dry)
+	}
+	if !dry {
+		err := a.prepareShard(ctx, primary, db, name, x.Shard.Ordinal, false)
 		var e *Error
-		if err := a.prepareShard(ctx, primary, db, name, ordinal, false); err != nil && (!errors.As(err, &e) || e.Code != "42501") {
-			return nil, err
-		}
-	default:
-		n, err := a.primaryOf(db, d.Home)
-		if err != nil {
-			return nil, err
-		}
-		if err := a.prepareShard(ctx, n, db, d.Home.Name, d.Home.Ordinal, true); err != nil {
-			return nil, err
-		}
-		if err := a.prepareShard(ctx, primary, db, name, ordinal, true); err != nil {
-			return nil, err
-		}
-		if err := a.bringSchema(ctx, d, primary, ordinal); err != nil {
+		if err != nil && !(errors.As(err, &e) && e.Code == "42501") { // a database of one shard needs nothing of ours there; its second shard will
 			return nil, err
 		}
 	}
 	return a.change(ctx, "CREATE SHARD", dry, func(tx *shardmap.Tx) error {
-		if err := tx.PutShard(shardmap.Shard{Database: db, Name: name, Ordinal: ordinal, Marked: d.Home != nil}); err != nil {
-			return err
-		}
-		if d.Home != nil {
-			if err := tx.PutShard(marked(db, d.Home)); err != nil {
-				return err
-			}
-		}
-		for i, n := range nodes {
-			n.Database, n.Shard, n.Ordinal = db, name, i
-			if err := tx.PutNode(n); err != nil {
-				return err
-			}
-		}
-		if d.Home == nil || home && len(d.Tables) == 0 && len(d.Shards) == 0 {
-			return tx.PutDatabase(shardmap.Database{Name: db, Home: name})
-		}
-		if home {
-			return &Error{Code: "55000", Message: fmt.Sprintf("database %q already has the home shard %q", db, d.Home.Name), Hint: "Leave HOME out."}
-		}
-		return nil
+		return errors.Join(putShard(tx, x), tx.PutDatabase(shardmap.Database{Name: db, Home: name}))
 	})
+}
+
+func putShard(tx *shardmap.Tx, x shardmap.Attempt) error {
+	err := tx.PutShard(*x.Shard)
+	for _, n := range x.Nodes {
+		err = errors.Join(err, tx.PutNode(*n))
+	}
+	return err
+}
+
+// addShard makes a shard beside others, with what home has. Home decides: see attempt.go.
+func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.Node, x shardmap.Attempt, dry bool) (*Result, error) {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	var tables []shardmap.TableName
+	for _, t := range sortedTables(d) {
+		tables = append(tables, t.TableName)
+	}
+	dst, err := connect(ctx, primary.Name, primary.DSN)
+	if err != nil {
+		return nil, err
+	}
+	err = vacant(ctx, dst, x.Shard.Name, tables)
+	_ = dst.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	if err != nil {
+		return nil, err
+	}
+	if dry {
+		return a.change(ctx, "CREATE SHARD", true, func(tx *shardmap.Tx) error { return putShard(tx, x) })
+	}
+	first, err := a.primaryOf(d.Name, d.Home)
+	if err == nil {
+		err = a.prepareShard(ctx, first, d.Name, d.Home.Name, d.Home.Ordinal, true)
+	}
+	if err == nil {
+		err = a.prepareShard(ctx, primary, d.Name, x.Shard.Name, x.Shard.Ordinal, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = a.start(ctx, d, home, x); err == nil {
+		_, err = home.Exec(ctx, "INSERT INTO pgmosaic.placed (shard, distribution, attempt, at) VALUES ($1, $2, $2, 'home')", x.Shard.Name, x.ID)
+		err = ownOr(d.Home.Name, err)
+	}
+	if err == nil {
+		err = a.bringSchema(ctx, d, home, primary, x)
+	}
+	if err == nil {
+		err = ownOr(d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return decide(ctx, tx, x, "shards", "shard "+x.Shard.Name) }))
+	}
+	if err != nil {
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
+	}
+	if err := a.shardDone(ctx, home, primary, x); err != nil {
+		return nil, err // the next change, or start, goes on from here
+	}
+	return a.done("CREATE SHARD"), nil
+}
+
+// shardDone adds a shard to the map that home has decided to be one. Its copies are no attempt's to drop any more; until that is
+// noted, home's row says so.
+func (a *Admin) shardDone(ctx context.Context, home *pgx.Conn, primary shardmap.Node, x shardmap.Attempt) error {
+	first := a.Catalog.Current().Databases[x.Database].Home
+	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+		return errors.Join(putShard(tx, x), tx.PutShard(marked(x.Database, first)), tx.Delete("attempts", x.ID))
+	}); err != nil {
+		return err
+	}
+	c, err := connect(ctx, primary.Name, primary.DSN)
+	if err == nil {
+		_, err = c.Exec(ctx, "UPDATE pgmosaic.made SET attempt = distribution WHERE attempt = $1", x.ID)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	}
+	if err == nil {
+		_, err = home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1", x.ID)
+	}
+	if err != nil {
+		a.Log.Warn("home keeps a note of a shard that was created", "shard", x.Shard.Name, "error", err)
+	}
+	return nil
 }
 
 func (a *Admin) parseAlter(p *parser) action {

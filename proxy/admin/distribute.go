@@ -17,8 +17,8 @@ import (
 
 // How a table moves: the map first says that it is moving, which holds statements off. Rows are copied to
 // the other shards and committed there; they do not count yet. Then one transaction on home deletes what has
-// moved and adds the CHECK that home's rows belong there. That commit decides: Recover looks for the CHECK
-// and finishes, or undoes. At last the map says that the table is distributed.
+// moved, adds the CHECK that home's rows belong there, and says in pgmosaic.placed that the rows count on the shards. That commit
+// decides: Recover reads it and finishes, or undoes. At last the map says that the table is distributed.
 
 func (a *Admin) parseDistribute(p *parser) action {
 	db, sch, tbl := p.tableRef()
@@ -54,43 +54,63 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	if d.Home == nil {
 		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", d.Name), Hint: "CREATE SHARD first."}
 	}
-	if cur := d.Table(t.TableName()); cur != nil {
-		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s is already distributed", t.TableName()), Hint: "UNDISTRIBUTE TABLE it first."}
+	n := t.TableName()
+	if d.Table(n) != nil {
+		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s is already distributed", n), Hint: "UNDISTRIBUTE TABLE it first."}
 	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
 	if err := checkTable(ctx, home, d, t, localUnique); err != nil {
 		return nil, err
 	}
 	if dry {
+		if err := a.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
+			return nil, err
+		}
 		return a.change(ctx, "DISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
-	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s", t.TableName()))
+	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s", n))
 	defer j.close(&err)
-	o, err := a.newOnline(ctx, d, home, t, j)
+	if err := a.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
+		return nil, err
+	}
+	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: j.statement, Schema: t.Schema, Name: t.Name})
+	t.Made = x.ID
+	if err = a.start(ctx, d, home, x); err == nil {
+		err = a.distributeTable(ctx, d, home, t, x, j)
+	}
 	if err != nil {
-		return nil, nodeFailed(d.Home.Name, err)
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
+	}
+	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTable(t), tx.Delete("attempts", x.ID)) }); err != nil {
+		return nil, err // the next change, or start, goes on from here
+	}
+	a.SchemaChanged(ctx, d.Name)
+	return a.done("DISTRIBUTE TABLE"), nil
+}
+
+// distributeTable does what DISTRIBUTE TABLE does up to the deciding commit on home.
+func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) error {
+	if err := beginPlacing(ctx, home, "relation", t.TableName().SQL(), "table "+t.TableName().String(), x); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	o, err := a.newOnline(ctx, d, home, t, x, j)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
 	}
 	if o != nil {
-		defer func() {
-			if err == nil {
-				return
-			}
-			if failed := o.undo(ctx); failed != nil {
-				err = errors.Join(err, failed)
-			}
-		}()
 		if err := o.watch(ctx, home); err != nil {
-			return nil, nodeFailed(d.Home.Name, err)
+			return nodeFailed(d.Home.Name, err)
 		}
 		if err := o.copyAll(ctx, home); err != nil {
-			return nil, err
+			return err
 		}
 		if err := o.catchUp(ctx, home); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	moving := t
@@ -100,18 +120,13 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 			break
 		}
 		if o == nil || try == maxSwitches {
-			return nil, err
+			return err
 		}
 		if err := o.catchUp(ctx, home); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := a.move(ctx, d.Name, home, moving, o, j); err != nil {
-		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
-	}
-	res, err = a.change(ctx, "DISTRIBUTE TABLE", false, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
-	a.SchemaChanged(ctx, d.Name)
-	return res, err
+	return a.move(ctx, d.Name, home, moving, x, o, j)
 }
 
 // announce tells the map that tables are moving, while no transaction runs that was planned without that.
@@ -338,7 +353,7 @@ func onKey(columns, from, to []string) bool {
 }
 
 // move does the work of DISTRIBUTE TABLE up to the deciding commit on home. With o the copies are there already.
-func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table, o *online, j *job) error {
+func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, o *online, j *job) error {
 	d, err := a.database(db)
 	if err != nil {
 		return err
@@ -363,7 +378,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 			continue
 		}
 		j.phase("copying to shard " + s.Name)
-		if _, err := a.fillShard(ctx, d, s, home, info, nil); err != nil {
+		if _, err := a.fillShard(ctx, d, s, home, info, x.ID, nil); err != nil {
 			return err
 		}
 	}
@@ -383,6 +398,14 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 			return nodeFailed(d.Home.Name, err)
 		}
 	}
+	release, err := a.guard(ctx, d, d.Shards, []shardmap.TableName{info.TableName}, x)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := decide(ctx, tx, x, "shards", "table "+info.String()); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
 	if err := tx.Commit(ctx); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
@@ -391,7 +414,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 
 // fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is
 // what is to be made when all rows are there.
-func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, j *job) (late []string, err error) {
+func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, attempt string, j *job) (late []string, err error) {
 	dst, err := a.openShard(ctx, d.Name, s)
 	if err != nil {
 		return nil, err
@@ -405,8 +428,7 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if late, err = bringTable(ctx, home, tx, info.TableName, seqs); err != nil {
 			return err
 		}
-		// What was made here may be dropped again, and nothing else: see dropOn.
-		if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", info.Schema, info.Name); err != nil {
+		if err := noteCopy(ctx, tx, info.TableName, attempt, attempt); err != nil {
 			return err
 		}
 		where := ""
@@ -424,182 +446,117 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 	return late, err
 }
 
-// Recover finishes or undoes what a crash left moving, in every database. It is called at the start. A database whose shards do
-// not answer keeps no other from being settled.
-func (a *Admin) Recover(ctx context.Context) error {
-	var errs []error
-	for _, d := range sortedDBs(a.Catalog.Current()) {
-		if err := a.settle(ctx, d.Name); err != nil {
-			errs = append(errs, fmt.Errorf("database %s: %w", d.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// recoverPause is the time until what a panic has left is settled, and between two tries.
-const recoverPause = time.Second
-
-// RunRecover tries again after every pause until all is settled, or ctx ends.
-func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
-		if a.Recover(ctx) == nil {
-			return nil
-		}
-	}
-}
-
-func (a *Admin) settle(ctx context.Context, db string) error {
-	a.changing.Lock()
-	defer a.changing.Unlock()
-	return a.recoverLocked(ctx, db)
-}
-
-// settled is a database in which nothing is left moving. The caller holds a.changing.
-func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
-	if err := a.recoverLocked(ctx, db); err != nil {
-		return nil, err
-	}
-	return a.database(db)
-}
-
-func (a *Admin) recoverLocked(ctx context.Context, db string) error {
-	d, err := a.database(db)
-	if err != nil {
-		return err
-	}
-	if err := a.renamesSettled(ctx, db); err != nil {
-		return err
-	}
-	if err := a.recoverOnline(ctx, d); err != nil {
-		return err
-	}
-	for _, t := range a.Catalog.Current().Document.Tables {
-		if t.Database == db && t.Moving {
-			if err := a.recoverTable(ctx, d, *t); err != nil {
-				return err
-			}
-		}
-	}
-	for _, t := range a.Catalog.Current().Document.Tenants {
-		if t.Database == db && t.Moving {
-			if err := a.recoverTenant(ctx, d, *t); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (a *Admin) recoverTable(ctx context.Context, d *shardmap.DB, t shardmap.Table) error {
-	home, err := a.openShard(ctx, d.Name, d.Home)
-	if err != nil {
-		return err
-	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
-	var checked bool
-	err = home.QueryRow(ctx, "select exists (select from pg_constraint where conrelid = to_regclass($1) and conname = 'pgmosaic_slot')",
-		t.TableName().SQL()).Scan(&checked)
-	if err != nil {
-		return nodeFailed(d.Home.Name, err)
-	}
-	done := t
-	done.Moving, done.From = false, ""
-	if t.Kind == shardmap.Sharded && checked {
-		// Distributing: home has decided. Undistributing: it has not.
-		_, err := a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutTable(done) })
-		a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is distributed", "table", t.TableName())
-		return err
-	}
-	for _, s := range d.Shards {
-		if s != d.Home {
-			if err := a.dropOn(ctx, d, s, t); err != nil {
-				return err
-			}
-		}
-	}
-	_, err = a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) })
-	a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the table is on home", "table", t.TableName())
-	return err
-}
-
-func (a *Admin) dropOn(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, t shardmap.Table) error {
-	c, err := a.openShard(ctx, d.Name, s)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "DELETE FROM pgmosaic.copy WHERE schema = $1 AND name = $2", t.Schema, t.Name)
-		if err != nil || tag.RowsAffected() == 0 {
-			return err // a table of that name is not ours
-		}
-		_, err = tx.Exec(ctx, "DROP TABLE IF EXISTS "+t.TableName().SQL())
-		return err
-	})
-	if err != nil {
-		return nodeFailed(s.Name, err)
-	}
-	return nil
-}
-
 // undistribute brings a table's rows back to home. Home's commit, which drops the CHECK, decides.
-func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool) (*Result, error) {
+func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool) (res *Result, err error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	d, err := a.settled(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	info := d.Tables[shardmap.TableName{Schema: sch, Name: tbl}]
-	if info == nil {
-		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s is not distributed", shardmap.TableName{Schema: sch, Name: tbl}), Hint: "SHOW TABLES lists the distributed ones."}
+	n := shardmap.TableName{Schema: sch, Name: tbl}
+	t, ok := a.declaredTable(db, n)
+	if !ok {
+		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s is not distributed", n), Hint: "SHOW TABLES lists the distributed ones."}
 	}
-	i := slices.IndexFunc(a.Catalog.Current().Document.Tables, func(t *shardmap.Table) bool {
-		return t.Database == db && t.Schema == sch && t.Name == tbl
-	})
-	t := *a.Catalog.Current().Document.Tables[i]
-	remove := func(tx *shardmap.Tx) error { return tx.Delete("tables", db, sch, tbl) }
-	if dry {
-		return a.change(ctx, "UNDISTRIBUTE TABLE", true, remove)
-	}
-	moving := t
-	moving.Moving, moving.From = true, t.Kind
-	if err := a.announce(ctx, db, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }); err != nil {
-		return nil, err
-	}
-	if err := a.gatherHome(ctx, d, info); err != nil {
-		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
-	}
-	for _, s := range d.Shards {
-		if s != d.Home {
-			if err := a.dropOn(ctx, d, s, t); err != nil {
-				return nil, err // the next change, or start, goes on from here
-			}
-		}
-	}
-	res, err := a.change(ctx, "UNDISTRIBUTE TABLE", false, remove)
-	a.SchemaChanged(ctx, db)
-	return res, err
-}
-
-func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.TableInfo) error {
-	if info.Kind != shardmap.Sharded {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 24*time.Hour)
-	defer cancel()
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	if t.Made == "" && !dry {
+		if t, err = a.noteOlder(ctx, d, home, t); err != nil {
+			return nil, err
+		}
+	}
+	if err := placedAs(ctx, home, d.Home.Name, "relation", n.SQL(), "table "+n.String(), t.Made); err != nil && t.Made != "" {
+		return nil, err
+	}
+	if err := checkReferrers(ctx, home, d, n); err != nil {
+		return nil, err
+	}
+	if dry {
+		return a.change(ctx, "UNDISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.Delete("tables", db, sch, tbl) })
+	}
+	j := a.begin(d.Name, fmt.Sprintf("UNDISTRIBUTE TABLE %s", n))
+	defer j.close(&err)
+	x := newAttempt(shardmap.Attempt{Database: db, Statement: j.statement, Schema: sch, Name: tbl, Takes: t.Made})
+	moving := t
+	moving.Moving, moving.From = true, t.Kind
+	if err = a.start(ctx, d, home, x); err == nil {
+		err = a.takeHome(ctx, d, home, x, d.Shards, []shardmap.TableName{n}, func(tx *shardmap.Tx) error { return tx.PutTable(moving) })
+	}
+	back := &held{}
+	defer back.release(ctx)
+	if err == nil {
+		err = a.gatherHome(ctx, d, home, d.Tables[n], x, back)
+	}
+	if err != nil {
+		back.release(ctx)
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
+	}
+	if err = errors.Join(back.drop(ctx, x.ID), a.clear(ctx, d, home, x)); err != nil {
+		return nil, err // the next change, or start, goes on from here
+	}
+	a.SchemaChanged(ctx, db)
+	return a.done("UNDISTRIBUTE TABLE"), nil
+}
+
+// checkReferrers refuses to take away copies that foreign keys of other copies refer to.
+func checkReferrers(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shardmap.TableName) error {
+	rows, _ := home.Query(ctx, `select c.conname, rn.nspname, r.relname from pg_constraint c join pg_class r on r.oid = c.conrelid join pg_namespace rn on rn.oid = r.relnamespace
+	  where c.contype = 'f' and c.confrelid = to_regclass($1) and c.conrelid <> c.confrelid`, n.SQL())
+	var name string
+	var from shardmap.TableName
+	var refused error
+	_, err := pgx.ForEachRow(rows, []any{&name, &from.Schema, &from.Name}, func() error {
+		if d.Table(from) != nil {
+			refused = &Error{Code: "2BP01", Message: fmt.Sprintf("table %s cannot be brought home: foreign key %q of table %s, which is distributed, refers to it", n, name, from), Hint: "UNDISTRIBUTE that table first, or drop the constraint."}
+		}
+		return nil
+	})
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	return refused
+}
+
+// takeHome says on home and on the shards that an attempt brings home what a distribution has put there, and then tells the map.
+func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, shards []*shardmap.ShardInfo, tables []shardmap.TableName, moving func(*shardmap.Tx) error) error {
+	tag, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET attempt = $2 WHERE distribution = $1 AND at = 'shards' AND (attempt = $1 OR pg_try_advisory_lock(hashtextextended(attempt, 0)))", x.Takes, x.ID)
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return &Error{Code: "55006", Message: "another process is bringing it home: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
+	}
+	for _, s := range shards {
+		if s == d.Home {
+			continue
+		}
+		c, err := a.openShard(ctx, d.Name, s)
+		if err != nil {
+			return err
+		}
+		err = takeAway(ctx, c, s.Name, tables, x)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		if err != nil {
+			return err
+		}
+	}
+	return a.announce(ctx, d.Name, moving)
+}
+
+// gatherHome brings the rows of a sharded table home. What a reference table has, home has already.
+func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, info *shardmap.TableInfo, x shardmap.Attempt, back *held) error {
+	ctx, cancel := context.WithTimeout(ctx, 24*time.Hour)
+	defer cancel()
 	name := info.SQL()
-	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+	return ownOr(d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		if err := decide(ctx, tx, x, "home", "table "+info.String()); err != nil || info.Kind != shardmap.Sharded {
+			return err
+		}
 		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT pgmosaic_slot"); err != nil {
 			return err
 		}
@@ -611,14 +568,12 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 			if s == d.Home {
 				continue
 			}
-			src, err := a.openShard(ctx, d.Name, s)
+			src, err := a.holdBack(ctx, d, s, []shardmap.TableName{info.TableName}, x, back)
 			if err != nil {
 				return err
 			}
-			_, err = copyRows(ctx, src, home, info.TableName, "", nil)
-			_ = src.Close(context.WithoutCancel(ctx))
-			if err != nil {
-				return err
+			if _, err := copyRows(ctx, src, home, info.TableName, "", nil); err != nil {
+				return ownOr(s.Name, err)
 			}
 		}
 		seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
@@ -626,9 +581,97 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, info *shardmap.T
 			return err
 		}
 		return run(ctx, tx, append(seqs.ones(), after...))
-	})
+	}))
+}
+
+// held are transactions on shards that hold copies against changes, from before their rows are copied home until home has
+// committed and they are dropped.
+type held struct {
+	names []string
+	txs   []pgx.Tx
+}
+
+// holdBack begins such a transaction on one shard.
+func (a *Admin) holdBack(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, tables []shardmap.TableName, x shardmap.Attempt, back *held) (*pgx.Conn, error) {
+	src, err := a.openShard(ctx, d.Name, s)
 	if err != nil {
-		return nodeFailed(d.Home.Name, err)
+		return nil, err
 	}
-	return nil
+	tx, err := src.Begin(ctx)
+	if err != nil {
+		_ = src.Close(context.WithoutCancel(ctx))
+		return nil, nodeFailed(s.Name, err)
+	}
+	back.names, back.txs = append(back.names, s.Name), append(back.txs, tx)
+	if len(tables) == 0 {
+		return src, nil
+	}
+	if err := run(ctx, tx, []string{"SET LOCAL lock_timeout = '1min'", "LOCK TABLE " + sanitizeAll("", tables) + " IN SHARE MODE"}); err != nil {
+		return nil, ownOr(s.Name, err)
+	}
+	for _, n := range tables {
+		if err := ours(ctx, tx, s.Name, n, x.Takes); err != nil {
+			return nil, ownOr(s.Name, err)
+		}
+	}
+	return src, nil
+}
+
+// drop drops the copies that are held, which an attempt has taken away, and ends the transactions.
+func (h *held) drop(ctx context.Context, attempt string) error {
+	var errs []error
+	for i, tx := range h.txs {
+		err := dropNoted(ctx, tx, attempt)
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		errs = append(errs, ownOr(h.names[i], err))
+	}
+	return errors.Join(errs...)
+}
+
+// release ends the transactions that have not ended.
+func (h *held) release(ctx context.Context) {
+	for _, tx := range h.txs {
+		_ = tx.Conn().Close(context.WithoutCancel(ctx)) // which ends the transaction
+	}
+}
+
+// placedAs is an error unless home says that the rows of a table or schema are on the shards, by this map's distribution of it.
+func placedAs(ctx context.Context, home *pgx.Conn, node, column, value, label, distribution string) error {
+	have, err := placedElsewhere(ctx, home, fmt.Sprintf("SELECT distribution FROM pgmosaic.placed WHERE %s = $1::%s AND at = 'shards'", column, noteType(column)), value)
+	if err == nil && (len(have) == 0 || have[0] != distribution) {
+		return &Error{
+			Code: "55000", Message: label + " is not distributed as this map says: the map, or home, is not of the present",
+			Hint: "Nothing was changed. Compare SHOW TABLES of all processes, and give each the newest map: docs/operating/several.md.",
+		}
+	}
+	return ownOr(node, err)
+}
+
+// noteOlder gives a table that an older version distributed what proves which copies are its own.
+func (a *Admin) noteOlder(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table) (shardmap.Table, error) {
+	t.Made = newAttempt(shardmap.Attempt{}).ID
+	name := t.TableName().SQL()
+	for _, s := range d.Shards {
+		if err := a.noteful(ctx, d, s); err != nil {
+			return t, err
+		}
+		if s == d.Home {
+			continue
+		}
+		c, err := a.openShard(ctx, d.Name, s)
+		if err != nil {
+			return t, err
+		}
+		_, err = c.Exec(ctx, "UPDATE pgmosaic.made SET distribution = $2, attempt = $2 WHERE relation = to_regclass($1) AND distribution = ''", name, t.Made)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		if err != nil {
+			return t, nodeFailed(s.Name, err)
+		}
+	}
+	if _, err := home.Exec(ctx, "INSERT INTO pgmosaic.placed (relation, distribution, attempt, at) VALUES ($1::text::regclass, $2, $2, 'shards')", name, t.Made); err != nil {
+		return t, nodeFailed(d.Home.Name, err)
+	}
+	return t, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 }

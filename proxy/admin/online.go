@@ -2,13 +2,12 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -23,6 +22,7 @@ type online struct {
 	d     *shardmap.DB
 	info  *shardmap.TableInfo
 	job   *job
+	id    string // of the attempt
 	name  string // of the table, as SQL
 	notes string // of the table of changed keys, as SQL
 	key   []string
@@ -48,10 +48,9 @@ const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from
  union all select polname || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
 
 // newOnline prepares the move; nil if the table has no primary key, or is partitioned.
-func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, j *job) (*online, error) {
-	o := &online{a: a, d: d, job: j, name: t.TableName().SQL(), late: map[string][]string{}}
+func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {
+	o := &online{a: a, d: d, job: j, id: x.ID, name: t.TableName().SQL(), notes: notesOf(x.ID), late: map[string][]string{}}
 	o.info = &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
-	var oid uint32
 	var rows int64
 	var err error
 	if o.key, err = strings1(ctx, home, "select quote_ident(a.attname) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name); err != nil {
@@ -64,14 +63,13 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 		return nil, err
 	}
 	var partitioned bool
-	if err := home.QueryRow(ctx, "select oid, reltuples::bigint, relkind = 'p' from pg_class where oid = $1::text::regclass", o.name).Scan(&oid, &rows, &partitioned); err != nil {
+	if err := home.QueryRow(ctx, "select reltuples::bigint, relkind = 'p' from pg_class where oid = $1::text::regclass", o.name).Scan(&rows, &partitioned); err != nil {
 		return nil, err
 	}
 	if partitioned { // its partitions may come and go meanwhile
 		return nil, nil
 	}
 	j.expect(rows)
-	o.notes = fmt.Sprintf("pgmosaic.changed_%d", oid)
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }
 
@@ -86,12 +84,13 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 		return run(ctx, tx, []string{
 			"SET LOCAL lock_timeout = '10s'",
 			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, strings.Join(o.key, ", "), o.name),
-			fmt.Sprintf(`CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $pgmosaic$ BEGIN
+			fmt.Sprintf(`CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgmosaic$ BEGIN
 				IF TG_OP = 'TRUNCATE' THEN INSERT INTO %[1]s DEFAULT VALUES; RETURN NULL; END IF;
 				IF TG_OP <> 'INSERT' THEN INSERT INTO %[1]s VALUES (%[2]s); END IF;
 				IF TG_OP = 'INSERT' THEN INSERT INTO %[1]s VALUES (%[3]s);
 				ELSIF TG_OP = 'UPDATE' THEN IF (%[2]s) IS DISTINCT FROM (%[3]s) THEN INSERT INTO %[1]s VALUES (%[3]s); END IF; END IF;
 				RETURN NULL; END $pgmosaic$`, o.notes, oldKey, newKey),
+			fmt.Sprintf("REVOKE ALL ON FUNCTION %s() FROM PUBLIC", o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", o.name, o.notes),
 			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgmosaic_changed, ENABLE ALWAYS TRIGGER pgmosaic_truncated", o.name),
@@ -99,11 +98,15 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 	})
 }
 
-// unwatch are the statements that take the trigger and its table away.
-func (o *online) unwatch() []string {
-	return []string{
-		"DROP TRIGGER IF EXISTS pgmosaic_changed ON " + o.name, "DROP TRIGGER IF EXISTS pgmosaic_truncated ON " + o.name, "DROP FUNCTION IF EXISTS " + o.notes + "()", "DROP TABLE IF EXISTS " + o.notes,
-	}
+// notesOf names the table, and the function, with which an attempt notes changed keys.
+func notesOf(attempt string) string {
+	return pgsql.Qualified("pgmosaic", "changed_"+attempt)
+}
+
+// unwatch are the statements that take away what watch has made for an attempt: its id is in the names, and the triggers go with the
+// function that only they have.
+func unwatch(attempt string) []string {
+	return []string{"DROP FUNCTION IF EXISTS " + notesOf(attempt) + "() CASCADE", "DROP TABLE IF EXISTS " + notesOf(attempt)}
 }
 
 // copyAll makes the table on every other shard and copies its rows there, from one snapshot.
@@ -118,7 +121,7 @@ func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
 			continue
 		}
 		o.job.phase("copying to shard " + s.Name)
-		if o.late[s.Name], err = o.a.fillShard(ctx, o.d, s, home, o.info, o.job); err != nil {
+		if o.late[s.Name], err = o.a.fillShard(ctx, o.d, s, home, o.info, o.id, o.job); err != nil {
 			return err
 		}
 	}
@@ -203,6 +206,12 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardI
 		where += " AND " + placeWhere(o.info, s.Name)
 	}
 	return ownOr(s.Name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+o.name+" IN ROW EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+		if err := ours(ctx, tx, s.Name, o.info.TableName, o.id); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", list, o.name)); err != nil {
 			return err
 		}
@@ -242,69 +251,15 @@ func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	if err := tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape); err != nil {
 		return nodeFailed(o.d.Home.Name, err)
 	}
-	if shape != o.shape {
+	var watched int
+	if err := tx.QueryRow(ctx, "select count(*) from pg_trigger where tgrelid = $1::text::regclass and tgfoid = ($2 || '()')::text::regprocedure and tgenabled = 'A'", o.name, o.notes).Scan(&watched); err != nil {
+		return nodeFailed(o.d.Home.Name, err)
+	}
+	if shape != o.shape || watched != 2 {
 		return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", o.info.TableName), Hint: "It is on home as before. Run DISTRIBUTE TABLE again."}
 	}
 	if _, err := o.round(ctx, home, true); err != nil {
 		return err
 	}
-	return nodeFailedOrNil(o.d.Home.Name, run(ctx, tx, o.unwatch()))
-}
-
-// undo takes away what a move that failed has made.
-func (o *online) undo(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	t := shardmap.Table{Database: o.d.Name, Schema: o.info.Schema, Name: o.info.Name}
-	var errs []error
-	home, err := o.a.openShard(ctx, o.d.Name, o.d.Home)
-	if err == nil {
-		err = nodeFailedOrNil(o.d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return run(ctx, tx, o.unwatch()) }))
-		_ = home.Close(ctx)
-	}
-	errs = append(errs, err)
-	for _, s := range o.d.Shards {
-		if s != o.d.Home {
-			errs = append(errs, o.a.dropOn(ctx, o.d, s, t))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// leftSQL finds the tables whose move while in use was cut short.
-const leftSQL = `select n.nspname, c.relname, c.oid from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace where t.tgname = 'pgmosaic_changed'`
-
-// recoverOnline undoes the moves of tables in use that a crash cut short before the map said anything.
-func (a *Admin) recoverOnline(ctx context.Context, d *shardmap.DB) error {
-	if d.Home == nil || len(d.Shards) < 2 {
-		return nil
-	}
-	home, err := a.openShard(ctx, d.Name, d.Home)
-	if err != nil {
-		return err
-	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
-	rows, err := home.Query(ctx, leftSQL)
-	if err != nil {
-		return nodeFailed(d.Home.Name, err)
-	}
-	var left []*online
-	var n shardmap.TableName
-	var oid uint32
-	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &oid}, func() error {
-		left = append(left, &online{a: a, d: d, info: &shardmap.TableInfo{TableName: n}, name: n.SQL(), notes: fmt.Sprintf("pgmosaic.changed_%d", oid)})
-		return nil
-	}); err != nil {
-		return nodeFailed(d.Home.Name, err)
-	}
-	for _, o := range left {
-		if d.Table(o.info.TableName) != nil { // the map says that it is moving: that is settled otherwise
-			continue
-		}
-		if err := o.undo(ctx); err != nil {
-			return err
-		}
-		a.Log.Warn("an interrupted DISTRIBUTE was undone: the table is on home", "table", o.info.TableName)
-	}
-	return nil
+	return nodeFailedOrNil(o.d.Home.Name, run(ctx, tx, unwatch(o.id)))
 }

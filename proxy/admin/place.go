@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -148,7 +147,7 @@ func rowLiteral(g *shardmap.GroupInfo, key []string) string {
 func (a *Admin) replace(ctx context.Context, tag, db, group string, dry bool, keys [][]string, edit func(*shardmap.GroupInfo, *shardmap.Tx) error) (*Result, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	d, err := a.database(db)
+	d, err := a.settled(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +220,9 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 		if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return err
 		}
+		if err := a.belongs(ctx, tx, db, s, now); err != nil {
+			return err
+		}
 		if len(keys) > 0 {
 			var lits, cols []string
 			for _, k := range keys {
@@ -247,11 +249,20 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 		_, err := tx.Exec(ctx, placeCheck(next, s.Name)+" NOT VALID")
 		return err
 	})
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		return nodeFailed(s.Name, err)
+	return ownOr(s.Name, err)
+}
+
+// belongs is an error unless a table on a shard is what this map's distribution of it has made, or left, there. Of tables that an
+// older version distributed nothing is known.
+func (a *Admin) belongs(ctx context.Context, tx pgx.Tx, db string, s *shardmap.ShardInfo, t *shardmap.TableInfo) error {
+	d, err := a.database(db)
+	switch {
+	case err != nil || t.Made == "":
+		return err
+	case s.Name != d.Home.Name:
+		return ours(ctx, tx, s.Name, t.TableName, t.Made)
 	}
-	return err
+	return placedAs(ctx, tx.Conn(), s.Name, "relation", t.SQL(), "table "+t.String(), t.Made)
 }
 
 func groupOf(d *shardmap.DB, name string) (*shardmap.GroupInfo, error) {

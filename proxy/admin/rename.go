@@ -19,7 +19,7 @@ import (
 var ErrRenaming = errors.New("a transaction is renaming a table")
 
 // Renames finds out what became of the tables of a database that transactions were renaming: home knows each by its OID. The
-// map then has one name for each, and so have the notes of copies on the other shards. Tables that are being renamed still are
+// map then has one name for each; the notes on the shards know them by their OIDs. Tables that are being renamed still are
 // left as they are, with ErrRenaming. Any goroutine may call it.
 func (a *Admin) Renames(ctx context.Context, db string) error {
 	done, err := a.oneRename(ctx, db)
@@ -53,17 +53,6 @@ func (a *Admin) Renames(ctx context.Context, db string) error {
 		}
 		was, is = append(was, t), append(is, now)
 	}
-	named := slices.ContainsFunc(is, func(t *shardmap.Table) bool { return t == nil }) // a new key only is nothing to the others
-	for i, t := range is {
-		named = named || t.Schema != was[i].Schema || t.Name != was[i].Name
-	}
-	for _, s := range d.Shards {
-		if s != d.Home && named {
-			if err := a.renameCopies(ctx, db, s, was, is); err != nil {
-				return err
-			}
-		}
-	}
 	err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
 		have, err := tx.Tables(db)
 		if err != nil {
@@ -96,8 +85,7 @@ func (a *Admin) Renames(ctx context.Context, db string) error {
 	return errors.Join(errs, err)
 }
 
-// oneRename waits for its turn: who settles the names of a database by a map that another one has settled just now would take the
-// notes of tables that have those names since.
+// oneRename waits for its turn: of two that settle the names of a database at once, one would ask home in vain.
 func (a *Admin) oneRename(ctx context.Context, db string) (done func(), err error) {
 	got, _ := a.renaming.LoadOrStore(db, make(chan struct{}, 1))
 	turn := got.(chan struct{})
@@ -164,33 +152,6 @@ func renamedOn(ctx context.Context, home *pgx.Conn, t shardmap.Table) (now *shar
 		}
 	}
 	return nil, ErrRenaming
-}
-
-// renameCopies keeps the notes of a shard's copies up to date, which say what may be dropped there.
-func (a *Admin) renameCopies(ctx context.Context, db string, s *shardmap.ShardInfo, was []shardmap.Table, is []*shardmap.Table) error {
-	c, err := a.openShard(ctx, db, s)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	return ownOr(s.Name, pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		var noted []*shardmap.Table
-		for i, t := range was {
-			tag, err := tx.Exec(ctx, "DELETE FROM pgmosaic.copy WHERE schema = $1 AND name = $2", t.Schema, t.Name)
-			if err != nil {
-				return err
-			}
-			if tag.RowsAffected() > 0 && is[i] != nil {
-				noted = append(noted, is[i])
-			}
-		}
-		for _, t := range noted {
-			if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.copy VALUES ($1, $2) ON CONFLICT DO NOTHING", t.Schema, t.Name); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
 }
 
 // RunRenames finishes what the ends of transactions and other processes have left, until ctx ends.

@@ -162,6 +162,16 @@ func (p *place) clause(table, column string) (clause, sequence string, then []st
 	return "", "", nil, false
 }
 
+// sequenceOf is the sequence that a column draws from.
+func (p *place) sequenceOf(column string) string {
+	for _, c := range p.cols {
+		if c.column == column {
+			return c.sequence
+		}
+	}
+	return ""
+}
+
 // strides makes home's own sequences count in home's place.
 func (p *place) strides() (out []string) {
 	if p == nil {

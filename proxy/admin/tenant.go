@@ -14,7 +14,7 @@ import (
 )
 
 // A schema that lives on one shard: its tables' rows are there, and home keeps an empty copy of each table, which describes
-// it. How it moves is how a table moves (see distribute.go); what decides is home's row in pgmosaic.tenant.
+// it. How it moves is how a table moves (see distribute.go); what decides is home's row in pgmosaic.placed.
 
 func (p *parser) schemaRef() (db, schema string) {
 	db = p.name("database")
@@ -37,7 +37,7 @@ func tenants(d *shardmap.DB) []*shardmap.GroupInfo {
 	return out
 }
 
-func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry bool) (*Result, error) {
+func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry bool) (res *Result, err error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	d, err := a.settled(ctx, t.Database)
@@ -63,20 +63,52 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 	if err != nil {
 		return nil, err
 	}
+	look := func() error { return a.lookSchema(ctx, d, home, t.Schema, tables, to) }
 	if dry {
+		if err := look(); err != nil {
+			return nil, err
+		}
 		return a.change(ctx, "DISTRIBUTE SCHEMA", true, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	}
-	moving := t
-	moving.Moving = true
-	if err := a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }); err != nil {
+	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE SCHEMA %s", t.Schema))
+	defer j.close(&err)
+	if err := look(); err != nil {
 		return nil, err
 	}
-	if err := a.moveSchema(ctx, d, to, home, t.Schema, tables); err != nil {
+	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: j.statement, Schema: t.Schema})
+	t.Made = x.ID
+	moving := t
+	moving.Moving = true
+	if err = a.start(ctx, d, home, x); err == nil {
+		err = ownOr(d.Home.Name, beginPlacing(ctx, home, "schema", t.Schema, "schema "+t.Schema, x))
+	}
+	if err == nil {
+		err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) })
+	}
+	if err == nil {
+		err = a.moveSchema(ctx, d, to, home, tables, x)
+	}
+	if err != nil {
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	res, err := a.change(ctx, "DISTRIBUTE SCHEMA", false, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
+	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTenant(t), tx.Delete("attempts", x.ID)) }); err != nil {
+		return nil, err // the next change, or start, goes on from here
+	}
 	a.SchemaChanged(ctx, d.Name)
-	return res, err
+	return a.done("DISTRIBUTE SCHEMA"), nil
+}
+
+// lookSchema refuses a schema that another map has placed, and one of whose tables cannot be made on its shard.
+func (a *Admin) lookSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, schema string, tables []shardmap.TableName, to *shardmap.ShardInfo) error {
+	taken, err := placedElsewhere(ctx, home, "SELECT schema FROM pgmosaic.placed WHERE schema = $1 AND at = 'shards'", schema)
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	if len(taken) > 0 {
+		return &Error{Code: "55000", Message: fmt.Sprintf("schema %q lives on one shard already, by a process with another map", schema), Hint: otherMap}
+	}
+	return a.look(ctx, d, home, tables, []*shardmap.ShardInfo{to})
 }
 
 // checkSchema lists a schema's tables and finds out whether they can live on one shard.
@@ -125,24 +157,21 @@ func sanitizeAll(prefix string, tables []shardmap.TableName) string {
 }
 
 // moveSchema copies the tables to their shard and empties them on home; home's commit decides.
-func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, home *pgx.Conn, schema string, tables []shardmap.TableName) error {
-	for _, s := range []*shardmap.ShardInfo{d.Home, to} { // pgmosaic.tenant is younger than some installations
-		n, err := a.primaryOf(d.Name, s)
-		if err != nil {
-			return err
-		}
-		if err := a.prepareShard(ctx, n, d.Name, s.Name, s.Ordinal, true); err != nil {
-			return err
-		}
-	}
-	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, home *pgx.Conn, tables []shardmap.TableName, x shardmap.Attempt) error {
+	release := func() {}
+	defer func() { release() }()
+	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) (err error) {
 		if len(tables) > 0 {
 			if _, err := tx.Exec(ctx, "LOCK TABLE "+sanitizeAll("", tables)+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 				return err
 			}
 		}
 		if to != d.Home {
-			if err := a.fillSchema(ctx, d, to, home, tables); err != nil {
+			if err := a.fillSchema(ctx, d, to, home, tables, x); err != nil {
+				return err
+			}
+			if release, err = a.guard(ctx, d, []*shardmap.ShardInfo{to}, tables, x); err != nil {
+				release = func() {}
 				return err
 			}
 			if len(tables) > 0 {
@@ -151,8 +180,7 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 				}
 			}
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO pgmosaic.tenant VALUES ($1) ON CONFLICT DO NOTHING", schema)
-		return err
+		return decide(ctx, tx, x, "shards", "schema "+x.Schema)
 	})
 	return ownOr(d.Home.Name, err)
 }
@@ -166,7 +194,7 @@ func ownOr(name string, err error) error {
 	return nodeFailed(name, err)
 }
 
-func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, home *pgx.Conn, tables []shardmap.TableName) error {
+func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, home *pgx.Conn, tables []shardmap.TableName, x shardmap.Attempt) error {
 	dst, err := a.openShard(ctx, d.Name, to)
 	if err != nil {
 		return err
@@ -180,6 +208,9 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 				return err
 			}
 			late = append(late, keys...)
+			if err := noteCopy(ctx, tx, n, x.ID, x.ID); err != nil {
+				return err
+			}
 			if _, err := copyRows(ctx, home, dst, n, "", nil); err != nil {
 				return err
 			}
@@ -188,57 +219,8 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 	})
 }
 
-// recoverTenant finishes or undoes a move that was cut short.
-func (a *Admin) recoverTenant(ctx context.Context, d *shardmap.DB, t shardmap.Tenant) error {
-	home, err := a.openShard(ctx, d.Name, d.Home)
-	if err != nil {
-		return err
-	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
-	var decided bool
-	if err := home.QueryRow(ctx, "select to_regclass('pgmosaic.tenant') is not null").Scan(&decided); err == nil && decided {
-		err = home.QueryRow(ctx, "select exists (select from pgmosaic.tenant where schema = $1)", t.Schema).Scan(&decided)
-		if err != nil {
-			return nodeFailed(d.Home.Name, err)
-		}
-	} else if err != nil {
-		return nodeFailed(d.Home.Name, err)
-	}
-	if decided { // distributing: home has decided. Undistributing: it has not.
-		t.Moving = false
-		_, err := a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
-		a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the schema lives on its shard", "schema", t.Schema, "shard", t.Shard)
-		return err
-	}
-	if err := a.dropSchemaOn(ctx, d, home, t); err != nil {
-		return err
-	}
-	_, err = a.Catalog.Change(ctx, false, func(tx *shardmap.Tx) error { return tx.Delete("tenants", t.Database, t.Schema) })
-	a.Log.Warn("an interrupted DISTRIBUTE or UNDISTRIBUTE was settled: the schema is on home", "schema", t.Schema)
-	return err
-}
-
-// dropSchemaOn drops, on the shard, the tables that home has in the schema.
-func (a *Admin) dropSchemaOn(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Tenant) error {
-	shard, ok := d.Shard(t.Shard)
-	if !ok || shard == d.Home {
-		return nil
-	}
-	tables, err := schemaTables(ctx, home, t.Schema)
-	if err != nil || len(tables) == 0 {
-		return ownOr(d.Home.Name, err)
-	}
-	c, err := a.openShard(ctx, d.Name, shard)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	_, err = c.Exec(ctx, "DROP TABLE IF EXISTS "+sanitizeAll("", tables))
-	return ownOr(shard.Name, err)
-}
-
-// undistributeSchema brings a schema back to home. Home's commit, which forgets the schema, decides.
-func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry bool) (*Result, error) {
+// undistributeSchema brings a schema back to home. Home's commit decides.
+func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry bool) (res *Result, err error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	d, err := a.settled(ctx, db)
@@ -251,66 +233,98 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 		return nil, &Error{Code: "3F000", Message: fmt.Sprintf("schema %q of database %q does not live on one shard", schema, db), Hint: "SHOW TENANTS lists those that do."}
 	}
 	t := *all[i]
-	remove := func(tx *shardmap.Tx) error { return tx.Delete("tenants", db, schema) }
-	if dry {
-		return a.change(ctx, "UNDISTRIBUTE SCHEMA", true, remove)
-	}
-	moving := t
-	moving.Moving = true
-	if err := a.announce(ctx, db, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }); err != nil {
-		return nil, err
-	}
 	home, err := a.openShard(ctx, db, d.Home)
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	if err := a.schemaHome(ctx, d, home, t); err != nil {
+	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	if t.Made == "" && !dry {
+		if t, err = a.noteOlderSchema(ctx, d, home, t); err != nil {
+			return nil, err
+		}
+	}
+	if err := placedAs(ctx, home, d.Home.Name, "schema", schema, "schema "+schema, t.Made); err != nil && t.Made != "" {
+		return nil, err
+	}
+	if dry {
+		return a.change(ctx, "UNDISTRIBUTE SCHEMA", true, func(tx *shardmap.Tx) error { return tx.Delete("tenants", db, schema) })
+	}
+	tables, err := schemaTables(ctx, home, schema)
+	if err != nil {
+		return nil, ownOr(d.Home.Name, err)
+	}
+	j := a.begin(d.Name, fmt.Sprintf("UNDISTRIBUTE SCHEMA %s", schema))
+	defer j.close(&err)
+	x := newAttempt(shardmap.Attempt{Database: db, Statement: j.statement, Schema: schema, Takes: t.Made})
+	moving := t
+	moving.Moving = true
+	var from []*shardmap.ShardInfo
+	if shard, ok := d.Shard(t.Shard); ok {
+		from = append(from, shard)
+	}
+	if err = a.start(ctx, d, home, x); err == nil {
+		err = a.takeHome(ctx, d, home, x, from, tables, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) })
+	}
+	back := &held{}
+	defer back.release(ctx)
+	if err == nil {
+		err = a.schemaHome(ctx, d, home, t, tables, x, back)
+	}
+	if err != nil {
+		back.release(ctx)
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err := a.dropSchemaOn(ctx, d, home, t); err != nil {
+	if err = errors.Join(back.drop(ctx, x.ID), a.clear(ctx, d, home, x)); err != nil {
 		return nil, err // the next change, or start, goes on from here
 	}
-	res, err := a.change(ctx, "UNDISTRIBUTE SCHEMA", false, remove)
 	a.SchemaChanged(ctx, db)
-	return res, err
+	return a.done("UNDISTRIBUTE SCHEMA"), nil
 }
 
-func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Tenant) error {
+// noteOlderSchema is noteOlder for a schema that lives on one shard.
+func (a *Admin) noteOlderSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Tenant) (shardmap.Tenant, error) {
+	t.Made = newAttempt(shardmap.Attempt{}).ID
+	if err := a.noteful(ctx, d, d.Home); err != nil {
+		return t, err
+	}
+	if _, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET distribution = $2, attempt = $2 WHERE schema = $1 AND distribution = ''", t.Schema, t.Made); err != nil {
+		return t, ownOr(d.Home.Name, err)
+	}
+	return t, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
+}
+
+func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Tenant, tables []shardmap.TableName, x shardmap.Attempt, back *held) error {
 	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		if shard, ok := d.Shard(t.Shard); ok && shard != d.Home {
-			src, err := a.openShard(ctx, d.Name, shard)
-			if err != nil {
-				return err
-			}
-			defer src.Close(context.WithoutCancel(ctx)) // only read
-			tables, err := schemaTables(ctx, tx, t.Schema)
-			if err != nil {
-				return err
-			}
-			drop, add, err := foreignKeysOf(ctx, tx, t.Schema)
-			if err != nil {
-				return err
-			}
-			if err := run(ctx, tx, drop); err != nil {
-				return err
-			}
-			for _, n := range tables {
-				after, err := quiet(ctx, tx, n.SQL())
-				if err != nil {
-					return err
-				}
-				if _, err := copyRows(ctx, src, tx.Conn(), n, "", nil); err != nil {
-					return err
-				}
-				add = append(add, after...)
-			}
-			if err := run(ctx, tx, add); err != nil {
-				return err
-			}
+		if err := decide(ctx, tx, x, "home", "schema "+t.Schema); err != nil {
+			return err
 		}
-		_, err := tx.Exec(ctx, "DELETE FROM pgmosaic.tenant WHERE schema = $1", t.Schema)
-		return err
+		shard, ok := d.Shard(t.Shard)
+		if !ok || shard == d.Home {
+			return nil
+		}
+		src, err := a.holdBack(ctx, d, shard, tables, x, back)
+		if err != nil {
+			return err
+		}
+		drop, add, err := foreignKeysOf(ctx, tx, t.Schema)
+		if err != nil {
+			return err
+		}
+		if err := run(ctx, tx, drop); err != nil {
+			return err
+		}
+		for _, n := range tables {
+			after, err := quiet(ctx, tx, n.SQL())
+			if err != nil {
+				return err
+			}
+			if _, err := copyRows(ctx, src, tx.Conn(), n, "", nil); err != nil {
+				return err
+			}
+			add = append(add, after...)
+		}
+		return run(ctx, tx, add)
 	})
 	return ownOr(d.Home.Name, err)
 }

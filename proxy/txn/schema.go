@@ -8,7 +8,7 @@ import (
 // Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string. It may run again where
 // some or all of it is there, of this version or an older one.
 func Schema(ordinal int) string {
-	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", owned, tables}
+	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", owned, tables, older}
 	if ordinal < mostIDs {
 		parts = append(parts, ids(ordinal))
 	}
@@ -18,6 +18,7 @@ func Schema(ordinal int) string {
 // Complete asks a shard whether it has all that Schema makes, and nothing there is open to anybody who should not have it.
 const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null
   and to_regprocedure('pgmosaic.decide(text, text, text[], bytea)') is not null and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null
+  and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
   and not exists (` + tooMuch + `)`
 
 // owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted.
@@ -39,8 +40,9 @@ END $$`
 const tables = `
 CREATE SCHEMA IF NOT EXISTS pgmosaic;
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
-CREATE TABLE IF NOT EXISTS pgmosaic.copy (schema text, name text, PRIMARY KEY (schema, name));
-CREATE TABLE IF NOT EXISTS pgmosaic.tenant (schema text PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distribution text NOT NULL, attempt text NOT NULL);
+CREATE TABLE IF NOT EXISTS pgmosaic.placed (relation regclass UNIQUE, schema text UNIQUE, shard text, distribution text NOT NULL, attempt text NOT NULL, at text NOT NULL CHECK (at IN ('home', 'shards')),
+  CHECK (num_nonnulls(relation, schema, shard) = 1));
 CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL);
 CREATE TABLE IF NOT EXISTS pgmosaic.secret (one bool PRIMARY KEY DEFAULT true CHECK (one), inner_key bytea NOT NULL, outer_key bytea NOT NULL);
 REVOKE ALL ON pgmosaic.secret FROM PUBLIC;
@@ -55,6 +57,20 @@ BEGIN
       CHECK (octet_length(gid) <= 200 AND outcome ~ '^(commit|part|abort|done|damaged: .{1,200})$' AND cardinality(parts) <= 1024) NOT VALID;
   END IF;
 EXCEPTION WHEN lock_not_available THEN -- whoever runs this next tries again; the function checks in any case
+END $$`
+
+// older takes over the notes of versions that knew no attempts: theirs is the empty one.
+const older = `
+DO $$
+BEGIN
+  IF to_regclass('pgmosaic.copy') IS NOT NULL THEN
+    INSERT INTO pgmosaic.made SELECT to_regclass(format('%I.%I', schema, name)), '', '' FROM pgmosaic.copy WHERE to_regclass(format('%I.%I', schema, name)) IS NOT NULL ON CONFLICT DO NOTHING;
+    DROP TABLE pgmosaic.copy;
+  END IF;
+  IF to_regclass('pgmosaic.tenant') IS NOT NULL THEN
+    INSERT INTO pgmosaic.placed (schema, distribution, attempt, at) SELECT schema, '', '', 'shards' FROM pgmosaic.tenant ON CONFLICT DO NOTHING;
+    DROP TABLE pgmosaic.tenant;
+  END IF;
 END $$`
 
 // functions are what clients' own transactions run. Whoever calls decide must know the shard's secret: its token is computed from

@@ -1,0 +1,327 @@
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// What may be dropped. Every statement that makes copies of tables on shards, or takes them away, is an attempt with an id that
+// nobody can guess. Four records say what it may undo, each older than what it speaks of:
+//
+//   - the map has the attempt (shardmap.Attempt) from before it touches a shard until it is done or undone;
+//   - home holds a lock on the id for as long as the statement's connection to it lives: who has the lock knows that nobody is at it;
+//   - pgmosaic.placed on home says of each table whether its rows count at home or on the shards, and which attempt is at it.
+//     The transaction that deletes or brings home the rows changes that, and decides;
+//   - pgmosaic.made on each other shard has the OID of each copy, the distribution that it belongs to, and the last attempt that
+//     made or is taking it away. It is written in the transaction that makes the copy.
+//
+// A copy is dropped if its OID is noted under the id of an attempt that home's row says is undone, or has brought the rows home.
+// A table that has only the name of one is nobody's to drop. See docs/decisions, 18.
+
+// newAttempt gives a statement its id.
+func newAttempt(x shardmap.Attempt) shardmap.Attempt {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	x.ID = hex.EncodeToString(b)
+	return x
+}
+
+// start has an attempt known before it touches anything: it holds its lock on home's connection, and notes it in the map.
+func (a *Admin) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range d.Shards {
+		if err := a.noteful(ctx, d, s); err != nil {
+			return err
+		}
+	}
+	if err := hold(ctx, home, x); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })
+}
+
+// noteful makes what this version needs on a shard that an older one has prepared.
+func (a *Admin) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo) error {
+	n, err := a.primaryOf(d.Name, s)
+	if err != nil {
+		return err
+	}
+	if have, err := a.hasAll(ctx, n); err != nil || have {
+		return err
+	}
+	return a.prepareShard(ctx, n, d.Name, s.Name, s.Ordinal, len(d.Shards) > 1)
+}
+
+// lockWait is how long an attempt's lock is waited for: the connection of a process that has died may take a moment to end.
+const lockWait = 5 * time.Second
+
+// hold takes an attempt's lock for as long as a connection to home lives. Who cannot have it must leave the attempt alone.
+func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
+	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", x.ID)
+		return err
+	})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "55P03" {
+		return &Error{Code: "55006", Message: "another process is at it still: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
+	}
+	return err
+}
+
+// beginPlacing takes a table or schema for an attempt that will put its rows on the shards. Nobody else may be at it, and its rows
+// must be on home. column and value name it in pgmosaic.placed.
+func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label string, x shardmap.Attempt) error {
+	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)"); err != nil {
+			return err
+		}
+		var other string
+		err := tx.QueryRow(ctx, fmt.Sprintf("SELECT attempt FROM pgmosaic.placed WHERE %s = $1::%s FOR UPDATE", column, noteType(column)), value).Scan(&other)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		tag, err := tx.Exec(ctx, fmt.Sprintf(`INSERT INTO pgmosaic.placed AS p (%s, distribution, attempt, at) VALUES ($1::%s, $2, $2, 'home')
+			ON CONFLICT (%[1]s) DO UPDATE SET distribution = $2, attempt = $2 WHERE p.at = 'home' AND pg_try_advisory_xact_lock(hashtextextended(p.attempt, 0))`, column, noteType(column)), value, x.ID)
+		if err == nil && tag.RowsAffected() == 0 {
+			return &Error{Code: "55000", Message: label + " is distributed already, or being so, by a process with another map", Hint: otherMap}
+		}
+		if err == nil && other != "" {
+			err = run(ctx, tx, unwatch(other)) // it died, and its map may be lost
+		}
+		return err
+	})
+}
+
+const otherMap = "Give this process the map of the one that did it: docs/operating/several.md."
+
+// noteType is the type of a column of pgmosaic.placed, as a parameter.
+func noteType(column string) string {
+	if column == "relation" {
+		return "text::regclass"
+	}
+	return "text"
+}
+
+// decide says, in the transaction that moves home's rows, where the rows of what an attempt has taken count from now on.
+func decide(ctx context.Context, tx pgx.Tx, x shardmap.Attempt, at, label string) error {
+	tag, err := tx.Exec(ctx, "UPDATE pgmosaic.placed SET at = $2 WHERE attempt = $1 AND at <> $2", x.ID, at)
+	if err == nil && tag.RowsAffected() != 1 {
+		return &Error{Code: "55006", Message: label + " was taken by another process meanwhile", Hint: "Its rows are where they were. Look at SHOW TABLES there, and run the statement again."}
+	}
+	return err
+}
+
+// noteCopy notes a table that the transaction has just made on a shard.
+func noteCopy(ctx context.Context, tx pgx.Tx, n shardmap.TableName, distribution, attempt string) error {
+	if _, err := tx.Exec(ctx, "DELETE FROM pgmosaic.made WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)"); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "INSERT INTO pgmosaic.made VALUES ($1::text::regclass, $2, $3)", n.SQL(), distribution, attempt)
+	return err
+}
+
+// ours is an error unless a table on a shard that is not home is the copy that a distribution made there.
+func ours(ctx context.Context, q pgx.Tx, shard string, n shardmap.TableName, distribution string) error {
+	var yes bool
+	err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pgmosaic.made WHERE relation = to_regclass($1) AND distribution = $2)", n.SQL(), distribution).Scan(&yes)
+	if err == nil && !yes {
+		return &Error{Code: "55000", Message: fmt.Sprintf("table %s on shard %q is not what this map's distribution of it has made there", n, shard), Hint: otherMap}
+	}
+	return err
+}
+
+// guard locks the copies of an attempt on the other shards against changes, and makes sure that they are there, until release:
+// home may delete the rows that they have.
+func (a *Admin) guard(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, tables []shardmap.TableName, x shardmap.Attempt) (release func(), err error) {
+	var conns []*pgx.Conn
+	release = func() {
+		for _, c := range conns {
+			_ = c.Close(context.WithoutCancel(ctx)) // which ends the transaction
+		}
+	}
+	for _, s := range shards {
+		if s == d.Home || len(tables) == 0 {
+			continue
+		}
+		c, err := a.openShard(ctx, d.Name, s)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		conns = append(conns, c)
+		err = func() error {
+			tx, err := c.Begin(ctx)
+			if err != nil {
+				return err
+			}
+			if err := run(ctx, tx, []string{"SET LOCAL lock_timeout = '10s'", "LOCK TABLE " + sanitizeAll("", tables) + " IN SHARE MODE"}); err != nil {
+				return err
+			}
+			for _, n := range tables {
+				if err := ours(ctx, tx, s.Name, n, x.ID); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+		if err != nil {
+			release()
+			return nil, ownOr(s.Name, err)
+		}
+	}
+	return release, nil
+}
+
+// takeAway notes, on a shard, that an attempt takes away the copies that a distribution has made there. In a schema that lives
+// there, tables that clients have made since belong to it: what they hold is brought home like what the others do.
+func takeAway(ctx context.Context, c *pgx.Conn, shard string, tables []shardmap.TableName, x shardmap.Attempt) error {
+	return ownOr(shard, pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		for _, n := range tables {
+			name := n.SQL()
+			if x.Name == "" {
+				if _, err := tx.Exec(ctx, "INSERT INTO pgmosaic.made SELECT to_regclass($1), $2, $2 WHERE to_regclass($1) IS NOT NULL ON CONFLICT DO NOTHING", name, x.Takes); err != nil {
+					return err
+				}
+			}
+			if err := ours(ctx, tx, shard, n, x.Takes); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "UPDATE pgmosaic.made SET attempt = $2 WHERE relation = to_regclass($1)", name, x.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// leave undoes takeAway.
+func (a *Admin) leave(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, attempt string) error {
+	c, err := a.openShard(ctx, d.Name, s)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	_, err = c.Exec(ctx, "UPDATE pgmosaic.made SET attempt = distribution WHERE attempt = $1", attempt)
+	return ownOr(s.Name, err)
+}
+
+// dropMade drops the copies that are noted under an attempt on a shard, and nothing else.
+func dropMade(ctx context.Context, c *pgx.Conn, shard, attempt string) error {
+	return ownOr(shard, pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return dropNoted(ctx, tx, attempt) }))
+}
+
+// dropNoted is dropMade in a transaction.
+func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
+	var noted bool
+	if err := tx.QueryRow(ctx, "SELECT to_regclass('pgmosaic.made') IS NOT NULL").Scan(&noted); err != nil || !noted {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1min'"); err != nil {
+		return err
+	}
+	list := func() ([]string, error) {
+		return strings1(ctx, tx, "SELECT format('%I.%I', n.nspname, c.relname) FROM pgmosaic.made m JOIN pg_class c ON c.oid = m.relation JOIN pg_namespace n ON n.oid = c.relnamespace WHERE m.attempt = $1 ORDER BY 1", attempt)
+	}
+	names, err := list()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+		now, err := list() // one may have been renamed before it was locked
+		if err != nil {
+			return err
+		}
+		if strings.Join(now, ", ") != strings.Join(names, ", ") {
+			return &Error{Code: "55006", Message: "a table was renamed while it was to be dropped", Hint: "Run the statement again."}
+		}
+		if _, err := tx.Exec(ctx, "DROP TABLE "+strings.Join(names, ", ")); err != nil {
+			return err
+		}
+	}
+	_, err = tx.Exec(ctx, "DELETE FROM pgmosaic.made WHERE attempt = $1 OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)", attempt)
+	return err
+}
+
+// look refuses tables that are not home's alone, before anything is touched: such that another map distributes, and such whose name
+// is taken on one of the shards that are to get a copy.
+func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables []shardmap.TableName, shards []*shardmap.ShardInfo) error {
+	for _, n := range tables {
+		name := n.SQL()
+		taken, err := strings1(ctx, home, "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'pgmosaic_slot'", name)
+		if err == nil && len(taken) == 0 {
+			taken, err = placedElsewhere(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE relation = to_regclass($1) AND at = 'shards'", name)
+		}
+		if err != nil {
+			return ownOr(d.Home.Name, err)
+		}
+		if len(taken) > 0 {
+			return &Error{Code: "55000", Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
+		}
+	}
+	for _, s := range shards {
+		if s == d.Home {
+			continue
+		}
+		c, err := a.openShard(ctx, d.Name, s)
+		if err != nil {
+			return err
+		}
+		err = vacant(ctx, c, s.Name, tables)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placedElsewhere runs a query over pgmosaic.placed, which an old installation may lack.
+func placedElsewhere(ctx context.Context, home *pgx.Conn, sql string, args ...any) ([]string, error) {
+	var have bool
+	if err := home.QueryRow(ctx, "SELECT to_regclass('pgmosaic.placed') IS NOT NULL").Scan(&have); err != nil || !have {
+		return nil, err
+	}
+	return strings1(ctx, home, sql, args...)
+}
+
+// vacant is an error if a shard has something of the name of one of these tables.
+func vacant(ctx context.Context, c *pgx.Conn, shard string, tables []shardmap.TableName) error {
+	for _, n := range tables {
+		var there bool
+		if err := c.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", n.SQL()).Scan(&there); err != nil {
+			return ownOr(shard, err)
+		}
+		if there {
+			return &Error{
+				Code: "55000", Message: fmt.Sprintf("table %s exists on shard %q, and this statement has not made it", n, shard),
+				Hint: "If another map distributes it, give this process that map: docs/operating/several.md. Else move its rows away and DROP it there.",
+			}
+		}
+	}
+	return nil
+}
+
+// declaredTable is what the map says of a table, word by word.
+func (a *Admin) declaredTable(db string, n shardmap.TableName) (t shardmap.Table, ok bool) {
+	for _, t := range a.Catalog.Current().Document.Tables {
+		if t.Database == db && t.Schema == n.Schema && t.Name == n.Name {
+			return *t, true
+		}
+	}
+	return t, false
+}

@@ -1,0 +1,262 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// Recover finishes or undoes what a crash left moving, in every database. It is called at the start. A database whose shards do
+// not answer keeps no other from being settled.
+func (a *Admin) Recover(ctx context.Context) error {
+	var errs []error
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		if err := a.settle(ctx, d.Name); err != nil {
+			errs = append(errs, fmt.Errorf("database %s: %w", d.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recoverPause is the time until what a panic has left is settled, and between two tries.
+const recoverPause = time.Second
+
+// RunRecover tries again after every pause until all is settled, or ctx ends.
+func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		if a.Recover(ctx) == nil {
+			return nil
+		}
+	}
+}
+
+func (a *Admin) settle(ctx context.Context, db string) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	return a.recoverLocked(ctx, db)
+}
+
+// settled is a database in which nothing is left moving. The caller holds a.changing.
+func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
+	if err := a.recoverLocked(ctx, db); err != nil {
+		return nil, err
+	}
+	return a.database(db)
+}
+
+// recoverLocked settles the attempts of a database that have not ended. One that another process is at is left alone: that is an
+// error. The caller holds a.changing.
+func (a *Admin) recoverLocked(ctx context.Context, db string) error {
+	d, err := a.database(db)
+	if err != nil {
+		return err
+	}
+	if err := a.renamesSettled(ctx, db); err != nil {
+		return err
+	}
+	for _, x := range a.Catalog.Current().Document.Attempts {
+		if x.Database == db {
+			if err := a.recoverAttempt(ctx, d, *x); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range a.Catalog.Current().Document.Tables {
+		if t.Database == db && t.Moving && t.Made == "" {
+			if err := a.recoverOlder(ctx, d, *t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recoverAttempt finishes or undoes an attempt, as home says.
+func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // which gives up the lock
+	if err := hold(ctx, home, x); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	if !slices.ContainsFunc(a.Catalog.Current().Document.Attempts, func(y *shardmap.Attempt) bool { return y.ID == x.ID }) {
+		return nil // it has ended while its lock was waited for
+	}
+	if err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return run(ctx, tx, unwatch(x.ID)) }); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	distribution := x.ID
+	if x.Takes != "" {
+		distribution = x.Takes
+	}
+	var at string
+	err = home.QueryRow(ctx, "SELECT at FROM pgmosaic.placed WHERE distribution = $1", distribution).Scan(&at)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return ownOr(d.Home.Name, err)
+	}
+	switch {
+	case x.Shard != nil:
+		return a.recoverShard(ctx, home, x, at == "shards")
+	case at == "" && x.Takes != "":
+		return &Error{
+			Code: "55000", Message: fmt.Sprintf("home has no record of the distribution that %q was to undo", x.Statement),
+			Hint: "Home may have been restored to an older state. Nothing was dropped: compare the table on all shards, and restore the map that belongs to them.",
+		}
+	case at == "shards":
+		return a.settleOnShards(ctx, d, home, x)
+	}
+	return a.settleOnHome(ctx, d, home, x)
+}
+
+// settleOnShards ends an attempt whose rows count on the shards: it has distributed them, or not brought them home.
+func (a *Admin) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range d.Shards {
+		if s != d.Home && x.Takes != "" {
+			if err := a.leave(ctx, d, s, x.ID); err != nil {
+				return err
+			}
+		}
+	}
+	if x.Takes != "" {
+		if _, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET attempt = distribution WHERE attempt = $1", x.ID); err != nil {
+			return ownOr(d.Home.Name, err)
+		}
+	}
+	err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(settleMap(tx, x, false), tx.Delete("attempts", x.ID)) })
+	a.Log.Warn("an interrupted statement was settled: the rows are on the shards", "statement", x.Statement)
+	return err
+}
+
+// settleOnHome ends an attempt whose rows count at home: it has brought them there, or not distributed them. What it made, or was
+// taking away, is dropped.
+func (a *Admin) settleOnHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	if err := a.clear(ctx, d, home, x); err != nil {
+		return err
+	}
+	a.Log.Warn("an interrupted statement was settled: the rows are on home", "statement", x.Statement)
+	return nil
+}
+
+// clear drops what an attempt has made or taken away, whose rows count at home, and forgets it.
+func (a *Admin) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range d.Shards {
+		if s == d.Home {
+			continue
+		}
+		c, err := a.openShard(ctx, d.Name, s)
+		if err != nil {
+			return err
+		}
+		err = dropMade(ctx, c, s.Name, x.ID)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		if err != nil {
+			return err
+		}
+	}
+	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(settleMap(tx, x, true), tx.Delete("attempts", x.ID)) }); err != nil {
+		return err
+	}
+	_, err := home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1 AND at = 'home'", x.ID)
+	return ownOr(d.Home.Name, err)
+}
+
+// settleMap has the map say where the rows are that an attempt was at: at home, or on the shards.
+func settleMap(tx *shardmap.Tx, x shardmap.Attempt, home bool) error {
+	if x.Name == "" {
+		all, err := tx.Tenants(x.Database)
+		for _, t := range all {
+			if t.Schema != x.Schema {
+				continue
+			}
+			if home {
+				return tx.Delete("tenants", t.Database, t.Schema)
+			}
+			t.Moving = false
+			return tx.PutTenant(t)
+		}
+		return errors.Join(err, unsettled(home, "schema "+x.Schema))
+	}
+	all, err := tx.Tables(x.Database)
+	for _, t := range all {
+		if t.Schema != x.Schema || t.Name != x.Name {
+			continue
+		}
+		if home {
+			return tx.Delete("tables", t.Database, t.Schema, t.Name)
+		}
+		t.Moving, t.From = false, ""
+		return tx.PutTable(t)
+	}
+	return errors.Join(err, unsettled(home, "table "+x.Schema+"."+x.Name))
+}
+
+// unsettled is an error for what the map does not know, though its rows are on the shards.
+func unsettled(home bool, label string) error {
+	if home {
+		return nil
+	}
+	return &Error{Code: "55000", Message: label + " was distributed by a process with a newer map", Hint: otherMap}
+}
+
+// recoverShard finishes or undoes a CREATE SHARD. What it made on a node that does not answer stays for now: the shard serves
+// nobody, and keeps nothing else from being changed.
+func (a *Admin) recoverShard(ctx context.Context, home *pgx.Conn, x shardmap.Attempt, decided bool) error {
+	nodes := make([]shardmap.Node, len(x.Nodes))
+	for i, n := range x.Nodes {
+		nodes[i] = *n
+	}
+	primary, _, err := checkShard(ctx, nodes)
+	if decided {
+		a.Log.Warn("an interrupted statement was settled: it is done", "statement", x.Statement)
+		return a.shardDone(ctx, home, primary, x)
+	}
+	var c *pgx.Conn
+	if err == nil {
+		c, err = connect(ctx, primary.Name, primary.DSN)
+	}
+	if err == nil {
+		err = dropMade(ctx, c, primary.Name, x.ID)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	}
+	if err != nil {
+		a.Log.Warn("what an interrupted statement made cannot be undone yet: the next change, or start, tries again", "statement", x.Statement, "error", err)
+		return nil
+	}
+	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.Delete("attempts", x.ID) }); err != nil {
+		return err
+	}
+	_, err = home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1 AND at = 'home'", x.ID)
+	a.Log.Warn("an interrupted statement was undone", "statement", x.Statement)
+	return err
+}
+
+// recoverOlder settles a table that an older version, which knew no attempts, left moving. Nothing proves what it made on the
+// shards: that stays.
+func (a *Admin) recoverOlder(ctx context.Context, d *shardmap.DB, t shardmap.Table) error {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // only read
+	var checked bool
+	if err := home.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'pgmosaic_slot')", t.TableName().SQL()).Scan(&checked); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	x := shardmap.Attempt{Database: t.Database, Schema: t.Schema, Name: t.Name}
+	onHome := !checked || t.Kind == shardmap.Reference
+	a.Log.Warn("a table that an older version left moving was settled; what it made on the other shards stays", "table", t.Schema+"."+t.Name, "distributed", !onHome)
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return settleMap(tx, x, onHome) })
+}

@@ -159,7 +159,8 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
 		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: a.signal,
 	}
-	a.engine.Memory.Limit, a.engine.Memory.Session = memory, sessionMemory
+	a.engine.Memory.Limit.Store(memory)
+	a.engine.Memory.Session.Store(sessionMemory)
 	if memory > 0 {
 		debug.SetMemoryLimit(memory)
 	}
@@ -690,7 +691,7 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	for c, name := range exec.ConsumerNames {
 		emit("memory_bytes", "What sessions hold, by what it is for.", float64(a.engine.Memory.Used(exec.Consumer(c))), "consumer", name)
 	}
-	emit("memory_limit_bytes", "How much memory the process may use (memory_limit); 0: no limit.", float64(a.engine.Memory.Limit))
+	emit("memory_limit_bytes", "How much memory the process may use (memory_limit); 0: no limit.", float64(a.engine.Memory.Limit.Load()))
 }
 
 // run starts what goes on in the background; stop waits for all of it.

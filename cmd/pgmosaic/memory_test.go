@@ -134,8 +134,8 @@ func TestPreparedStatementsAreWeighedTruly(t *testing.T) {
 func TestMemoryLimits(t *testing.T) {
 	d := shop(t)
 	m := &d.engine.Memory
-	limit, session := m.Limit, m.Session
-	t.Cleanup(func() { m.Limit, m.Session = limit, session })
+	limit, session := m.Limit.Load(), m.Session.Load()
+	t.Cleanup(func() { m.Limit.Store(limit); m.Session.Store(session) })
 	c := connectTo(t, d.shopDSN())
 	refused := func(what string, err error, detail string) {
 		t.Helper()
@@ -144,7 +144,7 @@ func TestMemoryLimits(t *testing.T) {
 			t.Errorf("%s: %+v", what, err)
 		}
 	}
-	m.Session = 100 << 10
+	m.Session.Store(100 << 10)
 	count := 0
 	var err error
 	for ; err == nil && count < 100; count++ {
@@ -158,11 +158,11 @@ func TestMemoryLimits(t *testing.T) {
 	_, err = c.Exec(t.Context(), "prepare q as "+wideSelect(1600, "q", "orders"), pgx.QueryExecModeSimpleProtocol)
 	refused("PREPARE", err, "session_memory_limit")
 
-	m.Limit = 2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 1<<20)
+	m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 1<<20))
 	_, err = c.Exec(t.Context(), "select 1 in (1"+strings.Repeat(", 1", 20000)+")", pgx.QueryExecModeSimpleProtocol)
 	refused("a long statement", err, "prepared statements")
 	mustExec(t, c, "select 1 as still")
-	m.Limit = limit
+	m.Limit.Store(limit)
 	mustExec(t, c, "select 1 in (1"+strings.Repeat(", 1", 20000)+")")
 	if n := m.Used(exec.Parsing); n != 0 {
 		t.Errorf("%d bytes are counted for statements that have been planned", n)

@@ -30,10 +30,10 @@ var ConsumerNames = [consumers]string{"plans", "prepared_statements", "merges", 
 type Memory struct {
 	// Limit is the process's memory, 0 for none: the consumers together get half of it. The other half is for buffers,
 	// and for what the garbage collector has not found yet.
-	Limit int64
+	Limit atomic.Int64
 
 	// Session is how much a session's prepared statements may hold, 0 for any amount.
-	Session int64
+	Session atomic.Int64
 
 	used  [consumers]atomic.Int64
 	plans func() int64
@@ -50,19 +50,20 @@ func (m *Memory) Used(c Consumer) int64 {
 // Take counts n bytes for a consumer, unless all together would then hold too much.
 func (m *Memory) Take(c Consumer, n int64) error {
 	m.used[c].Add(n)
-	if m.Limit == 0 {
+	limit := m.Limit.Load()
+	if limit == 0 {
 		return nil
 	}
 	sum := int64(0)
 	for c := range Consumer(consumers) {
 		sum += m.Used(c)
 	}
-	if sum <= m.Limit/2 {
+	if sum <= limit/2 {
 		return nil
 	}
 	m.used[c].Add(-n)
 	return &wire.PgError{
-		Code: "53200", Message: "out of memory", Detail: fmt.Sprintf("%s more for %s; half of memory_limit (%s) is used: %s.", about(n), c.words(), about(m.Limit), m.uses()),
+		Code: "53200", Message: "out of memory", Detail: fmt.Sprintf("%s more for %s; half of memory_limit (%s) is used: %s.", about(n), c.words(), about(limit), m.uses()),
 		Hint: "Try again when others have finished, DEALLOCATE what is no longer used, or raise memory_limit.",
 	}
 }
@@ -161,9 +162,9 @@ func (x *extended) fits(s *stmt) error {
 	if m == nil {
 		return nil
 	}
-	if m.Session > 0 && x.held+s.own() > m.Session {
+	if most := m.Session.Load(); most > 0 && x.held+s.own() > most {
 		return &wire.PgError{
-			Code: "53200", Message: "out of memory", Detail: fmt.Sprintf("The session's %d prepared statements hold %s; session_memory_limit is %s.", len(x.named), about(x.held), about(m.Session)),
+			Code: "53200", Message: "out of memory", Detail: fmt.Sprintf("The session's %d prepared statements hold %s; session_memory_limit is %s.", len(x.named), about(x.held), about(most)),
 			Hint: "DEALLOCATE those that are no longer used, or raise session_memory_limit.",
 		}
 	}

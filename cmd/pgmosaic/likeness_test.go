@@ -620,6 +620,15 @@ var likenessByHand = []struct{ name, script string }{
 		0 release x
 		0 insert into c0.w values (2)
 		0 commit`},
+	{"modes behind a savepoint", `
+		0 begin read only
+		0 savepoint a
+		0 set transaction isolation level repeatable read
+		0 rollback to a
+		0 begin isolation level repeatable read
+		0 rollback to a
+		0 set transaction read write
+		0 rollback`},
 	{"AND CHAIN keeps the modes", `
 		0 begin
 		0 set transaction read only, isolation level repeatable read

@@ -39,7 +39,7 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendFrame('I', nil)
 		return nil
 	case sqlparse.Begin:
-		return h.beginClient(s)
+		return h.beginClient(ctx, s)
 	case sqlparse.Commit, sqlparse.Rollback:
 		return h.end(ctx, s)
 	case sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo:
@@ -72,10 +72,15 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 
 var errFailedTx = &wire.PgError{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
 
-func (h *Handler) beginClient(s *sqlparse.Statement) error {
+func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error {
 	if h.tx.status == 'T' && !h.tx.implicit {
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25001", Message: "there is already a transaction in progress"})
 		set := s.Tx.Set() // its modes count all the same
+		if set != "" {
+			if err := h.judgeInside(ctx); err != nil {
+				return err
+			}
+		}
 		switch {
 		case set == "":
 		case len(h.tx.parts) > 0:

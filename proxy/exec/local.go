@@ -253,6 +253,9 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 				return router.Refuse("isolation", strings.ToUpper(s.Tx.Isolation))
 			}
 		}
+		if err := h.judgeInside(ctx); err != nil {
+			return err
+		}
 		if err := h.everyPartTold(s.Text); err != nil {
 			return err
 		}
@@ -277,6 +280,15 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		return nil
 	}
 	return router.Refuse("session-state", "this form of SET")
+}
+
+// judgeInside sees to it that a server judges the modes of a transaction that has savepoints: behind one, some are errors.
+func (h *Handler) judgeInside(ctx context.Context) error {
+	if len(h.tx.saves) == 0 || len(h.tx.parts) > 0 {
+		return nil
+	}
+	_, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true})
+	return err
 }
 
 // discard drops the session's state.

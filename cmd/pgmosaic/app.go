@@ -184,12 +184,14 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	}
 	secrets := &txn.Secrets{}
 	a.engine.Secret = func(ctx context.Context, db, shard string) (txn.Secret, error) {
-		all := a.shardsOf(a.catalog.Current().Databases[db])
-		i := slices.IndexFunc(all, func(s txn.Shard) bool { return s.Name == shard && s.DSN != "" })
-		if i < 0 {
-			return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
+		if d := a.catalog.Current().Databases[db]; d != nil {
+			if s, ok := d.Shard(shard); ok {
+				if visited := a.shardOf(d, s); visited.DSN != "" {
+					return secrets.Of(ctx, db, visited)
+				}
+			}
 		}
-		return secrets.Of(ctx, db, all[i])
+		return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
 	}
 	a.engine.ForgetSecrets = secrets.Forget
 	a.engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
@@ -399,26 +401,31 @@ func (a *app) explain(ctx context.Context, db, sql string) ([]string, error) {
 }
 
 func (a *app) shardsOf(d *shardmap.DB) []txn.Shard {
-	var out []txn.Shard
 	if d == nil {
 		return nil
 	}
-	for _, s := range d.Shards {
-		whole := a.engine.Horizon.Slot(a.engine.Horizon.Shard(d.Name, s.Name), "", 0)
-		t := txn.Shard{
-			Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &a.visits,
-			Verify: func(ctx context.Context, c *pgconn.PgConn) error { return a.isShards(ctx, d.Name, s.Name, c) },
-			Writes: func() func() {
-				a.engine.Horizon.Sent(whole)
-				return func() { a.engine.Horizon.Acked(whole, time.Now()) }
-			},
-		}
-		if v := a.monitor.View(d.Name, s.Name); v != nil && v.Up() {
-			t.Node, t.DSN = v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN
-		}
-		out = append(out, t)
+	out := make([]txn.Shard, len(d.Shards))
+	for i, s := range d.Shards {
+		out[i] = a.shardOf(d, s)
 	}
 	return out
+}
+
+// shardOf is a shard as it is visited, without a DSN where it has no primary.
+func (a *app) shardOf(d *shardmap.DB, s *shardmap.ShardInfo) txn.Shard {
+	whole := a.engine.Horizon.Slot(a.engine.Horizon.Shard(d.Name, s.Name), "", 0)
+	t := txn.Shard{
+		Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &a.visits,
+		Verify: func(ctx context.Context, c *pgconn.PgConn) error { return a.isShards(ctx, d.Name, s.Name, c) },
+		Writes: func() func() {
+			a.engine.Horizon.Sent(whole)
+			return func() { a.engine.Horizon.Acked(whole, time.Now()) }
+		},
+	}
+	if v := a.monitor.View(d.Name, s.Name); v != nil && v.Up() {
+		t.Node, t.DSN = v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN
+	}
+	return t
 }
 
 // warnOfShard logs an error of a visit to a shard, with where it was.

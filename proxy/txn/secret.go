@@ -46,13 +46,16 @@ func (s Secret) Call(gid, outcome string, parts []string, pid uint32) (sql strin
 // Secrets are those of the shards, as far as they have been asked for.
 type Secrets struct {
 	mu    sync.Mutex
-	known map[[2]string]Secret
+	known map[secretKey]Secret
 }
+
+// secretKey names a shard, and who was asked: under the same name another database may be the shard soon.
+type secretKey struct{ database, shard, dsn string }
 
 // Of is the secret of a shard of a database, read with the shard's own connection string the first time. A shard that an older
 // version has made gets what it lacks.
 func (c *Secrets) Of(ctx context.Context, database string, shard Shard) (Secret, error) {
-	key := [2]string{database, shard.Name}
+	key := secretKey{database, shard.Name, shard.DSN}
 	c.mu.Lock()
 	s, ok := c.known[key]
 	c.mu.Unlock()
@@ -75,7 +78,7 @@ func (c *Secrets) Of(ctx context.Context, database string, shard Shard) (Secret,
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil {
-		c.known = map[[2]string]Secret{}
+		c.known = map[secretKey]Secret{}
 	}
 	c.known[key] = s
 	return s, nil
@@ -86,7 +89,7 @@ func (c *Secrets) Forget(database string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key := range c.known {
-		if key[0] == database {
+		if key.database == database {
 			delete(c.known, key)
 		}
 	}

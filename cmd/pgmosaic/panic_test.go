@@ -119,6 +119,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 			files, goroutines := openFiles(t), runtime.NumGoroutine()
 			for round := range rounds {
 				inTx, amid := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+				mustExec(t, inTx, "set lock_timeout = '10s'")
 				mustExec(t, inTx, "begin")
 				mustExec(t, inTx, "update customers set name = name where customer_id = 100")
 				done := make(chan error, 1)

@@ -34,7 +34,11 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 		if err != nil {
 			return err
 		}
+		names := namingsOf(p)
 		for i, part := range parts {
+			if err := names.about(h, part); err != nil {
+				return err
+			}
 			if i == 0 && p.Stmt.Def.Password != "" {
 				if text, err = h.samePassword(part, p.Stmt); err != nil {
 					return err
@@ -44,12 +48,10 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 				if tag, err = h.exec(part, text); err != nil {
 					return err
 				}
-				continue
-			}
-			if err := h.ready(part); err != nil {
+			} else if err := h.defineOn(part, text, p.Stmt.Def.Alters); err != nil {
 				return err
 			}
-			if err := h.defineOn(part, text, p.Stmt.Def.Alters); err != nil {
+			if err := names.settle(h, part); err != nil {
 				return err
 			}
 		}
@@ -105,6 +107,9 @@ func (h *Handler) samePassword(home *participant, s *sqlparse.Statement) (string
 
 // defineOn runs a definition on a shard that is not home. A function's body may name what is home's.
 func (h *Handler) defineOn(part *participant, text string, alters bool) error {
+	if err := h.ready(part); err != nil {
+		return err
+	}
 	if _, err := part.srv.Exec("SET LOCAL check_function_bodies = off; SAVEPOINT pgmosaic_define"); err != nil {
 		return h.lost(part, err)
 	}

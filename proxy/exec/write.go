@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,10 +92,17 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			if err != nil {
 				return err
 			}
+			names := namingsOf(p)
+			if err := h.everyPiece(ctx, p, pieces, names.about); err != nil {
+				return err
+			}
 			if tag, desc, rows, err = h.runPieces(ctx, p, pieces[:1], a, x); err != nil {
 				return err
 			}
 			other, _, _, err := h.runPieces(ctx, p, pieces[1:], a, x)
+			if err == nil {
+				err = h.everyPiece(ctx, p, pieces, names.settle)
+			}
 			if err == nil && p.Then != "" {
 				err = h.behind(ctx, p, pieces)
 			}
@@ -123,6 +131,20 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	h.writeReturned(desc, rows, x)
 	h.client.SendTag(tag)
 	h.after(ctx, p.Template, h.dbmap.Home.Index)
+	return nil
+}
+
+// everyPiece does something with the participant of every piece.
+func (h *Handler) everyPiece(ctx context.Context, p *router.Plan, pieces []piece, f func(*Handler, *participant) error) error {
+	for _, pc := range pieces {
+		part, err := h.join(ctx, pc.shard, p.Template)
+		if err != nil {
+			return err
+		}
+		if err := f(h, part); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -352,15 +374,37 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 	return nil
 }
 
+// homeFirst are shards with home in front, if it is among them: it chooses names, and its answer is the client's.
+func homeFirst(shards []int, home int) []int {
+	out := slices.Clone(shards)
+	slices.SortStableFunc(out, func(a, b int) int {
+		switch {
+		case a == b:
+			return 0
+		case a == home:
+			return -1
+		case b == home:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
+
 // oneByOne runs what cannot run in a transaction on each shard in turn.
 func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) error {
 	if h.tx.status != 'I' {
 		return &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
 	}
 	var tag string
-	for i, shard := range p.Shards {
+	names := namingsOf(p)
+	for i, shard := range homeFirst(p.Shards, h.dbmap.Home.Index) {
 		part, err := h.on(ctx, shard, p.Template)
 		if err != nil {
+			return err
+		}
+		if err := names.about(h, part); err != nil {
+			h.finish(part)
 			return err
 		}
 		if i == 0 { // its notices are the client's
@@ -373,6 +417,8 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 			err = nil
 		case err != nil:
 			err = h.lost(part, err)
+		default:
+			err = names.settle(h, part)
 		}
 		h.finish(part)
 		if err != nil {

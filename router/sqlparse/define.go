@@ -129,6 +129,7 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 		s.Kind = CreateTable
 		c.object(x.CreateStmt.Relation)
 		c.makes(x.CreateStmt.Relation)
+		d.Chooses = true
 		d.Parent = len(x.CreateStmt.InhRelations) > 0
 		d.Partition = x.CreateStmt.Partbound != nil && len(x.CreateStmt.TableElts) == 0 && len(x.CreateStmt.Constraints) == 0
 		for _, e := range x.CreateStmt.TableElts {
@@ -148,7 +149,7 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 	case *pg.Node_IndexStmt:
 		s.Kind = CreateIndex
 		c.object(x.IndexStmt.Relation)
-		d.Unique, d.NoTx = x.IndexStmt.Unique, x.IndexStmt.Concurrent
+		d.Unique, d.NoTx, d.Chooses = x.IndexStmt.Unique, x.IndexStmt.Concurrent, true // those of partitions are chosen in any case
 		var key []string
 		for _, e := range x.IndexStmt.IndexParams {
 			key = append(key, e.GetIndexElem().GetName())
@@ -166,6 +167,7 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 	case *pg.Node_CreateStatsStmt:
 		d.Scope = OnTable
 		c.objects(x.CreateStatsStmt.Relations...)
+		d.Chooses = len(x.CreateStatsStmt.Defnames) == 0
 	case *pg.Node_ClusterStmt:
 		d.Scope = OnTable
 		c.object(x.ClusterStmt.Relation)
@@ -299,6 +301,11 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 		}
 	}
 	d.Bare = isBare(n)
+	if made := typeMade(n); len(made) > 0 {
+		if ref, ok := refOf(made); ok {
+			d.Chooses, d.Makes = true, []TableRef{ref}
+		}
+	}
 	switch x := n.GetNode().(type) {
 	case *pg.Node_CreateFunctionStmt, *pg.Node_CreateEnumStmt, *pg.Node_CompositeTypeStmt, *pg.Node_CreateRangeStmt, *pg.Node_CreateDomainStmt, *pg.Node_DefineStmt,
 		*pg.Node_CreateCastStmt, *pg.Node_CreateExtensionStmt, *pg.Node_CreateOpClassStmt, *pg.Node_CreateOpFamilyStmt, *pg.Node_CreateConversionStmt,
@@ -361,6 +368,29 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 // likeConstraints is the bit of INCLUDING CONSTRAINTS, in INCLUDING ALL as well.
 const likeConstraints = 1 << 2
 
+// typeMade is the name of a type that a definition makes, or of a domain that gets a constraint: it has an array type, and a domain's
+// constraints have names.
+func typeMade(n *pg.Node) []*pg.Node {
+	switch x := n.GetNode().(type) {
+	case *pg.Node_CreateEnumStmt:
+		return x.CreateEnumStmt.TypeName
+	case *pg.Node_CreateRangeStmt:
+		return x.CreateRangeStmt.TypeName
+	case *pg.Node_CreateDomainStmt:
+		return x.CreateDomainStmt.Domainname
+	case *pg.Node_AlterDomainStmt:
+		return x.AlterDomainStmt.TypeName
+	case *pg.Node_CompositeTypeStmt:
+		v := x.CompositeTypeStmt.Typevar
+		return []*pg.Node{pg.MakeStrNode(v.GetSchemaname()), pg.MakeStrNode(v.GetRelname())}
+	case *pg.Node_DefineStmt:
+		if x.DefineStmt.Kind == pg.ObjectType_OBJECT_TYPE {
+			return x.DefineStmt.Defnames
+		}
+	}
+	return nil
+}
+
 // isBare says whether what a definition makes, which is no table or view, has no schema in its name.
 func isBare(n *pg.Node) bool {
 	switch x := n.GetNode().(type) {
@@ -410,6 +440,7 @@ func (d *Definition) fill(expr *pg.Node) {
 // alter reads one command of ALTER TABLE.
 func (c *converter) alter(cmd *pg.AlterTableCmd) {
 	d := &c.stmt.Def
+	d.Chooses = d.Chooses || cmd.Subtype == pg.AlterTableType_AT_AddConstraint || cmd.Subtype == pg.AlterTableType_AT_AddColumn
 	switch cmd.Subtype {
 	case pg.AlterTableType_AT_AddColumn:
 		if col := cmd.Def.GetColumnDef(); col != nil {

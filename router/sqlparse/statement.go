@@ -183,6 +183,8 @@ type Definition struct {
 	Alters    bool       // it alters or drops what is there: what is not on a shard needs nothing
 	Temp      bool       // what it makes, alters or drops is said to be temporary
 	Bare      bool       // what it makes has no schema in its name
+	Chooses   bool       // PostgreSQL may choose names of what it makes
+	Makes     []TableRef // types that it makes or alters, where it chooses names
 	Like      []TableRef // tables whose CHECKs CREATE TABLE (LIKE ..) takes along
 	Unique    bool       // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
 	NoTx      bool       // cannot run in a transaction block

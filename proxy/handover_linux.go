@@ -119,8 +119,12 @@ func (in *Inherited) Close() {
 type Offer struct {
 	l     *net.UnixListener
 	asker atomic.Pointer[net.UnixConn] // who has them, and is not ready yet
+	taken atomic.Bool
 	done  chan struct{}
 }
+
+// Taken says whether another process listens in our place. A nil Offer was not taken.
+func (o *Offer) Taken() bool { return o != nil && o.taken.Load() }
 
 // NewOffer offers listeners of Listen, by address, under the first process's address for clients.
 func NewOffer(listen string, listeners map[string]net.Listener) (*Offer, error) {
@@ -139,6 +143,7 @@ func NewOffer(listen string, listeners map[string]net.Listener) (*Offer, error) 
 			o.asker.Store(c)
 			taken := sameUser(c) && give(c, listeners) == nil
 			if taken {
+				o.taken.Store(true)
 				_ = l.Close() // the name is the next one's
 				_, _ = c.Write([]byte{1})
 			}

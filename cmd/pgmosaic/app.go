@@ -72,7 +72,7 @@ type app struct {
 
 	inherited *proxy.Inherited        // from a process that is there already
 	listening map[string]net.Listener // by address, for the next one
-	offered   *proxy.Offer
+	offered   atomic.Pointer[proxy.Offer]
 
 	ended   chan struct{} // closed by SHUTDOWN
 	endOnce sync.Once
@@ -569,7 +569,6 @@ func (a *app) buildHTTP() {
 	}
 	a.http = a.board.HTTP(config)
 	a.http.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)
-	a.http.RegisterOnShutdown(a.board.EndStreams)
 }
 
 // pageIsPlain says whether passwords for the page can be read on the way.
@@ -614,6 +613,9 @@ func (a *app) serveHTTP() {
 // ready says whether this process should be sent clients: it takes them, and reaches at least one shard. A shard that is away
 // is away for every process alike: it is no reason to close this one. why says what is amiss in either case.
 func (a *app) ready() (ok bool, why string) {
+	if a.server.State() != proxy.Listening && a.offered.Load().Taken() { // who asks here now asks for the next process
+		return true, ""
+	}
 	if a.server.State() != proxy.Listening {
 		return false, "shutting down"
 	}
@@ -782,7 +784,7 @@ func (a *app) initialise(ctx context.Context) error {
 
 // stop drains the clients for at most timeout and ends everything. Metrics live to the end.
 func (a *app) stop(timeout time.Duration) {
-	a.offered.Close()
+	a.offered.Load().Close()
 	answered := func() {}
 	if a.cfg.ReusePort && timeout > 0 {
 		answered = a.handOver()

@@ -45,7 +45,7 @@ func (a *app) offer() {
 		a.log.Warn("the next process cannot take the sockets over: some clients may be refused when it does", "error", err)
 		return
 	}
-	a.offered = o
+	a.offered.Store(o)
 }
 
 // awaitReady waits until the process is ready, but not for ever: a shard may be away.
@@ -72,7 +72,7 @@ func (a *app) handOver() (answered func()) {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 		defer cancel()
-		_ = a.http.Shutdown(ctx) // what takes longer is cut off
+		a.board.Finish(ctx, a.http) // what takes longer is cut off
 	}()
 	return func() { <-done }
 }

@@ -39,6 +39,11 @@ func TestOneProcessTakesOverFromAnother(t *testing.T) {
 		p := &served{addr: addr, file: file, log: log}
 		p.start(t)
 		t.Cleanup(p.kill)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Log(log.buf.String())
+			}
+		})
 		eventually(t, "the process is ready", func() bool {
 			log.mu.Lock()
 			defer log.mu.Unlock()

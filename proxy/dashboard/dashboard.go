@@ -40,7 +40,8 @@ type Server struct {
 	Open   bool
 	Bounds Bounds
 
-	ending  chan struct{} // closed by EndStreams
+	conns   conns
+	ending  chan struct{} // closed by Finish
 	mu      sync.Mutex    // guards the rest
 	lines   map[string]*line
 	reads   map[string]int64
@@ -241,9 +242,6 @@ func (s *Server) stream(v viewer) (leave func(), ok bool) {
 		s.streams[known]--
 	}, true
 }
-
-// EndStreams ends the streams of states, which do not end by themselves. It is called once.
-func (s *Server) EndStreams() { close(s.ending) }
 
 // history is the last 15 minutes of some lines, a value for each second, the newest last.
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {

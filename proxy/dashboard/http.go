@@ -26,7 +26,8 @@ func DefaultBounds() Bounds {
 
 // HTTP is the server. config, which may be nil for none, makes it speak TLS.
 func (s *Server) HTTP(config *tls.Config) *http.Server {
-	c := &conns{most: s.Bounds.Conns}
+	c := &s.conns
+	c.most = s.Bounds.Conns
 	return &http.Server{
 		Handler: s.Handler(), TLSConfig: config, Protocols: http1(),
 		ReadHeaderTimeout: s.Bounds.Header, ReadTimeout: s.Bounds.Request, WriteTimeout: s.Bounds.Request, IdleTimeout: s.Bounds.Idle, MaxHeaderBytes: maxRequest,
@@ -34,6 +35,22 @@ func (s *Server) HTTP(config *tls.Config) *http.Server {
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, func() { c.welcome(nc) })
 		},
+	}
+}
+
+// Finish returns when every request is answered that had come, or ctx ends. The listener must be closed. It is called once. Unlike
+// http.Server.Shutdown it answers what was on its way, too.
+func (s *Server) Finish(ctx context.Context, h *http.Server) {
+	close(s.ending) // streams do not end by themselves
+	h.SetKeepAlivesEnabled(false)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.conns.count() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }
 
@@ -96,6 +113,12 @@ func (c *conns) changed(nc net.Conn, state http.ConnState) {
 		}
 		delete(c.open, nc)
 	}
+}
+
+func (c *conns) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
 }
 
 // welcome makes a stranger's connection one that stays.

@@ -139,3 +139,39 @@ func TestStreamsAreBounded(t *testing.T) {
 	leave[0]()
 	take("", true)
 }
+
+// Whoever has connected before the end is answered, also one whose request is still on its way.
+func TestWhatHasComeIsAnsweredBeforeTheEnd(t *testing.T) {
+	s := &Server{Gatherer: prometheus.NewRegistry(), Ready: func() (bool, string) { return true, "" }, Bounds: DefaultBounds()}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := s.HTTP(nil)
+	served, finished := make(chan error, 1), make(chan struct{})
+	go func() { served <- srv.Serve(l) }()
+	rested := say(t, l.Addr().String(), begun+"\r\n")
+	if line, err := bufio.NewReader(rested).ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	late := say(t, l.Addr().String(), begun)
+	for s.conns.count() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	_ = l.Close()
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	go func() {
+		s.Finish(t.Context(), srv)
+		close(finished)
+	}()
+	ends(t, "one that rests", rested)
+	if _, err := late.Write([]byte("\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(late).ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+		t.Errorf("%q, %v", line, err)
+	}
+	<-finished
+}

@@ -108,6 +108,9 @@ func TestSocketsAreHandedOver(t *testing.T) {
 		t.Fatalf("%+v", dead)
 	}
 	dead.Close()
+	if offer.Taken() {
+		t.Error("a dead process has taken the sockets")
+	}
 	in := TakeOver(name)
 	if in == nil || len(in.files) != 2 {
 		t.Fatalf("after one that died: %+v", in)
@@ -131,6 +134,9 @@ func TestSocketsAreHandedOver(t *testing.T) {
 		}()
 	}
 	offer.Close()
+	if !offer.Taken() {
+		t.Error("the sockets were not taken")
+	}
 	again, err := NewOffer(name, nil) // the name is free for the next one
 	if err != nil {
 		t.Fatal(err)

@@ -629,6 +629,17 @@ var likenessByHand = []struct{ name, script string }{
 		0 rollback to a
 		0 set transaction read write
 		0 rollback`},
+	{"modes of transactions to come", `
+		0 set session characteristics as transaction deferrable, read only
+		1 show transaction_deferrable
+		0 show transaction_deferrable
+		0 begin not deferrable
+		0 show transaction_deferrable
+		0 commit and chain
+		0 show transaction_deferrable
+		0 rollback
+		0 set session characteristics as transaction not deferrable, read write
+		0 show transaction_deferrable`},
 	{"AND CHAIN keeps the modes", `
 		0 begin
 		0 set transaction read only, isolation level repeatable read

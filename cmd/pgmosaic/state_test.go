@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -437,4 +438,30 @@ func TestSignalsBetweenClients(t *testing.T) {
 	admin := connectTo(t, a.consoleDSN()+"?default_query_exec_mode=simple_protocol")
 	mustExec(t, c, "select pg_terminate_backend($1)", int32(admin.PgConn().PID()))
 	mustExec(t, admin, "show version")
+}
+
+// A function that is called by its number, as large objects are, may be set_config: what it sets stays with its session.
+func TestWhatACallByNumberSetsStaysWithItsSession(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 1, nil)
+	other := connectTo(t, a.dsn())
+	number := queryOne[uint32](t, other, "select 'pg_catalog.set_config'::regproc::oid")
+	r := rawTo(t, a.dsn())
+	for _, x := range []struct{ name, value string }{{"datestyle", "German, DMY"}, {"app.by_number", "one"}} {
+		call := binary.BigEndian.AppendUint32(nil, number)
+		call = append(call, 0, 1, 0, 0, 0, 3)
+		for _, arg := range []string{x.name, x.value, "false"} {
+			call = append(binary.BigEndian.AppendUint32(call, uint32(len(arg))), arg...)
+		}
+		call = append(call, 0, 0)
+		r.SendFrame('F', call)
+		if got := r.until('Z'); !strings.HasSuffix(got, "ZI") || strings.Contains(got, "E") {
+			t.Fatal(got)
+		}
+	}
+	if got := simply(t, other, "select '2026-02-01'::date || coalesce(current_setting('app.by_number', true), ' null')"); got != "2026-02-01 null" {
+		t.Errorf("another session sees %s", got)
+	}
+	r.SendQuery("select '2026-02-01'::date || current_setting('app.by_number')")
+	r.want('Z', "TD(01.02.2026one)C<SELECT 1>ZI")
 }

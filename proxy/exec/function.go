@@ -2,6 +2,9 @@ package exec
 
 import (
 	"context"
+	"encoding/binary"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -31,7 +34,7 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 	if err := h.current(ctx); err != nil {
 		return err
 	}
-	t := &router.Template{Class: router.Single, Stmt: &sqlparse.Statement{Kind: sqlparse.Other}, DB: h.dbmap, Home: true, Whole: true}
+	t := &router.Template{Class: router.Single, Stmt: &sqlparse.Statement{Kind: sqlparse.Other}, DB: h.dbmap, Home: true, Whole: true, Hidden: &router.Hidden{Vars: namesIn(m.Body())}}
 	p, err := h.on(ctx, h.dbmap.Home.Index, t)
 	if err != nil {
 		return err
@@ -45,3 +48,33 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 	}
 	return h.ended(ctx, p, t, r, err)
 }
+
+// namesIn lists the arguments of a call that could be names of custom parameters: by its number it may be set_config that is called.
+func namesIn(call []byte) (names []string) {
+	skip := func(n int) {
+		call = call[min(max(n, 0), len(call)):]
+	}
+	count := func() (n int) {
+		if len(call) >= 2 {
+			n = int(binary.BigEndian.Uint16(call))
+		}
+		skip(2)
+		return n
+	}
+	skip(4)           // whose number
+	skip(2 * count()) // formats
+	for range count() {
+		if len(call) < 4 {
+			break
+		}
+		n := int(int32(binary.BigEndian.Uint32(call)))
+		skip(4)
+		if arg := call[:min(max(n, 0), len(call))]; customName.Match(arg) {
+			names = append(names, strings.ToLower(string(arg)))
+		}
+		skip(n)
+	}
+	return names
+}
+
+var customName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z0-9_$]+)+$`)

@@ -271,6 +271,9 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		if s.Tx.ReadOnly || s.Tx.ReadWrite {
 			next = next.With("default_transaction_read_only", pgsql.Literal(fmt.Sprint(s.Tx.ReadOnly)))
 		}
+		if s.Tx.Deferrable || s.Tx.NotDeferrable {
+			next = next.With("default_transaction_deferrable", pgsql.Literal(fmt.Sprint(s.Tx.Deferrable)))
+		}
 		if err := h.everyPartTold(s.Text); err != nil {
 			return err
 		}

@@ -289,6 +289,7 @@ func (c *converter) txOptions(opts []*pg.Node) {
 			c.stmt.Tx.ReadWrite = !c.stmt.Tx.ReadOnly
 		case "transaction_deferrable":
 			c.stmt.Tx.Deferrable = arg.GetIval().GetIval() != 0
+			c.stmt.Tx.NotDeferrable = !c.stmt.Tx.Deferrable
 		}
 	}
 }

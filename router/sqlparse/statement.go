@@ -112,9 +112,10 @@ func (s *Statement) ParamUses(n int) int {
 
 // Tx is what a transaction statement asks for.
 type Tx struct {
-	ReadOnly, ReadWrite, Deferrable bool
-	Isolation                       string // lower case, or empty
-	Chain                           bool
+	ReadOnly, ReadWrite       bool
+	Deferrable, NotDeferrable bool
+	Isolation                 string // lower case, or empty
+	Chain                     bool
 }
 
 // Set is the SET TRANSACTION with these modes, empty for none.
@@ -132,6 +133,9 @@ func (t Tx) Set() string {
 	if t.Deferrable {
 		out += " DEFERRABLE"
 	}
+	if t.NotDeferrable {
+		out += " NOT DEFERRABLE"
+	}
 	if out == "" {
 		return ""
 	}
@@ -146,7 +150,9 @@ func (t Tx) With(more Tx) Tx {
 	if more.ReadOnly || more.ReadWrite {
 		t.ReadOnly, t.ReadWrite = more.ReadOnly, more.ReadWrite
 	}
-	t.Deferrable = t.Deferrable || more.Deferrable
+	if more.Deferrable || more.NotDeferrable {
+		t.Deferrable, t.NotDeferrable = more.Deferrable, more.NotDeferrable
+	}
 	return t
 }
 

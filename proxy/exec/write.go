@@ -116,7 +116,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			if err == nil && other != "" && p.Target != nil && perShard(other, len(pieces)-1) != tag {
 				return &wire.PgError{
 					Code: "XX001", Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
-					Hint: "The statement was rolled back. Compare the copies and repair them.",
+					Hint: "The statement was rolled back. VERIFY TABLE on the admin database says which rows differ.",
 				}
 			}
 			return err

@@ -1,0 +1,178 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// VERIFY TABLE looks whether a distributed table's rows are what and where they have to be: the copies of a reference table alike,
+// those of a sharded one on the shard that owns their key, and none on two. It reads hashes, takes no lock while it looks, and looks
+// again at what differed, since others write meanwhile.
+
+// maxDifferences is how many differences are told of.
+const maxDifferences = 1000
+
+// difference is a row of a shard that is not as it has to be.
+type difference struct {
+	shard string
+	key   []string // its primary key; of a table without, the whole row
+	how   string
+}
+
+func (a *Admin) parseVerify(p *parser) action {
+	p.must("table")
+	db, sch, tbl := p.tableRef()
+	p.end()
+	return func(ctx context.Context) (*Result, error) {
+		return a.verifyTable(ctx, db, shardmap.TableName{Schema: sch, Name: tbl})
+	}
+}
+
+func (a *Admin) verifyTable(ctx context.Context, db string, n shardmap.TableName) (res *Result, err error) {
+	d, err := a.database(db)
+	if err != nil {
+		return nil, err
+	}
+	info := d.Table(n)
+	if info == nil {
+		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s is not distributed", n), Hint: "SHOW TABLES lists the distributed ones. A table of home's is PostgreSQL's own affair."}
+	}
+	if info.Moving {
+		return nil, &Error{Code: "55006", Message: fmt.Sprintf("table %s is moving", n), Hint: "SHOW JOBS says how far it is."}
+	}
+	j := a.begin(d.Name, fmt.Sprintf("VERIFY TABLE %s", n))
+	defer func() { j.end(err) }()
+	v, err := a.openVerify(ctx, d, info, j)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close(ctx)
+	found, err := v.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(found, func(a, b difference) int { return cmp.Or(slices.Compare(a.key, b.key), cmp.Compare(a.shard, b.shard)) })
+	res = &Result{Columns: []string{"shard", "key", "difference"}, Tag: "VERIFY"}
+	for _, f := range found[:min(len(found), maxDifferences)] {
+		res.Rows = append(res.Rows, []any{f.shard, strings.Join(f.key, ", "), f.how})
+	}
+	if len(found) > maxDifferences {
+		res.Rows = append(res.Rows, []any{"", "", fmt.Sprintf("and more: the first %d are told of", maxDifferences)})
+	}
+	return res, nil
+}
+
+// copyOf is a table as one shard has it.
+type copyOf struct {
+	shard *shardmap.ShardInfo
+	c     *pgx.Conn
+}
+
+// verify is one look at a table.
+type verify struct {
+	job     *job
+	db      *shardmap.DB
+	table   *shardmap.TableInfo
+	copies  []copyOf // home's is the first
+	columns []string
+	key     []string // the primary key; none: rows are told apart by all that they hold
+	types   []string // of the key's columns, to cast to
+}
+
+const verifiedSQL = `select array(select attname::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum),
+ array(select a.attname::text from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o),
+ array(select format_type(a.atttypid, null) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o)`
+
+// openVerify connects to all shards that have the table. close ends it.
+func (a *Admin) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.TableInfo, j *job) (v *verify, err error) {
+	v = &verify{job: j, db: d, table: info}
+	defer func() {
+		if err != nil {
+			v.close(ctx)
+		}
+	}()
+	shards := []*shardmap.ShardInfo{d.Home}
+	for _, s := range d.Shards {
+		if s != d.Home {
+			shards = append(shards, s)
+		}
+	}
+	for _, s := range shards {
+		c, err := a.openShard(ctx, d.Name, s)
+		if err != nil {
+			return v, err
+		}
+		v.copies = append(v.copies, copyOf{s, c})
+		var there bool
+		if err := c.QueryRow(ctx, "select to_regclass($1) is not null", info.SQL()).Scan(&there); err != nil {
+			return v, nodeFailed(s.Name, err)
+		}
+		switch owner := len(info.Keys) > 0 || info.Kind == shardmap.Reference || info.Group.Shards()[0] == s.Index; {
+		case !there && owner:
+			return v, &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on shard %s", info.TableName, s.Name), Hint: "It was dropped there by other means than this proxy. UNDISTRIBUTE TABLE or restore it."}
+		case !there:
+			v.copies = v.copies[:len(v.copies)-1]
+			_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
+		case v.columns == nil:
+			if err := c.QueryRow(ctx, verifiedSQL, info.SQL()).Scan(&v.columns, &v.key, &v.types); err != nil {
+				return v, nodeFailed(s.Name, err)
+			}
+		}
+	}
+	return v, nil
+}
+
+func (v *verify) close(ctx context.Context) {
+	for _, c := range v.copies {
+		_ = c.c.Close(context.WithoutCancel(ctx)) // only read
+	}
+}
+
+func (v *verify) look(ctx context.Context) ([]difference, error) {
+	switch {
+	case v.table.Kind == shardmap.Reference:
+		return v.compare(ctx)
+	case len(v.table.Keys) == 0:
+		return v.strayed(ctx)
+	}
+	return v.places(ctx)
+}
+
+// row and keyText are what a row and its key are told by.
+func (v *verify) row() string { return "ROW(" + pgsql.List(v.columns) + ")::text" }
+
+func (v *verify) keyText() string {
+	if len(v.key) == 0 {
+		return v.row()
+	}
+	return "ROW(" + pgsql.List(v.key) + ")::text"
+}
+
+// keyArray is the key's columns as texts.
+func (v *verify) keyArray() string {
+	if len(v.key) == 0 {
+		return "ARRAY[left(" + v.row() + ", 500)]"
+	}
+	return "ARRAY[" + casts(v.key) + "]"
+}
+
+func casts(columns []string) string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = pgsql.Ident(c) + "::text"
+	}
+	return strings.Join(out, ", ")
+}
+
+// hashed is a hash of a text, in SQL: 48 bits, the same on all servers.
+func hashed(text string) string {
+	return "('x' || encode(substring(sha256(convert_to(" + text + ", 'UTF8')) from 1 for 6), 'hex'))::bit(48)::bigint"
+}

@@ -694,6 +694,10 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	emit("prepared_transactions", "Parts of commits over shards that are prepared and not yet finished.", float64(open))
 	emit("prepared_transactions_oldest_seconds", "Age of the oldest of them.", oldest.Seconds())
 	emit("damaged_transactions", "Committed transactions that have lost a part.", float64(damaged))
+	for _, c := range a.admin.Checks() {
+		emit("reference_rows_differ", "Rows of a reference table that are not the same on all shards, as verify_interval found last.", float64(c.Differs), "database", c.Database, "table", c.Table.String())
+		emit("reference_checked_timestamp_seconds", "When the copies of a reference table were compared last.", float64(c.At.Unix()), "database", c.Database, "table", c.Table.String())
+	}
 	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))
 	emit("map_trouble", "Whether the store holds a map that cannot be read or used, so that an older one is in force.", one(a.catalog.Trouble() != nil))
 	emit("plan_cache_entries", "Plans in the cache.", float64(a.engine.PlanCount()))
@@ -733,6 +737,9 @@ func (a *app) run(ctx context.Context) {
 	})
 	a.background("upgrade", func(ctx context.Context) error { return a.admin.RunUpgrade(ctx, recoverPause) })
 	a.background("renames", a.admin.RunRenames)
+	if every := time.Duration(a.cfg.Verify); every > 0 {
+		a.background("reference tables", func(ctx context.Context) error { return a.admin.RunVerify(ctx, every) })
+	}
 	a.background("schemas", a.engine.WatchSchemas)
 	a.background("notifications", a.hub.Run)
 	a.background("clients", a.server.Serve)

@@ -15,7 +15,7 @@ import (
 // restart lists the settings that RELOAD cannot change.
 var restart = map[string]bool{
 	"listen": true, "unix_socket_dir": true, "unix_socket_mode": true, "so_reuseport": true, "peer_id": true, "peer_listen": true, "http": true, "store": true, "init_sql": true,
-	"monitor_interval": true, "max_staleness": true, "read_consistency": true, "multi_shard_commit": true, "resolver_interval": true, "resolver_grace": true, "log_format": true,
+	"monitor_interval": true, "max_staleness": true, "read_consistency": true, "multi_shard_commit": true, "resolver_interval": true, "resolver_grace": true, "verify_interval": true, "log_format": true,
 	"max_statement_size": true, "client_login_timeout": true, "gather_limit": true, "merge_memory": true, "memory_limit": true, "session_memory_limit": true, "replica_fallback": true, "zone": true,
 	"failover_buffer": true, "failover_buffer_requests": true, "failover_buffer_size": true, "otlp_endpoint": true, "trace_sample_ratio": true,
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // verified is what VERIFY TABLE says, a line for each difference.
@@ -118,4 +119,41 @@ func TestVerifyShardedTables(t *testing.T) {
 		mustExec(t, one, sql)
 	}
 	mustExec(t, home, "delete from loose where id = 3; delete from tenant.things")
+}
+
+// The copies are compared in the background: what differs is an event and a number, until it is repaired.
+func TestReferenceTablesAreWatched(t *testing.T) {
+	d, c := schemesWorld(t, "watched")
+	mustExec(t, c, "create table codes (code text primary key, name text)")
+	mustExec(t, c, "insert into codes values ('a', 'A'), ('b', 'B')")
+	d.adminExec(t, "DISTRIBUTE TABLE watched.public.codes AS REFERENCE")
+	cfg := crashConfig(t, mapOf(d, "watched"))
+	cfg.Verify = duration(100 * time.Millisecond)
+	a := startApp(t, cfg)
+	metric := func() string {
+		for _, c := range a.admin.Checks() {
+			if c.Database == "watched" && c.Table.Name == "codes" {
+				return fmt.Sprint(c.Differs)
+			}
+		}
+		return ""
+	}
+	event := func() string {
+		res, err := a.admin.Exec(t.Context(), "SHOW EVENTS", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(res.Rows)
+	}
+	eventually(t, "the copies are compared", func() bool { return metric() == "0" })
+	mustExec(t, d.on(t, "watched", 1), "update codes set name = 'wrong' where code = 'b'")
+	eventually(t, "what differs is counted", func() bool { return metric() == "1" })
+	if got := event(); !strings.Contains(got, "the copies of reference table public.codes differ in 1 rows row (b): differs from home's row in name; VERIFY TABLE lists them") {
+		t.Errorf("SHOW EVENTS: %s", got)
+	}
+	mustExec(t, connectTo(t, dsnFor("app", "app", a.server.Addr(), "watched")), "update codes set name = 'B' where code = 'b'")
+	eventually(t, "it is repaired", func() bool { return metric() == "0" })
+	if got := event(); !strings.Contains(got, "public.codes are equal again") {
+		t.Errorf("SHOW EVENTS: %s", got)
+	}
 }

@@ -71,6 +71,7 @@ type Admin struct {
 	changing sync.Mutex // one change at a time in this process
 	jobs     jobs
 	events   events
+	checks   sync.Map // of checkOf: Checked
 	renaming sync.Map // of databases: chan struct{} of one, which Renames holds
 
 	sampling     sync.Mutex // guards older and newer

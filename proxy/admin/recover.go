@@ -200,7 +200,7 @@ func settleMap(tx *shardmap.Tx, x shardmap.Attempt, home bool) error {
 		t.Moving, t.From = false, ""
 		return tx.PutTable(t)
 	}
-	return errors.Join(err, unsettled(home, "table "+x.Schema+"."+x.Name))
+	return errors.Join(err, unsettled(home, "table "+shardmap.TableName{Schema: x.Schema, Name: x.Name}.String()))
 }
 
 // unsettled is an error for what the map does not know, though its rows are on the shards.
@@ -257,6 +257,6 @@ func (a *Admin) recoverOlder(ctx context.Context, d *shardmap.DB, t shardmap.Tab
 	}
 	x := shardmap.Attempt{Database: t.Database, Schema: t.Schema, Name: t.Name}
 	onHome := !checked || t.Kind == shardmap.Reference
-	a.Log.Warn("a table that an older version left moving was settled; what it made on the other shards stays", "table", t.Schema+"."+t.Name, "distributed", !onHome)
+	a.Log.Warn("a table that an older version left moving was settled; what it made on the other shards stays", "table", t.TableName(), "distributed", !onHome)
 	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return settleMap(tx, x, onHome) })
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -17,9 +18,10 @@ import (
 // The statements below rebuild, on a shard, what home has. They are read from home's catalog with
 // PostgreSQL's own functions that print definitions.
 
-const rolesSQL = `select r.rolname, case when r.rolcanlogin then ' LOGIN' else '' end || case when r.rolinherit then '' else ' NOINHERIT' end ||
-   case when a.rolpassword is null then '' else ' PASSWORD ' || quote_literal(a.rolpassword) end
-  from pg_roles r left join pg_authid a on a.oid = r.oid where r.rolname !~ '^pg_' and not r.rolsuper`
+const rolesSQL = `select rolname, case when rolcanlogin then ' LOGIN' else '' end || case when rolinherit then '' else ' NOINHERIT' end
+  from pg_roles where rolname !~ '^pg_' and not rolsuper`
+
+const verifierSQL = `select case when rolpassword is null then '' else ' PASSWORD ' || quote_literal(rolpassword) end from pg_authid where rolname = $1`
 
 const schemasSQL = `select format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I', nspname, pg_get_userbyid(nspowner)) from pg_namespace
  where nspname !~ '^pg_' and nspname not in ('information_schema', 'public', 'pgmosaic') order by 1`
@@ -106,7 +108,7 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 // bring gives a server home's roles, and in one transaction home's other objects and what f makes.
 func bring(ctx context.Context, home, dst *pgx.Conn, name string, f func(pgx.Tx) error) error {
 	if err := bringRoles(ctx, home, dst); err != nil {
-		return nodeFailed(name, err)
+		return ownOr(name, err)
 	}
 	return ownOr(name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
 		if err := bringObjects(ctx, home, tx); err != nil {
@@ -139,10 +141,22 @@ func bringRoles(ctx context.Context, home, dst *pgx.Conn) error {
 		if err := dst.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", r[0]).Scan(&have); err != nil {
 			return err
 		}
-		if !have {
-			if _, err := dst.Exec(ctx, "CREATE ROLE "+pgsql.Ident(r[0])+r[1]); err != nil {
-				return err
+		if have {
+			continue
+		}
+		var password string
+		if err := home.QueryRow(ctx, verifierSQL, r[0]).Scan(&password); err != nil {
+			var pe *pgconn.PgError
+			if errors.As(err, &pe) && pe.Code == "42501" {
+				return &Error{
+					Code: "42501", Message: fmt.Sprintf("role %q is missing on the shard, and home's connection string has a role that may not read its password", r[0]),
+					Hint: "Bring the roles yourself: pg_dumpall --roles-only on home, and run it there. Or GRANT SELECT ON pg_authid TO the role of home's connection string.",
+				}
 			}
+			return err
+		}
+		if _, err := dst.Exec(ctx, "CREATE ROLE "+pgsql.Ident(r[0])+r[1]+password); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -44,7 +44,7 @@ type step struct {
 // stepOf reads what a query of the proxy does for a commit; a part is prepared in the same burst that its row is written in.
 func stepOf(sql string) string {
 	switch {
-	case strings.Contains(sql, "pgmosaic.decide($1::text, 'part'"):
+	case strings.Contains(sql, "pgmosaic.decide($1::pg_catalog.text, 'part'"):
 		return "prepare"
 	case strings.Contains(sql, "pgmosaic.decide("):
 		return "decide"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
 
@@ -39,9 +40,13 @@ func check(ctx context.Context, file string, configOnly bool, out io.Writer) err
 		return nil
 	}
 	fmt.Fprintf(out, "%s: map version %d, %d databases, %d shards, %d nodes\n", cfg.Store, doc.Version, len(doc.Databases), len(doc.Shards), len(doc.Nodes))
+	snap, err := shardmap.Compile(doc)
+	if err != nil {
+		return fmt.Errorf("%s: %w", cfg.Store, err)
+	}
 	var bad []error
 	for _, n := range doc.Nodes {
-		what, err := ask(ctx, n.DSN)
+		what, err := ask(ctx, n.DSN, snap.Expected(n.Database, n.Shard))
 		if err != nil {
 			bad = append(bad, fmt.Errorf("node %s of shard %s cannot be used", n.Name, n.Shard))
 			what = refusal(err)
@@ -54,7 +59,8 @@ func check(ctx context.Context, file string, configOnly bool, out io.Writer) err
 // askWithin is how long a node may take to answer.
 const askWithin = 5 * time.Second
 
-func ask(ctx context.Context, dsn string) (string, error) {
+// ask asks a node who it is, and whether its database is what the map expects.
+func ask(ctx context.Context, dsn string, expected shardmap.Expected) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Check)
@@ -67,6 +73,15 @@ func ask(ctx context.Context, dsn string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if expected.Any() {
+		says, err := nodeconn.Identify(ctx, conn.PgConn())
+		if err == nil {
+			err = expected.Judge(says)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
 	s := fmt.Sprintf("PostgreSQL %s, %s", v, role)
 	if prepared == "0" {
 		s += "; max_prepared_transactions is 0: transactions that write to several shards will be refused"
@@ -78,7 +93,10 @@ func ask(ctx context.Context, dsn string) (string, error) {
 func refusal(err error) string {
 	var said *pgconn.PgError
 	var network *net.OpError
+	var stranger *shardmap.StrangerError
 	switch {
+	case errors.As(err, &stranger):
+		return stranger.Message + "; " + stranger.Hint
 	case errors.As(err, &said):
 		s := fmt.Sprintf("%s: %s (SQLSTATE %s)", said.Severity, said.Message, said.Code)
 		if said.Detail != "" {

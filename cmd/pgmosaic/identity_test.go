@@ -117,6 +117,14 @@ func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
 	if d.monitor.View("moved", "moved2").Up() {
 		t.Error("the shard is served")
 	}
+	file := filepath.Join(t.TempDir(), "pgmosaic.yaml")
+	if err := os.WriteFile(file, []byte("store: "+d.cfg.Store+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := check(t.Context(), file, false, &out); err == nil || !strings.Contains(out.String(), "moved/moved2/moved2: it is shard moved1 of database moved") {
+		t.Errorf("check: %v\n%s", err, out.String())
+	}
 	log, err := os.ReadFile(filepath.Join(d.dir, "pgmosaic.log"))
 	if err != nil || !strings.Contains(string(log), "a node is not the shard's, and is not used") {
 		t.Errorf("the log does not say it: %v", err)

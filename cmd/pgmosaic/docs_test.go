@@ -89,7 +89,7 @@ func TestDocsOfStates(t *testing.T) {
 
 func TestDocsOfAdminSQL(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` as one of `admin_users`; `stats_users` may use SHOW, EXPLAIN ROUTE and LOCATE KEY.\n" +
+	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` as one of `admin_users`; `stats_users` may use SHOW, EXPLAIN ROUTE, LOCATE KEY and VERIFY SCHEMA.\n" +
 		"`DRY RUN` at the end of a change says what it would do. Names quote as in PostgreSQL.\n\n| statement | what it does |\n|---|---|\n")
 	for _, s := range admin.Statements() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.ReplaceAll(s[0], "|", `\|`), s[1])

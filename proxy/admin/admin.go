@@ -152,6 +152,8 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		return a.parseExplain(p), true
 	case p.words("locate", "key"):
 		return a.parseLocate(p), true
+	case p.words("verify", "schema"):
+		return a.parseVerifySchema(p), true
 	case p.word("create"):
 		return a.parseCreate(p), false
 	case p.word("alter"):
@@ -346,6 +348,7 @@ var statements = [][]any{
 	{"ALTER ROUTINE db.schema.f [NOT] SHARD SAFE", "say of a function, or a trigger's, that for a row it touches rows of that row's shard only"},
 	{"LOCATE KEY (value) OF db.group", "the shard and slot of a key"},
 	{"EXPLAIN ROUTE IN db statement", "where a statement would run"},
+	{"VERIFY SCHEMA IN db", "what shards should have in common and have not: one row for each definition that differs from home's"},
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
 	{"SHOW MAP AS SQL", "the statements that would rebuild the map"},
 	{"PAUSE [db [SHARD s]]", "hold new transactions back, of one shard if it is named, and wait for the running ones"},

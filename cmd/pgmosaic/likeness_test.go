@@ -266,7 +266,7 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
 			case 22:
 				return pick("select 1/0", "select * from "+schema+"v", "select count(*) from pg_prepared_statements where name !~ '^pgmosaic'")
 			case 23:
-				return pick("prepare p as select '01/02/2026'::date::text", "execute p", "deallocate p", "deallocate all")
+				return pick("prepare p as select '2026-02-01'::date::text", "execute p", "deallocate p", "deallocate all")
 			case 24:
 				if rng.IntN(4) == 0 {
 					return pick("discard all", "discard all", "discard plans")
@@ -620,6 +620,29 @@ var likenessByHand = []struct{ name, script string }{
 		0 release x
 		0 insert into c0.w values (2)
 		0 commit`},
+	{"constants of statements that others have prepared", `
+		0 set datestyle to dmy
+		0 prepare p as select '01/02/2026'::date
+		0 execute p
+		1 prepare p as select '01/02/2026'::date
+		1 execute p
+		0 p s1 select '02/03/2026'::date::timestamptz, '1 2'::interval, $1::int
+		0 b s1 1
+		1 set time zone 'Asia/Tokyo'
+		1 p s1 select '02/03/2026'::date::timestamptz, '1 2'::interval, $1::int
+		1 b s1 1
+		0 b s1 1
+		1 set intervalstyle to sql_standard
+		1 p s2 select '-1 2'::interval, $1::int
+		1 b s2 1
+		0 p s2 select '-1 2'::interval, $1::int
+		0 b s2 1`},
+	{"what a server is led through that joins late", `
+		0 select set_config('role', 'u9', false)
+		0 x begin
+		0 reset role
+		0 select set_config('session_authorization', 'u7', true)
+		0 rollback`},
 	{"modes behind a savepoint", `
 		0 begin read only
 		0 savepoint a

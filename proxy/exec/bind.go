@@ -79,6 +79,9 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		h.parseOp(s, pool.StmtKey{})
 		return "", nil
 	}
+	if s.formats != h.formatsNow() {
+		h.keyed(s)
+	}
 	if name, ok := p.srv.Prepared(s.key); ok {
 		if s.owed {
 			h.parsed(s)

@@ -56,6 +56,7 @@ type stmt struct {
 	sql     string
 	types   []uint32
 	key     pool.StmtKey
+	formats string // by which it is keyed: see Handler.formatsNow
 	version uint64 // of the schema, when it was parsed
 	tmpl    *router.Template
 	space   [8]byte
@@ -449,7 +450,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	if s.name == "" {
 		x.put("", nil) // gone, also if this fails
 	} else { // the unnamed one is parsed anew by each server
-		s.key = h.e.stmtKey(s.sql, s.types, h.meaning())
+		h.keyed(s)
 	}
 	h.about(s)
 	if err := h.replan(ctx, s); err != nil {

@@ -48,6 +48,7 @@ type Handler struct {
 	defaults *pool.Settings // what servers began with, and
 	logins   uint32         // Engine.logins, when the session began
 	kept     bool           // see keepDefaults
+	formats  string         // see formatsNow; empty: they may be others by now
 	settings *pool.Settings
 	own      ownSettings
 	ownLogin ownSettings // what the session began with
@@ -396,7 +397,7 @@ func (h *Handler) Link() uint32 {
 // meaning is what the same text may mean something else under: another search path, an older schema, whose
 // types may be gone, and temporary tables, which are each session's own.
 func (h *Handler) meaning() string {
-	m := itoa(h.schema.Version) + "\x00" + strings.Join(h.env.SearchPath, "\x01")
+	m := itoa(h.schema.Version) + "\x00" + strings.Join(h.env.SearchPath, "\x01") + "\x00" + h.formatsNow()
 	if h.env.Temp != nil || h.pinned != nil {
 		m += "\x00" + itoa(uint64(h.pid)) + "\x00" + itoa(h.temps)
 	}

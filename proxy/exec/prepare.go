@@ -54,7 +54,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return h.lost(p, err)
 	}
 	st.types = st.desc.params
-	st.key = h.e.stmtKey(st.sql, st.types, h.meaning())
+	h.keyed(st)
 	if err := h.ext.fits(st); err != nil {
 		return err
 	}
@@ -180,6 +180,9 @@ func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, 
 
 // ensure makes a server know a statement, in a round trip of its own if need be.
 func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
+	if st.formats != h.formatsNow() {
+		h.keyed(st)
+	}
 	if name, ok := p.srv.Prepared(st.key); ok {
 		return name, nil
 	}
@@ -187,6 +190,11 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 		return "", err
 	}
 	return h.parseOn(p, st, false)
+}
+
+// keyed gives a statement the key by which servers know it.
+func (h *Handler) keyed(st *stmt) {
+	st.key, st.formats = h.e.stmtKey(st.sql, st.types, h.meaning()), h.formatsNow()
 }
 
 // parseOn parses a statement on a server that does not know it, and compares what it returns there with what the

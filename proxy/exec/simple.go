@@ -96,6 +96,11 @@ func (h *Handler) ready4Query() {
 	if h.listen != nil && h.tx.status == 'I' {
 		_ = h.Deliver()
 	}
+	for _, p := range h.tx.parts {
+		if p.replayed && p.prologue == 0 && !p.srv.Dirty {
+			h.resay(p)
+		}
+	}
 	h.client.SendReady(h.tx.status)
 }
 

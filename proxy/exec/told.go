@@ -28,7 +28,7 @@ func (h *Handler) tell(body []byte) (news bool) {
 	if h.told == nil {
 		h.told = map[string]string{}
 	}
-	h.told[string(name)] = string(value)
+	h.told[string(name)], h.formats = string(value), ""
 	return true
 }
 
@@ -39,7 +39,7 @@ func (h *Handler) retellOne(name string) {
 	}
 	for n, value := range h.told {
 		if was, ok := h.first[n]; ok && strings.EqualFold(n, name) && was != value {
-			h.told[n] = was
+			h.told[n], h.formats = was, ""
 			h.client.SendFrame('S', []byte(n+"\x00"+was+"\x00"))
 		}
 	}
@@ -69,5 +69,33 @@ func (h *Handler) retell(old map[string]string) {
 			h.client.SendFrame('S', []byte(name+"\x00"+was+"\x00"))
 		}
 	}
-	h.told = maps.Clone(old)
+	h.told, h.formats = maps.Clone(old), ""
+}
+
+// resay tells the client what a server that has joined its transaction has not: it was led through settings that the client had
+// been told of by another, and reports what is new to itself.
+func (h *Handler) resay(p *participant) {
+	p.replayed = false
+	for name, value := range h.told {
+		if now, ok := p.srv.Params[name]; ok && now != value {
+			h.told[name], h.formats = now, ""
+			h.client.SendFrame('S', []byte(name+"\x00"+now+"\x00"))
+		}
+	}
+}
+
+// formatsNow is by what constants in a text are read, as the client was told last. A statement that was prepared by others is
+// another statement.
+func (h *Handler) formatsNow() string {
+	if h.formats != "" {
+		return h.formats
+	}
+	for _, n := range []string{"DateStyle", "IntervalStyle", "TimeZone"} {
+		value, ok := h.told[n]
+		if !ok {
+			value = h.first[n]
+		}
+		h.formats += value + "\x01"
+	}
+	return h.formats
 }

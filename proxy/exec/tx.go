@@ -113,6 +113,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	before(h.tx.begin)
 	for _, s := range h.tx.steps {
 		before(s.sql)
+		p.replayed = true
 	}
 	h.tx.parts = append(h.tx.parts, p)
 	p.open = true

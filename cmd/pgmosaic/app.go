@@ -695,7 +695,7 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	emit("prepared_transactions_oldest_seconds", "Age of the oldest of them.", oldest.Seconds())
 	emit("damaged_transactions", "Committed transactions that have lost a part.", float64(damaged))
 	for _, c := range a.admin.Checks() {
-		emit("reference_rows_differ", "Rows of a reference table that are not the same on all shards, as verify_interval found last.", float64(c.Differs), "database", c.Database, "table", c.Table.String())
+		emit("reference_rows_differ", "Rows of a reference table that are not the same on all shards, as the last comparison found.", float64(c.Differs), "database", c.Database, "table", c.Table.String())
 		emit("reference_checked_timestamp_seconds", "When the copies of a reference table were compared last.", float64(c.At.Unix()), "database", c.Database, "table", c.Table.String())
 	}
 	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))

@@ -59,6 +59,9 @@ func (a *Admin) verifyTable(ctx context.Context, db string, n shardmap.TableName
 	if err != nil {
 		return nil, err
 	}
+	if info.Kind == shardmap.Reference {
+		a.noteCheck(d, info, found)
+	}
 	slices.SortStableFunc(found, func(a, b difference) int { return cmp.Or(slices.Compare(a.key, b.key), cmp.Compare(a.shard, b.shard)) })
 	res = &Result{Columns: []string{"shard", "key", "difference"}, Tag: "VERIFY"}
 	for _, f := range found[:min(len(found), maxDifferences)] {

@@ -11,7 +11,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-// Checked is what the last look in the background found of a reference table.
+// Checked is what the last look found of a reference table.
 type Checked struct {
 	Database string
 	Table    shardmap.TableName
@@ -69,7 +69,7 @@ type checkOf struct {
 	table    shardmap.TableName
 }
 
-// check looks at one table, and says so when what it finds is not what it found before.
+// check looks at one table.
 func (a *Admin) check(ctx context.Context, d *shardmap.DB, t *shardmap.TableInfo) {
 	v, err := a.openVerify(ctx, d, t, &job{})
 	var found []difference
@@ -83,6 +83,11 @@ func (a *Admin) check(ctx context.Context, d *shardmap.DB, t *shardmap.TableInfo
 		}
 		return
 	}
+	a.noteCheck(d, t, found)
+}
+
+// noteCheck keeps what was found, and says so when it is not what was found before.
+func (a *Admin) noteCheck(d *shardmap.DB, t *shardmap.TableInfo, found []difference) {
 	was, _ := a.checks.Swap(checkOf{d.Name, t.TableName}, Checked{d.Name, t.TableName, len(found), time.Now()})
 	before, _ := was.(Checked)
 	if len(found) == before.Differs {

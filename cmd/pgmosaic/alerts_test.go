@@ -73,7 +73,7 @@ func TestAlertsAreWhatTheySeem(t *testing.T) {
 	}
 	d := shop(t)
 	_, err = connectTo(t, d.shopDSN()).Exec(t.Context(), "select * from customers order by name limit 1 for update")
-	wantCode(t, err, "0A000") // so that there is a refusal to count
+	wantCode(t, err, "0A000")                            // so that there is a refusal to count
 	d.adminExec(t, "VERIFY TABLE shop.public.countries") // and a comparison
 	_, metrics, _ := get(t, d.url("/metrics"))
 	for _, r := range doc.Groups[0].Rules {

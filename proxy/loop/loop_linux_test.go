@@ -147,10 +147,18 @@ func TestDeadlines(t *testing.T) {
 	_ = s.SetReadDeadline(time.Unix(1, 0))
 	within(t, "the read", done)
 
-	_ = s.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-	if n, err := s.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
-		t.Errorf("a write that nobody reads: %d bytes, %v", n, err)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		if n, err := s.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
+			t.Errorf("a write that nobody reads: %d bytes, %v", n, err)
+		}
+	}()
+	if _, err := peer.Read(b[:1]); err != nil { // it has begun
+		t.Fatal(err)
 	}
+	_ = s.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	within(t, "the write", written)
 	_ = s.SetDeadline(time.Now().Add(time.Hour))
 	_ = s.SetDeadline(time.Time{})
 }

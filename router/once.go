@@ -19,14 +19,13 @@ func (a *analysis) constancy(name string) sqlparse.Constancy {
 	if a.isVolatile(name) {
 		return sqlparse.Volatile
 	}
-	users := a.userFuncs(name)
-	for _, f := range users {
+	if !settled[name] && (a.sch.Stable[name] || name == "age") { // age(x) counts from today
+		return sqlparse.Steady
+	}
+	for _, f := range a.userFuncs(name) {
 		if !f.Immutable {
 			return sqlparse.Steady
 		}
-	}
-	if len(users) == 0 && !settled[name] && (a.sch.Stable[name] || name == "age") { // age(x) counts from today
-		return sqlparse.Steady
 	}
 	return sqlparse.Constant
 }

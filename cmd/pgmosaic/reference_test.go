@@ -110,6 +110,22 @@ func TestCopiesGetTheSameValues(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(distinct dice) from items where name like 'm%'"); n < 499 {
 		t.Errorf("%d values of random() in 500 rows", n)
 	}
+	mustExec(t, c, "create schema mine; create function mine.now() returns timestamptz language sql immutable as $$select timestamptz '2000-01-01 00:00:00+00'$$; create function mine.random() returns float8 language sql immutable as 'select 7::float8'", pgx.QueryExecModeSimpleProtocol)
+	mustExec(t, c, "set search_path = mine, public, pg_catalog")
+	mustExec(t, c, "insert into items (name, day) values ('path', mine.now())")
+	mustExec(t, c, "insert into items (name) select 'path' from home limit 1")
+	if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("path\n"), "copy items (name) from stdin"); err != nil {
+		t.Fatal(err)
+	}
+	rows += 3
+	equal("another search_path", rows)
+	if n := queryOne[int](t, c, "select count(*) from items where name = 'path' and at > '2001-01-01' and dice < 1"); n != 3 {
+		t.Errorf("%d of 3 rows have what the table's own defaults give", n)
+	}
+	if s := queryOne[string](t, c, "select current_setting('search_path')"); s != "mine, public, pg_catalog" {
+		t.Errorf("search_path is %s", s)
+	}
+	mustExec(t, c, "reset search_path")
 	for sql, code := range map[string]string{
 		"update items set dice = random()": "0A000", "update items set id = default": "0A000", "insert into items (name, at) values ('x', 'now')": "0A000", "update items set at = 'today'::timestamptz": "0A000",
 		"alter table items add column k uuid default gen_random_uuid()": "0A000", "alter table items add column k timestamptz default now()": "0A000",

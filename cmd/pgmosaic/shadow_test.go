@@ -375,7 +375,7 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	if err := r.Sweep(t.Context(), d.shardsOf(d.catalog.Current().Databases["shop"])); err != nil {
 		t.Fatal(err)
 	}
-	for _, sql := range []string{"UNDISTRIBUTE TABLE shop.public.felt", "UNDISTRIBUTE TABLE shop.public.plain", "UNDISTRIBUTE SCHEMA shop.apart", "DROP SHARD s3 IN shop"} {
+	for _, sql := range []string{"VERIFY TABLE shop.public.felt", "VERIFY TABLE shop.public.plain", "VERIFY TABLE shop.apart.things", "UNDISTRIBUTE TABLE shop.public.felt", "UNDISTRIBUTE TABLE shop.public.plain", "UNDISTRIBUTE SCHEMA shop.apart", "DROP SHARD s3 IN shop"} {
 		d.adminExec(t, sql)
 	}
 	a := small(t, d, 2, func(cfg *Config) {

@@ -104,18 +104,21 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 // give another value on each copy: here they give one.
 func (g *gathering) movedTable(p *router.Plan, given []string) (columns []string, err error) {
 	columns = slices.Clone(given)
-	name := movedTable[len("pg_temp."):]
-	var defaults string
+	var defaults []string
 	if p.Fills != nil {
 		for _, c := range p.Fills.Left(given) {
 			if c.Default == "" {
 				return nil, router.Refuse("reference-write", p.Target.TableName.String()+" (column "+c.Name+" draws from a sequence of each shard's own)")
 			}
 			columns = append(columns, c.Name)
-			defaults += "; ALTER TABLE pg_temp." + name + " ALTER COLUMN " + pgsql.Ident(c.Name) + " SET DEFAULT " + c.Default
+			defaults = append(defaults, "ALTER COLUMN "+pgsql.Ident(c.Name)+" SET DEFAULT "+c.Default)
 		}
 	}
-	return columns, g.exec("CREATE TEMPORARY TABLE " + name + " ON COMMIT DROP AS SELECT " + pgsql.List(columns) + " FROM " + p.Target.SQL() + " WITH NO DATA" + defaults)
+	err = g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + pgsql.List(columns) + " FROM " + p.Target.SQL() + " WITH NO DATA")
+	if err == nil && len(defaults) > 0 {
+		err = g.h.asPrinted(g.on, func() error { return g.exec("ALTER TABLE " + movedTable + " " + strings.Join(defaults, ", ")) })
+	}
+	return columns, err
 }
 
 // make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.

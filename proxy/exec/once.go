@@ -50,30 +50,74 @@ func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string
 }
 
 // valuesOf has a server evaluate the expressions of edits: each by itself, but those that have one value for the statement.
-func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) (values []string, err error) {
+func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) ([]string, error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	var asked []string
-	var which []int // of each value: the expression
-	steady := map[string]int{}
+	asked := map[bool][]string{} // defaults, and what the statement itself says
+	type place struct {
+		dflt bool
+		at   int
+	}
+	var places []place // of each value
+	steady := map[sqlparse.Part]int{}
 	for _, e := range edits {
 		for _, part := range e.Parts {
 			if part.Expr == "" {
 				continue
 			}
-			at, known := steady[part.Expr]
-			if !known || !part.Steady {
-				at = len(asked)
-				asked = append(asked, part.Expr)
+			at, known := steady[part]
+			if !known {
+				at = len(asked[part.Default])
+				asked[part.Default] = append(asked[part.Default], part.Expr)
 			}
 			if part.Steady {
-				steady[part.Expr] = at
+				steady[part] = at
 			}
-			which = append(which, at)
+			places = append(places, place{part.Default, at})
 		}
 	}
-	var got []string
+	got := map[bool][]string{}
+	ask := func(dflt bool) (err error) {
+		got[dflt], err = h.evaluate(p, asked[dflt])
+		return err
+	}
+	if len(asked[true]) > 0 {
+		if err := h.asPrinted(p, func() error { return ask(true) }); err != nil {
+			return nil, err
+		}
+	}
+	if err := ask(false); err != nil {
+		return nil, err
+	}
+	values := make([]string, len(places))
+	for i, pl := range places {
+		values[i] = got[pl.dflt][pl.at]
+	}
+	return values, nil
+}
+
+// asPrinted runs f on a server, in a transaction, under the search_path with which the schema's expressions are printed: under the
+// client's a name in them might be another function's.
+func (h *Handler) asPrinted(p *participant, f func() error) error {
+	rows, err := p.srv.Rows("SELECT pg_catalog.current_setting('search_path')")
+	if err == nil {
+		_, err = p.srv.Exec("SET LOCAL search_path = pg_catalog, pg_temp")
+	}
+	if err != nil {
+		return h.lost(p, err)
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	if _, err := p.srv.Exec("SELECT pg_catalog.set_config('search_path', " + pgsql.Literal(string(rows[0][0])) + ", true)"); err != nil {
+		return h.lost(p, err)
+	}
+	return nil
+}
+
+// evaluate gives the values of expressions as SQL.
+func (h *Handler) evaluate(p *participant, asked []string) (values []string, err error) {
 	for len(asked) > 0 {
 		some := asked[:min(len(asked), onceBatch)]
 		asked = asked[len(some):]
@@ -93,11 +137,8 @@ func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) (values []stri
 			if r[2] != nil {
 				v = pgsql.Literal(string(r[2]))
 			}
-			got = append(got, "CAST("+v+" AS "+string(r[1])+")")
+			values = append(values, "CAST("+v+" AS "+string(r[1])+")")
 		}
-	}
-	for _, at := range which {
-		values = append(values, got[at])
 	}
 	return values, nil
 }

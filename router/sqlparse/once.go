@@ -61,6 +61,7 @@ type Edit struct {
 type Part struct {
 	Text, Expr string
 	Steady     bool // the expression has one value for the whole statement
+	Default    bool // the expression is a column's default, as it is printed where search_path is pg_catalog
 }
 
 // Once finds in an INSERT, UPDATE or DELETE what would have another value on each copy of its table. why says what keeps it
@@ -158,7 +159,7 @@ func (o *once) insert(x *pg.InsertStmt) {
 		if len(left) > 0 {
 			e := Edit{At: Span{rows[i].Start + 1, rows[i].Start + 1}}
 			for _, c := range left {
-				e.Parts = append(e.Parts, Part{Expr: c.Default, Steady: c.Varies == Steady}, Part{Text: ", "})
+				e.Parts = append(e.Parts, Part{Expr: c.Default, Steady: c.Varies == Steady, Default: true}, Part{Text: ", "})
 			}
 			o.edits = append(o.edits, e)
 		}
@@ -230,7 +231,7 @@ func (o *once) defaultValues(left []Fill) {
 		if i > 0 {
 			e.Parts = append(e.Parts, Part{Text: ", "})
 		}
-		e.Parts = append(e.Parts, Part{Expr: c.Default, Steady: c.Varies == Steady})
+		e.Parts = append(e.Parts, Part{Expr: c.Default, Steady: c.Varies == Steady, Default: true})
 	}
 	e.Parts = append(e.Parts, Part{Text: ")"})
 	o.edits = append(o.edits, e)
@@ -264,7 +265,7 @@ func (o *once) defaulted(d *pg.SetToDefault, column string, inRow bool) {
 			o.cannot("DEFAULT stands in an unusual place")
 			return
 		}
-		o.edits = append(o.edits, Edit{At: Span{start, end}, Parts: []Part{{Expr: c.Default, Steady: c.Varies == Steady}}})
+		o.edits = append(o.edits, Edit{At: Span{start, end}, Parts: []Part{{Expr: c.Default, Steady: c.Varies == Steady, Default: true}}})
 	}
 }
 

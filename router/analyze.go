@@ -83,6 +83,9 @@ func (a *analysis) run() error {
 	if len(a.db.Shards) == 1 {
 		return a.oneShard()
 	}
+	if n, ok := a.writtenView(s.Query); ok {
+		return Refuse("view-write", n)
+	}
 	for _, schema := range s.Def.Schemas {
 		if a.distributedIn(schema) {
 			return Refuse("ddl", "DROP or RENAME of schema "+schema)

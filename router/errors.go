@@ -72,6 +72,7 @@ var Rules = []RuleInfo{
 	{"gather-temporary", unsupported, "the temporary table %s cannot be joined with sharded tables over several shards", "Fix the key with =, or use an ordinary table."},
 	{"gather-right", unsupported, "this statement needs temporary tables on the home shard, and role %s may not make them", "GRANT TEMPORARY ON DATABASE ... TO the role, on the home shard; or fix the key with =."},
 	{"view", unsupported, "view %s over sharded tables is not supported here", "Use the view in a SELECT. Where row-level security stands behind it, make it with security_invoker."},
+	{"view-write", unsupported, "a write of the view %s would change one copy of a reference table only", "Write the table itself: every copy of it is written then."},
 	{"home-only", unsupported, "function %s works on the home shard only", "Call it in a statement of its own and bind the result."},
 	{"insert-key", "23502", "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},
 	{"insert-key-expression", unsupported, "the value of key column %s must be a constant or a parameter", "Compute the key before and bind it."},

@@ -84,6 +84,15 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 		TableName: shardmap.TableName{Schema: "public", Name: "big_orders"}, Kind: 'v',
 		View: "SELECT orders.customer_id, orders.total FROM public.orders WHERE (orders.total > (100)::numeric);", Reads: []shardmap.TableName{{Schema: "public", Name: "orders"}},
 	}
+	for _, v := range [][3]string{
+		{"land", "SELECT countries.code, countries.name FROM public.countries;", "countries"},
+		{"some_land", "SELECT land.code FROM public.land WHERE (land.name > 'A'::text);", "land"},
+		{"landed", "SELECT settings.name FROM public.settings WHERE (settings.name IN ( SELECT countries.code FROM public.countries));", "settings"},
+	} {
+		n := shardmap.TableName{Schema: "public", Name: v[0]}
+		sch.Tables[n] = &schema.Table{TableName: n, Kind: 'v', View: v[1], Reads: []shardmap.TableName{{Schema: "public", Name: v[2]}}}
+	}
+	sch.Funcs["settle"] = []*schema.Func{{Schema: "public", Name: "settle", Body: "insert into some_land values ($1)", Lang: "sql", Volatile: true}}
 	sch.Tables[shardmap.TableName{Schema: "public", Name: "spent"}] = &schema.Table{TableName: shardmap.TableName{Schema: "public", Name: "spent"}, Kind: 'm', Reads: []shardmap.TableName{{Schema: "public", Name: "orders"}}}
 	sch.Funcs["order_count"] = []*schema.Func{{Schema: "public", Name: "order_count", Body: "select count(*) from orders", Lang: "sql"}}
 	sch.Funcs["indirect"] = []*schema.Func{{Schema: "public", Name: "indirect", Body: "select order_count()", Lang: "sql"}}

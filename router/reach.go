@@ -258,16 +258,22 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 		if len(a.userFuncs(w)) > 0 && a.funcReaches(w, seen) {
 			return true
 		}
-		if t := a.env.Temp.Table(w); t != nil && t.Kind == 'v' && a.readsSharded(t, 0) {
+		if t := a.env.Temp.Table(w); t != nil && t.Kind == 'v' && a.viewReaches(t) {
 			return true
 		}
 	}
 	for n, t := range a.sch.Tables {
-		if t.Kind == 'v' && words[strings.ToLower(n.Name)] && a.readsSharded(t, 0) {
+		if t.Kind == 'v' && words[strings.ToLower(n.Name)] && a.viewReaches(t) {
 			return true
 		}
 	}
 	return false
+}
+
+// viewReaches says whether who uses a view may read a part of the rows, or write one copy of several.
+func (a *analysis) viewReaches(t *schema.Table) bool {
+	_, writes := a.copyUnder(t, 0)
+	return writes || a.readsSharded(t, 0)
 }
 
 // homeFunction names a function that must run on home: sequences and advisory locks.

@@ -107,3 +107,47 @@ func (a *analysis) sub(r *sqlparse.Rel) *sqlparse.Query {
 	}
 	return r.Sub
 }
+
+// copyUnder is the reference table that a write of a view changes, as PostgreSQL writes through views that have one table or view in
+// their FROM. Of what is written there the other shards would know nothing.
+func (a *analysis) copyUnder(t *schema.Table, depth int) (n shardmap.TableName, ok bool) {
+	if t == nil || t.Kind != 'v' || depth > 32 {
+		return n, false
+	}
+	s := parseView(t)
+	if s == nil || s.Query == nil || len(s.Query.Rels) != 1 || s.Query.Rels[0].Kind != sqlparse.RelTable {
+		return n, false
+	}
+	n, ok = a.env.find(a.db, a.sch, s.Query.Rels[0].Table)
+	if info := a.info(n); !ok || info != nil {
+		return n, ok && info.Kind == shardmap.Reference
+	}
+	return a.copyUnder(a.table(n), depth+1)
+}
+
+// writtenView names a view through which a query, or one inside of it, writes a reference table.
+func (a *analysis) writtenView(q *sqlparse.Query) (n shardmap.TableName, ok bool) {
+	if q == nil {
+		return n, false
+	}
+	if q.Target != nil {
+		if n, ok = a.env.find(a.db, a.sch, q.Target.Table); ok {
+			if _, ok = a.copyUnder(a.table(n), 0); ok {
+				return n, true
+			}
+		}
+	}
+	for _, list := range [][]*sqlparse.Query{q.Subs, q.CTEs, q.Leaves, {q.Source}} {
+		for _, sub := range list {
+			if n, ok = a.writtenView(sub); ok {
+				return n, true
+			}
+		}
+	}
+	for _, r := range q.Rels {
+		if n, ok = a.writtenView(r.Sub); ok {
+			return n, true
+		}
+	}
+	return n, false
+}

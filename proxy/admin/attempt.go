@@ -114,6 +114,16 @@ func noteType(column string) string {
 	return "text"
 }
 
+// sameTable is an error if a table's name means another table than when an attempt took it. The caller has locked what it means.
+func sameTable(ctx context.Context, tx pgx.Tx, n shardmap.TableName, x shardmap.Attempt) error {
+	var same bool
+	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pgmosaic.placed WHERE attempt = $1 AND relation = to_regclass($2))", x.ID, n.SQL()).Scan(&same)
+	if err == nil && !same {
+		return &Error{Code: "55000", Message: fmt.Sprintf("table %s is another one than when the statement began", n), Hint: "Its rows are on home. Run the statement again."}
+	}
+	return err
+}
+
 // decide says, in the transaction that moves home's rows, where the rows of what an attempt has taken count from now on.
 func decide(ctx context.Context, tx pgx.Tx, x shardmap.Attempt, at, label string) error {
 	tag, err := tx.Exec(ctx, "UPDATE pgmosaic.placed SET at = $2 WHERE attempt = $1 AND at <> $2", x.ID, at)

@@ -354,8 +354,19 @@ const ownDefaultsSQL = `select format('ALTER TABLE %s ALTER COLUMN %I ', $1::tex
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_attrdef pd on pd.adrelid = pa.attrelid and pd.adnum = pa.attnum
  where i.inhrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and pg_get_expr(d.adbin, d.adrelid) is distinct from pg_get_expr(pd.adbin, pd.adrelid)`
 
+// straysSQL takes away what default privileges of the proxy's role have given on a table that it has just made.
+const straysSQL = `select distinct format('REVOKE ALL ON %s FROM %s', $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
+  from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner`
+
 // bringDefs gives a table what home's has besides columns. What it inherits it has already.
 func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name string) (late []string, err error) {
+	strays, err := strings1(ctx, tx, straysSQL, name)
+	if err == nil {
+		err = run(ctx, tx, strays)
+	}
+	if err != nil {
+		return nil, err
+	}
 	rows, err := home.Query(ctx, tableDefsSQL, name)
 	if err != nil {
 		return nil, err

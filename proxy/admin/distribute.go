@@ -368,6 +368,9 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
+	if err := sameTable(ctx, tx, info.TableName, x); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
 	if o != nil {
 		if err := o.finish(ctx, home, tx); err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 // Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string. It may run again where
 // some or all of it is there, of this version or an older one.
 func Schema(ordinal int) string {
-	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", owned, tables, older}
+	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", "CREATE SCHEMA IF NOT EXISTS pgmosaic", owned, tables, older}
 	if ordinal < mostIDs {
 		parts = append(parts, ids(ordinal))
 	}
@@ -21,7 +21,8 @@ const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and t
   and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
   and not exists (` + tooMuch + `)`
 
-// owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted.
+// owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted. It looks when the schema is
+// there: nobody can make one between the look and the first use.
 const owned = `
 DO $$
 DECLARE theirs text;
@@ -38,7 +39,6 @@ BEGIN
 END $$`
 
 const tables = `
-CREATE SCHEMA IF NOT EXISTS pgmosaic;
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distribution text NOT NULL, attempt text NOT NULL);
 CREATE TABLE IF NOT EXISTS pgmosaic.placed (relation regclass UNIQUE, schema text UNIQUE, shard text, distribution text NOT NULL, attempt text NOT NULL, at text NOT NULL CHECK (at IN ('home', 'shards')),

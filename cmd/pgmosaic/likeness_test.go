@@ -393,11 +393,19 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 		if elsewhere(want, got) {
 			return -1, ""
 		}
-		if want != got {
+		if want != got && !absent(want, got) {
 			return i, fmt.Sprintf("PostgreSQL %s\n  pgmosaic   %s", want, got)
 		}
 	}
 	return -1, ""
+}
+
+// absent says whether both refuse a statement about what was rolled back: PostgreSQL finds that it is not there only when it plans
+// the statement anew, behind the parameters.
+func absent(want, got string) bool {
+	_, then, failed := strings.Cut(want, "] Z")
+	_, thenToo, failedToo := strings.Cut(got, "] Z")
+	return failed && failedToo && then == thenToo && strings.Contains(want, "E[") && (strings.Contains(got, "E[42P01 ") || strings.Contains(got, "E[42704 "))
 }
 
 // elsewhere says whether a transaction has asked nothing of a server yet, where on PostgreSQL its PREPARE has: it may still
@@ -642,6 +650,10 @@ var likenessByHand = []struct{ name, script string }{
 		0 x begin
 		0 reset role
 		0 select set_config('session_authorization', 'u7', true)
+		0 rollback`},
+	{"BEGIN behind SET TRANSACTION in one string", `
+		0 set transaction isolation level repeatable read; begin isolation level serializable, read only
+		0 show transaction_isolation
 		0 rollback`},
 	{"modes behind a savepoint", `
 		0 begin read only

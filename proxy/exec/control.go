@@ -95,11 +95,8 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 		h.client.SendTag("BEGIN")
 		return nil
 	}
-	text := strings.TrimSuffix(strings.TrimSpace(s.Text), ";")
 	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
-		if len(h.tx.parts) == 0 {
-			h.tx.begin, h.tx.opts = text, s.Tx
-		} else if set := s.Tx.Set(); set != "" {
+		if set := s.Tx.Set(); set != "" {
 			if err := h.everyPartQuiet(set); err != nil {
 				return err
 			}

@@ -362,6 +362,18 @@ func post(t testing.TB, url, body string) (int, string) {
 // The page of a large installation: 100 shards of three nodes, all of them watched.
 func TestDashboardOfAHundredShards(t *testing.T) {
 	d := shop(t)
+	primary := d.cluster.Node("s1-a")
+	freshDatabase(t, primary, "hundred")
+	super := connectTo(t, primary.DSN("postgres"))
+	mustExec(t, super, "drop role if exists hundred")
+	mustExec(t, super, "create role hundred login password 'hundred' in role pg_monitor") // it cannot write down whose the database is: a hundred share it
+	t.Cleanup(func() {
+		for _, sql := range []string{"drop database hundred with (force)", "drop role hundred"} {
+			if _, err := super.Exec(context.Background(), sql); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	doc := &shardmap.Document{Version: 1, Install: newInstall(), Databases: []*shardmap.Database{{Name: "shop", Home: "s001"}}}
 	for i := 1; i <= 100; i++ {
 		s := fmt.Sprintf("s%03d", i)
@@ -369,7 +381,7 @@ func TestDashboardOfAHundredShards(t *testing.T) {
 		for j, n := range []string{"s1-a", "s1-b", "s1-b"} {
 			doc.Nodes = append(doc.Nodes, &shardmap.Node{
 				Database: "shop", Shard: s, Name: fmt.Sprintf("%s-%c", s, 'a'+j), Ordinal: j, Zone: fmt.Sprintf("zone-%c", 'a'+j),
-				DSN: d.cluster.Node(n).DSN("shop") + fmt.Sprintf("&connect_timeout=%d", 100+3*i+j),
+				DSN: fmt.Sprintf("postgres://hundred:hundred@127.0.0.1:%d/hundred?sslmode=disable&connect_timeout=%d", d.cluster.Node(n).Port, 100+3*i+j),
 			})
 		}
 	}

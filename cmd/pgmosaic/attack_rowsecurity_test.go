@@ -46,7 +46,9 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 	d.adminExec(t, "DISTRIBUTE TABLE guarded.public.notes IN GROUP g KEY (k)")
 	d.adminExec(t, "DISTRIBUTE TABLE guarded.public.refs AS REFERENCE")
 	for _, sql := range []string{
-		"insert into docs values " + listed(60, func(i int) string { return fmt.Sprintf("(%d, %d, '%s')", i, i%7, []string{"app", "g_member", "g_other"}[i%3]) }),
+		"insert into docs values " + listed(60, func(i int) string {
+			return fmt.Sprintf("(%d, %d, '%s')", i, i%7, []string{"app", "g_member", "g_other"}[i%3])
+		}),
 		"insert into notes values " + listed(60, func(i int) string { return fmt.Sprintf("(%d, %d, 'note %d')", i, i%5, i) }),
 		"insert into homes select g, (array['app', 'g_member', 'g_other'])[1 + g % 3] from generate_series(1, 12) g",
 		"insert into refs values " + listed(12, func(i int) string { return fmt.Sprintf("(%d, '%s')", i, []string{"app", "g_member", "g_other"}[i%3]) }),

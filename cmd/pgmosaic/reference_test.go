@@ -110,6 +110,19 @@ func TestCopiesGetTheSameValues(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(distinct dice) from items where name like 'm%'"); n < 499 {
 		t.Errorf("%d values of random() in 500 rows", n)
 	}
+	mustExec(t, c, "prepare p (text) as insert into items (name) values ($1)")
+	mustExec(t, c, "execute p('prepared')")
+	mustExec(t, c, "insert into items (name) values ('a'); insert into items (name) values ('b'), ('c')", pgx.QueryExecModeSimpleProtocol)
+	b := &pgx.Batch{}
+	for i := range 4 {
+		b.Queue("insert into items (name) values ($1)", fmt.Sprint("batch ", i))
+		b.Queue("update items set at = now() where name = $1", fmt.Sprint("batch ", i))
+	}
+	if err := c.SendBatch(t.Context(), b).Close(); err != nil {
+		t.Error(err)
+	}
+	rows += 8
+	equal("prepared, several, a pipeline", rows)
 	mustExec(t, c, "create schema mine; create function mine.now() returns timestamptz language sql immutable as $$select timestamptz '2000-01-01 00:00:00+00'$$; create function mine.random() returns float8 language sql immutable as 'select 7::float8'", pgx.QueryExecModeSimpleProtocol)
 	mustExec(t, c, "set search_path = mine, public, pg_catalog")
 	mustExec(t, c, "insert into items (name, day) values ('path', mine.now())")

@@ -84,7 +84,7 @@ func TestVerifyReferenceTables(t *testing.T) {
 	}
 	d.adminFails(t, "VERIFY TABLE copies.public.nothing", "42P01", "is not distributed")
 	d.adminFails(t, "VERIFY TABLE nowhere.public.bare", "3D000", "does not exist")
-	d.adminFails(t, "VERIFY bare", "42601", "TABLE was expected")
+	d.adminFails(t, "VERIFY bare", "42601", "TABLE or SCHEMA was expected")
 	if got := fmt.Sprint(d.adminExec(t, "SHOW JOBS")); !strings.Contains(got, `VERIFY TABLE public."odd.ref" done`) {
 		t.Errorf("SHOW JOBS: %s", got)
 	}

@@ -154,6 +154,8 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		return a.parseLocate(p), true
 	case p.words("verify", "schema"):
 		return a.parseVerifySchema(p), true
+	case p.word("verify"):
+		return a.parseVerify(p), false
 	case p.word("create"):
 		return a.parseCreate(p), false
 	case p.word("alter"):
@@ -176,8 +178,6 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		db, sch, tbl := p.tableRef()
 		dry := p.dryRun()
 		return func(ctx context.Context) (*Result, error) { return a.undistribute(ctx, db, sch, tbl, dry) }, false
-	case p.word("verify"):
-		return a.parseVerify(p), false
 	case p.word("pause"), p.word("resume"), p.word("reconnect"):
 		verb := p.toks[p.at-1].text
 		db, shard := "", ""

@@ -28,7 +28,9 @@ type difference struct {
 }
 
 func (a *Admin) parseVerify(p *parser) action {
-	p.must("table")
+	if !p.word("table") {
+		p.fail("syntax error at %s: TABLE or SCHEMA was expected", p.near())
+	}
 	db, sch, tbl := p.tableRef()
 	p.end()
 	return func(ctx context.Context) (*Result, error) {

@@ -24,7 +24,7 @@ type nameOf struct {
 
 // namings are the names on each of the shards of a definition before it has run there.
 type namings struct {
-	list   string // of the tables or types that it is about, as SQL; empty: no names are chosen
+	list   []string // of the tables or types that it is about, as SQL; empty: no names are chosen
 	before map[int][]nameOf
 	home   []nameOf // what it has made on home
 }
@@ -39,50 +39,67 @@ func namingsOf(p *router.Plan) *namings {
 	for _, ref := range append(slices.Clone(d.Objects), d.Makes...) {
 		list = append(list, pgsql.Literal(ref.SQL()))
 	}
-	return &namings{list: strings.Join(list, ", "), before: map[int][]nameOf{}}
+	return &namings{list: list, before: map[int][]nameOf{}}
 }
 
-// namesSQL lists what hangs on some tables, their partitions and children, or on some types, in the order in which it was made.
-func namesSQL(list string) string {
-	return `WITH RECURSIVE t (oid) AS (
-  SELECT pg_catalog.to_regclass(o)::pg_catalog.oid FROM pg_catalog.unnest(ARRAY[` + list + `]::pg_catalog.text[]) o UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN t ON i.inhparent = t.oid),
-y (oid) AS (SELECT pg_catalog.to_regtype(o)::pg_catalog.oid FROM pg_catalog.unnest(ARRAY[` + list + `]::pg_catalog.text[]) o)
+// namesSQL lists what hangs on some tables, their partitions and children, and on some types, in the order in which it was made.
+func namesSQL(tables, types string) string {
+	return `WITH RECURSIVE t (oid) AS (SELECT o FROM unnest(ARRAY[` + tables + `]::oid[]) o UNION SELECT i.inhrelid FROM pg_inherits i JOIN t ON i.inhparent = t.oid), y (oid) AS (SELECT o FROM unnest(ARRAY[` + types + `]::oid[]) o)
 SELECT kind, n.nspname, q.of, name, says FROM (
-  SELECT 'index', c.relnamespace, c.relname, i.relname, pg_catalog.substr(def, pg_catalog.strpos(def, ' INDEX ') + 8 + pg_catalog.length(pg_catalog.quote_ident(i.relname))), i.oid
-    FROM t JOIN pg_catalog.pg_class c USING (oid) JOIN pg_catalog.pg_index x ON x.indrelid = t.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid, pg_catalog.pg_get_indexdef(i.oid) def
-   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.oid AND k.conrelid = t.oid)
-  UNION ALL SELECT 'constraint', c.relnamespace, c.relname, k.conname, pg_catalog.pg_get_constraintdef(k.oid), k.oid
-    FROM t JOIN pg_catalog.pg_class c USING (oid) JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid WHERE k.conname !~ '^pgmosaic_' AND NOT (k.contype = 'c' AND k.coninhcount > 0)
-  UNION ALL SELECT 'statistics', s.stxnamespace, c.relname, s.stxname, pg_catalog.substr(def, pg_catalog.strpos(def, ' ON ')) || s.stxkind::pg_catalog.text, s.oid
-    FROM t JOIN pg_catalog.pg_class c USING (oid) JOIN pg_catalog.pg_statistic_ext s ON s.stxrelid = t.oid, pg_catalog.pg_get_statisticsobjdef(s.oid) def
+  SELECT 'index', c.relnamespace, c.relname, i.relname, substr(def, strpos(def, ' INDEX ') + 8 + length(quote_ident(i.relname))), i.oid
+    FROM t JOIN pg_class c USING (oid) JOIN pg_index x ON x.indrelid = t.oid JOIN pg_class i ON i.oid = x.indexrelid, pg_get_indexdef(i.oid) def
+   WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.oid AND k.conrelid = t.oid)
+  UNION ALL SELECT 'constraint', c.relnamespace, c.relname, k.conname, pg_get_constraintdef(k.oid), k.oid
+    FROM t JOIN pg_class c USING (oid) JOIN pg_constraint k ON k.conrelid = t.oid WHERE k.conname !~ '^pgmosaic_' AND NOT (k.contype = 'c' AND k.coninhcount > 0)
+  UNION ALL SELECT 'statistics', s.stxnamespace, c.relname, s.stxname, substr(def, strpos(def, ' ON ')) || s.stxkind::text, s.oid
+    FROM t JOIN pg_class c USING (oid) JOIN pg_statistic_ext s ON s.stxrelid = t.oid, pg_get_statisticsobjdef(s.oid) def
   UNION ALL SELECT 'sequence', s.relnamespace, c.relname, s.relname, a.attname, s.oid
-    FROM t JOIN pg_catalog.pg_class c USING (oid) JOIN pg_catalog.pg_depend d ON d.refobjid = t.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
-    JOIN pg_catalog.pg_class s ON s.oid = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.relkind = 'S' JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
-  UNION ALL SELECT 'domain constraint', d.typnamespace, d.typname, k.conname, pg_catalog.pg_get_constraintdef(k.oid), k.oid
-    FROM y JOIN pg_catalog.pg_type d USING (oid) JOIN pg_catalog.pg_constraint k ON k.contypid = d.oid
+    FROM t JOIN pg_class c USING (oid) JOIN pg_depend d ON d.refobjid = t.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    JOIN pg_class s ON s.oid = d.objid AND d.classid = 'pg_class'::regclass AND s.relkind = 'S' JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+  UNION ALL SELECT 'domain constraint', d.typnamespace, d.typname, k.conname, pg_get_constraintdef(k.oid), k.oid
+    FROM y JOIN pg_type d USING (oid) JOIN pg_constraint k ON k.contypid = d.oid
   UNION ALL SELECT 'array', d.typnamespace, d.typname, a.typname, '', a.oid
-    FROM y JOIN pg_catalog.pg_type d USING (oid) JOIN pg_catalog.pg_type a ON a.oid = d.typarray) q (kind, nsp, of, name, says, oid)
-  JOIN pg_catalog.pg_namespace n ON n.oid = q.nsp ORDER BY 1, 2, 3, q.oid`
+    FROM y JOIN pg_type d USING (oid) JOIN pg_type a ON a.oid = d.typarray) q (kind, nsp, of, name, says, oid)
+  JOIN pg_namespace n ON n.oid = q.nsp ORDER BY 1, 2, 3, q.oid`
 }
 
-// names asks a participant for them.
-func (h *Handler) names(p *participant, list string) (out []nameOf, err error) {
+// names asks a participant for them. What the names in the definition mean is the client's search_path's affair.
+func (h *Handler) names(p *participant, list []string) (out []nameOf, err error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	rows, err := p.srv.Rows(namesSQL(list))
+	var meant []string
+	for _, name := range list {
+		meant = append(meant, "pg_catalog.to_regclass("+name+")::pg_catalog.oid", "pg_catalog.to_regtype("+name+")::pg_catalog.oid")
+	}
+	oids, err := p.srv.Rows("SELECT " + strings.Join(meant, ", "))
 	if err != nil {
 		return nil, h.lost(p, err)
 	}
-	for _, r := range rows {
-		out = append(out, nameOf{string(r[0]), string(r[1]), string(r[2]), string(r[3]), string(r[4])})
+	var tables, types []string
+	for i := 0; i+1 < len(oids[0]); i += 2 {
+		if oids[0][i] != nil {
+			tables = append(tables, string(oids[0][i]))
+		} else if oids[0][i+1] != nil { // a table's own type goes with it
+			types = append(types, string(oids[0][i+1]))
+		}
 	}
-	return out, nil
+	err = h.amongCatalogs(p, func() error {
+		rows, err := p.srv.Rows(namesSQL(strings.Join(tables, ", "), strings.Join(types, ", ")))
+		if err != nil {
+			return h.lost(p, err)
+		}
+		for _, r := range rows {
+			out = append(out, nameOf{string(r[0]), string(r[1]), string(r[2]), string(r[3]), string(r[4])})
+		}
+		return nil
+	})
+	return out, err
 }
 
 // about looks at the names on a shard before the definition runs there.
 func (n *namings) about(h *Handler, p *participant) (err error) {
-	if n.list != "" {
+	if len(n.list) > 0 {
 		n.before[p.shard], err = h.names(p, n.list)
 	}
 	return err
@@ -90,7 +107,7 @@ func (n *namings) about(h *Handler, p *participant) (err error) {
 
 // settle gives what the definition has just made on a shard the names that it has on home, which comes first.
 func (n *namings) settle(h *Handler, p *participant) error {
-	if n.list == "" {
+	if len(n.list) == 0 {
 		return nil
 	}
 	now, err := h.names(p, n.list)

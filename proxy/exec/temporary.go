@@ -89,19 +89,29 @@ func (h *Handler) tempsOn() *participant {
 }
 
 // readTemps reads the temporary objects of a server.
-func (h *Handler) readTemps(ctx context.Context, p *participant) (*schema.Temporary, error) {
+func (h *Handler) readTemps(ctx context.Context, p *participant) (next *schema.Temporary, err error) {
+	err = h.amongCatalogs(p, func() error {
+		next, err = schema.ReadTemporary(ctx, h.asking(p))
+		return err
+	})
+	return next, err
+}
+
+// amongCatalogs runs what only reads with the search_path pg_catalog: what is printed names schemas, and no operator is a user's. In a
+// transaction that is open nothing is left of it.
+func (h *Handler) amongCatalogs(p *participant, f func() error) error {
 	before, after := "BEGIN", "COMMIT"
 	if p.srv.TxStatus != 'I' {
 		before, after = "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
 	}
-	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
-		return nil, h.lost(p, err)
+	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
+		return h.lost(p, err)
 	}
-	next, failed := schema.ReadTemporary(ctx, h.asking(p))
+	failed := f()
 	if _, err := p.srv.Exec(after); err != nil {
-		return nil, h.lost(p, err)
+		return h.lost(p, err)
 	}
-	return next, failed
+	return failed
 }
 
 // asking has a server asked for the schema.

@@ -194,6 +194,16 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
 	}
 	a.engine.ForgetSecrets = secrets.Forget
+	a.catalog.OnChange(func(s *shardmap.Snapshot) {
+		secrets.Retain(func(db, shard string) bool {
+			d := s.Databases[db]
+			if d == nil {
+				return false
+			}
+			_, ok := d.Shard(shard)
+			return ok
+		})
+	})
 	a.engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
 		return a.resolver().Settle(ctx, a.shardsOf(a.catalog.Current().Databases[db]), gid)
 	}

@@ -95,6 +95,17 @@ func (c *Secrets) Forget(database string) {
 	}
 }
 
+// Retain forgets the secrets of shards that are gone from the map: another may come under the same name, even at the same address.
+func (c *Secrets) Retain(has func(database, shard string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.known {
+		if !has(key.database, key.shard) {
+			delete(c.known, key)
+		}
+	}
+}
+
 func (s *Secret) read(ctx context.Context, conn *pgx.Conn) error {
 	return conn.QueryRow(ctx, "SELECT inner_key, outer_key FROM pgmosaic.secret").Scan(&s.inner, &s.outer)
 }

@@ -99,10 +99,11 @@ func (h *Handler) readTemps(ctx context.Context, p *participant) (next *schema.T
 
 // amongCatalogs runs what only reads with the search_path pg_catalog: what is printed names schemas, and no operator is a user's. In a
 // transaction that is open nothing is left of it.
-func (h *Handler) amongCatalogs(p *participant, f func() error) error {
-	before, after := "BEGIN", "COMMIT"
-	if p.srv.TxStatus != 'I' {
-		before, after = "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
+func (h *Handler) amongCatalogs(p *participant, f func() error) (err error) {
+	before, after := "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
+	if p.srv.TxStatus == 'I' {
+		before, after = "BEGIN", "COMMIT"
+		defer func() { h.endOwn(p) }()
 	}
 	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
 		return h.lost(p, err)
@@ -112,6 +113,18 @@ func (h *Handler) amongCatalogs(p *participant, f func() error) error {
 		return h.lost(p, err)
 	}
 	return failed
+}
+
+// endOwn ends a transaction of the proxy's own that has failed: each of its statements, the last one, too, may have met a cancel request
+// for the client's statement. A server on which that cannot be done is not used again.
+func (h *Handler) endOwn(p *participant) {
+	const tries = 5
+	for try := 0; p.srv.TxStatus != 'I' && !p.srv.Dirty; try++ {
+		if _, err := p.srv.Exec("ROLLBACK"); err == nil || cancelled(err) && try < tries {
+			continue
+		}
+		p.srv.Dirty = true
+	}
 }
 
 // asking has a server asked for the schema.

@@ -223,6 +223,28 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if _, err := c.Exec(ctx, markSQL+"UPDATE SET installation = $1, database = $2, shard = $3", a.Catalog.Current().Install, db, s.Name); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
+	return a.noteAdopted(ctx, db, s, primary.Name, c)
+}
+
+// noteAdopted notes that the tables which the map distributes over a shard are what it has made there: the database may come from before
+// they were, or without the schema in which that is noted.
+func (a *Admin) noteAdopted(ctx context.Context, db string, s *shardmap.ShardInfo, node string, c *pgx.Conn) error {
+	d, err := a.database(db)
+	if err != nil {
+		return err
+	}
+	note := "INSERT INTO pgmosaic.made (relation, distribution, attempt) SELECT to_regclass($1), $2, $2 WHERE to_regclass($1) IS NOT NULL ON CONFLICT DO NOTHING"
+	if s.Name == d.Home.Name {
+		note = "INSERT INTO pgmosaic.placed (relation, distribution, attempt, at) SELECT to_regclass($1), $2, $2, 'shards' WHERE to_regclass($1) IS NOT NULL ON CONFLICT DO NOTHING"
+	}
+	for _, t := range a.Catalog.Current().Document.Tables {
+		if t.Database != db || t.Moving || t.Made == "" && s.Name == d.Home.Name { // home is told of an older version's when it is brought home
+			continue
+		}
+		if _, err := c.Exec(ctx, note, t.TableName().SQL(), t.Made); err != nil {
+			return nodeFailed(node, err)
+		}
+	}
 	return nil
 }
 

@@ -79,6 +79,13 @@ func (a *Admin) recoverLocked(ctx context.Context, db string) error {
 			}
 		}
 	}
+	for _, t := range a.Catalog.Current().Document.Tenants {
+		if t.Database == db && t.Moving && t.Made == "" {
+			if err := a.recoverOlderSchema(ctx, d, *t); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -259,4 +266,25 @@ func (a *Admin) recoverOlder(ctx context.Context, d *shardmap.DB, t shardmap.Tab
 	onHome := !checked || t.Kind == shardmap.Reference
 	a.Log.Warn("a table that an older version left moving was settled; what it made on the other shards stays", "table", t.TableName(), "distributed", !onHome)
 	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return settleMap(tx, x, onHome) })
+}
+
+// recoverOlderSchema is recoverOlder for a schema. Of these, an older version told home.
+func (a *Admin) recoverOlderSchema(ctx context.Context, d *shardmap.DB, t shardmap.Tenant) error {
+	if err := a.noteful(ctx, d, d.Home); err != nil { // which reads what an older version noted
+		return err
+	}
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // only read
+	placed, err := strings1(ctx, home, "SELECT schema FROM pgmosaic.placed WHERE schema = $1 AND at = 'shards'", t.Schema)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	onHome := len(placed) == 0
+	a.Log.Warn("a schema that an older version left moving was settled; what it made on the other shards stays", "schema", t.Schema, "distributed", !onHome)
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+		return settleMap(tx, shardmap.Attempt{Database: t.Database, Schema: t.Schema}, onHome)
+	})
 }

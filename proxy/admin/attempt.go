@@ -30,10 +30,15 @@ import (
 
 // newAttempt gives a statement its id.
 func newAttempt(x shardmap.Attempt) shardmap.Attempt {
+	x.ID = newID()
+	return x
+}
+
+// newID is an id that nobody can guess.
+func newID() string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails
-	x.ID = hex.EncodeToString(b)
-	return x
+	return hex.EncodeToString(b)
 }
 
 // start has an attempt known before it touches anything: it holds its lock on home's connection, and notes it in the map.

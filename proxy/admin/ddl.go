@@ -2,10 +2,12 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -32,8 +34,8 @@ const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privileg
 const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname <> 'plpgsql' order by e.oid`
 
-// typesSQL has a type's schema and name, what makes it and what gives it to its owner, in the order in which they were made.
-const typesSQL = `select n.nspname, t.typname, case t.typtype
+// typesSQL has a type's OID, schema and name, what makes it and what gives it to its owner.
+const typesSQL = `select t.oid, n.nspname, t.typname, case t.typtype
     when 'e' then format('CREATE TYPE %I.%I AS ENUM (%s)', n.nspname, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid))
     when 'c' then format('CREATE TYPE %I.%I AS (%s)', n.nspname, t.typname, (select string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ||
         case when a.attcollation not in (0, at.typcollation) then ' COLLATE ' || a.attcollation::regcollation else '' end, ', ' order by a.attnum)
@@ -43,21 +45,21 @@ const typesSQL = `select n.nspname, t.typname, case t.typtype
    format('ALTER TYPE %I.%I OWNER TO %I', n.nspname, t.typname, pg_get_userbyid(t.typowner))
   from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
    and (t.typtype in ('e', 'd') or t.typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
-   and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e') order by t.oid`
+   and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e')`
 
-// functionsSQL has what makes each routine, gives it to its owner and lets others run it.
-const functionsSQL = `select unnest(array[pg_get_functiondef(p.oid), format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
+// functionsSQL has each routine's OID, what makes it, gives it to its owner and lets others run it.
+const functionsSQL = `select p.oid, (array[pg_get_functiondef(p.oid), format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
    || case when p.proacl is null then '{}' else array[format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)]
    || array(select format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end,
         case when x.is_grantable then ' WITH GRANT OPTION' else '' end) from aclexplode(p.proacl) x where x.grantee <> p.proowner) end)
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.prokind in ('f', 'p') and n.nspname !~ '^pg_'
-   and n.nspname not in ('information_schema', 'pgmosaic') and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e') order by p.oid`
+   and n.nspname not in ('information_schema', 'pgmosaic') and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
 
 // bringSchema gives a new shard what home has: roles, schemas, extensions, types, functions, declared
 // tables (sharded ones empty, reference ones filled).
 func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, to shardmap.Node, x shardmap.Attempt) error {
 	ordinal := x.Shard.Ordinal
-	var others []queryer
+	var others []*pgx.Conn
 	for _, s := range d.Shards {
 		if s != d.Home {
 			c, err := a.openShard(ctx, d.Name, s)
@@ -73,9 +75,22 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		return err
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	list := sortedTables(d)
+	names := make([]shardmap.TableName, len(list))
+	for i, t := range list {
+		names[i] = t.TableName
+	}
+	still, err := home.Begin(ctx)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	defer still.Rollback(context.WithoutCancel(ctx)) // it only reads
+	if err := frozen(ctx, still, names...); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
 	return bring(ctx, home, dst, to.Name, func(tx pgx.Tx) error {
-		var late []string
-		for _, t := range sortedTables(d) {
+		var late []definition
+		for _, t := range list {
 			seqs, err := placeOn(ctx, home, t, ordinal, others...)
 			if err != nil {
 				return err
@@ -83,7 +98,7 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			if seqs != nil && len(seqs.cols) > 0 && ordinal >= stride {
 				return tooManyShards(to.Shard)
 			}
-			keys, err := bringTable(ctx, home, tx, t.TableName, seqs)
+			keys, err := bringTable(ctx, home, tx, t.TableName, seqs, false)
 			if err != nil {
 				return err
 			}
@@ -97,11 +112,11 @@ func (a *Admin) bringSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 				}
 				continue
 			}
-			if _, err := copyRows(ctx, home, tx.Conn(), t.TableName, "", nil); err != nil {
+			if _, err := fill(ctx, home, dst, t.TableName, "", nil); err != nil {
 				return err
 			}
 		}
-		return run(ctx, tx, late)
+		return define(ctx, tx, late)
 	})
 }
 
@@ -118,7 +133,14 @@ func bring(ctx context.Context, home, dst *pgx.Conn, name string, f func(pgx.Tx)
 	}))
 }
 
-func run(ctx context.Context, tx pgx.Tx, list []string) error {
+// querier is a connection, or its transaction.
+type querier interface {
+	queryer
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+func run(ctx context.Context, tx querier, list []string) error {
 	for _, s := range list {
 		if _, err := tx.Exec(ctx, s); err != nil {
 			return err
@@ -184,34 +206,44 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 			return err
 		}
 	}
+	type object struct {
+		OID          uint32
+		Schema, Name string // of a type
+		SQL          []string
+	}
 	rows, _ := home.Query(ctx, typesSQL)
-	types, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [4]string, err error) {
-		err = r.Scan(&out[0], &out[1], &out[2], &out[3])
-		return out, err
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (o object, err error) {
+		o.SQL = make([]string, 2)
+		return o, r.Scan(&o.OID, &o.Schema, &o.Name, &o.SQL[0], &o.SQL[1])
 	})
 	if err != nil {
 		return err
 	}
-	for _, t := range types {
-		var have bool
-		if err := tx.QueryRow(ctx, "select exists (select from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = $1 and t.typname = $2)", t[0], t[1]).Scan(&have); err != nil {
-			return err
-		}
-		if have {
-			continue
-		}
-		if err := run(ctx, tx, t[2:]); err != nil {
-			return err
-		}
-	}
-	funcs, err := strings1(ctx, home, functionsSQL)
+	rows, _ = home.Query(ctx, functionsSQL)
+	routines, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (o object, err error) { return o, r.Scan(&o.OID, &o.SQL) })
 	if err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
 		return err
 	}
-	return run(ctx, tx, funcs)
+	all = append(all, routines...)
+	slices.SortFunc(all, func(x, y object) int { return cmp.Compare(x.OID, y.OID) }) // as they were made: each may need those before it
+	for _, o := range all {
+		var have bool
+		if o.Name != "" {
+			if err := tx.QueryRow(ctx, "select exists (select from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = $1 and t.typname = $2)", o.Schema, o.Name).Scan(&have); err != nil {
+				return err
+			}
+		}
+		if have {
+			continue
+		}
+		if err := run(ctx, tx, o.SQL); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end
@@ -221,8 +253,8 @@ const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format
  where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
 
 const tableDefsSQL = `
-select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'p' then 1 when 'u' then 1 when 'f' then 9 else 2 end
-  from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x', 'f') and c.conname <> 'pgmosaic_slot' and c.coninhcount = 0
+select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'c' then 2 else 1 end
+  from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x') and c.conname <> 'pgmosaic_slot' and c.coninhcount = 0
 union all
 select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::text::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
    and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
@@ -253,7 +285,8 @@ order by 2, 1`
 // triggerState is the word that puts a trigger into the state that it is in.
 const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"
 
-// quiet switches a table's own triggers off while its rows travel, and says what switches them on again.
+// quiet switches off a table's own triggers, and the policies that hold for its owner, while its rows travel, and says what switches
+// them on again.
 func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err error) {
 	rows, err := tx.Query(ctx, "select format('ALTER TABLE %s DISABLE TRIGGER %I', $1::text, t.tgname), format('ALTER TABLE %s %s TRIGGER %I', $1::text, "+triggerState+
 		", t.tgname) from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgenabled <> 'D'", name)
@@ -265,13 +298,27 @@ func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err err
 	if _, err := pgx.ForEachRow(rows, []any{&off, &on}, func() error { before, after = append(before, off), append(after, on); return nil }); err != nil {
 		return nil, err
 	}
-	return after, run(ctx, tx, before)
+	free, bound, err := forced(ctx, tx, name)
+	if err != nil {
+		return nil, err
+	}
+	return append(after, bound...), run(ctx, tx, append(before, free...))
 }
 
-// bringTable makes an empty table like home's. late are its foreign keys, triggers
-// and policies: they are made when all tables and rows are there.
-func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place) (late []string, err error) {
+// definition is a statement that defines something of a table on a shard. With an owner it may run what that role has made, and runs as it.
+type definition struct {
+	sql, owner string
+	key        *foreignKey // instead of sql
+}
+
+// bringTable makes an empty table like home's. Nobody changes home's meanwhile. late is what is made when all tables and rows are there:
+// foreign keys, triggers and policies, and of a table in use all by which others could do something to it.
+func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
 	name := n.SQL()
+	owner, err := ownerOf(ctx, home, name)
+	if err != nil {
+		return nil, err
+	}
 	rows, _ := home.Query(ctx, columnDefsSQL, name)
 	var column, def, value, notNull string
 	var cols, before, after, drawnFrom []string
@@ -281,7 +328,11 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 			value = clause
 		}
 		if sequence != "" {
-			before, after = append(before, sequence), append(after, then...)
+			before = append(before, sequence)
+			if owner != "" { // the table's, from the beginning
+				after = append(after, "ALTER SEQUENCE "+seqs.sequenceOf(column)+" OWNER TO "+pgsql.Ident(owner))
+			}
+			after = append(after, then...)
 			drawnFrom = append(drawnFrom, seqs.sequenceOf(column))
 		}
 		cols = append(cols, def+value+notNull)
@@ -292,14 +343,25 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 	if err := freeSequences(ctx, tx, drawnFrom); err != nil {
 		return nil, err
 	}
+	if owner != "" {
+		if err := mayCreate(ctx, tx, n, owner); err != nil {
+			return nil, err
+		}
+	}
 	parts, err := strings1(ctx, home, "select ' PARTITION BY ' || pg_get_partkeydef(partrelid) from pg_partitioned_table where partrelid = $1::text::regclass", name)
+	if err == nil {
+		err = run(ctx, tx, before)
+	}
+	if err == nil {
+		err = asDefined(ctx, tx, owner, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, ""))
+	}
+	if err == nil {
+		err = run(ctx, tx, after)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := run(ctx, tx, append(append(before, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, "")), after...)); err != nil {
-		return nil, err
-	}
-	if late, err = bringDefs(ctx, home, tx, name); err != nil || len(parts) == 0 {
+	if late, err = bringDefs(ctx, home, tx, name, owner, inUse); err != nil || len(parts) == 0 {
 		return late, err
 	}
 	rows, err = home.Query(ctx, partitionsSQL, name)
@@ -312,7 +374,7 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 		return nil, err
 	}
 	for _, p := range list {
-		if _, err := tx.Exec(ctx, p.SQL); err != nil {
+		if err := asDefined(ctx, tx, owner, p.SQL); err != nil {
 			return nil, err
 		}
 		own, err := strings1(ctx, home, ownDefaultsSQL, p.Name)
@@ -322,13 +384,26 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 		if err := run(ctx, tx, own); err != nil {
 			return nil, err
 		}
-		more, err := bringDefs(ctx, home, tx, p.Name)
+		more, err := bringDefs(ctx, home, tx, p.Name, owner, inUse)
 		if err != nil {
 			return nil, err
 		}
 		late = append(late, more...)
 	}
 	return late, nil
+}
+
+// mayCreate is an error if a role cannot make a table on a shard that runs what the role has made.
+func mayCreate(ctx context.Context, tx pgx.Tx, n shardmap.TableName, owner string) error {
+	var may bool
+	err := tx.QueryRow(ctx, "select has_schema_privilege($1, $2, 'CREATE')", owner, n.Schema).Scan(&may)
+	if err == nil && !may {
+		return &Error{
+			Code: "42501", Message: fmt.Sprintf("table %s runs functions, or has types, of its owner's, and role %q may not create tables in schema %q", n, owner, n.Schema),
+			Hint: "The copy is made by that role, so that its code runs with its rights only. GRANT CREATE ON SCHEMA " + pgsql.Ident(n.Schema) + " TO " + pgsql.Ident(owner) + " for the time of the statement.",
+		}
+	}
+	return err
 }
 
 // freeSequences is an error if a shard has a sequence of one of these names that no copy there has brought: it would be changed, and
@@ -359,7 +434,7 @@ const straysSQL = `select distinct format('REVOKE ALL ON %s FROM %s', $1::text, 
   from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner`
 
 // bringDefs gives a table what home's has besides columns. What it inherits it has already.
-func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name string) (late []string, err error) {
+func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name, owner string, inUse bool) (late []definition, err error) {
 	strays, err := strings1(ctx, tx, straysSQL, name)
 	if err == nil {
 		err = run(ctx, tx, strays)
@@ -373,37 +448,124 @@ func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name string) (lat
 	}
 	var sql string
 	var rank int
-	var now []string
+	var now []definition
 	_, err = pgx.ForEachRow(rows, []any{&sql, &rank}, func() error {
-		if rank >= lateRank {
-			late = append(late, sql)
+		d := definition{sql: sql}
+		if rank == checkRank {
+			d.owner = owner
+		}
+		if rank >= lateRank || inUse && rank >= ownerRank {
+			late = append(late, d)
 		} else {
-			now = append(now, sql)
+			now = append(now, d)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return late, run(ctx, tx, now)
+	keys, err := foreignKeys(ctx, home, name)
+	for _, k := range keys {
+		late = append(late, definition{key: &k})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return late, define(ctx, tx, now)
 }
 
-const lateRank = 9 // of tableDefsSQL
+// Ranks of tableDefsSQL. PostgreSQL builds an index as the table's owner; a CHECK is for us to see to.
+const (
+	checkRank = 2
+	ownerRank = 4 // the owner, and what others may do
+	lateRank  = 9
+)
 
-// copyRows streams the rows of a table that satisfy where from one server to another, in text, because the
-// OIDs of user types differ between servers.
+// define makes what definitions say.
+func define(ctx context.Context, tx querier, list []definition) error {
+	for _, d := range list {
+		var err error
+		if d.key != nil {
+			err = d.key.add(ctx, tx)
+		} else {
+			err = asDefined(ctx, tx, d.owner, d.sql)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foreignKey is a foreign key as home has it.
+type foreignKey struct {
+	Table, Name, Definition, Refers string
+	Valid, Partitioned              bool
+}
+
+func foreignKeys(ctx context.Context, home *pgx.Conn, table string) ([]foreignKey, error) {
+	rows, err := home.Query(ctx, `select $1::text, quote_ident(c.conname), pg_get_constraintdef(c.oid), format('%I.%I', n.nspname, r.relname), c.convalidated, t.relkind = 'p'
+	  from pg_constraint c join pg_class t on t.oid = c.conrelid join pg_class r on r.oid = c.confrelid join pg_namespace n on n.oid = r.relnamespace
+	 where c.conrelid = $1::text::regclass and c.contype = 'f' and c.coninhcount = 0 order by c.conname`, table)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[foreignKey])
+}
+
+// add adds it on a shard. Checking the rows plans a query over both tables, which may run what they have.
+func (k *foreignKey) add(ctx context.Context, tx querier) error {
+	sql := "ALTER TABLE " + k.Table + " ADD CONSTRAINT " + k.Name + " " + k.Definition
+	if _, err := tx.Exec(ctx, "LOCK TABLE "+k.Table+", "+k.Refers+" IN SHARE ROW EXCLUSIVE MODE"); err != nil { // as adding it does
+		return err
+	}
+	owner, err := ownerOf(ctx, tx, k.Table)
+	if err == nil && owner == "" {
+		if owner, err = ownerOf(ctx, tx, k.Refers); owner != "" {
+			owner, err = tableOwner(ctx, tx, k.Table)
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case owner == "" || !k.Valid:
+		return run(ctx, tx, []string{sql})
+	case k.Partitioned: // it cannot be added without a look at the rows
+		return asOwner(ctx, tx, owner, sql)
+	}
+	if err := run(ctx, tx, []string{sql + " NOT VALID"}); err != nil {
+		return err
+	}
+	return asOwner(ctx, tx, owner, "ALTER TABLE "+k.Table+" VALIDATE CONSTRAINT "+k.Name)
+}
+
+// copyRows streams the rows of a table that satisfy where from one server to another, in text, because the OIDs of user types
+// differ between servers. Both tables may run nothing that is not to be trusted: see fill.
 func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) (int64, error) {
-	name := n.SQL()
-	cols, err := copiedColumns(ctx, from, name)
+	cols, err := copiedColumns(ctx, from, n.SQL())
 	if err != nil {
 		return 0, err
 	}
 	list := strings.Join(cols, ", ")
-	sql := "SELECT " + list + " FROM " + name
 	if where != "" {
-		sql += " WHERE " + where
+		return copyQuery(ctx, from, to, "SELECT "+list+" FROM "+n.SQL()+" WHERE "+where, n.SQL(), list, progress)
 	}
-	return copyQuery(ctx, from, to, sql, name, list, progress)
+	return copyWhole(ctx, from, to, n.SQL(), n.SQL(), list, progress)
+}
+
+// copyWhole streams all rows of a table, partition by partition: without a query, so that nothing is planned and nothing of the
+// table's is evaluated.
+func copyWhole(ctx context.Context, from, to *pgx.Conn, table, into, cols string, progress *job) (rows int64, err error) {
+	leaves, err := strings1(ctx, from, `select format('%I.%I', n.nspname, c.relname) from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) t (oid)
+	  join pg_class c on c.oid = t.oid join pg_namespace n on n.oid = c.relnamespace where c.relkind <> 'p' order by 1`, table)
+	for _, leaf := range leaves {
+		var more int64
+		if more, err = copyBetween(ctx, from, to, "COPY "+leaf+" ("+cols+") TO STDOUT", into, cols, progress); err != nil {
+			break
+		}
+		rows += more
+	}
+	return rows, err
 }
 
 // copiedColumns are the columns of a table that are not generated.
@@ -413,8 +575,12 @@ func copiedColumns(ctx context.Context, from queryer, table string) ([]string, e
 
 // copyQuery streams the rows of a query on one server into a table of another. progress, if there is one, is told of them.
 func copyQuery(ctx context.Context, from, to *pgx.Conn, query, table, cols string, progress *job) (int64, error) {
+	return copyBetween(ctx, from, to, "COPY ("+query+") TO STDOUT", table, cols, progress)
+}
+
+func copyBetween(ctx context.Context, from, to *pgx.Conn, out, table, cols string, progress *job) (int64, error) {
 	return pipe(func(w *pipeEnd) error {
-		_, err := from.PgConn().CopyTo(ctx, &counting{w, progress}, "COPY ("+query+") TO STDOUT")
+		_, err := from.PgConn().CopyTo(ctx, &counting{w, progress}, out)
 		return err
 	}, func(r *pipeEnd) (int64, error) {
 		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" ("+cols+") FROM STDIN")

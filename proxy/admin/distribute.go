@@ -245,11 +245,11 @@ func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shard
 	if !deterministic {
 		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
 	}
-	var nulls bool
-	if err := home.QueryRow(ctx, fmt.Sprintf("select exists (select from %s where %s is null)", name, pgsql.Ident(key))).Scan(&nulls); err != nil {
+	nulls, err := ask(ctx, home, t.TableName(), fmt.Sprintf("EXISTS (SELECT FROM %s WHERE %s IS NULL)", name, pgsql.Ident(key)))
+	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
-	if nulls {
+	if nulls != nil && *nulls == "true" {
 		return &Error{Code: "23502", Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", key, label), Hint: "Give these rows a key, or delete them."}
 	}
 	return checkPlaces(ctx, home, d, t)
@@ -266,16 +266,15 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	for _, s := range d.Shards {
 		places = append(places, placeWhere(info, s.Name))
 	}
-	var value string
-	err := home.QueryRow(ctx, fmt.Sprintf("select %s::text from %s where not (%s) limit 1", pgsql.Ident(t.Key[0]), t.TableName().SQL(), strings.Join(places, " OR "))).Scan(&value)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
+	value, err := ask(ctx, home, t.TableName(), fmt.Sprintf("SELECT %s::text FROM %s WHERE NOT (%s) LIMIT 1", pgsql.Ident(t.Key[0]), t.TableName().SQL(), strings.Join(places, " OR ")))
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
+	if value == nil {
+		return nil
+	}
 	return &Error{
-		Code: "23514", Message: fmt.Sprintf("table %s holds rows with the key %q, which no list of group %q names", t.TableName(), value, g.Name),
+		Code: "23514", Message: fmt.Sprintf("table %s holds rows with the key %q, which no list of group %q names", t.TableName(), *value, g.Name),
 		Hint: "ALTER GROUP ... ADD VALUES, or give the group a DEFAULT.",
 	}
 }
@@ -397,7 +396,14 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		if err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
-		if err := run(ctx, tx, append([]string{fmt.Sprintf("DELETE FROM %s WHERE NOT %s", name, placeWhere(info, d.Home.Name)), placeCheck(info, d.Home.Name)}, after...)); err != nil {
+		owner, err := ownerOf(ctx, tx, name)
+		if err == nil {
+			err = asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE NOT %s", name, placeWhere(info, d.Home.Name)))
+		}
+		if err == nil {
+			err = run(ctx, tx, append([]string{placeCheck(info, d.Home.Name)}, after...))
+		}
+		if err != nil {
 			return nodeFailed(d.Home.Name, err)
 		}
 	}
@@ -417,7 +423,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 
 // fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is
 // what is to be made when all rows are there.
-func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, attempt string, j *job) (late []string, err error) {
+func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, attempt string, j *job) (late []definition, err error) {
 	dst, err := a.openShard(ctx, d.Name, s)
 	if err != nil {
 		return nil, err
@@ -428,7 +434,7 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if err != nil {
 			return err
 		}
-		if late, err = bringTable(ctx, home, tx, info.TableName, seqs); err != nil {
+		if late, err = bringTable(ctx, home, tx, info.TableName, seqs, j != nil); err != nil {
 			return err
 		}
 		if err := noteCopy(ctx, tx, info.TableName, attempt, attempt); err != nil {
@@ -441,10 +447,10 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 				return err
 			}
 		}
-		if _, err := copyRows(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
+		if _, err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
 			return err
 		}
-		return run(ctx, tx, late)
+		return define(ctx, tx, late)
 	})
 	return late, err
 }
@@ -560,7 +566,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		if err := decide(ctx, tx, x, "home", "table "+info.String()); err != nil || info.Kind != shardmap.Sharded {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT pgmosaic_slot"); err != nil {
+		if err := run(ctx, tx, []string{"LOCK TABLE " + name + " IN ACCESS EXCLUSIVE MODE", "ALTER TABLE " + name + " DROP CONSTRAINT pgmosaic_slot"}); err != nil {
 			return err
 		}
 		after, err := quiet(ctx, tx, name)
@@ -575,7 +581,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			if err != nil {
 				return err
 			}
-			if _, err := copyRows(ctx, src, home, info.TableName, "", nil); err != nil {
+			if _, err := fill(ctx, src, home, info.TableName, "", nil); err != nil {
 				return ownOr(s.Name, err)
 			}
 		}

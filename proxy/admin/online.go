@@ -27,8 +27,8 @@ type online struct {
 	notes string // of the table of changed keys, as SQL
 	key   []string
 	cols  []string
-	shape string              // home's definition of the table when the copies were made
-	late  map[string][]string // by shard: what is made when all rows are there
+	shape string                  // home's definition of the table when the copies were made
+	late  map[string][]definition // by shard: what is made when all rows are there
 }
 
 // The rounds end when few keys are left, or do not get fewer.
@@ -49,7 +49,7 @@ const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from
 
 // newOnline prepares the move; nil if the table has no primary key, or is partitioned.
 func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {
-	o := &online{a: a, d: d, job: j, id: x.ID, name: t.TableName().SQL(), notes: notesOf(x.ID), late: map[string][]string{}}
+	o := &online{a: a, d: d, job: j, id: x.ID, name: t.TableName().SQL(), notes: notesOf(x.ID), late: map[string][]definition{}}
 	o.info = &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
 	var rows int64
 	var err error
@@ -68,6 +68,9 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	}
 	if partitioned { // its partitions may come and go meanwhile
 		return nil, nil
+	}
+	if owner, err := ownerOf(ctx, home, o.name); err != nil || owner != "" { // what its owner's code needs is not for a table that is in use
+		return nil, err
 	}
 	j.expect(rows)
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
@@ -116,6 +119,9 @@ func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
 		return nodeFailed(o.d.Home.Name, err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
+	if err := o.still(ctx, tx); err != nil {
+		return err
+	}
 	for _, s := range o.d.Shards {
 		if s == o.d.Home {
 			continue
@@ -128,6 +134,22 @@ func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
 	return nil
 }
 
+// still makes sure, for home's transaction, that the table has got nothing that its owner's code would be run for.
+func (o *online) still(ctx context.Context, tx pgx.Tx) error {
+	err := frozen(ctx, tx, o.info.TableName)
+	if err == nil {
+		var owner string
+		if owner, err = ownerOf(ctx, tx, o.name); owner != "" {
+			return o.altered()
+		}
+	}
+	return nodeFailedOrNil(o.d.Home.Name, err)
+}
+
+func (o *online) altered() error {
+	return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", o.info.TableName), Hint: "It is on home as before. Run DISTRIBUTE TABLE again."}
+}
+
 // catchUp copies again what has changed, until little is left.
 func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
 	last := int64(1 << 62)
@@ -137,7 +159,10 @@ func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
 		if err != nil {
 			return nodeFailed(o.d.Home.Name, err)
 		}
-		keys, err := o.round(ctx, home, false)
+		var keys int64
+		if err = o.still(ctx, tx); err == nil {
+			keys, err = o.round(ctx, home, false)
+		}
 		if err == nil {
 			err = nodeFailedOrNil(o.d.Home.Name, tx.Commit(ctx))
 		}
@@ -232,7 +257,10 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardI
 		if err != nil {
 			return err
 		}
-		return run(ctx, tx, append(seqs.restarts(o.name), o.late[s.Name]...))
+		if err := run(ctx, tx, seqs.restarts(o.name)); err != nil {
+			return err
+		}
+		return define(ctx, tx, o.late[s.Name])
 	}))
 }
 
@@ -256,7 +284,10 @@ func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 		return nodeFailed(o.d.Home.Name, err)
 	}
 	if shape != o.shape || watched != 2 {
-		return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", o.info.TableName), Hint: "It is on home as before. Run DISTRIBUTE TABLE again."}
+		return o.altered()
+	}
+	if err := o.still(ctx, tx); err != nil {
+		return err
 	}
 	if _, err := o.round(ctx, home, true); err != nil {
 		return err

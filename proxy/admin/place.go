@@ -231,12 +231,11 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 			for _, k := range now.Keys {
 				cols = append(cols, pgsql.Ident(k))
 			}
-			var held bool
-			err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name))).Scan(&held)
+			held, err := ask(ctx, c, now.TableName, fmt.Sprintf("EXISTS (SELECT FROM %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name)))
 			if err != nil {
 				return err
 			}
-			if held {
+			if held != nil && *held == "true" {
 				return &Error{
 					Code: "55006", Message: fmt.Sprintf("table %s holds rows with this key on shard %q", now.TableName, s.Name),
 					Hint: "Keys that have rows cannot change their shard: delete the rows, change the placement, and insert them again.",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -124,7 +125,7 @@ type place struct {
 }
 
 // placeOn finds out where a table's sequences begin on a shard: above all rows of the given servers.
-func placeOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal int, others ...queryer) (*place, error) {
+func placeOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal int, others ...*pgx.Conn) (*place, error) {
 	if t.Kind != shardmap.Sharded || len(t.Keys) == 0 {
 		return nil, nil
 	}
@@ -134,7 +135,7 @@ func placeOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal
 	}
 	p := &place{ordinal: ordinal, cols: cols}
 	for _, c := range cols {
-		top, err := highest(ctx, t.TableName, c, append([]queryer{home}, others...)...)
+		top, err := highest(ctx, t.TableName, c, append([]*pgx.Conn{home}, others...)...)
 		if err != nil {
 			return nil, err
 		}
@@ -216,18 +217,18 @@ func (p *place) ones() (out []string) {
 }
 
 // highest is a value that no row of a table on any of some servers, and no sequence on home, is above.
-func highest(ctx context.Context, n shardmap.TableName, c drawn, conns ...queryer) (int64, error) {
+func highest(ctx context.Context, n shardmap.TableName, c drawn, conns ...*pgx.Conn) (int64, error) {
 	top := c.last
 	for _, q := range conns {
-		var v int64
-		rows, err := q.Query(ctx, fmt.Sprintf("select coalesce(max(%s), 0)::bigint from only %s", pgsql.Ident(c.column), n.SQL()))
+		v, err := ask(ctx, q, n, fmt.Sprintf("SELECT coalesce(max(%s), 0)::bigint FROM ONLY %s", pgsql.Ident(c.column), n.SQL()))
 		if err != nil {
 			return 0, err
 		}
-		if _, err := pgx.ForEachRow(rows, []any{&v}, func() error { return nil }); err != nil {
+		most, err := strconv.ParseInt(*v, 10, 64)
+		if err != nil {
 			return 0, err
 		}
-		top = max(top, v)
+		top = max(top, most)
 	}
 	return top, nil
 }

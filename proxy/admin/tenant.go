@@ -201,9 +201,9 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	return bring(ctx, home, dst, to.Name, func(tx pgx.Tx) error {
-		var late []string
+		var late []definition
 		for _, n := range tables {
-			keys, err := bringTable(ctx, home, tx, n, nil)
+			keys, err := bringTable(ctx, home, tx, n, nil, false)
 			if err != nil {
 				return err
 			}
@@ -211,11 +211,11 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 			if err := noteCopy(ctx, tx, n, x.ID, x.ID); err != nil {
 				return err
 			}
-			if _, err := copyRows(ctx, home, dst, n, "", nil); err != nil {
+			if _, err := fill(ctx, home, dst, n, "", nil); err != nil {
 				return err
 			}
 		}
-		return run(ctx, tx, late)
+		return define(ctx, tx, late)
 	})
 }
 
@@ -304,10 +304,13 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			return nil
 		}
 		src, err := a.holdBack(ctx, d, shard, tables, x, back)
+		if err == nil && len(tables) > 0 {
+			_, err = tx.Exec(ctx, "LOCK TABLE "+sanitizeAll("", tables)+" IN ACCESS EXCLUSIVE MODE")
+		}
 		if err != nil {
 			return err
 		}
-		drop, add, err := foreignKeysOf(ctx, tx, t.Schema)
+		drop, add, err := foreignKeysOf(ctx, home, tables)
 		if err != nil {
 			return err
 		}
@@ -319,25 +322,28 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			if err != nil {
 				return err
 			}
-			if _, err := copyRows(ctx, src, tx.Conn(), n, "", nil); err != nil {
+			if _, err := fill(ctx, src, tx.Conn(), n, "", nil); err != nil {
 				return err
 			}
-			add = append(add, after...)
+			for _, sql := range after {
+				add = append(add, definition{sql: sql})
+			}
 		}
-		return run(ctx, tx, add)
+		return define(ctx, tx, add)
 	})
 	return ownOr(d.Home.Name, err)
 }
 
-// foreignKeysOf writes what drops and makes the foreign keys of a schema's tables: rows may come before those that they
-// refer to.
-func foreignKeysOf(ctx context.Context, tx pgx.Tx, schema string) (drop, add []string, err error) {
-	rows, _ := tx.Query(ctx, `select format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, r.relname, c.conname), format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s', n.nspname, r.relname, c.conname, pg_get_constraintdef(c.oid))
-	  from pg_constraint c join pg_class r on r.oid = c.conrelid join pg_namespace n on n.oid = r.relnamespace where c.contype = 'f' and n.nspname = $1`, schema)
-	var d, a string
-	_, err = pgx.ForEachRow(rows, []any{&d, &a}, func() error {
-		drop, add = append(drop, d), append(add, a)
-		return nil
-	})
-	return drop, add, err
+// foreignKeysOf are the foreign keys of a schema's tables, and what drops them: rows may come before those that they refer to.
+func foreignKeysOf(ctx context.Context, home *pgx.Conn, tables []shardmap.TableName) (drop []string, add []definition, err error) {
+	for _, n := range tables {
+		keys, err := foreignKeys(ctx, home, n.SQL())
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, k := range keys {
+			drop, add = append(drop, "ALTER TABLE "+k.Table+" DROP CONSTRAINT "+k.Name), append(add, definition{key: &k})
+		}
+	}
+	return drop, add, nil
 }

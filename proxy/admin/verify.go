@@ -79,6 +79,7 @@ func (a *Admin) verifyTable(ctx context.Context, db string, n shardmap.TableName
 type copyOf struct {
 	shard *shardmap.ShardInfo
 	c     *pgx.Conn
+	owner string // as whom it is read, if not as the role of the connection: see owner.go
 }
 
 // verify is one look at a table.
@@ -90,6 +91,7 @@ type verify struct {
 	columns []string
 	key     []string // the primary key; none: rows are told apart by all that they hold
 	types   []string // of the key's columns, to cast to
+	locked  bool     // the copies, in transactions that are open
 }
 
 const verifiedSQL = `select array(select attname::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum),
@@ -115,7 +117,7 @@ func (a *Admin) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.T
 		if err != nil {
 			return v, err
 		}
-		v.copies = append(v.copies, copyOf{s, c})
+		v.copies = append(v.copies, copyOf{shard: s, c: c})
 		var there bool
 		if err := c.QueryRow(ctx, "select to_regclass($1) is not null", info.SQL()).Scan(&there); err != nil {
 			return v, nodeFailed(s.Name, err)
@@ -126,7 +128,13 @@ func (a *Admin) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.T
 		case !there:
 			v.copies = v.copies[:len(v.copies)-1]
 			_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
-		case v.columns == nil:
+		default:
+			if v.copies[len(v.copies)-1].owner, err = readAs(ctx, c, info.SQL()); err != nil {
+				return v, ownOr(s.Name, err)
+			}
+			if v.columns != nil {
+				continue
+			}
 			if err := c.QueryRow(ctx, verifiedSQL, info.SQL()).Scan(&v.columns, &v.key, &v.types); err != nil {
 				return v, nodeFailed(s.Name, err)
 			}
@@ -139,6 +147,62 @@ func (v *verify) close(ctx context.Context) {
 	for _, c := range v.copies {
 		_ = c.c.Close(context.WithoutCancel(ctx)) // only read
 	}
+}
+
+// readAs is the role as which a table is read: its owner, unless that may do what the role of the connection may. Texts of values are
+// made by whatever casts a user has for his types, and queries are planned with what he has put into indexes. A table whose policies
+// hold for its owner is read as the role of the connection, if it has only types and functions of PostgreSQL's.
+func readAs(ctx context.Context, c *pgx.Conn, table string) (owner string, err error) {
+	var bound, plain bool
+	err = c.QueryRow(ctx, `select case when r.rolsuper or r.rolname = current_user then '' else r.rolname end, t.relforcerowsecurity,
+	    not exists (select from pg_attribute a where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384)
+	  from pg_class t join pg_roles r on r.oid = t.relowner where t.oid = $1::text::regclass`, table).Scan(&owner, &bound, &plain)
+	if err != nil || owner == "" || !bound {
+		return owner, err
+	}
+	foreign, err := strings1(ctx, c, foreignSQL, table)
+	if err == nil && (len(foreign) > 0 || !plain) {
+		return "", &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be verified: its policies hold for its owner, and it has types or functions of users", table), Hint: "ALTER TABLE ... NO FORCE ROW LEVEL SECURITY."}
+	}
+	return "", err
+}
+
+// ask runs a query over a copy, which has so many columns. The rows are to be read before the next query.
+func (v *verify) ask(ctx context.Context, c copyOf, columns int, order, sql string) (pgx.Rows, error) {
+	if c.owner == "" {
+		return c.c.Query(ctx, sql+order)
+	}
+	if !v.locked {
+		if err := c.begin(ctx); err != nil {
+			return nil, err
+		}
+	}
+	stage, names := pgsql.Qualified("pgmosaic", "stage_"+newID()), make([]string, columns)
+	for i := range names {
+		names[i] = fmt.Sprintf("c%d", i)
+	}
+	err := run(ctx, c.c, []string{
+		fmt.Sprintf("CREATE UNLOGGED TABLE %s (%s) AS %s WITH NO DATA", stage, pgsql.List(names), sql),
+		"GRANT INSERT ON " + stage + " TO " + pgsql.Ident(c.owner),
+	})
+	if err == nil {
+		err = asOwner(ctx, c.c, c.owner, "INSERT INTO "+stage+" "+sql)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.c.Query(ctx, "SELECT * FROM "+stage+order)
+}
+
+// begin begins a transaction that is never committed, in the place of the last.
+func (c copyOf) begin(ctx context.Context) error {
+	if c.c.PgConn().TxStatus() != 'I' {
+		if _, err := c.c.Exec(ctx, "rollback"); err != nil {
+			return err
+		}
+	}
+	_, err := c.c.Exec(ctx, "begin")
+	return err
 }
 
 func (v *verify) look(ctx context.Context) ([]difference, error) {

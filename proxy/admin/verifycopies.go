@@ -70,11 +70,14 @@ func (v *verify) compare(ctx context.Context) (found []difference, err error) {
 // sums are the count and the sum of a copy's rows, by bucket.
 func (v *verify) sums(ctx context.Context, c copyOf) (map[int]string, error) {
 	out := map[int]string{}
-	rows, _ := c.c.Query(ctx, fmt.Sprintf("select (%s & %d)::int, count(*), sum(%s)::text from %s group by 1", hashed(v.keyText()), buckets-1, hashed(v.row()), v.table.SQL()))
+	rows, err := v.ask(ctx, c, 3, "", fmt.Sprintf("select (%s & %d)::int, count(*), sum(%s)::text from %s group by 1", hashed(v.keyText()), buckets-1, hashed(v.row()), v.table.SQL()))
+	if err != nil {
+		return nil, nodeFailed(c.shard.Name, err)
+	}
 	var b int
 	var n int64
 	var sum string
-	_, err := pgx.ForEachRow(rows, []any{&b, &n, &sum}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&b, &n, &sum}, func() error {
 		out[b] = fmt.Sprint(n, " ", sum)
 		v.job.add(n)
 		return nil
@@ -109,9 +112,12 @@ func (v *verify) differing(ctx context.Context, bucket int) (keys [][]string, er
 }
 
 // rows reads keys and hashes of a copy, by the key's text.
-func (v *verify) rows(ctx context.Context, c copyOf, where string, args ...any) (map[string]seen, error) {
+func (v *verify) rows(ctx context.Context, c copyOf, where string) (map[string]seen, error) {
 	out := map[string]seen{}
-	rows, _ := c.c.Query(ctx, fmt.Sprintf("select %s, %s, %s from %s %s", hashed(v.keyText()), v.keyArray(), hashed(v.row()), v.table.SQL(), where), args...)
+	rows, err := v.ask(ctx, c, 3, "", fmt.Sprintf("select %s, %s, %s from %s %s", hashed(v.keyText()), v.keyArray(), hashed(v.row()), v.table.SQL(), where))
+	if err != nil {
+		return nil, nodeFailed(c.shard.Name, err)
+	}
 	var s seen
 	var h int64
 	if _, err := pgx.ForEachRow(rows, []any{&h, &s.key, &s.hash}, func() error {
@@ -164,13 +170,15 @@ func (v *verify) recheck(ctx context.Context, keys [][]string) (found []differen
 		}
 		defer func() { _, _ = c.c.Exec(context.WithoutCancel(ctx), "rollback") }() // gives the lock back; a lost connection has none
 	}
-	where, args := v.among(keys)
-	home, err := v.rows(ctx, v.copies[0], where, args...)
+	v.locked = true
+	defer func() { v.locked = false }()
+	where := v.among(keys)
+	home, err := v.rows(ctx, v.copies[0], where)
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range v.copies[1:] {
-		there, err := v.rows(ctx, c, where, args...)
+		there, err := v.rows(ctx, c, where)
 		if err != nil {
 			return nil, err
 		}
@@ -190,10 +198,12 @@ func (v *verify) recheck(ctx context.Context, keys [][]string) (found []differen
 
 // lock waits its turn among those who write the table.
 func (v *verify) lock(ctx context.Context, c copyOf) error {
-	for _, sql := range []string{"begin", "set local lock_timeout = '30s'"} {
-		if _, err := c.c.Exec(ctx, sql); err != nil {
-			return nodeFailed(c.shard.Name, err)
-		}
+	err := c.begin(ctx)
+	if err == nil {
+		_, err = c.c.Exec(ctx, "set local lock_timeout = '30s'")
+	}
+	if err != nil {
+		return nodeFailed(c.shard.Name, err)
 	}
 	if _, err := c.c.Exec(ctx, "select pg_advisory_xact_lock(hashtext($1))", "pgmosaic "+v.table.String()); err != nil {
 		return nodeFailed(c.shard.Name, err)
@@ -202,13 +212,13 @@ func (v *verify) lock(ctx context.Context, c copyOf) error {
 }
 
 // among is the condition that a row has one of some keys; without a primary key, that it is one of some buckets.
-func (v *verify) among(keys [][]string) (where string, args []any) {
+func (v *verify) among(keys [][]string) string {
 	if len(v.key) == 0 {
 		texts := make([]string, len(keys))
 		for i, k := range keys {
 			texts[i] = k[0]
 		}
-		return "where left(" + v.row() + ", 500) = any ($1)", []any{texts}
+		return "where left(" + v.row() + ", 500) = any (" + pgsql.Literal(pgsql.Array(texts)) + "::text[])"
 	}
 	var names, casted []string
 	lists := make([][]string, len(v.key))
@@ -218,27 +228,30 @@ func (v *verify) among(keys [][]string) (where string, args []any) {
 		}
 	}
 	for i := range v.key {
-		names = append(names, fmt.Sprintf("$%d::text[]", i+1))
+		names = append(names, pgsql.Literal(pgsql.Array(lists[i]))+"::text[]")
 		casted = append(casted, fmt.Sprintf("k.c%d::%s", i, v.types[i]))
-		args = append(args, lists[i])
 	}
 	cols := make([]string, len(v.key))
 	for i := range cols {
 		cols[i] = fmt.Sprintf("c%d", i)
 	}
-	return fmt.Sprintf("where (%s) in (select %s from unnest(%s) k (%s))", pgsql.List(v.key), strings.Join(casted, ", "), strings.Join(names, ", "), strings.Join(cols, ", ")), args
+	return fmt.Sprintf("where (%s) in (select %s from unnest(%s) k (%s))", pgsql.List(v.key), strings.Join(casted, ", "), strings.Join(names, ", "), strings.Join(cols, ", "))
 }
 
 // columnsOf names the columns in which a row of a copy differs from home's.
 func (v *verify) columnsOf(ctx context.Context, c copyOf, key []string) (string, error) {
-	where, args := v.among([][]string{key})
+	where := v.among([][]string{key})
 	var both [2][]*string
 	for i, x := range []copyOf{v.copies[0], c} {
 		hashes := make([]string, len(v.columns))
 		for j, col := range v.columns {
 			hashes[j] = hashed(pgsql.Ident(col)+"::text") + "::text"
 		}
-		if err := x.c.QueryRow(ctx, "select array["+strings.Join(hashes, ", ")+"] from "+v.table.SQL()+" "+where, args...).Scan(&both[i]); err != nil {
+		rows, err := v.ask(ctx, x, 1, "", "select array["+strings.Join(hashes, ", ")+"] from "+v.table.SQL()+" "+where)
+		if err == nil {
+			both[i], err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[[]*string])
+		}
+		if err != nil {
 			return "", nodeFailed(x.shard.Name, err)
 		}
 	}

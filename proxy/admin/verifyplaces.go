@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -46,7 +47,10 @@ func (v *verify) misplaced(ctx context.Context, c copyOf) (found []difference, e
 	for _, s := range v.db.Shards {
 		belongs += fmt.Sprintf(" when %s then %s", placeWhere(v.table, s.Name), pgsql.Literal(s.Name))
 	}
-	rows, _ := c.c.Query(ctx, fmt.Sprintf("select %s, %s else '' end from %s where (%s) is not true limit %d", v.keyArray(), belongs, v.table.SQL(), placeWhere(v.table, c.shard.Name), maxDifferences+1))
+	rows, err := v.ask(ctx, c, 2, "", fmt.Sprintf("select %s, %s else '' end from %s where (%s) is not true limit %d", v.keyArray(), belongs, v.table.SQL(), placeWhere(v.table, c.shard.Name), maxDifferences+1))
+	if err != nil {
+		return nil, nodeFailed(c.shard.Name, err)
+	}
 	var key []string
 	var owner string
 	if _, err := pgx.ForEachRow(rows, []any{&key, &owner}, func() error {
@@ -67,12 +71,12 @@ func (v *verify) misplaced(ctx context.Context, c copyOf) (found []difference, e
 	for i, f := range found {
 		keys[i] = f.key
 	}
-	where, args := v.among(keys)
+	where := v.among(keys)
 	for _, o := range v.copies {
 		if o.shard == c.shard {
 			continue
 		}
-		there, err := v.rows(ctx, o, where, args...)
+		there, err := v.rows(ctx, o, where)
 		if err != nil {
 			return nil, err
 		}
@@ -93,7 +97,10 @@ func (v *verify) strayed(ctx context.Context) (found []difference, err error) {
 		if c.shard == owner {
 			continue
 		}
-		rows, _ := c.c.Query(ctx, fmt.Sprintf("select %s from %s limit %d", v.keyArray(), v.table.SQL(), maxDifferences+1))
+		rows, err := v.ask(ctx, c, 1, "", fmt.Sprintf("select %s from %s limit %d", v.keyArray(), v.table.SQL(), maxDifferences+1))
+		if err != nil {
+			return nil, nodeFailed(c.shard.Name, err)
+		}
 		var key []string
 		if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
 			found = append(found, difference{c.shard.Name, key, "belongs to shard " + pgsql.Plain(owner.Name)})
@@ -160,7 +167,7 @@ func (v *verify) twice(ctx context.Context) (hashes []int64, err error) {
 	}()
 	var open streams
 	for _, c := range v.copies {
-		rows, err := c.c.Query(ctx, fmt.Sprintf("select %s from %s order by 1", hashed(v.keyText()), v.table.SQL()))
+		rows, err := v.ask(ctx, c, 1, " order by 1", fmt.Sprintf("select %s from %s", hashed(v.keyText()), v.table.SQL()))
 		if err != nil {
 			return nil, nodeFailed(c.shard.Name, err)
 		}
@@ -198,8 +205,12 @@ func (v *verify) twice(ctx context.Context) (hashes []int64, err error) {
 // onSeveral says which keys of some hashes are on several shards now.
 func (v *verify) onSeveral(ctx context.Context, hashes []int64) (found []difference, err error) {
 	first := map[string]*shardmap.ShardInfo{}
+	list := make([]string, len(hashes))
+	for i, h := range hashes {
+		list[i] = strconv.FormatInt(h, 10)
+	}
 	for _, c := range v.copies {
-		there, err := v.rows(ctx, c, "where "+hashed(v.keyText())+" = any ($1)", hashes)
+		there, err := v.rows(ctx, c, "where "+hashed(v.keyText())+" in ("+strings.Join(list, ", ")+")")
 		if err != nil {
 			return nil, err
 		}

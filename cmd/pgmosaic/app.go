@@ -376,7 +376,7 @@ func (a *app) followSecret() {
 func (a *app) buildAdmin() {
 	a.admin = &admin.Admin{
 		Catalog: a.catalog, Monitor: a.monitor, Pools: a.pools, Metrics: a.metrics, Log: a.log, Version: version, PauseTimeout: 10 * time.Second,
-		Clients: a.clients, Users: a.backend.list, Config: func() [][]any { return a.config.Load().show() }, PlanCount: a.engine.PlanCount, Plans: a.plans, Explain: a.explain,
+		Clients: a.clients, Using: a.using, Users: a.backend.list, Config: func() [][]any { return a.config.Load().show() }, PlanCount: a.engine.PlanCount, Plans: a.plans, Explain: a.explain,
 		Reload: a.reload, Shutdown: a.shutdown, Set: a.set, Listening: a.hub.Stats, Limits: a.adminLimits, Addr: func() string { return a.server.Addr() },
 		Found: func() []txn.Prepared {
 			if p := a.prepared.Load(); p != nil {
@@ -540,25 +540,42 @@ func (a *app) deadlocks() *txn.Deadlocks {
 func (a *app) clients() []admin.Client {
 	var out []admin.Client
 	for _, s := range a.server.Sessions() {
-		i := s.Info()
-		c := admin.Client{
-			ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
-			Application: i.Application, In: i.In, Out: i.Out, Tx: string(i.Tx), Addr: "unix", LocalAddr: "unix",
-			Kill: func() {
-				s.Terminate(&wire.PgError{Code: "57P01", Message: "admin forced disconnect: terminating connection due to administrator command"})
-			},
-		}
-		if i.Login.Remote.IsValid() {
-			c.Addr, c.Port = i.Login.Remote.Addr().Unmap().String(), int(i.Login.Remote.Port())
-			c.LocalAddr, c.LocalPort = i.Login.Local.Addr().Unmap().String(), int(i.Login.Local.Port())
-		}
-		if h, ok := i.Handler.(*exec.Handler); ok {
-			c.Pin, c.PinSince = h.Pinned()
-			c.Servers, c.Link, c.Waiting, c.Prepared = h.Servers(), h.Link(), h.Waiting(), h.PreparedCount()
-		}
-		out = append(out, c)
+		out = append(out, a.client(s))
 	}
 	return out
+}
+
+// using lists the clients of a database that run by a map older than a version.
+func (a *app) using(database string, before uint64) (out []admin.Client) {
+	for _, s := range a.server.Sessions() {
+		i := s.Info()
+		if h, ok := i.Handler.(*exec.Handler); ok && i.Login.Database == database {
+			if v := h.Using(); v != 0 && v < before {
+				out = append(out, a.client(s))
+			}
+		}
+	}
+	return out
+}
+
+func (a *app) client(s *session.Session) admin.Client {
+	i := s.Info()
+	c := admin.Client{
+		ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
+		Application: i.Application, In: i.In, Out: i.Out, Tx: string(i.Tx), Addr: "unix", LocalAddr: "unix",
+		Kill: func() {
+			s.Terminate(&wire.PgError{Code: "57P01", Message: "admin forced disconnect: terminating connection due to administrator command"})
+		},
+	}
+	if i.Login.Remote.IsValid() {
+		c.Addr, c.Port = i.Login.Remote.Addr().Unmap().String(), int(i.Login.Remote.Port())
+		c.LocalAddr, c.LocalPort = i.Login.Local.Addr().Unmap().String(), int(i.Login.Local.Port())
+	}
+	if h, ok := i.Handler.(*exec.Handler); ok {
+		c.Pin, c.PinSince = h.Pinned()
+		c.Servers, c.Link, c.Waiting, c.Prepared = h.Servers(), h.Link(), h.Waiting(), h.PreparedCount()
+	}
+	return c
 }
 
 func (a *app) buildHTTP() {

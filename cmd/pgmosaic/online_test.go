@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // busy writes a table by its key and by other columns until stopped, and knows what each of its rows must be. No statement
@@ -229,4 +231,115 @@ func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
 		}
 		d.adminExec(t, "UNDISTRIBUTE TABLE emptied.public.busy")
 	}
+}
+
+// Only who uses an older map is waited for, and only statements on the table that moves wait: a session that keeps a server and is in
+// no transaction holds nothing up, and one in a transaction not what others do.
+func TestDistributeBesideOtherSessions(t *testing.T) {
+	d, c := schemesWorld(t, "beside")
+	for _, sql := range []string{
+		"create table moving (id int primary key, v int)", "insert into moving select i, i from generate_series(1, 100) i", "create table held (id int primary key)", "insert into held values (1)",
+		"create table others (id int primary key, v int)", "insert into others values (1, 1)",
+	} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "CREATE GROUP g IN beside KEY (int) BY HASH")
+	dsn := dsnFor("app", "app", d.server.Addr(), "beside")
+	idle := connectTo(t, dsn)
+	mustExec(t, idle, "create temporary table mine (a int)")
+	d.adminExec(t, "DISTRIBUTE TABLE beside.public.others IN GROUP g KEY (id)") // though a session keeps its server
+	mustExec(t, idle, "insert into mine select count(*) from moving")
+	isMoving := func() bool {
+		i := d.catalog.Current().Databases["beside"].Tables[shardmap.TableName{Schema: "public", Name: "moving"}]
+		return i != nil && i.Moving
+	}
+	for _, verb := range []string{"DISTRIBUTE TABLE beside.public.moving IN GROUP g KEY (id)", "UNDISTRIBUTE TABLE beside.public.moving"} {
+		in := connectTo(t, dsn)
+		mustExec(t, in, "begin")
+		mustExec(t, in, "select * from held for update")
+		done := make(chan error, 1)
+		go func() {
+			_, err := d.admin.Exec(t.Context(), verb, false)
+			done <- err
+		}()
+		eventually(t, "the table is announced", isMoving)
+		for i := range 20 { // of other tables, by all protocols and in transactions
+			for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+				if _, err := c.Exec(t.Context(), "update others set v = v + 1 where id = 1", mode); err != nil {
+					t.Errorf("a statement on another table: %v", err)
+				}
+			}
+			if err := pgx.BeginFunc(t.Context(), c, func(tx pgx.Tx) error {
+				_, err := tx.Exec(t.Context(), "insert into others values ($1, 0)", 100+i)
+				if err == nil {
+					_, err = tx.Exec(t.Context(), "delete from others where id >= 100")
+				}
+				return err
+			}); err != nil {
+				t.Errorf("a transaction on another table: %v", err)
+			}
+		}
+		waits := connectTo(t, dsn)
+		answer := make(chan error, 1)
+		go func() {
+			var n int
+			err := waits.QueryRow(t.Context(), "select count(*) from moving").Scan(&n)
+			if err == nil && n != 100 {
+				err = fmt.Errorf("%d rows", n)
+			}
+			answer <- err
+		}()
+		began := connectTo(t, dsn) // a transaction that has done nothing yet is none that keeps a map
+		mustExec(t, began, "begin")
+		if !isMoving() || len(done) > 0 {
+			t.Errorf("%s was not held up by the transaction", verb)
+		}
+		mustExec(t, in, "select * from others")
+		mustExec(t, in, "commit")
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", verb, err)
+		}
+		if err := <-answer; err != nil {
+			t.Errorf("the statement that waited for %s: %v", verb, err)
+		}
+		if n := queryOne[int](t, began, "select count(*) from moving"); n != 100 {
+			t.Errorf("a transaction that began during %s reads %d rows", verb, n)
+		}
+		mustExec(t, began, "commit")
+	}
+	if n := queryOne[int](t, idle, "select a from mine"); n != 100 {
+		t.Errorf("the temporary table holds %d", n)
+	}
+}
+
+// An admin statement that gives up says for whom it waited, and leaves the table in use.
+func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
+	d, c := schemesWorld(t, "named")
+	mustExec(t, c, "create table moving (id int, v int)")
+	mustExec(t, c, "insert into moving select i, i from generate_series(1, 100) i")
+	d.adminExec(t, "CREATE GROUP g IN named KEY (int) BY HASH")
+	a, err := stranger(t, mapOf(d, "named"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.admin.PauseTimeout = 50 * time.Millisecond
+	in := connectTo(t, dsnFor("app", "app", a.server.Addr(), "named"))
+	mustExec(t, in, "begin")
+	mustExec(t, in, "select count(*) from moving")
+	for range 2 {
+		_, err = a.admin.Exec(t.Context(), "DISTRIBUTE TABLE named.public.moving IN GROUP g KEY (id)", false)
+		var e interface{ SQLState() string }
+		if want := fmt.Sprintf("client %d (app from 127.0.0.1:", in.PgConn().PID()); !errors.As(err, &e) || e.SQLState() != "55006" || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "in a transaction)") {
+			t.Errorf("%v does not say %q", err, want)
+		}
+		if n := queryOne[int](t, in, "select count(*) from moving"); n != 100 {
+			t.Errorf("%d rows", n)
+		}
+		other := connectTo(t, dsnFor("app", "app", a.server.Addr(), "named"))
+		mustExec(t, other, "update moving set v = v + 1 where id = 1")
+		if left := a.catalog.Current().Document; len(left.Attempts) != 0 || len(left.Tables) != 0 {
+			t.Errorf("the map has %v and %v", left.Attempts, left.Tables)
+		}
+	}
+	mustExec(t, in, "commit")
 }

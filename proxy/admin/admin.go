@@ -51,6 +51,7 @@ type Admin struct {
 	Version string
 
 	Clients       func() []Client
+	Using         func(database string, before uint64) []Client // that run statements or transactions by a map of an older version
 	Users         func() []User
 	Limits        func() Limits
 	Addr          func() string

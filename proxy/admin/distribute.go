@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -116,7 +117,7 @@ func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.C
 	moving := t
 	moving.Moving, moving.From = true, shardmap.Home
 	for try := 1; ; try++ { // transactions that run for long hold the switch back: the copies need not be made anew
-		if err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }); err == nil {
+		if err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) }); err == nil {
 			break
 		}
 		if o == nil || try == maxSwitches {
@@ -129,16 +130,73 @@ func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.C
 	return a.move(ctx, d.Name, home, moving, x, o, j)
 }
 
-// announce tells the map that tables are moving, while no transaction runs that was planned without that.
-func (a *Admin) announce(ctx context.Context, db string, edit func(*shardmap.Tx) error) error {
-	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
-	defer cancel()
-	if err := a.Pools.Pause(pctx, db, ""); err != nil {
-		return &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
+// announce tells the map that tables are moving, and waits until nobody runs by a map that does not say so. Statements on these tables
+// wait meanwhile, others do not. If a client runs for too long, back has the map say what it said before.
+func (a *Admin) announce(ctx context.Context, db string, edit, back func(*shardmap.Tx) error) error {
+	if err := a.Catalog.Retry(ctx, edit); err != nil {
+		return err
 	}
-	defer a.Pools.Resume(db, "")
-	_, err := a.Catalog.Change(ctx, false, edit)
-	return err
+	version := a.Catalog.Current().Version
+	late := time.NewTimer(a.PauseTimeout)
+	defer late.Stop()
+	for {
+		left := a.Using(db, version)
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(&Error{Code: "57014", Message: "canceling statement due to user request"}, a.Catalog.Retry(context.WithoutCancel(ctx), back))
+		case <-late.C:
+			err := &Error{
+				Code: "55006", Message: "the tables could not be taken out of use within " + a.PauseTimeout.String() + ": " + describe(left),
+				Hint: "Wait until what they run has ended, or end it: KILL_CLIENT, or pg_terminate_backend for their servers.",
+			}
+			return errors.Join(err, a.Catalog.Retry(ctx, back))
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// lockHome locks tables on home for their move. Whoever holds them longer than the announcement would wait, a client of another
+// process or one without, stops it.
+func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables []shardmap.TableName) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	err := run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", a.PauseTimeout.Milliseconds()), "LOCK TABLE " + sanitizeAll("", tables) + " IN ACCESS EXCLUSIVE MODE", "SET LOCAL lock_timeout = 0"})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "55P03" {
+		return &Error{
+			Code: "55006", Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, for longer than %s", d.Home.Name, a.PauseTimeout),
+			Hint: "pg_locks on it shows which: a client of another process, or of none.",
+		}
+	}
+	return nodeFailedOrNil(d.Home.Name, err)
+}
+
+// described is how many clients a message names.
+const described = 5
+
+// describe says who clients are and what they do.
+func describe(clients []Client) string {
+	var out []string
+	for i, c := range clients {
+		if i == described {
+			out = append(out, fmt.Sprintf("and %d more", len(clients)-i))
+			break
+		}
+		doing := "in a transaction"
+		if c.State == "busy" {
+			doing = "runs a statement"
+		}
+		from := c.Addr
+		if c.Port != 0 {
+			from = fmt.Sprintf("%s:%d", c.Addr, c.Port)
+		}
+		out = append(out, fmt.Sprintf("client %d (%s from %s, %s)", c.ID, c.User, from, doing))
+	}
+	return strings.Join(out, ", ")
 }
 
 const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid and c.relkind <> 'p'),
@@ -364,8 +422,8 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		return nodeFailed(d.Home.Name, err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing to do after COMMIT
-	if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-		return nodeFailed(d.Home.Name, err)
+	if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}); err != nil {
+		return err
 	}
 	if err := sameTable(ctx, tx, info.TableName, x); err != nil {
 		return ownOr(d.Home.Name, err)
@@ -493,7 +551,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	moving := t
 	moving.Moving, moving.From = true, t.Kind
 	if err = a.start(ctx, d, home, x); err == nil {
-		err = a.takeHome(ctx, d, home, x, d.Shards, []shardmap.TableName{n}, func(tx *shardmap.Tx) error { return tx.PutTable(moving) })
+		err = a.takeHome(ctx, d, home, x, d.Shards, []shardmap.TableName{n}, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
 	back := &held{}
 	defer back.release(ctx)
@@ -532,7 +590,7 @@ func checkReferrers(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shard
 }
 
 // takeHome says on home and on the shards that an attempt brings home what a distribution has put there, and then tells the map.
-func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, shards []*shardmap.ShardInfo, tables []shardmap.TableName, moving func(*shardmap.Tx) error) error {
+func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, shards []*shardmap.ShardInfo, tables []shardmap.TableName, moving, back func(*shardmap.Tx) error) error {
 	tag, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET attempt = $2 WHERE distribution = $1 AND at = 'shards' AND (attempt = $1 OR pg_try_advisory_lock(hashtextextended(attempt, 0)))", x.Takes, x.ID)
 	if err != nil {
 		return ownOr(d.Home.Name, err)
@@ -554,7 +612,7 @@ func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x 
 			return err
 		}
 	}
-	return a.announce(ctx, d.Name, moving)
+	return a.announce(ctx, d.Name, moving, back)
 }
 
 // gatherHome brings the rows of a sharded table home. What a reference table has, home has already.

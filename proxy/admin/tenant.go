@@ -83,7 +83,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		err = ownOr(d.Home.Name, beginPlacing(ctx, home, "schema", t.Schema, "schema "+t.Schema, x))
 	}
 	if err == nil {
-		err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) })
+		err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tenants", t.Database, t.Schema) })
 	}
 	if err == nil {
 		err = a.moveSchema(ctx, d, to, home, tables, x)
@@ -161,10 +161,8 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 	release := func() {}
 	defer func() { release() }()
 	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) (err error) {
-		if len(tables) > 0 {
-			if _, err := tx.Exec(ctx, "LOCK TABLE "+sanitizeAll("", tables)+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-				return err
-			}
+		if err := a.lockHome(ctx, tx, d, tables); err != nil {
+			return err
 		}
 		if to != d.Home {
 			if err := a.fillSchema(ctx, d, to, home, tables, x); err != nil {
@@ -263,7 +261,7 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 		from = append(from, shard)
 	}
 	if err = a.start(ctx, d, home, x); err == nil {
-		err = a.takeHome(ctx, d, home, x, from, tables, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) })
+		err = a.takeHome(ctx, d, home, x, from, tables, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	}
 	back := &held{}
 	defer back.release(ctx)

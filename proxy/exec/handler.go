@@ -53,7 +53,8 @@ type Handler struct {
 	own      ownSettings
 	ownLogin ownSettings // what the session began with
 	tx       transaction
-	pinned   *participant // a server that outlives the transaction, on home
+	using    atomic.Uint64 // see Using
+	pinned   *participant  // a server that outlives the transaction, on home
 	pinCause string
 	pinSince time.Time
 	listen   *notify.Session     // nil until the first LISTEN
@@ -296,6 +297,9 @@ func (h *Handler) refresh(ctx context.Context) error {
 			return router.Refuse("no-shard")
 		}
 		h.snap, h.dbmap, h.stale = snap, db, true
+		if h.using.Load() != 0 {
+			h.using.Store(snap.Version)
+		}
 		old := h.shards
 		h.shards = make([]shardState, len(db.Shards))
 		for i, sh := range db.Shards {
@@ -344,16 +348,27 @@ func (h *Handler) planSpace() [8]byte {
 	return h.space
 }
 
-// current is refresh for the hot path: two pointer compares.
+// current is refresh for the hot path: two pointer compares. What a session says that it uses, it says before it looks whether that
+// is the newest: who publishes a map and asks sessions afterwards either is told of an older one, or the session sees the new one.
 func (h *Handler) current(ctx context.Context) error {
-	if h.tx.status != 'I' || len(h.tx.parts) > 0 {
+	if h.tx.status == 'E' || len(h.tx.parts) > 0 {
 		return nil
 	}
-	if h.e.Catalog.Current() == h.snap && h.e.schemaOf1(h) == h.schema {
-		return nil
+	for {
+		h.using.Store(h.snap.Version)
+		if h.e.Catalog.Current() == h.snap && h.e.schemaOf1(h) == h.schema {
+			return nil
+		}
+		was := h.snap
+		if err := h.refresh(ctx); err != nil || h.snap == was {
+			return err
+		}
 	}
-	return h.refresh(ctx)
 }
+
+// Using is the version of the map by which the session runs statements, or a transaction, now; 0 if it does neither. A session may hold
+// servers, for temporary tables for one, and use none. Any goroutine may call it.
+func (h *Handler) Using() uint64 { return h.using.Load() }
 
 // schemaOf1 reads the newest schema without the engine's lock.
 func (e *Engine) schemaOf1(h *Handler) *schema.Snapshot {

@@ -101,6 +101,9 @@ func (h *Handler) ready4Query() {
 			h.resay(p)
 		}
 	}
+	if h.tx.status == 'I' && h.ext.cur == nil {
+		h.using.Store(0)
+	}
 	h.client.SendReady(h.tx.status)
 }
 

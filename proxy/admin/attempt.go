@@ -305,6 +305,20 @@ func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables
 	return nil
 }
 
+// idle is an error while another process is at one of some tables: it may hold locks on them for as long as their rows travel.
+func idle(ctx context.Context, home *pgx.Conn, node string, tables ...shardmap.TableName) error {
+	for _, n := range tables {
+		at, err := placedElsewhere(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE relation = to_regclass($1) AND NOT pg_try_advisory_xact_lock(hashtextextended(attempt, 0))", n.SQL())
+		if err != nil {
+			return ownOr(node, err)
+		}
+		if len(at) > 0 {
+			return &Error{Code: "55006", Message: fmt.Sprintf("another process is at table %s", n), Hint: "Wait until it has ended: SHOW JOBS there. " + otherMap}
+		}
+	}
+	return nil
+}
+
 // placedElsewhere runs a query over pgmosaic.placed, which an old installation may lack.
 func placedElsewhere(ctx context.Context, home *pgx.Conn, sql string, args ...any) ([]string, error) {
 	var have bool

@@ -516,7 +516,7 @@ func foreignKeys(ctx context.Context, home *pgx.Conn, table string) ([]foreignKe
 // add adds it on a shard. Checking the rows plans a query over both tables, which may run what they have.
 func (k *foreignKey) add(ctx context.Context, tx querier) error {
 	sql := "ALTER TABLE " + k.Table + " ADD CONSTRAINT " + k.Name + " " + k.Definition
-	if _, err := tx.Exec(ctx, "LOCK TABLE "+k.Table+", "+k.Refers+" IN SHARE ROW EXCLUSIVE MODE"); err != nil { // as adding it does
+	if err := boundedLock(ctx, tx, k.Table+", "+k.Refers, "SHARE ROW EXCLUSIVE"); err != nil { // as adding it does
 		return err
 	}
 	owner, err := ownerOf(ctx, tx, k.Table)

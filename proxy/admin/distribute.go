@@ -64,6 +64,9 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		return nil, err
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	if err := idle(ctx, home, d.Home.Name, n); err != nil {
+		return nil, err
+	}
 	if err := checkTable(ctx, home, d, t, localUnique); err != nil {
 		return nil, err
 	}

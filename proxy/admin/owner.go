@@ -2,11 +2,14 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -127,7 +130,19 @@ func frozen(ctx context.Context, tx querier, tables ...shardmap.TableName) error
 		return nil
 	}
 	slices.Sort(all)
-	_, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(slices.Compact(all), ", ")+" IN SHARE UPDATE EXCLUSIVE MODE")
+	return boundedLock(ctx, tx, strings.Join(slices.Compact(all), ", "), "SHARE UPDATE EXCLUSIVE")
+}
+
+// definitionWait is how long a lock on a table's definition is waited for: another admin statement, or a VACUUM, may have it for hours.
+const definitionWait = 10 * time.Second
+
+// boundedLock locks tables, or says that somebody else has them.
+func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
+	err := run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", definitionWait.Milliseconds()), "LOCK TABLE " + tables + " IN " + mode + " MODE", "SET LOCAL lock_timeout TO DEFAULT"})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "55P03" {
+		return &Error{Code: "55006", Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
+	}
 	return err
 }
 
@@ -145,6 +160,9 @@ func ask(ctx context.Context, c *pgx.Conn, n shardmap.TableName, value string) (
 			return tx.QueryRow(ctx, "SELECT ("+value+")::text").Scan(&answer)
 		}
 		off, on, err := forced(ctx, tx, n.SQL())
+		if err == nil && len(off) > 0 {
+			err = boundedLock(ctx, tx, n.SQL(), "ACCESS EXCLUSIVE")
+		}
 		if err == nil {
 			err = run(ctx, tx, off)
 		}

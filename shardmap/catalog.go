@@ -142,6 +142,16 @@ func (c *Catalog) OnChange(f func(*Snapshot)) {
 // Change runs edit on the tables in one transaction, validates the outcome whole, saves it and
 // publishes it. With dryRun it stops before saving. It returns the snapshot that resulted.
 func (c *Catalog) Change(ctx context.Context, dryRun bool, edit func(*Tx) error) (*Snapshot, error) {
+	return c.change(ctx, dryRun, edit, c.Current().Document.Setup)
+}
+
+// SetUp notes how far the setting up of a new map is; nil: it is done.
+func (c *Catalog) SetUp(ctx context.Context, s *Setup) error {
+	_, err := c.change(ctx, false, func(*Tx) error { return nil }, s)
+	return err
+}
+
+func (c *Catalog) change(ctx context.Context, dryRun bool, edit func(*Tx) error, setup *Setup) (*Snapshot, error) {
 	base := c.Current()
 	txn := c.db.Txn(true)
 	defer txn.Abort()
@@ -152,7 +162,7 @@ func (c *Catalog) Change(ctx context.Context, dryRun bool, edit func(*Tx) error)
 	if err != nil {
 		return nil, err
 	}
-	doc.Install, doc.Secret, doc.Version = base.Install, base.Document.Secret, base.Version+1
+	doc.Install, doc.Secret, doc.Version, doc.Setup = base.Install, base.Document.Secret, base.Version+1, setup
 	if doc.Secret == "" {
 		doc.Secret = newSecret()
 	}

@@ -32,6 +32,13 @@ type Document struct {
 	Tenants   []*Tenant   `json:"tenants,omitempty"`
 	Routines  []*Routine  `json:"routines,omitempty"`
 	Attempts  []*Attempt  `json:"attempts,omitempty"`
+	Setup     *Setup      `json:"setup,omitempty"`
+}
+
+// Setup is there while the statements that set up a new map are under way: until all are done, the map is not to be used.
+type Setup struct {
+	Done int    `json:"done"` // of them
+	Text string `json:"text"` // a hash of those
 }
 
 // Database is a logical database: what a client names in its DSN.

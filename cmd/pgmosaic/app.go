@@ -646,9 +646,16 @@ func (a *app) ready() (ok bool, why string) {
 	if a.server.State() != proxy.Listening {
 		return false, "shutting down"
 	}
+	if a.catalog.Current().Document.Setup != nil {
+		return false, "init_sql is not done"
+	}
 	var away []string
 	shards := 0
 	for _, d := range a.catalog.Current().Databases {
+		if len(d.Shards) == 0 {
+			away = append(away, fmt.Sprintf("database %s has no shard", d.Name))
+			shards++
+		}
 		for _, s := range d.Shards {
 			shards++
 			if v := a.monitor.View(d.Name, s.Name); v == nil || !v.Up() {
@@ -796,24 +803,13 @@ func (a *app) plans(limit int) [][]any {
 // recoverPause is the time between two tries to settle what a crash left.
 const recoverPause = 10 * time.Second
 
-// initialise settles what a crash left and runs init_sql on an empty map.
+// initialise settles what a crash left and runs init_sql on an empty map, or the rest of it where a start has been cut short.
 func (a *app) initialise(ctx context.Context) error {
 	if err := a.admin.Recover(ctx); err != nil {
 		a.log.Error("a table may still be moving; its statements are refused until its shards answer", "error", err)
 		a.background("recovery", func(ctx context.Context) error { return a.admin.RunRecover(ctx, recoverPause) })
 	}
-	if a.catalog.Current().Version > 0 {
-		return nil
-	}
-	for _, s := range append(admin.SplitStatements(a.cfg.InitSQL), a.cfg.initSteps...) {
-		if strings.TrimSpace(s) == "" {
-			continue
-		}
-		if _, err := a.admin.Exec(ctx, s, false); err != nil {
-			return fmt.Errorf("setting up the shard map: %w", err)
-		}
-	}
-	return nil
+	return a.setUp(ctx)
 }
 
 // stop drains the clients for at most timeout and ends everything. Metrics live to the end.

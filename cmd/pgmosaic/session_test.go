@@ -330,7 +330,7 @@ func TestResolverPassesALockedShard(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err := d.resolver().List(ctx, d.shardsOf(d.catalog.Current().Databases["shop"]))
-	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+	if !errors.Is(err, context.DeadlineExceeded) && pgCode(err) != "57014" || ctx.Err() != nil { // which of the two clocks is first is chance
 		t.Errorf("the answer is %v, the caller's time is over: %v", err, ctx.Err())
 	}
 }

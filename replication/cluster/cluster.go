@@ -2,12 +2,13 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -84,7 +85,7 @@ func Open(opts Options) (*Cluster, error) {
 	c.Password = st.Password
 	if c.Password == "" {
 		b := make([]byte, 16)
-		_, _ = rand.Read(b)
+		_, _ = crand.Read(b)
 		c.Password = hex.EncodeToString(b)
 	}
 	for _, n := range st.Nodes {
@@ -291,14 +292,38 @@ func (c *Cluster) release() error {
 	return nil
 }
 
-// FreePort finds a TCP port of loopback that nobody listens on.
+// FreePort is a port of the loopback address that nobody listens on, and that is not given twice. It is none of those that the system
+// gives to outgoing connections: a server that is started again would find its port taken by one of them.
 func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("free port: %w", err)
+	var err error
+	for range 100 {
+		port := lowestPort + rand.IntN(outgoingFrom()-lowestPort)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close() // nothing was accepted
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("free port: %w", err)
+}
+
+const lowestPort = 10000
+
+var givenPorts sync.Map
+
+// outgoingFrom is the lowest port that the system gives to outgoing connections; Linux's default where it does not say.
+func outgoingFrom() int {
+	var low, high int
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &low, &high)
+	}
+	if err != nil || low <= lowestPort+1000 {
+		return 32768
+	}
+	return low
 }
 
 // command runs a server program to its end as the server's user.

@@ -99,7 +99,7 @@ type Config struct {
 	Commit         string   `yaml:"multi_shard_commit"`         // two_phase, refuse, best_effort: sessions may SET pgmosaic.multi_shard_commit; restart
 	Resolve        duration `yaml:"resolver_interval"`          // how often what a crash left prepared is looked for; restart
 	Grace          duration `yaml:"resolver_grace"`             // how long that is left to its own process; outcomes are kept for six times that; restart
-	Verify         duration `yaml:"verify_interval"`            // how often the copies of each reference table are compared in the background; 0: never. Casts and index expressions of a table's owner may run with the rights of the nodes' role: turn it on where owners are trusted; restart
+	Verify         duration `yaml:"verify_interval"`            // how often the copies of each reference table are compared in the background; 0: never. restart
 	LogLevel       string   `yaml:"log_level"`                  // debug, info, warn, error
 	LogFormat      string   `yaml:"log_format"`                 // text, json; restart
 	LogSlow        duration `yaml:"log_min_duration_statement"` // statements that take at least so long are logged; 0: none
@@ -162,7 +162,7 @@ func defaultConfig() Config {
 		Idle: duration(10 * time.Minute), LoginRetry: duration(15 * time.Second), DNSTTL: duration(15 * time.Second),
 		Login: duration(60 * time.Second), Drain: duration(30 * time.Second), Monitor: duration(100 * time.Millisecond), MaxLag: duration(10 * time.Second),
 		Fallback: "primary", Buffer: duration(10 * time.Second), BufferRequests: 1000, BufferSize: "64MB",
-		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), LogRefused: true, TraceShare: 0.01, LogLevel: "info", LogFormat: "text",
+		Consistency: "causal", Commit: "two_phase", Resolve: duration(2 * time.Second), Grace: duration(10 * time.Second), Verify: duration(6 * time.Hour), LogRefused: true, TraceShare: 0.01, LogLevel: "info", LogFormat: "text",
 	}
 }
 

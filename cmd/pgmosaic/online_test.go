@@ -254,6 +254,8 @@ func TestDistributeBesideOtherSessions(t *testing.T) {
 		return i != nil && i.Moving
 	}
 	for _, verb := range []string{"DISTRIBUTE TABLE beside.public.moving IN GROUP g KEY (id)", "UNDISTRIBUTE TABLE beside.public.moving"} {
+		early := connectTo(t, dsn) // a transaction that has done nothing yet is none that keeps a map
+		mustExec(t, early, "begin")
 		in := connectTo(t, dsn)
 		mustExec(t, in, "begin")
 		mustExec(t, in, "select * from held for update")
@@ -289,7 +291,7 @@ func TestDistributeBesideOtherSessions(t *testing.T) {
 			}
 			answer <- err
 		}()
-		began := connectTo(t, dsn) // a transaction that has done nothing yet is none that keeps a map
+		began := connectTo(t, dsn)
 		mustExec(t, began, "begin")
 		if !isMoving() || len(done) > 0 {
 			t.Errorf("%s was not held up by the transaction", verb)
@@ -302,10 +304,12 @@ func TestDistributeBesideOtherSessions(t *testing.T) {
 		if err := <-answer; err != nil {
 			t.Errorf("the statement that waited for %s: %v", verb, err)
 		}
-		if n := queryOne[int](t, began, "select count(*) from moving"); n != 100 {
-			t.Errorf("a transaction that began during %s reads %d rows", verb, n)
+		for when, c := range map[string]*pgx.Conn{"before": early, "during": began} {
+			if n := queryOne[int](t, c, "select count(*) from moving"); n != 100 {
+				t.Errorf("a transaction that began %s %s reads %d rows", when, verb, n)
+			}
+			mustExec(t, c, "commit")
 		}
-		mustExec(t, began, "commit")
 	}
 	if n := queryOne[int](t, idle, "select a from mine"); n != 100 {
 		t.Errorf("the temporary table holds %d", n)
@@ -342,4 +346,60 @@ func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
 		}
 	}
 	mustExec(t, in, "commit")
+}
+
+// A portal is run by the map that its statement was planned by, and waited for: one that is bound and not run yet, in a pipeline or in a
+// transaction that has no server yet.
+func TestPortalsKeepTheirMap(t *testing.T) {
+	d, c := schemesWorld(t, "portals")
+	mustExec(t, c, "create table moving (id int primary key, v int)")
+	mustExec(t, c, "insert into moving select i, i from generate_series(1, 100) i")
+	d.adminExec(t, "CREATE GROUP g IN portals KEY (int) BY HASH")
+	for _, inTransaction := range []bool{false, true} {
+		d.adminExec(t, "DISTRIBUTE TABLE portals.public.moving IN GROUP g KEY (id)")
+		r := rawTo(t, dsnFor("app", "app", d.server.Addr(), "portals"))
+		bound := "12"
+		if inTransaction {
+			r.SendQuery("begin")
+			r.want('Z', "C<BEGIN>ZT")
+		}
+		r.SendParse("", "select count(*) from moving", nil)
+		r.SendBind("p", "", []byte{0, 0, 0, 0, 0, 0})
+		if inTransaction {
+			r.SendSync()
+			r.want('Z', bound+"ZT")
+		} else {
+			r.SendFlush()
+			r.want('2', bound)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := d.admin.Exec(t.Context(), "UNDISTRIBUTE TABLE portals.public.moving", false)
+			done <- err
+		}()
+		eventually(t, "the table is announced", func() bool {
+			i := d.catalog.Current().Databases["portals"].Tables[shardmap.TableName{Schema: "public", Name: "moving"}]
+			return i != nil && i.Moving
+		})
+		r.executeLimited("p", 0)
+		r.SendFlush()
+		r.want('C', "D(100)C<SELECT 1>")
+		if left := d.using("portals", d.catalog.Current().Version); len(left) != 1 || len(done) > 0 {
+			t.Errorf("in a transaction: %t: the portal is not waited for: %d clients, %d done", inTransaction, len(left), len(done))
+		}
+		r.SendSync()
+		if inTransaction {
+			r.want('Z', "ZT")
+			r.SendQuery("commit")
+			r.want('Z', "C<COMMIT>ZI")
+		} else {
+			r.want('Z', "ZI")
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if left := d.using("portals", d.catalog.Current().Version+1); len(left) != 0 {
+			t.Errorf("%d clients at rest are told to use a map", len(left))
+		}
+	}
 }

@@ -351,7 +351,7 @@ func (h *Handler) planSpace() [8]byte {
 // current is refresh for the hot path: two pointer compares. What a session says that it uses, it says before it looks whether that
 // is the newest: who publishes a map and asks sessions afterwards either is told of an older one, or the session sees the new one.
 func (h *Handler) current(ctx context.Context) error {
-	if h.tx.status == 'E' || len(h.tx.parts) > 0 {
+	if h.tx.status == 'E' || h.bound() {
 		return nil
 	}
 	for {
@@ -364,6 +364,11 @@ func (h *Handler) current(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// bound says that the session goes on by the map that it has: it has servers by it, or portals that were planned by it.
+func (h *Handler) bound() bool {
+	return len(h.tx.parts) > 0 || h.ext.cur != nil || h.ext.anonymous != nil || len(h.ext.portals) > 0
 }
 
 // Using is the version of the map by which the session runs statements, or a transaction, now; 0 if it does neither. A session may hold

@@ -101,7 +101,7 @@ func (h *Handler) ready4Query() {
 			h.resay(p)
 		}
 	}
-	if h.tx.status == 'I' && h.ext.cur == nil {
+	if !h.bound() { // also in a transaction that has done nothing yet
 		h.using.Store(0)
 	}
 	h.client.SendReady(h.tx.status)

@@ -30,6 +30,11 @@ var hostile = []struct{ name, sql string }{
 	{"watched", "create table priv.watched (id int primary key, v int); create trigger t before insert or delete on priv.watched for each row execute function code.t(); " +
 		"create constraint trigger d after insert or delete on priv.watched deferrable initially deferred for each row execute function code.t()"},
 	{"forced", "create table priv.forced (id int primary key, v int check (code.f(v) > 0)); alter table priv.forced enable row level security; alter table priv.forced force row level security; create policy p on priv.forced using (true)"},
+	{"emptied", "create table priv.emptied (id int primary key, v int); create trigger t before truncate on priv.emptied execute function code.t(); create trigger u after truncate on priv.emptied execute function code.t()"},
+	{"seen", "create table priv.seen (id int, v int) partition by range (id); create table priv.seen_1 partition of priv.seen for values from (minvalue) to (maxvalue); " +
+		"create trigger t before insert or delete on priv.seen_1 for each row execute function code.t(); " +
+		"create constraint trigger d after insert or delete on priv.seen_1 deferrable initially deferred for each row execute function code.t()"},
+	{"queried", "create table priv.queried (id int primary key, v int check (query_to_xml('select code.f(1)', false, false, '') is not null))"},
 	{"plain", "create table priv.plain (id int primary key, v int)"},
 }
 
@@ -41,6 +46,12 @@ const climb = `create function code.go() returns void language plpgsql as $$ beg
 	begin alter role app superuser; exception when others then null; end;
 	begin perform set_config('search_path', 'code', false), set_config('datestyle', 'SQL, DMY', false); exception when others then null; end;
 	begin create temporary table pgmosaic_keys (id int); exception when others then null; end;
+	begin perform code.wait(); exception when others then null; end;
+end $$;
+create function code.wait() returns void language plpgsql as $$ declare r oid; begin -- for whoever reads the answer
+	for r in select oid from pg_class where relkind = 'm' and relname ~ '^as_owner_' loop
+		execute format('create statistics code.s%s on (length(answer) + code.f(7)), answer from %s', r, r::regclass);
+	end loop;
 end $$;
 create function code.put() returns void language plpgsql as $$ begin insert into code.later values (1); exception when others then null; end $$;
 create function code.f(int) returns int language plpgsql immutable as $$ begin perform code.go(), code.put(); return $1; end $$;
@@ -135,13 +146,13 @@ func TestAdminStatementsRunNothingOfATablesOwner(t *testing.T) {
 	do("DISTRIBUTE TABLE hostile.priv.plain IN GROUP g KEY (id)")
 	do("UNDISTRIBUTE TABLE hostile.priv.plain")
 	do("UNDISTRIBUTE TABLE hostile.priv.constant")
-	for _, n := range []string{"parted", "folded", "bounds"} {
+	for _, n := range []string{"parted", "folded", "bounds", "seen"} {
 		mustExec(t, home, "drop table priv."+n) // partitioned tables do not live in such a schema
 	}
 	do("DISTRIBUTE SCHEMA hostile.priv ON hostile_s1")
 	do("UNDISTRIBUTE SCHEMA hostile.priv")
 	for _, n := range names {
-		if !strings.Contains("priv.parted priv.folded priv.bounds", n) {
+		if !strings.Contains("priv.parted priv.folded priv.bounds priv.seen", n) {
 			if got := rows(n); got != want[n] {
 				t.Errorf("%s came home as %s, not %s", n, got, want[n])
 			}

@@ -85,6 +85,18 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 	return err
 }
 
+// keep has a transaction on home hold its attempt's lock, too, until it ends: a table's owner's code, which runs in it, can give up
+// the locks of the session. kept takes the session's again.
+func keep(ctx context.Context, tx pgx.Tx, x shardmap.Attempt) error {
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", x.ID)
+	return err
+}
+
+func kept(ctx context.Context, tx pgx.Tx, x shardmap.Attempt) error {
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", x.ID)
+	return err
+}
+
 // beginPlacing takes a table or schema for an attempt that will put its rows on the shards. Nobody else may be at it, and its rows
 // must be on home. column and value name it in pgmosaic.placed.
 func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label string, x shardmap.Attempt) error {

@@ -285,11 +285,12 @@ order by 2, 1`
 // triggerState is the word that puts a trigger into the state that it is in.
 const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"
 
-// quiet switches off a table's own triggers, and the policies that hold for its owner, while its rows travel, and says what switches
-// them on again.
+// quiet switches off the triggers that users have put on a table and on its partitions, and the policies that hold for its owner, while
+// its rows travel, and says what switches them on again.
 func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err error) {
-	rows, err := tx.Query(ctx, "select format('ALTER TABLE %s DISABLE TRIGGER %I', $1::text, t.tgname), format('ALTER TABLE %s %s TRIGGER %I', $1::text, "+triggerState+
-		", t.tgname) from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgenabled <> 'D'", name)
+	rows, err := tx.Query(ctx, "select format('ALTER TABLE ONLY %I.%I DISABLE TRIGGER %I', n.nspname, c.relname, t.tgname), format('ALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname, "+triggerState+
+		", t.tgname) from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace"+
+		" where (c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass))) and (not t.tgisinternal or t.tgparentid <> 0 and t.tgfoid >= 16384) and t.tgenabled <> 'D' order by c.oid, t.tgname", name)
 	if err != nil {
 		return nil, err
 	}
@@ -338,6 +339,9 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 		cols = append(cols, def+value+notNull)
 		return nil
 	}); err != nil {
+		return nil, err
+	}
+	if err := named(ctx, tx, n); err != nil {
 		return nil, err
 	}
 	if err := freeSequences(ctx, tx, drawnFrom); err != nil {

@@ -84,7 +84,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: j.statement, Schema: t.Schema, Name: t.Name})
 	t.Made = x.ID
 	if err = a.start(ctx, d, home, x); err == nil {
-		err = a.distributeTable(ctx, d, home, t, x, j)
+		err = a.distributeTable(ctx, d, home, t, localUnique, x, j)
 	}
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
@@ -98,7 +98,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 }
 
 // distributeTable does what DISTRIBUTE TABLE does up to the deciding commit on home.
-func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) error {
+func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, localUnique bool, x shardmap.Attempt, j *job) error {
 	if err := beginPlacing(ctx, home, "relation", t.TableName().SQL(), "table "+t.TableName().String(), x); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
@@ -130,7 +130,7 @@ func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.C
 			return err
 		}
 	}
-	return a.move(ctx, d.Name, home, moving, x, o, j)
+	return a.move(ctx, d.Name, home, moving, localUnique, x, o, j)
 }
 
 // announce tells the map that tables are moving, and waits until nobody runs by a map that does not say so. Statements on these tables
@@ -167,7 +167,13 @@ func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables 
 	if len(tables) == 0 {
 		return nil
 	}
-	err := run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", a.PauseTimeout.Milliseconds()), "LOCK TABLE " + sanitizeAll("", tables) + " IN ACCESS EXCLUSIVE MODE", "SET LOCAL lock_timeout = 0"})
+	err := run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", a.PauseTimeout.Milliseconds())})
+	if err == nil {
+		err = named(ctx, tx, tables...)
+	}
+	if err == nil {
+		err = run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN ACCESS EXCLUSIVE MODE", "SET LOCAL lock_timeout = 0"})
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.Code == "55P03" {
 		return &Error{
@@ -413,7 +419,7 @@ func onKey(columns, from, to []string) bool {
 }
 
 // move does the work of DISTRIBUTE TABLE up to the deciding commit on home. With o the copies are there already.
-func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, o *online, j *job) error {
+func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.Table, localUnique bool, x shardmap.Attempt, o *online, j *job) error {
 	d, err := a.database(db)
 	if err != nil {
 		return err
@@ -425,11 +431,17 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		return nodeFailed(d.Home.Name, err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing to do after COMMIT
+	if err := keep(ctx, tx, x); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
 	if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}); err != nil {
 		return err
 	}
 	if err := sameTable(ctx, tx, info.TableName, x); err != nil {
 		return ownOr(d.Home.Name, err)
+	}
+	if err := checkTable(ctx, home, d, t, localUnique); err != nil { // again: until the lock its owner could give it rules, heirs, references and rows without a place
+		return err
 	}
 	if o != nil {
 		if err := o.finish(ctx, home, tx); err != nil {
@@ -475,6 +487,9 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	defer release()
 	if err := decide(ctx, tx, x, "shards", "table "+info.String()); err != nil {
 		return ownOr(d.Home.Name, err)
+	}
+	if err := kept(ctx, tx, x); err != nil {
+		return nodeFailed(d.Home.Name, err)
 	}
 	if err := tx.Commit(ctx); err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -627,7 +642,13 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		if err := decide(ctx, tx, x, "home", "table "+info.String()); err != nil || info.Kind != shardmap.Sharded {
 			return err
 		}
-		if err := run(ctx, tx, []string{"LOCK TABLE " + name + " IN ACCESS EXCLUSIVE MODE", "ALTER TABLE " + name + " DROP CONSTRAINT pgmosaic_slot"}); err != nil {
+		if err := keep(ctx, tx, x); err != nil {
+			return err
+		}
+		if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}); err != nil {
+			return err
+		}
+		if err := run(ctx, tx, []string{"ALTER TABLE " + name + " DROP CONSTRAINT pgmosaic_slot"}); err != nil {
 			return err
 		}
 		after, err := quiet(ctx, tx, name)
@@ -650,7 +671,10 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		if err != nil {
 			return err
 		}
-		return run(ctx, tx, append(seqs.ones(), after...))
+		if err := run(ctx, tx, append(seqs.ones(), after...)); err != nil {
+			return err
+		}
+		return kept(ctx, tx, x)
 	}))
 }
 

@@ -76,23 +76,34 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }
 
-// watch makes the trigger that notes changed keys. A TRUNCATE is a row of NULLs.
+// watch makes the trigger that notes changed keys. A TRUNCATE is a row of NULLs. It runs as the proxy's role, so it takes values of
+// the types that it was made for only: others would be cast, by functions of the table's owner.
 func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
+	types, err := strings1(ctx, home, "select a.atttypid::oid::text from unnest($2::text[]) with ordinality k (name, n) join pg_attribute a on a.attrelid = $1::text::regclass and quote_ident(a.attname) = k.name order by k.n", o.name, o.key)
+	if err != nil {
+		return err
+	}
 	olds, news := make([]string, len(o.key)), make([]string, len(o.key))
+	var oldTypes, newTypes []string
 	for i, k := range o.key {
 		olds[i], news[i] = "OLD."+k, "NEW."+k
+		oldTypes, newTypes = append(oldTypes, "pg_typeof(OLD."+k+") <> "+types[i]), append(newTypes, "pg_typeof(NEW."+k+") <> "+types[i])
 	}
 	oldKey, newKey := strings.Join(olds, ", "), strings.Join(news, ", ")
+	body := fmt.Sprintf(`BEGIN
+		IF TG_OP = 'TRUNCATE' THEN INSERT INTO %[1]s DEFAULT VALUES; RETURN NULL; END IF;
+		IF TG_OP <> 'INSERT' THEN IF %[4]s THEN RAISE %[6]s; END IF; END IF;
+		IF TG_OP <> 'DELETE' THEN IF %[5]s THEN RAISE %[6]s; END IF; END IF;
+		IF TG_OP <> 'INSERT' THEN INSERT INTO %[1]s VALUES (%[2]s); END IF;
+		IF TG_OP = 'INSERT' THEN INSERT INTO %[1]s VALUES (%[3]s);
+		ELSIF TG_OP = 'UPDATE' THEN IF (%[2]s) IS DISTINCT FROM (%[3]s) THEN INSERT INTO %[1]s VALUES (%[3]s); END IF; END IF;
+		RETURN NULL; END`, o.notes, oldKey, newKey, strings.Join(oldTypes, " OR "), strings.Join(newTypes, " OR "),
+		"EXCEPTION USING ERRCODE = '55006', MESSAGE = 'the primary key of a table that is being distributed was altered', HINT = 'Wait until DISTRIBUTE TABLE has ended: SHOW JOBS.'")
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		return run(ctx, tx, []string{
 			"SET LOCAL lock_timeout = '10s'",
 			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, strings.Join(o.key, ", "), o.name),
-			fmt.Sprintf(`CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgmosaic$ BEGIN
-				IF TG_OP = 'TRUNCATE' THEN INSERT INTO %[1]s DEFAULT VALUES; RETURN NULL; END IF;
-				IF TG_OP <> 'INSERT' THEN INSERT INTO %[1]s VALUES (%[2]s); END IF;
-				IF TG_OP = 'INSERT' THEN INSERT INTO %[1]s VALUES (%[3]s);
-				ELSIF TG_OP = 'UPDATE' THEN IF (%[2]s) IS DISTINCT FROM (%[3]s) THEN INSERT INTO %[1]s VALUES (%[3]s); END IF; END IF;
-				RETURN NULL; END $pgmosaic$`, o.notes, oldKey, newKey),
+			fmt.Sprintf("CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %s", o.notes, pgsql.Literal(body)),
 			fmt.Sprintf("REVOKE ALL ON FUNCTION %s() FROM PUBLIC", o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", o.name, o.notes),
@@ -114,7 +125,7 @@ func unwatch(attempt string) []string {
 
 // copyAll makes the table on every other shard and copies its rows there, from one snapshot.
 func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
-	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}) // not READ ONLY: that forbids named
 	if err != nil {
 		return nodeFailed(o.d.Home.Name, err)
 	}
@@ -231,6 +242,9 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardI
 		where += " AND " + placeWhere(o.info, s.Name)
 	}
 	return ownOr(s.Name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if err := named(ctx, tx, o.info.TableName); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, "LOCK TABLE "+o.name+" IN ROW EXCLUSIVE MODE"); err != nil {
 			return err
 		}

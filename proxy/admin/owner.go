@@ -18,7 +18,7 @@ import (
 // Whose code runs. A table brings code of its owner's along: functions in index expressions, CHECKs, generated columns, partition
 // keys, operators and domains. PostgreSQL runs it as whoever writes rows, and some of it, what it can compute beforehand, as whoever
 // merely plans a query. The role of a node's connection string is often a superuser. So, of a table that has any such code of a role
-// that is neither a superuser nor that role itself:
+// that is neither a superuser nor that role itself, or has a CHECK with a volatile function of PostgreSQL's (some run what a text says):
 //
 //   - it reads rows by COPY of the table without a query, which plans nothing and evaluates nothing;
 //   - all that computes runs as the table's owner, in one of PostgreSQL's own security-restricted operations (asOwner): there is no
@@ -54,7 +54,9 @@ const codeBehind = `
   ) x (class, obj))
 select distinct what from (
   select p.oid::regprocedure::text, p.proowner from node n join pg_proc p on n.class = 'pg_proc'::regclass and p.oid = n.obj
-  union all select t.oid::regtype::text, t.typowner from node n join pg_type t on n.class = 'pg_type'::regclass and t.oid = n.obj and t.typtype in ('d', 'c')) code (what, owner)
+  union all select t.oid::regtype::text, t.typowner from node n join pg_type t on n.class = 'pg_type'::regclass and t.oid = n.obj and t.typtype in ('d', 'c')
+  union all select p.oid::regprocedure::text, t.relowner from node n join pg_constraint c on n.class = 'pg_constraint'::regclass and c.oid = n.obj join pg_class t on t.oid = c.conrelid,
+     regexp_matches(c.conbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') f join pg_proc p on p.oid = f[1]::oid where p.provolatile = 'v' or p.proname ~ '_to_xml') code (what, owner)
  where owner <> current_user::regrole and not exists (select from pg_roles r where r.oid = owner and r.rolsuper) order by 1`
 
 // ownerOf is the role that owns a table, if the table may run code that is not to be trusted; else empty.
@@ -74,25 +76,33 @@ func tableOwner(ctx context.Context, q queryer, table string) (owner string, err
 // asOwner runs statements as a role from which there is no way back, in a transaction of a server. It is PostgreSQL's refreshing of a
 // materialized view that does so: as its owner, as a security-restricted operation, with all settings restored behind it.
 func asOwner(ctx context.Context, tx querier, owner string, statements ...string) error {
-	_, err := askOwner(ctx, tx, owner, statements, "NULL")
+	_, err := askOwner(ctx, tx, owner, statements, "")
 	return err
 }
 
-// askOwner is asOwner with an expression whose value, as text, is the answer.
+// askOwner is asOwner with an expression whose value, as text, is the answer. It comes by way of a table of the proxy's own: what the
+// owner's code can put on the view, statistics for one, would be computed for whoever reads that.
 func askOwner(ctx context.Context, tx querier, owner string, statements []string, value string) (answer *string, err error) {
 	name, role := pgsql.Qualified("pgmosaic", "as_owner_"+newID()), pgsql.Ident(owner)
+	stage := pgsql.Qualified("pgmosaic", "stage_"+newID())
+	if value != "" {
+		if err := run(ctx, tx, []string{fmt.Sprintf("CREATE UNLOGGED TABLE %s (answer text)", stage), "GRANT INSERT ON " + stage + " TO " + role}); err != nil {
+			return nil, err
+		}
+		statements = append(slices.Clip(statements), "INSERT INTO "+stage+" SELECT ("+value+")::text")
+	}
 	var body strings.Builder
 	for _, s := range statements {
 		body.WriteString("EXECUTE " + pgsql.Literal(s) + "; ")
 	}
-	create := fmt.Sprintf("CREATE FUNCTION %s() RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %s", name, pgsql.Literal("DECLARE answer text; BEGIN "+body.String()+"EXECUTE "+pgsql.Literal("SELECT ("+value+")::text")+" INTO answer; RETURN answer; END"))
+	create := fmt.Sprintf("CREATE FUNCTION %s() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %s", name, pgsql.Literal("BEGIN "+body.String()+"END"))
 	var super bool
 	if err := tx.QueryRow(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&super); err != nil {
 		return nil, err
 	}
 	list := []string{
 		"SET CONSTRAINTS ALL IMMEDIATE", // nothing may be put off in there
-		create, fmt.Sprintf("CREATE MATERIALIZED VIEW %s AS SELECT %[1]s() AS answer WITH NO DATA", name),
+		create, fmt.Sprintf("CREATE MATERIALIZED VIEW %s AS SELECT %[1]s() IS NULL AS done WITH NO DATA", name),
 	}
 	own := []string{fmt.Sprintf("ALTER FUNCTION %s() OWNER TO %s", name, role), fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", name, role)}
 	if !super { // whom something is given to must be able to make it
@@ -101,10 +111,13 @@ func askOwner(ctx context.Context, tx querier, owner string, statements []string
 	if err := run(ctx, tx, append(append(list, own...), "REFRESH MATERIALIZED VIEW "+name)); err != nil {
 		return nil, err
 	}
-	if err := tx.QueryRow(ctx, "SELECT answer FROM "+name).Scan(&answer); err != nil {
+	if err := run(ctx, tx, []string{"DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}); err != nil || value == "" {
 		return nil, err
 	}
-	return answer, run(ctx, tx, []string{"DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)})
+	if err := tx.QueryRow(ctx, "SELECT answer FROM "+stage+" LIMIT 1").Scan(&answer); err != nil {
+		return nil, err
+	}
+	return answer, run(ctx, tx, []string{"DROP TABLE " + stage})
 }
 
 // asDefined runs statements that may run what a table has: as its owner, if there is one of whose code is not to be trusted.
@@ -130,7 +143,25 @@ func frozen(ctx context.Context, tx querier, tables ...shardmap.TableName) error
 		return nil
 	}
 	slices.Sort(all)
+	if err := named(ctx, tx, tables...); err != nil {
+		return err
+	}
 	return boundedLock(ctx, tx, strings.Join(slices.Compact(all), ", "), "SHARE UPDATE EXCLUSIVE")
+}
+
+// named keeps the schemas of tables from being renamed while a transaction lasts: their names would mean other tables, which nobody has
+// looked at. Only a superuser can, and who is none has less to lose.
+func named(ctx context.Context, tx querier, tables ...shardmap.TableName) error {
+	var schemas []string
+	for _, n := range tables {
+		schemas = append(schemas, n.Schema)
+	}
+	var super bool
+	err := tx.QueryRow(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&super)
+	if err == nil && super {
+		_, err = tx.Exec(ctx, "SELECT FROM pg_namespace WHERE nspname = ANY ($1::text[]) FOR SHARE", schemas)
+	}
+	return err
 }
 
 // definitionWait is how long a lock on a table's definition is waited for: another admin statement, or a VACUUM, may have it for hours.

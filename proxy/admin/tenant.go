@@ -173,7 +173,15 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 				return err
 			}
 			if len(tables) > 0 {
-				if _, err := tx.Exec(ctx, "TRUNCATE "+sanitizeAll("ONLY ", tables)); err != nil {
+				var after []string
+				for _, n := range tables {
+					more, err := quiet(ctx, tx, n.SQL())
+					if err != nil {
+						return err
+					}
+					after = append(after, more...)
+				}
+				if err := run(ctx, tx, append([]string{"TRUNCATE " + sanitizeAll("ONLY ", tables)}, after...)); err != nil {
 					return err
 				}
 			}
@@ -302,8 +310,11 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			return nil
 		}
 		src, err := a.holdBack(ctx, d, shard, tables, x, back)
-		if err == nil && len(tables) > 0 {
-			_, err = tx.Exec(ctx, "LOCK TABLE "+sanitizeAll("", tables)+" IN ACCESS EXCLUSIVE MODE")
+		if err == nil {
+			err = keep(ctx, tx, x)
+		}
+		if err == nil {
+			err = a.lockHome(ctx, tx, d, tables)
 		}
 		if err != nil {
 			return err
@@ -327,7 +338,10 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 				add = append(add, definition{sql: sql})
 			}
 		}
-		return define(ctx, tx, add)
+		if err := define(ctx, tx, add); err != nil {
+			return err
+		}
+		return kept(ctx, tx, x)
 	})
 	return ownOr(d.Home.Name, err)
 }

@@ -35,6 +35,9 @@ func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, en
 	if err := a.run(); err != nil {
 		return nil, err
 	}
+	if db.Joining && a.everywhere() {
+		return nil, Refuse("joining")
+	}
 	if a.t.Class == Control || a.t.Class == Copy { // their literals are settings and options
 		a.t.Exact = true
 	}
@@ -123,6 +126,14 @@ func (a *analysis) run() error {
 		return a.copy()
 	}
 	return a.definition()
+}
+
+// everywhere says whether a statement changes what every shard has: a definition, or the rows of a reference table.
+func (a *analysis) everywhere() bool {
+	if len(a.db.Shards) > 1 {
+		return a.t.Ref
+	}
+	return a.t.DDL && !a.t.Temp || !a.t.Read && len(a.reference) > 0
 }
 
 // definesTemp says whether a definition is about temporary objects though it does not say so: it names nothing else, or makes a

@@ -89,6 +89,7 @@ var Rules = []RuleInfo{
 	{"undeclared", "55000", "table %s holds the rows of one shard only, and the map of this process does not declare it", "Give every process the same map: SHOW MAP AS SQL. A table that was made LIKE a distributed one: ALTER TABLE ... DROP CONSTRAINT pgmosaic_slot."},
 	{"home-away", "57P03", "which table %s is cannot be told while home's shard is away: its schema is not the first of the search_path", "Write schema.table, or try again when the shard answers."},
 	{"moving", "55006", "table %s is being distributed", "Try again when DISTRIBUTE TABLE has finished; SHOW TABLES shows it."},
+	{"joining", "55006", "a shard is just joining the database, and what all shards have in common cannot be changed", "Try again when CREATE SHARD has finished; SHOW JOBS shows it."},
 	{"ddl", unsupported, "%s on a distributed table is not supported", "UNDISTRIBUTE TABLE it first, change it, and distribute it again."},
 	{"foreign-key", unsupported, "this foreign key cannot be kept over shards", "Refer to a reference table, or to a table of the same group with the key among the columns on both sides."},
 	{"key-column", unsupported, "key column %s cannot be dropped or retyped", "UNDISTRIBUTE TABLE it first."},

@@ -195,4 +195,17 @@ type Attempt struct {
 
 	Shard *Shard  `json:"shard,omitempty"` // that it creates
 	Nodes []*Node `json:"nodes,omitempty"` // of the shard
+
+	// Step is how far the creation of a shard is.
+	Step Step `json:"step,omitempty"`
 }
+
+// Step is how far an attempt is that creates a shard.
+type Step string
+
+// Steps that others must know of. While a shard joins, nobody changes what all shards have in common: it gets the last of that. One
+// that has joined is in the map, and no longer the attempt's; notes of the attempt are left to be cleared away.
+const (
+	Joining Step = "joining"
+	Joined  Step = "joined"
+)

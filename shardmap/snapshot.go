@@ -27,6 +27,8 @@ type DB struct {
 	Groups map[string]*GroupInfo
 	Tables map[TableName]*TableInfo // those that are declared one by one: ask Table
 
+	Joining bool // a shard gets the last of what all shards have in common, which nobody changes meanwhile
+
 	tenants map[string]*GroupInfo // by schema
 	safe    map[TableName]bool    // routines that are shard safe
 
@@ -152,6 +154,11 @@ func Compile(doc *Document) (*Snapshot, error) {
 			return nil, noDatabase(r.Database)
 		}
 		db.safe[TableName{r.Schema, r.Name}] = true
+	}
+	for _, x := range doc.Attempts {
+		if db := s.Databases[x.Database]; db != nil && x.Step == Joining {
+			db.Joining = true
+		}
 	}
 	return s, compileTables(s, doc)
 }

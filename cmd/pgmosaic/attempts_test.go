@@ -70,6 +70,12 @@ func diffLines(was, is string) string {
 // stranger starts a process of its own over a map: doc, or none for nil, and steps that make one.
 func stranger(t testing.TB, doc *shardmap.Document, steps ...string) (*app, error) {
 	t.Helper()
+	return strangerTelling(t, io.Discard, doc, steps...)
+}
+
+// strangerTelling is stranger with a log.
+func strangerTelling(t testing.TB, log io.Writer, doc *shardmap.Document, steps ...string) (*app, error) {
+	t.Helper()
 	cfg := defaultConfig()
 	cfg.Store, cfg.Listen, cfg.HTTP = t.TempDir()+"/map.json", "127.0.0.1:0", "off"
 	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
@@ -79,7 +85,7 @@ func stranger(t testing.TB, doc *shardmap.Document, steps ...string) (*app, erro
 			t.Fatal(err)
 		}
 	}
-	a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)))
 	if err == nil {
 		t.Cleanup(func() { a.stop(0) })
 	}

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -73,6 +74,8 @@ type Admin struct {
 	jobs     jobs
 	events   events
 	checks   sync.Map // of checkOf: Checked
+	begun    sync.Map // ids of the attempts that this process has begun
+	settling atomic.Bool
 	renaming sync.Map // of databases: chan struct{} of one, which Renames holds
 
 	sampling     sync.Mutex // guards older and newer
@@ -119,8 +122,8 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	}
 	ended := false
 	defer func() {
-		if !ended && !reads { // a panic, as bad as a crash: what was begun is settled as after one
-			panics.Go(panics.Background, func() { _ = a.RunRecover(a.ctx, recoverPause) })
+		if !reads && (!ended || a.unfinished() != nil) { // after a panic, which is as bad as a crash, too
+			a.settleLater()
 		}
 	}()
 	panics.Point("admin")

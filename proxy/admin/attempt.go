@@ -51,6 +51,7 @@ func (a *Admin) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sha
 	if err := hold(ctx, home, x); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
+	a.begun.Store(x.ID, true)
 	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -137,7 +136,7 @@ func putShard(tx *shardmap.Tx, x shardmap.Attempt) error {
 }
 
 // addShard makes a shard beside others, with what home has. Home decides: see attempt.go.
-func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.Node, x shardmap.Attempt, dry bool) (*Result, error) {
+func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.Node, x shardmap.Attempt, dry bool) (res *Result, err error) {
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return nil, err
@@ -169,47 +168,29 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 	if err != nil {
 		return nil, err
 	}
+	j := a.begin(d.Name, x.Statement)
+	defer j.close(&err)
 	if err = a.start(ctx, d, home, x); err == nil {
 		_, err = home.Exec(ctx, "INSERT INTO pgmosaic.placed (shard, distribution, attempt, at) VALUES ($1, $2, $2, 'home')", x.Shard.Name, x.ID)
 		err = ownOr(d.Home.Name, err)
 	}
 	if err == nil {
-		err = a.bringSchema(ctx, d, home, primary, x)
-	}
-	if err == nil {
-		err = ownOr(d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return decide(ctx, tx, x, "shards", "shard "+x.Shard.Name) }))
+		err = a.join(ctx, d, home, primary, x, j)
 	}
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err := a.shardDone(ctx, home, primary, x); err != nil {
-		return nil, err // the next change, or start, goes on from here
-	}
-	return a.done("CREATE SHARD"), nil
-}
-
-// shardDone adds a shard to the map that home has decided to be one. Its copies are no attempt's to drop any more; until that is
-// noted, home's row says so.
-func (a *Admin) shardDone(ctx context.Context, home *pgx.Conn, primary shardmap.Node, x shardmap.Attempt) error {
-	first := a.Catalog.Current().Databases[x.Database].Home
-	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
-		return errors.Join(putShard(tx, x), tx.PutShard(marked(x.Database, first)), tx.Delete("attempts", x.ID))
-	}); err != nil {
-		return err
-	}
-	c, err := connect(ctx, primary.Name, primary.DSN)
-	if err == nil {
-		_, err = c.Exec(ctx, "UPDATE pgmosaic.made SET attempt = distribution WHERE attempt = $1", x.ID)
-		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	}
-	if err == nil {
-		_, err = home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1", x.ID)
+	err = a.shardDone(ctx, d, home, x)
+	var later *laterError
+	if errors.As(err, &later) {
+		a.Log.Warn("what a statement has left cannot be settled yet", "error", later)
+		err = nil
 	}
 	if err != nil {
-		a.Log.Warn("home keeps a note of a shard that was created", "shard", x.Shard.Name, "error", err)
+		return nil, lastStep(x, err)
 	}
-	return nil
+	return a.done("CREATE SHARD"), nil
 }
 
 func (a *Admin) parseAlter(p *parser) action {

@@ -91,7 +91,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTable(t), tx.Delete("attempts", x.ID)) }); err != nil {
-		return nil, err // the next change, or start, goes on from here
+		return nil, lastStep(x, err)
 	}
 	a.SchemaChanged(ctx, d.Name)
 	return a.done("DISTRIBUTE TABLE"), nil
@@ -163,7 +163,7 @@ func (a *Admin) announce(ctx context.Context, db string, edit, back func(*shardm
 
 // lockHome locks tables on home for their move. Whoever holds them longer than the announcement would wait, a client of another
 // process or one without, stops it.
-func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables []shardmap.TableName) error {
+func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables []shardmap.TableName, mode string) error {
 	if len(tables) == 0 {
 		return nil
 	}
@@ -172,7 +172,7 @@ func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables 
 		err = named(ctx, tx, tables...)
 	}
 	if err == nil {
-		err = run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN ACCESS EXCLUSIVE MODE", "SET LOCAL lock_timeout = 0"})
+		err = run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN " + mode + " MODE", "SET LOCAL lock_timeout = 0"})
 	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.Code == "55P03" {
@@ -434,7 +434,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	if err := keep(ctx, tx, x); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
-	if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}); err != nil {
+	if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}, "ACCESS EXCLUSIVE"); err != nil {
 		return err
 	}
 	if err := sameTable(ctx, tx, info.TableName, x); err != nil {
@@ -446,6 +446,9 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	if o != nil {
 		if err := o.finish(ctx, home, tx); err != nil {
 			return err
+		}
+		if err := run(ctx, tx, unwatch(x.ID)); err != nil {
+			return nodeFailed(d.Home.Name, err)
 		}
 	}
 	for _, s := range d.Shards {
@@ -560,6 +563,9 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	if err := checkReferrers(ctx, home, d, n); err != nil {
 		return nil, err
 	}
+	if err := a.droppable(ctx, d, d.Shards, []shardmap.TableName{n}); err != nil {
+		return nil, err
+	}
 	if dry {
 		return a.change(ctx, "UNDISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.Delete("tables", db, sch, tbl) })
 	}
@@ -582,7 +588,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = errors.Join(back.drop(ctx, x.ID), a.clear(ctx, d, home, x)); err != nil {
-		return nil, err // the next change, or start, goes on from here
+		return nil, lastStep(x, err)
 	}
 	a.SchemaChanged(ctx, db)
 	return a.done("UNDISTRIBUTE TABLE"), nil
@@ -645,7 +651,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		if err := keep(ctx, tx, x); err != nil {
 			return err
 		}
-		if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}); err != nil {
+		if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}, "ACCESS EXCLUSIVE"); err != nil {
 			return err
 		}
 		if err := run(ctx, tx, []string{"ALTER TABLE " + name + " DROP CONSTRAINT pgmosaic_slot"}); err != nil {

@@ -2,10 +2,12 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -22,13 +24,22 @@ type online struct {
 	d     *shardmap.DB
 	info  *shardmap.TableInfo
 	job   *job
-	id    string // of the attempt
+	id    string // of the distribution whose copies they are
+	to    []copying
+	again string // what to do if the table is altered meanwhile
 	name  string // of the table, as SQL
 	notes string // of the table of changed keys, as SQL
 	key   []string
 	cols  []string
 	shape string                  // home's definition of the table when the copies were made
 	late  map[string][]definition // by shard: what is made when all rows are there
+}
+
+// copying is a shard that gets a copy.
+type copying struct {
+	name    string
+	ordinal int
+	open    func(ctx context.Context) (*pgx.Conn, error)
 }
 
 // The rounds end when few keys are left, or do not get fewer.
@@ -45,12 +56,24 @@ const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from
  union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = $1::text::regclass
  union all select pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgname !~ '^pgmosaic_'
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = $1::text::regclass
+ union all select c.relname || coalesce(pg_get_expr(c.relpartbound, c.oid), '') from pg_partition_tree($1::text::regclass) p join pg_class c on c.oid = p.relid
  union all select polname || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
 
 // newOnline prepares the move; nil if the table has no primary key, or is partitioned.
 func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {
-	o := &online{a: a, d: d, job: j, id: x.ID, name: t.TableName().SQL(), notes: notesOf(x.ID), late: map[string][]definition{}}
-	o.info = &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
+	info := &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
+	var to []copying
+	for _, s := range d.Shards {
+		if s != d.Home {
+			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return a.openShard(ctx, d.Name, s) }})
+		}
+	}
+	return a.onlineTo(ctx, d, home, info, x.ID, notesOf(x.ID), to, j)
+}
+
+// onlineTo is newOnline for the copies of a distribution on some shards.
+func (a *Admin) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, info *shardmap.TableInfo, distribution, notes string, to []copying, j *job) (*online, error) {
+	o := &online{a: a, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), notes: notes, again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
 	var rows int64
 	var err error
 	if o.key, err = strings1(ctx, home, "select quote_ident(a.attname) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name); err != nil {
@@ -72,7 +95,7 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	if owner, err := ownerOf(ctx, home, o.name); err != nil || owner != "" { // what its owner's code needs is not for a table that is in use
 		return nil, err
 	}
-	j.expect(rows)
+	j.note(func() { j.expected += rows })
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }
 
@@ -118,9 +141,25 @@ func notesOf(attempt string) string {
 }
 
 // unwatch are the statements that take away what watch has made for an attempt: its id is in the names, and the triggers go with the
-// function that only they have.
+// functions that only they have.
 func unwatch(attempt string) []string {
-	return []string{"DROP FUNCTION IF EXISTS " + notesOf(attempt) + "() CASCADE", "DROP TABLE IF EXISTS " + notesOf(attempt)}
+	return []string{fmt.Sprintf(`DO $pgmosaic$ DECLARE n name; BEGIN
+		FOR n IN SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace('pgmosaic') AND proname ~ '^changed_%[1]s' LOOP EXECUTE format('DROP FUNCTION pgmosaic.%%I() CASCADE', n); END LOOP;
+		FOR n IN SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('pgmosaic') AND relkind = 'r' AND relname ~ '^changed_%[1]s' LOOP EXECUTE format('DROP TABLE pgmosaic.%%I', n); END LOOP;
+		END $pgmosaic$`, attempt)}
+}
+
+// unwatchAll is unwatch in a transaction of its own. Who reads a table that is watched holds it up: it is not waited for, as others
+// would wait behind.
+func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
+	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		return run(ctx, tx, append([]string{"SET LOCAL lock_timeout = '1s'", "SET LOCAL client_min_messages = warning"}, unwatch(attempt)...))
+	})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "55P03" {
+		return &Error{Code: "55006", Message: "the triggers that noted changes cannot be dropped from tables on home while sessions use these", Hint: "pg_locks on home's node shows which."}
+	}
+	return err
 }
 
 // copyAll makes the table on every other shard and copies its rows there, from one snapshot.
@@ -157,8 +196,10 @@ func (o *online) still(ctx context.Context, tx pgx.Tx) error {
 	return nodeFailedOrNil(o.d.Home.Name, err)
 }
 
-func (o *online) altered() error {
-	return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", o.info.TableName), Hint: "It is on home as before. Run DISTRIBUTE TABLE again."}
+func (o *online) altered() error { return altered(o.info.TableName, o.again) }
+
+func altered(n shardmap.TableName, hint string) error {
+	return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", n), Hint: hint}
 }
 
 // catchUp copies again what has changed, until little is left.
@@ -215,20 +256,18 @@ func (o *online) round(ctx context.Context, home *pgx.Conn, last bool) (keys int
 	if keys == 0 && !last {
 		return 0, nil
 	}
-	for _, s := range o.d.Shards {
-		if s == o.d.Home {
-			continue
-		}
+	for _, s := range o.to {
 		if err := o.roundOn(ctx, home, s, all, last); err != nil {
 			return 0, err
 		}
 	}
 	o.job.add(keys)
-	return keys, nil
+	_, err = home.Exec(ctx, "DROP TABLE pg_temp.pgmosaic_keys") // another table's may follow in this transaction
+	return keys, nodeFailedOrNil(o.d.Home.Name, err)
 }
 
-func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardInfo, all, last bool) error {
-	dst, err := o.a.openShard(ctx, o.d.Name, s)
+func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, last bool) error {
+	dst, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -239,16 +278,16 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardI
 		remove, where = "DELETE FROM "+o.name, "true"
 	}
 	if o.info.Kind == shardmap.Sharded {
-		where += " AND " + placeWhere(o.info, s.Name)
+		where += " AND " + placeWhere(o.info, s.name)
 	}
-	return ownOr(s.Name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+	return ownOr(s.name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
 		if err := named(ctx, tx, o.info.TableName); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "LOCK TABLE "+o.name+" IN ROW EXCLUSIVE MODE"); err != nil {
 			return err
 		}
-		if err := ours(ctx, tx, s.Name, o.info.TableName, o.id); err != nil {
+		if err := ours(ctx, tx, s.name, o.info.TableName, o.id); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", list, o.name)); err != nil {
@@ -267,14 +306,14 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s *shardmap.ShardI
 		if !last {
 			return nil
 		}
-		seqs, err := placeOn(ctx, home, o.info, s.Ordinal)
+		seqs, err := placeOn(ctx, home, o.info, s.ordinal)
 		if err != nil {
 			return err
 		}
 		if err := run(ctx, tx, seqs.restarts(o.name)); err != nil {
 			return err
 		}
-		return define(ctx, tx, o.late[s.Name])
+		return define(ctx, tx, o.late[s.name])
 	}))
 }
 
@@ -303,8 +342,6 @@ func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	if err := o.still(ctx, tx); err != nil {
 		return err
 	}
-	if _, err := o.round(ctx, home, true); err != nil {
-		return err
-	}
-	return nodeFailedOrNil(o.d.Home.Name, run(ctx, tx, unwatch(o.id)))
+	_, err := o.round(ctx, home, true)
+	return err
 }

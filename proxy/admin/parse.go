@@ -89,14 +89,17 @@ func lex(s string) ([]tok, error) {
 
 // Error is an error of admin SQL.
 type Error struct {
-	Code, Message, Hint string
-	Pos                 int
+	Code, Message, Detail, Hint string
+	Pos                         int
 }
 
 func (e *Error) Error() string { return e.Message }
 
 // SQLState is the error's SQLSTATE.
 func (e *Error) SQLState() string { return e.Code }
+
+// ErrorDetail is the error's detail.
+func (e *Error) ErrorDetail() string { return e.Detail }
 
 // ErrorHint is the error's hint.
 func (e *Error) ErrorHint() string { return e.Hint }

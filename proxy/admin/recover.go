@@ -24,9 +24,6 @@ func (a *Admin) Recover(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// recoverPause is the time until what a panic has left is settled, and between two tries.
-const recoverPause = time.Second
-
 // RunRecover tries again after every pause until all is settled, or ctx ends.
 func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
 	for {
@@ -44,7 +41,7 @@ func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
 func (a *Admin) settle(ctx context.Context, db string) error {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	return a.recoverLocked(ctx, db)
+	return a.recoverAll(ctx, db)
 }
 
 // settled is a database in which nothing is left moving. The caller holds a.changing.
@@ -55,9 +52,21 @@ func (a *Admin) settled(ctx context.Context, db string) (*shardmap.DB, error) {
 	return a.database(db)
 }
 
-// recoverLocked settles the attempts of a database that have not ended. One that another process is at is left alone: that is an
-// error. The caller holds a.changing.
+// recoverLocked is recoverAll for who only wants to change something else. The caller holds a.changing.
 func (a *Admin) recoverLocked(ctx context.Context, db string) error {
+	err := a.recoverAll(ctx, db)
+	var later *laterError
+	if errors.As(err, &later) {
+		a.Log.Warn("what a statement has left cannot be settled yet", "error", later)
+		return nil
+	}
+	return err
+}
+
+// recoverAll settles the attempts of a database that have not ended. One that another process is at is left alone: that is an error,
+// a laterError if it keeps nothing else from being changed. The caller holds a.changing.
+func (a *Admin) recoverAll(ctx context.Context, db string) error {
+	var later *laterError
 	d, err := a.database(db)
 	if err != nil {
 		return err
@@ -67,7 +76,7 @@ func (a *Admin) recoverLocked(ctx context.Context, db string) error {
 	}
 	for _, x := range a.Catalog.Current().Document.Attempts {
 		if x.Database == db {
-			if err := a.recoverAttempt(ctx, d, *x); err != nil {
+			if err := a.recoverAttempt(ctx, d, *x); err != nil && !errors.As(err, &later) {
 				return err
 			}
 		}
@@ -86,6 +95,9 @@ func (a *Admin) recoverLocked(ctx context.Context, db string) error {
 			}
 		}
 	}
+	if later != nil {
+		return later
+	}
 	return nil
 }
 
@@ -102,8 +114,13 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 	if !slices.ContainsFunc(a.Catalog.Current().Document.Attempts, func(y *shardmap.Attempt) bool { return y.ID == x.ID }) {
 		return nil // it has ended while its lock was waited for
 	}
-	if err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return run(ctx, tx, unwatch(x.ID)) }); err != nil {
-		return ownOr(d.Home.Name, err)
+	if x.Step == shardmap.Joined {
+		return a.shardClear(ctx, home, x)
+	}
+	if x.Shard == nil {
+		if err := unwatchAll(ctx, home, x.ID); err != nil {
+			return ownOr(d.Home.Name, err)
+		}
 	}
 	distribution := x.ID
 	if x.Takes != "" {
@@ -116,7 +133,7 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 	}
 	switch {
 	case x.Shard != nil:
-		return a.recoverShard(ctx, home, x, at == "shards")
+		return a.recoverShard(ctx, d, home, x, at == "shards")
 	case at == "" && x.Takes != "":
 		return &Error{
 			Code: "55000", Message: fmt.Sprintf("home has no record of the distribution that %q was to undo", x.Statement),
@@ -220,15 +237,25 @@ func unsettled(home bool, label string) error {
 
 // recoverShard finishes or undoes a CREATE SHARD. What it made on a node that does not answer stays for now: the shard serves
 // nobody, and keeps nothing else from being changed.
-func (a *Admin) recoverShard(ctx context.Context, home *pgx.Conn, x shardmap.Attempt, decided bool) error {
+func (a *Admin) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, decided bool) error {
+	if decided {
+		err := a.shardDone(ctx, d, home, x)
+		a.Log.Warn("an interrupted statement was settled: it is done", "statement", x.Statement)
+		return err
+	}
+	if x.Step == shardmap.Joining { // nobody need wait any more
+		x.Step = ""
+		if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) }); err != nil {
+			return err
+		}
+	}
 	nodes := make([]shardmap.Node, len(x.Nodes))
 	for i, n := range x.Nodes {
 		nodes[i] = *n
 	}
 	primary, _, err := checkShard(ctx, nodes)
-	if decided {
-		a.Log.Warn("an interrupted statement was settled: it is done", "statement", x.Statement)
-		return a.shardDone(ctx, home, primary, x)
+	if err == nil {
+		err = unwatchAll(ctx, home, x.ID)
 	}
 	var c *pgx.Conn
 	if err == nil {
@@ -239,8 +266,7 @@ func (a *Admin) recoverShard(ctx context.Context, home *pgx.Conn, x shardmap.Att
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	}
 	if err != nil {
-		a.Log.Warn("what an interrupted statement made cannot be undone yet: the next change, or start, tries again", "statement", x.Statement, "error", err)
-		return nil
+		return &laterError{fmt.Errorf("what %s has made cannot be undone: %w", x.Statement, err)}
 	}
 	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.Delete("attempts", x.ID) }); err != nil {
 		return err

@@ -93,7 +93,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTenant(t), tx.Delete("attempts", x.ID)) }); err != nil {
-		return nil, err // the next change, or start, goes on from here
+		return nil, lastStep(x, err)
 	}
 	a.SchemaChanged(ctx, d.Name)
 	return a.done("DISTRIBUTE SCHEMA"), nil
@@ -161,7 +161,7 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 	release := func() {}
 	defer func() { release() }()
 	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) (err error) {
-		if err := a.lockHome(ctx, tx, d, tables); err != nil {
+		if err := a.lockHome(ctx, tx, d, tables, "ACCESS EXCLUSIVE"); err != nil {
 			return err
 		}
 		if to != d.Home {
@@ -252,22 +252,25 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 	if err := placedAs(ctx, home, d.Home.Name, "schema", schema, "schema "+schema, t.Made); err != nil && t.Made != "" {
 		return nil, err
 	}
-	if dry {
-		return a.change(ctx, "UNDISTRIBUTE SCHEMA", true, func(tx *shardmap.Tx) error { return tx.Delete("tenants", db, schema) })
-	}
 	tables, err := schemaTables(ctx, home, schema)
 	if err != nil {
 		return nil, ownOr(d.Home.Name, err)
+	}
+	var from []*shardmap.ShardInfo
+	if shard, ok := d.Shard(t.Shard); ok {
+		from = append(from, shard)
+	}
+	if err := a.droppable(ctx, d, from, tables); err != nil {
+		return nil, err
+	}
+	if dry {
+		return a.change(ctx, "UNDISTRIBUTE SCHEMA", true, func(tx *shardmap.Tx) error { return tx.Delete("tenants", db, schema) })
 	}
 	j := a.begin(d.Name, fmt.Sprintf("UNDISTRIBUTE SCHEMA %s", schema))
 	defer j.close(&err)
 	x := newAttempt(shardmap.Attempt{Database: db, Statement: j.statement, Schema: schema, Takes: t.Made})
 	moving := t
 	moving.Moving = true
-	var from []*shardmap.ShardInfo
-	if shard, ok := d.Shard(t.Shard); ok {
-		from = append(from, shard)
-	}
 	if err = a.start(ctx, d, home, x); err == nil {
 		err = a.takeHome(ctx, d, home, x, from, tables, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	}
@@ -282,7 +285,7 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = errors.Join(back.drop(ctx, x.ID), a.clear(ctx, d, home, x)); err != nil {
-		return nil, err // the next change, or start, goes on from here
+		return nil, lastStep(x, err)
 	}
 	a.SchemaChanged(ctx, db)
 	return a.done("UNDISTRIBUTE SCHEMA"), nil
@@ -314,7 +317,7 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			err = keep(ctx, tx, x)
 		}
 		if err == nil {
-			err = a.lockHome(ctx, tx, d, tables)
+			err = a.lockHome(ctx, tx, d, tables, "ACCESS EXCLUSIVE")
 		}
 		if err != nil {
 			return err

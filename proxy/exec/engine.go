@@ -247,6 +247,13 @@ func (e *Engine) Schema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot,
 	return e.readSchema(ctx, db, s, 0)
 }
 
+// schemaWith is the schema with the types of all shards of a database: some may have joined since it was read.
+func (e *Engine) schemaWith(ctx context.Context, db *shardmap.DB, known *schema.Snapshot) (*schema.Snapshot, error) {
+	s := e.schemaOf(db.Name)
+	s.asked.CompareAndSwap(known.Version, known.Version+1)
+	return e.readSchema(ctx, db, s, known.Version+1)
+}
+
 // RefreshSchema reads the schema anew, because something changed it.
 func (e *Engine) RefreshSchema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
 	s := e.schemaOf(db.Name)
@@ -298,7 +305,7 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 // mapTypes reads the user types of every shard, to be translated to those of home, or of the shard that stands in for it. A shard that cannot be reached has no translation until the
 // schema is read again, which its first statement with an unknown type brings about.
 func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, tellerDSN string, snap *schema.Snapshot) error {
-	snap.Maps = map[string]*schema.TypeMap{}
+	snap.Maps, snap.Asked = map[string]*schema.TypeMap{}, map[string]int{}
 	if len(db.Shards) < 2 {
 		return nil
 	}
@@ -312,6 +319,7 @@ func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap
 		if sh == teller {
 			continue
 		}
+		snap.Asked[sh.Name] = sh.Ordinal
 		wg.Add(1)
 		go func() {
 			defer wg.Done()

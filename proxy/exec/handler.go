@@ -326,6 +326,13 @@ func (h *Handler) refresh(ctx context.Context) error {
 			return err
 		}
 	}
+	if !cur.Knows(snap.Databases[h.db]) {
+		h.client.Leave()
+		var err error
+		if cur, err = h.e.schemaWith(ctx, snap.Databases[h.db], cur); err != nil {
+			return err
+		}
+	}
 	if h.schema != nil && h.schema.StandIn != "" && cur.StandIn != h.schema.StandIn { // the client was told the other's OIDs
 		h.dismiss(homeBack)
 		return homeBack

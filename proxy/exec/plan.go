@@ -142,17 +142,17 @@ const treeCost = 100
 // longText is the length of a statement, in bytes, from which on it holds up others to plan it.
 const longText = 1 << 10
 
-// moveWait is how long a statement waits for a table that is just being switched to its shards.
+// moveWait is how long a statement waits for a table that is just being switched to its shards, or for a shard that joins.
 const moveWait = 30 * time.Second
 
-// awaitMove waits for the map to change, if err says that a table is moving, and takes the new one over. false: err stands. A
+// awaitMove waits for the map to change, if err says that a table is moving or a shard joining, and takes the new one over. false: err stands. A
 // transaction or pipeline that has servers keeps the map that it began with.
 func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 	if err == nil {
 		return false
 	}
 	var refused *router.Error
-	if !errors.As(err, &refused) || refused.Rule != "moving" || len(h.tx.parts) > 0 || h.ext.cur != nil {
+	if !errors.As(err, &refused) || refused.Rule != "moving" && refused.Rule != "joining" || len(h.tx.parts) > 0 || h.ext.cur != nil {
 		return false
 	}
 	h.client.Leave()

@@ -78,7 +78,7 @@ func (h *Handler) reread(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	next.Maps = h.schema.Maps
+	next.Maps, next.Asked = h.schema.Maps, h.schema.Asked
 	h.plansBy(next)
 	return nil
 }

@@ -35,7 +35,21 @@ type Snapshot struct {
 	StandIn string
 	Schemas map[string]bool // the schemas that there are
 
-	Maps map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
+	Maps  map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
+	Asked map[string]int      // the shards that were asked for their types, with their ordinals
+}
+
+// Knows says whether it was read when a database had the shards that it has: the types of others cannot be translated.
+func (s *Snapshot) Knows(db *shardmap.DB) bool {
+	for _, sh := range db.Shards {
+		if teller := sh.Name == s.StandIn || s.StandIn == "" && sh == db.Home; teller || len(db.Shards) == 1 {
+			continue
+		}
+		if o, asked := s.Asked[sh.Name]; !asked || o != sh.Ordinal {
+			return false
+		}
+	}
+	return true
 }
 
 // Table is a user table, view or sequence.

@@ -233,6 +233,58 @@ func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
 	}
 }
 
+// A TRUNCATE is noted whatever the types of the key are: of a domain neither its default nor its constraints have a hand in it.
+func TestDistributeATableWithADomainForAKeyThatIsTruncated(t *testing.T) {
+	d, c := schemesWorld(t, "domains")
+	for i, domain := range []string{"as int default 7", "as int not null", `as text collate "C" default 'x' check (value is not null)`} {
+		home := d.on(t, "domains", 0)
+		mustExec(t, home, fmt.Sprintf("create domain dom_%d %s", i, domain)) // of the role that the proxy has: its code is not a stranger's
+		table := fmt.Sprintf("busy_%d", i)
+		mustExec(t, c, fmt.Sprintf("create table %s (id dom_%d, more int, val int not null, primary key (id, more))", table, i))
+		mustExec(t, c, fmt.Sprintf("insert into %s select i, i, i from generate_series(1, 500) i", table))
+		hold, err := d.on(t, "domains", 1).Begin(t.Context()) // a table of that name, not yet committed: the copy waits for it
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hold.Exec(t.Context(), "create table "+table+" (id int)"); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE domains.public."+table+" AS REFERENCE", false)
+			done <- err
+		}()
+		holding := connectTo(t, d.cluster.Node("s2-a").DSN("domains_1"))
+		eventually(t, "rows are copied", func() bool {
+			return queryOne[bool](t, holding, "select exists (select from pg_stat_activity where datname = 'domains_1' and wait_event_type = 'Lock' and query ~ 'CREATE TABLE')")
+		})
+		mustExec(t, home, "update "+table+" set val = -val where more = 1") // while the snapshot is held, which keeps TRUNCATE waiting
+		ran := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(t.Context(), "truncate "+table)
+			ran <- err
+		}()
+		eventually(t, "TRUNCATE waits", func() bool {
+			return queryOne[bool](t, home, "select exists (select from pg_locks where relation = $1::text::regclass and mode = 'AccessExclusiveLock' and not granted)", table)
+		})
+		if err := hold.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ran; err != nil {
+			t.Errorf("%s: TRUNCATE: %v", domain, err)
+		}
+		if err := <-done; err != nil {
+			t.Fatalf("%s: %v", domain, err)
+		}
+		mustExec(t, c, fmt.Sprintf("insert into %s values ('1', 1, 1)", table))
+		for s, rows := range copiesOf(t, d, "domains", table) {
+			if rows != "(1,1,1)" {
+				t.Errorf("%s: shard %d holds %d rows: %.60s", domain, s, strings.Count(rows, "\n")+1, rows)
+			}
+		}
+	}
+}
+
 // Only who uses an older map is waited for, and only statements on the table that moves wait: a session that keeps a server and is in
 // no transaction holds nothing up, and one in a transaction not what others do.
 func TestDistributeBesideOtherSessions(t *testing.T) {

@@ -26,10 +26,12 @@ type online struct {
 	job   *job
 	id    string // of the distribution whose copies they are
 	to    []copying
-	again string // what to do if the table is altered meanwhile
-	name  string // of the table, as SQL
-	notes string // of the table of changed keys, as SQL
-	key   []string
+	again string   // what to do if the table is altered meanwhile
+	name  string   // of the table, as SQL
+	notes string   // of the table of changed keys, as SQL
+	names []string // of the key columns
+	key   []string // the same as SQL
+	bare  string   // the key columns as SQL, in the types below domains: these have defaults and constraints
 	cols  []string
 	shape string                  // home's definition of the table when the copies were made
 	late  map[string][]definition // by shard: what is made when all rows are there
@@ -76,13 +78,17 @@ func (a *Admin) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, in
 	o := &online{a: a, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), notes: notes, again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
 	var rows int64
 	var err error
-	if o.key, err = strings1(ctx, home, "select quote_ident(a.attname) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name); err != nil {
+	o.names, err = strings1(ctx, home, "select a.attname from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name)
+	if err != nil || len(o.names) == 0 {
 		return nil, err
 	}
-	if len(o.key) == 0 {
-		return nil, nil
+	for _, n := range o.names {
+		o.key = append(o.key, pgsql.Ident(n))
 	}
 	if o.cols, err = copiedColumns(ctx, home, o.name); err != nil {
+		return nil, err
+	}
+	if o.bare, err = bareColumns(ctx, home, o.name, o.names); err != nil {
 		return nil, err
 	}
 	var partitioned bool
@@ -99,10 +105,24 @@ func (a *Admin) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, in
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }
 
+// bareColumns are some columns of a table, in the types below their domains.
+func bareColumns(ctx context.Context, home *pgx.Conn, table string, columns []string) (string, error) {
+	all, err := stageColumns(ctx, home, table)
+	var out []string
+	for _, n := range columns {
+		for _, c := range all {
+			if c.name == pgsql.Ident(n) {
+				out = append(out, c.name+"::"+c.typ+" AS "+c.name)
+			}
+		}
+	}
+	return strings.Join(out, ", "), err
+}
+
 // watch makes the trigger that notes changed keys. A TRUNCATE is a row of NULLs. It runs as the proxy's role, so it takes values of
 // the types that it was made for only: others would be cast, by functions of the table's owner.
 func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
-	types, err := strings1(ctx, home, "select a.atttypid::oid::text from unnest($2::text[]) with ordinality k (name, n) join pg_attribute a on a.attrelid = $1::text::regclass and quote_ident(a.attname) = k.name order by k.n", o.name, o.key)
+	types, err := strings1(ctx, home, "select a.atttypid::oid::text from unnest($2::text[]) with ordinality k (name, n) join pg_attribute a on a.attrelid = $1::text::regclass and a.attname = k.name order by k.n", o.name, o.names)
 	if err != nil {
 		return err
 	}
@@ -125,7 +145,7 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		return run(ctx, tx, []string{
 			"SET LOCAL lock_timeout = '10s'",
-			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, strings.Join(o.key, ", "), o.name),
+			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, o.bare, o.name),
 			fmt.Sprintf("CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %s", o.notes, pgsql.Literal(body)),
 			fmt.Sprintf("REVOKE ALL ON FUNCTION %s() FROM PUBLIC", o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
@@ -290,7 +310,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		if err := ours(ctx, tx, s.name, o.info.TableName, o.id); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", list, o.name)); err != nil {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", o.bare, o.name)); err != nil {
 			return err
 		}
 		if _, err := copyQuery(ctx, home, dst, "SELECT "+list+" FROM pgmosaic_keys WHERE "+o.key[0]+" IS NOT NULL", "pg_temp.pgmosaic_keys", list, nil); err != nil {

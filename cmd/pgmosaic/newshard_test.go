@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -53,8 +54,13 @@ func TestShardJoinsWhileClientsWrite(t *testing.T) {
 				sql  string
 				args []any
 			}{
-				{"insert into aa values ($1, $2, 'new') on conflict (id) do update set v = excluded.v", []any{id, n}}, {"insert into bb values ($1, $2)", []any{id, n}}, {"insert into cc values ($1, $2) on conflict (id) do nothing", []any{id, id}},
-				{"update aa set note = $1 where id = $2", []any{fmt.Sprint(n), 1 + n%2000}}, {"update bb set v = $1 where id = $2", []any{n, 1 + n%500}}, {"delete from cc where id = $1", []any{id}}, {"delete from aa where id = $1", []any{id}},
+				{"insert into aa values ($1, $2, 'new') on conflict (id) do update set v = excluded.v", []any{id, n}},
+				{"insert into bb values ($1, $2)", []any{id, n}},
+				{"insert into cc values ($1, $2) on conflict (id) do nothing", []any{id, id}},
+				{"update aa set note = $1 where id = $2", []any{fmt.Sprint(n), 1 + n%2000}},
+				{"update bb set v = $1 where id = $2", []any{n, 1 + n%500}},
+				{"delete from cc where id = $1", []any{id}},
+				{"delete from aa where id = $1", []any{id}},
 			} {
 				if _, err := c.Exec(t.Context(), x.sql, append([]any{mode}, x.args...)...); err != nil {
 					return fmt.Errorf("%s: %w", x.sql, err)
@@ -111,5 +117,54 @@ func TestShardJoinsWhileClientsWrite(t *testing.T) {
 	}
 	for _, n := range []string{"mm", "cc"} { // which refer to another
 		d.adminExec(t, "UNDISTRIBUTE TABLE joined.public."+n)
+	}
+}
+
+// Types, routines, aggregates, operators and casts that tables, and statements on them, need are brought in the order in which they
+// depend on each other, whichever is older.
+func TestShardsGetWhatTablesNeed(t *testing.T) {
+	d, c := schemesWorld(t, "needing")
+	home := connectTo(t, strings.Replace(d.on(t, "needing", 0).Config().ConnString(), "postgres:"+d.cluster.Password, "app:app", 1))
+	for _, sql := range []string{ // past the proxy: the other shards have nothing of it
+		`create schema "odd.one"`, "create domain late as int", "create type mood as enum ('good', 'bad')", "create type pair as (a int, b late)",
+		"create function fine(int) returns boolean language sql immutable as 'select $1 > 0'", "create function first() returns int language sql immutable as 'select 7'",
+		"alter domain late set default first()", "alter domain late add constraint fine check (fine(value))",
+		"create domain later as late check (fine(value))",
+		"create function said(mood) returns int language sql immutable as $$select case $1 when 'good' then 1 else 2 end$$", "create cast (mood as int) with function said(mood) as assignment",
+		`create function "odd.one"."same.as"(mood, int) returns boolean language sql immutable as 'select public.said($1) = $2'`, `create operator "odd.one".=== (function = "odd.one"."same.as", leftarg = mood, rightarg = int)`,
+		"create function more(int, mood) returns int language sql immutable as 'select $1 + public.said($2)'", "create aggregate total(mood) (sfunc = more, stype = int, initcond = '0')", "create aggregate plain(int) (sfunc = int4pl, stype = int, combinefunc = int4pl, initcond = '0', parallel = safe)",
+		"create type span as range (subtype = int)",
+		"create function of_pair(p pair default '(1,2)') returns late language sql immutable as 'select ($1).b'",
+		`create table keyed (k int primary key, l late, m mood default 'good', n int default first(), p pair default '(1,2)', s span default '[1,3)', o later default 3, check (m operator("odd.one".===) 1 or n > 0), check (m::int < 3), check (fine(n)))`,
+		`create index on keyed ((m::int))`, `create index on keyed (k) where m operator("odd.one".===) 2`, "create index on keyed ((of_pair(p)))",
+		"create table codes (id later primary key, m mood default 'bad', v int generated always as (first() * 2) stored)",
+		"insert into keyed (k) select generate_series(1, 40)", "insert into codes select generate_series(1, 5)",
+	} {
+		mustExec(t, home, sql)
+	}
+	d.adminExec(t, "CREATE GROUP g IN needing KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE needing.public.keyed IN GROUP g KEY (k)")
+	d.adminExec(t, "DISTRIBUTE TABLE needing.public.codes AS REFERENCE")
+	node := d.cluster.Node("s2-a")
+	freshDatabase(t, node, "needing_3")
+	d.adminExec(t, "CREATE SHARD needing_s3 IN needing NODE '"+node.DSN("needing_3")+"' NAME needing_n3")
+	if rows := d.adminExec(t, "VERIFY SCHEMA IN needing"); len(rows) != 0 {
+		t.Errorf("VERIFY SCHEMA: %v", rows)
+	}
+	copies := copiesOf(t, d, "needing", "codes")
+	for i, s := range copies {
+		if s != copies[0] {
+			t.Errorf("shard %d holds %s, home %s", i, s, copies[0])
+		}
+		if n := queryOne[int](t, d.on(t, "needing", i), `select count(*) from codes where m operator("odd.one".===) 2 and m::int = 2`); n != 5 {
+			t.Errorf("shard %d: %d rows by an operator and a cast", i, n)
+		}
+		if n := queryOne[int](t, d.on(t, "needing", i), "select total(m) + plain(v) from codes"); n != 80 {
+			t.Errorf("shard %d: the aggregates give %d", i, n)
+		}
+	}
+	mustExec(t, c, "insert into keyed (k) select i from generate_series(100, 120) i")
+	if n := queryOne[int](t, c, "select count(*) from keyed where n = 7 and o = 3"); n != 61 {
+		t.Errorf("%d rows", n)
 	}
 }

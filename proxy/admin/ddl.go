@@ -2,12 +2,10 @@ package admin
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -33,27 +31,6 @@ const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privileg
 
 const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname <> 'plpgsql' order by e.oid`
-
-// typesSQL has a type's OID, schema and name, what makes it and what gives it to its owner.
-const typesSQL = `select t.oid, n.nspname, t.typname, case t.typtype
-    when 'e' then format('CREATE TYPE %I.%I AS ENUM (%s)', n.nspname, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid))
-    when 'c' then format('CREATE TYPE %I.%I AS (%s)', n.nspname, t.typname, (select string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ||
-        case when a.attcollation not in (0, at.typcollation) then ' COLLATE ' || a.attcollation::regcollation else '' end, ', ' order by a.attnum)
-        from pg_attribute a join pg_type at on at.oid = a.atttypid where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
-    else format('CREATE DOMAIN %I.%I AS %s%s%s%s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod), coalesce(' DEFAULT ' || t.typdefault, ''), case when t.typnotnull then ' NOT NULL' else '' end,
-        coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '') from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
-   format('ALTER TYPE %I.%I OWNER TO %I', n.nspname, t.typname, pg_get_userbyid(t.typowner))
-  from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
-   and (t.typtype in ('e', 'd') or t.typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
-   and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e')`
-
-// functionsSQL has each routine's OID, what makes it, gives it to its owner and lets others run it.
-const functionsSQL = `select p.oid, (array[pg_get_functiondef(p.oid), format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
-   || case when p.proacl is null then '{}' else array[format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)]
-   || array(select format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end,
-        case when x.is_grantable then ' WITH GRANT OPTION' else '' end) from aclexplode(p.proacl) x where x.grantee <> p.proowner) end)
-  from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.prokind in ('f', 'p') and n.nspname !~ '^pg_'
-   and n.nspname not in ('information_schema', 'pgmosaic') and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
 
 // bring gives a server home's roles, and in one transaction home's other objects and what f makes.
 func bring(ctx context.Context, home, dst *pgx.Conn, name string, f func(pgx.Tx) error) error {
@@ -129,56 +106,6 @@ func strings1(ctx context.Context, q queryer, sql string, args ...any) ([]string
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
-}
-
-func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
-	for _, sql := range []string{schemasSQL, schemaGrantsSQL, extensionsSQL} {
-		list, err := strings1(ctx, home, sql)
-		if err != nil {
-			return err
-		}
-		if err := run(ctx, tx, list); err != nil {
-			return err
-		}
-	}
-	type object struct {
-		OID          uint32
-		Schema, Name string // of a type
-		SQL          []string
-	}
-	rows, _ := home.Query(ctx, typesSQL)
-	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (o object, err error) {
-		o.SQL = make([]string, 2)
-		return o, r.Scan(&o.OID, &o.Schema, &o.Name, &o.SQL[0], &o.SQL[1])
-	})
-	if err != nil {
-		return err
-	}
-	rows, _ = home.Query(ctx, functionsSQL)
-	routines, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (o object, err error) { return o, r.Scan(&o.OID, &o.SQL) })
-	if err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
-		return err
-	}
-	all = append(all, routines...)
-	slices.SortFunc(all, func(x, y object) int { return cmp.Compare(x.OID, y.OID) }) // as they were made: each may need those before it
-	for _, o := range all {
-		var have bool
-		if o.Name != "" {
-			if err := tx.QueryRow(ctx, "select exists (select from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = $1 and t.typname = $2)", o.Schema, o.Name).Scan(&have); err != nil {
-				return err
-			}
-		}
-		if have {
-			continue
-		}
-		if err := run(ctx, tx, o.SQL); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end

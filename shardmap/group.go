@@ -14,7 +14,7 @@ type GroupInfo struct {
 	Name   string
 	Scheme Scheme
 	Keys   []pghash.Type
-	Moving bool // of a schema that lives on one shard
+	Moving bool // of a schema that lives on one shard: it travels; of another: keys get other shards
 
 	Runs   []SlotRun // of hash: which slots are whose, in order
 	Ranges []Range   // of range, ordered

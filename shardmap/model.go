@@ -196,16 +196,19 @@ type Attempt struct {
 	Shard *Shard  `json:"shard,omitempty"` // that it creates
 	Nodes []*Node `json:"nodes,omitempty"` // of the shard
 
-	// Step is how far the creation of a shard is.
+	Group string `json:"group,omitempty"` // the keys of which it places anew
+
+	// Step is how far it is, if it creates a shard or places keys.
 	Step Step `json:"step,omitempty"`
 }
 
-// Step is how far an attempt is that creates a shard.
+// Step is how far an attempt is that creates a shard or places keys.
 type Step string
 
-// Steps that others must know of. While a shard joins, nobody changes what all shards have in common: it gets the last of that. One
+// Steps that others must know of. While keys are placed, nobody uses the tables of their group. While a shard joins, nobody changes what all shards have in common: it gets the last of that. One
 // that has joined is in the map, and no longer the attempt's; notes of the attempt are left to be cleared away.
 const (
 	Joining Step = "joining"
 	Joined  Step = "joined"
+	Placing Step = "placing"
 )

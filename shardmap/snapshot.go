@@ -156,8 +156,13 @@ func Compile(doc *Document) (*Snapshot, error) {
 		db.safe[TableName{r.Schema, r.Name}] = true
 	}
 	for _, x := range doc.Attempts {
-		if db := s.Databases[x.Database]; db != nil && x.Step == Joining {
+		db := s.Databases[x.Database]
+		switch {
+		case db == nil:
+		case x.Step == Joining:
 			db.Joining = true
+		case x.Step == Placing && db.Groups[x.Group] != nil:
+			db.Groups[x.Group].Moving = true
 		}
 	}
 	return s, compileTables(s, doc)
@@ -219,6 +224,7 @@ func compileTables(s *Snapshot, doc *Document) error {
 			if info.Group = db.Groups[t.Group]; info.Group == nil {
 				return noGroup(t.Group, t.Database)
 			}
+			info.Moving = info.Moving || info.Group.Moving
 			if want := len(info.Group.Keys); len(t.Key) != want {
 				return invalid("22023", fmt.Sprintf("Name %d key columns, in the group's order.", want), "table %s has %d key columns, group %q has %d", info.TableName, len(t.Key), t.Group, want)
 			}

@@ -330,7 +330,7 @@ func viewNames() []string {
 var statements = [][]any{
 	{"CREATE DATABASE db", "declare a logical database"},
 	{"DROP DATABASE db", "forget it; refused while it has shards"},
-	{"CREATE SHARD s IN db NODE 'dsn' [NAME n] [ZONE z] [NODE ...] [HOME]", "add a shard; the schema is brought from home"},
+	{"CREATE SHARD s IN db NODE 'dsn' [NAME n] [ZONE z] [NODE ...] [HOME]", "add a shard; definitions and reference tables are brought from home, in use: at the end, statements that write reference tables or define what all shards have wait for a moment"},
 	{"ALTER SHARD s IN db ADD NODE 'dsn' [NAME n] [ZONE z] | DROP NODE n | ALTER NODE n 'dsn'", "change a shard's nodes"},
 	{"ALTER SHARD s IN db SET PRIMARY n", "say which of the nodes that claim to be the primary it is"},
 	{"ALTER SHARD s IN db ADOPT", "tell the database of its primary, which was restored or copied on purpose, that it is this shard's"},
@@ -355,7 +355,7 @@ var statements = [][]any{
 	{"VERIFY SCHEMA IN db", "what shards should have in common and have not: one row for each definition that differs from home's"},
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
 	{"SHOW MAP AS SQL", "the statements that would rebuild the map"},
-	{"PAUSE [db [SHARD s]]", "hold new transactions back, of one shard if it is named, and wait for the running ones"},
+	{"PAUSE [db [SHARD s]]", "hold new transactions back, of one shard if it is named, and wait for the running ones; a session that keeps a server and is in no transaction, with a temporary table for one, is not waited for, and waits for RESUME when it goes on"},
 	{"RESUME [db [SHARD s]]", "let them go on, also after KILL"},
 	{"DISABLE db", "refuse new clients of a database"},
 	{"ENABLE db", "let them in again"},

@@ -25,9 +25,9 @@ type joiner struct {
 	x       shardmap.Attempt
 	job     *job
 
-	tables []*shardmap.TableInfo             // declared ones
-	online map[shardmap.TableName]*online    // those that are copied while in use
-	shapes map[shardmap.TableName]string     // home's definitions when they were brought
+	tables []*shardmap.TableInfo                 // declared ones
+	online map[shardmap.TableName]*online        // those that are copied while in use
+	shapes map[shardmap.TableName]string         // home's definitions when they were brought
 	keys   map[shardmap.TableName]([]definition) // what is made when all rows are there
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -142,8 +141,8 @@ func rowLiteral(g *shardmap.GroupInfo, key []string) string {
 }
 
 // replace changes which shard owns some keys of a group. No row travels: it is refused where a table holds rows with these
-// keys on a shard that gives them up. Statements are held back meanwhile, and the constraints that keep misplaced rows
-// out change first, so that a row written by an older map would be an error, never lost.
+// keys on a shard that gives them up. Statements on the group's tables are held back meanwhile, and the constraints that keep misplaced
+// rows out change first, so that a row written by an older map would be an error, never lost.
 func (a *Admin) replace(ctx context.Context, tag, db, group string, dry bool, keys [][]string, edit func(*shardmap.GroupInfo, *shardmap.Tx) error) (*Result, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
@@ -175,36 +174,56 @@ func (a *Admin) replace(ctx context.Context, tag, db, group string, dry bool, ke
 	if dry || len(moves) == 0 {
 		return a.change(ctx, tag, dry, change)
 	}
-	pctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
-	defer cancel()
-	if err := a.Pools.Pause(pctx, db, ""); err != nil {
-		return nil, &Error{Code: "55006", Message: err.Error(), Hint: "Wait for them or end them: SHOW CLIENTS shows who is in a transaction."}
+	return a.place(ctx, tag, d, group, moves, keys, change)
+}
+
+// place changes the constraints of a group's tables, and then the map. Statements on these tables wait meanwhile, others do not. What a
+// crash or a failure interrupts is undone by the map: see recoverPlaces.
+func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group string, moves []recheck, keys [][]string, change func(*shardmap.Tx) error) (res *Result, err error) {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return nil, err
 	}
-	defer a.Pools.Resume(db, "")
-	for i, m := range moves {
-		if err := a.recheck(ctx, db, m.shard, m.now, m.next, keys); err != nil {
-			return nil, errors.Join(err, a.undoChecks(ctx, db, moves[:i]))
+	defer home.Close(context.WithoutCancel(ctx)) // it only has the attempt's lock
+	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: tag + " " + group, Group: group})
+	if err = a.start(ctx, d, home, x); err == nil {
+		placing := x
+		placing.Step = shardmap.Placing
+		err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutAttempt(placing) }, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })
+	}
+	for _, m := range moves {
+		if err == nil {
+			err = a.recheck(ctx, d.Name, m.shard, m.now, m.next, keys)
 		}
 	}
-	res, err := a.change(ctx, tag, false, change)
+	if err == nil {
+		res, err = a.change(ctx, tag, false, func(tx *shardmap.Tx) error { return errors.Join(change(tx), tx.Delete("attempts", x.ID)) })
+	}
 	if err != nil {
-		return nil, errors.Join(err, a.undoChecks(ctx, db, moves))
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	return res, nil
+}
+
+// recoverPlaces gives the tables of a group the constraints that the map says, and forgets the attempt to give them others.
+func (a *Admin) recoverPlaces(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
+	for _, t := range sortedTables(d) {
+		for _, s := range d.Shards {
+			if x.Step == shardmap.Placing && t.Group != nil && t.Group.Name == x.Group {
+				if err := a.recheck(ctx, d.Name, s, t, t, nil); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.Delete("attempts", x.ID) })
 }
 
 // recheck is a table on a shard that gives or takes keys.
 type recheck struct {
 	shard     *shardmap.ShardInfo
 	now, next *shardmap.TableInfo
-}
-
-func (a *Admin) undoChecks(ctx context.Context, db string, moves []recheck) error {
-	var all error
-	for _, m := range slices.Backward(moves) {
-		all = errors.Join(all, a.recheck(context.WithoutCancel(ctx), db, m.shard, m.next, m.now, nil))
-	}
-	return all
 }
 
 // recheck gives a table on a shard the constraint of its next placement. The rows that are there need not be read again:
@@ -217,7 +236,7 @@ func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, n
 	defer c.Close(context.WithoutCancel(ctx)) // the transaction has ended
 	name := now.SQL()
 	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "LOCK TABLE "+name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		if err := boundedLock(ctx, tx, name, "ACCESS EXCLUSIVE"); err != nil {
 			return err
 		}
 		if err := a.belongs(ctx, tx, db, s, now); err != nil {

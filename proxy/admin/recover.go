@@ -114,6 +114,9 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 	if !slices.ContainsFunc(a.Catalog.Current().Document.Attempts, func(y *shardmap.Attempt) bool { return y.ID == x.ID }) {
 		return nil // it has ended while its lock was waited for
 	}
+	if x.Group != "" {
+		return a.recoverPlaces(ctx, d, x)
+	}
 	if x.Step == shardmap.Joined {
 		return a.shardClear(ctx, home, x)
 	}

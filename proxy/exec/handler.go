@@ -361,6 +361,11 @@ func (h *Handler) current(ctx context.Context) error {
 	if h.tx.status == 'E' || h.bound() {
 		return nil
 	}
+	if p := h.pinned; p != nil && p.srv.Parked() {
+		if err := h.unpark(ctx, p.srv); err != nil {
+			return err
+		}
+	}
 	for {
 		h.using.Store(h.snap.Version)
 		if h.e.Catalog.Current() == h.snap && h.e.schemaOf1(h) == h.schema {

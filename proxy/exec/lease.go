@@ -112,19 +112,38 @@ func (h *Handler) whyEnded(ctx context.Context, err error) error {
 }
 
 // await waits for a server, unless the client cancels meanwhile, or moved is closed.
-func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-chan struct{}) (*pool.Server, bool, error) {
+func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-chan struct{}) (s *pool.Server, waited bool, err error) {
+	err = h.awaits(ctx, func() (err error) {
+		s, waited, err = p.Acquire(ctx, h.settings, inTx, h.wait, moved)
+		return err
+	})
+	return s, waited, err
+}
+
+// awaits runs a wait of h.wait, which the client's cancel request ends.
+func (h *Handler) awaits(ctx context.Context, f func() error) error {
 	if h.wait == nil {
 		h.wait = pool.NewWait(h.client.Task())
 		h.stopWait = h.wait.Stop
 	}
 	h.wait.Begin()
 	start := h.waitBegins(h.stopWait)
-	s, waited, err := p.Acquire(ctx, h.settings, inTx, h.wait, moved)
+	err := f()
 	h.waitEnds(start)
 	if err != nil && (errors.Is(err, pool.ErrStopped) || ctx.Err() != nil) {
 		err = h.whyEnded(ctx, err)
 	}
-	return s, waited, err
+	return err
+}
+
+// unpark lets the session go on on the server that it keeps: like others that want one, it waits while there is a pause.
+func (h *Handler) unpark(ctx context.Context, s *pool.Server) error {
+	for !s.Unpark() {
+		if err := h.awaits(ctx, func() error { return s.AwaitPause(ctx, h.wait) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var errCancelled = &wire.PgError{Code: "57014", Message: "canceling statement due to user request"}

@@ -103,6 +103,9 @@ func (h *Handler) ready4Query() {
 	}
 	if !h.bound() { // also in a transaction that has done nothing yet
 		h.using.Store(0)
+		if h.pinned != nil {
+			h.pinned.srv.Park()
+		}
 	}
 	h.client.SendReady(h.tx.status)
 }

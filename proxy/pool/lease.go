@@ -68,11 +68,17 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Busy is the number of leases, those that are still dialling included.
+// Busy is the number of leases, those that are still dialling included, and those of parked servers not.
 func (p *Pool) Busy() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.active - p.testing
+	n := p.active - p.testing
+	for s := range p.all {
+		if s.parked.Load() {
+			n--
+		}
+	}
+	return n
 }
 
 // LimitError means that no server came free in time.

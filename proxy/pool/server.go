@@ -44,6 +44,7 @@ type Server struct {
 	cancels  sync.WaitGroup
 
 	cutOff         atomic.Bool // nobody may have it any more
+	parked         atomic.Bool // see Park
 	pendingCancels atomic.Int32
 	client         atomic.Uint32 // who leases it
 	last           atomic.Uint32 // who leased it last
@@ -297,6 +298,7 @@ func (s *Server) Release(now time.Time) {
 	if now.IsZero() {
 		now = time.Now()
 	}
+	s.parked.Store(false)
 	s.Pool.release(s, now)
 }
 

@@ -53,7 +53,7 @@ func (j *job) note(change func()) {
 
 func (j *job) phase(s string)    { j.note(func() { j.state = s }) }
 func (j *job) add(rows int64)    { j.note(func() { j.rows += rows }) }
-func (j *job) expect(rows int64) { j.note(func() { j.expected = rows }) }
+func (j *job) expect(rows int64) { j.note(func() { j.expected += rows }) }
 
 // close is deferred: it ends the job with what its function returns, or with its panic.
 func (j *job) close(err *error) {

@@ -101,7 +101,7 @@ func (a *Admin) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, in
 	if owner, err := ownerOf(ctx, home, o.name); err != nil || owner != "" { // what its owner's code needs is not for a table that is in use
 		return nil, err
 	}
-	j.note(func() { j.expected += rows })
+	j.expect(rows)
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sort"
 	"strings"
 	"sync"
@@ -25,6 +26,32 @@ type Store interface {
 
 // ErrConflict means that somebody else changed the map first: read it again and retry.
 var ErrConflict = errors.New("the shard map was changed by another process")
+
+// ErrChanged means that what a change was decided by is not what the map says any more: decide again.
+var ErrChanged = errors.New("the shard map was changed meanwhile")
+
+// StoreError means that a map was not kept: the store has the one before it.
+type StoreError struct {
+	Full bool // there is no room for it
+	Err  error
+}
+
+func (e *StoreError) Error() string { return e.Err.Error() }
+
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// SQLState is PostgreSQL's disk_full, or io_error.
+func (e *StoreError) SQLState() string {
+	if e.Full {
+		return "53100"
+	}
+	return "58030"
+}
+
+// ErrorHint says what to do.
+func (e *StoreError) ErrorHint() string {
+	return "The map is what it was. See that its folder can be written to, and run the statement again."
+}
 
 var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
 	"databases": table("databases", "Name"),
@@ -101,8 +128,21 @@ func (c *Catalog) Run(ctx context.Context) error {
 				err = fmt.Errorf("version %d of the shard map cannot be taken into use: %w", doc.Version, err)
 			}
 		}
+		if err == nil {
+			err = c.older(ctx)
+		}
 		c.troubled(err)
 	})
+}
+
+// older is an error if the store has gone back to a map before the one in force: no change of this process would be kept.
+func (c *Catalog) older(ctx context.Context) error {
+	cur := c.Current()
+	doc, err := c.store.Load(ctx) // anew: a change may have been published since
+	if err != nil || doc == nil || doc.Version >= cur.Version {
+		return err
+	}
+	return fmt.Errorf("the store has version %d of the shard map, and version %d is in force: put that back, or, if the older one is right, restart all processes", doc.Version, cur.Version)
 }
 
 // Trouble is why the store's map is not the one in force: it cannot be read, or is wrong. nil: it is. Any goroutine may call it.
@@ -172,9 +212,20 @@ func (c *Catalog) change(ctx context.Context, dryRun bool, edit func(*Tx) error,
 	}
 	txn.Abort() // the store's word, not ours, decides what is published
 	if err := c.store.Save(ctx, base.Version, doc); err != nil {
+		if errors.Is(err, ErrConflict) {
+			c.catchUp(ctx)
+		}
 		return nil, err
 	}
 	return snap, c.apply(doc)
+}
+
+// catchUp takes the map that came first into use, so that who tries again need not wait for the watch. What is wrong with it the
+// watch tells.
+func (c *Catalog) catchUp(ctx context.Context) {
+	if doc, err := c.store.Load(ctx); err == nil && doc != nil {
+		_ = c.apply(doc)
+	}
 }
 
 // Retry is Change for an edit that may run again, because another change came first.
@@ -237,6 +288,35 @@ func put[T any](tx *Tx, tbl string, objs []*T) error {
 		}
 	}
 	return nil
+}
+
+// Unchanged is ErrChanged unless the map says of a database what it said when d was compiled: whoever has decided by d may go on.
+func (tx *Tx) Unchanged(d *DB) error {
+	now, err := document(tx.txn)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(now.of(d.Name), d.document.of(d.Name)) {
+		return ErrChanged
+	}
+	return nil
+}
+
+// HasDatabase says whether a database is declared.
+func (tx *Tx) HasDatabase(name string) (bool, error) {
+	o, err := tx.txn.First("databases", "id", name)
+	return o != nil, err
+}
+
+// MarkShard notes that a shard's database has been told whose it is. One that is not there stays away.
+func (tx *Tx) MarkShard(database, name string) error {
+	o, err := tx.txn.First("shards", "id", database, name)
+	if err != nil || o == nil {
+		return err
+	}
+	s := *o.(*Shard)
+	s.Marked = true
+	return tx.PutShard(s)
 }
 
 // PutDatabase and its siblings insert an object or replace the one with the same names.

@@ -35,6 +35,27 @@ type Document struct {
 	Setup     *Setup      `json:"setup,omitempty"`
 }
 
+// of is what the map says of one database.
+func (d *Document) of(database string) [11]any {
+	return [...]any{
+		those(d.Databases, func(x *Database) bool { return x.Name == database }), those(d.Shards, func(x *Shard) bool { return x.Database == database }), those(d.Nodes, func(x *Node) bool { return x.Database == database }),
+		those(d.Groups, func(x *Group) bool { return x.Database == database }), those(d.Slots, func(x *SlotRun) bool { return x.Database == database }), those(d.Ranges, func(x *Range) bool { return x.Database == database }),
+		those(d.Lists, func(x *List) bool { return x.Database == database }), those(d.Pins, func(x *Pin) bool { return x.Database == database }), those(d.Tables, func(x *Table) bool { return x.Database == database }),
+		those(d.Tenants, func(x *Tenant) bool { return x.Database == database }), those(d.Attempts, func(x *Attempt) bool { return x.Database == database }),
+	}
+}
+
+// those are what a condition holds for.
+func those[T any](list []*T, keep func(*T) bool) []*T {
+	out := []*T{}
+	for _, x := range list {
+		if keep(x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // Setup is there while the statements that set up a new map are under way: until all are done, the map is not to be used.
 type Setup struct {
 	Done int    `json:"done"` // of them

@@ -33,6 +33,8 @@ type DB struct {
 	safe    map[TableName]bool    // routines that are shard safe
 
 	Version uint64 // the map's version: part of every plan's key
+
+	document *Document // the map's
 }
 
 // TableName names a table within a database.
@@ -137,7 +139,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 		if _, dup := s.Databases[d.Name]; dup {
 			return nil, invalid("42P04", "", "database %q already exists", d.Name)
 		}
-		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}}
+		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
 	}
 	if err := compileShards(s, doc); err != nil {
 		return nil, err

@@ -133,8 +133,10 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	if errors.As(err, &inv) {
 		err = &Error{Code: inv.Code, Message: inv.Message, Hint: inv.Hint}
 	}
-	if errors.Is(err, shardmap.ErrConflict) {
-		err = &Error{Code: "40001", Message: err.Error(), Hint: "Look at the map and run the statement again."}
+	for _, first := range []error{shardmap.ErrConflict, shardmap.ErrChanged} {
+		if errors.Is(err, first) {
+			err = &Error{Code: "40001", Message: first.Error(), Hint: "Look at the map and run the statement again."}
+		}
 	}
 	return res, err
 }
@@ -443,8 +445,16 @@ func changed(tag string, s *shardmap.Snapshot, dry bool) *Result {
 	return &Result{Columns: []string{col}, Rows: [][]any{{int64(s.Version)}}, Tag: tag}
 }
 
-func (a *Admin) change(ctx context.Context, tag string, dry bool, edit func(*shardmap.Tx) error) (*Result, error) {
-	s, err := a.Catalog.Change(ctx, dry, edit)
+// change changes the map, if it says of the database still what d says: the change was decided by that. d may be nil.
+func (a *Admin) change(ctx context.Context, tag string, dry bool, d *shardmap.DB, edit func(*shardmap.Tx) error) (*Result, error) {
+	s, err := a.Catalog.Change(ctx, dry, func(tx *shardmap.Tx) error {
+		if d != nil {
+			if err := tx.Unchanged(d); err != nil {
+				return err
+			}
+		}
+		return edit(tx)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,8 @@ func newID() string {
 	return hex.EncodeToString(b)
 }
 
-// start has an attempt known before it touches anything: it holds its lock on home's connection, and notes it in the map.
+// start has an attempt known before it touches anything: it holds its lock on home's connection, and notes it in the map, unless that
+// says something else of the database by now. From then on no other process begins a move there, or changes who owns which key.
 func (a *Admin) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	for _, s := range d.Shards {
 		if err := a.noteful(ctx, d, s); err != nil {
@@ -52,7 +53,7 @@ func (a *Admin) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sha
 		return ownOr(d.Home.Name, err)
 	}
 	a.begun.Store(x.ID, true)
-	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.Unchanged(d), tx.PutAttempt(x)) })
 }
 
 // noteful makes what this version needs on a shard that an older one has prepared.

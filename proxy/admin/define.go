@@ -19,10 +19,12 @@ func (a *Admin) parseCreate(p *parser) action {
 			if name == "pgmosaic" || name == "pgbouncer" {
 				return nil, &Error{Code: "42939", Message: fmt.Sprintf("the name %q is the admin console's", name), Hint: "Use another name."}
 			}
-			if a.Catalog.Current().Databases[name] != nil {
-				return nil, &Error{Code: "42P04", Message: fmt.Sprintf("database %q already exists", name)}
-			}
-			return a.change(ctx, "CREATE DATABASE", dry, func(tx *shardmap.Tx) error { return tx.PutDatabase(shardmap.Database{Name: name}) })
+			return a.change(ctx, "CREATE DATABASE", dry, nil, func(tx *shardmap.Tx) error {
+				if there, err := tx.HasDatabase(name); err != nil || there {
+					return errors.Join(err, &Error{Code: "42P04", Message: fmt.Sprintf("database %q already exists", name)})
+				}
+				return tx.PutDatabase(shardmap.Database{Name: name})
+			})
 		}
 	case p.word("shard"):
 		return a.parseCreateShard(p)
@@ -121,7 +123,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 			return nil, err
 		}
 	}
-	return a.change(ctx, "CREATE SHARD", dry, func(tx *shardmap.Tx) error {
+	return a.change(ctx, "CREATE SHARD", dry, d, func(tx *shardmap.Tx) error {
 		return errors.Join(putShard(tx, x), tx.PutDatabase(shardmap.Database{Name: db, Home: name}))
 	})
 }
@@ -155,7 +157,7 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 		return nil, err
 	}
 	if dry {
-		return a.change(ctx, "CREATE SHARD", true, func(tx *shardmap.Tx) error { return putShard(tx, x) })
+		return a.change(ctx, "CREATE SHARD", true, d, func(tx *shardmap.Tx) error { return putShard(tx, x) })
 	}
 	first, err := a.primaryOf(d.Name, d.Home)
 	if err == nil {
@@ -206,68 +208,56 @@ func (a *Admin) parseAlter(p *parser) action {
 	p.must("in")
 	db := p.name("database")
 	var dry bool
-	var edit func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error
+	var edit func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) // asks the nodes, before the map is touched
 	missing := func(n string) error {
 		return &Error{Code: "42704", Message: fmt.Sprintf("node %q does not exist in shard %q", n, name), Hint: "SHOW NODES lists them."}
 	}
 	switch {
 	case p.words("add", "node"):
 		n := p.node()
-		edit = func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+		edit = func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
 			n.Database, n.Shard = db, name
 			for _, o := range s.Nodes {
 				if o.Name == n.Name {
-					return &Error{Code: "42710", Message: fmt.Sprintf("node %q already exists", n.Name)}
+					return nil, &Error{Code: "42710", Message: fmt.Sprintf("node %q already exists", n.Name)}
 				}
 				n.Ordinal = max(n.Ordinal, o.Ordinal+1)
 			}
 			if n.Name == "" {
 				n.Name = fmt.Sprintf("%s_%d", name, n.Ordinal+1)
 			}
-			if err := a.checkMember(ctx, db, s, n); err != nil {
-				return err
-			}
-			return tx.PutNode(n)
+			return func(tx *shardmap.Tx) error { return tx.PutNode(n) }, a.checkMember(ctx, db, s, n)
 		}
 	case p.words("drop", "node"):
 		node := p.name("node")
-		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+		edit = func(_ context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
 			for i, o := range s.Nodes {
 				if o.Name == node {
-					if err := mayLeave(a.Monitor.View(db, name), i); err != nil {
-						return err
-					}
-					return tx.Delete("nodes", db, name, node)
+					return func(tx *shardmap.Tx) error { return tx.Delete("nodes", db, name, node) }, mayLeave(a.Monitor.View(db, name), i)
 				}
 			}
-			return missing(node)
+			return nil, missing(node)
 		}
 	case p.words("alter", "node"):
 		node, dsn := p.name("node"), p.str("a connection string")
-		edit = func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
+		edit = func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
 			for _, o := range s.Nodes {
 				if o.Name == node {
 					n := *o
 					n.DSN = dsn
-					if err := a.checkMoved(ctx, db, s, n); err != nil {
-						return err
-					}
-					return tx.PutNode(n)
+					return func(tx *shardmap.Tx) error { return tx.PutNode(n) }, a.checkMoved(ctx, db, s, n)
 				}
 			}
-			return missing(node)
+			return nil, missing(node)
 		}
 	case p.words("set", "primary"):
 		node := p.name("node")
-		edit = func(_ context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
-			return a.namePrimary(db, s, node, tx)
+		edit = func(_ context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
+			return func(tx *shardmap.Tx) error { return a.namePrimary(db, s, node, tx) }, nil
 		}
 	case p.word("adopt"):
-		edit = func(ctx context.Context, s *shardmap.ShardInfo, tx *shardmap.Tx) error {
-			if err := a.adopt(ctx, db, s, dry); err != nil {
-				return err
-			}
-			return tx.PutShard(marked(db, s))
+		edit = func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
+			return func(tx *shardmap.Tx) error { return tx.MarkShard(db, s.Name) }, a.adopt(ctx, db, s, dry)
 		}
 	default:
 		p.fail("syntax error at %s: ADD NODE, DROP NODE, ALTER NODE, SET PRIMARY or ADOPT was expected", p.near())
@@ -284,7 +274,11 @@ func (a *Admin) parseAlter(p *parser) action {
 		if !ok {
 			return nil, noShard(name, db)
 		}
-		return a.change(ctx, "ALTER SHARD", dry, func(tx *shardmap.Tx) error { return edit(ctx, s, tx) })
+		put, err := edit(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		return a.change(ctx, "ALTER SHARD", dry, d, put)
 	}
 }
 
@@ -328,7 +322,7 @@ func (a *Admin) Rejoined(ctx context.Context, db, shard, node string) error {
 	}
 	for _, n := range s.Nodes {
 		if n.Name == node && n.Barred {
-			_, err := a.change(ctx, "ALTER SHARD", false, func(tx *shardmap.Tx) error {
+			_, err := a.change(ctx, "ALTER SHARD", false, d, func(tx *shardmap.Tx) error {
 				free := *n
 				free.Barred = false
 				return tx.PutNode(free)
@@ -368,10 +362,8 @@ func (a *Admin) parseDrop(p *parser) action {
 		if err := mayDrop(d, kind, name); err != nil {
 			return nil, err
 		}
-		if s, ok := d.Shard(name); ok && kind == "shard" && !dry {
-			a.release(ctx, db, s)
-		}
-		return a.change(ctx, "DROP "+strings.ToUpper(kind), dry, func(tx *shardmap.Tx) error {
+		v := a.Monitor.View(db, name)
+		res, err := a.change(ctx, "DROP "+strings.ToUpper(kind), dry, d, func(tx *shardmap.Tx) error {
 			switch kind {
 			case "database":
 				for _, r := range d.ShardSafes() {
@@ -396,6 +388,10 @@ func (a *Admin) parseDrop(p *parser) action {
 			}
 			return tx.Delete("shards", db, name)
 		})
+		if err == nil && kind == "shard" && !dry { // only now: a shard that stays in the map must say that it is one
+			a.release(ctx, db, name, v)
+		}
+		return res, err
 	}
 }
 

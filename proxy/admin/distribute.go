@@ -74,7 +74,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		if err := a.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
 			return nil, err
 		}
-		return a.change(ctx, "DISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+		return a.change(ctx, "DISTRIBUTE TABLE", true, d, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
 	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s", n))
 	defer j.close(&err)
@@ -553,7 +553,10 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
 	if t.Made == "" && !dry {
-		if t, err = a.noteOlder(ctx, d, home, t); err != nil {
+		if t, err = a.noteOlder(ctx, d, home, t); err == nil {
+			d, err = a.database(db)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -567,7 +570,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 		return nil, err
 	}
 	if dry {
-		return a.change(ctx, "UNDISTRIBUTE TABLE", true, func(tx *shardmap.Tx) error { return tx.Delete("tables", db, sch, tbl) })
+		return a.change(ctx, "UNDISTRIBUTE TABLE", true, d, func(tx *shardmap.Tx) error { return tx.Delete("tables", db, sch, tbl) })
 	}
 	j := a.begin(d.Name, fmt.Sprintf("UNDISTRIBUTE TABLE %s", n))
 	defer j.close(&err)
@@ -773,5 +776,5 @@ func (a *Admin) noteOlder(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	if _, err := home.Exec(ctx, "INSERT INTO pgmosaic.placed (relation, distribution, attempt, at) VALUES ($1::text::regclass, $2, $2, 'shards')", name, t.Made); err != nil {
 		return t, nodeFailed(d.Home.Name, err)
 	}
-	return t, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+	return t, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.Unchanged(d), tx.PutTable(t)) })
 }

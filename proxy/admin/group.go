@@ -90,6 +90,8 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 	}
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
+		a.changing.Lock()
+		defer a.changing.Unlock()
 		d, err := a.database(db)
 		if err != nil {
 			return nil, err
@@ -105,7 +107,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 		if len(pl.on) == 0 {
 			return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
 		}
-		return a.change(ctx, "CREATE GROUP", dry, func(tx *shardmap.Tx) error {
+		return a.change(ctx, "CREATE GROUP", dry, d, func(tx *shardmap.Tx) error {
 			if err := tx.PutGroup(pl.group); err != nil {
 				return err
 			}

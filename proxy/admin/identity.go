@@ -182,11 +182,6 @@ func mayLeave(v *replication.View, node int) error {
 	return nil
 }
 
-// marked is a shard whose database has been told its identity.
-func marked(db string, s *shardmap.ShardInfo) shardmap.Shard {
-	return shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: s.Primary, Named: s.Named, Marked: true}
-}
-
 // adopt tells the database of a shard's only primary that it is the shard's, whatever it said before: it was restored or copied on
 // purpose. The database of another shard of the map is none that could have been.
 func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) error {
@@ -250,19 +245,19 @@ func (a *Admin) noteAdopted(ctx context.Context, db string, s *shardmap.ShardInf
 
 // release lets the database of a shard that is dropped be used for another. If it does not answer it says what it said: who uses it
 // next is told what to do.
-func (a *Admin) release(ctx context.Context, db string, s *shardmap.ShardInfo) {
-	v := a.Monitor.View(db, s.Name)
+// v is what was known of the shard.
+func (a *Admin) release(ctx context.Context, db, shard string, v *replication.View) {
 	if !v.Up() {
 		return
 	}
 	c, err := connect(ctx, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN)
 	if err == nil {
-		_, err = c.Exec(ctx, "DELETE FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", a.Catalog.Current().Install, db, s.Name)
+		_, err = c.Exec(ctx, "DELETE FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", a.Catalog.Current().Install, db, shard)
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	}
 	var pe *pgconn.PgError
 	if err != nil && (!errors.As(err, &pe) || pe.Code != "42P01") {
-		a.Log.Warn("the database of a dropped shard still says that it is the shard's", "database", db, "shard", s.Name, "hint", "DELETE FROM "+pgsql.Qualified("pgmosaic", "identity"), "error", err)
+		a.Log.Warn("the database of a dropped shard still says that it is the shard's", "database", db, "shard", shard, "hint", "DELETE FROM "+pgsql.Qualified("pgmosaic", "identity"), "error", err)
 	}
 }
 
@@ -330,14 +325,7 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 	if s.Marked {
 		return nil
 	}
-	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
-		if d := a.Catalog.Current().Databases[db]; d != nil {
-			if now, ok := d.Shard(s.Name); ok {
-				return tx.PutShard(marked(db, now))
-			}
-		}
-		return nil
-	})
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.MarkShard(db, s.Name) })
 }
 
 // hasAll says whether a shard has all that the proxy makes there, and nothing of it is open to those who should not have it.

@@ -252,7 +252,7 @@ func namesOf(tables []*shardmap.TableInfo) []shardmap.TableName {
 func (a *Admin) shardDone(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	x.Step = shardmap.Joined
 	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
-		return errors.Join(putShard(tx, x), tx.PutShard(marked(x.Database, d.Home)), tx.PutAttempt(x))
+		return errors.Join(putShard(tx, x), tx.MarkShard(x.Database, d.Home.Name), tx.PutAttempt(x))
 	}); err != nil {
 		return err
 	}

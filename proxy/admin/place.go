@@ -172,7 +172,7 @@ func (a *Admin) replace(ctx context.Context, tag, db, group string, dry bool, ke
 		}
 	}
 	if dry || len(moves) == 0 {
-		return a.change(ctx, tag, dry, change)
+		return a.change(ctx, tag, dry, d, change)
 	}
 	return a.place(ctx, tag, d, group, moves, keys, change)
 }
@@ -196,8 +196,8 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 			err = a.recheck(ctx, d.Name, m.shard, m.now, m.next, keys)
 		}
 	}
-	if err == nil {
-		res, err = a.change(ctx, tag, false, func(tx *shardmap.Tx) error { return errors.Join(change(tx), tx.Delete("attempts", x.ID)) })
+	if err == nil { // by nil: since start, the map says that this attempt is at it
+		res, err = a.change(ctx, tag, false, nil, func(tx *shardmap.Tx) error { return errors.Join(change(tx), tx.Delete("attempts", x.ID)) })
 	}
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock

@@ -18,7 +18,7 @@ func (a *Admin) parseRoutine(p *parser) action {
 		if _, err := a.database(db); err != nil {
 			return nil, err
 		}
-		return a.change(ctx, "ALTER ROUTINE", dry, func(tx *shardmap.Tx) error {
+		return a.change(ctx, "ALTER ROUTINE", dry, nil, func(tx *shardmap.Tx) error {
 			if not {
 				return tx.Delete("routines", db, schema, name)
 			}

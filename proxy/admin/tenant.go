@@ -68,7 +68,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		if err := look(); err != nil {
 			return nil, err
 		}
-		return a.change(ctx, "DISTRIBUTE SCHEMA", true, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
+		return a.change(ctx, "DISTRIBUTE SCHEMA", true, d, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	}
 	j := a.begin(d.Name, fmt.Sprintf("DISTRIBUTE SCHEMA %s", t.Schema))
 	defer j.close(&err)
@@ -245,7 +245,10 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
 	if t.Made == "" && !dry {
-		if t, err = a.noteOlderSchema(ctx, d, home, t); err != nil {
+		if t, err = a.noteOlderSchema(ctx, d, home, t); err == nil {
+			d, err = a.database(db)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -264,7 +267,7 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 		return nil, err
 	}
 	if dry {
-		return a.change(ctx, "UNDISTRIBUTE SCHEMA", true, func(tx *shardmap.Tx) error { return tx.Delete("tenants", db, schema) })
+		return a.change(ctx, "UNDISTRIBUTE SCHEMA", true, d, func(tx *shardmap.Tx) error { return tx.Delete("tenants", db, schema) })
 	}
 	j := a.begin(d.Name, fmt.Sprintf("UNDISTRIBUTE SCHEMA %s", schema))
 	defer j.close(&err)
@@ -300,7 +303,7 @@ func (a *Admin) noteOlderSchema(ctx context.Context, d *shardmap.DB, home *pgx.C
 	if _, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET distribution = $2, attempt = $2 WHERE schema = $1 AND distribution = ''", t.Schema, t.Made); err != nil {
 		return t, ownOr(d.Home.Name, err)
 	}
-	return t, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
+	return t, a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.Unchanged(d), tx.PutTenant(t)) })
 }
 
 func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Tenant, tables []shardmap.TableName, x shardmap.Attempt, back *held) error {

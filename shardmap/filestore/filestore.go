@@ -25,15 +25,18 @@ const keepVersions = 10
 
 // Store is a shardmap.Store in a file. Other processes on the host may use the same file.
 type Store struct {
-	path string
-	poll time.Duration
+	path     string
+	poll     time.Duration
+	patience time.Duration // for the lock
 }
 
 var _ shardmap.Store = (*Store)(nil)
 
 // New returns a store for the file at path, which need not exist yet. Changes by other processes are
 // seen within a quarter of a second.
-func New(path string) *Store { return &Store{path: path, poll: 250 * time.Millisecond} }
+func New(path string) *Store {
+	return &Store{path: path, poll: 250 * time.Millisecond, patience: lockWait}
+}
 
 // Load returns the document, or nil when there is no file. A damaged file is an error that names the
 // file, the line and the newest version that can still be read.
@@ -78,8 +81,17 @@ func (s *Store) lastGood() string {
 
 func (s *Store) versionPath(v uint64) string { return fmt.Sprintf("%s.v%d", s.path, v) }
 
-// Save implements shardmap.Store.
-func (s *Store) Save(ctx context.Context, prev uint64, doc *shardmap.Document) (err error) {
+// Save implements shardmap.Store. An error other than of the comparison is a *shardmap.StoreError: the map is what it was.
+func (s *Store) Save(ctx context.Context, prev uint64, doc *shardmap.Document) error {
+	err := s.save(ctx, prev, doc)
+	if err == nil || errors.Is(err, shardmap.ErrConflict) {
+		return err
+	}
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	return &shardmap.StoreError{Full: full, Err: err}
+}
+
+func (s *Store) save(ctx context.Context, prev uint64, doc *shardmap.Document) (err error) {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return fmt.Errorf("save the shard map: %w", err)
 	}
@@ -88,8 +100,8 @@ func (s *Store) Save(ctx context.Context, prev uint64, doc *shardmap.Document) (
 		return fmt.Errorf("lock the shard map: %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }() // closing drops the lock
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return fmt.Errorf("lock the shard map: %w", err)
+	if err := s.lock(ctx, lock); err != nil {
+		return err
 	}
 	cur, err := s.Load(ctx)
 	if err != nil {
@@ -107,10 +119,33 @@ func (s *Store) Save(ctx context.Context, prev uint64, doc *shardmap.Document) (
 		return err
 	}
 	if err := writeSynced(s.path, b); err != nil {
+		_ = os.Remove(s.versionPath(doc.Version)) // it was never in force
 		return err
 	}
 	s.prune()
 	return nil
+}
+
+// lockWait bounds how long the lock is waited for: who has it may have been stopped while it saved.
+const lockWait = 10 * time.Second
+
+func (s *Store) lock(ctx context.Context, f *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
+	defer cancel()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("lock the shard map: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("lock the shard map: another process has held %s for %s", f.Name(), s.patience)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 func writeSynced(path string, b []byte) error {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,6 +144,78 @@ func TestCatalogPublishesByWatch(t *testing.T) {
 	bad := func(tx *shardmap.Tx) error { return tx.PutShard(shardmap.Shard{Database: "nosuch", Name: "s"}) }
 	if _, err := a.Change(ctx, false, bad); err == nil || a.Current().Version != 1 {
 		t.Error("an invalid map was accepted")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Who holds the lock and does not go on holds nobody up for ever.
+func TestStoppedHolderOfTheLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map.json")
+	s := New(path)
+	s.patience = 50 * time.Millisecond
+	f, err := os.Create(path + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	var told interface{ SQLState() string }
+	if err := s.Save(t.Context(), 0, doc(1)); !errors.As(err, &told) || told.SQLState() != "58030" || !strings.Contains(err.Error(), path+".lock") {
+		t.Errorf("error %v", err)
+	}
+	_ = f.Close()
+	if err := s.Save(t.Context(), 0, doc(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A store that has gone back to an older map is told: every change would meet a conflict, without an end.
+func TestOlderMapInTheStoreIsTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map.json")
+	c, err := shardmap.Open(t.Context(), New(path), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 10)
+	c.OnTrouble = func(err error) { told <- err }
+	for _, name := range []string{"a", "b"} {
+		if _, err := c.Change(t.Context(), false, func(tx *shardmap.Tx) error { return tx.PutDatabase(shardmap.Database{Name: name}) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	next := func() error {
+		select {
+		case err := <-told:
+			return err
+		case <-time.After(time.Minute):
+			t.Fatal("nothing is told")
+		}
+		return nil
+	}
+	put := func(v int) {
+		b, err := os.ReadFile(fmt.Sprintf("%s.v%d", path, v))
+		if err == nil {
+			err = writeSynced(path, b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(1)
+	if err := next(); err == nil || !strings.Contains(err.Error(), "version 1 of the shard map, and version 2 is in force") {
+		t.Errorf("told %v", err)
+	}
+	put(2)
+	if err := next(); err != nil {
+		t.Errorf("told %v", err)
 	}
 	cancel()
 	if err := <-done; err != nil {

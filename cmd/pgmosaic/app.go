@@ -67,6 +67,7 @@ type app struct {
 
 	config atomic.Pointer[Config] // what is in force since the last RELOAD
 	level  *slog.LevelVar
+	sink   atomic.Pointer[logSink] // of the log; nil where tests read it
 	hub    *notify.Hub
 	peers  net.Listener
 
@@ -233,7 +234,7 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	if cfg.ReusePort {
-		a.awaitReady()
+		a.awaitReady(ctx)
 		if err := a.listenHTTP(); err != nil {
 			a.stop(0)
 			return nil, err
@@ -734,6 +735,9 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 	}
 	emit("map_version", "Version of the shard map in force.", float64(a.catalog.Current().Version))
 	emit("map_trouble", "Whether the store holds a map that cannot be read or used, so that an older one is in force.", one(a.catalog.Trouble() != nil))
+	if sink := a.sink.Load(); sink != nil {
+		emit("log_lines_lost", "Lines of the log that could not be written, since the start.", float64(sink.Lost()))
+	}
 	emit("plan_cache_entries", "Plans in the cache.", float64(a.engine.PlanCount()))
 	for c, name := range exec.ConsumerNames {
 		emit("memory_bytes", "What sessions hold, by what it is for.", float64(a.engine.Memory.Used(exec.Consumer(c))), "consumer", name)

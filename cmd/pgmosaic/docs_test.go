@@ -144,7 +144,11 @@ func TestDocsOfConfiguration(t *testing.T) {
 		"and tries every node of the map. Names are PgBouncer's where it has the same setting.\n\n" +
 		"`RELOAD` on the admin console, or SIGHUP, reads the file again: all of it is taken into use, or with any mistake nothing. No client is\n" +
 		"dropped. What says \"restart\" waits for the next start. `SET key = value` changes a plain setting until the next RELOAD.\n" +
-		"SIGTERM and SIGINT let transactions finish for `drain_timeout`; a second signal does not wait.\n")
+		"SIGTERM and SIGINT let transactions finish for `drain_timeout`; a second signal, or SIGQUIT, does not wait. One that comes before the process\n" +
+		"is ready ends the start, and the next start goes on with `init_sql`. In all these cases, and after `SHUTDOWN`, the exit status is 0; it is 1 where the process\n" +
+		"cannot start, or something does not end in time. SIGUSR1 and SIGUSR2, PgBouncer's PAUSE and RESUME, do nothing.\n\n" +
+		"The log goes to the standard error. It holds nobody up: lines that cannot be written, since the disk is full or nobody reads the pipe, are counted\n" +
+		"(`pgmosaic_log_lines_lost`), and the log says how many are missing as soon as it can.\n")
 	keys := configurationKeys(t)
 	def := map[string]string{}
 	cfg := defaultConfig()

@@ -49,8 +49,8 @@ func (a *app) offer() {
 }
 
 // awaitReady waits until the process is ready, but not for ever: a shard may be away.
-func (a *app) awaitReady() {
-	for end := time.Now().Add(readyWithin); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+func (a *app) awaitReady(ctx context.Context) {
+	for end := time.Now().Add(readyWithin); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		if ok, _ := a.ready(); ok {
 			return
 		}

@@ -2,16 +2,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net/url"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
-	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -44,6 +40,7 @@ func serveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&web, "http", "", "address for the dashboard, \"off\" for none (default 127.0.0.1:8432)")
 	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile of the whole run to this file")
 	cmd.RunE = func(c *cobra.Command, _ []string) error {
+		sig := takeSignals()
 		if profile != "" {
 			f, err := os.Create(profile)
 			if err != nil {
@@ -65,7 +62,7 @@ func serveCommand() *cobra.Command {
 		if web != "" {
 			cfg.HTTP = web
 		}
-		return serve(c.Context(), cfg)
+		return serve(c.Context(), cfg, sig)
 	}
 	return cmd
 }
@@ -100,48 +97,6 @@ func passThrough(dsn string) (Config, error) {
 	db := pgsql.Ident(pc.Database)
 	cfg.initSteps = []string{"CREATE DATABASE " + db, "CREATE SHARD main IN " + db + " NODE " + pgsql.Literal(dsn) + " NAME main"}
 	return cfg, nil
-}
-
-// serve runs until a signal. The first lets transactions finish, the second does not wait.
-func serve(ctx context.Context, cfg Config) error {
-	if cfg.scratch != "" {
-		defer os.RemoveAll(cfg.scratch) // a folder of ours in /tmp
-	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	tune()
-	log, level := newLogger(cfg, os.Stderr)
-	a, err := start(ctx, cfg, log)
-	if err != nil {
-		return err
-	}
-	a.level = level
-	log.Info("ready", "listen", a.server.Addr(), "http", a.cfg.HTTP)
-	for running := true; running; {
-		select {
-		case <-hup:
-			if err := a.reload(); err != nil {
-				log.Error("the configuration was not read again: the old one stays in force", "error", err)
-			}
-		case <-signals:
-			running = false
-		case <-a.ended:
-			running = false
-		}
-	}
-	log.Info("draining", "timeout", time.Duration(cfg.Drain))
-	done := make(chan struct{})
-	go func() { a.stop(max(time.Duration(cfg.Drain), time.Millisecond)); close(done) }()
-	select {
-	case <-done:
-	case <-signals:
-		a.server.Stop()
-		<-done
-	}
-	log.Info("stopped")
-	return nil
 }
 
 // tune gives the collector room: a proxy's live heap is small, so by default it would collect all the time.

@@ -5,7 +5,7 @@ PKGS    := ./...
 N       ?= 1
 FUZZTIME ?= 2m
 
-.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-descriptors test-load test-drivers fuzz bench lint golden docs demo run deps clean
+.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-descriptors test-load test-attack test-drivers fuzz bench lint golden docs demo run deps clean
 
 all: lint test
 
@@ -47,6 +47,9 @@ test-descriptors: deps ## a build that checks at each system call whose the desc
 
 test-load: deps build ## 10,000 idle clients, 1,000 active ones, a storm of logins, slow readers, a result of 1 GB
 	$(GO) test -timeout 20m -count=1 -tags load ./cmd/pgmosaic -run TestLoad -v
+
+test-attack: deps ## attacks that take longer: silent connections, full disks (as root), names that move, administrators at once
+	$(GO) test -timeout 60m -count=1 -tags attack ./cmd/pgmosaic ./shardmap/filestore -run TestAttack -v
 
 test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
 	@./.ci/drivers .pgmosaic/drivers

@@ -80,7 +80,7 @@ type Config struct {
 	ClientIdle  duration `yaml:"client_idle_timeout"`      // outside a transaction; 0: no limit, as the three below
 	IdleTx      duration `yaml:"idle_transaction_timeout"` // inside one, between statements
 	Transaction duration `yaml:"transaction_timeout"`      // for a whole transaction
-	Query       duration `yaml:"query_timeout"`            // for one request: it is cancelled, the session lives on
+	Query       duration `yaml:"query_timeout"`            // for one request: it is cancelled, the session lives on; its servers are cut off if they have not stopped after 10 s, and a session whose client does not take its rows ends after 20 s
 	Drain       duration `yaml:"drain_timeout"`            // for running transactions at shutdown
 	Monitor     duration `yaml:"monitor_interval"`         // how often nodes are probed; restart
 

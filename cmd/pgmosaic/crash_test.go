@@ -362,6 +362,9 @@ type crash struct {
 	process bool     // the proxy is a process
 	hit     func(ts *taps, proxy *served, shard int) bool
 	restore func(proxy *served)
+
+	silence chan struct{} // in place of hit: the connection stays open, and nothing passes until all moments are over
+	config  func(*Config)
 }
 
 // crashes runs one transaction over some shards for every step of its commit and every moment, and checks that it is wholly
@@ -370,12 +373,22 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 	nodes, shards := x.nodes, x.shards
 	doc, ts := crashWorld(t, d, db, nodes)
 	defer d.forget(t, db)
+	hear := sync.OnceFunc(func() {
+		if x.silence != nil {
+			close(x.silence)
+		}
+	})
+	defer hear()
 	if x.world != nil {
 		x.world()
 	}
 	var proxy *served
 	addr := ""
-	if cfg := crashConfig(t, doc); x.process {
+	cfg := crashConfig(t, doc)
+	if x.config != nil {
+		x.config(&cfg)
+	}
+	if x.process {
 		proxy = serveProcess(t, cfg)
 		addr = proxy.addr
 	} else {
@@ -401,7 +414,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 		for _, when := range []moment{before, during, after} {
 			id++
 			name := fmt.Sprintf("%s %s on shard %d", when, s.what, s.shard)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 			var c *pgx.Conn
 			ts.arm(step{}, before, nil)
 			eventually(t, name+": the proxy is well again", func() bool {
@@ -426,6 +439,11 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 			}
 			fired := make(chan struct{})
 			ts.arm(s, when, func(shard int) bool {
+				if x.silence != nil {
+					close(fired)
+					<-x.silence
+					return false
+				}
 				defer close(fired)
 				return x.hit(ts, proxy, shard)
 			})
@@ -448,7 +466,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 			select {
 			case told = <-done:
 				acknowledged, known = told == nil, pgCode(told) == "40001" || pgCode(told) == "40000"
-			case <-time.After(12 * time.Second): // its proxy is dead
+			case <-time.After(x.patience()): // its proxy is dead
 			}
 			ts.arm(step{}, before, nil) // what was dead lives again: its resolver races with the other's
 			eventually(t, name+": nothing is prepared", func() bool {
@@ -482,6 +500,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 		}
 	}
 	t.Logf("%d moments: %d committed, %d rolled back", id, committed, lost)
+	hear() // a node learns only now that some of its connections lead nowhere
 	eventually(t, "no decision is left", func() bool {
 		n := 0
 		for _, c := range direct {
@@ -489,6 +508,14 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 		}
 		return n == 0
 	})
+}
+
+// patience is how long an answer is waited for.
+func (x *crash) patience() time.Duration {
+	if x.silence != nil {
+		return 30 * time.Second
+	}
+	return 12 * time.Second
 }
 
 func replyLost(*taps, *served, int) bool { return false }

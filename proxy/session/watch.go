@@ -48,7 +48,8 @@ type seen struct {
 	requestAt     time.Time // the present or last request
 	stateAt       time.Time // the present state, of that request
 	txAt          time.Time // the transaction
-	timedOut      bool      // query_timeout has cancelled the request
+	lateAt        time.Time // query_timeout has cancelled the request first
+	askedAt       time.Time // and last
 	endsAt        time.Time // it has been told to end
 	cancelledAt   time.Time // its last statement, because it was told to
 	rested        bool      // it was told to rest since its last request
@@ -60,7 +61,7 @@ func (s *Session) look(now time.Time) seen {
 	n := &s.seen
 	requests, txs, state, tx := s.requests.Load(), s.txs.Load(), State(s.state.Load()), byte(s.tx.Load())
 	if n.stateAt.IsZero() || requests != n.requests {
-		n.requests, n.requestAt, n.stateAt, n.timedOut, n.rested = requests, now, now, false, requests == 0
+		n.requests, n.requestAt, n.stateAt, n.lateAt, n.askedAt, n.rested = requests, now, now, time.Time{}, time.Time{}, requests == 0
 	} else if state != n.state {
 		n.stateAt = now
 	}
@@ -110,15 +111,8 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			s.wake()
 		}
 	case Busy:
-		if over(n.requestAt, l.Query) && !n.timedOut {
-			s.mu.Lock()
-			s.seen.timedOut = true
-			h := s.opened
-			s.mu.Unlock()
-			if c, ok := h.(Canceller); ok {
-				send := c.CancelBecause(&wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", l.Query)}, false) // begun now, for this request
-				panics.Go(panics.Session, send)                                                                                                                        // a node that does not answer holds up no other session
-			}
+		if over(n.requestAt, l.Query) {
+			s.overdue(now, l.Query)
 		}
 		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.NetConn()) {
 			s.Kill()
@@ -126,6 +120,35 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 		}
 	}
 	return worked
+}
+
+// overdue cancels a request that takes too long, once in each cancelAgain: a cancel request may get lost. If its servers do not stop
+// within cutAfter they are cut off. If that does not end it either, the client does not take what it was sent: the session ends.
+func (s *Session) overdue(now time.Time, limit time.Duration) {
+	s.mu.Lock()
+	n, h := &s.seen, s.opened
+	if n.lateAt.IsZero() {
+		n.lateAt = now
+	}
+	ask, late := now.Sub(n.askedAt) >= cancelAgain, now.Sub(n.lateAt)
+	if ask {
+		n.askedAt = now
+	}
+	s.mu.Unlock()
+	c, ok := h.(Canceller)
+	if !ask || !ok {
+		return
+	}
+	switch {
+	case late >= 2*cutAfter:
+		why := &wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: terminating connection (query_timeout = %s)", limit)}
+		panics.Go(panics.Session, func() { s.Terminate(why) })
+	case late >= cutAfter:
+		panics.Go(panics.Session, c.Cut)
+	default:
+		why := &wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", limit)}
+		panics.Go(panics.Session, c.CancelBecause(why, false)) // begun now, for this request; a node that does not answer holds up no other session
+	}
 }
 
 // lingers says, once in each cancelAgain, that a session which was told to end is still there, and whether it is to be cut off.

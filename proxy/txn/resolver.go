@@ -473,6 +473,7 @@ func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outco
 	defer cancel()
 	gid := Base(p.GID)
 	err = inTx(ctx, decider, func(ctx context.Context, c pgx.Tx) error {
+		defer r.unstick(ctx, decider, c.Conn().PgConn().PID())()
 		for _, sql := range []string{"set local lock_timeout = '5s'", "set local synchronous_commit = on"} {
 			if _, err := c.Exec(ctx, sql); err != nil {
 				return err
@@ -487,6 +488,34 @@ func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outco
 		return "", fmt.Errorf("ask shard %s about %s: %w", decider.Name, gid, err)
 	}
 	return outcome, nil
+}
+
+// stuckAfter is how long a decision in flight is waited for before it is asked whether anybody is still at it.
+const stuckAfter = time.Second
+
+const stuckSQL = `select pg_terminate_backend(pid) from pg_stat_activity where pid = any(pg_blocking_pids($1)) and datname = current_database() and state = 'idle in transaction' and state_change < clock_timestamp() - $2::interval`
+
+// unstick ends the server process whose decision somebody waits for, if it has heard nothing for as long as a commit is left to its own
+// process: that has lost its way to it, or its machine, and the node would learn of it only from TCP, in hours. Had it committed, nobody
+// would wait; now it cannot any more. Call stop when the wait is over.
+func (r *Resolver) unstick(ctx context.Context, decider Shard, waits uint32) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(stuckAfter):
+			}
+			_ = with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error { // who waits tells what is wrong with the shard
+				_, err := c.Exec(ctx, stuckSQL, waits, r.Grace)
+				return err
+			})
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 const outcomeSQL = "select outcome from pgmosaic.decision where gid = $1"

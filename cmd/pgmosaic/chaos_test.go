@@ -33,7 +33,13 @@ type middleman struct {
 
 func newMiddleman(t testing.TB, to string) *middleman {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return middlemanAt(t, "127.0.0.1:0", to)
+}
+
+// middlemanAt is one that stands at an address.
+func middlemanAt(t testing.TB, at, to string) *middleman {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -233,7 +233,9 @@ func TestSignalsAtEachMoment(t *testing.T) {
 		p := tell(t, db+"log_min_duration_statement: 1ns\n")
 		p.says(t, "msg=ready")
 		_ = p.cmd.Process.Kill()
-		<-p.ended
+		if err := <-p.ended; err == nil {
+			t.Error("killed, it says that all is well")
+		}
 		again := &told{dir: p.dir, addr: p.addr, log: &lineLog{}, ended: make(chan error, 1)}
 		again.cmd = exec.Command(os.Args[0], "serve", "-c", filepath.Join(p.dir, "pgmosaic.yaml"))
 		again.cmd.Env, again.cmd.Stderr = append(os.Environ(), servesEnv+"=1"), w

@@ -6,9 +6,12 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // Reconnect closes the idle servers of a database, or of all for "", and the others as they come back.
@@ -81,7 +84,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(upkeep)
 	defer tick.Stop()
 	looked := time.Now()
-	resolved := map[string]string{}
+	resolved := map[string]string{} // of the one look-up that is under way
+	var looking atomic.Bool
 	var refills sync.WaitGroup
 	for {
 		select {
@@ -97,9 +101,12 @@ func (m *Manager) Run(ctx context.Context) error {
 				p.relieve(now)
 				p.refill(ctx, now, &refills)
 			}
-			if o := m.opts.Load(); now.Sub(looked) >= o.DNSTTL {
+			if o := m.opts.Load(); now.Sub(looked) >= o.DNSTTL && !looking.Swap(true) {
 				looked = now
-				m.resolve(ctx, resolved)
+				refills.Go(func() { // a resolver that does not answer holds up no pool
+					defer looking.Store(false)
+					_ = panics.Catch(panics.Background, func() error { m.resolve(ctx, resolved); return nil }, nil)
+				})
 			}
 		}
 	}

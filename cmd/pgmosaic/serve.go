@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// signals are what the process is told from outside. Until they are taken, each ends it, as it does any process.
+// signals are what the process is told from outside. Those that end it are taken when the configuration has been read: until then each
+// ends it as it does any process, also where a file does not answer.
 type signals struct {
 	end    chan os.Signal // SIGTERM, SIGINT: when transactions are done; SIGQUIT: at once
 	reload chan os.Signal // SIGHUP
@@ -19,7 +20,6 @@ type signals struct {
 
 func takeSignals() *signals {
 	s := &signals{end: make(chan os.Signal, 2), reload: make(chan os.Signal, 1), none: make(chan os.Signal, 1)}
-	signal.Notify(s.end, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	signal.Notify(s.reload, syscall.SIGHUP)
 	signal.Notify(s.none, syscall.SIGUSR1, syscall.SIGUSR2)
 	signal.Ignore(syscall.SIGPIPE) // the log's reader may end
@@ -35,6 +35,7 @@ func serve(ctx context.Context, cfg Config, sig *signals) error {
 	if cfg.scratch != "" {
 		defer os.RemoveAll(cfg.scratch) // a folder of ours in /tmp
 	}
+	signal.Notify(sig.end, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	tune()
 	sink := newLogSink(os.Stderr, func(lost int, why error) []byte { return missingLines(cfg, lost, why) })
 	defer sink.close()

@@ -4,6 +4,7 @@ package replication
 type candidate struct {
 	Claims   bool // it answers, and is not in recovery
 	Barred   bool // the admin has said that it is not the primary
+	Other    bool // of another system than the one that served
 	Timeline uint32
 }
 
@@ -12,17 +13,22 @@ type candidate struct {
 // A promotion begins a new timeline, so of several that claim to be the primary the one on the highest is the newest. But
 // if the node that served until now still answers beside it, nobody knows which of them clients elsewhere write to: then
 // nobody is elected until one is gone or the admin has said which (rivals are those nodes). A claim on a timeline below
-// least is an old primary's, and is worth nothing; served is -1 if no node has served yet, and stays the primary while
-// nobody claims to be it. Who has not seen a shard served yet does not believe a claim below followed, the highest
+// least is an old primary's, and is worth nothing, also if it is made where the shard was served until now: its address
+// leads elsewhere then. A promotion keeps the system: a claim of another one counts only in the place of the node that
+// served, which was restored, and timelines say nothing about it. served is -1 if no node has served yet, and stays the
+// primary while nobody claims to be it. Who has not seen a shard served yet does not believe a claim below followed, the highest
 // timeline that a replica of the shard is on: it is an old primary's that came back while the new one is away.
 func elect(nodes []candidate, served int, least, followed uint32) (primary int, rivals []int) {
 	var claims []int
 	for i, n := range nodes {
-		if n.Claims && !n.Barred && n.Timeline >= least {
+		if n.Claims && !n.Barred && (!n.Other && n.Timeline >= least || n.Other && i == served) {
 			claims = append(claims, i)
 		}
 	}
 	if len(claims) == 0 {
+		if served >= 0 && nodes[served].Claims && !nodes[served].Barred {
+			return -1, nil
+		}
 		return served, nil
 	}
 	best := claims[0]

@@ -46,7 +46,10 @@ type Evidence struct {
 	SystemID string // of the shard; empty if not known
 	Timeline uint32 // of the primary; 0 if not known
 	Lag      time.Duration
-	LagKnown bool
+	LagKnown bool // else Lag is what it is at least
+	Doubtful bool // it is on a timeline that two nodes have begun
+	Who      string
+	Ahead    bool // it has replayed what its primary had not written
 }
 
 // Judge decides from the last verdict and new evidence. It is pure. A replica leaves at once and returns
@@ -69,8 +72,14 @@ func Judge(prev Verdict, e Evidence, now time.Time, p Policy) Verdict {
 		return out(Unknown, "on timeline %d, the primary is on %d", s.Timeline, e.Timeline)
 	case s.Paused:
 		return out(Lagging, "replay is paused")
-	case !e.LagKnown:
+	case e.Doubtful:
+		return out(Unknown, "%s have begun timeline %d: which it follows is not known. Rebuild it, and DROP NODE and ADD NODE it", e.Who, s.Timeline)
+	case e.Ahead:
+		return out(Unknown, "it is ahead of its primary, so it has another history: rebuild it")
+	case !e.LagKnown && e.Lag == 0:
 		return out(Unknown, "the primary's position is not known")
+	case !e.LagKnown && e.Lag < p.MaxLag:
+		return out(Unknown, "it is older than all that is known of the primary, by %s at least", e.Lag.Round(time.Millisecond))
 	case e.Lag >= p.MaxLag:
 		return out(Lagging, "lag %s is over the limit of %s", e.Lag.Round(time.Millisecond), p.MaxLag)
 	case prev.Health == Lagging && e.Lag >= p.MaxLag*8/10:

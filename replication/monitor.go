@@ -67,7 +67,19 @@ type nodeWatch struct {
 	verdict Verdict
 	epoch   uint32
 	told    time.Time // when it was last told that it has rejoined
+	came    time.Time // when the last sample without an error had come
+	ahead   bool      // it has replayed what its primary had not written: see watch.compare
+	doubt   doubt
 }
+
+// doubt is a timeline that two nodes have begun. Who was there then may follow either of them: their numbers are the same.
+type doubt struct {
+	system string
+	line   uint32
+	who    string
+}
+
+func (d doubt) about(s *Sample) bool { return d.line != 0 && d.line == s.Timeline && d.system == s.SystemID }
 
 // NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes.
 func NewMonitor(policy Policy, cat *shardmap.Catalog, events Events, log *slog.Logger) *Monitor {
@@ -98,6 +110,19 @@ func (m *Monitor) View(database, shard string) *View {
 		return s.Load()
 	}
 	return nil
+}
+
+// Since is a position that a replica of a shard must have replayed to have all that was acknowledged before a moment. ok is false
+// if none is known yet.
+func (m *Monitor) Since(database, shard string, t time.Time) (LSN, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.shards[shardKey{database, shard}]
+	if w == nil {
+		return 0, false
+	}
+	p, ok := w.history.Since(t)
+	return p.LSN, ok
 }
 
 // Run probes until ctx ends, and returns when every probe has ended.
@@ -210,9 +235,12 @@ func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 	if s.Err == nil {
 		if g := &n.good; !g.Sent.IsZero() && (s.Primary != g.Primary || !s.Started.Equal(g.Started) || s.SystemID != g.SystemID) {
 			n.epoch++
+			n.ahead = false
 			out.stale = append(out.stale, n.DSN)
+		} else if s.First { // its servers may have crashed, and it may be behind itself
+			n.epoch++
 		}
-		n.good = s
+		n.good, n.came = s, time.Now()
 	}
 	if s.Slow && n.sample.Alive && !n.sample.Slow { // once may be a busy machine's fault
 		s.Alive = true
@@ -234,6 +262,7 @@ func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 	}
 	if w.primary >= 0 && w.nodes[w.primary] == n && s.Err == nil && s.Primary {
 		w.history.Add(Position{s.Sent, s.LSN})
+		w.compare(&s)
 	}
 	panics.Point("monitor")
 	out.prev = w.view.Load()
@@ -262,6 +291,34 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 	}
 }
 
+// compare finds the replicas that had replayed, before the primary was asked for its position, what lies behind that. They have
+// another history, also when the primary has overtaken them, until they are started anew.
+func (w *watch) compare(p *Sample) {
+	for _, n := range w.nodes {
+		g := &n.good
+		if !g.Primary && g.Timeline == p.Timeline && g.SystemID == p.SystemID && g.LSN > p.LSN && n.came.Before(p.Sent) {
+			n.ahead = true
+		}
+	}
+}
+
+// doubts notes timelines that two nodes have begun.
+func (w *watch) doubts() {
+	for i, a := range w.nodes {
+		for _, b := range w.nodes[:i] {
+			if !a.good.Primary || !b.good.Primary || a.good.Timeline != b.good.Timeline || a.good.SystemID != b.good.SystemID {
+				continue
+			}
+			d := doubt{a.good.SystemID, a.good.Timeline, b.Name + " and " + a.Name}
+			for _, n := range w.nodes {
+				if n.doubt.line <= d.line || n.doubt.system != d.system {
+					n.doubt = d
+				}
+			}
+		}
+	}
+}
+
 // elect finds the primary. It waits until every node has been asked once: who is asked first must not decide.
 func (w *watch) elect() {
 	nodes := make([]candidate, len(w.nodes))
@@ -269,8 +326,18 @@ func (w *watch) elect() {
 		if n.sample.Sent.IsZero() && w.served < 0 {
 			return
 		}
-		nodes[i] = candidate{Claims: n.sample.Err == nil && n.sample.Primary, Barred: n.Barred, Timeline: n.sample.Timeline}
+		nodes[i] = candidate{
+			Claims: n.sample.Err == nil && n.sample.Primary, Barred: n.Barred, Timeline: n.sample.Timeline,
+			Other: w.system != "" && n.sample.SystemID != w.system,
+		}
 	}
+	if !slices.ContainsFunc(w.nodes, func(n *nodeWatch) bool { return n.good.SystemID == w.system }) {
+		w.line = 0
+		for i := range nodes { // nothing is left of the system that served
+			nodes[i].Other = false
+		}
+	}
+	w.doubts()
 	w.newer = 0
 	if w.served < 0 {
 		w.newer = w.followed()
@@ -278,6 +345,9 @@ func (w *watch) elect() {
 	w.primary, w.rivals = elect(nodes, w.served, w.line, w.newer)
 	if w.primary < 0 {
 		return
+	}
+	if w.served != w.primary {
+		w.history.Reset()
 	}
 	w.served = w.primary
 	p := w.nodes[w.primary].sample
@@ -321,8 +391,12 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 				n.verdict = Verdict{Health: Unreachable, Reason: n.sample.Err.Error()}
 			case nv.Barred:
 				n.verdict = Verdict{Reason: "not the primary: ALTER SHARD SET PRIMARY named another node"}
+			case i != w.primary && w.system != "" && n.good.SystemID != w.system:
+				n.verdict = Verdict{Reason: "not the primary: it has another system identifier than the shard"}
 			case w.primary < 0 && n.good.Timeline < w.newer:
 				n.verdict = Verdict{Reason: fmt.Sprintf("an old primary, on timeline %d; a replica is on %d", n.good.Timeline, w.newer)}
+			case w.primary < 0 && n.good.Timeline < w.line:
+				n.verdict = Verdict{Reason: fmt.Sprintf("an old primary, on timeline %d; the last that served was on %d", n.good.Timeline, w.line)}
 			case w.primary >= 0 && i != w.primary:
 				n.verdict = Verdict{Reason: fmt.Sprintf("an old primary, on timeline %d; the primary is on %d", n.good.Timeline, w.line)}
 			}
@@ -333,7 +407,10 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 				nv.LagKnown = false
 			}
 			nv.LagBytes = max(0, int64(newest.LSN)-int64(n.good.LSN))
-			n.verdict = Judge(n.verdict, Evidence{n.sample, w.system, w.line, nv.Lag, nv.LagKnown}, now, m.policy)
+			n.verdict = Judge(n.verdict, Evidence{
+				Sample: n.sample, SystemID: w.system, Timeline: w.line, Lag: nv.Lag, LagKnown: nv.LagKnown,
+				Doubtful: n.doubt.about(&n.sample), Who: n.doubt.who, Ahead: n.ahead,
+			}, now, m.policy)
 			if at, ok := w.history.Reached(n.good.LSN); ok {
 				nv.FreshUntil = at.Sent
 			}

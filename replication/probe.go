@@ -85,7 +85,7 @@ func (p *prober) probe(ctx context.Context) (s Sample) {
 		if err := p.connect(ctx); err != nil {
 			return fail(err)
 		}
-		s.Sent = time.Now()
+		s.Sent, s.First = time.Now(), true
 	}
 	if err := p.conn.Conn().SetDeadline(s.Sent.Add(p.limit)); err != nil {
 		return fail(err)

@@ -2,10 +2,15 @@ package replication
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -31,6 +36,10 @@ func TestLagIsTheAgeOfWhatWasReplayed(t *testing.T) {
 		if got, ok := h.Lag(c.replayed, at(c.now), time.Second); !ok || got != c.want {
 			t.Errorf("replayed %v at %d ms: lag %v, want %v", c.replayed, c.now, got, c.want)
 		}
+	}
+	late := History{list: []Position{{at(100), 1000}}}
+	if got, ok := late.Lag(999, at(950), time.Second); ok || got != 850*time.Millisecond {
+		t.Errorf("older than all that is remembered: lag %v, known: %t; it is at least 850 ms", got, ok)
 	}
 	if _, ok := (&History{}).Lag(1, t0, time.Second); ok {
 		t.Error("without a history the lag is known")
@@ -73,6 +82,9 @@ func TestJudge(t *testing.T) {
 		{"at the limit", eligible, with(func(e *Evidence) { e.Lag = 10 * time.Second }), Lagging},
 		{"below the limit", eligible, with(func(e *Evidence) { e.Lag = 9 * time.Second }), Eligible},
 		{"not yet far enough below", Verdict{Health: Lagging}, with(func(e *Evidence) { e.Lag = 9 * time.Second }), Lagging},
+		{"more than the limit at least", eligible, with(func(e *Evidence) { e.Lag, e.LagKnown = 11*time.Second, false }), Lagging},
+		{"follows one of two that began its timeline", eligible, with(func(e *Evidence) { e.Doubtful = true }), Unknown},
+		{"has what the primary has not", eligible, with(func(e *Evidence) { e.Ahead = true }), Unknown},
 		{"a stranger", eligible, with(func(e *Evidence) { e.Sample.SystemID = "b" }), Unknown},
 		{"another timeline", eligible, with(func(e *Evidence) { e.Sample.Timeline = 2 }), Unknown},
 	} {
@@ -115,6 +127,10 @@ func TestPick(t *testing.T) {
 			t.Errorf("%s: node %d, reason %d; want %d, %d", c.name, n, why, c.node, c.why)
 		}
 	}
+	strangers := &View{Primary: 0, Nodes: []NodeView{v.Nodes[0], node(990, Unknown), node(990, Unreachable)}}
+	if n, why := Pick(strangers, Want{Level: Eventual, Prefer: 1}, now, p); n != -1 || why != NoReplica {
+		t.Errorf("eventual, strangers: %d %d", n, why)
+	}
 	if n, why := Pick(v, Want{Level: Causal, Prefer: -1}, at(5000), p); n != -1 || why != NoReplica {
 		t.Errorf("old samples: %d %d", n, why)
 	}
@@ -144,6 +160,7 @@ func TestHorizonsKnowWritesInFlight(t *testing.T) {
 func TestElection(t *testing.T) {
 	p := func(line uint32) candidate { return candidate{Claims: true, Timeline: line} }
 	r, barred := candidate{}, candidate{Claims: true, Barred: true, Timeline: 2}
+	other := func(line uint32) candidate { return candidate{Claims: true, Other: true, Timeline: line} }
 	for _, c := range []struct {
 		name   string
 		nodes  []candidate
@@ -164,6 +181,12 @@ func TestElection(t *testing.T) {
 		{"two that nobody knows", []candidate{p(1), p(2)}, -1, 0, -1, []int{1, 0}},
 		{"an old primary that comes back is ignored", []candidate{p(1), p(2)}, 1, 2, 1, nil},
 		{"also while the new one is down", []candidate{p(1), r}, 1, 2, 1, nil},
+		{"the address of the one that served leads to an old primary", []candidate{p(1), r}, 0, 2, -1, nil},
+		{"another system beside the one that serves", []candidate{p(1), other(1)}, 0, 1, 0, nil},
+		{"on a higher timeline, too", []candidate{p(1), other(7)}, 0, 1, 0, nil},
+		{"while the one that serves is down", []candidate{r, other(7)}, 0, 1, 0, nil},
+		{"beside a promotion", []candidate{r, other(7), p(2)}, 0, 1, 2, nil},
+		{"in the place of the one that served: it was restored", []candidate{other(1), r}, 0, 3, 0, nil},
 		{"three, two of them new", []candidate{p(1), p(2), p(3)}, 0, 1, -1, []int{2, 0}},
 	} {
 		got, rivals := elect(c.nodes, c.served, c.least, 0)
@@ -206,6 +229,160 @@ func TestPickPrefersTheZoneThenTheLessLoaded(t *testing.T) {
 	w := Want{Level: Causal, Prefer: -1, Zone: "b", Load: []int32{0, 0, 0, 9, 0, 9}, Dice: 12345}
 	if a := testing.AllocsPerRun(100, func() { Pick(v, w, now, DefaultPolicy()) }); a > 0 {
 		t.Errorf("%v allocations", a)
+	}
+}
+
+// feed gives a monitor's shard samples, one after the other, and returns its view.
+type feed struct {
+	m *Monitor
+	w *watch
+	t time.Time
+}
+
+func newFeed(nodes int) *feed {
+	f := &feed{m: &Monitor{policy: DefaultPolicy()}, w: &watch{view: &atomic.Pointer[View]{}, primary: -1, served: -1}, t: time.Now().Add(-time.Minute)}
+	for i := range nodes {
+		f.w.nodes = append(f.w.nodes, &nodeWatch{Node: shardmap.Node{Name: fmt.Sprint("n", i)}})
+	}
+	return f
+}
+
+func (f *feed) sample(node int, s Sample) *View {
+	if s.Sent.IsZero() {
+		f.t = f.t.Add(time.Millisecond)
+		s.Sent = f.t
+	}
+	if s.SystemID == "" {
+		s.SystemID = "a"
+	}
+	s.Alive = s.Err == nil
+	return f.m.take(f.w, f.w.nodes[node], s).next
+}
+
+// fresh is how a sample says that it is of now.
+func fresh(s Sample) Sample {
+	s.Sent = time.Now()
+	return s
+}
+
+// Two replicas were promoted by accident, both to timeline 2. Who follows the loser is on the primary's timeline, too, and is no
+// replica of it.
+func TestTwoThatBeganOneTimeline(t *testing.T) {
+	f := newFeed(4)
+	f.sample(0, Sample{Primary: true, Timeline: 1, LSN: 100})
+	for n := 1; n < 4; n++ {
+		f.sample(n, Sample{Timeline: 1, LSN: 100})
+	}
+	f.sample(0, Sample{Err: errors.New("dead")})
+	f.sample(1, Sample{Primary: true, Timeline: 2, LSN: 200})
+	if v := f.sample(2, Sample{Primary: true, Timeline: 2, LSN: 300}); v.Fenced == "" {
+		t.Fatal("two primaries, and no fence")
+	}
+	f.w.nodes[2].Barred = true
+	for range 3 {
+		f.sample(1, fresh(Sample{Primary: true, Timeline: 2, LSN: 210}))
+		f.sample(3, fresh(Sample{Timeline: 2, LSN: 210}))
+	}
+	v := f.w.view.Load()
+	if n := v.Nodes[3]; v.Primary != 1 || n.Verdict.Health == Eligible || !strings.Contains(n.Verdict.Reason, "n1 and n2") {
+		t.Errorf("primary %d, the follower is %s: %s", v.Primary, n.Verdict.Health, n.Verdict.Reason)
+	}
+	// The loser comes as a replica, but has not been rebuilt.
+	f.w.nodes[2].Barred = false
+	for range 3 {
+		f.sample(1, fresh(Sample{Primary: true, Timeline: 2, LSN: 410}))
+		f.sample(2, fresh(Sample{Timeline: 2, LSN: 300, Started: at(7)}))
+	}
+	if n := f.w.view.Load().Nodes[2]; n.Verdict.Health == Eligible {
+		t.Error("the loser answers reads")
+	}
+	// The next promotion ends it: nobody else is on that timeline.
+	f.sample(1, fresh(Sample{Timeline: 2, LSN: 500}))
+	for range 3 {
+		f.sample(3, fresh(Sample{Primary: true, Timeline: 3, LSN: 510}))
+		f.sample(1, fresh(Sample{Timeline: 3, LSN: 510}))
+	}
+	if n := f.w.view.Load().Nodes[1]; n.Verdict.Health != Eligible {
+		t.Errorf("after the next promotion: %s", n.Verdict.Reason)
+	}
+}
+
+// A replica cannot have what its primary has not.
+func TestReplicaAheadOfItsPrimary(t *testing.T) {
+	f := newFeed(2)
+	f.sample(1, fresh(Sample{Timeline: 1, LSN: 90}))
+	f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 100}))
+	for range 3 {
+		f.sample(1, fresh(Sample{Timeline: 1, LSN: 150}))
+	}
+	if v := f.w.view.Load(); v.Nodes[1].Verdict.Health != Eligible { // the primary's position is older than the replica's
+		t.Fatal(v.Nodes[1].Verdict.Reason)
+	}
+	f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 150}))
+	if v := f.w.view.Load(); v.Nodes[1].Verdict.Health != Eligible {
+		t.Fatal(v.Nodes[1].Verdict.Reason)
+	}
+	f.sample(1, fresh(Sample{Timeline: 1, LSN: 170}))
+	for range 3 {
+		f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 160}))
+		f.sample(1, fresh(Sample{Timeline: 1, LSN: 170}))
+	}
+	if n := f.w.view.Load().Nodes[1]; n.Verdict.Health == Eligible || !strings.Contains(n.Verdict.Reason, "ahead") {
+		t.Errorf("%s: %s", n.Verdict.Health, n.Verdict.Reason)
+	}
+	f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 900})) // the primary overtakes it: it still has other rows
+	for range 3 {
+		f.sample(1, fresh(Sample{Timeline: 1, LSN: 170}))
+	}
+	if n := f.w.view.Load().Nodes[1]; n.Verdict.Health == Eligible {
+		t.Error("it was forgotten")
+	}
+}
+
+// Positions of one primary say nothing of another's, though it is on the same timeline.
+func TestPositionsAreOnePrimarys(t *testing.T) {
+	f := newFeed(2)
+	f.sample(1, fresh(Sample{Timeline: 1, LSN: 90}))
+	f.sample(0, fresh(Sample{Primary: true, Timeline: 2, LSN: 100}))
+	f.sample(0, fresh(Sample{Err: errors.New("dead")}))
+	f.sample(1, fresh(Sample{Primary: true, Timeline: 2, LSN: 120}))
+	if at, ok := f.w.history.Reached(110); ok {
+		t.Errorf("the dead one's position of %s is kept", at.LSN)
+	}
+}
+
+// A standby whose servers have crashed is behind itself, though its postmaster is the same.
+func TestEpochGrowsWithEachConnection(t *testing.T) {
+	f := newFeed(2)
+	f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 100}))
+	f.sample(1, fresh(Sample{Timeline: 1, LSN: 100, First: true}))
+	before := f.sample(1, fresh(Sample{Timeline: 1, LSN: 100})).Nodes[1].Epoch
+	if now := f.sample(1, fresh(Sample{Timeline: 1, LSN: 90, First: true})).Nodes[1].Epoch; now == before {
+		t.Error("nobody learns of it")
+	}
+}
+
+// The system that served a shard keeps it while one of its nodes is there.
+func TestAnotherSystemIsNotElected(t *testing.T) {
+	f := newFeed(3)
+	f.sample(2, fresh(Sample{Err: errors.New("away")}))
+	f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 100}))
+	f.sample(1, fresh(Sample{Timeline: 1, LSN: 100}))
+	v := f.sample(2, fresh(Sample{Primary: true, Timeline: 5, LSN: 900, SystemID: "b"}))
+	if v.Primary != 0 || v.Fenced != "" || !strings.Contains(v.Nodes[2].Verdict.Reason, "another system") {
+		t.Errorf("primary %d, %q, %q", v.Primary, v.Fenced, v.Nodes[2].Verdict.Reason)
+	}
+	f.sample(0, fresh(Sample{Err: errors.New("dead")}))
+	if v = f.sample(2, fresh(Sample{Primary: true, Timeline: 5, LSN: 900, SystemID: "b"})); v.Primary != 0 {
+		t.Errorf("primary %d", v.Primary)
+	}
+	if v = f.sample(1, fresh(Sample{Primary: true, Timeline: 2, LSN: 100})); v.Primary != 1 {
+		t.Errorf("primary %d", v.Primary)
+	}
+	// The admin drops what was of it: then what is left was restored.
+	f.w.nodes, f.w.served, f.w.primary = f.w.nodes[2:], -1, -1
+	if v = f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 900, SystemID: "b"})); v.Primary != 0 {
+		t.Errorf("primary %d", v.Primary)
 	}
 }
 

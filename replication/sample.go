@@ -7,6 +7,7 @@ package replication
 
 import (
 	"fmt"
+	"sort"
 	"time"
 )
 
@@ -32,6 +33,7 @@ func (l LSN) Round() LSN {
 // Sample is what one probe of a node found.
 type Sample struct {
 	Sent     time.Time // when the probe was sent: what it says holds at least since then
+	First    bool      // of its connection: what answers may be another server than before
 	Err      error
 	Alive    bool   // it answered, if only with a refusal to let the monitor in
 	Slow     bool   // it has not answered in time
@@ -78,6 +80,16 @@ func (h *History) Newest() (Position, bool) {
 	return h.list[len(h.list)-1], true
 }
 
+// Since is the first position that was asked for at a moment or after it. What has replayed past it has all that was
+// acknowledged before that moment.
+func (h *History) Since(t time.Time) (Position, bool) {
+	i := sort.Search(len(h.list), func(i int) bool { return !h.list[i].Sent.Before(t) })
+	if i == len(h.list) {
+		return Position{}, false
+	}
+	return h.list[i], true
+}
+
 // Reached is the newest position that a replica at l has replayed past.
 func (h *History) Reached(l LSN) (Position, bool) {
 	lo, hi := 0, len(h.list)
@@ -97,15 +109,15 @@ func (h *History) Reached(l LSN) (Position, bool) {
 
 // Lag is how old a replica's state is: the time since the newest position that it has replayed past. It
 // is zero when that is the newest of all and the primary has been heard of lately. ok is false if it is
-// not known.
+// not known: if the replica is older than all that is remembered, lag is what it is at least.
 func (h *History) Lag(l LSN, now time.Time, maxAge time.Duration) (lag time.Duration, ok bool) {
 	newest, any := h.Newest()
 	if !any {
 		return 0, false
 	}
 	at, ok := h.Reached(l)
-	if !ok { // older than all that is remembered
-		return now.Sub(h.list[0].Sent), true
+	if !ok {
+		return now.Sub(h.list[0].Sent), false
 	}
 	if at.Sent.Equal(newest.Sent) && now.Sub(at.Sent) <= maxAge {
 		return 0, true

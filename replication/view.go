@@ -27,7 +27,7 @@ type NodeView struct {
 	Sample          Sample
 	FreshUntil      time.Time // it has every write acknowledged before this
 	Lag             time.Duration
-	LagKnown        bool
+	LagKnown        bool // else Lag is what it is at least
 	LagBytes        int64
 	PrimaryLSN      LSN
 	LastSeen        time.Time
@@ -186,8 +186,8 @@ func fit(v *View, w *Want, i int, horizon time.Time, now time.Time, p Policy) Re
 	if i == v.Primary || n.Primary || now.Sub(n.Sample.Sent) > p.MaxAge {
 		return NoReplica
 	}
-	if w.Level == Eventual {
-		if n.Sample.Err == nil && n.LagKnown && n.Lag <= p.HardLimit {
+	if w.Level == Eventual { // a stranger, or one of another history, is unknown
+		if (n.Verdict.Health == Eligible || n.Verdict.Health == Lagging) && n.Sample.Err == nil && n.LagKnown && n.Lag <= p.HardLimit {
 			return ToReplica
 		}
 		return NoReplica

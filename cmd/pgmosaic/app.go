@@ -697,7 +697,7 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 					continue
 				}
 				emit("replica_eligible", "Whether the replica may answer reads.", one(n.Verdict.Health == replication.Eligible), l...)
-				if n.LagKnown {
+				if n.LagKnown || n.Lag > 0 {
 					emit("replica_lag_seconds", "How old the replica's state is.", n.Lag.Seconds(), l...)
 					emit("replica_lag_bytes", "How much write-ahead log the replica has still to replay.", float64(n.LagBytes), l...)
 				}

@@ -206,7 +206,7 @@ func showReplicas(a *Admin) (out [][]any) {
 			} else {
 				row[8] = nv.Sample.LSN.String()
 				row[10] = nv.LagBytes
-				if nv.LagKnown {
+				if nv.LagKnown || nv.Lag > 0 {
 					row[11] = nv.Lag.Milliseconds()
 				}
 			}

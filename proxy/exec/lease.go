@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -270,8 +271,8 @@ func (h *Handler) unload(p *participant) {
 }
 
 // fromReplica leases a server of a replica for a read. It returns nothing if the replica turns out not to
-// be fresh enough. A server dialled after the node's last sample, or at another address, may belong to
-// another postmaster, so its word is asked as well.
+// be fresh enough. A server dialled after the node's last sample, or one that is not of the postmaster that the monitor watches,
+// is asked for its word as well: the name of a node may mean several servers, or another one by now.
 func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, node int, vouch bool) (*participant, error) {
 	st := &h.shards[shard]
 	var lsn string
@@ -289,7 +290,23 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 		return nil, nil // the primary will do
 	}
 	sample := &v.Nodes[node].Sample
-	if h.own.level < replication.Bounded && (vouch || !s.Dialed().Before(sample.Sent) || s.Addr() != sample.Addr) {
+	of, err := h.originOf(s)
+	if err != nil || of.System != "" && of.System != sample.SystemID { // it is lost, or no replica of this shard's
+		s.Dirty = true
+		h.free(s)
+		return nil, nil
+	}
+	unsure := !s.Dialed().Before(sample.Sent) || s.Addr() != sample.Addr || of.System != "" && !of.Started.Equal(sample.Started)
+	switch {
+	case h.own.level == replication.Eventual || !vouch && !unsure:
+	case h.own.level == replication.Bounded:
+		at, ok := h.e.Monitor.Since(h.db, st.info.Name, h.now.Add(-h.own.maxLag-h.e.Monitor.Policy().Interval))
+		h.client.Leave()
+		if !ok || !replayed(s, at.String()) {
+			h.free(s)
+			return nil, nil
+		}
+	default:
 		if lsn == "" {
 			if lsn, err = h.positionNow(ctx, shard); err != nil {
 				h.free(s)
@@ -313,6 +330,27 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 	p.replica = true
 	h.owe(p)
 	return p, nil
+}
+
+// originOf is which postmaster a replica's server belongs to, which it is asked once.
+func (h *Handler) originOf(s *pool.Server) (pool.Origin, error) {
+	if o := s.Origin(); o.Asked {
+		return o, nil
+	}
+	h.client.Leave()
+	o := pool.Origin{Asked: true}
+	rows, err := s.Rows("select (extract(epoch from pg_catalog.pg_postmaster_start_time()) operator(pg_catalog.*) 1000000)::pg_catalog.int8, (select system_identifier::pg_catalog.text from pg_catalog.pg_control_system())")
+	var refused *pool.ServerError
+	if err != nil && !errors.As(err, &refused) {
+		return o, err
+	}
+	if err == nil && len(rows) == 1 && len(rows[0]) == 2 {
+		if micros, err := strconv.ParseInt(string(rows[0][0]), 10, 64); err == nil {
+			o.Started, o.System = time.UnixMicro(micros), string(rows[0][1])
+		}
+	}
+	s.SetOrigin(o)
+	return o, nil
 }
 
 // unlessLost is nil for a primary that was lost while it was asked for its position: then the read goes there, and waits for

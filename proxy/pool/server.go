@@ -39,6 +39,7 @@ type Server struct {
 	named    uint64
 	dialed   time.Time
 	addr     string
+	origin   Origin
 	since    time.Time // last change between leased and idle
 	gen      uint64
 	cancels  sync.WaitGroup
@@ -55,6 +56,19 @@ type Server struct {
 	suspect        bool     // must be looked at before another client gets it
 	running        bool     // an answer is still to come
 }
+
+// Origin is the postmaster that a server belongs to.
+type Origin struct {
+	Asked   bool
+	Started time.Time
+	System  string // the system identifier of its data; empty if it would not say
+}
+
+// Origin is what SetOrigin has noted, by whoever leases the server.
+func (s *Server) Origin() Origin { return s.origin }
+
+// SetOrigin notes what the server has said of its postmaster.
+func (s *Server) SetOrigin(o Origin) { s.origin = o }
 
 type preparedEntry struct {
 	key  StmtKey

@@ -221,3 +221,85 @@ func lockDecisions(t *testing.T, nodes []*cluster.Node, name string) func(int) f
 		return func() { mustExec(t, hold, "rollback") }
 	}
 }
+
+// A server cuts a client off that is idle, amid a transaction over shards or outside of one. The client is told on its next statement,
+// whatever that is, nothing is committed in part, and its session goes on.
+func TestServersIdleTimeouts(t *testing.T) {
+	_, _, _, c, direct := limitsWorld(t, "idlers")
+	freshServers := func() {
+		for _, s := range direct {
+			mustExec(t, s, "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app' and datname like 'idlers%'")
+		}
+		eventually(t, "the proxy has new servers", func() bool {
+			x, err := pgx.Connect(t.Context(), c.Config().ConnString())
+			if err != nil {
+				return false
+			}
+			defer x.Close(context.Background())
+			_, err = x.Exec(t.Context(), "select count(*) from moves")
+			return err == nil
+		})
+	}
+	gone := func(shard int) {
+		t.Helper()
+		eventually(t, "the server has cut it off", func() bool {
+			return queryOne[int](t, direct[shard], "select count(*) from pg_stat_activity where usename = 'app' and datname = current_database() and state like 'idle in transaction%'") == 0
+		})
+	}
+	const shard = 1
+	mustExec(t, direct[shard], "alter role app in database idlers_1 set idle_in_transaction_session_timeout = '300ms'")
+	freshServers()
+	for id, x := range []struct {
+		next, code string
+		one        bool // the transaction has written to the server that is cut off, only
+	}{
+		{"commit", "40001", false},
+		{"commit", "25P03", true},
+		{"insert into moves values (0, 1000)", "", false}, // it needs another server: the COMMIT is told
+		{"insert into moves values (1, 1000)", "25P03", false},
+		{"select count(*) from moves", "25P03", false},
+		{"rollback", "", false},
+	} {
+		what := fmt.Sprintf("%s, one shard: %t", x.next, x.one)
+		c := connectTo(t, c.Config().ConnString()+[]string{"", "?default_query_exec_mode=simple_protocol"}[id%2])
+		if x.one {
+			mustExec(t, c, "begin")
+			mustExec(t, c, "insert into moves values (1, $1)", id)
+		} else {
+			writeBoth(t, c, id)
+		}
+		gone(shard)
+		_, err := c.Exec(t.Context(), x.next)
+		if pgCode(err) != x.code {
+			t.Errorf("%s: told %v", what, err)
+		}
+		if strings.HasPrefix(x.next, "insert") && err == nil {
+			_, err := c.Exec(t.Context(), "commit")
+			wantCode(t, err, "40001")
+		}
+		if c.PgConn().TxStatus() != 'I' {
+			mustExec(t, c, "rollback")
+		}
+		if n := settled(t, what, direct, id) + settled(t, what, direct, 1000); n != 0 {
+			t.Errorf("%s: %d rows of what was cut off", what, n)
+		}
+		mustExec(t, c, "insert into moves values (0, $1)", id+2000)
+	}
+	mustExec(t, direct[shard], "alter role app in database idlers_1 reset idle_in_transaction_session_timeout")
+	// Outside of a transaction nobody hears of it, but a session that keeps its server.
+	mustExec(t, direct[0], "alter role app in database idlers_0 set idle_session_timeout = '300ms'")
+	defer mustExec(t, direct[0], "alter role app in database idlers_0 reset idle_session_timeout")
+	freshServers()
+	x, pinned := connectTo(t, c.Config().ConnString()), connectTo(t, c.Config().ConnString())
+	mustExec(t, pinned, "create temporary table mine (n int)")
+	for i := range 3 {
+		mustExec(t, x, "select count(*) from moves")
+		eventually(t, "idle servers are cut off", func() bool {
+			return queryOne[int](t, direct[0], "select count(*) from pg_stat_activity where usename = 'app' and datname = current_database()") == 0
+		})
+		mustExec(t, x, "insert into moves values (0, $1)", 9000+i)
+	}
+	_, err := pinned.Exec(t.Context(), "select count(*) from mine")
+	wantCode(t, err, "57P05")
+	mustExec(t, pinned, "select count(*) from moves")
+}

@@ -119,6 +119,12 @@ func (h *Handler) commitError(p *participant, err error) error {
 		return err
 	}
 	p.srv.Dirty = true
+	if !p.wrote {
+		return &hintError{
+			"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
+			"Nothing was to be committed. Run the transaction again if its end matters.",
+		}
+	}
 	return &hintError{
 		"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
 		lookHint,

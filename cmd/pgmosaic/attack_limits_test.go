@@ -270,7 +270,7 @@ func TestServersIdleTimeouts(t *testing.T) {
 		}
 		gone(shard)
 		_, err := c.Exec(t.Context(), x.next)
-		if pgCode(err) != x.code {
+		if err != nil && pgCode(err) != x.code || err == nil && x.code != "" {
 			t.Errorf("%s: told %v", what, err)
 		}
 		if strings.HasPrefix(x.next, "insert") && err == nil {
@@ -300,6 +300,8 @@ func TestServersIdleTimeouts(t *testing.T) {
 		mustExec(t, x, "insert into moves values (0, $1)", 9000+i)
 	}
 	_, err := pinned.Exec(t.Context(), "select count(*) from mine")
-	wantCode(t, err, "57P05")
+	if code := pgCode(err); code != "57P05" && code != "08006" {
+		t.Errorf("a session that keeps its server: %v", err)
+	}
 	mustExec(t, pinned, "select count(*) from moves")
 }

@@ -588,10 +588,15 @@ func TestKilledWhileTablesMove(t *testing.T) {
 			f.set(n)
 			_, err := a.admin.Exec(t.Context(), verb, false)
 			blown := f.blown()
-			a.stop(0)
-			f.set(-1)
 			what := fmt.Sprintf("%s cut off at its change %d", verb, n)
-			a = begin()
+			if blown && n == 9 { // the shards come back while the process lives: nobody has to run another statement
+				f.set(-1)
+				eventually(t, what+": it is settled", func() bool { return len(a.catalog.Current().Document.Attempts) == 0 })
+			} else {
+				a.stop(0)
+				f.set(-1)
+				a = begin()
+			}
 			if left := a.catalog.Current().Document.Attempts; len(left) != 0 {
 				t.Fatalf("%s: %d attempts are left", what, len(left))
 			}

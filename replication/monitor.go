@@ -79,7 +79,9 @@ type doubt struct {
 	who    string
 }
 
-func (d doubt) about(s *Sample) bool { return d.line != 0 && d.line == s.Timeline && d.system == s.SystemID }
+func (d doubt) about(s *Sample) bool {
+	return d.line != 0 && d.line == s.Timeline && d.system == s.SystemID
+}
 
 // NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes.
 func NewMonitor(policy Policy, cat *shardmap.Catalog, events Events, log *slog.Logger) *Monitor {

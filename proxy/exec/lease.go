@@ -625,9 +625,12 @@ func (h *Handler) lost(p *participant, err error) error {
 		return err
 	}
 	p.srv.Dirty = true
-	p.srv.Pool.Suspect() // its others may be dead as well
-	if h.again(p, nil) {
-		return &againError{err}
+	wide := errors.Is(err, wire.ErrTooLarge) // nothing is wrong with the node
+	if !wide {
+		p.srv.Pool.Suspect() // its others may be dead as well
+		if h.again(p, nil) {
+			return &againError{err}
+		}
 	}
 	if h.pinned == p {
 		h.pinned = nil
@@ -635,6 +638,9 @@ func (h *Handler) lost(p *participant, err error) error {
 		if h.tx.status == 'I' {
 			h.settle(p)
 		}
+	}
+	if wide {
+		return &hintError{"54000", "a row of shard " + h.shards[p.shard].info.Name + " is too wide to be merged or gathered: " + err.Error(), "Read it from the one shard that has it."}
 	}
 	return &hintError{
 		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),

@@ -6,7 +6,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
-// holding is the memory that a merge needs for rows which it cannot pass on yet: the groups of an aggregate. It counts
+// holding is the memory that a merge needs for rows which it cannot pass on yet: the groups of an aggregate, and wide rows. It counts
 // against the statement's limit, and in steps against that of the process.
 type holding struct {
 	h       *Handler
@@ -22,8 +22,8 @@ func (m *holding) take(n int) error {
 	m.bytes += int64(n)
 	if limit := m.h.own.gather; limit > 0 && m.bytes > limit {
 		return &wire.PgError{
-			Code: "54000", Message: fmt.Sprintf("what this statement has to hold (groups, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", sizeText(limit)),
-			Hint: "Group by fewer values or by the key, change fewer rows at once, or raise pgmosaic.gather_limit.",
+			Code: "54000", Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", sizeText(limit)),
+			Hint: "Group by fewer values or by the key, read wide rows from one shard, change fewer rows at once, or raise pgmosaic.gather_limit.",
 		}
 	}
 	if m.bytes-m.counted < holdingStep {
@@ -41,6 +41,9 @@ func (m *holding) take(n int) error {
 	}
 	return nil
 }
+
+// give takes back n bytes of the statement's own sum; the engine's has the most that there were, until release.
+func (m *holding) give(n int) { m.bytes -= int64(n) }
 
 // release gives back what was taken.
 func (m *holding) release() { m.h.e.Memory.Give(Merges, m.counted) }

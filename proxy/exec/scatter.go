@@ -147,8 +147,39 @@ type stream struct {
 	raw  []byte // the row that Next returned last, as it came
 	deep []deepColumn
 	done bool
+	hold *holding // of all rows of the statement that are held at once; nil: they are not counted
+	held int      // of the row that Next returned last
 
 	answer pool.Answer
+}
+
+// wideRow is the size from which a row is counted while it is held.
+const wideRow = 1 << 20
+
+// admit counts the row that comes next, if it is wide. One that is too much is passed over.
+func (s *stream) admit() error {
+	typ, n, err := s.p.srv.Peek()
+	if err != nil || typ != 'D' || s.hold == nil {
+		return nil // Next will say
+	}
+	s.hold.give(s.held)
+	s.held = 0
+	if n < wideRow {
+		return nil
+	}
+	if err = s.hold.take(n); err == nil && n > s.p.srv.Max() {
+		err = &wire.PgError{Code: "54000", Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", sizeText(int64(n))), Hint: "Read it from the one shard that has it."}
+	}
+	if err == nil {
+		s.held = n
+		return nil
+	}
+	s.hold.give(n)
+	if e := s.p.srv.Skip(); e != nil {
+		s.done = true
+		return s.h.unread(s.p, &s.answer, e)
+	}
+	return err
 }
 
 // Next implements merge.Source.
@@ -160,6 +191,9 @@ func (s *stream) Next() ([][]byte, error) {
 		var since time.Time
 		if !s.p.srv.Buffered() {
 			since = time.Now()
+		}
+		if err := s.admit(); err != nil {
+			return nil, err
 		}
 		m, err := s.answer.Next()
 		if !since.IsZero() {
@@ -236,11 +270,14 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	formats := h.shardFormats(sh, m, res)
 	var streams []*stream
 	var sources []merge.Source
+	hold := &holding{h: h}
+	defer hold.release()
 	defer func() { h.endStreams(streams) }()
 	if m.Locks && m.Mode == router.Concat {
 		turns := &turns{left: -1, ask: func(shard int, rows uint32) (*stream, error) {
 			s, err := h.askOne(ctx, p, shard, sh, a, formats, rows)
 			if s != nil {
+				s.hold = hold
 				streams = append(streams, s)
 			}
 			return s, err
@@ -263,6 +300,9 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		if err := h.client.Write(rowDescription(sh.visible, nil)); err != nil {
 			return clientError{err}
 		}
+	}
+	for _, s := range streams {
+		s.hold = hold
 	}
 	n, err := h.mergeRows(sources, sh, m, res, w)
 	if err == nil {

@@ -485,6 +485,7 @@ func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
 	if !errors.Is(err, wire.ErrTooLarge) {
 		return s.broken(err)
 	}
+	s.conn.Release() // what came before it has been answered: else all of it would be kept behind that
 	if e := s.conn.Skip(); e != nil {
 		return s.broken(e)
 	}

@@ -314,6 +314,9 @@ func (c *Conn) Release() { c.keep = false }
 // Skip drops the next message without keeping it in memory.
 func (c *Conn) Skip() error { return c.Pieces(func([]byte) error { return nil }) }
 
+// Max is the longest message that Next returns.
+func (c *Conn) Max() int { return c.max }
+
 // Forward passes the next message to dst, by pieces if it is long, so that its size does not matter. One of
 // ordinary size goes as a whole or not at all.
 func (c *Conn) Forward(dst *Conn) error {

@@ -43,6 +43,8 @@ func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
 	switch e.Code {
 	case "57P01", "57P02", "57P03":
 		return mine && h.nodeGoes(p, e)
+	case "57P05": // it was idle for too long, and had gone before it read the statement
+		return mine && isFatal(e)
 	case "25006", "0A000", "40001", "40P01", "55000": // what recovery forbids, and its conflicts
 		return p.replica && (p.reads || !p.used)
 	}

@@ -29,6 +29,7 @@ func wantVerified(t *testing.T, d *demo, table string, want ...string) {
 
 // VERIFY TABLE finds every kind of difference between copies, says what it is, and finds none where others write.
 func TestVerifyReferenceTables(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "copies")
 	mustExec(t, c, `create table "odd.ref" (id int, "k.2" text, "v.1" text, at timestamptz default now(), primary key (id, "k.2"))`)
 	mustExec(t, c, `insert into "odd.ref" select i, 'k' || i, 'v' from generate_series(1, 3000) i`)
@@ -42,11 +43,16 @@ func TestVerifyReferenceTables(t *testing.T) {
 	// Many write, with locks, conflicts and rollbacks; what differs for a moment is no difference.
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	written := make(chan struct{}, 4096)
+	turns := make(chan struct{}, 400)
 	for n := range 4 {
 		w := connectTo(t, dsnFor("app", "app", d.server.Addr(), "copies"))
 		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for i := 0; ; i++ {
+				select {
+				case <-turns:
+				case <-ctx.Done():
+					return
+				}
 				for _, sql := range []string{
 					fmt.Sprintf(`update "odd.ref" set "v.1" = 'w%d-%d' where id %% 100 = %d`, n, i, i%100), fmt.Sprintf(`insert into "odd.ref" values (%d, 'new', 'x')`, 10000+n*100000+i),
 					fmt.Sprintf(`delete from "odd.ref" where id = %d`, 10000+n*100000+i-5), fmt.Sprintf("insert into bare values (%d, 'new')", i),
@@ -55,20 +61,26 @@ func TestVerifyReferenceTables(t *testing.T) {
 						t.Errorf("%s: %v", sql, err)
 					}
 				}
-				select {
-				case written <- struct{}{}:
-				default:
-				}
 			}
 		})
 	}
+	beside := 0
 	for range 5 {
-		<-written
-		wantVerified(t, d, `copies.public."odd.ref"`)
-		wantVerified(t, d, "copies.public.bare")
+		for _, table := range []string{`copies.public."odd.ref"`, "copies.public.bare"} {
+			for range 100 {
+				turns <- struct{}{}
+			}
+			wantVerified(t, d, table)
+			if len(turns) > 0 {
+				beside++
+			}
+		}
 	}
 	stop()
 	wg.Wait()
+	if beside == 0 {
+		t.Error("nobody wrote beside a whole comparison")
+	}
 
 	one, two := d.on(t, "copies", 1), d.on(t, "copies", 2)
 	mustExec(t, one, `delete from "odd.ref" where id = 7`)
@@ -92,6 +104,7 @@ func TestVerifyReferenceTables(t *testing.T) {
 
 // Of a sharded table it finds the rows that are on the wrong shard, and primary keys that two shards have.
 func TestVerifyShardedTables(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "placed")
 	mustExec(t, c, "create table rows_ (k int, n int, v text, primary key (k, n))")
 	mustExec(t, c, "insert into rows_ select i, i % 3, 'v' from generate_series(1, 2000) i")
@@ -123,6 +136,7 @@ func TestVerifyShardedTables(t *testing.T) {
 
 // The copies are compared in the background: what differs is an event and a number, until it is repaired.
 func TestReferenceTablesAreWatched(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "watched")
 	mustExec(t, c, "create table codes (code text primary key, name text)")
 	mustExec(t, c, "insert into codes values ('a', 'A'), ('b', 'B')")

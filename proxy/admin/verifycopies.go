@@ -12,12 +12,16 @@ import (
 )
 
 // The copies of a reference table are compared in two steps. First each copy gives a sum of its rows' hashes for each of some
-// buckets, which is one pass over the table; then, where sums differ, the keys and hashes of those buckets. What still differs is
+// buckets, which is one pass over the table; then, where sums differ, the keys and hashes of those buckets, of as many in one pass as
+// are held in memory easily. What still differs is
 // looked at again while nobody writes the table: the writers of its copies take a lock, and so does this, for as long as it takes
 // to read a few rows.
 
 // buckets is into how many parts a table is divided.
 const buckets = 1024
+
+// passRows is how many rows of a copy are read in one pass over suspect buckets, if one bucket alone does not have more.
+const passRows = 20000
 
 // recheckBatch is how many rows are looked at again under one lock.
 const recheckBatch = 200
@@ -31,7 +35,7 @@ type seen struct {
 
 func (v *verify) compare(ctx context.Context) (found []difference, err error) {
 	v.job.phase("comparing")
-	sums := make([]map[int]string, len(v.copies))
+	sums := make([]map[int]bucket, len(v.copies))
 	for i, c := range v.copies {
 		if sums[i], err = v.sums(ctx, c); err != nil {
 			return nil, err
@@ -46,8 +50,10 @@ func (v *verify) compare(ctx context.Context) (found []difference, err error) {
 			}
 		}
 	}
-	for _, b := range suspect {
-		keys, err := v.differing(ctx, b)
+	for len(suspect) > 0 {
+		pass := onePass(suspect, sums)
+		suspect = suspect[len(pass):]
+		keys, err := v.differing(ctx, pass)
 		if err != nil {
 			return nil, err
 		}
@@ -67,9 +73,30 @@ func (v *verify) compare(ctx context.Context) (found []difference, err error) {
 	return found, nil
 }
 
-// sums are the count and the sum of a copy's rows, by bucket.
-func (v *verify) sums(ctx context.Context, c copyOf) (map[int]string, error) {
-	out := map[int]string{}
+// bucket is what a copy has of the rows of one bucket: how many, and the sum of their hashes.
+type bucket struct {
+	n   int64
+	sum string
+}
+
+// onePass is the beginning of a list of buckets, at least one, whose rows are read together.
+func onePass(suspect []int, sums []map[int]bucket) []int {
+	var rows int64
+	for i, b := range suspect {
+		var most int64
+		for _, s := range sums {
+			most = max(most, s[b].n)
+		}
+		if rows += most; rows > passRows && i > 0 {
+			return suspect[:i]
+		}
+	}
+	return suspect
+}
+
+// sums are a copy's buckets.
+func (v *verify) sums(ctx context.Context, c copyOf) (map[int]bucket, error) {
+	out := map[int]bucket{}
 	rows, err := v.ask(ctx, c, 3, "", fmt.Sprintf("select (%s & %d)::int, count(*), sum(%s)::text from %s group by 1", hashed(v.keyText()), buckets-1, hashed(v.row()), v.table.SQL()))
 	if err != nil {
 		return nil, nodeFailed(c.shard.Name, err)
@@ -78,7 +105,7 @@ func (v *verify) sums(ctx context.Context, c copyOf) (map[int]string, error) {
 	var n int64
 	var sum string
 	_, err = pgx.ForEachRow(rows, []any{&b, &n, &sum}, func() error {
-		out[b] = fmt.Sprint(n, " ", sum)
+		out[b] = bucket{n, sum}
 		v.job.add(n)
 		return nil
 	})
@@ -88,15 +115,17 @@ func (v *verify) sums(ctx context.Context, c copyOf) (map[int]string, error) {
 	return out, nil
 }
 
-// differing lists the keys in a bucket that are not the same row on all copies.
-func (v *verify) differing(ctx context.Context, bucket int) (keys [][]string, err error) {
-	home, err := v.rows(ctx, v.copies[0], fmt.Sprintf("where %s & %d = %d", hashed(v.keyText()), buckets-1, bucket))
+// differing lists the keys in some buckets that are not the same row on all copies.
+func (v *verify) differing(ctx context.Context, pass []int) (keys [][]string, err error) {
+	list := strings.Trim(fmt.Sprint(pass), "[]")
+	where := fmt.Sprintf("where %s & %d in (%s)", hashed(v.keyText()), buckets-1, strings.ReplaceAll(list, " ", ", "))
+	home, err := v.rows(ctx, v.copies[0], where)
 	if err != nil {
 		return nil, err
 	}
 	suspect := map[string][]string{}
 	for _, c := range v.copies[1:] {
-		there, err := v.rows(ctx, c, fmt.Sprintf("where %s & %d = %d", hashed(v.keyText()), buckets-1, bucket))
+		there, err := v.rows(ctx, c, where)
 		if err != nil {
 			return nil, err
 		}

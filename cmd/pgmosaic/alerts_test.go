@@ -30,6 +30,7 @@ func tool(t testing.TB, name, pkg string) string {
 
 // The alert rules load, fire when they should, speak of metrics that there are, and have a runbook each.
 func TestAlertsAreWhatTheySeem(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join("..", "..", "docs", "operating")
 	b, err := os.ReadFile(filepath.Join(dir, "prometheus", "alerts.yml"))
 	if err != nil {

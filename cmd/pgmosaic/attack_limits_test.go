@@ -53,6 +53,7 @@ func writeBoth(t *testing.T, c *pgx.Conn, id int) {
 // A server that has no place for one more prepared transaction undoes the commit on every shard, and says what is used up; with
 // a place again, the same client commits.
 func TestPreparedTransactionsUsedUp(t *testing.T) {
+	t.Parallel()
 	_, nodes, _, c, direct := limitsWorld(t, "usedup")
 	writeBoth(t, c, 1)
 	other := connectTo(t, nodes[1].DSN("postgres"))
@@ -98,6 +99,7 @@ func TestPreparedTransactionsUsedUp(t *testing.T) {
 // A server lets nobody in any more while a commit is told to its parts: it is committed, nobody reads around it, and it is
 // finished when there is room.
 func TestConnectionsUsedUpInACommit(t *testing.T) {
+	t.Parallel()
 	_, nodes, ts, c, direct := limitsWorld(t, "fullhouse")
 	for i, s := range []step{{"commit prepared", 1}} {
 		what, node := fmt.Sprint(s), nodes[s.shard]
@@ -160,6 +162,7 @@ func TestConnectionsUsedUpInACommit(t *testing.T) {
 // Timeouts that an administrator sets for the role on a server hit in a commit over shards: all of it is undone,
 // PostgreSQL's own code is told, and no server is left in a transaction.
 func TestServersTimeoutsInACommit(t *testing.T) {
+	t.Parallel()
 	_, nodes, _, c, direct := limitsWorld(t, "timeouts")
 	id := 0
 	for _, x := range []struct {

@@ -11,6 +11,7 @@ import (
 // Row security gives each role that a session may take the rows that one PostgreSQL would give it, on one shard, on many and
 // from copies; the server that a role was taken on serves the next client as its own.
 func TestRowSecurityForEveryRole(t *testing.T) {
+	t.Parallel()
 	d, owner := schemesWorld(t, "guarded")
 	one := d.cluster.Node("s1-a")
 	freshDatabase(t, one, "guarded_one")

@@ -126,6 +126,7 @@ var distributions = []string{
 // A process without the map is told by its init_sql to distribute what is distributed, as after the loss of a map file: it is
 // refused, and nothing is gone.
 func TestProcessWithoutTheMapThatSetsItUpAgain(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	node := d.cluster.Node("s2-a")
 	var shards []*pgx.Conn
@@ -160,6 +161,7 @@ func TestProcessWithoutTheMapThatSetsItUpAgain(t *testing.T) {
 
 // No verb of a process with a map of its own touches what another one has distributed.
 func TestVerbsOfAProcessWithAnotherMap(t *testing.T) {
+	t.Parallel()
 	d, _, shards := distributedWorld(t, "foreign")
 	for _, verb := range distributions {
 		d.adminExec(t, fmt.Sprintf(verb, "foreign"))
@@ -244,6 +246,7 @@ func TestVerbsOfAProcessWithAnotherMap(t *testing.T) {
 
 // What a shard has of its own is not taken for a copy, nor what a copy needs: tables, empty ones too, and sequences.
 func TestWhatAShardHasOfItsOwnStays(t *testing.T) {
+	t.Parallel()
 	d, c, shards := distributedWorld(t, "own")
 	mustExec(t, c, "delete from keyless; delete from codes; alter table keyless add foreign key (v) references codes")
 	for _, x := range []struct{ own, drop, verb, code string }{
@@ -294,6 +297,7 @@ func TestWhatAShardHasOfItsOwnStays(t *testing.T) {
 // Processes that start with any map that there ever was, or with one that a live process is about to leave, change nothing: not by
 // what they find unfinished in it, and not by their verbs.
 func TestProcessesWithOlderMaps(t *testing.T) {
+	t.Parallel()
 	d, c, shards := distributedWorld(t, "stale")
 	var mu sync.Mutex
 	var maps []*shardmap.Document
@@ -357,6 +361,7 @@ func TestProcessesWithOlderMaps(t *testing.T) {
 
 // A process that starts while another one moves a table leaves the move alone, and so do its verbs.
 func TestProcessThatStartsWhileATableMoves(t *testing.T) {
+	t.Parallel()
 	d, _, shards := distributedWorld(t, "twin")
 	bare, err := stranger(t, undistributed(d, "twin"))
 	if err != nil {
@@ -517,6 +522,7 @@ func (f *fuse) listen(t testing.TB, to string) string {
 // Whatever statement an attempt is cut off at, the next start of its process finishes it or undoes it whole: no row is lost or
 // twice, nothing is left behind.
 func TestKilledWhileTablesMove(t *testing.T) {
+	t.Parallel()
 	d, _, shards := distributedWorld(t, "killed")
 	f := &fuse{conns: map[net.Conn]bool{}, left: -1}
 	doc := mapOf(d, "killed")

@@ -82,6 +82,7 @@ func authority(t *testing.T, dir string, names ...string) string {
 }
 
 func TestWaysToLogIn(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
@@ -142,6 +143,7 @@ host     all       all   all           scram-sha-256
 }
 
 func TestTooManyFailedLoginsAreTurnedAway(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, func(c *Config) { c.AuthTries = 3 })
 	for range 3 {
@@ -157,6 +159,7 @@ func TestTooManyFailedLoginsAreTurnedAway(t *testing.T) {
 
 // What a stranger names before login, and what a user names that does not exist, is kept nowhere.
 func TestNothingIsKeptUnderNamesThatDoNotExist(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	before := a.metrics.FailedLogins.Load()
@@ -179,6 +182,7 @@ func TestNothingIsKeptUnderNamesThatDoNotExist(t *testing.T) {
 
 // Two processes on one port: a client's cancel request may reach the wrong one, which passes it on.
 func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	addrs := [2]string{freeAddress(t), freeAddress(t)}
 	var apps [2]*app

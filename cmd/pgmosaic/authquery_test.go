@@ -57,6 +57,7 @@ func factors(t *testing.T, a *app, user, database string) string {
 // Nobody learns from salts which users exist: each name has one salt, in every process of an installation and after a restart, and
 // another one in another installation.
 func TestSaltsTellNothing(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
 	config := func(store string) Config {
@@ -106,6 +107,7 @@ func TestSaltsTellNothing(t *testing.T) {
 
 // However many names somebody tries, each database is asked over one connection, and asked once for each name.
 func TestAuthQueryUsesOneConnection(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	root := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	simply(t, root, `create table public.asked_for (name text); create function public.who(n text) returns table (name text, verifier text) language plpgsql as

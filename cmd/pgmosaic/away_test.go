@@ -10,6 +10,7 @@ import (
 // With home's shard down whoever has an account logs in, to a process that was there before and to one that starts now, and
 // reaches the other shards. What only home knows is refused, and is there again when home is.
 func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, customers: 200, orders: 400})
 	home, other := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
 	begin := func() *app {

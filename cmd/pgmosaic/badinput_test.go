@@ -16,6 +16,7 @@ import (
 )
 
 func TestLoginsThatMustFail(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	addr := d.server.Addr()
 	for _, bad := range []struct{ name, dsn, code string }{
@@ -46,6 +47,7 @@ func TestLoginsThatMustFail(t *testing.T) {
 }
 
 func TestGarbageOnTheWireIsRefused(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for name, bytes := range map[string]string{
 		"http":                   "GET / HTTP/1.1\r\n\r\n",
@@ -67,7 +69,7 @@ func TestGarbageOnTheWireIsRefused(t *testing.T) {
 			if bytes == "" {
 				return
 			}
-			_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
 			buf := make([]byte, 4096)
 			n := 0
 			for {
@@ -89,6 +91,7 @@ func TestGarbageOnTheWireIsRefused(t *testing.T) {
 }
 
 func TestConfigurationMistakesAreExplained(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []struct{ yaml, want string }{
 		{"lisen: 127.0.0.1:1\n", `Did you mean "listen"?`},
 		{"users:\n  - nme: app\n", `Did you mean "name"?`},

@@ -155,6 +155,7 @@ func behind(t testing.TB, d *demo) (*app, *middleman) {
 
 // A session that is terminated ends, though the cancel request that was to stop its statement got lost.
 func TestTerminateOutlivesALostCancel(t *testing.T) {
+	t.Parallel()
 	a, m := behind(t, shop(t))
 	c, other := connectTo(t, a.dsn()), connectTo(t, a.dsn())
 	mustExec(t, other, "select 1")
@@ -402,6 +403,7 @@ func TestClientsLostAtEveryMoment(t *testing.T) {
 
 // A peer that says nothing more, without closing: the proxy's own limits end the wait.
 func TestHalfOpenConnections(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a, m := behind(t, d)
 	c := connectTo(t, a.dsn())

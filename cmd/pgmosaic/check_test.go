@@ -15,6 +15,7 @@ import (
 
 // What check says of a node that it cannot use is what the server said; what a start needs is the configuration alone.
 func TestCheckRepeatsWhatTheServerSaid(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
 	cfg := crashConfig(t, mapOf(d, "shop"))
@@ -86,6 +87,7 @@ func TestCheckRepeatsWhatTheServerSaid(t *testing.T) {
 
 // A map in the store that cannot be read, or not be used, is told of everywhere that one looks, and the one in force stays.
 func TestAMapThatCannotBeUsedIsToldOf(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"

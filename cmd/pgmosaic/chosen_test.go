@@ -19,6 +19,7 @@ const namesOf = `select coalesce(string_agg(x, E'\n' order by x), '') from (
 // PostgreSQL chooses names by what is there, which differs between shards. The names of home hold: what is dropped by its name is
 // dropped everywhere.
 func TestHomeChoosesNames(t *testing.T) {
+	t.Parallel()
 	d, c := temporaryWorld(t, "named")
 	shards := make([]*pgx.Conn, 3)
 	for i := range shards {

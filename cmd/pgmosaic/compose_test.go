@@ -14,6 +14,7 @@ import (
 // The compose set-up is not run by tests: its files must parse, name files that exist, and speak of settings
 // and metrics that exist.
 func TestComposeFilesAreWhatTheySeem(t *testing.T) {
+	t.Parallel()
 	root := filepath.Join("..", "..")
 	b, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
 	if err != nil {
@@ -71,6 +72,7 @@ func TestComposeFilesAreWhatTheySeem(t *testing.T) {
 
 // The unit and the manifests are not run by tests: they must parse, name flags and settings that exist, and probe what is served.
 func TestManifestsAreWhatTheySeem(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join("..", "..", "docs", "operating")
 	b, err := os.ReadFile(filepath.Join(dir, "kubernetes", "pgmosaic.yaml"))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 // What default privileges of the proxy's role give on a shard is not given on the copies of tables: who may not read the table
 // would read the rows that are there.
 func TestDefaultPrivilegesGiveNothingOnCopies(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "given")
 	mustExec(t, c, "create table secrets (k int primary key, v text) ")
 	mustExec(t, c, "create table sliced (k int primary key) partition by range (k)")
@@ -32,6 +33,7 @@ func TestDefaultPrivilegesGiveNothingOnCopies(t *testing.T) {
 // A table that another one takes the name of while DISTRIBUTE waits stays on home, and so does the other: what home notes would be
 // about a table that has not moved.
 func TestNameTakenWhileDistributeWaits(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "taken")
 	mustExec(t, c, "create table keyless (k int, v text)")
 	mustExec(t, c, "insert into keyless select g, 'old' from generate_series(1, 50) g")

@@ -13,6 +13,7 @@ import (
 
 // COPY of a sharded table in every format and with options: what comes out of one PostgreSQL goes in and comes out the same.
 func TestCopyFormatsOverShards(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "copied")
 	one := connectTo(t, d.cluster.Node("s1-a").DSN("copied_0"))
 	make := "(k bigint not null, day date not null, name text, price numeric, mark double precision, tags text[], primary key (k, day))"

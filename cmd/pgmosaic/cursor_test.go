@@ -13,6 +13,7 @@ import (
 // A cursor over several shards moves in all directions, in text and binary, lives as long as its transaction and holds
 // no server longer.
 func TestCursorsOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	ctx := t.Context()
@@ -96,6 +97,7 @@ func TestCursorsOverShards(t *testing.T) {
 
 // COPY of a query over several shards gives what the query gives, in every format.
 func TestCopyOfAQueryOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	for _, opt := range []string{"", " (format csv, header, quote '|', force_quote *)", " (format binary)", " with delimiter ';' null 'none'"} {
@@ -121,6 +123,7 @@ func TestCopyOfAQueryOverShards(t *testing.T) {
 
 // EXPLAIN of a statement over shards says what each shard is asked, and the shard's own plan for it.
 func TestExplainOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	lines := func(sql string) string {
@@ -161,6 +164,7 @@ func TestExplainOverShards(t *testing.T) {
 
 // WHERE CURRENT OF goes where its cursor is.
 func TestCurrentOf(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "current")
 	mustExec(t, c, "create table rows_ (id int primary key, name text)")
 	d.adminExec(t, "CREATE GROUP g IN current KEY (int) BY LIST ((0) ON current_s0, (1) ON current_s1, (2) ON current_s2)")

@@ -14,6 +14,7 @@ import (
 
 // Transactions that wait for one another on different shards: the youngest is told of a deadlock, the others go on.
 func TestDeadlockOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	k1, k2 := keysOn(t, d, 700000)
 	c := connectTo(t, d.shopDSN())
@@ -44,7 +45,6 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 		_, err := a.Exec(ctx, fmt.Sprintf(stmt, k2))
 		done <- err
 	}()
-	time.Sleep(100 * time.Millisecond)
 	_, err := b.Exec(ctx, fmt.Sprintf(stmt, k1))
 	wantCode(t, err, "40P01")
 	mustExec(t, b, "rollback")
@@ -56,12 +56,13 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 
 // A transaction that has failed on one shard holds no locks on the others, although its client has not ended it yet.
 func TestAFailedTransactionHoldsNoLocks(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	k1, k2 := keysOn(t, d, 720000)
 	c, other := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
 	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
-	mustExec(t, other, "set lock_timeout = '3s'")
+	mustExec(t, other, "set lock_timeout = '10s'")
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement} {
 		for _, fails := range []string{"update customers set name = repeat('x', 1 / 0) where customer_id = %d", "update customers set name = (1 / (customer_id - %d))::text where customer_id > 719999"} {
 			mustExec(t, c, "begin")
@@ -98,6 +99,7 @@ func TestAFailedTransactionHoldsNoLocks(t *testing.T) {
 
 // A ring of waits that goes through clients of two processes is found by both, and broken by the one whose client is the youngest.
 func TestDeadlockOverProcesses(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	addrs := [2]string{freeAddress(t), freeAddress(t)}
 	doc, err := json.Marshal(d.catalog.Current().Document)

@@ -24,6 +24,7 @@ func (d *demo) asApp(node, database string) string {
 // Nobody but the proxy decides about its transactions: not with a gid that everybody can see, by whatever way the function is
 // reached, nor with a token that was seen.
 func TestOnlyTheProxyDecides(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	su, app := connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.asApp("s1-a", "shop"))
 	rows := func() string {
@@ -100,6 +101,7 @@ func TestOnlyTheProxyDecides(t *testing.T) {
 // What shows that a call is the proxy's is seen by nobody: neither in the list of what servers do, nor in what a client is told
 // when the call fails, whatever it has set.
 func TestTokensAreNotSeen(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	k1, k2 := keysOn(t, d, 700000)
 	su, app := connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.asApp("s1-a", "shop"))
@@ -168,6 +170,7 @@ func TestTokensAreNotSeen(t *testing.T) {
 // What is in the proxy's own schema belongs to the role of the node's connection string, and others may do there what is listed
 // here: also where default privileges give more to everybody or to somebody, and where it was made by an older version.
 func TestPrivilegesInOurSchema(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	n := d.cluster.Node("s1-a")
 	freshDatabase(t, n, "privileges")
@@ -258,6 +261,7 @@ GRANT EXECUTE ON FUNCTION pgmosaic.next_id() TO PUBLIC`
 // Shards of an older version are brought up to date at the start, or by the first commit over them, and what that version has left
 // prepared is still resolved.
 func TestShardsOfAnOlderVersion(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, late := range []bool{false, true} {
 		db := fmt.Sprintf("older_%t", late)

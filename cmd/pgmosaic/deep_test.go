@@ -13,6 +13,7 @@ import (
 // Statements that are deep in themselves get PostgreSQL's answer, or an error of their own; the session, and those of
 // others, go on. What PostgreSQL refuses for its depth is refused likewise, whoever does it.
 func TestDeepStatementsHurtNobody(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	through, direct := connectTo(t, d.shopDSN()), connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	other := connectTo(t, d.shopDSN())

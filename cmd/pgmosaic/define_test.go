@@ -117,6 +117,7 @@ func TestDefinitionsReachEveryShard(t *testing.T) {
 
 // CREATE TABLE AS over shards makes a table of home's, temporary or not, in a transaction or not, and nothing if it fails.
 func TestCreateTableAs(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	defer func() {
@@ -163,6 +164,7 @@ func TestCreateTableAs(t *testing.T) {
 
 // What runs on every shard tells its client what home reports, once.
 func TestNoticesOfDefinitionsComeOnce(t *testing.T) {
+	t.Parallel()
 	d, plain := schemesWorld(t, "noticed")
 	for _, sql := range []string{
 		"create table rows_ (k int primary key, v text)", "create table codes (code text primary key)",

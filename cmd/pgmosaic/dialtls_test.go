@@ -107,6 +107,7 @@ func doorman(t *testing.T, to string, answer func(net.Conn)) *net.TCPAddr {
 
 // Every kind of server, sslmode and secret: a server comes, with TLS or without, or an error does.
 func TestServersWithAndWithoutTLS(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	cert, key := certificate(t, t.TempDir())
 	plain, safe := d.cluster.Node("s1-a"), withTLS(t, cert, key)

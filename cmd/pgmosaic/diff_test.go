@@ -215,6 +215,7 @@ const diffView = "create view spenders as select customer_id, sum(total) as tota
 // The same statements on one PostgreSQL with all the rows and over 1, 2, 3 and 7 shards: equal, or refused. Those of
 // testdata/diff come first, then random ones, of which a failing one is shrunk.
 func TestSameAnswersAsOnePostgreSQL(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	freshDatabase(t, d.cluster.Node("s1-a"), "oracle")
 	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("oracle"), "postgres:"+d.cluster.Password, "app:app", 1))

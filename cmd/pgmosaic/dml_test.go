@@ -361,6 +361,7 @@ var tableSums = []string{
 // Random scripts of writes on one PostgreSQL and over shards: every answer and, after each script, every table is equal,
 // and the copies of reference tables are equal to one another.
 func TestSameTablesAfterWrites(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	freshDatabase(t, d.cluster.Node("s1-a"), "written")
 	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("written"), "postgres:"+d.cluster.Password, "app:app", 1))
@@ -436,6 +437,7 @@ func TestSameTablesAfterWrites(t *testing.T) {
 
 // What an UPDATE that changes keys must not do: act on what refers to the row, or take a comment for code.
 func TestKeyChanges(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "rekeyed")
 	mustExec(t, c, "create table parents (id int primary key, name varchar(5), price numeric(6,2), tags text[], n int generated always as (id * 2) stored)")
 	mustExec(t, c, "create table children (id int not null references parents on delete cascade, line int, primary key (id, line))")
@@ -490,6 +492,7 @@ func TestKeyChanges(t *testing.T) {
 
 // INSERT ... SELECT whose rows are made elsewhere, with parameters in both formats, and as Django and SQLAlchemy write it.
 func TestInsertSelectOverShards(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "moved")
 	mustExec(t, c, "create table facts (k int primary key, name varchar(6), at timestamptz, tags text[], n numeric(6,2) default 7)")
 	d.adminExec(t, "CREATE GROUP g IN moved KEY (int) BY HASH")

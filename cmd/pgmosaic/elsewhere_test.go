@@ -11,6 +11,7 @@ import (
 
 // What is defined on home around the proxy is not taken for home's alone: new names at once, others within seconds.
 func TestDefinitionsMadeElsewhere(t *testing.T) {
+	t.Parallel()
 	d, gone := schemesWorld(t, "nowhere") // a database without a primary, which holds up no other's looks
 	mustExec(t, gone, "select 1")
 	port, err := cluster.FreePort()
@@ -63,6 +64,7 @@ func TestDefinitionsMadeElsewhere(t *testing.T) {
 
 // Names that do not exist cost a look, and not the plans of everybody.
 func TestUnknownNamesKeepThePlans(t *testing.T) {
+	t.Parallel()
 	d, c := renameWorld(t, "unknown")
 	version := func() uint64 { // a part of every plan's key
 		snap, err := d.engine.Schema(t.Context(), d.catalog.Current().Databases["unknown"])
@@ -88,6 +90,7 @@ func TestUnknownNamesKeepThePlans(t *testing.T) {
 
 // The fingerprint of a schema changes with definitions that plans rest on, and not with what else touches catalogs.
 func TestFingerprintOfASchema(t *testing.T) {
+	t.Parallel()
 	d, _ := renameWorld(t, "printed")
 	home := d.on(t, "printed", 0)
 	dsn := d.cluster.Node("s1-a").DSN("printed_0")

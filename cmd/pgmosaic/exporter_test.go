@@ -11,6 +11,7 @@ import (
 // What prometheus-community's exporter for PgBouncer reads, as it reads it: by lib/pq, which prepares nothing when
 // there are no arguments, every value beside the labels as a number.
 func TestConsoleFeedsPgBouncersExporters(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	mustExec(t, connectTo(t, d.shopDSN()), "select 1")
 	db, err := sql.Open("postgres", d.adminDSN()[:len(d.adminDSN())-len("pgmosaic")]+"pgbouncer?sslmode=disable&extra_float_digits=3")

@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 )
 
 // gathered joins customers on something that is not their key.
@@ -25,6 +24,7 @@ func leftovers(t testing.TB, d *demo) int {
 }
 
 func TestGatherLimit(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	want := queryOne[int](t, c, gathered)
@@ -63,6 +63,7 @@ func TestGatherLimit(t *testing.T) {
 // In a transaction a gathered SELECT sees what the transaction wrote, to sharded, reference and home tables alike, and
 // its failure is the transaction's.
 func TestGatherSeesOwnWrites(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	ctx := t.Context()
@@ -111,6 +112,7 @@ func TestGatherSeesOwnWrites(t *testing.T) {
 }
 
 func TestGatherNeedsTemporaryTables(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	super := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	mustExec(t, super, "revoke temporary on database shop from public")
@@ -131,6 +133,7 @@ func TestGatherNeedsTemporaryTables(t *testing.T) {
 
 // A cancel ends a gathered SELECT while it loads and while it runs, and every server is clean after it.
 func TestGatherCancelled(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for name, sql := range map[string]string{
 		"running": "select pg_sleep(20) from customers a join customers b on a.name = b.email or a.customer_id = b.customer_id + 1 limit 1",
@@ -142,24 +145,18 @@ func TestGatherCancelled(t *testing.T) {
 				mustExec(t, c, "create view slow_customers as select * from customers where length(repeat(md5(name), 200000)) > customer_id")
 				defer mustExec(t, c, "drop view slow_customers")
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			start := time.Now()
-			cfg := c.Config()
-			cfg.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
-				return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: 10 * time.Second}
+			done := make(chan error, 1)
+			go func() { _, err := c.Exec(context.Background(), sql); done <- err }()
+			if name == "running" {
+				begun(t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "it", "pg_sleep(20)")
+			} else {
+				eventually(t, "it loads", func() bool { return d.atWork(c) && d.clientServers(c.PgConn().PID()) > 1 })
 			}
-			x, err := pgx.ConnectConfig(t.Context(), cfg)
-			if err != nil {
+			if err := c.PgConn().CancelRequest(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			defer x.Close(context.Background())
-			_, err = x.Exec(ctx, sql)
-			var pe *pgconn.PgError
-			if !errors.As(err, &pe) || pe.Code != "57014" {
-				t.Errorf("cancelled after %s: %v", time.Since(start), err)
-			}
-			if n := queryOne[int](t, x, gathered); n == 0 {
+			wantCode(t, <-done, "57014")
+			if n := queryOne[int](t, c, gathered); n == 0 {
 				t.Error("the session did not go on")
 			}
 		})
@@ -169,6 +166,7 @@ func TestGatherCancelled(t *testing.T) {
 
 // A server is killed while a statement over shards runs on it, merged or gathered: an error, and the session lives.
 func TestKilledUnderAStatementOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	super := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	slow := "length(repeat(md5(a.name), 200000)) > a.customer_id" // some seconds
@@ -203,6 +201,7 @@ func TestKilledUnderAStatementOverShards(t *testing.T) {
 // Rows that one transaction wrote to two tables of a shard are both seen or neither, though each table is copied by a
 // query of its own.
 func TestGatherReadsOneSnapshotOfEachShard(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -249,6 +248,7 @@ func TestGatherReadsOneSnapshotOfEachShard(t *testing.T) {
 
 // More clients than servers, each in a transaction that holds servers of both shards: none waits for ever.
 func TestGathersDoNotBlockEachOther(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	var wg sync.WaitGroup
 	for i := range 18 {
@@ -275,6 +275,7 @@ func TestGathersDoNotBlockEachOther(t *testing.T) {
 
 // Settings of our own follow a transaction as PostgreSQL's do.
 func TestOwnSettingsFollowTransactions(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	cfg, err := pgx.ParseConfig(d.shopDSN())
 	if err != nil {
@@ -321,6 +322,7 @@ func TestOwnSettingsFollowTransactions(t *testing.T) {
 
 // A session may forbid statements that are wider than it means.
 func TestFanout(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	k1, k2 := keysOn(t, d, 1)
@@ -356,6 +358,7 @@ func TestFanout(t *testing.T) {
 
 // The server of the copies would wait for ever for what its own transaction has locked.
 func TestGatherBehindLocks(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	for _, sql := range []string{"alter table customers add column later int", "lock table settings in access exclusive mode", "truncate settings", "create table brand_new (id int)"} {
@@ -375,6 +378,7 @@ func TestGatherBehindLocks(t *testing.T) {
 // A variance put together from the shards' sums has PostgreSQL's own digits: the same over copies of the rows is the
 // measure, which an expression in place of the column asks for.
 func TestSpreadsHaveTheSameDigits(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table spread (id bigint, g int, n numeric, i int, b bigint, primary key (id))")
@@ -411,6 +415,7 @@ func TestSpreadsHaveTheSameDigits(t *testing.T) {
 
 // A SELECT in two steps whose types do not allow them falls back to copies, in a transaction to those of what it wrote itself.
 func TestFallbackSeesOwnWrites(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	defer func() { mustExec(t, c, "rollback") }()

@@ -24,6 +24,7 @@ import (
 // With so_reuseport and one configuration file a new process takes over from the old one, also from one that is still draining:
 // whoever connects, by TCP, by the Unix socket, to the dashboard or as another process, is let in at every moment.
 func TestOneProcessTakesOverFromAnother(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	dir := t.TempDir()
@@ -144,6 +145,7 @@ func TestOneProcessTakesOverFromAnother(t *testing.T) {
 
 // Without so_reuseport a port or socket that is taken stays with whoever has it.
 func TestAnAddressInUseIsRefused(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
 	a := small(t, d, 2, func(c *Config) { c.UnixDir = dir })

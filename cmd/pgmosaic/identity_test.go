@@ -62,6 +62,7 @@ func ownShards(t *testing.T, d *demo, name string) (nodes [2]*cluster.Node, c *p
 
 // A slip in an admin statement does not put one shard's database in the place of another's, nor take away the node that serves.
 func TestSlipsWithNodesAreRefused(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
 	s1, s2 := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
 	d.refused(t, `ALTER SHARD s2 IN shop DROP NODE "s2-a"`, "55006", "s2-a", "serves", "Promote")
@@ -88,6 +89,7 @@ func TestSlipsWithNodesAreRefused(t *testing.T) {
 // A connection string that means another shard's database by now gives no wrong answer: neither the monitor nor a server that is
 // dialled takes it for the shard's, and both say why.
 func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
 	nodes, _ := ownShards(t, d, "moved")
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", nodes[i].Port) }
@@ -140,6 +142,7 @@ func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
 // A map of an older version is taken over: its shards are told whose they are. A shard that was restored without what the proxy keeps
 // there is used when the admin says so, and another installation's is not.
 func TestShardsAreAdopted(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	nodes, _ := ownShards(t, d, "older")
 	t.Cleanup(func() {
@@ -226,6 +229,7 @@ func TestShardsAreAdopted(t *testing.T) {
 
 // A second process with the same map is no stranger to its shards.
 func TestProcessesWithOneMapShareItsShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	doc, err := json.Marshal(d.catalog.Current().Document)
 	if err != nil {

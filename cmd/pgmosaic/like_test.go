@@ -12,6 +12,7 @@ import (
 // A table made LIKE a sharded one has its CHECKs, but not the one that keeps rows on their shard: it is home's, and may become a
 // reference table or be distributed.
 func TestTablesMadeLikeShardedOnes(t *testing.T) {
+	t.Parallel()
 	d, c := temporaryWorld(t, "likes")
 	mustExec(t, c, "alter table parts add constraint few check (i < 1000)")
 	kept := func(table string) string {
@@ -71,6 +72,7 @@ func TestTablesMadeLikeShardedOnes(t *testing.T) {
 
 // Rows whose keys change while others count them are all there afterwards, once.
 func TestMovedRowsAreWholeAfterwards(t *testing.T) {
+	t.Parallel()
 	_, c := temporaryWorld(t, "movers")
 	dsn := c.Config().ConnString()
 	var wg sync.WaitGroup

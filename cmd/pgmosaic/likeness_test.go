@@ -772,6 +772,7 @@ func handScript(text string) (out []act) {
 }
 
 func TestSessionsLikePostgreSQLByHand(t *testing.T) {
+	t.Parallel()
 	d := likenessWorld(t)
 	l := &likeness{t: t, d: d, user: "postgres", pass: d.cluster.Password, servers: 2, clients: 2}
 	for _, x := range likenessByHand {
@@ -785,6 +786,7 @@ func TestSessionsLikePostgreSQLByHand(t *testing.T) {
 // Whatever other clients do on the same servers, each session is answered as it would be alone on one PostgreSQL: statement by
 // statement, with all that it is told. As an ordinary role, and as a superuser, who may be anybody.
 func TestSessionsLikePostgreSQL(t *testing.T) {
+	t.Parallel()
 	d := likenessWorld(t)
 	for _, x := range []struct{ user, pass string }{{"app", "app"}, {"postgres", d.cluster.Password}} {
 		t.Run(x.user, func(t *testing.T) {

@@ -20,6 +20,7 @@ func locked(t *testing.T, d *demo) int {
 
 // FOR UPDATE over shards locks what it returns, no more, until the transaction ends.
 func TestRowLocksOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a, b := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	for _, c := range []struct {

@@ -16,6 +16,7 @@ import (
 // What one user gets wrong keeps no other out that comes from the same address, and the right password of an administrator
 // gets in whatever was tried before it.
 func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, func(c *Config) { c.AuthTries = 3 })
 	as := func(user, pw, db string) error {
@@ -51,6 +52,7 @@ func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
 
 // Who has not logged in keeps nobody out who does, and beyond max_client_conn there is room for administrators.
 func TestConnectionsWithoutALoginTakeNobodysPlace(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 4, func(c *Config) { c.MaxClients = 3 })
 	silent := func() net.Conn {

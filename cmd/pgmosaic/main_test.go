@@ -3,13 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,14 +25,6 @@ var (
 	diffSeed = flag.Uint64("diff.seed", 1, "their seed")
 )
 
-// shared is one demo for all tests of this package: two shards with a replica each, and the shop, loaded.
-var shared struct {
-	once sync.Once
-	d    *demo
-	err  error
-	dir  string
-}
-
 // servesEnv makes this binary the proxy, for tests that kill one.
 const servesEnv = "PGMOSAIC_TEST_SERVES"
 
@@ -41,33 +34,52 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
-	code := m.Run()
-	if shared.d != nil {
-		if err := shared.d.stop(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
+	giveBack, err := ownTemp()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	if shared.dir != "" {
-		cleanTestDir(shared.dir)
+	code := m.Run()
+	if err := errors.Join(stopWorlds(), giveBack()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
 	}
 	os.Exit(code)
 }
 
-const testPattern = "pgmosaic-test-*"
-
-// testDir is a folder that the server's user can reach. What crashed tests left is removed first.
-func testDir() (string, error) {
-	cluster.RemoveStale(filepath.Join(os.TempDir(), testPattern, "nodes"))
-	stale, _ := filepath.Glob(filepath.Join(os.TempDir(), testPattern))
-	for _, dir := range stale {
-		if _, err := os.Stat(filepath.Join(dir, "nodes")); err != nil {
-			if fi, err := os.Stat(dir); err == nil && time.Since(fi.ModTime()) > time.Hour {
-				_ = os.RemoveAll(dir)
-			}
+// ownTemp gives this process a temporary folder of its own, which nothing of the tests outlives, and removes those of tests that crashed. It
+// returns how the folder is given back.
+func ownTemp() (func() error, error) {
+	const pattern = "pgmosaic-tests-*"
+	stale, _ := filepath.Glob(filepath.Join(os.TempDir(), pattern, "lock")) // the pattern is well-formed
+	for _, name := range stale {
+		lock, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			continue // it has just been removed
 		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil { // its owner is dead
+			dir := filepath.Dir(name)
+			cluster.RemoveStale(filepath.Join(dir, "*", "nodes"))
+			_ = os.RemoveAll(dir) // what stays is tried again
+		}
+		_ = lock.Close()
 	}
-	dir, err := os.MkdirTemp("", testPattern)
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := os.Create(filepath.Join(dir, "lock.new"))
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX), os.Rename(lock.Name(), filepath.Join(dir, "lock")),
+		os.Chmod(dir, 0o755), os.Setenv("TMPDIR", dir)) // the servers' user gets there
+	return func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }, err
+}
+
+// testDir is a folder that the server's user can reach.
+func testDir() (string, error) {
+	dir, err := os.MkdirTemp("", "demo-")
 	if err != nil {
 		return "", err
 	}
@@ -90,30 +102,6 @@ func needServers(t testing.TB) {
 // noSync are settings of the tests' servers. What a server that is killed has written is the system's to keep; only the system
 // never dies here.
 var noSync = []string{"fsync = off", "full_page_writes = off"}
-
-// shop returns the shared demo.
-func shop(t testing.TB) *demo {
-	t.Helper()
-	needServers(t)
-	shared.once.Do(func() {
-		shared.dir, shared.err = testDir()
-		if shared.err != nil {
-			return
-		}
-		var out bytes.Buffer
-		shared.d, shared.err = startDemo(context.Background(), demoOptions{
-			dir: shared.dir, listen: "127.0.0.1:0", http: "127.0.0.1:0", shards: 2, replicas: 1,
-			customers: 2000, orders: 8000, poolSize: 20, settings: noSync,
-		}, &out)
-		if shared.err != nil {
-			shared.d = nil
-		}
-	})
-	if shared.err != nil {
-		t.Fatalf("the demo does not start: %v", shared.err)
-	}
-	return shared.d
-}
 
 // newDemo starts a demo of this test's own, which it may break.
 func newDemo(t testing.TB, o demoOptions) *demo {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestMemoryOfMachineAndCgroup(t *testing.T) {
+	t.Parallel()
 	const info = "MemTotal:       16384 kB\nMemFree:         1 kB\n"
 	for _, c := range []struct {
 		meminfo, cgroup string
@@ -132,6 +133,7 @@ func TestPreparedStatementsAreWeighedTruly(t *testing.T) {
 // What would be too much is refused, for a session and for the process, says who uses what, and is had again when others
 // have let go.
 func TestMemoryLimits(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	m := &d.engine.Memory
 	limit, session := m.Limit.Load(), m.Session.Load()

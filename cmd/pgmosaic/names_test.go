@@ -16,6 +16,7 @@ import (
 // What the comparison with one PostgreSQL does not reach: databases, shards, nodes and groups with names that need quotes,
 // sequences, notes of a table that moves while it is written, cursors, prepared statements, channels, and definitions.
 func TestNamesThatNeedQuotes(t *testing.T) {
+	t.Parallel()
 	const db = `odd."base`
 	d := shop(t)
 	q := pgsql.Ident

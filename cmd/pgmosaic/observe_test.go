@@ -46,6 +46,7 @@ func (l *lines) with(msg string) (out []map[string]any) {
 
 // One line for each slow, failed or refused statement. Literals and parameters are hidden unless they are asked for.
 func TestLogOfStatements(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, parameters := range []bool{false, true} {
 		l := &lines{}
@@ -143,6 +144,7 @@ func TestLogOfStatements(t *testing.T) {
 
 // A statement is a span, and each shard that took part one below it; a statement that carries a trace context joins it.
 func TestTraces(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	var mu sync.Mutex
 	var spans []*tracepb.Span
@@ -222,6 +224,7 @@ func TestTraces(t *testing.T) {
 
 // What a refused statement was about is shown to whoever may look, without a login on loopback: its literals are not.
 func TestRefusalsShowNoLiterals(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, parameters := range []bool{false, true} {
 		a := small(t, d, 2, func(c *Config) { c.LogParams = parameters })

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 
 // busy writes a table by its key and by other columns until stopped, and knows what each of its rows must be. No statement
 // may fail.
-func busy(t *testing.T, ctx context.Context, dsn string, n int) (rows map[int]int) {
+func busy(t *testing.T, ctx context.Context, dsn string, n int, done *atomic.Int64) (rows map[int]int) {
 	rows = map[int]int{}
 	c, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -27,7 +28,7 @@ func busy(t *testing.T, ctx context.Context, dsn string, n int) (rows map[int]in
 	defer c.Close(context.Background())
 	rng := rand.New(rand.NewPCG(11, uint64(n)))
 	modes := []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; done.Add(1) {
 		id := n*1_000_000 + rng.IntN(400) // each writer has ids of its own
 		val := rng.IntN(1000)
 		mode := modes[rng.IntN(3)]
@@ -77,8 +78,16 @@ func busy(t *testing.T, ctx context.Context, dsn string, n int) (rows map[int]in
 	return rows
 }
 
+// written waits until so many more statements of writers are done.
+func written(t testing.TB, done *atomic.Int64, n int64) {
+	t.Helper()
+	end := done.Load() + n
+	eventually(t, "the writers write", func() bool { return done.Load() >= end })
+}
+
 // A table is distributed while clients write it: nobody sees an error, and every row is what its last writer was told.
 func TestDistributeATableInUse(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "in_use")
 	mustExec(t, c, "create table busy (id int primary key, val int not null, note text, seq bigserial, doubled int generated always as (val * 2) stored)")
 	mustExec(t, c, "create index on busy (val)")
@@ -90,13 +99,14 @@ func TestDistributeATableInUse(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
+		var done atomic.Int64
 		all := make([]map[int]int, 4)
 		for n := range all {
-			wg.Go(func() { all[n] = busy(t, ctx, dsnFor("app", "app", d.server.Addr(), "in_use"), n+1) })
+			wg.Go(func() { all[n] = busy(t, ctx, dsnFor("app", "app", d.server.Addr(), "in_use"), n+1, &done) })
 		}
-		time.Sleep(300 * time.Millisecond)
+		written(t, &done, 200)
 		d.adminExec(t, "DISTRIBUTE TABLE in_use.public.busy "+how)
-		time.Sleep(300 * time.Millisecond)
+		written(t, &done, 200)
 		stop()
 		wg.Wait()
 		want := map[int]int{}
@@ -140,6 +150,7 @@ func TestDistributeATableInUse(t *testing.T) {
 
 // A move that fails leaves the table on home and in use, and nothing behind. TestKilledWhileTablesMove has those whose process dies.
 func TestDistributeATableInUseUndone(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "undone")
 	mustExec(t, c, "create table busy (id int primary key, val int not null, note text)")
 	mustExec(t, c, "insert into busy select i, i from generate_series(1, 20000) i")
@@ -174,6 +185,7 @@ func TestDistributeATableInUseUndone(t *testing.T) {
 // What empties or alters the table while it moves waits for the snapshot, and is not lost: an empty table is empty everywhere,
 // an altered one stays on home.
 func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "emptied")
 	mustExec(t, c, "create table busy (id int primary key, val int not null)")
 	d.adminExec(t, "CREATE GROUP g IN emptied KEY (int) BY HASH")
@@ -205,7 +217,7 @@ func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
 			_, err := c.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
 			ran <- err
 		}()
-		time.Sleep(100 * time.Millisecond) // it has been sent
+		eventually(t, "it has been sent", func() bool { return d.atWork(c) })
 		if err := hold.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -288,6 +300,7 @@ func TestDistributeATableWithADomainForAKeyThatIsTruncated(t *testing.T) {
 // Only who uses an older map is waited for, and only statements on the table that moves wait: a session that keeps a server and is in
 // no transaction holds nothing up, and one in a transaction not what others do.
 func TestDistributeBesideOtherSessions(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "beside")
 	for _, sql := range []string{
 		"create table moving (id int primary key, v int)", "insert into moving select i, i from generate_series(1, 100) i", "create table held (id int primary key)", "insert into held values (1)",
@@ -370,6 +383,7 @@ func TestDistributeBesideOtherSessions(t *testing.T) {
 
 // An admin statement that gives up says for whom it waited, and leaves the table in use.
 func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "named")
 	mustExec(t, c, "create table moving (id int, v int)")
 	mustExec(t, c, "insert into moving select i, i from generate_series(1, 100) i")

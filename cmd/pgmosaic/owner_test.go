@@ -64,6 +64,7 @@ create function code.plus(int, int) returns int language sql immutable as 'selec
 // The owner of a table does not become more than it is when an admin statement moves, copies or looks at the table, whatever code
 // the table brings along.
 func TestAdminStatementsRunNothingOfATablesOwner(t *testing.T) {
+	t.Parallel()
 	d, _ := schemesWorld(t, "hostile")
 	d.adminExec(t, "CREATE GROUP g IN hostile KEY (int) BY HASH")
 	node := d.cluster.Node("s2-a")
@@ -168,6 +169,7 @@ func TestAdminStatementsRunNothingOfATablesOwner(t *testing.T) {
 // The copies of a table in use are the proxy's own until the table has moved: its owner can put nothing on them that the next rows
 // would run, whatever default privileges say. In the end they are like home's.
 func TestCopiesOfATableInUseAreNobodysElse(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "nobodys")
 	mustExec(t, c, "create table busy (id int primary key, v int); insert into busy select i, i from generate_series(1, 100) i; grant select on busy to public")
 	d.adminExec(t, "CREATE GROUP g IN nobodys KEY (int) BY HASH")

@@ -13,6 +13,7 @@ import (
 )
 
 func TestPageOverTLS(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
 	begin := func(change func(*Config)) (*app, *lines) {

@@ -124,14 +124,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 				mustExec(t, inTx, "update customers set name = name where customer_id = 100")
 				done := make(chan error, 1)
 				go func() { _, err := amid.Exec(context.Background(), "select pg_sleep(0.3)", simple); done <- err }()
-				eventually(t, "it runs", func() bool {
-					for _, s := range d.server.Sessions() {
-						if i := s.Info(); i.PID == amid.PgConn().PID() && i.State.String() == "busy" {
-							return d.clientServers(i.PID) > 0
-						}
-					}
-					return false
-				})
+				eventually(t, "it runs", func() bool { return d.atWork(amid) && d.clientServers(amid.PgConn().PID()) > 0 })
 
 				victim := connectTo(t, d.shopDSN())
 				for _, sql := range stage.run[:len(stage.run)-1] {
@@ -222,6 +215,16 @@ func (d *demo) serversOf(client uint32) map[string]bool {
 		}
 	}
 	return out
+}
+
+// atWork says whether the proxy is at a statement of a client.
+func (a *app) atWork(c *pgx.Conn) bool {
+	for _, s := range a.server.Sessions() {
+		if i := s.Info(); i.PID == c.PgConn().PID() && i.State.String() == "busy" {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *demo) clientServers(client uint32) int { return len(d.serversOf(client)) }

@@ -13,6 +13,7 @@ const ownDefaults = `select coalesce(string_agg(adrelid::regclass || ' ' || attn
 
 // A partitioned table is distributed as a whole: its partitions are on every shard, each with the shard's rows.
 func TestPartitionedTables(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "parted")
 	for _, sql := range []string{
 		"create table events (k int not null, at date not null, v text, n bigserial, primary key (k, at)) partition by range (at)",

@@ -158,6 +158,7 @@ func (r *raw) answer() string {
 // Random messages, alone and in pipelines, named and unnamed, right and wrong, are answered as PostgreSQL answers them: on one
 // shard, and over two.
 func TestPipelinesLikePostgreSQL(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	one := small(t, d, 5, nil)
 	targets := []struct{ name, dsn, table string }{
@@ -239,6 +240,7 @@ func compareAnswers(script []sent, want, got []string) string {
 // A pipeline that begins on a replica and goes on to what that may not answer is run again on the primary. It keeps the
 // statements from before it, also one whose name it is about to take.
 func TestPipelineRunAgainKeepsStatements(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	r := rawTo(t, d.shopDSN())
 	for name, sql := range map[string]string{"reads": "select customer_id from customers where customer_id = 1", "locks": "select customer_id from customers where customer_id = 1 for update"} {

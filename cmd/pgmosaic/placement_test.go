@@ -46,6 +46,7 @@ func assertPlaced(t *testing.T, d *demo, table, key, group string) int {
 }
 
 func TestRowsAreWhereLocateKeySays(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, table := range []string{"customers", "orders", "order_items"} {
 		if n := assertPlaced(t, d, table, "customer_id", "customers"); n < 1500 {
@@ -63,6 +64,7 @@ func TestRowsAreWhereLocateKeySays(t *testing.T) {
 }
 
 func TestMisplacedRowIsRefusedByTheShard(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	shard := d.adminExec(t, "LOCATE KEY (1) OF shop.customers")[0][4]
 	other := map[any]string{"s1": "s2-a", "s2": "s1-a"}[shard]
@@ -81,6 +83,7 @@ func wantCode(t testing.TB, err error, code string) {
 
 // Rows that a table already holds move to their shards, and come back, whatever the type of the key.
 func TestDistributeMovesExistingRows(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	for _, k := range []struct{ typ, value string }{
@@ -131,6 +134,7 @@ func TestDistributeMovesExistingRows(t *testing.T) {
 }
 
 func TestDistributeThatCannotBeDoneChangesNothing(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table stubborn (id bigint primary key, other bigint unique, name text, n serial)")

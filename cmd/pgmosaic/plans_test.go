@@ -10,6 +10,7 @@ import (
 
 // SHOW PLANS names the plans in use, counts how often they served, and shows no literal.
 func TestShowPlans(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	for i := range 60 { // often enough to be among the busiest, whatever ran before
@@ -54,6 +55,7 @@ func TestShowPlans(t *testing.T) {
 
 // The same text with parameters of other declared types is another statement, on one shard and over several.
 func TestDeclaredTypesAreThePlans(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, sql := range []string{
 		"select customer_id from customers where customer_id < $1 + 2", "select count(*) from customers where customer_id < $1 + 2",

@@ -99,6 +99,7 @@ func (r *raw) executeLimited(portal string, n uint32) {
 
 // What a session may do with messages, each on one server and over shards.
 func TestProtocolByHand(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	one := small(t, d, 3, nil)
 	for name, dsn := range map[string]string{"PostgreSQL": d.cluster.Node("s1-a").DSN("shop"), "one shard": one.dsn(), "two shards": d.shopDSN()} {
@@ -363,6 +364,7 @@ func TestProtocolByHand(t *testing.T) {
 }
 
 func TestCopyErrorReachesTheClientAtOnce(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	r := rawTo(t, a.dsn())
@@ -408,6 +410,7 @@ func TestCopyErrorReachesTheClientAtOnce(t *testing.T) {
 // A client that sends 64 MB of statements while 64 MB of results come back: nobody may wait for anybody for
 // ever, and nothing of that size may be kept in memory.
 func TestBigPipelineAndBigResults(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	r := rawTo(t, a.dsn())
@@ -460,6 +463,7 @@ func TestBigPipelineAndBigResults(t *testing.T) {
 }
 
 func TestHugeRowsAndHugeCopies(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, small(t, d, 2, nil).dsn())
 	if n := queryOne[int](t, c, "select length($1)", strings.Repeat("é", 20<<20)); n != 20<<20 {
@@ -492,6 +496,7 @@ func TestHugeRowsAndHugeCopies(t *testing.T) {
 }
 
 func TestNotices(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, dsn := range []string{small(t, d, 2, nil).dsn(), d.shopDSN()} {
 		cfg, err := pgconn.ParseConfig(dsn)
@@ -521,6 +526,7 @@ func TestNotices(t *testing.T) {
 }
 
 func TestUnixSocketAndDirectTLS(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
@@ -559,6 +565,7 @@ func TestUnixSocketAndDirectTLS(t *testing.T) {
 }
 
 func TestVersionNegotiation(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	nc, err := net.Dial("tcp", d.server.Addr())
 	if err != nil {
@@ -593,6 +600,7 @@ func TestVersionNegotiation(t *testing.T) {
 }
 
 func TestBeginHasItsModesHoweverItComes(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, small(t, d, 2, nil).dsn())
 	for _, sql := range []string{
@@ -608,6 +616,7 @@ func TestBeginHasItsModesHoweverItComes(t *testing.T) {
 }
 
 func TestStatementTimeoutCountsTheClientsPauses(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	r := rawTo(t, small(t, d, 2, nil).dsn())
 	r.SendQuery("set statement_timeout = '100ms'")
@@ -627,13 +636,21 @@ func TestStatementTimeoutCountsTheClientsPauses(t *testing.T) {
 	r.want('Z', "2D(1)C<SELECT 1>ZI")
 }
 
+// ends terminates a server's session and waits until it is gone.
+func ends(t testing.TB, killer *pgx.Conn, pid int) {
+	t.Helper()
+	if !queryOne[bool](t, killer, "select pg_terminate_backend($1, 60000)", pid) {
+		t.Fatalf("the session of process %d does not end", pid)
+	}
+}
+
 func TestErrorOfALostServerAndTheSessionLivesOn(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	c, killer := connectTo(t, a.dsn()), connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	pid := queryOne[int](t, c, "select pg_backend_pid()")
-	mustExec(t, killer, "select pg_terminate_backend($1)", pid)
-	time.Sleep(50 * time.Millisecond)
+	ends(t, killer, pid)
 	mustExec(t, c, "select 1") // it was idle: nobody need know
 	done := make(chan error, 1)
 	go func() { _, err := c.Exec(context.Background(), "select pg_sleep(20)"); done <- err }()
@@ -644,8 +661,7 @@ func TestErrorOfALostServerAndTheSessionLivesOn(t *testing.T) {
 	mustExec(t, c, "select 1")
 	mustExec(t, c, "begin")
 	pid = queryOne[int](t, c, "select pg_backend_pid()")
-	mustExec(t, killer, "select pg_terminate_backend($1)", pid)
-	time.Sleep(50 * time.Millisecond)
+	ends(t, killer, pid)
 	_, err := c.Exec(t.Context(), "select 1")
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || pe.Code != "57P01" && pe.Code != "08006" {
@@ -682,6 +698,7 @@ func TestAPinnedServerThatIsLostIsGivenUp(t *testing.T) {
 
 // A client that says goodbye before anything else, or nothing that is a startup packet, gets no answer, as from PostgreSQL.
 func TestGoodbyeBeforeStartup(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 1, nil)
 	for _, addr := range []string{hostOf(t, d.cluster.Node("s1-a").DSN("shop")), a.server.Addr()} {
@@ -713,6 +730,7 @@ func hostOf(t testing.TB, dsn string) string {
 
 // What the startup packet names itself wins over its options, whatever the letters of the name.
 func TestOptionsLoseAgainstParameters(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 1, nil)
 	for _, dsn := range []string{d.cluster.Node("s1-a").DSN("shop"), a.dsn()} {
@@ -740,6 +758,7 @@ func TestOptionsLoseAgainstParameters(t *testing.T) {
 
 // The limit of prepared statements is of those with a name.
 func TestUnnamedStatementsHaveNoLimit(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	r := rawTo(t, small(t, d, 1, nil).dsn())
 	const limit = 20000
@@ -762,6 +781,7 @@ func TestUnnamedStatementsHaveNoLimit(t *testing.T) {
 
 // An error in a pipeline reaches a client that has sent no Sync and waits, and so does what came before it.
 func TestErrorInAPipelineComesAtOnce(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	for _, dsn := range []string{d.cluster.Node("s1-a").DSN("shop"), a.dsn(), d.shopDSN()} {
@@ -784,6 +804,7 @@ func TestErrorInAPipelineComesAtOnce(t *testing.T) {
 
 // Drivers know by the routine that they may prepare their statement again, and then it has the new columns at once.
 func TestChangedResultIsToldAsPostgreSQLTellsIt(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 3, nil)
 	c := connectTo(t, a.dsn())
@@ -848,6 +869,7 @@ func TestChangedResultIsToldAsPostgreSQLTellsIt(t *testing.T) {
 
 // What triggers say reaches the client from every shard: of a COPY in and out, at COMMIT, at a commit in two phases.
 func TestNoticesOfEveryShard(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table noisy (k int primary key, n int)")

@@ -11,6 +11,7 @@ import (
 )
 
 func TestPsqlDescribesTables(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	out := run(t, d, "psql", "-c", `\dt`, "-c", `\d orders`, "-c", `\d+ customers`, "-c", `\df`, "-c", `\l`, "-c", `\du`, "-c", `\dn`, "-c", `\di`)
 	for _, want := range []string{"customers", "orders_pkey", "pgmosaic_slot", "countries", "List of databases"} {
@@ -24,6 +25,7 @@ func TestPsqlDescribesTables(t *testing.T) {
 }
 
 func TestPsqlCompletesTableNames(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	script, err := exec.LookPath("script")
 	if err != nil {
@@ -42,6 +44,7 @@ func TestPsqlCompletesTableNames(t *testing.T) {
 }
 
 func TestPsqlCopiesBothWays(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table copied (id bigint primary key, note text)")
@@ -111,6 +114,7 @@ func TestPsqlCopiesBothWays(t *testing.T) {
 
 // pgbench -i, then all its modes over tables distributed by different keys: transactions reach two shards.
 func TestPgbenchBalancesOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	run(t, d, "pgbench", "-i", "-q", "-s", "1")
 	defer func() {

@@ -31,6 +31,7 @@ var quotings = []struct {
 }
 
 func TestOnlyOnePackageQuotes(t *testing.T) {
+	t.Parallel()
 	used := map[string]bool{}
 	err := filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(filepath.ToSlash(path), "../../")

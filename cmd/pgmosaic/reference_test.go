@@ -19,6 +19,7 @@ func copiesOf(t *testing.T, d *demo, database, table string) (out []string) {
 
 // Whatever a statement leaves to the server to make up is made up once: the copies of a reference table stay equal.
 func TestCopiesGetTheSameValues(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "alike")
 	mustExec(t, c, "create domain stamp as timestamptz default clock_timestamp()")
 	mustExec(t, c, "create function code() returns text language sql volatile as $$select 'c' || floor(random() * 1e9)$$")

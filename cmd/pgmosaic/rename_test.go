@@ -48,6 +48,7 @@ func declared(d *demo, database string) string {
 
 // A distributed table can be renamed, moved to another schema and given another key column name, in all ways that PostgreSQL has.
 func TestRenameOfDistributedTables(t *testing.T) {
+	t.Parallel()
 	d, c := renameWorld(t, "renamed")
 	other := connectTo(t, dsnFor("app", "app", d.server.Addr(), "renamed"))
 	is := func(want string) {
@@ -175,6 +176,7 @@ func TestRenameOfDistributedTables(t *testing.T) {
 
 // A table that is dropped and brought back by ROLLBACK TO is still declared.
 func TestDropAndRollbackToKeepsTheDeclaration(t *testing.T) {
+	t.Parallel()
 	_, c := renameWorld(t, "undropped")
 	mustExec(t, c, "begin; savepoint a; drop table rows_ cascade; rollback to a; commit")
 	mustExec(t, c, "begin")
@@ -190,6 +192,7 @@ func TestDropAndRollbackToKeepsTheDeclaration(t *testing.T) {
 // What a dead process left of a renaming is settled, whether its transaction was committed or not; while it is in doubt, both
 // names are the table's and the admin is told so.
 func TestRenamingLeftByADeadProcess(t *testing.T) {
+	t.Parallel()
 	d, c := renameWorld(t, "left")
 	home := d.on(t, "left", 0)
 	oid := queryOne[uint32](t, home, "select 'rows_'::regclass::oid")
@@ -235,6 +238,7 @@ func TestRenamingLeftByADeadProcess(t *testing.T) {
 
 // A transaction that keeps an older map does not take a table's new name for one of home's.
 func TestOldTransactionAndNewName(t *testing.T) {
+	t.Parallel()
 	_, c := renameWorld(t, "older")
 	other := connectTo(t, c.Config().ConnString())
 	mustExec(t, other, "begin")
@@ -250,6 +254,7 @@ func TestOldTransactionAndNewName(t *testing.T) {
 
 // A transaction that defines something plans by what it sees itself.
 func TestPlansBehindDefinitionsInATransaction(t *testing.T) {
+	t.Parallel()
 	d, c := renameWorld(t, "defining")
 	for _, x := range []struct{ define, ask, want string }{
 		{"create view seen2 as select k, v from rows_ where k <= 10", "select k from seen2 where k = 7", "0A000"},
@@ -346,6 +351,7 @@ func TestPlansBehindDefinitionsInATransaction(t *testing.T) {
 
 // A process whose map has not been told of another name refuses the table: on home there is a part of it only.
 func TestUndeclaredPartIsRefused(t *testing.T) {
+	t.Parallel()
 	d, c := renameWorld(t, "undeclared")
 	other := otherProcess(t, d)
 	behind := connectTo(t, dsnFor("app", "app", other.server.Addr(), "undeclared"))

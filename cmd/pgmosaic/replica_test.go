@@ -22,9 +22,28 @@ func replicaRow(t testing.TB, d *demo, node string) map[string]any {
 	return out
 }
 
+// replicaAnswers waits until a statement of a session is answered by a replica of the shop's: what was written before has arrived there, and
+// that is known.
+func replicaAnswers(t testing.TB, d *demo, c *pgx.Conn, sql string) {
+	t.Helper()
+	eventually(t, "a replica answers "+sql, func() bool {
+		before := readsOfReplicas(d)
+		mustExec(t, c, sql)
+		return readsOfReplicas(d) > before
+	})
+}
+
+// replayed waits until a replica has all that its primary has written up to now.
+func replayed(t testing.TB, d *demo, primary, replica string) {
+	t.Helper()
+	p, r := connectTo(t, d.cluster.Node(primary).DSN("postgres")), connectTo(t, d.cluster.Node(replica).DSN("postgres"))
+	end := queryOne[string](t, p, "select pg_current_wal_lsn()::text")
+	eventually(t, replica+" has replayed "+end, func() bool { return queryOne[bool](t, r, "select pg_last_wal_replay_lsn() >= $1::pg_lsn", end) })
+}
+
 func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true, monitor: time.Second}) // what a busy machine takes longer for is less than one
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('a', '1')")
 	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
@@ -47,10 +66,11 @@ func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
 		mustExec(t, c, "insert into settings values ($1, '1')", fmt.Sprint("p", i))
 		time.Sleep(20 * time.Millisecond)
 	}
-	row := replicaRow(t, d, "s1-b")
-	if lag, _ := row["lag_ms"].(int64); lag < 100 || row["lag_bytes"].(int64) == 0 || row["reason"] != "replay is paused" {
-		t.Errorf("SHOW REPLICAS: %v", row)
-	}
+	eventually(t, "SHOW REPLICAS tells its lag", func() bool {
+		row := replicaRow(t, d, "s1-b")
+		lag, _ := row["lag_ms"].(int64)
+		return lag >= 100 && row["lag_bytes"].(int64) > 0 && row["reason"] == "replay is paused"
+	})
 	if err := d.cluster.Node("s1-b").ResumeReplay(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -92,8 +112,10 @@ func TestNoStaleReadsUnderCausal(t *testing.T) {
 		}
 	}
 	before := d.metrics.Node("shop", "s1", "s1-c").Reads[0].Load() + d.metrics.Node("shop", "s2", "s2-c").Reads[0].Load()
-	time.Sleep(time.Second) // the delayed replicas replay what was written
 	quiet := connectTo(t, d.shopDSN())
+	for i := 1; i <= 8; i++ { // the delayed replicas replay what was written
+		replicaAnswers(t, d, quiet, "select count(*) from orders where customer_id = "+fmt.Sprint(i))
+	}
 	for i := range 400 {
 		if n := queryOne[int](t, quiet, "select count(*) from orders where customer_id = $1", 1+i%8); n != 0 {
 			t.Fatal("the table is empty")
@@ -154,7 +176,6 @@ func TestConsistencyLevelsChooseTheirNodes(t *testing.T) {
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('x', 'old')")
 	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
-	time.Sleep(500 * time.Millisecond)
 	onReplica := func(sql string) bool {
 		t.Helper()
 		rep, pri := d.metrics.Node("shop", "s1", "s1-b"), d.metrics.Node("shop", "s1", "s1-a")
@@ -167,7 +188,7 @@ func TestConsistencyLevelsChooseTheirNodes(t *testing.T) {
 		}
 		return rep.Statements.Load() > r && pri.Statements.Load() == p
 	}
-	eventually(t, "a causal read goes to the replica", func() bool { time.Sleep(200 * time.Millisecond); return onReplica("select * from settings") })
+	eventually(t, "a causal read goes to the replica", func() bool { return onReplica("select * from settings") })
 	mustExec(t, c, "set pgmosaic.read_consistency = strong")
 	if onReplica("select * from settings") {
 		t.Error("strong read a replica")

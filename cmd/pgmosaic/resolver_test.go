@@ -12,6 +12,7 @@ import (
 
 // The resolver keeps its connection to each shard, and says once what it cannot do, where, and when that is over.
 func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	nodes := [2]*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
 	l := &lines{}

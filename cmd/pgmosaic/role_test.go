@@ -10,6 +10,7 @@ import (
 
 // The role of the nodes' connection strings need not be a superuser. docs/security.md has these grants.
 func TestTheProxysRoleNeedsNoSuperuser(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	d.adminExec(t, "CREATE DATABASE modest")
 	for i, name := range []string{"s1-a", "s2-a"} {

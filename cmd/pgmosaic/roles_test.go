@@ -10,6 +10,7 @@ import (
 // Roles are made, changed and dropped on every server, once on each, with one verifier everywhere; a server that refuses undoes
 // it on all.
 func TestRolesReachEveryServer(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "roled") // three shards on two servers
 	servers := []*pgx.Conn{connectTo(t, d.cluster.Node("s1-a").DSN("postgres")), connectTo(t, d.cluster.Node("s2-a").DSN("postgres"))}
 	for _, s := range servers {

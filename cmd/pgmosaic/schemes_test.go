@@ -80,6 +80,7 @@ func (d *demo) adminFails(t *testing.T, sql, code, message string) {
 
 // Ranges: rows, COPY and INSERT go where the map says, the shards' constraints agree, a range is split.
 func TestRangeGroups(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "ranged")
 	mustExec(t, c, "create table readings (day date not null, sensor int not null, v int, primary key (day, sensor))")
 	mustExec(t, c, "insert into readings select date '2025-12-30' + i % 5, i, i from generate_series(1, 50) i")
@@ -126,6 +127,7 @@ func TestRangeGroups(t *testing.T) {
 
 // Lists: a key that no list names has no place until one does.
 func TestListGroups(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "listed")
 	mustExec(t, c, "create table offices (region text primary key, name text)")
 	mustExec(t, c, "insert into offices values ('eu', 'a'), ('uk', 'b'), ('us', 'c'), ('jp', 'd')")
@@ -164,6 +166,7 @@ func TestListGroups(t *testing.T) {
 
 // Pins: one key goes elsewhere, if it has no rows yet; the shards' constraints follow.
 func TestPinnedKeys(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "pinned")
 	mustExec(t, c, "create table accounts (id bigint not null, region text not null, v int, primary key (id, region))")
 	mustExec(t, c, "insert into accounts select i, 'x', i from generate_series(1, 30) i")
@@ -201,6 +204,7 @@ func TestPinnedKeys(t *testing.T) {
 
 // A schema on one shard: statements, DDL and foreign keys of its own; it comes back whole.
 func TestSchemaOnOneShard(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "housed")
 	for _, sql := range []string{
 		"create schema acme", "create table acme.z_things (id int primary key, name text)", "create table acme.parts (id int primary key, thing int references acme.z_things)",
@@ -270,6 +274,7 @@ func TestSchemaOnOneShard(t *testing.T) {
 // A move of a schema that a crash of an older version cut short is finished if home had decided, else undone, and no row is lost either
 // way. What it had made on the shard is nobody's to drop.
 func TestInterruptedMoveOfASchema(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "cut")
 	for _, name := range []string{"decided", "begun"} {
 		mustExec(t, c, "create schema "+name)

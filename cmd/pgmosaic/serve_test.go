@@ -22,6 +22,7 @@ import (
 )
 
 func TestAdminConsoleOverTheWire(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for name, mode := range map[string]pgx.QueryExecMode{"simple": pgx.QueryExecModeSimpleProtocol, "extended": pgx.QueryExecModeCacheDescribe, "exec": pgx.QueryExecModeExec} {
 		t.Run(name, func(t *testing.T) {
@@ -77,6 +78,7 @@ func TestAdminConsoleOverTheWire(t *testing.T) {
 
 // The admin console's statements rebuild the same map.
 func TestMapAsSQLRebuildsTheMap(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	var list []string
 	for _, r := range d.adminExec(t, "SHOW MAP AS SQL") {
@@ -112,6 +114,7 @@ func startLogging(t testing.TB, cfg Config, log io.Writer) *app {
 }
 
 func TestPassThroughForOneDatabase(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	// An ordinary role that owns nothing will do.
 	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("postgres")), "create role plain login password 'plain'")
@@ -160,6 +163,7 @@ func TestPassThroughForOneDatabase(t *testing.T) {
 }
 
 func TestAuthQueryAndTLS(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "create role asked login password 'question'")
 	defer func() {

@@ -12,6 +12,7 @@ import (
 
 // init_sql that cannot be done is not done by half: the process does not start, and the next start goes on where it stopped.
 func TestInitSQLIsDoneWholly(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	node := d.cluster.Node("s2-a")
 	freshDatabase(t, node, "setup_a")
@@ -55,6 +56,7 @@ func TestInitSQLIsDoneWholly(t *testing.T) {
 
 // A process whose databases have no shard is not ready: every client would be refused.
 func TestDatabaseWithoutAShardIsNotReady(t *testing.T) {
+	t.Parallel()
 	needServers(t)
 	a, err := stranger(t, nil, "CREATE DATABASE empty")
 	if err != nil {
@@ -66,6 +68,7 @@ func TestDatabaseWithoutAShardIsNotReady(t *testing.T) {
 }
 
 func TestWhereInitSQLGoesOn(t *testing.T) {
+	t.Parallel()
 	steps := []string{"a", "b", "c"}
 	for _, x := range []struct {
 		setup   *shardmap.Setup

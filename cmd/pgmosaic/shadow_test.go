@@ -54,6 +54,7 @@ var doors = map[string]string{
 // What the proxy does on a node on its own account goes over connections that nodeconn has opened: it alone sees to it that no
 // object of a user's is met there.
 func TestNothingElseConnectsToNodes(t *testing.T) {
+	t.Parallel()
 	found := map[string]bool{}
 	sources(t, func(path string, f *ast.File) {
 		names := map[string]bool{} // of the libraries that connect, in this file
@@ -436,6 +437,7 @@ func TestNoQuestionToAClientsServerRunsAUsersCode(t *testing.T) {
 // A user who makes the schema pgmosaic before the proxy does, with a default or trigger in it that would run with the rights of
 // the proxy's role, is found out.
 func TestASchemaOfOursThatAUserMadeIsRefused(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, n := range []string{"s1-a", "s2-a"} {
 		freshDatabase(t, d.cluster.Node(n), "squat")
@@ -467,6 +469,7 @@ func TestASchemaOfOursThatAUserMadeIsRefused(t *testing.T) {
 // Whatever is set for a role, a database, in a connection string's options or by what ran before on it, a connection of the
 // proxy's own finds PostgreSQL's functions only, and prints as it always does.
 func TestOwnConnectionsAreAlike(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	root := connectTo(t, d.cluster.Node("s1-a").DSN("postgres"))
 	mustExec(t, root, "drop database if exists odd with (force)")

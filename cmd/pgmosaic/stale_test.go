@@ -321,7 +321,9 @@ func TestNoStaleReads(t *testing.T) {
 		}
 	})
 	healthy := *staleFor / 5
-	time.Sleep(time.Second) // the replicas become eligible
+	for _, n := range []string{"s1-b", "s1-c", "s2-b", "s2-c"} {
+		eventually(t, n+" is eligible", func() bool { return replicaRow(t, d, n)["eligible"] == true })
+	}
 	r0, p0 := replicaReads(d)
 	s0 := d.metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
 	time.Sleep(healthy)
@@ -494,7 +496,8 @@ func TestFreshBehindNames(t *testing.T) {
 	d.adminExec(t, "DISTRIBUTE TABLE shop.public.keyed IN GROUP keyed KEY (id)")
 	mustExec(t, w, "insert into keyed values (1, 0), (2, 0), (3, 0), (4, 0)")
 	for i := 1; i <= 6; i++ {
-		time.Sleep(700 * time.Millisecond) // the replicas have caught up
+		replayed(t, d, "s1-a", "s1-b")
+		replayed(t, d, "s2-a", "s2-b")
 		p := rawTo(t, d.shopDSN())
 		p.SendParse("a", "update keyed set n = n + 1", nil)
 		p.SendParse("b", "select n from keyed where id = 2", nil)
@@ -522,7 +525,8 @@ func TestFreshBehindNames(t *testing.T) {
 	mustExec(t, w, "create table moved (id int primary key, n int)")
 	mustExec(t, w, "insert into moved select i, i from generate_series(1, 500) i")
 	d.adminExec(t, "CREATE GROUP moved IN shop KEY (int) BY HASH")
-	time.Sleep(time.Second)
+	replayed(t, d, "s1-a", "s1-b")
+	replayed(t, d, "s2-a", "s2-b")
 	d.adminExec(t, "DISTRIBUTE TABLE shop.public.moved IN GROUP moved KEY (id)")
 	for _, c := range []*pgx.Conn{r, connectTo(t, d.shopDSN())} {
 		if n := queryOne[int](t, c, "select count(*) from moved"); n != 500 {
@@ -621,7 +625,7 @@ func TestARestartedReplicaIsBehindItself(t *testing.T) {
 	onReplica := func() int64 { return d.metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load() }
 	replica := d.cluster.Node("s1-b")
 	for _, n := range []string{"s1-a", "s1-b"} { // so that it does not fall behind the table's making
-		time.Sleep(300 * time.Millisecond)
+		replayed(t, d, "s1-a", "s1-b")
 		if err := d.cluster.Node(n).Exec(t.Context(), "postgres", "checkpoint"); err != nil {
 			t.Fatal(err)
 		}
@@ -679,7 +683,8 @@ func TestTheResolversCommitsAreSeen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(2 * time.Second) // the replicas have everything so far
+		replayed(t, d, "s1-a", "s1-b")
+		replayed(t, d, "s2-a", "s2-b")
 		gid := txn.GID(a.catalog.Current().Install, "s1")
 		mustExec(t, s2, "begin")
 		mustExec(t, s2, "insert into customers values ($1, $2, 'x', 'DE', '2026-01-01') on conflict (customer_id) do update set name = $2", id, fmt.Sprint(i))

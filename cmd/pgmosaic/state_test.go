@@ -80,6 +80,7 @@ func rotate(t testing.TB, a *app, n int) {
 }
 
 func TestPrepareBySQLFollowsTheSession(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 3, nil)
 	c, other := connectTo(t, a.dsn()), connectTo(t, a.dsn())
@@ -133,6 +134,7 @@ func TestPrepareBySQLFollowsTheSession(t *testing.T) {
 }
 
 func TestPrepareBySQLOverShards(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	c := connectTo(t, d.shopDSN())
 	k1, k2 := keysOn(t, d, 700000)
@@ -153,6 +155,7 @@ func TestPrepareBySQLOverShards(t *testing.T) {
 }
 
 func TestCachedPlanMustNotChangeItsResult(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 3, nil)
 	c := connectTo(t, a.dsn())
@@ -181,6 +184,7 @@ func TestCachedPlanMustNotChangeItsResult(t *testing.T) {
 }
 
 func TestSetConfigIsSet(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 3, nil)
 	c, other := connectTo(t, a.dsn()), connectTo(t, a.dsn())
@@ -220,6 +224,7 @@ func TestSetConfigIsSet(t *testing.T) {
 }
 
 func TestSettingsFollowTransactions(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	c := connectTo(t, a.dsn())
@@ -250,6 +255,7 @@ func TestSettingsFollowTransactions(t *testing.T) {
 // What a function does to its session cannot be seen in the statement that calls it: it must follow the session
 // all the same, and reach nobody else.
 func TestStateLeftByFunctions(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	c, other := connectTo(t, a.dsn()), connectTo(t, a.dsn())
@@ -287,6 +293,7 @@ func TestStateLeftByFunctions(t *testing.T) {
 }
 
 func TestPinsEndWithTheirCause(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
 	c := connectTo(t, a.dsn())
@@ -331,12 +338,13 @@ func TestPinsEndWithTheirCause(t *testing.T) {
 }
 
 func TestListenInTransactionPooling(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	for _, dsn := range []string{small(t, d, 2, nil).dsn(), d.shopDSN()} {
 		c, sender := connectTo(t, dsn), connectTo(t, dsn)
 		wait := func() *pgconn.Notification {
 			t.Helper()
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			n, err := c.WaitForNotification(ctx)
 			if err != nil {
@@ -402,7 +410,7 @@ func TestListenHearsTriggersOfEveryShard(t *testing.T) {
 	k1, k2 := keysOn(t, d, 1)
 	for _, k := range []int{k1, k2} {
 		mustExec(t, w, insertCustomer, k, "x")
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		n, err := c.WaitForNotification(ctx)
 		cancel()
 		if err != nil || n.Payload != itoa(k) {
@@ -411,7 +419,7 @@ func TestListenHearsTriggersOfEveryShard(t *testing.T) {
 	}
 	// When the connection that listens is lost, something may have been missed: the session is told so.
 	d.cluster.Node("s2-a").Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err := c.WaitForNotification(ctx)
 	var pe *pgconn.PgError
@@ -421,6 +429,7 @@ func TestListenHearsTriggersOfEveryShard(t *testing.T) {
 }
 
 func TestSignalsBetweenClients(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 3, nil)
 	c, victim := connectTo(t, a.dsn()), connectTo(t, a.dsn())
@@ -442,6 +451,7 @@ func TestSignalsBetweenClients(t *testing.T) {
 
 // A function that is called by its number, as large objects are, may be set_config: what it sets stays with its session.
 func TestWhatACallByNumberSetsStaysWithItsSession(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 1, nil)
 	other := connectTo(t, a.dsn())

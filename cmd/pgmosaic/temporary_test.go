@@ -57,6 +57,7 @@ func says(t *testing.T, c *pgx.Conn, sql string, mode pgx.QueryExecMode) string 
 // What is temporary means what it means on one PostgreSQL, or is refused: a view over sharded tables shows all of their rows,
 // what hides a sharded table hides it for as long as it is there, and nothing reaches home's part of the rows alone.
 func TestTemporaryObjectsSeeWholeTables(t *testing.T) {
+	t.Parallel()
 	_, c := temporaryWorld(t, "temporary")
 	type step struct{ sql, want string }
 	for _, x := range []struct {
@@ -280,6 +281,7 @@ func TestTemporaryObjectsSeeWholeTables(t *testing.T) {
 
 // A pipeline that makes a temporary object uses it in the same pipeline.
 func TestTemporaryObjectsOfPipelines(t *testing.T) {
+	t.Parallel()
 	_, c := temporaryWorld(t, "temporaries")
 	for _, x := range []struct{ name, make, ask, want string }{
 		{"view", "create temp view tv as select * from parts", "select count(*) from tv", "101"},

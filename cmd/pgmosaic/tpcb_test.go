@@ -17,6 +17,7 @@ import (
 
 // pgbench's TPC-B over tables that are spread by aid, bid and tid: no client fails in any mode, and the four sums are equal.
 func TestPgbenchOverShards(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "tpcb")
 	dsn := dsnFor("app", "app", d.server.Addr(), "tpcb")
 	bench := func(args ...string) string {
@@ -55,6 +56,7 @@ var referenceFor = flag.Duration("reference.for", 5*time.Second, "how long clien
 
 // Many clients write overlapping rows of a reference table by other columns than its key. All copies stay equal.
 func TestCopiesOfReferenceTablesStayEqual(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "copied_rows")
 	mustExec(t, c, "create table prices (id int primary key, class int, price numeric, note text)")
 	mustExec(t, c, "insert into prices select i, i % 7, i, 'n' from generate_series(1, 200) i")

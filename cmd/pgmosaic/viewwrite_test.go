@@ -8,6 +8,7 @@ import (
 
 // A view over a reference table is home's, and PostgreSQL writes through it: what is written so would be in one copy only.
 func TestCopiesAreNotWrittenThroughViews(t *testing.T) {
+	t.Parallel()
 	d, c := temporaryWorld(t, "through")
 	for _, sql := range []string{
 		"insert into codes values ('a'), ('b')", "create view plain as select code from codes", "create view upon as select code from plain where code > ''", "create temp view passing as select code from codes",

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// worlds are the demos that tests take turns on: two shards with a replica each, and the shop, loaded. A test has one to itself from its
+// first call of shop to its end, so that parallel tests disturb each other no more than processes of one machine do. There are as many as
+// tests have run at the same time.
+var worlds struct {
+	mu   sync.Mutex
+	free []*demo // the last one given back is the first to be lent
+	lent map[string]*loan
+	dirs []string
+	all  []*demo
+	err  error // one did not start: no other is tried
+}
+
+// loan is a world in the hands of a test and its subtests.
+type loan struct {
+	once  sync.Once
+	world *demo
+	err   error
+	users int
+}
+
+// shop lends the test a world.
+func shop(t testing.TB) *demo {
+	t.Helper()
+	needServers(t)
+	test, _, _ := strings.Cut(t.Name(), "/")
+	worlds.mu.Lock()
+	l := worlds.lent[test]
+	if l == nil {
+		l = &loan{}
+		if worlds.lent == nil {
+			worlds.lent = map[string]*loan{}
+		}
+		worlds.lent[test] = l
+	}
+	l.users++
+	worlds.mu.Unlock()
+	t.Cleanup(func() {
+		worlds.mu.Lock()
+		defer worlds.mu.Unlock()
+		if l.users--; l.users > 0 {
+			return
+		}
+		delete(worlds.lent, test)
+		if l.world != nil {
+			worlds.free = append(worlds.free, l.world)
+		}
+	})
+	l.once.Do(func() { l.world, l.err = freeWorld() })
+	if l.err != nil {
+		t.Fatalf("the demo does not start: %v", l.err)
+	}
+	return l.world
+}
+
+// freeWorld is one that nobody has, or a new one.
+func freeWorld() (*demo, error) {
+	worlds.mu.Lock()
+	if n := len(worlds.free); n > 0 || worlds.err != nil {
+		defer worlds.mu.Unlock()
+		if worlds.err != nil {
+			return nil, worlds.err
+		}
+		d := worlds.free[n-1]
+		worlds.free = worlds.free[:n-1]
+		return d, nil
+	}
+	worlds.mu.Unlock()
+	dir, err := testDir()
+	if err != nil {
+		return nil, err
+	}
+	d, err := startDemo(context.Background(), demoOptions{
+		dir: dir, listen: "127.0.0.1:0", http: "127.0.0.1:0", shards: 2, replicas: 1,
+		customers: 2000, orders: 8000, poolSize: 20, settings: noSync,
+	}, &bytes.Buffer{})
+	worlds.mu.Lock()
+	defer worlds.mu.Unlock()
+	worlds.dirs = append(worlds.dirs, dir)
+	if err != nil {
+		worlds.err = err
+		return nil, err
+	}
+	worlds.all = append(worlds.all, d)
+	return d, nil
+}
+
+// stopWorlds stops them all, as an operator would.
+func stopWorlds() error {
+	errs := make([]error, len(worlds.all))
+	var wg sync.WaitGroup
+	for i, d := range worlds.all {
+		wg.Go(func() { errs[i] = d.stop() })
+	}
+	wg.Wait()
+	for _, dir := range worlds.dirs {
+		cleanTestDir(dir)
+	}
+	return errors.Join(errs...)
+}

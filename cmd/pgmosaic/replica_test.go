@@ -43,7 +43,7 @@ func replayed(t testing.TB, d *demo, primary, replica string) {
 
 func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true, monitor: time.Second}) // what a busy machine takes longer for is less than one
+	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true, monitor: 300 * time.Millisecond}) // what a busy machine takes longer for is less than one
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('a', '1')")
 	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })

@@ -21,8 +21,8 @@ test: deps ## everything but what takes longer: unit, golden and real servers
 test-short: ## no servers, no browser
 	$(GO) test -short -race $(PKGS)
 
-test-diff: deps ## the same statements and scripts of writes on one PostgreSQL and over shards; N=.. for more random ones
-	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL|TestSameTablesAfterWrites' -count=1 -diff.n=$(N)000 -dml.n=$(N)00
+test-diff: deps ## the same statements and scripts of writes on one PostgreSQL and over shards, a thousand random ones of each where make test has 200 and 60; N=.. for more
+	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL|TestSameTablesAfterWrites' -count=1 -diff.n=$(N)000 -dml.n=$(N)000
 
 test-tpch: deps ## TPC-H's 22 queries at scale 0.1 over two shards and on one PostgreSQL, with the time of each
 	$(GO) test -timeout 20m -count=1 -tags tpch ./cmd/pgmosaic -run TestTPCH -v

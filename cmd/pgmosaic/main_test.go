@@ -21,7 +21,7 @@ import (
 
 var (
 	rewrite  = flag.Bool("rewrite", false, "rewrite the generated pages")
-	diffN    = flag.Int("diff.n", 0, "random statements of the differential test")
+	diffN    = flag.Int("diff.n", 200, "random statements of the differential test")
 	diffSeed = flag.Uint64("diff.seed", 1, "their seed")
 )
 

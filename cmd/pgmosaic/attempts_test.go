@@ -519,10 +519,20 @@ func (f *fuse) listen(t testing.TB, to string) string {
 	return l.Addr().String()
 }
 
-// Whatever statement an attempt is cut off at, the next start of its process finishes it or undoes it whole: no row is lost or
-// twice, nothing is left behind.
-func TestKilledWhileTablesMove(t *testing.T) {
-	t.Parallel()
+// killing has verbs of a process cut off at each of their statements, and checks what the next start makes of it.
+type killing struct {
+	shards     []*pgx.Conn
+	last       string // the address of a shard's node that the map does not have
+	distribute func(verb string)
+
+	// steps cuts verb off at each statement. declared says whether the map has what it makes, back undoes it; with copies each shard that has
+	// the table has all its rows.
+	steps func(verb, back, table string, copies bool, declared func(*shardmap.DB) bool, undone func())
+}
+
+// killedWhile lets verbs loose on a database of two shards.
+func killedWhile(t *testing.T, verbs func(k *killing)) {
+	t.Helper()
 	d, _, shards := distributedWorld(t, "killed")
 	f := &fuse{conns: map[net.Conn]bool{}, left: -1}
 	doc := mapOf(d, "killed")
@@ -628,9 +638,6 @@ func TestKilledWhileTablesMove(t *testing.T) {
 		}
 		a.stop(0)
 	}
-	distributed := func(name string) func(*shardmap.DB) bool {
-		return func(db *shardmap.DB) bool { return db.Tables[shardmap.TableName{Schema: "public", Name: name}] != nil }
-	}
 	distribute := func(verb string) {
 		a := begin()
 		defer a.stop(0)
@@ -638,23 +645,43 @@ func TestKilledWhileTablesMove(t *testing.T) {
 			t.Fatalf("%s: %v", verb, err)
 		}
 	}
-	steps("DISTRIBUTE TABLE killed.public.keyed IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE killed.public.keyed", "public.keyed", false, distributed("keyed"), func() {})
-	steps("DISTRIBUTE TABLE killed.public.keyless IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE killed.public.keyless", "public.keyless", false, distributed("keyless"), func() {})
-	steps("DISTRIBUTE SCHEMA killed.tenant ON killed_s1", "UNDISTRIBUTE SCHEMA killed.tenant", "tenant.one", false, func(db *shardmap.DB) bool { return db.Tenant("tenant") != nil }, func() {})
-	distribute("DISTRIBUTE TABLE killed.public.codes AS REFERENCE")
-	distribute("DISTRIBUTE TABLE killed.public.keyed IN GROUP g KEY (k)")
-	distribute("DISTRIBUTE SCHEMA killed.tenant ON killed_s1")
-	steps("UNDISTRIBUTE TABLE killed.public.keyed", "DISTRIBUTE TABLE killed.public.keyed IN GROUP g KEY (k)", "public.keyed", false, distributed("keyed"), func() {})
-	steps("UNDISTRIBUTE TABLE killed.public.codes", "DISTRIBUTE TABLE killed.public.codes AS REFERENCE", "public.codes", true, distributed("codes"), func() {})
-	steps("UNDISTRIBUTE SCHEMA killed.tenant", "DISTRIBUTE SCHEMA killed.tenant ON killed_s1", "tenant.two", false, func(db *shardmap.DB) bool { return db.Tenant("tenant") != nil }, func() {})
-	steps(fmt.Sprintf("CREATE SHARD killed_s2 IN killed NODE '%s' NAME killed_n2", last), "DROP SHARD killed_s2 IN killed", "public.codes", true,
-		func(db *shardmap.DB) bool { return len(db.Shards) == 3 }, func() { // a shard that is dropped keeps what it has
-			if queryOne[bool](t, shards[2], "select to_regclass('codes') is not null and exists (select from pgmosaic.made where relation = to_regclass('codes'))") {
-				mustExec(t, shards[2], "drop table codes, keyed")
-			}
-			if left := shardState(t, shards[2]); left != "" {
-				t.Fatalf("left on the shard: %s", left)
-			}
-		})
+	verbs(&killing{shards, last, distribute, steps})
 	t.Logf("%d points", points)
+}
+
+func distributed(name string) func(*shardmap.DB) bool {
+	return func(db *shardmap.DB) bool { return db.Tables[shardmap.TableName{Schema: "public", Name: name}] != nil }
+}
+
+// Whatever statement an attempt is cut off at, the next start of its process finishes it or undoes it whole: no row is lost or
+// twice, nothing is left behind.
+func TestKilledWhileTablesAreDistributed(t *testing.T) {
+	t.Parallel()
+	killedWhile(t, func(k *killing) {
+		k.steps("DISTRIBUTE TABLE killed.public.keyed IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE killed.public.keyed", "public.keyed", false, distributed("keyed"), func() {})
+		k.steps("DISTRIBUTE TABLE killed.public.keyless IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE killed.public.keyless", "public.keyless", false, distributed("keyless"), func() {})
+		k.steps("DISTRIBUTE SCHEMA killed.tenant ON killed_s1", "UNDISTRIBUTE SCHEMA killed.tenant", "tenant.one", false, func(db *shardmap.DB) bool { return db.Tenant("tenant") != nil }, func() {})
+	})
+}
+
+// So it is on the way home, and when a shard is added.
+func TestKilledWhileTablesGoHome(t *testing.T) {
+	t.Parallel()
+	killedWhile(t, func(k *killing) {
+		k.distribute("DISTRIBUTE TABLE killed.public.codes AS REFERENCE")
+		k.distribute("DISTRIBUTE TABLE killed.public.keyed IN GROUP g KEY (k)")
+		k.distribute("DISTRIBUTE SCHEMA killed.tenant ON killed_s1")
+		k.steps("UNDISTRIBUTE TABLE killed.public.keyed", "DISTRIBUTE TABLE killed.public.keyed IN GROUP g KEY (k)", "public.keyed", false, distributed("keyed"), func() {})
+		k.steps("UNDISTRIBUTE TABLE killed.public.codes", "DISTRIBUTE TABLE killed.public.codes AS REFERENCE", "public.codes", true, distributed("codes"), func() {})
+		k.steps("UNDISTRIBUTE SCHEMA killed.tenant", "DISTRIBUTE SCHEMA killed.tenant ON killed_s1", "tenant.two", false, func(db *shardmap.DB) bool { return db.Tenant("tenant") != nil }, func() {})
+		k.steps(fmt.Sprintf("CREATE SHARD killed_s2 IN killed NODE '%s' NAME killed_n2", k.last), "DROP SHARD killed_s2 IN killed", "public.codes", true,
+			func(db *shardmap.DB) bool { return len(db.Shards) == 3 }, func() { // a shard that is dropped keeps what it has
+				if queryOne[bool](t, k.shards[2], "select to_regclass('codes') is not null and exists (select from pgmosaic.made where relation = to_regclass('codes'))") {
+					mustExec(t, k.shards[2], "drop table codes, keyed")
+				}
+				if left := shardState(t, k.shards[2]); left != "" {
+					t.Fatalf("left on the shard: %s", left)
+				}
+			})
+	})
 }

@@ -82,9 +82,10 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, begun func(err
 				return nil
 			}
 			news, ended := resolving.news(failed)
+			news = sweeping.untold(news)
 			if n%sweepEvery == 0 {
 				more, _ := sweeping.news(unswept)
-				news = append(news, slices.DeleteFunc(more, func(err error) bool { return resolving.now[keyOf(err)] })...)
+				news = append(news, resolving.untold(more)...)
 			}
 			for _, err := range news {
 				begun(err)

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -43,6 +44,11 @@ func (t *trouble) news(round error) (begun []error, over []ShardError) {
 		}
 	}
 	return begun, over
+}
+
+// untold are those of some errors that are not among these, which somebody has been told of.
+func (t *trouble) untold(errs []error) []error {
+	return slices.DeleteFunc(errs, func(err error) bool { return t.now[keyOf(err)] })
 }
 
 // flat takes joined errors apart.

@@ -39,3 +39,17 @@ func TestTroubleIsToldOnce(t *testing.T) {
 		}
 	}
 }
+
+// What one of two kinds of work has told of, the other does not tell again, whichever meets it first.
+func TestTroubleOfBothKindsOfWorkIsToldOnce(t *testing.T) {
+	away, denied := &ShardError{"shop", "s2", "n", errors.New("refused")}, &ShardError{"shop", "s2", "n", &pgconn.PgError{Code: "42501"}}
+	var resolving, sweeping trouble
+	told, _ := sweeping.news(away)
+	if len(told) != 1 {
+		t.Fatal(told)
+	}
+	told, _ = resolving.news(errors.Join(away, denied))
+	if told = sweeping.untold(told); len(told) != 1 || !errors.Is(told[0], denied) {
+		t.Errorf("told again: %v", told)
+	}
+}

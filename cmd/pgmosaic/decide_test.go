@@ -294,7 +294,7 @@ func TestShardsOfAnOlderVersion(t *testing.T) {
 		a := startApp(t, crashConfig(t, mapOf(d, db)))
 		if late {
 			eventually(t, "the start is over", func() bool { return a.monitor.View(db, "o1") != nil && a.monitor.View(db, "o1").Up() })
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond) // what a start looks at has been looked at
 			makeOld()
 		} else {
 			for _, c := range direct {

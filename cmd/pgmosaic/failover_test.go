@@ -299,7 +299,7 @@ func TestSplitBrainIsFenced(t *testing.T) {
 				return [2]int{queryOne[int](t, onA, "select count(*) from marks"), queryOne[int](t, onB, "select count(*) from marks")}
 			}
 			before := count()
-			for range 10 {
+			for range 10 { // a second in which nothing happens
 				time.Sleep(100 * time.Millisecond)
 				if now := count(); now != before {
 					t.Fatalf("writes were accepted: %v, then %v", before, now)
@@ -335,7 +335,7 @@ func TestSplitBrainIsFenced(t *testing.T) {
 			// The node that was named dies: the barred one does not take its place. It may again once it is a replica.
 			a.Kill()
 			eventually(t, "the primary is seen to be down", func() bool { return d.adminExec(t, "SHOW SHARDS WHERE shard = 's1'")[0][5] == "primary down" })
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond) // five looks at the nodes that change nothing
 			if row := d.adminExec(t, "SHOW SHARDS WHERE shard = 's1'")[0]; row[4] != "s1-a" || row[5] != "primary down" {
 				t.Errorf("the shard is %v", row)
 			}

@@ -37,6 +37,7 @@ var meanwhile = []struct{ name, group, before, sql, kept string }{
 
 // The owner of a table gains nothing, and loses no row, by what it does to the table while it moves.
 func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
+	t.Parallel()
 	d, _ := schemesWorld(t, "meanwhile")
 	d.adminExec(t, "CREATE GROUP g IN meanwhile KEY (int) BY HASH")
 	d.adminExec(t, "CREATE GROUP l IN meanwhile KEY (text) BY LIST (('a') ON meanwhile_s1, ('b') ON meanwhile_s2)")
@@ -97,6 +98,7 @@ func asRole(d *demo, c *pgx.Conn, role string) string {
 // Whose code a table has cannot give up the lock by which other processes know that somebody is at the table: they would undo what goes on.
 // Nor can it have the table's name mean another one.
 func TestATablesOwnerCannotGiveUpTheLockOfAMove(t *testing.T) {
+	t.Parallel()
 	d, _ := schemesWorld(t, "released")
 	d.adminExec(t, "CREATE GROUP g IN released KEY (int) BY HASH")
 	home := connectTo(t, asRole(d, d.on(t, "released", 0), "app"))

@@ -417,6 +417,7 @@ func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
 // A portal is run by the map that its statement was planned by, and waited for: one that is bound and not run yet, in a pipeline or in a
 // transaction that has no server yet.
 func TestPortalsKeepTheirMap(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "portals")
 	mustExec(t, c, "create table moving (id int primary key, v int)")
 	mustExec(t, c, "insert into moving select i, i from generate_series(1, 100) i")

@@ -220,10 +220,34 @@ func (a *analysis) definition() error {
 		}
 		if len(s.Def.Objects) == 0 && s.Name == "" && isGrant(s.Text) {
 			a.t.Class, a.t.Ref, a.t.Home = Write, true, false
+			a.granted()
 			return nil
 		}
 	}
 	return Refuse("ddl", "this statement")
+}
+
+// granted gives each shard the part of a GRANT or REVOKE that is about the tables which it has: home has all.
+func (a *analysis) granted() {
+	var on []int
+	apart := map[int]string{}
+	for i := range a.db.Shards {
+		text, some, ok := a.stmt.GrantedOn(func(ref sqlparse.TableRef) bool {
+			n, found := a.env.resolve(a.db, a.sch, ref)
+			if i == a.db.Home.Index {
+				return true
+			}
+			places := a.placesOf([]shardmap.TableName{n})
+			return found && a.info(n) != nil && (places == nil || slices.Contains(places, i))
+		})
+		switch {
+		case !ok:
+			return
+		case some:
+			on, apart[i] = append(on, i), text
+		}
+	}
+	a.t.on, a.t.Apart = on, apart
 }
 
 // partition plans CREATE TABLE .. PARTITION OF a declared table: every shard has it. One with an index or column of its own could
@@ -238,6 +262,9 @@ func (a *analysis) partition() error {
 		return Refuse("ddl", "a partition in a schema that lives on one shard")
 	}
 	a.t.Class, a.t.Ref, a.t.Home = Write, true, false
+	if a.db.Tables[of[0]].Kind == shardmap.Reference {
+		a.t.Then = shardmap.CopyTrigger(d.Objects[0].SQL())
+	}
 	return nil
 }
 
@@ -279,7 +306,7 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 		return Refuse("ddl", "RENAME")
 	case d.Unsafe != "":
 		return Refuse("ddl", "ALTER TABLE ... "+d.Unsafe)
-	case info.Kind == shardmap.Reference && slices.ContainsFunc(d.Fills, func(f string) bool { return f == sqlparse.Moment || a.constancy(f) != sqlparse.Constant }):
+	case info.Kind == shardmap.Reference && a.fillsApart():
 		return Refuse("reference-fill", info.TableName)
 	case slices.ContainsFunc(d.Foreign, func(f sqlparse.ForeignKey) bool { return !a.keepsForeign(info, &f) }):
 		return Refuse("foreign-key")
@@ -290,6 +317,14 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 		return Refuse("key-column", info.Keys[i])
 	}
 	return everywhere()
+}
+
+// fillsApart says whether ALTER TABLE fills a column with values that each copy makes up for itself.
+func (a *analysis) fillsApart() bool {
+	d := &a.stmt.Def
+	return slices.ContainsFunc(d.Fills, func(f string) bool { return f == sqlparse.Moment || a.constancy(f) != sqlparse.Constant }) ||
+		slices.ContainsFunc(a.stmt.Ops, func(op string) bool { return a.constancy(op) != sqlparse.Constant }) ||
+		slices.ContainsFunc(a.stmt.TypeNames, func(t string) bool { return a.sch.Varying[t] })
 }
 
 // renamed plans RENAME and SET SCHEMA of a declared table, and RENAME of its columns.

@@ -2,6 +2,7 @@ package router
 
 import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
@@ -10,7 +11,7 @@ var settled = map[string]bool{
 	"to_char": true, "to_date": true, "to_timestamp": true, "to_number": true, "date_trunc": true, "date_part": true, "extract": true, "timezone": true,
 	"make_timestamptz": true, "format": true, "concat": true, "concat_ws": true, "array_to_string": true, "quote_literal": true, "quote_nullable": true,
 	"to_json": true, "to_jsonb": true, "row_to_json": true, "array_to_json": true, "json_build_object": true, "json_build_array": true, "jsonb_build_object": true,
-	"jsonb_build_array": true, "json_populate_record": true, "jsonb_populate_record": true, "jsonb_path_query_tz": true, "jsonb_path_exists_tz": true,
+	"jsonb_build_array": true, "jsonb_path_query_tz": true, "jsonb_path_exists_tz": true,
 	"plainto_tsquery": true, "phraseto_tsquery": true, "websearch_to_tsquery": true, "ts_headline": true, "pg_typeof": true,
 }
 
@@ -22,12 +23,67 @@ func (a *analysis) constancy(name string) sqlparse.Constancy {
 	if !settled[name] && (a.sch.Stable[name] || name == "age") { // age(x) counts from today
 		return sqlparse.Steady
 	}
+	varies := sqlparse.Constant
 	for _, f := range a.userFuncs(name) {
 		if !f.Immutable {
 			return sqlparse.Steady
 		}
+		for w := range f.Spoken() { // it may say so and not be so
+			if (a.sch.Volatile[w] || a.sch.Stable[w]) && !settled[w] {
+				varies = sqlparse.Steady
+			}
+		}
 	}
-	return sqlparse.Constant
+	return varies
+}
+
+// timeless are types that cannot be read from a text as a time, nor hold one.
+var timeless = map[string]bool{
+	"smallint": true, "integer": true, "bigint": true, "numeric": true, "real": true, "double precision": true, "boolean": true, "text": true, "character varying": true, "bpchar": true, "\"char\"": true, "name": true,
+	"uuid": true, "bytea": true, "json": true, "jsonb": true, "xml": true, "inet": true, "cidr": true, "macaddr": true, "money": true, "interval": true, "oid": true, "bit varying": true, "tsvector": true, "": true,
+	"smallint[]": true, "integer[]": true, "bigint[]": true, "numeric[]": true, "real[]": true, "double precision[]": true, "boolean[]": true, "text[]": true, "character varying[]": true, "uuid[]": true, "jsonb[]": true, "int4range": true, "int8range": true, "numrange": true,
+}
+
+// timed says whether a text that is put into a column may be read as a time.
+func timed(c *schema.Column) bool { return !timeless[c.Base] }
+
+// differs says what may make the copies of a reference table different when a statement writes it: operators with another value on each
+// shard, and defaults that the foreign keys of other copies set.
+func (a *analysis) differs(n shardmap.TableName) string {
+	for _, op := range a.stmt.Ops {
+		if a.isVolatile(op) || a.constancy(op) != sqlparse.Constant {
+			return "operator " + op + " may have another value on each shard"
+		}
+	}
+	switch a.stmt.Kind {
+	case sqlparse.Update, sqlparse.Delete, sqlparse.Merge:
+		return a.setsDefault(n, map[shardmap.TableName]bool{})
+	}
+	return ""
+}
+
+// setsDefault finds a column of a reference table that gets a default which varies when a row of a table is changed or deleted.
+func (a *analysis) setsDefault(n shardmap.TableName, seen map[shardmap.TableName]bool) string {
+	t := a.sch.Tables[n]
+	if t == nil || seen[n] {
+		return ""
+	}
+	seen[n] = true
+	for _, act := range t.Acts {
+		info := a.info(act.From)
+		if info == nil || info.Kind != shardmap.Reference {
+			continue
+		}
+		for _, name := range act.Defaults {
+			if c, _ := a.sch.Tables[act.From].Column(name); c != nil && c.Volatile {
+				return "a foreign key of table " + act.From.String() + " sets column " + name + " to a default that differs on each shard"
+			}
+		}
+		if what := a.setsDefault(act.From, seen); what != "" {
+			return what
+		}
+	}
+	return ""
 }
 
 // fills is what has to be known to write all copies of a table alike.
@@ -41,7 +97,7 @@ func (a *analysis) fills(t *schema.Table) *sqlparse.Fills {
 		if c.Generated {
 			continue
 		}
-		fill := sqlparse.Fill{Name: c.Name, Default: c.Default}
+		fill := sqlparse.Fill{Name: c.Name, Default: c.Default, Timed: timed(c), Text: c.Base == "text" || c.Base == "character varying" || c.Base == "bpchar"}
 		switch {
 		case c.Steady:
 			fill.Varies = sqlparse.Steady
@@ -49,10 +105,7 @@ func (a *analysis) fills(t *schema.Table) *sqlparse.Fills {
 			fill.Varies = sqlparse.Volatile
 		}
 		f.Columns = append(f.Columns, fill)
-		switch c.Base {
-		case "date", "timestamp with time zone", "timestamp without time zone", "time with time zone", "time without time zone":
-			f.Times = true
-		}
+		f.Times = f.Times || timed(c)
 	}
 	return f
 }

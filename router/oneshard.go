@@ -36,8 +36,15 @@ func (t *Template) OneShard(shard int, readOnly bool) *Error {
 // inCommon finds what a statement does that is not for one shard alone.
 func (a *analysis) inCommon() (c common) {
 	s := a.stmt
-	for _, f := range s.Funcs {
-		c.refuse(a.writesUnseen(f))
+	for _, f := range append(a.calls(), a.ranBy(s)...) {
+		c.refuse(a.writesUnseen(f, map[string]bool{}))
+	}
+	for _, n := range a.t.Tables {
+		if t := a.sch.Tables[n]; t != nil {
+			for _, f := range append(append(slices.Clone(t.Code.Always), t.Code.Writes...), t.Code.Defaults...) {
+				c.refuse(a.writesUnseen(f, map[string]bool{}))
+			}
+		}
 	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
@@ -79,14 +86,30 @@ func (c *common) refuse(what string) {
 	}
 }
 
-// writesUnseen names a function that may write what the statement does not name.
-func (a *analysis) writesUnseen(f string) string {
+// writesUnseen names a function that may write what the statement does not name: itself, or by one that it calls, whatever it says of
+// itself.
+func (a *analysis) writesUnseen(f string, seen map[string]bool) string {
 	if f == "nextval" || f == "setval" || f == "pg_notify" || strings.HasPrefix(f, "lo_") {
 		return "function " + f
 	}
+	if seen[f] {
+		return ""
+	}
+	seen[f] = true
 	for _, u := range a.userFuncs(f) {
 		if u.Volatile {
 			return "function " + f + ", which is VOLATILE,"
+		}
+		calls := slices.Clone(u.Calls)
+		for w := range u.Words() {
+			if len(a.userFuncs(w)) > 0 {
+				calls = append(calls, w)
+			}
+		}
+		for _, called := range calls {
+			if what := a.writesUnseen(called, seen); what != "" {
+				return what
+			}
 		}
 	}
 	return ""

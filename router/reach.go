@@ -9,12 +9,34 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
-// calls are the functions that the statement calls, and those of the views that it names.
+// calls are the functions and operators that the statement calls, and those of the views that it names.
 func (a *analysis) calls() []string {
-	if len(a.views.funcs) == 0 {
-		return a.stmt.Funcs
+	return append(a.ran(a.stmt), a.views.funcs...)
+}
+
+// ran are the functions that a statement calls, by name and by operators.
+func (a *analysis) ran(s *sqlparse.Statement) []string {
+	out := slices.Clone(s.Funcs)
+	for _, op := range s.Ops {
+		if len(a.sch.Funcs[op]) > 0 {
+			out = append(out, op)
+		}
 	}
-	return append(append([]string(nil), a.stmt.Funcs...), a.views.funcs...)
+	return out
+}
+
+// ranBy are what types run that a statement names. To define something of a type runs nothing of it.
+func (a *analysis) ranBy(s *sqlparse.Statement) (out []string) {
+	switch s.Kind {
+	case sqlparse.CreateTable, sqlparse.CreateView, sqlparse.DDL, sqlparse.Drop, sqlparse.Rename:
+		return nil
+	}
+	for _, n := range s.TypeNames {
+		if key := schema.TypeFunc(n); len(a.sch.Funcs[key]) > 0 {
+			out = append(out, key)
+		}
+	}
+	return out
 }
 
 func (a *analysis) isVolatile(name string) bool {
@@ -30,7 +52,7 @@ func (a *analysis) isVolatile(name string) bool {
 }
 
 func (a *analysis) firstVolatile() (string, bool) {
-	for _, f := range a.stmt.Funcs {
+	for _, f := range a.ran(a.stmt) {
 		if a.isVolatile(f) {
 			return f, true
 		}
@@ -51,7 +73,7 @@ func (a *analysis) touchesUnknown() bool {
 			return true
 		}
 	}
-	for _, f := range a.stmt.Funcs {
+	for _, f := range a.ran(a.stmt) {
 		if len(a.userFuncs(f)) > 0 {
 			return true
 		}
@@ -95,7 +117,7 @@ func (a *analysis) readsBehind() {
 			return
 		}
 		if t.Kind == 'v' {
-			for _, f := range viewFuncs(t) {
+			for _, f := range a.viewFuncs(t) {
 				a.t.Beyond = a.t.Beyond || len(a.sch.Funcs[f]) > 0
 			}
 			for _, r := range t.Reads {
@@ -109,9 +131,9 @@ func (a *analysis) readsBehind() {
 }
 
 // viewFuncs are the functions that a view's own query calls.
-func viewFuncs(t *schema.Table) []string {
+func (a *analysis) viewFuncs(t *schema.Table) []string {
 	if s := parseView(t); s != nil {
-		return s.Funcs
+		return append(a.ran(s), a.ranBy(s)...)
 	}
 	return nil
 }
@@ -129,10 +151,13 @@ func (a *analysis) functions() error {
 			return Refuse("function-body", "DO or CALL")
 		}
 	}
-	for _, f := range a.calls() {
+	for _, f := range append(a.calls(), a.ranBy(a.stmt)...) {
 		if runsSQL[f] || a.funcReaches(f, map[string]bool{}) {
 			return Refuse("function-body", f)
 		}
+	}
+	if f := a.tablesReach(); f != "" {
+		return Refuse("function-body", f)
 	}
 	safe := a.safe
 	a.safe = false // a view of home's, or a temporary one, runs there
@@ -173,6 +198,34 @@ func (a *analysis) functions() error {
 	return nil
 }
 
+// tablesReach names what the definition of a table runs for the statement, a policy, type, CHECK, index or default, if that may reach
+// distributed tables.
+func (a *analysis) tablesReach() string {
+	safe := a.safe
+	defer func() { a.safe = safe }()
+	for _, n := range a.t.Tables {
+		t := a.sch.Tables[n]
+		if t == nil {
+			continue
+		}
+		info := a.info(n)
+		a.safe = info != nil && info.Kind == shardmap.Sharded
+		list := t.Code.Always
+		if !a.t.Read {
+			list = append(slices.Clone(list), t.Code.Writes...)
+			if a.stmt.Query != nil && a.usesDefaults() || a.stmt.Kind == sqlparse.Copy {
+				list = append(list, t.Code.Defaults...)
+			}
+		}
+		for _, f := range list {
+			if a.funcReaches(f, map[string]bool{}) {
+				return f
+			}
+		}
+	}
+	return ""
+}
+
 // usesDefaults says whether a write may give a column its default.
 func (a *analysis) usesDefaults() bool {
 	switch a.stmt.Kind {
@@ -187,7 +240,7 @@ func (a *analysis) viewCalls(t *schema.Table, depth int) string {
 	if t.Kind != 'v' || depth > 32 {
 		return ""
 	}
-	for _, f := range viewFuncs(t) {
+	for _, f := range a.viewFuncs(t) {
 		if a.funcReaches(f, map[string]bool{}) {
 			return f
 		}
@@ -229,14 +282,35 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 	}
 	seen[name] = true
 	for _, f := range a.userFuncs(name) {
-		if f.Immutable || a.safe && a.db.ShardSafe(f.Schema, f.Name) {
+		if a.safe && a.db.ShardSafe(f.Schema, f.Name) {
 			continue
+		}
+		if slices.ContainsFunc(f.Calls, func(c string) bool { return len(a.userFuncs(c)) > 0 && a.funcReaches(c, seen) }) {
+			return true
 		}
 		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" {
 			return true
 		}
 		words := f.Words()
+		if f.Immutable {
+			words = f.Spoken()
+		}
+		if a.codeReaches(f, words, seen) {
+			return true
+		}
 		if words["execute"] && f.Lang == "plpgsql" || a.wordsReach(words, seen) {
+			return true
+		}
+	}
+	return false
+}
+
+// codeReaches says whether operators and types in a function's body may reach distributed tables.
+func (a *analysis) codeReaches(f *schema.Func, words, seen map[string]bool) bool {
+	for name := range a.sch.Funcs {
+		typ, isType := strings.CutPrefix(name, schema.TypeFunc(""))
+		isOp := strings.Trim(name, "+-*/<>=~!@#%^&|`?") == ""
+		if (isType && f.Words()[strings.ToLower(typ)] || isOp && strings.Contains(f.Body, name)) && a.funcReaches(name, seen) {
 			return true
 		}
 	}

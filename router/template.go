@@ -69,6 +69,7 @@ type Template struct {
 	Gather  *Gather              // of Gathered, and of Moved: the SELECT
 	Inner   *Template            // of Explained: the statement that is explained
 	Target  *shardmap.TableInfo  // of Write, Split, Copy, Moved
+	Apart   map[int]string       // of Write with Ref: what runs on the shards that do not get the statement itself
 	Then    string               // of Write with Ref: what runs behind it on each shard
 	Ref     bool                 // Write of a reference table or definition: every shard, home's tag counts
 	NoTx    bool                 // Write that runs on each shard by itself (VACUUM)

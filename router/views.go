@@ -36,7 +36,7 @@ func (a *analysis) view(t *schema.Table, seen map[shardmap.TableName]bool) error
 	if !a.views.used {
 		a.views.used, a.views.first = true, t.TableName
 	}
-	a.views.funcs = append(a.views.funcs, s.Funcs...)
+	a.views.funcs = append(append(a.views.funcs, a.ran(s)...), a.ranBy(s)...)
 	return a.resolveAll(s.Tables, seen)
 }
 

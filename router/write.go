@@ -295,6 +295,9 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 		return refuse
 	}
 	a.t.Fills = a.fills(t)
+	if why := a.differs(info.TableName); why != "" {
+		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
+	}
 	if _, why := a.stmt.Once(a.t.Fills); why != "" {
 		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
 	}

@@ -51,7 +51,12 @@ type told struct {
 // tell starts a process; more is added to its configuration, in which {dir} is a folder of its own.
 func tell(t *testing.T, more string) *told {
 	t.Helper()
-	p := &told{dir: t.TempDir(), addr: freeAddress(t), log: &lineLog{}, ended: make(chan error, 1)}
+	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	p := &told{dir: dir, addr: freeAddress(t), log: &lineLog{}, ended: make(chan error, 1)}
 	text := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: {dir}/map.json\nunix_socket_dir: {dir}\nadmin_users: [admin]\nusers: [{name: app, password: app}, {name: admin, password: \"file:{dir}/secret\"}]\n%s", p.addr, more)
 	for name, s := range map[string]string{"pgmosaic.yaml": strings.ReplaceAll(text, "{dir}", p.dir), "secret": "admin"} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(s), 0o600); err != nil {
@@ -137,6 +142,7 @@ func silentNode(t *testing.T) (addr string, asked chan struct{}) {
 
 // A signal ends the process as documented at each moment of its life.
 func TestSignalsAtEachMoment(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	db := fmt.Sprintf("init_sql: \"CREATE DATABASE shop; CREATE SHARD s1 IN shop NODE '%s'\"\n", d.cluster.Node("s1-a").DSN("shop"))
 	enders := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -19,7 +19,8 @@ import (
 // nobody can guess. Four records say what it may undo, each older than what it speaks of:
 //
 //   - the map has the attempt (shardmap.Attempt) from before it touches a shard until it is done or undone;
-//   - home holds a lock on the id for as long as the statement's connection to it lives: who has the lock knows that nobody is at it;
+//   - pgmosaic.holder on home has the server process of the statement's connection to it: when that is gone, nobody is at it, and its
+//     last transaction has ended;
 //   - pgmosaic.placed on home says of each table whether its rows count at home or on the shards, and which attempt is at it.
 //     The transaction that deletes or brings home the rows changes that, and decides;
 //   - pgmosaic.made on each other shard has the OID of each copy, the distribution that it belongs to, and the last attempt that
@@ -41,8 +42,8 @@ func newID() string {
 	return hex.EncodeToString(b)
 }
 
-// start has an attempt known before it touches anything: it holds its lock on home's connection, and notes it in the map, unless that
-// says something else of the database by now. From then on no other process begins a move there, or changes who owns which key.
+// start has an attempt known before it touches anything: home's connection holds it, and the map notes it, unless that says something
+// else of the database by now. From then on no other process begins a move there, or changes who owns which key.
 func (a *Admin) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	for _, s := range d.Shards {
 		if err := a.noteful(ctx, d, s); err != nil {
@@ -68,23 +69,51 @@ func (a *Admin) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardIn
 	return a.prepareShard(ctx, n, d.Name, s.Name, s.Ordinal, len(d.Shards) > 1)
 }
 
-// lockWait is how long an attempt's lock is waited for: the connection of a process that has died may take a moment to end.
-const lockWait = 5 * time.Second
+// holdWait is how long an attempt that somebody holds is waited for: the connection of a process that has died may take a moment to end.
+const holdWait = 5 * time.Second
 
-// hold takes an attempt's lock for as long as a connection to home lives. Who cannot have it must leave the attempt alone.
+// heldSQL says whether another server process holds an attempt: the one that pgmosaic.holder names lives still. Locks would not do: what
+// lasts as long as a connection are advisory locks, and those everybody can take.
+const heldSQL = `EXISTS (SELECT FROM pgmosaic.holder h JOIN pg_stat_activity s ON s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started WHERE h.attempt = %s AND h.pid <> pg_backend_pid())`
+
+// heldBy is heldSQL for the attempt that an expression gives.
+func heldBy(attempt string) string { return fmt.Sprintf(heldSQL, attempt) }
+
+// hold takes an attempt for as long as a connection to home lives. Who cannot have it must leave the attempt alone.
 func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
-	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+	for begun := time.Now(); ; {
+		if ok, err := claim(ctx, home, x.ID); ok || err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", x.ID)
+		if time.Since(begun) > holdWait {
+			return &Error{Code: "55006", Message: "another process is at it still: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// claim is hold without waiting. Of two that claim an attempt at once, the second sees the first: it looks who lives when it has the
+// row's lock. Rows of long ago that nobody holds are of no use.
+func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err error) {
+	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		for _, sql := range []string{
+			"DELETE FROM pgmosaic.holder WHERE attempt <> $1 AND started < now() - interval '1 day' AND NOT " + heldBy("holder.attempt"),
+			"INSERT INTO pgmosaic.holder VALUES ($1, 0, '-infinity') ON CONFLICT DO NOTHING",
+			"SELECT FROM pgmosaic.holder WHERE attempt = $1 FOR UPDATE",
+		} {
+			if _, err := tx.Exec(ctx, sql, attempt); err != nil {
+				return err
+			}
+		}
+		tag, err := tx.Exec(ctx, "UPDATE pgmosaic.holder SET pid = s.pid, started = s.backend_start FROM pg_stat_activity s WHERE attempt = $1 AND s.pid = pg_backend_pid() AND NOT "+heldBy("$1"), attempt)
+		ok = tag.RowsAffected() == 1
 		return err
 	})
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "55P03" {
-		return &Error{Code: "55006", Message: "another process is at it still: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
-	}
-	return err
+	return ok, err
 }
 
 // keep has a transaction on home hold its attempt's lock, too, until it ends: a table's owner's code, which runs in it, can give up
@@ -102,6 +131,16 @@ func kept(ctx context.Context, tx pgx.Tx, x shardmap.Attempt) error {
 // beginPlacing takes a table or schema for an attempt that will put its rows on the shards. Nobody else may be at it, and its rows
 // must be on home. column and value name it in pgmosaic.placed.
 func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label string, x shardmap.Attempt) error {
+	taken := &Error{Code: "55000", Message: label + " is distributed already, or being so, by a process with another map", Hint: otherMap}
+	before, err := strings1(ctx, home, fmt.Sprintf("SELECT attempt FROM pgmosaic.placed WHERE %s = $1::%s AND at = 'home'", column, noteType(column)), value)
+	if err != nil {
+		return err
+	}
+	for _, id := range before { // whose process died
+		if ok, err := claim(ctx, home, id); err != nil || !ok {
+			return cmp.Or[error](err, taken)
+		}
+	}
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)"); err != nil {
 			return err
@@ -112,9 +151,9 @@ func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label stri
 			return err
 		}
 		tag, err := tx.Exec(ctx, fmt.Sprintf(`INSERT INTO pgmosaic.placed AS p (%s, distribution, attempt, at) VALUES ($1::%s, $2, $2, 'home')
-			ON CONFLICT (%[1]s) DO UPDATE SET distribution = $2, attempt = $2 WHERE p.at = 'home' AND pg_try_advisory_xact_lock(hashtextextended(p.attempt, 0))`, column, noteType(column)), value, x.ID)
+			ON CONFLICT (%[1]s) DO UPDATE SET distribution = $2, attempt = $2 WHERE p.at = 'home' AND NOT `+heldBy("p.attempt"), column, noteType(column)), value, x.ID)
 		if err == nil && tag.RowsAffected() == 0 {
-			return &Error{Code: "55000", Message: label + " is distributed already, or being so, by a process with another map", Hint: otherMap}
+			return taken
 		}
 		if err == nil && other != "" {
 			err = run(ctx, tx, unwatch(other)) // it died, and its map may be lost
@@ -321,8 +360,12 @@ func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables
 
 // idle is an error while another process is at one of some tables: it may hold locks on them for as long as their rows travel.
 func idle(ctx context.Context, home *pgx.Conn, node string, tables ...shardmap.TableName) error {
+	var have bool
+	if err := home.QueryRow(ctx, "SELECT to_regclass('pgmosaic.holder') IS NOT NULL").Scan(&have); err != nil || !have {
+		return ownOr(node, err)
+	}
 	for _, n := range tables {
-		at, err := placedElsewhere(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE relation = to_regclass($1) AND NOT pg_try_advisory_xact_lock(hashtextextended(attempt, 0))", n.SQL())
+		at, err := placedElsewhere(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE relation = to_regclass($1) AND "+heldBy("attempt"), n.SQL())
 		if err != nil {
 			return ownOr(node, err)
 		}

@@ -179,7 +179,7 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 		err = a.join(ctx, d, home, primary, x, j)
 	}
 	if err != nil {
-		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	err = a.shardDone(ctx, d, home, x)

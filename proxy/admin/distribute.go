@@ -87,7 +87,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		err = a.distributeTable(ctx, d, home, t, localUnique, x, j)
 	}
 	if err != nil {
-		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTable(t), tx.Delete("attempts", x.ID)) }); err != nil {
@@ -483,6 +483,9 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 			return nodeFailed(d.Home.Name, err)
 		}
 	}
+	if err := watchCopy(ctx, tx, info); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
 	release, err := a.guard(ctx, d, d.Shards, []shardmap.TableName{info.TableName}, x)
 	if err != nil {
 		return err
@@ -529,7 +532,10 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if _, err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
 			return err
 		}
-		return define(ctx, tx, late)
+		if err := define(ctx, tx, late); err != nil {
+			return err
+		}
+		return watchCopy(ctx, tx, info)
 	})
 	return late, err
 }
@@ -587,7 +593,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	}
 	if err != nil {
 		back.release(ctx)
-		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = errors.Join(back.drop(ctx, x.ID), a.clear(ctx, d, home, x)); err != nil {
@@ -618,7 +624,16 @@ func checkReferrers(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shard
 
 // takeHome says on home and on the shards that an attempt brings home what a distribution has put there, and then tells the map.
 func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, shards []*shardmap.ShardInfo, tables []shardmap.TableName, moving, back func(*shardmap.Tx) error) error {
-	tag, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET attempt = $2 WHERE distribution = $1 AND at = 'shards' AND (attempt = $1 OR pg_try_advisory_lock(hashtextextended(attempt, 0)))", x.Takes, x.ID)
+	before, err := strings1(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE distribution = $1 AND at = 'shards' AND attempt <> $1", x.Takes)
+	for _, id := range before { // of a process that died, unless it is held: then it is kept below
+		if err == nil {
+			_, err = claim(ctx, home, id)
+		}
+	}
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	tag, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET attempt = $2 WHERE distribution = $1 AND at = 'shards' AND (attempt = $1 OR NOT "+heldBy("attempt")+")", x.Takes, x.ID)
 	if err != nil {
 		return ownOr(d.Home.Name, err)
 	}
@@ -648,8 +663,11 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 	defer cancel()
 	name := info.SQL()
 	return ownOr(d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		if err := decide(ctx, tx, x, "home", "table "+info.String()); err != nil || info.Kind != shardmap.Sharded {
+		if err := decide(ctx, tx, x, "home", "table "+info.String()); err != nil {
 			return err
+		}
+		if info.Kind != shardmap.Sharded {
+			return unwatchCopy(ctx, tx, info.TableName)
 		}
 		if err := keep(ctx, tx, x); err != nil {
 			return err

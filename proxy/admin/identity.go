@@ -218,7 +218,14 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if _, err := c.Exec(ctx, markSQL+"UPDATE SET installation = $1, database = $2, shard = $3", a.Catalog.Current().Install, db, s.Name); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
-	return a.noteAdopted(ctx, db, s, primary.Name, c)
+	if err := a.noteAdopted(ctx, db, s, primary.Name, c); err != nil {
+		return err
+	}
+	d, err := a.database(db)
+	if err == nil {
+		err = nodeFailedOrNil(primary.Name, a.watchCopies(ctx, d, c))
+	}
+	return err
 }
 
 // noteAdopted notes that the tables which the map distributes over a shard are what it has made there: the database may come from before
@@ -313,14 +320,24 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 	if !ok || !slices.ContainsFunc(s.Nodes, func(o *shardmap.Node) bool { return o.DSN == n.DSN }) {
 		return nil
 	}
+	have := false
 	if s.Marked {
-		have, err := a.hasAll(ctx, n)
-		if err != nil || have {
+		if have, err = a.hasAll(ctx, n); err != nil {
 			return err
 		}
 	}
-	if err := a.prepareShard(ctx, n, db, s.Name, s.Ordinal, true); err != nil {
+	if !have {
+		if err := a.prepareShard(ctx, n, db, s.Name, s.Ordinal, true); err != nil {
+			return err
+		}
+	}
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
 		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	if err := a.watchCopies(ctx, d, c); err != nil {
+		return nodeFailed(n.Name, err)
 	}
 	if s.Marked {
 		return nil

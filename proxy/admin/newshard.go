@@ -236,6 +236,9 @@ func (g *joiner) rest(ctx context.Context, dst *pgx.Conn, there pgx.Tx) error {
 		if err := define(ctx, there, g.keys[t.TableName]); err != nil {
 			return err
 		}
+		if err := watchCopy(ctx, there, t); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -333,7 +333,10 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		if err := run(ctx, tx, seqs.restarts(o.name)); err != nil {
 			return err
 		}
-		return define(ctx, tx, o.late[s.name])
+		if err := define(ctx, tx, o.late[s.name]); err != nil {
+			return err
+		}
+		return watchCopy(ctx, tx, o.info)
 	}))
 }
 

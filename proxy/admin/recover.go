@@ -103,16 +103,19 @@ func (a *Admin) recoverAll(ctx context.Context, db string) error {
 
 // recoverAttempt finishes or undoes an attempt, as home says.
 func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
+	if err := a.noteful(ctx, d, d.Home); err != nil {
+		return err
+	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // which gives up the lock
+	defer home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 	if err := hold(ctx, home, x); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
 	if !slices.ContainsFunc(a.Catalog.Current().Document.Attempts, func(y *shardmap.Attempt) bool { return y.ID == x.ID }) {
-		return nil // it has ended while its lock was waited for
+		return nil // it has ended while it was waited for
 	}
 	if x.Group != "" {
 		return a.recoverPlaces(ctx, d, x)

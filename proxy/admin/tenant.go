@@ -89,7 +89,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		err = a.moveSchema(ctx, d, to, home, tables, x)
 	}
 	if err != nil {
-		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTenant(t), tx.Delete("attempts", x.ID)) }); err != nil {
@@ -284,7 +284,7 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 	}
 	if err != nil {
 		back.release(ctx)
-		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock
+		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
 	if err = errors.Join(back.drop(ctx, x.ID), a.clear(ctx, d, home, x)); err != nil {

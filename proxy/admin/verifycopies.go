@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 )
 
 // The copies of a reference table are compared in two steps. First each copy gives a sum of its rows' hashes for each of some
@@ -234,7 +235,7 @@ func (v *verify) lock(ctx context.Context, c copyOf) error {
 	if err != nil {
 		return nodeFailed(c.shard.Name, err)
 	}
-	if _, err := c.c.Exec(ctx, "select pg_advisory_xact_lock(hashtext($1))", "pgmosaic "+v.table.String()); err != nil {
+	if err := txn.TakeTurn(ctx, c.c, txn.TurnOf(v.table.String())); err != nil {
 		return nodeFailed(c.shard.Name, err)
 	}
 	return nil

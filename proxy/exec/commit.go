@@ -254,16 +254,25 @@ func (p *part) Decide(gid, outcome string, parts []string, then string) error {
 
 // partOf makes a participant one that can decide, on a shard that knows the proxy.
 func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
+	secret, err := h.secretOf(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return &part{participant: p, h: h, name: h.shards[p.shard].info.Name, secret: secret}, nil
+}
+
+// secretOf is what a participant's shard knows the proxy by.
+func (h *Handler) secretOf(ctx context.Context, p *participant) (txn.Secret, error) {
 	name := h.shards[p.shard].info.Name
 	secret, err := h.e.Secret(ctx, h.db, name)
 	var refused interface{ SQLState() string }
 	switch {
 	case err != nil && !errors.As(err, &refused):
-		return nil, &hintError{"40001", "shard " + name + " was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
+		return secret, &hintError{"40001", "shard " + name + " was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
 	case err != nil:
-		return nil, &hintError{"55000", "shard " + name + " is not ready for commits over several shards: " + err.Error(), "The role of the node's connection string must own schema pgmosaic there."}
+		return secret, &hintError{"55000", "shard " + name + " is not ready for commits over several shards: " + err.Error(), "The role of the node's connection string must own schema pgmosaic there."}
 	}
-	return &part{participant: p, h: h, name: name, secret: secret}, nil
+	return secret, nil
 }
 
 // commitMany commits several writers in two phases. The first that wrote decides.

@@ -24,7 +24,7 @@ func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
 		return h.copyOut(ctx, p)
 	}
 	var rows int64
-	if p.Fills != nil && len(p.Fills.Left(p.Names)) > 0 {
+	if p.Fills != nil && (len(p.Fills.Left(p.Names)) > 0 || p.Fills.ReadsTimes(p.Names) && p.Stmt.Copy.Options["format"] != "binary") {
 		rows, err := h.copyOnce(ctx, p)
 		if err == nil {
 			h.client.SendTag(fmt.Sprintf("COPY %d", rows))
@@ -150,8 +150,14 @@ func (h *Handler) openCopies(ctx context.Context, p *router.Plan, text string) (
 	if parts, err = h.joinAll(ctx, p.Shards, p.Template); err != nil {
 		return nil, nil, err
 	}
+	texts := make([]string, len(parts))
 	for i := range parts {
-		parts[i].srv.SendQuery(text)
+		if texts[i], err = h.marked(ctx, p, parts[i], text); err != nil {
+			return nil, nil, err
+		}
+	}
+	for i := range parts {
+		parts[i].srv.SendQuery(texts[i])
 		if err := parts[i].srv.Flush(); err != nil {
 			h.closeCopies(parts[:i], nil)
 			return nil, nil, h.lost(parts[i], err)

@@ -87,6 +87,9 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			}
 			for i := range pieces {
 				pieces[i].sql = once
+				if part, ok := p.Apart[pieces[i].shard]; ok {
+					pieces[i].sql = part
+				}
 			}
 			gone, err := h.toDrop(p.Drops)
 			if err != nil {
@@ -174,32 +177,6 @@ func perShard(tag string, n int) string {
 	return fmt.Sprintf("%s %d", command, rows/int64(n))
 }
 
-// lockReference makes writers of one reference table take turns: without it two of them could leave the
-// copies different.
-func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []int) error {
-	name := "pgmosaic ddl"
-	if p.Target != nil {
-		name = "pgmosaic " + p.Target.String()
-	}
-	for _, shard := range shards {
-		part, err := h.join(ctx, shard, p.Template)
-		if err != nil {
-			return err
-		}
-		part.srv.SendQuery("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext(" + pgsql.Literal(name) + "))")
-		if err := part.srv.Flush(); err != nil {
-			return h.lost(part, err)
-		}
-		if err := h.prologue(part); err != nil {
-			return err
-		}
-		if _, err := part.srv.ReadTag(); err != nil {
-			return h.lost(part, err)
-		}
-	}
-	return nil
-}
-
 // runPieces sends every piece before it reads any answer. Rows of RETURNING are kept.
 func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece, a *router.Args, x *execution) (tag string, desc []wire.Field, rows []returned, err error) {
 	shards := make([]int, len(pieces))
@@ -232,9 +209,15 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 			return "", nil, nil, err
 		}
 	}
+	texts := make([]string, len(pieces))
+	for i, pc := range pieces {
+		if texts[i], err = h.marked(ctx, p, parts[i], pc.sql); err != nil {
+			return "", nil, nil, err
+		}
+	}
 	for i, pc := range pieces {
 		s := parts[i].srv
-		s.SendParse("", pc.sql, h.typesFor(pc.shard, types))
+		s.SendParse("", texts[i], h.typesFor(pc.shard, types))
 		s.SendBindParts("", a.Formats, params[i], res)
 		s.SendDescribe('P', "")
 		s.SendExecute()

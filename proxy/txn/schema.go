@@ -12,13 +12,14 @@ func Schema(ordinal int) string {
 	if ordinal < mostIDs {
 		parts = append(parts, ids(ordinal))
 	}
-	return strings.Join(append(parts, functions, privileges), ";\n")
+	return strings.Join(append(parts, functions, turns, privileges), ";\n")
 }
 
 // Complete asks a shard whether it has all that Schema makes, and nothing there is open to anybody who should not have it.
 const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null
   and to_regprocedure('pgmosaic.decide(text, text, text[], bytea)') is not null and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null
   and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
+  and to_regprocedure('pgmosaic.take_turn(text, bytea)') is not null and to_regprocedure('pgmosaic.written()') is not null and to_regclass('pgmosaic.holder') is not null
   and not exists (` + tooMuch + `)`
 
 // owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted. It looks when the schema is
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text
 CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distribution text NOT NULL, attempt text NOT NULL);
 CREATE TABLE IF NOT EXISTS pgmosaic.placed (relation regclass UNIQUE, schema text UNIQUE, shard text, distribution text NOT NULL, attempt text NOT NULL, at text NOT NULL CHECK (at IN ('home', 'shards')),
   CHECK (num_nonnulls(relation, schema, shard) = 1));
+CREATE TABLE IF NOT EXISTS pgmosaic.holder (attempt text PRIMARY KEY, pid integer NOT NULL, started timestamptz NOT NULL);
 CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL);
 CREATE TABLE IF NOT EXISTS pgmosaic.secret (one bool PRIMARY KEY DEFAULT true CHECK (one), inner_key bytea NOT NULL, outer_key bytea NOT NULL);
 REVOKE ALL ON pgmosaic.secret FROM PUBLIC;
@@ -114,7 +116,7 @@ const tooMuch = `select o.what, x.grantee, x.privilege_type as privilege from (
     select 'SCHEMA pgmosaic', n.nspowner, n.nspacl, 'n' from pg_catalog.pg_namespace n where n.nspname = 'pgmosaic' union all
     select case when c.relkind = 'S' then 'SEQUENCE ' else 'TABLE ' end || c.oid::regclass, c.relowner, c.relacl, case c.relname when 'secret' then 's' when 'identity' then 'i' else c.relkind::text end
       from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('pgmosaic') and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') union all
-    select 'FUNCTION ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), case when p.proname in ('decide', 'next_id') then 'f' else 'p' end
+    select 'FUNCTION ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), case when p.proname in ('decide', 'next_id', 'take_turn', 'written') then 'f' else 'p' end
       from pg_catalog.pg_proc p where p.pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner, acl, kind)
   cross join pg_catalog.aclexplode(o.acl) x
  where x.grantee <> o.owner and not (o.kind = 'n' and x.privilege_type = 'USAGE' or o.kind = 'f' and x.privilege_type = 'EXECUTE' or o.kind = 'i' and x.privilege_type = 'SELECT'
@@ -131,4 +133,4 @@ BEGIN
 END $$;
 GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
 GRANT SELECT ON pgmosaic.identity TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[], bytea) TO PUBLIC`
+GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[], bytea), pgmosaic.take_turn(text, bytea), pgmosaic.written() TO PUBLIC`

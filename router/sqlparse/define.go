@@ -528,3 +528,50 @@ func drawsSequence(col *pg.ColumnDef) bool {
 	}
 	return found
 }
+
+// GrantedOn writes a GRANT or REVOKE with those of its tables that keep picks. some is false if there are none, ok if the statement is none
+// that lists tables, or is not understood.
+func (s *Statement) GrantedOn(keep func(TableRef) bool) (text string, some, ok bool) {
+	g := s.inner().GetGrantStmt()
+	if g == nil || g.Targtype != pg.GrantTargetType_ACL_TARGET_OBJECT || g.Objtype != pg.ObjectType_OBJECT_TABLE || len(g.Objects) == 0 {
+		return "", false, false
+	}
+	var kept []string
+	first, end := -1, 0
+	for _, o := range g.Objects {
+		r := o.GetRangeVar()
+		if r == nil {
+			return "", false, false
+		}
+		start := int(r.Location) - s.base
+		if first < 0 {
+			first = start
+		}
+		if end = nameEnd(s.Text, start); end < 0 {
+			return "", false, false
+		}
+		if keep(TableRef{r.Schemaname, r.Relname}) {
+			kept = append(kept, s.Text[start:end])
+		}
+	}
+	return s.Text[:first] + strings.Join(kept, ", ") + s.Text[end:], len(kept) > 0, true
+}
+
+// nameEnd is where a name of a relation ends that begins at a place; -1 if none does.
+func nameEnd(text string, start int) int {
+	if start < 0 || start > len(text) {
+		return -1
+	}
+	l, end, dot := lexer{s: []byte(text), pos: start}, -1, true
+	for {
+		switch t := l.next(); {
+		case t.kind == tokComment:
+		case dot && (t.kind == tokWord || t.kind == tokQuotedName):
+			end, dot = t.end, false
+		case !dot && t.kind == tokSymbol && text[t.start] == '.':
+			dot = true
+		default:
+			return end
+		}
+	}
+}

@@ -31,6 +31,8 @@ type Fills struct {
 type Fill struct {
 	Name, Default string
 	Varies        Constancy // of the default
+	Text          bool      // it holds texts
+	Timed         bool      // a text that is put there may be read as a time, alone or inside of a value
 }
 
 // Column finds a column.
@@ -49,6 +51,11 @@ func (f *Fills) Left(given []string) (out []Fill) {
 		}
 	}
 	return out
+}
+
+// ReadsTimes says whether texts that are put into some columns may be read as times.
+func (f *Fills) ReadsTimes(columns []string) bool {
+	return slices.ContainsFunc(columns, func(n string) bool { return f.Column(n).Timed })
 }
 
 // Edit puts values that are made once in the place of what each copy would make for itself.
@@ -167,6 +174,9 @@ func (o *once) insert(x *pg.InsertStmt) {
 			switch d := item.GetSetToDefault(); {
 			case d == nil:
 				o.calls(item, true)
+				if c := item.GetAConst(); c != nil && j < len(given) && o.f.Column(given[j]).Timed && IsMoment(c.GetSval().GetSval()) {
+					o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
+				}
 			case j < len(given):
 				o.defaulted(d, given[j], true)
 			}
@@ -246,6 +256,9 @@ func (o *once) assigned(targets []*pg.Node) {
 			continue
 		}
 		o.calls(r.GetVal(), false)
+		if c := r.GetVal().GetAConst(); c != nil && o.f.Column(r.Name).Timed && IsMoment(c.GetSval().GetSval()) {
+			o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
+		}
 	}
 }
 
@@ -313,12 +326,16 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 				o.cannot("a keyword like CURRENT_TIMESTAMP is not understood")
 			}
 		case *pg.A_Const:
-			if o.f.Times && IsMoment(x.GetSval().GetSval()) {
+			if o.f.Times && isPresent(x.GetSval().GetSval()) {
 				o.cannot("%s may be another time on each shard", pgsql.Literal(x.GetSval().GetSval()))
 			}
 		case *pg.TypeCast:
-			if c := x.Arg.GetAConst(); c != nil && IsMoment(c.GetSval().GetSval()) {
+			t := lastName(x.TypeName.GetNames())
+			switch c := x.Arg.GetAConst(); {
+			case c != nil && (isPresent(c.GetSval().GetSval()) || timed[t] && IsMoment(c.GetSval().GetSval())):
 				o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
+			case c == nil && timed[t] && o.madeUp(x.Arg):
+				o.cannot("a text that is read as a time may be another one on each shard")
 			}
 		}
 		return true
@@ -329,13 +346,47 @@ func (o *once) put(start, end int, v Constancy) {
 	o.edits = append(o.edits, Edit{At: Span{start, end}, Parts: []Part{{Expr: o.s.Text[start:end], Steady: v == Steady}}})
 }
 
-// IsMoment says whether a text, read as a date or time, is the present moment or day.
+// IsMoment says whether a text, read as a date or time, hangs on the present moment or day.
 func IsMoment(text string) bool {
+	if len(text) > 100 {
+		return false
+	}
+	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return r < 'a' || r > 'z' })
+	return slices.ContainsFunc(words, func(w string) bool { return w == "now" || w == "today" || w == "tomorrow" || w == "yesterday" })
+}
+
+// isPresent is IsMoment for a text of which it is not known what it is read as.
+func isPresent(text string) bool {
 	switch strings.ToLower(strings.TrimSpace(text)) {
 	case "now", "today", "tomorrow", "yesterday":
 		return true
 	}
 	return false
+}
+
+// timed are the types whose values may hang on the present moment when they are read from a text.
+var timed = map[string]bool{"date": true, "time": true, "timetz": true, "timestamp": true, "timestamptz": true, "abstime": true, "tsrange": true, "tstzrange": true, "daterange": true, "tsmultirange": true, "tstzmultirange": true, "datemultirange": true}
+
+// texts are functions that give texts, as which a moment may be made up.
+var texts = map[string]bool{"concat": true, "concat_ws": true, "format": true, "lower": true, "upper": true, "initcap": true, "btrim": true, "ltrim": true, "rtrim": true, "substring": true, "substr": true, "left": true, "right": true, "replace": true, "overlay": true, "reverse": true, "repeat": true, "lpad": true, "rpad": true, "split_part": true, "translate": true, "regexp_replace": true, "string_agg": true, "array_to_string": true, "convert_from": true}
+
+// madeUp says whether an expression may be a text whose value is not known here.
+func (o *once) madeUp(n *pg.Node) (yes bool) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
+		case *pg.A_Expr:
+			yes = yes || lastName(x.Name) == "||"
+		case *pg.FuncCall:
+			yes = yes || texts[lastName(x.Funcname)]
+		case *pg.ColumnRef:
+			yes = yes || o.f.Column(lastName(x.Fields)).Text
+		case *pg.TypeCast:
+			t := lastName(x.TypeName.GetNames())
+			yes = yes || (t == "text" || t == "varchar" || t == "bpchar") && x.Arg.GetAConst() == nil && x.Arg.GetParamRef() == nil
+		}
+		return !yes
+	})
+	return yes
 }
 
 // standsAlone says whether a call's value hangs on nothing around it.

@@ -1,6 +1,7 @@
 package sqlparse
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,6 +74,14 @@ func (c *converter) inventory(n *pg.Node) {
 			case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
 				c.stmt.Closes = true
 			}
+		case *pg.A_Expr:
+			c.stmt.Ops = withName(c.stmt.Ops, x.Name)
+		case *pg.SubLink:
+			c.stmt.Ops = withName(c.stmt.Ops, x.OperName)
+		case *pg.SortBy:
+			c.stmt.Ops = withName(c.stmt.Ops, x.UseOp)
+		case *pg.TypeName:
+			c.stmt.TypeNames = withName(c.stmt.TypeNames, x.Names)
 		case *pg.ParamRef:
 			c.param(int(x.Number))
 		case *pg.CurrentOfExpr:
@@ -84,6 +93,14 @@ func (c *converter) inventory(n *pg.Node) {
 	if q := c.stmt.Query; q != nil && found != c.seen && q.Opaque == "" {
 		q.Opaque = "a relation in an unusual place"
 	}
+}
+
+// withName appends the last part of a name, if there is one and the list has not got it.
+func withName(list []string, name []*pg.Node) []string {
+	if n := lastName(name); n != "" && !slices.Contains(list, n) {
+		return append(list, n)
+	}
+	return list
 }
 
 // readsClock says whether a node's value differs with the server and the moment.

@@ -66,6 +66,8 @@ type Statement struct {
 	Query     *Query       // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
 	Tables    []TableRef   // every relation named anywhere in it
 	Funcs     []string     // every function called, by its last name
+	Ops       []string     // every operator, by its symbol, once
+	TypeNames []string     // every type that is named, by its last name, once
 	Tx        Tx           // of the transaction kinds
 	Var       Var          // of Set and Show
 	Copy      CopyInfo     // of Copy

@@ -24,6 +24,7 @@ type Snapshot struct {
 	Volatile map[string]bool                           // built-in functions by bare name, and whether one of the name is volatile
 	Stable   map[string]bool                           // built-in functions of which all of the name are stable
 	Aggs     map[string]bool                           // user aggregates
+	Varying  map[string]bool                           // domains with a default that varies, by bare name
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 
 	Fingerprint string    // see Watcher
@@ -73,6 +74,14 @@ type Table struct {
 	Root     shardmap.TableName // of a partition: the table at the top
 	Parent   bool               // has children
 	Placed   bool               // it holds the rows of one shard only: it has the constraint that keeps the others out
+	Code     Code               // what statements on it run unnamed
+	Acts     []Act              // what foreign keys do when its rows change or go
+}
+
+// Act is a foreign key that changes the rows of another table.
+type Act struct {
+	From     shardmap.TableName
+	Defaults []string // the columns that it sets to their defaults
 }
 
 // Column is a column of a Table.
@@ -99,6 +108,7 @@ type Func struct {
 	Volatile     bool
 	Immutable    bool
 	Lang         string
+	Calls        []string // what it runs besides what its body says: names of Funcs
 }
 
 // Partitions are the partitions of the schema's tables, with the table at the top of each.
@@ -217,7 +227,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Schemas[name] = true; return nil }); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
-	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs} {
+	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadCode, s.loadActs} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)
 		}

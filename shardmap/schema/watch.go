@@ -26,6 +26,7 @@ select md5(concat_ws(',',
   (select sum(hashtextextended(i.indexrelid || ' ' || i.indrelid || i.indisunique || i.indisprimary, 0)) from pg_index i join r on r.oid = i.indexrelid),
   (select sum(hashtextextended(p.oid || ' ' || p.xmin, 0)) from pg_policy p join r on r.oid = p.polrelid),
   (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_enum e),
+  (select sum(hashtextextended(o.oid || ' ' || o.xmin, 0)) from pg_operator o where o.oid >= 16384), (select sum(hashtextextended(c.oid || ' ' || c.xmin, 0)) from pg_cast c where c.oid >= 16384),
   (select sum(hashtextextended(t.oid || ' ' || t.xmin, 0)) from pg_type t where t.typnamespace in (select oid from n) and t.typtype <> 'c'),
   (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_extension e), (select sum(hashtextextended(oid::text, 0)) from n)))`
 

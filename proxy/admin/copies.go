@@ -1,0 +1,60 @@
+package admin
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// The copies of a reference table are written by statements that the proxy sends to all of them. A trigger on each copy, and on each of
+// its partitions, refuses all others: see shardmap.CopyTrigger and docs/decisions, 24. It is made last, when the rows are there, and goes
+// from home's table in the transaction that decides that it is home's alone again.
+
+const watchedSQL = `select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where (c.oid = to_regclass($1) or c.oid in (select relid from pg_partition_tree(to_regclass($1)))) and $3 = exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = $2 and t.tgenabled = 'O') order by 1`
+
+// watchCopy gives a copy of a reference table, and its partitions, the trigger that they lack.
+func watchCopy(ctx context.Context, tx querier, t *shardmap.TableInfo) error {
+	if t.Kind != shardmap.Reference {
+		return nil
+	}
+	lacking, err := strings1(ctx, tx, watchedSQL, t.SQL(), shardmap.CopyTriggerName, false)
+	for _, name := range lacking {
+		if err == nil {
+			err = run(ctx, tx, []string{"DROP TRIGGER IF EXISTS " + shardmap.CopyTriggerName + " ON " + name, shardmap.CopyTrigger(name)})
+		}
+	}
+	return err
+}
+
+// unwatchCopy takes it away.
+func unwatchCopy(ctx context.Context, tx querier, n shardmap.TableName) error {
+	having, err := strings1(ctx, tx, watchedSQL, n.SQL(), shardmap.CopyTriggerName, true)
+	for _, name := range having {
+		if err == nil {
+			err = run(ctx, tx, []string{"DROP TRIGGER " + shardmap.CopyTriggerName + " ON " + name})
+		}
+	}
+	return err
+}
+
+// watchCopies gives the copies on a shard what an older version did not give them. Whoever uses a table for long holds it up: then it is
+// tried again.
+func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) error {
+	for _, t := range sortedTables(d) {
+		if t.Kind != shardmap.Reference || t.Moving {
+			continue
+		}
+		if err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1s'"); err != nil {
+				return err
+			}
+			return watchCopy(ctx, tx, t)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

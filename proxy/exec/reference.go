@@ -1,0 +1,90 @@
+package exec
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// lockReference makes writers of one reference table, and definitions, take turns, home first: without it two of them could leave
+// the copies different. What shows that it is the proxy that takes the turn is in no text, and what the server says of it goes to
+// nobody, as for Decide.
+func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []int) error {
+	if len(h.dbmap.Shards) == 1 {
+		return nil
+	}
+	name := txn.Definitions
+	if p.Target != nil {
+		name = txn.TurnOf(p.Target.String())
+	}
+	for _, shard := range homeFirst(shards, h.dbmap.Home.Index) {
+		part, err := h.join(ctx, shard, p.Template)
+		if err != nil {
+			return err
+		}
+		secret, err := h.secretOf(ctx, part)
+		if err != nil {
+			return err
+		}
+		sql, params := secret.Turn(name, part.srv.PID)
+		part.srv.SendParse("", sql, nil)
+		part.srv.SendBindParts("", nil, params, nil)
+		part.srv.SendExecute()
+		part.srv.SendSync()
+		if err := part.srv.Flush(); err != nil {
+			return h.lost(part, err)
+		}
+		if err := h.prologue(part); err != nil {
+			return err
+		}
+		a := pool.Answer{Server: part.srv}
+		if err := a.Read(nil); err != nil {
+			return h.turnRefused(part, h.lost(part, err))
+		}
+	}
+	return nil
+}
+
+// turnRefused is what a client is told of a turn that it has not got.
+func (h *Handler) turnRefused(part *participant, err error) error {
+	var se *pool.ServerError
+	if !errors.As(err, &se) {
+		return err
+	}
+	name := h.shards[part.shard].info.Name
+	switch se.Response.Code {
+	case "42501": // the shard is another one than before
+		h.e.ForgetSecrets(h.db)
+		return &hintError{"40001", "shard " + name + " no longer knows this process: the transaction was rolled back", "Run the transaction again."}
+	case "42883", "3F000":
+		return &hintError{"55000", "shard " + name + " lacks what this version makes there", "It is made at the start, and tried again until it is there: see the log."}
+	}
+	se.Response.Where = "" // it may show what the call was made with
+	return err
+}
+
+// marked is the text with which a plan's statement is sent to a shard: one that writes the copies of a reference table shows them that
+// it does.
+func (h *Handler) marked(ctx context.Context, p *router.Plan, part *participant, text string) (string, error) {
+	if !p.Ref || len(h.dbmap.Shards) == 1 || !writesRows(p.Stmt.Kind) {
+		return text, nil
+	}
+	secret, err := h.secretOf(ctx, part)
+	if err != nil {
+		return "", err
+	}
+	return secret.Marked(text, part.srv.PID), nil
+}
+
+// writesRows says whether a statement of a kind may write rows of the tables that it names.
+func writesRows(k sqlparse.Kind) bool {
+	switch k {
+	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,75 @@
+package txn
+
+import (
+	"context"
+	"encoding/hex"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Writers of one reference table take turns on each shard, and so do definitions of what all shards have. A turn is a lock on a row
+// of pgmosaic.turn, which lasts as long as the transaction: nobody but the role of the node's connection string can lock it, or
+// call the function that does.
+
+// Turn is the statement by which a client's transaction takes a turn, and its parameters as text.
+func (s Secret) Turn(name string, pid uint32) (sql string, params [][]byte) {
+	token := []byte(`\x` + hex.EncodeToString(s.Token(name, "turn", nil, pid)))
+	return "SELECT pgmosaic.take_turn($1::pg_catalog.text, $2::pg_catalog.bytea)", [][]byte{[]byte(name), token}
+}
+
+// TurnOf names the turn of a table's writers.
+func TurnOf(table string) string { return "table " + table }
+
+// Definitions is the turn of those who define something on all shards.
+const Definitions = "definitions"
+
+// TakeTurn takes a turn in the transaction of a connection of the proxy's own.
+func TakeTurn(ctx context.Context, conn *pgx.Conn, name string) error {
+	var s Secret
+	if err := s.read(ctx, conn); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, "SELECT pgmosaic.take_turn($1, $2)", name, s.Token(name, "turn", nil, conn.PgConn().PID()))
+	return err
+}
+
+// Marked is the text of a statement that writes every copy of a reference table, with what shows the trigger on a copy that it is
+// one. That holds for this text on one server process.
+func (s Secret) Marked(text string, pid uint32) string {
+	return text + "\n/* pgmosaic:" + hex.EncodeToString(s.Token(text, "write", nil, pid)) + " */"
+}
+
+// turns are what Turn, Marked and the trigger on copies of reference tables (shardmap.CopyTrigger) need on a shard. The trigger finds the token at the end of the text that the client
+// of the server, which is the proxy, has sent: a function, trigger or operator that writes on its own cannot change that. What a
+// statement does that has one, it does on each copy.
+const turns = `
+CREATE TABLE IF NOT EXISTS pgmosaic.turn (name text PRIMARY KEY);
+CREATE OR REPLACE FUNCTION pgmosaic.shown(said bytea, purpose text, token bytea) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$SELECT coalesce((SELECT sha256($3) = sha256(sha256(s.outer_key || sha256(s.inner_key || convert_to(octet_length($1) || ':', 'UTF8') || $1 || convert_to(octet_length($2) || ':' || $2 || pg_backend_pid() || ':', 'UTF8'))))
+    FROM pgmosaic.secret s), false)$$;
+CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT pgmosaic.shown(convert_to($1, 'UTF8'), 'turn', $2) THEN
+    RAISE EXCEPTION 'only pgmosaic takes turns' USING ERRCODE = '42501';
+  END IF;
+  IF current_setting('transaction_read_only') = 'on' THEN -- what it is for is refused, in PostgreSQL's own words
+    RETURN;
+  END IF;
+  PERFORM FROM pgmosaic.turn t WHERE t.name = $1 FOR UPDATE;
+  IF NOT FOUND THEN
+    INSERT INTO pgmosaic.turn VALUES ($1) ON CONFLICT DO NOTHING;
+    PERFORM FROM pgmosaic.turn t WHERE t.name = $1 FOR UPDATE;
+  END IF;
+END $$;
+CREATE OR REPLACE FUNCTION pgmosaic.written() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  sent bytea := convert_to(current_query(), pg_client_encoding());
+  length int := octet_length(sent) - 80;
+  mark text := substring(current_query() from '\n/\* pgmosaic:([0-9a-f]{64}) \*/$');
+BEGIN
+  IF mark IS NULL OR NOT pgmosaic.shown(substring(sent from 1 for length), 'write', decode(mark, 'hex')) THEN
+    RAISE EXCEPTION 'table %.% is written on one shard alone, and is a reference table: each shard has a copy', quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME)
+      USING ERRCODE = '0A000', HINT = 'Write it by a statement that names it, sent through pgmosaic: what functions, triggers and operators write would be on one copy.';
+  END IF;
+  RETURN NULL;
+END $$`

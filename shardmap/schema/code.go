@@ -1,0 +1,198 @@
+package schema
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Code is what statements on a table run without naming it, by the names of Funcs.
+type Code struct {
+	Always   []string // policies, and casts and constraints of its columns' types
+	Writes   []string // CHECKs, indexes, generated columns
+	Defaults []string
+}
+
+// TypeFunc is the name in Funcs under which stands what a type runs: the functions of its constraints, default and casts, and of the
+// types that it is made of. Only types of users have an entry, and among them those that run something.
+func TypeFunc(name string) string { return "type " + name }
+
+// An operator stands in Funcs under its symbol. Operators of extensions call functions that are in nobody's way, and are left out as
+// these are.
+const operatorsSQL = `select n.nspname::text, o.oprname::text, p.proname::text, p.provolatile::text from pg_operator o join pg_proc p on p.oid = o.oprcode join pg_namespace n on n.oid = o.oprnamespace
+ where o.oid >= 16384 and n.nspname !~ '^pg_' and not exists (select from pg_depend d where d.classid = 'pg_operator'::regclass and d.objid = o.oid and d.deptype = 'e')`
+
+const aggregatesSQL = `select p.proname::text, bool_or(f.provolatile = 'v'), array_agg(distinct f.proname::text) from pg_aggregate a join pg_proc p on p.oid = a.aggfnoid
+  join pg_proc f on f.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) where p.oid >= 16384 group by p.oid, p.proname`
+
+// typeCodeSQL has, for each type, the functions that it runs: its own, and those of the types behind it.
+const typeCodeSQL = `with recursive direct (typ, class, obj) as (
+    select k.contypid, d.refclassid, d.refobjid from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid where k.contypid <> 0 and d.refobjid >= 16384
+    union select t.oid, d.refclassid, d.refobjid from pg_type t join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid where t.oid >= 16384 and d.refobjid >= 16384
+    union select x.typ, 'pg_proc'::regclass, c.castfunc from pg_cast c, lateral (values (c.castsource), (c.casttarget)) x (typ) where c.castfunc >= 16384
+    union select t.oid, 'pg_type'::regclass, t.typelem from pg_type t where t.typelem >= 16384
+    union select t.oid, 'pg_type'::regclass, t.typbasetype from pg_type t where t.typbasetype >= 16384
+    union select t.oid, 'pg_type'::regclass, a.atttypid from pg_type t join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped where t.oid >= 16384 and a.atttypid >= 16384),
+  closure (typ, part) as (select distinct typ, typ from direct union select c.typ, d.obj from closure c join direct d on d.typ = c.part and d.class = 'pg_type'::regclass)
+select t.oid, t.typname::text, array_agg(distinct p.proname::text), bool_or(p.provolatile = 'v') from closure c join direct d on d.typ = c.part left join pg_operator o on d.class = 'pg_operator'::regclass and o.oid = d.obj
+  join pg_proc p on p.oid = case d.class when 'pg_proc'::regclass then d.obj else o.oprcode end join pg_type t on t.oid = c.typ where p.oid >= 16384 group by t.oid, t.typname`
+
+// tableCodeSQL has what tables' definitions depend on: functions by name, and types by OID.
+const tableCodeSQL = `select x.rel, x.kind, coalesce(p.proname::text, ''), case x.refclassid when 'pg_type'::regclass then x.refobjid else 0 end from (
+    select k.conrelid, 'w', d.refclassid, d.refobjid from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid where k.conrelid <> 0
+    union select i.indrelid, 'w', d.refclassid, d.refobjid from pg_index i join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
+    union select f.adrelid, case a.attgenerated when '' then 'd' else 'w' end, d.refclassid, d.refobjid from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+       join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+    union select l.polrelid, 'a', d.refclassid, d.refobjid from pg_policy l join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = l.oid) x (rel, kind, refclassid, refobjid)
+  left join pg_operator o on x.refclassid = 'pg_operator'::regclass and o.oid = x.refobjid left join pg_proc p on p.oid = case x.refclassid when 'pg_proc'::regclass then x.refobjid else o.oprcode end
+ where x.refobjid >= 16384 and (p.oid is not null or x.refclassid = 'pg_type'::regclass)`
+
+// argumentsSQL has the types with which functions are called, and which they return.
+const argumentsSQL = `select p.proname::text, array_agg(distinct x.typ) from pg_proc p, lateral (select p.prorettype union select unnest(p.proargtypes)) x (typ) where p.oid >= 16384 and x.typ >= 16384 group by p.proname`
+
+// loadCode reads what is run without being called by name.
+func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
+	types := map[uint32]string{} // those that run something
+	var schema, name, function, volatile, kind string
+	var names []string
+	var oid, typ uint32
+	var writes bool
+	rows, _ := q.Query(ctx, operatorsSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&schema, &name, &function, &volatile}, func() error {
+		s.Funcs[name] = append(s.Funcs[name], &Func{Schema: schema, Name: name, Lang: "sql", Volatile: volatile == "v", Immutable: volatile == "i", Calls: []string{function}})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rows, _ = q.Query(ctx, aggregatesSQL)
+	if _, err = pgx.ForEachRow(rows, []any{&name, &writes, &names}, func() error {
+		for _, f := range s.Funcs[name] {
+			if s.Aggs[name] {
+				f.Volatile, f.Immutable, f.Calls = f.Volatile || writes, f.Immutable && !writes, append(f.Calls, names...)
+			}
+		}
+		names = nil
+		return nil
+	}); err != nil {
+		return err
+	}
+	rows, _ = q.Query(ctx, typeCodeSQL)
+	if _, err = pgx.ForEachRow(rows, []any{&oid, &name, &names, &writes}, func() error {
+		key := TypeFunc(name)
+		s.Funcs[key] = append(s.Funcs[key], &Func{Name: key, Lang: "sql", Volatile: writes, Calls: names})
+		types[oid], names = key, nil
+		return nil
+	}); err != nil {
+		return err
+	}
+	if len(types) > 0 {
+		var oids []uint32
+		rows, _ = q.Query(ctx, argumentsSQL)
+		if _, err = pgx.ForEachRow(rows, []any{&name, &oids}, func() error {
+			for _, f := range s.Funcs[name] {
+				for _, o := range oids {
+					if t := types[o]; t != "" {
+						f.Calls = append(f.Calls, t)
+					}
+				}
+			}
+			oids = nil
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	byOID := map[uint32]*Table{}
+	for _, t := range s.Tables {
+		byOID[t.OID] = t
+		for i := range t.Columns {
+			if key := types[t.Columns[i].TypeOID]; key != "" && !slices.Contains(t.Code.Always, key) {
+				t.Code.Always = append(t.Code.Always, key)
+			}
+		}
+	}
+	rows, _ = q.Query(ctx, tableCodeSQL)
+	_, err = pgx.ForEachRow(rows, []any{&oid, &kind, &function, &typ}, func() error {
+		t := byOID[oid]
+		if typ != 0 {
+			function = types[typ]
+		}
+		if t == nil || len(s.Funcs[function]) == 0 {
+			return nil
+		}
+		switch kind {
+		case "a":
+			t.Code.Always = append(t.Code.Always, function)
+		case "w":
+			t.Code.Writes = append(t.Code.Writes, function)
+		default:
+			t.Code.Defaults = append(t.Code.Defaults, function)
+		}
+		return nil
+	})
+	return err
+}
+
+const actsSQL = `select k.confrelid, k.conrelid, case when 'd' in (k.confdeltype::text, k.confupdtype::text) then array(select a.attname::text from pg_attribute a where a.attrelid = k.conrelid and a.attnum = any (k.conkey)) else '{}' end
+  from pg_constraint k where k.contype = 'f' and (k.confdeltype not in ('a', 'r') or k.confupdtype not in ('a', 'r'))`
+
+// varyingSQL lists the domains with a default that is not the same whenever and wherever it is evaluated.
+const varyingSQL = `select dt.typname::text from pg_type dt left join pg_attrdef d on false where dt.typtype = 'd' and dt.typdefaultbin is not null and dt.oid >= 16384 and ` + variesSQL + ` <> 'i'`
+
+// loadActs reads what foreign keys do, and which domains have a default that varies.
+func (s *Snapshot) loadActs(ctx context.Context, q queryer) error {
+	byOID := map[uint32]*Table{}
+	for _, t := range s.Tables {
+		byOID[t.OID] = t
+	}
+	var to, from uint32
+	var columns []string
+	rows, _ := q.Query(ctx, actsSQL) // an error comes with the rows
+	if _, err := pgx.ForEachRow(rows, []any{&to, &from, &columns}, func() error {
+		if a, b := byOID[to], byOID[from]; a != nil && b != nil {
+			a.Acts = append(a.Acts, Act{From: b.TableName, Defaults: columns})
+		}
+		columns = nil
+		return nil
+	}); err != nil {
+		return err
+	}
+	s.Varying = map[string]bool{}
+	var name string
+	rows, _ = q.Query(ctx, varyingSQL)
+	_, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Varying[name] = true; return nil })
+	return err
+}
+
+// Spoken are the words of an immutable function's body that stand where it would read a table or call a function: it may have
+// the name of any for one of its own.
+func (f *Func) Spoken() map[string]bool {
+	out := map[string]bool{}
+	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", "\"", " ", ".", " . ").Replace(f.Body), func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')' })
+	named := false // the words that follow name a table
+	for i, w := range words {
+		switch w {
+		case "from", "join", "into", "update", "table", "truncate":
+			named = true
+			continue
+		case "only", ".", ",":
+			continue
+		case "(":
+			if i > 0 {
+				out[words[i-1]] = true
+			}
+			named = false
+			continue
+		case "execute":
+			out[w] = true
+		}
+		if named {
+			out[w] = true
+			named = i+1 < len(words) && (words[i+1] == "." || words[i+1] == ",")
+		}
+	}
+	return out
+}

@@ -69,6 +69,13 @@ func (d *demo) on(t *testing.T, name string, i int) *pgx.Conn {
 	return connectTo(t, d.cluster.Node([]string{"s1-a", "s2-a"}[i%2]).DSN(fmt.Sprintf("%s_%d", name, i)))
 }
 
+// past is on for a superuser who writes past the proxy, copies of reference tables too.
+func (d *demo) past(t *testing.T, name string, i int) *pgx.Conn {
+	c := d.on(t, name, i)
+	mustExec(t, c, "set session_replication_role = replica")
+	return c
+}
+
 func (d *demo) adminFails(t *testing.T, sql, code, message string) {
 	t.Helper()
 	_, err := d.admin.Exec(t.Context(), sql, false)

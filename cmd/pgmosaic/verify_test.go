@@ -82,7 +82,7 @@ func TestVerifyReferenceTables(t *testing.T) {
 		t.Error("nobody wrote beside a whole comparison")
 	}
 
-	one, two := d.on(t, "copies", 1), d.on(t, "copies", 2)
+	one, two := d.past(t, "copies", 1), d.past(t, "copies", 2)
 	mustExec(t, one, `delete from "odd.ref" where id = 7`)
 	mustExec(t, one, `update "odd.ref" set "v.1" = null, at = at + interval '1 second' where id = 8`)
 	mustExec(t, two, `insert into "odd.ref" values (-1, 'it''s, here', 'x')`)
@@ -160,7 +160,7 @@ func TestReferenceTablesAreWatched(t *testing.T) {
 		return fmt.Sprint(res.Rows)
 	}
 	eventually(t, "the copies are compared", func() bool { return metric() == "0" })
-	mustExec(t, d.on(t, "watched", 1), "update codes set name = 'wrong' where code = 'b'")
+	mustExec(t, d.past(t, "watched", 1), "update codes set name = 'wrong' where code = 'b'")
 	eventually(t, "what differs is counted", func() bool { return metric() == "1" })
 	if got := event(); !strings.Contains(got, "the copies of reference table public.codes differ in 1 rows row (b): differs from home's row in name; VERIFY TABLE lists them") {
 		t.Errorf("SHOW EVENTS: %s", got)

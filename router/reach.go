@@ -146,8 +146,9 @@ func (a *analysis) functions() error {
 	}
 	a.safe = len(a.sharded) > 0
 	if a.stmt.Kind == sqlparse.Routine && a.stmt.Text != "" {
-		words := (&schema.Func{Body: strings.ToLower(a.stmt.Text)}).Words()
-		if a.wordsReach(words, map[string]bool{}) || words["execute"] {
+		body := &schema.Func{Body: strings.ToLower(a.stmt.Text)}
+		words := body.Words()
+		if a.wordsReach(words, map[string]bool{}) || words["execute"] || a.codeReaches(body, map[string]bool{}) {
 			return Refuse("function-body", "DO or CALL")
 		}
 	}
@@ -295,7 +296,7 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 		if f.Immutable {
 			words = f.Spoken()
 		}
-		if a.codeReaches(f, words, seen) {
+		if a.codeReaches(f, seen) {
 			return true
 		}
 		if words["execute"] && f.Lang == "plpgsql" || a.wordsReach(words, seen) {
@@ -306,7 +307,7 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 }
 
 // codeReaches says whether operators and types in a function's body may reach distributed tables.
-func (a *analysis) codeReaches(f *schema.Func, words, seen map[string]bool) bool {
+func (a *analysis) codeReaches(f *schema.Func, seen map[string]bool) bool {
 	for name := range a.sch.Funcs {
 		typ, isType := strings.CutPrefix(name, schema.TypeFunc(""))
 		isOp := strings.Trim(name, "+-*/<>=~!@#%^&|`?") == ""

@@ -22,8 +22,7 @@ func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string
 		return router.Refuse("reference-write", p.Target.TableName.String()+" ("+why+")")
 	}
 	for i, v := range a.Params {
-		binary := len(a.Formats) == 1 && a.Formats[0] == 1 || i < len(a.Formats) && a.Formats[i] == 1
-		if !binary && p.Fills.Times && sqlparse.IsMoment(string(v)) {
+		if p.Fills.Times && sqlparse.MayBeMoment(string(v)) { // in binary too, a text may be cast
 			return "", refuse(fmt.Sprintf("parameter $%d may be another time on each shard", i+1))
 		}
 	}

@@ -173,10 +173,11 @@ func (o *once) insert(x *pg.InsertStmt) {
 		for j, item := range r.GetList().GetItems() {
 			switch d := item.GetSetToDefault(); {
 			case d == nil:
-				o.calls(item, true)
-				if c := item.GetAConst(); c != nil && j < len(given) && o.f.Column(given[j]).Timed && IsMoment(c.GetSval().GetSval()) {
-					o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
+				column := ""
+				if j < len(given) {
+					column = given[j]
 				}
+				o.value(item, column, true)
 			case j < len(given):
 				o.defaulted(d, given[j], true)
 			}
@@ -255,10 +256,18 @@ func (o *once) assigned(targets []*pg.Node) {
 			o.defaulted(d, r.Name, false)
 			continue
 		}
-		o.calls(r.GetVal(), false)
-		if c := r.GetVal().GetAConst(); c != nil && o.f.Column(r.Name).Timed && IsMoment(c.GetSval().GetSval()) {
-			o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
-		}
+		o.value(r.GetVal(), r.Name, false)
+	}
+}
+
+// value looks at what a column gets: of a constant it is known what it is read as.
+func (o *once) value(n *pg.Node, column string, inRow bool) {
+	c := n.GetAConst()
+	switch {
+	case c == nil:
+		o.calls(n, inRow)
+	case o.f.Column(column).Timed && IsMoment(c.GetSval().GetSval()):
+		o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
 	}
 }
 
@@ -326,15 +335,15 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 				o.cannot("a keyword like CURRENT_TIMESTAMP is not understood")
 			}
 		case *pg.A_Const:
-			if o.f.Times && isPresent(x.GetSval().GetSval()) {
+			if o.f.Times && MayBeMoment(x.GetSval().GetSval()) {
 				o.cannot("%s may be another time on each shard", pgsql.Literal(x.GetSval().GetSval()))
 			}
 		case *pg.TypeCast:
 			t := lastName(x.TypeName.GetNames())
 			switch c := x.Arg.GetAConst(); {
-			case c != nil && (isPresent(c.GetSval().GetSval()) || timed[t] && IsMoment(c.GetSval().GetSval())):
+			case c != nil && (MayBeMoment(c.GetSval().GetSval()) || timed[t] && IsMoment(c.GetSval().GetSval())):
 				o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
-			case c == nil && timed[t] && o.madeUp(x.Arg):
+			case c == nil && timed[t] && (o.madeUp(x.Arg) || holdsMoment(x.Arg)):
 				o.cannot("a text that is read as a time may be another one on each shard")
 			}
 		}
@@ -355,13 +364,13 @@ func IsMoment(text string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return w == "now" || w == "today" || w == "tomorrow" || w == "yesterday" })
 }
 
-// isPresent is IsMoment for a text of which it is not known what it is read as.
-func isPresent(text string) bool {
-	switch strings.ToLower(strings.TrimSpace(text)) {
-	case "now", "today", "tomorrow", "yesterday":
-		return true
-	}
-	return false
+// beside are words that stand beside those of a moment.
+var beside = map[string]bool{"now": true, "today": true, "tomorrow": true, "yesterday": true, "am": true, "pm": true, "utc": true, "gmt": true, "z": true, "t": true, "allballs": true, "infinity": true}
+
+// MayBeMoment is IsMoment for a text of which it is not known what it is read as: one that would make no sense as a time is none.
+func MayBeMoment(text string) bool {
+	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return r < 'a' || r > 'z' })
+	return IsMoment(text) && !slices.ContainsFunc(words, func(w string) bool { return !beside[w] })
 }
 
 // timed are the types whose values may hang on the present moment when they are read from a text.
@@ -369,6 +378,16 @@ var timed = map[string]bool{"date": true, "time": true, "timetz": true, "timesta
 
 // texts are functions that give texts, as which a moment may be made up.
 var texts = map[string]bool{"concat": true, "concat_ws": true, "format": true, "lower": true, "upper": true, "initcap": true, "btrim": true, "ltrim": true, "rtrim": true, "substring": true, "substr": true, "left": true, "right": true, "replace": true, "overlay": true, "reverse": true, "repeat": true, "lpad": true, "rpad": true, "split_part": true, "translate": true, "regexp_replace": true, "string_agg": true, "array_to_string": true, "convert_from": true}
+
+// holdsMoment says whether a text in an expression hangs on the present moment, once it is read as a time.
+func holdsMoment(n *pg.Node) (yes bool) {
+	walk(n, func(m any) bool {
+		c, ok := m.(*pg.A_Const)
+		yes = yes || ok && IsMoment(c.GetSval().GetSval())
+		return !yes
+	})
+	return yes
+}
 
 // madeUp says whether an expression may be a text whose value is not known here.
 func (o *once) madeUp(n *pg.Node) (yes bool) {

@@ -31,7 +31,7 @@ const aggregatesSQL = `select p.proname::text, bool_or(f.provolatile = 'v'), arr
 const typeCodeSQL = `with recursive direct (typ, class, obj) as (
     select k.contypid, d.refclassid, d.refobjid from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid where k.contypid <> 0 and d.refobjid >= 16384
     union select t.oid, d.refclassid, d.refobjid from pg_type t join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid where t.oid >= 16384 and d.refobjid >= 16384
-    union select x.typ, 'pg_proc'::regclass, c.castfunc from pg_cast c, lateral (values (c.castsource), (c.casttarget)) x (typ) where c.castfunc >= 16384
+    union select x.typ, 'pg_proc'::regclass, c.castfunc from pg_cast c, lateral (values (c.castsource), (c.casttarget)) x (typ) where c.castfunc >= 16384 and (x.typ >= 16384 or c.castsource < 16384 and c.casttarget < 16384)
     union select t.oid, 'pg_type'::regclass, t.typelem from pg_type t where t.typelem >= 16384
     union select t.oid, 'pg_type'::regclass, t.typbasetype from pg_type t where t.typbasetype >= 16384
     union select t.oid, 'pg_type'::regclass, a.atttypid from pg_type t join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped where t.oid >= 16384 and a.atttypid >= 16384),

@@ -171,7 +171,7 @@ func (s *Snapshot) loadActs(ctx context.Context, q queryer) error {
 // the name of any for one of its own.
 func (f *Func) Spoken() map[string]bool {
 	out := map[string]bool{}
-	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", "\"", " ", ".", " . ").Replace(f.Body), func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')' })
+	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", ".", " . ").Replace(f.Body), func(r rune) bool { return r == 34 || r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')' })
 	named := false // the words that follow name a table
 	for i, w := range words {
 		switch w {

@@ -213,6 +213,9 @@ func (a *analysis) tablesReach() string {
 		a.safe = info != nil && info.Kind == shardmap.Sharded
 		list := t.Code.Always
 		if !a.t.Read {
+			if t.Rules && slices.ContainsFunc(t.Reads, func(n shardmap.TableName) bool { return a.info(n) != nil && n != t.TableName }) {
+				return "of a rule of table " + t.TableName.String()
+			}
 			list = append(slices.Clone(list), t.Code.Writes...)
 			if a.stmt.Query != nil && a.usesDefaults() || a.stmt.Kind == sqlparse.Copy {
 				list = append(list, t.Code.Defaults...)

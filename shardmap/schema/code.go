@@ -11,7 +11,7 @@ import (
 // Code is what statements on a table run without naming it, by the names of Funcs.
 type Code struct {
 	Always   []string // policies, and casts and constraints of its columns' types
-	Writes   []string // CHECKs, indexes, generated columns
+	Writes   []string // CHECKs, indexes, generated columns, rules
 	Defaults []string
 }
 
@@ -45,6 +45,7 @@ const tableCodeSQL = `select x.rel, x.kind, coalesce(p.proname::text, ''), case 
     union select i.indrelid, 'w', d.refclassid, d.refobjid from pg_index i join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
     union select f.adrelid, case a.attgenerated when '' then 'd' else 'w' end, d.refclassid, d.refobjid from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
        join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+    union select r.ev_class, 'w', d.refclassid, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid where r.rulename <> '_RETURN'
     union select l.polrelid, 'a', d.refclassid, d.refobjid from pg_policy l join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = l.oid) x (rel, kind, refclassid, refobjid)
   left join pg_operator o on x.refclassid = 'pg_operator'::regclass and o.oid = x.refobjid left join pg_proc p on p.oid = case x.refclassid when 'pg_proc'::regclass then x.refobjid else o.oprcode end
  where x.refobjid >= 16384 and (p.oid is not null or x.refclassid = 'pg_type'::regclass)`
@@ -171,7 +172,9 @@ func (s *Snapshot) loadActs(ctx context.Context, q queryer) error {
 // the name of any for one of its own.
 func (f *Func) Spoken() map[string]bool {
 	out := map[string]bool{}
-	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", ".", " . ").Replace(f.Body), func(r rune) bool { return r == 34 || r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')' })
+	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", ".", " . ").Replace(f.Body), func(r rune) bool {
+		return r == 34 || r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')'
+	})
 	named := false // the words that follow name a table
 	for i, w := range words {
 		switch w {

@@ -97,7 +97,8 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 }
 
 // claim is hold without waiting. Of two that claim an attempt at once, the second sees the first: it looks who lives when it has the
-// row's lock. Rows of long ago that nobody holds are of no use.
+// row's lock. What runs on the connection meanwhile, a table's owner's code too, can give nothing up. Rows of long ago that nobody holds
+// are of no use.
 func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err error) {
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		for _, sql := range []string{
@@ -114,18 +115,6 @@ func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err er
 		return err
 	})
 	return ok, err
-}
-
-// keep has a transaction on home hold its attempt's lock, too, until it ends: a table's owner's code, which runs in it, can give up
-// the locks of the session. kept takes the session's again.
-func keep(ctx context.Context, tx pgx.Tx, x shardmap.Attempt) error {
-	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", x.ID)
-	return err
-}
-
-func kept(ctx context.Context, tx pgx.Tx, x shardmap.Attempt) error {
-	_, err := tx.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", x.ID)
-	return err
 }
 
 // beginPlacing takes a table or schema for an attempt that will put its rows on the shards. Nobody else may be at it, and its rows

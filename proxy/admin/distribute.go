@@ -431,9 +431,6 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		return nodeFailed(d.Home.Name, err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing to do after COMMIT
-	if err := keep(ctx, tx, x); err != nil {
-		return nodeFailed(d.Home.Name, err)
-	}
 	if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}, "ACCESS EXCLUSIVE"); err != nil {
 		return err
 	}
@@ -493,9 +490,6 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 	defer release()
 	if err := decide(ctx, tx, x, "shards", "table "+info.String()); err != nil {
 		return ownOr(d.Home.Name, err)
-	}
-	if err := kept(ctx, tx, x); err != nil {
-		return nodeFailed(d.Home.Name, err)
 	}
 	if err := tx.Commit(ctx); err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -669,9 +663,6 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		if info.Kind != shardmap.Sharded {
 			return unwatchCopy(ctx, tx, info.TableName)
 		}
-		if err := keep(ctx, tx, x); err != nil {
-			return err
-		}
 		if err := a.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}, "ACCESS EXCLUSIVE"); err != nil {
 			return err
 		}
@@ -698,10 +689,7 @@ func (a *Admin) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		if err != nil {
 			return err
 		}
-		if err := run(ctx, tx, append(seqs.ones(), after...)); err != nil {
-			return err
-		}
-		return kept(ctx, tx, x)
+		return run(ctx, tx, append(seqs.ones(), after...))
 	}))
 }
 

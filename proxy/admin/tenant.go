@@ -317,9 +317,6 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		}
 		src, err := a.holdBack(ctx, d, shard, tables, x, back)
 		if err == nil {
-			err = keep(ctx, tx, x)
-		}
-		if err == nil {
 			err = a.lockHome(ctx, tx, d, tables, "ACCESS EXCLUSIVE")
 		}
 		if err != nil {
@@ -344,10 +341,7 @@ func (a *Admin) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 				add = append(add, definition{sql: sql})
 			}
 		}
-		if err := define(ctx, tx, add); err != nil {
-			return err
-		}
-		return kept(ctx, tx, x)
+		return define(ctx, tx, add)
 	})
 	return ownOr(d.Home.Name, err)
 }

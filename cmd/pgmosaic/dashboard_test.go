@@ -55,7 +55,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	code, body, _ := get(t, d.url("/metrics"))
 	for _, want := range []string{`pgmosaic_shard_up{database="shop",shard="s1"} 1`, `pgmosaic_replica_lag_seconds{`, `pgmosaic_queries_total{database="shop"}`, `pgmosaic_pool_servers_idle{`, `plan="scatter"`} {
 		if code != 200 || !strings.Contains(body, want) {
-			t.Errorf("/metrics: %d, no %s", code, want)
+			t.Errorf("/metrics: %d, no %s: %.500s", code, want, body)
 		}
 	}
 	problems, err := promlint.New(strings.NewReader(body)).Lint()

@@ -10,7 +10,7 @@ func TestWhatVariesIsPutInOnce(t *testing.T) {
 	f := &Fills{
 		Times: true,
 		Columns: []Fill{
-			{Name: "id"}, {Name: "key", Default: "gen_random_uuid()", Varies: Volatile}, {Name: "na.me", Default: "'x'"}, {Name: "at", Default: "now()", Varies: Steady},
+			{Name: "id"}, {Name: "key", Default: "gen_random_uuid()", Varies: Volatile}, {Name: "na.me", Default: "'x'"}, {Name: "at", Default: "now()", Varies: Steady, Timed: true},
 		},
 		Varies: map[string]Constancy{"now": Steady, "random": Volatile, "gen_random_uuid": Volatile, "lower": Constant, "Odd": Volatile},
 	}
@@ -32,7 +32,8 @@ func TestWhatVariesIsPutInOnce(t *testing.T) {
 		},
 		{`update t set at = default, "na.me" = default where at < now() - $1`, `update t set at =  <now()!> , "na.me" = default where at <  <now()!>  - $1`},
 		{`delete from t where at < now()`, `delete from t where at <  <now()!> `},
-		{`insert into t (id, key, at) values ('now', 'k', null)`, "'now' may be another time"},
+		{`insert into t (id, key, at) values (1, 'k', 'now')`, "'now' may be another time"},
+		{`insert into t (id, key, at) values (1, 'now', null)`, `insert into t (id, key, at) values (1, 'now', null)`}, // no time is read from it
 		{`update t set at = date 'today'`, "'today' may be another time"},
 		{`update t set id = random()`, "random() has another value for each row"},
 		{`update t set key = default`, "the default of column key has another value for each row"},

@@ -104,6 +104,7 @@ func TestConfigurationMistakesAreExplained(t *testing.T) {
 		{"tls_cert_file: x\n", "tls_key_file"},
 		{"max_statement_size: big\n", "is no size"},
 		{"resolver_grace: 0s\n", "at least 100ms"},
+		{"unix_socket_dir: /" + strings.Repeat("d", 100) + "\n", "maximum 107 bytes"},
 		{"listen: [\n", "[1:"},
 	} {
 		file := filepath.Join(t.TempDir(), "pgmosaic.yaml")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -240,6 +241,9 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// maxSocketPath is how long the path of a Unix socket may be, in bytes: Linux has room for that and a zero.
+const maxSocketPath = 107
+
 func (c *Config) validate() error {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, fmt.Errorf(key+": "+format, args...)) }
@@ -330,6 +334,9 @@ func (c *Config) validate() error {
 	}
 	if _, err := c.unixMode(); err != nil {
 		bad("unix_socket_mode", "%v", err)
+	}
+	if longest := filepath.Join(c.UnixDir, ".s.PGSQL.65535~"); c.UnixDir != "" && len(longest) > maxSocketPath {
+		bad("unix_socket_dir", "the socket's path in it would be too long (maximum %d bytes): use a shorter one", maxSocketPath)
 	}
 	if c.AuthHBA != "" && len(c.AuthRules) > 0 {
 		bad("auth_hba_file", "use either this or auth_rules")

@@ -92,7 +92,7 @@ func TestUnknownNamesKeepThePlans(t *testing.T) {
 func TestFingerprintOfASchema(t *testing.T) {
 	t.Parallel()
 	d, _ := renameWorld(t, "printed")
-	home := d.on(t, "printed", 0)
+	home := d.past(t, "printed", 0)
 	dsn := d.cluster.Node("s1-a").DSN("printed_0")
 	var w schema.Watcher
 	defer w.Close(t.Context())

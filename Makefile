@@ -16,7 +16,7 @@ deps: ## installs what the tests need and is missing (Debian: PostgreSQL, Chromi
 	@./.ci/install
 
 test: deps ## everything but what takes longer: unit, golden and real servers
-	$(GO) test -timeout 40m -parallel 4 $(PKGS)
+	$(GO) test -timeout 40m -parallel 6 $(PKGS)
 
 test-short: ## no servers, no browser
 	$(GO) test -short -race $(PKGS)
@@ -34,7 +34,7 @@ test-stale: deps ## reads of counters under every fault of nodes, for minutes; F
 	$(GO) test -timeout 60m -count=1 ./cmd/pgmosaic -run 'TestNoStaleReads$$|TestBoundedReads|TestFreshBehindNames' -stale.for $(or $(FOR),3m) -v
 
 test-fault: deps ## kills, lost servers and races, with the race detector
-	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Bounded|Failover|SwitchOver|SplitBrain|Cancel|Crash|Leak|HalfOpen|Garbage'
+	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Bounded|Failover|SwitchOver|SplitBrain|Cancel|Crash|Leak|HalfOpen|Garbage' -kill.every 1
 
 test-leaks: deps ## random sessions over few servers, each reply against a model and against one PostgreSQL, and late cancel requests, a thousand where make test has 60; N=.. for more
 	$(GO) test -timeout 60m -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace|LateCancel|SessionsLikePostgreSQL' -leak.n $(N)000 -late.n $(N)000 -likeness.n $(N)0

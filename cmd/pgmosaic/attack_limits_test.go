@@ -228,6 +228,7 @@ func lockDecisions(t *testing.T, nodes []*cluster.Node, name string) func(int) f
 // A server cuts a client off that is idle, amid a transaction over shards or outside of one. The client is told on its next statement,
 // whatever that is, nothing is committed in part, and its session goes on.
 func TestServersIdleTimeouts(t *testing.T) {
+	t.Parallel()
 	_, _, _, c, direct := limitsWorld(t, "idlers")
 	freshServers := func() {
 		for _, s := range direct {

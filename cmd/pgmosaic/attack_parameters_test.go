@@ -11,6 +11,7 @@ import (
 // A message may have 65,535 parameters: over shards, in lists and in rows that are inserted. What is too much for one is refused as
 // PostgreSQL does.
 func TestAsManyParametersAsThereMayBe(t *testing.T) {
+	t.Parallel()
 	const most = 65535
 	_, _, _, c, direct := limitsWorld(t, "parameters")
 	list := func(n int, one func(i int) string) string {

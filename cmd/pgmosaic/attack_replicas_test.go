@@ -17,6 +17,7 @@ func through(n *cluster.Node, via net.Addr, database string) string {
 // A replica's name leads new connections to another cluster's replica, with the same tables, while the monitor's own connection stays
 // where it was. No read goes there, at any level.
 func TestReplicasNameLeadsToAnotherCluster(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	own, alien := d.cluster.Node("s1-b"), d.cluster.Node("s2-b")
 	at := func(n *cluster.Node) string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }

@@ -11,6 +11,7 @@ import (
 
 // A store that cannot be written to: the process goes on serving, says so, keeps the map, and goes on when it can.
 func TestStoreThatCannotBeWrittenTo(t *testing.T) {
+	t.Parallel()
 	d := shop(t)
 	node := d.cluster.Node("s2-a")
 	var dsns []string

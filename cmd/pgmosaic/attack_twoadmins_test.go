@@ -120,6 +120,7 @@ func (w *twoAdmins) whole(t *testing.T) {
 type underAMove struct{ move, table, change string }
 
 func TestKeyIsPinnedUnderAMove(t *testing.T) {
+	t.Parallel()
 	mapChanges(t, "pinned", underAMove{"DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)", "keyed", "PIN KEY (1) OF %s.g ON b"})
 }
 

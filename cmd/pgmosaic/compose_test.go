@@ -58,7 +58,10 @@ func TestComposeFilesAreWhatTheySeem(t *testing.T) {
 	mustExec(t, connectTo(t, d.shopDSN()), "select 1")
 	_, err = connectTo(t, d.shopDSN()).Exec(t.Context(), "select * from customers order by name limit 1 for update")
 	wantCode(t, err, "0A000") // so that there is a refusal to count
-	_, metrics, _ := get(t, d.url("/metrics"))
+	code, metrics, _ := get(t, d.url("/metrics"))
+	if code != 200 {
+		t.Fatalf("/metrics: %d %.1000s", code, metrics)
+	}
 	for _, p := range board.Panels {
 		for _, target := range p.Targets {
 			for _, name := range regexp.MustCompile(`(pgmosaic|process)_[a-z_]+`).FindAllString(target.Expr, -1) {

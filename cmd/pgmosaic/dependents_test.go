@@ -13,6 +13,7 @@ import (
 // What somebody has made on a shard that depends on a copy is named before anything moves, as PostgreSQL names it, and all stays as it
 // was.
 func TestUndistributeNamesWhatDependsOnCopies(t *testing.T) {
+	t.Parallel()
 	d, c, shards := distributedWorld(t, "hanging")
 	for _, verb := range distributions {
 		d.adminExec(t, fmt.Sprintf(verb, "hanging"))

@@ -12,6 +12,7 @@ import (
 // A session that keeps a server and is in no transaction holds up neither a change of the placement of keys nor PAUSE. It waits for
 // RESUME like others when it wants to go on.
 func TestIdleSessionsHoldNothingUp(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "idling")
 	for _, sql := range []string{"create table keyed (k int primary key, v int)", "insert into keyed select i, i from generate_series(1, 50) i", "create table listed (k text primary key, v int)", "create table home (a int)"} {
 		mustExec(t, c, sql)

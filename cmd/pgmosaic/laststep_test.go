@@ -13,6 +13,7 @@ import (
 // A statement whose last step fails when home has decided is gone on with in the background, without another statement or a restart:
 // what was out of use meanwhile is in use again, and the log and SHOW JOBS tell of it.
 func TestLastStepThatFailsIsGoneOnWith(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "lasting")
 	for _, sql := range []string{
 		"create table codes (id int primary key, v int)", "create table keyed (k int primary key, v int)", "create table plain (v int)",

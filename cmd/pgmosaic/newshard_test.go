@@ -13,6 +13,7 @@ import (
 // A shard joins while clients read and write reference tables and define things: nobody sees an error, and the new shard has what
 // the others have, to the last row and definition that somebody was told of.
 func TestShardJoinsWhileClientsWrite(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "joined")
 	for _, sql := range []string{
 		"create table aa (id int primary key, v int, note text)", "create table bb (id int, v int)", "create domain small as int check (value < 1000000)", "create table cc (id small primary key, v int references aa)",
@@ -123,6 +124,7 @@ func TestShardJoinsWhileClientsWrite(t *testing.T) {
 // Types, routines, aggregates, operators and casts that tables, and statements on them, need are brought in the order in which they
 // depend on each other, whichever is older.
 func TestShardsGetWhatTablesNeed(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "needing")
 	home := connectTo(t, strings.Replace(d.on(t, "needing", 0).Config().ConnString(), "postgres:"+d.cluster.Password, "app:app", 1))
 	for _, sql := range []string{ // past the proxy: the other shards have nothing of it

@@ -247,6 +247,7 @@ func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
 
 // A TRUNCATE is noted whatever the types of the key are: of a domain neither its default nor its constraints have a hand in it.
 func TestDistributeATableWithADomainForAKeyThatIsTruncated(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "domains")
 	for i, domain := range []string{"as int default 7", "as int not null", `as text collate "C" default 'x' check (value is not null)`} {
 		home := d.on(t, "domains", 0)

@@ -158,6 +158,7 @@ func TestCopiesGetTheSameValues(t *testing.T) {
 
 // What has another value on each copy is refused, or made up once, wherever it hides: VERIFY finds the copies alike after all of it.
 func TestCopiesStayAlike(t *testing.T) {
+	t.Parallel()
 	d, c := schemesWorld(t, "likewise")
 	for _, sql := range []string{
 		"create domain stamp as timestamptz default clock_timestamp()", "create function dice(a int, b int) returns int language plpgsql as $$ begin return random() * 1e9; end $$",
@@ -253,6 +254,7 @@ func TestCopiesStayAlike(t *testing.T) {
 
 // GRANT and REVOKE may name tables of every kind: each shard gets what is about its own.
 func TestGrantOnTablesOfEveryKind(t *testing.T) {
+	t.Parallel()
 	d, c := temporaryWorld(t, "granting")
 	for _, sql := range []string{"create schema tenant", "create table tenant.things (a int)", `create table "odd, name" (a int)`} {
 		mustExec(t, c, sql)

@@ -148,7 +148,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 	enders := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 	for _, sig := range enders {
 		t.Run(fmt.Sprint("in init_sql, ", sig), func(t *testing.T) {
-			t.Parallel()
 			addr, asked := silentNode(t)
 			p := tell(t, "init_sql: \"CREATE DATABASE shop; CREATE SHARD s1 IN shop NODE 'postgres://app@"+addr+"/shop'\"\n")
 			<-asked
@@ -159,7 +158,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint("when it is ready, ", sig), func(t *testing.T) {
-			t.Parallel()
 			p := tell(t, db)
 			p.says(t, "msg=ready")
 			p.signal(t, syscall.SIGUSR1)
@@ -168,7 +166,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 			p.ends(t)
 		})
 		t.Run(fmt.Sprint("while it drains, ", sig), func(t *testing.T) {
-			t.Parallel()
 			p := tell(t, db)
 			p.says(t, "msg=ready")
 			c := connectTo(t, dsnFor("app", "app", p.addr, "shop"))
@@ -186,7 +183,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 			wantCode(t, err, "57P01")
 		})
 		t.Run(fmt.Sprint("while RELOAD reads a file that does not answer, ", sig), func(t *testing.T) {
-			t.Parallel()
 			p := tell(t, db)
 			p.says(t, "msg=ready")
 			secret := filepath.Join(p.dir, "secret")
@@ -207,7 +203,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 		})
 	}
 	t.Run("a transaction is let finish", func(t *testing.T) {
-		t.Parallel()
 		p := tell(t, db)
 		p.says(t, "msg=ready")
 		c := connectTo(t, dsnFor("app", "app", p.addr, "shop"))
@@ -219,7 +214,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 		p.ends(t)
 	})
 	t.Run("after SHUTDOWN WAIT_FOR_CLIENTS", func(t *testing.T) {
-		t.Parallel()
 		p := tell(t, db)
 		p.says(t, "msg=ready")
 		c := connectTo(t, dsnFor("app", "app", p.addr, "shop"))
@@ -231,7 +225,6 @@ func TestSignalsAtEachMoment(t *testing.T) {
 		p.ends(t)
 	})
 	t.Run("when nobody reads the log", func(t *testing.T) {
-		t.Parallel()
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 // No login can hold up writes of reference tables, definitions or the moving of tables: not by any advisory lock, nor by what it can do to
 // the tables in which the proxy's own locks are.
 func TestNobodyHoldsUpReferenceTables(t *testing.T) {
+	t.Parallel()
 	d, c := temporaryWorld(t, "turns")
 	mustExec(t, c, "create table moved (k int primary key, v text)")
 	mustExec(t, d.on(t, "turns", 0), "insert into pgmosaic.placed (relation, distribution, attempt, at) values ('moved', 'seen', 'seen', 'home')")

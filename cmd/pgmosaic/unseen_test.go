@@ -10,6 +10,7 @@ import (
 // What a statement runs without naming it writes no copy of a reference table, and reads no part of a sharded one: operators, casts,
 // aggregates, domains, defaults, CHECKs, indexes, rules, policies, and functions that lie about what they do.
 func TestNothingUnseenReachesDistributedTables(t *testing.T) {
+	t.Parallel()
 	d, c := temporaryWorld(t, "unseen")
 	home := connectTo(t, d.asApp("s1-a", "unseen_0"))
 	mustExec(t, c, "insert into local values (5)")

@@ -33,7 +33,7 @@ func TestDeadlockOverShards(t *testing.T) {
 // ringIsBroken has two sessions wait for one another by a statement for each of two keys: a, which is older, goes on.
 func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	mustExec(t, a, "begin")
 	mustExec(t, a, fmt.Sprintf(stmt, k1))

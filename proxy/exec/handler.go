@@ -99,9 +99,10 @@ type Handler struct {
 
 	mu      sync.Mutex // guards the rest
 	leased  []*pool.Server
-	deaf    bool      // see heed
-	waiting func()    // ends a wait for a server
-	since   time.Time // of that wait
+	deaf    bool        // see heed
+	asked   atomic.Bool // a cancel request has come since the request began: see stopped
+	waiting func()      // ends a wait for a server
+	since   time.Time   // of that wait
 }
 
 // Client is what the handler knows of its client.
@@ -472,6 +473,7 @@ func (h *Handler) Cancel() { h.beginCancel()() }
 // beginCancel settles which servers are asked to stop: those of now. send asks them, and waits.
 func (h *Handler) beginCancel() (send func()) {
 	h.mu.Lock()
+	h.asked.Store(true)
 	var begun []func(context.Context) error
 	for _, s := range h.leased {
 		if !h.deaf {
@@ -495,6 +497,18 @@ func (h *Handler) beginCancel() (send func()) {
 		}
 		wg.Wait()
 	}
+}
+
+// stopped is an error if a cancel request has come since the request began. What runs several statements on servers asks between
+// them: a server that is just idle takes no notice of the request.
+func (h *Handler) stopped() error {
+	if !h.asked.Load() {
+		return nil
+	}
+	if why := h.why.Load(); why != nil {
+		return why
+	}
+	return errCancelled
 }
 
 // because gives a server's word that a statement was cancelled the reason that is known here.

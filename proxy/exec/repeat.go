@@ -127,6 +127,7 @@ func (h *Handler) beginRequest(size int) {
 	h.now, h.size, h.key = time.Now(), size, 0
 	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
 	h.repeatable, h.repeated = true, false
+	h.asked.Store(false)
 	h.watch()
 }
 

@@ -30,6 +30,10 @@ var ErrConflict = errors.New("the shard map was changed by another process")
 // ErrChanged means that what a change was decided by is not what the map says any more: decide again.
 var ErrChanged = errors.New("the shard map was changed meanwhile")
 
+// ErrEnded means that another process has ended a statement's attempt, as it took its process for dead: what the map says is not the
+// statement's to change any more.
+var ErrEnded = errors.New("another process has ended the statement meanwhile: it took this one for dead")
+
 // StoreError means that a map was not kept: the store has the one before it.
 type StoreError struct {
 	Full bool // there is no room for it
@@ -213,16 +217,15 @@ func (c *Catalog) change(ctx context.Context, dryRun bool, edit func(*Tx) error,
 	txn.Abort() // the store's word, not ours, decides what is published
 	if err := c.store.Save(ctx, base.Version, doc); err != nil {
 		if errors.Is(err, ErrConflict) {
-			c.catchUp(ctx)
+			c.CatchUp(ctx)
 		}
 		return nil, err
 	}
 	return snap, c.apply(doc)
 }
 
-// catchUp takes the map that came first into use, so that who tries again need not wait for the watch. What is wrong with it the
-// watch tells.
-func (c *Catalog) catchUp(ctx context.Context) {
+// CatchUp takes the store's map into use, so that who must know it need not wait for the watch. What is wrong with it the watch tells.
+func (c *Catalog) CatchUp(ctx context.Context) {
 	if doc, err := c.store.Load(ctx); err == nil && doc != nil {
 		_ = c.apply(doc)
 	}
@@ -366,6 +369,20 @@ func (tx *Tx) PutRoutine(r Routine) error { return put(tx, "routines", []*Routin
 
 // PutAttempt notes a statement that begins.
 func (tx *Tx) PutAttempt(a Attempt) error { return put(tx, "attempts", []*Attempt{&a}) }
+
+// Under is ErrEnded unless the map has an attempt: nobody else has ended it.
+func (tx *Tx) Under(attempt string) error {
+	o, err := tx.txn.First("attempts", "id", attempt)
+	if err == nil && o == nil {
+		err = ErrEnded
+	}
+	return err
+}
+
+// EndAttempt forgets an attempt; ErrEnded if another process has done so.
+func (tx *Tx) EndAttempt(attempt string) error {
+	return errors.Join(tx.Under(attempt), tx.Delete("attempts", attempt))
+}
 
 // SetSlots replaces all slots of a group.
 func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {

@@ -133,7 +133,7 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	if errors.As(err, &inv) {
 		err = &Error{Code: inv.Code, Message: inv.Message, Hint: inv.Hint}
 	}
-	for _, first := range []error{shardmap.ErrConflict, shardmap.ErrChanged} {
+	for _, first := range []error{shardmap.ErrConflict, shardmap.ErrChanged, shardmap.ErrEnded} {
 		if errors.Is(err, first) {
 			err = &Error{Code: "40001", Message: first.Error(), Hint: "Look at the map and run the statement again."}
 		}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTable(t), tx.Delete("attempts", x.ID)) }); err != nil {
+	if err = a.end(ctx, x, func(tx *shardmap.Tx) error { return tx.PutTable(t) }); err != nil {
 		return nil, lastStep(x, err)
 	}
 	a.SchemaChanged(ctx, d.Name)
@@ -120,7 +121,7 @@ func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.C
 	moving := t
 	moving.Moving, moving.From = true, shardmap.Home
 	for try := 1; ; try++ { // transactions that run for long hold the switch back: the copies need not be made anew
-		if err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) }); err == nil {
+		if err = a.announce(ctx, x, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) }); err == nil {
 			break
 		}
 		if o == nil || try == maxSwitches {
@@ -135,7 +136,11 @@ func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.C
 
 // announce tells the map that tables are moving, and waits until nobody runs by a map that does not say so. Statements on these tables
 // wait meanwhile, others do not. If a client runs for too long, back has the map say what it said before.
-func (a *Admin) announce(ctx context.Context, db string, edit, back func(*shardmap.Tx) error) error {
+func (a *Admin) announce(ctx context.Context, x shardmap.Attempt, edit, back func(*shardmap.Tx) error) error {
+	under := func(edit func(*shardmap.Tx) error) func(*shardmap.Tx) error {
+		return func(tx *shardmap.Tx) error { return cmp.Or(tx.Under(x.ID), edit(tx)) }
+	}
+	edit, back = under(edit), under(back)
 	if err := a.Catalog.Retry(ctx, edit); err != nil {
 		return err
 	}
@@ -143,7 +148,7 @@ func (a *Admin) announce(ctx context.Context, db string, edit, back func(*shardm
 	late := time.NewTimer(a.PauseTimeout)
 	defer late.Stop()
 	for {
-		left := a.Using(db, version)
+		left := a.Using(x.Database, version)
 		if len(left) == 0 {
 			return nil
 		}
@@ -648,7 +653,7 @@ func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x 
 			return err
 		}
 	}
-	return a.announce(ctx, d.Name, moving, back)
+	return a.announce(ctx, x, moving, back)
 }
 
 // gatherHome brings the rows of a sharded table home. What a reference table has, home has already.

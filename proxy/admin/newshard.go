@@ -52,7 +52,7 @@ func (a *Admin) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primar
 				}
 			}
 		}
-		if err := a.announce(ctx, d.Name, g.step(shardmap.Joining), g.step("")); err == nil {
+		if err := a.announce(ctx, g.x, g.step(shardmap.Joining), g.step("")); err == nil {
 			break
 		} else if try == maxSwitches {
 			return err
@@ -254,9 +254,13 @@ func namesOf(tables []*shardmap.TableInfo) []shardmap.TableName {
 // shardDone adds a shard to the map that home has decided to be one, and clears the notes of it away.
 func (a *Admin) shardDone(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	x.Step = shardmap.Joined
-	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
-		return errors.Join(putShard(tx, x), tx.MarkShard(x.Database, d.Home.Name), tx.PutAttempt(x))
-	}); err != nil {
+	err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+		return errors.Join(tx.Under(x.ID), putShard(tx, x), tx.MarkShard(x.Database, d.Home.Name), tx.PutAttempt(x))
+	})
+	if errors.Is(err, shardmap.ErrEnded) { // another process has done the same
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return a.shardClear(ctx, home, x)

@@ -189,7 +189,7 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 	if err = a.start(ctx, d, home, x); err == nil {
 		placing := x
 		placing.Step = shardmap.Placing
-		err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutAttempt(placing) }, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })
+		err = a.announce(ctx, x, func(tx *shardmap.Tx) error { return tx.PutAttempt(placing) }, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })
 	}
 	for _, m := range moves {
 		if err == nil {
@@ -197,7 +197,7 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 		}
 	}
 	if err == nil { // by nil: since start, the map says that this attempt is at it
-		res, err = a.change(ctx, tag, false, nil, func(tx *shardmap.Tx) error { return errors.Join(change(tx), tx.Delete("attempts", x.ID)) })
+		res, err = a.change(ctx, tag, false, nil, func(tx *shardmap.Tx) error { return errors.Join(tx.EndAttempt(x.ID), change(tx)) })
 	}
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt's lock

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,8 +115,15 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 	if err := hold(ctx, home, x); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
-	if !slices.ContainsFunc(a.Catalog.Current().Document.Attempts, func(y *shardmap.Attempt) bool { return y.ID == x.ID }) {
+	a.Catalog.CatchUp(ctx) // another process may have been at it, and this one have slept
+	all := a.Catalog.Current().Document.Attempts
+	i := slices.IndexFunc(all, func(y *shardmap.Attempt) bool { return y.ID == x.ID })
+	if i < 0 {
 		return nil // it has ended while it was waited for
+	}
+	x = *all[i]
+	if d, err = a.database(x.Database); err != nil {
+		return err
 	}
 	if x.Group != "" {
 		return a.recoverPlaces(ctx, d, x)
@@ -165,7 +173,7 @@ func (a *Admin) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Co
 			return ownOr(d.Home.Name, err)
 		}
 	}
-	err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(settleMap(tx, x, false), tx.Delete("attempts", x.ID)) })
+	err := a.end(ctx, x, func(tx *shardmap.Tx) error { return settleMap(tx, x, false) })
 	a.Log.Warn("an interrupted statement was settled: the rows are on the shards", "statement", x.Statement)
 	return err
 }
@@ -196,11 +204,21 @@ func (a *Admin) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sha
 			return err
 		}
 	}
-	if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(settleMap(tx, x, true), tx.Delete("attempts", x.ID)) }); err != nil {
+	if err := a.end(ctx, x, func(tx *shardmap.Tx) error { return settleMap(tx, x, true) }); err != nil {
 		return err
 	}
 	_, err := home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1 AND at = 'home'", x.ID)
 	return ownOr(d.Home.Name, err)
+}
+
+// end has the map say what an attempt has come to, which home has decided, and forgets the attempt. If another process has done so,
+// the map is left as it is: more may have happened since.
+func (a *Admin) end(ctx context.Context, x shardmap.Attempt, edit func(*shardmap.Tx) error) error {
+	err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return cmp.Or(tx.EndAttempt(x.ID), edit(tx)) })
+	if errors.Is(err, shardmap.ErrEnded) {
+		return nil
+	}
+	return err
 }
 
 // settleMap has the map say where the rows are that an attempt was at: at home, or on the shards.
@@ -251,7 +269,7 @@ func (a *Admin) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Conn
 	}
 	if x.Step == shardmap.Joining { // nobody need wait any more
 		x.Step = ""
-		if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) }); err != nil {
+		if err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.Under(x.ID), tx.PutAttempt(x)) }); err != nil {
 			return err
 		}
 	}

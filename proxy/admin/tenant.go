@@ -83,7 +83,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		err = ownOr(d.Home.Name, beginPlacing(ctx, home, "schema", t.Schema, "schema "+t.Schema, x))
 	}
 	if err == nil {
-		err = a.announce(ctx, d.Name, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tenants", t.Database, t.Schema) })
+		err = a.announce(ctx, x, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tenants", t.Database, t.Schema) })
 	}
 	if err == nil {
 		err = a.moveSchema(ctx, d, to, home, tables, x)
@@ -92,7 +92,7 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, a.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err = a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.PutTenant(t), tx.Delete("attempts", x.ID)) }); err != nil {
+	if err = a.end(ctx, x, func(tx *shardmap.Tx) error { return tx.PutTenant(t) }); err != nil {
 		return nil, lastStep(x, err)
 	}
 	a.SchemaChanged(ctx, d.Name)

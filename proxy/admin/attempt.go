@@ -110,6 +110,9 @@ func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err er
 				return err
 			}
 		}
+		if _, err := tx.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil { // who lives, as of now: a transaction looks once
+			return err
+		}
 		tag, err := tx.Exec(ctx, "UPDATE pgmosaic.holder SET pid = s.pid, started = s.backend_start FROM pg_stat_activity s WHERE attempt = $1 AND s.pid = pg_backend_pid() AND NOT "+heldBy("$1"), attempt)
 		ok = tag.RowsAffected() == 1
 		return err

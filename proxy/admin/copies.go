@@ -10,10 +10,11 @@ import (
 
 // The copies of a reference table are written by statements that the proxy sends to all of them. A trigger on each copy, and on each of
 // its partitions, refuses all others: see shardmap.CopyTrigger and docs/decisions, 24. It is made last, when the rows are there, and goes
-// from home's table in the transaction that decides that it is home's alone again.
+// from home's table in the transaction that decides that it is home's alone again. On an only shard the table is written like others,
+// by functions too: it gets the trigger when a second shard joins.
 
 const watchedSQL = `select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
- where (c.oid = to_regclass($1) or c.oid in (select relid from pg_partition_tree(to_regclass($1)))) and $3 = exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = $2 and t.tgenabled = 'O') order by 1`
+ where (c.oid = to_regclass($1) or c.oid in (select relid from pg_partition_tree(to_regclass($1)))) and $3 = exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = $2 and (t.tgenabled = 'O' or $3)) order by 1`
 
 // watchCopy gives a copy of a reference table, and its partitions, the trigger that they lack.
 func watchCopy(ctx context.Context, tx querier, t *shardmap.TableInfo) error {
@@ -44,7 +45,7 @@ func unwatchCopy(ctx context.Context, tx querier, n shardmap.TableName) error {
 // tried again.
 func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) error {
 	for _, t := range sortedTables(d) {
-		if t.Kind != shardmap.Reference || t.Moving {
+		if t.Kind != shardmap.Reference || t.Moving || len(d.Shards) < 2 {
 			continue
 		}
 		if err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
@@ -57,4 +58,22 @@ func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) er
 		}
 	}
 	return nil
+}
+
+// unwatchLast takes the triggers away from the tables on home, which is to be a database's only shard.
+func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) error {
+	home, err := a.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	return ownOr(d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'")
+		for _, t := range sortedTables(d) {
+			if err == nil && t.Kind == shardmap.Reference {
+				err = unwatchCopy(ctx, tx, t.TableName)
+			}
+		}
+		return err
+	}))
 }

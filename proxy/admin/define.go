@@ -363,6 +363,11 @@ func (a *Admin) parseDrop(p *parser) action {
 			return nil, err
 		}
 		v := a.Monitor.View(db, name)
+		if kind == "shard" && !dry && len(d.Shards) == 2 { // before: what the only shard is asked for, it does
+			if err := a.unwatchLast(ctx, d); err != nil {
+				return nil, err
+			}
+		}
 		res, err := a.change(ctx, "DROP "+strings.ToUpper(kind), dry, d, func(tx *shardmap.Tx) error {
 			switch kind {
 			case "database":

@@ -485,8 +485,10 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 			return nodeFailed(d.Home.Name, err)
 		}
 	}
-	if err := watchCopy(ctx, tx, info); err != nil {
-		return nodeFailed(d.Home.Name, err)
+	if len(d.Shards) > 1 {
+		if err := watchCopy(ctx, tx, info); err != nil {
+			return nodeFailed(d.Home.Name, err)
+		}
 	}
 	release, err := a.guard(ctx, d, d.Shards, []shardmap.TableName{info.TableName}, x)
 	if err != nil {

@@ -180,7 +180,7 @@ func (g *joiner) last(ctx context.Context) error {
 		}
 	}
 	return ownOr(g.d.Home.Name, pgx.BeginFunc(ctx, g.home, func(tx pgx.Tx) error {
-		if err := g.a.lockHome(ctx, tx, g.d, written, "SHARE"); err != nil { // of those who do not ask the map
+		if err := g.a.lockHome(ctx, tx, g.d, written, "SHARE ROW EXCLUSIVE"); err != nil { // of those who do not ask the map
 			return err
 		}
 		if err := frozen(ctx, tx, namesOf(g.tables)...); err != nil {
@@ -197,6 +197,11 @@ func (g *joiner) last(ctx context.Context) error {
 		}
 		if err := g.bring(ctx, func(dst *pgx.Conn, there pgx.Tx) error { return g.rest(ctx, dst, there) }); err != nil {
 			return err
+		}
+		for _, t := range g.tables {
+			if err := watchCopy(ctx, tx, t); err != nil { // home was the only shard
+				return err
+			}
 		}
 		return decide(ctx, tx, g.x, "shards", "shard "+g.x.Shard.Name)
 	}))

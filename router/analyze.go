@@ -47,6 +47,13 @@ func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, en
 	return a.t, nil
 }
 
+// marked says whether a text ends as those do that the proxy shows copies of reference tables: seen on a server, and sent again, it would
+// write one of them.
+func marked(text string) bool {
+	at := strings.LastIndex(text, "/* pgmosaic:")
+	return at >= 0 && strings.HasSuffix(text, "*/") && !strings.Contains(text[at:len(text)-2], "*/")
+}
+
 func (a *analysis) run() error {
 	s := a.stmt
 	switch s.Kind {
@@ -66,6 +73,9 @@ func (a *analysis) run() error {
 	}
 	if s.NameAt != (sqlparse.Span{}) { // EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE
 		return nil
+	}
+	if len(a.db.Shards) > 1 && marked(s.Text) {
+		return Refuse("private-schema")
 	}
 	if err := a.names(); err != nil {
 		return err

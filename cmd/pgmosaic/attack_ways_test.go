@@ -53,8 +53,6 @@ func TestAttackWaysToWriteReferenceTables(t *testing.T) {
 		"prepare w (int, text) as insert into refs values ($1, $2)", "execute w(41, 'executed')", "deallocate w", "prepare u as update refs set n = n + 1 where k = 41", "execute u", "execute u", "deallocate u",
 		"insert into refs select 50 + k, v from home", "update refs set v = h.v from home h where h.k = refs.k", "delete from refs using home h where h.k = refs.k and h.k = 5",
 		"set standard_conforming_strings = off", `insert into refs values (60, 'it\'s off')`, `insert into refs values (61, 'a\\b') -- it\'s`, "reset standard_conforming_strings",
-		"set client_encoding = latin1", "insert into refs values (62, 'latin \xe9 \xfc')", "update refs set v = v || '\xe4' where k = 62 -- \xf6", "reset client_encoding",
-		"set client_encoding = sjis", "insert into refs values (63, '\x83\x5c\x83\x5c')", "insert into refs values (64, '\x87\x90\x81\xe0')", "reset client_encoding",
 		"create table fresh partition of parted for values from (200) to (300)", "copy (insert into refs values (65, 'copied') returning k) to stdout", "table refs limit 0",
 		"alter table parted detach partition parted_2", "insert into parted_2 values (999, 'alone')", "select count(*) from parted_2",
 		"create rule instead as on insert to home do instead insert into bare values (new.k, new.v)", "insert into home values (9, 'ruled')", "drop rule instead on home",

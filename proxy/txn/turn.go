@@ -65,7 +65,7 @@ CREATE OR REPLACE FUNCTION pgmosaic.written() RETURNS trigger LANGUAGE plpgsql S
 DECLARE
   sent bytea := convert_to(current_query(), pg_client_encoding());
   length int := octet_length(sent) - 80;
-  mark text := substring(current_query() from '\n/\* pgmosaic:([0-9a-f]{64}) \*/$');
+  mark text := substring(right(current_query(), 80) from '\n/\* pgmosaic:([0-9a-f]{64}) \*/$');
 BEGIN
   IF mark IS NULL OR NOT pgmosaic.shown(substring(sent from 1 for length), 'write', decode(mark, 'hex')) THEN
     RAISE EXCEPTION 'table %.% is written on one shard alone, and is a reference table: each shard has a copy', quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME)

@@ -5,6 +5,12 @@
 // reads. Every change, our own included, arrives by the Store's watch: there is one publishing path.
 package shardmap
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+)
+
 // Kind says how a table's rows are placed.
 type Kind string
 
@@ -58,9 +64,32 @@ func those[T any](list []*T, keep func(*T) bool) []*T {
 
 // Setup is there while the statements that set up a new map are under way: until all are done, the map is not to be used.
 type Setup struct {
-	Done int    `json:"done"` // of them
-	Text string `json:"text"` // a hash of those
+	Done   int    `json:"done"`             // of them
+	Text   string `json:"text"`             // a hash of those
+	Before string `json:"before,omitempty"` // what the map said when the next began: see Document.Declared
 }
+
+// Declared is a hash of what statements have declared, and equal for maps that say the same. What a process notes by itself, how far it
+// is or what it has found out of a server, is not in it.
+func (d *Document) Declared() string {
+	shards, nodes := make([]Shard, len(d.Shards)), make([]Node, len(d.Nodes))
+	for i, s := range d.Shards {
+		shards[i] = *s
+		shards[i].Marked = false
+	}
+	for i, n := range d.Nodes {
+		nodes[i] = *n
+		nodes[i].Barred = false
+	}
+	h := sha256.New()
+	for _, list := range []any{shards, nodes, listed(d.Databases), listed(d.Groups), listed(d.Slots), listed(d.Ranges), listed(d.Lists), listed(d.Pins), listed(d.Tables), listed(d.Tenants), listed(d.Routines)} {
+		_ = json.NewEncoder(h).Encode(list) // a hash takes all, and these are what is stored
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// listed is a list, which is not nil if it is empty.
+func listed[T any](list []*T) []*T { return append([]*T{}, list...) }
 
 // Database is a logical database: what a client names in its DSN.
 type Database struct {

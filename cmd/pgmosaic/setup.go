@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -13,7 +12,9 @@ import (
 )
 
 // init_sql is one change of an empty map. It cannot be one transaction, since it makes things on servers; so the map notes how far it is,
-// is not used before it is done, and a start that finds it half done goes on with it.
+// is not used before it is done, and a start that finds it half done goes on with it. A process may die when a statement has been done and
+// that is not noted: the note before it has what the map said then. Once all is settled that was left moving, the map says something else if
+// the statement was done, for each ends with a change of the map that has all of it; one that changes nothing can be run again.
 
 // setUp runs what init_sql has not done yet.
 func (a *app) setUp(ctx context.Context) error {
@@ -28,20 +29,30 @@ func (a *app) setUp(ctx context.Context) error {
 	if err != nil || at == len(steps) && now.Document.Setup == nil {
 		return err
 	}
-	if now.Document.Setup == nil {
-		if err := a.catalog.SetUp(ctx, setupAt(steps, 0)); err != nil {
-			return err
+	if s := now.Document.Setup; s != nil && s.Before != "" {
+		if err := a.admin.Settle(ctx); err != nil {
+			return fmt.Errorf("setting up the shard map: statement %d of init_sql was cut short: %w", at+1, err)
+		}
+		if a.catalog.Current().Document.Declared() != s.Before {
+			at++
 		}
 	}
 	for i := at; i < len(steps); i++ {
-		if _, err := a.admin.Exec(ctx, steps[i], false); err != nil && !(i == at && isThere(err)) {
-			return fmt.Errorf("setting up the shard map: %w", err)
-		}
-		if err := a.catalog.SetUp(ctx, setupAt(steps, i+1)); err != nil {
+		if err := a.catalog.SetUp(ctx, beginning(steps, i, a.catalog.Current().Document)); err != nil {
 			return err
+		}
+		if _, err := a.admin.Exec(ctx, steps[i], false); err != nil {
+			return fmt.Errorf("setting up the shard map: %w", err)
 		}
 	}
 	return a.catalog.SetUp(ctx, nil)
+}
+
+// beginning notes that the next of the statements begins.
+func beginning(steps []string, done int, before *shardmap.Document) *shardmap.Setup {
+	s := setupAt(steps, done)
+	s.Before = before.Declared()
+	return s
 }
 
 // resume is where to begin with the statements of init_sql: behind all of them for a map that has been set up.
@@ -60,10 +71,4 @@ func resume(s *shardmap.Setup, version uint64, steps []string) (int, error) {
 func setupAt(steps []string, done int) *shardmap.Setup {
 	sum := sha256.Sum256([]byte(strings.Join(steps[:done], "\x00")))
 	return &shardmap.Setup{Done: done, Text: hex.EncodeToString(sum[:])}
-}
-
-// isThere says that what a statement makes is there: the process died between making it and noting that.
-func isThere(err error) bool {
-	var e interface{ SQLState() string }
-	return errors.As(err, &e) && (e.SQLState() == "42P04" || e.SQLState() == "42710")
 }

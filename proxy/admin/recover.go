@@ -25,6 +25,18 @@ func (a *Admin) Recover(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Settle is Recover for who changes the map next: what only remains to be cleared away is no error, and is left to the background.
+func (a *Admin) Settle(ctx context.Context) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	for _, d := range sortedDBs(a.Catalog.Current()) {
+		if err := a.recoverLocked(ctx, d.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // RunRecover tries again after every pause until all is settled, or ctx ends.
 func (a *Admin) RunRecover(ctx context.Context, pause time.Duration) error {
 	for {

@@ -304,8 +304,7 @@ func serveProcess(t *testing.T, cfg Config) *served {
 }
 
 func (p *served) start(t testing.TB) {
-	p.cmd = exec.Command(os.Args[0], "serve", "-c", p.file)
-	p.cmd.Env, p.cmd.Stderr = append(os.Environ(), servesEnv+"=1"), p.log
+	p.cmd = serving(p.file, p.log)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,9 +29,34 @@ var (
 // servesEnv makes this binary the proxy, for tests that kill one.
 const servesEnv = "PGMOSAIC_TEST_SERVES"
 
+// keepsEnv makes it a process that starts a proxy with the configuration that is named, as a test does, and waits.
+const keepsEnv = "PGMOSAIC_TEST_KEEPS"
+
+// serving is a proxy with a configuration, as a process that ends with this one.
+func serving(config string, log io.Writer) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], "serve", "-c", config)
+	cmd.Env, cmd.Stderr, cmd.SysProcAttr = append(os.Environ(), servesEnv+"=1"), log, diesWithUs()
+	return cmd
+}
+
+// keep is what a process with keepsEnv does. It has what the proxy says on its standard output.
+func keep(config string) {
+	cmd := serving(config, os.Stdout)
+	if err := cmd.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("pid", cmd.Process.Pid)
+	_ = cmd.Wait()
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(servesEnv) != "" {
 		main()
+		return
+	}
+	if config := os.Getenv(keepsEnv); config != "" {
+		keep(config)
 		return
 	}
 	flag.Parse()

@@ -63,8 +63,7 @@ func tell(t *testing.T, more string) *told {
 			t.Fatal(err)
 		}
 	}
-	p.cmd = exec.Command(os.Args[0], "serve", "-c", filepath.Join(p.dir, "pgmosaic.yaml"))
-	p.cmd.Env, p.cmd.Stderr = append(os.Environ(), servesEnv+"=1"), p.log
+	p.cmd = serving(filepath.Join(p.dir, "pgmosaic.yaml"), p.log)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -236,8 +235,7 @@ func TestSignalsAtEachMoment(t *testing.T) {
 			t.Error("killed, it says that all is well")
 		}
 		again := &told{dir: p.dir, addr: p.addr, log: &lineLog{}, ended: make(chan error, 1)}
-		again.cmd = exec.Command(os.Args[0], "serve", "-c", filepath.Join(p.dir, "pgmosaic.yaml"))
-		again.cmd.Env, again.cmd.Stderr = append(os.Environ(), servesEnv+"=1"), w
+		again.cmd = serving(filepath.Join(p.dir, "pgmosaic.yaml"), w)
 		if err := again.cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,10 @@ var meanwhile = []struct{ name, group, before, sql, kept string }{
 		"insert into priv.unlisted values ('z', 3)", "select count(*) from priv.unlisted where k = 'z'",
 	},
 	{
+		"nulled", "g", "create table priv.nulled (k int, v int primary key); insert into priv.nulled select i, i from generate_series(1, 50) i",
+		"insert into priv.nulled values (null, 0)", "select count(*) from priv.nulled where k is null",
+	},
+	{
 		"referred", "g", "create table priv.referred (k int primary key, v int); insert into priv.referred select i, i from generate_series(1, 50) i; create table priv.child (r int); insert into priv.child values (1), (2), (3), (4), (5)",
 		"alter table priv.child add foreign key (r) references priv.referred on delete cascade", "select (count(*) = 5)::int from priv.child",
 	},
@@ -58,7 +62,7 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 		}
 		done, did := make(chan error, 1), make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), fmt.Sprintf("DISTRIBUTE TABLE meanwhile.priv.%s IN GROUP %s KEY (k)", x.name, x.group), false)
+			_, err := d.admin.Exec(t.Context(), fmt.Sprintf("DISTRIBUTE TABLE meanwhile.priv.%s IN GROUP %s KEY (k) ALLOW LOCAL UNIQUE", x.name, x.group), false)
 			done <- err
 		}()
 		copied := d.on(t, "meanwhile", 1)

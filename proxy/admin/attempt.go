@@ -318,7 +318,7 @@ func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
 }
 
 // look refuses tables that are not home's alone, before anything is touched: such that another map distributes, and such whose name
-// is taken on one of the shards that are to get a copy.
+// is taken on one of the shards that are to get a copy. What users have defined there must be what it is on home.
 func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables []shardmap.TableName, shards []*shardmap.ShardInfo) error {
 	for _, n := range tables {
 		name := n.SQL()
@@ -333,6 +333,10 @@ func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables
 			return &Error{Code: "55000", Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
 		}
 	}
+	defined, err := objects(ctx, home)
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
 	for _, s := range shards {
 		if s == d.Home {
 			continue
@@ -341,7 +345,10 @@ func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables
 		if err != nil {
 			return err
 		}
-		err = vacant(ctx, c, s.Name, tables)
+		if err = vacant(ctx, c, s.Name, tables); err == nil {
+			_, err = alike(ctx, defined, c, s.Name)
+			err = ownOr(s.Name, err)
+		}
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 		if err != nil {
 			return err

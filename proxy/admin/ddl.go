@@ -33,12 +33,12 @@ const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %
  where e.extname <> 'plpgsql' order by e.oid`
 
 // bring gives a server home's roles, and in one transaction home's other objects and what f makes.
-func bring(ctx context.Context, home, dst *pgx.Conn, name string, f func(pgx.Tx) error) error {
+func bring(ctx context.Context, home, dst *pgx.Conn, shard string, f func(pgx.Tx) error) error {
 	if err := bringRoles(ctx, home, dst); err != nil {
-		return ownOr(name, err)
+		return ownOr(shard, err)
 	}
-	return ownOr(name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		if err := bringObjects(ctx, home, tx); err != nil {
+	return ownOr(shard, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if err := bringObjects(ctx, home, tx, shard); err != nil {
 			return err
 		}
 		return f(tx)
@@ -390,6 +390,9 @@ func (k *foreignKey) add(ctx context.Context, tx querier) error {
 		if owner, err = ownerOf(ctx, tx, k.Refers); owner != "" {
 			owner, err = tableOwner(ctx, tx, k.Table)
 		}
+	}
+	if err == nil && owner != "" {
+		err = othersCodeOf(ctx, tx, k.Table, declaredKinds, k.Refers)
 	}
 	switch {
 	case err != nil:

@@ -147,14 +147,24 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 	for _, t := range sortedTables(d) {
 		tables = append(tables, t.TableName)
 	}
+	err = owned(ctx, home, tables...)
+	var defined []object
+	if err == nil {
+		defined, err = objects(ctx, home)
+	}
+	if err != nil {
+		return nil, ownOr(d.Home.Name, err)
+	}
 	dst, err := connect(ctx, primary.Name, primary.DSN)
 	if err != nil {
 		return nil, err
 	}
-	err = vacant(ctx, dst, x.Shard.Name, tables)
+	if err = vacant(ctx, dst, x.Shard.Name, tables); err == nil {
+		_, err = alike(ctx, defined, dst, x.Shard.Name)
+	}
 	_ = dst.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	if err != nil {
-		return nil, err
+		return nil, ownOr(x.Shard.Name, err)
 	}
 	if dry {
 		return a.change(ctx, "CREATE SHARD", true, d, func(tx *shardmap.Tx) error { return putShard(tx, x) })

@@ -105,7 +105,7 @@ func (a *Admin) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.C
 	}
 	o, err := a.newOnline(ctx, d, home, t, x, j)
 	if err != nil {
-		return nodeFailed(d.Home.Name, err)
+		return ownOr(d.Home.Name, err)
 	}
 	if o != nil {
 		if err := o.watch(ctx, home); err != nil {
@@ -246,6 +246,9 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		return refuse("it is a partition, or inherits", "Distribute the partitioned table as a whole.")
 	case rules:
 		return refuse("it has rules", "Remove them first.")
+	}
+	if err := owned(ctx, home, t.TableName()); err != nil {
+		return ownOr(d.Home.Name, err)
 	}
 	if err := checkDrawn(ctx, home, d, t); err != nil {
 		return err
@@ -572,6 +575,9 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	}
 	if err := checkReferrers(ctx, home, d, n); err != nil {
 		return nil, err
+	}
+	if err := owned(ctx, home, n); err != nil {
+		return nil, ownOr(d.Home.Name, err)
 	}
 	if err := a.droppable(ctx, d, d.Shards, []shardmap.TableName{n}); err != nil {
 		return nil, err

@@ -168,7 +168,7 @@ func (g *joiner) bring(ctx context.Context, f func(*pgx.Conn, pgx.Tx) error) err
 		return err
 	}
 	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	return bring(ctx, g.home, dst, g.primary.Name, func(tx pgx.Tx) error { return f(dst, tx) })
+	return bring(ctx, g.home, dst, g.x.Shard.Name, func(tx pgx.Tx) error { return f(dst, tx) })
 }
 
 // last brings what is left while nobody changes what shards have in common, and has home decide.

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -12,11 +13,11 @@ import (
 // shard. They are made in the order in which they depend on each other, and those that are alike in that in the order in which home
 // made them: a domain may call a function that is younger, and be called by another.
 
-// objectsSQL lists them: the catalog and the OID, a condition by which a server has the object already (empty: it is made anew), and what
-// makes it and gives it to its owner. What belongs to an extension comes with that.
+// objectsSQL lists them: the catalog and the OID, by which name servers tell it from others, what makes it, and what gives it to its
+// owner and allows its use. What belongs to an extension comes with that.
 const objectsSQL = `with users (oid, name) as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e')
-select 'pg_type'::regclass::oid, t.oid, format('to_regtype(%L) is not null', format('%I.%I', n.name, t.typname)), array[case t.typtype
+select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname), array[case t.typtype
     when 'e' then format('CREATE TYPE %I.%I AS ENUM (%s)', n.name, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid))
     when 'c' then format('CREATE TYPE %I.%I AS (%s)', n.name, t.typname, (select string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ||
         case when a.attcollation not in (0, at.typcollation) then ' COLLATE ' || a.attcollation::regcollation else '' end, ', ' order by a.attnum)
@@ -24,25 +25,25 @@ select 'pg_type'::regclass::oid, t.oid, format('to_regtype(%L) is not null', for
     when 'r' then (select format('CREATE TYPE %I.%I AS RANGE (SUBTYPE = %s, SUBTYPE_OPCLASS = %I.%I, MULTIRANGE_TYPE_NAME = %s', n.name, t.typname, format_type(r.rngsubtype, null), (select nspname from pg_namespace where oid = o.opcnamespace), o.opcname, r.rngmultitypid::regtype) ||
         case when r.rngcollation <> 0 then ', COLLATION = ' || r.rngcollation::regcollation else '' end || case when r.rngsubdiff::oid <> 0 then ', SUBTYPE_DIFF = ' || r.rngsubdiff else '' end || ')' from pg_range r join pg_opclass o on o.oid = r.rngsubopc where r.rngtypid = t.oid)
     else format('CREATE DOMAIN %I.%I AS %s%s%s%s%s', n.name, t.typname, format_type(t.typbasetype, t.typtypmod), case when t.typcollation <> b.typcollation then ' COLLATE ' || t.typcollation::regcollation else '' end, coalesce(' DEFAULT ' || coalesce(pg_get_expr(t.typdefaultbin, 0), quote_literal(t.typdefault)), ''), case when t.typnotnull then ' NOT NULL' else '' end,
-        coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '') from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
+        coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '' order by c.conname) from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
    format('ALTER TYPE %I.%I OWNER TO %I', n.name, t.typname, pg_get_userbyid(t.typowner))]
   from pg_type t join users n on n.oid = t.typnamespace left join pg_type b on b.oid = t.typbasetype
  where (t.typtype in ('e', 'd', 'r') or t.typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c')) and not exists (select from owned where class = 'pg_type'::regclass and obj = t.oid)
 union all
-select 'pg_proc'::regclass, p.oid, '', array[case p.prokind when 'a' then format('CREATE OR REPLACE AGGREGATE %I.%I(%s) (SFUNC = %s, STYPE = %s', n.name, p.proname, coalesce(nullif(pg_get_function_identity_arguments(p.oid), ''), '*'), g.aggtransfn, format_type(g.aggtranstype, null)) ||
+select 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure), array[case p.prokind when 'a' then format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %s, STYPE = %s', n.name, p.proname, coalesce(nullif(pg_get_function_identity_arguments(p.oid), ''), '*'), g.aggtransfn, format_type(g.aggtranstype, null)) ||
       case when g.aggfinalfn::oid <> 0 then format(', FINALFUNC = %s', g.aggfinalfn) || case when g.aggfinalextra then ', FINALFUNC_EXTRA' else '' end else '' end || coalesce(', INITCOND = ' || quote_literal(g.agginitval), '') ||
       case when g.aggcombinefn::oid <> 0 then format(', COMBINEFUNC = %s', g.aggcombinefn) else '' end || case when g.aggserialfn::oid <> 0 then format(', SERIALFUNC = %s, DESERIALFUNC = %s', g.aggserialfn, g.aggdeserialfn) else '' end ||
       case when g.aggmtransfn::oid <> 0 then format(', MSFUNC = %s, MINVFUNC = %s, MSTYPE = %s', g.aggmtransfn, g.aggminvtransfn, format_type(g.aggmtranstype, null)) || coalesce(', MINITCOND = ' || quote_literal(g.aggminitval), '') ||
         case when g.aggmfinalfn::oid <> 0 then format(', MFINALFUNC = %s', g.aggmfinalfn) || case when g.aggmfinalextra then ', MFINALFUNC_EXTRA' else '' end else '' end else '' end ||
       case when g.aggsortop <> 0 then format(', SORTOP = %s', g.aggsortop::regoper) else '' end || case p.proparallel when 's' then ', PARALLEL = SAFE' when 'r' then ', PARALLEL = RESTRICTED' else '' end || case g.aggkind when 'h' then ', HYPOTHETICAL' else '' end || ')'
-    else pg_get_functiondef(p.oid) end, format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
+    else regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE', 'CREATE') end, format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
    || case when p.proacl is null then '{}' else array[format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)]
    || array(select format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end,
         case when x.is_grantable then ' WITH GRANT OPTION' else '' end) from aclexplode(p.proacl) x where x.grantee <> p.proowner) end
   from pg_proc p join users n on n.oid = p.pronamespace left join pg_aggregate g on g.aggfnoid = p.oid
  where not exists (select from owned where class = 'pg_proc'::regclass and obj = p.oid) and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
 union all
-select 'pg_operator'::regclass, o.oid, format('exists (select from pg_operator where oid = to_regoperator(%L) and oprcode <> 0)', o.oid::regoperator::text), array[format('CREATE OPERATOR %I.%s (FUNCTION = %s', n.name, o.oprname, o.oprcode) ||
+select 'pg_operator'::regclass, o.oid, format('operator %s', o.oid::regoperator), array[format('CREATE OPERATOR %I.%s (FUNCTION = %s', n.name, o.oprname, o.oprcode) ||
       case when o.oprleft <> 0 then ', LEFTARG = ' || format_type(o.oprleft, null) else '' end || case when o.oprright <> 0 then ', RIGHTARG = ' || format_type(o.oprright, null) else '' end ||
       coalesce((select format(', COMMUTATOR = OPERATOR(%I.%s)', x.nspname, c.oprname) from pg_operator c join pg_namespace x on x.oid = c.oprnamespace where c.oid = o.oprcom), '') ||
       coalesce((select format(', NEGATOR = OPERATOR(%I.%s)', x.nspname, c.oprname) from pg_operator c join pg_namespace x on x.oid = c.oprnamespace where c.oid = o.oprnegate), '') ||
@@ -50,7 +51,7 @@ select 'pg_operator'::regclass, o.oid, format('exists (select from pg_operator w
    format('ALTER OPERATOR %s OWNER TO %I', o.oid::regoperator, pg_get_userbyid(o.oprowner))]
   from pg_operator o join users n on n.oid = o.oprnamespace where o.oprcode::oid <> 0 and not exists (select from owned where class = 'pg_operator'::regclass and obj = o.oid)
 union all
-select 'pg_cast'::regclass, c.oid, format('exists (select from pg_cast where castsource = to_regtype(%L) and casttarget = to_regtype(%L))', format_type(c.castsource, null), format_type(c.casttarget, null)),
+select 'pg_cast'::regclass, c.oid, format('cast (%s AS %s)', format_type(c.castsource, null), format_type(c.casttarget, null)),
    array[format('CREATE CAST (%s AS %s) %s%s', format_type(c.castsource, null), format_type(c.casttarget, null), case c.castmethod when 'f' then 'WITH FUNCTION ' || c.castfunc::regprocedure when 'i' then 'WITH INOUT' else 'WITHOUT FUNCTION' end,
      case c.castcontext when 'a' then ' AS ASSIGNMENT' when 'i' then ' AS IMPLICIT' else '' end)]
   from pg_cast c where c.oid >= 16384 and not exists (select from owned where class = 'pg_cast'::regclass and obj = c.oid)
@@ -73,12 +74,32 @@ type node struct{ Class, OID uint32 }
 // object is one of them, and what makes it.
 type object struct {
 	node
-	There string
-	SQL   []string
+	Name string
+	SQL  []string // the first makes it, the second says whose it is, if it is anybody's
 }
 
-// bringObjects gives a server home's schemas, extensions and what users have defined, where it has them not.
-func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
+// objects lists what a server has.
+func objects(ctx context.Context, q queryer) ([]object, error) {
+	rows, err := q.Query(ctx, objectsSQL)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (o object, err error) {
+		return o, r.Scan(&o.Class, &o.OID, &o.Name, &o.SQL)
+	})
+}
+
+// bringObjects gives a server home's schemas, extensions and what users have defined, where it has them not. What it has already must
+// be what home has: bounds, indexes and CHECKs are made with it.
+func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {
+	all, err := objects(ctx, home)
+	if err != nil {
+		return err
+	}
+	there, err := alike(ctx, all, tx, shard)
+	if err != nil {
+		return err
+	}
 	for _, sql := range []string{schemasSQL, schemaGrantsSQL, extensionsSQL} {
 		list, err := strings1(ctx, home, sql)
 		if err != nil {
@@ -88,16 +109,9 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 			return err
 		}
 	}
-	rows, _ := home.Query(ctx, objectsSQL)
-	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (o object, err error) {
-		return o, r.Scan(&o.Class, &o.OID, &o.There, &o.SQL)
-	})
-	if err != nil {
-		return err
-	}
 	needs := map[node][]node{}
 	var of, on node
-	rows, _ = home.Query(ctx, needsSQL)
+	rows, _ := home.Query(ctx, needsSQL)
 	if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &on.Class, &on.OID}, func() error { needs[of] = append(needs[of], on); return nil }); err != nil {
 		return err
 	}
@@ -105,20 +119,44 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 		return err
 	}
 	for _, o := range inOrder(all, needs) {
-		var have bool
-		if o.There != "" {
-			if err := tx.QueryRow(ctx, "select "+o.There).Scan(&have); err != nil {
-				return err
-			}
+		sql := o.SQL
+		if there[o.Name] {
+			sql = sql[min(len(sql), 2):] // who may use it
 		}
-		if have {
-			continue
-		}
-		if err := run(ctx, tx, o.SQL); err != nil {
+		if err := run(ctx, tx, sql); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// alike says which of home's objects a shard has. It is an error if one of them is not what home has.
+func alike(ctx context.Context, home []object, shard queryer, name string) (there map[string]bool, err error) {
+	list, err := objects(ctx, shard)
+	if err != nil {
+		return nil, err
+	}
+	theirs := map[string]object{}
+	for _, o := range list {
+		theirs[o.Name] = o
+	}
+	there = map[string]bool{}
+	for _, o := range home {
+		t, ok := theirs[o.Name]
+		if !ok {
+			continue
+		}
+		there[o.Name] = true
+		for i := range min(len(o.SQL), 2) {
+			if t.SQL[i] != o.SQL[i] {
+				return nil, &Error{
+					Code: "55000", Message: fmt.Sprintf("%s on shard %q is not what home has: there it is made by %s; on home by %s", o.Name, name, t.SQL[i], o.SQL[i]),
+					Hint: "What tables have would be made with it. Make it there what it is on home, or DROP it there: VERIFY SCHEMA compares all that shards have in common.",
+				}
+			}
+		}
+	}
+	return there, nil
 }
 
 // inOrder sorts objects such that each comes behind those that it needs, and else by OID, as they were made.

@@ -213,7 +213,7 @@ func (o *online) still(ctx context.Context, tx pgx.Tx) error {
 			return o.altered()
 		}
 	}
-	return nodeFailedOrNil(o.d.Home.Name, err)
+	return ownOr(o.d.Home.Name, err)
 }
 
 func (o *online) altered() error { return altered(o.info.TableName, o.again) }

@@ -25,25 +25,34 @@ import (
 //     way back to another role in it, no setting outlives it, and nothing can be put off until it has ended;
 //   - rows get into such a table from a stage without constraints, whose columns have types that run nothing of the owner's.
 //
+// A table of a superuser's, or of the nodes' role, that runs what an ordinary role has made is left alone: see others.go.
+//
 // What a table has is asked under a lock that lets nobody add to it. See docs/decisions, 18.
 
 // foreignSQL lists the code that a table may run and whose owner is not to be trusted: everything that its indexes, CHECKs, generated
 // columns, statistics, partition keys and types depend on. A domain, and a composite type, is code: its owner may add a CHECK at any time.
-const foreignSQL = linked + `, tables (oid) as (select oid from linked union select p.relid::oid from linked l, lateral pg_partition_tree(l.oid::regclass) p), node (class, obj) as (
+const foreignSQL = linked + `, ` + wholly + nodesOf + codeBehind + declaredKinds + codeOwned + foreignCode
+
+// wholly are linked tables and their partitions.
+const wholly = `tables (oid) as (select oid from linked union select p.relid::oid from linked l, lateral pg_partition_tree(l.oid::regclass) p)`
+
+// nodesOf are what tables have that code may hang on.
+const nodesOf = `, node (class, obj) as (
   select 'pg_class'::regclass::oid, oid from tables
   union select 'pg_class'::regclass, indexrelid from pg_index join tables on indrelid = oid
   union select 'pg_constraint'::regclass, c.oid from pg_constraint c join tables t on c.conrelid = t.oid where c.contype <> 'f'
   union select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join tables t on d.adrelid = t.oid join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attgenerated <> ''
   union select 'pg_statistic_ext'::regclass, s.oid from pg_statistic_ext s join tables t on s.stxrelid = t.oid
-  union select 'pg_type'::regclass, a.atttypid from pg_attribute a join tables t on a.attrelid = t.oid where a.attnum > 0 and not a.attisdropped` + codeBehind
+  union select 'pg_type'::regclass, a.atttypid from pg_attribute a join tables t on a.attrelid = t.oid where a.attnum > 0 and not a.attisdropped`
 
 // linked are a table and those that foreign keys tie to it: to check a key is to plan a query over the other table, as its owner.
 const linked = `with recursive linked (oid) as (select $1::text::regclass::oid
     union select case when c.conrelid = l.oid then c.confrelid else c.conrelid end from linked l join pg_constraint c on c.contype = 'f' and (c.conrelid = l.oid or c.confrelid = l.oid))`
 
 // foreignTypeSQL is foreignSQL for a type.
-const foreignTypeSQL = `with recursive node (class, obj) as (select 'pg_type'::regclass::oid, $1::oid` + codeBehind
+const foreignTypeSQL = `with recursive node (class, obj) as (select 'pg_type'::regclass::oid, $1::oid` + codeBehind + declaredKinds + codeOwned + foreignCode
 
+// codeBehind, kinds of types and codeOwned give the code behind nodes, and whose it is. foreignCode lists that of whom is not to be trusted.
 const codeBehind = `
   union select x.class, x.obj from node n, lateral (
     select refclassid, refobjid from pg_depend where classid = n.class and objid = n.obj and refclassid in ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass, 'pg_cast'::regclass)
@@ -51,21 +60,40 @@ const codeBehind = `
     union all select 'pg_type'::regclass, a.atttypid from pg_type t join pg_attribute a on a.attrelid = t.typrelid where n.class = 'pg_type'::regclass and t.oid = n.obj and a.attnum > 0 and not a.attisdropped
     union all select 'pg_proc'::regclass, p.amproc::oid from pg_amproc p where n.class = 'pg_opfamily'::regclass and p.amprocfamily = n.obj
     union all select 'pg_operator'::regclass, o.amopopr from pg_amop o where n.class = 'pg_opfamily'::regclass and o.amopfamily = n.obj
-  ) x (class, obj))
-select distinct what from (
+  ) x (class, obj)), code (what, owner) as (
   select p.oid::regprocedure::text, p.proowner from node n join pg_proc p on n.class = 'pg_proc'::regclass and p.oid = n.obj
-  union all select t.oid::regtype::text, t.typowner from node n join pg_type t on n.class = 'pg_type'::regclass and t.oid = n.obj and t.typtype in ('d', 'c')
-  union all select p.oid::regprocedure::text, t.relowner from node n join pg_constraint c on n.class = 'pg_constraint'::regclass and c.oid = n.obj join pg_class t on t.oid = c.conrelid,
-     regexp_matches(c.conbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') f join pg_proc p on p.oid = f[1]::oid where p.provolatile = 'v' or p.proname ~ '_to_xml') code (what, owner)
- where owner <> current_user::regrole and not exists (select from pg_roles r where r.oid = owner and r.rolsuper) order by 1`
+  union all select t.oid::regtype::text, t.typowner from node n join pg_type t on n.class = 'pg_type'::regclass and t.oid = n.obj and t.typtype in (`
 
-// ownerOf is the role that owns a table, if the table may run code that is not to be trusted; else empty.
+const codeOwned = `)
+  union all select p.oid::regprocedure::text, t.relowner from node n join pg_constraint c on n.class = 'pg_constraint'::regclass and c.oid = n.obj join pg_class t on t.oid = c.conrelid,
+     regexp_matches(c.conbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') f join pg_proc p on p.oid = f[1]::oid where p.provolatile = 'v' or p.proname ~ '_to_xml')`
+
+const (
+	foreignCode = " select distinct what from code" + untrusted + " order by 1"
+	untrusted   = " where owner <> current_user::regrole and not exists (select from pg_roles r where r.oid = owner and r.rolsuper)"
+)
+
+// ownerOf is the role that owns a table, if the table may run code that is not to be trusted; else empty. It is an error if such code
+// would run as a role that is trusted: see others.go.
 func ownerOf(ctx context.Context, q queryer, table string) (owner string, err error) {
 	foreign, err := strings1(ctx, q, foreignSQL, table)
+	if err == nil && len(foreign) > 0 {
+		err = othersCode(ctx, q, table)
+	}
 	if err != nil || len(foreign) == 0 {
 		return "", err
 	}
 	return tableOwner(ctx, q, table)
+}
+
+// owned is an error if a table runs what it must not run: see ownerOf.
+func owned(ctx context.Context, q queryer, tables ...shardmap.TableName) error {
+	for _, n := range tables {
+		if _, err := ownerOf(ctx, q, n.SQL()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func tableOwner(ctx context.Context, q queryer, table string) (owner string, err error) {
@@ -167,9 +195,16 @@ func named(ctx context.Context, tx querier, tables ...shardmap.TableName) error 
 // definitionWait is how long a lock on a table's definition is waited for: another admin statement, or a VACUUM, may have it for hours.
 const definitionWait = 10 * time.Second
 
-// boundedLock locks tables, or says that somebody else has them.
+// boundedLock locks tables, or says that somebody else has them. How long the transaction waits for other locks is as before.
 func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
-	err := run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", definitionWait.Milliseconds()), "LOCK TABLE " + tables + " IN " + mode + " MODE", "SET LOCAL lock_timeout TO DEFAULT"})
+	var before string
+	err := tx.QueryRow(ctx, "SELECT current_setting('lock_timeout')").Scan(&before)
+	if err == nil {
+		err = run(ctx, tx, []string{
+			fmt.Sprintf("SET LOCAL lock_timeout = %d", definitionWait.Milliseconds()), "LOCK TABLE " + tables + " IN " + mode + " MODE",
+			"SET LOCAL lock_timeout = " + pgsql.Literal(before),
+		})
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.Code == "55P03" {
 		return &Error{Code: "55006", Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}

@@ -256,6 +256,9 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 		return nil, err
 	}
 	tables, err := schemaTables(ctx, home, schema)
+	if err == nil {
+		err = owned(ctx, home, tables...)
+	}
 	if err != nil {
 		return nil, ownOr(d.Home.Name, err)
 	}

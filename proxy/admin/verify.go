@@ -151,13 +151,17 @@ func (v *verify) close(ctx context.Context) {
 
 // readAs is the role as which a table is read: its owner, unless that may do what the role of the connection may. Texts of values are
 // made by whatever casts a user has for his types, and queries are planned with what he has put into indexes. A table whose policies
-// hold for its owner is read as the role of the connection, if it has only types and functions of PostgreSQL's.
+// hold for its owner is read as the role of the connection, if it has only types and functions of PostgreSQL's. One whose owner may do
+// what the role of the connection may is read if it has none of a role that may not.
 func readAs(ctx context.Context, c *pgx.Conn, table string) (owner string, err error) {
 	var bound, plain bool
 	err = c.QueryRow(ctx, `select case when r.rolsuper or r.rolname = current_user then '' else r.rolname end, t.relforcerowsecurity,
 	    not exists (select from pg_attribute a where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384)
 	  from pg_class t join pg_roles r on r.oid = t.relowner where t.oid = $1::text::regclass`, table).Scan(&owner, &bound, &plain)
-	if err != nil || owner == "" || !bound {
+	if err == nil && owner == "" {
+		return "", othersCodeOf(ctx, c, table, allKinds)
+	}
+	if err != nil || !bound {
 		return owner, err
 	}
 	foreign, err := strings1(ctx, c, foreignSQL, table)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,33 +10,33 @@ import (
 )
 
 // meanwhile are statements of the owner of a table with the columns k (its key) and v that are done while it moves, before it is said to.
-// Whatever becomes of the move, kept is what the database must answer afterwards.
-var meanwhile = []struct{ name, group, before, sql, kept string }{
+// Whatever becomes of the move, kept is what the database must answer afterwards. With a code, the move must be refused with it.
+var meanwhile = []struct{ name, group, before, sql, kept, code string }{
 	{
 		"unlisted", "l", "create table priv.unlisted (k text primary key, v int); insert into priv.unlisted values ('a', 1), ('b', 2)",
-		"insert into priv.unlisted values ('z', 3)", "select count(*) from priv.unlisted where k = 'z'",
+		"insert into priv.unlisted values ('z', 3)", "select count(*) from priv.unlisted where k = 'z'", "23514",
 	},
 	{
 		"nulled", "g", "create table priv.nulled (k int, v int primary key); insert into priv.nulled select i, i from generate_series(1, 50) i",
-		"insert into priv.nulled values (null, 0)", "select count(*) from priv.nulled where k is null",
+		"insert into priv.nulled values (null, 0)", "select count(*) from priv.nulled where k is null", "23502",
 	},
 	{
 		"referred", "g", "create table priv.referred (k int primary key, v int); insert into priv.referred select i, i from generate_series(1, 50) i; create table priv.child (r int); insert into priv.child values (1), (2), (3), (4), (5)",
-		"alter table priv.child add foreign key (r) references priv.referred on delete cascade", "select (count(*) = 5)::int from priv.child",
+		"alter table priv.child add foreign key (r) references priv.referred on delete cascade", "select (count(*) = 5)::int from priv.child", "",
 	},
 	{
 		"ruled", "g", "create table priv.ruled (k int primary key, v int); insert into priv.ruled select i, i from generate_series(1, 50) i",
-		"create rule r as on delete to priv.ruled do also select code.go()", "select (count(*) = 50)::int from priv.ruled",
+		"create rule r as on delete to priv.ruled do also select code.go()", "select (count(*) = 50)::int from priv.ruled", "",
 	},
 	{
 		"inherited", "g", "create table priv.inherited (k int primary key, v int); insert into priv.inherited select i, i from generate_series(1, 50) i",
 		"create table priv.heir () inherits (priv.inherited); insert into priv.heir select i, i from generate_series(100, 150) i; create trigger t before delete on priv.heir for each row execute function code.t()",
-		"select (count(*) >= 50)::int from priv.inherited",
+		"select (count(*) >= 50)::int from priv.inherited", "",
 	},
 	{
 		"retyped", "g", "create type code.two as enum ('1', '2'); create function code.low(code.two) returns int language plpgsql as $$ begin perform code.go(); return 1; end $$; create cast (code.two as int) with function code.low(code.two) as assignment; " +
 			"create table priv.retyped (k int primary key, v int); insert into priv.retyped values (1, 1)",
-		"alter table priv.retyped alter k type code.two using '1'; insert into priv.retyped values ('2', 2)", "select (count(*) >= 1)::int from priv.retyped",
+		"alter table priv.retyped alter k type code.two using '1'; insert into priv.retyped values ('2', 2)", "select (count(*) >= 1)::int from priv.retyped", "",
 	},
 }
 
@@ -80,8 +81,10 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 		if err := <-did; err != nil {
 			t.Logf("%s: the owner's statement: %v", x.name, err)
 		}
-		if err := <-done; err != nil {
-			t.Logf("%s: DISTRIBUTE: %v", x.name, err)
+		err = <-done
+		t.Logf("%s: DISTRIBUTE: %v", x.name, err)
+		if e := (interface{ SQLState() string })(nil); x.code != "" && (!errors.As(err, &e) || e.SQLState() != x.code) {
+			t.Errorf("%s: DISTRIBUTE: %v, want %s", x.name, err, x.code)
 		}
 		c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "meanwhile"))
 		if n := queryOne[int](t, c, x.kept); n != 1 {

@@ -704,9 +704,16 @@ func (a *app) gauges(emit func(name, help string, v float64, labels ...string)) 
 			}
 		}
 	}
+	type poolName struct{ database, shard, node, role string }
+	pools := map[poolName]pool.Stats{} // a node whose connection string was changed has a pool by the old one, too, until its servers are given back
 	for _, p := range a.pools.All() {
-		st := p.Stats()
-		l := []string{"database", p.Database, "shard", p.Shard, "node", p.Node, "role", p.Role}
+		name, st := poolName{p.Database, p.Shard, p.Node, p.Role}, p.Stats()
+		sum := pools[name]
+		sum.Active, sum.Idle, sum.Waiting = sum.Active+st.Active, sum.Idle+st.Idle, sum.Waiting+st.Waiting
+		pools[name] = sum
+	}
+	for p, st := range pools {
+		l := []string{"database", p.database, "shard", p.shard, "node", p.node, "role", p.role}
 		emit("pool_servers_active", "Servers in use.", float64(st.Active), l...)
 		emit("pool_servers_idle", "Servers ready for use.", float64(st.Idle), l...)
 		emit("pool_clients_waiting", "Clients that wait for a server.", float64(st.Waiting), l...)

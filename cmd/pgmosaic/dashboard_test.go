@@ -23,6 +23,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+
 	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -42,6 +44,20 @@ func get(t testing.TB, url string) (int, string, http.Header) {
 		t.Fatal(err)
 	}
 	return r.StatusCode, string(b), r.Header
+}
+
+// A node whose connection string was changed has two pools for a while, and the metrics go on.
+func TestMetricsWhileAConnectionStringChanges(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "measured")
+	mustExec(t, c, "begin")
+	mustExec(t, c, "select from pg_class") // which keeps a server by the old one
+	d.adminExec(t, fmt.Sprintf("ALTER SHARD measured_s0 IN measured ALTER NODE measured_n0 'host=127.0.0.1 port=%d dbname=measured_0 user=%s password=%s connect_timeout=7'", d.cluster.Node("s1-a").Port, cluster.Superuser, d.cluster.Password))
+	mustExec(t, connectTo(t, dsnFor("app", "app", d.server.Addr(), "measured")), "select from pg_class")
+	if code, body, _ := get(t, d.url("/metrics")); code != 200 || strings.Count(body, `pgmosaic_pool_servers_active{database="measured",node="measured_n0",role="app"`) != 1 {
+		t.Errorf("/metrics: %d %.500s", code, body)
+	}
+	mustExec(t, c, "rollback")
 }
 
 func TestHealthAndMetrics(t *testing.T) {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -60,20 +61,35 @@ func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) er
 	return nil
 }
 
-// unwatchLast takes the triggers away from the tables on home, which is to be a database's only shard.
-func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) error {
+// unwatchLast takes the triggers away from the tables on home, which is to be a database's only shard. again gives them back, if that
+// comes to nothing.
+func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) (again func() error, err error) {
+	if !slices.ContainsFunc(sortedTables(d), func(t *shardmap.TableInfo) bool { return t.Kind == shardmap.Reference }) {
+		return func() error { return nil }, nil // home need not answer
+	}
+	err = a.onHome(ctx, d, func(home *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'")
+			for _, t := range sortedTables(d) {
+				if err == nil && t.Kind == shardmap.Reference {
+					err = unwatchCopy(ctx, tx, t.TableName)
+				}
+			}
+			return err
+		})
+	})
+	return func() error {
+		ctx := context.WithoutCancel(ctx)
+		return a.onHome(ctx, d, func(home *pgx.Conn) error { return a.watchCopies(ctx, d, home) })
+	}, err
+}
+
+// onHome runs f on a connection to a database's home.
+func (a *Admin) onHome(ctx context.Context, d *shardmap.DB, f func(*pgx.Conn) error) error {
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
-	return ownOr(d.Home.Name, pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'")
-		for _, t := range sortedTables(d) {
-			if err == nil && t.Kind == shardmap.Reference {
-				err = unwatchCopy(ctx, tx, t.TableName)
-			}
-		}
-		return err
-	}))
+	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	return ownOr(d.Home.Name, f(home))
 }

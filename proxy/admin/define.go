@@ -373,8 +373,9 @@ func (a *Admin) parseDrop(p *parser) action {
 			return nil, err
 		}
 		v := a.Monitor.View(db, name)
+		again := func() error { return nil }
 		if kind == "shard" && !dry && len(d.Shards) == 2 { // before: what the only shard is asked for, it does
-			if err := a.unwatchLast(ctx, d); err != nil {
+			if again, err = a.unwatchLast(ctx, d); err != nil {
 				return nil, err
 			}
 		}
@@ -403,10 +404,13 @@ func (a *Admin) parseDrop(p *parser) action {
 			}
 			return tx.Delete("shards", db, name)
 		})
-		if err == nil && kind == "shard" && !dry { // only now: a shard that stays in the map must say that it is one
+		if err != nil {
+			return nil, errors.Join(err, again())
+		}
+		if kind == "shard" && !dry { // only now: a shard that stays in the map must say that it is one
 			a.release(ctx, db, name, v)
 		}
-		return res, err
+		return res, nil
 	}
 }
 

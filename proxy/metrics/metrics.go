@@ -5,9 +5,12 @@ package metrics
 
 import (
 	"sort"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -186,12 +189,21 @@ var stageDesc = prometheus.NewDesc("pgmosaic_request_duration_seconds", "Time of
 // Describe implements prometheus.Collector: the series depend on the map, so none is announced.
 func (m *Metrics) Describe(chan<- *prometheus.Desc) {}
 
+// label is a label's value: a name that is not UTF-8, as databases in other encodings have them, or has a backslash, as a string of Go.
+func label(name string) string {
+	if utf8.ValidString(name) && !strings.Contains(name, `\`) {
+		return name
+	}
+	q := strconv.Quote(name)
+	return q[1 : len(q)-1]
+}
+
 // Collect implements prometheus.Collector.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	emit := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
 		var names, values []string
 		for i := 0; i+1 < len(labels); i += 2 {
-			names, values = append(names, labels[i]), append(values, labels[i+1])
+			names, values = append(names, labels[i]), append(values, label(labels[i+1]))
 		}
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("pgmosaic_"+name, help, names, nil), kind, v, values...)
 	}

@@ -158,8 +158,9 @@ func start(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a.engine = &exec.Engine{
 		Catalog: a.catalog, Monitor: a.monitor, Horizon: replication.NewHorizons(time.Now()), Pools: a.pools, Metrics: a.metrics, Log: log,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: time.Duration(cfg.Buffer), Requests: cfg.BufferRequests, Bytes: bufferSize},
-		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, MergeMemory: mergeMemory, Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: a.signal,
+		Level: level, MaxStaleness: time.Duration(cfg.MaxLag), GatherLimit: gatherLimit, Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: a.signal,
 	}
+	a.engine.MergeMemory.Store(mergeMemory)
 	a.engine.Memory.Limit.Store(memory)
 	a.engine.Memory.Session.Store(sessionMemory)
 	if memory > 0 {

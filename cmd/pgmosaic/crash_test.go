@@ -616,8 +616,9 @@ func TestLostPartsAreDamage(t *testing.T) {
 	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)"} {
 		mustExec(t, c, sql)
 	}
+	apart := connectTo(t, nodes[1].DSN("damaged_1"))
 	ts.arm(step{"commit prepared", 1}, before, func(int) bool {
-		mustExec(t, direct, "rollback prepared '"+queryOne[string](t, direct, "select gid from pg_prepared_xacts where database = current_database()")+"'")
+		mustExec(t, apart, "rollback prepared '"+queryOne[string](t, apart, "select gid from pg_prepared_xacts where database = current_database()")+"'")
 		return true
 	})
 	_, err := c.Exec(t.Context(), "commit")

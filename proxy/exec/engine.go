@@ -46,7 +46,7 @@ type Engine struct {
 	Level        replication.Level
 	MaxStaleness time.Duration
 	GatherLimit  int64         // bytes that one statement may gather, or hold in a merge
-	MergeMemory  int64         // bytes that the merges of all may hold; 0: no limit
+	MergeMemory  atomic.Int64  // bytes that the merges of all may hold; 0: no limit
 	Commit       Commit        // how a transaction that has written to several shards commits
 	Primary      time.Duration // how long work of our own waits for a shard's primary, 2 s
 	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused

@@ -33,7 +33,7 @@ func (m *holding) take(n int) error {
 		return err
 	}
 	m.counted = m.bytes
-	if limit := m.h.e.MergeMemory; limit > 0 && m.h.e.Memory.Used(Merges) > limit {
+	if limit := m.h.e.MergeMemory.Load(); limit > 0 && m.h.e.Memory.Used(Merges) > limit {
 		return &wire.PgError{
 			Code: "53200", Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", sizeText(limit)),
 			Hint: "Try again when others have finished, or raise merge_memory.",

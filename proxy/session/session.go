@@ -141,7 +141,7 @@ type Key struct{ PID, Secret uint32 }
 type Session struct {
 	cfg   Config
 	key   Key
-	login Login
+	login Login // written under mu
 
 	conn       *wire.Conn
 	handler    Handler

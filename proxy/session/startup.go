@@ -227,11 +227,13 @@ func (s *Session) handshake(cfg *tls.Config, nc net.Conn) error {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	s.conn.SetNetConn(tc)
+	s.mu.Lock()
 	s.login.TLS = true
 	for _, chain := range tc.ConnectionState().VerifiedChains {
 		s.login.Peer = chain
 		break
 	}
+	s.mu.Unlock()
 	if len(cfg.Certificates) > 0 && cfg.Certificates[0].Leaf != nil {
 		s.binding = auth.ServerEndpoint(cfg.Certificates[0].Leaf)
 	}

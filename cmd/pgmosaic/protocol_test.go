@@ -42,7 +42,7 @@ func rawTo(t testing.TB, dsn string) *raw {
 		t.Fatal(err)
 	}
 	r := &raw{t, wire.New(h.Conn, 1<<30)}
-	_ = r.SetDeadline(time.Now().Add(60 * time.Second))
+	_ = r.SetDeadline(time.Now().Add(3 * time.Minute))
 	t.Cleanup(func() { _ = r.Close() })
 	return r
 }

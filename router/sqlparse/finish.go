@@ -397,6 +397,10 @@ func (f *finisher) aggregate(at *pg.Node, call *pg.FuncCall) {
 		f.err = errNoFinish
 		return
 	}
+	if len(call.Args) == 0 && (name != "count" || call.AggDistinct) { // wrong: a server says so
+		f.err = errNoFinish
+		return
+	}
 	whole := proto.Clone(call).(*pg.FuncCall)
 	if call.AggDistinct {
 		switch name {

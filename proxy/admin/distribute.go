@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -172,15 +171,13 @@ func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables 
 	if len(tables) == 0 {
 		return nil
 	}
-	err := run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", a.PauseTimeout.Milliseconds())})
-	if err == nil {
-		err = named(ctx, tx, tables...)
-	}
-	if err == nil {
-		err = run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN " + mode + " MODE", "SET LOCAL lock_timeout = 0"})
-	}
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "55P03" {
+	held, err := bounded(ctx, tx, a.PauseTimeout, func() error {
+		if err := named(ctx, tx, tables...); err != nil {
+			return err
+		}
+		return run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN " + mode + " MODE"})
+	})
+	if held {
 		return &Error{
 			Code: "55006", Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, for longer than %s", d.Home.Name, a.PauseTimeout),
 			Hint: "pg_locks on it shows which: a client of another process, or of none.",

@@ -195,21 +195,30 @@ func named(ctx context.Context, tx querier, tables ...shardmap.TableName) error 
 // definitionWait is how long a lock on a table's definition is waited for: another admin statement, or a VACUUM, may have it for hours.
 const definitionWait = 10 * time.Second
 
-// boundedLock locks tables, or says that somebody else has them. How long the transaction waits for other locks is as before.
+// boundedLock locks tables, or says that somebody else has them.
 func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
-	var before string
-	err := tx.QueryRow(ctx, "SELECT current_setting('lock_timeout')").Scan(&before)
-	if err == nil {
-		err = run(ctx, tx, []string{
-			fmt.Sprintf("SET LOCAL lock_timeout = %d", definitionWait.Milliseconds()), "LOCK TABLE " + tables + " IN " + mode + " MODE",
-			"SET LOCAL lock_timeout = " + pgsql.Literal(before),
-		})
-	}
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "55P03" {
+	held, err := bounded(ctx, tx, definitionWait, func() error { return run(ctx, tx, []string{"LOCK TABLE " + tables + " IN " + mode + " MODE"}) })
+	if held {
 		return &Error{Code: "55006", Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
 	}
 	return err
+}
+
+// bounded runs f, whose locks are waited for so long at most; held says that one could not be had. How long the transaction waits for
+// other locks is as before.
+func bounded(ctx context.Context, tx querier, wait time.Duration, f func() error) (held bool, err error) {
+	var before string
+	if err = tx.QueryRow(ctx, "SELECT current_setting('lock_timeout')").Scan(&before); err == nil {
+		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds())})
+	}
+	if err == nil {
+		err = f()
+	}
+	if err == nil {
+		err = run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
+	}
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "55P03", err
 }
 
 // ask has a server compute a value from a table's rows. It may have a transaction open.

@@ -71,6 +71,7 @@ lint: ## all linters; the table of imports is a test
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)" || { echo "run: go tool gofumpt -w ."; exit 1; }
 	@test -z "$$($(GO) tool goimports -l . | tee /dev/stderr)" || { echo "run: go tool goimports -w ."; exit 1; }
 	$(GO) vet $(PKGS)
+	$(GO) vet -tags 'attack load drivers tpch tpcc fdcheck' ./cmd/pgmosaic ./shardmap/filestore ./proxy/loop
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) tool errcheck -exclude .ci/errcheck.txt $(PKGS)
 	$(GO) tool go-errorlint $(PKGS)

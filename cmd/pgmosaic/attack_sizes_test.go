@@ -304,7 +304,7 @@ func TestAttackTenThousandClientsOverTLS(t *testing.T) {
 		t.Fatalf("ulimit -n is %d: %v", lim.Cur, err)
 	}
 	cert, key := certificate(t, t.TempDir())
-	p := serving(t, shop(t), fmt.Sprintf("tls_cert_file: %s\ntls_key_file: %s\n", cert, key))
+	p := overShop(t, shop(t), fmt.Sprintf("tls_cert_file: %s\ntls_key_file: %s\n", cert, key))
 	base := p.rss(t)
 	cfg := &tls.Config{InsecureSkipVerify: true}
 	conns := make([]*wire.Conn, n)

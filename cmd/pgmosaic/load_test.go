@@ -48,8 +48,8 @@ func (p *process) rss(t testing.TB) int64 {
 	return 0
 }
 
-// serving starts the binary over one node of the shop, with these lines of configuration.
-func serving(t testing.TB, d *demo, lines string) *process {
+// overShop starts the binary over one node of the shop, with these lines of configuration.
+func overShop(t testing.TB, d *demo, lines string) *process {
 	t.Helper()
 	return launch(t, t.TempDir(), lines+fmt.Sprintf("init_sql: |\n  CREATE DATABASE shop;\n  CREATE SHARD s1 IN shop NODE '%s';\n", d.cluster.Node("s1-a").DSN("shop")))
 }
@@ -136,7 +136,7 @@ func quantile(d []time.Duration, q float64) time.Duration {
 }
 
 func TestLoadIdleClientsAreCheap(t *testing.T) {
-	p := serving(t, shop(t), "")
+	p := overShop(t, shop(t), "")
 	const n = 10000
 	before := p.rss(t)
 	conns := make([]*wire.Conn, n)
@@ -163,7 +163,7 @@ func TestLoadIdleClientsAreCheap(t *testing.T) {
 }
 
 func TestLoadActiveClientsMakeProgressEvenly(t *testing.T) {
-	p := serving(t, shop(t), "default_pool_size: 20\n")
+	p := overShop(t, shop(t), "default_pool_size: 20\n")
 	const n, each = 1000, 20
 	total := make([]time.Duration, n)
 	var wg sync.WaitGroup
@@ -198,7 +198,7 @@ func TestLoadActiveClientsMakeProgressEvenly(t *testing.T) {
 }
 
 func TestLoadStormOfLogins(t *testing.T) {
-	p := serving(t, shop(t), "")
+	p := overShop(t, shop(t), "")
 	const n = 2000
 	errs := make(chan error, n)
 	start := make(chan struct{})
@@ -224,7 +224,7 @@ func TestLoadStormOfLogins(t *testing.T) {
 }
 
 func TestLoadSlowReadersHinderNobody(t *testing.T) {
-	p := serving(t, shop(t), "default_pool_size: 40\n")
+	p := overShop(t, shop(t), "default_pool_size: 40\n")
 	measure := func() time.Duration {
 		var mu sync.Mutex
 		var all []time.Duration
@@ -297,7 +297,7 @@ func TestLoadSlowReadersHinderNobody(t *testing.T) {
 // One big result: as fast as without us, nearly, and in little memory.
 func TestLoadBigResult(t *testing.T) {
 	d := shop(t)
-	p := serving(t, d, "")
+	p := overShop(t, d, "")
 	const size = 1 << 30
 	read := func(dsn string) time.Duration {
 		w := rawTo(t, dsn)

@@ -9,8 +9,8 @@ FUZZTIME ?= 2m
 
 all: lint test
 
-build: ## the binary, in bin/
-	$(GO) build -o bin/pgmosaic ./cmd/pgmosaic
+build: ## the binaries, in bin/; the first time PostgreSQL's parser is compiled, which takes minutes
+	$(GO) build -o bin/ ./cmd/pgmosaic ./cmd/pgmosaic-demo
 
 deps: ## installs what the tests need and is missing (Debian: PostgreSQL, Chromium, HAProxy, promtool)
 	@./.ci/install
@@ -56,7 +56,7 @@ test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
 	DRIVERS=$(CURDIR)/.pgmosaic/drivers $(GO) test -timeout 30m -count=1 -tags drivers ./cmd/pgmosaic -run 'TestDrivers|TestORMs|TestPgxs' -v
 
 fuzz: ## each fuzz target for FUZZTIME; what it found worth keeping joins the package's testdata/fuzz
-	@for p in router/sqlparse:FuzzStrip router/sqlparse:FuzzRewrite router/sqlparse:FuzzDeep proxy/wire:FuzzStartup proxy/wire:FuzzProxyHeader proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/wire:FuzzDecoders proxy/merge:FuzzNumeric proxy/auth:FuzzHBA proxy/auth:FuzzExchange shardmap/schema:FuzzBinary proxy/exec:FuzzSplitter proxy/exec:FuzzToken cmd/pgmosaic:FuzzConfig; do \
+	@for p in router/sqlparse:FuzzStrip router/sqlparse:FuzzRewrite router/sqlparse:FuzzDeep proxy/wire:FuzzStartup proxy/wire:FuzzProxyHeader proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/wire:FuzzDecoders proxy/merge:FuzzNumeric proxy/auth:FuzzHBA proxy/auth:FuzzExchange shardmap/schema:FuzzBinary proxy/exec:FuzzSplitter proxy/exec:FuzzToken proxy/config:FuzzConfig; do \
 	  pkg=$${p%%:*}; f=$${p##*:}; \
 	  $(GO) test ./$$pkg -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s || exit 1; \
 	  found="$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m)/$$pkg/$$f"; \
@@ -83,7 +83,7 @@ golden: ## rewrites the golden files and the generated pages
 docs: golden ## the generated pages are fresh
 
 demo: build deps ## servers, proxy and a sharded shop, on this machine
-	bin/pgmosaic demo
+	bin/pgmosaic-demo
 
 run: demo
 

@@ -9,13 +9,14 @@ import (
 	"syscall"
 	"testing"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 // The disk of one node fills up under transactions over two shards, as their parts are prepared: each is there wholly or not at all, as
 // its client is told, the shards go on serving, and with room again all goes on.
 func TestAttackFullDiskOfANode(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true}) // a replica here would have its tablespace at the same place
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true}) // a replica here would have its tablespace at the same place
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
 	doc, _ := crashWorld(t, d, "full", nodes)
 	defer d.forget(t, "full")
@@ -55,7 +56,7 @@ func TestAttackFullDiskOfANode(t *testing.T) {
 		mustExec(t, direct, "drop table ballast")
 		mustExec(t, direct, "drop tablespace small")
 	}()
-	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "full"))
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "full"))
 	check := func(id int, told error) {
 		t.Helper()
 		n := queryOne[int](t, other, "select count(*) from moves where id = $1", id) + queryOne[int](t, direct, "select count(*) from moves where id = $1", id)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
@@ -18,8 +19,8 @@ import (
 // its servers. Nobody else waits for it.
 func TestAttackHalfOpenClients(t *testing.T) {
 	d := shop(t)
-	a := small(t, d, 2, func(c *Config) {
-		c.Login, c.ClientIdle, c.IdleTx, c.Query = duration(time.Second), duration(time.Second), duration(time.Second), duration(time.Second)
+	a := small(t, d, 2, func(c *config.Config) {
+		c.Login, c.ClientIdle, c.IdleTx, c.Query = config.Duration(time.Second), config.Duration(time.Second), config.Duration(time.Second), config.Duration(time.Second)
 	})
 	node := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	mustExec(t, node, "create table silent (n int); insert into silent values (1); alter table silent owner to app")
@@ -73,7 +74,7 @@ func TestAttackHalfOpenClients(t *testing.T) {
 		}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			m := newMiddleman(t, a.server.Addr())
+			m := newMiddleman(t, a.Server.Addr())
 			nc, err := net.Dial("tcp", m.Addr().String())
 			if err != nil {
 				t.Fatal(err)
@@ -81,7 +82,7 @@ func TestAttackHalfOpenClients(t *testing.T) {
 			defer nc.Close()
 			if x.raw != nil {
 				x.raw(nc)
-				eventually(t, "the proxy has the connection", func() bool { return len(a.server.Sessions()) > 0 })
+				eventually(t, "the proxy has the connection", func() bool { return len(a.Server.Sessions()) > 0 })
 			} else {
 				_ = nc.Close()
 				c, err := pgx.Connect(t.Context(), dsnFor("app", "app", m.Addr().String(), "shop"))
@@ -97,10 +98,10 @@ func TestAttackHalfOpenClients(t *testing.T) {
 					t.Errorf("another client: %v", err)
 				}
 			}
-			eventually(t, "the session ends", func() bool { return len(a.server.Sessions()) == 0 })
+			eventually(t, "the session ends", func() bool { return len(a.Server.Sessions()) == 0 })
 			t.Logf("its session ended after %s", time.Since(from).Round(100*time.Millisecond))
 			eventually(t, "no server is in use", func() bool {
-				for _, p := range a.pools.All() {
+				for _, p := range a.Pools.All() {
 					if p.Stats().Active > 0 {
 						return false
 					}
@@ -122,7 +123,7 @@ func TestAttackHalfOpenClients(t *testing.T) {
 func TestAttackHalfOpenServersInACommit(t *testing.T) {
 	d := shop(t)
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
-	crashes(t, d, "silence", crash{nodes: nodes, shards: 2, silence: make(chan struct{}), config: func(c *Config) { c.Query = duration(300 * time.Millisecond) }})
+	crashes(t, d, "silence", crash{nodes: nodes, shards: 2, silence: make(chan struct{}), config: func(c *config.Config) { c.Query = config.Duration(300 * time.Millisecond) }})
 }
 
 // send sends bytes to the proxy, and reads nothing.

@@ -21,7 +21,7 @@ func limitsWorld(t *testing.T, name string) (d *demo, nodes []*cluster.Node, ts 
 	for i := range 3 {
 		direct = append(direct, connectTo(t, nodes[i].DSN(fmt.Sprintf("%s_%d", name, i))))
 	}
-	c = connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).server.Addr(), name))
+	c = connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).Server.Addr(), name))
 	return d, nodes, ts, c, direct
 }
 

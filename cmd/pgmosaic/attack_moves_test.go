@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -143,7 +144,7 @@ func (d *demo) isPaused(t *testing.T) string {
 
 // moveWorld is two shards, each with a synchronous standby, and a table of counters on home.
 func moveWorld(t *testing.T) *demo {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table tally (id int primary key, n bigint not null, note text)")
 	mustExec(t, c, "insert into tally select i, 0 from generate_series(0, 63) i")
@@ -156,7 +157,7 @@ func moveWorld(t *testing.T) *demo {
 
 // primaryOf is the node that serves a shard now.
 func primaryNow(d *demo, shard string) *cluster.Node {
-	v := d.monitor.View("shop", shard)
+	v := d.Monitor.View("shop", shard)
 	if v == nil || v.Primary < 0 {
 		return nil
 	}
@@ -250,7 +251,7 @@ func TestAttackFailoversUnderMoves(t *testing.T) {
 					}
 					t.Logf("%s: after its end: %t: %v", what, over, err)
 					eventually(t, what+": the shard is served", func() bool {
-						v := d.monitor.View("shop", shard)
+						v := d.Monitor.View("shop", shard)
 						return v != nil && v.Up()
 					})
 					time.Sleep(200 * time.Millisecond)
@@ -300,7 +301,7 @@ func TestAttackFailoversUnderPauseAndReload(t *testing.T) {
 					go func() {
 						ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 						defer cancel()
-						_, err := d.admin.Exec(ctx, x.sql, false)
+						_, err := d.Admin.Exec(ctx, x.sql, false)
 						ended <- err
 					}()
 				}
@@ -337,7 +338,7 @@ func TestAttackFailoversUnderPauseAndReload(t *testing.T) {
 					}
 				}
 				eventually(t, what+": the shard is served", func() bool {
-					v := d.monitor.View("shop", "s2")
+					v := d.Monitor.View("shop", "s2")
 					return v != nil && v.Up()
 				})
 				c := connectTo(t, d.shopDSN())

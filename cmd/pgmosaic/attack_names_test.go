@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // nameServer is a name server on loopback that this process asks until the test ends. It knows names of one address each; of others it says
@@ -103,9 +104,9 @@ func TestAttackNamesOfNodes(t *testing.T) {
 	_, port, _ := net.SplitHostPort(one.Addr().String())
 	two := middlemanAt(t, "127.0.0.2:"+port, net.JoinHostPort(cfg.Host, itoa(int(cfg.Port))))
 	n.set(func() { n.addrs["node.test"] = net.ParseIP("127.0.0.1") })
-	a := small(t, d, 2, func(c *Config) {
-		c.DNSTTL, c.QueryWait, c.Connect, c.LoginRetry = duration(100*time.Millisecond), duration(time.Second), duration(time.Second), duration(time.Millisecond)
-		c.initSteps = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, "node.test:"+port, "shop") + "'"}
+	a := small(t, d, 2, func(c *config.Config) {
+		c.DNSTTL, c.QueryWait, c.Connect, c.LoginRetry = config.Duration(100*time.Millisecond), config.Duration(time.Second), config.Duration(time.Second), config.Duration(time.Millisecond)
+		c.Direct.Setup = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, "node.test:"+port, "shop") + "'"}
 	})
 	passed := func(m *middleman) int {
 		m.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -22,14 +23,14 @@ func TestReplicasNameLeadsToAnotherCluster(t *testing.T) {
 	own, alien := d.cluster.Node("s1-b"), d.cluster.Node("s2-b")
 	at := func(n *cluster.Node) string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }
 	via := newMiddleman(t, at(own))
-	a := small(t, d, 3, func(c *Config) {
-		c.initSteps = []string{
+	a := small(t, d, 3, func(c *config.Config) {
+		c.Direct.Setup = []string{
 			"CREATE DATABASE shop",
 			fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s' NAME a NODE '%s' NAME b", d.cluster.Node("s1-a").DSN("shop"), through(own, via.Addr(), "shop")),
 		}
 	})
 	eventually(t, "the replica answers reads", func() bool {
-		v := a.monitor.View("shop", "s1")
+		v := a.Monitor.View("shop", "s1")
 		return v != nil && len(v.Nodes) == 2 && v.Nodes[1].Verdict.Health.String() == "eligible"
 	})
 	const sql = "select md5(string_agg(customer_id::text, ' ' order by customer_id)) from customers"
@@ -49,7 +50,7 @@ func TestReplicasNameLeadsToAnotherCluster(t *testing.T) {
 			}
 		}
 	}
-	if n := a.metrics.Node("shop", "s1", "b"); n.Reads[0].Load() > 0 {
+	if n := a.Metrics.Node("shop", "s1", "b"); n.Reads[0].Load() > 0 {
 		t.Errorf("%d reads went to the other cluster", n.Reads[0].Load())
 	}
 }

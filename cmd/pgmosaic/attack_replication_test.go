@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
@@ -47,7 +48,7 @@ func follow(t *testing.T, d *demo, n, of *cluster.Node) {
 }
 
 func readsOf(d *demo, node string) int64 {
-	return d.metrics.Node("shop", "s1", node).Reads[replication.ToReplica].Load()
+	return d.Metrics.Node("shop", "s1", node).Reads[replication.ToReplica].Load()
 }
 
 // levels opens a session for each level.
@@ -64,7 +65,7 @@ func levels(t *testing.T, dsn string, names ...string) map[string]*pgx.Conn {
 // A replica of a replica is as fresh as it is, whatever the one above does, and follows it to a new timeline. Then: a replica that stays
 // behind a dead primary; two that are promoted by accident, to the same timeline, with a replica behind the loser.
 func TestAttackWrongReplicas(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 1, replicas: 4, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 4, NoLoad: true})
 	a, b, c, e, f := d.cluster.Node("s1-a"), d.cluster.Node("s1-b"), d.cluster.Node("s1-c"), d.cluster.Node("s1-d"), d.cluster.Node("s1-e")
 	w := connectTo(t, d.shopDSN())
 	mustExec(t, w, "create table marks (n int not null)")
@@ -200,7 +201,7 @@ func TestAttackWrongReplicas(t *testing.T) {
 // A replica's name leads to several servers, as a load balancer's does: the monitor watches one of them, reads arrive at another that is
 // paused. What a level promises is kept.
 func TestAttackReplicasBehindOneName(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 1, replicas: 2, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 2, NoLoad: true})
 	b, c := d.cluster.Node("s1-b"), d.cluster.Node("s1-c")
 	at := func(n *cluster.Node) string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }
 	via := newMiddleman(t, at(b))
@@ -239,7 +240,7 @@ func TestAttackReplicasBehindOneName(t *testing.T) {
 
 // The servers of a standby crash, and its postmaster starts them anew: it is behind itself, at the same address, with the same start.
 func TestAttackStandbyWhoseServersCrash(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	w := connectTo(t, d.shopDSN())
 	mustExec(t, w, "create table past (n int); insert into past values (0)")
 	b := d.cluster.Node("s1-b")
@@ -287,7 +288,7 @@ func TestAttackStandbyWhoseServersCrash(t *testing.T) {
 // A standby cancels queries, and ends sessions, that are in the way of recovery. Reads are right all the same: run again on the primary,
 // or, when rows have gone out already, ended with 40001.
 func TestAttackRecoveryConflicts(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	b := d.cluster.Node("s1-b")
 	if err := errors.Join(b.Set("hot_standby_feedback", "off"), b.Set("max_standby_streaming_delay", "0"), b.Exec(t.Context(), "postgres", "select pg_reload_conf()")); err != nil {
 		t.Fatal(err)
@@ -350,9 +351,9 @@ func TestAttackRecoveryConflicts(t *testing.T) {
 	stop()
 	wg.Wait()
 	onB := connectTo(t, b.DSN("shop"))
-	t.Logf("%d reads, %d told 40001, %d run again, %d of the replica; the standby counts %s", reads.Load(), told.Load(), d.metrics.Database("shop").Repeated.Load(), readsOf(d, "s1-b"),
+	t.Logf("%d reads, %d told 40001, %d run again, %d of the replica; the standby counts %s", reads.Load(), told.Load(), d.Metrics.Database("shop").Repeated.Load(), readsOf(d, "s1-b"),
 		queryOne[string](t, onB, "select c::text from pg_stat_database_conflicts c where datname = 'shop'"))
-	if readsOf(d, "s1-b") == 0 || d.metrics.Database("shop").Repeated.Load() == 0 {
+	if readsOf(d, "s1-b") == 0 || d.Metrics.Database("shop").Repeated.Load() == 0 {
 		t.Error("nothing was tried")
 	}
 }

@@ -29,7 +29,7 @@ import (
 // its own stay right.
 func TestAttackManyStatementsOfOneClient(t *testing.T) {
 	d := shop(t)
-	m := &d.engine.Memory
+	m := &d.Engine.Memory
 	heap := func() int64 {
 		runtime.GC()
 		var s runtime.MemStats

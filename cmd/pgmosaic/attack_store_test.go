@@ -40,22 +40,22 @@ func TestStoreThatCannotBeWrittenTo(t *testing.T) {
 	}
 	serves := func() {
 		t.Helper()
-		c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "stuck"))
+		c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "stuck"))
 		if v := queryOne[string](t, c, "select v from codes where k = 1"); v != "one" {
 			t.Errorf("the row is %q", v)
 		}
 		_ = c.Close(t.Context())
 	}
-	was := a.catalog.Current().Version
+	was := a.Catalog.Current().Version
 	broken()
 	for _, sql := range []string{
 		"CREATE DATABASE more", "CREATE GROUP g IN stuck KEY (int) BY HASH", "DROP SHARD b IN stuck", "ALTER ROUTINE stuck.public.f SHARD SAFE",
 		"DISTRIBUTE TABLE stuck.public.codes AS REFERENCE", fmt.Sprintf("CREATE SHARD c IN stuck NODE '%s'", dsns[2]), "ALTER SHARD b IN stuck ADOPT",
 	} {
-		_, err := a.admin.Exec(t.Context(), sql, false)
+		_, err := a.Admin.Exec(t.Context(), sql, false)
 		wantState(t, sql, err, "58030")
 	}
-	if now := a.catalog.Current().Version; now != was {
+	if now := a.Catalog.Current().Version; now != was {
 		t.Errorf("version %d of the map is in force, it was %d", now, was)
 	}
 	if n := queryOne[int](t, b, "select count(*) from pgmosaic.identity where shard = 'b'"); n != 1 {
@@ -73,7 +73,7 @@ func TestStoreThatCannotBeWrittenTo(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := a.admin.Exec(t.Context(), "DISTRIBUTE TABLE stuck.public.codes AS REFERENCE", false)
+		_, err := a.Admin.Exec(t.Context(), "DISTRIBUTE TABLE stuck.public.codes AS REFERENCE", false)
 		done <- err
 	}()
 	watch := connectTo(t, dsns[0])
@@ -87,12 +87,12 @@ func TestStoreThatCannotBeWrittenTo(t *testing.T) {
 	wantState(t, "DISTRIBUTE TABLE", <-done, "58030")
 	serves()
 	well()
-	eventually(t, "nothing is left of the statement", func() bool { return len(a.catalog.Current().Document.Attempts) == 0 })
+	eventually(t, "nothing is left of the statement", func() bool { return len(a.Catalog.Current().Document.Attempts) == 0 })
 	serves()
-	if _, err := a.admin.Exec(t.Context(), "DISTRIBUTE TABLE stuck.public.codes AS REFERENCE", false); err != nil {
+	if _, err := a.Admin.Exec(t.Context(), "DISTRIBUTE TABLE stuck.public.codes AS REFERENCE", false); err != nil {
 		t.Error(err)
 	}
-	if t1 := a.catalog.Current().Databases["stuck"].Table(shardmap.TableName{Schema: "public", Name: "codes"}); t1 == nil || t1.Moving {
+	if t1 := a.Catalog.Current().Databases["stuck"].Table(shardmap.TableName{Schema: "public", Name: "codes"}); t1 == nil || t1.Moving {
 		t.Errorf("the table is %+v", t1)
 	}
 	serves()

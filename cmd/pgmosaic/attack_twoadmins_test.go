@@ -51,15 +51,15 @@ func newTwoAdmins(t *testing.T, name string) *twoAdmins {
 		t.Fatal(err)
 	}
 	cfg := first.cfg
-	cfg.initSteps = nil
-	second, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	cfg.Direct.Setup = nil
+	second, err := startWith(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { second.stop(0) })
 	w.apps = [2]*app{first, second}
 	for _, a := range w.apps {
-		eventually(t, "both reach the shards", func() bool { ok, _ := a.ready(); return ok })
+		eventually(t, "both reach the shards", func() bool { ok, _ := a.Ready(); return ok })
 	}
 	return w
 }
@@ -67,7 +67,7 @@ func newTwoAdmins(t *testing.T, name string) *twoAdmins {
 // exec runs an admin statement on one of the processes; %s is the database.
 func (w *twoAdmins) exec(t *testing.T, on int, sql string) error {
 	t.Helper()
-	_, err := w.apps[on].admin.Exec(t.Context(), strings.ReplaceAll(sql, "%s", w.name), false)
+	_, err := w.apps[on].Admin.Exec(t.Context(), strings.ReplaceAll(sql, "%s", w.name), false)
 	return err
 }
 
@@ -80,7 +80,7 @@ func (w *twoAdmins) agree(t *testing.T) *shardmap.Document {
 		if doc, err = filestore.New(w.apps[0].cfg.Store).Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return w.apps[0].catalog.Current().Version == doc.Version && w.apps[1].catalog.Current().Version == doc.Version
+		return w.apps[0].Catalog.Current().Version == doc.Version && w.apps[1].Catalog.Current().Version == doc.Version
 	})
 	if _, err := shardmap.Compile(doc); err != nil {
 		t.Fatalf("no process can take the map into use: %v", err)
@@ -93,7 +93,7 @@ func (w *twoAdmins) whole(t *testing.T) {
 	t.Helper()
 	w.agree(t)
 	for i, a := range w.apps {
-		c := connectTo(t, dsnFor("app", "app", a.server.Addr(), w.name))
+		c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), w.name))
 		for _, table := range []string{"keyed", "keyless", "codes", "tenant.one"} {
 			if n := queryOne[int](t, c, "select count(*) from "+table); n != 6 {
 				t.Errorf("process %d: %s has %d rows", i, table, n)
@@ -107,7 +107,7 @@ func (w *twoAdmins) whole(t *testing.T) {
 		_ = c.Close(t.Context())
 	}
 	for _, x := range w.agree(t).Tables {
-		res, err := w.apps[0].admin.Exec(t.Context(), fmt.Sprintf("VERIFY TABLE %s.%s.%s", w.name, x.Schema, x.Name), false)
+		res, err := w.apps[0].Admin.Exec(t.Context(), fmt.Sprintf("VERIFY TABLE %s.%s.%s", w.name, x.Schema, x.Name), false)
 		if err != nil {
 			t.Errorf("VERIFY TABLE %s: %v", x.Name, err)
 		} else if s := fmt.Sprint(res.Rows); strings.Contains(s, "differs") || strings.Contains(s, "missing") || strings.Contains(s, "wrong") {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
@@ -77,16 +78,16 @@ func stranger(t testing.TB, doc *shardmap.Document, steps ...string) (*app, erro
 // strangerTelling is stranger with a log.
 func strangerTelling(t testing.TB, log io.Writer, doc *shardmap.Document, steps ...string) (*app, error) {
 	t.Helper()
-	cfg := defaultConfig()
+	cfg := config.Default()
 	cfg.Store, cfg.Listen, cfg.HTTP = t.TempDir()+"/map.json", "127.0.0.1:0", "off"
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
-	cfg.initSteps = steps
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg.Direct.Setup = steps
 	if doc != nil {
 		if err := filestore.New(cfg.Store).Save(t.Context(), 0, doc); err != nil {
 			t.Fatal(err)
 		}
 	}
-	a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)))
+	a, err := startWith(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)))
 	if err == nil {
 		t.Cleanup(func() { a.stop(0) })
 	}
@@ -181,7 +182,7 @@ func TestVerbsOfAProcessWithAnotherMap(t *testing.T) {
 	}
 	refused := func(a *app, verb string) {
 		t.Helper()
-		_, err := a.admin.Exec(t.Context(), verb, false)
+		_, err := a.Admin.Exec(t.Context(), verb, false)
 		var e interface{ SQLState() string }
 		if !errors.As(err, &e) || e.SQLState() != "55000" && e.SQLState() != "0A000" {
 			t.Errorf("%s: %v, want a refusal", verb, err)
@@ -202,20 +203,20 @@ func TestVerbsOfAProcessWithAnotherMap(t *testing.T) {
 		"DISTRIBUTE TABLE foreign.public.keyed AS REFERENCE", "DISTRIBUTE TABLE foreign.public.codes IN GROUP t KEY (code)", "DISTRIBUTE SCHEMA foreign.tenant ON foreign_s2", "DISTRIBUTE SCHEMA foreign.tenant ON foreign_s0",
 	} {
 		if strings.Contains(verb, "GROUP t") {
-			if _, err := bare.admin.Exec(t.Context(), "CREATE GROUP t IN foreign KEY (text) BY HASH", false); err != nil {
+			if _, err := bare.Admin.Exec(t.Context(), "CREATE GROUP t IN foreign KEY (text) BY HASH", false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		refused(bare, verb)
 	}
-	if err := bare.admin.Recover(t.Context()); err != nil {
+	if err := bare.Admin.Recover(t.Context()); err != nil {
 		t.Error(err)
 	}
 	same("its recovery")
 	// One that declares the same tables, by another distribution.
 	doc := mapOf(d, "foreign")
 	doc.Tables, doc.Tenants = nil, nil
-	for _, x := range d.catalog.Current().Document.Tables {
+	for _, x := range d.Catalog.Current().Document.Tables {
 		if x.Database == "foreign" {
 			y := *x
 			y.Made = "another"
@@ -259,7 +260,7 @@ func TestWhatAShardHasOfItsOwnStays(t *testing.T) {
 	} {
 		mustExec(t, shards[1], x.own)
 		was := shardState(t, shards...)
-		_, err := d.admin.Exec(t.Context(), fmt.Sprintf(x.verb, "own"), false)
+		_, err := d.Admin.Exec(t.Context(), fmt.Sprintf(x.verb, "own"), false)
 		var e interface{ SQLState() string }
 		if !errors.As(err, &e) || e.SQLState() != x.code {
 			t.Errorf("%s beside %s: %v", x.verb, x.own, err)
@@ -273,7 +274,7 @@ func TestWhatAShardHasOfItsOwnStays(t *testing.T) {
 	d.adminExec(t, fmt.Sprintf(distributions[3], "own"))
 	mustExec(t, shards[1], "alter table codes rename to moved; create table codes (code text); insert into codes values ('mine')")
 	was := shardState(t, shards...)
-	if _, err := d.admin.Exec(t.Context(), "UNDISTRIBUTE TABLE own.public.codes", false); err == nil {
+	if _, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE own.public.codes", false); err == nil {
 		t.Error("a table of the name of a copy was taken for it")
 	}
 	if now := shardState(t, shards...); now != was {
@@ -283,7 +284,7 @@ func TestWhatAShardHasOfItsOwnStays(t *testing.T) {
 	// A copy that others refer to is not taken away in the middle.
 	d.adminExec(t, fmt.Sprintf(distributions[1], "own"))
 	was = shardState(t, shards...)
-	_, err := d.admin.Exec(t.Context(), "UNDISTRIBUTE TABLE own.public.codes", false)
+	_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE own.public.codes", false)
 	var e interface{ SQLState() string }
 	if !errors.As(err, &e) || e.SQLState() != "2BP01" {
 		t.Errorf("the table that others refer to: %v", err)
@@ -302,7 +303,7 @@ func TestProcessesWithOlderMaps(t *testing.T) {
 	d, c, shards := distributedWorld(t, "stale")
 	var mu sync.Mutex
 	var maps []*shardmap.Document
-	d.catalog.OnChange(func(s *shardmap.Snapshot) {
+	d.Catalog.OnChange(func(s *shardmap.Snapshot) {
 		mu.Lock()
 		defer mu.Unlock()
 		maps = append(maps, ofDatabase(s.Document, "stale"))
@@ -379,7 +380,7 @@ func TestProcessThatStartsWhileATableMoves(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), verb, false)
+			_, err := d.Admin.Exec(t.Context(), verb, false)
 			done <- err
 		}()
 		eventually(t, "a copy is made", func() bool {
@@ -390,12 +391,12 @@ func TestProcessThatStartsWhileATableMoves(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = twin.admin.Exec(t.Context(), verb, false)
+		_, err = twin.Admin.Exec(t.Context(), verb, false)
 		var e interface{ SQLState() string }
 		if !errors.As(err, &e) || e.SQLState() != "55006" {
 			t.Errorf("%s on the other process: %v", verb, err)
 		}
-		if _, err = bare.admin.Exec(t.Context(), verb, false); !errors.As(err, &e) || e.SQLState() != "55006" && e.SQLState() != "55000" {
+		if _, err = bare.Admin.Exec(t.Context(), verb, false); !errors.As(err, &e) || e.SQLState() != "55006" && e.SQLState() != "55000" {
 			t.Errorf("%s on a process without the map: %v", verb, err)
 		}
 		if now := shardState(t, shards[1]); now != was {
@@ -409,7 +410,7 @@ func TestProcessThatStartsWhileATableMoves(t *testing.T) {
 		}
 		twin.stop(0)
 	}
-	if n := queryOne[int](t, connectTo(t, dsnFor("app", "app", d.server.Addr(), "twin")), "select (select count(*) from keyed) + (select count(*) from keyless)"); n != 180 {
+	if n := queryOne[int](t, connectTo(t, dsnFor("app", "app", d.Server.Addr(), "twin")), "select (select count(*) from keyed) + (select count(*) from keyless)"); n != 180 {
 		t.Errorf("%d rows, want 180", n)
 	}
 }
@@ -557,11 +558,11 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 	if err := filestore.New(store).Save(t.Context(), 0, doc); err != nil {
 		t.Fatal(err)
 	}
-	cfg := defaultConfig()
-	cfg.Store, cfg.Listen, cfg.HTTP, cfg.Resolve = store, "127.0.0.1:0", "off", duration(time.Hour)
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg := config.Default()
+	cfg.Store, cfg.Listen, cfg.HTTP, cfg.Resolve = store, "127.0.0.1:0", "off", config.Duration(time.Hour)
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
 	begin := func() *app {
-		a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		a, err := startWith(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -603,33 +604,33 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 			want = strings.Join(slices.Compact(strings.Fields(want)), " ")
 		}
 		a := begin()
-		wasThere := declared(a.catalog.Current().Databases["killed"])
+		wasThere := declared(a.Catalog.Current().Databases["killed"])
 		for n := 0; ; n += *killEvery {
 			f.set(n)
-			_, err := a.admin.Exec(t.Context(), verb, false)
+			_, err := a.Admin.Exec(t.Context(), verb, false)
 			blown := f.blown()
 			what := fmt.Sprintf("%s cut off at its change %d", verb, n)
 			if blown && n == 9 { // the shards come back while the process lives: nobody has to run another statement
 				f.set(-1)
-				eventually(t, what+": it is settled", func() bool { return len(a.catalog.Current().Document.Attempts) == 0 })
+				eventually(t, what+": it is settled", func() bool { return len(a.Catalog.Current().Document.Attempts) == 0 })
 			} else {
 				a.stop(0)
 				f.set(-1)
 				a = begin()
 			}
-			if left := a.catalog.Current().Document.Attempts; len(left) != 0 {
+			if left := a.Catalog.Current().Document.Attempts; len(left) != 0 {
 				t.Fatalf("%s: %d attempts are left", what, len(left))
 			}
 			if !blown && err != nil {
 				t.Fatalf("%s: %v", verb, err)
 			}
 			check(what, table, copies, want)
-			there := declared(a.catalog.Current().Databases["killed"])
+			there := declared(a.Catalog.Current().Databases["killed"])
 			if !blown && there == wasThere {
 				t.Fatalf("%s is done, and the map does not say so", verb)
 			}
 			if there != wasThere {
-				if _, err := a.admin.Exec(t.Context(), back, false); err != nil {
+				if _, err := a.Admin.Exec(t.Context(), back, false); err != nil {
 					t.Fatalf("%s: %s: %v", what, back, err)
 				}
 				check(what+", and undone", table, copies, want)
@@ -645,7 +646,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 	distribute := func(verb string) {
 		a := begin()
 		defer a.stop(0)
-		if _, err := a.admin.Exec(t.Context(), verb, false); err != nil {
+		if _, err := a.Admin.Exec(t.Context(), verb, false); err != nil {
 			t.Fatalf("%s: %v", verb, err)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -100,13 +101,13 @@ hostssl  all       plain 127.0.0.1 255.255.255.255 password
 hostnossl all      plain 127.0.0.1/32  reject
 host     all       all   all           scram-sha-256
 `)
-	a := small(t, d, 2, func(c *Config) {
+	a := small(t, d, 2, func(c *config.Config) {
 		c.TLSCert, c.TLSKey, c.TLSCA, c.AuthHBA = cert, key, ca, hba
 		c.AuthIdent = write("ident.conf", "people app app\npeople other plain\n")
 		c.AuthFile = write("users.txt", "\"plain\" \"pla\"\"in\" \"\"\n; a comment\n\"listed\" \"SCRAM-SHA-256$4096:AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\n")
 	})
 	as := func(user, pw, db, more string) error {
-		c, err := pgx.Connect(t.Context(), dsnFor(user, pw, a.server.Addr(), db)+more)
+		c, err := pgx.Connect(t.Context(), dsnFor(user, pw, a.Server.Addr(), db)+more)
 		if err == nil {
 			_ = c.Close(t.Context())
 		}
@@ -145,9 +146,9 @@ host     all       all   all           scram-sha-256
 func TestTooManyFailedLoginsAreTurnedAway(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	a := small(t, d, 2, func(c *Config) { c.AuthTries = 3 })
+	a := small(t, d, 2, func(c *config.Config) { c.AuthTries = 3 })
 	for range 3 {
-		_, err := pgx.Connect(t.Context(), dsnFor("app", "wrong", a.server.Addr(), "shop"))
+		_, err := pgx.Connect(t.Context(), dsnFor("app", "wrong", a.Server.Addr(), "shop"))
 		wantCode(t, err, "28P01")
 	}
 	_, err := pgx.Connect(t.Context(), a.dsn())
@@ -162,18 +163,18 @@ func TestNothingIsKeptUnderNamesThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 2, nil)
-	before := a.metrics.FailedLogins.Load()
+	before := a.Metrics.FailedLogins.Load()
 	for i := range 3 {
 		name := fmt.Sprintf("nosuch%d", i)
-		_, err := pgx.Connect(t.Context(), dsnFor("app", "wrong", a.server.Addr(), name))
+		_, err := pgx.Connect(t.Context(), dsnFor("app", "wrong", a.Server.Addr(), name))
 		wantCode(t, err, "28P01")
-		_, err = pgx.Connect(t.Context(), dsnFor("app", "app", a.server.Addr(), name))
+		_, err = pgx.Connect(t.Context(), dsnFor("app", "app", a.Server.Addr(), name))
 		wantCode(t, err, "3D000")
 	}
-	if n := a.metrics.FailedLogins.Load() - before; n != 3 {
+	if n := a.Metrics.FailedLogins.Load() - before; n != 3 {
 		t.Errorf("%d failed logins counted", n)
 	}
-	for _, name := range a.metrics.Databases() {
+	for _, name := range a.Metrics.Databases() {
 		if strings.HasPrefix(name, "nosuch") {
 			t.Errorf("database %s has counters", name)
 		}
@@ -187,9 +188,9 @@ func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
 	addrs := [2]string{freeAddress(t), freeAddress(t)}
 	var apps [2]*app
 	for i := range apps {
-		apps[i] = small(t, d, 2, func(c *Config) {
+		apps[i] = small(t, d, 2, func(c *config.Config) {
 			c.PeerID, c.PeerListen, c.ReusePort = i+1, addrs[i], true
-			c.Peers = []PeerConfig{{ID: 2 - i, Address: addrs[1-i]}}
+			c.Peers = []config.Peer{{ID: 2 - i, Address: addrs[1-i]}}
 		})
 	}
 	c := connectTo(t, apps[0].dsn())
@@ -199,7 +200,7 @@ func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
 	eventually(t, "it runs", func() bool {
 		return queryOne[int](t, watcher, "select count(*) from pg_stat_activity where query = 'select pg_sleep(20)' and state = 'active'") == 1
 	})
-	if err := wire.SendCancel(apps[1].server.Addr(), c.PgConn().PID(), c.PgConn().SecretKey()); err != nil {
+	if err := wire.SendCancel(apps[1].Server.Addr(), c.PgConn().PID(), c.PgConn().SecretKey()); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, <-done, "57014")

@@ -14,12 +14,13 @@ import (
 
 	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // factors are the salt and the iterations that a proxy tells somebody who says that he is a user: before he proves anything.
 func factors(t *testing.T, a *app, user, database string) string {
 	t.Helper()
-	nc, err := net.Dial("tcp", a.server.Addr())
+	nc, err := net.Dial("tcp", a.Server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,12 +61,12 @@ func TestSaltsTellNothing(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
-	config := func(store string) Config {
-		cfg := defaultConfig()
+	config := func(store string) config.Config {
+		cfg := config.Default()
 		cfg.Store = store
-		cfg.Users = []UserConfig{{Name: "app", Password: "app"}}
+		cfg.Users = []config.User{{Name: "app", Password: "app"}}
 		cfg.AuthQuery = "select rolname, rolpassword from pg_authid where rolname = $1"
-		cfg.initSteps = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
+		cfg.Direct.Setup = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
 		return cfg
 	}
 	store := filepath.Join(dir, "map.json")
@@ -97,7 +98,7 @@ func TestSaltsTellNothing(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), `"secret"`) {
 		t.Fatalf("the map has no secret: %v", err)
 	}
-	if _, err := two.admin.Exec(t.Context(), "CREATE GROUP g IN shop KEY (bigint) BY HASH", false); err != nil {
+	if _, err := two.Admin.Exec(t.Context(), "CREATE GROUP g IN shop KEY (bigint) BY HASH", false); err != nil {
 		t.Fatal(err)
 	}
 	if after := factors(t, two, "nobody", "shop"); after != before {
@@ -115,13 +116,13 @@ func TestAuthQueryUsesOneConnection(t *testing.T) {
 	defer func() {
 		simply(t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "drop function public.who; drop table public.asked_for; drop role asked2")
 	}()
-	a := small(t, d, 2, func(c *Config) { c.AuthQuery, c.Users = "select * from public.who($1)", nil })
+	a := small(t, d, 2, func(c *config.Config) { c.AuthQuery, c.Users = "select * from public.who($1)", nil })
 	var wg sync.WaitGroup
 	for i := range 60 {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			_, err := pgx.Connect(t.Context(), dsnFor("nobody"+strconv.Itoa(i%20), "x", a.server.Addr(), "shop"))
+			_, err := pgx.Connect(t.Context(), dsnFor("nobody"+strconv.Itoa(i%20), "x", a.Server.Addr(), "shop"))
 			wantCode(t, err, "28P01")
 		}()
 	}
@@ -132,15 +133,17 @@ func TestAuthQueryUsesOneConnection(t *testing.T) {
 	if n := simply(t, root, "select count(*) || ' ' || count(distinct name) from public.asked_for"); n != "20 20" {
 		t.Errorf("asked for, in all and different: %s", n)
 	}
-	good := dsnFor("asked2", "question", a.server.Addr(), "shop")
+	good := dsnFor("asked2", "question", a.Server.Addr(), "shop")
 	connectTo(t, good)
 	// A connection that broke while it was idle is nobody's trouble.
 	simply(t, root, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic auth_query'")
 	eventually(t, "it is gone", func() bool {
 		return simply(t, root, "select count(*) from pg_stat_activity where application_name = 'pgmosaic auth_query'") == "0"
 	})
-	a.backend.questions.mu.Lock()
-	clear(a.backend.questions.known)
-	a.backend.questions.mu.Unlock()
+	cfg := a.Config()
+	cfg.AuthQuery = "select name, verifier from public.who($1)" // another question: what was answered is not known any more
+	if err := a.Apply(&cfg); err != nil {
+		t.Fatal(err)
+	}
 	connectTo(t, good)
 }

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // With home's shard down whoever has an account logs in, to a process that was there before and to one that starts now, and
 // reaches the other shards. What only home knows is refused, and is there again when home is.
 func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, customers: 200, orders: 400})
+	d := newDemo(t, showcase.Options{Shards: 2, Customers: 200, Orders: 400})
 	home, other := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
 	begin := func() *app {
 		cfg := crashConfig(t, mapOf(d, "shop"))
@@ -20,7 +21,7 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 		return startApp(t, cfg)
 	}
 	login := func(a *app, user, more string) (*pgx.Conn, error) {
-		c, err := pgx.Connect(t.Context(), dsnFor(user, user, a.server.Addr(), "shop")+"?sslmode=disable"+more)
+		c, err := pgx.Connect(t.Context(), dsnFor(user, user, a.Server.Addr(), "shop")+"?sslmode=disable"+more)
 		if err == nil {
 			t.Cleanup(func() { _ = c.Close(context.Background()) })
 		}
@@ -28,7 +29,7 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 	}
 	here, there := queryOne[int](t, connectTo(t, home.DSN("shop")), "select min(customer_id) from customers"), queryOne[int](t, connectTo(t, other.DSN("shop")), "select min(customer_id) from customers")
 	old := begin()
-	super := connectTo(t, dsnFor("postgres", d.cluster.Password, old.server.Addr(), "shop"))
+	super := connectTo(t, dsnFor("postgres", d.cluster.Password, old.Server.Addr(), "shop"))
 	mustExec(t, super, "create role fresh login password 'fresh'") // to all shards, with one verifier
 	mustExec(t, super, "grant select on customers to fresh")
 	mustExec(t, super, "alter role fresh set timezone to 'Asia/Tokyo'")
@@ -36,7 +37,7 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 	_ = super.Close(t.Context())
 
 	home.Kill()
-	eventually(t, "home is seen to be away", func() bool { v := old.monitor.View("shop", "s1"); return v != nil && !v.Serves() })
+	eventually(t, "home is seen to be away", func() bool { v := old.Monitor.View("shop", "s1"); return v != nil && !v.Serves() })
 	var late *pgx.Conn
 	fresh := begin()
 	for name, a := range map[string]*app{"a process that was there": old, "a new process": fresh} {
@@ -75,7 +76,7 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "home's own schema is in use", func() bool {
-		sch, err := fresh.engine.Schema(t.Context(), fresh.catalog.Current().Databases["shop"])
+		sch, err := fresh.Engine.Schema(t.Context(), fresh.Catalog.Current().Databases["shop"])
 		return err == nil && sch.StandIn == ""
 	})
 	_, err = late.Exec(t.Context(), "select count(*) from customers where customer_id = $1", there)

@@ -13,12 +13,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 func TestLoginsThatMustFail(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	addr := d.server.Addr()
+	addr := d.Server.Addr()
 	for _, bad := range []struct{ name, dsn, code string }{
 		{"wrong password", dsnFor("app", "wrong", addr, "shop"), "28P01"},
 		{"unknown user", dsnFor("nobody", "x", addr, "shop"), "28P01"},
@@ -60,7 +62,7 @@ func TestGarbageOnTheWireIsRefused(t *testing.T) {
 		"nothing":                "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			nc, err := net.Dial("tcp", d.server.Addr())
+			nc, err := net.Dial("tcp", d.Server.Addr())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,19 +113,19 @@ func TestConfigurationMistakesAreExplained(t *testing.T) {
 		if err := os.WriteFile(file, []byte(bad.yaml), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := loadConfig(file)
+		_, err := config.Load(file)
 		if err == nil || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%q: %v, want something with %q", bad.yaml, err, bad.want)
 		}
 	}
-	if _, err := loadConfig("/nonexistent/pgmosaic.yaml"); err == nil {
+	if _, err := config.Load("/nonexistent/pgmosaic.yaml"); err == nil {
 		t.Error("a missing file was accepted")
 	}
 }
 
 func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
 	on := map[string]int{}
@@ -156,7 +158,7 @@ func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 	eventually(t, "SHOW SHARDS says so", func() bool {
 		return d.adminExec(t, "SHOW SHARDS WHERE shard = 's2'")[0][5] == "primary down"
 	})
-	if ok, why := d.ready(); !ok || !strings.Contains(why, "s2") { // clients of the other shard are served
+	if ok, why := d.Ready(); !ok || !strings.Contains(why, "s2") { // clients of the other shard are served
 		t.Errorf("ready: %v %q", ok, why)
 	}
 	_, err = c.Exec(t.Context(), "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", 1000+on["s1"], on["s2"])
@@ -166,7 +168,7 @@ func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from customers where customer_id = $1", 1000+on["s1"]); n != 0 {
 		t.Error("half of the write is there")
 	}
-	_, err = d.admin.Exec(t.Context(), "CREATE GROUP g IN shop KEY (int) BY HASH", false)
+	_, err = d.Admin.Exec(t.Context(), "CREATE GROUP g IN shop KEY (int) BY HASH", false)
 	if err != nil {
 		t.Errorf("the admin console does not live: %v", err)
 	}
@@ -182,7 +184,7 @@ func TestDeadShardIsToldAndTheOthersLive(t *testing.T) {
 // A primary dies in the middle of a statement: the client is told, and the session lives on.
 func TestServerKilledMidQuery(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	done := make(chan error, 1)
 	go func() {

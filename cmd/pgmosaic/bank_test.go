@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -22,7 +23,7 @@ var bankKills = flag.Int("bank.kills", 8, "how often something is killed while t
 // it was, each account is what its history says, and every transfer that was acknowledged is there, wholly.
 func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
 	d.adminExec(t, "CREATE DATABASE bank")
 	for i := range 8 {
@@ -31,7 +32,7 @@ func TestBankWithKilledProxiesAndPrimaries(t *testing.T) {
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD b%d IN bank NODE '%s' NAME n%d", i, nodes[i%2].DSN(phys), i))
 	}
 	const accounts, start, clients = 200, 1000, 32
-	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "bank"))
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "bank"))
 	mustExec(t, c, "create table accounts (id int primary key, account int not null, balance int not null)") // id is account, or account + 1000
 	mustExec(t, c, "create table history (account int not null, tx text not null, delta int not null, primary key (account, tx))")
 	mustExec(t, c, fmt.Sprintf("insert into accounts select i, i, %d from generate_series(1, %d) i", start, accounts))

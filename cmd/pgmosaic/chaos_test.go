@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -146,9 +147,9 @@ func behind(t testing.TB, d *demo) (*app, *middleman) {
 		t.Fatal(err)
 	}
 	m := newMiddleman(t, net.JoinHostPort(cfg.Host, itoa(int(cfg.Port))))
-	a := small(t, d, 3, func(c *Config) {
-		c.Users = append(c.Users, UserConfig{Name: cfg.User, Password: cfg.Password})
-		c.initSteps = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, m.Addr().String(), "shop") + "'"}
+	a := small(t, d, 3, func(c *config.Config) {
+		c.Users = append(c.Users, config.User{Name: cfg.User, Password: config.Secret(cfg.Password)})
+		c.Direct.Setup = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, m.Addr().String(), "shop") + "'"}
 	})
 	return a, m
 }
@@ -365,7 +366,7 @@ func TestClientsLostAtEveryMoment(t *testing.T) {
 			r.SendQuery("select 1")
 			_ = r.Flush()
 			eventually(t, "it waits", func() bool {
-				res, err := a.admin.Exec(t.Context(), "SHOW POOLS WHERE database = 'shop' AND cl_waiting = 1", false)
+				res, err := a.Admin.Exec(t.Context(), "SHOW POOLS WHERE database = 'shop' AND cl_waiting = 1", false)
 				return err == nil && len(res.Rows) == 1
 			})
 			for _, h := range held {
@@ -381,7 +382,7 @@ func TestClientsLostAtEveryMoment(t *testing.T) {
 					_ = tc.SetLinger(0) // RST
 				}
 				_ = r.Close()
-				eventually(t, "the session ends", func() bool { return len(a.server.Sessions()) == 0 })
+				eventually(t, "the session ends", func() bool { return len(a.Server.Sessions()) == 0 })
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				c, err := pgx.Connect(ctx, a.dsn())
@@ -417,7 +418,7 @@ func TestHalfOpenConnections(t *testing.T) {
 	}
 	m.set(func() { m.stalled = false })
 	m.cut()
-	eventually(t, "the sessions of clients that gave up end", func() bool { return len(a.server.Sessions()) == 0 })
+	eventually(t, "the sessions of clients that gave up end", func() bool { return len(a.Server.Sessions()) == 0 })
 	mustExec(t, connectTo(t, a.dsn()), "select 1")
 }
 
@@ -429,7 +430,7 @@ func TestGarbageBeforeTheLogin(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	before := memory()
 	for range 300 {
-		nc, err := net.Dial("tcp", a.server.Addr())
+		nc, err := net.Dial("tcp", a.Server.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/access"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/instance"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
@@ -17,16 +20,16 @@ import (
 // check validates a configuration, its files and secrets, and unless it is to look at these only, asks every node of the map
 // who it is.
 func check(ctx context.Context, file string, configOnly bool, out io.Writer) error {
-	cfg, err := loadConfig(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		return err
 	}
-	if _, err := newAccess(&cfg, nil); err != nil {
+	if _, err := access.New(&cfg, nil); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "%s: the configuration is valid\n", file)
-	if cfg.pageIsPlain() {
-		fmt.Fprintf(out, "warning: %s\n", plainPage)
+	if w := instance.WarnOfPage(&cfg); w != "" {
+		fmt.Fprintf(out, "warning: %s\n", w)
 	}
 	if configOnly {
 		return nil

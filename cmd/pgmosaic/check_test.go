@@ -92,7 +92,7 @@ func TestAMapThatCannotBeUsedIsToldOf(t *testing.T) {
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	log := &lines{}
-	a, err := start(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
+	a, err := startWith(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestAMapThatCannotBeUsedIsToldOf(t *testing.T) {
 	}
 	show := func(sql string) string {
 		t.Helper()
-		res, err := a.admin.Exec(t.Context(), sql, true)
+		res, err := a.Admin.Exec(t.Context(), sql, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +145,7 @@ func TestAMapThatCannotBeUsedIsToldOf(t *testing.T) {
 		if n := len(log.with("the store's shard map cannot be used: the one in force stays")); n != i+1 {
 			t.Errorf("%d lines of the log", n)
 		}
-		_, metrics, _ := get(t, "http://"+a.httpLis.Addr().String()+"/metrics")
+		_, metrics, _ := get(t, "http://"+a.Page()+"/metrics")
 		if !strings.Contains(metrics, "pgmosaic_map_trouble 1") {
 			t.Error("no metric")
 		}
@@ -154,7 +154,7 @@ func TestAMapThatCannotBeUsedIsToldOf(t *testing.T) {
 		}
 	}
 	write(good)
-	eventually(t, "the trouble is over", func() bool { return a.catalog.Trouble() == nil })
+	eventually(t, "the trouble is over", func() bool { return a.Catalog.Trouble() == nil })
 	if s := show("SHOW EVENTS"); !strings.Contains(s, "is in use again") {
 		t.Errorf("events: %s", s)
 	}

@@ -106,7 +106,7 @@ func TestHomeChoosesNames(t *testing.T) {
 	}
 	mustExec(t, shards[2], "create table in_the_way (a int); create index late_v on in_the_way (a)")
 	if err := func() error {
-		_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE named.public.later IN GROUP g KEY (k)", false)
+		_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE named.public.later IN GROUP g KEY (k)", false)
 		return err
 	}(); err == nil || !strings.Contains(err.Error(), "late_v") {
 		t.Errorf("DISTRIBUTE over a name that is taken: %v", err)

@@ -18,12 +18,12 @@ func TestClaimSeesWhoCameMeanwhile(t *testing.T) {
 	mustExec(t, home, "begin")
 	mustExec(t, home, "select from pgmosaic.holder where attempt = 'seen' for update")
 	x := shardmap.Attempt{ID: "seen", Database: "claims", Schema: "public", Name: "nothing", Statement: "DISTRIBUTE nothing"}
-	if err := d.catalog.Retry(t.Context(), func(tx *shardmap.Tx) error { return tx.PutAttempt(x) }); err != nil {
+	if err := d.Catalog.Retry(t.Context(), func(tx *shardmap.Tx) error { return tx.PutAttempt(x) }); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.admin.Exec(context.Background(), "DISTRIBUTE TABLE claims.public.nothing AS REFERENCE", false)
+		_, err := d.Admin.Exec(context.Background(), "DISTRIBUTE TABLE claims.public.nothing AS REFERENCE", false)
 		done <- err
 	}()
 	watcher := d.on(t, "claims", 0)
@@ -46,10 +46,10 @@ func TestClaimSeesWhoCameMeanwhile(t *testing.T) {
 		t.Errorf("process %d has it, not %d", n, pid)
 	}
 	_ = late.Close(t.Context())
-	if _, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE claims.public.nothing AS REFERENCE", false); pgCodeOf(err) != "42P01" {
+	if _, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE claims.public.nothing AS REFERENCE", false); pgCodeOf(err) != "42P01" {
 		t.Errorf("when it has ended: %v", err)
 	}
-	if left := d.catalog.Current().Document.Attempts; len(left) != 0 {
+	if left := d.Catalog.Current().Document.Attempts; len(left) != 0 {
 		t.Errorf("%d attempts are left", len(left))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // The compose set-up is not run by tests: its files must parse, name files that exist, and speak of settings
@@ -35,7 +36,7 @@ func TestComposeFilesAreWhatTheySeem(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := loadConfig(filepath.Join(root, "docs/operating/compose/pgmosaic.yaml")); err != nil {
+	if _, err := config.Load(filepath.Join(root, "docs/operating/compose/pgmosaic.yaml")); err != nil {
 		t.Error(err)
 	}
 	var board struct {
@@ -96,7 +97,7 @@ func TestManifestsAreWhatTheySeem(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := loadConfig(file); err != nil {
+			if _, err := config.Load(file); err != nil {
 				t.Error(err)
 			}
 		}

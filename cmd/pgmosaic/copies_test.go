@@ -43,7 +43,7 @@ func TestNameTakenWhileDistributeWaits(t *testing.T) {
 	mustExec(t, c, "select 1 from pg_class limit 1")
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.admin.Exec(context.Background(), "DISTRIBUTE TABLE taken.public.keyless IN GROUP g KEY (k)", false)
+		_, err := d.Admin.Exec(context.Background(), "DISTRIBUTE TABLE taken.public.keyless IN GROUP g KEY (k)", false)
 		done <- err
 	}()
 	eventually(t, "DISTRIBUTE has taken the table", func() bool { return queryOne[bool](t, home, "select exists (select from pgmosaic.placed)") })

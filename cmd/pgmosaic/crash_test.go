@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -258,7 +260,7 @@ func crashWorld(t *testing.T, d *demo, db string, nodes []*cluster.Node) (doc *s
 		freshDatabase(t, nodes[i], phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD c%d IN %s NODE '%s' NAME n%d", i, db, nodes[i].DSN(phys), i))
 	}
-	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), db))
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), db))
 	mustExec(t, c, "create table moves (shard int not null, id int not null, primary key (shard, id))")
 	d.adminExec(t, "CREATE GROUP g IN "+db+" KEY (int) BY LIST ((0) ON c0, (1) ON c1, (2) ON c2)")
 	d.adminExec(t, "DISTRIBUTE TABLE "+db+".public.moves IN GROUP g KEY (shard)")
@@ -271,14 +273,14 @@ func only[T any](list []T, keep func(T) bool) []T {
 }
 
 // crashConfig is that of a proxy with a map, whose resolver is quick.
-func crashConfig(t *testing.T, doc *shardmap.Document) Config {
+func crashConfig(t *testing.T, doc *shardmap.Document) config.Config {
 	path := t.TempDir() + "/map.json"
 	if err := filestore.New(path).Save(t.Context(), 0, doc); err != nil {
 		t.Fatal(err)
 	}
-	cfg := defaultConfig()
-	cfg.Store, cfg.Resolve, cfg.Grace = path, duration(100*time.Millisecond), duration(300*time.Millisecond)
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg := config.Default()
+	cfg.Store, cfg.Resolve, cfg.Grace = path, config.Duration(100*time.Millisecond), config.Duration(300*time.Millisecond)
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
 	return cfg
 }
 
@@ -291,7 +293,7 @@ type served struct {
 }
 
 // serveProcess starts the process with a configuration.
-func serveProcess(t *testing.T, cfg Config) *served {
+func serveProcess(t *testing.T, cfg config.Config) *served {
 	p := &served{addr: freeAddress(t), file: t.TempDir() + "/pgmosaic.yaml"}
 	cfg.Listen, cfg.HTTP = p.addr, "off"
 	text := fmt.Sprintf("listen: %s\nhttp: \"off\"\nstore: %s\nresolver_interval: %s\nresolver_grace: %s\nadmin_users: [admin]\nusers: [{name: app, password: app}, {name: admin, password: admin}]\n", p.addr, cfg.Store, time.Duration(cfg.Resolve), time.Duration(cfg.Grace))
@@ -318,7 +320,7 @@ func (p *served) kill() {
 
 // mapOf is the map of one database, apart from the others.
 func mapOf(d *demo, db string) *shardmap.Document {
-	return ofDatabase(d.catalog.Current().Document, db)
+	return ofDatabase(d.Catalog.Current().Document, db)
 }
 
 // ofDatabase is what a map says of one database, as a map.
@@ -363,7 +365,7 @@ type crash struct {
 	restore func(proxy *served)
 
 	silence chan struct{} // in place of hit: the connection stays open, and nothing passes until all moments are over
-	config  func(*Config)
+	config  func(*config.Config)
 }
 
 // crashes runs one transaction over some shards for every step of its commit and every moment, and checks that it is wholly
@@ -391,7 +393,7 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 		proxy = serveProcess(t, cfg)
 		addr = proxy.addr
 	} else {
-		addr = startApp(t, cfg).server.Addr()
+		addr = startApp(t, cfg).Server.Addr()
 	}
 	var direct []*pgx.Conn
 	reconnect := func() {
@@ -532,7 +534,7 @@ func TestLostRepliesUnderRowSecurity(t *testing.T) {
 		nodes: nodes, shards: 2, hit: replyLost,
 		setUp: []string{"set role teller", "set default_transaction_isolation = 'repeatable read'"},
 		world: func() {
-			c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "secured"))
+			c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "secured"))
 			for _, sql := range []string{
 				"grant select, insert, update on moves to teller", "create policy seen on moves using (id > 0) with check (id > 0)", "create policy swept on moves for delete to app using (true)",
 				"alter table moves enable row level security", "alter table moves force row level security",
@@ -583,7 +585,7 @@ func TestProcessKilledAtEachStepOfACommit(t *testing.T) {
 // A primary is killed (pg_ctl stop -m immediate) at each step of a commit, and started again.
 func TestServerKilledAtEachStepOfACommit(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 3, Replicas: 0, NoLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	var killed *cluster.Node
 	crashes(t, d, "killed", crash{
@@ -611,7 +613,7 @@ func TestLostPartsAreDamage(t *testing.T) {
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
 	doc, ts := crashWorld(t, d, "damaged", nodes)
 	defer d.forget(t, "damaged")
-	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).server.Addr(), "damaged"))
+	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).Server.Addr(), "damaged"))
 	direct := connectTo(t, nodes[1].DSN("damaged_1"))
 	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)"} {
 		mustExec(t, c, sql)
@@ -652,7 +654,7 @@ func TestMessagesOfACommit(t *testing.T) {
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
 	doc, ts := crashWorld(t, d, "traced", nodes)
 	defer d.forget(t, "traced")
-	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).server.Addr(), "traced"))
+	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).Server.Addr(), "traced"))
 	run := func(shards ...int) []string {
 		t.Helper()
 		ts.mu.Lock()
@@ -705,14 +707,14 @@ func TestMessagesOfACommit(t *testing.T) {
 // when it is back, however long the resolver takes.
 func TestDecidedCommitIsFinishedBeforeAnythingElse(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 3, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 3, Replicas: 0, NoLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	doc, ts := crashWorld(t, d, "owed", nodes)
 	cfg := crashConfig(t, doc)
-	cfg.Resolve, cfg.Buffer = duration(time.Hour), duration(30*time.Second)
+	cfg.Resolve, cfg.Buffer = config.Duration(time.Hour), config.Duration(30*time.Second)
 	a := startApp(t, cfg)
-	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "owed"))
-	other := connectTo(t, dsnFor("app", "app", a.server.Addr(), "owed"))
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "owed"))
+	other := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "owed"))
 	mustExec(t, other, "select * from moves")
 	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)"} {
 		mustExec(t, c, sql)
@@ -752,13 +754,13 @@ func TestDecidedCommitIsFinishedBeforeAnythingElse(t *testing.T) {
 // of the damage, and so is who looks.
 func TestFailoverThatLosesAPart(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 3, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 3, Replicas: 1, NoLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s3-a")}
 	standby := d.cluster.Node("s2-b")
 	doc, ts := crashWorld(t, d, "torn", nodes)
 	doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "torn", Shard: "c1", Name: "n1b", DSN: standby.DSN("torn_1"), Ordinal: 1})
 	a := startApp(t, crashConfig(t, doc))
-	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "torn"))
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "torn"))
 	mustExec(t, c, "insert into moves values (1, 0)")
 	eventually(t, "the standby follows", func() bool {
 		var n int
@@ -790,7 +792,7 @@ func TestFailoverThatLosesAPart(t *testing.T) {
 	if !strings.Contains(fmt.Sprint(err), "its part on shard c1 is lost") {
 		t.Errorf("the client is told %v", err)
 	}
-	console := connectTo(t, dsnFor("admin", "admin", a.server.Addr(), "pgmosaic"))
+	console := connectTo(t, dsnFor("admin", "admin", a.Server.Addr(), "pgmosaic"))
 	eventually(t, "it is shown", func() bool {
 		rows, err := console.Query(t.Context(), "SHOW TRANSACTIONS", pgx.QueryExecModeSimpleProtocol)
 		if err != nil {
@@ -808,7 +810,7 @@ func TestFailoverThatLosesAPart(t *testing.T) {
 	}
 	gid := pe.Hint[strings.LastIndexByte(pe.Hint, ' ')+1:]
 	var damage *txn.DamagedError
-	if _, err := a.engine.Settle(t.Context(), "torn", gid); !errors.As(err, &damage) || damage.Shard != "c1" { // the resolver may have found it first
+	if _, err := a.Engine.Settle(t.Context(), "torn", gid); !errors.As(err, &damage) || damage.Shard != "c1" { // the resolver may have found it first
 		t.Errorf("who asks once the damage of %s is known is told %v", gid, err)
 	}
 }
@@ -822,7 +824,7 @@ func TestWhoDecidesACommit(t *testing.T) {
 	doc, ts := crashWorld(t, d, "decided", nodes)
 	defer d.forget(t, "decided")
 	a := startApp(t, crashConfig(t, doc))
-	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "decided"))
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "decided"))
 	for i, sql := range []string{"create temp table scratch (n int)", "notify channel_x", "select pg_notify('channel_x', 'y')"} {
 		mustExec(t, c, "begin")
 		mustExec(t, c, fmt.Sprintf("insert into moves values (1, %d)", i))
@@ -877,7 +879,7 @@ func TestOutcomesAreRemembered(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
-	install := d.catalog.Current().Install + "-remembered" // no other resolver's
+	install := d.Catalog.Current().Install + "-remembered" // no other resolver's
 	var shards []txn.Shard
 	var direct []*pgx.Conn
 	for i, n := range nodes {
@@ -960,7 +962,7 @@ func TestPartsAreFinishedAsTheirOwners(t *testing.T) {
 	d := shop(t)
 	node := d.cluster.Node("s1-a")
 	su := connectTo(t, node.DSN("shop"))
-	gid := txn.PartGID(txn.GID(d.catalog.Current().Install, "s1"), 0)
+	gid := txn.PartGID(txn.GID(d.Catalog.Current().Install, "s1"), 0)
 	for _, sql := range []string{"create role finisher login password 'f'", "grant app to finisher", "grant select on pgmosaic.decision to finisher"} {
 		mustExec(t, su, sql)
 	}
@@ -968,7 +970,7 @@ func TestPartsAreFinishedAsTheirOwners(t *testing.T) {
 	owner := connectTo(t, strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "app:app", 1))
 	mustExec(t, owner, "begin; create table owned_part (n int); prepare transaction '"+gid+"'")
 	s := txn.Shard{Name: "s1", DSN: strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "finisher:f", 1)}
-	r := txn.Resolver{Install: d.catalog.Current().Install}
+	r := txn.Resolver{Install: d.Catalog.Current().Install}
 	if err := r.FinishOn(t.Context(), s, txn.Base(gid)); err != nil {
 		t.Errorf("%v", err)
 	}

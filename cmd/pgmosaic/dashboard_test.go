@@ -25,12 +25,14 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-func (d *demo) url(path string) string { return "http://" + d.httpLis.Addr().String() + path }
+func (d *demo) url(path string) string { return "http://" + d.Page() + path }
 
 func get(t testing.TB, url string) (int, string, http.Header) {
 	t.Helper()
@@ -53,7 +55,7 @@ func TestMetricsWhileAConnectionStringChanges(t *testing.T) {
 	mustExec(t, c, "begin")
 	mustExec(t, c, "select from pg_class") // which keeps a server by the old one
 	d.adminExec(t, fmt.Sprintf("ALTER SHARD measured_s0 IN measured ALTER NODE measured_n0 'host=127.0.0.1 port=%d dbname=measured_0 user=%s password=%s connect_timeout=7'", d.cluster.Node("s1-a").Port, cluster.Superuser, d.cluster.Password))
-	mustExec(t, connectTo(t, dsnFor("app", "app", d.server.Addr(), "measured")), "select from pg_class")
+	mustExec(t, connectTo(t, dsnFor("app", "app", d.Server.Addr(), "measured")), "select from pg_class")
 	if code, body, _ := get(t, d.url("/metrics")); code != 200 || strings.Count(body, `pgmosaic_pool_servers_active{database="measured",node="measured_n0",role="app"`) != 1 {
 		t.Errorf("/metrics: %d %.500s", code, body)
 	}
@@ -243,7 +245,7 @@ func (p *webPage) quiet() {
 // primary shown on it.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, customers: 200, orders: 500})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, Customers: 200, Orders: 500})
 	stopLoad := load(t, d)
 	_, err := connectTo(t, d.shopDSN()).Exec(t.Context(), "select * from customers order by name limit 1 for update")
 	wantCode(t, err, "0A000") // so that there is a refusal to show
@@ -311,7 +313,7 @@ func TestDashboard(t *testing.T) {
 	p.look("dialog")
 	p.do("run it", chromedp.Click("dialog .danger"))
 	p.see(".answer", "Done: PAUSE")
-	if !d.pools.Paused("shop", "s2") || d.pools.Paused("shop", "s1") {
+	if !d.Pools.Paused("shop", "s2") || d.Pools.Paused("shop", "s1") {
 		t.Error("the shard is not paused, or the other one is")
 	}
 	p.do("close", chromedp.Click("dialog button"))
@@ -344,7 +346,7 @@ func TestDashboard(t *testing.T) {
 	// A part is prepared on s2, and s1, which decides, dies: it stays in doubt, and s1 is not served.
 	stopLoad()
 	part := connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
-	gid := txn.PartGID(txn.GID(d.catalog.Current().Install, "s1"), 1)
+	gid := txn.PartGID(txn.GID(d.Catalog.Current().Install, "s1"), 1)
 	for _, sql := range []string{"begin", "create table doubtful (n int)", "prepare transaction '" + gid + "'"} {
 		mustExec(t, part, sql)
 	}
@@ -390,7 +392,7 @@ func TestDashboardOfAHundredShards(t *testing.T) {
 			}
 		}
 	})
-	doc := &shardmap.Document{Version: 1, Install: newInstall(), Databases: []*shardmap.Database{{Name: "shop", Home: "s001"}}}
+	doc := &shardmap.Document{Version: 1, Install: "many", Databases: []*shardmap.Database{{Name: "shop", Home: "s001"}}}
 	for i := 1; i <= 100; i++ {
 		s := fmt.Sprintf("s%03d", i)
 		doc.Shards = append(doc.Shards, &shardmap.Shard{Database: "shop", Name: s, Ordinal: i})
@@ -403,14 +405,14 @@ func TestDashboardOfAHundredShards(t *testing.T) {
 	}
 	doc.Nodes[50*3+1].DSN = "postgres://postgres@127.0.0.1:1/shop"
 	cfg := crashConfig(t, doc)
-	cfg.Monitor = duration(2 * time.Second) // 300 nodes on one machine
+	cfg.Monitor = config.Duration(2 * time.Second) // 300 nodes on one machine
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
-	a, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	a, err := startWith(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.stop(0) })
-	p := openPage(t, "http://"+a.httpLis.Addr().String()+"/")
+	p := openPage(t, "http://"+a.Page()+"/")
 	p.until("all are there", `document.querySelectorAll("[data-shard]").length === 100`)
 	p.see("#verdict", "100 of 100 shards served")
 	p.until("what is amiss comes first", `(() => { // on a busy machine others are late
@@ -433,10 +435,10 @@ func TestDashboardIsGuarded(t *testing.T) {
 	d := shop(t)
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	cfg.AuthTries = 0
-	cfg.Users = append(cfg.Users, UserConfig{Name: "eyes", Password: "eyes"})
+	cfg.Users = append(cfg.Users, config.User{Name: "eyes", Password: "eyes"})
 	cfg.StatsUsers = []string{"eyes"}
 	a := startApp(t, cfg)
-	s := dashboard.Server{Admin: a.admin, Gatherer: prometheus.NewRegistry(), Ready: a.ready, Login: a.backend.webLogin, Bounds: dashboard.DefaultBounds()}
+	s := dashboard.Server{Admin: a.Admin, Gatherer: prometheus.NewRegistry(), Ready: a.Ready, Login: a.Gate.WebLogin, Bounds: dashboard.DefaultBounds()}
 	srv := httptest.NewServer(s.Handler())
 	defer srv.Close()
 	status := func(method, path, user, body string, change func(*http.Request)) int {
@@ -521,7 +523,7 @@ func TestDashboardIsGuarded(t *testing.T) {
 	if got := status("POST", "/api/exec", "admin", `{"sql": "PAUSE shop"}`, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }); got != 403 {
 		t.Errorf("a script of another site: %d", got)
 	}
-	if a.pools.Paused("shop", "") {
+	if a.Pools.Paused("shop", "") {
 		t.Error("the database was paused")
 	}
 	// Who has not logged in, on the machine itself, sees the shards and not the configuration.

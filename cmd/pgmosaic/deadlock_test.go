@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // Transactions that wait for one another on different shards: the youngest is told of a deadlock, the others go on.
@@ -102,21 +103,21 @@ func TestDeadlockOverProcesses(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	addrs := [2]string{freeAddress(t), freeAddress(t)}
-	doc, err := json.Marshal(d.catalog.Current().Document)
+	doc, err := json.Marshal(d.Catalog.Current().Document)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var apps [2]*app
 	for i := range apps {
-		apps[i] = small(t, d, 2, func(c *Config) {
+		apps[i] = small(t, d, 2, func(c *config.Config) {
 			c.PeerID, c.PeerListen, c.PeerKey = i+1, addrs[i], "0123456789 shared"
-			c.Peers = []PeerConfig{{ID: 2 - i, Address: addrs[1-i]}}
+			c.Peers = []config.Peer{{ID: 2 - i, Address: addrs[1-i]}}
 			if err := os.WriteFile(c.Store, doc, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
-	if shown := fmt.Sprint(apps[0].cfg.show()); strings.Contains(shown, "shared") {
+	if shown := fmt.Sprint(apps[0].cfg.Settings()); strings.Contains(shown, "shared") {
 		t.Error("SHOW CONFIG shows the key")
 	}
 	k1, k2 := keysOn(t, d, 710000)

@@ -31,7 +31,7 @@ func TestOnlyTheProxyDecides(t *testing.T) {
 		t.Helper()
 		return queryOne[string](t, su, "select coalesce(string_agg(gid || ' ' || outcome, ',' order by gid), '') from pgmosaic.decision where gid like '%forged%'")
 	}
-	gid := "pgmosaic:" + d.catalog.Current().Install + ":s1:forged"
+	gid := "pgmosaic:" + d.Catalog.Current().Install + ":s1:forged"
 	for _, call := range []string{
 		"select pgmosaic.decide('%s', 'commit')", "select pgmosaic.decide('%s', 'commit', null)", "select pgmosaic.decide('%s', 'commit', null, null)",
 		`select pgmosaic.decide('%s', 'commit', '{s2}', '\x00')`, "select pgmosaic.decide('%s', 'damaged: forged', null, null)",
@@ -276,7 +276,7 @@ func TestShardsOfAnOlderVersion(t *testing.T) {
 			direct = append(direct, connectTo(t, d.cluster.Node(node).DSN(phys)))
 		}
 		t.Cleanup(func() { d.forget(t, db) })
-		first := connectTo(t, dsnFor("app", "app", d.server.Addr(), db))
+		first := connectTo(t, dsnFor("app", "app", d.Server.Addr(), db))
 		mustExec(t, first, "create table moves (shard int not null, id int not null, primary key (shard, id))")
 		d.adminExec(t, "CREATE GROUP g IN "+db+" KEY (int) BY LIST ((0) ON o0, (1) ON o1)")
 		d.adminExec(t, "DISTRIBUTE TABLE "+db+".public.moves IN GROUP g KEY (shard)")
@@ -289,12 +289,12 @@ func TestShardsOfAnOlderVersion(t *testing.T) {
 		if !late {
 			makeOld()
 		}
-		gid := txn.GID(d.catalog.Current().Install, "o0")
+		gid := txn.GID(d.Catalog.Current().Install, "o0")
 		mustExec(t, direct[1], "begin; insert into moves values (1, 1); insert into pgmosaic.decision values ('"+txn.PartGID(gid, 0)+"', 'part'); prepare transaction '"+txn.PartGID(gid, 0)+"'")
 		mustExec(t, direct[0], "insert into moves values (0, 1); insert into pgmosaic.decision values ('"+gid+"', 'commit', '{o1}')")
 		a := startApp(t, crashConfig(t, mapOf(d, db)))
 		if late {
-			eventually(t, "the start is over", func() bool { return a.monitor.View(db, "o1") != nil && a.monitor.View(db, "o1").Up() })
+			eventually(t, "the start is over", func() bool { return a.Monitor.View(db, "o1") != nil && a.Monitor.View(db, "o1").Up() })
 			time.Sleep(300 * time.Millisecond) // what a start looks at has been looked at
 			makeOld()
 		} else {
@@ -302,7 +302,7 @@ func TestShardsOfAnOlderVersion(t *testing.T) {
 				eventually(t, "the shard is up to date", func() bool { return queryOne[bool](t, c, txn.Complete) })
 			}
 		}
-		c := connectTo(t, dsnFor("app", "app", a.server.Addr(), db))
+		c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), db))
 		mustExec(t, c, "begin; insert into moves values (0, 2), (1, 2); commit")
 		eventually(t, "what was left is resolved", func() bool { return queryOne[int](t, c, "select count(*) from moves") == 4 })
 		for _, c := range direct {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // defined is what a server holds of the objects of TestDefinitionsReachEveryShard, as one text.
@@ -27,7 +28,7 @@ const defined = `select coalesce(string_agg(x, E'\n' order by x), '') from (
 // every shard.
 func TestDefinitionsReachEveryShard(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	servers := map[string]*pgx.Conn{}
 	for _, n := range []string{"s1-a", "s2-a"} {

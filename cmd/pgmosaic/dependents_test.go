@@ -45,7 +45,7 @@ func TestUndistributeNamesWhatDependsOnCopies(t *testing.T) {
 		}
 		want := detailOf(err)
 		for _, dry := range []string{" DRY RUN", ""} {
-			_, err := d.admin.Exec(t.Context(), "UNDISTRIBUTE "+x.verb+dry, false)
+			_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE "+x.verb+dry, false)
 			var e interface {
 				SQLState() string
 				ErrorDetail() string
@@ -54,7 +54,7 @@ func TestUndistributeNamesWhatDependsOnCopies(t *testing.T) {
 				t.Errorf("%s beside %s: %v, want %q", x.verb, x.makes, err, want)
 			}
 		}
-		if doc := d.catalog.Current().Document; len(doc.Attempts) != 0 {
+		if doc := d.Catalog.Current().Document; len(doc.Attempts) != 0 {
 			t.Errorf("%s beside %s has left %v", x.verb, x.makes, doc.Attempts)
 		}
 		mustExec(t, shards[1], x.drop)

@@ -144,7 +144,7 @@ func TestSilentConnectionsReceiveNothing(t *testing.T) {
 		})
 		all.Go(func() {
 			for range 10 {
-				nc, err := net.Dial("tcp", a.server.Addr())
+				nc, err := net.Dial("tcp", a.Server.Addr())
 				if err != nil {
 					t.Error(err)
 					return
@@ -189,9 +189,9 @@ func TestDeadClientsStatementIsCutOff(t *testing.T) {
 	go func() { _, _ = dead.PgConn().Exec(context.Background(), endless).ReadAll() }()
 	eventually(t, "it runs", func() bool { return len(running()) == 1 })
 	_ = dead.PgConn().Conn().Close()
-	eventually(t, "its session ends", func() bool { return len(a.server.Sessions()) == 0 })
+	eventually(t, "its session ends", func() bool { return len(a.Server.Sessions()) == 0 })
 	eventually(t, "its server is given up", func() bool {
-		for _, p := range a.pools.All() {
+		for _, p := range a.Pools.All() {
 			if s := p.Stats(); s.Active+s.Idle > 0 {
 				return false
 			}

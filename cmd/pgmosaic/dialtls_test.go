@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
@@ -118,10 +119,10 @@ func TestServersWithAndWithoutTLS(t *testing.T) {
 	if err := safe.Exec(t.Context(), "postgres", "create role keyed login password '"+stored+"'"); err != nil {
 		t.Fatal(err)
 	}
-	a := small(t, d, 3, func(c *Config) {
-		c.Users = append(c.Users, UserConfig{Name: "keyed", Verifier: stored})
+	a := small(t, d, 3, func(c *config.Config) {
+		c.Users = append(c.Users, config.User{Name: "keyed", Verifier: stored})
 	})
-	mustExec(t, connectTo(t, dsnFor("keyed", "keyed", a.server.Addr(), "shop")), "select 1") // so that the pools learn its keys
+	mustExec(t, connectTo(t, dsnFor("keyed", "keyed", a.Server.Addr(), "shop")), "select 1") // so that the pools learn its keys
 
 	port := func(n *cluster.Node) string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }
 	server := func(n *cluster.Node) *net.TCPAddr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.Port} }
@@ -164,7 +165,7 @@ func TestServersWithAndWithoutTLS(t *testing.T) {
 				t.Run(strings.Join([]string{srv.name, mode, secret}, "/"), func(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 					defer cancel()
-					s, _, err := a.pools.Pool("shop", "s1", srv.name, dsn, role).Acquire(ctx, pool.NoSettings, false, pool.NewWait(nil), nil)
+					s, _, err := a.Pools.Pool("shop", "s1", srv.name, dsn, role).Acquire(ctx, pool.NoSettings, false, pool.NewWait(nil), nil)
 					if want == none {
 						var de *pool.DialError
 						if !errors.As(err, &de) {

@@ -157,7 +157,7 @@ func diffWorld(t *testing.T, d *demo, width int) (many *pgx.Conn, drop func()) {
 		freshDatabase(t, node, phys)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s_d%d IN %s NODE '%s' NAME %s_n%d", name, i, name, node.DSN(phys), name, i))
 	}
-	many = connectTo(t, dsnFor("app", "app", d.server.Addr(), name))
+	many = connectTo(t, dsnFor("app", "app", d.Server.Addr(), name))
 	for _, sql := range append(append([]string{}, diffSchema...), diffRows...) {
 		mustExec(t, many, sql)
 	}
@@ -172,7 +172,7 @@ func diffWorld(t *testing.T, d *demo, width int) (many *pgx.Conn, drop func()) {
 	d.adminExec(t, fmt.Sprintf("DISTRIBUTE SCHEMA %s.tenant ON %s_d%d", name, name, width-1))
 	mustExec(t, many, diffView) // of tables that are distributed already
 	return many, func() {
-		mustExec(t, connectTo(t, dsnFor("app", "app", d.server.Addr(), name)), `drop view rich, spenders, "odd.schema"."odd.view"`)
+		mustExec(t, connectTo(t, dsnFor("app", "app", d.Server.Addr(), name)), `drop view rich, spenders, "odd.schema"."odd.view"`)
 		for _, x := range []string{"customers", "orders", "texts", `"Odd Table"`, "countries", "marks", "medals", `"ref.odd"`, oddLong} {
 			d.adminExec(t, "UNDISTRIBUTE TABLE "+name+".public."+x)
 		}
@@ -185,7 +185,7 @@ func diffWorld(t *testing.T, d *demo, width int) (many *pgx.Conn, drop func()) {
 			d.adminExec(t, fmt.Sprintf("DROP SHARD %s_d%d IN %s", name, i, name))
 		}
 		d.adminExec(t, "DROP DATABASE "+name)
-		d.pools.Reconnect(name)
+		d.Pools.Reconnect(name)
 	}
 }
 

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
 
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/router"
 )
@@ -107,10 +109,10 @@ func TestDocsOfAdminSQL(t *testing.T) {
 	page(t, "admin-sql.md", b.String())
 }
 
-// configurationKeys reads the keys and their comments from the structs of config.go.
+// configurationKeys reads the keys and their comments from the structs of proxy/config.
 func configurationKeys(t *testing.T) map[string][][2]string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
+	f, err := parser.ParseFile(token.NewFileSet(), "../../proxy/config/config.go", nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,8 +130,15 @@ func configurationKeys(t *testing.T) map[string][][2]string {
 			if field.Tag == nil {
 				continue
 			}
-			key := reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("yaml")
-			out[spec.Name.Name] = append(out[spec.Name.Name], [2]string{key, strings.TrimSpace(field.Comment.Text())})
+			tag := reflect.StructTag(strings.Trim(field.Tag.Value, "`"))
+			key, text := tag.Get("yaml"), strings.TrimSpace(field.Comment.Text())
+			if key == "-" {
+				continue
+			}
+			if slices.Contains(strings.Fields(tag.Get("is")), "restart") {
+				text += "; restart"
+			}
+			out[spec.Name.Name] = append(out[spec.Name.Name], [2]string{key, text})
 		}
 		return true
 	})
@@ -138,7 +147,7 @@ func configurationKeys(t *testing.T) map[string][][2]string {
 
 func TestDocsOfConfiguration(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Configuration\n\nThis page is generated from the comments in `cmd/pgmosaic/config.go`.\n\n" +
+	b.WriteString("# Configuration\n\nThis page is generated from the comments in `proxy/config/config.go`.\n\n" +
 		"`pgmosaic serve -c pgmosaic.yaml`. An unknown or misspelt key is an error with its place and the nearest known key. Times are written\n" +
 		"`500ms`, `10s`, `2min`; sizes `64MB`. Passwords may be `file:/path` or `env:NAME`. `pgmosaic check -c pgmosaic.yaml` validates the file\n" +
 		"and tries every node of the map. Names are PgBouncer's where it has the same setting.\n\n" +
@@ -151,15 +160,18 @@ func TestDocsOfConfiguration(t *testing.T) {
 		"(`pgmosaic_log_lines_lost`), and the log says how many are missing as soon as it can.\n")
 	keys := configurationKeys(t)
 	def := map[string]string{}
-	cfg := defaultConfig()
-	for _, r := range cfg.show() {
-		def[r[0].(string)] = r[1].(string)
+	cfg := config.Default()
+	for _, s := range cfg.Settings() {
+		def[s.Name] = s.Value
 	}
-	for _, part := range []struct{ title, name string }{{"", "Config"}, {"Each of `users`", "UserConfig"}, {"Each of `auth_rules`", "RuleConfig"}, {"Each of `peers`", "PeerConfig"}} {
+	for _, part := range []struct{ title, name string }{{"", "Config"}, {"Each of `users`", "User"}, {"Each of `auth_rules`", "Rule"}, {"Each of `peers`", "Peer"}} {
 		if part.title != "" {
 			fmt.Fprintf(&b, "\n## %s\n", part.title)
 		}
 		b.WriteString("\n| key | default | what it does |\n|---|---|---|\n")
+		if len(keys[part.name]) == 0 {
+			t.Fatalf("type %s has no keys", part.name)
+		}
 		for _, k := range keys[part.name] {
 			d := def[k[0]]
 			if part.name != "Config" || d == "[]" {

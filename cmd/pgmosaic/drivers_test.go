@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // These need other languages' tools and packages: 'make test-drivers' installs them and sets DRIVERS to the folder
@@ -47,7 +49,7 @@ func TestDriversOfOtherLanguages(t *testing.T) {
 	t.Parallel()
 	dir := tools(t)
 	d, _ := typedDemo(t, 2000)
-	host, port, _ := net.SplitHostPort(d.server.Addr())
+	host, port, _ := net.SplitHostPort(d.Server.Addr())
 	t.Run("psycopg", func(t *testing.T) { script(t, nil, dir+"/venv/bin/python", "drivers/psycopg_smoke.py", d.shopDSN()) })
 	t.Run("asyncpg", func(t *testing.T) { script(t, nil, dir+"/venv/bin/python", "drivers/asyncpg_smoke.py", d.shopDSN()) })
 	t.Run("node-postgres", func(t *testing.T) {
@@ -56,13 +58,13 @@ func TestDriversOfOtherLanguages(t *testing.T) {
 	t.Run("pgjdbc", func(t *testing.T) {
 		script(t, nil, "java", "-cp", dir+"/postgresql.jar", "drivers/java/Smoke.java", fmt.Sprintf("jdbc:postgresql://%s:%s/shop", host, port), "app", "app")
 	})
-	eventually(t, "no driver left a session", func() bool { return len(d.server.Sessions()) <= 1 })
+	eventually(t, "no driver left a session", func() bool { return len(d.Server.Sessions()) <= 1 })
 }
 
 func TestORMs(t *testing.T) {
 	dir := tools(t)
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, customers: 100, orders: 100})
-	host, port, _ := net.SplitHostPort(d.server.Addr())
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, Customers: 100, Orders: 100})
+	host, port, _ := net.SplitHostPort(d.Server.Addr())
 	env := []string{"DSN=" + d.shopDSN(), "PGHOST=" + host, "PGPORT=" + port, "NODE_PATH=" + dir + "/node_modules"}
 	t.Run("SQLAlchemy and Alembic", func(t *testing.T) { script(t, env, dir+"/venv/bin/python", "orm/sqlalchemy_smoke.py") })
 	t.Run("Django", func(t *testing.T) { script(t, env, dir+"/venv/bin/python", "orm/django_smoke.py") })
@@ -119,7 +121,7 @@ func verdicts(t *testing.T, src, dsn string) (map[string]string, map[string]stri
 // pooling, on a database of one shard.
 func TestPgxsOwnSuite(t *testing.T) {
 	dir := tools(t)
-	d := newDemo(t, demoOptions{shards: 1, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 0, NoLoad: true})
 	node := d.cluster.Node("s1-a")
 	if err := node.Exec(t.Context(), "postgres", "create database pgx_test"); err != nil {
 		t.Fatal(err)
@@ -134,10 +136,10 @@ func TestPgxsOwnSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(cfg.scratch)
+	defer os.RemoveAll(cfg.Direct.Folder)
 	cfg.PoolSize = 100
 	a := startApp(t, cfg)
-	_, port, _ := net.SplitHostPort(a.server.Addr())
+	_, port, _ := net.SplitHostPort(a.Server.Addr())
 	want, _ := verdicts(t, dir+"/pgx", direct)
 	got, said := verdicts(t, dir+"/pgx", strings.Replace(direct, fmt.Sprintf("port=%d", node.Port), "port="+port, 1))
 	var bad []string
@@ -152,7 +154,7 @@ func TestPgxsOwnSuite(t *testing.T) {
 		}
 	}
 	sort.Strings(bad)
-	t.Logf("%d tests pass on a direct connection, %d of them through the proxy; %d servers were found changed", passed, passed-len(bad), a.pools.Strays())
+	t.Logf("%d tests pass on a direct connection, %d of them through the proxy; %d servers were found changed", passed, passed-len(bad), a.Pools.Strays())
 	if passed < 2000 {
 		t.Errorf("only %d tests ran", passed)
 	}

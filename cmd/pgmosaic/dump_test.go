@@ -5,12 +5,14 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // pg_dump through the proxy sees the whole database, and what it wrote goes in through the proxy again.
 func TestDumpAndRestore(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, customers: 200, orders: 300})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, Customers: 200, Orders: 300})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create type dumped_mood as enum ('a', 'b')")
 	mustExec(t, c, "alter table customers add column mood dumped_mood default 'b'")

@@ -27,14 +27,14 @@ func TestNothingIsChangedForAnEndedStatement(t *testing.T) {
 				}
 			}
 			before := w.agree(t)
-			c := connectTo(t, dsnFor("app", "app", w.apps[0].server.Addr(), w.name))
+			c := connectTo(t, dsnFor("app", "app", w.apps[0].Server.Addr(), w.name))
 			mustExec(t, c, "begin")
 			mustExec(t, c, "select count(*) from pg_class") // holds up what the first process announces
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan error, 1)
 			go func() {
-				_, err := w.apps[0].admin.Exec(ctx, verb, false)
+				_, err := w.apps[0].Admin.Exec(ctx, verb, false)
 				done <- err
 			}()
 			eventually(t, "the first process has announced it", func() bool {
@@ -47,7 +47,7 @@ func TestNothingIsChangedForAnEndedStatement(t *testing.T) {
 				return doc.Version >= before.Version+2 && len(doc.Attempts) == 1
 			})
 			mustExec(t, w.shards[0], "select pg_terminate_backend(pid) from pgmosaic.holder where pid <> 0")
-			if _, err := w.apps[1].admin.Exec(t.Context(), verb, false); err != nil {
+			if _, err := w.apps[1].Admin.Exec(t.Context(), verb, false); err != nil {
 				t.Fatalf("the second process: %v", err)
 			}
 			after := w.agree(t)

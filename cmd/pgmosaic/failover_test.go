@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -259,7 +260,7 @@ func TestSplitBrainIsFenced(t *testing.T) {
 	for _, way := range []string{"one goes", "the admin decides"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			d := newDemo(t, demoOptions{shards: 2, replicas: 2, noLoad: true})
+			d := newDemo(t, showcase.Options{Shards: 2, Replicas: 2, NoLoad: true})
 			c := connectTo(t, d.shopDSN())
 			mustExec(t, c, "create table marks (n int)")
 			var acked atomic.Int64
@@ -374,7 +375,7 @@ func pgOf(err error) string {
 // The hook is told when a shard loses its primary, and when it has another.
 func TestFailoverHook(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	file := t.TempDir() + "/told"
 	cfg.Hook = "echo $PGMOSAIC_EVENT $PGMOSAIC_DATABASE $PGMOSAIC_SHARD $PGMOSAIC_NODE >> " + file
@@ -390,7 +391,7 @@ func TestFailoverHook(t *testing.T) {
 		t.Fatal(err)
 	}
 	told("primary shop s1 s1-a\nprimary_lost shop s1\nprimary shop s1 s1-b\n")
-	if err := a.set("failover_hook", "touch /tmp/owned"); pgOf(err) != "55P02" {
+	if _, err := a.Admin.Exec(t.Context(), "SET failover_hook = 'touch /tmp/owned'", false); pgOf(err) != "55P02" {
 		t.Errorf("SET failover_hook: %v", err)
 	}
 }

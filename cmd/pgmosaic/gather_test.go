@@ -40,10 +40,10 @@ func TestGatherLimit(t *testing.T) {
 	_, err := c.Exec(t.Context(), "select name || customer_id, count(*) from customers group by 1 order by 2")
 	wantCode(t, err, "54000")
 	mustExec(t, c, "set pgmosaic.gather_limit = 0")
-	held := d.engine.MergeMemory.Swap(100 << 10)
+	held := d.Engine.MergeMemory.Swap(100 << 10)
 	_, err = c.Exec(t.Context(), "select name || customer_id, count(*) from customers group by 1 order by 2")
 	wantCode(t, err, "53200")
-	d.engine.MergeMemory.Store(held)
+	d.Engine.MergeMemory.Store(held)
 	mustExec(t, c, "select name || customer_id, count(*) from customers group by 1 order by 2") // what was held is given back
 	if got := queryOne[int](t, c, gathered); got != want || want == 0 {
 		t.Errorf("%d rows, want %d", got, want)

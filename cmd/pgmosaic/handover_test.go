@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgmosaic/pgmosaic/proxy"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // With so_reuseport and one configuration file a new process takes over from the old one, also from one that is still draining:
@@ -148,8 +149,8 @@ func TestAnAddressInUseIsRefused(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
-	a := small(t, d, 2, func(c *Config) { c.UnixDir = dir })
-	_, port, _ := strings.Cut(a.server.Addr(), ":")
+	a := small(t, d, 2, func(c *config.Config) { c.UnixDir = dir })
+	_, port, _ := strings.Cut(a.Server.Addr(), ":")
 	path := filepath.Join(dir, ".s.PGSQL."+port)
 	for range 2 {
 		l, err := proxy.Listen(path, 0o777, proxy.Sharing{})

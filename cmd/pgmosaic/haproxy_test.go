@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -182,12 +183,12 @@ func TestClientsKeepTheirAddressBehindHAProxy(t *testing.T) {
 	cert, key := certificate(t, t.TempDir())
 	for _, version := range []string{"send-proxy", "send-proxy-v2"} {
 		t.Run(version, func(t *testing.T) {
-			a := small(t, d, 2, func(c *Config) {
+			a := small(t, d, 2, func(c *config.Config) {
 				c.Proxied, c.AuthTries, c.TLSCert, c.TLSKey = []string{"127.0.0.1"}, 3, cert, key
-				c.AuthRules = []RuleConfig{{User: "app", Address: "127.0.0.9/32", Method: "reject"}, {Method: "scram-sha-256"}}
+				c.AuthRules = []config.Rule{{User: "app", Address: "127.0.0.9/32", Method: "reject"}, {Method: "scram-sha-256"}}
 			})
 			front := freeAddress(t)
-			conf := strings.NewReplacer("bind 127.0.0.1:5432", "bind "+front, "server p1 127.0.0.1:6432 port 8432", "server p1 "+a.server.Addr(),
+			conf := strings.NewReplacer("bind 127.0.0.1:5432", "bind "+front, "server p1 127.0.0.1:6432 port 8432", "server p1 "+a.Server.Addr(),
 				"server p2 127.0.0.1:6433 port 8433", "", "send-proxy-v2", version, "check inter 500ms fall 2 rise 1 ", "", "option httpchk GET /readyz", "", "http-check expect status 200", "").Replace(haproxyConf(t))
 			startHAProxy(t, conf)
 			from := func(addr, user, password, db, more string) (*pgx.Conn, error) {
@@ -212,7 +213,7 @@ func TestClientsKeepTheirAddressBehindHAProxy(t *testing.T) {
 					t.Fatal(err)
 				}
 				shown := ""
-				for _, x := range a.clients() {
+				for _, x := range a.Clients() {
 					if x.ID == c.PgConn().PID() {
 						shown = x.Addr
 					}
@@ -223,7 +224,7 @@ func TestClientsKeepTheirAddressBehindHAProxy(t *testing.T) {
 				done := make(chan error, 1)
 				go func() { _, err := c.Exec(t.Context(), "select pg_sleep(60)"); done <- err }()
 				eventually(t, "it runs", func() bool {
-					return slices.ContainsFunc(a.clients(), func(x admin.Client) bool { return x.ID == c.PgConn().PID() && x.Servers > 0 })
+					return slices.ContainsFunc(a.Clients(), func(x admin.Client) bool { return x.ID == c.PgConn().PID() && x.Servers > 0 })
 				})
 				if err := c.PgConn().CancelRequest(t.Context()); err != nil {
 					t.Errorf("sslmode=%s: %v", mode, err)
@@ -251,9 +252,9 @@ func TestProxyProtocolIsTakenFromListedAddressesOnly(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	log := &lines{}
-	a := startLogging(t, smallConfig(t, d, 2, func(c *Config) { c.Proxied = []string{"127.0.0.1", "10.0.0.0/8"} }), log)
+	a := startLogging(t, smallConfig(t, d, 2, func(c *config.Config) { c.Proxied = []string{"127.0.0.1", "10.0.0.0/8"} }), log)
 	say := func(from string, pieces ...string) string {
-		nc, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", a.server.Addr())
+		nc, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", a.Server.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -295,9 +296,9 @@ func TestProxyProtocolIsTakenFromListedAddressesOnly(t *testing.T) {
 	eventually(t, "the log names the client", func() bool {
 		return slices.ContainsFunc(log.with("client gone"), func(l map[string]any) bool { return l["from"] == "198.51.100.7:1111" })
 	})
-	cfg := *a.config.Load()
+	cfg := a.Config()
 	cfg.Proxied = nil
-	if err := a.apply(&cfg); err != nil {
+	if err := a.Apply(&cfg); err != nil {
 		t.Fatal(err)
 	}
 	if got := say("127.0.0.1", startup); !strings.Contains(got, asks) {

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -52,7 +54,7 @@ func ownShards(t *testing.T, d *demo, name string) (nodes [2]*cluster.Node, c *p
 		freshDatabase(t, n, name)
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s%d IN %s NODE '%s' NAME %s%d", name, i+1, name, n.DSN(name), name, i+1))
 	}
-	c = connectTo(t, dsnFor("app", "app", d.server.Addr(), name))
+	c = connectTo(t, dsnFor("app", "app", d.Server.Addr(), name))
 	mustExec(t, c, "create table t (id bigint primary key)")
 	d.adminExec(t, "CREATE GROUP g IN "+name+" KEY (bigint) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE "+name+".public.t IN GROUP g KEY (id)")
@@ -63,7 +65,7 @@ func ownShards(t *testing.T, d *demo, name string) (nodes [2]*cluster.Node, c *p
 // A slip in an admin statement does not put one shard's database in the place of another's, nor take away the node that serves.
 func TestSlipsWithNodesAreRefused(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, NoLoad: true})
 	s1, s2 := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
 	d.refused(t, `ALTER SHARD s2 IN shop DROP NODE "s2-a"`, "55006", "s2-a", "serves", "Promote")
 	d.refused(t, "CREATE SHARD s3 IN shop NODE '"+s1.DSN("shop")+"' NAME x", "55006", "shard s1 of database shop")
@@ -73,15 +75,15 @@ func TestSlipsWithNodesAreRefused(t *testing.T) {
 	// With the shard's other node down there is nobody to compare with: the database itself says whose it is.
 	d.adminExec(t, "ALTER SHARD s2 IN shop DROP NODE \"s2-b\"")
 	s2.Kill()
-	eventually(t, "the shard is down", func() bool { return !d.monitor.View("shop", "s2").Up() })
+	eventually(t, "the shard is down", func() bool { return !d.Monitor.View("shop", "s2").Up() })
 	d.refused(t, "ALTER SHARD s2 IN shop ADD NODE '"+s1.DSN("shop")+"' NAME x", "55006", "shard s1 of database shop")
 	if err := s2.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the shard is up", func() bool { return d.monitor.View("shop", "s2").Up() })
+	eventually(t, "the shard is up", func() bool { return d.Monitor.View("shop", "s2").Up() })
 	// The last node that answers stays, though it is no primary.
 	s1.Kill()
-	eventually(t, "the primary is down", func() bool { return !d.monitor.View("shop", "s1").Up() })
+	eventually(t, "the primary is down", func() bool { return !d.Monitor.View("shop", "s1").Up() })
 	d.refused(t, `ALTER SHARD s1 IN shop DROP NODE "s1-b"`, "55006", "the last of shard")
 	d.adminExec(t, `ALTER SHARD s1 IN shop DROP NODE "s1-a"`)
 }
@@ -90,14 +92,14 @@ func TestSlipsWithNodesAreRefused(t *testing.T) {
 // dialled takes it for the shard's, and both say why.
 func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	nodes, _ := ownShards(t, d, "moved")
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", nodes[i].Port) }
 	via := newMiddleman(t, at(1))
 	dsn := strings.Replace(nodes[1].DSN("moved"), at(1), via.Addr().String(), 1)
 	d.adminExec(t, "ALTER SHARD moved2 IN moved ALTER NODE moved2 '"+dsn+"'")
-	eventually(t, "the shard is up", func() bool { return d.monitor.View("moved", "moved2").Up() })
-	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "moved"))
+	eventually(t, "the shard is up", func() bool { return d.Monitor.View("moved", "moved2").Up() })
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "moved"))
 	if n := queryOne[int](t, c, "select count(*) from t"); n != 1000 {
 		t.Fatalf("%d rows", n)
 	}
@@ -116,7 +118,7 @@ func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
 		state, reason := nodeRow(t, d, "moved2")
 		return state == "stranger" && strings.Contains(reason, "it is shard moved1 of database moved, not shard moved2")
 	})
-	if d.monitor.View("moved", "moved2").Up() {
+	if d.Monitor.View("moved", "moved2").Up() {
 		t.Error("the shard is served")
 	}
 	file := filepath.Join(t.TempDir(), "pgmosaic.yaml")
@@ -127,14 +129,14 @@ func TestANodeThatIsAnotherShardsIsNotUsed(t *testing.T) {
 	if err := check(t.Context(), file, false, &out); err == nil || !strings.Contains(out.String(), "moved/moved2/moved2: it is shard moved1 of database moved") {
 		t.Errorf("check: %v\n%s", err, out.String())
 	}
-	log, err := os.ReadFile(filepath.Join(d.dir, "pgmosaic.log"))
+	log, err := os.ReadFile(filepath.Join(d.whole.Dir, "pgmosaic.log"))
 	if err != nil || !strings.Contains(string(log), "a node is not the shard's, and is not used") {
 		t.Errorf("the log does not say it: %v", err)
 	}
 	via.set(func() { via.to = at(1) })
 	via.cut()
-	eventually(t, "all is well again", func() bool { return d.monitor.View("moved", "moved2").Up() })
-	if n := queryOne[int](t, connectTo(t, dsnFor("app", "app", d.server.Addr(), "moved")), "select count(*) from t"); n != 1000 {
+	eventually(t, "all is well again", func() bool { return d.Monitor.View("moved", "moved2").Up() })
+	if n := queryOne[int](t, connectTo(t, dsnFor("app", "app", d.Server.Addr(), "moved")), "select count(*) from t"); n != 1000 {
 		t.Errorf("%d rows", n)
 	}
 }
@@ -169,10 +171,10 @@ func TestShardsAreAdopted(t *testing.T) {
 		}
 	}
 	eventually(t, "shards that say nothing any more are not used", func() bool {
-		return !d.monitor.View("older", "older1").Up() && !d.monitor.View("older", "older2").Up()
+		return !d.Monitor.View("older", "older1").Up() && !d.Monitor.View("older", "older2").Up()
 	})
-	if _, err := d.catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
-		for _, s := range d.catalog.Current().Databases["older"].Shards {
+	if _, err := d.Catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
+		for _, s := range d.Catalog.Current().Databases["older"].Shards {
 			if err := tx.PutShard(shardmap.Shard{Database: "older", Name: s.Name, Ordinal: s.Ordinal}); err != nil {
 				return err
 			}
@@ -183,13 +185,13 @@ func TestShardsAreAdopted(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := d.admin.RunUpgrade(ctx, 50*time.Millisecond); err != nil || ctx.Err() != nil {
+	if err := d.Admin.RunUpgrade(ctx, 50*time.Millisecond); err != nil || ctx.Err() != nil {
 		t.Fatal(err, ctx.Err())
 	}
 	if says(0) != "older older1" || says(1) != "older older2" {
 		t.Fatalf("after the upgrade: %q, %q", says(0), says(1))
 	}
-	if s := d.catalog.Current().Databases["older"].Shards[1]; !s.Marked {
+	if s := d.Catalog.Current().Databases["older"].Shards[1]; !s.Marked {
 		t.Error("the map does not know it")
 	}
 	// Restored without the schema pgmosaic.
@@ -205,13 +207,13 @@ func TestShardsAreAdopted(t *testing.T) {
 		t.Error("a dry run has done something")
 	}
 	d.adminExec(t, "ALTER SHARD older2 IN older ADOPT")
-	eventually(t, "it is used", func() bool { return d.monitor.View("older", "older2").Up() })
+	eventually(t, "it is used", func() bool { return d.Monitor.View("older", "older2").Up() })
 	// Another installation: a process without the map, or with a staging copy.
-	other := small(t, d, 2, func(c *Config) {
-		c.initSteps = []string{"CREATE DATABASE older", fmt.Sprintf("CREATE SHARD older1 IN older NODE '%s'", nodes[0].DSN("older"))}
+	other := small(t, d, 2, func(c *config.Config) {
+		c.Direct.Setup = []string{"CREATE DATABASE older", fmt.Sprintf("CREATE SHARD older1 IN older NODE '%s'", nodes[0].DSN("older"))}
 	})
-	_, err := other.admin.Exec(t.Context(), fmt.Sprintf("CREATE SHARD older2 IN older NODE '%s' NAME o2", nodes[1].DSN("older")), false)
-	if err == nil || !strings.Contains(err.Error(), "shard older2 of database older of the installation "+d.catalog.Current().Install) {
+	_, err := other.Admin.Exec(t.Context(), fmt.Sprintf("CREATE SHARD older2 IN older NODE '%s' NAME o2", nodes[1].DSN("older")), false)
+	if err == nil || !strings.Contains(err.Error(), "shard older2 of database older of the installation "+d.Catalog.Current().Install) {
 		t.Errorf("another installation: %v", err)
 	}
 	// A shard that is dropped lets go of its database.
@@ -231,11 +233,11 @@ func TestShardsAreAdopted(t *testing.T) {
 func TestProcessesWithOneMapShareItsShards(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	doc, err := json.Marshal(d.catalog.Current().Document)
+	doc, err := json.Marshal(d.Catalog.Current().Document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := small(t, d, 2, func(c *Config) {
+	a := small(t, d, 2, func(c *config.Config) {
 		if err := os.WriteFile(c.Store, doc, 0o600); err != nil {
 			t.Fatal(err)
 		}

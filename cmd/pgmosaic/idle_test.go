@@ -21,7 +21,7 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 	d.adminExec(t, "CREATE GROUP l IN idling KEY (text) BY LIST (('a', 'b') ON idling_s0, ('c') ON idling_s1)")
 	d.adminExec(t, "DISTRIBUTE TABLE idling.public.keyed IN GROUP g KEY (k)")
 	d.adminExec(t, "DISTRIBUTE TABLE idling.public.listed IN GROUP l KEY (k)")
-	dsn := dsnFor("app", "app", d.server.Addr(), "idling")
+	dsn := dsnFor("app", "app", d.Server.Addr(), "idling")
 	idle := connectTo(t, dsn)
 	mustExec(t, idle, "create temporary table mine (a int)")
 	stop, ended := make(chan struct{}), make(chan error, 1)
@@ -55,12 +55,12 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 	}
 	mustExec(t, c, "insert into listed values ('d', 1)")
 	d.adminFails(t, "PIN KEY (7) OF idling.g ON "+other(t, d, 7), "55006", "holds rows with this key")
-	if left := d.catalog.Current().Document.Attempts; len(left) != 0 {
+	if left := d.Catalog.Current().Document.Attempts; len(left) != 0 {
 		t.Errorf("the map has %v", left)
 	}
 	mustExec(t, c, "update keyed set v = 1 where k = 7")
 	waits := func(pid uint32) bool {
-		for _, x := range d.clients() {
+		for _, x := range d.Clients() {
 			if x.ID == pid && !x.Waiting.IsZero() {
 				return true
 			}
@@ -97,10 +97,10 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 		mustExec(t, idle, "insert into mine values (2)")
 		paused := make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), "PAUSE "+what, false)
+			_, err := d.Admin.Exec(t.Context(), "PAUSE "+what, false)
 			paused <- err
 		}()
-		eventually(t, "new work is held back", func() bool { return d.pools.Paused("idling", "idling_s0") })
+		eventually(t, "new work is held back", func() bool { return d.Pools.Paused("idling", "idling_s0") })
 		mustExec(t, idle, "insert into mine values (3)")
 		if len(paused) > 0 {
 			t.Errorf("PAUSE %s did not wait for a transaction", what)
@@ -117,7 +117,7 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 	// What a crash has left in the middle of a change is undone by what the map says.
 	home := d.on(t, "idling", 0)
 	mustExec(t, home, "alter table keyed drop constraint pgmosaic_slot")
-	if _, err := d.catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
+	if _, err := d.Catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
 		return tx.PutAttempt(shardmap.Attempt{ID: "5eed", Database: "idling", Statement: "PIN KEY g", Group: "g", Step: shardmap.Placing})
 	}); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 	mustExec(t, in, "begin; select from pg_class limit 0", pgx.QueryExecModeSimpleProtocol)
 	_, err := in.Exec(t.Context(), "select * from keyed where k = 1")
 	wantCode(t, err, "55006")
-	if err := d.admin.Recover(t.Context()); err != nil {
+	if err := d.Admin.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := queryOne[int](t, home, "select count(*) from pg_constraint where conname = 'pgmosaic_slot' and conrelid = 'keyed'::regclass"); n != 1 {
@@ -139,7 +139,7 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 func other(t *testing.T, d *demo, key int) string {
 	t.Helper()
 	here := fmt.Sprint(d.adminExec(t, fmt.Sprintf("LOCATE KEY (%d) OF idling.g", key))[0][4])
-	for _, s := range d.catalog.Current().Databases["idling"].Shards {
+	for _, s := range d.Catalog.Current().Databases["idling"].Shards {
 		if s.Name != here {
 			return s.Name
 		}

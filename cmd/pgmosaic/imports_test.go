@@ -18,8 +18,13 @@ const module = "github.com/pgmosaic/pgmosaic/"
 // layers lists, for each package, the packages of ours that it may import, and what it is. Imports run one way: what knows
 // more imports what knows less. A package that is not here fails the test.
 var layers = []layer{
-	{"cmd/pgmosaic", "*", "it builds every object"},
+	{"cmd/pgmosaic", "proxy/access proxy/config proxy/instance proxy/nodeconn proxy/pgsql shardmap shardmap/filestore", "flags and exit codes"},
+	{"cmd/pgmosaic-demo", "proxy/demo", "flags and exit codes"},
 	{"cmd/benchmark", "replication/cluster", "measures from outside"},
+	{"proxy/demo", "proxy/config proxy/instance proxy/pgsql replication/cluster", "servers, a proxy and a shop, for people and for tests"},
+	{"proxy/instance", "*", "it builds every object"},
+	{"proxy/access", "proxy/auth proxy/config proxy/metrics proxy/nodeconn proxy/session proxy/wire", "checks logins"},
+	{"proxy/config", "proxy/auth proxy/pgsql", "the file, as data"},
 	{"proxy", "proxy/peer proxy/session proxy/wire proxy/panics", "accepts clients; what they do is the session's affair"},
 	{"proxy/session", "proxy/auth proxy/loop proxy/wire proxy/panics", "speaks protocol, not sharding"},
 	{"proxy/exec", "router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pgsql proxy/pool proxy/wire proxy/metrics replication proxy/panics", "the query path"},
@@ -54,11 +59,11 @@ var confined = []struct{ prefix, in, why string }{
 	{"github.com/pganalyze/pg_query_go", "router/sqlparse", "the parser's tree is known in one place"},
 	{"github.com/hashicorp/go-memdb", "shardmap", "the map's tables are the catalog's own affair"},
 	{"github.com/jackc/pgproto3", "proxy/wire", "the codec is known in one place"},
-	{"github.com/jackc/pgx", "proxy/nodeconn proxy/pool proxy/notify proxy/txn proxy/admin replication replication/cluster shardmap/schema cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
-	{"go.opentelemetry.io", "cmd/pgmosaic", "the query path hands over plain records"},
+	{"github.com/jackc/pgx", "proxy/nodeconn proxy/pool proxy/notify proxy/txn proxy/admin replication replication/cluster shardmap/schema proxy/access proxy/demo proxy/instance cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
+	{"go.opentelemetry.io", "proxy/instance", "the query path hands over plain records"},
 	{"github.com/fergusstrange/embedded-postgres", "replication/cluster", "only clusters need a server's binaries"},
-	{"net", "proxy proxy/loop proxy/wire proxy/peer proxy/session proxy/pool proxy/admin proxy/dashboard replication replication/cluster cmd/pgmosaic", "the pure packages use no network"},
-	{"os", "cmd/pgmosaic cmd/benchmark proxy shardmap/filestore replication/cluster proxy/loop proxy/wire proxy/session", "files, environment and exit belong to the edges"},
+	{"net", "proxy proxy/loop proxy/wire proxy/peer proxy/session proxy/pool proxy/admin proxy/dashboard replication replication/cluster proxy/instance proxy/demo cmd/pgmosaic", "the pure packages use no network"},
+	{"os", "cmd/pgmosaic cmd/pgmosaic-demo cmd/benchmark proxy proxy/access proxy/config proxy/demo proxy/instance shardmap/filestore replication/cluster proxy/loop proxy/wire proxy/session", "files, environment and exit belong to the edges"},
 	{"flag", "cmd/pgmosaic cmd/benchmark", "flags are read by commands"},
 }
 
@@ -123,6 +128,15 @@ func TestImportsRunOneWay(t *testing.T) {
 	for _, l := range layers {
 		if !seen[l.name] {
 			t.Errorf("the table of imports names %s, which does not exist", l.name)
+		}
+	}
+	deps, err := exec.Command("go", "list", "-deps", "github.com/pgmosaic/pgmosaic/cmd/pgmosaic").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range strings.Fields(string(deps)) {
+		if strings.HasPrefix(p, "github.com/fergusstrange") || strings.HasPrefix(p, "github.com/lib/pq") || p == module+"replication/cluster" {
+			t.Errorf("the proxy's program contains %s, which starts servers", p)
 		}
 	}
 	for _, lib := range []string{"github.com/jackc/pgx/v5", "github.com/jackc/pgproto3/v2", "github.com/pganalyze/pg_query_go/v5", "github.com/hashicorp/go-memdb"} {

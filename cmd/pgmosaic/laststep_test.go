@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,10 +28,10 @@ func TestLastStepThatFailsIsGoneOnWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	app := connectTo(t, dsnFor("app", "app", a.server.Addr(), "lasting"))
+	app := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "lasting"))
 	exec := func(sql string) {
 		t.Helper()
-		if _, err := a.admin.Exec(t.Context(), sql, false); err != nil {
+		if _, err := a.Admin.Exec(t.Context(), sql, false); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
@@ -79,7 +80,7 @@ func TestLastStepThatFailsIsGoneOnWith(t *testing.T) {
 		watch := connectTo(t, on[x.on].Config().ConnString())
 		done := make(chan error, 1)
 		go func() {
-			_, err := a.admin.Exec(t.Context(), x.verb, false)
+			_, err := a.Admin.Exec(t.Context(), x.verb, false)
 			done <- err
 		}()
 		eventually(t, x.verb+" is held up", func() bool {
@@ -105,7 +106,7 @@ func TestLastStepThatFailsIsGoneOnWith(t *testing.T) {
 		eventually(t, "SHOW JOBS tells of it", func() bool {
 			return strings.Contains(job(), "starting") || strings.Contains(job(), "waiting to try again")
 		})
-		if len(a.catalog.Current().Document.Attempts) != 1 {
+		if len(a.Catalog.Current().Document.Attempts) != 1 {
 			t.Errorf("%s is settled", x.verb)
 		}
 		answer := make(chan error, 1)
@@ -123,7 +124,7 @@ func TestLastStepThatFailsIsGoneOnWith(t *testing.T) {
 		if err := <-answer; err != nil {
 			t.Errorf("after %s: %s: %v", x.verb, x.check, err)
 		}
-		eventually(t, "it is settled", func() bool { return len(a.catalog.Current().Document.Attempts) == 0 && strings.Contains(job(), "done") })
+		eventually(t, "it is settled", func() bool { return len(a.Catalog.Current().Document.Attempts) == 0 && strings.Contains(job(), "done") })
 		mustExec(t, app, x.check)
 	}
 	said := log.take()
@@ -139,7 +140,7 @@ func TestLastStepThatFailsIsGoneOnWith(t *testing.T) {
 
 // jobs are the states of a process's jobs of one statement.
 func (a *app) jobs(statement string) (out []string) {
-	res, err := a.admin.Exec(a.ctx, "SHOW JOBS", true)
+	res, err := a.Admin.Exec(context.Background(), "SHOW JOBS", true)
 	if err != nil {
 		return nil
 	}

@@ -313,7 +313,7 @@ func TestNothingLeaksBetweenClients(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	if n := a.pools.Strays(); n > 0 {
+	if n := a.Pools.Strays(); n > 0 {
 		t.Errorf("%d servers were found changed", n)
 	}
 }
@@ -377,9 +377,9 @@ func leaks(t *testing.T, a *app) func() {
 	before, _ := goroutines()
 	return func() {
 		t.Helper()
-		eventually(t, "sessions end", func() bool { return len(a.server.Sessions()) == 0 })
+		eventually(t, "sessions end", func() bool { return len(a.Server.Sessions()) == 0 })
 		eventually(t, "servers come back", func() bool {
-			for _, p := range a.pools.All() {
+			for _, p := range a.Pools.All() {
 				if p.Busy() != 0 {
 					return false
 				}

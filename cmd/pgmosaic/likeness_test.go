@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -362,9 +363,9 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 		}
 		_ = c.Close(ctx)
 	}
-	a := small(l.t, l.d, l.servers, func(cfg *Config) {
-		cfg.Users = append(cfg.Users, UserConfig{Name: "postgres", Password: l.d.cluster.Password})
-		cfg.initSteps = []string{"CREATE DATABASE " + likenessDB, fmt.Sprintf("CREATE SHARD s1 IN "+likenessDB+" NODE '%s'", l.d.cluster.Node("s1-a").DSN(likenessDB))}
+	a := small(l.t, l.d, l.servers, func(cfg *config.Config) {
+		cfg.Users = append(cfg.Users, config.User{Name: "postgres", Password: config.Secret(l.d.cluster.Password)})
+		cfg.Direct.Setup = []string{"CREATE DATABASE " + likenessDB, fmt.Sprintf("CREATE SHARD s1 IN "+likenessDB+" NODE '%s'", l.d.cluster.Node("s1-a").DSN(likenessDB))}
 	})
 	defer a.stop(time.Second)
 	direct := strings.Replace(l.d.cluster.Node("s1-a").DSN(likenessTwin), "postgres:"+l.d.cluster.Password, l.user+":"+l.pass, 1)
@@ -379,7 +380,7 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 		}
 	}()
 	for i := range pairs {
-		for side, dsn := range []string{direct, dsnFor(l.user, l.pass, a.server.Addr(), likenessDB)} {
+		for side, dsn := range []string{direct, dsnFor(l.user, l.pass, a.Server.Addr(), likenessDB)} {
 			pairs[i][side] = &twin{dsn: dsn, db: []string{likenessTwin, likenessDB}[side]}
 			if err := pairs[i][side].open(ctx, nil); err != nil {
 				l.t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 func TestLoadMergeOfTenMillionRows(t *testing.T) {
 	d := shop(t)
 	dir := t.TempDir()
-	b, err := os.ReadFile(d.dir + "/map.json")
+	b, err := os.ReadFile(d.whole.Dir + "/map.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestLoadStatementsOverSixteenShards(t *testing.T) {
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD wide_s%d IN wide NODE '%s' NAME wide_n%d", i, node.DSN(phys), i))
 		dsns = append(dsns, strings.Replace(node.DSN(phys), "postgres:"+d.cluster.Password, "app:app", 1))
 	}
-	many := connectTo(t, dsnFor("app", "app", d.server.Addr(), "wide"))
+	many := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "wide"))
 	mustExec(t, many, "create table facts (k bigint primary key, v int, w numeric)")
 	d.adminExec(t, "CREATE GROUP facts IN wide KEY (bigint) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE wide.public.facts IN GROUP facts KEY (k)")

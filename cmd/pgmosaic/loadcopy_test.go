@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // COPY into four shards of one machine beside COPY into one table of one server, in turn.
 func TestLoadCopy(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	d.adminExec(t, "CREATE DATABASE copying")
 	for i := range 4 {
 		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i%2])
@@ -23,7 +24,7 @@ func TestLoadCopy(t *testing.T) {
 	}
 	freshDatabase(t, d.cluster.Node("s1-a"), "copying_one")
 	const table = "create table lines (id bigint primary key, k int, name text, at timestamptz, amount numeric(12,2), note text)"
-	many, one := connectTo(t, dsnFor("app", "app", d.server.Addr(), "copying")), connectTo(t, d.cluster.Node("s1-a").DSN("copying_one"))
+	many, one := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "copying")), connectTo(t, d.cluster.Node("s1-a").DSN("copying_one"))
 	mustExec(t, many, table)
 	mustExec(t, one, table)
 	d.adminExec(t, "CREATE GROUP g IN copying KEY (bigint) BY HASH")

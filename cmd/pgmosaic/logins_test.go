@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgmosaic/pgmosaic/proxy"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // What one user gets wrong keeps no other out that comes from the same address, and the right password of an administrator
@@ -18,9 +19,9 @@ import (
 func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	a := small(t, d, 2, func(c *Config) { c.AuthTries = 3 })
+	a := small(t, d, 2, func(c *config.Config) { c.AuthTries = 3 })
 	as := func(user, pw, db string) error {
-		c, err := pgx.Connect(t.Context(), dsnFor(user, pw, a.server.Addr(), db)+"?sslmode=disable&default_query_exec_mode=simple_protocol")
+		c, err := pgx.Connect(t.Context(), dsnFor(user, pw, a.Server.Addr(), db)+"?sslmode=disable&default_query_exec_mode=simple_protocol")
 		if err == nil {
 			_ = c.Close(t.Context())
 		}
@@ -36,15 +37,15 @@ func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
 	}
 	wantCode(t, as("nobody", "wrong", "shop"), "28000")
 	wantCode(t, as("nobody", "wrong", "pgmosaic"), "28000") // the console is no way round
-	before := a.metrics.SlowedLogins.Load()
+	before := a.Metrics.SlowedLogins.Load()
 	if err := as("admin", "admin", "pgmosaic"); err != nil {
 		t.Errorf("the administrator: %v", err)
 	}
-	if isAdmin, err := a.backend.webLogin(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"), "admin", "admin"); err != nil || !isAdmin {
+	if isAdmin, err := a.Gate.WebLogin(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"), "admin", "admin"); err != nil || !isAdmin {
 		t.Errorf("the administrator on the dashboard: %v", err)
 	}
 	wantCode(t, as("admin", "wrong", "pgmosaic"), "28P01")
-	if n := a.metrics.SlowedLogins.Load() - before; n != 3 {
+	if n := a.Metrics.SlowedLogins.Load() - before; n != 3 {
 		t.Errorf("%d logins were slowed down", n)
 	}
 	wantCode(t, as("admin", "admin", "shop"), "28000")
@@ -54,9 +55,9 @@ func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
 func TestConnectionsWithoutALoginTakeNobodysPlace(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	a := small(t, d, 4, func(c *Config) { c.MaxClients = 3 })
+	a := small(t, d, 4, func(c *config.Config) { c.MaxClients = 3 })
 	silent := func() net.Conn {
-		nc, err := net.Dial("tcp", a.server.Addr())
+		nc, err := net.Dial("tcp", a.Server.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +90,6 @@ func TestConnectionsWithoutALoginTakeNobodysPlace(t *testing.T) {
 	_, err = pgx.Connect(t.Context(), console) // it is asked who it is
 	wantCode(t, err, "53300")
 	eventually(t, "only so many are there", func() bool {
-		return len(a.server.Sessions()) <= 3+proxy.AdminReserve+proxy.MostStrangers
+		return len(a.Server.Sessions()) <= 3+proxy.AdminReserve+proxy.MostStrangers
 	})
 }

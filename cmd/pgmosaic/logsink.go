@@ -6,6 +6,9 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/instance"
 )
 
 // logSink writes the log, and holds nobody up: a disk may be full, and who reads a pipe may stop reading. Lines that find no room
@@ -36,10 +39,10 @@ func newLogSink(to io.Writer, say func(lost int, why error) []byte) *logSink {
 }
 
 // missingLines is a line of the log that says how many are not there.
-func missingLines(cfg Config, lost int, why error) []byte {
+func missingLines(cfg config.Config, lost int, why error) []byte {
 	var b bytes.Buffer
 	cfg.LogLevel = "warn"
-	log, _ := newLogger(cfg, &b)
+	log, _ := instance.NewLog(&cfg, &b)
 	log.Warn("lines of the log are missing here", "lines", lost, "error", why)
 	return b.Bytes()
 }

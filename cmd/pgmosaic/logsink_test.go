@@ -6,6 +6,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/instance"
 )
 
 // disk is a file on a disk that may be full, or may not answer.
@@ -49,9 +52,9 @@ func (d *disk) String() string {
 // The log says which lines are not there, as soon as there is room again, and begins a new line behind one that is there in part.
 func TestLogOnAFullDisk(t *testing.T) {
 	d := &disk{room: 16}
-	cfg := defaultConfig()
+	cfg := config.Default()
 	s := newLogSink(d, func(lost int, why error) []byte { return missingLines(cfg, lost, why) })
-	log, _ := newLogger(cfg, s)
+	log, _ := instance.NewLog(&cfg, s)
 	for range 3 {
 		log.Info("lost")
 	}
@@ -70,9 +73,9 @@ func TestLogOnAFullDisk(t *testing.T) {
 // A reader of the log that stops reading holds nobody up.
 func TestLogThatNobodyReads(t *testing.T) {
 	d := &disk{room: 1 << 20, hang: make(chan struct{})}
-	cfg := defaultConfig()
+	cfg := config.Default()
 	s := newLogSink(d, func(lost int, why error) []byte { return missingLines(cfg, lost, why) })
-	log, _ := newLogger(cfg, s)
+	log, _ := instance.NewLog(&cfg, s)
 	for range maxLogLines + 100 {
 		log.Info("x")
 	}

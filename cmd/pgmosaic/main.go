@@ -2,14 +2,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"runtime/pprof"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +24,7 @@ func main() {
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{Use: "pgmosaic", Short: "Many PostgreSQL servers, one database", SilenceUsage: true, SilenceErrors: true}
-	cmd.AddCommand(serveCommand(), demoCommand(), checkCommand(), &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: func(c *cobra.Command, _ []string) {
+	cmd.AddCommand(serveCommand(), checkCommand(), demoCommand(), &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: func(c *cobra.Command, _ []string) {
 		fmt.Fprintln(c.OutOrStdout(), "pgmosaic "+version)
 	}})
 	return cmd
@@ -67,48 +66,36 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
-func serveConfig(file, database string) (Config, error) {
+func serveConfig(file, database string) (config.Config, error) {
 	switch {
 	case file != "" && database != "":
-		return Config{}, fmt.Errorf("use either -c or --database")
+		return config.Config{}, fmt.Errorf("use either -c or --database")
 	case file != "":
-		return loadConfig(file)
+		return config.Load(file)
 	case database != "":
 		return passThrough(database)
 	}
-	return Config{}, fmt.Errorf("-c pgmosaic.yaml or --database DSN is needed")
+	return config.Config{}, fmt.Errorf("-c pgmosaic.yaml or --database DSN is needed")
 }
 
 // passThrough is the configuration of a pooler for one database. The connection string's own user enters
 // from loopback without a password; nobody else does.
-func passThrough(dsn string) (Config, error) {
+func passThrough(dsn string) (config.Config, error) {
 	pc, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return Config{}, fmt.Errorf("--database: the connection string cannot be read")
+		return config.Config{}, fmt.Errorf("--database: the connection string cannot be read")
 	}
-	cfg := defaultConfig()
-	cfg.trustUser = pc.User
+	cfg := config.Default()
+	cfg.Direct.User = pc.User
 	dir, err := os.MkdirTemp("", "pgmosaic-serve-")
 	if err != nil {
 		return cfg, fmt.Errorf("--database: %w", err)
 	}
 	cfg.Store = dir + "/map.json"
-	cfg.scratch = dir
+	cfg.Direct.Folder = dir
 	db := pgsql.Ident(pc.Database)
-	cfg.initSteps = []string{"CREATE DATABASE " + db, "CREATE SHARD main IN " + db + " NODE " + pgsql.Literal(dsn) + " NAME main"}
+	cfg.Direct.Setup = []string{"CREATE DATABASE " + db, "CREATE SHARD main IN " + db + " NODE " + pgsql.Literal(dsn) + " NAME main"}
 	return cfg, nil
-}
-
-// tune gives the collector room: a proxy's live heap is small, so by default it would collect all the time.
-// On one or two processors, which it mostly shares with a server, one is enough for it: threads that wake
-// each other cost more than they win there. GOGC and GOMAXPROCS overrule both.
-func tune() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if os.Getenv("GOMAXPROCS") == "" && runtime.NumCPU() <= 2 {
-		runtime.GOMAXPROCS(1)
-	}
 }
 
 func checkCommand() *cobra.Command {
@@ -123,8 +110,9 @@ func checkCommand() *cobra.Command {
 	return cmd
 }
 
-// dsnFor is a connection string as people write it.
-func dsnFor(user, password, addr, database string) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: addr, Path: "/" + database}
-	return u.String()
+// demoCommand says where the demo is: the proxy has no PostgreSQL servers in it.
+func demoCommand() *cobra.Command {
+	return &cobra.Command{Use: "demo", Short: "Where the demo is", Hidden: true, Args: cobra.ArbitraryArgs, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {
+		return errors.New("the demo is a program of its own, pgmosaic-demo: `make demo` in the source's folder builds and runs it")
+	}}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -130,16 +131,16 @@ func needServers(t testing.TB) {
 var noSync = []string{"fsync = off", "full_page_writes = off"}
 
 // newDemo starts a demo of this test's own, which it may break.
-func newDemo(t testing.TB, o demoOptions) *demo {
+func newDemo(t testing.TB, o showcase.Options) *demo {
 	t.Helper()
 	needServers(t)
 	dir, err := testDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.dir, o.listen, o.http, o.settings = dir, "127.0.0.1:0", "127.0.0.1:0", noSync
-	if o.poolSize == 0 {
-		o.poolSize = 20
+	o.Dir, o.Listen, o.HTTP, o.Settings = dir, "127.0.0.1:0", "127.0.0.1:0", noSync
+	if o.PoolSize == 0 {
+		o.PoolSize = 20
 	}
 	d, err := startDemo(t.Context(), o, &bytes.Buffer{})
 	if err != nil {
@@ -154,8 +155,8 @@ func newDemo(t testing.TB, o demoOptions) *demo {
 	return d
 }
 
-func (d *demo) shopDSN() string  { return dsnFor("app", "app", d.server.Addr(), "shop") }
-func (d *demo) adminDSN() string { return dsnFor("admin", "admin", d.server.Addr(), "pgmosaic") }
+func (d *demo) shopDSN() string  { return dsnFor("app", "app", d.Server.Addr(), "shop") }
+func (d *demo) adminDSN() string { return dsnFor("admin", "admin", d.Server.Addr(), "pgmosaic") }
 
 // freeAddress is an address on this machine that nobody listens on.
 func freeAddress(t testing.TB) string {
@@ -180,7 +181,7 @@ func connectTo(t testing.TB, dsn string) *pgx.Conn {
 // adminExec runs admin SQL and fails the test if it fails.
 func (d *demo) adminExec(t testing.TB, sql string) [][]any {
 	t.Helper()
-	res, err := d.admin.Exec(t.Context(), sql, false)
+	res, err := d.Admin.Exec(t.Context(), sql, false)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
@@ -228,7 +229,7 @@ func client(t testing.TB, name string) string {
 // run runs a program against the shop and returns what it printed.
 func run(t testing.TB, d *demo, name string, args ...string) string {
 	t.Helper()
-	host, port, _ := strings.Cut(d.server.Addr(), ":")
+	host, port, _ := strings.Cut(d.Server.Addr(), ":")
 	cmd := exec.CommandContext(t.Context(), client(t, name), args...)
 	cmd.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER=app", "PGPASSWORD=app", "PGDATABASE=shop", "PSQLRC=/dev/null", "PAGER=cat", "LC_ALL=C.UTF-8")
 	out, err := cmd.CombinedOutput()

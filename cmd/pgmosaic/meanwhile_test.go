@@ -63,7 +63,7 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 		}
 		done, did := make(chan error, 1), make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), fmt.Sprintf("DISTRIBUTE TABLE meanwhile.priv.%s IN GROUP %s KEY (k) ALLOW LOCAL UNIQUE", x.name, x.group), false)
+			_, err := d.Admin.Exec(t.Context(), fmt.Sprintf("DISTRIBUTE TABLE meanwhile.priv.%s IN GROUP %s KEY (k) ALLOW LOCAL UNIQUE", x.name, x.group), false)
 			done <- err
 		}()
 		copied := d.on(t, "meanwhile", 1)
@@ -86,7 +86,7 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 		if e := (interface{ SQLState() string })(nil); x.code != "" && (!errors.As(err, &e) || e.SQLState() != x.code) {
 			t.Errorf("%s: DISTRIBUTE: %v, want %s", x.name, err, x.code)
 		}
-		c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "meanwhile"))
+		c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "meanwhile"))
 		if n := queryOne[int](t, c, x.kept); n != 1 {
 			t.Errorf("%s: %s is %d", x.name, x.kept, n)
 		}
@@ -120,7 +120,7 @@ func TestATablesOwnerCannotGiveUpTheLockOfAMove(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE released.priv.t IN GROUP g KEY (id)", false)
+		_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE released.priv.t IN GROUP g KEY (id)", false)
 		done <- err
 	}()
 	copied := d.on(t, "released", 1)
@@ -139,7 +139,7 @@ func TestATablesOwnerCannotGiveUpTheLockOfAMove(t *testing.T) {
 	eventually(t, "the move waits for the writer", func() bool {
 		return queryOne[bool](t, watch, "select exists (select from pg_locks where not granted and mode = 'ShareLock' and relation = 'priv.t'::regclass)")
 	})
-	attempts := d.catalog.Current().Document.Attempts
+	attempts := d.Catalog.Current().Document.Attempts
 	if len(attempts) != 1 {
 		t.Fatalf("attempts: %v", attempts)
 	}

@@ -13,26 +13,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 )
 
-func TestMemoryOfMachineAndCgroup(t *testing.T) {
-	t.Parallel()
-	const info = "MemTotal:       16384 kB\nMemFree:         1 kB\n"
-	for _, c := range []struct {
-		meminfo, cgroup string
-		want            int64
-	}{
-		{info, "", 16 << 20},
-		{info, "max\n", 16 << 20},
-		{info, "1048576\n", 1 << 20},
-		{info, "1073741824\n", 16 << 20},
-		{"", "4096", 4096},
-		{"", "", 0},
-	} {
-		if got := memoryOf(c.meminfo, c.cgroup); got != c.want {
-			t.Errorf("%q, %q: %d, want %d", c.meminfo, c.cgroup, got, c.want)
-		}
-	}
-}
-
 // heap is what lives.
 func heap() int64 {
 	var m runtime.MemStats
@@ -85,9 +65,9 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 			}
 		}
 		run(0, 5)
-		before, said := heap(), d.engine.Memory.Used(exec.Plans)
+		before, said := heap(), d.Engine.Memory.Used(exec.Plans)
 		run(5, n)
-		grown, more := heap()-before, d.engine.Memory.Used(exec.Plans)-said
+		grown, more := heap()-before, d.Engine.Memory.Used(exec.Plans)-said
 		t.Logf("%-14s %6d bytes a plan, accounted %6d", name, grown/int64(n-5), more/int64(n-5))
 		const noise = 200 << 10 // what the servers' watchers and the like hold comes and goes
 		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
@@ -102,7 +82,7 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 // Prepared statements cost what they are said to cost; a second session that prepares the same shares their texts and plans.
 func TestPreparedStatementsAreWeighedTruly(t *testing.T) {
 	d := shop(t)
-	m := &d.engine.Memory
+	m := &d.Engine.Memory
 	prepare := func() *pgx.Conn {
 		c := connectTo(t, d.shopDSN())
 		for i := range 150 {
@@ -135,7 +115,7 @@ func TestPreparedStatementsAreWeighedTruly(t *testing.T) {
 func TestMemoryLimits(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	m := &d.engine.Memory
+	m := &d.Engine.Memory
 	limit, session := m.Limit.Load(), m.Session.Load()
 	t.Cleanup(func() { m.Limit.Store(limit); m.Session.Store(session) })
 	c := connectTo(t, d.shopDSN())

@@ -16,7 +16,7 @@ import (
 // BenchmarkMonitor reports what watching 16 nodes at the default interval costs of one processor, this process's part.
 func BenchmarkMonitor(b *testing.B) {
 	d := shop(b)
-	cat, err := shardmap.Open(b.Context(), filestore.New(b.TempDir()+"/map.json"), newInstall())
+	cat, err := shardmap.Open(b.Context(), filestore.New(b.TempDir()+"/map.json"), "bench")
 	if err != nil {
 		b.Fatal(err)
 	}

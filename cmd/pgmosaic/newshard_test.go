@@ -28,7 +28,7 @@ func TestShardJoinsWhileClientsWrite(t *testing.T) {
 		d.adminExec(t, "DISTRIBUTE TABLE joined.public."+n+" AS REFERENCE")
 	}
 	d.adminExec(t, "DISTRIBUTE TABLE joined.public.mm IN GROUP g KEY (k)")
-	dsn := dsnFor("app", "app", d.server.Addr(), "joined")
+	dsn := dsnFor("app", "app", d.Server.Addr(), "joined")
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	loop := func(step func(c *pgx.Conn, n int) error) {

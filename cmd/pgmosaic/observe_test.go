@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -50,16 +51,16 @@ func TestLogOfStatements(t *testing.T) {
 	d := shop(t)
 	for _, parameters := range []bool{false, true} {
 		l := &lines{}
-		cfg := defaultConfig()
+		cfg := config.Default()
 		cfg.Listen, cfg.HTTP, cfg.Store = "127.0.0.1:0", "off", t.TempDir()+"/map.json"
-		cfg.Users = []UserConfig{{Name: "app", Password: "app"}}
-		cfg.initSteps = []string{
+		cfg.Users = []config.User{{Name: "app", Password: "app"}}
+		cfg.Direct.Setup = []string{
 			"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + d.cluster.Node("s1-a").DSN("shop") + "'",
 			"CREATE SHARD s2 IN shop NODE '" + d.cluster.Node("s2-a").DSN("shop") + "'",
 		}
-		cfg.initSteps = cfg.initSteps[:2]
-		cfg.LogSlow, cfg.LogFailed, cfg.LogRefused, cfg.LogParams = duration(150*time.Millisecond), true, true, parameters
-		a, err := start(t.Context(), cfg, slog.New(slog.NewJSONHandler(l, nil)))
+		cfg.Direct.Setup = cfg.Direct.Setup[:2]
+		cfg.LogSlow, cfg.LogFailed, cfg.LogRefused, cfg.LogParams = config.Duration(150*time.Millisecond), true, true, parameters
+		a, err := startWith(t.Context(), cfg, slog.New(slog.NewJSONHandler(l, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +176,7 @@ func TestTraces(t *testing.T) {
 	mustExec(t, c, "select count(*) from customers where name <> 'unsampled'"+carry("00"))
 	_, err := c.PgConn().Exec(t.Context(), "select 1/0"+carry("01")).ReadAll()
 	wantCode(t, err, "22012")
-	a.traces.stop()
+	a.stop(0) // it sends what is left
 	mu.Lock()
 	defer mu.Unlock()
 	attr := func(s *tracepb.Span, key string) string {
@@ -227,12 +228,12 @@ func TestRefusalsShowNoLiterals(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	for _, parameters := range []bool{false, true} {
-		a := small(t, d, 2, func(c *Config) { c.LogParams = parameters })
+		a := small(t, d, 2, func(c *config.Config) { c.LogParams = parameters })
 		c := connectTo(t, a.dsn())
 		for _, sql := range []string{"prepare transaction '4111 1111 1111 1111'", "prepare transaction 'bob@example.com' -- " + strings.Repeat("x", 300)} {
 			_, err := c.PgConn().Exec(t.Context(), sql).ReadAll()
 			wantCode(t, err, "0A000")
-			res, err := a.admin.Exec(t.Context(), "SHOW REFUSALS", true)
+			res, err := a.Admin.Exec(t.Context(), "SHOW REFUSALS", true)
 			if err != nil {
 				t.Fatal(err)
 			}

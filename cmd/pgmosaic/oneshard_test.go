@@ -129,7 +129,7 @@ func TestWhoMayNameAShard(t *testing.T) {
 		cfg := crashConfig(t, mapOf(d, "shop"))
 		cfg.ShardUsers = x.users
 		a := startApp(t, cfg)
-		dsn := dsnFor("app", "app", a.server.Addr(), "shop")
+		dsn := dsnFor("app", "app", a.Server.Addr(), "shop")
 		c := connectTo(t, dsn)
 		_, err := c.Exec(t.Context(), "set pgmosaic.shard = 's2'")
 		_, local := c.Exec(t.Context(), "begin; set local pgmosaic.shard = 's2'; commit")

@@ -102,7 +102,7 @@ func TestDistributeATableInUse(t *testing.T) {
 		var done atomic.Int64
 		all := make([]map[int]int, 4)
 		for n := range all {
-			wg.Go(func() { all[n] = busy(t, ctx, dsnFor("app", "app", d.server.Addr(), "in_use"), n+1, &done) })
+			wg.Go(func() { all[n] = busy(t, ctx, dsnFor("app", "app", d.Server.Addr(), "in_use"), n+1, &done) })
 		}
 		written(t, &done, 200)
 		d.adminExec(t, "DISTRIBUTE TABLE in_use.public.busy "+how)
@@ -156,7 +156,7 @@ func TestDistributeATableInUseUndone(t *testing.T) {
 	mustExec(t, c, "insert into busy select i, i from generate_series(1, 20000) i")
 	d.adminExec(t, "CREATE GROUP g IN undone KEY (int) BY HASH")
 	mustExec(t, d.on(t, "undone", 2), "create table busy (id int, other text)") // empty, and not ours all the same
-	_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE undone.public.busy IN GROUP g KEY (id)", false)
+	_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE undone.public.busy IN GROUP g KEY (id)", false)
 	var e interface{ SQLState() string }
 	if !errors.As(err, &e) || e.SQLState() != "55000" {
 		t.Errorf("the failure is %v", err)
@@ -205,7 +205,7 @@ func TestDistributeATableThatIsTruncatedOrAltered(t *testing.T) {
 		before := last()
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE emptied.public.busy IN GROUP g KEY (id)", false)
+			_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE emptied.public.busy IN GROUP g KEY (id)", false)
 			done <- err
 		}()
 		eventually(t, "rows are copied", func() bool {
@@ -264,7 +264,7 @@ func TestDistributeATableWithADomainForAKeyThatIsTruncated(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE domains.public."+table+" AS REFERENCE", false)
+			_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE domains.public."+table+" AS REFERENCE", false)
 			done <- err
 		}()
 		holding := connectTo(t, d.cluster.Node("s2-a").DSN("domains_1"))
@@ -310,13 +310,13 @@ func TestDistributeBesideOtherSessions(t *testing.T) {
 		mustExec(t, c, sql)
 	}
 	d.adminExec(t, "CREATE GROUP g IN beside KEY (int) BY HASH")
-	dsn := dsnFor("app", "app", d.server.Addr(), "beside")
+	dsn := dsnFor("app", "app", d.Server.Addr(), "beside")
 	idle := connectTo(t, dsn)
 	mustExec(t, idle, "create temporary table mine (a int)")
 	d.adminExec(t, "DISTRIBUTE TABLE beside.public.others IN GROUP g KEY (id)") // though a session keeps its server
 	mustExec(t, idle, "insert into mine select count(*) from moving")
 	isMoving := func() bool {
-		i := d.catalog.Current().Databases["beside"].Tables[shardmap.TableName{Schema: "public", Name: "moving"}]
+		i := d.Catalog.Current().Databases["beside"].Tables[shardmap.TableName{Schema: "public", Name: "moving"}]
 		return i != nil && i.Moving
 	}
 	for _, verb := range []string{"DISTRIBUTE TABLE beside.public.moving IN GROUP g KEY (id)", "UNDISTRIBUTE TABLE beside.public.moving"} {
@@ -327,7 +327,7 @@ func TestDistributeBesideOtherSessions(t *testing.T) {
 		mustExec(t, in, "select * from held for update")
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), verb, false)
+			_, err := d.Admin.Exec(t.Context(), verb, false)
 			done <- err
 		}()
 		eventually(t, "the table is announced", isMoving)
@@ -393,12 +393,12 @@ func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.admin.PauseTimeout = 50 * time.Millisecond
-	in := connectTo(t, dsnFor("app", "app", a.server.Addr(), "named"))
+	a.Admin.PauseTimeout = 50 * time.Millisecond
+	in := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "named"))
 	mustExec(t, in, "begin")
 	mustExec(t, in, "select count(*) from moving")
 	for range 2 {
-		_, err = a.admin.Exec(t.Context(), "DISTRIBUTE TABLE named.public.moving IN GROUP g KEY (id)", false)
+		_, err = a.Admin.Exec(t.Context(), "DISTRIBUTE TABLE named.public.moving IN GROUP g KEY (id)", false)
 		var e interface{ SQLState() string }
 		if want := fmt.Sprintf("client %d (app from 127.0.0.1:", in.PgConn().PID()); !errors.As(err, &e) || e.SQLState() != "55006" || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "in a transaction)") {
 			t.Errorf("%v does not say %q", err, want)
@@ -406,9 +406,9 @@ func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
 		if n := queryOne[int](t, in, "select count(*) from moving"); n != 100 {
 			t.Errorf("%d rows", n)
 		}
-		other := connectTo(t, dsnFor("app", "app", a.server.Addr(), "named"))
+		other := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "named"))
 		mustExec(t, other, "update moving set v = v + 1 where id = 1")
-		if left := a.catalog.Current().Document; len(left.Attempts) != 0 || len(left.Tables) != 0 {
+		if left := a.Catalog.Current().Document; len(left.Attempts) != 0 || len(left.Tables) != 0 {
 			t.Errorf("the map has %v and %v", left.Attempts, left.Tables)
 		}
 	}
@@ -425,7 +425,7 @@ func TestPortalsKeepTheirMap(t *testing.T) {
 	d.adminExec(t, "CREATE GROUP g IN portals KEY (int) BY HASH")
 	for _, inTransaction := range []bool{false, true} {
 		d.adminExec(t, "DISTRIBUTE TABLE portals.public.moving IN GROUP g KEY (id)")
-		r := rawTo(t, dsnFor("app", "app", d.server.Addr(), "portals"))
+		r := rawTo(t, dsnFor("app", "app", d.Server.Addr(), "portals"))
 		bound := "12"
 		if inTransaction {
 			r.SendQuery("begin")
@@ -442,17 +442,17 @@ func TestPortalsKeepTheirMap(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			_, err := d.admin.Exec(t.Context(), "UNDISTRIBUTE TABLE portals.public.moving", false)
+			_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE portals.public.moving", false)
 			done <- err
 		}()
 		eventually(t, "the table is announced", func() bool {
-			i := d.catalog.Current().Databases["portals"].Tables[shardmap.TableName{Schema: "public", Name: "moving"}]
+			i := d.Catalog.Current().Databases["portals"].Tables[shardmap.TableName{Schema: "public", Name: "moving"}]
 			return i != nil && i.Moving
 		})
 		r.executeLimited("p", 0)
 		r.SendFlush()
 		r.want('C', "D(100)C<SELECT 1>")
-		if left := d.using("portals", d.catalog.Current().Version); len(left) != 1 || len(done) > 0 {
+		if left := d.Using("portals", d.Catalog.Current().Version); len(left) != 1 || len(done) > 0 {
 			t.Errorf("in a transaction: %t: the portal is not waited for: %d clients, %d done", inTransaction, len(left), len(done))
 		}
 		r.SendSync()
@@ -466,7 +466,7 @@ func TestPortalsKeepTheirMap(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if left := d.using("portals", d.catalog.Current().Version+1); len(left) != 0 {
+		if left := d.Using("portals", d.Catalog.Current().Version+1); len(left) != 0 {
 			t.Errorf("%d clients at rest are told to use a map", len(left))
 		}
 	}

@@ -13,7 +13,7 @@ import (
 func alikeOn(t *testing.T, d *demo, database, what string, one *pgx.Conn, tables ...string) {
 	t.Helper()
 	var shards []*pgx.Conn
-	for i := range d.catalog.Current().Databases[database].Shards {
+	for i := range d.Catalog.Current().Databases[database].Shards {
 		c := d.on(t, database, i)
 		defer c.Close(t.Context())
 		shards = append(shards, c)
@@ -49,7 +49,7 @@ func TestReferenceTablesOfOneShard(t *testing.T) {
 		return fmt.Sprintf("CREATE SHARD single_s%d IN single NODE '%s' NAME single_n%d", i, d.cluster.Node(node).DSN(fmt.Sprintf("single_%d", i)), i)
 	}
 	d.adminExec(t, shard(0, "s1-a"))
-	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "single"))
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "single"))
 	mustExec(t, c, "create table codes (k int primary key)")
 	d.adminExec(t, "DISTRIBUTE TABLE single.public.codes AS REFERENCE")
 	write := func(what string, k int) {

@@ -102,7 +102,7 @@ func TestAdminStatementsRunNothingOfATablesOwner(t *testing.T) {
 	}
 	do := func(sql string) {
 		t.Helper()
-		if _, err := d.admin.Exec(t.Context(), sql, false); err != nil {
+		if _, err := d.Admin.Exec(t.Context(), sql, false); err != nil {
 			t.Errorf("%s: %v", sql, err)
 		}
 		modest(sql)
@@ -184,7 +184,7 @@ func TestCopiesOfATableInUseAreNobodysElse(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE nobodys.public.busy IN GROUP g KEY (id)", false)
+		_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE nobodys.public.busy IN GROUP g KEY (id)", false)
 		done <- err
 	}()
 	eventually(t, "a copy is made", func() bool { return queryOne[bool](t, copied, "select to_regclass('busy') is not null") })

@@ -10,17 +10,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/instance"
 )
+
+// inPlain is what warns of a page whose passwords can be read on the way.
+var inPlain = instance.WarnOfPage(&config.Config{HTTP: "0.0.0.0:1"})
 
 func TestPageOverTLS(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	dir := t.TempDir()
-	begin := func(change func(*Config)) (*app, *lines) {
+	begin := func(change func(*config.Config)) (*app, *lines) {
 		cfg := smallConfig(t, d, 2, change)
 		cfg.Listen = "127.0.0.1:0"
 		log := &lines{}
-		a, err := start(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
+		a, err := startWith(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,11 +34,11 @@ func TestPageOverTLS(t *testing.T) {
 		return a, log
 	}
 	cert, key := certificate(t, dir)
-	a, log := begin(func(c *Config) { c.HTTP, c.HTTPCert, c.HTTPKey = "0.0.0.0:0", cert, key })
-	if len(log.with(plainPage)) > 0 {
+	a, log := begin(func(c *config.Config) { c.HTTP, c.HTTPCert, c.HTTPKey = "0.0.0.0:0", cert, key })
+	if len(log.with(inPlain)) > 0 {
 		t.Error("a warning, though there is TLS")
 	}
-	_, port, _ := strings.Cut(strings.TrimPrefix(a.httpLis.Addr().String(), "[::]"), ":")
+	_, port, _ := strings.Cut(strings.TrimPrefix(a.Page(), "[::]"), ":")
 	serial := func() string {
 		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 		res, err := c.Post("https://127.0.0.1:"+port+"/api/login", "application/json", strings.NewReader(`{"user": "admin", "password": "admin"}`))
@@ -58,9 +64,9 @@ func TestPageOverTLS(t *testing.T) {
 	if err := os.Mkdir(other, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cfg := *a.config.Load()
+	cfg := a.Config()
 	cfg.HTTPCert, cfg.HTTPKey = certificate(t, other)
-	if err := a.apply(&cfg); err != nil {
+	if err := a.Apply(&cfg); err != nil {
 		t.Fatal(err)
 	}
 	after := serial()
@@ -68,19 +74,19 @@ func TestPageOverTLS(t *testing.T) {
 		t.Error("RELOAD took no new certificate")
 	}
 	cfg.HTTPCert, cfg.HTTPKey = "", ""
-	if err := a.apply(&cfg); err != nil {
+	if err := a.Apply(&cfg); err != nil {
 		t.Fatal(err)
 	}
 	if serial() != after {
 		t.Error("without one the old certificate does not stay")
 	}
 
-	_, log = begin(func(c *Config) { c.HTTP = "0.0.0.0:0" })
-	if len(log.with(plainPage)) != 1 {
+	_, log = begin(func(c *config.Config) { c.HTTP = "0.0.0.0:0" })
+	if len(log.with(inPlain)) != 1 {
 		t.Error("no warning of passwords in plain")
 	}
-	_, log = begin(func(c *Config) { c.HTTP = "127.0.0.1:0" })
-	if len(log.with(plainPage)) > 0 {
+	_, log = begin(func(c *config.Config) { c.HTTP = "127.0.0.1:0" })
+	if len(log.with(inPlain)) > 0 {
 		t.Error("a warning on loopback")
 	}
 	file := filepath.Join(dir, "pgmosaic.yaml")
@@ -89,7 +95,7 @@ func TestPageOverTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := check(t.Context(), file, false, &out); err != nil || strings.Contains(out.String(), plainPage) != want {
+		if err := check(t.Context(), file, false, &out); err != nil || strings.Contains(out.String(), inPlain) != want {
 			t.Errorf("%s: %v\n%s", text, err, out.String())
 		}
 	}

@@ -107,9 +107,9 @@ func TestPanicEndsOneSession(t *testing.T) {
 		{"executor", []string{"create temp table panicked (a int)", "select 'literal' from panicked"}},
 	} {
 		t.Run(stage.name+" "+stage.run[0][:5], func(t *testing.T) {
-			d.pools.Reconnect("")
+			d.Pools.Reconnect("")
 			eventually(t, "no server is left", func() bool {
-				for _, p := range d.pools.All() {
+				for _, p := range d.Pools.All() {
 					if len(p.Servers()) > 0 {
 						return false
 					}
@@ -156,7 +156,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 					t.Error("the log tells literals: " + said)
 				}
 				eventually(t, "its servers are closed", func() bool {
-					for _, p := range d.pools.All() {
+					for _, p := range d.Pools.All() {
 						for _, s := range p.Servers() {
 							if held[fmt.Sprint(p.Node, s.PID)] {
 								return false
@@ -178,7 +178,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 				_, _ = inTx.Close(context.Background()), amid.Close(context.Background())
 			}
 			leaks(t, d.app)()
-			d.pools.Reconnect("")
+			d.Pools.Reconnect("")
 			const others = rounds - 1 // what goes on in the background may have opened meanwhile
 			eventually(t, "the descriptors and goroutines are those before", func() bool { return openFiles(t) <= files+others && runtime.NumGoroutine() <= goroutines+others })
 		})
@@ -196,9 +196,9 @@ func TestPanicEndsOneSession(t *testing.T) {
 
 // readsOfReplicas counts what replicas have answered.
 func readsOfReplicas(d *demo) (n int64) {
-	for _, s := range d.catalog.Current().Databases["shop"].Shards {
+	for _, s := range d.Catalog.Current().Databases["shop"].Shards {
 		for _, x := range s.Nodes {
-			n += d.metrics.Node("shop", s.Name, x.Name).Reads[replication.ToReplica].Load()
+			n += d.Metrics.Node("shop", s.Name, x.Name).Reads[replication.ToReplica].Load()
 		}
 	}
 	return n
@@ -207,7 +207,7 @@ func readsOfReplicas(d *demo) (n int64) {
 // serversOf are the servers that a client holds.
 func (d *demo) serversOf(client uint32) map[string]bool {
 	out := map[string]bool{}
-	for _, p := range d.pools.All() {
+	for _, p := range d.Pools.All() {
 		for _, s := range p.Servers() {
 			if s.Client == client {
 				out[fmt.Sprint(p.Node, s.PID)] = true
@@ -219,7 +219,7 @@ func (d *demo) serversOf(client uint32) map[string]bool {
 
 // atWork says whether the proxy is at a statement of a client.
 func (a *app) atWork(c *pgx.Conn) bool {
-	for _, s := range a.server.Sessions() {
+	for _, s := range a.Server.Sessions() {
 		if i := s.Info(); i.PID == c.PgConn().PID() && i.State.String() == "busy" {
 			return true
 		}
@@ -253,7 +253,7 @@ func TestPanicBeforeTheLoginEnds(t *testing.T) {
 	wantCode(t, err, "XX000")
 	f.happened(t, "login")
 	c := connectTo(t, d.shopDSN())
-	d.pools.Reconnect("")
+	d.Pools.Reconnect("")
 	f.at("dial")
 	if _, err := c.Exec(t.Context(), "select pg_sleep(0)"); err == nil {
 		t.Error("a connection whose making panicked was used")
@@ -261,7 +261,7 @@ func TestPanicBeforeTheLoginEnds(t *testing.T) {
 	f.happened(t, "dial")
 	eventually(t, "it is made at last", func() bool { _, err := c.Exec(t.Context(), "select 1"); return err == nil })
 	eventually(t, "no lease is left", func() bool {
-		for _, p := range d.pools.All() {
+		for _, p := range d.Pools.All() {
 			if p.Busy() != 0 || p.Stats().Dialing != 0 {
 				return false
 			}

@@ -29,11 +29,11 @@ func TestPartitionedTables(t *testing.T) {
 		mustExec(t, c, sql)
 	}
 	d.adminExec(t, "CREATE GROUP g IN parted KEY (int) BY HASH")
-	if _, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE parted.public.events IN GROUP g KEY (k)", false); err == nil || !strings.Contains(err.Error(), "unique index public.only_v") {
+	if _, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE parted.public.events IN GROUP g KEY (k)", false); err == nil || !strings.Contains(err.Error(), "unique index public.only_v") {
 		t.Errorf("a partition's unique index: %v", err)
 	}
 	mustExec(t, c, "drop index only_v")
-	_, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE parted.public.events_1 IN GROUP g KEY (k)", false)
+	_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE parted.public.events_1 IN GROUP g KEY (k)", false)
 	if err == nil || !strings.Contains(err.Error(), "it is a partition") {
 		t.Errorf("a partition by itself: %v", err)
 	}

@@ -140,7 +140,7 @@ func TestDistributeThatCannotBeDoneChangesNothing(t *testing.T) {
 	mustExec(t, c, "create table stubborn (id bigint primary key, other bigint unique, name text, n serial)")
 	defer func() { mustExec(t, c, "drop table stubborn") }()
 	mustExec(t, c, "insert into stubborn values (1, null, 'x')")
-	version := d.catalog.Current().Version
+	version := d.Catalog.Current().Version
 	for _, bad := range []struct{ sql, code, hint string }{
 		{"DISTRIBUTE TABLE shop.public.nosuch IN GROUP customers KEY (id)", "42P01", "CREATE TABLE"},
 		{"DISTRIBUTE TABLE shop.public.stubborn IN GROUP nosuch KEY (id)", "42704", "SHOW GROUPS"},
@@ -153,7 +153,7 @@ func TestDistributeThatCannotBeDoneChangesNothing(t *testing.T) {
 		{"DROP SHARD s2 IN shop", "55006", "first"},
 		{"SHOW REPLICAS WHERE nosuch = 1", "42703", "columns are"},
 	} {
-		_, err := d.admin.Exec(t.Context(), bad.sql, false)
+		_, err := d.Admin.Exec(t.Context(), bad.sql, false)
 		var e interface {
 			SQLState() string
 			ErrorHint() string
@@ -169,13 +169,13 @@ func TestDistributeThatCannotBeDoneChangesNothing(t *testing.T) {
 		{"DISTRIBUTE TABLE shop.public.stubborn IN GROUP customers KEY (other)", "23502"},
 		{"DISTRIBUTE TABLE shop.public.stubborn IN GROUP customers KEY (id)", "0A000"}, // unique (other) has no key
 	} {
-		_, err := d.admin.Exec(t.Context(), bad.sql, false)
+		_, err := d.Admin.Exec(t.Context(), bad.sql, false)
 		var e interface{ SQLState() string }
 		if !errors.As(err, &e) || e.SQLState() != bad.code {
 			t.Errorf("%s: %v, want SQLSTATE %s", bad.sql, err, bad.code)
 		}
 	}
-	if v := d.catalog.Current().Version; v != version {
+	if v := d.Catalog.Current().Version; v != version {
 		t.Errorf("the map went from version %d to %d", version, v)
 	}
 	if n := queryOne[int](t, c, "select count(*) from stubborn"); n != 1 {
@@ -186,7 +186,7 @@ func TestDistributeThatCannotBeDoneChangesNothing(t *testing.T) {
 	mustExec(t, s2, "create table public.stubborn (id bigint primary key, other bigint, name text, n int)")
 	mustExec(t, s2, "insert into public.stubborn values (77)")
 	defer func() { _, _ = s2.Exec(context.Background(), "drop table public.stubborn") }()
-	if _, err := d.admin.Exec(t.Context(), "DISTRIBUTE TABLE shop.public.stubborn IN GROUP customers KEY (id) ALLOW LOCAL UNIQUE", false); err == nil {
+	if _, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE shop.public.stubborn IN GROUP customers KEY (id) ALLOW LOCAL UNIQUE", false); err == nil {
 		t.Error("a table with foreign rows was overwritten")
 	}
 	if n := queryOne[int](t, s2, "select count(*) from public.stubborn"); n != 1 {

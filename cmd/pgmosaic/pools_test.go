@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 func consoleOf(t testing.TB, a *app) *pgx.Conn {
@@ -182,17 +183,17 @@ func TestConsoleVerbs(t *testing.T) {
 	} {
 		simplyFails(t, console, sql, code)
 	}
-	stats := small(t, d, 2, func(c *Config) {
+	stats := small(t, d, 2, func(c *config.Config) {
 		c.StatsUsers = []string{"app"}
 	})
-	looker := connectTo(t, dsnFor("app", "app", stats.server.Addr(), "pgmosaic")+"?default_query_exec_mode=simple_protocol")
+	looker := connectTo(t, dsnFor("app", "app", stats.Server.Addr(), "pgmosaic")+"?default_query_exec_mode=simple_protocol")
 	simply(t, looker, "show pools")
 	for _, sql := range []string{"pause", "kill", "kill_client 1", "reload", "shutdown", "disable shop", "set query_timeout = 1", "reconnect", "wait_close"} {
 		simplyFails(t, looker, sql, "42501")
 	}
 	run("shutdown")
 	select {
-	case <-a.ended:
+	case <-a.Ended():
 	case <-time.After(time.Minute):
 		t.Error("SHUTDOWN ended nothing")
 	}
@@ -209,7 +210,7 @@ func TestLimitsAreToldByName(t *testing.T) {
 		}
 	}
 	t.Run("max_client_conn", func(t *testing.T) {
-		a := small(t, d, 2, func(c *Config) { c.MaxClients = 2 })
+		a := small(t, d, 2, func(c *config.Config) { c.MaxClients = 2 })
 		plain := a.dsn() + "?sslmode=disable"
 		connectTo(t, plain)
 		connectTo(t, plain)
@@ -218,13 +219,13 @@ func TestLimitsAreToldByName(t *testing.T) {
 		simply(t, consoleOf(t, a), "show version") // administrators are let in
 	})
 	t.Run("max_db_client_connections", func(t *testing.T) {
-		a := small(t, d, 2, func(c *Config) { c.MaxDBClient = 1 })
+		a := small(t, d, 2, func(c *config.Config) { c.MaxDBClient = 1 })
 		connectTo(t, a.dsn())
 		_, err := pgx.Connect(t.Context(), a.dsn())
 		fails(t, err, "53300", "max_db_client_connections = 1")
 	})
 	t.Run("max_user_client_connections", func(t *testing.T) {
-		a := small(t, d, 2, func(c *Config) { c.MaxUsrClient = 1 })
+		a := small(t, d, 2, func(c *config.Config) { c.MaxUsrClient = 1 })
 		connectTo(t, a.dsn())
 		_, err := pgx.Connect(t.Context(), a.dsn())
 		fails(t, err, "53300", "max_user_client_connections = 1")
@@ -237,7 +238,7 @@ func TestLimitsAreToldByName(t *testing.T) {
 	}
 	t.Run("query_wait_timeout", func(t *testing.T) {
 		for _, wait := range []time.Duration{time.Second, 5 * time.Second} { // by a timer, by the pools' upkeep
-			a := small(t, d, 1, func(c *Config) { c.QueryWait = duration(wait) })
+			a := small(t, d, 1, func(c *config.Config) { c.QueryWait = config.Duration(wait) })
 			waiter := connectTo(t, a.dsn())
 			holder := hold(t, a)
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -265,25 +266,25 @@ func TestLimitsAreToldByName(t *testing.T) {
 		mustExec(t, waiter, "select 1")
 	})
 	t.Run("max_db_connections and reserve_pool_size", func(t *testing.T) {
-		a := small(t, d, 1, func(c *Config) {
-			c.Reserve, c.ReserveAfter, c.QueryWait = 1, duration(100*time.Millisecond), duration(30*time.Second)
+		a := small(t, d, 1, func(c *config.Config) {
+			c.Reserve, c.ReserveAfter, c.QueryWait = 1, config.Duration(100*time.Millisecond), config.Duration(30*time.Second)
 		})
 		waiter := connectTo(t, a.dsn())
 		hold(t, a)
 		mustExec(t, waiter, "select 1") // the reserve lets it through
-		b := small(t, d, 5, func(c *Config) { c.MaxDB, c.QueryWait = 1, duration(time.Second) })
+		b := small(t, d, 5, func(c *config.Config) { c.MaxDB, c.QueryWait = 1, config.Duration(time.Second) })
 		w := connectTo(t, b.dsn())
 		hold(t, b)
 		_, err := w.Exec(t.Context(), "select 1")
 		fails(t, err, "53300", "query_wait_timeout")
 	})
 	t.Run("min_pool_size", func(t *testing.T) {
-		a := small(t, d, 5, func(c *Config) { c.MinPool = 3 })
+		a := small(t, d, 5, func(c *config.Config) { c.MinPool = 3 })
 		mustExec(t, connectTo(t, a.dsn()), "select 1")
 		eventually(t, "three servers are open", func() bool { return len(shown(t, consoleOf(t, a), "show servers where database = 'shop'")) == 3 })
 	})
 	t.Run("idle_transaction_timeout", func(t *testing.T) {
-		a := small(t, d, 1, func(c *Config) { c.IdleTx = duration(300 * time.Millisecond) })
+		a := small(t, d, 1, func(c *config.Config) { c.IdleTx = config.Duration(300 * time.Millisecond) })
 		c := hold(t, a)
 		other := connectTo(t, a.dsn())
 		mustExec(t, other, "select 1") // it gets the server
@@ -291,21 +292,21 @@ func TestLimitsAreToldByName(t *testing.T) {
 		fails(t, err, "25P03", "idle transaction timeout")
 	})
 	t.Run("client_idle_timeout", func(t *testing.T) {
-		a := small(t, d, 1, func(c *Config) { c.ClientIdle = duration(300 * time.Millisecond) })
+		a := small(t, d, 1, func(c *config.Config) { c.ClientIdle = config.Duration(300 * time.Millisecond) })
 		c := connectTo(t, a.dsn())
-		eventually(t, "it is sent away", func() bool { return len(a.server.Sessions()) == 0 })
+		eventually(t, "it is sent away", func() bool { return len(a.Server.Sessions()) == 0 })
 		_, err := c.Exec(t.Context(), "select 1")
 		fails(t, err, "57P05", "client_idle_timeout")
 	})
 	t.Run("transaction_timeout", func(t *testing.T) {
-		a := small(t, d, 1, func(c *Config) { c.Transaction = duration(2 * time.Second) })
+		a := small(t, d, 1, func(c *config.Config) { c.Transaction = config.Duration(2 * time.Second) })
 		c := hold(t, a)
 		_, err := c.Exec(t.Context(), "select pg_sleep(20)")
 		fails(t, err, "25P04", "transaction timeout")
 	})
 	t.Run("client_login_timeout", func(t *testing.T) {
-		a := small(t, d, 1, func(c *Config) { c.Login = duration(300 * time.Millisecond) })
-		nc, err := net.Dial("tcp", a.server.Addr())
+		a := small(t, d, 1, func(c *config.Config) { c.Login = config.Duration(300 * time.Millisecond) })
+		nc, err := net.Dial("tcp", a.Server.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -314,7 +315,7 @@ func TestLimitsAreToldByName(t *testing.T) {
 		if _, err := nc.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
 			t.Errorf("a client that says nothing keeps its slot: %v", err)
 		}
-		eventually(t, "its slot is free", func() bool { return len(a.server.Sessions()) == 0 })
+		eventually(t, "its slot is free", func() bool { return len(a.Server.Sessions()) == 0 })
 	})
 }
 
@@ -351,11 +352,11 @@ func TestReloadDropsNobody(t *testing.T) {
 	}
 	users := "users: [{name: app, password: app}, {name: admin, password: admin}]\n"
 	write(users + "default_pool_size: 2\n")
-	cfg, err := loadConfig(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.initSteps = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
+	cfg.Direct.Setup = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
 	a := startApp(t, cfg)
 	secure := connectTo(t, a.dsn()+"?sslmode=require")
 	first := peerSerial(t, a)
@@ -380,7 +381,7 @@ func TestReloadDropsNobody(t *testing.T) {
 	if _, err := pgx.Connect(t.Context(), a.dsn()); err == nil {
 		t.Error("the old password still works")
 	}
-	connectTo(t, dsnFor("app", "changed", a.server.Addr(), "shop"))
+	connectTo(t, dsnFor("app", "changed", a.Server.Addr(), "shop"))
 	if peerSerial(t, a) == first {
 		t.Error("the new certificate is not in use")
 	}

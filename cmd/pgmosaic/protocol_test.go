@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -530,11 +531,11 @@ func TestUnixSocketAndDirectTLS(t *testing.T) {
 	d := shop(t)
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
-	a := small(t, d, 2, func(c *Config) {
+	a := small(t, d, 2, func(c *config.Config) {
 		c.UnixDir, c.TLSCert, c.TLSKey = dir, cert, key
-		c.AuthRules = []RuleConfig{{Local: true, User: "app", Method: "trust"}, {Method: "scram-sha-256"}}
+		c.AuthRules = []config.Rule{{Local: true, User: "app", Method: "trust"}, {Method: "scram-sha-256"}}
 	})
-	_, port, err := net.SplitHostPort(a.server.Addr())
+	_, port, err := net.SplitHostPort(a.Server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -554,7 +555,7 @@ func TestUnixSocketAndDirectTLS(t *testing.T) {
 		t.Error(got)
 	}
 	// TLS from the first byte needs PostgreSQL's name by ALPN.
-	tc, err := tls.Dial("tcp", a.server.Addr(), &tls.Config{InsecureSkipVerify: true})
+	tc, err := tls.Dial("tcp", a.Server.Addr(), &tls.Config{InsecureSkipVerify: true})
 	if err == nil {
 		_ = tc.SetDeadline(time.Now().Add(5 * time.Second))
 		if _, err = tc.Read(make([]byte, 1)); err == nil {
@@ -567,7 +568,7 @@ func TestUnixSocketAndDirectTLS(t *testing.T) {
 func TestVersionNegotiation(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	nc, err := net.Dial("tcp", d.server.Addr())
+	nc, err := net.Dial("tcp", d.Server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -701,7 +702,7 @@ func TestGoodbyeBeforeStartup(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 1, nil)
-	for _, addr := range []string{hostOf(t, d.cluster.Node("s1-a").DSN("shop")), a.server.Addr()} {
+	for _, addr := range []string{hostOf(t, d.cluster.Node("s1-a").DSN("shop")), a.Server.Addr()} {
 		for _, said := range []string{"X\x00\x00\x00\x04", "GET / HTTP/1.1\r\n\r\n"} {
 			nc, err := net.Dial("tcp", addr)
 			if err != nil {

@@ -19,7 +19,7 @@ var quotings = []struct {
 	{"doubles quotes", regexp.MustCompile(`(ReplaceAll|Replace|NewReplacer)\([^\n]*("'"|` + "`[\"']`" + `|"\\"")`), map[string]string{"router/sqlparse/lexer.go": "reads tokens"}},
 	{"quotes with another library", regexp.MustCompile(`pgx\.Identifier|\.Sanitize\(\)|QuoteIdentifier\(|QuoteLiteral\(`), nil},
 	{"puts a value between quotes", regexp.MustCompile(`'%s'|[^\\]'" ?\+|\+ ?"'`), map[string]string{
-		"replication/cluster/node.go": "a configuration file", "cmd/benchmark/main.go": "addresses of its own", "cmd/pgmosaic/shop.go": "constants", "cmd/pgmosaic/demo.go": "commands for a shell",
+		"replication/cluster/node.go": "a configuration file", "cmd/benchmark/main.go": "addresses of its own", "proxy/demo/shop.go": "constants", "proxy/demo/demo.go": "commands for a shell",
 	}},
 	{"joins names by a dot", regexp.MustCompile(`\+ ?"\." ?\+`), map[string]string{
 		"proxy/merge/numeric.go": "a decimal point", "router/sqlparse/spread.go": "names of its own", "router/sqlparse/rekey.go": "names that are quoted",

@@ -8,17 +8,19 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
 
 // replicaWorld is one shard with one replica that answers reads.
 func replicaWorld(t *testing.T) (*demo, func() (replica, primary int64)) {
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table things (id int primary key, n int not null); insert into things select i, i from generate_series(1, 1000) i; create sequence s")
 	replicaAnswers(t, d, c, "select n from things where id = 1")
 	return d, func() (int64, int64) {
-		return d.metrics.Node("shop", "s1", "s1-b").Statements.Load(), d.metrics.Node("shop", "s1", "s1-a").Statements.Load()
+		return d.Metrics.Node("shop", "s1", "s1-b").Statements.Load(), d.Metrics.Node("shop", "s1", "s1-a").Statements.Load()
 	}
 }
 
@@ -129,7 +131,7 @@ func TestReadsAreRepeatedOnThePrimary(t *testing.T) {
 	mustExec(t, setup, "create function draws() returns bigint language sql stable as $$ select nextval('s') $$") // a lie: it is volatile
 	mustExec(t, setup, "create view drawn as select draws() as n")
 	replicaAnswers(t, d, setup, "select count(*) from things")
-	again := func() int64 { return d.metrics.Database("shop").Repeated.Load() }
+	again := func() int64 { return d.Metrics.Database("shop").Repeated.Load() }
 	for _, mode := range []string{"", "?default_query_exec_mode=simple_protocol", "?default_query_exec_mode=exec"} {
 		c := connectTo(t, d.shopDSN()+mode)
 		before := again()
@@ -175,7 +177,7 @@ func TestReadsAreRepeatedOnThePrimary(t *testing.T) {
 			errs <- nil
 		}()
 	}
-	answers := func(node string) int64 { return d.metrics.Node("shop", "s1", node).Statements.Load() }
+	answers := func(node string) int64 { return d.Metrics.Node("shop", "s1", node).Statements.Load() }
 	for range 3 {
 		before := answers("s1-b")
 		eventually(t, "the replica is read", func() bool { return answers("s1-b") >= before+50 })
@@ -192,7 +194,7 @@ func TestReadsAreRepeatedOnThePrimary(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if d.metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load() < 100 {
+	if d.Metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load() < 100 {
 		t.Error("hardly anything was read from the replica")
 	}
 }
@@ -247,9 +249,9 @@ func TestFallbackAndHorizon(t *testing.T) {
 // What waits for a primary is bounded, can be cancelled, and goes when its client goes.
 func TestWaitingForAPrimaryIsBounded(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 0, NoLoad: true})
 	cfg := crashConfig(t, mapOf(d, "shop"))
-	cfg.BufferRequests, cfg.BufferSize, cfg.Buffer = 2, "10kB", duration(5*time.Second)
+	cfg.BufferRequests, cfg.BufferSize, cfg.Buffer = 2, 10<<10, config.Duration(5*time.Second)
 	a := startApp(t, cfg)
 	conns := make([]*pgx.Conn, 4)
 	for i := range conns {
@@ -261,7 +263,7 @@ func TestWaitingForAPrimaryIsBounded(t *testing.T) {
 	for i := range 2 {
 		go func() { _, err := conns[i].Exec(context.Background(), "select 1"); errs <- err }()
 	}
-	waiting := func() int64 { n, _ := a.engine.Waiting("shop", "s1"); return n }
+	waiting := func() int64 { n, _ := a.Engine.Waiting("shop", "s1"); return n }
 	eventually(t, "two wait", func() bool { return waiting() == 2 })
 	_, err := conns[2].Exec(t.Context(), "select 1")
 	wantCode(t, err, "57P03")
@@ -285,7 +287,7 @@ func TestWaitingForAPrimaryIsBounded(t *testing.T) {
 	for _, c := range conns {
 		eventually(t, "the session goes on", func() bool { _, err := c.Exec(t.Context(), "select 1"); return err == nil })
 	}
-	if n, bytes := a.engine.Waiting("shop", "s1"); n != 0 || bytes != 0 {
+	if n, bytes := a.Engine.Waiting("shop", "s1"); n != 0 || bytes != 0 {
 		t.Errorf("%d still wait, with %d bytes", n, bytes)
 	}
 }

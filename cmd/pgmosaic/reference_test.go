@@ -11,7 +11,7 @@ import (
 // copiesOf are the rows of a table on each of a database's shards, as one text each.
 func copiesOf(t *testing.T, d *demo, database, table string) (out []string) {
 	t.Helper()
-	for i := range d.catalog.Current().Databases[database].Shards {
+	for i := range d.Catalog.Current().Databases[database].Shards {
 		out = append(out, queryOne[string](t, d.on(t, database, i), "select coalesce(string_agg(x::text, E'\n' order by x::text), '') from "+table+" x"))
 	}
 	return out

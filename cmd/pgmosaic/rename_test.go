@@ -34,7 +34,7 @@ func renameWorld(t *testing.T, name string) (*demo, *pgx.Conn) {
 // declared are the tables of a database in the map, one with another name under way as "old>new".
 func declared(d *demo, database string) string {
 	var out []string
-	for _, x := range d.catalog.Current().Document.Tables {
+	for _, x := range d.Catalog.Current().Document.Tables {
 		if x.Database == database {
 			s := x.Schema + "." + x.Name + strings.Join(append([]string{""}, x.Key...), " ")
 			if x.Renaming != nil {
@@ -50,7 +50,7 @@ func declared(d *demo, database string) string {
 func TestRenameOfDistributedTables(t *testing.T) {
 	t.Parallel()
 	d, c := renameWorld(t, "renamed")
-	other := connectTo(t, dsnFor("app", "app", d.server.Addr(), "renamed"))
+	other := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "renamed"))
 	is := func(want string) {
 		t.Helper()
 		if got := declared(d, "renamed"); got != want {
@@ -197,7 +197,7 @@ func TestRenamingLeftByADeadProcess(t *testing.T) {
 	home := d.on(t, "left", 0)
 	oid := queryOne[uint32](t, home, "select 'rows_'::regclass::oid")
 	leave := func() {
-		if _, err := d.catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
+		if _, err := d.Catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
 			tables, err := tx.Tables("left")
 			for _, x := range tables {
 				if x.Name == "rows_" {
@@ -220,7 +220,7 @@ func TestRenamingLeftByADeadProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
-	_, err = d.admin.Exec(t.Context(), "UNDISTRIBUTE TABLE left.public.codes", false)
+	_, err = d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE left.public.codes", false)
 	if err == nil || !strings.Contains(err.Error(), "is renaming a table") {
 		t.Errorf("while it is in doubt: %v", err)
 	}
@@ -354,7 +354,7 @@ func TestUndeclaredPartIsRefused(t *testing.T) {
 	t.Parallel()
 	d, c := renameWorld(t, "undeclared")
 	other := otherProcess(t, d)
-	behind := connectTo(t, dsnFor("app", "app", other.server.Addr(), "undeclared"))
+	behind := connectTo(t, dsnFor("app", "app", other.Server.Addr(), "undeclared"))
 	if n := queryOne[int](t, behind, "select count(*) from rows_"); n != 90 {
 		t.Fatal(n)
 	}

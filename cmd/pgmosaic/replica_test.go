@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 func replicaRow(t testing.TB, d *demo, node string) map[string]any {
 	t.Helper()
-	res, err := d.admin.Exec(t.Context(), "SHOW REPLICAS WHERE node = '"+node+"'", true)
+	res, err := d.Admin.Exec(t.Context(), "SHOW REPLICAS WHERE node = '"+node+"'", true)
 	if err != nil || len(res.Rows) != 1 {
 		t.Fatalf("SHOW REPLICAS: %v, %d rows", err, len(res.Rows))
 	}
@@ -43,7 +44,7 @@ func replayed(t testing.TB, d *demo, primary, replica string) {
 
 func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true, monitor: 300 * time.Millisecond}) // what a busy machine takes longer for is less than one
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true, Monitor: 300 * time.Millisecond}) // what a busy machine takes longer for is less than one
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('a', '1')")
 	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
@@ -82,7 +83,7 @@ func TestPausedReplicaLeavesTheReadsAndShowsItsLag(t *testing.T) {
 // replica is paused and the other delayed; and a table that nobody writes is still read from replicas.
 func TestNoStaleReadsUnderCausal(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 2, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 2, NoLoad: true})
 	ctx := t.Context()
 	setup := connectTo(t, d.shopDSN())
 	mustExec(t, setup, "insert into countries values ('DE', 'Germany')")
@@ -111,7 +112,7 @@ func TestNoStaleReadsUnderCausal(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	before := d.metrics.Node("shop", "s1", "s1-c").Reads[0].Load() + d.metrics.Node("shop", "s2", "s2-c").Reads[0].Load()
+	before := d.Metrics.Node("shop", "s1", "s1-c").Reads[0].Load() + d.Metrics.Node("shop", "s2", "s2-c").Reads[0].Load()
 	quiet := connectTo(t, d.shopDSN())
 	for i := 1; i <= 8; i++ { // the delayed replicas replay what was written
 		replicaAnswers(t, d, quiet, "select count(*) from orders where customer_id = "+fmt.Sprint(i))
@@ -121,7 +122,7 @@ func TestNoStaleReadsUnderCausal(t *testing.T) {
 			t.Fatal("the table is empty")
 		}
 	}
-	after := d.metrics.Node("shop", "s1", "s1-c").Reads[0].Load() + d.metrics.Node("shop", "s2", "s2-c").Reads[0].Load()
+	after := d.Metrics.Node("shop", "s1", "s1-c").Reads[0].Load() + d.Metrics.Node("shop", "s2", "s2-c").Reads[0].Load()
 	if after-before < 300 {
 		t.Errorf("only %d of 400 reads of a quiet table went to the replicas", after-before)
 	}
@@ -172,13 +173,13 @@ func writeThenRead(ctx context.Context, dsn string, id, pairs int) error {
 
 func TestConsistencyLevelsChooseTheirNodes(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into settings values ('x', 'old')")
 	eventually(t, "the replica is eligible", func() bool { return replicaRow(t, d, "s1-b")["eligible"] == true })
 	onReplica := func(sql string) bool {
 		t.Helper()
-		rep, pri := d.metrics.Node("shop", "s1", "s1-b"), d.metrics.Node("shop", "s1", "s1-a")
+		rep, pri := d.Metrics.Node("shop", "s1", "s1-b"), d.Metrics.Node("shop", "s1", "s1-a")
 		r, p := rep.Statements.Load(), pri.Statements.Load()
 		if _, err := c.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -16,13 +17,13 @@ func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
 	d := shop(t)
 	nodes := [2]*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
 	l := &lines{}
-	cfg := defaultConfig()
-	cfg.Store, cfg.Resolve = t.TempDir()+"/map.json", duration(50*time.Millisecond)
-	cfg.Users = []UserConfig{{Name: "app", Password: "app"}}
-	cfg.initSteps = []string{"CREATE DATABASE often"}
+	cfg := config.Default()
+	cfg.Store, cfg.Resolve = t.TempDir()+"/map.json", config.Duration(50*time.Millisecond)
+	cfg.Users = []config.User{{Name: "app", Password: "app"}}
+	cfg.Direct.Setup = []string{"CREATE DATABASE often"}
 	for i, n := range nodes {
 		freshDatabase(t, n, "often")
-		cfg.initSteps = append(cfg.initSteps, fmt.Sprintf("CREATE SHARD o%d IN often NODE '%s' NAME on%d", i+1, n.DSN("often"), i+1))
+		cfg.Direct.Setup = append(cfg.Direct.Setup, fmt.Sprintf("CREATE SHARD o%d IN often NODE '%s' NAME on%d", i+1, n.DSN("often"), i+1))
 	}
 	t.Cleanup(func() { // runs when the proxy has ended
 		for _, n := range nodes {

@@ -40,7 +40,7 @@ func TestTheProxysRoleNeedsNoSuperuser(t *testing.T) {
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD m%d IN modest NODE 'postgres://modest_proxy:modest@127.0.0.1:%d/modest?sslmode=disable'", i+1, node.Port))
 	}
 	t.Cleanup(func() { d.forget(t, "modest") })
-	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "modest"))
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "modest"))
 	mustExec(t, c, "create table orders (customer_id bigint, n int, primary key (customer_id, n))")
 	mustExec(t, c, "insert into orders select g, 1 from generate_series(1, 100) g")
 	d.adminExec(t, "CREATE GROUP customers IN modest KEY (bigint) BY HASH")

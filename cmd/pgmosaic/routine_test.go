@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // A trigger that writes a sharded table is refused, until the admin says that it stays on its row's shard.
 func TestShardSafeRoutine(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
 	mustExec(t, c, "insert into customers select i, 'n' || i, 'e', 'DE', '2026-01-01' from generate_series(1, 30) i")

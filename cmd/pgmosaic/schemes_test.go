@@ -28,14 +28,14 @@ func schemesWorld(t *testing.T, name string) (*demo, *pgx.Conn) {
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s_s%d IN %s NODE '%s' NAME %s_n%d", name, i, name, node.DSN(phys), name, i))
 	}
 	t.Cleanup(func() { d.forget(t, name) })
-	return d, connectTo(t, dsnFor("app", "app", d.server.Addr(), name))
+	return d, connectTo(t, dsnFor("app", "app", d.Server.Addr(), name))
 }
 
 // forget takes a database out of the map, from its tables to its shards.
 func (d *demo) forget(t *testing.T, name string) {
-	db := d.catalog.Current().Databases[name]
+	db := d.Catalog.Current().Databases[name]
 	exec := func(format string, args ...any) {
-		if _, err := d.admin.Exec(context.Background(), fmt.Sprintf(format, args...), false); err != nil {
+		if _, err := d.Admin.Exec(context.Background(), fmt.Sprintf(format, args...), false); err != nil {
 			t.Errorf("%s: %v", fmt.Sprintf(format, args...), err)
 		}
 	}
@@ -52,7 +52,7 @@ func (d *demo) forget(t *testing.T, name string) {
 		exec("DROP SHARD %s IN %s", pgsql.Plain(s.Name), pgsql.Plain(name))
 	}
 	exec("DROP DATABASE %s", pgsql.Plain(name))
-	d.pools.Reconnect(name)
+	d.Pools.Reconnect(name)
 }
 
 // pgCode is an error's SQLSTATE.
@@ -78,7 +78,7 @@ func (d *demo) past(t *testing.T, name string, i int) *pgx.Conn {
 
 func (d *demo) adminFails(t *testing.T, sql, code, message string) {
 	t.Helper()
-	_, err := d.admin.Exec(t.Context(), sql, false)
+	_, err := d.Admin.Exec(t.Context(), sql, false)
 	var e interface{ SQLState() string }
 	if !errors.As(err, &e) || e.SQLState() != code || !strings.Contains(err.Error(), message) {
 		t.Errorf("%s: %v, want %s %q", sql, err, code, message)
@@ -296,7 +296,7 @@ func TestInterruptedMoveOfASchema(t *testing.T) {
 	mustExec(t, there, "delete from pgmosaic.made")
 	// That version's note on home, which is read when there is none of this one's.
 	mustExec(t, d.on(t, "cut", 0), "drop table pgmosaic.placed; create table pgmosaic.tenant (schema text primary key); insert into pgmosaic.tenant values ('decided')")
-	_, err := d.catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
+	_, err := d.Catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error {
 		return errors.Join(tx.PutTenant(shardmap.Tenant{Database: "cut", Schema: "decided", Shard: "cut_s1", Moving: true}), tx.PutTenant(shardmap.Tenant{Database: "cut", Schema: "begun", Shard: "cut_s1", Moving: true}))
 	})
 	if err != nil {
@@ -316,11 +316,11 @@ func TestInterruptedMoveOfASchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	nodeAt(closed)
-	if err := d.admin.Recover(t.Context()); err == nil { // a start while home is away
+	if err := d.Admin.Recover(t.Context()); err == nil { // a start while home is away
 		t.Error("home is away, and all is settled")
 	}
 	settled := make(chan error, 1)
-	go func() { settled <- d.admin.RunRecover(t.Context(), 10*time.Millisecond) }()
+	go func() { settled <- d.Admin.RunRecover(t.Context(), 10*time.Millisecond) }()
 	nodeAt(d.cluster.Node("s1-a").Port)
 	if err := <-settled; err != nil {
 		t.Fatal(err)

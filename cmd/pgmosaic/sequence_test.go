@@ -82,7 +82,7 @@ func TestSequencesOverShards(t *testing.T) {
 	var wg sync.WaitGroup
 	for n := range 6 {
 		wg.Go(func() {
-			c, err := pgx.Connect(t.Context(), dsnFor("app", "app", d.server.Addr(), "counted"))
+			c, err := pgx.Connect(t.Context(), dsnFor("app", "app", d.Server.Addr(), "counted"))
 			if err != nil {
 				t.Error(err)
 				return

@@ -8,6 +8,9 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/instance"
 )
 
 // signals are what the process is told from outside. Those that end it are taken when the configuration has been read: until then each
@@ -31,16 +34,18 @@ const endWithin = 10 * time.Second
 
 // serve runs until a signal, or SHUTDOWN. The first signal lets transactions finish, a second one and SIGQUIT do not wait. One that
 // comes before the process is ready ends the start.
-func serve(ctx context.Context, cfg Config, sig *signals) error {
-	if cfg.scratch != "" {
-		defer os.RemoveAll(cfg.scratch) // a folder of ours in /tmp
+func serve(ctx context.Context, cfg config.Config, sig *signals) error {
+	if cfg.Direct.Folder != "" {
+		defer os.RemoveAll(cfg.Direct.Folder) // a folder of ours in /tmp
 	}
 	signal.Notify(sig.end, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
-	tune()
+	instance.Tune()
 	sink := newLogSink(os.Stderr, func(lost int, why error) []byte { return missingLines(cfg, lost, why) })
 	defer sink.close()
-	log, level := newLogger(cfg, sink)
-	a, err := startUnless(ctx, sig.end, func(ctx context.Context) (*app, error) { return start(ctx, cfg, log) })
+	log, level := instance.NewLog(&cfg, sink)
+	in, err := startUnless(ctx, sig.end, func(ctx context.Context) (*instance.Instance, error) {
+		return start(ctx, cfg, instance.Options{Log: log, Level: level, Lost: sink.Lost, Version: version})
+	})
 	var told *toldToEnd
 	if errors.As(err, &told) {
 		log.Info("stopped before it was ready", "signal", told.by)
@@ -49,24 +54,22 @@ func serve(ctx context.Context, cfg Config, sig *signals) error {
 	if err != nil {
 		return err
 	}
-	a.level = level
-	a.sink.Store(sink)
-	log.Info("ready", "listen", a.server.Addr(), "http", a.cfg.HTTP)
-	go a.obey(sig, log)
-	drain := max(time.Duration(cfg.Drain), time.Millisecond)
+	log.Info("ready", "listen", in.Addr(), "http", cfg.HTTP)
+	go obey(in, sig, log)
+	drain := max(cfg.Drain.Value(), time.Millisecond)
 	select {
 	case s := <-sig.end:
 		if s == syscall.SIGQUIT {
 			drain = 0
 		}
-	case <-a.ended:
+	case <-in.Ended():
 	}
 	log.Info("draining", "timeout", drain)
 	done := make(chan struct{})
-	go func() { a.stop(drain); close(done) }()
+	go func() { in.Stop(drain); close(done) }()
 	var late <-chan time.Time // never, while clients are waited for
-	if !a.wait.Load() {
-		late = time.After(drain + answerWithin + endWithin)
+	if !in.WaitsForClients() {
+		late = time.After(drain + instance.AnswerWithin + endWithin)
 	}
 	for {
 		select {
@@ -75,8 +78,8 @@ func serve(ctx context.Context, cfg Config, sig *signals) error {
 			return nil
 		case <-sig.end:
 			log.Info("not waiting for transactions any more")
-			go a.server.Stop()
-			late = time.After(answerWithin + endWithin)
+			go in.StopWaiting()
+			late = time.After(instance.AnswerWithin + endWithin)
 		case <-late:
 			return errors.New("what runs in the background has not ended: the process ends all the same")
 		}
@@ -84,11 +87,11 @@ func serve(ctx context.Context, cfg Config, sig *signals) error {
 }
 
 // obey does what signals ask for that do not end the process. It is not waited for: a file that RELOAD reads may not answer.
-func (a *app) obey(sig *signals, log *slog.Logger) {
+func obey(in *instance.Instance, sig *signals, log *slog.Logger) {
 	for {
 		select {
 		case <-sig.reload:
-			if err := a.reload(); err != nil {
+			if err := in.Reload(); err != nil {
 				log.Error("the configuration was not read again: the old one stays in force", "error", err)
 			}
 		case s := <-sig.none:
@@ -103,32 +106,41 @@ type toldToEnd struct{ by os.Signal }
 func (e *toldToEnd) Error() string { return e.by.String() }
 
 // startUnless starts the proxy, unless a signal to end comes first.
-func startUnless(ctx context.Context, end <-chan os.Signal, start func(context.Context) (*app, error)) (*app, error) {
+func startUnless(ctx context.Context, end <-chan os.Signal, start func(context.Context) (*instance.Instance, error)) (*instance.Instance, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type outcome struct {
-		a   *app
+		in  *instance.Instance
 		err error
 	}
 	started := make(chan outcome, 1)
 	go func() {
-		a, err := start(ctx)
-		started <- outcome{a, err}
+		in, err := start(ctx)
+		started <- outcome{in, err}
 	}()
 	select {
 	case o := <-started:
-		return o.a, o.err
+		return o.in, o.err
 	case s := <-end:
 		told := &toldToEnd{s}
 		cancel(told)
 		select {
 		case o := <-started:
 			if o.err == nil {
-				o.a.stop(0)
+				o.in.Stop(0)
 			}
 		case <-time.After(endWithin):
 			return nil, errors.New("the start has not ended: the process ends all the same")
 		}
 		return nil, told
 	}
+}
+
+// start makes an instance and has it serve.
+func start(ctx context.Context, cfg config.Config, opts instance.Options) (*instance.Instance, error) {
+	in, err := instance.New(ctx, cfg, opts)
+	if err != nil {
+		return nil, err
+	}
+	return in, in.Start(ctx)
 }

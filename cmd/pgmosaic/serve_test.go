@@ -19,6 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 func TestAdminConsoleOverTheWire(t *testing.T) {
@@ -96,16 +97,16 @@ func TestMapAsSQLRebuildsTheMap(t *testing.T) {
 }
 
 // startApp runs a proxy of its own until the test ends.
-func startApp(t testing.TB, cfg Config) *app {
+func startApp(t testing.TB, cfg config.Config) *app {
 	t.Helper()
 	return startLogging(t, cfg, io.Discard)
 }
 
 // startLogging is startApp with a log.
-func startLogging(t testing.TB, cfg Config, log io.Writer) *app {
+func startLogging(t testing.TB, cfg config.Config, log io.Writer) *app {
 	t.Helper()
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "off"
-	a, err := start(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
+	a, err := startWith(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,8 +126,8 @@ func TestPassThroughForOneDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(plain.scratch)
-	p := connectTo(t, "postgres://plain@"+startApp(t, plain).server.Addr()+"/postgres")
+	defer os.RemoveAll(plain.Direct.Folder)
+	p := connectTo(t, "postgres://plain@"+startApp(t, plain).Server.Addr()+"/postgres")
 	if who := queryOne[string](t, p, "select current_user::text"); who != "plain" {
 		t.Errorf("logged in as %s", who)
 	}
@@ -137,25 +138,25 @@ func TestPassThroughForOneDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(cfg.scratch)
+	defer os.RemoveAll(cfg.Direct.Folder)
 	a := startApp(t, cfg)
-	c := connectTo(t, "postgres://postgres@"+a.server.Addr()+"/postgres")
+	c := connectTo(t, "postgres://postgres@"+a.Server.Addr()+"/postgres")
 	if n := queryOne[int](t, c, "with x as (select row_number() over () from generate_series(1, 10)) select count(*) from x"); n != 10 {
 		t.Errorf("%d", n)
 	}
 	mustExec(t, c, "create table if not exists passed (a serial primary key, b text)")
 	defer func() { mustExec(t, c, "drop table passed") }()
 	mustExec(t, c, "insert into passed (b) values ('x'), ('y')")
-	console := connectTo(t, "postgres://postgres@"+a.server.Addr()+"/pgmosaic?default_query_exec_mode=simple_protocol")
+	console := connectTo(t, "postgres://postgres@"+a.Server.Addr()+"/pgmosaic?default_query_exec_mode=simple_protocol")
 	mustExec(t, console, "show pools")
 	_, err = console.Exec(t.Context(), "pause postgres")
 	wantCode(t, err, "42501") // without a password nobody changes anything
-	if _, err := pgx.Connect(t.Context(), "postgres://app:app@"+a.server.Addr()+"/postgres"); err == nil {
+	if _, err := pgx.Connect(t.Context(), "postgres://app:app@"+a.Server.Addr()+"/postgres"); err == nil {
 		t.Error("a user that nobody named was let in")
 	} else {
 		wantCode(t, err, "28P01")
 	}
-	if _, err := pgx.Connect(t.Context(), "postgres://postgres@"+a.server.Addr()+"/other"); err == nil {
+	if _, err := pgx.Connect(t.Context(), "postgres://postgres@"+a.Server.Addr()+"/other"); err == nil {
 		t.Error("another database was reached")
 	} else {
 		wantCode(t, err, "3D000")
@@ -171,13 +172,13 @@ func TestAuthQueryAndTLS(t *testing.T) {
 	}()
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
-	cfg := defaultConfig()
+	cfg := config.Default()
 	cfg.Store, cfg.TLSCert, cfg.TLSKey = filepath.Join(dir, "map.json"), cert, key
 	cfg.AuthQuery = "select rolname, rolpassword from pg_authid where rolname = $1"
 	cfg.AdminUsers = []string{"asked"}
-	cfg.initSteps = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
+	cfg.Direct.Setup = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
 	a := startApp(t, cfg)
-	good := "postgres://asked:question@" + a.server.Addr() + "/shop?sslmode=require"
+	good := "postgres://asked:question@" + a.Server.Addr() + "/shop?sslmode=require"
 	// The proxy knows no password of the role: it logs in to the shard with the keys that the client proved.
 	if who := queryOne[string](t, connectTo(t, good), "select current_user::text"); who != "asked" {
 		t.Errorf("logged in as %s", who)
@@ -189,10 +190,10 @@ func TestAuthQueryAndTLS(t *testing.T) {
 	_, err = pgx.Connect(t.Context(), strings.Replace(good, "/shop", "/pgmosaic", 1))
 	wantCode(t, err, "28P01") // admin power comes from the configuration alone
 	cfg.Store = filepath.Join(dir, "map2.json")
-	cfg.Users = []UserConfig{{Name: "asked", Password: "question"}}
+	cfg.Users = []config.User{{Name: "asked", Password: "question"}}
 	b := startApp(t, cfg)
 	for _, mode := range []string{"require", "disable"} {
-		c := connectTo(t, "postgres://asked:question@"+b.server.Addr()+"/shop?sslmode="+mode)
+		c := connectTo(t, "postgres://asked:question@"+b.Server.Addr()+"/shop?sslmode="+mode)
 		if got := queryOne[string](t, c, "select current_user::text"); got != "asked" {
 			t.Errorf("logged in as %s", got)
 		}

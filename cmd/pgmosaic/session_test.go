@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 )
 
@@ -117,9 +118,9 @@ func TestTransactionsOverShardsAreAtomic(t *testing.T) {
 			mustExec(t, c, "alter role app set default_transaction_isolation = 'serializable'")
 			defer func() {
 				mustExec(t, c, "alter role app reset default_transaction_isolation")
-				d.pools.Reconnect("shop")
+				d.Pools.Reconnect("shop")
 			}()
-			d.pools.Reconnect("shop")
+			d.Pools.Reconnect("shop")
 			how = "select 1"
 		}
 		x := connectTo(t, d.shopDSN())
@@ -318,7 +319,7 @@ func TestVanishedClientLeavesNothingOpen(t *testing.T) {
 		return err == nil
 	})
 	eventually(t, "every server is back", func() bool {
-		for _, p := range d.pools.All() {
+		for _, p := range d.Pools.All() {
 			if p.Stats().Active > 0 {
 				return false
 			}
@@ -337,7 +338,7 @@ func TestResolverPassesALockedShard(t *testing.T) {
 	defer mustExec(t, hold, "rollback")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	_, err := d.resolver().List(ctx, d.shardsOf(d.catalog.Current().Databases["shop"]))
+	_, err := d.Resolver().List(ctx, d.ShardsOf(d.Catalog.Current().Databases["shop"]))
 	if !errors.Is(err, context.DeadlineExceeded) && pgCode(err) != "57014" || ctx.Err() != nil { // which of the two clocks is first is chance
 		t.Errorf("the answer is %v, the caller's time is over: %v", err, ctx.Err())
 	}
@@ -346,10 +347,10 @@ func TestResolverPassesALockedShard(t *testing.T) {
 // A part that a crash left prepared is committed if the decider has decided so, else rolled back.
 func TestResolverFinishesWhatACrashLeft(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	mustExec(t, connectTo(t, d.shopDSN()), "insert into countries values ('DE', 'Germany')")
 	_, k2 := keysOn(t, d, 1)
-	install := d.catalog.Current().Install
+	install := d.Catalog.Current().Install
 	s2, s1 := connectTo(t, d.cluster.Node("s2-a").DSN("shop")), connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
 	for i, outcome := range []string{"commit", ""} {
 		gid := fmt.Sprintf("pgmosaic:%s:s1:%032d", install, i)
@@ -365,7 +366,7 @@ func TestResolverFinishesWhatACrashLeft(t *testing.T) {
 			mustExec(t, s1, "insert into pgmosaic.decision values ($1, $2)", gid, outcome)
 		}
 	}
-	if committed, err := d.engine.Settle(t.Context(), "shop", fmt.Sprintf("pgmosaic:%s:s1:%032d", install, 7)); !errors.Is(err, txn.ErrForgotten) || committed {
+	if committed, err := d.Engine.Settle(t.Context(), "shop", fmt.Sprintf("pgmosaic:%s:s1:%032d", install, 7)); !errors.Is(err, txn.ErrForgotten) || committed {
 		t.Errorf("a transaction that nobody knows: %v %v", committed, err)
 	}
 	if rows := d.adminExec(t, "SHOW TRANSACTIONS"); len(rows) != 2 {
@@ -387,7 +388,7 @@ func TestDemoKeepsItsDataAndStopsItsServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cleanTestDir(dir)
-	o := demoOptions{dir: dir, listen: "127.0.0.1:0", http: "127.0.0.1:0", shards: 2, replicas: 1, customers: 50, orders: 100, poolSize: 5}
+	o := showcase.Options{Dir: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Shards: 2, Replicas: 1, Customers: 50, Orders: 100, PoolSize: 5}
 	var pids []int
 	for round := range 2 {
 		d, err := startDemo(t.Context(), o, testWriter{t})

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
@@ -19,16 +20,16 @@ func TestInitSQLIsDoneWholly(t *testing.T) {
 	d := shop(t)
 	node := d.cluster.Node("s2-a")
 	freshDatabase(t, node, "setup_a")
-	cfg := defaultConfig()
+	cfg := config.Default()
 	cfg.Store, cfg.Listen, cfg.HTTP = t.TempDir()+"/map.json", "127.0.0.1:0", "off"
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
 	cfg.InitSQL = fmt.Sprintf("CREATE DATABASE setup; CREATE SHARD a IN setup NODE '%s'; CREATE SHARD b IN setup NODE '%s'; CREATE GROUP g IN setup KEY (int) BY HASH;", node.DSN("setup_a"), node.DSN("setup_b"))
 	open := func() (*app, error) {
-		return start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		return startWith(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	}
 	for range 2 {
 		if a, err := open(); err == nil {
-			ok, why := a.ready()
+			ok, why := a.Ready()
 			a.stop(0)
 			t.Fatalf("it started without its second shard (ready: %t, %s)", ok, why)
 		}
@@ -48,11 +49,11 @@ func TestInitSQLIsDoneWholly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		db := a.catalog.Current().Databases["setup"]
-		if db == nil || len(db.Shards) != 2 || db.Groups["g"] == nil || a.catalog.Current().Document.Setup != nil {
-			t.Errorf("the map is %+v", a.catalog.Current().Document)
+		db := a.Catalog.Current().Databases["setup"]
+		if db == nil || len(db.Shards) != 2 || db.Groups["g"] == nil || a.Catalog.Current().Document.Setup != nil {
+			t.Errorf("the map is %+v", a.Catalog.Current().Document)
 		}
-		eventually(t, "it is ready", func() bool { ok, _ := a.ready(); return ok })
+		eventually(t, "it is ready", func() bool { ok, _ := a.Ready(); return ok })
 		a.stop(0)
 	}
 }
@@ -71,14 +72,14 @@ func TestInitSQLIsDoneOnce(t *testing.T) {
 		"CREATE GROUP g IN once KEY (text) BY LIST (('a') ON a, ('b') ON b)", "ALTER GROUP g IN once ADD VALUES ('c') ON b", "DISTRIBUTE TABLE once.public.things IN GROUP g KEY (k)",
 		"DISTRIBUTE TABLE once.public.whole AS REFERENCE", "PIN KEY ('z') OF once.g ON a", "UNDISTRIBUTE TABLE once.public.whole", "SHOW TABLES",
 	}
-	cfg := defaultConfig()
+	cfg := config.Default()
 	cfg.Store, cfg.Listen, cfg.HTTP = t.TempDir()+"/map.json", "127.0.0.1:0", "off"
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
 	store := filestore.New(cfg.Store)
 	stops := func(sql []string, code string) *shardmap.Document {
 		t.Helper()
 		cfg.InitSQL = strings.Join(sql, "; ")
-		a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		a, err := startWith(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		if err == nil {
 			a.stop(0)
 		}
@@ -107,13 +108,13 @@ func TestInitSQLIsDoneOnce(t *testing.T) {
 		stops(append(slices.Clone(steps), "CREATE GROUP g IN once KEY (int) BY HASH"), "42710")
 	}
 	cfg.InitSQL = strings.Join(steps, "; ")
-	a, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := startWith(t.Context(), cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.stop(0)
-	if db := a.catalog.Current().Databases["once"]; len(db.Shards) != 2 || len(db.Tables) != 1 || len(db.Groups["g"].Lists) != 3 || a.catalog.Current().Document.Setup != nil {
-		t.Errorf("the map is %+v", a.catalog.Current().Document)
+	if db := a.Catalog.Current().Databases["once"]; len(db.Shards) != 2 || len(db.Tables) != 1 || len(db.Groups["g"].Lists) != 3 || a.Catalog.Current().Document.Setup != nil {
+		t.Errorf("the map is %+v", a.Catalog.Current().Document)
 	}
 }
 
@@ -125,30 +126,7 @@ func TestDatabaseWithoutAShardIsNotReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, why := a.ready(); ok || why != "database empty has no shard" {
+	if ok, why := a.Ready(); ok || why != "database empty has no shard" {
 		t.Errorf("ready: %t, %s", ok, why)
-	}
-}
-
-func TestWhereInitSQLGoesOn(t *testing.T) {
-	t.Parallel()
-	steps := []string{"a", "b", "c"}
-	for _, x := range []struct {
-		setup   *shardmap.Setup
-		version uint64
-		want    int
-		fails   bool
-	}{
-		{nil, 0, 0, false},
-		{nil, 7, 3, false},
-		{setupAt(steps, 0), 1, 0, false},
-		{setupAt(steps, 2), 4, 2, false},
-		{setupAt(steps, 3), 4, 3, false},
-		{setupAt([]string{"a", "x"}, 2), 4, 0, true},
-		{setupAt([]string{"a", "b", "c", "d"}, 4), 4, 0, true},
-	} {
-		if got, err := resume(x.setup, x.version, steps); got != x.want || (err != nil) != x.fails {
-			t.Errorf("%+v, version %d: %d, %v", x.setup, x.version, got, err)
-		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 )
 
@@ -44,7 +46,7 @@ func sources(t *testing.T, see func(path string, f *ast.File)) {
 var doors = map[string]string{
 	"proxy/nodeconn/nodeconn.go":   "the proxy's own connections",
 	"proxy/pool/dial.go":           "clients' servers",
-	"cmd/pgmosaic/demo.go":         "it speaks to the proxy, as a client does",
+	"proxy/demo/demo.go":           "it speaks to the proxy, as a client does",
 	"cmd/benchmark/main.go":        "it speaks to the proxy, as a client does",
 	"replication/cluster/node.go":  "it starts and stops local servers",
 	"testdata/orm/gorm/main.go":    "a client of the proxy",
@@ -83,7 +85,7 @@ func TestNothingElseConnectsToNodes(t *testing.T) {
 			return true
 		})
 	})
-	for _, path := range []string{"proxy/nodeconn/nodeconn.go", "proxy/pool/dial.go", "cmd/pgmosaic/demo.go"} {
+	for _, path := range []string{"proxy/nodeconn/nodeconn.go", "proxy/pool/dial.go", "proxy/demo/demo.go"} {
 		if !found[path] {
 			t.Errorf("%s does not connect: the search finds nothing", path)
 		}
@@ -289,7 +291,7 @@ func shadowsRan(t *testing.T, d *demo) []string {
 // statements never run one: they run with the rights of that role, often a superuser's.
 func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true, monitor: 100 * time.Millisecond})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, NoLoad: true, Monitor: 100 * time.Millisecond})
 	third, err := d.cluster.Primary(t.Context(), "s3-a")
 	if err != nil {
 		t.Fatal(err)
@@ -363,25 +365,25 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	}
 	ringIsBroken(t, connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN()), "update customers set name = 'x' where customer_id = %d", k1, k2)
 	left := connectTo(t, d.cluster.Node("s2-a").DSN("shop")) // a part that no process will finish: the resolver does
-	gid := "pgmosaic:" + d.catalog.Current().Install + ":s1:00000000000000000000000000000000"
+	gid := "pgmosaic:" + d.Catalog.Current().Install + ":s1:00000000000000000000000000000000"
 	simply(t, left, "begin; insert into pgmosaic.decision (gid, outcome) values ('"+gid+"/0', 'part'); prepare transaction '"+gid+"/0'")
-	r := d.resolver()
+	r := d.Resolver()
 	r.Grace = time.Second
 	eventually(t, "the part is finished", func() bool {
-		if err := r.Resolve(t.Context(), d.shardsOf(d.catalog.Current().Databases["shop"])); err != nil {
+		if err := r.Resolve(t.Context(), d.ShardsOf(d.Catalog.Current().Databases["shop"])); err != nil {
 			t.Fatal(err)
 		}
 		return simply(t, left, "select count(*) from pg_catalog.pg_prepared_xacts") == "0"
 	})
-	if err := r.Sweep(t.Context(), d.shardsOf(d.catalog.Current().Databases["shop"])); err != nil {
+	if err := r.Sweep(t.Context(), d.ShardsOf(d.Catalog.Current().Databases["shop"])); err != nil {
 		t.Fatal(err)
 	}
 	for _, sql := range []string{"VERIFY TABLE shop.public.felt", "VERIFY TABLE shop.public.plain", "VERIFY TABLE shop.apart.things", "UNDISTRIBUTE TABLE shop.public.felt", "UNDISTRIBUTE TABLE shop.public.plain", "UNDISTRIBUTE SCHEMA shop.apart", "DROP SHARD s3 IN shop"} {
 		d.adminExec(t, sql)
 	}
-	a := small(t, d, 2, func(cfg *Config) {
+	a := small(t, d, 2, func(cfg *config.Config) {
 		cfg.AuthQuery = "select rolname, rolpassword from pg_authid where rolname || '' = $1 || ''"
-		cfg.Users = []UserConfig{{Name: "admin", Password: "admin"}}
+		cfg.Users = []config.User{{Name: "admin", Password: "admin"}}
 	})
 	simply(t, connectTo(t, a.dsn()), "select id from felt")
 	file := filepath.Join(t.TempDir(), "pgmosaic.yaml")
@@ -402,7 +404,7 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 // PostgreSQL that answers, also where that path puts others' objects, or temporary ones, before PostgreSQL's.
 func TestNoQuestionToAClientsServerRunsAUsersCode(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, NoLoad: true})
 	c := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
 	k1, k2 := keysOn(t, d, 1)
 	for _, sql := range []string{"create table plain (id int primary key, word text)", "create table sharded (key bigint primary key, how bigint)", fmt.Sprintf("insert into sharded values (%d, 1), (%d, 2)", k1, k2)} {
@@ -452,12 +454,12 @@ func TestASchemaOfOursThatAUserMadeIsRefused(t *testing.T) {
 	d.adminExec(t, "CREATE SHARD q1 IN squat NODE '"+d.cluster.Node("s1-a").DSN("squat")+"'")
 	t.Cleanup(func() {
 		for _, sql := range []string{"DROP SHARD q1 IN squat", "DROP DATABASE squat"} {
-			if _, err := d.admin.Exec(context.Background(), sql, false); err != nil {
+			if _, err := d.Admin.Exec(context.Background(), sql, false); err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	_, err := d.admin.Exec(t.Context(), "CREATE SHARD q2 IN squat NODE '"+d.cluster.Node("s2-a").DSN("squat")+"'", false)
+	_, err := d.Admin.Exec(t.Context(), "CREATE SHARD q2 IN squat NODE '"+d.cluster.Node("s2-a").DSN("squat")+"'", false)
 	if err == nil || !strings.Contains(err.Error(), "schema pgmosaic of app") {
 		t.Errorf("a user's schema: %v", err)
 	}

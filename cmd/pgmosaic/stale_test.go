@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
@@ -193,7 +195,7 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand, id int) {
 
 // staleWorld is a demo with counters on two shards, each with a synchronous and an asynchronous replica.
 func staleWorld(t *testing.T, ids int) (*demo, *counters) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 2, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 2, NoLoad: true})
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "create table counters (id int primary key, n bigint not null)")
 	mustExec(t, c, "insert into counters select i, 0 from generate_series(0, $1::int - 1) i", ids)
@@ -218,15 +220,15 @@ func synchronous(t *testing.T, n *cluster.Node, standby string) {
 // otherProcess is a second proxy over the same shards.
 func otherProcess(t *testing.T, d *demo) *app {
 	t.Helper()
-	doc := *d.catalog.Current().Document
+	doc := *d.Catalog.Current().Document
 	doc.Version = 1
 	path := t.TempDir() + "/map.json"
 	if err := filestore.New(path).Save(t.Context(), 0, &doc); err != nil {
 		t.Fatal(err)
 	}
-	cfg := defaultConfig()
+	cfg := config.Default()
 	cfg.Store = path
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
 	return startApp(t, cfg)
 }
 
@@ -234,7 +236,7 @@ func otherProcess(t *testing.T, d *demo) *app {
 func replicaReads(d *demo) (replica, primary int64) {
 	for _, s := range []string{"s1", "s2"} {
 		for _, n := range []string{"a", "b", "c"} {
-			m := d.metrics.Node("shop", s, s+"-"+n)
+			m := d.Metrics.Node("shop", s, s+"-"+n)
 			replica += m.Reads[replication.ToReplica].Load()
 			for i := range m.Reads {
 				if replication.Reason(i) != replication.ToReplica {
@@ -325,10 +327,10 @@ func TestNoStaleReads(t *testing.T) {
 		eventually(t, n+" is eligible", func() bool { return replicaRow(t, d, n)["eligible"] == true })
 	}
 	r0, p0 := replicaReads(d)
-	s0 := d.metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
+	s0 := d.Metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.Metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
 	time.Sleep(healthy)
 	r1, p1 := replicaReads(d)
-	s1 := d.metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
+	s1 := d.Metrics.Node("shop", "s1", "s1-a").Reads[replication.ByLevel].Load() + d.Metrics.Node("shop", "s2", "s2-a").Reads[replication.ByLevel].Load()
 	byReplica, byPrimary := r1-r0, p1-p0-(s1-s0)
 	t.Logf("healthy, with writers: %d reads of replicas, %d of primaries by choice, %d because they were strong", byReplica, byPrimary, s1-s0)
 	least := int64(50) // a busy machine's replicas replay late
@@ -434,7 +436,7 @@ func conninfo(d *demo, of *cluster.Node, name string) string {
 }
 
 func adminErr(d *demo, sql string) error {
-	_, err := d.admin.Exec(context.Background(), sql, false)
+	_, err := d.Admin.Exec(context.Background(), sql, false)
 	return err
 }
 
@@ -442,7 +444,7 @@ func adminErr(d *demo, sql string) error {
 // admin statement has moved to another shard.
 func TestFreshBehindNames(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, NoLoad: true})
 	w, r := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	for _, sql := range []string{
 		"create table facts (id int primary key, n int not null)", "insert into facts values (1, 0)",
@@ -539,7 +541,7 @@ func TestFreshBehindNames(t *testing.T) {
 // and killed: a version that was followed by another that long before the read began must not be seen.
 func TestBoundedReadsAreBounded(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	const bound = 500 * time.Millisecond
@@ -603,7 +605,7 @@ func TestBoundedReadsAreBounded(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	wg.Wait()
-	onReplica := d.metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load()
+	onReplica := d.Metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load()
 	t.Logf("%d reads, %d of the replica; the oldest was %s old, the limit is %s", reads, onReplica, worst, limit)
 	if worst > limit {
 		t.Errorf("a read showed what had been overwritten %s before, the limit is %s", worst, limit)
@@ -616,13 +618,13 @@ func TestBoundedReadsAreBounded(t *testing.T) {
 // A standby that was restarted may be behind itself: a session that has read it goes elsewhere until it has caught up.
 func TestARestartedReplicaIsBehindItself(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 1, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 1, Replicas: 1, NoLoad: true})
 	setup, other := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	mustExec(t, setup, "create table past (n int); insert into past values (0)")
 	mustExec(t, other, "set pgmosaic.read_consistency = eventual") // it only makes the pool dial
 	c := connectTo(t, d.shopDSN())
 	mustExec(t, c, "set pgmosaic.read_consistency = session") // it writes nothing itself
-	onReplica := func() int64 { return d.metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load() }
+	onReplica := func() int64 { return d.Metrics.Node("shop", "s1", "s1-b").Reads[replication.ToReplica].Load() }
 	replica := d.cluster.Node("s1-b")
 	for _, n := range []string{"s1-a", "s1-b"} { // so that it does not fall behind the table's making
 		replayed(t, d, "s1-a", "s1-b")
@@ -666,7 +668,7 @@ func TestARestartedReplicaIsBehindItself(t *testing.T) {
 // What the resolver commits for a process that died is seen like any other write.
 func TestTheResolversCommitsAreSeen(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 1, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 1, NoLoad: true})
 	cfg := crashConfig(t, mapOf(d, "shop"))
 	a := startApp(t, cfg)
 	c, s1, s2 := connectTo(t, a.dsn()), connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
@@ -685,7 +687,7 @@ func TestTheResolversCommitsAreSeen(t *testing.T) {
 		}
 		replayed(t, d, "s1-a", "s1-b")
 		replayed(t, d, "s2-a", "s2-b")
-		gid := txn.GID(a.catalog.Current().Install, "s1")
+		gid := txn.GID(a.Catalog.Current().Install, "s1")
 		mustExec(t, s2, "begin")
 		mustExec(t, s2, "insert into customers values ($1, $2, 'x', 'DE', '2026-01-01') on conflict (customer_id) do update set name = $2", id, fmt.Sprint(i))
 		mustExec(t, s2, "prepare transaction '"+txn.PartGID(gid, 1)+"'")

@@ -11,29 +11,31 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // small is a pass-through proxy over one node of the shop, with a pool of so many servers.
-func small(t testing.TB, d *demo, servers int, change func(*Config)) *app {
+func small(t testing.TB, d *demo, servers int, change func(*config.Config)) *app {
 	t.Helper()
 	return startApp(t, smallConfig(t, d, servers, change))
 }
 
 // smallConfig is the configuration of small.
-func smallConfig(t testing.TB, d *demo, servers int, change func(*Config)) Config {
+func smallConfig(t testing.TB, d *demo, servers int, change func(*config.Config)) config.Config {
 	t.Helper()
-	cfg := defaultConfig()
+	cfg := config.Default()
 	cfg.Store, cfg.PoolSize = t.TempDir()+"/map.json", servers
-	cfg.AdminUsers, cfg.Users = []string{"admin"}, []UserConfig{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
-	cfg.initSteps = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
+	cfg.AdminUsers, cfg.Users = []string{"admin"}, []config.User{{Name: "app", Password: "app"}, {Name: "admin", Password: "admin"}}
+	cfg.Direct.Setup = []string{"CREATE DATABASE shop", fmt.Sprintf("CREATE SHARD s1 IN shop NODE '%s'", d.cluster.Node("s1-a").DSN("shop"))}
 	if change != nil {
 		change(&cfg)
 	}
 	return cfg
 }
 
-func (a *app) dsn() string        { return dsnFor("app", "app", a.server.Addr(), "shop") }
-func (a *app) consoleDSN() string { return dsnFor("admin", "admin", a.server.Addr(), "pgmosaic") }
+func (a *app) dsn() string        { return dsnFor("app", "app", a.Server.Addr(), "shop") }
+func (a *app) consoleDSN() string { return dsnFor("admin", "admin", a.Server.Addr(), "pgmosaic") }
 
 // simply runs SQL by the simple protocol and returns the first column of its last result.
 func simply(t testing.TB, c *pgx.Conn, sql string) string {
@@ -56,7 +58,7 @@ func simplyFails(t testing.TB, c *pgx.Conn, sql, code string) {
 
 // pins asks the proxy why sessions hold servers.
 func pins(a *app) (out []string) {
-	for _, c := range a.clients() {
+	for _, c := range a.Clients() {
 		if c.Pin != "" {
 			out = append(out, c.Pin)
 		}
@@ -398,7 +400,7 @@ func TestListenInTransactionPooling(t *testing.T) {
 
 func TestListenHearsTriggersOfEveryShard(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	for _, n := range []string{"s1-a", "s2-a"} {
 		c := connectTo(t, d.cluster.Node(n).DSN("shop"))
 		mustExec(t, c, "create function tell() returns trigger language plpgsql as $$ begin perform pg_notify('made', new.customer_id::text); return new; end $$")

@@ -19,7 +19,7 @@ import (
 func TestPgbenchOverShards(t *testing.T) {
 	t.Parallel()
 	d, c := schemesWorld(t, "tpcb")
-	dsn := dsnFor("app", "app", d.server.Addr(), "tpcb")
+	dsn := dsnFor("app", "app", d.Server.Addr(), "tpcb")
 	bench := func(args ...string) string {
 		t.Helper()
 		out, err := exec.CommandContext(t.Context(), "pgbench", append(args, dsn)...).CombinedOutput()
@@ -69,7 +69,7 @@ func TestCopiesOfReferenceTablesStayEqual(t *testing.T) {
 	for n := range 16 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(7, uint64(n)))
-			c, err := pgx.Connect(t.Context(), dsnFor("app", "app", d.server.Addr(), "copied_rows"))
+			c, err := pgx.Connect(t.Context(), dsnFor("app", "app", d.Server.Addr(), "copied_rows"))
 			if err != nil {
 				t.Error(err)
 				return

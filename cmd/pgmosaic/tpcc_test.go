@@ -413,7 +413,7 @@ func TestTPCC(t *testing.T) {
 	for _, side := range []struct {
 		name, dsn string
 		db        *pgx.Conn
-	}{{"one PostgreSQL", oneDSN, one}, {"over 3 shards", dsnFor("app", "app", d.server.Addr(), "tpcc"), c}} {
+	}{{"one PostgreSQL", oneDSN, one}, {"over 3 shards", dsnFor("app", "app", d.Server.Addr(), "tpcc"), c}} {
 		tpm, remote, dead := tpccRun(t, side.dsn)
 		check(side.name, side.db)
 		t.Logf("%s: %.0f new orders a minute with %d warehouses and %d clients; %.1f %% of the transactions reached another warehouse, %d ended by a deadlock", side.name, tpm, *tpccWarehouses, *tpccClients, 100*remote, dead)

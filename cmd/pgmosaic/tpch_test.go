@@ -154,7 +154,7 @@ func TestTPCH(t *testing.T) {
 		d.adminExec(t, fmt.Sprintf("CREATE SHARD tpch_d%d IN tpch NODE '%s' NAME tpch_n%d", i, d.cluster.Node(n).DSN(fmt.Sprintf("tpch_%d", i)), i))
 	}
 	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("tpch_one"), "postgres:"+d.cluster.Password, "app:app", 1))
-	many := connectTo(t, dsnFor("app", "app", d.server.Addr(), "tpch"))
+	many := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "tpch"))
 	for _, c := range []*pgx.Conn{one, many} {
 		for _, sql := range tpchTables {
 			mustExec(t, c, sql)

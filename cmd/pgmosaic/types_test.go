@@ -7,11 +7,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // typedDemo is a demo whose shards give user types different OIDs, with a sharded table that uses them.
 func typedDemo(t testing.TB, customers int) (*demo, *pgx.Conn) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: customers == 0, customers: customers, orders: customers})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: customers == 0, Customers: customers, Orders: customers})
 	super := connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
 	for i := range 7 { // moves the second shard's OIDs
 		mustExec(t, super, fmt.Sprintf("create type public.filler%d as enum ('x')", i))

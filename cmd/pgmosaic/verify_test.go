@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // verified is what VERIFY TABLE says, a line for each difference.
@@ -45,7 +47,7 @@ func TestVerifyReferenceTables(t *testing.T) {
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, 400)
 	for n := range 4 {
-		w := connectTo(t, dsnFor("app", "app", d.server.Addr(), "copies"))
+		w := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "copies"))
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				select {
@@ -142,10 +144,10 @@ func TestReferenceTablesAreWatched(t *testing.T) {
 	mustExec(t, c, "insert into codes values ('a', 'A'), ('b', 'B')")
 	d.adminExec(t, "DISTRIBUTE TABLE watched.public.codes AS REFERENCE")
 	cfg := crashConfig(t, mapOf(d, "watched"))
-	cfg.Verify = duration(100 * time.Millisecond)
+	cfg.Verify = config.Duration(100 * time.Millisecond)
 	a := startApp(t, cfg)
 	metric := func() string {
-		for _, c := range a.admin.Checks() {
+		for _, c := range a.Admin.Checks() {
 			if c.Database == "watched" && c.Table.Name == "codes" {
 				return fmt.Sprint(c.Differs)
 			}
@@ -153,7 +155,7 @@ func TestReferenceTablesAreWatched(t *testing.T) {
 		return ""
 	}
 	event := func() string {
-		res, err := a.admin.Exec(t.Context(), "SHOW EVENTS", true)
+		res, err := a.Admin.Exec(t.Context(), "SHOW EVENTS", true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +167,7 @@ func TestReferenceTablesAreWatched(t *testing.T) {
 	if got := event(); !strings.Contains(got, "the copies of reference table public.codes differ in 1 rows row (b): differs from home's row in name; VERIFY TABLE lists them") {
 		t.Errorf("SHOW EVENTS: %s", got)
 	}
-	mustExec(t, connectTo(t, dsnFor("app", "app", a.server.Addr(), "watched")), "update codes set name = 'B' where code = 'b'")
+	mustExec(t, connectTo(t, dsnFor("app", "app", a.Server.Addr(), "watched")), "update codes set name = 'B' where code = 'b'")
 	eventually(t, "it is repaired", func() bool { return metric() == "0" })
 	if got := event(); !strings.Contains(got, "public.codes are equal again") {
 		t.Errorf("SHOW EVENTS: %s", got)

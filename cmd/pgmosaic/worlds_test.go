@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
 
 // worlds are the demos that tests take turns on: two shards with a replica each, and the shop, loaded. A test has one to itself from its
@@ -80,9 +82,9 @@ func freeWorld() (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := startDemo(context.Background(), demoOptions{
-		dir: dir, listen: "127.0.0.1:0", http: "127.0.0.1:0", shards: 2, replicas: 1,
-		customers: 2000, orders: 8000, poolSize: 20, settings: noSync,
+	d, err := startDemo(context.Background(), showcase.Options{
+		Dir: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Shards: 2, Replicas: 1,
+		Customers: 2000, Orders: 8000, PoolSize: 20, Settings: noSync,
 	}, &bytes.Buffer{})
 	worlds.mu.Lock()
 	defer worlds.mu.Unlock()

@@ -346,7 +346,7 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 	if limit := g.h.own.gather; limit > 0 && g.bytes > limit {
 		return &wire.PgError{
 			Code:    "54000",
-			Message: fmt.Sprintf("the rows that this statement needs on one server are more than pgmosaic.gather_limit (%s); it stopped in %s", sizeText(limit), l.Table),
+			Message: fmt.Sprintf("the rows that this statement needs on one server are more than pgmosaic.gather_limit (%s); it stopped in %s", pgsql.SizeText(limit), l.Table),
 			Hint:    "EXPLAIN (ROUTE) shows what is copied and why. Narrow the statement, join on the keys, or raise pgmosaic.gather_limit.",
 		}
 	}

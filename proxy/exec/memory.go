@@ -3,6 +3,7 @@ package exec
 import (
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -22,7 +23,7 @@ func (m *holding) take(n int) error {
 	m.bytes += int64(n)
 	if limit := m.h.own.gather; limit > 0 && m.bytes > limit {
 		return &wire.PgError{
-			Code: "54000", Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", sizeText(limit)),
+			Code: "54000", Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", pgsql.SizeText(limit)),
 			Hint: "Group by fewer values or by the key, read wide rows from one shard, change fewer rows at once, or raise pgmosaic.gather_limit.",
 		}
 	}
@@ -35,7 +36,7 @@ func (m *holding) take(n int) error {
 	m.counted = m.bytes
 	if limit := m.h.e.MergeMemory.Load(); limit > 0 && m.h.e.Memory.Used(Merges) > limit {
 		return &wire.PgError{
-			Code: "53200", Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", sizeText(limit)),
+			Code: "53200", Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", pgsql.SizeText(limit)),
 			Hint: "Try again when others have finished, or raise merge_memory.",
 		}
 	}

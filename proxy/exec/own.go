@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -99,9 +100,9 @@ var ownList = []ownSetting{
 	},
 	{
 		"pgmosaic.gather_limit", "Use a size such as 64MB or 1GB; 0 is no limit.",
-		func(o *ownSettings, v string) (err error) { o.gather, err = ParseSize(v); return err },
+		func(o *ownSettings, v string) (err error) { o.gather, err = pgsql.ParseSize(v); return err },
 		func(o, from *ownSettings) { o.gather = from.gather },
-		func(o *ownSettings) string { return sizeText(o.gather) },
+		func(o *ownSettings) string { return pgsql.SizeText(o.gather) },
 	},
 	{
 		"pgmosaic.max_staleness", "Use a time such as 500ms, 10s or 2min.",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -168,7 +169,7 @@ func (s *stream) admit() error {
 		return nil
 	}
 	if err = s.hold.take(n); err == nil && n > s.p.srv.Max() {
-		err = &wire.PgError{Code: "54000", Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", sizeText(int64(n))), Hint: "Read it from the one shard that has it."}
+		err = &wire.PgError{Code: "54000", Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", pgsql.SizeText(int64(n))), Hint: "Read it from the one shard that has it."}
 	}
 	if err == nil {
 		s.held = n

@@ -1,4 +1,4 @@
-package exec
+package pgsql
 
 import (
 	"fmt"
@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// units are PostgreSQL's units of memory.
-var units = []struct {
+// memoryUnits are PostgreSQL's units of memory.
+var memoryUnits = []struct {
 	name  string
 	shift int
 }{{"TB", 40}, {"GB", 30}, {"MB", 20}, {"kB", 10}, {"B", 0}}
@@ -15,7 +15,7 @@ var units = []struct {
 // ParseSize reads a number of bytes as PostgreSQL's settings are written: 64MB, 512kB, 0.
 func ParseSize(s string) (int64, error) {
 	t := strings.TrimSpace(s)
-	for _, u := range units {
+	for _, u := range memoryUnits {
 		if len(t) > len(u.name) && strings.EqualFold(t[len(t)-len(u.name):], u.name) {
 			n, err := strconv.ParseInt(strings.TrimSpace(t[:len(t)-len(u.name)]), 10, 64)
 			if err == nil && n >= 0 && n < 1<<62>>u.shift {
@@ -31,9 +31,9 @@ func ParseSize(s string) (int64, error) {
 	return n, nil
 }
 
-// sizeText prints a number of bytes so that ParseSize reads it.
-func sizeText(n int64) string {
-	for _, u := range units {
+// SizeText prints a number of bytes so that ParseSize reads it.
+func SizeText(n int64) string {
+	for _, u := range memoryUnits {
 		if n>>u.shift<<u.shift == n && n > 0 {
 			return strconv.FormatInt(n>>u.shift, 10) + u.name
 		}

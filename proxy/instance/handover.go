@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"context"
@@ -15,43 +15,45 @@ import (
 // readyWithin is how long the page's port waits for the process to be ready: the other one answers there until then.
 const readyWithin = 5 * time.Second
 
-// answerWithin bounds how long a request of the page may take that came before the end.
-const answerWithin = 10 * time.Second
+// AnswerWithin bounds how long a request of the page may take that came before the end.
+const AnswerWithin = 10 * time.Second
 
 // share is how this process listens.
-func (a *app) share() proxy.Sharing { return proxy.Sharing{On: a.cfg.ReusePort, In: a.inherited} }
+func (in *Instance) share() proxy.Sharing {
+	return proxy.Sharing{On: in.cfg.ReusePort, In: in.inherited}
+}
 
 // inherit asks a process that is there already for its sockets.
-func (a *app) inherit() {
-	if a.cfg.ReusePort && !strings.HasSuffix(a.cfg.Listen, ":0") {
-		a.inherited = proxy.TakeOver(a.cfg.Listen)
+func (in *Instance) inherit() {
+	if in.cfg.ReusePort && !strings.HasSuffix(in.cfg.Listen, ":0") {
+		in.inherited = proxy.TakeOver(in.cfg.Listen)
 	}
 }
 
 // offer tells the other process that this one serves, and offers the sockets to the next.
-func (a *app) offer() {
-	if !a.cfg.ReusePort {
+func (in *Instance) offer() {
+	if !in.cfg.ReusePort {
 		return
 	}
-	if err := a.inherited.Done(); err != nil {
-		a.log.Warn("the process that gave its sockets away does not answer", "error", err)
+	if err := in.inherited.Done(); err != nil {
+		in.log.Warn("the process that gave its sockets away does not answer", "error", err)
 	}
 	listeners := map[string]net.Listener{}
-	for addr, l := range a.listening {
+	for addr, l := range in.listening {
 		listeners[addr] = l
 	}
-	o, err := proxy.NewOffer(a.cfg.Listen, listeners)
+	o, err := proxy.NewOffer(in.cfg.Listen, listeners)
 	if err != nil {
-		a.log.Warn("the next process cannot take the sockets over: some clients may be refused when it does", "error", err)
+		in.log.Warn("the next process cannot take the sockets over: some clients may be refused when it does", "error", err)
 		return
 	}
-	a.offered.Store(o)
+	in.offered.Store(o)
 }
 
 // awaitReady waits until the process is ready, but not for ever: a shard may be away.
-func (a *app) awaitReady(ctx context.Context) {
+func (in *Instance) awaitReady(ctx context.Context) {
 	for end := time.Now().Add(readyWithin); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if ok, _ := a.ready(); ok {
+		if ok, _ := in.Ready(); ok {
 			return
 		}
 	}
@@ -59,20 +61,20 @@ func (a *app) awaitReady(ctx context.Context) {
 
 // handOver leaves the ports that are not for clients to the process that listens there beside us: it is the one that is asked
 // whether it is ready, and that others send cancel requests to. answered returns when all requests are that had come.
-func (a *app) handOver() (answered func()) {
-	if a.peers != nil {
-		_ = a.peers.Close()
+func (in *Instance) handOver() (answered func()) {
+	if in.peers != nil {
+		_ = in.peers.Close()
 	}
-	if a.httpLis == nil {
+	if in.httpLis == nil {
 		return func() {}
 	}
-	_ = a.httpLis.Close()
+	_ = in.httpLis.Close()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), AnswerWithin)
 		defer cancel()
-		a.board.Finish(ctx, a.http) // what takes longer is cut off
+		in.board.Finish(ctx, in.http) // what takes longer is cut off
 	}()
 	return func() { <-done }
 }

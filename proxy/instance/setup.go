@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"context"
@@ -17,35 +17,35 @@ import (
 // the statement was done, for each ends with a change of the map that has all of it; one that changes nothing can be run again.
 
 // setUp runs what init_sql has not done yet.
-func (a *app) setUp(ctx context.Context) error {
+func (in *Instance) setUp(ctx context.Context) error {
 	var steps []string
-	for _, s := range append(admin.SplitStatements(a.cfg.InitSQL), a.cfg.initSteps...) {
+	for _, s := range append(admin.SplitStatements(in.cfg.InitSQL), in.cfg.Direct.Setup...) {
 		if strings.TrimSpace(s) != "" {
 			steps = append(steps, s)
 		}
 	}
-	now := a.catalog.Current()
+	now := in.Catalog.Current()
 	at, err := resume(now.Document.Setup, now.Version, steps)
 	if err != nil || at == len(steps) && now.Document.Setup == nil {
 		return err
 	}
 	if s := now.Document.Setup; s != nil && s.Before != "" {
-		if err := a.admin.Settle(ctx); err != nil {
+		if err := in.Admin.Settle(ctx); err != nil {
 			return fmt.Errorf("setting up the shard map: statement %d of init_sql was cut short: %w", at+1, err)
 		}
-		if a.catalog.Current().Document.Declared() != s.Before {
+		if in.Catalog.Current().Document.Declared() != s.Before {
 			at++
 		}
 	}
 	for i := at; i < len(steps); i++ {
-		if err := a.catalog.SetUp(ctx, beginning(steps, i, a.catalog.Current().Document)); err != nil {
+		if err := in.Catalog.SetUp(ctx, beginning(steps, i, in.Catalog.Current().Document)); err != nil {
 			return err
 		}
-		if _, err := a.admin.Exec(ctx, steps[i], false); err != nil {
+		if _, err := in.Admin.Exec(ctx, steps[i], false); err != nil {
 			return fmt.Errorf("setting up the shard map: %w", err)
 		}
 	}
-	return a.catalog.SetUp(ctx, nil)
+	return in.Catalog.SetUp(ctx, nil)
 }
 
 // beginning notes that the next of the statements begins.

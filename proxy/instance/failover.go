@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"bytes"
@@ -14,27 +14,27 @@ import (
 )
 
 // nodeLeft closes the connections to a node that is no longer to be trusted with work. The monitor must not wait for it.
-func (a *app) nodeLeft(dsn string, atOnce bool) {
+func (in *Instance) nodeLeft(dsn string, atOnce bool) {
 	panics.Go(panics.Background, func() {
 		if atOnce {
-			a.pools.CutNode(dsn)
+			in.Pools.CutNode(dsn)
 		} else {
-			a.pools.DropNode(dsn)
+			in.Pools.DropNode(dsn)
 		}
 	})
-	panics.Go(panics.Background, func() { a.visits.Drop(dsn) })
+	panics.Go(panics.Background, func() { in.visits.Drop(dsn) })
 }
 
 // shardChanged remembers what is logged, for SHOW EVENTS.
-func (a *app) shardChanged(database, shard string, c replication.Change) {
-	a.admin.Note(admin.Event{At: time.Now(), Level: strings.ToLower(c.Level.String()), Database: database, Shard: shard, Node: c.Node, What: c.What, Reason: c.Reason})
+func (in *Instance) shardChanged(database, shard string, c replication.Change) {
+	in.Admin.Note(admin.Event{At: time.Now(), Level: strings.ToLower(c.Level.String()), Database: database, Shard: shard, Node: c.Node, What: c.What, Reason: c.Reason})
 }
 
 // nodeRejoined notes that a node that the admin had barred is a replica now.
-func (a *app) nodeRejoined(database, shard, node string) {
+func (in *Instance) nodeRejoined(database, shard, node string) {
 	panics.Go(panics.Background, func() { // a change of the map, which the monitor must not wait for
-		if err := a.admin.Rejoined(context.Background(), database, shard, node); err != nil {
-			a.log.Warn("a node that is a replica now could not be let in again", "database", database, "shard", shard, "node", node, "error", err)
+		if err := in.Admin.Rejoined(context.Background(), database, shard, node); err != nil {
+			in.log.Warn("a node that is a replica now could not be let in again", "database", database, "shard", shard, "node", node, "error", err)
 		}
 	})
 }
@@ -43,8 +43,8 @@ func (a *app) nodeRejoined(database, shard, node string) {
 const hookTimeout = 30 * time.Second
 
 // primaryChanged tells failover_hook that a shard has lost its primary (node is empty) or has one.
-func (a *app) primaryChanged(database, shard, node string) {
-	hook := a.config.Load().Hook
+func (in *Instance) primaryChanged(database, shard, node string) {
+	hook := in.config.Load().Hook
 	if hook == "" {
 		return
 	}
@@ -52,10 +52,10 @@ func (a *app) primaryChanged(database, shard, node string) {
 	if node == "" {
 		event = "primary_lost"
 	}
-	a.wg.Add(1)
+	in.wg.Add(1)
 	panics.Go(panics.Background, func() {
-		defer a.wg.Done()
-		ctx, cancel := context.WithTimeout(a.ctx, hookTimeout)
+		defer in.wg.Done()
+		ctx, cancel := context.WithTimeout(in.ctx, hookTimeout)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", hook)
 		cmd.Env = append(os.Environ(), "PGMOSAIC_EVENT="+event, "PGMOSAIC_DATABASE="+database, "PGMOSAIC_SHARD="+shard, "PGMOSAIC_NODE="+node)
@@ -66,21 +66,21 @@ func (a *app) primaryChanged(database, shard, node string) {
 			out = out[:1000]
 		}
 		if err != nil {
-			a.log.Warn("failover_hook failed", "event", event, "database", database, "shard", shard, "node", node, "error", err, "output", string(out))
+			in.log.Warn("failover_hook failed", "event", event, "database", database, "shard", shard, "node", node, "error", err, "output", string(out))
 			return
 		}
-		a.log.Info("failover_hook has run", "event", event, "database", database, "shard", shard, "node", node, "output", string(out))
+		in.log.Info("failover_hook has run", "event", event, "database", database, "shard", shard, "node", node, "output", string(out))
 	})
 }
 
 // mapTrouble tells of a map in the store that cannot be used, and of its end.
-func (a *app) mapTrouble(err error) {
+func (in *Instance) mapTrouble(err error) {
 	e := admin.Event{At: time.Now(), Level: "info", What: "the store's shard map is in use again"}
 	if err != nil {
 		e.Level, e.What, e.Reason = "error", "the store's shard map cannot be used: the one in force stays", err.Error()
-		a.log.Error(e.What, "error", err)
+		in.log.Error(e.What, "error", err)
 	} else {
-		a.log.Info(e.What)
+		in.log.Info(e.What)
 	}
-	a.admin.Note(e)
+	in.Admin.Note(e)
 }

@@ -1,21 +1,19 @@
-package main
+package config
 
 import (
 	"os"
 	"strconv"
 	"strings"
-
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
 )
 
-// memoryLimit is memory_limit in bytes, 0 for none: by default three quarters of what the process may have.
-func (c *Config) memoryLimit() (int64, error) {
-	if c.Memory != "" {
-		return exec.ParseSize(c.Memory)
+// MemoryLimit is memory_limit in bytes, 0 for none: by default three quarters of what the process may have.
+func (c *Config) MemoryLimit() int64 {
+	if c.Memory != Unset {
+		return int64(c.Memory)
 	}
 	meminfo, _ := os.ReadFile("/proc/meminfo") // nothing is known where there is none
 	cgroup, _ := os.ReadFile("/sys/fs/cgroup/memory.max")
-	return memoryOf(string(meminfo), string(cgroup)) / 4 * 3, nil
+	return memoryOf(string(meminfo), string(cgroup)) / 4 * 3
 }
 
 // memoryOf is what a machine has, or lets a cgroup have; 0 if neither says so.

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"os"
@@ -15,11 +15,11 @@ func FuzzConfig(f *testing.F) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := loadConfig(file)
+		cfg, err := Load(file)
 		if err != nil {
 			return
 		}
-		_, _ = cfg.rules()
-		_ = cfg.show()
+		_, _ = cfg.Rules()
+		_ = cfg.Settings()
 	})
 }

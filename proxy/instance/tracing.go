@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 )
 
@@ -24,7 +25,7 @@ type tracing struct {
 }
 
 // newTracing is nil if no endpoint is configured.
-func newTracing(ctx context.Context, cfg *Config) (*tracing, error) {
+func newTracing(ctx context.Context, cfg *config.Config, version string) (*tracing, error) {
 	if cfg.Traces == "" {
 		return nil, nil
 	}

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -44,7 +44,7 @@ var (
 )
 
 // loadShop loads the shop through the proxy: rows by COPY, which the proxy takes apart by key.
-func loadShop(ctx context.Context, c *pgx.Conn, o demoOptions, out io.Writer) error {
+func loadShop(ctx context.Context, c *pgx.Conn, o Options, out io.Writer) error {
 	rng := rand.New(rand.NewPCG(1, 2))
 	start := time.Now()
 	var rows strings.Builder
@@ -72,8 +72,8 @@ func loadShop(ctx context.Context, c *pgx.Conn, o demoOptions, out io.Writer) er
 	if _, err := c.Exec(ctx, "INSERT INTO settings VALUES ('currency', 'EUR'), ('opened', '2026-01-01')"); err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
-	bar := &progress{w: o.progress, total: o.customers + o.orders}
-	if err := copyText(ctx, c, "customers", o.customers, bar, func(w io.Writer, i int) {
+	bar := &progress{w: o.Progress, total: o.Customers + o.Orders}
+	if err := copyText(ctx, c, "customers", o.Customers, bar, func(w io.Writer, i int) {
 		id := i + 1
 		name := firstNames[rng.IntN(len(firstNames))] + " " + lastNames[rng.IntN(len(lastNames))]
 		fmt.Fprintf(w, "%d\t%s\tcustomer%d@example.com\t%s\t%s\n", id, name, id, shopCountries[rng.IntN(len(shopCountries))][:2], day(rng, 0))
@@ -82,8 +82,8 @@ func loadShop(ctx context.Context, c *pgx.Conn, o demoOptions, out io.Writer) er
 	}
 	items := &strings.Builder{}
 	count := 0
-	if err := copyText(ctx, c, "orders", o.orders, bar, func(w io.Writer, i int) {
-		customer, order, total := 1+rng.IntN(max(o.customers, 1)), i+1, 0
+	if err := copyText(ctx, c, "orders", o.Orders, bar, func(w io.Writer, i int) {
+		customer, order, total := 1+rng.IntN(max(o.Customers, 1)), i+1, 0
 		for line := 1; line <= 1+rng.IntN(3); line++ {
 			p, q := 1+rng.IntN(len(prices)-1), 1+rng.IntN(4)
 			total += prices[p] * q
@@ -101,7 +101,7 @@ func loadShop(ctx context.Context, c *pgx.Conn, o demoOptions, out io.Writer) er
 		return fmt.Errorf("analyze: %w", err)
 	}
 	bar.done()
-	fmt.Fprintf(out, "loaded %d customers, %d orders and %d items in %.1f s\n", o.customers, o.orders, count, time.Since(start).Seconds())
+	fmt.Fprintf(out, "loaded %d customers, %d orders and %d items in %.1f s\n", o.Customers, o.Orders, count, time.Since(start).Seconds())
 	return nil
 }
 

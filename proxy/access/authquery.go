@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 const (
@@ -32,6 +31,7 @@ type questions struct {
 	known   map[string]asked
 	unknown map[string]asked
 	askers  map[string]*asker // by database
+	now     func() time.Time
 }
 
 type asked struct {
@@ -49,15 +49,15 @@ type asker struct {
 	until  time.Time
 }
 
-func newQuestions() *questions {
-	return &questions{known: map[string]asked{}, unknown: map[string]asked{}, askers: map[string]*asker{}}
+func newQuestions(now func() time.Time) *questions {
+	return &questions{now: now, known: map[string]asked{}, unknown: map[string]asked{}, askers: map[string]*asker{}}
 }
 
 func (q *questions) remembered(key string) (auth.Credential, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, m := range []map[string]asked{q.known, q.unknown} {
-		if a, ok := m[key]; ok && time.Now().Before(a.until) {
+		if a, ok := m[key]; ok && q.now().Before(a.until) {
 			return a.cred, true
 		}
 	}
@@ -74,7 +74,15 @@ func (q *questions) remember(key string, c auth.Credential, exists bool) {
 	if len(m) >= askedLimit {
 		clear(m)
 	}
-	m[key] = asked{c, time.Now().Add(askedFor)}
+	m[key] = asked{c, q.now().Add(askedFor)}
+}
+
+// forget forgets what was answered.
+func (q *questions) forget() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(q.known)
+	clear(q.unknown)
 }
 
 func (q *questions) of(database string) *asker {
@@ -106,7 +114,7 @@ func (q *questions) run(ctx context.Context) error {
 		q.mu.Unlock()
 		for _, a := range all {
 			a.turn <- struct{}{} // a look-up ends by askTimeout
-			if ended || time.Since(a.used) > askIdle {
+			if ended || q.now().Sub(a.used) > askIdle {
 				a.close(ctx)
 			}
 			<-a.turn
@@ -126,48 +134,46 @@ func (a *asker) close(ctx context.Context) {
 
 // query looks a user up on the home shard of its database, or on another while that is away: roles are the same on all. The
 // connection has seen none of the client's parameters.
-func (b *backend) query(ctx context.Context, l session.Login) (auth.Credential, error) {
+func (g *Gate) query(ctx context.Context, l session.Login) (auth.Credential, error) {
 	key := l.Database + "\x00" + l.User
-	if cred, ok := b.questions.remembered(key); ok {
+	if cred, ok := g.questions.remembered(key); ok {
 		return cred, nil
 	}
-	d := b.app.catalog.Current().Databases[l.Database]
-	if d == nil || d.Home == nil {
-		return b.fake(l.User), nil
+	if !g.ask.Exists(l.Database) {
+		return g.fake(l.User), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	ask := b.questions.of(l.Database)
+	ask := g.questions.of(l.Database)
 	select {
 	case ask.turn <- struct{}{}:
 	case <-ctx.Done():
 		return auth.Credential{}, &wire.PgError{Code: "53300", Message: "too many logins wait to be looked up", Hint: "Try again; users that the configuration names are not looked up."}
 	}
 	defer func() { <-ask.turn }()
-	if cred, ok := b.questions.remembered(key); ok { // by who had the turn before
+	if cred, ok := g.questions.remembered(key); ok { // by who had the turn before
 		return cred, nil
 	}
-	cred, exists, err := b.look(ctx, ask, d, l.User)
+	cred, exists, err := g.look(ctx, ask, l.Database, l.User)
 	if err != nil {
-		b.app.log.Warn("auth_query", "database", l.Database, "error", err)
+		g.log.Warn("auth_query", "database", l.Database, "error", err)
 		return auth.Credential{}, &wire.PgError{Code: "08006", Message: "the user could not be looked up", Hint: "The proxy's log says why."}
 	}
-	b.questions.remember(key, cred, exists)
+	g.questions.remember(key, cred, exists)
 	return cred, nil
 }
 
 // look asks over a database's connection, of which the caller has the turn. One that broke while nobody used it is opened anew.
-func (b *backend) look(ctx context.Context, ask *asker, d *shardmap.DB, user string) (cred auth.Credential, exists bool, err error) {
-	ask.used = time.Now()
-	home := b.app.monitor.View(d.Name, d.Home.Name)
-	fresh := ask.conn == nil || ask.conn.IsClosed() || home.Up() && ask.dsn != home.Nodes[home.Primary].DSN
+func (g *Gate) look(ctx context.Context, ask *asker, database, user string) (cred auth.Credential, exists bool, err error) {
+	ask.used = g.now()
+	fresh := ask.conn == nil || ask.conn.IsClosed() || g.ask.Moved(database, ask.dsn)
 	for {
 		if fresh {
-			if err := b.reach(ctx, ask, d); err != nil {
+			if err := g.reach(ctx, ask, database); err != nil {
 				return cred, false, err
 			}
 		}
-		cred, exists, err = b.askOn(ctx, ask.conn, user)
+		cred, exists, err = g.askOn(ctx, ask.conn, user)
 		if err == nil || fresh || !ask.conn.IsClosed() || ctx.Err() != nil {
 			return cred, exists, err
 		}
@@ -176,18 +182,18 @@ func (b *backend) look(ctx context.Context, ask *asker, d *shardmap.DB, user str
 }
 
 // reach connects. A server that could not be reached just now is not tried again for each login.
-func (b *backend) reach(ctx context.Context, ask *asker, d *shardmap.DB) error {
-	sh, dsn, err := b.app.engine.Teller(ctx, d)
+func (g *Gate) reach(ctx context.Context, ask *asker, database string) error {
+	dsn, verify, err := g.ask.Server(ctx, database)
 	if err != nil {
 		return err
 	}
-	if ask.dsn == dsn && ask.failed != nil && time.Now().Before(ask.until) {
+	if ask.dsn == dsn && ask.failed != nil && g.now().Before(ask.until) {
 		return ask.failed
 	}
 	ask.close(ctx)
 	conn, err := nodeconn.Open(ctx, dsn, nodeconn.AuthQuery)
 	if err == nil {
-		err = b.app.isShards(ctx, d.Name, sh.Name, conn.PgConn())
+		err = verify(ctx, conn.PgConn())
 	}
 	iterations := auth.Iterations
 	if err == nil {
@@ -197,19 +203,19 @@ func (b *backend) reach(ctx context.Context, ask *asker, d *shardmap.DB) error {
 		_ = conn.Close(ctx) // nothing was done on it
 		conn = nil
 	}
-	ask.conn, ask.dsn, ask.failed, ask.until = conn, dsn, err, time.Now().Add(askRetry)
+	ask.conn, ask.dsn, ask.failed, ask.until = conn, dsn, err, g.now().Add(askRetry)
 	if err == nil {
-		b.iterations.Store(int64(iterations))
+		g.iterations.Store(int64(iterations))
 	}
 	return err
 }
 
-func (b *backend) askOn(ctx context.Context, conn *pgx.Conn, user string) (cred auth.Credential, exists bool, err error) {
+func (g *Gate) askOn(ctx context.Context, conn *pgx.Conn, user string) (cred auth.Credential, exists bool, err error) {
 	var name string
 	var verifier *string
-	err = conn.QueryRow(ctx, b.app.config.Load().AuthQuery, user).Scan(&name, &verifier)
+	err = conn.QueryRow(ctx, g.Access().query, user).Scan(&name, &verifier)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && (verifier == nil || name != user) {
-		return b.fake(user), false, nil
+		return g.fake(user), false, nil
 	}
 	if err != nil {
 		return cred, false, err
@@ -223,7 +229,7 @@ func (b *backend) askOn(ctx context.Context, conn *pgx.Conn, user string) (cred 
 	case err != nil && !errors.Is(err, pgx.ErrNoRows):
 		return cred, false, err
 	case err == nil && !may:
-		return b.fake(user), false, nil
+		return g.fake(user), false, nil
 	}
 	return cred, true, nil
 }

@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"context"
@@ -9,39 +9,49 @@ import (
 )
 
 // peerKey is the key that the processes share, empty for none.
-func (a *app) peerKey() []byte {
-	key, err := secret(a.config.Load().PeerKey)
+func (in *Instance) peerKey() []byte {
+	key, err := in.config.Load().PeerKey.Reveal()
 	if err != nil {
-		a.log.Error("peer_key", "error", err)
+		in.log.Error("peer_key", "error", err)
 	}
 	return []byte(key)
 }
 
+// peerAddress is where a process passes cancel requests on to another.
+func (in *Instance) peerAddress(id int) (string, bool) {
+	for _, p := range in.config.Load().Peers {
+		if p.ID == id {
+			return p.Address, true
+		}
+	}
+	return "", false
+}
+
 // peerAddresses are where the other processes answer questions; none without the shared key.
-func (a *app) peerAddresses() (out []string) {
-	if len(a.peerKey()) == 0 {
+func (in *Instance) peerAddresses() (out []string) {
+	if len(in.peerKey()) == 0 {
 		return nil
 	}
-	for _, p := range a.config.Load().Peers {
+	for _, p := range in.config.Load().Peers {
 		out = append(out, p.Address)
 	}
 	return out
 }
 
 // askPeers asks the other processes whose server processes are. A process that does not answer knows of none.
-func (a *app) askPeers(ctx context.Context, list []peer.Process) []peer.Owner {
+func (in *Instance) askPeers(ctx context.Context, list []peer.Process) []peer.Owner {
 	out := make([]peer.Owner, len(list))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for from := 0; from < len(list); from += peer.MostProcesses {
 		part := list[from:min(from+peer.MostProcesses, len(list))]
-		for _, addr := range a.peerAddresses() {
+		for _, addr := range in.peerAddresses() {
 			wg.Add(1)
 			panics.Go(panics.Background, func() {
 				defer wg.Done()
-				owners, err := peer.Ask(ctx, addr, a.peerKey(), part)
+				owners, err := peer.Ask(ctx, addr, in.peerKey(), part)
 				if err != nil {
-					a.log.Warn("deadlocks: another process does not answer", "address", addr, "error", err)
+					in.log.Warn("deadlocks: another process does not answer", "address", addr, "error", err)
 					return
 				}
 				mu.Lock()
@@ -59,13 +69,13 @@ func (a *app) askPeers(ctx context.Context, list []peer.Process) []peer.Owner {
 }
 
 // owners answers the question of another process.
-func (a *app) owners(list []peer.Process) []peer.Owner {
+func (in *Instance) owners(list []peer.Process) []peer.Owner {
 	out := make([]peer.Owner, len(list))
 	for i, p := range list {
-		if out[i].Client = a.pools.ClientOf(p.Database, p.Shard, p.PID); out[i].Client == 0 {
+		if out[i].Client = in.Pools.ClientOf(p.Database, p.Shard, p.PID); out[i].Client == 0 {
 			continue
 		}
-		if s := a.server.SessionOf(out[i].Client); s != nil {
+		if s := in.Server.SessionOf(out[i].Client); s != nil {
 			out[i].Since = s.TxSince()
 		}
 	}

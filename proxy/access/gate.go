@@ -1,0 +1,165 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// Gate checks logins, by the Access in force. Any goroutine may use it.
+type Gate struct {
+	metrics *metrics.Metrics
+	log     *slog.Logger
+	ask     Asking
+	now     func() time.Time
+
+	inForce    atomic.Pointer[Access]
+	checks     chan struct{} // one for each password being derived
+	tries      auth.Tries
+	questions  *questions
+	iterations atomic.Int64 // with which new passwords are hashed, as far as is known
+}
+
+// Asking is how auth_query reaches a database.
+type Asking struct {
+	// Exists says whether there is such a database, with a shard.
+	Exists func(database string) bool
+	// Moved says whether home's primary answers and is another server than the one of a connection string.
+	Moved func(database, dsn string) bool
+	// Server is where to ask, and how to see that the server there is the one that it should be.
+	Server func(ctx context.Context, database string) (dsn string, verify func(context.Context, *pgconn.PgConn) error, err error)
+}
+
+// slowLogin is how long a login waits that is slowed down.
+const slowLogin = time.Second
+
+// NewGate makes a gate with the Access in force. now is the clock.
+func NewGate(a *Access, ask Asking, m *metrics.Metrics, log *slog.Logger, now func() time.Time) *Gate {
+	g := &Gate{metrics: m, log: log, ask: ask, now: now, questions: newQuestions(now), checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+	g.iterations.Store(auth.Iterations)
+	g.inForce.Store(a)
+	return g
+}
+
+// Access is what is in force.
+func (g *Gate) Access() *Access { return g.inForce.Load() }
+
+// Use brings another Access in force. Who has logged in stays. What another auth_query has answered is forgotten.
+func (g *Gate) Use(a *Access) {
+	if old := g.inForce.Swap(a); old.query != a.query {
+		g.questions.forget()
+	}
+}
+
+// Run closes connections of auth_query that have no work, and all when ctx ends.
+func (g *Gate) Run(ctx context.Context) error { return g.questions.run(ctx) }
+
+// Admin implements session.Backend.
+func (g *Gate) Admin(l session.Login) bool {
+	return IsConsole(l.Database) && g.Access().Console(l.User) == Admin
+}
+
+// Admit implements session.Backend. What it tells is the same for users and databases that do not exist.
+func (g *Gate) Admit(ctx context.Context, l session.Login) error {
+	a := g.Access()
+	from, limit := l.Remote.Addr().Unmap(), a.tries
+	if !from.IsValid() {
+		return nil
+	}
+	always := IsConsole(l.Database) && a.named(l.User)
+	switch g.tries.Judge(g.now(), from, l.User, limit, always) {
+	case auth.Barred:
+		return &wire.PgError{
+			Code: "28000", Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, from, limit, auth.TryWindow),
+			Hint: "Wait a minute and use the right password.",
+		}
+	case auth.Slow:
+		g.metrics.SlowedLogins.Add(1)
+		select {
+		case <-time.After(slowLogin):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Failed implements session.Backend.
+func (g *Gate) Failed(l session.Login) {
+	g.metrics.FailedLogins.Add(1)
+	if from := l.Remote.Addr(); from.IsValid() {
+		g.tries.Failed(g.now(), from, l.User)
+	}
+}
+
+// Rule implements session.Backend.
+func (g *Gate) Rule(l session.Login) auth.Rule {
+	a := g.Access()
+	r := auth.Match(a.rules, auth.Attempt{Database: l.Database, User: l.User, From: l.Remote.Addr(), Origin: l.Origin()})
+	if r.Method == auth.Trust && IsConsole(l.Database) && l.User != a.trusted {
+		r.Method = auth.SCRAM // admin power needs a password
+	}
+	return r
+}
+
+// Credential implements session.Backend: configured users first, then auth_query.
+func (g *Gate) Credential(ctx context.Context, l session.Login) (auth.Credential, error) {
+	if u, ok := g.Access().users[l.User]; ok {
+		return u.cred, nil
+	}
+	if g.Access().query == "" || IsConsole(l.Database) {
+		return g.fake(l.User), nil
+	}
+	return g.query(ctx, l)
+}
+
+// fake is the credential of a user that does not exist.
+func (g *Gate) fake(user string) auth.Credential {
+	return g.Access().salts.Fake(user, int(g.iterations.Load()))
+}
+
+// Check implements session.Backend. Deriving takes milliseconds of a processor, so only so many do it at once.
+func (g *Gate) Check(ctx context.Context, c auth.Credential, password string) (bool, error) {
+	select {
+	case g.checks <- struct{}{}:
+		defer func() { <-g.checks }()
+		return c.Check(password), nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// WebLogin checks a user of the dashboard. Failures count like those of other logins.
+func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password string) (isAdmin bool, err error) {
+	l := session.Login{User: name, Database: "pgmosaic", Remote: from}
+	if err := g.Admit(ctx, l); err != nil {
+		return false, err
+	}
+	acc := g.Access()
+	u, ok := acc.users[name]
+	cred := u.cred
+	if !ok {
+		cred = g.fake(name)
+	}
+	fits, err := g.Check(ctx, cred, password)
+	if err != nil {
+		return false, err
+	}
+	if fits && ok && acc.named(name) {
+		return acc.admin[name], nil
+	}
+	g.Failed(l)
+	return false, errors.New("wrong name or password, or the user is none of admin_users and stats_users")
+}

@@ -1,0 +1,71 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+)
+
+// buildAdmin makes what the console does.
+func (in *Instance) buildAdmin() {
+	in.Admin = &admin.Admin{
+		Catalog: in.Catalog, Monitor: in.Monitor, Pools: in.Pools, Metrics: in.Metrics, Log: in.log, Version: in.opts.Version, PauseTimeout: 10 * time.Second,
+		Clients: in.Clients, Using: in.Using, Users: in.users, Config: in.settings, PlanCount: in.Engine.PlanCount, Plans: in.plans, Explain: in.explain,
+		Reload: in.Reload, Shutdown: in.shutdown, Set: in.set, Listening: in.hub.Stats, Limits: in.adminLimits, Addr: func() string { return in.Server.Addr() },
+		Found: func() []txn.Prepared {
+			if p := in.prepared.Load(); p != nil {
+				return *p
+			}
+			return nil
+		},
+		SchemaChanged: func(ctx context.Context, db string) {
+			if d := in.Catalog.Current().Databases[db]; d != nil && d.Home != nil {
+				if _, err := in.Engine.RefreshSchema(ctx, d); err != nil {
+					in.log.Warn("schema", "database", db, "error", err)
+				}
+			}
+		},
+		Prepared: func(ctx context.Context, db string) ([]txn.Prepared, error) {
+			r := in.Resolver()
+			return r.List(ctx, in.ShardsOf(in.Catalog.Current().Databases[db]))
+		},
+	}
+}
+
+// explain are the lines of EXPLAIN (ROUTE), for a client whose settings are the defaults.
+func (in *Instance) explain(ctx context.Context, db, sql string) ([]string, error) {
+	d := in.Catalog.Current().Databases[db]
+	if d.Home == nil {
+		return nil, errors.New("the database has no shard yet")
+	}
+	sch, err := in.Engine.Schema(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return exec.ExplainRoute(sql, in.Engine.WithPartitions(d, sch), sch, exec.DefaultEnv(), nil)
+}
+
+// plans are the rows of SHOW PLANS.
+func (in *Instance) plans(limit int) [][]any {
+	var out [][]any
+	for _, p := range in.Engine.Plans(limit) {
+		out = append(out, []any{p.Database, p.Route, p.Hits, p.Exact, p.Bytes, int64(p.MapVersion), int64(p.SchemaVersion), p.Statement})
+	}
+	return out
+}
+
+// settings are the rows of SHOW CONFIG.
+func (in *Instance) settings() (out [][]any) {
+	for _, s := range in.config.Load().Settings() {
+		may := "no"
+		if s.Changeable {
+			may = "yes"
+		}
+		out = append(out, []any{s.Name, s.Value, s.Default, may})
+	}
+	return out
+}

@@ -1,0 +1,66 @@
+package instance
+
+import (
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/pgmosaic/pgmosaic/proxy"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/session"
+)
+
+// buildServer makes what accepts clients, and listens for them and for peers.
+func (in *Instance) buildServer() error {
+	cfg := &in.cfg
+	in.Server = &proxy.Server{
+		Session: session.Config{
+			Backend: backend{in.Gate, in}, TLS: func() *tls.Config { return in.Gate.Access().TLS }, LoginTimeout: cfg.Login.Value(),
+			MaxStatement: int(cfg.MaxStatement), Log: in.log, Proxied: func(from netip.Addr) bool { return in.Gate.Access().Proxied(from) },
+		},
+		Log: in.log, Peer: cfg.PeerID, Others: in.peerAddress, Owners: in.owners, PeerKey: in.peerKey,
+	}
+	if in.Server.Peer == 0 { // nobody knows us: only be unlike the others
+		in.Server.Peer = 1 + rand.IntN(proxy.Peers-1)
+	}
+	in.Server.SetOptions(limits(cfg))
+	if err := in.Server.Listen(cfg.Listen, 0, in.share()); err != nil {
+		return err
+	}
+	in.listening[cfg.Listen] = in.Server.Listeners()[0]
+	if cfg.UnixDir != "" {
+		mode, err := cfg.SocketMode()
+		if err != nil {
+			return err
+		}
+		_, port, err := net.SplitHostPort(in.Server.Addr())
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(cfg.UnixDir, ".s.PGSQL."+port)
+		if err := in.Server.Listen(path, mode, in.share()); err != nil {
+			in.Server.Stop()
+			return err
+		}
+		in.listening[path] = in.Server.Listeners()[1]
+	}
+	if cfg.PeerListen != "" {
+		l, err := proxy.Listen(cfg.PeerListen, 0, in.share())
+		if err != nil {
+			in.Server.Stop()
+			return fmt.Errorf("peer_listen: %w", err)
+		}
+		in.peers, in.listening[cfg.PeerListen] = l, l
+	}
+	return nil
+}
+
+// limits are what clients may take.
+func limits(c *config.Config) proxy.Options {
+	return proxy.Options{MaxClients: c.MaxClients, Limits: session.Limits{
+		ClientIdle: c.ClientIdle.Value(), IdleTransaction: c.IdleTx.Value(), Transaction: c.Transaction.Value(), Query: c.Query.Value(),
+	}}
+}

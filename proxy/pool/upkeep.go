@@ -3,6 +3,8 @@ package pool
 import (
 	"context"
 	"net"
+	"net/netip"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -23,7 +25,7 @@ func (m *Manager) Reconnect(database string) {
 	}
 }
 
-// DropNode does the same for one node, which was restarted, or whose name means another address now.
+// DropNode does the same for one node, which was restarted.
 func (m *Manager) DropNode(dsn string) {
 	for _, p := range m.All() {
 		if p.key.dsn == dsn {
@@ -121,31 +123,74 @@ func (p *Pool) Host() string {
 	return cfg.Host
 }
 
-// resolve looks the nodes' names up again. Servers of a name that means other addresses now are condemned.
+// resolve looks the nodes' names up again. Servers at an address that their name no longer means are condemned: each by its own address, for
+// one may have been on its way there while the name was looked up last.
 func (m *Manager) resolve(ctx context.Context, known map[string]string) {
-	names := map[string][]string{}
+	pools := map[string][]*Pool{}
 	for _, p := range m.All() {
 		if name := p.Host(); name != "" {
-			names[name] = append(names[name], p.key.dsn)
+			pools[name] = append(pools[name], p)
 		}
 	}
-	for name, dsns := range names {
+	for name, list := range pools {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		addrs, err := net.DefaultResolver.LookupHost(ctx, name)
+		found, err := net.DefaultResolver.LookupHost(ctx, name)
 		cancel()
 		if err != nil { // a resolver that fails tells nothing
 			continue
 		}
-		sort.Strings(addrs)
-		now := strings.Join(addrs, " ")
-		if was, ok := known[name]; ok && was != now {
-			for _, d := range dsns {
-				m.DropNode(d)
-			}
-		}
+		sort.Strings(found)
+		now := strings.Join(found, " ")
+		changed := known[name] != now
 		known[name] = now
+		addrs := addresses(found)
+		for _, p := range list {
+			p.vacate(addrs, changed)
+		}
 	}
 }
+
+func addresses(list []string) map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, s := range list {
+		if a, err := netip.ParseAddr(s); err == nil {
+			out[a.Unmap().WithZone("")] = true
+		}
+	}
+	return out
+}
+
+// vacate closes idle servers at other addresses than these, and leased ones as they come back. If the name has changed its meaning, a refusal that
+// is remembered was another server's.
+func (p *Pool) vacate(addrs map[netip.Addr]bool, changed bool) {
+	elsewhere := func(s *Server) bool {
+		at, err := netip.ParseAddrPort(s.addr)
+		return err == nil && !addrs[at.Addr().Unmap().WithZone("")]
+	}
+	var idle []*Server
+	p.mu.Lock()
+	for s := range p.all {
+		if elsewhere(s) {
+			s.gen = ofNone
+		}
+	}
+	p.idle = slices.DeleteFunc(p.idle, func(s *Server) bool {
+		if s.gen == ofNone {
+			idle = append(idle, s)
+		}
+		return s.gen == ofNone
+	})
+	if changed {
+		p.failed = nil
+	}
+	p.mu.Unlock()
+	for _, s := range idle {
+		p.discard(s)
+	}
+}
+
+// ofNone is the generation of servers that are to be closed, whatever the pool's is.
+const ofNone = ^uint64(0)
 
 // drop closes idle servers, and the leased ones as they come back.
 func (p *Pool) drop() {

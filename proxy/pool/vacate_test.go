@@ -1,0 +1,50 @@
+package pool
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// A server at an address that its name does not mean is closed, or closed when it comes back, whenever it was opened: it may have been on its
+// way there when the name was looked up.
+func TestServersAtOtherAddressesAreVacated(t *testing.T) {
+	m := NewManager(Options{})
+	p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
+	at := func(addr string, idle bool) *Server {
+		s := saying(t)
+		s.Pool, s.addr = p, addr
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.all[s] = struct{}{}
+		if idle {
+			p.idle = append(p.idle, s)
+		}
+		return s
+	}
+	stay, mapped, socket := at("192.0.2.1:5432", true), at("[::ffff:192.0.2.1]:5432", true), at("/tmp/.s.PGSQL.5432", true)
+	gone, leased := at("192.0.2.2:5432", true), at("[2001:db8::1]:5432", false)
+	p.failed = wire.ErrMalformed
+	p.vacate(addresses([]string{"192.0.2.1"}), false)
+	if _, open := p.all[gone]; open || slices.Contains(p.idle, gone) {
+		t.Error("an idle server at another address stays")
+	}
+	if _, open := p.all[leased]; !open || m.Old("shop") != 1 {
+		t.Errorf("a leased server at another address: open %v, %d to be closed", open, m.Old("shop"))
+	}
+	if !slices.Equal(p.idle, []*Server{stay, mapped, socket}) {
+		t.Errorf("%d servers are idle", len(p.idle))
+	}
+	if p.failed == nil {
+		t.Error("a refusal of the same server is forgotten")
+	}
+	p.vacate(addresses([]string{"192.0.2.1"}), true)
+	if p.failed != nil {
+		t.Error("another server's refusal is remembered")
+	}
+	p.give(leased)
+	if len(p.all) != 3 {
+		t.Errorf("%d servers are open", len(p.all))
+	}
+}

@@ -111,7 +111,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	c := Default()
 	c.PeerKey, c.Users = "hush-hush-hush-hush", []User{{Name: "a", Password: "hush", Server: "hush"}}
-	for _, s := range []string{fmt.Sprint(c.Settings()), fmt.Sprintf("%v", c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%s", c.PeerKey)} {
+	for _, s := range []string{fmt.Sprint(c.Settings()), fmt.Sprintf("%v", c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), c.PeerKey.String()} {
 		if strings.Contains(s, "hush") {
 			t.Error(s)
 		}

@@ -311,3 +311,39 @@ func BenchmarkBind(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkPlan parses and plans statements that are in no cache: 200 output columns, for one shard and for all.
+func BenchmarkPlan(b *testing.B) {
+	db, sch := world(b)
+	var columns strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&columns, "total+%d as c%d, ", i, i)
+	}
+	for name, from := range map[string]string{"one-shard": "orders where customer_id = 5", "all-shards": "orders where total < 0"} {
+		sql := "select " + columns.String() + "1 from " + from
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				stmts, err := sqlparse.Parse(sql)
+				if err != nil {
+					b.Fatal(err)
+				}
+				t, err := Analyze(stmts[0], db, sch, Env{SearchPath: []string{"public"}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := t.Bind(&Args{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("parse-only", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := sqlparse.Parse("select " + columns.String() + "1 from orders"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/copydata"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -298,7 +299,7 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 	if err != nil {
 		return 0, err
 	}
-	sp := newSplitter(p.Target, p.Key, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}}, p.Shards)
+	sp := splitterOf(p, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}})
 	failed := g.take(sp, h.copySender(parts))
 	counts, err := h.finishCopies(parts, failed, sp)
 	for i, n := range counts {
@@ -310,21 +311,21 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 }
 
 // take reads the rows that were made and splits them.
-func (g *gathering) take(sp *splitter, send func(int, []byte) error) error {
-	if err := sp.add([]byte(copyHeader), send); err != nil {
+func (g *gathering) take(sp *copydata.Splitter, send func(int, []byte) error) error {
+	if err := sp.Add([]byte(copyHeader), send); err != nil {
 		return err
 	}
 	err := g.each(func(row []byte) error {
-		err := sp.rowBinary(row)
-		if err == nil && sp.held() > 32<<10 {
-			err = sp.flush(send)
+		err := sp.AddBinaryRow(row)
+		if err == nil && sp.Held() > 32<<10 {
+			err = sp.Flush(send)
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return sp.end(send)
+	return sp.End(send)
 }
 
 // each calls f with every row that was made, in binary. The first error is returned when all are read.

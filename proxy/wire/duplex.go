@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -97,23 +98,47 @@ func (c *Conn) FlushWatching(onInput func() error) error {
 		return nil
 	}
 	c.Leave()
-	woken := make(chan struct{})
+	var mu sync.Mutex // guards both
+	waiting, sent := false, false
+	told := make(chan struct{})
 	go func() {
+		defer close(told)
 		<-f.done
-		_ = c.nc.SetReadDeadline(time.Now()) // ends the wait below
-		close(woken)
+		mu.Lock()
+		defer mu.Unlock()
+		if sent = true; waiting { // for a message to begin: one that has begun is read to its end
+			_ = c.nc.SetReadDeadline(time.Now())
+		}
 	}()
+	wait := func() (more bool, err error) {
+		mu.Lock()
+		if sent {
+			mu.Unlock()
+			return false, nil
+		}
+		waiting = true
+		mu.Unlock()
+		_, _, err = c.Peek()
+		mu.Lock()
+		defer mu.Unlock()
+		if waiting = false; sent {
+			_ = c.nc.SetReadDeadline(time.Time{})
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return false, nil
+			}
+		}
+		return true, err
+	}
 	for {
-		_, _, err := c.Peek()
-		if err == nil {
+		more, err := wait()
+		if more && err == nil {
 			err = onInput()
 		}
-		if err != nil {
-			late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrEnough)
-			werr := f.Wait(!late)
-			<-woken
-			_ = c.nc.SetReadDeadline(time.Time{})
-			if late {
+		if !more || err != nil {
+			enough := !more || errors.Is(err, ErrEnough)
+			werr := f.Wait(!enough)
+			<-told
+			if enough {
 				return werr
 			}
 			return err

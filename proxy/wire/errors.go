@@ -3,6 +3,8 @@ package wire
 import (
 	"errors"
 	"os"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // IsTimeout says whether a read or write ended because its deadline passed.
@@ -44,20 +46,5 @@ func ErrorFor(severity string, err error) *ErrorResponse {
 	return r
 }
 
-// PgError is an error with PostgreSQL's fields, for the places that make one on the spot. Routine is for the few errors that
-// drivers know by the function of PostgreSQL which reports them.
-type PgError struct{ Code, Message, Detail, Hint, Routine string }
-
-func (e *PgError) Error() string { return e.Message }
-
-// SQLState is the error's SQLSTATE.
-func (e *PgError) SQLState() string { return e.Code }
-
-// ErrorHint is the error's hint.
-func (e *PgError) ErrorHint() string { return e.Hint }
-
-// ErrorRoutine is PostgreSQL's own function that reports the error, if that matters.
-func (e *PgError) ErrorRoutine() string { return e.Routine }
-
-// ErrorDetail is the error's detail.
-func (e *PgError) ErrorDetail() string { return e.Detail }
+// PgError is what a message of ours to a client says.
+type PgError = pgsql.Error

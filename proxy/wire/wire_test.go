@@ -183,6 +183,34 @@ func TestFlushWatchingReadsWhileItWaits(t *testing.T) {
 	}
 }
 
+// What was gathered has been sent while a message comes: it is read to its end.
+func TestFlushWatchingEndsBetweenMessages(t *testing.T) {
+	x, y := pairOf(t)
+	c := New(x, 1<<20)
+	defer c.Close()
+	defer y.Close()
+	const size = 16 << 20
+	done := make(chan error, 1)
+	go func() {
+		half := Frame(Frame(nil, 'N', make([]byte, 100<<10)), 'Z', []byte("I"))
+		_, err := y.Write(half[:50<<10])
+		_, rerr := io.ReadFull(y, make([]byte, size))
+		time.Sleep(20 * time.Millisecond) // for the other side to notice that all is sent
+		_, werr := y.Write(half[50<<10:])
+		done <- errors.Join(err, rerr, werr)
+	}()
+	c.Gather(make([]byte, size))
+	if err := c.FlushWatching(c.Skip); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := c.Next(); err != nil || m.Type != 'Z' {
+		t.Errorf("%q, %v", m.Type, err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestForwardRunPassesEqualMessagesOn(t *testing.T) {
 	var all []byte
 	for i := range 3000 {

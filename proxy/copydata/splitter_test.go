@@ -1,17 +1,16 @@
-package exec
+package copydata
 
 import (
 	"bytes"
 	"fmt"
 	"testing"
 
-	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // split runs a splitter over data that comes in pieces of the given size.
-func split(t testing.TB, g *shardmap.GroupInfo, options *sqlparse.CopyInfo, data []byte, size int) string {
-	s := newSplitter(&shardmap.TableInfo{Keys: []string{"k"}, Group: g}, []int{1}, options, []int{0, 1})
+func split(t testing.TB, g *shardmap.GroupInfo, format Format, data []byte, size int) string {
+	s := New(format, g, []Key{{Column: "k", At: 1}}, []int{0, 1})
 	var out [2]bytes.Buffer
 	send := func(i int, rows []byte) error {
 		out[i].Write(rows)
@@ -20,11 +19,11 @@ func split(t testing.TB, g *shardmap.GroupInfo, options *sqlparse.CopyInfo, data
 	var err error
 	for len(data) > 0 && err == nil {
 		n := min(size, len(data))
-		err = s.add(data[:n:n], send)
+		err = s.Add(data[:n:n], send)
 		data = data[n:]
 	}
 	if err == nil {
-		err = s.end(send)
+		err = s.End(send)
 	}
 	if err != nil {
 		return "error: " + err.Error()
@@ -56,8 +55,8 @@ func FuzzSplitter(f *testing.F) {
 	}
 	g := snap.Databases["d"].Groups["g"]
 	f.Fuzz(func(t *testing.T, data []byte, format, size byte) {
-		options := &sqlparse.CopyInfo{Options: []map[string]string{{}, {"format": "csv"}, {"format": "binary"}, {"header": "true"}, {"format": "csv", "escape": "\\", "header": "match"}}[format%5]}
-		whole, pieces := split(t, g, options, data, max(len(data), 1)), split(t, g, options, data, int(size)+1)
+		kind := FormatOf([]map[string]string{{}, {"format": "csv"}, {"format": "binary"}, {"header": "true"}, {"format": "csv", "escape": "\\", "header": "match"}}[format%5])
+		whole, pieces := split(t, g, kind, data, max(len(data), 1)), split(t, g, kind, data, int(size)+1)
 		if whole != pieces {
 			t.Fatalf("in one piece: %s\nin pieces of %d: %s", whole, int(size)+1, pieces)
 		}

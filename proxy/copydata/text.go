@@ -1,0 +1,242 @@
+package copydata
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
+)
+
+// rowEnd is the length of the first row, with its line end if it has one; -1 if it is not whole.
+func (s *Splitter) rowEnd(b []byte) (int, error) {
+	if s.format.Binary {
+		return s.binaryRow(b)
+	}
+	return s.lineEnd(b), nil
+}
+
+func (s *Splitter) lineEnd(b []byte) int {
+	if !s.format.CSV {
+		from := 0
+		for {
+			i := bytes.IndexByte(b[from:], '\n')
+			if i < 0 {
+				return -1
+			}
+			i += from
+			slashes := 0
+			for k := i - 1; k >= 0 && b[k] == '\\'; k-- {
+				slashes++
+			}
+			if slashes%2 == 0 {
+				return i + 1
+			}
+			from = i + 1
+		}
+	}
+	in := false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case in && c == s.format.Escape && s.format.Escape != s.format.Quote && i+1 < len(b):
+			i++
+		case c == s.format.Quote:
+			in = !in
+		case c == '\n' && !in:
+			return i + 1
+		}
+	}
+	return -1
+}
+
+func (s *Splitter) row(row []byte) error {
+	if s.format.Binary {
+		return s.AddBinaryRow(row)
+	}
+	lines := int64(1)
+	if s.format.CSV {
+		lines = int64(max(bytes.Count(row, []byte{'\n'}), 1))
+	}
+	s.line += lines
+	body := bytes.TrimRight(row, "\r\n")
+	if s.format.Header && s.line == 1 {
+		for i := range s.out {
+			s.out[i] = append(s.out[i], row...) // each shard skips one line
+			s.sent[i].add(1, s.line)
+		}
+		return nil
+	}
+	if !s.format.CSV && string(body) == `\.` || s.format.CSV && string(body) == `\.` {
+		return nil
+	}
+	s.fields(body)
+	bad := s.badLine
+	for i, v := range s.vals {
+		switch {
+		case !v.found:
+			return bad("22P04", "missing data for column %q", s.keys[i].Column)
+		case v.null:
+			return bad("23502", "null value in key column %q: the row has no shard", s.keys[i].Column)
+		case s.format.Default != nil && v.text == *s.format.Default:
+			return bad("23502", "no value for key column %q: the row has no shard", s.keys[i].Column)
+		}
+		var ok bool
+		if s.key[i], ok = pghash.ParseText(s.group.Keys[i], v.text); !ok {
+			return bad("22P02", "invalid input syntax for key column %q of type %s: %q", s.keys[i].Column, s.group.Keys[i], v.text)
+		}
+	}
+	return s.put(row, lines)
+}
+
+// put sends a row, whose key has been read, to its shard.
+func (s *Splitter) put(row []byte, lines int64) error {
+	if s.group == nil { // every copy of a reference table
+		for i := range s.out {
+			s.out[i] = append(s.out[i], row...)
+			s.sent[i].add(lines, s.line)
+		}
+		return nil
+	}
+	shard, ok := s.group.Place(s.key)
+	if !ok {
+		return s.badLine("23514", "no list of group %s names the value of key column %q: the row has no shard", s.group.Name, s.keys[0].Column)
+	}
+	i := s.place[shard]
+	s.out[i] = append(s.out[i], row...)
+	s.sent[i].add(lines, s.line)
+	return nil
+}
+
+// keyField is a key column's value in a row.
+type keyField struct {
+	text        string
+	null, found bool
+}
+
+// fields finds the values of the key columns.
+func (s *Splitter) fields(row []byte) {
+	clear(s.vals)
+	left := len(s.vals)
+	col, start, in := 0, 0, false
+	for i := 0; i <= len(row); i++ {
+		if i < len(row) {
+			c := row[i]
+			if !s.format.CSV && c == '\\' && i+1 < len(row) {
+				i++
+				continue
+			}
+			if s.format.CSV && in && c == s.format.Escape && s.format.Escape != s.format.Quote && i+1 < len(row) {
+				i++
+				continue
+			}
+			if s.format.CSV && c == s.format.Quote {
+				in = !in
+			}
+			if c != s.format.Delimiter || in {
+				continue
+			}
+		}
+		if k := slices.Index(s.at, col); k >= 0 {
+			s.vals[k] = s.decode(k, row[start:min(i, len(row))])
+			if left--; left == 0 {
+				return
+			}
+		}
+		col++
+		start = i + 1
+	}
+}
+
+// decode reads the field of key column k. What FORCE_NULL and FORCE_NOT_NULL do is that of CopyReadAttributesCSV and
+// NextCopyFrom of PostgreSQL.
+func (s *Splitter) decode(k int, raw []byte) keyField {
+	if string(raw) == s.format.Null && !s.keys[k].ForceNotNull {
+		return keyField{null: true, found: true}
+	}
+	if s.format.CSV {
+		if !bytes.ContainsRune(raw, rune(s.format.Quote)) {
+			return keyField{text: string(raw), found: true}
+		}
+		var out []byte
+		in := false
+		for i := 0; i < len(raw); i++ {
+			c := raw[i]
+			switch {
+			case in && c == s.format.Escape && i+1 < len(raw) && (raw[i+1] == s.format.Quote || raw[i+1] == s.format.Escape):
+				i++
+				out = append(out, raw[i])
+			case c == s.format.Quote:
+				in = !in
+			default:
+				out = append(out, c)
+			}
+		}
+		return keyField{text: string(out), found: true, null: s.keys[k].ForceNull && string(out) == s.format.Null}
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return keyField{text: string(raw), found: true}
+	}
+	return keyField{text: unescape(raw), found: true}
+}
+
+// unescape reads the backslash sequences of COPY's text format.
+func unescape(raw []byte) string {
+	var out []byte
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		if c != '\\' || i+1 >= len(raw) {
+			out = append(out, c)
+			continue
+		}
+		i++
+		switch c = raw[i]; c {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'v':
+			out = append(out, '\v')
+		case 'x':
+			n, v := 0, byte(0)
+			for n < 2 && i+1 < len(raw) && hexValue(raw[i+1]) >= 0 {
+				v = v<<4 | byte(hexValue(raw[i+1]))
+				i++
+				n++
+			}
+			if n == 0 {
+				v = 'x'
+			}
+			out = append(out, v)
+		default:
+			if c < '0' || c > '7' {
+				out = append(out, c)
+				continue
+			}
+			v, n := c-'0', 1
+			for n < 3 && i+1 < len(raw) && raw[i+1] >= '0' && raw[i+1] <= '7' {
+				v = v<<3 | (raw[i+1] - '0')
+				i++
+				n++
+			}
+			out = append(out, v)
+		}
+	}
+	return string(out)
+}
+
+func hexValue(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}

@@ -49,6 +49,7 @@ var layers = []layer{
 	{"shardmap/pghash", "", "PostgreSQL's hash functions"},
 	{"shardmap/schema", "proxy/nodeconn shardmap", "what the catalogs say"},
 	{"shardmap/filestore", "shardmap", "keeps the map in a file"},
+	{"shardmap/storetest", "shardmap", "what every store must do"},
 	{"replication", "proxy/nodeconn shardmap proxy/panics", "how fresh the nodes are"},
 	{"replication/cluster", "", "local servers"},
 }

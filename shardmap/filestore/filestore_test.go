@@ -7,56 +7,54 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/storetest"
 )
 
 func doc(version uint64) *shardmap.Document {
 	return &shardmap.Document{Version: version, Install: "i", Databases: []*shardmap.Database{{Name: fmt.Sprint("d", version)}}}
 }
 
-func TestSaveComparesAndSwaps(t *testing.T) {
-	ctx := t.Context()
-	path := filepath.Join(t.TempDir(), "map.json")
-	a, b := New(path), New(path)
-	if d, err := a.Load(ctx); d != nil || err != nil {
-		t.Fatal(d, err)
-	}
-	if err := a.Save(ctx, 0, doc(1)); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Save(ctx, 0, doc(1)); !errors.Is(err, shardmap.ErrConflict) {
-		t.Errorf("error %v", err)
-	}
-	var wg sync.WaitGroup
-	won := make(chan int, 20)
-	for i := range 20 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			if New(path).Save(ctx, 1, doc(2)) == nil {
-				won <- i
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Place {
+		path := filepath.Join(t.TempDir(), "map.json")
+		var good []byte
+		write := func(b []byte) {
+			if err := writeSynced(path, b); err != nil {
+				t.Fatal(err)
 			}
-		}()
-	}
-	wg.Wait()
-	if len(won) != 1 {
-		t.Errorf("%d of 20 racing writers won", len(won))
+		}
+		return storetest.Place{
+			Open: func() shardmap.Store { return New(path) },
+			Spoil: func() {
+				var err error
+				if good, err = os.ReadFile(path); err != nil {
+					t.Fatal(err)
+				}
+				write(good[:len(good)/2])
+			},
+			Mend: func() { write(good) },
+		}
+	})
+}
+
+func TestOwnerAloneReadsTheFileAndSomeVersionsAreKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map.json")
+	s := New(path)
+	for v := range uint64(30) {
+		if err := s.Save(t.Context(), v, doc(v+1)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	fi, err := os.Stat(path)
 	if err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v: the file may hold passwords", fi.Mode())
 	}
-	for v := uint64(2); v < 30; v++ {
-		if err := a.Save(ctx, v, doc(v+1)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if h, _ := a.History(ctx); len(h) != keepVersions || h[len(h)-1] != 30 {
+	if h, _ := s.History(t.Context()); len(h) != keepVersions {
 		t.Errorf("history %v", h)
 	}
 }
@@ -77,77 +75,6 @@ func TestDamagedFileIsRefusedWithItsLine(t *testing.T) {
 	}
 	if err := s.Save(t.Context(), 1, doc(2)); err == nil {
 		t.Error("a damaged file was overwritten")
-	}
-}
-
-func TestWatchSeesOtherProcesses(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "map.json")
-	s := New(path)
-	ctx, cancel := context.WithCancel(t.Context())
-	seen := make(chan uint64, 10)
-	done := make(chan error, 1)
-	go func() {
-		done <- s.Watch(ctx, func(d *shardmap.Document, err error) {
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			seen <- d.Version
-		})
-	}()
-	for v := uint64(0); v < 3; v++ {
-		if err := New(path).Save(ctx, v, doc(v+1)); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case got := <-seen:
-			if got != v+1 {
-				t.Errorf("saw version %d, want %d", got, v+1)
-			}
-		case <-time.After(5 * time.Second):
-			t.Fatal("the change was not seen")
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestCatalogPublishesByWatch(t *testing.T) {
-	ctx := t.Context()
-	path := filepath.Join(t.TempDir(), "map.json")
-	a, err := shardmap.Open(ctx, New(path), "one")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := shardmap.Open(ctx, New(path), "two")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rctx, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- b.Run(rctx) }()
-	put := func(tx *shardmap.Tx) error { return tx.PutDatabase(shardmap.Database{Name: "shop"}) }
-	if _, err := a.Change(ctx, true, put); err != nil || a.Current().Version != 0 {
-		t.Fatal("a dry run changed the map", err)
-	}
-	if _, err := a.Change(ctx, false, put); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(5 * time.Second); b.Current().Version != 1 || b.Current().Install != "one"; {
-		if time.Now().After(end) {
-			t.Fatal("the other process does not see the change")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	bad := func(tx *shardmap.Tx) error { return tx.PutShard(shardmap.Shard{Database: "nosuch", Name: "s"}) }
-	if _, err := a.Change(ctx, false, bad); err == nil || a.Current().Version != 1 {
-		t.Error("an invalid map was accepted")
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 

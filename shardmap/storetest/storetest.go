@@ -273,8 +273,13 @@ func spoilt(t *testing.T, p Place) {
 	if err := s.Save(t.Context(), 1, doc(2)); err == nil {
 		t.Error("it is overwritten")
 	}
+	select {
+	case x := <-told:
+		t.Errorf("told again: version %d, %v", x.version, x.err)
+	case <-time.After(time.Second): // four looks of a store that polls
+	}
 	p.Mend()
-	await(t, told, 1) // the error came once: await takes none
+	await(t, told, 1)
 	save(t, s, 1)
 	await(t, told, 2)
 	stop()

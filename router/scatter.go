@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/merge"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -474,7 +475,6 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		}
 		groups[e.Key] = false
 	}
-	var avgs []int
 	for i, t := range q.Targets {
 		e := t.Expr
 		col := AggCol{Hidden: -1, Bytes: a.bytesOrder(b, e)}
@@ -490,15 +490,15 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 			col.Hidden = m.Hidden
 			p.HideTarget = append(p.HideTarget, i)
 			m.Hidden++
-		case e.Agg == "min" || e.Agg == "max":
+		case e.Agg != "" && merge.Aggregates[e.Agg].Compares():
 			col.Func, col.Hidden = e.Agg, m.Hidden
 			p.HideTarget = append(p.HideTarget, i)
 			m.Hidden++
-		case e.Agg == "avg":
-			col.Func = "avg"
-			avgs = append(avgs, i)
 		case e.Agg != "":
 			col.Func = e.Agg
+			if parts := merge.Aggregates[e.Agg].Parts(); len(parts) > 1 {
+				p.Parts = append(p.Parts, sqlparse.Parts{Target: i, Aggregates: parts})
+			}
 		case e.Other != "":
 			return nil, Refuse("aggregate", e.Other)
 		default:
@@ -511,12 +511,10 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 			return nil, Refuse("aggregate-expression", "every GROUP BY expression must be selected")
 		}
 	}
-	m.AvgAt = m.Hidden
-	for _, i := range avgs {
-		m.Cols[i].Hidden = m.Hidden
-		m.Hidden++
+	for _, x := range p.Parts { // behind the copies
+		m.Cols[x.Target].Hidden = m.Hidden
+		m.Hidden += len(x.Aggregates) - 1
 	}
-	p.AvgToSum = avgs
 	if err := a.groupOrder(b, m); err != nil {
 		return nil, err
 	}

@@ -177,7 +177,6 @@ type Merge struct {
 	Limit  *sqlparse.Value
 	Offset *sqlparse.Value
 	Locks  bool // it locks rows: shards are asked one after the other, for no more rows than are wanted
-	AvgAt  int  // index among the hidden columns where the counts of avg begin
 }
 
 // MergeMode is the kind of merge.
@@ -203,8 +202,8 @@ type SortKey struct {
 
 // AggCol is how one visible column of an aggregate is made.
 type AggCol struct {
-	Func   string // count, sum, min, max, avg; empty for a grouping expression
-	Hidden int    // index of its hidden column; -1 for none
+	Func   string // a name of merge.Aggregates; empty for a grouping expression
+	Hidden int    // index of its first hidden column; -1 for none
 	Bytes  bool   // text may be compared by bytes
 }
 

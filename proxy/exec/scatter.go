@@ -76,27 +76,23 @@ func (s *shape) resolve(m *router.Merge) error {
 	typeName := func(i int) string { return typeNames[s.shard[i].DataTypeOID] }
 	if m.Mode == router.Aggregate {
 		for i, c := range m.Cols {
-			mc := merge.Column{Func: c.Func, OID: s.shard[i].DataTypeOID, Result: s.visible[i].DataTypeOID, At: i, Hidden: -1}
+			mc := merge.Column{Func: merge.Aggregates[c.Func], OID: s.shard[i].DataTypeOID, Result: s.visible[i].DataTypeOID, At: i, Hidden: -1}
 			if c.Hidden >= 0 {
 				mc.Hidden = base + c.Hidden
 			}
-			switch c.Func {
-			case "":
+			switch {
+			case mc.Func == nil:
 				if !merge.Groupable(mc.OID) {
 					return router.Refuse("group-type", named(typeName(i)))
 				}
-			case "min", "max":
+			case mc.Func.Compares():
 				cmp, ok := merge.ComparatorFor(mc.OID, c.Bytes)
 				if !ok {
 					return router.Refuse("aggregate-type", named(typeName(i)))
 				}
 				mc.Compare = cmp
-			case "sum", "avg":
-				switch mc.OID {
-				case merge.Int8, merge.Float4, merge.Float8, merge.Numeric:
-				default:
-					return router.Refuse("aggregate-type", named(typeName(i)))
-				}
+			case !mc.Func.Combines(mc.OID):
+				return router.Refuse("aggregate-type", named(typeName(i)))
 			}
 			s.cols = append(s.cols, mc)
 		}
@@ -338,7 +334,7 @@ func (h *Handler) shardFormats(sh *shape, m *router.Merge, res []int16) []int16 
 		switch {
 		case i >= len(sh.visible):
 			out[i] = 1
-		case m.Mode == router.Aggregate && (sh.cols[i].Func == "count" || sh.cols[i].Func == "sum" || sh.cols[i].Func == "avg"):
+		case m.Mode == router.Aggregate && sh.cols[i].Func != nil && !sh.cols[i].Func.Compares():
 			out[i] = 1
 		default:
 			out[i] = formatOf(res, i)
@@ -459,7 +455,7 @@ func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, 
 		}
 		hold := &holding{h: h}
 		defer hold.release()
-		err = merge.Aggregate(sources, cols, sh.keys, w, hold.take, emit)
+		err = merge.Groups(sources, cols, sh.keys, w, hold.take, emit)
 	}
 	if errors.Is(err, merge.ErrOverflow) {
 		err = &wire.PgError{Code: "22003", Message: err.Error()}

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"sort"
@@ -133,34 +132,22 @@ func (h *heads) Pop() any {
 
 // Column says how one visible column of an aggregate is made. Positions count all columns of a shard's row.
 type Column struct {
-	Func    string // count, sum, min, max, avg; empty for a grouping expression
-	OID     uint32 // of the visible column as the shards send it
-	Result  uint32 // of the column as the client gets it
-	At      int    // the visible column
-	Hidden  int    // group, min, max: its binary copy; avg: the count; else -1
-	Binary  bool   // the client wants it in binary
+	Func    Aggregate // nil for a grouping expression
+	OID     uint32    // of the visible column as the shards send it
+	Result  uint32    // of the column as the client gets it
+	At      int       // the visible column
+	Hidden  int       // its binary copy, or the first of its further parts; -1: none
+	Binary  bool      // the client wants it in binary
 	Compare Compare
 }
 
 // groupCost is about what a group costs beside its values, and columnCost each of its columns.
-const groupCost, columnCost = 128, int(unsafe.Sizeof(accumulator{}))
+const groupCost, columnCost = 128, int(unsafe.Sizeof(Accumulator{}))
 
-// ErrOverflow means that a sum left its type.
-var ErrOverflow = errors.New("bigint out of range")
-
-type accumulator struct {
-	visible []byte // group, min, max: what the client gets
-	hidden  []byte
-	sum     Decimal
-	f       float64
-	n       int64 // count
-	any     bool
-}
-
-// Aggregate combines the groups of all sources, sorts them by order (whose columns are visible ones, compared
+// Groups combines the groups of all sources, sorts them by order (whose columns are visible ones, compared
 // by what compare says) and passes them on. take is asked for every group's memory, in bytes; its error ends the merge.
-func Aggregate(sources []Source, cols []Column, order []Key, w Window, take func(bytes int) error, emit func([][]byte) error) error {
-	groups := map[string][]accumulator{}
+func Groups(sources []Source, cols []Column, order []Key, w Window, take func(bytes int) error, emit func([][]byte) error) error {
+	groups := map[string][]Accumulator{}
 	var ordered []string
 	var key []byte
 	for _, s := range sources {
@@ -174,7 +161,7 @@ func Aggregate(sources []Source, cols []Column, order []Key, w Window, take func
 			}
 			key = key[:0]
 			for _, c := range cols {
-				if c.Func == "" {
+				if c.Func == nil {
 					v := row[c.Hidden]
 					if v == nil {
 						key = append(key, 0xff, 0xff, 0xff, 0xff)
@@ -194,133 +181,23 @@ func Aggregate(sources []Source, cols []Column, order []Key, w Window, take func
 				if err := take(size); err != nil {
 					return err
 				}
-				acc = make([]accumulator, len(cols))
+				acc = make([]Accumulator, len(cols))
 				groups[string(key)] = acc
 				ordered = append(ordered, string(key))
 			}
 			for i := range cols {
-				if err := acc[i].add(&cols[i], row); err != nil {
-					return err
+				switch c, a := &cols[i], &acc[i]; {
+				case c.Func != nil:
+					if err := c.Func.Add(a, c, row); err != nil {
+						return err
+					}
+				case !a.any:
+					a.keep(c, row)
 				}
 			}
 		}
 	}
 	return finish(groups, ordered, cols, order, w, emit)
-}
-
-func (a *accumulator) add(c *Column, row [][]byte) error {
-	v := row[c.At]
-	switch c.Func {
-	case "":
-		if !a.any {
-			a.any = true
-			a.visible, a.hidden = clone(v), clone(row[c.Hidden])
-		}
-	case "min", "max":
-		h := row[c.Hidden]
-		if h == nil {
-			return nil
-		}
-		if a.any {
-			d := c.Compare(h, a.hidden)
-			if c.Func == "min" && d >= 0 || c.Func == "max" && d <= 0 {
-				return nil
-			}
-		}
-		a.any = true
-		a.visible, a.hidden = clone(v), clone(h)
-	case "count":
-		n := signed(v)
-		a.any = true
-		a.n += n
-	case "avg":
-		if v == nil {
-			return nil
-		}
-		a.n += signed(row[c.Hidden])
-		return a.addSum(c, v)
-	case "sum":
-		if v == nil {
-			return nil
-		}
-		return a.addSum(c, v)
-	}
-	return nil
-}
-
-func (a *accumulator) addSum(c *Column, v []byte) error {
-	first := !a.any
-	a.any = true
-	switch c.OID {
-	case Int8:
-		n := signed(v)
-		s := a.n
-		if c.Func == "avg" {
-			if first {
-				a.sum = FromInt(n)
-			} else {
-				a.sum = a.sum.Add(FromInt(n))
-			}
-			return nil
-		}
-		s += n
-		if n > 0 && s < a.n || n < 0 && s > a.n {
-			return ErrOverflow
-		}
-		a.n = s
-	case Float4, Float8:
-		a.f += float(v)
-	case Numeric:
-		d, ok := DecodeNumeric(v)
-		if !ok {
-			return fmt.Errorf("merge: a numeric that cannot be read")
-		}
-		if first {
-			a.sum = d
-		} else {
-			a.sum = a.sum.Add(d)
-		}
-	default:
-		return fmt.Errorf("merge: sum of type %d", c.OID)
-	}
-	return nil
-}
-
-// value is the accumulator's result in binary, and in the format that the client wants.
-func (a *accumulator) value(c *Column) (bin, out []byte) {
-	switch c.Func {
-	case "", "min", "max":
-		return a.hidden, a.visible
-	case "count":
-		return formatInt(a.n, c.Binary)
-	}
-	if !a.any {
-		return nil, nil
-	}
-	if c.Func == "avg" {
-		if a.n == 0 {
-			return nil, nil
-		}
-		if c.OID == Float4 || c.OID == Float8 {
-			return formatFloat(a.f/float64(a.n), Float8, c.Binary)
-		}
-		return formatNumeric(a.sum.DivInt(a.n), c.Binary)
-	}
-	switch c.OID {
-	case Int8:
-		return formatInt(a.n, c.Binary)
-	case Float4, Float8:
-		return formatFloat(a.f, c.OID, c.Binary)
-	}
-	return formatNumeric(a.sum, c.Binary)
-}
-
-func formatInt(n int64, bin bool) (b, out []byte) {
-	b = binary.BigEndian.AppendUint64(nil, uint64(n))
-	if bin {
-		return b, b
-	}
-	return b, strconv.AppendInt(nil, n, 10)
 }
 
 func formatNumeric(d Decimal, bin bool) (b, out []byte) {
@@ -379,13 +256,18 @@ func clone(b []byte) []byte {
 	return append([]byte{}, b...)
 }
 
-func finish(groups map[string][]accumulator, ordered []string, cols []Column, order []Key, w Window, emit func([][]byte) error) error {
+func finish(groups map[string][]Accumulator, ordered []string, cols []Column, order []Key, w Window, emit func([][]byte) error) error {
 	type row struct{ bin, out [][]byte }
 	rows := make([]row, len(ordered))
 	for i, k := range ordered {
 		r := row{make([][]byte, len(cols)), make([][]byte, len(cols))}
 		for j := range cols {
-			r.bin[j], r.out[j] = groups[k][j].value(&cols[j])
+			a, c := &groups[k][j], &cols[j]
+			if c.Func == nil {
+				r.bin[j], r.out[j] = a.binary, a.visible
+			} else {
+				r.bin[j], r.out[j] = c.Func.Result(a, c)
+			}
 		}
 		rows[i] = r
 	}

@@ -173,10 +173,10 @@ func TestAggregateCombinesPartialResults(t *testing.T) {
 	cmp, _ := ComparatorFor(Int8, false)
 	cols := []Column{
 		{OID: Text, At: 0, Hidden: 5},
-		{Func: "count", OID: Int8, At: 1, Hidden: -1},
-		{Func: "sum", OID: Numeric, At: 2, Hidden: -1},
-		{Func: "max", OID: Int8, At: 3, Hidden: 6, Compare: cmp},
-		{Func: "avg", OID: Int8, At: 4, Hidden: 7},
+		{Func: Aggregates["count"], OID: Int8, At: 1, Hidden: -1},
+		{Func: Aggregates["sum"], OID: Numeric, At: 2, Hidden: -1},
+		{Func: Aggregates["max"], OID: Int8, At: 3, Hidden: 6, Compare: cmp},
+		{Func: Aggregates["avg"], OID: Int8, At: 4, Hidden: 7},
 	}
 	row := func(g string, count int64, sum string, maxText string, maxVal int64, s, n int64) [][]byte {
 		return [][]byte{[]byte(g), int8of(count), dec(sum).Binary(), []byte(maxText), int8of(s), []byte(g), int8of(maxVal), int8of(n)}
@@ -186,7 +186,7 @@ func TestAggregateCombinesPartialResults(t *testing.T) {
 	b.rows = append(b.rows, [][]byte{nil, int8of(4), nil, nil, nil, nil, nil, int8of(0)})
 	var got []string
 	text, _ := ComparatorFor(Text, true)
-	err := Aggregate([]Source{a, b}, cols, []Key{{Column: 0, Compare: text}}, Window{All: true}, func(int) error { return nil }, func(r [][]byte) error {
+	err := Groups([]Source{a, b}, cols, []Key{{Column: 0, Compare: text}}, Window{All: true}, func(int) error { return nil }, func(r [][]byte) error {
 		var s []string
 		for _, v := range r {
 			if v == nil {

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/merge"
 )
 
 var setReturning = map[string]bool{
@@ -13,9 +14,6 @@ var setReturning = map[string]bool{
 	"jsonb_array_elements_text": true, "json_each_text": true, "jsonb_each_text": true, "json_to_recordset": true, "jsonb_to_recordset": true,
 	"json_populate_recordset": true, "jsonb_populate_recordset": true, "_pg_expandarray": true,
 }
-
-// mergeable are the aggregates that two phases compute.
-var mergeable = map[string]bool{"count": true, "sum": true, "min": true, "max": true, "avg": true}
 
 var otherAggregates = map[string]bool{
 	"array_agg": true, "string_agg": true, "bool_and": true, "bool_or": true, "every": true,
@@ -29,7 +27,7 @@ var otherAggregates = map[string]bool{
 
 func isAggregate(f *pg.FuncCall) bool {
 	name := strings.ToLower(lastName(f.Funcname))
-	return f.Over == nil && (mergeable[name] || otherAggregates[name] || f.AggStar || f.AggDistinct || f.AggFilter != nil ||
+	return f.Over == nil && (merge.Aggregates[name] != nil || otherAggregates[name] || f.AggStar || f.AggDistinct || f.AggFilter != nil ||
 		f.AggWithinGroup || len(f.AggOrder) > 0)
 }
 
@@ -67,7 +65,7 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 		f := x.FuncCall
 		name := strings.ToLower(lastName(f.Funcname))
 		if e.HasAgg && len(f.Funcname) <= 2 {
-			if mergeable[name] && !f.AggDistinct && len(f.AggOrder) == 0 && len(f.Args) <= 1 && !f.FuncVariadic {
+			if merge.Aggregates[name] != nil && !f.AggDistinct && len(f.AggOrder) == 0 && len(f.Args) <= 1 && !f.FuncVariadic {
 				e.Agg, e.AggStar = name, f.AggStar
 			} else {
 				e.Other = name

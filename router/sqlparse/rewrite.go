@@ -2,6 +2,7 @@ package sqlparse
 
 import (
 	"fmt"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 	"google.golang.org/protobuf/proto"
@@ -9,12 +10,18 @@ import (
 
 // Partial describes the statement that each shard runs for a merged SELECT.
 type Partial struct {
-	HideSorts  []int // ORDER BY items to append as hidden columns, by index
-	HideTarget []int // output columns to append again as hidden columns, by index
-	AvgToSum   []int // output columns avg(x): become sum(x), with a hidden count(x) appended
-	DropOrder  bool  // sorting happens after the merge
+	HideSorts  []int   // ORDER BY items to append as hidden columns, by index
+	HideTarget []int   // output columns to append again as hidden columns, by index
+	Parts      []Parts // output columns that become parts of what they are
+	DropOrder  bool    // sorting happens after the merge
 	DropLimit  bool
 	AddOffset  bool // LIMIT becomes LIMIT + OFFSET, OFFSET goes
+}
+
+// Parts has an output column that is an aggregate become the first of these of the same argument; the others are appended as hidden columns.
+type Parts struct {
+	Target     int
+	Aggregates []string
 }
 
 // longText is the length from which on a text that stays as it is, is not written anew.
@@ -22,12 +29,12 @@ const longText = 16 << 10
 
 // changes says whether a SELECT is any other for a shard.
 func (p *Partial) changes(x *pg.SelectStmt) bool {
-	return len(p.HideSorts)+len(p.HideTarget)+len(p.AvgToSum) > 0 || p.DropOrder && len(x.SortClause) > 0 ||
+	return len(p.HideSorts)+len(p.HideTarget)+len(p.Parts) > 0 || p.DropOrder && len(x.SortClause) > 0 ||
 		(p.DropLimit || p.AddOffset) && (x.LimitCount != nil || x.LimitOffset != nil)
 }
 
 // Partial writes the text that a shard runs: hidden columns stand behind the visible ones, in the order
-// HideSorts, HideTarget, counts of AvgToSum. It is for plain SELECT statements.
+// HideSorts, HideTarget, Parts. It is for plain SELECT statements.
 func (s *Statement) Partial(p Partial) (string, error) {
 	raw, ok := s.tree.(*pg.Node)
 	if !ok || raw.GetSelectStmt() == nil {
@@ -49,15 +56,18 @@ func (s *Statement) Partial(p Partial) (string, error) {
 	for _, i := range p.HideTarget {
 		hide(visible[i].GetResTarget().GetVal())
 	}
-	for _, i := range p.AvgToSum {
-		f := visible[i].GetResTarget().GetVal().GetFuncCall()
-		count := proto.Clone(f).(*pg.FuncCall)
-		setFuncName(count, "count")
-		if visible[i].GetResTarget().Name == "" {
-			visible[i].GetResTarget().Name = "avg"
+	for _, x := range p.Parts {
+		t := visible[x.Target].GetResTarget()
+		f := t.GetVal().GetFuncCall()
+		if t.Name == "" {
+			t.Name = strings.ToLower(lastName(f.Funcname))
 		}
-		setFuncName(f, "sum")
-		hide(&pg.Node{Node: &pg.Node_FuncCall{FuncCall: count}})
+		for _, name := range x.Aggregates[1:] {
+			part := proto.Clone(f).(*pg.FuncCall)
+			setFuncName(part, name)
+			hide(&pg.Node{Node: &pg.Node_FuncCall{FuncCall: part}})
+		}
+		setFuncName(f, x.Aggregates[0])
 	}
 	if p.DropOrder {
 		sel.SortClause = nil

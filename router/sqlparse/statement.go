@@ -422,7 +422,7 @@ type Expr struct {
 	Col     *Col   // a bare column
 	Star    bool   // * or t.*
 	Ordinal int    // a bare integer constant (ORDER BY 1)
-	Agg     string // count, sum, min, max, avg called plainly
+	Agg     string // one of merge.Aggregates, called plainly
 	AggStar bool
 	HasAgg  bool   // an aggregate stands somewhere inside
 	Const   bool   // no column in it

@@ -24,7 +24,7 @@ import (
 )
 
 // sources parses what the program is made of, tests left out.
-func sources(t *testing.T, see func(path string, f *ast.File)) {
+func sources(t *testing.T, see func(path string, set *token.FileSet, f *ast.File)) {
 	t.Helper()
 	set := token.NewFileSet()
 	err := filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
@@ -33,7 +33,7 @@ func sources(t *testing.T, see func(path string, f *ast.File)) {
 		}
 		f, err := parser.ParseFile(set, path, nil, 0)
 		if err == nil {
-			see(strings.TrimPrefix(filepath.ToSlash(path), "../../"), f)
+			see(strings.TrimPrefix(filepath.ToSlash(path), "../../"), set, f)
 		}
 		return err
 	})
@@ -58,7 +58,7 @@ var doors = map[string]string{
 func TestNothingElseConnectsToNodes(t *testing.T) {
 	t.Parallel()
 	found := map[string]bool{}
-	sources(t, func(path string, f *ast.File) {
+	sources(t, func(path string, _ *token.FileSet, f *ast.File) {
 		names := map[string]bool{} // of the libraries that connect, in this file
 		for _, i := range f.Imports {
 			p, _ := strconv.Unquote(i.Path.Value) // it has been parsed
@@ -102,7 +102,7 @@ var (
 func sqlNames(t *testing.T) (functions, operators []string) {
 	t.Helper()
 	fn, op := map[string]bool{}, map[string]bool{}
-	sources(t, func(_ string, f *ast.File) {
+	sources(t, func(_ string, _ *token.FileSet, f *ast.File) {
 		ast.Inspect(f, func(n ast.Node) bool {
 			l, ok := n.(*ast.BasicLit)
 			if !ok || l.Kind != token.STRING {

@@ -53,7 +53,7 @@ func (in *Instance) deadlocks() *txn.Deadlocks {
 					}
 				}
 			}
-			return waiting > 0 && (wide > 1 || len(in.peerAddresses()) > 0)
+			return waiting > 0 && (wide > 1 || len(in.peers.addresses()) > 0)
 		},
 		Client: func(database int, shard string, pid uint32) uint32 {
 			return in.Pools.ClientOf(names[database], shard, pid)
@@ -65,7 +65,7 @@ func (in *Instance) deadlocks() *txn.Deadlocks {
 			}
 			clear(elsewhere)
 			out := make([]uint32, len(list))
-			for i, o := range in.askPeers(ctx, procs) {
+			for i, o := range in.peers.ask(ctx, procs) {
 				out[i], elsewhere[o.Client] = o.Client, o.Since
 			}
 			return out

@@ -2,8 +2,11 @@ package instance
 
 import (
 	"context"
+	"log/slog"
+	"maps"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy"
@@ -18,37 +21,56 @@ const readyWithin = 5 * time.Second
 // AnswerWithin bounds how long a request of the page may take that came before the end.
 const AnswerWithin = 10 * time.Second
 
-// share is how this process listens.
-func (in *Instance) share() proxy.Sharing {
-	return proxy.Sharing{On: in.cfg.ReusePort, In: in.inherited}
+// door is how this process listens: alone, or with so_reuseport beside a process that was there and one that may follow.
+type door struct {
+	shared    bool   // so_reuseport
+	at        string // listen
+	inherited *proxy.Inherited
+	listeners map[string]net.Listener // by address, for the next process
+	offered   atomic.Pointer[proxy.Offer]
 }
 
-// inherit asks a process that is there already for its sockets.
-func (in *Instance) inherit() {
-	if in.cfg.ReusePort && !strings.HasSuffix(in.cfg.Listen, ":0") {
-		in.inherited = proxy.TakeOver(in.cfg.Listen)
+// openDoor asks a process that is there already for its sockets.
+func openDoor(shared bool, at string) *door {
+	d := &door{shared: shared, at: at, listeners: map[string]net.Listener{}}
+	if shared && !strings.HasSuffix(at, ":0") {
+		d.inherited = proxy.TakeOver(at)
 	}
+	return d
+}
+
+func (d *door) sharing() proxy.Sharing { return proxy.Sharing{On: d.shared, In: d.inherited} }
+
+// listen listens at an address.
+func (d *door) listen(addr string) (net.Listener, error) {
+	l, err := proxy.Listen(addr, 0, d.sharing())
+	if err == nil {
+		d.listeners[addr] = l
+	}
+	return l, err
 }
 
 // offer tells the other process that this one serves, and offers the sockets to the next.
-func (in *Instance) offer() {
-	if !in.cfg.ReusePort {
+func (d *door) offer(log *slog.Logger) {
+	if !d.shared {
 		return
 	}
-	if err := in.inherited.Done(); err != nil {
-		in.log.Warn("the process that gave its sockets away does not answer", "error", err)
+	if err := d.inherited.Done(); err != nil {
+		log.Warn("the process that gave its sockets away does not answer", "error", err)
 	}
-	listeners := map[string]net.Listener{}
-	for addr, l := range in.listening {
-		listeners[addr] = l
-	}
-	o, err := proxy.NewOffer(in.cfg.Listen, listeners)
+	o, err := proxy.NewOffer(d.at, maps.Clone(d.listeners))
 	if err != nil {
-		in.log.Warn("the next process cannot take the sockets over: some clients may be refused when it does", "error", err)
+		log.Warn("the next process cannot take the sockets over: some clients may be refused when it does", "error", err)
 		return
 	}
-	in.offered.Store(o)
+	d.offered.Store(o)
 }
+
+// taken says whether another process has taken the sockets over.
+func (d *door) taken() bool { return d.offered.Load().Taken() }
+
+// close offers nothing any more.
+func (d *door) close() { d.offered.Load().Close() }
 
 // awaitReady waits until the process is ready, but not for ever: a shard may be away.
 func (in *Instance) awaitReady(ctx context.Context) {
@@ -62,19 +84,6 @@ func (in *Instance) awaitReady(ctx context.Context) {
 // handOver leaves the ports that are not for clients to the process that listens there beside us: it is the one that is asked
 // whether it is ready, and that others send cancel requests to. answered returns when all requests are that had come.
 func (in *Instance) handOver() (answered func()) {
-	if in.peers != nil {
-		_ = in.peers.Close()
-	}
-	if in.httpLis == nil {
-		return func() {}
-	}
-	_ = in.httpLis.Close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ctx, cancel := context.WithTimeout(context.Background(), AnswerWithin)
-		defer cancel()
-		in.board.Finish(ctx, in.http) // what takes longer is cut off
-	}()
-	return func() { <-done }
+	in.peers.close()
+	return in.page.finish()
 }

@@ -11,8 +11,6 @@ import (
 	crand "crypto/rand"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -23,7 +21,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/access"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
-	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
@@ -57,23 +54,23 @@ type Instance struct {
 	visits   txn.Conns                      // to the shards, of what works on commits and looks for deadlocks
 	prepared atomic.Pointer[[]txn.Prepared] // what the resolver saw last
 
-	board   *dashboard.Server
-	http    *http.Server // nil: there is no page
-	httpLis net.Listener
-	peers   net.Listener // nil: no peers are heard
+	door  *door
+	page  *page
+	peers *peers
 
-	inherited *proxy.Inherited        // from a process that is there already
-	listening map[string]net.Listener // by address, for the next one
-	offered   atomic.Pointer[proxy.Offer]
-
-	ended   chan struct{} // closed by SHUTDOWN
-	endOnce sync.Once
-	wait    atomic.Bool // SHUTDOWN WAIT_FOR_CLIENTS
+	ending ending
 
 	reloading sync.Mutex // one RELOAD at a time
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
+}
+
+// ending is what SHUTDOWN asked for.
+type ending struct {
+	asked chan struct{} // closed by it
+	once  sync.Once
+	wait  atomic.Bool // for clients to leave
 }
 
 // Options are what an instance is given by its process.
@@ -91,7 +88,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Instance, error
 		return nil, err
 	}
 	panics.LogTo(opts.Log)
-	in := &Instance{cfg: cfg, opts: opts, log: opts.Log, Metrics: metrics.New(time.Now()), ended: make(chan struct{}), listening: map[string]net.Listener{}}
+	in := &Instance{cfg: cfg, opts: opts, log: opts.Log, Metrics: metrics.New(time.Now()), ending: ending{asked: make(chan struct{})}}
 	in.Metrics.Reasons = replication.ReasonNames[:]
 	in.config.Store(&cfg)
 	if in.Catalog, err = shardmap.Open(ctx, filestore.New(cfg.Store), newInstall()); err != nil {
@@ -113,11 +110,12 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Instance, error
 	if err := in.buildEngine(level); err != nil {
 		return nil, err
 	}
-	in.inherit()
+	in.door = openDoor(cfg.ReusePort, cfg.Listen)
+	in.peers = &peers{config: in.config.Load, log: in.log, pools: in.Pools}
 	in.buildAdmin()
 	in.Engine.Renames = in.Admin.Renames
 	if err := in.listen(); err != nil {
-		in.inherited.Close()
+		in.door.inherited.Close()
 		return nil, err
 	}
 	return in, nil
@@ -128,15 +126,13 @@ func (in *Instance) listen() error {
 	if err := in.buildServer(); err != nil {
 		return err
 	}
-	in.buildHTTP()
+	in.page = in.newPage()
 	if in.cfg.ReusePort {
 		return nil
 	}
-	if err := in.listenHTTP(); err != nil {
+	if err := in.page.listen(in.door, in.cfg.HTTP); err != nil {
 		in.Server.Stop()
-		if in.peers != nil {
-			_ = in.peers.Close()
-		}
+		in.peers.close()
 		return err
 	}
 	return nil
@@ -170,7 +166,7 @@ func (in *Instance) buildEngine(level replication.Level) error {
 // Start serves clients: it starts what goes on in the background, settles what a crash left, runs init_sql on an empty map, and returns
 // when that is done. After an error the instance has been stopped.
 func (in *Instance) Start(ctx context.Context) error {
-	defer in.inherited.Close()
+	defer in.door.inherited.Close()
 	in.run(ctx)
 	if err := in.initialise(ctx); err != nil {
 		in.Stop(0)
@@ -178,13 +174,16 @@ func (in *Instance) Start(ctx context.Context) error {
 	}
 	if in.cfg.ReusePort {
 		in.awaitReady(ctx)
-		if err := in.listenHTTP(); err != nil {
+		if err := in.page.listen(in.door, in.cfg.HTTP); err != nil {
 			in.Stop(0)
 			return err
 		}
 	}
-	in.serveHTTP()
-	in.offer()
+	if in.page != nil {
+		in.background("dashboard", in.page.board.Run)
+		in.background("http", in.page.serve)
+	}
+	in.door.offer(in.log)
 	return nil
 }
 
@@ -222,8 +221,8 @@ func (in *Instance) run(ctx context.Context) {
 	in.background("schemas", in.Engine.WatchSchemas)
 	in.background("notifications", in.hub.Run)
 	in.background("clients", in.Server.Serve)
-	if in.peers != nil {
-		in.background("peers", func(ctx context.Context) error { return in.Server.ServePeers(ctx, in.peers) })
+	if in.peers.lis != nil {
+		in.background("peers", func(ctx context.Context) error { return in.Server.ServePeers(ctx, in.peers.lis) })
 	}
 }
 
@@ -250,12 +249,12 @@ func (in *Instance) initialise(ctx context.Context) error {
 
 // Stop drains the clients for at most timeout and ends everything; 0 waits for nobody. Metrics live to the end. It is called once, after Start.
 func (in *Instance) Stop(timeout time.Duration) {
-	in.offered.Load().Close()
+	in.door.close()
 	answered := func() {}
 	if in.cfg.ReusePort && timeout > 0 {
 		answered = in.handOver()
 	}
-	if in.wait.Load() {
+	if in.ending.wait.Load() {
 		in.Server.WaitForClients(context.Background())
 	} else if timeout > 0 {
 		in.Server.Drain(context.Background(), timeout)
@@ -263,9 +262,7 @@ func (in *Instance) Stop(timeout time.Duration) {
 		in.Server.Stop()
 	}
 	answered()
-	if in.http != nil {
-		_ = in.http.Close()
-	}
+	in.page.close()
 	in.cancel()
 	in.wg.Wait()
 	in.traces.stop()
@@ -275,18 +272,13 @@ func (in *Instance) Stop(timeout time.Duration) {
 func (in *Instance) StopWaiting() { in.Server.Stop() }
 
 // Ended is closed by SHUTDOWN on the console: whoever started the instance should stop it.
-func (in *Instance) Ended() <-chan struct{} { return in.ended }
+func (in *Instance) Ended() <-chan struct{} { return in.ending.asked }
 
 // WaitsForClients says whether SHUTDOWN asked to wait for clients without a bound.
-func (in *Instance) WaitsForClients() bool { return in.wait.Load() }
+func (in *Instance) WaitsForClients() bool { return in.ending.wait.Load() }
 
 // Addr is where clients connect.
 func (in *Instance) Addr() string { return in.Server.Addr() }
 
 // Page is where the dashboard is; empty for none.
-func (in *Instance) Page() string {
-	if in.httpLis == nil {
-		return ""
-	}
-	return in.httpLis.Addr().String()
-}
+func (in *Instance) Page() string { return in.page.addr() }

@@ -21,16 +21,16 @@ func (in *Instance) buildServer() error {
 			Backend: backend{in.Gate, in}, TLS: func() *tls.Config { return in.Gate.Access().TLS }, LoginTimeout: cfg.Login.Value(),
 			MaxStatement: int(cfg.MaxStatement), Log: in.log, Proxied: func(from netip.Addr) bool { return in.Gate.Access().Proxied(from) },
 		},
-		Log: in.log, Peer: cfg.PeerID, Others: in.peerAddress, Owners: in.owners, PeerKey: in.peerKey,
+		Log: in.log, Peer: cfg.PeerID, Others: in.peers.address, Owners: in.peers.owners, PeerKey: in.peers.key,
 	}
 	if in.Server.Peer == 0 { // nobody knows us: only be unlike the others
 		in.Server.Peer = 1 + rand.IntN(proxy.Peers-1)
 	}
 	in.Server.SetOptions(limits(cfg))
-	if err := in.Server.Listen(cfg.Listen, 0, in.share()); err != nil {
+	if err := in.Server.Listen(cfg.Listen, 0, in.door.sharing()); err != nil {
 		return err
 	}
-	in.listening[cfg.Listen] = in.Server.Listeners()[0]
+	in.door.listeners[cfg.Listen] = in.Server.Listeners()[0]
 	if cfg.UnixDir != "" {
 		mode, err := cfg.SocketMode()
 		if err != nil {
@@ -41,20 +41,21 @@ func (in *Instance) buildServer() error {
 			return err
 		}
 		path := filepath.Join(cfg.UnixDir, ".s.PGSQL."+port)
-		if err := in.Server.Listen(path, mode, in.share()); err != nil {
+		if err := in.Server.Listen(path, mode, in.door.sharing()); err != nil {
 			in.Server.Stop()
 			return err
 		}
-		in.listening[path] = in.Server.Listeners()[1]
+		in.door.listeners[path] = in.Server.Listeners()[1]
 	}
 	if cfg.PeerListen != "" {
-		l, err := proxy.Listen(cfg.PeerListen, 0, in.share())
+		l, err := in.door.listen(cfg.PeerListen)
 		if err != nil {
 			in.Server.Stop()
 			return fmt.Errorf("peer_listen: %w", err)
 		}
-		in.peers, in.listening[cfg.PeerListen] = l, l
+		in.peers.lis = l
 	}
+	in.peers.server = in.Server
 	return nil
 }
 

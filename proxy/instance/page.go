@@ -9,22 +9,29 @@ import (
 	"net"
 	"net/http"
 
-	"github.com/pgmosaic/pgmosaic/proxy"
-	"github.com/pgmosaic/pgmosaic/proxy/config"
-	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
 )
 
-// buildHTTP makes the page and what Prometheus reads, unless there are none.
-func (in *Instance) buildHTTP() {
+// page is the dashboard, its API and what Prometheus reads. A nil one is none.
+type page struct {
+	board  *dashboard.Server
+	server *http.Server
+	lis    net.Listener // nil until it listens
+}
+
+// newPage makes the page, unless there is none.
+func (in *Instance) newPage() *page {
 	if in.cfg.HTTP == "off" || in.cfg.HTTP == "" {
-		return
+		return nil
 	}
 	reg := prometheus.NewRegistry()
 	in.Metrics.AddGauges(in.gauges)
 	reg.MustRegister(in.Metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	in.board = &dashboard.Server{Admin: in.Admin, Gatherer: reg, Ready: in.Ready, Login: in.Gate.WebLogin, Open: dashboard.Loopback(in.cfg.HTTP), Bounds: dashboard.DefaultBounds()}
+	p := &page{board: &dashboard.Server{Admin: in.Admin, Gatherer: reg, Ready: in.Ready, Login: in.Gate.WebLogin, Open: dashboard.Loopback(in.cfg.HTTP), Bounds: dashboard.DefaultBounds()}}
 	var config *tls.Config
 	if in.cfg.HTTPCert != "" {
 		config = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -33,8 +40,9 @@ func (in *Instance) buildHTTP() {
 	} else if w := WarnOfPage(&in.cfg); w != "" {
 		in.log.Warn(w)
 	}
-	in.http = in.board.HTTP(config)
-	in.http.ErrorLog = slog.NewLogLogger(in.log.Handler(), slog.LevelWarn)
+	p.server = p.board.HTTP(config)
+	p.server.ErrorLog = slog.NewLogLogger(in.log.Handler(), slog.LevelWarn)
+	return p
 }
 
 // WarnOfPage warns of a page whose passwords can be read on the way; nothing if there is none.
@@ -45,33 +53,55 @@ func WarnOfPage(c *config.Config) string {
 	return "http: names and passwords cross the network in plain: set http_tls_cert_file and http_tls_key_file, or listen on 127.0.0.1"
 }
 
-// listenHTTP opens the page's port.
-func (in *Instance) listenHTTP() error {
-	if in.http == nil {
+// listen opens the page's port.
+func (p *page) listen(d *door, addr string) (err error) {
+	if p == nil {
 		return nil
 	}
-	l, err := proxy.Listen(in.cfg.HTTP, 0, in.share())
-	if err != nil {
+	if p.lis, err = d.listen(addr); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	in.httpLis, in.listening[in.cfg.HTTP] = l, l
 	return nil
 }
 
-// serveHTTP answers on the page's port in the background.
-func (in *Instance) serveHTTP() {
-	if in.http == nil {
-		return
+// serve answers on the page's port until it is closed.
+func (p *page) serve(context.Context) error {
+	serve := p.server.Serve
+	if p.server.TLSConfig != nil {
+		serve = func(l net.Listener) error { return p.server.ServeTLS(l, "", "") }
 	}
-	in.background("dashboard", in.board.Run)
-	in.background("http", func(context.Context) error {
-		serve := in.http.Serve
-		if in.http.TLSConfig != nil {
-			serve = func(l net.Listener) error { return in.http.ServeTLS(l, "", "") }
-		}
-		if err := serve(in.httpLis); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		return nil
-	})
+	if err := serve(p.lis); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// finish leaves the port and answers what has come; answered returns when that is done.
+func (p *page) finish() (answered func()) {
+	if p == nil || p.lis == nil {
+		return func() {}
+	}
+	_ = p.lis.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(context.Background(), AnswerWithin)
+		defer cancel()
+		p.board.Finish(ctx, p.server) // what takes longer is cut off
+	}()
+	return func() { <-done }
+}
+
+func (p *page) close() {
+	if p != nil {
+		_ = p.server.Close()
+	}
+}
+
+// addr is where it is; empty for nowhere.
+func (p *page) addr() string {
+	if p == nil || p.lis == nil {
+		return ""
+	}
+	return p.lis.Addr().String()
 }

@@ -2,56 +2,76 @@ package instance
 
 import (
 	"context"
+	"log/slog"
+	"net"
 	"sync"
 
+	"github.com/pgmosaic/pgmosaic/proxy"
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 )
 
-// peerKey is the key that the processes share, empty for none.
-func (in *Instance) peerKey() []byte {
-	key, err := in.config.Load().PeerKey.Reveal()
+// peers are the other processes that share this one's clients.
+type peers struct {
+	config func() *config.Config
+	log    *slog.Logger
+	pools  *pool.Manager
+	server *proxy.Server
+	lis    net.Listener // nil: they are not heard
+}
+
+func (p *peers) close() {
+	if p.lis != nil {
+		_ = p.lis.Close()
+	}
+}
+
+// key is the key that the processes share, empty for none.
+func (p *peers) key() []byte {
+	key, err := p.config().PeerKey.Reveal()
 	if err != nil {
-		in.log.Error("peer_key", "error", err)
+		p.log.Error("peer_key", "error", err)
 	}
 	return []byte(key)
 }
 
-// peerAddress is where a process passes cancel requests on to another.
-func (in *Instance) peerAddress(id int) (string, bool) {
-	for _, p := range in.config.Load().Peers {
-		if p.ID == id {
-			return p.Address, true
+// address is where a process passes cancel requests on to another.
+func (p *peers) address(id int) (string, bool) {
+	for _, x := range p.config().Peers {
+		if x.ID == id {
+			return x.Address, true
 		}
 	}
 	return "", false
 }
 
-// peerAddresses are where the other processes answer questions; none without the shared key.
-func (in *Instance) peerAddresses() (out []string) {
-	if len(in.peerKey()) == 0 {
+// addresses are where the other processes answer questions; none without the shared key.
+func (p *peers) addresses() (out []string) {
+	if len(p.key()) == 0 {
 		return nil
 	}
-	for _, p := range in.config.Load().Peers {
-		out = append(out, p.Address)
+	for _, x := range p.config().Peers {
+		out = append(out, x.Address)
 	}
 	return out
 }
 
-// askPeers asks the other processes whose server processes are. A process that does not answer knows of none.
-func (in *Instance) askPeers(ctx context.Context, list []peer.Process) []peer.Owner {
+// ask asks the other processes whose server processes are. A process that does not answer knows of none.
+func (p *peers) ask(ctx context.Context, list []peer.Process) []peer.Owner {
 	out := make([]peer.Owner, len(list))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for from := 0; from < len(list); from += peer.MostProcesses {
 		part := list[from:min(from+peer.MostProcesses, len(list))]
-		for _, addr := range in.peerAddresses() {
+		for _, addr := range p.addresses() {
 			wg.Add(1)
 			panics.Go(panics.Background, func() {
 				defer wg.Done()
-				owners, err := peer.Ask(ctx, addr, in.peerKey(), part)
+				owners, err := peer.Ask(ctx, addr, p.key(), part)
 				if err != nil {
-					in.log.Warn("deadlocks: another process does not answer", "address", addr, "error", err)
+					p.log.Warn("deadlocks: another process does not answer", "address", addr, "error", err)
 					return
 				}
 				mu.Lock()
@@ -69,13 +89,13 @@ func (in *Instance) askPeers(ctx context.Context, list []peer.Process) []peer.Ow
 }
 
 // owners answers the question of another process.
-func (in *Instance) owners(list []peer.Process) []peer.Owner {
+func (p *peers) owners(list []peer.Process) []peer.Owner {
 	out := make([]peer.Owner, len(list))
-	for i, p := range list {
-		if out[i].Client = in.Pools.ClientOf(p.Database, p.Shard, p.PID); out[i].Client == 0 {
+	for i, x := range list {
+		if out[i].Client = p.pools.ClientOf(x.Database, x.Shard, x.PID); out[i].Client == 0 {
 			continue
 		}
-		if s := in.Server.SessionOf(out[i].Client); s != nil {
+		if s := p.server.SessionOf(out[i].Client); s != nil {
 			out[i].Since = s.TxSince()
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // Ready says whether this process should be sent clients: it takes them, and reaches at least one shard. A shard that is away
 // is away for every process alike: it is no reason to close this one. why says what is amiss in either case.
 func (in *Instance) Ready() (ok bool, why string) {
-	if in.Server.State() != proxy.Listening && in.offered.Load().Taken() { // who asks here now asks for the next process
+	if in.Server.State() != proxy.Listening && in.door.taken() { // who asks here now asks for the next process
 		return true, ""
 	}
 	if in.Server.State() != proxy.Listening {

@@ -91,8 +91,8 @@ func (in *Instance) set(name, value string) error {
 
 // shutdown ends the process as a signal would: at once, or when the clients have left.
 func (in *Instance) shutdown(waitForClients bool) {
-	in.wait.Store(waitForClients)
-	in.endOnce.Do(func() { close(in.ended) })
+	in.ending.wait.Store(waitForClients)
+	in.ending.once.Do(func() { close(in.ending.asked) })
 }
 
 func (in *Instance) adminLimits() admin.Limits {

@@ -20,7 +20,6 @@ var worlds struct {
 	lent map[string]*loan
 	dirs []string
 	all  []*demo
-	err  error // one did not start: no other is tried
 }
 
 // loan is a world in the hands of a test and its subtests.
@@ -68,11 +67,8 @@ func shop(t testing.TB) *demo {
 // freeWorld is one that nobody has, or a new one.
 func freeWorld() (*demo, error) {
 	worlds.mu.Lock()
-	if n := len(worlds.free); n > 0 || worlds.err != nil {
+	if n := len(worlds.free); n > 0 {
 		defer worlds.mu.Unlock()
-		if worlds.err != nil {
-			return nil, worlds.err
-		}
 		d := worlds.free[n-1]
 		worlds.free = worlds.free[:n-1]
 		return d, nil
@@ -89,8 +85,7 @@ func freeWorld() (*demo, error) {
 	worlds.mu.Lock()
 	defer worlds.mu.Unlock()
 	worlds.dirs = append(worlds.dirs, dir)
-	if err != nil {
-		worlds.err = err
+	if err != nil { // one that does not start in time is no reason to start no other
 		return nil, err
 	}
 	worlds.all = append(worlds.all, d)

@@ -422,6 +422,9 @@ type fuse struct {
 	conns map[net.Conn]bool
 	dead  bool
 	left  int // statements to come before it blows; negative: it does not
+
+	stop func()    // is called in place of blowing
+	held chan bool // whether the statement at which it was goes on
 }
 
 var changes = regexp.MustCompile(`(?i)^\s*(create|alter|drop|insert|update|delete|truncate|lock|copy|commit|grant|revoke|select pg_advisory_lock)`)
@@ -431,6 +434,12 @@ func (f *fuse) set(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dead, f.left = false, n
+}
+
+// hold has it call stop at the n-th statement, and hold that back until f.held says whether it goes on.
+func (f *fuse) hold(n int, stop func()) {
+	f.set(n)
+	f.stop, f.held = stop, make(chan bool)
 }
 
 func (f *fuse) blown() bool {
@@ -503,8 +512,19 @@ func (f *fuse) listen(t testing.TB, to string) string {
 						return
 					}
 					if !first && f.at(typ, msg) {
-						f.blow()
-						return
+						if f.stop == nil {
+							f.blow()
+							return
+						}
+						f.stop()
+						select {
+						case on := <-f.held:
+							if !on {
+								return
+							}
+						case <-t.Context().Done():
+							return
+						}
 					}
 					if _, err := s.Write(msg); err != nil {
 						return

@@ -127,6 +127,9 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 		}
 	}()
 	panics.Point("admin")
+	if !reads {
+		a.Catalog.CatchUp(ctx) // another process may have changed the map just now, or have left a statement half done
+	}
 	res, err = run(ctx)
 	ended = true
 	var inv *shardmap.InvalidError

@@ -215,7 +215,7 @@ func (a *Admin) guard(ctx context.Context, d *shardmap.DB, shards []*shardmap.Sh
 		if s == d.Home || len(tables) == 0 {
 			continue
 		}
-		c, err := a.openShard(ctx, d.Name, s)
+		c, err := a.openFor(ctx, d, s, x.ID)
 		if err != nil {
 			release()
 			return nil, err
@@ -267,14 +267,9 @@ func takeAway(ctx context.Context, c *pgx.Conn, shard string, tables []shardmap.
 }
 
 // leave undoes takeAway.
-func (a *Admin) leave(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, attempt string) error {
-	c, err := a.openShard(ctx, d.Name, s)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	_, err = c.Exec(ctx, "UPDATE pgmosaic.made SET attempt = distribution WHERE attempt = $1", attempt)
-	return ownOr(s.Name, err)
+func leave(ctx context.Context, c *pgx.Conn, shard, attempt string) error {
+	_, err := c.Exec(ctx, "UPDATE pgmosaic.made SET attempt = distribution WHERE attempt = $1", attempt)
+	return ownOr(shard, err)
 }
 
 // dropMade drops the copies that are noted under an attempt on a shard, and nothing else.

@@ -174,7 +174,7 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 		err = a.prepareShard(ctx, first, d.Name, d.Home.Name, d.Home.Ordinal, true)
 	}
 	if err == nil {
-		err = a.prepareShard(ctx, primary, d.Name, x.Shard.Name, x.Shard.Ordinal, true)
+		err = a.prepareShard(ctx, primary, d.Name, x.Shard.Name, x.Shard.Ordinal, false)
 	}
 	if err != nil {
 		return nil, err

@@ -507,7 +507,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 // fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is
 // what is to be made when all rows are there.
 func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, attempt string, j *job) (late []definition, err error) {
-	dst, err := a.openShard(ctx, d.Name, s)
+	dst, err := a.openFor(ctx, d, s, attempt)
 	if err != nil {
 		return nil, err
 	}
@@ -648,7 +648,7 @@ func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x 
 		if s == d.Home {
 			continue
 		}
-		c, err := a.openShard(ctx, d.Name, s)
+		c, err := a.openFor(ctx, d, s, x.ID)
 		if err != nil {
 			return err
 		}
@@ -712,7 +712,7 @@ type held struct {
 
 // holdBack begins such a transaction on one shard.
 func (a *Admin) holdBack(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, tables []shardmap.TableName, x shardmap.Attempt, back *held) (*pgx.Conn, error) {
-	src, err := a.openShard(ctx, d.Name, s)
+	src, err := a.openFor(ctx, d, s, x.ID)
 	if err != nil {
 		return nil, err
 	}

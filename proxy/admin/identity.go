@@ -20,7 +20,30 @@ import (
 // The database of each shard says whose it is, in a table that only the proxy's role may write: see shardmap.Identity. It is told so
 // when it becomes a shard of several. From then on a node whose database says another thing, or nothing, is not used.
 
-const markSQL = "INSERT INTO pgmosaic.identity (installation, database, shard) VALUES ($1, $2, $3) ON CONFLICT (one) DO "
+// tell tells a database whose it is, unless it says so already; an attempt that does so may take it back while it has not ended.
+func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, attempt *string) error {
+	if _, err := c.Exec(ctx, "INSERT INTO pgmosaic.identity (installation, database, shard, attempt) VALUES ($1, $2, $3, $4) ON CONFLICT (one) DO NOTHING", mine.Install, mine.Database, mine.Shard, attempt); err != nil {
+		return nodeFailed(node, err)
+	}
+	says, err := nodeconn.Identify(ctx, c.PgConn())
+	if err != nil {
+		return nodeFailed(node, err)
+	}
+	if says != mine { // another process was quicker
+		return taken(node, mine, says)
+	}
+	return nil
+}
+
+// settleMark keeps, or takes back, what an attempt has told a shard's database. An older version has not noted that it was one.
+func settleMark(ctx context.Context, c *pgx.Conn, node, sql, attempt string) error {
+	var noted bool
+	err := c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgmosaic.identity') AND attname = 'attempt')").Scan(&noted)
+	if err == nil && noted {
+		_, err = c.Exec(ctx, sql, attempt)
+	}
+	return nodeFailedOrNil(node, err)
+}
 
 // prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet.
 func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, shard string, ordinal int, mark bool) error {
@@ -46,16 +69,7 @@ func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, sha
 	if !mark {
 		return nil
 	}
-	if _, err := c.Exec(ctx, markSQL+"NOTHING", mine.Install, mine.Database, mine.Shard); err != nil {
-		return nodeFailed(primary.Name, err)
-	}
-	if says, err = nodeconn.Identify(ctx, c.PgConn()); err != nil {
-		return nodeFailed(primary.Name, err)
-	}
-	if says != mine { // another process was quicker
-		return taken(primary.Name, mine, says)
-	}
-	return nil
+	return tell(ctx, c, primary.Name, mine, nil)
 }
 
 // verify asks a connection that the proxy is about to work over whether it is the shard's.
@@ -186,6 +200,7 @@ func mayLeave(v *replication.View, node int) error {
 // purpose. The database of another shard of the map is none that could have been.
 func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) error {
 	var primary *shardmap.Node
+	var says shardmap.Identity
 	for _, n := range s.Nodes {
 		f, err := identify(ctx, *n)
 		if err != nil || f.recovery {
@@ -194,7 +209,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 		if primary != nil {
 			return &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
 		}
-		primary = n
+		primary, says = n, f.says
 		if d := a.Catalog.Current().Databases[f.says.Database]; f.says.Install == a.Catalog.Current().Install && d != nil {
 			if o, ok := d.Shard(f.says.Shard); ok && (d.Name != db || o != s) && a.usedBy(&shardmap.DB{Name: d.Name, Shards: []*shardmap.ShardInfo{o}}, *n, f) != "" {
 				return taken(n.Name, shardmap.Identity{Install: f.says.Install, Database: db, Shard: s.Name}, f.says)
@@ -215,8 +230,13 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if _, err := c.Exec(ctx, txn.Schema(s.Ordinal)); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
-	if _, err := c.Exec(ctx, markSQL+"UPDATE SET installation = $1, database = $2, shard = $3", a.Catalog.Current().Install, db, s.Name); err != nil {
+	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
+	  ON CONFLICT (one) DO UPDATE SET installation = $1, database = $2, shard = $3, attempt = NULL WHERE (i.installation, i.database, i.shard) = ($4, $5, $6)`, a.Catalog.Current().Install, db, s.Name, says.Install, says.Database, says.Shard)
+	if err != nil {
 		return nodeFailed(primary.Name, err)
+	}
+	if tag.RowsAffected() == 0 { // it was asked, and told another thing meanwhile
+		return &Error{Code: "40001", Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
 	}
 	if err := a.noteAdopted(ctx, db, s, primary.Name, c); err != nil {
 		return err

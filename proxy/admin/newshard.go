@@ -37,6 +37,9 @@ func (a *Admin) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primar
 		a: a, d: d, home: home, primary: primary, x: x, job: j, tables: sortedTables(d),
 		online: map[shardmap.TableName]*online{}, shapes: map[shardmap.TableName]string{}, keys: map[shardmap.TableName][]definition{},
 	}
+	if err := g.mark(ctx); err != nil {
+		return err
+	}
 	if err := g.watch(ctx); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
@@ -90,7 +93,21 @@ func (g *joiner) watch(ctx context.Context) error {
 }
 
 func (g *joiner) open(ctx context.Context) (*pgx.Conn, error) {
-	return connect(ctx, g.primary.Name, g.primary.DSN)
+	c, err := connect(ctx, g.primary.Name, g.primary.DSN)
+	if err != nil {
+		return nil, err
+	}
+	return enlisted(ctx, c, g.primary.Name, g.x.ID)
+}
+
+// mark tells the shard's database whose it is.
+func (g *joiner) mark(ctx context.Context) error {
+	c, err := g.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	return tell(ctx, c, g.primary.Name, shardmap.Identity{Install: g.a.Catalog.Current().Install, Database: g.d.Name, Shard: g.x.Shard.Name}, &g.x.ID)
 }
 
 // first makes all that can be made while the tables are in use.
@@ -286,7 +303,15 @@ func (a *Admin) shardCleared(ctx context.Context, home *pgx.Conn, x shardmap.Att
 	}
 	if d := a.Catalog.Current().Databases[x.Database]; d != nil {
 		if s, ok := d.Shard(x.Shard.Name); ok { // it may have been dropped since
-			if err := a.leave(ctx, d, s, x.ID); err != nil {
+			c, err := a.openShard(ctx, d.Name, s)
+			if err != nil {
+				return err
+			}
+			defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+			if err = leave(ctx, c, s.Name, x.ID); err == nil {
+				err = settleMark(ctx, c, s.Name, "UPDATE pgmosaic.identity SET attempt = NULL WHERE attempt = $1", x.ID)
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -67,7 +67,7 @@ func (a *Admin) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t
 	var to []copying
 	for _, s := range d.Shards {
 		if s != d.Home {
-			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return a.openShard(ctx, d.Name, s) }})
+			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return a.openFor(ctx, d, s, x.ID) }})
 		}
 	}
 	return a.onlineTo(ctx, d, home, info, x.ID, notesOf(x.ID), to, j)

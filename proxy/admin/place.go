@@ -193,7 +193,11 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 	}
 	for _, m := range moves {
 		if err == nil {
-			err = a.recheck(ctx, d.Name, m.shard, m.now, m.next, keys)
+			var c *pgx.Conn
+			if c, err = a.openFor(ctx, d, m.shard, x.ID); err == nil {
+				err = a.recheck(ctx, c, d.Name, m.shard, m.now, m.next, keys)
+				_ = c.Close(context.WithoutCancel(ctx)) // the transaction has ended
+			}
 		}
 	}
 	if err == nil { // by nil: since start, the map says that this attempt is at it
@@ -208,13 +212,22 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 
 // recoverPlaces gives the tables of a group the constraints that the map says, and forgets the attempt to give them others.
 func (a *Admin) recoverPlaces(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
-	for _, t := range sortedTables(d) {
-		for _, s := range d.Shards {
-			if x.Step == shardmap.Placing && t.Group != nil && t.Group.Name == x.Group {
-				if err := a.recheck(ctx, d.Name, s, t, t, nil); err != nil {
-					return err
-				}
+	for _, s := range d.Shards {
+		if x.Step != shardmap.Placing {
+			break
+		}
+		c, err := a.dismissed(ctx, d, s, x.ID)
+		if err != nil {
+			return err
+		}
+		for _, t := range sortedTables(d) {
+			if err == nil && t.Group != nil && t.Group.Name == x.Group {
+				err = a.recheck(ctx, c, d.Name, s, t, t, nil)
 			}
+		}
+		_ = c.Close(context.WithoutCancel(ctx)) // its transactions have ended
+		if err != nil {
+			return err
 		}
 	}
 	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.Delete("attempts", x.ID) })
@@ -228,14 +241,9 @@ type recheck struct {
 
 // recheck gives a table on a shard the constraint of its next placement. The rows that are there need not be read again:
 // those of other keys satisfied the old one, and there are none of these.
-func (a *Admin) recheck(ctx context.Context, db string, s *shardmap.ShardInfo, now, next *shardmap.TableInfo, keys [][]string) error {
-	c, err := a.openShard(ctx, db, s)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // the transaction has ended
+func (a *Admin) recheck(ctx context.Context, c *pgx.Conn, db string, s *shardmap.ShardInfo, now, next *shardmap.TableInfo, keys [][]string) error {
 	name := now.SQL()
-	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		if err := boundedLock(ctx, tx, name, "ACCESS EXCLUSIVE"); err != nil {
 			return err
 		}

@@ -174,10 +174,18 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 // settleOnShards ends an attempt whose rows count on the shards: it has distributed them, or not brought them home.
 func (a *Admin) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	for _, s := range d.Shards {
-		if s != d.Home && x.Takes != "" {
-			if err := a.leave(ctx, d, s, x.ID); err != nil {
-				return err
+		if s == d.Home {
+			continue
+		}
+		c, err := a.dismissed(ctx, d, s, x.ID)
+		if err == nil {
+			if x.Takes != "" {
+				err = leave(ctx, c, s.Name, x.ID)
 			}
+			_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		}
+		if err != nil && x.Takes != "" { // else all that was made has been committed
+			return err
 		}
 	}
 	if x.Takes != "" {
@@ -206,7 +214,7 @@ func (a *Admin) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sha
 		if s == d.Home {
 			continue
 		}
-		c, err := a.openShard(ctx, d.Name, s)
+		c, err := a.dismissed(ctx, d, s, x.ID)
 		if err != nil {
 			return err
 		}
@@ -298,7 +306,12 @@ func (a *Admin) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Conn
 		c, err = connect(ctx, primary.Name, primary.DSN)
 	}
 	if err == nil {
-		err = dropMade(ctx, c, primary.Name, x.ID)
+		if err = ownOr(primary.Name, dismiss(ctx, c, x.ID)); err == nil {
+			err = dropMade(ctx, c, primary.Name, x.ID)
+		}
+		if err == nil {
+			err = settleMark(ctx, c, primary.Name, "DELETE FROM pgmosaic.identity WHERE attempt = $1", x.ID)
+		}
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	}
 	if err != nil {

@@ -194,14 +194,14 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 // ownOr leaves errors that are told already as they are.
 func ownOr(name string, err error) error {
 	var own *Error
-	if err == nil || errors.As(err, &own) {
+	if err == nil || errors.As(err, &own) || errors.Is(err, shardmap.ErrEnded) {
 		return err
 	}
 	return nodeFailed(name, err)
 }
 
 func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, home *pgx.Conn, tables []shardmap.TableName, x shardmap.Attempt) error {
-	dst, err := a.openShard(ctx, d.Name, to)
+	dst, err := a.openFor(ctx, d, to, x.ID)
 	if err != nil {
 		return err
 	}

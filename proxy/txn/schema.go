@@ -18,7 +18,7 @@ func Schema(ordinal int) string {
 // Complete asks a shard whether it has all that Schema makes, and nothing there is open to anybody who should not have it.
 const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null
   and to_regprocedure('pgmosaic.decide(text, text, text[], bytea)') is not null and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null
-  and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
+  and exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('pgmosaic.identity') and attname = 'attempt') and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
   and to_regprocedure('pgmosaic.take_turn(text, bytea)') is not null and to_regprocedure('pgmosaic.written()') is not null and to_regclass('pgmosaic.holder') is not null
   and not exists (` + tooMuch + `)`
 
@@ -45,12 +45,18 @@ CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distrib
 CREATE TABLE IF NOT EXISTS pgmosaic.placed (relation regclass UNIQUE, schema text UNIQUE, shard text, distribution text NOT NULL, attempt text NOT NULL, at text NOT NULL CHECK (at IN ('home', 'shards')),
   CHECK (num_nonnulls(relation, schema, shard) = 1));
 CREATE TABLE IF NOT EXISTS pgmosaic.holder (attempt text PRIMARY KEY, pid integer NOT NULL, started timestamptz NOT NULL);
-CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL);
+CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL, attempt text);
 CREATE TABLE IF NOT EXISTS pgmosaic.secret (one bool PRIMARY KEY DEFAULT true CHECK (one), inner_key bytea NOT NULL, outer_key bytea NOT NULL);
 REVOKE ALL ON pgmosaic.secret FROM PUBLIC;
 INSERT INTO pgmosaic.secret (inner_key, outer_key)
   SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
   ON CONFLICT DO NOTHING;
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'pgmosaic.identity'::regclass AND attname = 'attempt') THEN
+    ALTER TABLE pgmosaic.identity ADD COLUMN attempt text;
+  END IF;
+END $$;
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid = 'pgmosaic.decision'::regclass AND conname = 'decision_form') THEN

@@ -1,0 +1,302 @@
+//go:build attack
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
+)
+
+// Two processes have one map. One is killed, or stopped, in the middle of a statement of the operator's; the other does the same
+// statement; the stopped one goes on. At each step that is one statement, done once, with nothing left of the other.
+
+// twins are a process of its own, the first, which goes through a fuse, and the second, which runs in the test.
+type twins struct {
+	*testing.T
+	name   string
+	fuse   *fuse
+	cfg    Config
+	first  *served
+	second *app
+	shards []*pgx.Conn // direct; the third is of a shard that the map does not have
+	last   string      // the address of its node
+}
+
+func newTwins(t *testing.T, name string) *twins {
+	t.Helper()
+	d, _, shards := distributedWorld(t, name)
+	w := &twins{T: t, name: name, fuse: &fuse{conns: map[net.Conn]bool{}, left: -1}, shards: shards}
+	doc := mapOf(d, name)
+	for i, x := range doc.Nodes {
+		n := *x
+		cfg, err := pgx.ParseConfig(n.DSN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.DSN = dsnFor(cfg.User, cfg.Password, w.fuse.listen(t, net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
+		doc.Nodes[i] = &n
+	}
+	w.last = doc.Nodes[2].DSN
+	doc.Shards, doc.Nodes = doc.Shards[:2], doc.Nodes[:2]
+	doc.Slots = []*shardmap.SlotRun{{Database: name, Group: "g", From: 0, To: 8191, Shard: name + "_s0"}, {Database: name, Group: "g", From: 8192, To: 16383, Shard: name + "_s1"}}
+	doc.Version = 1
+	mustExec(t, shards[2], "delete from pgmosaic.identity")
+	w.cfg = crashConfig(t, doc)
+	w.cfg.Resolve, w.cfg.Listen, w.cfg.HTTP = duration(time.Hour), "127.0.0.1:0", "off"
+	var err error
+	if w.second, err = start(t.Context(), w.cfg, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.second.stop(0) })
+	eventually(t, "it reaches the shards", func() bool { ok, _ := w.second.ready(); return ok })
+	w.first = serveProcess(t, w.cfg)
+	return w
+}
+
+// exec runs a statement on the second process, for a minute at most.
+func (w *twins) exec(sql string) error {
+	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	defer cancel()
+	for {
+		_, err := w.second.admin.Exec(ctx, strings.ReplaceAll(sql, "%s", w.name), false)
+		var e interface{ SQLState() string }
+		if !errors.As(err, &e) || e.SQLState() != "40001" { // it has not seen the other's change yet
+			return err
+		}
+	}
+}
+
+// begin runs one on the first process, in the background.
+func (w *twins) begin(sql string) <-chan error {
+	var c *pgx.Conn
+	eventually(w, "the first process serves", func() bool {
+		var err error
+		c, err = pgx.Connect(w.Context(), dsnFor("admin", "admin", w.first.addr, "pgmosaic"))
+		return err == nil
+	})
+	want, err := w.second.admin.Exec(w.Context(), "SHOW MAP AS SQL", false)
+	if err != nil {
+		w.Fatal(err)
+	}
+	eventually(w, "the first process has the newest map", func() bool {
+		rows, _ := c.Query(w.Context(), "SHOW MAP AS SQL", pgx.QueryExecModeSimpleProtocol)
+		have, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) { v, err := r.Values(); return fmt.Sprint(v), err })
+		if err != nil {
+			w.Fatal(err)
+		}
+		return slices.Equal(have, rowTexts(want.Rows))
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(w.Context(), strings.ReplaceAll(sql, "%s", w.name), pgx.QueryExecModeSimpleProtocol)
+		_ = c.Close(context.WithoutCancel(w.Context()))
+		done <- err
+	}()
+	return done
+}
+
+func rowTexts(rows [][]any) (out []string) {
+	for _, r := range rows {
+		out = append(out, fmt.Sprint(r))
+	}
+	return out
+}
+
+// doc is the map, when no attempt is in it any more.
+func (w *twins) doc(what string) *shardmap.Document {
+	w.Helper()
+	var doc *shardmap.Document
+	eventually(w, what+": all is settled", func() bool {
+		var err error
+		if doc, err = filestore.New(w.cfg.Store).Load(w.Context()); err != nil {
+			w.Fatal(err)
+		}
+		return len(doc.Attempts) == 0 && w.second.catalog.Current().Version == doc.Version
+	})
+	return doc
+}
+
+// whole makes sure that the shards have what the map says, all of it and nothing else.
+func (w *twins) whole(what string) {
+	w.Helper()
+	doc := w.doc(what)
+	var made []string
+	tables := map[string]bool{}
+	for _, x := range doc.Tables {
+		made = append(made, x.Made)
+		tables[x.Name] = true
+	}
+	for _, x := range doc.Tenants {
+		made = append(made, x.Made)
+	}
+	eventually(w, what+": nobody is at it", func() bool { // transactions that were cut off end by themselves
+		return !slices.ContainsFunc(w.shards, func(c *pgx.Conn) bool {
+			return queryOne[bool](w, c, "select exists (select from pg_stat_activity where datname = current_database() and application_name = 'pgmosaic admin')")
+		})
+	})
+	for i, c := range w.shards {
+		in := slices.ContainsFunc(doc.Shards, func(s *shardmap.Shard) bool { return s.Name == fmt.Sprintf("%s_s%d", w.name, i) })
+		says := queryOne[string](w, c, "select coalesce((select shard from pgmosaic.identity), '')")
+		if want := fmt.Sprintf("%s_s%d", w.name, i); in && says != want || !in && says != "" {
+			w.Errorf("%s: database %d says that it is %q; it is in the map: %t", what, i, says, in)
+		}
+		if n := queryOne[int](w, c, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic_' and tgname <> 'pgmosaic_copy') + (select count(*) from pg_class where relname ~ '^(changed|stage)_') + (select count(*) from pg_proc where proname ~ '^changed_')"); n != 0 {
+			w.Errorf("%s: %d things are left on shard %d", what, n, i)
+		}
+		if left := queryOne[string](w, c, "select coalesce(string_agg(relation || ' of ' || attempt, ', '), '') from pgmosaic.made where attempt <> distribution or distribution <> all ($1)", made); in && left != "" {
+			w.Errorf("%s: shard %d notes copies: %s", what, i, left)
+		}
+		for _, table := range []string{"keyed", "codes"} {
+			has := queryOne[bool](w, c, "select to_regclass($1) is not null", "public."+table)
+			if want := i == 0 || in && tables[table]; has != want {
+				w.Errorf("%s: shard %d has table %s: %t", what, i, table, has)
+			}
+		}
+	}
+	if left := queryOne[string](w, w.shards[0], "select coalesce(string_agg(coalesce(relation::text, schema, shard) || ' at ' || at, ', '), '') from pgmosaic.placed where attempt <> distribution or distribution <> all ($1)", made); left != "" {
+		w.Errorf("%s: home notes placements: %s", what, left)
+	}
+	c := connectTo(w, dsnFor("app", "app", w.second.server.Addr(), w.name))
+	if n := queryOne[string](w, c, "select (select count(*) from keyed) || ' ' || (select count(*) from codes)"); n != "90 20" {
+		w.Errorf("%s: the tables have %s rows", what, n)
+	}
+	_ = c.Close(w.Context())
+	for _, x := range doc.Tables {
+		res, err := w.second.admin.Exec(w.Context(), fmt.Sprintf("VERIFY TABLE %s.%s.%s", w.name, x.Schema, x.Name), false)
+		if err != nil || len(res.Rows) != 0 {
+			w.Errorf("%s: VERIFY TABLE %s: %v, %v", what, x.Name, res, err)
+		}
+	}
+	if w.Failed() {
+		w.FailNow()
+	}
+}
+
+// steps has the first process do a statement that stops at each of its changes. done says whether the map has what it makes; back
+// undoes that, clean what then stays on the shards by design.
+func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean func()) {
+	w.Helper()
+	is := func() bool { return done(w.second.catalog.Current().Databases[w.name]) }
+	for n := 0; ; n += *killEvery {
+		for _, mode := range []string{"killed", "stopped", "replaced"} {
+			what := fmt.Sprintf("%.12s.., %s at its change %d", verb, mode, n)
+			stopped := make(chan struct{})
+			w.fuse.hold(n, func() {
+				sig := syscall.SIGSTOP
+				if mode == "killed" {
+					sig = syscall.SIGKILL
+				}
+				if err := w.first.cmd.Process.Signal(sig); err != nil {
+					w.Error(err)
+				}
+				close(stopped)
+			})
+			answer := w.begin(verb)
+			ended := make(chan error, 1)
+			select {
+			case err := <-answer:
+				ended <- err
+			case <-stopped:
+			}
+			select {
+			case <-stopped:
+				if mode != "killed" {
+					w.meanwhile(mode, what, verb, answer)
+				} else {
+					w.meanwhile(mode, what, verb, nil)
+				}
+			default: // it has no such change
+				if err := <-ended; err != nil {
+					w.Fatalf("%s: %v", what, err)
+				}
+			}
+			w.fuse.set(-1)
+			if w.doc(what); !is() {
+				w.Fatalf("%s: it is not done", what)
+			}
+			w.whole(what)
+			if err := w.exec(back); err != nil {
+				w.Fatalf("%s: %s: %v", what, back, err)
+			}
+			clean()
+			w.whole(what + ", undone")
+			select {
+			case <-stopped:
+			default:
+				return
+			}
+		}
+	}
+}
+
+// meanwhile is what happens to a statement that has stopped.
+func (w *twins) meanwhile(mode, what, verb string, answer <-chan error) {
+	w.Helper()
+	once := func(err error) { // somebody has done it
+		var e interface{ SQLState() string }
+		if err != nil && (!errors.As(err, &e) || e.SQLState() != "42710" && e.SQLState() != "42P01") {
+			w.Fatalf("%s: by the other process: %v", what, err)
+		}
+	}
+	switch mode {
+	case "killed":
+		_ = w.first.cmd.Wait()
+		w.fuse.held <- false
+		once(w.exec(verb))
+		w.first.start(w)
+		return
+	case "replaced": // its connection to home ends
+		for {
+			n := queryOne[int](w, w.shards[0], "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and application_name = 'pgmosaic admin'")
+			if n == 0 {
+				break
+			}
+		}
+		once(w.exec(verb))
+	case "stopped":
+		err := w.exec(verb)
+		var e interface{ SQLState() string }
+		if err != nil && (!errors.As(err, &e) || !slices.Contains([]string{"55006", "42710", "42P01"}, e.SQLState())) {
+			w.Fatalf("%s: by the other process: %v", what, err)
+		}
+	}
+	if err := w.first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		w.Fatal(err)
+	}
+	w.fuse.held <- true
+	select {
+	case err := <-answer:
+		w.Logf("%s: it is told %v", what, err)
+	case <-time.After(2 * time.Minute):
+		w.Fatalf("%s: it has not ended", what)
+	}
+	if mode == "stopped" {
+		once(w.exec(verb))
+	}
+}
+
+func TestAttackTwinsCreateAShard(t *testing.T) {
+	w := newTwins(t, "twins")
+	for _, verb := range []string{"DISTRIBUTE TABLE %s.public.codes AS REFERENCE", "DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)"} {
+		if err := w.exec(verb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.steps("CREATE SHARD %s_s2 IN %s NODE '"+w.last+"' NAME n2", "DROP SHARD %s_s2 IN %s", func(d *shardmap.DB) bool { return len(d.Shards) == 3 }, func() {
+		mustExec(t, w.shards[2], "drop table codes, keyed") // a shard that is dropped keeps what it has
+	})
+}

@@ -34,6 +34,8 @@ type twins struct {
 	second *app
 	shards []*pgx.Conn // direct; the third is of a shard that the map does not have
 	last   string      // the address of its node
+	says   bool        // a database that was a shard's may say so still
+	back   func()      // run before a statement is undone; nil: nothing
 }
 
 func newTwins(t *testing.T, name string) *twins {
@@ -138,10 +140,11 @@ func (w *twins) whole(what string) {
 	tables := map[string]bool{}
 	for _, x := range doc.Tables {
 		made = append(made, x.Made)
-		tables[x.Name] = true
+		tables[x.Schema+"."+x.Name] = true
 	}
 	for _, x := range doc.Tenants {
 		made = append(made, x.Made)
+		tables["tenant.one"] = true // on its own shard: made has one
 	}
 	eventually(w, what+": nobody is at it", func() bool { // transactions that were cut off end by themselves
 		return !slices.ContainsFunc(w.shards, func(c *pgx.Conn) bool {
@@ -151,7 +154,7 @@ func (w *twins) whole(what string) {
 	for i, c := range w.shards {
 		in := slices.ContainsFunc(doc.Shards, func(s *shardmap.Shard) bool { return s.Name == fmt.Sprintf("%s_s%d", w.name, i) })
 		says := queryOne[string](w, c, "select coalesce((select shard from pgmosaic.identity), '')")
-		if want := fmt.Sprintf("%s_s%d", w.name, i); in && says != want || !in && says != "" {
+		if want := fmt.Sprintf("%s_s%d", w.name, i); in && says != want || !in && says != "" && !w.says {
 			w.Errorf("%s: database %d says that it is %q; it is in the map: %t", what, i, says, in)
 		}
 		if n := queryOne[int](w, c, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic_' and tgname <> 'pgmosaic_copy') + (select count(*) from pg_class where relname ~ '^(changed|stage)_') + (select count(*) from pg_proc where proname ~ '^changed_')"); n != 0 {
@@ -160,8 +163,11 @@ func (w *twins) whole(what string) {
 		if left := queryOne[string](w, c, "select coalesce(string_agg(relation || ' of ' || attempt, ', '), '') from pgmosaic.made where attempt <> distribution or distribution <> all ($1)", made); in && left != "" {
 			w.Errorf("%s: shard %d notes copies: %s", what, i, left)
 		}
-		for _, table := range []string{"keyed", "codes"} {
-			has := queryOne[bool](w, c, "select to_regclass($1) is not null", "public."+table)
+		for _, table := range []string{"keyed", "keyless", "codes", "tenant.one"} {
+			if !strings.Contains(table, ".") {
+				table = "public." + table
+			}
+			has := queryOne[bool](w, c, "select to_regclass($1) is not null", table)
 			if want := i == 0 || in && tables[table]; has != want {
 				w.Errorf("%s: shard %d has table %s: %t", what, i, table, has)
 			}
@@ -171,9 +177,11 @@ func (w *twins) whole(what string) {
 		w.Errorf("%s: home notes placements: %s", what, left)
 	}
 	c := connectTo(w, dsnFor("app", "app", w.second.server.Addr(), w.name))
-	if n := queryOne[string](w, c, "select (select count(*) from keyed) || ' ' || (select count(*) from codes)"); n != "90 20" {
+	if n := queryOne[string](w, c, "select (select count(*) from keyed) || ' ' || (select count(*) from keyless) || ' ' || (select count(*) from codes) || ' ' || (select count(*) from tenant.two)"); n != "90 90 20 5" {
 		w.Errorf("%s: the tables have %s rows", what, n)
 	}
+	mustExec(w, c, "insert into keyed values (1000, 'new'); delete from keyed where k = 1000") // its shard takes it, wherever that is
+	mustExec(w, c, "insert into codes values ('new'); delete from codes where code = 'new'")
 	_ = c.Close(w.Context())
 	for _, x := range doc.Tables {
 		res, err := w.second.admin.Exec(w.Context(), fmt.Sprintf("VERIFY TABLE %s.%s.%s", w.name, x.Schema, x.Name), false)
@@ -192,7 +200,7 @@ func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean fun
 	w.Helper()
 	is := func() bool { return done(w.second.catalog.Current().Databases[w.name]) }
 	for n := 0; ; n += *killEvery {
-		for _, mode := range []string{"killed", "stopped", "replaced"} {
+		for _, mode := range []string{"killed", "stopped", "replaced", "undone"} {
 			what := fmt.Sprintf("%.12s.., %s at its change %d", verb, mode, n)
 			stopped := make(chan struct{})
 			w.fuse.hold(n, func() {
@@ -207,6 +215,7 @@ func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean fun
 			})
 			answer := w.begin(verb)
 			ended := make(chan error, 1)
+			var goesOn func()
 			select {
 			case err := <-answer:
 				ended <- err
@@ -214,25 +223,35 @@ func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean fun
 			}
 			select {
 			case <-stopped:
-				if mode != "killed" {
-					w.meanwhile(mode, what, verb, answer)
-				} else {
-					w.meanwhile(mode, what, verb, nil)
-				}
+				goesOn = w.meanwhile(mode, what, verb, answer)
 			default: // it has no such change
 				if err := <-ended; err != nil {
 					w.Fatalf("%s: %v", what, err)
 				}
 			}
 			w.fuse.set(-1)
-			if w.doc(what); !is() {
+			undo := func() {
+				if w.back != nil {
+					w.back()
+				}
+				if goesOn == nil {
+					w.whole(what)
+				}
+				if err := w.exec(back); err != nil {
+					w.Fatalf("%s: %s: %v", what, back, err)
+				}
+				clean()
+			}
+			if goesOn != nil {
+				undo()
+				goesOn()
+			}
+			if w.doc(what); mode != "undone" && !is() {
 				w.Fatalf("%s: it is not done", what)
 			}
-			w.whole(what)
-			if err := w.exec(back); err != nil {
-				w.Fatalf("%s: %s: %v", what, back, err)
+			if is() {
+				undo()
 			}
-			clean()
 			w.whole(what + ", undone")
 			select {
 			case <-stopped:
@@ -243,12 +262,13 @@ func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean fun
 	}
 }
 
-// meanwhile is what happens to a statement that has stopped.
-func (w *twins) meanwhile(mode, what, verb string, answer <-chan error) {
+// meanwhile is what happens to a statement that has stopped. If its process is to go on later, later has it do so.
+func (w *twins) meanwhile(mode, what, verb string, answer <-chan error) (later func()) {
 	w.Helper()
-	once := func(err error) { // somebody has done it
+	done := []string{"42710", "42P01", "42704", "3F000"} // somebody has done it
+	once := func(err error) {
 		var e interface{ SQLState() string }
-		if err != nil && (!errors.As(err, &e) || e.SQLState() != "42710" && e.SQLState() != "42P01") {
+		if err != nil && (!errors.As(err, &e) || !slices.Contains(done, e.SQLState())) {
 			w.Fatalf("%s: by the other process: %v", what, err)
 		}
 	}
@@ -258,8 +278,8 @@ func (w *twins) meanwhile(mode, what, verb string, answer <-chan error) {
 		w.fuse.held <- false
 		once(w.exec(verb))
 		w.first.start(w)
-		return
-	case "replaced": // its connection to home ends
+		return nil
+	case "replaced", "undone": // its connection to home ends
 		for {
 			n := queryOne[int](w, w.shards[0], "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and application_name = 'pgmosaic admin'")
 			if n == 0 {
@@ -270,23 +290,30 @@ func (w *twins) meanwhile(mode, what, verb string, answer <-chan error) {
 	case "stopped":
 		err := w.exec(verb)
 		var e interface{ SQLState() string }
-		if err != nil && (!errors.As(err, &e) || !slices.Contains([]string{"55006", "42710", "42P01"}, e.SQLState())) {
+		if err != nil && (!errors.As(err, &e) || !slices.Contains(append(done, "55006"), e.SQLState())) {
 			w.Fatalf("%s: by the other process: %v", what, err)
 		}
 	}
-	if err := w.first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		w.Fatal(err)
+	goOn := func() {
+		if err := w.first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			w.Fatal(err)
+		}
+		w.fuse.held <- true
+		select {
+		case err := <-answer:
+			w.Logf("%s: it is told %v", what, err)
+		case <-time.After(2 * time.Minute):
+			w.Fatalf("%s: it has not ended", what)
+		}
 	}
-	w.fuse.held <- true
-	select {
-	case err := <-answer:
-		w.Logf("%s: it is told %v", what, err)
-	case <-time.After(2 * time.Minute):
-		w.Fatalf("%s: it has not ended", what)
+	if mode == "undone" {
+		return goOn
 	}
+	goOn()
 	if mode == "stopped" {
 		once(w.exec(verb))
 	}
+	return nil
 }
 
 func TestAttackTwinsCreateAShard(t *testing.T) {
@@ -299,4 +326,67 @@ func TestAttackTwinsCreateAShard(t *testing.T) {
 	w.steps("CREATE SHARD %s_s2 IN %s NODE '"+w.last+"' NAME n2", "DROP SHARD %s_s2 IN %s", func(d *shardmap.DB) bool { return len(d.Shards) == 3 }, func() {
 		mustExec(t, w.shards[2], "drop table codes, keyed") // a shard that is dropped keeps what it has
 	})
+}
+
+func TestAttackTwinsMoveTables(t *testing.T) {
+	w := newTwins(t, "twinmoves")
+	w.steps("DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE %s.public.keyed", distributed("keyed"), func() {})
+	w.steps("DISTRIBUTE TABLE %s.public.keyless IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE %s.public.keyless", distributed("keyless"), func() {})
+	w.steps("DISTRIBUTE SCHEMA %s.tenant ON %s_s1", "UNDISTRIBUTE SCHEMA %s.tenant", func(d *shardmap.DB) bool { return d.Tenant("tenant") != nil }, func() {})
+}
+
+func TestAttackTwinsBringTablesHome(t *testing.T) {
+	w := newTwins(t, "twinhomes")
+	for _, x := range []struct {
+		there, home string
+		done        func(*shardmap.DB) bool
+	}{
+		{"DISTRIBUTE TABLE %s.public.codes AS REFERENCE", "UNDISTRIBUTE TABLE %s.public.codes", distributed("codes")},
+		{"DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE %s.public.keyed", distributed("keyed")},
+		{"DISTRIBUTE SCHEMA %s.tenant ON %s_s1", "UNDISTRIBUTE SCHEMA %s.tenant", func(d *shardmap.DB) bool { return d.Tenant("tenant") != nil }},
+	} {
+		if err := w.exec(x.there); err != nil {
+			t.Fatal(err)
+		}
+		w.steps(x.home, x.there, func(d *shardmap.DB) bool { return !x.done(d) }, func() {})
+	}
+}
+
+func TestAttackTwinsChangeShardsAndKeys(t *testing.T) {
+	w := newTwins(t, "twinkeys")
+	for _, verb := range []string{"DISTRIBUTE TABLE %s.public.codes AS REFERENCE", "DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)"} {
+		if err := w.exec(verb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pinned := func(d *shardmap.DB) bool { return len(d.Groups["g"].Pins) > 0 }
+	for _, s := range []string{"0", "1"} {
+		w.steps("PIN KEY (1000) OF %s.g ON %s_s"+s, "UNPIN KEY (1000) OF %s.g", pinned, func() {})
+	}
+	w.steps("ALTER SHARD %s_s1 IN %s ADOPT", "ALTER SHARD %s_s1 IN %s ADOPT", func(*shardmap.DB) bool { return true }, func() {})
+	create := "CREATE SHARD %s_s2 IN %s NODE '" + w.last + "' NAME n2"
+	if err := w.exec(create); err != nil {
+		t.Fatal(err)
+	}
+	w.says = true // its process died before it could tell it
+	w.back = func() {
+		mustExec(t, w.shards[2], "drop table codes, keyed") // a shard that is dropped keeps what it has
+	}
+	w.steps("DROP SHARD %s_s2 IN %s", create, func(d *shardmap.DB) bool { return len(d.Shards) == 2 }, func() {})
+}
+
+func TestAttackTwinsDropTheSecondShard(t *testing.T) {
+	w := newTwins(t, "twinlast")
+	for _, verb := range []string{"DROP GROUP g IN %s", "DISTRIBUTE TABLE %s.public.codes AS REFERENCE"} {
+		if err := w.exec(verb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var node string
+	for _, n := range w.second.catalog.Current().Databases["twinlast"].Shards[1].Nodes {
+		node = n.DSN
+	}
+	w.says = true
+	w.back = func() { mustExec(t, w.shards[1], "drop table codes") }
+	w.steps("DROP SHARD %s_s1 IN %s", "CREATE SHARD %s_s1 IN %s NODE '"+node+"' NAME n1", func(d *shardmap.DB) bool { return len(d.Shards) == 1 }, func() {})
 }

@@ -102,6 +102,14 @@ func (w *twins) begin(sql string) <-chan error {
 		}
 		return slices.Equal(have, rowTexts(want.Rows))
 	})
+	eventually(w, "the first process reaches all shards", func() bool {
+		rows, _ := c.Query(w.Context(), "SHOW SHARDS WHERE state <> 'up'", pgx.QueryExecModeSimpleProtocol)
+		away := 0
+		for rows.Next() {
+			away++
+		}
+		return rows.Err() == nil && away == 0
+	})
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.Exec(w.Context(), strings.ReplaceAll(sql, "%s", w.name), pgx.QueryExecModeSimpleProtocol)
@@ -175,6 +183,9 @@ func (w *twins) whole(what string) {
 	}
 	if left := queryOne[string](w, w.shards[0], "select coalesce(string_agg(coalesce(relation::text, schema, shard) || ' at ' || at, ', '), '') from pgmosaic.placed where attempt <> distribution or distribution <> all ($1)", made); left != "" {
 		w.Errorf("%s: home notes placements: %s", what, left)
+	}
+	if n := queryOne[int](w, w.shards[0], "select count(*) from pg_trigger where tgname = 'pgmosaic_copy' and tgrelid = 'codes'::regclass"); (n == 1) != (tables["public.codes"] && len(doc.Shards) > 1) {
+		w.Errorf("%s: home's copy has %d triggers that watch it", what, n)
 	}
 	c := connectTo(w, dsnFor("app", "app", w.second.server.Addr(), w.name))
 	if n := queryOne[string](w, c, "select (select count(*) from keyed) || ' ' || (select count(*) from keyless) || ' ' || (select count(*) from codes) || ' ' || (select count(*) from tenant.two)"); n != "90 90 20 5" {
@@ -352,7 +363,7 @@ func TestAttackTwinsBringTablesHome(t *testing.T) {
 	}
 }
 
-func TestAttackTwinsChangeShardsAndKeys(t *testing.T) {
+func TestAttackTwinsPinAndAdopt(t *testing.T) {
 	w := newTwins(t, "twinkeys")
 	for _, verb := range []string{"DISTRIBUTE TABLE %s.public.codes AS REFERENCE", "DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)"} {
 		if err := w.exec(verb); err != nil {
@@ -364,6 +375,15 @@ func TestAttackTwinsChangeShardsAndKeys(t *testing.T) {
 		w.steps("PIN KEY (1000) OF %s.g ON %s_s"+s, "UNPIN KEY (1000) OF %s.g", pinned, func() {})
 	}
 	w.steps("ALTER SHARD %s_s1 IN %s ADOPT", "ALTER SHARD %s_s1 IN %s ADOPT", func(*shardmap.DB) bool { return true }, func() {})
+}
+
+func TestAttackTwinsDropAShard(t *testing.T) {
+	w := newTwins(t, "twindrop")
+	for _, verb := range []string{"DISTRIBUTE TABLE %s.public.codes AS REFERENCE", "DISTRIBUTE TABLE %s.public.keyed IN GROUP g KEY (k)"} {
+		if err := w.exec(verb); err != nil {
+			t.Fatal(err)
+		}
+	}
 	create := "CREATE SHARD %s_s2 IN %s NODE '" + w.last + "' NAME n2"
 	if err := w.exec(create); err != nil {
 		t.Fatal(err)

@@ -2,9 +2,11 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -36,7 +38,7 @@ func unwatchCopy(ctx context.Context, tx querier, n shardmap.TableName) error {
 	having, err := strings1(ctx, tx, watchedSQL, n.SQL(), shardmap.CopyTriggerName, true)
 	for _, name := range having {
 		if err == nil {
-			err = run(ctx, tx, []string{"DROP TRIGGER " + shardmap.CopyTriggerName + " ON " + name})
+			err = run(ctx, tx, []string{"DROP TRIGGER IF EXISTS " + shardmap.CopyTriggerName + " ON " + name})
 		}
 	}
 	return err
@@ -53,8 +55,17 @@ func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) er
 			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1s'"); err != nil {
 				return err
 			}
-			return watchCopy(ctx, tx, t)
-		}); err != nil {
+			if err := watchCopy(ctx, tx, t); err != nil {
+				return err
+			}
+			a.Catalog.CatchUp(ctx) // under the table's lock: who drops the second shard takes the triggers away once more when the map says so
+			if now := a.Catalog.Current().Databases[d.Name]; now == nil || len(now.Shards) < 2 {
+				return shardmap.ErrChanged
+			}
+			return nil
+		}); errors.Is(err, shardmap.ErrChanged) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -68,7 +79,7 @@ func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) (again func() e
 		return func() error { return nil }, nil // home need not answer
 	}
 	err = a.onHome(ctx, d, func(home *pgx.Conn) error {
-		return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'")
 			for _, t := range sortedTables(d) {
 				if err == nil && t.Kind == shardmap.Reference {
@@ -77,10 +88,19 @@ func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) (again func() e
 			}
 			return err
 		})
+		var pe *pgconn.PgError
+		if errors.As(err, &pe) && pe.Code == "55P03" {
+			return &Error{Code: "55006", Message: "a session uses a reference table on home, whose trigger is to go, for longer than 10s", Hint: "Wait until it has ended, or end it: pg_locks on home's node shows which. It may be another process's DROP SHARD."}
+		}
+		return err
 	})
 	return func() error {
 		ctx := context.WithoutCancel(ctx)
-		return a.onHome(ctx, d, func(home *pgx.Conn) error { return a.watchCopies(ctx, d, home) })
+		now, err := a.database(d.Name) // another process may have dropped the shard
+		if err != nil {
+			return err
+		}
+		return a.onHome(ctx, now, func(home *pgx.Conn) error { return a.watchCopies(ctx, now, home) })
 	}, err
 }
 

@@ -372,7 +372,12 @@ func (a *Admin) parseDrop(p *parser) action {
 		if err := mayDrop(d, kind, name); err != nil {
 			return nil, err
 		}
-		v := a.Monitor.View(db, name)
+		var parts *parting
+		if kind == "shard" && !dry {
+			if parts = a.part(ctx, db, name, a.Monitor.View(db, name)); parts != nil {
+				defer parts.Close(context.WithoutCancel(ctx)) // nothing is left on it
+			}
+		}
 		again := func() error { return nil }
 		if kind == "shard" && !dry && len(d.Shards) == 2 { // before: what the only shard is asked for, it does
 			if again, err = a.unwatchLast(ctx, d); err != nil {
@@ -407,8 +412,13 @@ func (a *Admin) parseDrop(p *parser) action {
 		if err != nil {
 			return nil, errors.Join(err, again())
 		}
-		if kind == "shard" && !dry { // only now: a shard that stays in the map must say that it is one
-			a.release(ctx, db, name, v)
+		if kind == "shard" && !dry && len(d.Shards) == 2 { // once more: another process may have given them back, by the map of before
+			if _, err := a.unwatchLast(ctx, d); err != nil {
+				a.Log.Warn("reference tables on the only shard may still be written by its own statements only", "database", db, "error", err)
+			}
+		}
+		if parts != nil { // only now: a shard that stays in the map must say that it is one
+			a.release(ctx, db, name, parts)
 		}
 		return res, nil
 	}

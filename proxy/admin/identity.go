@@ -20,9 +20,11 @@ import (
 // The database of each shard says whose it is, in a table that only the proxy's role may write: see shardmap.Identity. It is told so
 // when it becomes a shard of several. From then on a node whose database says another thing, or nothing, is not used.
 
-// tell tells a database whose it is, unless it says so already; an attempt that does so may take it back while it has not ended.
+// tell tells a database whose it is, unless it is another's; an attempt that does so first may take it back while it has not ended. A
+// database that says so already has another row for it afterwards: see parting.
 func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, attempt *string) error {
-	if _, err := c.Exec(ctx, "INSERT INTO pgmosaic.identity (installation, database, shard, attempt) VALUES ($1, $2, $3, $4) ON CONFLICT (one) DO NOTHING", mine.Install, mine.Database, mine.Shard, attempt); err != nil {
+	if _, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard, attempt) VALUES ($1, $2, $3, $4)
+	  ON CONFLICT (one) DO UPDATE SET shard = $3 WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`, mine.Install, mine.Database, mine.Shard, attempt); err != nil {
 		return nodeFailed(node, err)
 	}
 	says, err := nodeconn.Identify(ctx, c.PgConn())
@@ -270,22 +272,49 @@ func (a *Admin) noteAdopted(ctx context.Context, db string, s *shardmap.ShardInf
 	return nil
 }
 
-// release lets the database of a shard that is dropped be used for another. If it does not answer it says what it said: who uses it
-// next is told what to do.
-// v is what was known of the shard.
-func (a *Admin) release(ctx context.Context, db, shard string, v *replication.View) {
+// parting is a connection to the database of a shard that is about to be dropped, and the row in which it says that it is the shard's: if
+// it is told so once more before the connection is used, that is another row.
+type parting struct {
+	*pgx.Conn
+	row string
+}
+
+// part opens it; nil if the shard does not answer. v is what is known of the shard.
+func (a *Admin) part(ctx context.Context, db, shard string, v *replication.View) *parting {
 	if !v.Up() {
-		return
+		return nil
 	}
+	p := &parting{}
 	c, err := connect(ctx, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN)
 	if err == nil {
-		_, err = c.Exec(ctx, "DELETE FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", a.Catalog.Current().Install, db, shard)
-		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		p.Conn = c
+		err = c.QueryRow(ctx, "SELECT xmin::text FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", a.Catalog.Current().Install, db, shard).Scan(&p.row)
 	}
+	if err != nil {
+		a.stays(db, shard, err)
+		if c != nil {
+			_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		}
+		return nil
+	}
+	return p
+}
+
+// release lets the database of a shard that has been dropped be used for another. If it did not answer it says what it said: who uses it
+// next is told what to do.
+func (a *Admin) release(ctx context.Context, db, shard string, p *parting) {
+	if _, err := p.Exec(ctx, "DELETE FROM pgmosaic.identity WHERE xmin = $1::text::xid", p.row); err != nil {
+		a.stays(db, shard, err)
+	}
+}
+
+// stays tells of a database that says that it is a dropped shard's. One of long ago may say nothing, or have no table for it.
+func (a *Admin) stays(db, shard string, err error) {
 	var pe *pgconn.PgError
-	if err != nil && (!errors.As(err, &pe) || pe.Code != "42P01") {
-		a.Log.Warn("the database of a dropped shard still says that it is the shard's", "database", db, "shard", shard, "hint", "DELETE FROM "+pgsql.Qualified("pgmosaic", "identity"), "error", err)
+	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pe) && pe.Code == "42P01" {
+		return
 	}
+	a.Log.Warn("the database of a dropped shard still says that it is the shard's", "database", db, "shard", shard, "hint", "DELETE FROM "+pgsql.Qualified("pgmosaic", "identity"), "error", err)
 }
 
 // RunUpgrade gives the shards of the map what an older process did not make there, and tells them whose they are. It tries again

@@ -44,11 +44,20 @@ func unwatchCopy(ctx context.Context, tx querier, n shardmap.TableName) error {
 	return err
 }
 
+// copied says whether a database has copies of a table that stay, by the distribution that made them.
+func copied(d *shardmap.DB, t *shardmap.TableInfo) bool {
+	if d == nil || len(d.Shards) < 2 {
+		return false
+	}
+	now := d.Tables[t.TableName]
+	return now != nil && now.Kind == shardmap.Reference && !now.Moving && now.Made == t.Made
+}
+
 // watchCopies gives the copies on a shard what an older version did not give them. Whoever uses a table for long holds it up: then it is
 // tried again.
 func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) error {
 	for _, t := range sortedTables(d) {
-		if t.Kind != shardmap.Reference || t.Moving || len(d.Shards) < 2 {
+		if !copied(d, t) {
 			continue
 		}
 		if err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
@@ -58,8 +67,8 @@ func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) er
 			if err := watchCopy(ctx, tx, t); err != nil {
 				return err
 			}
-			a.Catalog.CatchUp(ctx) // under the table's lock: who drops the second shard takes the triggers away once more when the map says so
-			if now := a.Catalog.Current().Databases[d.Name]; now == nil || len(now.Shards) < 2 {
+			a.Catalog.CatchUp(ctx) // under the table's lock: who takes the triggers away has told the map before, or looks once more
+			if !copied(a.Catalog.Current().Databases[d.Name], t) {
 				return shardmap.ErrChanged
 			}
 			return nil

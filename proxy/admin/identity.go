@@ -20,6 +20,21 @@ import (
 // The database of each shard says whose it is, in a table that only the proxy's role may write: see shardmap.Identity. It is told so
 // when it becomes a shard of several. From then on a node whose database says another thing, or nothing, is not used.
 
+// makeOwn makes what the proxy itself needs on a shard. Another process may do so at the same time: PostgreSQL then ends one of them, with
+// nothing done, as both change the same objects.
+func makeOwn(ctx context.Context, c *pgx.Conn, ordinal int) error {
+	for tries := 1; ; tries++ {
+		_, err := c.Exec(ctx, txn.Schema(ordinal))
+		var pe *pgconn.PgError
+		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{"XX000", "23505", "40P01", "42P06", "42P07", "42710", "42723"}, pe.Code) {
+			return err
+		}
+	}
+}
+
+// mostMakers is how many processes may be at it at once.
+const mostMakers = 10
+
 // tell tells a database whose it is, unless it is another's; an attempt that does so first may take it back while it has not ended. A
 // database that says so already has another row for it afterwards: see parting.
 func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, attempt *string) error {
@@ -65,7 +80,7 @@ func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, sha
 		}
 		return taken(primary.Name, mine, says)
 	}
-	if _, err := c.Exec(ctx, txn.Schema(ordinal)); err != nil {
+	if err := makeOwn(ctx, c, ordinal); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	if !mark {
@@ -229,7 +244,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if dry {
 		return nil
 	}
-	if _, err := c.Exec(ctx, txn.Schema(s.Ordinal)); err != nil {
+	if err := makeOwn(ctx, c, s.Ordinal); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)

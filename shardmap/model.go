@@ -95,6 +95,10 @@ func listed[T any](list []*T) []*T { return append([]*T{}, list...) }
 type Database struct {
 	Name string `json:"name"`
 	Home string `json:"home,omitempty"` // name of its home shard; empty until it has a shard
+
+	// Shards counts those that have joined others, which home does, too: what all shards have in common is not written by a map
+	// that does not know them all.
+	Shards int `json:"shards,omitempty"`
 }
 
 // Shard is a primary with its replicas. Which node is the primary is observed, not declared,
@@ -245,6 +249,7 @@ type Attempt struct {
 
 	Shard *Shard  `json:"shard,omitempty"` // that it creates
 	Nodes []*Node `json:"nodes,omitempty"` // of the shard
+	Count int     `json:"count,omitempty"` // what Database.Shards is then
 
 	Group string `json:"group,omitempty"` // the keys of which it places anew
 

@@ -27,6 +27,7 @@ type DB struct {
 	Groups map[string]*GroupInfo
 	Tables map[TableName]*TableInfo // those that are declared one by one: ask Table
 
+	Joined  int  // how many shards have joined others: see Database.Shards
 	Joining bool // a shard gets the last of what all shards have in common, which nobody changes meanwhile
 
 	tenants map[string]*GroupInfo // by schema
@@ -139,7 +140,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 		if _, dup := s.Databases[d.Name]; dup {
 			return nil, invalid("42P04", "", "database %q already exists", d.Name)
 		}
-		s.Databases[d.Name] = &DB{Name: d.Name, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
+		s.Databases[d.Name] = &DB{Name: d.Name, Joined: d.Shards, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
 	}
 	if err := compileShards(s, doc); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -179,6 +180,13 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 	if err != nil {
 		return nil, err
 	}
+	if err := home.QueryRow(ctx, txn.Counted).Scan(&x.Count); err != nil {
+		return nil, nodeFailed(d.Home.Name, err)
+	}
+	if len(d.Shards) > 1 && x.Count != d.Joined {
+		return nil, &Error{Code: "55000", Message: fmt.Sprintf("%d shards have joined database %q, and this map knows of %d", x.Count, d.Name, d.Joined), Hint: otherMap + " If home was restored: ALTER SHARD " + d.Home.Name + " IN " + d.Name + " ADOPT."}
+	}
+	x.Count++
 	j := a.begin(d.Name, x.Statement)
 	defer j.close(&err)
 	if err = a.start(ctx, d, home, x); err == nil {

@@ -22,9 +22,13 @@ import (
 
 // makeOwn makes what the proxy itself needs on a shard. Another process may do so at the same time: PostgreSQL then ends one of them, with
 // nothing done, as both change the same objects.
-func makeOwn(ctx context.Context, c *pgx.Conn, ordinal int) error {
+func (a *Admin) makeOwn(ctx context.Context, c *pgx.Conn, db string, ordinal int) error {
+	joined := 0
+	if d := a.Catalog.Current().Databases[db]; d != nil {
+		joined = d.Joined
+	}
 	for tries := 1; ; tries++ {
-		_, err := c.Exec(ctx, txn.Schema(ordinal))
+		_, err := c.Exec(ctx, txn.Schema(ordinal)+";\n"+txn.Count(joined))
 		var pe *pgconn.PgError
 		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{"XX000", "23505", "40P01", "42P06", "42P07", "42710", "42723"}, pe.Code) {
 			return err
@@ -80,7 +84,7 @@ func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, sha
 		}
 		return taken(primary.Name, mine, says)
 	}
-	if err := makeOwn(ctx, c, ordinal); err != nil {
+	if err := a.makeOwn(ctx, c, db, ordinal); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	if !mark {
@@ -244,7 +248,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if dry {
 		return nil
 	}
-	if err := makeOwn(ctx, c, s.Ordinal); err != nil {
+	if err := a.makeOwn(ctx, c, db, s.Ordinal); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
@@ -259,10 +263,25 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 		return err
 	}
 	d, err := a.database(db)
+	if err == nil && s.Name == d.Home.Name {
+		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined))
+	}
 	if err == nil {
 		err = nodeFailedOrNil(primary.Name, a.watchCopies(ctx, d, c))
 	}
 	return err
+}
+
+// recount has home count as many shards as the map knows.
+func recount(ctx context.Context, c *pgx.Conn, joined int) error {
+	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		var have int
+		err := tx.QueryRow(ctx, txn.Counted).Scan(&have)
+		if err == nil && have != joined {
+			err = run(ctx, tx, append([]string{"SET LOCAL lock_timeout = '10s'"}, txn.Recount(have, joined)...))
+		}
+		return err
+	})
 }
 
 // noteAdopted notes that the tables which the map distributes over a shard are what it has made there: the database may come from before

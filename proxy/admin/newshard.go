@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -197,6 +198,13 @@ func (g *joiner) last(ctx context.Context) error {
 		}
 	}
 	return ownOr(g.d.Home.Name, pgx.BeginFunc(ctx, g.home, func(tx pgx.Tx) error {
+		held, err := bounded(ctx, tx, g.a.PauseTimeout, func() error { return run(ctx, tx, txn.Recount(g.x.Count-1, g.x.Count)) })
+		if held {
+			return &Error{Code: "55006", Message: fmt.Sprintf("a transaction on the node of shard %q has changed what all shards have in common, for longer than %s", g.d.Home.Name, g.a.PauseTimeout), Hint: "pg_locks on it shows which holds pgmosaic.turn: a client of another process."}
+		}
+		if err != nil {
+			return err
+		}
 		if err := g.a.lockHome(ctx, tx, g.d, written, "SHARE ROW EXCLUSIVE"); err != nil { // of those who do not ask the map
 			return err
 		}
@@ -277,7 +285,7 @@ func namesOf(tables []*shardmap.TableInfo) []shardmap.TableName {
 func (a *Admin) shardDone(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	x.Step = shardmap.Joined
 	err := a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
-		return errors.Join(tx.Under(x.ID), putShard(tx, x), tx.MarkShard(x.Database, d.Home.Name), tx.PutAttempt(x))
+		return errors.Join(tx.Under(x.ID), putShard(tx, x), tx.PutDatabase(shardmap.Database{Name: x.Database, Home: d.Home.Name, Shards: x.Count}), tx.MarkShard(x.Database, d.Home.Name), tx.PutAttempt(x))
 	})
 	if errors.Is(err, shardmap.ErrEnded) { // another process has done the same
 		return nil

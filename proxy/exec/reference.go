@@ -10,7 +10,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
-// lockReference makes writers of one reference table, and definitions, take turns, home first: without it two of them could leave
+// lockReference makes writers of one reference table, and definitions, take turns, home first, which knows whether the map is of the present: without it two of them could leave
 // the copies different. What shows that it is the proxy that takes the turn is in no text, and what the server says of it goes to
 // nobody, as for Decide.
 func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []int) error {
@@ -31,6 +31,9 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 			return err
 		}
 		sql, params := secret.Turn(name, part.srv.PID)
+		if shard == h.dbmap.Home.Index {
+			sql, params = secret.HomeTurn(name, part.srv.PID, h.dbmap.Joined)
+		}
 		part.srv.SendParse("", sql, nil)
 		part.srv.SendBindParts("", nil, params, nil)
 		part.srv.SendExecute()

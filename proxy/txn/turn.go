@@ -3,6 +3,8 @@ package txn
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -15,6 +17,12 @@ import (
 func (s Secret) Turn(name string, pid uint32) (sql string, params [][]byte) {
 	token := []byte(`\x` + hex.EncodeToString(s.Token(name, "turn", nil, pid)))
 	return "SELECT pgmosaic.take_turn($1::pg_catalog.text, $2::pg_catalog.bytea)", [][]byte{[]byte(name), token}
+}
+
+// HomeTurn is Turn for home, by a map that knows so many shards which have joined: 40001 if there are more.
+func (s Secret) HomeTurn(name string, pid uint32, joined int) (sql string, params [][]byte) {
+	_, params = s.Turn(name, pid)
+	return "SELECT pgmosaic.take_turn($1::pg_catalog.text, $2::pg_catalog.bytea, $3::pg_catalog.int4)", append(params, strconv.AppendInt(nil, int64(joined), 10))
 }
 
 // TurnOf names the turn of a table's writers.
@@ -61,6 +69,14 @@ BEGIN
     PERFORM FROM pgmosaic.turn t WHERE t.name = $1 FOR UPDATE;
   END IF;
 END $$;
+CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea, shards int) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM pgmosaic.take_turn($1, $2);
+  IF to_regclass('pgmosaic.shards_' || $3) IS NULL AND current_setting('transaction_read_only') = 'off' THEN
+    RAISE EXCEPTION 'the shards are not those that this process knows: it has an older map' USING ERRCODE = '40001',
+      HINT = 'Run it again. If it stays so, give the process the newest map and restart it: docs/operating/several.md.';
+  END IF;
+END $$;
 CREATE OR REPLACE FUNCTION pgmosaic.written() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   sent bytea := convert_to(current_query(), pg_client_encoding());
@@ -73,3 +89,19 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$`
+
+// How many shards have joined a database is the name of a table on home: names are seen as they are now, whatever a transaction's
+// snapshot shows. Who takes a turn has locked pgmosaic.turn before it looks, and so has who joins a shard before it gives the table another name.
+
+// Counted is home's count.
+const Counted = `select substring(relname from 8)::int from pg_catalog.pg_class where relnamespace = pg_catalog.to_regnamespace('pgmosaic') and relkind = 'r' and relname ~ '^shards_[0-9]{1,9}$'`
+
+// Count makes home's count, if there is none.
+func Count(joined int) string {
+	return fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (%s) THEN CREATE TABLE pgmosaic.shards_%d (); END IF; END $$", Counted, joined)
+}
+
+// Recount are the statements that change home's count, in a transaction: nobody takes a turn from then on until it has ended.
+func Recount(from, to int) []string {
+	return []string{"LOCK TABLE pgmosaic.turn IN EXCLUSIVE MODE", fmt.Sprintf("ALTER TABLE pgmosaic.shards_%d RENAME TO shards_%d", from, to)}
+}

@@ -216,14 +216,16 @@ func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean fun
 			what := fmt.Sprintf("%.12s.., %s at its change %d", verb, mode, n)
 			stopped := make(chan struct{})
 			w.fuse.hold(n, func() {
-				sig := syscall.SIGSTOP
-				if mode == "killed" {
-					sig = syscall.SIGKILL
+				if mode == "killed" { // said first: the client hears of it at once
+					close(stopped)
 				}
+				sig := map[bool]syscall.Signal{true: syscall.SIGKILL, false: syscall.SIGSTOP}[mode == "killed"]
 				if err := w.first.cmd.Process.Signal(sig); err != nil {
 					w.Error(err)
 				}
-				close(stopped)
+				if mode != "killed" {
+					close(stopped)
+				}
 			})
 			answer := w.begin(verb)
 			ended := make(chan error, 1)

@@ -30,6 +30,9 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 		}
 	}
 	err = h.atomically(ctx, func() error {
+		if err := h.lockReference(ctx, p, []int{home}); err != nil {
+			return err
+		}
 		parts, err := h.joinAll(ctx, shards, p.Template)
 		if err != nil {
 			return err

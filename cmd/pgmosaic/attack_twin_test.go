@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
@@ -29,7 +30,7 @@ type twins struct {
 	*testing.T
 	name   string
 	fuse   *fuse
-	cfg    Config
+	cfg    config.Config
 	first  *served
 	second *app
 	shards []*pgx.Conn // direct; the third is of a shard that the map does not have
@@ -58,13 +59,13 @@ func newTwins(t *testing.T, name string) *twins {
 	doc.Version = 1
 	mustExec(t, shards[2], "delete from pgmosaic.identity")
 	w.cfg = crashConfig(t, doc)
-	w.cfg.Resolve, w.cfg.Listen, w.cfg.HTTP = duration(time.Hour), "127.0.0.1:0", "off"
+	w.cfg.Resolve, w.cfg.Listen, w.cfg.HTTP = config.Duration(time.Hour), "127.0.0.1:0", "off"
 	var err error
-	if w.second, err = start(t.Context(), w.cfg, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+	if w.second, err = startWith(t.Context(), w.cfg, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.second.stop(0) })
-	eventually(t, "it reaches the shards", func() bool { ok, _ := w.second.ready(); return ok })
+	eventually(t, "it reaches the shards", func() bool { ok, _ := w.second.Ready(); return ok })
 	w.first = serveProcess(t, w.cfg)
 	return w
 }
@@ -74,7 +75,7 @@ func (w *twins) exec(sql string) error {
 	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 	defer cancel()
 	for {
-		_, err := w.second.admin.Exec(ctx, strings.ReplaceAll(sql, "%s", w.name), false)
+		_, err := w.second.Admin.Exec(ctx, strings.ReplaceAll(sql, "%s", w.name), false)
 		var e interface{ SQLState() string }
 		if !errors.As(err, &e) || e.SQLState() != "40001" { // it has not seen the other's change yet
 			return err
@@ -90,7 +91,7 @@ func (w *twins) begin(sql string) <-chan error {
 		c, err = pgx.Connect(w.Context(), dsnFor("admin", "admin", w.first.addr, "pgmosaic"))
 		return err == nil
 	})
-	want, err := w.second.admin.Exec(w.Context(), "SHOW MAP AS SQL", false)
+	want, err := w.second.Admin.Exec(w.Context(), "SHOW MAP AS SQL", false)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -135,7 +136,7 @@ func (w *twins) doc(what string) *shardmap.Document {
 		if doc, err = filestore.New(w.cfg.Store).Load(w.Context()); err != nil {
 			w.Fatal(err)
 		}
-		return len(doc.Attempts) == 0 && w.second.catalog.Current().Version == doc.Version
+		return len(doc.Attempts) == 0 && w.second.Catalog.Current().Version == doc.Version
 	})
 	return doc
 }
@@ -188,7 +189,7 @@ func (w *twins) whole(what string) {
 	if n := queryOne[int](w, w.shards[0], "select count(*) from pg_trigger where tgname = 'pgmosaic_copy' and tgrelid = 'codes'::regclass"); (n == 1) != (tables["public.codes"] && len(doc.Shards) > 1) {
 		w.Errorf("%s: home's copy has %d triggers that watch it", what, n)
 	}
-	c := connectTo(w, dsnFor("app", "app", w.second.server.Addr(), w.name))
+	c := connectTo(w, dsnFor("app", "app", w.second.Server.Addr(), w.name))
 	if n := queryOne[string](w, c, "select (select count(*) from keyed) || ' ' || (select count(*) from keyless) || ' ' || (select count(*) from codes) || ' ' || (select count(*) from tenant.two)"); n != "90 90 20 5" {
 		w.Errorf("%s: the tables have %s rows", what, n)
 	}
@@ -196,7 +197,7 @@ func (w *twins) whole(what string) {
 	mustExec(w, c, "insert into codes values ('new'); delete from codes where code = 'new'")
 	_ = c.Close(w.Context())
 	for _, x := range doc.Tables {
-		res, err := w.second.admin.Exec(w.Context(), fmt.Sprintf("VERIFY TABLE %s.%s.%s", w.name, x.Schema, x.Name), false)
+		res, err := w.second.Admin.Exec(w.Context(), fmt.Sprintf("VERIFY TABLE %s.%s.%s", w.name, x.Schema, x.Name), false)
 		if err != nil || len(res.Rows) != 0 {
 			w.Errorf("%s: VERIFY TABLE %s: %v, %v", what, x.Name, res, err)
 		}
@@ -210,7 +211,7 @@ func (w *twins) whole(what string) {
 // undoes that, clean what then stays on the shards by design.
 func (w *twins) steps(verb, back string, done func(*shardmap.DB) bool, clean func()) {
 	w.Helper()
-	is := func() bool { return done(w.second.catalog.Current().Databases[w.name]) }
+	is := func() bool { return done(w.second.Catalog.Current().Databases[w.name]) }
 	for n := 0; ; n += *killEvery {
 		for _, mode := range []string{"killed", "stopped", "replaced", "undone"} {
 			what := fmt.Sprintf("%.12s.., %s at its change %d", verb, mode, n)
@@ -406,7 +407,7 @@ func TestAttackTwinsDropTheSecondShard(t *testing.T) {
 		}
 	}
 	var node string
-	for _, n := range w.second.catalog.Current().Databases["twinlast"].Shards[1].Nodes {
+	for _, n := range w.second.Catalog.Current().Databases["twinlast"].Shards[1].Nodes {
 		node = n.DSN
 	}
 	w.says = true

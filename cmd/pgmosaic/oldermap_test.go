@@ -28,8 +28,8 @@ func TestShardJoinsBesideAProcessWithTheOlderMap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the other reaches the shards", func() bool { ok, _ := other.ready(); return ok })
-	dsn := dsnFor("app", "app", other.server.Addr(), "beside")
+	eventually(t, "the other reaches the shards", func() bool { ok, _ := other.Ready(); return ok })
+	dsn := dsnFor("app", "app", other.Server.Addr(), "beside")
 	older := func(err error) bool {
 		var pe *pgconn.PgError
 		return errors.As(err, &pe) && pe.Code == "40001" && strings.Contains(pe.Message, "older map")
@@ -108,6 +108,6 @@ func TestShardJoinsBesideAProcessWithTheOlderMap(t *testing.T) {
 	}
 	// That process adds another one to what it knows: refused, before anything is made.
 	freshDatabase(t, node, "beside_4")
-	_, err = other.admin.Exec(t.Context(), "CREATE SHARD beside_s4 IN beside NODE '"+node.DSN("beside_4")+"' NAME beside_n4", false)
+	_, err = other.Admin.Exec(t.Context(), "CREATE SHARD beside_s4 IN beside NODE '"+node.DSN("beside_4")+"' NAME beside_n4", false)
 	wantState(t, "CREATE SHARD by the older map", err, "55000")
 }

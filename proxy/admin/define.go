@@ -382,7 +382,7 @@ func (a *Admin) parseDrop(p *parser) action {
 		}
 		var parts *parting
 		if kind == "shard" && !dry {
-			if parts = a.part(ctx, db, name, a.Monitor.View(db, name)); parts != nil {
+			if parts = part(ctx, a, db, name, a.Monitor.View(db, name)); parts != nil {
 				defer parts.Close(context.WithoutCancel(ctx)) // nothing is left on it
 			}
 		}

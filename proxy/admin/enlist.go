@@ -81,7 +81,7 @@ func dismiss(ctx context.Context, c *pgx.Conn, attempt string) error {
 }
 
 // dismissed opens a shard for who takes an attempt over: nobody else works for it there.
-func (a *Admin) dismissed(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, attempt string) (*pgx.Conn, error) {
+func dismissed(ctx context.Context, a *Admin, d *shardmap.DB, s *shardmap.ShardInfo, attempt string) (*pgx.Conn, error) {
 	c, err := a.openShard(ctx, d.Name, s)
 	if err != nil {
 		return nil, err

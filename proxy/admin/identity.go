@@ -22,7 +22,7 @@ import (
 
 // makeOwn makes what the proxy itself needs on a shard. Another process may do so at the same time: PostgreSQL then ends one of them, with
 // nothing done, as both change the same objects.
-func (a *Admin) makeOwn(ctx context.Context, c *pgx.Conn, db string, ordinal int) error {
+func makeOwn(ctx context.Context, a *Admin, c *pgx.Conn, db string, ordinal int) error {
 	joined := 0
 	if d := a.Catalog.Current().Databases[db]; d != nil {
 		joined = d.Joined
@@ -84,7 +84,7 @@ func (a *Admin) prepareShard(ctx context.Context, primary shardmap.Node, db, sha
 		}
 		return taken(primary.Name, mine, says)
 	}
-	if err := a.makeOwn(ctx, c, db, ordinal); err != nil {
+	if err := makeOwn(ctx, a, c, db, ordinal); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	if !mark {
@@ -248,7 +248,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if dry {
 		return nil
 	}
-	if err := a.makeOwn(ctx, c, db, s.Ordinal); err != nil {
+	if err := makeOwn(ctx, a, c, db, s.Ordinal); err != nil {
 		return nodeFailed(primary.Name, err)
 	}
 	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
@@ -314,7 +314,7 @@ type parting struct {
 }
 
 // part opens it; nil if the shard does not answer. v is what is known of the shard.
-func (a *Admin) part(ctx context.Context, db, shard string, v *replication.View) *parting {
+func part(ctx context.Context, a *Admin, db, shard string, v *replication.View) *parting {
 	if !v.Up() {
 		return nil
 	}
@@ -325,7 +325,7 @@ func (a *Admin) part(ctx context.Context, db, shard string, v *replication.View)
 		err = c.QueryRow(ctx, "SELECT xmin::text FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", a.Catalog.Current().Install, db, shard).Scan(&p.row)
 	}
 	if err != nil {
-		a.stays(db, shard, err)
+		stays(a, db, shard, err)
 		if c != nil {
 			_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 		}
@@ -338,12 +338,12 @@ func (a *Admin) part(ctx context.Context, db, shard string, v *replication.View)
 // next is told what to do.
 func (a *Admin) release(ctx context.Context, db, shard string, p *parting) {
 	if _, err := p.Exec(ctx, "DELETE FROM pgmosaic.identity WHERE xmin = $1::text::xid", p.row); err != nil {
-		a.stays(db, shard, err)
+		stays(a, db, shard, err)
 	}
 }
 
 // stays tells of a database that says that it is a dropped shard's. One of long ago may say nothing, or have no table for it.
-func (a *Admin) stays(db, shard string, err error) {
+func stays(a *Admin, db, shard string, err error) {
 	var pe *pgconn.PgError
 	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pe) && pe.Code == "42P01" {
 		return

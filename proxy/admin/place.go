@@ -195,7 +195,7 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 		if err == nil {
 			var c *pgx.Conn
 			if c, err = a.openFor(ctx, d, m.shard, x.ID); err == nil {
-				err = a.recheck(ctx, c, d.Name, m.shard, m.now, m.next, keys)
+				err = a.recheck(ctx, c, d.Name, m, keys)
 				_ = c.Close(context.WithoutCancel(ctx)) // the transaction has ended
 			}
 		}
@@ -216,13 +216,13 @@ func (a *Admin) recoverPlaces(ctx context.Context, d *shardmap.DB, x shardmap.At
 		if x.Step != shardmap.Placing {
 			break
 		}
-		c, err := a.dismissed(ctx, d, s, x.ID)
+		c, err := dismissed(ctx, a, d, s, x.ID)
 		if err != nil {
 			return err
 		}
 		for _, t := range sortedTables(d) {
 			if err == nil && t.Group != nil && t.Group.Name == x.Group {
-				err = a.recheck(ctx, c, d.Name, s, t, t, nil)
+				err = a.recheck(ctx, c, d.Name, recheck{s, t, t}, nil)
 			}
 		}
 		_ = c.Close(context.WithoutCancel(ctx)) // its transactions have ended
@@ -241,7 +241,8 @@ type recheck struct {
 
 // recheck gives a table on a shard the constraint of its next placement. The rows that are there need not be read again:
 // those of other keys satisfied the old one, and there are none of these.
-func (a *Admin) recheck(ctx context.Context, c *pgx.Conn, db string, s *shardmap.ShardInfo, now, next *shardmap.TableInfo, keys [][]string) error {
+func (a *Admin) recheck(ctx context.Context, c *pgx.Conn, db string, m recheck, keys [][]string) error {
+	s, now, next := m.shard, m.now, m.next
 	name := now.SQL()
 	err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		if err := boundedLock(ctx, tx, name, "ACCESS EXCLUSIVE"); err != nil {

@@ -177,7 +177,7 @@ func (a *Admin) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Co
 		if s == d.Home {
 			continue
 		}
-		c, err := a.dismissed(ctx, d, s, x.ID)
+		c, err := dismissed(ctx, a, d, s, x.ID)
 		if err == nil {
 			if x.Takes != "" {
 				err = leave(ctx, c, s.Name, x.ID)
@@ -214,7 +214,7 @@ func (a *Admin) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sha
 		if s == d.Home {
 			continue
 		}
-		c, err := a.dismissed(ctx, d, s, x.ID)
+		c, err := dismissed(ctx, a, d, s, x.ID)
 		if err != nil {
 			return err
 		}

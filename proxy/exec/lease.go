@@ -37,6 +37,7 @@ type participant struct {
 	replayed bool     // it has joined a transaction that had set something, and not been heard since
 	defines  bool     // it may have made or changed what statements are about
 	mark     uint64   // when it began to
+	xact     string   // the id of the server's transaction, as the last turn that it took has said
 	outdated bool     // a statement turned out to be about what is not there any more
 }
 

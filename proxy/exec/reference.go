@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -45,26 +46,50 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 			return err
 		}
 		a := pool.Answer{Server: part.srv}
-		if err := a.Read(nil); err != nil {
+		if err := a.Read(part.transactionOf); errors.Is(err, errOlder) {
+			return h.turnRefused(part, err)
+		} else if err != nil {
 			return h.turnRefused(part, h.lost(part, err))
 		}
 	}
 	return nil
 }
 
-// turnRefused is what a client is told of a turn that it has not got.
-func (h *Handler) turnRefused(part *participant, err error) error {
-	var se *pool.ServerError
-	if !errors.As(err, &se) {
+// transactionOf notes what taking a turn gives: the transaction's id, or nothing in one that cannot write.
+func (p *participant) transactionOf(m wire.Message) error {
+	if m.Type != 'D' {
+		return nil
+	}
+	vals, err := wire.RowValues(nil, m.Body())
+	if err != nil || len(vals) != 1 {
 		return err
 	}
+	if p.xact = string(vals[0]); vals[0] != nil && p.xact == "" { // what an older version made gives nothing
+		return errOlder
+	}
+	return nil
+}
+
+// errOlder is that a shard has what an older version has made there.
+var errOlder = errors.New("made by an older version")
+
+// turnRefused is what a client is told of a turn that it has not got.
+func (h *Handler) turnRefused(part *participant, err error) error {
 	name := h.shards[part.shard].info.Name
+	lacking := &hintError{"55000", "shard " + name + " lacks what this version makes there", "It is made at the start, and tried again until it is there: see the log."}
+	var se *pool.ServerError
+	switch {
+	case errors.Is(err, errOlder):
+		return lacking
+	case !errors.As(err, &se):
+		return err
+	}
 	switch se.Response.Code {
 	case "42501": // the shard is another one than before
 		h.e.ForgetSecrets(h.db)
 		return &hintError{"40001", "shard " + name + " no longer knows this process: the transaction was rolled back", "Run the transaction again."}
 	case "42883", "3F000":
-		return &hintError{"55000", "shard " + name + " lacks what this version makes there", "It is made at the start, and tried again until it is there: see the log."}
+		return lacking
 	}
 	se.Response.Where = "" // it may show what the call was made with
 	return err
@@ -80,7 +105,7 @@ func (h *Handler) marked(ctx context.Context, p *router.Plan, part *participant,
 	if err != nil {
 		return "", err
 	}
-	return secret.Marked(text, part.srv.PID), nil
+	return secret.Marked(text, part.xact, part.srv.PID), nil
 }
 
 // writesRows says whether a statement of a kind may write rows of the tables that it names.

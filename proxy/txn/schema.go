@@ -19,7 +19,8 @@ func Schema(ordinal int) string {
 const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null
   and to_regprocedure('pgmosaic.decide(text, text, text[], bytea)') is not null and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null
   and exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('pgmosaic.identity') and attname = 'attempt') and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
-  and to_regprocedure('pgmosaic.take_turn(text, bytea)') is not null and to_regprocedure('pgmosaic.take_turn(text, bytea, int)') is not null and exists (` + Counted + `) and to_regprocedure('pgmosaic.written()') is not null and to_regclass('pgmosaic.holder') is not null
+  and exists (select from pg_catalog.pg_proc where oid = to_regprocedure('pgmosaic.take_turn(text, bytea)') and prorettype = 'pg_catalog.xid8'::regtype)
+  and to_regprocedure('pgmosaic.take_turn(text, bytea, int)') is not null and exists (` + Counted + `) and to_regprocedure('pgmosaic.written()') is not null and to_regclass('pgmosaic.holder') is not null
   and not exists (` + tooMuch + `)`
 
 // owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted. It looks when the schema is

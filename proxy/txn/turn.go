@@ -13,7 +13,8 @@ import (
 // of pgmosaic.turn, which lasts as long as the transaction: nobody but the role of the node's connection string can lock it, or
 // call the function that does.
 
-// Turn is the statement by which a client's transaction takes a turn, and its parameters as text.
+// Turn is the statement by which a client's transaction takes a turn, and its parameters as text. It gives the transaction's id, for
+// Marked, and NULL in a READ ONLY transaction, which has none.
 func (s Secret) Turn(name string, pid uint32) (sql string, params [][]byte) {
 	token := []byte(`\x` + hex.EncodeToString(s.Token(name, "turn", nil, pid)))
 	return "SELECT pgmosaic.take_turn($1::pg_catalog.text, $2::pg_catalog.bytea)", [][]byte{[]byte(name), token}
@@ -42,9 +43,9 @@ func TakeTurn(ctx context.Context, conn *pgx.Conn, name string) error {
 }
 
 // Marked is the text of a statement that writes every copy of a reference table, with what shows the trigger on a copy that it is
-// one. That holds for this text on one server process.
-func (s Secret) Marked(text string, pid uint32) string {
-	return text + "\n/* pgmosaic:" + hex.EncodeToString(s.Token(text, "write", nil, pid)) + " */"
+// one. That holds for this text in one transaction, whose id is what the turn that it took has given.
+func (s Secret) Marked(text, transaction string, pid uint32) string {
+	return text + "\n/* pgmosaic:" + hex.EncodeToString(s.Token(text, "write in "+transaction, nil, pid)) + " */"
 }
 
 // turns are what Turn, Marked and the trigger on copies of reference tables (shardmap.CopyTrigger) need on a shard. The trigger finds the token at the end of the text that the client
@@ -55,27 +56,36 @@ CREATE TABLE IF NOT EXISTS pgmosaic.turn (name text PRIMARY KEY);
 CREATE OR REPLACE FUNCTION pgmosaic.shown(said bytea, purpose text, token bytea) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$SELECT coalesce((SELECT sha256($3) = sha256(sha256(s.outer_key || sha256(s.inner_key || convert_to(octet_length($1) || ':', 'UTF8') || $1 || convert_to(octet_length($2) || ':' || $2 || pg_backend_pid() || ':', 'UTF8'))))
     FROM pgmosaic.secret s), false)$$;
-CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DO $$
+BEGIN
+  IF (SELECT prorettype FROM pg_proc WHERE oid = to_regprocedure('pgmosaic.take_turn(text, bytea)')) = 'void'::regtype THEN -- an older version's
+    DROP FUNCTION pgmosaic.take_turn(text, bytea);
+  END IF;
+END $$;
+CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea) RETURNS xid8 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT pgmosaic.shown(convert_to($1, 'UTF8'), 'turn', $2) THEN
     RAISE EXCEPTION 'only pgmosaic takes turns' USING ERRCODE = '42501';
   END IF;
   IF current_setting('transaction_read_only') = 'on' THEN -- what it is for is refused, in PostgreSQL's own words
-    RETURN;
+    RETURN NULL;
   END IF;
   PERFORM FROM pgmosaic.turn t WHERE t.name = $1 FOR UPDATE;
   IF NOT FOUND THEN
     INSERT INTO pgmosaic.turn VALUES ($1) ON CONFLICT DO NOTHING;
     PERFORM FROM pgmosaic.turn t WHERE t.name = $1 FOR UPDATE;
   END IF;
+  RETURN pg_current_xact_id(); -- it has one: it has locked a row
 END $$;
-CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea, shards int) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea, shards int) RETURNS xid8 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  id xid8 := pgmosaic.take_turn($1, $2);
 BEGIN
-  PERFORM pgmosaic.take_turn($1, $2);
   IF to_regclass('pgmosaic.shards_' || $3) IS NULL AND current_setting('transaction_read_only') = 'off' THEN
     RAISE EXCEPTION 'the shards are not those that this process knows: it has an older map' USING ERRCODE = '40001',
       HINT = 'Run it again. If it stays so, give the process the newest map and restart it: docs/operating/several.md.';
   END IF;
+  RETURN id;
 END $$;
 CREATE OR REPLACE FUNCTION pgmosaic.written() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -83,7 +93,7 @@ DECLARE
   length int := octet_length(sent) - 80;
   mark text := substring(right(current_query(), 80) from '\n/\* pgmosaic:([0-9a-f]{64}) \*/$');
 BEGIN
-  IF mark IS NULL OR NOT pgmosaic.shown(substring(sent from 1 for length), 'write', decode(mark, 'hex')) THEN
+  IF mark IS NULL OR NOT pgmosaic.shown(substring(sent from 1 for length), 'write in ' || pg_current_xact_id_if_assigned(), decode(mark, 'hex')) THEN
     RAISE EXCEPTION 'table %.% is written on one shard alone, and is a reference table: each shard has a copy', quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME)
       USING ERRCODE = '0A000', HINT = 'Write it by a statement that names it, sent through pgmosaic: what functions, triggers and operators write would be on one copy.';
   END IF;

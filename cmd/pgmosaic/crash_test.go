@@ -332,6 +332,8 @@ func ofDatabase(all *shardmap.Document, db string) *shardmap.Document {
 		Nodes:     only(all.Nodes, func(x *shardmap.Node) bool { return x.Database == db }),
 		Groups:    only(all.Groups, func(x *shardmap.Group) bool { return x.Database == db }),
 		Lists:     only(all.Lists, func(x *shardmap.List) bool { return x.Database == db }),
+		Ranges:    only(all.Ranges, func(x *shardmap.Range) bool { return x.Database == db }),
+		Pins:      only(all.Pins, func(x *shardmap.Pin) bool { return x.Database == db }),
 		Slots:     only(all.Slots, func(x *shardmap.SlotRun) bool { return x.Database == db }),
 		Tables:    only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db }),
 		Tenants:   only(all.Tenants, func(x *shardmap.Tenant) bool { return x.Database == db }),

@@ -124,7 +124,7 @@ func TestVerifyShardedTables(t *testing.T) {
 	home, one := d.on(t, "placed", 0), d.on(t, "placed", 1)
 	mustExec(t, one, "alter table rows_ drop constraint pgmosaic_slot")
 	mustExec(t, one, "insert into rows_ values (5, 2, 'twin'), (100000, 1, 'lost')")
-	wantVerified(t, d, "placed.public.rows_", "placed_s1: 5, 2: belongs to shard placed_s2, and shard placed_s2 has one with the same primary key", "placed_s1: 100000, 1: belongs to shard placed_s0")
+	wantVerified(t, d, "placed.public.rows_", "placed_s1: : it has no constraint pgmosaic_slot", "placed_s1: 5, 2: belongs to shard placed_s2, and shard placed_s2 has one with the same primary key", "placed_s1: 100000, 1: belongs to shard placed_s0")
 	mustExec(t, one, "insert into loose values (1500, 1)")
 	mustExec(t, home, "insert into loose values (3, 777)")
 	wantVerified(t, d, "placed.public.loose", "placed_s1: 3: shard placed_s0 has a row with the same primary key", "placed_s1: 1500: shard placed_s0 has a row with the same primary key")

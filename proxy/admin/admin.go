@@ -351,7 +351,7 @@ var statements = [][]any{
 	{"DISTRIBUTE TABLE db.schema.t IN GROUP g KEY (column, ..) [ALLOW LOCAL UNIQUE]", "move a table's rows to their shards"},
 	{"DISTRIBUTE TABLE db.schema.t AS REFERENCE", "copy a table to every shard"},
 	{"UNDISTRIBUTE TABLE db.schema.t", "bring a table back to home"},
-	{"VERIFY TABLE db.schema.t", "compare the copies of a reference table; find the rows of a sharded one that are on the wrong shard, or on two"},
+	{"VERIFY TABLE db.schema.t", "compare the copies of a reference table; find the rows of a sharded one that are on the wrong shard, or on two, and what lets them in"},
 	{"DISTRIBUTE SCHEMA db.schema ON s", "move a schema and all its tables to one shard"},
 	{"UNDISTRIBUTE SCHEMA db.schema", "bring it back to home"},
 	{"ALTER ROUTINE db.schema.f [NOT] SHARD SAFE", "say of a function, or a trigger's, that for a row it touches rows of that row's shard only"},

@@ -476,7 +476,7 @@ func (a *Admin) move(ctx context.Context, db string, home *pgx.Conn, t shardmap.
 		}
 		owner, err := ownerOf(ctx, tx, name)
 		if err == nil {
-			err = asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE NOT %s", name, placeWhere(info, d.Home.Name)))
+			err = asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE %s AND NOT %s", name, keyed(info), placeWhere(info, d.Home.Name))) // the constraint refuses what has no key, and is on no shard
 		}
 		if err == nil {
 			err = run(ctx, tx, append([]string{placeCheck(info, d.Home.Name)}, after...))

@@ -422,6 +422,9 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 	if err := a.watchCopies(ctx, d, c); err != nil {
 		return nodeFailed(n.Name, err)
 	}
+	if err := a.recheckOlder(ctx, d, s, c); err != nil {
+		return nodeFailed(n.Name, err)
+	}
 	if s.Marked {
 		return nil
 	}

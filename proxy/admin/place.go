@@ -15,11 +15,34 @@ import (
 
 // placeCheck is the DDL of the constraint that keeps misplaced rows out of a shard.
 func placeCheck(t *shardmap.TableInfo, shard string) string {
-	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", t.SQL(), placeWhere(t, shard))
+	return checkOn(t.SQL(), placeWhere(t, shard))
 }
 
-// placeWhere is the condition that a row of a table belongs to a shard, in immutable SQL: false for a shard that owns no key.
+func checkOn(table, where string) string {
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT pgmosaic_slot CHECK (%s)", table, where)
+}
+
+// placeWhere is the condition that a row of a table belongs to a shard, in immutable SQL: false for a shard that owns no key, and for a
+// row without one, which belongs to none. It is never NULL, which a CHECK would take for true.
 func placeWhere(t *shardmap.TableInfo, shard string) string {
+	where := ownWhere(t, shard)
+	if len(t.Keys) == 0 || where == "false" {
+		return where
+	}
+	return "(" + where + " AND " + keyed(t) + ")"
+}
+
+// keyed is the condition that a row has a key.
+func keyed(t *shardmap.TableInfo) string {
+	parts := make([]string, len(t.Keys))
+	for i, k := range t.Keys {
+		parts[i] = pgsql.Ident(k) + " IS NOT NULL"
+	}
+	return strings.Join(parts, " AND ")
+}
+
+// ownWhere is the condition that a row's key is a shard's. Where a part of the key is NULL, it may be anything.
+func ownWhere(t *shardmap.TableInfo, shard string) string {
 	g := t.Group
 	cols := make([]string, len(t.Keys))
 	for i, k := range t.Keys {

@@ -14,11 +14,18 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-// places finds the rows of a sharded table that are not on the shard which owns their key, and primary keys that more than one
-// shard has.
+// places finds the rows of a sharded table that are not on the shard which owns their key, primary keys that more than one shard has,
+// and shards that would take such rows.
 func (v *verify) places(ctx context.Context) (found []difference, err error) {
 	v.job.phase("looking at places")
 	for _, c := range v.copies {
+		state, err := lookOnly(ctx, c.c, v.table, c.shard.Name)
+		if err != nil {
+			return nil, nodeFailed(c.shard.Name, err)
+		}
+		if state != checkRight {
+			found = append(found, difference{c.shard.Name, nil, string(state)})
+		}
 		got, err := v.misplaced(ctx, c)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A row without a key belongs to no shard: no shard takes one that is written past the proxy, whatever the group places keys by.
+func TestNoShardTakesRowsWithoutKey(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "keyless")
+	groups := map[string]string{
+		"hashed": "(int) BY HASH", "paired": "(int, text) BY HASH", "ranged": "(int) BY RANGE (MINVALUE TO (1000) ON keyless_s0, (1000) TO MAXVALUE ON keyless_s1)", "whole": "(int) BY RANGE (MINVALUE TO MAXVALUE ON keyless_s1)",
+		"listed": "(int) BY LIST ((1) ON keyless_s1, DEFAULT ON keyless_s0)",
+	}
+	for name, how := range groups {
+		mustExec(t, c, "create table "+name+" (id int, k int, v text)")
+		mustExec(t, c, "insert into "+name+" select g, g, 'v' || g from generate_series(1, 50) g")
+		d.adminExec(t, "CREATE GROUP "+name+" IN keyless KEY "+how)
+		key := "(k)"
+		if name == "paired" {
+			key = "(k, v)"
+		}
+		d.adminExec(t, "DISTRIBUTE TABLE keyless.public."+name+" IN GROUP "+name+" KEY "+key)
+		for i := range 3 {
+			for _, row := range []string{"(id) values (-1)", "values (-1, null, 'v')", "values (-1, 1, null)", "values (-1, 5000, null)"} {
+				got := says(t, d.on(t, "keyless", i), "insert into "+name+" "+row, pgx.QueryExecModeExec)
+				if name != "paired" && strings.HasPrefix(row, "values (-1, ") && !strings.Contains(row, "null, 'v'") { // it has a key
+					continue
+				}
+				if got != "23514" {
+					t.Errorf("%s: shard %d says %s to %s", name, i, got, row)
+				}
+			}
+		}
+	}
+	for _, i := range []int{0, 1, 2} { // those with a key
+		for name := range groups {
+			mustExec(t, d.on(t, "keyless", i), "delete from "+name+" where id = -1")
+		}
+	}
+
+	// What an older version made lets them in: VERIFY TABLE says so, and a process that starts mends it.
+	var want []string
+	for i := range 3 {
+		s := d.on(t, "keyless", i)
+		def := queryOne[string](t, s, "select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'hashed'::regclass and conname = 'pgmosaic_slot'")
+		older := strings.Replace(def, " AND (k IS NOT NULL)", "", 1)
+		if older == def {
+			t.Fatalf("the constraint has another form: %s", def)
+		}
+		mustExec(t, s, "alter table hashed drop constraint pgmosaic_slot, add constraint pgmosaic_slot "+older)
+		want = append(want, fmt.Sprintf("keyless_s%d: : its constraint pgmosaic_slot is an older version's, which lets rows without a key in", i))
+	}
+	mustExec(t, d.on(t, "keyless", 1), "insert into hashed (id) values (-2)")
+	mustExec(t, d.on(t, "keyless", 2), "alter table listed drop constraint pgmosaic_slot")
+	mustExec(t, d.on(t, "keyless", 2), "alter table ranged drop constraint pgmosaic_slot, add constraint pgmosaic_slot check (k is not null)")
+	wantVerified(t, d, "keyless.public.hashed", append(slices.Clone(want), `keyless_s1: (-2,,): belongs to no shard`)...)
+	wantVerified(t, d, "keyless.public.listed", "keyless_s2: : it has no constraint pgmosaic_slot")
+	wantVerified(t, d, "keyless.public.ranged", "keyless_s2: : its constraint pgmosaic_slot is another than the map says")
+	startApp(t, crashConfig(t, mapOf(d, "keyless")))
+	for i := range 3 {
+		eventually(t, "the constraint is brought up to date", func() bool {
+			return queryOne[bool](t, d.on(t, "keyless", i), "select pg_get_constraintdef(oid) like '%k IS NOT NULL%' from pg_constraint where conrelid = 'hashed'::regclass and conname = 'pgmosaic_slot'")
+		})
+		if got := says(t, d.on(t, "keyless", i), "insert into hashed (id) values (-1)", pgx.QueryExecModeExec); got != "23514" {
+			t.Errorf("shard %d says %s", i, got)
+		}
+	}
+	wantVerified(t, d, "keyless.public.hashed", `keyless_s1: (-2,,): belongs to no shard`)
+	mustExec(t, d.on(t, "keyless", 1), "delete from hashed where id = -2")
+}

@@ -163,8 +163,12 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 				m.shards[k] = w
 			}
 			expected := snap.Expected(db.Name, sh.Name)
-			w.expect.Store(&expected)
+			before := w.expect.Swap(&expected)
 			m.reconcileNodes(ctx, wg, w, sh.Nodes)
+			if before != nil && before.System() != expected.System() && w.system != expected.System() { // the admin has adopted another
+				w.system, w.line, w.served, w.primary = "", 0, -1, -1
+				w.history.Reset()
+			}
 			if sh.Named != w.named { // the admin has decided, whatever the timelines say
 				w.named, w.line = sh.Named, 0
 				w.served = slices.IndexFunc(w.nodes, func(n *nodeWatch) bool { return n.Name == sh.Primary })

@@ -120,6 +120,9 @@ func (p *prober) probe(ctx context.Context) (s Sample) {
 	if bad != nil {
 		return fail(probeError("it answers strangely"))
 	}
+	if s.Err = p.expect.Load().JudgeSystem(s.SystemID); s.Err != nil {
+		return s
+	}
 	s.Alive, s.Addr = true, p.addr
 	if s.Primary {
 		s.LSN = s.LSN.Round()

@@ -322,6 +322,20 @@ func (tx *Tx) MarkShard(database, name string) error {
 	return tx.PutShard(s)
 }
 
+// SetSystem notes the system identifier of a shard's servers. A shard that is not there stays away; one that has another keeps it, unless
+// it is the admin's word.
+func (tx *Tx) SetSystem(database, name, system string, adopted bool) error {
+	o, err := tx.txn.First("shards", "id", database, name)
+	if err != nil || o == nil {
+		return err
+	}
+	s := *o.(*Shard)
+	if s.System == "" || adopted {
+		s.System = system
+	}
+	return tx.PutShard(s)
+}
+
 // PutDatabase and its siblings insert an object or replace the one with the same names.
 func (tx *Tx) PutDatabase(d Database) error { return put(tx, "databases", []*Database{&d}) }
 

@@ -15,24 +15,44 @@ func (i Identity) String() string { return fmt.Sprintf("shard %s of database %s"
 // Expected is what the map expects a shard's nodes to say. The zero value expects nothing.
 type Expected struct {
 	Identity
-	marked bool // the shard is known to have said so: silence will not do
+	marked bool     // the shard is known to have said so: silence will not do
+	system string   // what its servers' system identifier must be; empty for any
+	who    Identity // the shard, also where nothing is expected
 }
 
-// Expected is what the nodes of a shard must say. Of a database with one shard nothing is expected: there is none to take it for,
+// Expected is what the nodes of a shard must say. Of a database with one shard no identity is expected: there is none to take it for,
 // and the proxy needs nothing of its own there.
 func (s *Snapshot) Expected(database, shard string) Expected {
 	d := s.Databases[database]
-	if d == nil || len(d.Shards) < 2 {
+	if d == nil {
 		return Expected{}
 	}
 	i, ok := d.Shard(shard)
 	if !ok {
 		return Expected{}
 	}
-	return Expected{Identity{s.Install, database, shard}, i.Marked}
+	e := Expected{system: i.System, who: Identity{s.Install, database, shard}}
+	if len(d.Shards) > 1 {
+		e.Identity, e.marked = e.who, i.Marked
+	}
+	return e
 }
 
-// Any says whether anything is expected.
+// System is the system identifier that the shard's servers must have; empty if any will do.
+func (e Expected) System() string { return e.system }
+
+// JudgeSystem says what is wrong with a node whose server has this system identifier; nil if nothing is. It is pure.
+func (e Expected) JudgeSystem(found string) error {
+	if e.system == "" || found == e.system {
+		return nil
+	}
+	return &StrangerError{
+		fmt.Sprintf("its system identifier is %s, and that of the servers of %s is %s", found, e.who, e.system),
+		fmt.Sprintf("It is no copy of the shard's. If pg_upgrade made it, or it was restored from a dump to be this shard: ALTER SHARD %s IN %s ADOPT.", pgsql.Ident(e.who.Shard), pgsql.Ident(e.who.Database)),
+	}
+}
+
+// Any says whether an identity is expected.
 func (e Expected) Any() bool { return e.Identity != Identity{} }
 
 // StrangerError means that a node's database is not that of the shard which the map says it is.

@@ -75,7 +75,7 @@ func (d *Document) Declared() string {
 	shards, nodes := make([]Shard, len(d.Shards)), make([]Node, len(d.Nodes))
 	for i, s := range d.Shards {
 		shards[i] = *s
-		shards[i].Marked = false
+		shards[i].Marked, shards[i].System = false, ""
 	}
 	for i, n := range d.Nodes {
 		nodes[i] = *n
@@ -112,7 +112,8 @@ type Shard struct {
 	Primary string `json:"primary,omitempty"`
 	Named   int    `json:"named,omitempty"`
 
-	Marked bool `json:"marked,omitempty"` // its database has been told its Identity: one that does not say it is another
+	Marked bool   `json:"marked,omitempty"` // its database has been told its Identity: one that does not say it is another
+	System string `json:"system,omitempty"` // the system identifier of its servers: one with another is none of them. Empty for a map of an older version
 }
 
 // Node is one PostgreSQL server of a shard.

@@ -55,6 +55,7 @@ type ShardInfo struct {
 	Primary string // the node that the admin named last
 	Named   int    // how often that was
 	Marked  bool   // its database has been told its Identity
+	System  string // the system identifier of its servers; empty if not known
 	Nodes   []*Node
 }
 
@@ -180,7 +181,7 @@ func compileShards(s *Snapshot, doc *Document) error {
 		if _, dup := db.Shard(sh.Name); dup {
 			return invalid("42710", "", "shard %q of database %q already exists", sh.Name, sh.Database)
 		}
-		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked})
+		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked, System: sh.System})
 	}
 	for _, n := range doc.Nodes {
 		db := s.Databases[n.Database]

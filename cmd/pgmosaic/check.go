@@ -71,8 +71,8 @@ func ask(ctx context.Context, dsn string, expected shardmap.Expected) (string, e
 		return "", err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	var v, role, prepared string
-	err = conn.QueryRow(ctx, "select current_setting('server_version'), case when pg_is_in_recovery() then 'replica' else 'primary' end, current_setting('max_prepared_transactions')").Scan(&v, &role, &prepared)
+	var v, role, prepared, system string
+	err = conn.QueryRow(ctx, "select current_setting('server_version'), case when pg_is_in_recovery() then 'replica' else 'primary' end, current_setting('max_prepared_transactions'), system_identifier::text from pg_control_system()").Scan(&v, &role, &prepared, &system)
 	if err != nil {
 		return "", err
 	}
@@ -84,6 +84,9 @@ func ask(ctx context.Context, dsn string, expected shardmap.Expected) (string, e
 		if err != nil {
 			return "", err
 		}
+	}
+	if err := expected.JudgeSystem(system); err != nil {
+		return "", err
 	}
 	s := fmt.Sprintf("PostgreSQL %s, %s", v, role)
 	if prepared == "0" {

@@ -338,7 +338,7 @@ var statements = [][]any{
 	{"CREATE SHARD s IN db NODE 'dsn' [NAME n] [ZONE z] [NODE ...] [HOME]", "add a shard; definitions and reference tables are brought from home, in use: at the end, statements that write reference tables or define what all shards have wait for a moment"},
 	{"ALTER SHARD s IN db ADD NODE 'dsn' [NAME n] [ZONE z] | DROP NODE n | ALTER NODE n 'dsn'", "change a shard's nodes"},
 	{"ALTER SHARD s IN db SET PRIMARY n", "say which of the nodes that claim to be the primary it is"},
-	{"ALTER SHARD s IN db ADOPT", "tell the database of its primary, which was restored or copied on purpose, that it is this shard's"},
+	{"ALTER SHARD s IN db ADOPT", "tell the database of its primary, which was restored, copied or upgraded on purpose, that it is this shard's, and the map that its server is"},
 	{"DROP SHARD s IN db", "forget a shard that owns nothing"},
 	{"CREATE GROUP g IN db KEY (type, ..) BY HASH [ON (s1, s2)]", "a group of tables whose equal keys live together, spread by hash"},
 	{"CREATE GROUP g IN db KEY (type, ..) BY RANGE (MINVALUE TO (v) ON s1, (v) TO MAXVALUE ON s2)", "the same, by ranges of keys; each begins where the one before it ends"},

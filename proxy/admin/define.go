@@ -106,7 +106,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 	if home && d.Home != nil {
 		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q already has the home shard %q", db, d.Home.Name), Hint: "Leave HOME out."}
 	}
-	x := newAttempt(shardmap.Attempt{Database: db, Statement: "CREATE SHARD " + name, Shard: &shardmap.Shard{Database: db, Name: name, Marked: d.Home != nil}})
+	x := newAttempt(shardmap.Attempt{Database: db, Statement: "CREATE SHARD " + name, Shard: &shardmap.Shard{Database: db, Name: name, Marked: d.Home != nil, System: found[0].system}})
 	for _, s := range d.Shards {
 		x.Shard.Ordinal = max(x.Shard.Ordinal, s.Ordinal+1)
 	}
@@ -275,7 +275,14 @@ func (a *Admin) parseAlter(p *parser) action {
 		}
 	case p.word("adopt"):
 		edit = func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
-			return func(tx *shardmap.Tx) error { return tx.MarkShard(db, s.Name) }, a.adopt(ctx, db, s, dry)
+			system, err := a.adopt(ctx, db, s, dry)
+			return func(tx *shardmap.Tx) error {
+				err := tx.SetSystem(db, s.Name, system, true)
+				if d := a.Catalog.Current().Databases[db]; d != nil && len(d.Shards) > 1 {
+					err = errors.Join(err, tx.MarkShard(db, s.Name))
+				}
+				return err
+			}, err
 		}
 	default:
 		p.fail("syntax error at %s: ADD NODE, DROP NODE, ALTER NODE, SET PRIMARY or ADOPT was expected", p.near())
@@ -323,7 +330,7 @@ func (a *Admin) namePrimary(db string, s *shardmap.ShardInfo, node string, tx *s
 			}
 		}
 	}
-	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1, Marked: s.Marked})
+	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1, Marked: s.Marked, System: s.System})
 }
 
 // Rejoined lets a node that the admin had barred be a shard's primary again some day: it is a replica now.

@@ -103,8 +103,13 @@ func (a *Admin) verify(ctx context.Context, db string, s *shardmap.ShardInfo, no
 	if err != nil {
 		return nodeFailed(node, err)
 	}
+	return strange(node, expected.Judge(says))
+}
+
+// strange is what an admin statement says of a node that was judged.
+func strange(node string, judgement error) error {
 	var stranger *shardmap.StrangerError
-	if errors.As(expected.Judge(says), &stranger) {
+	if errors.As(judgement, &stranger) {
 		return &Error{Code: "55000", Message: fmt.Sprintf("node %q: %s", node, stranger.Message), Hint: stranger.Hint}
 	}
 	return nil
@@ -218,8 +223,9 @@ func mayLeave(v *replication.View, node int) error {
 }
 
 // adopt tells the database of a shard's only primary that it is the shard's, whatever it said before: it was restored or copied on
-// purpose. The database of another shard of the map is none that could have been.
-func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) error {
+// purpose, or upgraded. It returns the system identifier of that server. The database of another shard of the map is none that could
+// have been.
+func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) (system string, err error) {
 	var primary *shardmap.Node
 	var says shardmap.Identity
 	for _, n := range s.Nodes {
@@ -228,48 +234,48 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 			continue
 		}
 		if primary != nil {
-			return &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
+			return "", &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
 		}
-		primary, says = n, f.says
+		primary, says, system = n, f.says, f.system
 		if d := a.Catalog.Current().Databases[f.says.Database]; f.says.Install == a.Catalog.Current().Install && d != nil {
 			if o, ok := d.Shard(f.says.Shard); ok && (d.Name != db || o != s) && a.usedBy(&shardmap.DB{Name: d.Name, Shards: []*shardmap.ShardInfo{o}}, *n, f) != "" {
-				return taken(n.Name, shardmap.Identity{Install: f.says.Install, Database: db, Shard: s.Name}, f.says)
+				return "", taken(n.Name, shardmap.Identity{Install: f.says.Install, Database: db, Shard: s.Name}, f.says)
 			}
 		}
 	}
 	if primary == nil {
-		return &Error{Code: "57P03", Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
+		return "", &Error{Code: "57P03", Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
 	}
 	c, err := connect(ctx, primary.Name, primary.DSN)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
-	if dry {
-		return nil
+	d, err := a.database(db)
+	if dry || err != nil || len(d.Shards) < 2 { // the database of an only shard is told nothing
+		return system, err
 	}
 	if err := makeOwn(ctx, a, c, db, s.Ordinal); err != nil {
-		return nodeFailed(primary.Name, err)
+		return "", nodeFailed(primary.Name, err)
 	}
 	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
 	  ON CONFLICT (one) DO UPDATE SET installation = $1, database = $2, shard = $3, attempt = NULL WHERE (i.installation, i.database, i.shard) = ($4, $5, $6)`, a.Catalog.Current().Install, db, s.Name, says.Install, says.Database, says.Shard)
 	if err != nil {
-		return nodeFailed(primary.Name, err)
+		return "", nodeFailed(primary.Name, err)
 	}
 	if tag.RowsAffected() == 0 { // it was asked, and told another thing meanwhile
-		return &Error{Code: "40001", Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
+		return "", &Error{Code: "40001", Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
 	}
 	if err := a.noteAdopted(ctx, db, s, primary.Name, c); err != nil {
-		return err
+		return "", err
 	}
-	d, err := a.database(db)
-	if err == nil && s.Name == d.Home.Name {
+	if s.Name == d.Home.Name {
 		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined))
 	}
 	if err == nil {
 		err = nodeFailedOrNil(primary.Name, a.watchCopies(ctx, d, c))
 	}
-	return err
+	return system, err
 }
 
 // recount has home count as many shards as the map knows.
@@ -371,21 +377,37 @@ func (a *Admin) upgrade(ctx context.Context, told map[string]string) (all bool) 
 	all = true
 	for _, d := range sortedDBs(a.Catalog.Current()) {
 		for _, s := range d.Shards {
-			if len(d.Shards) < 2 {
-				continue
+			err := a.noteSystem(ctx, d.Name, s)
+			if err == nil && len(d.Shards) > 1 {
+				err = a.upgradeShard(ctx, d.Name, s)
 			}
-			err := a.upgradeShard(ctx, d.Name, s)
 			if err == nil || ctx.Err() != nil {
 				continue
 			}
 			all = false
 			if key := d.Name + "\x00" + s.Name; told[key] != err.Error() {
 				told[key] = err.Error()
-				a.Log.Warn("a shard may lack what an older version did not make there", "database", d.Name, "shard", s.Name, "error", err)
+				a.Log.Warn("a shard may lack what an older version did not make there, or the map what it did not note", "database", d.Name, "shard", s.Name, "error", err)
 			}
 		}
 	}
 	return all
+}
+
+// noteSystem notes the system identifier of a shard's servers, which the map of an older version does not have.
+func (a *Admin) noteSystem(ctx context.Context, db string, s *shardmap.ShardInfo) error {
+	if s.System != "" {
+		return nil
+	}
+	n, err := a.primaryOf(db, s)
+	if err != nil {
+		return err
+	}
+	f, err := identify(ctx, n)
+	if err != nil {
+		return err
+	}
+	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.SetSystem(db, s.Name, f.system, false) })
 }
 
 func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardInfo) error {

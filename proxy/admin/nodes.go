@@ -105,6 +105,9 @@ func (a *Admin) checkMember(ctx context.Context, db string, s *shardmap.ShardInf
 	if err := a.checkClaim(db, s, n, f); err != nil {
 		return err
 	}
+	if err := strange(n.Name, a.Catalog.Current().Expected(db, s.Name).JudgeSystem(f.system)); err != nil {
+		return err
+	}
 	for _, o := range s.Nodes {
 		other, err := identify(ctx, *o)
 		if err == nil && other.system != f.system {

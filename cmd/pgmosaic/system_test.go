@@ -72,7 +72,10 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	lone.Nodes[0] = &moved
 	alone := startApp(t, crashConfig(t, lone))
 	reason := func() string { v := alone.monitor.View("lone", "lone"); return v.Nodes[0].Verdict.Reason }
-	eventually(t, "the node was asked", func() bool { v := alone.monitor.View("lone", "lone"); return v != nil && !v.Nodes[0].Sample.Sent.IsZero() })
+	eventually(t, "the node was asked", func() bool {
+		v := alone.monitor.View("lone", "lone")
+		return v != nil && !v.Nodes[0].Sample.Sent.IsZero()
+	})
 	if !strings.Contains(reason(), "system identifier") {
 		t.Errorf("the lone shard: %s", reason())
 	}

@@ -39,6 +39,9 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 		}
 		names := namingsOf(p)
 		for i, part := range parts {
+			if err := h.stopped(); err != nil {
+				return err
+			}
 			if err := names.about(h, part); err != nil {
 				return err
 			}

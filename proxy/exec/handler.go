@@ -500,8 +500,10 @@ func (h *Handler) beginCancel() (send func()) {
 }
 
 // stopped is an error if a cancel request has come since the request began. What runs several statements on servers asks between
-// them: a server that is just idle takes no notice of the request.
+// them, and before it commits: a server that is just idle takes no notice of the request. Whoever has a shard join a transaction
+// has asked.
 func (h *Handler) stopped() error {
+	panics.Point("step")
 	if !h.asked.Load() {
 		return nil
 	}

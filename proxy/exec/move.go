@@ -194,6 +194,9 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 			}
 		}
 		for len(which) > 0 {
+			if err := h.stopped(); err != nil {
+				return 0, nil, nil, err
+			}
 			some := which[:min(len(which), most)]
 			which = which[len(some):]
 			tag, d, got, err := h.insertMany(part, "INSERT INTO "+p.Target.SQL()+p.Alias()+" ("+list+") OVERRIDING SYSTEM VALUE VALUES ", p.Tail, types, rows, some, res)

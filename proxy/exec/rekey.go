@@ -69,6 +69,9 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 			return "", nil, nil, err
 		}
 		for len(byShard[shard]) > 0 {
+			if err := h.stopped(); err != nil {
+				return "", nil, nil, err
+			}
 			n := min(len(byShard[shard]), insertBurst)
 			d, got, err := h.insertRows(part, insert, types, rows, byShard[shard][:n], res)
 			if err != nil {

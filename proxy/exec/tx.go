@@ -48,6 +48,9 @@ func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
 
 // join returns the transaction's participant on a shard, making it one if need be.
 func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	if err := h.stopped(); err != nil {
+		return nil, err
+	}
 	for _, p := range h.tx.parts {
 		if p.shard == shard {
 			if stays, err := h.staysOnReplica(p, t); err != nil {

@@ -15,13 +15,20 @@ import (
 
 const cancelTimeout = 5 * time.Second
 
-// atomically runs f in the client's transaction, or in one of our own that it commits.
+// atomically runs f, which has several steps, in the client's transaction, or in one of our own that it commits. A cancel request that
+// servers took no notice of between the steps is heard at their end.
 func (h *Handler) atomically(ctx context.Context, f func() error) error {
+	steps := func() error {
+		if err := f(); err != nil {
+			return err
+		}
+		return h.stopped()
+	}
 	if h.tx.status != 'I' {
-		return f()
+		return steps()
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
-	if err := f(); err != nil {
+	if err := steps(); err != nil {
 		h.rollback()
 		return err
 	}
@@ -382,6 +389,10 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 	var tag string
 	names := namingsOf(p)
 	for i, shard := range homeFirst(p.Shards, h.dbmap.Home.Index) {
+		err := h.stopped()
+		if err != nil {
+			return partly(err, h.shards[shard].info.Name, i, len(p.Shards))
+		}
 		part, err := h.on(ctx, shard, p.Template)
 		if err != nil {
 			return err
@@ -405,18 +416,20 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		}
 		h.finish(part)
 		if err != nil {
-			if i > 0 {
-				return &hintError{
-					codeOf(err), fmt.Sprintf("on shard %s: %v", h.shards[shard].info.Name, err),
-					fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", i, len(p.Shards)),
-				}
-			}
-			return err
+			return partly(err, h.shards[shard].info.Name, i, len(p.Shards))
 		}
 	}
 	h.client.SendTag(tag)
 	h.after(ctx, p.Template, h.dbmap.Home.Index)
 	return nil
+}
+
+// partly says how far a statement came that runs on one shard after the other.
+func partly(err error, shard string, done, all int) error {
+	if done == 0 {
+		return err
+	}
+	return &hintError{codeOf(err), fmt.Sprintf("on shard %s: %v", shard, err), fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", done, all)}
 }
 
 func codeOf(err error) string {

@@ -35,14 +35,23 @@ const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %
 // bring gives a server home's roles, and in one transaction home's other objects and what f makes.
 func bring(ctx context.Context, home, dst *pgx.Conn, shard string, f func(pgx.Tx) error) error {
 	if err := bringRoles(ctx, home, dst); err != nil {
-		return ownOr(shard, err)
+		return ownOr(shard, lostFirst(home, err))
 	}
 	return ownOr(shard, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		if err := bringObjects(ctx, home, tx, shard); err != nil {
-			return err
+		err := bringObjects(ctx, home, tx, shard)
+		if err == nil {
+			err = f(tx)
 		}
-		return f(tx)
+		return lostFirst(home, err)
 	}))
+}
+
+// lostFirst says that an error amid the work of two connections is this one's, if it is gone.
+func lostFirst(c *pgx.Conn, err error) error {
+	if err != nil && c.IsClosed() {
+		return of(c, err)
+	}
+	return err
 }
 
 // querier is a connection, or its transaction.
@@ -427,6 +436,9 @@ func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, whe
 func copyWhole(ctx context.Context, from, to *pgx.Conn, table, into, cols string, progress *job) (rows int64, err error) {
 	leaves, err := strings1(ctx, from, `select format('%I.%I', n.nspname, c.relname) from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) t (oid)
 	  join pg_class c on c.oid = t.oid join pg_namespace n on n.oid = c.relnamespace where c.relkind <> 'p' order by 1`, table)
+	if err != nil {
+		return 0, of(from, err)
+	}
 	for _, leaf := range leaves {
 		var more int64
 		if more, err = copyBetween(ctx, from, to, "COPY "+leaf+" ("+cols+") TO STDOUT", into, cols, progress); err != nil {
@@ -450,10 +462,10 @@ func copyQuery(ctx context.Context, from, to *pgx.Conn, query, table, cols strin
 func copyBetween(ctx context.Context, from, to *pgx.Conn, out, table, cols string, progress *job) (int64, error) {
 	return pipe(func(w *pipeEnd) error {
 		_, err := from.PgConn().CopyTo(ctx, &counting{w, progress}, out)
-		return err
+		return of(from, err)
 	}, func(r *pipeEnd) (int64, error) {
 		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" ("+cols+") FROM STDIN")
-		return tag.RowsAffected(), err
+		return tag.RowsAffected(), of(to, err)
 	})
 }
 

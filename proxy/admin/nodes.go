@@ -24,11 +24,37 @@ func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, nodeFailed(name, err)
 	}
+	c.PgConn().CustomData()[whoseKey] = name
 	return c, nil
 }
 
-// nodeFailed tells of a node's failure without its connection string.
+// whoseKey is where a connection has the name by which errors tell of its server.
+const whoseKey = "pgmosaic: whose"
+
+// servedError is an error of one of several connections that work together.
+type servedError struct {
+	error
+	name string
+}
+
+func (e *servedError) Unwrap() error { return e.error }
+
+// of says that an error is a connection's; nil of none.
+func of(c *pgx.Conn, err error) error {
+	var e *servedError
+	name, ok := c.PgConn().CustomData()[whoseKey].(string)
+	if err == nil || !ok || errors.As(err, &e) {
+		return err
+	}
+	return &servedError{err, name}
+}
+
+// nodeFailed tells of a node's failure without its connection string. An error that is known to be another's is told as that.
 func nodeFailed(name string, err error) error {
+	var of *servedError
+	if errors.As(err, &of) {
+		name, err = of.name, of.error
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
 		return &Error{Code: pe.Code, Message: fmt.Sprintf("node %q: %s", name, pe.Message), Hint: pe.Hint}
@@ -145,5 +171,6 @@ func (a *Admin) openShard(ctx context.Context, db string, s *shardmap.ShardInfo)
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
 		return nil, err
 	}
+	c.PgConn().CustomData()[whoseKey] = s.Name
 	return c, nil
 }

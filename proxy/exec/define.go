@@ -94,11 +94,11 @@ func (h *Handler) samePassword(home *participant, s *sqlparse.Statement) (string
 	if err := h.ready(home); err != nil {
 		return "", err
 	}
-	rows, err := home.srv.Rows("SHOW password_encryption")
+	row, err := home.srv.Row(1, "SHOW password_encryption")
 	if err != nil {
 		return "", h.lost(home, err)
 	}
-	if string(rows[0][0]) != "scram-sha-256" || strings.HasPrefix(s.Def.Password, "md5") && len(s.Def.Password) == 35 {
+	if string(row[0]) != "scram-sha-256" || strings.HasPrefix(s.Def.Password, "md5") && len(s.Def.Password) == 35 {
 		return s.Text, nil
 	}
 	if _, err := auth.ParseVerifier(s.Def.Password); err == nil {

@@ -372,13 +372,13 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 		return "", err
 	}
 	defer h.free(s)
-	rows, err := s.Rows("select pg_catalog.pg_current_wal_insert_lsn()")
-	if err != nil || len(rows) != 1 {
+	row, err := s.Row(1, "select pg_catalog.pg_current_wal_insert_lsn()")
+	if err != nil {
 		s.Dirty = true
 		s.Pool.Suspect()
 		return "", &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
 	}
-	lsn, err := replication.ParseLSN(string(rows[0][0]))
+	lsn, err := replication.ParseLSN(string(row[0]))
 	if err != nil {
 		return "", err
 	}
@@ -627,7 +627,9 @@ func (h *Handler) lost(p *participant, err error) error {
 	}
 	p.srv.Dirty = true
 	wide := errors.Is(err, wire.ErrTooLarge) // nothing is wrong with the node
-	if !wide {
+	var broken *pool.ProtocolError
+	garbled := errors.As(err, &broken) // it would say the same again
+	if !wide && !garbled {
 		p.srv.Pool.Suspect() // its others may be dead as well
 		if h.again(p, nil) {
 			return &againError{err}
@@ -642,6 +644,9 @@ func (h *Handler) lost(p *participant, err error) error {
 	}
 	if wide {
 		return &hintError{"54000", "a row of shard " + h.shards[p.shard].info.Name + " is too wide to be merged or gathered: " + err.Error(), "Read it from the one shard that has it."}
+	}
+	if garbled {
+		return &hintError{"08P01", broken.Error(), lostHint}
 	}
 	return &hintError{
 		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),

@@ -72,20 +72,23 @@ func (h *Handler) names(p *participant, list []string) (out []nameOf, err error)
 	for _, name := range list {
 		meant = append(meant, "pg_catalog.to_regclass("+name+")::pg_catalog.oid", "pg_catalog.to_regtype("+name+")::pg_catalog.oid")
 	}
-	oids, err := p.srv.Rows("SELECT " + strings.Join(meant, ", "))
+	if len(meant) == 0 {
+		return nil, nil
+	}
+	oids, err := p.srv.Row(len(meant), "SELECT "+strings.Join(meant, ", "))
 	if err != nil {
 		return nil, h.lost(p, err)
 	}
 	var tables, types []string
-	for i := 0; i+1 < len(oids[0]); i += 2 {
-		if oids[0][i] != nil {
-			tables = append(tables, string(oids[0][i]))
-		} else if oids[0][i+1] != nil { // a table's own type goes with it
-			types = append(types, string(oids[0][i+1]))
+	for i := 0; i+1 < len(oids); i += 2 {
+		if oids[i] != nil {
+			tables = append(tables, string(oids[i]))
+		} else if oids[i+1] != nil { // a table's own type goes with it
+			types = append(types, string(oids[i+1]))
 		}
 	}
 	err = h.amongCatalogs(p, func() error {
-		rows, err := p.srv.Rows(namesSQL(strings.Join(tables, ", "), strings.Join(types, ", ")))
+		rows, err := p.srv.RowsOf(5, namesSQL(strings.Join(tables, ", "), strings.Join(types, ", ")))
 		if err != nil {
 			return h.lost(p, err)
 		}

@@ -99,7 +99,7 @@ func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) ([]string, err
 // asPrinted runs f on a server, in a transaction, under the search_path with which the schema's expressions are printed: under the
 // client's a name in them might be another function's.
 func (h *Handler) asPrinted(p *participant, f func() error) error {
-	rows, err := p.srv.Rows("SELECT pg_catalog.current_setting('search_path')")
+	row, err := p.srv.Row(1, "SELECT pg_catalog.current_setting('search_path')")
 	if err == nil {
 		_, err = p.srv.Exec("SET LOCAL search_path = pg_catalog, pg_temp")
 	}
@@ -109,7 +109,7 @@ func (h *Handler) asPrinted(p *participant, f func() error) error {
 	if err := f(); err != nil {
 		return err
 	}
-	if _, err := p.srv.Exec("SELECT pg_catalog.set_config('search_path', " + pgsql.Literal(string(rows[0][0])) + ", true)"); err != nil {
+	if _, err := p.srv.Exec("SELECT pg_catalog.set_config('search_path', " + pgsql.Literal(string(row[0])) + ", true)"); err != nil {
 		return h.lost(p, err)
 	}
 	return nil
@@ -124,7 +124,7 @@ func (h *Handler) evaluate(p *participant, asked []string) (values []string, err
 		for i, expr := range some { // OFFSET keeps the expression from being evaluated twice
 			list[i] = fmt.Sprintf("SELECT %d AS n, pg_catalog.format_type(pg_catalog.pg_typeof(v), NULL), v::pg_catalog.text FROM (SELECT (%s\n) AS v OFFSET 0) AS once", i, expr)
 		}
-		rows, err := p.srv.Rows(strings.Join(list, " UNION ALL ") + " ORDER BY n")
+		rows, err := p.srv.RowsOf(3, strings.Join(list, " UNION ALL ")+" ORDER BY n")
 		if err != nil {
 			return nil, h.lost(p, err)
 		}

@@ -136,19 +136,19 @@ func (h *Handler) identify(p *participant, n shardmap.TableName, keys []string) 
 	for _, k := range keys {
 		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) " + table + " AND attname OPERATOR(pg_catalog.=) " + pgsql.Literal(k) + ")"
 	}
-	rows, err := p.srv.Rows(sql)
+	row, err := p.srv.Row(1+len(keys), sql)
 	if err != nil {
 		return nil, h.lost(p, err)
 	}
-	if rows[0][0] == nil {
+	if row[0] == nil {
 		return out, nil
 	}
-	oid, err := strconv.ParseUint(string(rows[0][0]), 10, 32)
+	oid, err := strconv.ParseUint(string(row[0]), 10, 32)
 	if err != nil {
 		return nil, err
 	}
 	out.OID = uint32(oid)
-	for _, v := range rows[0][1:] {
+	for _, v := range row[1:] {
 		n, err := strconv.ParseInt(string(v), 10, 16)
 		if err != nil {
 			return nil, err

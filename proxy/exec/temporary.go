@@ -55,11 +55,11 @@ func (h *Handler) rereadTemps(ctx context.Context) error {
 	if err := h.ready(p); err != nil {
 		return err
 	}
-	rows, err := p.srv.Rows(schema.TemporaryMark)
+	row, err := p.srv.Row(1, schema.TemporaryMark)
 	if err != nil {
 		return h.lost(p, err)
 	}
-	mark := string(rows[0][0])
+	mark := string(row[0])
 	if mark == "" {
 		h.forgetTemps()
 		return nil

@@ -144,7 +144,7 @@ func (s *Server) Holds() (bool, error) {
 
 // list runs a query of one text column.
 func (s *Server) list(sql string) (out []string, err error) {
-	rows, err := s.Rows(sql)
+	rows, err := s.RowsOf(1, sql)
 	for _, r := range rows {
 		out = append(out, string(r[0]))
 	}

@@ -226,10 +226,70 @@ func (s *Server) ReadTag() (tag string, err error) {
 	return a.Tag, err
 }
 
-// Rows runs a simple query whose small result the proxy itself wants. Its values are the caller's.
+// Next is the connection's, of which every message has the form that its type promises. A server that says another thing is used no
+// more: the error is a ProtocolError.
+func (s *Server) Next() (wire.Message, error) {
+	m, err := s.Conn.Next()
+	if err == nil {
+		err = wire.CheckServer(m)
+	}
+	if errors.Is(err, wire.ErrMalformed) {
+		return m, s.violates(err)
+	}
+	return m, err
+}
+
+// violates gives the server up, which has said what the protocol does not know.
+func (s *Server) violates(err error) error {
+	s.Dirty = true
+	e := &ProtocolError{Cause: err}
+	if s.Pool != nil {
+		e.Shard, e.Node = s.Pool.Shard, s.Pool.Node
+	}
+	return e
+}
+
+// ProtocolError means that what a server has said is not as PostgreSQL's protocol has it.
+type ProtocolError struct {
+	Shard, Node string
+	Cause       error
+}
+
+func (e *ProtocolError) Error() string {
+	return fmt.Sprintf("protocol violation by node %s of shard %s: %v", e.Node, e.Shard, e.Cause)
+}
+
+func (e *ProtocolError) Unwrap() error { return e.Cause }
+
+// SQLState is PostgreSQL's protocol_violation.
+func (e *ProtocolError) SQLState() string { return "08P01" }
+
+// Rows runs a simple query whose small result the proxy itself wants. Its values are the caller's. Each row has as many as there are
+// columns.
 func (s *Server) Rows(sql string) (rows [][][]byte, err error) {
 	_, rows, err = s.Result(sql)
 	return rows, err
+}
+
+// RowsOf is Rows of a query that gives so many columns.
+func (s *Server) RowsOf(columns int, sql string) (rows [][][]byte, err error) {
+	desc, rows, err := s.Result(sql)
+	if err == nil && len(desc) != columns {
+		return nil, s.violates(fmt.Errorf("%w: a result of %d columns, where there are %d", wire.ErrMalformed, len(desc), columns))
+	}
+	return rows, err
+}
+
+// Row is RowsOf of a query that gives one row.
+func (s *Server) Row(columns int, sql string) (row [][]byte, err error) {
+	rows, err := s.RowsOf(columns, sql)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(rows) != 1:
+		return nil, s.violates(fmt.Errorf("%w: a result of %d rows, where there is one", wire.ErrMalformed, len(rows)))
+	}
+	return rows[0], nil
 }
 
 // Result is Rows with the description of the columns.
@@ -247,6 +307,9 @@ func (s *Server) Result(sql string) (desc []wire.Field, rows [][][]byte, err err
 		case 'D':
 			var vals [][]byte
 			vals, err = wire.RowValues(nil, append([]byte(nil), m.Body()...))
+			if err == nil && len(vals) != len(desc) {
+				err = s.violates(fmt.Errorf("%w: a row of %d values for %d columns", wire.ErrMalformed, len(vals), len(desc)))
+			}
 			rows = append(rows, vals)
 		}
 		return err

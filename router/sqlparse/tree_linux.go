@@ -23,8 +23,17 @@ var (
 
 // treeOf gives a text's tree, as bytes, to read, which must keep nothing of them.
 func treeOf(sql string, read func(tree []byte) error) error {
+	text := append([]byte(sql), 0)
+	if err := scannable(text[:len(sql)]); err != nil {
+		return err
+	}
+	return asItIs(text[:len(sql)], read)
+}
+
+// asItIs is treeOf for a text in which nothing is changed.
+func asItIs(text []byte, read func(tree []byte) error) error {
 	var job C.tree_job
-	return run(&job, append([]byte(sql), 0), len(sql), read)
+	return run(&job, append(text, 0), len(text), read)
 }
 
 // textOf writes a tree as SQL.

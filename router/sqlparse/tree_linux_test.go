@@ -252,9 +252,6 @@ func TestDeepStatementsOnThreadsOwnStacks(t *testing.T) {
 	for name, f := range deep {
 		for _, n := range []int{100, 5000, 40000} {
 			var deep *TooDeepError
-			if name == "comment" {
-				continue
-			}
 			err := treeOf(f(n), func(tree []byte) error {
 				_, _ = textOf(tree)
 				return nil
@@ -272,8 +269,8 @@ func FuzzDeep(f *testing.F) {
 	f.Add("select ", "f(1, ", "1", uint16(3000))
 	f.Add("select from t", " join t on a=1", "", uint16(9000))
 	f.Fuzz(func(t *testing.T, before, again, after string, n uint16) {
-		if len(again) > 64 || strings.Contains(again, "/*") {
-			t.Skip("a comment in itself takes the server's scanner the square of its length")
+		if len(again) > 64 {
+			again = again[:64]
 		}
 		stmts, err := Parse(strings.ToValidUTF8(before+strings.Repeat(again, int(n))+after, "?"))
 		if err == nil && len(stmts) == 1 && stmts[0].Query != nil {

@@ -30,7 +30,11 @@ func treeOf(sql string, read func(tree []byte) error) error {
 			return &TooDeepError{}
 		}
 	}
-	tree, err := pgparser.ParseToProtobuf(sql)
+	text := []byte(sql)
+	if err := scannable(text); err != nil {
+		return err
+	}
+	tree, err := pgparser.ParseToProtobuf(string(text))
 	if err != nil {
 		return syntaxError(err)
 	}

@@ -99,7 +99,7 @@ func TestServersThatBreakTheProtocol(t *testing.T) {
 		doc.Nodes[i] = &moved
 	}
 	a := startApp(t, crashConfig(t, doc))
-	c := connectTo(t, dsnFor("app", "app", a.server.Addr(), "broken"))
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "broken"))
 	mustExec(t, c, "select 1")
 	for sql, read := range map[string]string{ // what is not read is passed on as it came, or not wanted any more
 		"select 1 as garbled": "Z", "select k as garbled from parts": "ZC", "select k as garbled from parts order by k limit 3": "ZD", "select sum(k) as garbled from parts": "ZCD",
@@ -124,7 +124,7 @@ func TestServersThatBreakTheProtocol(t *testing.T) {
 					t.Errorf("%s, %c, mode %v: %v", sql, typ, mode, err)
 				}
 				if c.IsClosed() {
-					c = connectTo(t, dsnFor("app", "app", a.server.Addr(), "broken"))
+					c = connectTo(t, dsnFor("app", "app", a.Server.Addr(), "broken"))
 				}
 				if got := says(t, c, "select count(*) from parts where k > 999", pgx.QueryExecModeExec); got != "0" {
 					t.Errorf("%s, %c: %s rows are there", sql, typ, got)

@@ -23,7 +23,7 @@ func TestTheLostServerOfACopyIsNamed(t *testing.T) {
 		done := make(chan error, 1)
 		go func() {
 			defer over()
-			_, err := d.admin.Exec(context.Background(), "DISTRIBUTE TABLE named.public.wide IN GROUP g KEY (k)", false)
+			_, err := d.Admin.Exec(context.Background(), "DISTRIBUTE TABLE named.public.wide IN GROUP g KEY (k)", false)
 			done <- err
 		}()
 		for ctx.Err() == nil { // the copy has begun, and ends soon
@@ -39,6 +39,6 @@ func TestTheLostServerOfACopyIsNamed(t *testing.T) {
 		if want := fmt.Sprintf("named_s%d", lost); !strings.Contains(e.Message, want) {
 			t.Errorf("the server of %s was lost: %s", want, e.Message)
 		}
-		eventually(t, "it is settled", func() bool { return len(d.catalog.Current().Databases["named"].Tables) == 0 })
+		eventually(t, "it is settled", func() bool { return len(d.Catalog.Current().Databases["named"].Tables) == 0 })
 	}
 }

@@ -30,7 +30,7 @@ func TestCancelBetweenSteps(t *testing.T) {
 		}
 		return all
 	}
-	session, secret := d.server.SessionOf(c.PgConn().PID()), binary.BigEndian.Uint32(c.PgConn().SecretKey())
+	session, secret := d.Server.SessionOf(c.PgConn().PID()), binary.BigEndian.Uint32(c.PgConn().SecretKey())
 	left := 0
 	panics.Provoke(t, func(stage string) {
 		if stage != "step" || left == 0 {

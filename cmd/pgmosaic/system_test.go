@@ -20,7 +20,7 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	restored := connectTo(t, other.DSN("cluster_dump"))
 	mustExec(t, restored, txn.Schema(0))
 	mustExec(t, restored, "create table local (a int); create table codes (code text primary key); create table parts (k int primary key, i int); insert into local values (42); grant all on all tables in schema public to app")
-	mustExec(t, restored, "insert into pgmosaic.identity (installation, database, shard) values ('"+d.catalog.Current().Install+"', 'cluster', 'cluster_s0')")
+	mustExec(t, restored, "insert into pgmosaic.identity (installation, database, shard) values ('"+d.Catalog.Current().Install+"', 'cluster', 'cluster_s0')")
 	mustExec(t, c, "insert into local values (1)")
 	doc := mapOf(d, "cluster")
 	for i, n := range doc.Nodes {
@@ -32,7 +32,7 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	}
 	a := startApp(t, crashConfig(t, doc))
 	state := func() string {
-		v := a.monitor.View("cluster", "cluster_s0")
+		v := a.Monitor.View("cluster", "cluster_s0")
 		if v == nil || v.Nodes[0].Sample.Sent.IsZero() {
 			return ""
 		}
@@ -45,7 +45,7 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	if got := state(); !strings.Contains(got, "system identifier") {
 		t.Fatalf("the shard is %s", got)
 	}
-	admin := func(sql string) error { _, err := a.admin.Exec(t.Context(), sql, false); return err }
+	admin := func(sql string) error { _, err := a.Admin.Exec(t.Context(), sql, false); return err }
 	if err := admin("ALTER SHARD cluster_s0 IN cluster ADOPT DRY RUN"); err != nil {
 		t.Error(err)
 	}
@@ -56,7 +56,7 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the shard is up", func() bool { return state() == "up" })
-	through := connectTo(t, dsnFor("app", "app", a.server.Addr(), "cluster"))
+	through := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "cluster"))
 	if got := says(t, through, "select a from local", pgx.QueryExecModeExec); got != "42" {
 		t.Errorf("it holds %s", got)
 	}
@@ -71,18 +71,18 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	moved.DSN = other.DSN("cluster_dump")
 	lone.Nodes[0] = &moved
 	alone := startApp(t, crashConfig(t, lone))
-	reason := func() string { v := alone.monitor.View("lone", "lone"); return v.Nodes[0].Verdict.Reason }
+	reason := func() string { v := alone.Monitor.View("lone", "lone"); return v.Nodes[0].Verdict.Reason }
 	eventually(t, "the node was asked", func() bool {
-		v := alone.monitor.View("lone", "lone")
+		v := alone.Monitor.View("lone", "lone")
 		return v != nil && !v.Nodes[0].Sample.Sent.IsZero()
 	})
 	if !strings.Contains(reason(), "system identifier") {
 		t.Errorf("the lone shard: %s", reason())
 	}
-	if _, err := alone.admin.Exec(t.Context(), "ALTER SHARD lone IN lone ADOPT", false); err != nil {
+	if _, err := alone.Admin.Exec(t.Context(), "ALTER SHARD lone IN lone ADOPT", false); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the lone shard is up", func() bool { return alone.monitor.View("lone", "lone").Up() })
+	eventually(t, "the lone shard is up", func() bool { return alone.Monitor.View("lone", "lone").Up() })
 
 	// A map of an older version does not say: it learns from the primary that serves.
 	older := mapOf(d, "cluster")
@@ -93,7 +93,7 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	}
 	b := startApp(t, crashConfig(t, older))
 	eventually(t, "the systems are noted", func() bool {
-		for _, s := range b.catalog.Current().Databases["cluster"].Shards {
+		for _, s := range b.Catalog.Current().Databases["cluster"].Shards {
 			if s.System != systemOf(t, d, "cluster", s) {
 				return false
 			}

@@ -275,14 +275,7 @@ func (a *Admin) parseAlter(p *parser) action {
 		}
 	case p.word("adopt"):
 		edit = func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) {
-			system, err := a.adopt(ctx, db, s, dry)
-			return func(tx *shardmap.Tx) error {
-				err := tx.SetSystem(db, s.Name, system, true)
-				if d := a.Catalog.Current().Databases[db]; d != nil && len(d.Shards) > 1 {
-					err = errors.Join(err, tx.MarkShard(db, s.Name))
-				}
-				return err
-			}, err
+			return a.adopt(ctx, db, s, dry)
 		}
 	default:
 		p.fail("syntax error at %s: ADD NODE, DROP NODE, ALTER NODE, SET PRIMARY or ADOPT was expected", p.near())

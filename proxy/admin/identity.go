@@ -223,9 +223,10 @@ func mayLeave(v *replication.View, node int) error {
 }
 
 // adopt tells the database of a shard's only primary that it is the shard's, whatever it said before: it was restored or copied on
-// purpose, or upgraded. It returns the system identifier of that server. The database of another shard of the map is none that could
+// purpose, or upgraded. note says so in the map, with the system identifier of that server. The database of another shard of the map is none that could
 // have been.
-func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) (system string, err error) {
+func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry bool) (note func(*shardmap.Tx) error, err error) {
+	system := ""
 	var primary *shardmap.Node
 	var says shardmap.Identity
 	for _, n := range s.Nodes {
@@ -234,40 +235,51 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 			continue
 		}
 		if primary != nil {
-			return "", &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
+			return nil, &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
 		}
 		primary, says, system = n, f.says, f.system
 		if d := a.Catalog.Current().Databases[f.says.Database]; f.says.Install == a.Catalog.Current().Install && d != nil {
 			if o, ok := d.Shard(f.says.Shard); ok && (d.Name != db || o != s) && a.usedBy(&shardmap.DB{Name: d.Name, Shards: []*shardmap.ShardInfo{o}}, *n, f) != "" {
-				return "", taken(n.Name, shardmap.Identity{Install: f.says.Install, Database: db, Shard: s.Name}, f.says)
+				return nil, taken(n.Name, shardmap.Identity{Install: f.says.Install, Database: db, Shard: s.Name}, f.says)
 			}
 		}
 	}
 	if primary == nil {
-		return "", &Error{Code: "57P03", Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
+		return nil, &Error{Code: "57P03", Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
 	}
 	c, err := connect(ctx, primary.Name, primary.DSN)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	d, err := a.database(db)
-	if dry || err != nil || len(d.Shards) < 2 { // the database of an only shard is told nothing
-		return system, err
+	if err != nil {
+		return nil, err
+	}
+	several := len(d.Shards) > 1
+	note = func(tx *shardmap.Tx) error {
+		err := tx.SetSystem(db, s.Name, system, true)
+		if several {
+			err = errors.Join(err, tx.MarkShard(db, s.Name))
+		}
+		return err
+	}
+	if dry || !several { // the database of an only shard is told nothing
+		return note, nil
 	}
 	if err := makeOwn(ctx, a, c, db, s.Ordinal); err != nil {
-		return "", nodeFailed(primary.Name, err)
+		return nil, nodeFailed(primary.Name, err)
 	}
 	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
 	  ON CONFLICT (one) DO UPDATE SET installation = $1, database = $2, shard = $3, attempt = NULL WHERE (i.installation, i.database, i.shard) = ($4, $5, $6)`, a.Catalog.Current().Install, db, s.Name, says.Install, says.Database, says.Shard)
 	if err != nil {
-		return "", nodeFailed(primary.Name, err)
+		return nil, nodeFailed(primary.Name, err)
 	}
 	if tag.RowsAffected() == 0 { // it was asked, and told another thing meanwhile
-		return "", &Error{Code: "40001", Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
+		return nil, &Error{Code: "40001", Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
 	}
 	if err := a.noteAdopted(ctx, db, s, primary.Name, c); err != nil {
-		return "", err
+		return nil, err
 	}
 	if s.Name == d.Home.Name {
 		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined))
@@ -275,7 +287,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if err == nil {
 		err = nodeFailedOrNil(primary.Name, a.watchCopies(ctx, d, c))
 	}
-	return system, err
+	return note, err
 }
 
 // recount has home count as many shards as the map knows.
@@ -377,7 +389,13 @@ func (a *Admin) upgrade(ctx context.Context, told map[string]string) (all bool) 
 	all = true
 	for _, d := range sortedDBs(a.Catalog.Current()) {
 		for _, s := range d.Shards {
-			err := a.noteSystem(ctx, d.Name, s)
+			var err error
+			if s.System == "" {
+				var n shardmap.Node
+				if n, err = a.primaryOf(d.Name, s); err == nil {
+					err = noteSystem(ctx, a.Catalog, d.Name, s.Name, n)
+				}
+			}
 			if err == nil && len(d.Shards) > 1 {
 				err = a.upgradeShard(ctx, d.Name, s)
 			}
@@ -395,19 +413,12 @@ func (a *Admin) upgrade(ctx context.Context, told map[string]string) (all bool) 
 }
 
 // noteSystem notes the system identifier of a shard's servers, which the map of an older version does not have.
-func (a *Admin) noteSystem(ctx context.Context, db string, s *shardmap.ShardInfo) error {
-	if s.System != "" {
-		return nil
-	}
-	n, err := a.primaryOf(db, s)
+func noteSystem(ctx context.Context, cat *shardmap.Catalog, db, shard string, primary shardmap.Node) error {
+	f, err := identify(ctx, primary)
 	if err != nil {
 		return err
 	}
-	f, err := identify(ctx, n)
-	if err != nil {
-		return err
-	}
-	return a.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.SetSystem(db, s.Name, f.system, false) })
+	return cat.Retry(ctx, func(tx *shardmap.Tx) error { return tx.SetSystem(db, shard, f.system, false) })
 }
 
 func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardInfo) error {
@@ -444,7 +455,7 @@ func (a *Admin) upgradeShard(ctx context.Context, db string, s *shardmap.ShardIn
 	if err := a.watchCopies(ctx, d, c); err != nil {
 		return nodeFailed(n.Name, err)
 	}
-	if err := a.recheckOlder(ctx, d, s, c); err != nil {
+	if err := recheckOlder(ctx, d, s, c); err != nil {
 		return nodeFailed(n.Name, err)
 	}
 	if s.Marked {

@@ -61,7 +61,7 @@ func saidOf(ctx context.Context, tx querier, t *shardmap.TableInfo, where string
 
 // recheckOlder gives a shard's tables the constraint of this version where an older one's stands, for the same placement: under a lock,
 // another process may be about to change it. Rows need not be read again: of one without a key VERIFY TABLE tells.
-func (a *Admin) recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c *pgx.Conn) error {
+func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c *pgx.Conn) error {
 	for _, t := range sortedTables(d) {
 		if t.Kind != shardmap.Sharded || t.Moving || len(t.Keys) == 0 {
 			continue

@@ -48,7 +48,8 @@ test-descriptors: deps ## a build that checks at each system call whose the desc
 test-load: deps build ## 10,000 idle clients, 1,000 active ones, a storm of logins, slow readers, a result of 1 GB
 	$(GO) test -timeout 20m -count=1 -tags load ./cmd/pgmosaic -run TestLoad -v
 
-test-attack: deps build ## attacks that take longer: silent connections, full disks (as root), names that move, administrators at once, wrong replicas, failovers under admin statements, values of 1 GB, 10,000 clients over TLS
+test-attack: deps build ## attacks that take longer: silent connections, full disks (as root), clocks that jump, names that move, administrators at once, wrong replicas, failovers under admin statements, values of 1 GB, 10,000 clients over TLS
+	@./.ci/install faketime
 	$(GO) test -timeout 60m -count=1 -tags attack ./cmd/pgmosaic ./shardmap/filestore -run TestAttack -v
 
 test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages

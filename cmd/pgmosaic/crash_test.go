@@ -891,7 +891,8 @@ func TestOutcomesAreRemembered(t *testing.T) {
 		direct = append(direct, connectTo(t, n.DSN(db)))
 		mustExec(t, direct[i], txn.Schema(i))
 	}
-	r := txn.Resolver{Install: install, Grace: time.Hour}
+	var later time.Duration // what time it is here
+	r := txn.Resolver{Install: install, Grace: time.Hour, Now: func() time.Time { return time.Now().Add(later) }}
 	outcomes := func(gid string) string {
 		return queryOne[string](t, direct[0], "select coalesce(string_agg(outcome, ' '), '') from pgmosaic.decision where gid = $1", gid)
 	}
@@ -923,7 +924,15 @@ func TestOutcomesAreRemembered(t *testing.T) {
 		t.Errorf("%d rows of parts are left", n)
 	}
 	settle(gid, true)
-	mustExec(t, direct[0], "update pgmosaic.decision set at = now() - interval '7 hours'")
+	for _, jump := range []string{"7 hours", "10 years", "-7 hours", "-10 years"} { // the node's clock; ours goes on as ever
+		mustExec(t, direct[0], "update pgmosaic.decision set at = now() - $1::text::interval", jump)
+		sweep()
+		if got := outcomes(gid); got != "done" {
+			t.Errorf("it is %q when the node's clock has jumped by %s", got, jump)
+		}
+		settle(gid, true)
+	}
+	later += 7 * time.Hour
 	sweep()
 	if got := outcomes(gid); got != "" {
 		t.Errorf("it is %q in the end", got)
@@ -947,6 +956,30 @@ func TestOutcomesAreRemembered(t *testing.T) {
 	}
 	sweep()
 	settle(gid, false)
+
+	// So long as anybody is in a transaction that began before it, too, whatever the node's clock says.
+	old := connectTo(t, nodes[0].DSN("remembered_0"))
+	mustExec(t, old, "begin; select 1")
+	gid = txn.GID(install, "r0")
+	prepare()
+	settle(gid, false)
+	mustExec(t, direct[0], "update pgmosaic.decision set at = at - interval '8 hours'") // it had gone back before
+	for range 2 {
+		sweep()
+		later += 7 * time.Hour
+	}
+	sweep()
+	if got := outcomes(gid); got != "abort" {
+		t.Errorf("it is %q while its decider may be at it", got)
+	}
+	if _, err := old.Exec(t.Context(), "insert into pgmosaic.decision values ($1, 'commit', '{r1}')", gid); pgCode(err) != "23505" {
+		t.Errorf("who comes late is told %v", err)
+	}
+	mustExec(t, old, "rollback")
+	sweep()
+	if got := outcomes(gid); got != "" {
+		t.Errorf("it is %q when its decider has gone", got)
+	}
 
 	// A part that was seen too long ago decides nothing.
 	gid = txn.GID(install, "r0")

@@ -226,7 +226,7 @@ func (a *Admin) guard(ctx context.Context, d *shardmap.DB, shards []*shardmap.Sh
 			if err != nil {
 				return err
 			}
-			if err := run(ctx, tx, []string{"SET LOCAL lock_timeout = '10s'", "LOCK TABLE " + sanitizeAll("", tables) + " IN SHARE MODE"}); err != nil {
+			if err := runBounded(ctx, tx, 10*time.Second, "LOCK TABLE "+sanitizeAll("", tables)+" IN SHARE MODE"); err != nil {
 				return err
 			}
 			for _, n := range tables {
@@ -283,9 +283,6 @@ func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
 	if err := tx.QueryRow(ctx, "SELECT to_regclass('pgmosaic.made') IS NOT NULL").Scan(&noted); err != nil || !noted {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1min'"); err != nil {
-		return err
-	}
 	list := func() ([]string, error) {
 		return strings1(ctx, tx, "SELECT format('%I.%I', n.nspname, c.relname) FROM pgmosaic.made m JOIN pg_class c ON c.oid = m.relation JOIN pg_namespace n ON n.oid = c.relnamespace WHERE m.attempt = $1 ORDER BY 1", attempt)
 	}
@@ -294,7 +291,7 @@ func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
 		return err
 	}
 	if len(names) > 0 {
-		if _, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		if err := runBounded(ctx, tx, time.Minute, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return err
 		}
 		now, err := list() // one may have been renamed before it was locked
@@ -304,7 +301,7 @@ func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
 		if strings.Join(now, ", ") != strings.Join(names, ", ") {
 			return &Error{Code: "55006", Message: "a table was renamed while it was to be dropped", Hint: "Run the statement again."}
 		}
-		if _, err := tx.Exec(ctx, "DROP TABLE "+strings.Join(names, ", ")); err != nil {
+		if err := runBounded(ctx, tx, time.Minute, "DROP TABLE "+strings.Join(names, ", ")); err != nil {
 			return err
 		}
 	}

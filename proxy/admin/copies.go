@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -61,10 +62,7 @@ func (a *Admin) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) er
 			continue
 		}
 		if err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1s'"); err != nil {
-				return err
-			}
-			if err := watchCopy(ctx, tx, t); err != nil {
+			if _, err := bounded(ctx, tx, time.Second, func(ctx context.Context) error { return watchCopy(ctx, tx, t) }); err != nil {
 				return err
 			}
 			a.Catalog.CatchUp(ctx) // under the table's lock: who takes the triggers away has told the map before, or looks once more
@@ -89,13 +87,15 @@ func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) (again func() e
 	}
 	err = a.onHome(ctx, d, func(home *pgx.Conn) error {
 		err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'")
 			for _, t := range sortedTables(d) {
-				if err == nil && t.Kind == shardmap.Reference {
-					err = unwatchCopy(ctx, tx, t.TableName)
+				if t.Kind != shardmap.Reference {
+					continue
+				}
+				if _, err := bounded(ctx, tx, 10*time.Second, func(ctx context.Context) error { return unwatchCopy(ctx, tx, t.TableName) }); err != nil {
+					return err
 				}
 			}
-			return err
+			return nil
 		})
 		var pe *pgconn.PgError
 		if errors.As(err, &pe) && pe.Code == "55P03" {

@@ -171,7 +171,7 @@ func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables 
 	if len(tables) == 0 {
 		return nil
 	}
-	held, err := bounded(ctx, tx, a.PauseTimeout, func() error {
+	held, err := bounded(ctx, tx, a.PauseTimeout, func(ctx context.Context) error {
 		if err := named(ctx, tx, tables...); err != nil {
 			return err
 		}
@@ -725,7 +725,7 @@ func (a *Admin) holdBack(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 	if len(tables) == 0 {
 		return src, nil
 	}
-	if err := run(ctx, tx, []string{"SET LOCAL lock_timeout = '1min'", "LOCK TABLE " + sanitizeAll("", tables) + " IN SHARE MODE"}); err != nil {
+	if err := runBounded(ctx, tx, time.Minute, "LOCK TABLE "+sanitizeAll("", tables)+" IN SHARE MODE"); err != nil {
 		return nil, ownOr(s.Name, err)
 	}
 	for _, n := range tables {

@@ -296,7 +296,7 @@ func recount(ctx context.Context, c *pgx.Conn, joined int) error {
 		var have int
 		err := tx.QueryRow(ctx, txn.Counted).Scan(&have)
 		if err == nil && have != joined {
-			err = run(ctx, tx, append([]string{"SET LOCAL lock_timeout = '10s'"}, txn.Recount(have, joined)...))
+			err = runBounded(ctx, tx, definitionWait, txn.Recount(have, joined)...)
 		}
 		return err
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -143,15 +144,15 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 		RETURN NULL; END`, o.notes, oldKey, newKey, strings.Join(oldTypes, " OR "), strings.Join(newTypes, " OR "),
 		"EXCEPTION USING ERRCODE = '55006', MESSAGE = 'the primary key of a table that is being distributed was altered', HINT = 'Wait until DISTRIBUTE TABLE has ended: SHOW JOBS.'")
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		return run(ctx, tx, []string{
-			"SET LOCAL lock_timeout = '10s'",
+		return runBounded(
+			ctx, tx, 10*time.Second,
 			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, o.bare, o.name),
 			fmt.Sprintf("CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %s", o.notes, pgsql.Literal(body)),
 			fmt.Sprintf("REVOKE ALL ON FUNCTION %s() FROM PUBLIC", o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
 			fmt.Sprintf("CREATE TRIGGER pgmosaic_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", o.name, o.notes),
 			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgmosaic_changed, ENABLE ALWAYS TRIGGER pgmosaic_truncated", o.name),
-		})
+		)
 	})
 }
 
@@ -173,7 +174,7 @@ func unwatch(attempt string) []string {
 // would wait behind.
 func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
 	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		return run(ctx, tx, append([]string{"SET LOCAL lock_timeout = '1s'", "SET LOCAL client_min_messages = warning"}, unwatch(attempt)...))
+		return runBounded(ctx, tx, time.Second, append([]string{"SET LOCAL client_min_messages = warning"}, unwatch(attempt)...)...)
 	})
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.Code == "55P03" {

@@ -197,28 +197,44 @@ const definitionWait = 10 * time.Second
 
 // boundedLock locks tables, or says that somebody else has them.
 func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
-	held, err := bounded(ctx, tx, definitionWait, func() error { return run(ctx, tx, []string{"LOCK TABLE " + tables + " IN " + mode + " MODE"}) })
+	held, err := bounded(ctx, tx, definitionWait, func(ctx context.Context) error {
+		return run(ctx, tx, []string{"LOCK TABLE " + tables + " IN " + mode + " MODE"})
+	})
 	if held {
 		return &Error{Code: "55006", Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
 	}
 	return err
 }
 
-// bounded runs f, whose locks are waited for so long at most; held says that one could not be had. How long the transaction waits for
-// other locks is as before.
-func bounded(ctx context.Context, tx querier, wait time.Duration, f func() error) (held bool, err error) {
+// lateBy is how much later than by lock_timeout a wait ends for us: a node's clock that goes back in the middle of it would have it last as
+// long as the clock has gone back.
+const lateBy = 5 * time.Second
+
+// bounded runs f, whose locks are waited for so long at most and which does little else; held says that one could not be had. How long the
+// transaction waits for other locks is as before.
+func bounded(ctx context.Context, tx querier, wait time.Duration, f func(context.Context) error) (held bool, err error) {
 	var before string
 	if err = tx.QueryRow(ctx, "SELECT current_setting('lock_timeout')").Scan(&before); err == nil {
 		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds())})
 	}
 	if err == nil {
-		err = f()
+		soon, cancel := context.WithTimeout(ctx, wait+lateBy)
+		defer cancel()
+		if err = f(soon); err != nil && soon.Err() != nil && ctx.Err() == nil {
+			err = &pgconn.PgError{Severity: "ERROR", Code: "55P03", Message: "canceling statement due to lock timeout"}
+		}
 	}
 	if err == nil {
 		err = run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
 	}
 	var pe *pgconn.PgError
 	return errors.As(err, &pe) && pe.Code == "55P03", err
+}
+
+// runBounded is bounded for some statements.
+func runBounded(ctx context.Context, tx querier, wait time.Duration, list ...string) error {
+	_, err := bounded(ctx, tx, wait, func(ctx context.Context) error { return run(ctx, tx, list) })
+	return err
 }
 
 // ask has a server compute a value from a table's rows. It may have a transaction open.

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -69,7 +70,7 @@ func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c 
 		state, err := lookOnly(ctx, c, t, s.Name)
 		if err == nil && state == checkOlder {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-				err := run(ctx, tx, []string{"SET LOCAL lock_timeout = '1s'", "LOCK TABLE " + t.SQL() + " IN ACCESS EXCLUSIVE MODE"})
+				err := runBounded(ctx, tx, time.Second, "LOCK TABLE "+t.SQL()+" IN ACCESS EXCLUSIVE MODE")
 				if err == nil {
 					state, err = slotCheckOf(ctx, tx, t, s.Name)
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -226,16 +227,21 @@ func (v *verify) recheck(ctx context.Context, keys [][]string) (found []differen
 	return found, nil
 }
 
+// turnWait is how long a turn is waited for.
+const turnWait = 30 * time.Second
+
 // lock waits its turn among those who write the table.
 func (v *verify) lock(ctx context.Context, c copyOf) error {
 	err := c.begin(ctx)
 	if err == nil {
-		_, err = c.c.Exec(ctx, "set local lock_timeout = '30s'")
+		_, err = c.c.Exec(ctx, fmt.Sprintf("set local lock_timeout = %d", turnWait.Milliseconds()))
 	}
 	if err != nil {
 		return nodeFailed(c.shard.Name, err)
 	}
-	if err := txn.TakeTurn(ctx, c.c, txn.TurnOf(v.table.String())); err != nil {
+	soon, cancel := context.WithTimeout(ctx, turnWait+lateBy)
+	defer cancel()
+	if err := txn.TakeTurn(soon, c.c, txn.TurnOf(v.table.String())); err != nil {
 		return nodeFailed(c.shard.Name, err)
 	}
 	return nil

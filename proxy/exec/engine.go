@@ -140,7 +140,7 @@ type dbSchema struct {
 	mu      sync.Mutex // held while reading
 	asked   atomic.Uint64
 	parts   atomic.Pointer[withParts]
-	checked atomic.Int64 // when it was last found to be home's still, in Unix nanoseconds
+	checked atomic.Pointer[time.Time] // when it was last found to be home's still; a number would follow a clock that jumps
 }
 
 // withParts is a database with the partitions that a schema has.

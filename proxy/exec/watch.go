@@ -107,7 +107,8 @@ func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
 	if err != nil {
 		return &nodeError{"08006", "cannot read the schema of database \"" + db.Name + "\" from shard " + db.Home.Name, err}
 	}
-	s.checked.Store(time.Now().UnixNano())
+	now := time.Now()
+	s.checked.Store(&now)
 	if known == nil || known.StandIn != "" || known.Partial || known.Fingerprint != fp {
 		_, err = e.RefreshSchema(ctx, db)
 	}
@@ -118,7 +119,11 @@ func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
 // inside of one. What was read just now is not read again, unless it must. false: there is nothing newer.
 func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) {
 	before := h.schema
-	if checked := time.Unix(0, h.e.schemaOf(h.db).checked.Load()); !must && time.Since(later(before.At, checked)) <= nameAge {
+	known := before.At
+	if checked := h.e.schemaOf(h.db).checked.Load(); checked != nil {
+		known = later(known, *checked)
+	}
+	if !must && time.Since(known) <= nameAge {
 		return false, nil
 	}
 	if h.tx.status == 'I' && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {

@@ -71,10 +71,7 @@ func (in *Instance) deadlocks() *txn.Deadlocks {
 			return out
 		},
 		Younger: func(x, y uint32) bool {
-			if c := since(x).Compare(since(y)); c != 0 {
-				return c > 0
-			}
-			return x > y
+			return younger(since(x), since(y), x, y)
 		},
 		Cancel: func(id uint32) {
 			s := find(id)
@@ -87,4 +84,13 @@ func (in *Instance) deadlocks() *txn.Deadlocks {
 			}
 		},
 	}
+}
+
+// younger says which of two clients' transactions is to end for a deadlock. Every process must say the same: they compare what is sent,
+// the stamps of clocks, and not what only the process knows whose client it is.
+func younger(sinceX, sinceY time.Time, x, y uint32) bool {
+	if c := sinceX.Round(0).Compare(sinceY.Round(0)); c != 0 {
+		return c > 0
+	}
+	return x > y
 }

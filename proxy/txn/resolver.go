@@ -51,6 +51,10 @@ type Resolver struct {
 
 	// Seen, if it is set, is told in each round what was found prepared or damaged.
 	Seen func([]Prepared)
+
+	Now func() time.Time // this process's clock; nil: time.Now
+
+	parts, stuck, outcomes sightings
 }
 
 // remembered is for how many times Grace an outcome is kept after nothing is left prepared: so long somebody who has seen a part
@@ -58,6 +62,13 @@ type Resolver struct {
 const remembered = 6
 
 func (r *Resolver) keep() time.Duration { return remembered * r.Grace }
+
+func (r *Resolver) now() time.Time {
+	if r.Now != nil {
+		return r.Now()
+	}
+	return time.Now()
+}
 
 // Run resolves every period until ctx ends. begun is told of each error once, when it begins, and over when a shard has none any more.
 func (r *Resolver) Run(ctx context.Context, period time.Duration, begun func(error), over func(ShardError)) error {
@@ -117,7 +128,7 @@ func (r *Resolver) List(ctx context.Context, shards []Shard) ([]Prepared, error)
 			var age float64
 			_, err := pgx.ForEachRow(rows, []any{&p.GID, &p.Owner, &p.At, &age, &p.Damage}, func() error {
 				q := p
-				q.Shard, q.Age = s.Name, time.Duration(age*float64(time.Second))
+				q.Shard, q.Age = s.Name, max(0, time.Duration(age*float64(time.Second))) // the node's clock may have gone back
 				_, q.Decider, _ = ParseGID(p.GID)
 				out = append(out, q)
 				return nil
@@ -137,9 +148,15 @@ func (r *Resolver) Resolve(ctx context.Context, shards []Shard) error {
 	return err
 }
 
-// resolve is Resolve; it returns what was found.
+// resolve is Resolve; it returns what was found. A part is old when it is so by its node's clock, or has been seen for so long.
 func (r *Resolver) resolve(ctx context.Context, shards []Shard) ([]Prepared, error) {
 	parts, err := r.List(ctx, shards)
+	now := r.now()
+	for i := range parts {
+		parts[i].Age = max(parts[i].Age, r.parts.age(parts[i].Shard+" "+parts[i].GID, now))
+	}
+	r.parts.forget(now.Add(-r.keep()))
+	r.stuck.forget(now.Add(-r.keep()))
 	byName := map[string]Shard{}
 	for _, s := range shards {
 		byName[s.Name] = s
@@ -172,8 +189,10 @@ const mostSwept = 40000
 // every other part has committed on its shard: all of them were prepared before it could be seen. It is marked so, then the
 // rows of its parts go, then, after a while, its own. So a commit that is not done and lacks a part has lost it, and a part without a
 // decision has lost that. A decision to abort may still be met by its decider, as long as that is in the transaction that it
-// was in: it stays until every transaction of before it has ended. Both stay for as long as somebody may ask who has seen a part.
+// was in: it stays until every transaction of before it has ended. Both stay for as long as somebody may ask who has seen a part, by
+// this process's clock: see sightings.
 func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
+	r.outcomes.forget(r.now().Add(-2 * r.keep())) // what is done is not looked at while it is young
 	var all []decision
 	left := map[string][]string{} // rows of parts by shard
 	rows := 0
@@ -213,6 +232,7 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 		}
 		if d.open {
 			marks[d.on.Name] = append(marks[d.on.Name], d.gid)
+			r.outcomes.age(d.gid, r.now())
 		} else {
 			done[d.on.Name] = append(done[d.on.Name], d.gid)
 		}
@@ -256,26 +276,62 @@ func (d *decision) lost(there map[string]map[string]bool) string {
 	return ""
 }
 
-const sweptSQL = `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision d where gid like $2 and (outcome in ('commit', 'part') or at < clock_timestamp() - $3::interval and (outcome = 'done'
-or outcome = 'abort' and not exists (select from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid() and coalesce(xact_start, '-infinity') <= d.at)))
-order by at limit $1`
+// sweptSQL leaves out what is done and young. What is of the future was done before the clock went back. openSQL tells transactions apart
+// by their stamps, and puts no two stamps in order.
+const sweptSQL = `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision where gid like $2
+and (outcome in ('commit', 'part', 'abort') or outcome = 'done' and at not between clock_timestamp() - $3::interval and clock_timestamp())
+order by outcome in ('commit', 'part') desc, at limit $1`
+
+const openSQL = `select pid || ' ' || coalesce(xact_start::text, '') from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and state is distinct from 'idle' and pid <> pg_backend_pid()`
 
 // rowsOn lists the decisions of a shard that may be swept, and the rows of parts.
 func (r *Resolver) rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
 	err = with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
+		var done, aborts []decision
 		rows, _ := c.Query(ctx, sweptSQL, mostSwept, "pgmosaic:"+r.Install+":%", r.keep())
 		var gid, outcome string
 		var others []string
 		_, err := pgx.ForEachRow(rows, []any{&gid, &others, &outcome}, func() error {
-			if outcome == "part" {
+			d := decision{gid, others, s, outcome == "commit"}
+			switch outcome {
+			case "part":
 				parts = append(parts, gid)
-			} else {
-				out = append(out, decision{gid, others, s, outcome == "commit"})
+			case "abort":
+				aborts = append(aborts, d)
+			case "done":
+				done = append(done, d)
+			default:
+				out = append(out, d)
 			}
 			others = nil
 			return nil
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		for _, d := range done {
+			if r.outcomes.age(d.gid, now) >= r.keep() {
+				out = append(out, d)
+			}
+		}
+		if len(aborts) > 0 {
+			rows, _ := c.Query(ctx, openSQL) // after the rows were: who had begun before one of them is among these, or has ended
+			list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				return err
+			}
+			open := map[string]bool{}
+			for _, t := range list {
+				open[t] = true
+			}
+			for _, d := range aborts {
+				if age, ended := r.outcomes.outlived(d.gid, now, open); ended && age >= r.keep() {
+					out = append(out, d)
+				}
+			}
+		}
+		return nil
 	})
 	return out, parts, err
 }
@@ -494,7 +550,10 @@ func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outco
 // stuckAfter is how long a decision in flight is waited for before it is asked whether anybody is still at it.
 const stuckAfter = time.Second
 
-const stuckSQL = `select pg_terminate_backend(pid) from pg_stat_activity where pid = any(pg_blocking_pids($1)) and datname = current_database() and state = 'idle in transaction' and state_change < clock_timestamp() - $2::interval`
+const stuckSQL = `select pid || ' ' || state_change, state_change < clock_timestamp() - $2::interval from pg_stat_activity
+where pid = any(pg_blocking_pids($1)) and datname = current_database() and state = 'idle in transaction'`
+
+const endSQL = `select pg_terminate_backend(pid) from pg_stat_activity where pid || ' ' || state_change = any($1) and state = 'idle in transaction'`
 
 // unstick ends the server process whose decision somebody waits for, if it has heard nothing for as long as a commit is left to its own
 // process: that has lost its way to it, or its machine, and the node would learn of it only from TCP, in hours. Had it committed, nobody
@@ -511,7 +570,20 @@ func (r *Resolver) unstick(ctx context.Context, decider Shard, waits uint32) (st
 			case <-time.After(stuckAfter):
 			}
 			_ = with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error { // who waits tells what is wrong with the shard
-				_, err := c.Exec(ctx, stuckSQL, waits, r.Grace)
+				var who string
+				var old bool
+				var ends []string
+				now := r.now()
+				rows, _ := c.Query(ctx, stuckSQL, waits, r.Grace)
+				_, err := pgx.ForEachRow(rows, []any{&who, &old}, func() error {
+					if age := r.stuck.age(decider.Name+" "+who, now); old || age >= r.Grace {
+						ends = append(ends, who)
+					}
+					return nil
+				})
+				if err == nil && len(ends) > 0 {
+					_, err = c.Exec(ctx, endSQL, ends)
+				}
 				return err
 			})
 		}

@@ -19,7 +19,8 @@ import (
 type Node struct {
 	Name string
 	Port int
-	From string // of a replica: the primary that it was made from
+	From string   // of a replica: the primary that it was made from
+	Env  []string // what its server has in its environment besides ours, from the next Start on
 
 	c    *Cluster
 	dir  string
@@ -228,6 +229,7 @@ func (n *Node) Start(ctx context.Context) error {
 	cmd := exec.Command(filepath.Join(n.c.bin, "postgres"), "-D", n.dir, "-p", fmt.Sprint(n.Port))
 	cmd.SysProcAttr = attributes(true)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, n.c.Dir
+	cmd.Env = append(os.Environ(), n.Env...)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -40,6 +41,7 @@ var Transitions = map[State][]State{Listening: {Draining, Stopped}, Draining: {S
 type Options struct {
 	MaxClients int // max_client_conn; 0: no limit
 	Limits     session.Limits
+	TCP        tcp.Options // of clients that come
 }
 
 // Server accepts clients.
@@ -154,6 +156,10 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 			}
 			s.Log.Warn("accept", "error", err)
 			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if err := s.Options().TCP.Set(nc); err != nil { // it is gone already
+			_ = nc.Close()
 			continue
 		}
 		sess := s.register(nc)

@@ -55,6 +55,11 @@ type Config struct {
 	Idle        Duration `yaml:"server_idle_timeout"`                      // how long an unused server connection is kept
 	LoginRetry  Duration `yaml:"server_login_retry"`                       // how long a refused login to a server is remembered
 	DNSTTL      Duration `yaml:"dns_max_ttl"`                              // how often nodes' names are looked up; connections to an address that is gone are replaced
+	KeepAlive   bool     `yaml:"tcp_keepalive"`                            // idle clients and servers are asked on TCP's level whether they are there; like the four below for connections made from now on
+	KeepIdle    Duration `yaml:"tcp_keepidle"`                             // silence before the first question; 0: 15s
+	KeepIntvl   Duration `yaml:"tcp_keepintvl"`                            // between questions; 0: 15s
+	KeepCount   int      `yaml:"tcp_keepcnt"`                              // so many without an answer end the connection; 0: 9
+	UserTimeout Duration `yaml:"tcp_user_timeout"`                         // how long a peer may leave unacknowledged what was sent to it, Linux only; 0: the system's limit, some 15 minutes. PgBouncer's is in milliseconds
 	Login       Duration `yaml:"client_login_timeout" is:"restart"`        // for a client to log in
 	ClientIdle  Duration `yaml:"client_idle_timeout"`                      // outside a transaction; 0: no limit, as the three below
 	IdleTx      Duration `yaml:"idle_transaction_timeout"`                 // inside one, between statements
@@ -130,7 +135,7 @@ func Default() Config {
 		ShardUsers: []string{"*"}, AuthTries: 20,
 		PoolSize: 20, GatherPool: 5, ReserveAfter: Duration(5 * time.Second), MaxClients: 10000, MaxPrepared: 200, MaxStatement: 64 << 20,
 		QueryWait: Duration(120 * time.Second), Connect: Duration(15 * time.Second), Lifetime: Duration(time.Hour), Idle: Duration(10 * time.Minute),
-		LoginRetry: Duration(15 * time.Second), DNSTTL: Duration(15 * time.Second), Login: Duration(60 * time.Second), Drain: Duration(30 * time.Second),
+		LoginRetry: Duration(15 * time.Second), DNSTTL: Duration(15 * time.Second), KeepAlive: true, Login: Duration(60 * time.Second), Drain: Duration(30 * time.Second),
 		Monitor: Duration(100 * time.Millisecond), MaxLag: Duration(10 * time.Second), Consistency: "causal", Fallback: "primary",
 		Buffer: Duration(10 * time.Second), BufferRequests: 1000, BufferSize: 64 << 20,
 		GatherLimit: 64 << 20, MergeMemory: 512 << 20, Memory: Unset, SessionMemory: 64 << 20,

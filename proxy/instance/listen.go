@@ -11,6 +11,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 )
 
 // buildServer makes what accepts clients, and listens for them and for peers.
@@ -61,7 +62,12 @@ func (in *Instance) buildServer() error {
 
 // limits are what clients may take.
 func limits(c *config.Config) proxy.Options {
-	return proxy.Options{MaxClients: c.MaxClients, Limits: session.Limits{
+	return proxy.Options{MaxClients: c.MaxClients, TCP: bySilence(c), Limits: session.Limits{
 		ClientIdle: c.ClientIdle.Value(), IdleTransaction: c.IdleTx.Value(), Transaction: c.Transaction.Value(), Query: c.Query.Value(),
 	}}
+}
+
+// bySilence is when a peer that is silent on TCP's level is given up.
+func bySilence(c *config.Config) tcp.Options {
+	return tcp.Options{Off: !c.KeepAlive, Idle: c.KeepIdle.Value(), Interval: c.KeepIntvl.Value(), Count: c.KeepCount, UserTimeout: c.UserTimeout.Value()}
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 )
 
 // Purpose is what a connection is for.
@@ -96,6 +98,7 @@ func (p Purpose) apply(cfg *pgconn.Config) {
 		params["row_security"] = "off"
 	}
 	cfg.RuntimeParams = params
+	cfg.DialFunc = tcp.Own.Dial
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}

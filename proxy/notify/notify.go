@@ -380,10 +380,14 @@ func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
 	return c, nil
 }
 
+// askEvery is how often a connection without anything else to do is asked whether the server is there still. One that is lost without a
+// word would bring nothing for as long as TCP takes to notice, and sessions would wait for what they have missed.
+const askEvery = 10 * time.Second
+
 // run waits for notifications and runs what it is asked to in between.
 func (c *conn) run(ctx context.Context, pc *pgconn.PgConn) error {
 	for {
-		wait, stop := context.WithCancel(ctx)
+		wait, stop := context.WithTimeout(ctx, askEvery)
 		watching := make(chan struct{})
 		go func() { // ends with wait
 			defer close(watching)
@@ -394,6 +398,7 @@ func (c *conn) run(ctx context.Context, pc *pgconn.PgConn) error {
 			}
 		}()
 		err := pc.WaitForNotification(wait)
+		idle := errors.Is(wait.Err(), context.DeadlineExceeded)
 		stop()
 		<-watching
 		if ctx.Err() != nil {
@@ -402,12 +407,21 @@ func (c *conn) run(ctx context.Context, pc *pgconn.PgConn) error {
 		if err != nil && pc.IsClosed() {
 			return err
 		}
+		command := func(sql string) error {
+			ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+			defer cancel()
+			_, err := pc.Exec(ctx, sql).ReadAll()
+			return err
+		}
+		if idle {
+			if err := command(""); pc.IsClosed() {
+				return err
+			}
+		}
 		for more := true; more; {
 			select {
 			case r := <-c.ask:
-				cctx, cancel := context.WithTimeout(ctx, commandTimeout)
-				_, err := pc.Exec(cctx, r.sql).ReadAll()
-				cancel()
+				err := command(r.sql)
 				r.done <- err
 				if pc.IsClosed() {
 					return err

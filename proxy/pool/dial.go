@@ -40,7 +40,7 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 			delete(cfg.RuntimeParams, k)
 		}
 	}
-	plain := cfg.DialFunc
+	plain := p.mgr.Options().TCP.Dial
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := plain(ctx, network, addr)
 		if err != nil {

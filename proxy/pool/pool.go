@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 )
 
 // Options are the limits of all pools. The names in the comments are PgBouncer's; a zero value means the
@@ -34,6 +35,7 @@ type Options struct {
 	LoginRetry     time.Duration // server_login_retry, 15 s: how long a refused login is remembered
 	DNSTTL         time.Duration // dns_max_ttl, 15 s: how often the nodes' names are looked up
 	Dials          int           // connections opened to one node at the same time, 8
+	TCP            tcp.Options   // of new servers
 	// Password returns what a role logs in to the shards of a database with. Nil: roles other than the
 	// node's own have none.
 	Password func(database, role string) (string, error)

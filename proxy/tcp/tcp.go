@@ -1,0 +1,55 @@
+// Package tcp says how long a peer may be silent on TCP's level: a machine that is gone, or a firewall that has forgotten the connection,
+// closes nothing.
+package tcp
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"time"
+)
+
+// Options are PgBouncer's settings of the same names. A zero value is Go's default: the first probe after 15 s without traffic, then one
+// every 15 s, and after nine without an answer the connection is gone.
+type Options struct {
+	Off      bool          // tcp_keepalive is off: an idle peer is not asked whether it is there
+	Idle     time.Duration // tcp_keepidle: before the first question
+	Interval time.Duration // tcp_keepintvl: between questions
+	Count    int           // tcp_keepcnt: so many without an answer end the connection
+
+	UserTimeout time.Duration // tcp_user_timeout: how long what was sent may be unacknowledged; 0: the system's limit, some 15 minutes. Linux only
+}
+
+// Own are for the proxy's own connections to nodes: a dead one is given up after a minute or so.
+var Own = Options{Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4, UserTimeout: time.Minute}
+
+func (o Options) config() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: !o.Off, Idle: o.Idle, Interval: o.Interval, Count: o.Count}
+}
+
+// Dial connects, and sets the options before the first byte is sent. A network without TCP has none.
+func (o Options) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{KeepAliveConfig: o.config(), KeepAlive: -1, ControlContext: func(_ context.Context, network, _ string, c syscall.RawConn) error {
+		if network == "unix" {
+			return nil
+		}
+		return setUserTimeout(c, o.UserTimeout)
+	}}
+	return d.DialContext(ctx, network, addr)
+}
+
+// Set sets the options of a connection that has been accepted. One without TCP is left alone.
+func (o Options) Set(nc net.Conn) error {
+	c, ok := nc.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	if err := c.SetKeepAliveConfig(o.config()); err != nil {
+		return err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return setUserTimeout(raw, o.UserTimeout)
+}

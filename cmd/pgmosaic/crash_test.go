@@ -67,6 +67,7 @@ type taps struct {
 	when  moment
 	armed bool
 	hit   func(shard int) bool // what happens; false cuts the one connection only
+	comes func(step)           // is told of a step before it is passed on; nil: nobody
 	seen  []step
 	hold  map[step][]step // the reply to a step waits until these have come
 	late  []step          // those that did not
@@ -219,6 +220,12 @@ func (ts *taps) pass(shard int, client, server net.Conn) {
 					hit(shard)
 					_ = server.Close()
 					return
+				}
+				ts.mu.Lock()
+				comes := ts.comes
+				ts.mu.Unlock()
+				if comes != nil {
+					comes(s)
 				}
 				answer <- s
 			}

@@ -38,7 +38,7 @@ func bring(ctx context.Context, home, dst *pgx.Conn, shard string, f func(pgx.Tx
 		return ownOr(shard, lostFirst(home, err))
 	}
 	return ownOr(shard, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		err := bringObjects(ctx, home, tx, shard)
+		err := definesOn(ctx, tx, shard, func() error { return bringObjects(ctx, home, tx, shard) })
 		if err == nil {
 			err = f(tx)
 		}

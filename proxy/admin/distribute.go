@@ -517,10 +517,13 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if err != nil {
 			return err
 		}
-		if late, err = bringTable(ctx, home, tx, info.TableName, seqs, j != nil); err != nil {
-			return err
-		}
-		if err := noteCopy(ctx, tx, info.TableName, attempt, attempt); err != nil {
+		err = definesOn(ctx, tx, s.Name, func() (err error) {
+			if late, err = bringTable(ctx, home, tx, info.TableName, seqs, j != nil); err != nil {
+				return err
+			}
+			return noteCopy(ctx, tx, info.TableName, attempt, attempt)
+		})
+		if err != nil {
 			return err
 		}
 		where := ""

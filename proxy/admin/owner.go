@@ -213,22 +213,44 @@ const lateBy = 5 * time.Second
 // bounded runs f, whose locks are waited for so long at most and which does little else; held says that one could not be had. How long the
 // transaction waits for other locks is as before.
 func bounded(ctx context.Context, tx querier, wait time.Duration, f func(context.Context) error) (held bool, err error) {
+	return lockTimeout(ctx, tx, wait, func() error {
+		soon, cancel := context.WithTimeout(ctx, wait+lateBy)
+		defer cancel()
+		err := f(soon)
+		if err != nil && soon.Err() != nil && ctx.Err() == nil {
+			err = &pgconn.PgError{Severity: "ERROR", Code: "55P03", Message: "canceling statement due to lock timeout"}
+		}
+		return err
+	})
+}
+
+// lockTimeout is bounded for what may take its time besides. It believes the node's clock.
+func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() error) (held bool, err error) {
 	var before string
 	if err = tx.QueryRow(ctx, "SELECT current_setting('lock_timeout')").Scan(&before); err == nil {
 		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds())})
 	}
 	if err == nil {
-		soon, cancel := context.WithTimeout(ctx, wait+lateBy)
-		defer cancel()
-		if err = f(soon); err != nil && soon.Err() != nil && ctx.Err() == nil {
-			err = &pgconn.PgError{Severity: "ERROR", Code: "55P03", Message: "canceling statement due to lock timeout"}
-		}
+		err = f()
 	}
 	if err == nil {
 		err = run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
 	}
 	var pe *pgconn.PgError
 	return errors.As(err, &pe) && pe.Code == "55P03", err
+}
+
+// definesOn has f define things on a shard, and says so if somebody else is at it there: it may be what is left of a statement whose proxy
+// is gone, as long as the node has not noticed that.
+func definesOn(ctx context.Context, tx querier, shard string, f func() error) error {
+	held, err := lockTimeout(ctx, tx, definitionWait, f)
+	if held {
+		return &Error{
+			Code: "55006", Message: fmt.Sprintf("what is to be defined on shard %q is held there by another admin statement or a definition, for longer than %s", shard, definitionWait),
+			Hint: "pg_locks on its node shows which. If that is of a proxy that is gone, it ends in about a minute, or by pg_terminate_backend. Run the statement again then.",
+		}
+	}
+	return err
 }
 
 // runBounded is bounded for some statements.

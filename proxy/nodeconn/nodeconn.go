@@ -53,6 +53,9 @@ var fixed = map[string]string{
 	"bytea_output": "hex", "lc_monetary": "C", "lc_numeric": "C", "lc_time": "C", "xmloption": "content", "xmlbinary": "base64", "array_nulls": "on", "transform_null_equals": "off", "quote_all_identifiers": "off",
 
 	"default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "default_transaction_deferrable": "off",
+	// The node, too, gives us up in about a minute: it would hold the locks of a process that is gone for hours.
+	"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "15", "tcp_keepalives_count": "4", "tcp_user_timeout": "60000",
+
 	"lock_timeout": "0", "idle_in_transaction_session_timeout": "0", "jit": "off", "synchronize_seqscans": "off", "check_function_bodies": "on",
 }
 

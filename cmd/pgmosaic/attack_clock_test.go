@@ -218,7 +218,7 @@ func TestAttackClocksGoBackUnderWhatIsLeft(t *testing.T) {
 	d := moveWorld(t)
 	c := fakeClocks(t, d)
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")}
-	install := d.catalog.Current().Install + "-clocks" // no other resolver's
+	install := d.Catalog.Current().Install + "-clocks" // no other resolver's
 	var shards []txn.Shard
 	var direct []*pgx.Conn
 	for i, n := range nodes {

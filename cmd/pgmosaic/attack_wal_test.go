@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -108,13 +109,13 @@ func (w *walDisk) room() (stayed bool) {
 // The disk of one node's write-ahead log is full at each step of commits on one shard and over two, and as a table is distributed: the
 // node ends. Clients are told so, others go on; with room again nothing is lost or half committed, and nothing stays prepared.
 func TestAttackFullWAL(t *testing.T) {
-	d := newDemo(t, demoOptions{shards: 2, replicas: 0, noLoad: true})
+	d := newDemo(t, showcase.Options{Shards: 2, Replicas: 0, NoLoad: true})
 	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
 	doc, ts := crashWorld(t, d, "fullwal", nodes)
 	defer d.forget(t, "fullwal")
 	disk := smallWAL(t, d, nodes[1])
 	a := startApp(t, crashConfig(t, doc))
-	addr := dsnFor("app", "app", a.server.Addr(), "fullwal")
+	addr := dsnFor("app", "app", a.Server.Addr(), "fullwal")
 	other := connectTo(t, nodes[0].DSN("fullwal_0"))
 	id := 0
 	for _, x := range []struct {
@@ -233,7 +234,7 @@ func TestAttackFullWAL(t *testing.T) {
 	console := func(sql string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		_, err := d.admin.Exec(ctx, sql, false)
+		_, err := d.Admin.Exec(ctx, sql, false)
 		return err
 	}
 	if err := console("CREATE GROUP w IN fullwal KEY (int) BY HASH"); err != nil {
@@ -259,7 +260,7 @@ func TestAttackFullWAL(t *testing.T) {
 		}
 		return err == nil
 	})
-	c := connectTo(t, dsnFor("app", "app", d.server.Addr(), "fullwal"))
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "fullwal"))
 	if n := queryOne[int](t, c, "select count(distinct id) from big"); n != 200000 || queryOne[int](t, c, "select count(*) from big") != n {
 		t.Errorf("%d rows", n)
 	}

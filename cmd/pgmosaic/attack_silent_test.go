@@ -398,7 +398,7 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 	ways[1].hear()
 	eventually(t, "the monitor says that it is there again", func() bool { return a.Monitor.View("shop", "s2").Up() })
 
-	mustExec(t, home, "create table quiet (id int primary key, t text); alter table quiet owner to app; insert into quiet select i, repeat('x', 100) from generate_series(1, 100000) i")
+	mustExec(t, home, "create table quiet (id int primary key, t text); alter table quiet owner to app; insert into quiet select i, repeat('x', 100) from generate_series(1, 200000) i")
 	console := func(ctx context.Context, sql string) error {
 		c, err := pgx.Connect(ctx, a.consoleDSN())
 		if err != nil {
@@ -425,9 +425,13 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 			res, err := a.Admin.Exec(t.Context(), "SHOW JOBS", true)
 			return err == nil && !slices.ContainsFunc(res.Rows, func(r []any) bool { return slices.Contains(r, any("copying")) })
 		})
-		within(t, time.Minute, "the table is in use", func() bool { return visit(a, "select count(*)::text from quiet", "100000") == nil })
-		if way == 1 { // the node has not noticed, and its server process waits for rows still
-			wantCode(t, console(t.Context(), "DISTRIBUTE TABLE shop.public.quiet IN GROUP quiet KEY (id)"), "55006")
+		within(t, time.Minute, "the table is in use", func() bool { return visit(a, "select count(*)::text from quiet", "200000") == nil })
+		if way == 1 { // the node has not noticed, and its server process may wait for rows still
+			if err := console(t.Context(), "DISTRIBUTE TABLE shop.public.quiet IN GROUP quiet KEY (id)"); err != nil {
+				wantCode(t, err, "55006")
+			} else if err := console(t.Context(), "UNDISTRIBUTE TABLE shop.public.quiet"); err != nil { // all rows had been sent
+				t.Error(err)
+			}
 		}
 		for _, c := range []*pgx.Conn{home, node} { // as it does by itself when TCP tells it
 			mustExec(t, c, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic admin' and datname = 'shop' and state <> 'idle'")
@@ -436,7 +440,7 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 	if err := console(t.Context(), "DISTRIBUTE TABLE shop.public.quiet IN GROUP quiet KEY (id)"); err != nil {
 		t.Error(err)
 	}
-	if err := visit(a, "select count(*)::text from quiet", "100000"); err != nil {
+	if err := visit(a, "select count(*)::text from quiet", "200000"); err != nil {
 		t.Error(err)
 	}
 	for _, sql := range []string{"UNDISTRIBUTE TABLE shop.public.quiet", "DROP GROUP quiet IN shop"} {
@@ -445,4 +449,21 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 		}
 	}
 	mustExec(t, home, "drop table quiet")
+}
+
+// Who listens for long and hears nothing, since nobody says anything, is left alone, and hears what is said then.
+func TestAttackListenersOfSilence(t *testing.T) {
+	d := shop(t)
+	c, node := connectTo(t, d.shopDSN()), connectTo(t, d.cluster.Node("s2-a").DSN("shop"))
+	mustExec(t, c, "listen silent")
+	asked := func() int {
+		return queryOne[int](t, node, "select count(*) from pg_stat_activity where application_name = 'pgmosaic listen' and datname = 'shop' and query = ''")
+	}
+	within(t, time.Minute, "its server is asked whether it is there", func() bool { return asked() > 0 })
+	mustExec(t, node, "notify silent, 'at last'")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if n, err := c.WaitForNotification(ctx); err != nil || n.Payload != "at last" {
+		t.Errorf("%v, %v", n, err)
+	}
 }

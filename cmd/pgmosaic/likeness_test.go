@@ -705,6 +705,37 @@ var likenessByHand = []struct{ name, script string }{
 		0 do $$begin set time zone default; end$$
 		1 select 1
 		0 select '2026-01-02 03:04'::timestamptz`},
+	{"the startup packet's value again by a function's RESET in a transaction", `
+		n 0 TimeZone 5
+		0 begin
+		0 do $$begin set time zone default; end$$
+		0 select '2026-01-02 03:04'::timestamptz
+		0 commit
+		0 select '2026-01-02 03:04'::timestamptz
+		1 select '2026-01-02 03:04'::timestamptz`},
+	{"a function's RESET in a transaction that is rolled back", `
+		n 0 TimeZone 5
+		0 set time zone 'Asia/Tokyo'
+		0 begin isolation level serializable, read only, deferrable
+		0 savepoint a
+		0 do $$begin set time zone default; end$$
+		0 select '2026-01-02 03:04'::timestamptz
+		0 rollback to a
+		0 select '2026-01-02 03:04'::timestamptz
+		0 x do $$begin reset timezone; end$$
+		0 x select '2026-01-02 03:04'::timestamptz
+		0 rollback
+		0 select '2026-01-02 03:04'::timestamptz`},
+	{"a function's SET LOCAL to DEFAULT", `
+		n 0 DateStyle German
+		0 set datestyle to 'SQL, DMY'
+		0 begin
+		0 do $$begin set local datestyle to default; end$$
+		0 select '2026-01-02'::date
+		0 do $$begin set datestyle to iso; end$$
+		0 select '2026-01-02'::date
+		0 commit
+		0 select '2026-01-02'::date`},
 	{"DISCARD ALL tells", `
 		0 set datestyle to ymd; set application_name to 'x y'
 		0 discard all

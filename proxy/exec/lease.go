@@ -33,6 +33,7 @@ type participant struct {
 	reads    bool     // leased for one statement that only reads
 	used     bool     // a statement of the transaction has run on it
 	bound    bool     // it cannot be prepared: it has touched temporary objects, or notifies
+	reported bool     // it has said that a parameter changed
 	undone   bool     // rolled back, before the transaction has ended
 	replayed bool     // it has joined a transaction that had set something, and not been heard since
 	defines  bool     // it may have made or changed what statements are about

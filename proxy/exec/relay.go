@@ -34,7 +34,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			}
 			s.TxStatus = m.Body()[0]
 			r.ready = true
-			return r, nil
+			return r, h.reassert(p)
 		case 'E':
 			if r.code, err = h.relayError(p); isAgain(err) {
 				if !s.Dirty {
@@ -78,6 +78,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'S':
+			p.reported = true
 			if err := h.relayParam(s); err != nil {
 				return r, h.lost(p, err)
 			}

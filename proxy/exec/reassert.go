@@ -1,0 +1,51 @@
+package exec
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// reassert gives a setting of the startup packet its value back that a function has RESET, or set to DEFAULT, in a transaction: there
+// PostgreSQL goes back to what the packet said, of which a shared server knows nothing. tidy sees to it between transactions; in one, what follows is read by the
+// setting at once, where it is one that servers report. It lasts as long as the transaction: then tidy looks.
+func (h *Handler) reassert(p *participant) error {
+	if !p.reported {
+		return nil
+	}
+	p.reported = false
+	if h.tx.status == 'I' || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.told)) {
+		value, ok := h.login.Get(strings.ToLower(name))
+		if was, known := h.first[name]; !ok || !known || was == h.told[name] {
+			continue
+		}
+		reset := false
+		p.srv.SendQuery("SELECT source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) " + pgsql.Literal(name))
+		if err := p.srv.Flush(); err != nil {
+			return h.lost(p, err)
+		}
+		if _, err := h.read(p, func(m wire.Message) error {
+			if m.Type != 'D' {
+				return nil
+			}
+			vals, err := wire.RowValues(nil, m.Body())
+			reset = err == nil && len(vals) == 1 && string(vals[0]) != "session"
+			return err
+		}); err != nil {
+			return err
+		}
+		if !reset {
+			continue
+		}
+		if _, err := h.exec(p, "SET LOCAL "+pgsql.Setting(name)+" TO "+value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -433,6 +433,7 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		a.Pools.Reconnect("") // without query_timeout a client would wait for an idle server that is silent
 		for _, c := range []*pgx.Conn{home, node} { // as it does by itself when TCP tells it
 			mustExec(t, c, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic admin' and datname = 'shop' and state <> 'idle'")
 		}

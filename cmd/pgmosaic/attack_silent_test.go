@@ -113,6 +113,15 @@ func (s *silencer) silence(all bool) {
 	}
 }
 
+// cut closes what has been silent, as TCP does in the end where nothing acknowledges what is sent.
+func (s *silencer) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.pairs {
+		_, _ = p.in.Close(), p.out.Close()
+	}
+}
+
 // hear lets new connections through again.
 func (s *silencer) hear() {
 	s.mu.Lock()
@@ -347,6 +356,11 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 		c.Grace, c.Resolve = config.Duration(300*time.Millisecond), config.Duration(200*time.Millisecond)
 	})
 	defer leaks(t, a)()
+	defer func() { // what is cleaned up over such a connection has no other bound than TCP's
+		for _, w := range ways {
+			w.cut()
+		}
+	}()
 	lost := func() { // every connection, of which nobody is told
 		for _, w := range ways {
 			w.silence(false)
@@ -433,7 +447,7 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		a.Pools.Reconnect("") // without query_timeout a client would wait for an idle server that is silent
+		a.Pools.Reconnect("")                       // without query_timeout a client would wait for an idle server that is silent
 		for _, c := range []*pgx.Conn{home, node} { // as it does by itself when TCP tells it
 			mustExec(t, c, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic admin' and datname = 'shop' and state <> 'idle'")
 		}

@@ -226,7 +226,7 @@ func TestAttackClocksGoBackUnderWhatIsLeft(t *testing.T) {
 		freshDatabase(t, n, db)
 		shards = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
 		direct = append(direct, connectTo(t, n.DSN(db)))
-		mustExec(t, direct[i], txn.Schema(i))
+		mustExec(t, direct[i], txn.Schema(i, 1))
 	}
 	for _, by := range []string{"-1h", "-10y", "+1h", "+10y"} {
 		for _, decides := range []bool{false, true} {

@@ -896,7 +896,7 @@ func TestOutcomesAreRemembered(t *testing.T) {
 		freshDatabase(t, n, db)
 		shards = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
 		direct = append(direct, connectTo(t, n.DSN(db)))
-		mustExec(t, direct[i], txn.Schema(i))
+		mustExec(t, direct[i], txn.Schema(i, 1))
 	}
 	var later time.Duration // what time it is here
 	r := txn.Resolver{Install: install, Grace: time.Hour, Now: func() time.Time { return time.Now().Add(later) }}

@@ -181,8 +181,8 @@ func TestPrivilegesInOurSchema(t *testing.T) {
 	mustExec(t, su, "alter default privileges grant all on schemas to app")
 	want := strings.Join([]string{
 		"decide(text,text,text[],bytea) PUBLIC EXECUTE", "decide(text,text,text[],bytea) app EXECUTE", "decision app SELECT", "holder app SELECT", "identity PUBLIC SELECT", "identity app SELECT", "ids app SELECT", "made app SELECT",
-		"next_id() PUBLIC EXECUTE", "next_id() app EXECUTE", "placed app SELECT", "schema PUBLIC USAGE", "schema app USAGE",
-		"take_turn(text,bytea) PUBLIC EXECUTE", "take_turn(text,bytea) app EXECUTE", "turn app SELECT", "written() PUBLIC EXECUTE", "written() app EXECUTE",
+		"next_id() PUBLIC EXECUTE", "next_id() app EXECUTE", "placed app SELECT", "schema PUBLIC USAGE", "schema app USAGE", "shards_1 app SELECT",
+		"take_turn(text,bytea) PUBLIC EXECUTE", "take_turn(text,bytea) app EXECUTE", "take_turn(text,bytea,integer) PUBLIC EXECUTE", "take_turn(text,bytea,integer) app EXECUTE", "turn app SELECT", "written() PUBLIC EXECUTE", "written() app EXECUTE",
 	}, "\n")
 	const granted = `select coalesce(string_agg(distinct o.what || ' ' || coalesce(x.grantee::regrole::text, '') || ' ' || x.privilege_type, E'\n'), '') from (
 		select 'schema', nspowner, nspacl from pg_namespace where nspname = 'pgmosaic'
@@ -213,22 +213,22 @@ func TestPrivilegesInOurSchema(t *testing.T) {
 	if queryOne[bool](t, su, txn.Complete) {
 		t.Error("what an older version made is taken for complete")
 	}
-	mustExec(t, su, txn.Schema(0))
+	mustExec(t, su, txn.Schema(0, 1))
 	check("after an upgrade")
 	key := queryOne[string](t, su, "select encode(inner_key || outer_key, 'hex') from pgmosaic.secret")
-	mustExec(t, su, txn.Schema(0))
+	mustExec(t, su, txn.Schema(0, 1))
 	check("a second time")
 	if again := queryOne[string](t, su, "select encode(inner_key || outer_key, 'hex') from pgmosaic.secret"); again != key || len(key) != 128 {
 		t.Errorf("the secret is %d digits long, and another one the second time: %t", len(key), again != key)
 	}
 	mustExec(t, su, "drop schema pgmosaic cascade")
-	mustExec(t, su, txn.Schema(0))
+	mustExec(t, su, txn.Schema(0, 1))
 	check("from nothing")
 	mustExec(t, su, "grant insert on pgmosaic.decision to app; grant select on pgmosaic.secret to app; grant create on schema pgmosaic to app")
 	if queryOne[bool](t, su, txn.Complete) {
 		t.Error("privileges that somebody has granted are not noticed")
 	}
-	mustExec(t, su, txn.Schema(0))
+	mustExec(t, su, txn.Schema(0, 1))
 	check("after grants by hand")
 
 	// A schema that somebody else has made ready is not used.
@@ -237,7 +237,7 @@ func TestPrivilegesInOurSchema(t *testing.T) {
 	} {
 		mustExec(t, su, "drop schema pgmosaic cascade")
 		mustExec(t, su, trap)
-		_, err := su.Exec(t.Context(), txn.Schema(0))
+		_, err := su.Exec(t.Context(), txn.Schema(0, 1))
 		if pgCode(err) != "42939" || !strings.Contains(fmt.Sprint(err), "holds what belongs to others") {
 			t.Errorf("%s: %v", trap, err)
 		}

@@ -57,7 +57,7 @@ func TestMarksHoldInOneTransaction(t *testing.T) {
 
 	// What an older version has made gives no id: that is said, and mended by whoever brings the shard up to date.
 	su := d.on(t, "replayed", 0)
-	mustExec(t, su, "drop function pgmosaic.take_turn(text, bytea)")
+	mustExec(t, su, "drop function pgmosaic.take_turn(text, bytea); drop function pgmosaic.take_turn(text, bytea, int)")
 	mustExec(t, su, "create function pgmosaic.take_turn(name text, token bytea) returns void language plpgsql as 'begin end'")
 	if queryOne[bool](t, su, txn.Complete) {
 		t.Error("what an older version made is taken for complete")
@@ -65,7 +65,7 @@ func TestMarksHoldInOneTransaction(t *testing.T) {
 	if got := says(t, c, "insert into codes values ('older')", pgx.QueryExecModeExec); got != "55000" {
 		t.Errorf("on a shard of an older version: %s", got)
 	}
-	mustExec(t, su, txn.Schema(0))
+	mustExec(t, su, txn.Schema(0, 1))
 	if got := says(t, c, "insert into codes values ('newer')", pgx.QueryExecModeExec); got != "INSERT 0 1" {
 		t.Errorf("on a shard of this version: %s", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -31,12 +32,9 @@ func TestCancelBetweenSteps(t *testing.T) {
 		return all
 	}
 	session, secret := d.Server.SessionOf(c.PgConn().PID()), binary.BigEndian.Uint32(c.PgConn().SecretKey())
-	left := 0
+	var left atomic.Int32 // steps until the cancel request
 	panics.Provoke(t, func(stage string) {
-		if stage != "step" || left == 0 {
-			return
-		}
-		if left--; left == 0 {
+		if stage == "step" && left.Load() > 0 && left.Add(-1) == 0 {
 			session.Cancel(secret)
 		}
 	})
@@ -64,10 +62,9 @@ func TestCancelBetweenSteps(t *testing.T) {
 			if block {
 				mustExec(t, c, "begin")
 			}
-			left = n
+			left.Store(int32(n))
 			err := run(sql)
-			fired := left == 0
-			left = 0
+			fired := left.Swap(0) == 0
 			if !fired {
 				if err != nil {
 					t.Errorf("%.60s: uncancelled: %v", sql, err)

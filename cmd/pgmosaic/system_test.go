@@ -18,7 +18,7 @@ func TestAnotherClusterIsNotElected(t *testing.T) {
 	other := d.cluster.Node("s2-a")
 	freshDatabase(t, other, "cluster_dump")
 	restored := connectTo(t, other.DSN("cluster_dump"))
-	mustExec(t, restored, txn.Schema(0))
+	mustExec(t, restored, txn.Schema(0, 1))
 	mustExec(t, restored, "create table local (a int); create table codes (code text primary key); create table parts (k int primary key, i int); insert into local values (42); grant all on all tables in schema public to app")
 	mustExec(t, restored, "insert into pgmosaic.identity (installation, database, shard) values ('"+d.Catalog.Current().Install+"', 'cluster', 'cluster_s0')")
 	mustExec(t, c, "insert into local values (1)")

@@ -28,7 +28,7 @@ func makeOwn(ctx context.Context, a *Admin, c *pgx.Conn, db string, ordinal int)
 		joined = d.Joined
 	}
 	for tries := 1; ; tries++ {
-		_, err := c.Exec(ctx, txn.Schema(ordinal)+";\n"+txn.Count(joined))
+		_, err := c.Exec(ctx, txn.Schema(ordinal, joined))
 		var pe *pgconn.PgError
 		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{"XX000", "23505", "40P01", "42P06", "42P07", "42710", "42723"}, pe.Code) {
 			return err

@@ -5,15 +5,22 @@ import (
 	"strings"
 )
 
-// Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string. It may run again where
-// some or all of it is there, of this version or an older one.
-func Schema(ordinal int) string {
+// Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string; joined is how many shards the map says
+// have joined, see Counted, or Unknown: then they are not counted yet. It may run again where some or all of it is there, of this version or an older one.
+func Schema(ordinal, joined int) string {
 	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", "CREATE SCHEMA IF NOT EXISTS pgmosaic", owned, tables, older}
 	if ordinal < mostIDs {
 		parts = append(parts, ids(ordinal))
 	}
-	return strings.Join(append(parts, functions, turns, privileges), ";\n")
+	parts = append(parts, functions, turns)
+	if joined != Unknown {
+		parts = append(parts, count(joined))
+	}
+	return strings.Join(append(parts, privileges), ";\n")
 }
+
+// Unknown is how many shards have joined where that is not known.
+const Unknown = -1
 
 // Complete asks a shard whether it has all that Schema makes, and nothing there is open to anybody who should not have it.
 const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null

@@ -66,7 +66,7 @@ func (c *Secrets) Of(ctx context.Context, database string, shard Shard) (Secret,
 		err := s.read(ctx, conn)
 		var pe *pgconn.PgError
 		if errors.As(err, &pe) && (pe.Code == "42P01" || pe.Code == "3F000") {
-			if _, err = conn.Exec(ctx, Schema(shard.Ordinal)); err == nil {
+			if _, err = conn.Exec(ctx, Schema(shard.Ordinal, Unknown)); err == nil {
 				err = s.read(ctx, conn)
 			}
 		}

@@ -106,8 +106,8 @@ END $$`
 // Counted is home's count.
 const Counted = `select substring(relname from 8)::int from pg_catalog.pg_class where relnamespace = pg_catalog.to_regnamespace('pgmosaic') and relkind = 'r' and relname ~ '^shards_[0-9]{1,9}$'`
 
-// Count makes home's count, if there is none.
-func Count(joined int) string {
+// count makes home's count, if there is none.
+func count(joined int) string {
 	return fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (%s) THEN CREATE TABLE pgmosaic.shards_%d (); END IF; END $$", Counted, joined)
 }
 

@@ -76,6 +76,9 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		}
 		return errRelayed
 	}
+	if err == nil {
+		err = h.reassert(p)
+	}
 	if err != nil {
 		return err
 	}

@@ -28,18 +28,19 @@ type participant struct {
 	vals     [][]byte
 	shown    bool // pg_prepared_statements was made to list the session's own
 	keys     []uint32
-	inFlight []uint32 // horizon keys marked as sent
-	replica  bool     // of a node that was a replica when it was leased
-	reads    bool     // leased for one statement that only reads
-	used     bool     // a statement of the transaction has run on it
-	bound    bool     // it cannot be prepared: it has touched temporary objects, or notifies
-	reported bool     // it has said that a parameter changed
-	undone   bool     // rolled back, before the transaction has ended
-	replayed bool     // it has joined a transaction that had set something, and not been heard since
-	defines  bool     // it may have made or changed what statements are about
-	mark     uint64   // when it began to
-	xact     string   // the id of the server's transaction, as the last turn that it took has said
-	outdated bool     // a statement turned out to be about what is not there any more
+	inFlight []uint32          // horizon keys marked as sent
+	replica  bool              // of a node that was a replica when it was leased
+	reads    bool              // leased for one statement that only reads
+	used     bool              // a statement of the transaction has run on it
+	bound    bool              // it cannot be prepared: it has touched temporary objects, or notifies
+	judged   map[string]string // reported parameters of the startup packet that were looked at: see reassert
+	resets   map[string]string // those of them that a function has reset, with the server's own values
+	undone   bool              // rolled back, before the transaction has ended
+	replayed bool              // it has joined a transaction that had set something, and not been heard since
+	defines  bool              // it may have made or changed what statements are about
+	mark     uint64            // when it began to
+	xact     string            // the id of the server's transaction, as the last turn that it took has said
+	outdated bool              // a statement turned out to be about what is not there any more
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.

@@ -13,18 +13,18 @@ import (
 // PostgreSQL goes back to what the packet said, of which a shared server knows nothing. tidy sees to it between transactions; in one, what follows is read by the
 // setting at once, where it is one that servers report. It lasts as long as the transaction: then tidy looks.
 func (h *Handler) reassert(p *participant) error {
-	if !p.reported {
-		return nil
-	}
-	p.reported = false
 	if h.tx.status == 'I' || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.told)) {
 		value, ok := h.login.Get(strings.ToLower(name))
-		if was, known := h.first[name]; !ok || !known || was == h.told[name] {
+		if was, known := h.first[name]; !ok || !known || was == h.told[name] || p.judged[name] == h.told[name] {
 			continue
 		}
+		if p.judged == nil {
+			p.judged = map[string]string{}
+		}
+		p.judged[name] = h.told[name]
 		reset := false
 		p.srv.SendQuery("SELECT source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) " + pgsql.Literal(name))
 		if err := p.srv.Flush(); err != nil {
@@ -41,8 +41,13 @@ func (h *Handler) reassert(p *participant) error {
 			return err
 		}
 		if !reset {
+			delete(p.resets, strings.ToLower(name))
 			continue
 		}
+		if p.resets == nil {
+			p.resets = map[string]string{}
+		}
+		p.resets[strings.ToLower(name)] = h.told[name]
 		if _, err := h.exec(p, "SET LOCAL "+pgsql.Setting(name)+" TO "+value); err != nil {
 			return err
 		}

@@ -78,7 +78,6 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'S':
-			p.reported = true
 			if err := h.relayParam(s); err != nil {
 				return r, h.lost(p, err)
 			}

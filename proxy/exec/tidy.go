@@ -49,6 +49,11 @@ func (h *Handler) tidy(p *participant) {
 		s.Dirty = true
 		return
 	}
+	for n, v := range p.resets { // what SET LOCAL had covered counts as set
+		if left.Settings[n] == v {
+			delete(left.Settings, n)
+		}
+	}
 	next, has := h.settings, carried.Others() // Left has made the server the role that logged in
 	for _, n := range has.Names() {
 		if _, ok := left.Settings[n]; !ok && !strings.Contains(n, ".") { // a function has reset it

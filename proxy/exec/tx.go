@@ -280,12 +280,13 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for _, p := range h.tx.parts {
-		p.keys, p.open, p.bound, p.undone = p.keys[:0], false, false, false
+		p.keys, p.open, p.bound, p.undone, p.judged = p.keys[:0], false, false, false, nil
 		if p.srv.Dirty && p == h.pinned {
 			h.pinned = nil
 			h.setPin("")
 		}
 		h.finish(p)
+		p.resets = nil
 	}
 	h.mayChangeTemps(false)
 	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}

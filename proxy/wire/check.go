@@ -25,7 +25,7 @@ func CheckServer(m Message) error {
 	case 'T':
 		ok = EachField(b, func(int, []byte, []byte, int16) {}) == nil
 	case 't':
-		ok = len(b) >= 2 && len(b) == 2+4*int(binary.BigEndian.Uint16(b))
+		ok = len(b) >= 2 && len(b)%4 == 2 && uint16((len(b)-2)/4) == binary.BigEndian.Uint16(b) // of 65,536 parameters PostgreSQL says 0
 	case 'D':
 		ok = isRow(b)
 	case 'G', 'H', 'W':

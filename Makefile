@@ -36,8 +36,8 @@ test-stale: deps ## reads of counters under every fault of nodes, for minutes; F
 test-fault: deps ## kills, lost servers and races, with the race detector
 	$(GO) test -timeout 30m -race -count=1 ./cmd/pgmosaic -run 'Killed|Lost|Dead|Stale|Bounded|Failover|SwitchOver|SplitBrain|Cancel|Crash|Leak|HalfOpen|Garbage' -kill.every 1
 
-test-leaks: deps ## random sessions over few servers, each reply against a model and against one PostgreSQL, and late cancel requests, a thousand where make test has 60; N=.. for more
-	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace|LateCancel|SessionsLikePostgreSQL' -leak.n $(N)000 -late.n $(N)000 -likeness.n $(N)0
+test-leaks: deps ## random sessions over few servers, each reply against a model and against one PostgreSQL, and late cancel requests, a thousand statements of each session where make test has 250; N=.. for more
+	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace|LateCancel|SessionsLikePostgreSQL' -leak.n $(N)000 -late.n $(N)00 -likeness.n $(N)0
 
 test-descriptors: deps ## a build that checks at each system call whose the descriptor is, under kills, lost servers, cancels, random sessions and load
 	$(GO) test -timeout 5m -count=1 -tags fdcheck ./proxy/loop

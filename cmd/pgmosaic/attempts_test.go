@@ -391,13 +391,18 @@ func TestProcessThatStartsWhileATableMoves(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = twin.Admin.Exec(t.Context(), verb, false)
-		var e interface{ SQLState() string }
-		if !errors.As(err, &e) || e.SQLState() != "55006" {
-			t.Errorf("%s on the other process: %v", verb, err)
+		var told [2]error
+		var tries sync.WaitGroup
+		for i, other := range []*app{twin, bare} { // at once: the move waits for its last copy for a bounded time
+			tries.Go(func() { _, told[i] = other.Admin.Exec(t.Context(), verb, false) })
 		}
-		if _, err = bare.Admin.Exec(t.Context(), verb, false); !errors.As(err, &e) || e.SQLState() != "55006" && e.SQLState() != "55000" {
-			t.Errorf("%s on a process without the map: %v", verb, err)
+		tries.Wait()
+		var e interface{ SQLState() string }
+		if !errors.As(told[0], &e) || e.SQLState() != "55006" {
+			t.Errorf("%s on the other process: %v", verb, told[0])
+		}
+		if !errors.As(told[1], &e) || e.SQLState() != "55006" && e.SQLState() != "55000" {
+			t.Errorf("%s on a process without the map: %v", verb, told[1])
 		}
 		if now := shardState(t, shards[1]); now != was {
 			t.Fatalf("changed beside %s:\n%s", verb, diffLines(was, now))

@@ -240,13 +240,16 @@ func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() e
 	return errors.As(err, &pe) && pe.Code == "55P03", err
 }
 
+// definesWait is how long a definition on a shard waits for others. Who asks for a statement that another process is at is told sooner: see holdWait.
+const definesWait = 20 * time.Second
+
 // definesOn has f define things on a shard, and says so if somebody else is at it there: it may be what is left of a statement whose proxy
 // is gone, as long as the node has not noticed that.
 func definesOn(ctx context.Context, tx querier, shard string, f func() error) error {
-	held, err := lockTimeout(ctx, tx, definitionWait, f)
+	held, err := lockTimeout(ctx, tx, definesWait, f)
 	if held {
 		return &Error{
-			Code: "55006", Message: fmt.Sprintf("what is to be defined on shard %q is held there by another admin statement or a definition, for longer than %s", shard, definitionWait),
+			Code: "55006", Message: fmt.Sprintf("what is to be defined on shard %q is held there by another admin statement or a definition, for longer than %s", shard, definesWait),
 			Hint: "pg_locks on its node shows which. If that is of a proxy that is gone, it ends in about a minute, or by pg_terminate_backend. Run the statement again then.",
 		}
 	}

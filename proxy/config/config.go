@@ -56,10 +56,10 @@ type Config struct {
 	LoginRetry  Duration `yaml:"server_login_retry"`                       // how long a refused login to a server is remembered
 	DNSTTL      Duration `yaml:"dns_max_ttl"`                              // how often nodes' names are looked up; connections to an address that is gone are replaced
 	KeepAlive   bool     `yaml:"tcp_keepalive"`                            // idle clients and servers are asked on TCP's level whether they are there; like the four below for connections made from now on
-	KeepIdle    Duration `yaml:"tcp_keepidle"`                             // silence before the first question; 0: 15s
-	KeepIntvl   Duration `yaml:"tcp_keepintvl"`                            // between questions; 0: 15s
-	KeepCount   int      `yaml:"tcp_keepcnt"`                              // so many without an answer end the connection; 0: 9
-	UserTimeout Duration `yaml:"tcp_user_timeout"`                         // how long a peer may leave unacknowledged what was sent to it, Linux only; 0: the system's limit, some 15 minutes. PgBouncer's is in milliseconds
+	KeepIdle    Duration `yaml:"tcp_keepidle" max:"32767s"`                // silence before the first question; 0: 15s
+	KeepIntvl   Duration `yaml:"tcp_keepintvl" max:"32767s"`               // between questions; 0: 15s
+	KeepCount   int      `yaml:"tcp_keepcnt" max:"127"`                    // so many without an answer end the connection; 0: 9
+	UserTimeout Duration `yaml:"tcp_user_timeout" max:"596h"`              // how long a peer may leave unacknowledged what was sent to it, Linux only; 0: the system's limit, some 15 minutes. PgBouncer's is in milliseconds
 	Login       Duration `yaml:"client_login_timeout" is:"restart"`        // for a client to log in
 	ClientIdle  Duration `yaml:"client_idle_timeout"`                      // outside a transaction; 0: no limit, as the three below
 	IdleTx      Duration `yaml:"idle_transaction_timeout"`                 // inside one, between statements

@@ -20,6 +20,10 @@ func TestBoundsOfKeys(t *testing.T) {
 		"max_statement_size: 1":                               "max_statement_size: must be from 1kB to 1GB",
 		"max_statement_size: 2GB":                             "max_statement_size: must be from 1kB to 1GB",
 		"failover_buffer: 31s":                                "failover_buffer: must be at most 30s",
+		"tcp_keepidle: 10h":                                   "tcp_keepidle: must be at most 32767s", // what Linux takes: else each client would be closed as it comes
+		"tcp_keepintvl: 32768s":                               "tcp_keepintvl: must be at most 32767s",
+		"tcp_keepcnt: 128":                                    "tcp_keepcnt: must be from 0 to 127",
+		"tcp_user_timeout: 600h":                              "tcp_user_timeout: must be at most 596h",
 		"monitor_interval: 9ms":                               "monitor_interval: must be at least 10ms",
 		"verify_interval: 1ms":                                "verify_interval: must be 0 or at least 100ms",
 		"verify_interval: 0s":                                 "",

@@ -133,3 +133,37 @@ func TestCopyFormatsOverShards(t *testing.T) {
 		t.Error(tag, err)
 	}
 }
+
+// A reference table takes COPY in every format, with and without columns whose defaults are drawn once for all copies.
+func TestCopyFormatsOfReferenceTables(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "copyref")
+	mustExec(t, c, "create table codes (k int primary key, name text)")
+	mustExec(t, c, "create table drawn (k int primary key, n int default (random() * 1e9)::int)")
+	for _, table := range []string{"codes", "drawn"} {
+		d.adminExec(t, "DISTRIBUTE TABLE copyref.public."+table+" AS REFERENCE")
+	}
+	rows := func(from int) pgx.CopyFromSource {
+		return pgx.CopyFromSlice(3000, func(i int) ([]any, error) { return []any{int32(from + i)}, nil })
+	}
+	for _, table := range []string{"codes", "drawn"} {
+		if n, err := c.CopyFrom(t.Context(), pgx.Identifier{table}, []string{"k"}, rows(0)); err != nil || n != 3000 {
+			t.Errorf("%s: %d rows, %v", table, n, err)
+		}
+		var data bytes.Buffer
+		for _, opts := range []string{"(format binary)", "(format text)", "(format csv, header)"} {
+			data.Reset()
+			if _, err := c.PgConn().CopyTo(t.Context(), &data, "copy "+table+" (k) to stdout "+opts); err != nil {
+				t.Fatal(opts, err)
+			}
+			mustExec(t, c, "delete from "+table)
+			if tag, err := c.PgConn().CopyFrom(t.Context(), &data, "copy "+table+" (k) from stdin "+opts); err != nil || tag.RowsAffected() != 3000 {
+				t.Errorf("%s %s: %s, %v", table, opts, tag, err)
+			}
+		}
+		if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("nonsense"), "copy "+table+" (k) from stdin (format binary)"); pgCode(err) != "22P04" {
+			t.Errorf("%s: nonsense: %v", table, err)
+		}
+	}
+	alikeOn(t, d, "copyref", "after COPY", nil, "codes", "drawn")
+}

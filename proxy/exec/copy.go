@@ -255,7 +255,7 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			}
 			failed = sp.Add(m.Body(), send)
 		case 'c':
-			if failed == nil {
+			if failed == nil && !p.Ref { // whose data has gone as it came
 				failed = sp.End(send)
 			}
 			return failed

@@ -114,39 +114,78 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// Host is the name that the pool's node is connected to by; empty for an address or a Unix socket.
+// Host is the name that the pool's node is connected to by, the first of several; empty for an address or a Unix socket.
 func (p *Pool) Host() string {
-	cfg, err := pgconn.ParseConfig(p.key.dsn)
-	if err != nil || strings.HasPrefix(cfg.Host, "/") || net.ParseIP(cfg.Host) != nil {
-		return ""
+	if hosts := p.hosts(); len(hosts) > 0 && isName(hosts[0]) {
+		return hosts[0]
 	}
-	return cfg.Host
+	return ""
 }
 
-// resolve looks the nodes' names up again. Servers at an address that their name no longer means are condemned: each by its own address, for
-// one may have been on its way there while the name was looked up last.
-func (m *Manager) resolve(ctx context.Context, known map[string]string) {
-	pools := map[string][]*Pool{}
-	for _, p := range m.All() {
-		if name := p.Host(); name != "" {
-			pools[name] = append(pools[name], p)
-		}
+func isName(host string) bool { return !strings.HasPrefix(host, "/") && net.ParseIP(host) == nil }
+
+// hosts are all that the node's connection string names.
+func (p *Pool) hosts() (out []string) {
+	cfg, err := pgconn.ParseConfig(p.key.dsn)
+	if err != nil {
+		return nil
 	}
-	for name, list := range pools {
+	out = []string{cfg.Host}
+	for _, f := range cfg.Fallbacks {
+		out = append(out, f.Host)
+	}
+	slices.Sort(out[1:])
+	return slices.Compact(out)
+}
+
+// resolve looks the nodes' names up again. Servers at an address that none of their names means any more are condemned: each by its own address, for
+// one may have been on its way there while the names were looked up last.
+func (m *Manager) resolve(ctx context.Context, known map[string]string) {
+	type answer struct {
+		addrs   []string // nil: a resolver that fails tells nothing
+		changed bool
+	}
+	answers := map[string]answer{}
+	look := func(name string) answer {
+		a, ok := answers[name]
+		if ok {
+			return a
+		}
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		found, err := net.DefaultResolver.LookupHost(ctx, name)
-		cancel()
-		if err != nil { // a resolver that fails tells nothing
+		defer cancel()
+		if found, err := net.DefaultResolver.LookupHost(ctx, name); err == nil {
+			sort.Strings(found)
+			now := strings.Join(found, " ")
+			a = answer{found, known[name] != now}
+			known[name] = now
+		}
+		answers[name] = a
+		return a
+	}
+	for _, p := range m.All() {
+		p.follow(func(name string) ([]string, bool) { a := look(name); return a.addrs, a.changed })
+	}
+}
+
+// follow condemns servers that are at none of the addresses of the pool's hosts. look tells a name's addresses, none if they are not known
+// now, and whether they have changed.
+func (p *Pool) follow(look func(name string) (addrs []string, changed bool)) {
+	var all []string
+	names, changed := 0, false
+	for _, h := range p.hosts() {
+		if !isName(h) {
+			all = append(all, h)
 			continue
 		}
-		sort.Strings(found)
-		now := strings.Join(found, " ")
-		changed := known[name] != now
-		known[name] = now
-		addrs := addresses(found)
-		for _, p := range list {
-			p.vacate(addrs, changed)
+		addrs, other := look(h)
+		if len(addrs) == 0 {
+			return
 		}
+		all, changed = append(all, addrs...), changed || other
+		names++
+	}
+	if names > 0 {
+		p.vacate(addresses(all), changed)
 	}
 }
 

@@ -48,3 +48,29 @@ func TestServersAtOtherAddressesAreVacated(t *testing.T) {
 		t.Errorf("%d servers are open", len(p.all))
 	}
 }
+
+// A node with several names is at the addresses of all of them, and at those that its connection string has itself; while one of them cannot be
+// looked up, nothing is closed.
+func TestServersOfSeveralNamesStay(t *testing.T) {
+	m := NewManager(Options{})
+	p := m.Pool("shop", "s1", "s1-a", "host=one.test,192.0.2.7,two.test sslmode=prefer", "app")
+	for _, addr := range []string{"192.0.2.1:5432", "192.0.2.2:5432", "192.0.2.7:5432", "192.0.2.9:5432"} {
+		s := saying(t)
+		s.Pool, s.addr = p, addr
+		p.mu.Lock()
+		p.all[s], p.idle = struct{}{}, append(p.idle, s)
+		p.mu.Unlock()
+	}
+	names := map[string][]string{"one.test": {"192.0.2.1"}}
+	look := func(name string) ([]string, bool) { return names[name], false }
+	if p.follow(look); len(p.idle) != 4 {
+		t.Errorf("%d servers stay while a name is not known", len(p.idle))
+	}
+	names["two.test"] = []string{"192.0.2.2"}
+	if p.follow(look); len(p.idle) != 3 {
+		t.Errorf("%d servers stay", len(p.idle))
+	}
+	if h := p.Host(); h != "one.test" {
+		t.Errorf("the host is %q", h)
+	}
+}

@@ -118,6 +118,10 @@ func (a *Admin) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.T
 			return v, err
 		}
 		v.copies = append(v.copies, copyOf{shard: s, c: c})
+		// Rows of one shard wait until the others have sorted theirs: that nobody reads them does not mean that the proxy is gone.
+		if _, err := c.Exec(ctx, "set tcp_user_timeout = 0"); err != nil {
+			return v, nodeFailed(s.Name, err)
+		}
 		var there bool
 		if err := c.QueryRow(ctx, "select to_regclass($1) is not null", info.SQL()).Scan(&there); err != nil {
 			return v, nodeFailed(s.Name, err)

@@ -59,7 +59,7 @@ type Config struct {
 	KeepIdle    Duration `yaml:"tcp_keepidle" max:"32767s"`                // silence before the first question; 0: 15s
 	KeepIntvl   Duration `yaml:"tcp_keepintvl" max:"32767s"`               // between questions; 0: 15s
 	KeepCount   int      `yaml:"tcp_keepcnt" max:"127"`                    // so many without an answer end the connection; 0: 9
-	UserTimeout Duration `yaml:"tcp_user_timeout" max:"596h"`              // how long a peer may leave unacknowledged what was sent to it, Linux only; 0: the system's limit, some 15 minutes. PgBouncer's is in milliseconds
+	UserTimeout Duration `yaml:"tcp_user_timeout" max:"596h"`              // how long a peer may leave unacknowledged, or unread, what was sent to it, Linux only: who is there and reads nothing for so long is given up, too; 0: the system's limit, some 15 minutes, for who is gone. PgBouncer's is in milliseconds
 	Login       Duration `yaml:"client_login_timeout" is:"restart"`        // for a client to log in
 	ClientIdle  Duration `yaml:"client_idle_timeout"`                      // outside a transaction; 0: no limit, as the three below
 	IdleTx      Duration `yaml:"idle_transaction_timeout"`                 // inside one, between statements

@@ -84,7 +84,7 @@ type Config struct {
 	Resolve        Duration `yaml:"resolver_interval" is:"restart"`                                               // how often what a crash left prepared is looked for
 	Grace          Duration `yaml:"resolver_grace" is:"restart" min:"100ms"`                                      // how long that is left to its own process; outcomes are kept for six times that
 	Verify         Duration `yaml:"verify_interval" is:"restart" min:"100ms" zero:"allowed"`                      // how often the copies of each reference table are compared in the background; 0: never
-	LogLevel       string   `yaml:"log_level" oneof:"debug info warn error"`                                      // debug, info, warn, error
+	LogLevel       string   `yaml:"log_level" oneof:"debug info warn error" fold:"yes"`                           // debug, info, warn, error
 	LogFormat      string   `yaml:"log_format" is:"restart" oneof:"text json"`                                    // text, json
 	LogSlow        Duration `yaml:"log_min_duration_statement"`                                                   // statements that take at least so long are logged; 0: none
 	LogFailed      bool     `yaml:"log_failed_statements"`                                                        // statements that end with an error are logged

@@ -31,6 +31,7 @@ func TestBoundsOfKeys(t *testing.T) {
 		"trace_sample_ratio: -0.5":                            "trace_sample_ratio: must be from 0 to 1",
 		"read_consistency: good":                              `read_consistency: "good" is none of strong, causal, session, bounded, eventual`,
 		"log_level: loud":                                     `log_level: "loud" is none of debug, info, warn, error`,
+		"log_level: INFO":                                     "", // as before there was a list
 		"memory_limit: \"\"":                                  "",
 		"memory_limit: 0":                                     "",
 		"gather_limit: \"\"":                                  "is no size",

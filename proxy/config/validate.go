@@ -78,12 +78,12 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// outOfBounds says what is wrong with a value by the key's tags min, max, zero and oneof; nothing if nothing is. Numbers without
+// outOfBounds says what is wrong with a value by the key's tags min, max, zero, oneof and fold (in letters of either case); nothing if nothing is. Numbers without
 // a minimum must not be negative.
 func outOfBounds(k key, v reflect.Value) string {
 	if list := strings.Fields(k.tag.Get("oneof")); len(list) > 0 {
 		for _, w := range list {
-			if v.String() == w {
+			if v.String() == w || k.tag.Get("fold") != "" && strings.EqualFold(v.String(), w) {
 				return ""
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -244,5 +245,28 @@ func TestProcessesWithOneMapShareItsShards(t *testing.T) {
 	})
 	if n := queryOne[int](t, connectTo(t, a.dsn()), "select count(*) from countries"); n == 0 {
 		t.Error("no rows")
+	}
+}
+
+// What a newer version adds to the table that says whose a database is waits for nobody: all new connections would wait behind it, and the
+// monitor, which would take the shard for dead.
+func TestAnUpgradeHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	node := d.cluster.Node("s1-a")
+	freshDatabase(t, node, "dumped")
+	c, dump := connectTo(t, node.DSN("dumped")), connectTo(t, node.DSN("dumped"))
+	mustExec(t, c, txn.Schema(0, 0))
+	mustExec(t, c, "alter table pgmosaic.identity drop column attempt") // as an older version made it
+	mustExec(t, dump, "begin; select * from pgmosaic.identity")
+	soon, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := c.Exec(soon, txn.Schema(0, 0)); err != nil {
+		t.Fatalf("beside a pg_dump: %v", err)
+	}
+	mustExec(t, dump, "commit")
+	mustExec(t, c, txn.Schema(0, 0))
+	if !queryOne[bool](t, c, txn.Complete) {
+		t.Error("it is not made afterwards")
 	}
 }

@@ -39,11 +39,22 @@ func makeOwn(ctx context.Context, a *Admin, c *pgx.Conn, db string, ordinal int)
 // mostMakers is how many processes may be at it at once.
 const mostMakers = 10
 
+// tellSQL does without the column that an older version has not made, and that this one may have to wait for.
+const (
+	tellSQL = `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
+	  ON CONFLICT (one) DO UPDATE SET shard = $3 WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`
+	attemptSQL = `INSERT INTO pgmosaic.identity AS i (installation, database, shard, attempt) VALUES ($1, $2, $3, $4)
+	  ON CONFLICT (one) DO UPDATE SET shard = $3 WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`
+)
+
 // tell tells a database whose it is, unless it is another's; an attempt that does so first may take it back while it has not ended. A
 // database that says so already has another row for it afterwards: see parting.
 func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, attempt *string) error {
-	if _, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard, attempt) VALUES ($1, $2, $3, $4)
-	  ON CONFLICT (one) DO UPDATE SET shard = $3 WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`, mine.Install, mine.Database, mine.Shard, attempt); err != nil {
+	sql, args := tellSQL, []any{mine.Install, mine.Database, mine.Shard}
+	if attempt != nil {
+		sql, args = attemptSQL, append(args, *attempt)
+	}
+	if _, err := c.Exec(ctx, sql, args...); err != nil {
 		return nodeFailed(node, err)
 	}
 	says, err := nodeconn.Identify(ctx, c.PgConn())

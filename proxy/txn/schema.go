@@ -60,10 +60,14 @@ INSERT INTO pgmosaic.secret (inner_key, outer_key)
   SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
   ON CONFLICT DO NOTHING;
 DO $$
+DECLARE before text := current_setting('lock_timeout');
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'pgmosaic.identity'::regclass AND attname = 'attempt') THEN
+    PERFORM set_config('lock_timeout', '200ms', true); -- every new connection and the monitor ask it, and wait behind this; a pg_dump, or anybody's transaction, may hold it up for hours
     ALTER TABLE pgmosaic.identity ADD COLUMN attempt text;
+    PERFORM set_config('lock_timeout', before, true);
   END IF;
+EXCEPTION WHEN lock_not_available THEN -- only a new shard needs it: whoever runs this next tries again
 END $$;
 DO $$
 BEGIN

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // A shard joins while clients read and write reference tables and define things: nobody sees an error, and the new shard has what
@@ -168,5 +171,37 @@ func TestShardsGetWhatTablesNeed(t *testing.T) {
 	mustExec(t, c, "insert into keyed (k) select i from generate_series(100, 120) i")
 	if n := queryOne[int](t, c, "select count(*) from keyed where n = 7 and o = 3"); n != 61 {
 		t.Errorf("%d rows", n)
+	}
+}
+
+// A CREATE SHARD of two nodes has died, and cannot be undone as long as one of them is away. Another one makes the shard on the other
+// node. When the first is undone the shard's database still says whose it is.
+func TestWhatIsUndoneLateIsNotAnothersShard(t *testing.T) {
+	t.Parallel()
+	d, _ := schemesWorld(t, "late")
+	node := d.cluster.Node("s2-a")
+	freshDatabase(t, node, "late_3")
+	c := connectTo(t, node.DSN("late_3"))
+	mustExec(t, c, txn.Schema(3, 0))
+	mustExec(t, c, "insert into pgmosaic.identity (installation, database, shard, attempt) values ($1, 'late', 'late_s3', 'died')", d.Catalog.Current().Install)
+	left := shardmap.Attempt{
+		ID: "died", Database: "late", Statement: "CREATE SHARD late_s3", Shard: &shardmap.Shard{Database: "late", Name: "late_s3", Ordinal: 3, Marked: true},
+		Nodes: []*shardmap.Node{{Database: "late", Shard: "late_s3", Name: "late_n3", DSN: node.DSN("late_3")}, {Database: "late", Shard: "late_s3", Name: "away", DSN: "postgres://app@127.0.0.1:1/late_3", Ordinal: 1}},
+	}
+	note := func() {
+		t.Helper()
+		if _, err := d.Catalog.Change(t.Context(), false, func(tx *shardmap.Tx) error { return tx.PutAttempt(left) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note()
+	d.adminExec(t, "CREATE SHARD late_s3 IN late NODE '"+node.DSN("late_3")+"' NAME late_n3")
+	left.Nodes = left.Nodes[:1] // the other is back
+	note()
+	if err := d.Admin.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := queryOne[string](t, c, "select coalesce((select shard from pgmosaic.identity), '')"); got != "late_s3" {
+		t.Errorf("the shard's database says that it is %q", got)
 	}
 }

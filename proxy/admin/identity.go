@@ -44,11 +44,11 @@ const (
 	tellSQL = `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
 	  ON CONFLICT (one) DO UPDATE SET shard = $3 WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`
 	attemptSQL = `INSERT INTO pgmosaic.identity AS i (installation, database, shard, attempt) VALUES ($1, $2, $3, $4)
-	  ON CONFLICT (one) DO UPDATE SET shard = $3 WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`
+	  ON CONFLICT (one) DO UPDATE SET shard = $3, attempt = CASE WHEN i.attempt IS NOT NULL THEN $4 END WHERE (i.installation, i.database, i.shard) = ($1, $2, $3)`
 )
 
-// tell tells a database whose it is, unless it is another's; an attempt that does so first may take it back while it has not ended. A
-// database that says so already has another row for it afterwards: see parting.
+// tell tells a database whose it is, unless it is another's; an attempt that does so first may take it back while it has not ended, and so
+// may one that comes after such an attempt, and that one no more. A database that says so already has another row for it afterwards: see parting.
 func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, attempt *string) error {
 	sql, args := tellSQL, []any{mine.Install, mine.Database, mine.Shard}
 	if attempt != nil {

@@ -106,6 +106,14 @@ func TestShardJoinsBesideAProcessWithTheOlderMap(t *testing.T) {
 			t.Errorf("shard %d has a row of the process with the newer map %d times", i, n)
 		}
 	}
+	// That process says that home's server is the shard's, as each does after pg_upgrade: it still lacks the shard.
+	if _, err := other.Admin.Exec(t.Context(), "ALTER SHARD beside_s0 IN beside ADOPT", false); err != nil {
+		t.Error(err)
+	}
+	if _, err := c2.Exec(t.Context(), "insert into codes values (7001, 1)"); !older(err) {
+		t.Errorf("by the older map, after ADOPT: %v", err)
+	}
+	mustExec(t, c, "insert into codes values (7002, 1)")
 	// That process adds another one to what it knows: refused, before anything is made.
 	freshDatabase(t, node, "beside_4")
 	_, err = other.Admin.Exec(t.Context(), "CREATE SHARD beside_s4 IN beside NODE '"+node.DSN("beside_4")+"' NAME beside_n4", false)

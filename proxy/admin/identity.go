@@ -293,7 +293,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 		return nil, err
 	}
 	if s.Name == d.Home.Name {
-		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined))
+		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined, says == shardmap.Identity{Install: a.Catalog.Current().Install, Database: db, Shard: s.Name}))
 	}
 	if err == nil {
 		err = nodeFailedOrNil(primary.Name, a.watchCopies(ctx, d, c))
@@ -301,12 +301,13 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	return note, err
 }
 
-// recount has home count as many shards as the map knows.
-func recount(ctx context.Context, c *pgx.Conn, joined int) error {
+// recount has home count as many shards as the map knows, or, if it was this home before, as many at least: if it knows of more, the map is
+// older, or lacks what a CREATE SHARD has decided just now.
+func recount(ctx context.Context, c *pgx.Conn, joined int, before bool) error {
 	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		var have int
 		err := tx.QueryRow(ctx, txn.Counted).Scan(&have)
-		if err == nil && have != joined {
+		if err == nil && (have < joined || have > joined && !before) {
 			err = runBounded(ctx, tx, definitionWait, txn.Recount(have, joined)...)
 		}
 		return err

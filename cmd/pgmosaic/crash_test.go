@@ -998,6 +998,31 @@ func TestOutcomesAreRemembered(t *testing.T) {
 	mustExec(t, direct[1], "rollback prepared '"+txn.PartGID(gid, 0)+"'")
 }
 
+// Outcomes go when nobody may ask for them any more, also where the resolver comes by less often than that.
+func TestOutcomesAreForgottenBetweenRareRounds(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	install := d.Catalog.Current().Install + "-rare" // no other resolver's
+	var shards []txn.Shard
+	var direct []*pgx.Conn
+	for i, n := range []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")} {
+		db := fmt.Sprintf("rare_%d", i)
+		freshDatabase(t, n, db)
+		shards, direct = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)}), append(direct, connectTo(t, n.DSN(db)))
+		mustExec(t, direct[i], txn.Schema(i, 1))
+	}
+	gid, undone := txn.GID(install, "r0"), txn.GID(install, "r0")
+	mustExec(t, direct[0], "insert into pgmosaic.decision values ($1, 'commit', '{r1}'), ($2, 'abort', null)", gid, undone)
+	mustExec(t, direct[1], "insert into pgmosaic.decision values ($1, 'part')", txn.PartGID(gid, 0))
+	r := txn.Resolver{Install: install, Grace: 20 * time.Millisecond, Shards: func() [][]txn.Shard { return [][]txn.Shard{shards} }}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		_ = r.Run(ctx, 100*time.Millisecond, func(err error) { t.Error(err) }, func(txn.ShardError) {})
+	}()
+	eventually(t, "they are gone", func() bool { return queryOne[int](t, direct[0], "select count(*) from pgmosaic.decision") == 0 })
+}
+
 // The role of a node's connection string need not be a superuser's to finish what others prepared: it takes their role.
 func TestPartsAreFinishedAsTheirOwners(t *testing.T) {
 	t.Parallel()

@@ -75,11 +75,16 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, begun func(err
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	var resolving, sweeping trouble
+	var looked, swept time.Time
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			looked = forget(looked, r.now(), r.keep(), &r.parts, &r.stuck)
+			if n%sweepEvery == 0 {
+				swept = forget(swept, r.now(), 2*r.keep(), &r.outcomes) // what is done is not looked at while it is young
+			}
 			var seen []Prepared
 			var failed, unswept error
 			for _, db := range r.Shards() {
@@ -155,8 +160,6 @@ func (r *Resolver) resolve(ctx context.Context, shards []Shard) ([]Prepared, err
 	for i := range parts {
 		parts[i].Age = max(parts[i].Age, r.parts.age(parts[i].Shard+" "+parts[i].GID, now))
 	}
-	r.parts.forget(now.Add(-r.keep()))
-	r.stuck.forget(now.Add(-r.keep()))
 	byName := map[string]Shard{}
 	for _, s := range shards {
 		byName[s.Name] = s
@@ -192,7 +195,6 @@ const mostSwept = 40000
 // was in: it stays until every transaction of before it has ended. Both stay for as long as somebody may ask who has seen a part, by
 // this process's clock: see sightings.
 func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
-	r.outcomes.forget(r.now().Add(-2 * r.keep())) // what is done is not looked at while it is young
 	var all []decision
 	left := map[string][]string{} // rows of parts by shard
 	rows := 0

@@ -55,6 +55,19 @@ func (s *sightings) see(what string, now time.Time) sighting {
 	return x
 }
 
+// forget has lists drop what has not been seen for a time, nor when somebody looked last: that may be longer ago. It returns when that is
+// the next time.
+func forget(looked, now time.Time, after time.Duration, lists ...*sightings) time.Time {
+	since := now.Add(-after)
+	if looked.Before(since) {
+		since = looked
+	}
+	for _, s := range lists {
+		s.forget(since)
+	}
+	return now
+}
+
 // forget drops what has not been seen since a moment.
 func (s *sightings) forget(since time.Time) {
 	s.mu.Lock()

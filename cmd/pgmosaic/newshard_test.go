@@ -205,3 +205,19 @@ func TestWhatIsUndoneLateIsNotAnothersShard(t *testing.T) {
 		t.Errorf("the shard's database says that it is %q", got)
 	}
 }
+
+// A shard joins beside a pg_dump of home, which has a lock on every table until it ends.
+func TestShardJoinsBesideADump(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "dumping")
+	mustExec(t, c, "create table codes (id int primary key)")
+	d.adminExec(t, "DISTRIBUTE TABLE dumping.public.codes AS REFERENCE")
+	dump := d.on(t, "dumping", 0)
+	mustExec(t, dump, "begin")
+	mustExec(t, dump, "do $$ declare n text; begin for n in select oid::regclass from pg_class where relnamespace = 'pgmosaic'::regnamespace and relkind = 'r' loop execute 'lock table ' || n || ' in access share mode'; end loop; end $$")
+	node := d.cluster.Node("s2-a")
+	freshDatabase(t, node, "dumping_3")
+	d.adminExec(t, "CREATE SHARD dumping_s3 IN dumping NODE '"+node.DSN("dumping_3")+"' NAME dumping_n3")
+	mustExec(t, dump, "commit")
+	mustExec(t, c, "insert into codes values (1)")
+}

@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea, shards int
 DECLARE
   id xid8 := pgmosaic.take_turn($1, $2);
 BEGIN
-  IF to_regclass('pgmosaic.shards_' || $3) IS NULL AND current_setting('transaction_read_only') = 'off' THEN
+  IF to_regproc('pgmosaic.shards_' || $3) IS NULL AND current_setting('transaction_read_only') = 'off' THEN
     RAISE EXCEPTION 'the shards are not those that this process knows: it has an older map' USING ERRCODE = '40001',
       HINT = 'Run it again. If it stays so, give the process the newest map and restart it: docs/operating/several.md.';
   END IF;
@@ -100,18 +100,19 @@ BEGIN
   RETURN NULL;
 END $$`
 
-// How many shards have joined a database is the name of a table on home: names are seen as they are now, whatever a transaction's
-// snapshot shows. Who takes a turn has locked pgmosaic.turn before it looks, and so has who joins a shard before it gives the table another name.
+// How many shards have joined a database is the name of a function on home: names are seen as they are now, whatever a transaction's
+// snapshot shows, and to give a function another name nobody's lock on a table, a pg_dump's for one, is waited for. Who takes a turn has locked
+// pgmosaic.turn before it looks, and so has who joins a shard before it gives the function another name.
 
 // Counted is home's count.
-const Counted = `select substring(relname from 8)::int from pg_catalog.pg_class where relnamespace = pg_catalog.to_regnamespace('pgmosaic') and relkind = 'r' and relname ~ '^shards_[0-9]{1,9}$'`
+const Counted = `select substring(proname from 8)::int from pg_catalog.pg_proc where pronamespace = pg_catalog.to_regnamespace('pgmosaic') and proname ~ '^shards_[0-9]{1,9}$'`
 
 // count makes home's count, if there is none.
 func count(joined int) string {
-	return fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (%s) THEN CREATE TABLE pgmosaic.shards_%d (); END IF; END $$", Counted, joined)
+	return fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (%s) THEN CREATE FUNCTION pgmosaic.shards_%d() RETURNS void LANGUAGE sql AS ''; END IF; END $$", Counted, joined)
 }
 
 // Recount are the statements that change home's count, in a transaction: nobody takes a turn from then on until it has ended.
 func Recount(from, to int) []string {
-	return []string{"LOCK TABLE pgmosaic.turn IN EXCLUSIVE MODE", fmt.Sprintf("ALTER TABLE pgmosaic.shards_%d RENAME TO shards_%d", from, to)}
+	return []string{"LOCK TABLE pgmosaic.turn IN EXCLUSIVE MODE", fmt.Sprintf("ALTER FUNCTION pgmosaic.shards_%d() RENAME TO shards_%d", from, to)}
 }

@@ -325,6 +325,12 @@ func (w *watch) doubts() {
 	}
 }
 
+// expects says whether the map has a system's servers for the shard's. A sample may be older than that: see reconcile.
+func (w *watch) expects(system string) bool {
+	e := w.expect.Load()
+	return e == nil || e.JudgeSystem(system) == nil
+}
+
 // elect finds the primary. It waits until every node has been asked once: who is asked first must not decide.
 func (w *watch) elect() {
 	nodes := make([]candidate, len(w.nodes))
@@ -333,7 +339,7 @@ func (w *watch) elect() {
 			return
 		}
 		nodes[i] = candidate{
-			Claims: n.sample.Err == nil && n.sample.Primary, Barred: n.Barred, Timeline: n.sample.Timeline,
+			Claims: n.sample.Err == nil && n.sample.Primary && w.expects(n.sample.SystemID), Barred: n.Barred, Timeline: n.sample.Timeline,
 			Other: w.system != "" && n.sample.SystemID != w.system,
 		}
 	}

@@ -3,6 +3,7 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -417,5 +418,34 @@ func TestReplicasKnowOfANewerPrimary(t *testing.T) {
 		if w.primary != c.want {
 			t.Errorf("%s: primary %d, want %d", c.name, w.primary, c.want)
 		}
+	}
+}
+
+// The admin adopts another system while the monitor has seen the old primary alive just now: that is not elected once more, which would
+// keep the new one out for good.
+func TestAnAdoptedSystemIsElected(t *testing.T) {
+	f := newFeed(2)
+	f.w.key = shardKey{"db", "s"}
+	f.m.log, f.m.shards = slog.New(slog.DiscardHandler), map[shardKey]*watch{f.w.key: f.w}
+	adopt := func(system string) {
+		doc := &shardmap.Document{Install: "i", Databases: []*shardmap.Database{{Name: "db", Home: "s"}}, Shards: []*shardmap.Shard{{Database: "db", Name: "s", System: system}}}
+		for _, n := range f.w.nodes {
+			doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "db", Shard: "s", Name: n.Name})
+		}
+		snap, err := shardmap.Compile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.m.reconcile(t.Context(), nil, snap)
+	}
+	adopt("a")
+	f.sample(1, fresh(Sample{Err: errors.New("another system")}))
+	if v := f.sample(0, fresh(Sample{Primary: true, Timeline: 1, LSN: 100})); v.Primary != 0 {
+		t.Fatalf("primary %d", v.Primary)
+	}
+	adopt("b")
+	f.sample(0, fresh(Sample{Err: errors.New("another system")}))
+	if v := f.sample(1, fresh(Sample{Primary: true, Timeline: 1, LSN: 100, SystemID: "b"})); v.Primary != 1 || !v.Up() {
+		t.Errorf("primary %d: %s", v.Primary, v.Nodes[1].Verdict.Reason)
 	}
 }

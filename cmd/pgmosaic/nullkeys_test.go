@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -73,4 +76,37 @@ func TestNoShardTakesRowsWithoutKey(t *testing.T) {
 	}
 	wantVerified(t, d, "keyless.public.hashed", `keyless_s1: (-2,,): belongs to no shard`)
 	mustExec(t, d.on(t, "keyless", 1), "delete from hashed where id = -2")
+}
+
+// A process that starts looks at constraints, and waits for nobody who has a table to itself: no admin statement would run until then.
+func TestAnUpgradeHoldsUpNoAdminStatement(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "vacuumed")
+	mustExec(t, c, "create table keyed (k int primary key)")
+	d.adminExec(t, "CREATE GROUP g IN vacuumed KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE vacuumed.public.keyed IN GROUP g KEY (k)")
+	alone, look := d.on(t, "vacuumed", 1), d.on(t, "vacuumed", 1)
+	mustExec(t, alone, "begin; lock table keyed")
+	ctx, stop := context.WithCancel(t.Context())
+	var upgrade sync.WaitGroup
+	upgrade.Go(func() { _ = d.Admin.RunUpgrade(ctx, time.Hour) })
+	defer upgrade.Wait()
+	defer stop()
+	eventually(t, "it looks at the table", func() bool {
+		return queryOne[bool](t, look, "select exists (select from pg_locks where not granted and relation = 'keyed'::regclass)")
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), "CREATE GROUP other IN vacuumed KEY (int) BY HASH DRY RUN", false)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("an admin statement waits for a lock on a table that it has nothing to do with")
+	}
+	mustExec(t, alone, "rollback")
 }

@@ -67,7 +67,7 @@ func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c 
 		if t.Kind != shardmap.Sharded || t.Moving || len(t.Keys) == 0 {
 			continue
 		}
-		state, err := lookOnly(ctx, c, t, s.Name)
+		state, err := lookOnly(ctx, c, t, s.Name, time.Second)
 		if err == nil && state == checkOlder {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 				err := runBounded(ctx, tx, time.Second, "LOCK TABLE "+t.SQL()+" IN ACCESS EXCLUSIVE MODE")
@@ -87,12 +87,13 @@ func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c 
 	return nil
 }
 
-// lookOnly is slotCheckOf in a transaction of its own, of which nothing stays.
-func lookOnly(ctx context.Context, c *pgx.Conn, t *shardmap.TableInfo, shard string) (state checkState, err error) {
+// lookOnly is slotCheckOf in a transaction of its own, of which nothing stays. Who has the table to itself is waited for so long.
+func lookOnly(ctx context.Context, c *pgx.Conn, t *shardmap.TableInfo, shard string, wait time.Duration) (state checkState, err error) {
 	tx, err := c.Begin(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing of it is to stay
-	return slotCheckOf(ctx, tx, t, shard)
+	_, err = bounded(ctx, tx, wait, func(ctx context.Context) (err error) { state, err = slotCheckOf(ctx, tx, t, shard); return err })
+	return state, err
 }

@@ -19,7 +19,7 @@ import (
 func (v *verify) places(ctx context.Context) (found []difference, err error) {
 	v.job.phase("looking at places")
 	for _, c := range v.copies {
-		state, err := lookOnly(ctx, c.c, v.table, c.shard.Name)
+		state, err := lookOnly(ctx, c.c, v.table, c.shard.Name, definitionWait)
 		if err != nil {
 			return nil, nodeFailed(c.shard.Name, err)
 		}

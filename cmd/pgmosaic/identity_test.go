@@ -270,3 +270,22 @@ func TestAnUpgradeHoldsNobodyUp(t *testing.T) {
 		t.Error("it is not made afterwards")
 	}
 }
+
+// Nor can who has named an older version's function in a view keep a newer one from making its own.
+func TestNobodysViewStopsAnUpgrade(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	node := d.cluster.Node("s1-a")
+	freshDatabase(t, node, "viewed")
+	c := connectTo(t, node.DSN("viewed"))
+	mustExec(t, c, txn.Schema(0, 0))
+	for _, sql := range []string{
+		"drop function pgmosaic.take_turn(text, bytea)", "create function pgmosaic.take_turn(name text, token bytea) returns void language sql as ''", // as an older version made it
+		"grant create on schema public to app", "set role app", "create view public.mine as select pgmosaic.take_turn('', '') is null as taken", "reset role", txn.Schema(0, 0),
+	} {
+		mustExec(t, c, sql)
+	}
+	if !queryOne[bool](t, c, txn.Complete) {
+		t.Error("something is missing")
+	}
+}

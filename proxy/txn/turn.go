@@ -59,7 +59,11 @@ CREATE OR REPLACE FUNCTION pgmosaic.shown(said bytea, purpose text, token bytea)
 DO $$
 BEGIN
   IF (SELECT prorettype FROM pg_proc WHERE oid = to_regprocedure('pgmosaic.take_turn(text, bytea)')) = 'void'::regtype THEN -- an older version's
-    DROP FUNCTION pgmosaic.take_turn(text, bytea);
+    BEGIN
+      DROP FUNCTION pgmosaic.take_turn(text, bytea);
+    EXCEPTION WHEN dependent_objects_still_exist THEN -- anybody could name it in a view
+      ALTER FUNCTION pgmosaic.take_turn(text, bytea) RENAME TO older_turn;
+    END;
   END IF;
 END $$;
 CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea) RETURNS xid8 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

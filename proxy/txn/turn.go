@@ -113,7 +113,7 @@ const Counted = `select substring(proname from 8)::int from pg_catalog.pg_proc w
 
 // count makes home's count, if there is none.
 func count(joined int) string {
-	return fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (%s) THEN CREATE FUNCTION pgmosaic.shards_%d() RETURNS void LANGUAGE sql AS ''; END IF; END $$", Counted, joined)
+	return fmt.Sprintf("DO $$ BEGIN IF NOT EXISTS (%s) THEN CREATE FUNCTION pgmosaic.shards_%d() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS ''; END IF; END $$", Counted, joined)
 }
 
 // Recount are the statements that change home's count, in a transaction: nobody takes a turn from then on until it has ended.

@@ -4,8 +4,8 @@ import (
 	"container/list"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 const (
@@ -80,7 +80,7 @@ func (s *Server) admit(sess *session.Session, admin, loggedIn bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if limit > 0 && s.room.full(limit, admin) {
-		e := &wire.PgError{Code: "53300", Message: fmt.Sprintf("no more connections allowed (max_client_conn = %d)", limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
+		e := &pgsql.Error{Code: pgsql.TooManyConnections, Message: fmt.Sprintf("no more connections allowed (max_client_conn = %d)", limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
 		if admin {
 			e.Message = fmt.Sprintf("no more connections allowed (max_client_conn = %d, and %d beyond it for administrators)", limit, AdminReserve)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -371,7 +372,7 @@ func (s *Server) Stop() {
 	}
 	s.closeListeners()
 	for _, x := range s.Sessions() {
-		x.Terminate(&wire.PgError{Code: "57P01", Message: "terminating connection due to administrator command", Hint: "The proxy is shutting down: connect again."})
+		x.Terminate(&pgsql.Error{Code: pgsql.AdminShutdown, Message: "terminating connection due to administrator command", Hint: "The proxy is shutting down: connect again."})
 	}
 	end := time.Now().Add(time.Second)
 	for len(s.Sessions()) > 0 && time.Now().Before(end) {

@@ -1,6 +1,10 @@
 package router
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+)
 
 // Rule names a reason for a refusal. A name is never reused for another reason.
 type Rule string
@@ -27,7 +31,7 @@ type RuleInfo struct {
 	Hint    string
 }
 
-const unsupported = "0A000"
+const unsupported = pgsql.FeatureNotSupported
 
 // Reasons are why the rows of several shards do not merge. A SELECT then runs on copies of the rows that it needs, and
 // EXPLAIN (ROUTE) names the reason; it is an error where there can be no copies, as in a write.
@@ -74,9 +78,9 @@ var Rules = []RuleInfo{
 	{"view", unsupported, "view %s over sharded tables is not supported here", "Use the view in a SELECT. Where row-level security stands behind it, make it with security_invoker."},
 	{"view-write", unsupported, "a write of the view %s would change one copy of a reference table only", "Write the table itself: every copy of it is written then."},
 	{"home-only", unsupported, "function %s works on the home shard only", "Call it in a statement of its own and bind the result."},
-	{"insert-key", "23502", "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},
+	{"insert-key", pgsql.NotNullViolation, "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},
 	{"insert-key-expression", unsupported, "the value of key column %s must be a constant or a parameter", "Compute the key before and bind it."},
-	{"no-place", "23514", "no list names the value of key column %s: the row has no shard", "An admin adds it: ALTER GROUP ... ADD VALUES (..) ON shard."},
+	{"no-place", pgsql.CheckViolation, "no list names the value of key column %s: the row has no shard", "An admin adds it: ALTER GROUP ... ADD VALUES (..) ON shard."},
 	{"insert-select", unsupported, "INSERT ... SELECT into the sharded table %s is not supported with WITH, a view over sharded tables, a parameter behind ON CONFLICT, or a new value for the key there, unless its rows are made on the shards where they belong", "Leave these out; or select the key of a table of the same group into the key; or fix the key with =."},
 	{"insert-split", unsupported, "these rows belong to several shards and %s", "Insert the rows of each key with a statement of its own."},
 	{"conflict-target", unsupported, "the ON CONFLICT target must contain key column %s", "Add the key to the unique constraint and to the conflict target."},
@@ -86,10 +90,10 @@ var Rules = []RuleInfo{
 	{"reference-fill", unsupported, "ALTER TABLE would fill a column of reference table %s with other values on each shard", "Add the column without a default, UPDATE it with values, and then SET DEFAULT."},
 	{"merge", unsupported, "MERGE would insert rows into the sharded table %s of which it is not known on what shard they belong", "Insert the key of the source's row, from a table of the same group or from constants, and join on the key; or use INSERT ... ON CONFLICT with the key."},
 	{"writing-with", unsupported, "a statement with a WITH query that writes needs to be on one shard", "Give all its tables the same key with =, or run the parts one after the other in a transaction."},
-	{"undeclared", "55000", "table %s holds the rows of one shard only, and the map of this process does not declare it", "Give every process the same map: SHOW MAP AS SQL. A table that was made LIKE a distributed one: ALTER TABLE ... DROP CONSTRAINT pgmosaic_slot."},
-	{"home-away", "57P03", "which table %s is cannot be told while home's shard is away: its schema is not the first of the search_path", "Write schema.table, or try again when the shard answers."},
-	{"moving", "55006", "table %s is being distributed", "Try again when DISTRIBUTE TABLE has finished; SHOW TABLES shows it."},
-	{"joining", "55006", "a shard is just joining the database, and what all shards have in common cannot be changed", "Try again when CREATE SHARD has finished; SHOW JOBS shows it."},
+	{"undeclared", pgsql.ObjectNotInPrerequisiteState, "table %s holds the rows of one shard only, and the map of this process does not declare it", "Give every process the same map: SHOW MAP AS SQL. A table that was made LIKE a distributed one: ALTER TABLE ... DROP CONSTRAINT pgmosaic_slot."},
+	{"home-away", pgsql.CannotConnectNow, "which table %s is cannot be told while home's shard is away: its schema is not the first of the search_path", "Write schema.table, or try again when the shard answers."},
+	{"moving", pgsql.ObjectInUse, "table %s is being distributed", "Try again when DISTRIBUTE TABLE has finished; SHOW TABLES shows it."},
+	{"joining", pgsql.ObjectInUse, "a shard is just joining the database, and what all shards have in common cannot be changed", "Try again when CREATE SHARD has finished; SHOW JOBS shows it."},
 	{"ddl", unsupported, "%s on a distributed table is not supported", "UNDISTRIBUTE TABLE it first, change it, and distribute it again."},
 	{"foreign-key", unsupported, "this foreign key cannot be kept over shards", "Refer to a reference table, or to a table of the same group with the key among the columns on both sides."},
 	{"key-column", unsupported, "key column %s cannot be dropped or retyped", "UNDISTRIBUTE TABLE it first."},
@@ -97,7 +101,7 @@ var Rules = []RuleInfo{
 	{"copy", unsupported, "COPY of %s is not supported", "Use COPY table FROM STDIN in text or csv format."},
 	{"cursor", unsupported, "a cursor WITH HOLD over several shards is not supported", "Leave WITH HOLD out, or fix the key with =."},
 	{"two-phase", unsupported, "PREPARE TRANSACTION belongs to the proxy: it commits over shards itself", "Use BEGIN and COMMIT."},
-	{"private-schema", "42501", "schema pgmosaic belongs to the proxy", "Use another schema; for pg_dump, say --exclude-schema=pgmosaic."},
+	{"private-schema", pgsql.InsufficientPrivilege, "schema pgmosaic belongs to the proxy", "Use another schema; for pg_dump, say --exclude-schema=pgmosaic."},
 	{"encoding", unsupported, "client_encoding %s cannot be used with several shards", "Use UTF8."},
 	{"strings", unsupported, "standard_conforming_strings = off cannot be used with several shards", "Write E'...' where escapes are meant."},
 	{"syntax", unsupported, "this syntax is not known to the planner of a database with several shards", "Write it in the grammar of PostgreSQL 16."},
@@ -109,7 +113,7 @@ var Rules = []RuleInfo{
 	{"session-state", unsupported, "%s is not supported in transaction pooling", "Connect to the node for that session."},
 	{"replication", unsupported, "replication connections are not supported", "Connect to the node."},
 	{"pipeline-copy", unsupported, "COPY FROM STDIN of a sharded table needs the simple query protocol", "Send COPY as a simple query."},
-	{"no-shard", "3D000", "database has no shard yet", "An admin adds one: CREATE SHARD s1 IN db NODE '<dsn>'."},
+	{"no-shard", pgsql.InvalidCatalogName, "database has no shard yet", "An admin adds one: CREATE SHARD s1 IN db NODE '<dsn>'."},
 }
 
 var ruleIndex = func() map[Rule]*RuleInfo {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -316,7 +317,7 @@ func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr
 		if e.Ordinal <= len(q.Targets) {
 			return q.Targets[e.Ordinal-1].Expr, nil
 		}
-		return e, &Error{Code: "42P10", Message: "ORDER BY position is not in select list"}
+		return e, &Error{Code: pgsql.InvalidColumnReference, Message: "ORDER BY position is not in select list"}
 	}
 	if e.Col != nil && e.Col.Qual == "" {
 		for _, t := range q.Targets {
@@ -467,7 +468,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		e := g
 		if g.Ordinal > 0 {
 			if g.Ordinal > len(q.Targets) {
-				return nil, &Error{Code: "42P10", Message: "GROUP BY position is not in select list"}
+				return nil, &Error{Code: pgsql.InvalidColumnReference, Message: "GROUP BY position is not in select list"}
 			}
 			e = q.Targets[g.Ordinal-1].Expr
 		} else if g.Col != nil && g.Col.Qual == "" {

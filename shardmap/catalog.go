@@ -12,6 +12,7 @@ import (
 	"time"
 
 	memdb "github.com/hashicorp/go-memdb"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Store keeps the document. Save succeeds only if the stored version is still prev (compare and swap);
@@ -47,9 +48,9 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // SQLState is PostgreSQL's disk_full, or io_error.
 func (e *StoreError) SQLState() string {
 	if e.Full {
-		return "53100"
+		return pgsql.DiskFull
 	}
-	return "58030"
+	return pgsql.IOError
 }
 
 // ErrorHint says what to do.

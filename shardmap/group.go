@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 )
 
@@ -158,13 +159,13 @@ func (g *GroupInfo) TypeList() string {
 // ParseKey reads the values of a key given as text. The error is an *InvalidError.
 func (g *GroupInfo) ParseKey(vals []string) ([]pghash.Key, error) {
 	if len(vals) != len(g.Keys) {
-		return nil, invalid("22023", "", "a key of group %q has %d columns, %d values were given", g.Name, len(g.Keys), len(vals))
+		return nil, invalid(pgsql.InvalidParameterValue, "", "a key of group %q has %d columns, %d values were given", g.Name, len(g.Keys), len(vals))
 	}
 	out := make([]pghash.Key, len(vals))
 	for i, v := range vals {
 		var ok bool
 		if out[i], ok = pghash.ParseText(g.Keys[i], v); !ok {
-			return nil, invalid("22P02", "Write dates and timestamps in ISO 8601, with an offset for timestamptz.", "invalid input syntax for type %s: %q", g.Keys[i], v)
+			return nil, invalid(pgsql.InvalidTextRepresentation, "Write dates and timestamps in ISO 8601, with an offset for timestamptz.", "invalid input syntax for type %s: %q", g.Keys[i], v)
 		}
 	}
 	return out, nil
@@ -211,9 +212,9 @@ func compileGroups(s *Snapshot, doc *Document) error {
 		for _, g := range db.Groups {
 			switch {
 			case g.Scheme == ByHash && covered[g] != pghash.Slots:
-				return invalid("22023", "", "group %q gives an owner to %d of %d slots", g.Name, covered[g], pghash.Slots)
+				return invalid(pgsql.InvalidParameterValue, "", "group %q gives an owner to %d of %d slots", g.Name, covered[g], pghash.Slots)
 			case g.Scheme == ByRange && len(g.owners) == 0, g.Scheme == ByList && len(g.Lists) == 0:
-				return invalid("22023", "", "group %q gives an owner to no key", g.Name)
+				return invalid(pgsql.InvalidParameterValue, "", "group %q gives an owner to no key", g.Name)
 			}
 			g.all = g.shards()
 		}
@@ -226,22 +227,22 @@ func newGroup(g *Group) (*GroupInfo, error) {
 	for _, name := range g.Keys {
 		kt, ok := pghash.TypeByName(name)
 		if !ok {
-			return nil, invalid("0A000", "Use one of: integer, bigint, smallint, text, varchar, char(n), uuid, date, timestamp, timestamptz, numeric, boolean.",
+			return nil, invalid(pgsql.FeatureNotSupported, "Use one of: integer, bigint, smallint, text, varchar, char(n), uuid, date, timestamp, timestamptz, numeric, boolean.",
 				"type %q cannot be the key of a group", name)
 		}
 		if _, ok := pghash.SlotSQL([]pghash.Type{kt}, []string{"k"}); !ok && g.Scheme == ByHash {
-			return nil, invalid("0A000", "Use a uuid, a text or an integer key.", "type %s cannot be the key of a hash group: SQL cannot check the place of its rows", kt)
+			return nil, invalid(pgsql.FeatureNotSupported, "Use a uuid, a text or an integer key.", "type %s cannot be the key of a hash group: SQL cannot check the place of its rows", kt)
 		}
 		info.Keys = append(info.Keys, kt)
 	}
 	switch {
 	case len(info.Keys) == 0 || len(info.Keys) > pghash.MaxColumns:
-		return nil, invalid("54011", "", "the key of group %q has %d columns: 1 to %d are possible", g.Name, len(info.Keys), pghash.MaxColumns)
+		return nil, invalid(pgsql.TooManyColumns, "", "the key of group %q has %d columns: 1 to %d are possible", g.Name, len(info.Keys), pghash.MaxColumns)
 	case g.Scheme == ByList && len(info.Keys) > 1:
-		return nil, invalid("42P16", "Use one column, or BY HASH or BY RANGE.", "cannot use \"list\" with more than one key column")
+		return nil, invalid(pgsql.InvalidTableDefinition, "Use one column, or BY HASH or BY RANGE.", "cannot use \"list\" with more than one key column")
 	case g.Scheme == ByHash:
 	case g.Scheme != ByRange && g.Scheme != ByList:
-		return nil, invalid("22023", "", "group %q has the unknown scheme %q", g.Name, g.Scheme)
+		return nil, invalid(pgsql.InvalidParameterValue, "", "group %q has the unknown scheme %q", g.Name, g.Scheme)
 	}
 	return info, nil
 }
@@ -257,7 +258,7 @@ func member(s *Snapshot, database, group, shard string, scheme Scheme) (*GroupIn
 		return nil, 0, noGroup(group, database)
 	}
 	if scheme != "" && g.Scheme != scheme {
-		return nil, 0, invalid("42809", "SHOW GROUPS shows the scheme of each group.", "group %q is placed by %s, not by %s", group, g.Scheme, scheme)
+		return nil, 0, invalid(pgsql.WrongObjectType, "SHOW GROUPS shows the scheme of each group.", "group %q is placed by %s, not by %s", group, g.Scheme, scheme)
 	}
 	sh, ok := db.Shard(shard)
 	if !ok {
@@ -275,7 +276,7 @@ func compileSlots(s *Snapshot, doc *Document, covered map[*GroupInfo]int) error 
 			return err
 		}
 		if r.From != covered[g] || r.To < r.From || r.To >= pghash.Slots {
-			return invalid("22023", "", "slots %d-%d of group %q overlap others, leave a gap or are out of range", r.From, r.To, r.Group)
+			return invalid(pgsql.InvalidParameterValue, "", "slots %d-%d of group %q overlap others, leave a gap or are out of range", r.From, r.To, r.Group)
 		}
 		covered[g] = r.To + 1
 		g.ends, g.owners = append(g.ends, r.To), append(g.owners, shard)
@@ -294,7 +295,7 @@ func compileRanges(s *Snapshot, doc *Document) error {
 		}
 		if len(g.owners) == 0 {
 			if len(r.From) > 0 {
-				return invalid("22023", "Begin with MINVALUE.", "the ranges of group %q leave a gap below (%s)", r.Group, strings.Join(r.From, ", "))
+				return invalid(pgsql.InvalidParameterValue, "Begin with MINVALUE.", "the ranges of group %q leave a gap below (%s)", r.Group, strings.Join(r.From, ", "))
 			}
 		} else {
 			form, err := g.form(r.From)
@@ -302,7 +303,7 @@ func compileRanges(s *Snapshot, doc *Document) error {
 				return err
 			}
 			if n := len(g.starts); n > 0 && string(g.starts[n-1]) >= form {
-				return invalid("42P17", "Give the ranges in ascending order.", "the ranges of group %q overlap or are empty at (%s)", r.Group, strings.Join(r.From, ", "))
+				return invalid(pgsql.InvalidObjectDefinition, "Give the ranges in ascending order.", "the ranges of group %q overlap or are empty at (%s)", r.Group, strings.Join(r.From, ", "))
 			}
 			g.starts = append(g.starts, []byte(form))
 		}
@@ -327,13 +328,13 @@ func compileLists(s *Snapshot, doc *Document) error {
 				return err
 			}
 			if _, dup := g.values[form]; dup {
-				return invalid("42P17", "", "value %q of group %q is listed twice", v, l.Group)
+				return invalid(pgsql.InvalidObjectDefinition, "", "value %q of group %q is listed twice", v, l.Group)
 			}
 			g.values[form] = shard
 		}
 		if l.Default {
 			if g.fallback >= 0 {
-				return invalid("42P17", "", "group %q has two default shards", l.Group)
+				return invalid(pgsql.InvalidObjectDefinition, "", "group %q has two default shards", l.Group)
 			}
 			g.fallback = shard
 		}
@@ -356,7 +357,7 @@ func compilePins(s *Snapshot, doc *Document) error {
 			g.pins = map[string]int{}
 		}
 		if _, dup := g.pins[form]; dup {
-			return invalid("42710", "UNPIN KEY it first.", "key (%s) of group %q is pinned already", strings.Join(p.Key, ", "), p.Group)
+			return invalid(pgsql.DuplicateObject, "UNPIN KEY it first.", "key (%s) of group %q is pinned already", strings.Join(p.Key, ", "), p.Group)
 		}
 		g.pins[form] = shard
 		g.Pins = append(g.Pins, *p)

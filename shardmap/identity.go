@@ -61,7 +61,7 @@ type StrangerError struct{ Message, Hint string }
 func (e *StrangerError) Error() string { return e.Message }
 
 // SQLState is PostgreSQL's object_not_in_prerequisite_state: to wait, or try again, does not help.
-func (e *StrangerError) SQLState() string { return "55000" }
+func (e *StrangerError) SQLState() string { return pgsql.ObjectNotInPrerequisiteState }
 
 // ErrorHint says what to do.
 func (e *StrangerError) ErrorHint() string { return e.Hint }

@@ -125,21 +125,16 @@ func (d *DB) Shard(name string) (*ShardInfo, bool) {
 	return nil, false
 }
 
-// InvalidError says what is wrong with a map, in the words of SQL.
-type InvalidError struct{ Code, Message, Hint string }
-
-func (e *InvalidError) Error() string { return e.Message }
-
 func invalid(code, hint, format string, args ...any) error {
-	return &InvalidError{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
+	return &pgsql.Error{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// Compile validates a document as a whole and builds its snapshot. Errors are *InvalidError.
+// Compile validates a document as a whole and builds its snapshot. Errors are *pgsql.Error.
 func Compile(doc *Document) (*Snapshot, error) {
 	s := &Snapshot{Version: doc.Version, Install: doc.Install, Document: doc, Databases: map[string]*DB{}}
 	for _, d := range doc.Databases {
 		if _, dup := s.Databases[d.Name]; dup {
-			return nil, invalid("42P04", "", "database %q already exists", d.Name)
+			return nil, invalid(pgsql.DuplicateDatabase, "", "database %q already exists", d.Name)
 		}
 		s.Databases[d.Name] = &DB{Name: d.Name, Joined: d.Shards, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
 	}
@@ -179,7 +174,7 @@ func compileShards(s *Snapshot, doc *Document) error {
 			return noDatabase(sh.Database)
 		}
 		if _, dup := db.Shard(sh.Name); dup {
-			return invalid("42710", "", "shard %q of database %q already exists", sh.Name, sh.Database)
+			return invalid(pgsql.DuplicateObject, "", "shard %q of database %q already exists", sh.Name, sh.Database)
 		}
 		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked, System: sh.System})
 	}
@@ -198,12 +193,12 @@ func compileShards(s *Snapshot, doc *Document) error {
 		db := s.Databases[d.Name]
 		for _, sh := range db.Shards {
 			if len(sh.Nodes) == 0 {
-				return invalid("22023", "Add NODE '<dsn>'.", "shard %q of database %q has no node", sh.Name, d.Name)
+				return invalid(pgsql.InvalidParameterValue, "Add NODE '<dsn>'.", "shard %q of database %q has no node", sh.Name, d.Name)
 			}
 		}
 		if d.Home == "" {
 			if len(db.Shards) > 0 {
-				return invalid("22023", "", "database %q has shards and no home shard", d.Name)
+				return invalid(pgsql.InvalidParameterValue, "", "database %q has shards and no home shard", d.Name)
 			}
 			continue
 		}
@@ -230,14 +225,14 @@ func compileTables(s *Snapshot, doc *Document) error {
 			}
 			info.Moving = info.Moving || info.Group.Moving
 			if want := len(info.Group.Keys); len(t.Key) != want {
-				return invalid("22023", fmt.Sprintf("Name %d key columns, in the group's order.", want), "table %s has %d key columns, group %q has %d", info.TableName, len(t.Key), t.Group, want)
+				return invalid(pgsql.InvalidParameterValue, fmt.Sprintf("Name %d key columns, in the group's order.", want), "table %s has %d key columns, group %q has %d", info.TableName, len(t.Key), t.Group, want)
 			}
 			if db.tenants[t.Schema] != nil {
-				return invalid("42710", "UNDISTRIBUTE SCHEMA it first.", "schema %q of table %s lives on one shard", t.Schema, info.TableName)
+				return invalid(pgsql.DuplicateObject, "UNDISTRIBUTE SCHEMA it first.", "schema %q of table %s lives on one shard", t.Schema, info.TableName)
 			}
 		case Reference:
 		default:
-			return invalid("22023", "", "table %s has the unknown kind %q", info.TableName, t.Kind)
+			return invalid(pgsql.InvalidParameterValue, "", "table %s has the unknown kind %q", info.TableName, t.Kind)
 		}
 		db.Tables[info.TableName] = info
 	}
@@ -310,13 +305,13 @@ func (d *DB) Renamed(from, to TableName, keys []string) *DB {
 }
 
 func noDatabase(name string) error {
-	return invalid("3D000", "SHOW DATABASES lists them; CREATE DATABASE makes one.", "database %q does not exist", name)
+	return invalid(pgsql.InvalidCatalogName, "SHOW DATABASES lists them; CREATE DATABASE makes one.", "database %q does not exist", name)
 }
 
 func noShard(name, db string) error {
-	return invalid("42704", "SHOW SHARDS lists them.", "shard %q does not exist in database %q", name, db)
+	return invalid(pgsql.UndefinedObject, "SHOW SHARDS lists them.", "shard %q does not exist in database %q", name, db)
 }
 
 func noGroup(name, db string) error {
-	return invalid("42704", "SHOW GROUPS lists them; CREATE GROUP makes one.", "group %q does not exist in database %q", name, db)
+	return invalid(pgsql.UndefinedObject, "SHOW GROUPS lists them; CREATE GROUP makes one.", "group %q does not exist in database %q", name, db)
 }

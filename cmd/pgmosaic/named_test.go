@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // An admin statement that copies rows from one server to another names the one that was lost.
@@ -32,7 +32,7 @@ func TestTheLostServerOfACopyIsNamed(t *testing.T) {
 			}
 		}
 		err := <-done
-		var e *admin.Error
+		var e *pgsql.Error
 		if !errors.As(err, &e) {
 			t.Fatalf("it was not interrupted: %v", err)
 		}

@@ -11,8 +11,8 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 const (
@@ -148,7 +148,7 @@ func (g *Gate) query(ctx context.Context, l session.Login) (auth.Credential, err
 	select {
 	case ask.turn <- struct{}{}:
 	case <-ctx.Done():
-		return auth.Credential{}, &wire.PgError{Code: "53300", Message: "too many logins wait to be looked up", Hint: "Try again; users that the configuration names are not looked up."}
+		return auth.Credential{}, &pgsql.Error{Code: pgsql.TooManyConnections, Message: "too many logins wait to be looked up", Hint: "Try again; users that the configuration names are not looked up."}
 	}
 	defer func() { <-ask.turn }()
 	if cred, ok := g.questions.remembered(key); ok { // by who had the turn before
@@ -157,7 +157,7 @@ func (g *Gate) query(ctx context.Context, l session.Login) (auth.Credential, err
 	cred, exists, err := g.look(ctx, ask, l.Database, l.User)
 	if err != nil {
 		g.log.Warn("auth_query", "database", l.Database, "error", err)
-		return auth.Credential{}, &wire.PgError{Code: "08006", Message: "the user could not be looked up", Hint: "The proxy's log says why."}
+		return auth.Credential{}, &pgsql.Error{Code: pgsql.ConnectionFailure, Message: "the user could not be looked up", Hint: "The proxy's log says why."}
 	}
 	g.questions.remember(key, cred, exists)
 	return cred, nil

@@ -14,8 +14,8 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // Gate checks logins, by the Access in force. Any goroutine may use it.
@@ -81,8 +81,8 @@ func (g *Gate) Admit(ctx context.Context, l session.Login) error {
 	always := IsConsole(l.Database) && a.named(l.User)
 	switch g.tries.Judge(g.now(), from, l.User, limit, always) {
 	case auth.Barred:
-		return &wire.PgError{
-			Code: "28000", Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, from, limit, auth.TryWindow),
+		return &pgsql.Error{
+			Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, from, limit, auth.TryWindow),
 			Hint: "Wait a minute and use the right password.",
 		}
 	case auth.Slow:

@@ -109,7 +109,7 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	p := &parser{toks: toks, text: sql}
 	defer func() {
 		if r := recover(); r != nil {
-			e, ok := r.(*Error)
+			e, ok := r.(*pgsql.Error)
 			if !ok {
 				panic(r)
 			}
@@ -118,7 +118,7 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	}()
 	run, reads := a.statement(p)
 	if readOnly && !reads {
-		return nil, &Error{Code: "42501", Message: "permission denied: this user may only SHOW", Hint: "Log in as one of admin_users."}
+		return nil, &pgsql.Error{Code: pgsql.InsufficientPrivilege, Message: "permission denied: this user may only SHOW", Hint: "Log in as one of admin_users."}
 	}
 	ended := false
 	defer func() {
@@ -132,13 +132,9 @@ func (a *Admin) Exec(ctx context.Context, sql string, readOnly bool) (res *Resul
 	}
 	res, err = run(ctx)
 	ended = true
-	var inv *shardmap.InvalidError
-	if errors.As(err, &inv) {
-		err = &Error{Code: inv.Code, Message: inv.Message, Hint: inv.Hint}
-	}
 	for _, first := range []error{shardmap.ErrConflict, shardmap.ErrChanged, shardmap.ErrEnded} {
 		if errors.Is(err, first) {
-			err = &Error{Code: "40001", Message: first.Error(), Hint: "Look at the map and run the statement again."}
+			err = &pgsql.Error{Code: pgsql.SerializationFailure, Message: first.Error(), Hint: "Look at the map and run the statement again."}
 		}
 	}
 	return res, err
@@ -212,7 +208,7 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 		p.end()
 		return func(context.Context) (*Result, error) {
 			if err := a.Reload(); err != nil {
-				return nil, &Error{Code: "F0000", Message: "RELOAD failed, the old configuration stays in force: " + err.Error()}
+				return nil, &pgsql.Error{Code: pgsql.ConfigFileError, Message: "RELOAD failed, the old configuration stays in force: " + err.Error()}
 			}
 			return &Result{Tag: "RELOAD"}, nil
 		}, false
@@ -230,7 +226,7 @@ func (a *Admin) statement(p *parser) (run action, reads bool) {
 			return &Result{Tag: "SHUTDOWN"}, nil
 		}, false
 	case p.word("suspend"):
-		panic(&Error{Code: "0A000", Message: "SUSPEND is not supported", Hint: "PAUSE holds transactions back; a new process may listen beside this one with so_reuseport."})
+		panic(&pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "SUSPEND is not supported", Hint: "PAUSE holds transactions back; a new process may listen beside this one with so_reuseport."})
 	case p.word("kill_client"):
 		id := p.next().text
 		p.end()
@@ -286,7 +282,7 @@ func (a *Admin) parseSelect(p *parser) action {
 			return &Result{Columns: []string{"version"}, Rows: [][]any{{"pgmosaic " + a.Version}}, Tag: "SELECT 1"}, nil
 		}
 	}
-	panic(&Error{Code: "0A000", Message: "the admin console understands SHOW and the statements of HELP, not SELECT", Hint: "Use SHOW ... WHERE ... ORDER BY ... LIMIT."})
+	panic(&pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "the admin console understands SHOW and the statements of HELP, not SELECT", Hint: "Use SHOW ... WHERE ... ORDER BY ... LIMIT."})
 }
 
 func (p *parser) dryRun() bool {
@@ -312,7 +308,7 @@ func (a *Admin) parseShow(p *parser) action {
 	v := Views[name]
 	if v == nil {
 		p.at--
-		panic(&Error{Code: "42704", Message: fmt.Sprintf("there is nothing called %q to show", name), Hint: "SHOW " + strings.ToUpper(strings.Join(viewNames(), " | ")) + " | MAP AS SQL.", Pos: at.pos})
+		panic(&pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("there is nothing called %q to show", name), Hint: "SHOW " + strings.ToUpper(strings.Join(viewNames(), " | ")) + " | MAP AS SQL.", Pos: at.pos})
 	}
 	f := p.filter()
 	p.end()
@@ -384,7 +380,7 @@ func (a *Admin) help(context.Context) (*Result, error) {
 func (a *Admin) database(name string) (*shardmap.DB, error) {
 	d := a.Catalog.Current().Databases[name]
 	if d == nil {
-		return nil, &Error{Code: "3D000", Message: fmt.Sprintf("database %q does not exist", name), Hint: "SHOW DATABASES lists them; CREATE DATABASE makes one."}
+		return nil, &pgsql.Error{Code: pgsql.InvalidCatalogName, Message: fmt.Sprintf("database %q does not exist", name), Hint: "SHOW DATABASES lists them; CREATE DATABASE makes one."}
 	}
 	return d, nil
 }
@@ -497,7 +493,7 @@ func (a *Admin) traffic(ctx context.Context, verb, db, shard string) (*Result, e
 			err := a.Pools.Pause(ctx, n, shard)
 			cancel()
 			if err != nil {
-				return nil, &Error{Code: "55006", Message: err.Error(), Hint: "SHOW CLIENTS shows who is in a transaction."}
+				return nil, &pgsql.Error{Code: pgsql.ObjectInUse, Message: err.Error(), Hint: "SHOW CLIENTS shows who is in a transaction."}
 			}
 		case "resume":
 			a.Pools.Resume(n, shard)
@@ -510,7 +506,7 @@ func (a *Admin) traffic(ctx context.Context, verb, db, shard string) (*Result, e
 			for a.Pools.Old(n) > 0 {
 				select {
 				case <-ctx.Done():
-					return nil, &Error{Code: "57014", Message: "canceling statement due to user request"}
+					return nil, &pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}
 				case <-time.After(20 * time.Millisecond):
 				}
 			}
@@ -528,7 +524,7 @@ func (a *Admin) killClient(id string) (*Result, error) {
 			return &Result{Tag: "KILL_CLIENT"}, nil
 		}
 	}
-	return nil, &Error{Code: "42704", Message: fmt.Sprintf("there is no client %q", id), Hint: "SHOW CLIENTS lists their ids."}
+	return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("there is no client %q", id), Hint: "SHOW CLIENTS lists their ids."}
 }
 
 // mapAsSQL prints statements that rebuild the map on empty proxies.

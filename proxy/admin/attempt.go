@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -86,7 +87,7 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 			return err
 		}
 		if time.Since(begun) > holdWait {
-			return &Error{Code: "55006", Message: "another process is at it still: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "another process is at it still: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
 		}
 		select {
 		case <-ctx.Done():
@@ -123,7 +124,7 @@ func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err er
 // beginPlacing takes a table or schema for an attempt that will put its rows on the shards. Nobody else may be at it, and its rows
 // must be on home. column and value name it in pgmosaic.placed.
 func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label string, x shardmap.Attempt) error {
-	taken := &Error{Code: "55000", Message: label + " is distributed already, or being so, by a process with another map", Hint: otherMap}
+	taken := &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: label + " is distributed already, or being so, by a process with another map", Hint: otherMap}
 	before, err := strings1(ctx, home, fmt.Sprintf("SELECT attempt FROM pgmosaic.placed WHERE %s = $1::%s AND at = 'home'", column, noteType(column)), value)
 	if err != nil {
 		return err
@@ -169,7 +170,7 @@ func sameTable(ctx context.Context, tx pgx.Tx, n shardmap.TableName, x shardmap.
 	var same bool
 	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pgmosaic.placed WHERE attempt = $1 AND relation = to_regclass($2))", x.ID, n.SQL()).Scan(&same)
 	if err == nil && !same {
-		return &Error{Code: "55000", Message: fmt.Sprintf("table %s is another one than when the statement began", n), Hint: "Its rows are on home. Run the statement again."}
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s is another one than when the statement began", n), Hint: "Its rows are on home. Run the statement again."}
 	}
 	return err
 }
@@ -178,7 +179,7 @@ func sameTable(ctx context.Context, tx pgx.Tx, n shardmap.TableName, x shardmap.
 func decide(ctx context.Context, tx pgx.Tx, x shardmap.Attempt, at, label string) error {
 	tag, err := tx.Exec(ctx, "UPDATE pgmosaic.placed SET at = $2 WHERE attempt = $1 AND at <> $2", x.ID, at)
 	if err == nil && tag.RowsAffected() != 1 {
-		return &Error{Code: "55006", Message: label + " was taken by another process meanwhile", Hint: "Its rows are where they were. Look at SHOW TABLES there, and run the statement again."}
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: label + " was taken by another process meanwhile", Hint: "Its rows are where they were. Look at SHOW TABLES there, and run the statement again."}
 	}
 	return err
 }
@@ -197,7 +198,7 @@ func ours(ctx context.Context, q pgx.Tx, shard string, n shardmap.TableName, dis
 	var yes bool
 	err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pgmosaic.made WHERE relation = to_regclass($1) AND distribution = $2)", n.SQL(), distribution).Scan(&yes)
 	if err == nil && !yes {
-		return &Error{Code: "55000", Message: fmt.Sprintf("table %s on shard %q is not what this map's distribution of it has made there", n, shard), Hint: otherMap}
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s on shard %q is not what this map's distribution of it has made there", n, shard), Hint: otherMap}
 	}
 	return err
 }
@@ -299,7 +300,7 @@ func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
 			return err
 		}
 		if strings.Join(now, ", ") != strings.Join(names, ", ") {
-			return &Error{Code: "55006", Message: "a table was renamed while it was to be dropped", Hint: "Run the statement again."}
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "a table was renamed while it was to be dropped", Hint: "Run the statement again."}
 		}
 		if err := runBounded(ctx, tx, time.Minute, "DROP TABLE "+strings.Join(names, ", ")); err != nil {
 			return err
@@ -322,7 +323,7 @@ func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables
 			return ownOr(d.Home.Name, err)
 		}
 		if len(taken) > 0 {
-			return &Error{Code: "55000", Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
+			return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
 		}
 	}
 	defined, err := objects(ctx, home)
@@ -361,7 +362,7 @@ func idle(ctx context.Context, home *pgx.Conn, node string, tables ...shardmap.T
 			return ownOr(node, err)
 		}
 		if len(at) > 0 {
-			return &Error{Code: "55006", Message: fmt.Sprintf("another process is at table %s", n), Hint: "Wait until it has ended: SHOW JOBS there. " + otherMap}
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("another process is at table %s", n), Hint: "Wait until it has ended: SHOW JOBS there. " + otherMap}
 		}
 	}
 	return nil
@@ -384,8 +385,8 @@ func vacant(ctx context.Context, c *pgx.Conn, shard string, tables []shardmap.Ta
 			return ownOr(shard, err)
 		}
 		if there {
-			return &Error{
-				Code: "55000", Message: fmt.Sprintf("table %s exists on shard %q, and this statement has not made it", n, shard),
+			return &pgsql.Error{
+				Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s exists on shard %q, and this statement has not made it", n, shard),
 				Hint: "If another map distributes it, give this process that map: docs/operating/several.md. Else move its rows away and DROP it there.",
 			}
 		}

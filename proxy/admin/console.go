@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -81,7 +82,7 @@ func (c *Console) Fail(_ context.Context, err error, ready bool) error {
 
 // Function implements session.Handler.
 func (c *Console) Function(context.Context, wire.Message) error {
-	c.client.Send(wire.ErrorFor("ERROR", &wire.PgError{Code: "0A000", Message: "the admin console has no functions"}))
+	c.client.Send(wire.ErrorFor("ERROR", &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "the admin console has no functions"}))
 	c.client.SendReady('I')
 	return nil
 }
@@ -198,7 +199,7 @@ func (c *Console) Batch(_ context.Context, msgs []wire.Message, sync bool, _ tim
 	return nil
 }
 
-var errMessage = &wire.PgError{Code: "08P01", Message: "invalid message format"}
+var errMessage = &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid message format"}
 
 func (c *Console) message(m wire.Message) error {
 	switch m.Type {
@@ -220,7 +221,7 @@ func (c *Console) message(m wire.Message) error {
 		}
 		res := c.portals[string(name)]
 		if res == nil {
-			return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
+			return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 		}
 		if res.Tag == "" {
 			c.client.SendFrame('I', nil)
@@ -243,14 +244,14 @@ func (c *Console) bind(m wire.Message) error {
 	}
 	sql, ok := c.stmts[string(b.Statement)]
 	if !ok {
-		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
+		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
 	if len(b.Params) > 0 {
-		return &wire.PgError{Code: "0A000", Message: "admin statements take no parameters", Hint: "Write the values into the statement."}
+		return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "admin statements take no parameters", Hint: "Write the values into the statement."}
 	}
 	for _, f := range b.Results {
 		if f != 0 {
-			return &wire.PgError{Code: "0A000", Message: "the admin console answers in text format only", Hint: "Use the simple query protocol or text results."}
+			return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "the admin console answers in text format only", Hint: "Use the simple query protocol or text results."}
 		}
 	}
 	res, err := c.exec(sql)
@@ -271,14 +272,14 @@ func (c *Console) describe(body []byte) error {
 	if body[0] == 'P' {
 		res := c.portals[name]
 		if res == nil {
-			return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
+			return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 		}
 		c.describeResult(res)
 		return nil
 	}
 	sql, ok := c.stmts[name]
 	if !ok {
-		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
+		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}
 	c.client.SendFrame('t', []byte{0, 0})
 	res, err := c.admin.columnsOf(c.ctx, sql)
@@ -304,8 +305,8 @@ func (c *Console) describeResult(res *Result) {
 // columnsOf gives a statement's columns: reads are run, changes answer with the map's version.
 func (a *Admin) columnsOf(ctx context.Context, sql string) (*Result, error) {
 	res, err := a.Exec(ctx, sql, true)
-	var e *Error
-	if errors.As(err, &e) && e.Code == "42501" {
+	var e *pgsql.Error
+	if errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege {
 		f := strings.Fields(strings.ToLower(sql))
 		if len(f) > 0 {
 			switch strings.TrimSuffix(f[0], ";") {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -98,8 +99,8 @@ func (a *Admin) unwatchLast(ctx context.Context, d *shardmap.DB) (again func() e
 			return nil
 		})
 		var pe *pgconn.PgError
-		if errors.As(err, &pe) && pe.Code == "55P03" {
-			return &Error{Code: "55006", Message: "a session uses a reference table on home, whose trigger is to go, for longer than 10s", Hint: "Wait until it has ended, or end it: pg_locks on home's node shows which. It may be another process's DROP SHARD."}
+		if errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable {
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "a session uses a reference table on home, whose trigger is to go, for longer than 10s", Hint: "Wait until it has ended, or end it: pg_locks on home's node shows which. It may be another process's DROP SHARD."}
 		}
 		return err
 	})

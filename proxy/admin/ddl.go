@@ -90,9 +90,9 @@ func bringRoles(ctx context.Context, home, dst *pgx.Conn) error {
 		var password string
 		if err := home.QueryRow(ctx, verifierSQL, r[0]).Scan(&password); err != nil {
 			var pe *pgconn.PgError
-			if errors.As(err, &pe) && pe.Code == "42501" {
-				return &Error{
-					Code: "42501", Message: fmt.Sprintf("role %q is missing on the shard, and home's connection string has a role that may not read its password", r[0]),
+			if errors.As(err, &pe) && pe.Code == pgsql.InsufficientPrivilege {
+				return &pgsql.Error{
+					Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("role %q is missing on the shard, and home's connection string has a role that may not read its password", r[0]),
 					Hint: "Bring the roles yourself: pg_dumpall --roles-only on home, and run it there. Or GRANT SELECT ON pg_authid TO the role of home's connection string.",
 				}
 			}
@@ -273,8 +273,8 @@ func mayCreate(ctx context.Context, tx pgx.Tx, n shardmap.TableName, owner strin
 	var may bool
 	err := tx.QueryRow(ctx, "select has_schema_privilege($1, $2, 'CREATE')", owner, n.Schema).Scan(&may)
 	if err == nil && !may {
-		return &Error{
-			Code: "42501", Message: fmt.Sprintf("table %s runs functions, or has types, of its owner's, and role %q may not create tables in schema %q", n, owner, n.Schema),
+		return &pgsql.Error{
+			Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("table %s runs functions, or has types, of its owner's, and role %q may not create tables in schema %q", n, owner, n.Schema),
 			Hint: "The copy is made by that role, so that its code runs with its rights only. GRANT CREATE ON SCHEMA " + pgsql.Ident(n.Schema) + " TO " + pgsql.Ident(owner) + " for the time of the statement.",
 		}
 	}
@@ -287,7 +287,7 @@ func freeSequences(ctx context.Context, tx pgx.Tx, names []string) error {
 	taken, err := strings1(ctx, tx, `select x from unnest($1::text[]) x where to_regclass(x) is not null and not exists
 	  (select from pg_depend d join pgmosaic.made m on m.relation = d.refobjid where d.classid = 'pg_class'::regclass and d.objid = to_regclass(x) and d.refclassid = 'pg_class'::regclass and d.deptype = 'a')`, names)
 	if err == nil && len(taken) > 0 {
-		return &Error{Code: "55000", Message: fmt.Sprintf("sequence %s exists on the shard, and pgmosaic has not made it", taken[0]), Hint: "Rename or DROP it there."}
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("sequence %s exists on the shard, and pgmosaic has not made it", taken[0]), Hint: "Rename or DROP it there."}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -18,11 +19,11 @@ func (a *Admin) parseCreate(p *parser) action {
 		dry := p.dryRun()
 		return func(ctx context.Context) (*Result, error) {
 			if name == "pgmosaic" || name == "pgbouncer" {
-				return nil, &Error{Code: "42939", Message: fmt.Sprintf("the name %q is the admin console's", name), Hint: "Use another name."}
+				return nil, &pgsql.Error{Code: pgsql.ReservedName, Message: fmt.Sprintf("the name %q is the admin console's", name), Hint: "Use another name."}
 			}
 			return a.change(ctx, "CREATE DATABASE", dry, nil, func(tx *shardmap.Tx) error {
 				if there, err := tx.HasDatabase(name); err != nil || there {
-					return errors.Join(err, &Error{Code: "42P04", Message: fmt.Sprintf("database %q already exists", name)})
+					return errors.Join(err, &pgsql.Error{Code: pgsql.DuplicateDatabase, Message: fmt.Sprintf("database %q already exists", name)})
 				}
 				return tx.PutDatabase(shardmap.Database{Name: name})
 			})
@@ -82,7 +83,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 		return nil, err
 	}
 	if _, dup := d.Shard(name); dup {
-		return nil, &Error{Code: "42710", Message: fmt.Sprintf("shard %q of database %q already exists", name, db)}
+		return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("shard %q of database %q already exists", name, db)}
 	}
 	seen := map[string]bool{}
 	for _, s := range d.Shards {
@@ -92,7 +93,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 	}
 	for _, n := range nodes {
 		if seen[n.Name] {
-			return nil, &Error{Code: "42710", Message: fmt.Sprintf("node %q of database %q already exists", n.Name, db), Hint: "Give it another NAME."}
+			return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("node %q of database %q already exists", n.Name, db), Hint: "Give it another NAME."}
 		}
 		seen[n.Name] = true
 	}
@@ -104,7 +105,7 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 		return nil, err
 	}
 	if home && d.Home != nil {
-		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q already has the home shard %q", db, d.Home.Name), Hint: "Leave HOME out."}
+		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("database %q already has the home shard %q", db, d.Home.Name), Hint: "Leave HOME out."}
 	}
 	x := newAttempt(shardmap.Attempt{Database: db, Statement: "CREATE SHARD " + name, Shard: &shardmap.Shard{Database: db, Name: name, Marked: d.Home != nil, System: found[0].system}})
 	for _, s := range d.Shards {
@@ -119,8 +120,8 @@ func (a *Admin) createShard(ctx context.Context, db, name string, nodes []shardm
 	}
 	if !dry {
 		err := a.prepareShard(ctx, primary, db, name, x.Shard.Ordinal, false)
-		var e *Error
-		if err != nil && !(errors.As(err, &e) && e.Code == "42501") { // a database of one shard needs nothing of ours there; its second shard will
+		var e *pgsql.Error
+		if err != nil && !(errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege) { // a database of one shard needs nothing of ours there; its second shard will
 			return nil, err
 		}
 	}
@@ -184,7 +185,7 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 		return nil, nodeFailed(d.Home.Name, err)
 	}
 	if len(d.Shards) > 1 && x.Count != d.Joined {
-		return nil, &Error{Code: "55000", Message: fmt.Sprintf("%d shards have joined database %q, and this map knows of %d", x.Count, d.Name, d.Joined), Hint: otherMap + " If home was restored: ALTER SHARD " + d.Home.Name + " IN " + d.Name + " ADOPT."}
+		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%d shards have joined database %q, and this map knows of %d", x.Count, d.Name, d.Joined), Hint: otherMap + " If home was restored: ALTER SHARD " + d.Home.Name + " IN " + d.Name + " ADOPT."}
 	}
 	x.Count++
 	j := a.begin(d.Name, x.Statement)
@@ -228,7 +229,7 @@ func (a *Admin) parseAlter(p *parser) action {
 	var dry bool
 	var edit func(ctx context.Context, s *shardmap.ShardInfo) (func(*shardmap.Tx) error, error) // asks the nodes, before the map is touched
 	missing := func(n string) error {
-		return &Error{Code: "42704", Message: fmt.Sprintf("node %q does not exist in shard %q", n, name), Hint: "SHOW NODES lists them."}
+		return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("node %q does not exist in shard %q", n, name), Hint: "SHOW NODES lists them."}
 	}
 	switch {
 	case p.words("add", "node"):
@@ -237,7 +238,7 @@ func (a *Admin) parseAlter(p *parser) action {
 			n.Database, n.Shard = db, name
 			for _, o := range s.Nodes {
 				if o.Name == n.Name {
-					return nil, &Error{Code: "42710", Message: fmt.Sprintf("node %q already exists", n.Name)}
+					return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("node %q already exists", n.Name)}
 				}
 				n.Ordinal = max(n.Ordinal, o.Ordinal+1)
 			}
@@ -310,9 +311,9 @@ func (a *Admin) namePrimary(db string, s *shardmap.ShardInfo, node string, tx *s
 	at := slices.IndexFunc(s.Nodes, func(n *shardmap.Node) bool { return n.Name == node })
 	switch {
 	case at < 0:
-		return &Error{Code: "42704", Message: fmt.Sprintf("node %q does not exist in shard %q", node, s.Name), Hint: "SHOW NODES lists them."}
+		return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("node %q does not exist in shard %q", node, s.Name), Hint: "SHOW NODES lists them."}
 	case !claims(at):
-		return &Error{Code: "55000", Message: fmt.Sprintf("node %q does not answer as a primary", node), Hint: "pgmosaic promotes nobody: promote it with pg_ctl promote, or by your cluster manager. SHOW REPLICAS shows what each node says of itself."}
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("node %q does not answer as a primary", node), Hint: "pgmosaic promotes nobody: promote it with pg_ctl promote, or by your cluster manager. SHOW REPLICAS shows what each node says of itself."}
 	}
 	for i, n := range s.Nodes {
 		if barred := i != at && (claims(i) || n.Barred); barred != n.Barred {
@@ -352,7 +353,7 @@ func (a *Admin) Rejoined(ctx context.Context, db, shard, node string) error {
 }
 
 func noShard(name, db string) error {
-	return &Error{Code: "42704", Message: fmt.Sprintf("shard %q does not exist in database %q", name, db), Hint: "SHOW SHARDS lists them."}
+	return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("shard %q does not exist in database %q", name, db), Hint: "SHOW SHARDS lists them."}
 }
 
 func (a *Admin) parseDrop(p *parser) action {
@@ -434,7 +435,7 @@ func (a *Admin) parseDrop(p *parser) action {
 
 func mayDrop(d *shardmap.DB, kind, name string) error {
 	inUse := func(format string, args ...any) error {
-		return &Error{Code: "55006", Message: fmt.Sprintf(format, args...), Hint: "Move or drop what depends on it first."}
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf(format, args...), Hint: "Move or drop what depends on it first."}
 	}
 	switch kind {
 	case "database":
@@ -444,7 +445,7 @@ func mayDrop(d *shardmap.DB, kind, name string) error {
 	case "group":
 		g := d.Groups[name]
 		if g == nil {
-			return &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", name, d.Name), Hint: "SHOW GROUPS lists them."}
+			return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("group %q does not exist in database %q", name, d.Name), Hint: "SHOW GROUPS lists them."}
 		}
 		for _, t := range d.Tables {
 			if t.Group == g {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -61,5 +62,5 @@ func dependents(shard string, tables []shardmap.TableName, found []string) error
 	if n := len(found) - detailLines; n > 0 {
 		found = append(found[:detailLines:detailLines], fmt.Sprintf("and %d other objects", n))
 	}
-	return &Error{Code: "2BP01", Message: message, Detail: strings.Join(found, "\n"), Hint: "Nothing was changed. Drop these objects there, and run the statement again."}
+	return &pgsql.Error{Code: pgsql.DependentObjectsStillExist, Message: message, Detail: strings.Join(found, "\n"), Hint: "Nothing was changed. Drop these objects there, and run the statement again."}
 }

@@ -53,11 +53,11 @@ func (a *Admin) distribute(ctx context.Context, t shardmap.Table, localUnique, d
 		return nil, err
 	}
 	if d.Home == nil {
-		return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", d.Name), Hint: "CREATE SHARD first."}
+		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("database %q has no shard", d.Name), Hint: "CREATE SHARD first."}
 	}
 	n := t.TableName()
 	if d.Table(n) != nil {
-		return nil, &Error{Code: "42710", Message: fmt.Sprintf("table %s is already distributed", n), Hint: "UNDISTRIBUTE TABLE it first."}
+		return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("table %s is already distributed", n), Hint: "UNDISTRIBUTE TABLE it first."}
 	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
@@ -153,10 +153,10 @@ func (a *Admin) announce(ctx context.Context, x shardmap.Attempt, edit, back fun
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(&Error{Code: "57014", Message: "canceling statement due to user request"}, a.Catalog.Retry(context.WithoutCancel(ctx), back))
+			return errors.Join(&pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}, a.Catalog.Retry(context.WithoutCancel(ctx), back))
 		case <-late.C:
-			err := &Error{
-				Code: "55006", Message: "the tables could not be taken out of use within " + a.PauseTimeout.String() + ": " + describe(left),
+			err := &pgsql.Error{
+				Code: pgsql.ObjectInUse, Message: "the tables could not be taken out of use within " + a.PauseTimeout.String() + ": " + describe(left),
 				Hint: "Wait until what they run has ended, or end it: KILL_CLIENT, or pg_terminate_backend for their servers.",
 			}
 			return errors.Join(err, a.Catalog.Retry(ctx, back))
@@ -178,8 +178,8 @@ func (a *Admin) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables 
 		return run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN " + mode + " MODE"})
 	})
 	if held {
-		return &Error{
-			Code: "55006", Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, for longer than %s", d.Home.Name, a.PauseTimeout),
+		return &pgsql.Error{
+			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, for longer than %s", d.Home.Name, a.PauseTimeout),
 			Hint: "pg_locks on it shows which: a client of another process, or of none.",
 		}
 	}
@@ -222,13 +222,13 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	var inherits, rules, odd bool
 	err := home.QueryRow(ctx, checkSQL, name).Scan(&kind, &persistence, &inherits, &rules, &odd)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on the home shard of database %q", label, d.Name), Hint: "CREATE TABLE it through the database first."}
+		return &pgsql.Error{Code: pgsql.UndefinedTable, Message: fmt.Sprintf("table %s does not exist on the home shard of database %q", label, d.Name), Hint: "CREATE TABLE it through the database first."}
 	}
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	refuse := func(what, hint string) error {
-		return &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be distributed: %s", label, what), Hint: hint}
+		return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be distributed: %s", label, what), Hint: hint}
 	}
 	switch {
 	case kind == "p" && t.Kind == kindTenant:
@@ -267,11 +267,11 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 		return err
 	}
 	if len(t.Key) != len(g.Keys) {
-		return &Error{Code: "42804", Message: fmt.Sprintf("the key of group %q has %d columns (%s), %d were named", g.Name, len(g.Keys), g.TypeList(), len(t.Key)), Hint: "Name as many, in the group's order."}
+		return &pgsql.Error{Code: pgsql.DatatypeMismatch, Message: fmt.Sprintf("the key of group %q has %d columns (%s), %d were named", g.Name, len(g.Keys), g.TypeList(), len(t.Key)), Hint: "Name as many, in the group's order."}
 	}
 	for i, key := range t.Key {
 		if slices.Contains(t.Key[:i], key) {
-			return &Error{Code: "42701", Message: fmt.Sprintf("column %q stands twice in the key", key)}
+			return &pgsql.Error{Code: pgsql.DuplicateColumn, Message: fmt.Sprintf("column %q stands twice in the key", key)}
 		}
 		if err := checkKeyColumn(ctx, home, d, t, key, g.Keys[i]); err != nil {
 			return err
@@ -286,8 +286,8 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 		return nodeFailed(d.Home.Name, err)
 	}
 	if len(bad) > 0 {
-		return &Error{
-			Code: "0A000", Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, strings.Join(t.Key, ", ")),
+		return &pgsql.Error{
+			Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, strings.Join(t.Key, ", ")),
 			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only.",
 		}
 	}
@@ -303,26 +303,26 @@ func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shard
 	err := home.QueryRow(ctx, "select a.atttypid, format_type(a.atttypid, a.atttypmod), coalesce(c.collisdeterministic, true) from pg_attribute a left join pg_collation c on c.oid = a.attcollation "+
 		"where a.attrelid = $1::text::regclass and a.attname = $2 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''", name, key).Scan(&oid, &typeName, &deterministic)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return &Error{Code: "42703", Message: fmt.Sprintf("column %q of table %s does not exist", key, label), Hint: "KEY names the column whose value decides the shard; it cannot be a generated column."}
+		return &pgsql.Error{Code: pgsql.UndefinedColumn, Message: fmt.Sprintf("column %q of table %s does not exist", key, label), Hint: "KEY names the column whose value decides the shard; it cannot be a generated column."}
 	}
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	if kt, ok := pghash.TypeByOID(oid); !ok || !sameKey(kt, want) {
-		return &Error{
-			Code: "42804", Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", key, label, typeName, t.Group, d.Groups[t.Group].TypeList()),
+		return &pgsql.Error{
+			Code: pgsql.DatatypeMismatch, Message: fmt.Sprintf("key column %q of table %s has type %s, group %q has keys of type %s", key, label, typeName, t.Group, d.Groups[t.Group].TypeList()),
 			Hint: "Equal keys must be placed alike: create a group with KEY (" + typeName + ").",
 		}
 	}
 	if !deterministic {
-		return &Error{Code: "0A000", Message: fmt.Sprintf("key column %q has a nondeterministic collation", key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
+		return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("key column %q has a nondeterministic collation", key), Hint: "Use a deterministic collation: equal keys must be equal bytes."}
 	}
 	nulls, err := ask(ctx, home, t.TableName(), fmt.Sprintf("EXISTS (SELECT FROM %s WHERE %s IS NULL)", name, pgsql.Ident(key)))
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
 	if nulls != nil && *nulls == "true" {
-		return &Error{Code: "23502", Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", key, label), Hint: "Give these rows a key, or delete them."}
+		return &pgsql.Error{Code: pgsql.NotNullViolation, Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", key, label), Hint: "Give these rows a key, or delete them."}
 	}
 	return checkPlaces(ctx, home, d, t)
 }
@@ -345,8 +345,8 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	if value == nil {
 		return nil
 	}
-	return &Error{
-		Code: "23514", Message: fmt.Sprintf("table %s holds rows with the key %q, which no list of group %q names", t.TableName(), *value, g.Name),
+	return &pgsql.Error{
+		Code: pgsql.CheckViolation, Message: fmt.Sprintf("table %s holds rows with the key %q, which no list of group %q names", t.TableName(), *value, g.Name),
 		Hint: "ALTER GROUP ... ADD VALUES, or give the group a DEFAULT.",
 	}
 }
@@ -405,8 +405,8 @@ func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t sha
 		if !f.outgoing {
 			dir = "from"
 		}
-		return &Error{
-			Code: "0A000", Message: fmt.Sprintf("foreign key %q of table %s %s %s table %s cannot be kept over shards", f.name, t.TableName(), dir, kind, other),
+		return &pgsql.Error{
+			Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("foreign key %q of table %s %s %s table %s cannot be kept over shards", f.name, t.TableName(), dir, kind, other),
 			Hint: "Drop the constraint, or distribute the other table first: as a reference table, or in the same group with the key in the constraint.",
 		}
 	}
@@ -555,7 +555,7 @@ func (a *Admin) undistribute(ctx context.Context, db, sch, tbl string, dry bool)
 	n := shardmap.TableName{Schema: sch, Name: tbl}
 	t, ok := a.declaredTable(db, n)
 	if !ok {
-		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s is not distributed", n), Hint: "SHOW TABLES lists the distributed ones."}
+		return nil, &pgsql.Error{Code: pgsql.UndefinedTable, Message: fmt.Sprintf("table %s is not distributed", n), Hint: "SHOW TABLES lists the distributed ones."}
 	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
@@ -619,7 +619,7 @@ func checkReferrers(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shard
 	var refused error
 	_, err := pgx.ForEachRow(rows, []any{&name, &from.Schema, &from.Name}, func() error {
 		if d.Table(from) != nil {
-			refused = &Error{Code: "2BP01", Message: fmt.Sprintf("table %s cannot be brought home: foreign key %q of table %s, which is distributed, refers to it", n, name, from), Hint: "UNDISTRIBUTE that table first, or drop the constraint."}
+			refused = &pgsql.Error{Code: pgsql.DependentObjectsStillExist, Message: fmt.Sprintf("table %s cannot be brought home: foreign key %q of table %s, which is distributed, refers to it", n, name, from), Hint: "UNDISTRIBUTE that table first, or drop the constraint."}
 		}
 		return nil
 	})
@@ -645,7 +645,7 @@ func (a *Admin) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x 
 		return ownOr(d.Home.Name, err)
 	}
 	if tag.RowsAffected() == 0 {
-		return &Error{Code: "55006", Message: "another process is bringing it home: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "another process is bringing it home: " + x.Statement, Hint: "Wait until it has ended: SHOW JOBS there."}
 	}
 	for _, s := range shards {
 		if s == d.Home {
@@ -763,8 +763,8 @@ func (h *held) release(ctx context.Context) {
 func placedAs(ctx context.Context, home *pgx.Conn, node, column, value, label, distribution string) error {
 	have, err := placedElsewhere(ctx, home, fmt.Sprintf("SELECT distribution FROM pgmosaic.placed WHERE %s = $1::%s AND at = 'shards'", column, noteType(column)), value)
 	if err == nil && (len(have) == 0 || have[0] != distribution) {
-		return &Error{
-			Code: "55000", Message: label + " is not distributed as this map says: the map, or home, is not of the present",
+		return &pgsql.Error{
+			Code: pgsql.ObjectNotInPrerequisiteState, Message: label + " is not distributed as this map says: the map, or home, is not of the present",
 			Hint: "Nothing was changed. Compare SHOW TABLES of all processes, and give each the newest map: docs/operating/several.md.",
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -70,7 +71,7 @@ func dismiss(ctx context.Context, c *pgx.Conn, attempt string) error {
 			return err
 		}
 		if time.Since(begun) > holdWait {
-			return &Error{Code: "55006", Message: fmt.Sprintf("%d server processes that worked for the statement do not end", there), Hint: "pg_stat_activity shows them: pgmosaic.holder has their numbers."}
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("%d server processes that worked for the statement do not end", there), Hint: "pg_stat_activity shows them: pgmosaic.holder has their numbers."}
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -97,7 +98,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 			return nil, err
 		}
 		if d.Groups[name] != nil {
-			return nil, &Error{Code: "42710", Message: fmt.Sprintf("group %q of database %q already exists", name, db)}
+			return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("group %q of database %q already exists", name, db)}
 		}
 		if len(pl.on) == 0 {
 			for _, s := range d.Shards {
@@ -105,7 +106,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 			}
 		}
 		if len(pl.on) == 0 {
-			return nil, &Error{Code: "55000", Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
+			return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
 		}
 		return a.change(ctx, "CREATE GROUP", dry, d, func(tx *shardmap.Tx) error {
 			if err := tx.PutGroup(pl.group); err != nil {
@@ -145,8 +146,8 @@ func (p *parser) ranges() []shardmap.Range {
 		p.mustPunct(",")
 		at := p.peek().pos
 		if from = p.values(); !slices.Equal(from, to) {
-			panic(&Error{
-				Code: "42P17", Pos: at, Message: fmt.Sprintf("a range begins at (%s) where the one before it ends at (%s)", strings.Join(from, ", "), strings.Join(to, ", ")),
+			panic(&pgsql.Error{
+				Code: pgsql.InvalidObjectDefinition, Pos: at, Message: fmt.Sprintf("a range begins at (%s) where the one before it ends at (%s)", strings.Join(from, ", "), strings.Join(to, ", ")),
 				Hint: "Give the ranges in ascending order, without gaps: each begins with the end of the one before it.",
 			})
 		}
@@ -209,7 +210,7 @@ func (a *Admin) parseAlterGroup(p *parser) action {
 }
 
 func wrongScheme(g *shardmap.GroupInfo, want shardmap.Scheme) error {
-	return &Error{Code: "42809", Message: fmt.Sprintf("group %q is placed by %s, not by %s", g.Name, g.Scheme, want), Hint: "SHOW GROUPS shows the scheme of each group."}
+	return &pgsql.Error{Code: pgsql.WrongObjectType, Message: fmt.Sprintf("group %q is placed by %s, not by %s", g.Name, g.Scheme, want), Hint: "SHOW GROUPS shows the scheme of each group."}
 }
 
 // splitRange cuts a range in two, both on the shard that has it.
@@ -255,7 +256,7 @@ func (a *Admin) parseUnpin(p *parser) action {
 				return err
 			}
 			if i < 0 {
-				return &Error{Code: "42704", Message: fmt.Sprintf("key (%s) of group %q is not pinned", strings.Join(key, ", "), group), Hint: "SHOW KEYS lists the pinned ones."}
+				return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("key (%s) of group %q is not pinned", strings.Join(key, ", "), group), Hint: "SHOW KEYS lists the pinned ones."}
 			}
 			return tx.SetPins(db, group, slices.Delete(slices.Clone(g.Pins), i, i+1))
 		})

@@ -30,7 +30,7 @@ func makeOwn(ctx context.Context, a *Admin, c *pgx.Conn, db string, ordinal int)
 	for tries := 1; ; tries++ {
 		_, err := c.Exec(ctx, txn.Schema(ordinal, joined))
 		var pe *pgconn.PgError
-		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{"XX000", "23505", "40P01", "42P06", "42P07", "42710", "42723"}, pe.Code) {
+		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{pgsql.InternalError, pgsql.UniqueViolation, pgsql.DeadlockDetected, "42P06", pgsql.DuplicateTable, pgsql.DuplicateObject, "42723"}, pe.Code) {
 			return err
 		}
 	}
@@ -121,14 +121,14 @@ func (a *Admin) verify(ctx context.Context, db string, s *shardmap.ShardInfo, no
 func strange(node string, judgement error) error {
 	var stranger *shardmap.StrangerError
 	if errors.As(judgement, &stranger) {
-		return &Error{Code: "55000", Message: fmt.Sprintf("node %q: %s", node, stranger.Message), Hint: stranger.Hint}
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("node %q: %s", node, stranger.Message), Hint: stranger.Hint}
 	}
 	return nil
 }
 
 // taken refuses a database that is another shard's.
 func taken(node string, mine, says shardmap.Identity) error {
-	e := &Error{Code: "55006", Message: fmt.Sprintf("node %q is in use: it is %s", node, says)}
+	e := &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("node %q is in use: it is %s", node, says)}
 	const free = "DELETE FROM pgmosaic.identity on it, as the role of its connection string"
 	if says.Install == mine.Install {
 		e.Hint = "Each shard has a database of its own. If it is a copy that is to go its own way, or that shard is gone: " + free + "."
@@ -201,8 +201,8 @@ func (a *Admin) checkClaim(db string, s *shardmap.ShardInfo, n shardmap.Node, f 
 // before anything is sent there.
 func (a *Admin) checkMoved(ctx context.Context, db string, s *shardmap.ShardInfo, n shardmap.Node) error {
 	f, err := identify(ctx, n)
-	var e *Error
-	if errors.As(err, &e) && e.Code == "22023" {
+	var e *pgsql.Error
+	if errors.As(err, &e) && e.Code == pgsql.InvalidParameterValue {
 		return err
 	}
 	return a.checkClaim(db, s, n, f)
@@ -220,13 +220,13 @@ func mayLeave(v *replication.View, node int) error {
 	}
 	switch {
 	case v.Primary == node && v.Up():
-		return &Error{
-			Code: "55006", Message: fmt.Sprintf("node %q is the primary that serves shard %q", n.Name, v.Shard),
+		return &pgsql.Error{
+			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("node %q is the primary that serves shard %q", n.Name, v.Shard),
 			Hint: "Promote another node, and drop this one when SHOW NODES shows that one as the primary; or stop this server first.",
 		}
 	case answers(n) && !others:
-		return &Error{
-			Code: "55006", Message: fmt.Sprintf("node %q is the last of shard %q that answers", n.Name, v.Shard),
+		return &pgsql.Error{
+			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("node %q is the last of shard %q that answers", n.Name, v.Shard),
 			Hint: "Add another node first, or see why the others do not answer: SHOW REPLICAS.",
 		}
 	}
@@ -246,7 +246,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 			continue
 		}
 		if primary != nil {
-			return nil, &Error{Code: "55000", Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
+			return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("nodes %q and %q of shard %q both answer as a primary", primary.Name, n.Name, s.Name), Hint: "Stop the one that is not the shard's."}
 		}
 		primary, says, system = n, f.says, f.system
 		if d := a.Catalog.Current().Databases[f.says.Database]; f.says.Install == a.Catalog.Current().Install && d != nil {
@@ -256,7 +256,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 		}
 	}
 	if primary == nil {
-		return nil, &Error{Code: "57P03", Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
+		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
 	}
 	c, err := connect(ctx, primary.Name, primary.DSN)
 	if err != nil {
@@ -287,7 +287,7 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 		return nil, nodeFailed(primary.Name, err)
 	}
 	if tag.RowsAffected() == 0 { // it was asked, and told another thing meanwhile
-		return nil, &Error{Code: "40001", Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
+		return nil, &pgsql.Error{Code: pgsql.SerializationFailure, Message: fmt.Sprintf("node %q was told whose it is by another process meanwhile", primary.Name), Hint: "Look at the map and run the statement again."}
 	}
 	if err := a.noteAdopted(ctx, db, s, primary.Name, c); err != nil {
 		return nil, err
@@ -375,7 +375,7 @@ func (a *Admin) release(ctx context.Context, db, shard string, p *parting) {
 // stays tells of a database that says that it is a dropped shard's. One of long ago may say nothing, or have no table for it.
 func stays(a *Admin, db, shard string, err error) {
 	var pe *pgconn.PgError
-	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pe) && pe.Code == "42P01" {
+	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pe) && pe.Code == pgsql.UndefinedTable {
 		return
 	}
 	a.Log.Warn("the database of a dropped shard still says that it is the shard's", "database", db, "shard", shard, "hint", "DELETE FROM "+pgsql.Qualified("pgmosaic", "identity"), "error", err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -200,7 +201,7 @@ func (g *joiner) last(ctx context.Context) error {
 	return ownOr(g.d.Home.Name, pgx.BeginFunc(ctx, g.home, func(tx pgx.Tx) error {
 		held, err := bounded(ctx, tx, g.a.PauseTimeout, func(ctx context.Context) error { return run(ctx, tx, txn.Recount(g.x.Count-1, g.x.Count)) })
 		if held {
-			return &Error{Code: "55006", Message: fmt.Sprintf("a transaction on the node of shard %q has changed what all shards have in common, for longer than %s", g.d.Home.Name, g.a.PauseTimeout), Hint: "pg_locks on it shows which holds pgmosaic.turn: a client of another process."}
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a transaction on the node of shard %q has changed what all shards have in common, for longer than %s", g.d.Home.Name, g.a.PauseTimeout), Hint: "pg_locks on it shows which holds pgmosaic.turn: a client of another process."}
 		}
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -19,7 +20,7 @@ func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
 	defer cancel()
 	c, err := nodeconn.Open(cctx, dsn, nodeconn.Admin)
 	if errors.Is(err, nodeconn.ErrString) {
-		return nil, &Error{Code: "22023", Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
+		return nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
 	}
 	if err != nil {
 		return nil, nodeFailed(name, err)
@@ -57,13 +58,13 @@ func nodeFailed(name string, err error) error {
 	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
-		return &Error{Code: pe.Code, Message: fmt.Sprintf("node %q: %s", name, pe.Message), Hint: pe.Hint}
+		return &pgsql.Error{Code: pe.Code, Message: fmt.Sprintf("node %q: %s", name, pe.Message), Hint: pe.Hint}
 	}
 	var ce *pgconn.ConnectError
 	if errors.As(err, &ce) {
-		return &Error{Code: "08001", Message: fmt.Sprintf("cannot connect to node %q", name), Hint: "Check that the server runs, its address and pg_hba.conf."}
+		return &pgsql.Error{Code: pgsql.UnableToConnect, Message: fmt.Sprintf("cannot connect to node %q", name), Hint: "Check that the server runs, its address and pg_hba.conf."}
 	}
-	return &Error{Code: "08006", Message: fmt.Sprintf("node %q: %v", name, err)}
+	return &pgsql.Error{Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q: %v", name, err)}
 }
 
 // facts are what a node says of itself.
@@ -90,7 +91,7 @@ func identify(ctx context.Context, n shardmap.Node) (f facts, err error) {
 		return f, nodeFailed(n.Name, err)
 	}
 	if enc != "UTF8" {
-		return f, &Error{Code: "0A000", Message: fmt.Sprintf("database of node %q has encoding %s", n.Name, enc), Hint: "Shards must be UTF8."}
+		return f, &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("database of node %q has encoding %s", n.Name, enc), Hint: "Shards must be UTF8."}
 	}
 	return f, nil
 }
@@ -104,7 +105,7 @@ func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.No
 			return primary, nil, err
 		}
 		if system != "" && f.system != system {
-			return primary, nil, &Error{Code: "22023", Message: fmt.Sprintf("node %q is not a copy of the shard's other nodes: its system identifier is another", n.Name), Hint: "Make it with pg_basebackup from the primary."}
+			return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of the shard's other nodes: its system identifier is another", n.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}
 		system = f.system
 		if !f.recovery {
@@ -115,9 +116,9 @@ func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.No
 	}
 	switch {
 	case found == 0:
-		return primary, nil, &Error{Code: "22023", Message: "none of the nodes is a primary: all are in recovery", Hint: "Name the primary as well, or promote one."}
+		return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: "none of the nodes is a primary: all are in recovery", Hint: "Name the primary as well, or promote one."}
 	case found > 1:
-		return primary, nil, &Error{Code: "22023", Message: "more than one of the nodes is a primary", Hint: "A shard has one primary; the others must be its standbys."}
+		return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: "more than one of the nodes is a primary", Hint: "A shard has one primary; the others must be its standbys."}
 	}
 	return primary, all, nil
 }
@@ -137,10 +138,10 @@ func (a *Admin) checkMember(ctx context.Context, db string, s *shardmap.ShardInf
 	for _, o := range s.Nodes {
 		other, err := identify(ctx, *o)
 		if err == nil && other.system != f.system {
-			return &Error{Code: "22023", Message: fmt.Sprintf("node %q is not a copy of node %q: its system identifier is another", n.Name, o.Name), Hint: "Make it with pg_basebackup from the primary."}
+			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of node %q: its system identifier is another", n.Name, o.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}
 		if err == nil && !other.recovery && !f.recovery {
-			return &Error{Code: "22023", Message: fmt.Sprintf("node %q is a primary, and so is node %q", n.Name, o.Name), Hint: "Add a standby."}
+			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is a primary, and so is node %q", n.Name, o.Name), Hint: "Add a standby."}
 		}
 	}
 	return nil
@@ -154,7 +155,7 @@ func (a *Admin) primaryOf(db string, s *shardmap.ShardInfo) (shardmap.Node, erro
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return shardmap.Node{}, &Error{Code: "57P03", Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
+	return shardmap.Node{}, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
 }
 
 // openShard opens a maintenance connection to a shard's primary.

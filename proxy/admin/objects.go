@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // What users have defined and is of no table: types, routines, aggregates, operators and casts. Tables and statements need them on every
@@ -149,8 +150,8 @@ func alike(ctx context.Context, home []object, shard queryer, name string) (ther
 		there[o.Name] = true
 		for i := range min(len(o.SQL), 2) {
 			if t.SQL[i] != o.SQL[i] {
-				return nil, &Error{
-					Code: "55000", Message: fmt.Sprintf("%s on shard %q is not what home has: there it is made by %s; on home by %s", o.Name, name, t.SQL[i], o.SQL[i]),
+				return nil, &pgsql.Error{
+					Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%s on shard %q is not what home has: there it is made by %s; on home by %s", o.Name, name, t.SQL[i], o.SQL[i]),
 					Hint: "What tables have would be made with it. Make it there what it is on home, or DROP it there: VERIFY SCHEMA compares all that shards have in common.",
 				}
 			}

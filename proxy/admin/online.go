@@ -177,8 +177,8 @@ func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
 		return runBounded(ctx, tx, time.Second, append([]string{"SET LOCAL client_min_messages = warning"}, unwatch(attempt)...)...)
 	})
 	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "55P03" {
-		return &Error{Code: "55006", Message: "the triggers that noted changes cannot be dropped from tables on home while sessions use these", Hint: "pg_locks on home's node shows which."}
+	if errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable {
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "the triggers that noted changes cannot be dropped from tables on home while sessions use these", Hint: "pg_locks on home's node shows which."}
 	}
 	return err
 }
@@ -220,7 +220,7 @@ func (o *online) still(ctx context.Context, tx pgx.Tx) error {
 func (o *online) altered() error { return altered(o.info.TableName, o.again) }
 
 func altered(n shardmap.TableName, hint string) error {
-	return &Error{Code: "55000", Message: fmt.Sprintf("table %s was altered while it moved", n), Hint: hint}
+	return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s was altered while it moved", n), Hint: hint}
 }
 
 // catchUp copies again what has changed, until little is left.

@@ -55,8 +55,8 @@ func othersCodeOf(ctx context.Context, q queryer, table, kinds string, refers ..
 		return err
 	}
 	c := found[0]
-	return &Error{
-		Code: "0A000", Message: fmt.Sprintf("table %s of role %q uses %s of role %q, whose code would run with the rights of the former", table, c.Table, c.What, c.Owner),
+	return &pgsql.Error{
+		Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s of role %q uses %s of role %q, whose code would run with the rights of the former", table, c.Table, c.What, c.Owner),
 		Hint: "ALTER TABLE " + table + " OWNER TO " + pgsql.Ident(c.Owner) + ", or another ordinary role. Nothing was touched.",
 	}
 }

@@ -201,7 +201,7 @@ func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
 		return run(ctx, tx, []string{"LOCK TABLE " + tables + " IN " + mode + " MODE"})
 	})
 	if held {
-		return &Error{Code: "55006", Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
 	}
 	return err
 }
@@ -218,7 +218,7 @@ func bounded(ctx context.Context, tx querier, wait time.Duration, f func(context
 		defer cancel()
 		err := f(soon)
 		if err != nil && soon.Err() != nil && ctx.Err() == nil {
-			err = &pgconn.PgError{Severity: "ERROR", Code: "55P03", Message: "canceling statement due to lock timeout"}
+			err = &pgconn.PgError{Severity: "ERROR", Code: pgsql.LockNotAvailable, Message: "canceling statement due to lock timeout"}
 		}
 		return err
 	})
@@ -237,7 +237,7 @@ func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() e
 		err = run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
 	}
 	var pe *pgconn.PgError
-	return errors.As(err, &pe) && pe.Code == "55P03", err
+	return errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable, err
 }
 
 // definesWait is how long a definition on a shard waits for others. Who asks for a statement that another process is at is told sooner: see holdWait.
@@ -248,8 +248,8 @@ const definesWait = 20 * time.Second
 func definesOn(ctx context.Context, tx querier, shard string, f func() error) error {
 	held, err := lockTimeout(ctx, tx, definesWait, f)
 	if held {
-		return &Error{
-			Code: "55006", Message: fmt.Sprintf("what is to be defined on shard %q is held there by another admin statement or a definition, for longer than %s", shard, definesWait),
+		return &pgsql.Error{
+			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("what is to be defined on shard %q is held there by another admin statement or a definition, for longer than %s", shard, definesWait),
 			Hint: "pg_locks on its node shows which. If that is of a proxy that is gone, it ends in about a minute, or by pg_terminate_backend. Run the statement again then.",
 		}
 	}
@@ -348,7 +348,7 @@ func stageColumns(ctx context.Context, tx querier, table string) (out []staged, 
 				return nil, err
 			}
 			if len(cast) > 0 {
-				return nil, &Error{Code: "0A000", Message: fmt.Sprintf("column %s of table %s cannot be copied: a cast from text, %s, stands for reading values of its type", s.name, table, cast[0]), Hint: "DROP CAST (text AS " + c.Typ + ") for the time of the statement."}
+				return nil, &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("column %s of table %s cannot be copied: a cast from text, %s, stands for reading values of its type", s.name, table, cast[0]), Hint: "DROP CAST (text AS " + c.Typ + ") for the time of the statement."}
 			}
 		}
 		out = append(out, s)

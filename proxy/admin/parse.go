@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // tok is one token of admin SQL.
@@ -87,28 +89,8 @@ func lex(s string) ([]tok, error) {
 	return append(out, tok{0, "", len(r) + 1}), nil
 }
 
-// Error is an error of admin SQL.
-type Error struct {
-	Code, Message, Detail, Hint string
-	Pos                         int
-}
-
-func (e *Error) Error() string { return e.Message }
-
-// SQLState is the error's SQLSTATE.
-func (e *Error) SQLState() string { return e.Code }
-
-// ErrorDetail is the error's detail.
-func (e *Error) ErrorDetail() string { return e.Detail }
-
-// ErrorHint is the error's hint.
-func (e *Error) ErrorHint() string { return e.Hint }
-
-// ErrorPosition is where in the statement it is, in characters from 1.
-func (e *Error) ErrorPosition() int { return e.Pos }
-
-func syntaxAt(pos int, format string, args ...any) *Error {
-	return &Error{Code: "42601", Message: fmt.Sprintf(format, args...), Pos: pos, Hint: "HELP lists the statements, HELP verb shows one."}
+func syntaxAt(pos int, format string, args ...any) *pgsql.Error {
+	return &pgsql.Error{Code: pgsql.SyntaxError, Message: fmt.Sprintf(format, args...), Pos: pos, Hint: "HELP lists the statements, HELP verb shows one."}
 }
 
 // parser walks the tokens of one statement. The first mistake ends it: must and its kin panic with *Error,

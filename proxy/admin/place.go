@@ -287,8 +287,8 @@ func (a *Admin) recheck(ctx context.Context, c *pgx.Conn, db string, m recheck, 
 				return err
 			}
 			if held != nil && *held == "true" {
-				return &Error{
-					Code: "55006", Message: fmt.Sprintf("table %s holds rows with this key on shard %q", now.TableName, s.Name),
+				return &pgsql.Error{
+					Code: pgsql.ObjectInUse, Message: fmt.Sprintf("table %s holds rows with this key on shard %q", now.TableName, s.Name),
 					Hint: "Keys that have rows cannot change their shard: delete the rows, change the placement, and insert them again.",
 				}
 			}
@@ -318,7 +318,7 @@ func (a *Admin) belongs(ctx context.Context, tx pgx.Tx, db string, s *shardmap.S
 func groupOf(d *shardmap.DB, name string) (*shardmap.GroupInfo, error) {
 	g := d.Groups[name]
 	if g == nil {
-		return nil, &Error{Code: "42704", Message: fmt.Sprintf("group %q does not exist in database %q", name, d.Name), Hint: "SHOW GROUPS lists them; CREATE GROUP makes one."}
+		return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("group %q does not exist in database %q", name, d.Name), Hint: "SHOW GROUPS lists them; CREATE GROUP makes one."}
 	}
 	return g, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -161,8 +162,8 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 	case x.Shard != nil:
 		return a.recoverShard(ctx, d, home, x, at == "shards")
 	case at == "" && x.Takes != "":
-		return &Error{
-			Code: "55000", Message: fmt.Sprintf("home has no record of the distribution that %q was to undo", x.Statement),
+		return &pgsql.Error{
+			Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("home has no record of the distribution that %q was to undo", x.Statement),
 			Hint: "Home may have been restored to an older state. Nothing was dropped: compare the table on all shards, and restore the map that belongs to them.",
 		}
 	case at == "shards":
@@ -276,7 +277,7 @@ func unsettled(home bool, label string) error {
 	if home {
 		return nil
 	}
-	return &Error{Code: "55000", Message: label + " was distributed by a process with a newer map", Hint: otherMap}
+	return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: label + " was distributed by a process with a newer map", Hint: otherMap}
 }
 
 // recoverShard finishes or undoes a CREATE SHARD. What it made on a node that does not answer stays for now: the shard serves

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -140,14 +141,14 @@ func renamedOn(ctx context.Context, home *pgx.Conn, t shardmap.Table) (now *shar
 		})
 		var pe *pgconn.PgError
 		switch {
-		case errors.As(err, &pe) && pe.Code == "55P03":
+		case errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable:
 			return nil, ErrRenaming
 		case err == nil && reflect.DeepEqual(same, out):
 			if t.Kind == shardmap.Reference {
 				out.Key = t.Key
 			}
 			return &out, nil
-		case err != nil && !errors.Is(err, pgx.ErrNoRows) && (pe == nil || pe.Code != "42P01" && pe.Code != "3F000"):
+		case err != nil && !errors.Is(err, pgx.ErrNoRows) && (pe == nil || pe.Code != pgsql.UndefinedTable && pe.Code != pgsql.InvalidSchemaName):
 			return nil, err
 		}
 	}
@@ -185,7 +186,7 @@ func (a *Admin) renamesWithin(ctx context.Context, db string) error {
 func (a *Admin) renamesSettled(ctx context.Context, db string) error {
 	err := a.Renames(ctx, db)
 	if errors.Is(err, ErrRenaming) {
-		return &Error{Code: "55006", Message: fmt.Sprintf("a transaction is renaming a table of database %q", db), Hint: "Try again when it has ended: SHOW CLIENTS shows who is in a transaction."}
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a transaction is renaming a table of database %q", db), Hint: "Try again when it has ended: SHOW CLIENTS shows who is in a transaction."}
 	}
 	return err
 }

@@ -74,7 +74,7 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	}
 	for _, c := range cols {
 		refuse := func(what, hint string) error {
-			return &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be distributed: column %s %s", t.TableName(), c.column, what), Hint: hint}
+			return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be distributed: column %s %s", t.TableName(), c.column, what), Hint: hint}
 		}
 		switch {
 		case t.Kind != shardmap.Sharded:
@@ -94,7 +94,7 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 }
 
 func tooManyShards(name string) error {
-	return &Error{Code: "54000", Message: fmt.Sprintf("shard %q is past the first %d: the sequences of sharded tables have no place for it", name, stride), Hint: "Use uuid columns, or give the values in the INSERT."}
+	return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("shard %q is past the first %d: the sequences of sharded tables have no place for it", name, stride), Hint: "Use uuid columns, or give the values in the INSERT."}
 }
 
 // firstValue is where a shard's sequence begins, above everything that was drawn before.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -81,12 +82,12 @@ func (a *Admin) settleRest(ctx context.Context) {
 
 // lastStep is an error of a statement that home has decided: what it was to do is done, but for some tidying.
 func lastStep(x shardmap.Attempt, err error) error {
-	code := "58000"
+	code := pgsql.SystemError
 	var s interface{ SQLState() string }
 	if errors.As(err, &s) {
 		code = s.SQLState()
 	}
-	return &Error{
+	return &pgsql.Error{
 		Code: code, Message: fmt.Sprintf("%s is decided and will be done, but its last step failed: %v", x.Statement, err),
 		Hint: "The background goes on with it until it is done: SHOW JOBS.",
 	}

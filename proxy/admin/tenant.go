@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -49,10 +50,10 @@ func (a *Admin) distributeSchema(ctx context.Context, t shardmap.Tenant, dry boo
 		return nil, noShard(t.Shard, t.Database)
 	}
 	if t.Schema == "public" || strings.HasPrefix(t.Schema, "pg_") || t.Schema == "pgmosaic" || t.Schema == "information_schema" {
-		return nil, &Error{Code: "42939", Message: fmt.Sprintf("schema %q cannot live on one shard", t.Schema), Hint: "Give each tenant a schema of its own."}
+		return nil, &pgsql.Error{Code: pgsql.ReservedName, Message: fmt.Sprintf("schema %q cannot live on one shard", t.Schema), Hint: "Give each tenant a schema of its own."}
 	}
 	if d.Tenant(t.Schema) != nil {
-		return nil, &Error{Code: "42710", Message: fmt.Sprintf("schema %q already lives on one shard", t.Schema), Hint: "UNDISTRIBUTE SCHEMA it first."}
+		return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("schema %q already lives on one shard", t.Schema), Hint: "UNDISTRIBUTE SCHEMA it first."}
 	}
 	home, err := a.openShard(ctx, d.Name, d.Home)
 	if err != nil {
@@ -106,7 +107,7 @@ func (a *Admin) lookSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 		return ownOr(d.Home.Name, err)
 	}
 	if len(taken) > 0 {
-		return &Error{Code: "55000", Message: fmt.Sprintf("schema %q lives on one shard already, by a process with another map", schema), Hint: otherMap}
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("schema %q lives on one shard already, by a process with another map", schema), Hint: otherMap}
 	}
 	return a.look(ctx, d, home, tables, []*shardmap.ShardInfo{to})
 }
@@ -118,7 +119,7 @@ func checkSchema(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 		return nil, nodeFailed(d.Home.Name, err)
 	}
 	if !there {
-		return nil, &Error{Code: "3F000", Message: fmt.Sprintf("schema %q does not exist on the home shard of database %q", t.Schema, d.Name), Hint: "CREATE SCHEMA it through the database first."}
+		return nil, &pgsql.Error{Code: pgsql.InvalidSchemaName, Message: fmt.Sprintf("schema %q does not exist on the home shard of database %q", t.Schema, d.Name), Hint: "CREATE SCHEMA it through the database first."}
 	}
 	tables, err := schemaTables(ctx, home, t.Schema)
 	if err != nil {
@@ -126,7 +127,7 @@ func checkSchema(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	}
 	for _, n := range tables {
 		if d.Tables[n] != nil {
-			return nil, &Error{Code: "55006", Message: fmt.Sprintf("table %s is distributed by itself", n), Hint: "UNDISTRIBUTE TABLE it first."}
+			return nil, &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("table %s is distributed by itself", n), Hint: "UNDISTRIBUTE TABLE it first."}
 		}
 		if err := checkTable(ctx, home, d, shardmap.Table{Database: t.Database, Schema: n.Schema, Name: n.Name, Kind: kindTenant}, true); err != nil {
 			return nil, err
@@ -193,7 +194,7 @@ func (a *Admin) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 
 // ownOr leaves errors that are told already as they are.
 func ownOr(name string, err error) error {
-	var own *Error
+	var own *pgsql.Error
 	if err == nil || errors.As(err, &own) || errors.Is(err, shardmap.ErrEnded) {
 		return err
 	}
@@ -236,7 +237,7 @@ func (a *Admin) undistributeSchema(ctx context.Context, db, schema string, dry b
 	all := a.Catalog.Current().Document.Tenants
 	i := slices.IndexFunc(all, func(t *shardmap.Tenant) bool { return t.Database == db && t.Schema == schema })
 	if i < 0 {
-		return nil, &Error{Code: "3F000", Message: fmt.Sprintf("schema %q of database %q does not live on one shard", schema, db), Hint: "SHOW TENANTS lists those that do."}
+		return nil, &pgsql.Error{Code: pgsql.InvalidSchemaName, Message: fmt.Sprintf("schema %q of database %q does not live on one shard", schema, db), Hint: "SHOW TENANTS lists those that do."}
 	}
 	t := *all[i]
 	home, err := a.openShard(ctx, db, d.Home)

@@ -45,10 +45,10 @@ func (a *Admin) verifyTable(ctx context.Context, db string, n shardmap.TableName
 	}
 	info := d.Table(n)
 	if info == nil {
-		return nil, &Error{Code: "42P01", Message: fmt.Sprintf("table %s is not distributed", n), Hint: "SHOW TABLES lists the distributed ones. A table of home's is PostgreSQL's own affair."}
+		return nil, &pgsql.Error{Code: pgsql.UndefinedTable, Message: fmt.Sprintf("table %s is not distributed", n), Hint: "SHOW TABLES lists the distributed ones. A table of home's is PostgreSQL's own affair."}
 	}
 	if info.Moving {
-		return nil, &Error{Code: "55006", Message: fmt.Sprintf("table %s is moving", n), Hint: "SHOW JOBS says how far it is."}
+		return nil, &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("table %s is moving", n), Hint: "SHOW JOBS says how far it is."}
 	}
 	j := a.begin(d.Name, fmt.Sprintf("VERIFY TABLE %s", n))
 	defer func() { j.end(err) }()
@@ -128,7 +128,7 @@ func (a *Admin) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.T
 		}
 		switch owner := len(info.Keys) > 0 || info.Kind == shardmap.Reference || info.Group.Shards()[0] == s.Index; {
 		case !there && owner:
-			return v, &Error{Code: "42P01", Message: fmt.Sprintf("table %s does not exist on shard %s", info.TableName, s.Name), Hint: "It was dropped there by other means than this proxy. UNDISTRIBUTE TABLE or restore it."}
+			return v, &pgsql.Error{Code: pgsql.UndefinedTable, Message: fmt.Sprintf("table %s does not exist on shard %s", info.TableName, s.Name), Hint: "It was dropped there by other means than this proxy. UNDISTRIBUTE TABLE or restore it."}
 		case !there:
 			v.copies = v.copies[:len(v.copies)-1]
 			_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
@@ -170,7 +170,7 @@ func readAs(ctx context.Context, c *pgx.Conn, table string) (owner string, err e
 	}
 	foreign, err := strings1(ctx, c, foreignSQL, table)
 	if err == nil && (len(foreign) > 0 || !plain) {
-		return "", &Error{Code: "0A000", Message: fmt.Sprintf("table %s cannot be verified: its policies hold for its owner, and it has types or functions of users", table), Hint: "ALTER TABLE ... NO FORCE ROW LEVEL SECURITY."}
+		return "", &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be verified: its policies hold for its owner, and it has types or functions of users", table), Hint: "ALTER TABLE ... NO FORCE ROW LEVEL SECURITY."}
 	}
 	return "", err
 }

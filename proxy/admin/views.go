@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -447,7 +448,7 @@ func (f filter) apply(columns []string, rows [][]any) ([][]any, error) {
 				return i, nil
 			}
 		}
-		return 0, &Error{Code: "42703", Message: fmt.Sprintf("column %q does not exist", name), Hint: "The columns are: " + strings.Join(columns, ", ") + ".", Pos: pos}
+		return 0, &pgsql.Error{Code: pgsql.UndefinedColumn, Message: fmt.Sprintf("column %q does not exist", name), Hint: "The columns are: " + strings.Join(columns, ", ") + ".", Pos: pos}
 	}
 	for _, c := range f.where {
 		i, err := find(c.column, c.pos)

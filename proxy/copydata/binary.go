@@ -22,7 +22,7 @@ var (
 const HeaderSize = 19
 
 func binaryError(format string, args ...any) error {
-	return &pgsql.Error{Code: "22P04", Message: fmt.Sprintf(format, args...)}
+	return &pgsql.Error{Code: pgsql.BadCopyFileFormat, Message: fmt.Sprintf(format, args...)}
 }
 
 // binaryRow is the length of what comes next: the header, a row or the trailer; -1 if it is not whole.
@@ -92,18 +92,18 @@ func (s *Splitter) AddBinaryRow(row []byte) error {
 		at += 4
 		if k := slices.Index(s.at, col); k >= 0 {
 			if n < 0 {
-				return s.badLine("23502", "null value in key column %q: the row has no shard", s.keys[k].Column)
+				return s.badLine(pgsql.NotNullViolation, "null value in key column %q: the row has no shard", s.keys[k].Column)
 			}
 			var ok bool
 			if s.key[k], ok = pghash.ParseBinary(s.group.Keys[k], row[at:at+n]); !ok {
-				return s.badLine("22P03", "incorrect binary data format in key column %q of type %s", s.keys[k].Column, s.group.Keys[k])
+				return s.badLine(pgsql.InvalidBinaryRepresentation, "incorrect binary data format in key column %q of type %s", s.keys[k].Column, s.group.Keys[k])
 			}
 			found++
 		}
 		at += max(n, 0)
 	}
 	if found < len(s.keys) {
-		return s.badLine("22P04", "row field count is %d, and key column %q is not among them", fields, s.keys[len(s.keys)-1].Column)
+		return s.badLine(pgsql.BadCopyFileFormat, "row field count is %d, and key column %q is not among them", fields, s.keys[len(s.keys)-1].Column)
 	}
 	return s.put(row, 1)
 }

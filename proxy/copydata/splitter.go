@@ -75,7 +75,7 @@ func (s *Splitter) Add(data []byte, send func(int, []byte) error) error {
 	}
 	s.partial = append(s.partial[:0:0], data...)
 	if len(s.partial) > 1<<30 {
-		return &pgsql.Error{Code: "54000", Message: "a row of COPY is longer than 1 GB"}
+		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: "a row of COPY is longer than 1 GB"}
 	}
 	return s.Flush(send)
 }

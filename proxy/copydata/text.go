@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 )
 
@@ -73,15 +74,15 @@ func (s *Splitter) row(row []byte) error {
 	for i, v := range s.vals {
 		switch {
 		case !v.found:
-			return bad("22P04", "missing data for column %q", s.keys[i].Column)
+			return bad(pgsql.BadCopyFileFormat, "missing data for column %q", s.keys[i].Column)
 		case v.null:
-			return bad("23502", "null value in key column %q: the row has no shard", s.keys[i].Column)
+			return bad(pgsql.NotNullViolation, "null value in key column %q: the row has no shard", s.keys[i].Column)
 		case s.format.Default != nil && v.text == *s.format.Default:
-			return bad("23502", "no value for key column %q: the row has no shard", s.keys[i].Column)
+			return bad(pgsql.NotNullViolation, "no value for key column %q: the row has no shard", s.keys[i].Column)
 		}
 		var ok bool
 		if s.key[i], ok = pghash.ParseText(s.group.Keys[i], v.text); !ok {
-			return bad("22P02", "invalid input syntax for key column %q of type %s: %q", s.keys[i].Column, s.group.Keys[i], v.text)
+			return bad(pgsql.InvalidTextRepresentation, "invalid input syntax for key column %q of type %s: %q", s.keys[i].Column, s.group.Keys[i], v.text)
 		}
 	}
 	return s.put(row, lines)
@@ -98,7 +99,7 @@ func (s *Splitter) put(row []byte, lines int64) error {
 	}
 	shard, ok := s.group.Place(s.key)
 	if !ok {
-		return s.badLine("23514", "no list of group %s names the value of key column %q: the row has no shard", s.group.Name, s.keys[0].Column)
+		return s.badLine(pgsql.CheckViolation, "no list of group %s names the value of key column %q: the row has no shard", s.group.Name, s.keys[0].Column)
 	}
 	i := s.place[shard]
 	s.out[i] = append(s.out[i], row...)

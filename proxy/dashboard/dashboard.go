@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 //go:embed web
@@ -315,7 +316,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	lasting(w)
 	v := viewerOf(r)
 	if v.User == "" && !forAnybody.MatchString(in.SQL) {
-		writeJSON(w, http.StatusForbidden, map[string]string{"code": "42501", "message": "permission denied: log in to run this", "hint": "Use a name of admin_users or stats_users."})
+		writeJSON(w, http.StatusForbidden, map[string]string{"code": pgsql.InsufficientPrivilege, "message": "permission denied: log in to run this", "hint": "Use a name of admin_users or stats_users."})
 		return
 	}
 	res, err := s.Admin.Exec(r.Context(), in.SQL, !v.Admin)

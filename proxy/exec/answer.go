@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -90,7 +91,7 @@ func (h *Handler) committed(s *pool.Server) (tag string, err error) {
 // clients, and a standby's recovery, end it only then.
 func endedIdle(e *wire.ErrorResponse) bool {
 	switch e.Code {
-	case "25P03", "57P05", "40001":
+	case pgsql.IdleInTransactionSessionTimeout, pgsql.IdleSessionTimeout, pgsql.SerializationFailure:
 		return isFatal(e)
 	}
 	return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -136,11 +137,11 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	}
 	b := &x.bound.parts
 	if err := b.Decode(m.Body()); err != nil {
-		return &wire.PgError{Code: "08P01", Message: err.Error()}
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: err.Error()}
 	}
 	s := x.statement(b.Statement)
 	if s == nil {
-		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
+		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
 	want := s.params()
 	exact := s.tmpl.Class == router.Control || s.desc != nil
@@ -201,7 +202,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 			if len(b.Params) > want && s.tmpl.Stmt.Query != nil {
 				return h.afterParse(ctx, wrongCount(b, s, want))
 			}
-			return h.afterParse(ctx, &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", portalName)})
+			return h.afterParse(ctx, &pgsql.Error{Code: pgsql.DuplicateCursor, Message: fmt.Sprintf("cursor %q already exists", portalName)})
 		}
 		pt.name = string(portalName)
 	}
@@ -315,7 +316,7 @@ func (s *stmt) params() int {
 }
 
 func wrongCount(b *wire.BindParts, s *stmt, want int) error {
-	return &wire.PgError{Code: "08P01", Message: fmt.Sprintf("bind message supplies %d parameters, but prepared statement %q requires %d", len(b.Params), s.name, want)}
+	return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("bind message supplies %d parameters, but prepared statement %q requires %d", len(b.Params), s.name, want)}
 }
 
 // bindHere keeps a portal that no single server can run.

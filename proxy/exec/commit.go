@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -104,7 +105,7 @@ func outcomeOf(tag string, err error) metrics.Outcome {
 	switch {
 	case err == nil && tag == "COMMIT":
 		return metrics.Committed
-	case errors.As(err, &s) && s.SQLState() == "08007":
+	case errors.As(err, &s) && s.SQLState() == pgsql.TransactionResolutionUnknown:
 		return metrics.Unknown
 	}
 	return metrics.Aborted
@@ -120,14 +121,14 @@ func (h *Handler) commitError(p *participant, err error) error {
 	}
 	p.srv.Dirty = true
 	if !p.wrote {
-		return &hintError{
-			"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
-			"Nothing was to be committed. Run the transaction again if its end matters.",
+		return &pgsql.Error{
+			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
+			Hint: "Nothing was to be committed. Run the transaction again if its end matters.",
 		}
 	}
-	return &hintError{
-		"08007", "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
-		lookHint,
+	return &pgsql.Error{
+		Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + h.shards[p.shard].info.Name + " was lost during COMMIT: it is not known whether the transaction was committed",
+		Hint: lookHint,
 	}
 }
 
@@ -185,9 +186,9 @@ func (h *Handler) commitEach(writers []*participant) error {
 		for j, d := range writers[:i] {
 			done[j] = h.shards[d.shard].info.Name
 		}
-		return &hintError{
-			"40003", fmt.Sprintf("the transaction was committed on shard %s, and not from shard %s on: %v", strings.Join(done, ", "), h.shards[p.shard].info.Name, err),
-			"pgmosaic.multi_shard_commit is best_effort. Undo or repeat by hand what is missing.",
+		return &pgsql.Error{
+			Code: pgsql.StatementCompletionUnknown, Message: fmt.Sprintf("the transaction was committed on shard %s, and not from shard %s on: %v", strings.Join(done, ", "), h.shards[p.shard].info.Name, err),
+			Hint: "pgmosaic.multi_shard_commit is best_effort. Undo or repeat by hand what is missing.",
 		}
 	}
 	return nil
@@ -268,9 +269,9 @@ func (h *Handler) secretOf(ctx context.Context, p *participant) (txn.Secret, err
 	var refused interface{ SQLState() string }
 	switch {
 	case err != nil && !errors.As(err, &refused):
-		return secret, &hintError{"40001", "shard " + name + " was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
+		return secret, &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + name + " was lost before the commit over several shards was decided: the transaction was rolled back", Hint: "Run the transaction again."}
 	case err != nil:
-		return secret, &hintError{"55000", "shard " + name + " is not ready for commits over several shards: " + err.Error(), "The role of the node's connection string must own schema pgmosaic there."}
+		return secret, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: "shard " + name + " is not ready for commits over several shards: " + err.Error(), Hint: "The role of the node's connection string must own schema pgmosaic there."}
 	}
 	return secret, nil
 }
@@ -306,19 +307,19 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 	h.count.TwoPhaseAborted.Add(1)
 	var se *pool.ServerError
 	if errors.As(err, &se) {
-		if se.Response.Code == "55000" && strings.Contains(se.Response.Message, "prepared transactions are disabled") {
+		if se.Response.Code == pgsql.ObjectNotInPrerequisiteState && strings.Contains(se.Response.Message, "prepared transactions are disabled") {
 			return router.Refuse("no-two-phase", "max_prepared_transactions is 0 on one of its shards")
 		}
-		if se.Response.Code == "42501" && strings.HasPrefix(se.Response.Message, "only pgmosaic decides") { // a shard is another one than before
+		if se.Response.Code == pgsql.InsufficientPrivilege && strings.HasPrefix(se.Response.Message, "only pgmosaic decides") { // a shard is another one than before
 			h.e.ForgetSecrets(h.db)
-			return &hintError{"40001", "a shard no longer knows this process: the transaction was rolled back", "Run the transaction again."}
+			return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "a shard no longer knows this process: the transaction was rolled back", Hint: "Run the transaction again."}
 		}
 		return err
 	}
 	if errors.Is(err, txn.ErrRolledBack) {
-		return &wire.PgError{Code: "40000", Message: "a shard rolled the transaction back at COMMIT"}
+		return &pgsql.Error{Code: pgsql.TransactionRollback, Message: "a shard rolled the transaction back at COMMIT"}
 	}
-	return &hintError{"40001", "a shard was lost before the commit over several shards was decided: the transaction was rolled back", "Run the transaction again."}
+	return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "a shard was lost before the commit over several shards was decided: the transaction was rolled back", Hint: "Run the transaction again."}
 }
 
 // settleCommit finds out, within a few seconds, what became of a commit whose answer was lost, so that nobody
@@ -345,9 +346,9 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	case errors.As(err, &damage):
 		h.count.InDoubt.Add(1)
 		h.e.Log.Error("a committed transaction has lost a part", "gid", gid, "shard", damage.Shard)
-		return &hintError{
-			"08007", "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
-			"Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
+		return &pgsql.Error{
+			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
+			Hint: "Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
 		}
 	case outcome == txn.Unfinished || err == nil && committed:
 		if err != nil {
@@ -360,7 +361,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 		return nil
 	case err == nil:
 		h.count.TwoPhaseAborted.Add(1)
-		return &hintError{"40001", "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", "Run the transaction again."}
+		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}
 	}
 	h.count.InDoubt.Add(1)
 	h.e.Log.Error("commit in doubt", "gid", gid, "error", err)
@@ -368,7 +369,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	if errors.Is(err, txn.ErrForgotten) {
 		hint = lookHint
 	}
-	return &hintError{"08007", "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", hint}
+	return &pgsql.Error{Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", Hint: hint}
 }
 
 const (

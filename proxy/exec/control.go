@@ -70,11 +70,11 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 	return fmt.Errorf("exec: statement kind %d is not the session's", s.Kind)
 }
 
-var errFailedTx = &wire.PgError{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
+var errFailedTx = &pgsql.Error{Code: pgsql.InFailedSQLTransaction, Message: "current transaction is aborted, commands ignored until end of transaction block"}
 
 func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error {
 	if h.tx.status == 'T' && !h.tx.implicit {
-		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25001", Message: "there is already a transaction in progress"})
+		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.ActiveSQLTransaction, Message: "there is already a transaction in progress"})
 		set := s.Tx.Set() // its modes count all the same
 		if set != "" {
 			if err := h.judgeInside(ctx); err != nil {
@@ -119,9 +119,9 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	if h.tx.status == 'I' || h.tx.implicit {
 		if s.Tx.Chain {
-			return &wire.PgError{Code: "25P01", Message: verb + " AND CHAIN can only be used in transaction blocks"}
+			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: verb + " AND CHAIN can only be used in transaction blocks"}
 		}
-		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "there is no transaction in progress"})
+		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "there is no transaction in progress"})
 	}
 	if h.tx.status == 'I' {
 		h.client.SendTag(verb)
@@ -151,12 +151,12 @@ func (h *Handler) outsideBlock() bool {
 }
 
 func (h *Handler) warnLocal() {
-	h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET LOCAL can only be used in transaction blocks"})
+	h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "SET LOCAL can only be used in transaction blocks"})
 }
 
 func (h *Handler) savepoint(s *sqlparse.Statement) error {
 	if h.tx.status == 'I' || h.tx.implicit {
-		return &wire.PgError{Code: "25P01", Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
+		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
 	}
 	at := -1
 	for i, sp := range h.tx.saves {
@@ -165,7 +165,7 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		}
 	}
 	if s.Kind != sqlparse.Savepoint && at < 0 {
-		return &wire.PgError{Code: "3B001", Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
+		return &pgsql.Error{Code: pgsql.InvalidSavepointSpecification, Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
 	}
 	sql := verbOf(s.Kind) + " " + pgsql.Ident(s.Name)
 	if err := h.everyPartQuiet(sql); err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/copydata"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -261,10 +262,10 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			return failed
 		case 'f':
 			msg, _, _ := wire.CString(m.Body())
-			return &wire.PgError{Code: "57014", Message: "COPY from stdin failed: " + string(msg)}
+			return &pgsql.Error{Code: pgsql.QueryCanceled, Message: "COPY from stdin failed: " + string(msg)}
 		case 'H', 'S':
 		default:
-			return clientError{&wire.PgError{Code: "08P01", Message: "unexpected message during COPY from stdin"}}
+			return clientError{&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "unexpected message during COPY from stdin"}}
 		}
 	}
 }

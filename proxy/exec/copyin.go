@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -114,7 +115,7 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 			}
 		default:
 			p.srv.Dirty = true
-			return 0, code, clientError{&wire.PgError{Code: "08P01", Message: "unexpected message type during COPY from stdin"}}
+			return 0, code, clientError{&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "unexpected message type during COPY from stdin"}}
 		}
 		if p.srv.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
 			if err := flush(); err != nil {

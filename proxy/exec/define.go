@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -106,7 +106,7 @@ func (h *Handler) samePassword(home *participant, s *sqlparse.Statement) (string
 	}
 	cred, err := auth.NewCredential(s.Def.Password)
 	if err != nil {
-		return "", &wire.PgError{Code: "22023", Message: err.Error()}
+		return "", &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: err.Error()}
 	}
 	return s.WithPassword(cred.Verifier())
 }
@@ -134,7 +134,7 @@ func (h *Handler) defineOn(part *participant, text string, alters bool) error {
 
 // onShard says on which shard a definition failed that home has taken.
 func (h *Handler) onShard(part *participant, err error) error {
-	return &hintError{codeOf(err), "on shard " + h.shards[part.shard].info.Name + ": " + err.Error(), "Nothing was changed on any shard. Mend the cause there and run it again."}
+	return &pgsql.Error{Code: codeOf(err), Message: "on shard " + h.shards[part.shard].info.Name + ": " + err.Error(), Hint: "Nothing was changed on any shard. Mend the cause there and run it again."}
 }
 
 // isAbsent says whether a server answered that an object is not there.
@@ -144,7 +144,7 @@ func isAbsent(err error) bool {
 		return false
 	}
 	switch se.Response.Code {
-	case "42704", "42883", "42P01", "42703", "3F000": // undefined object, function, table, column, schema
+	case pgsql.UndefinedObject, pgsql.UndefinedFunction, pgsql.UndefinedTable, pgsql.UndefinedColumn, pgsql.InvalidSchemaName: // undefined object, function, table, column, schema
 		return true
 	}
 	return false

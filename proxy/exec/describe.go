@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -78,7 +79,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	body := m.Body()
 	if len(body) < 2 || body[len(body)-1] != 0 {
-		return &wire.PgError{Code: "08P01", Message: "invalid Describe message"}
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid Describe message"}
 	}
 	kind, name := body[0], body[1:len(body)-1]
 	if kind == 'S' {
@@ -89,7 +90,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		pt = &portal{on: p}
 	}
 	if pt == nil {
-		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
+		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
 	if pt.dead && (pt.on != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
 		return errFailedTx
@@ -159,7 +160,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 	x := &h.ext
 	s := x.statement(name)
 	if s == nil {
-		return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
+		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}
 	if h.tx.status == 'E' && (s.tmpl.Class != router.Control || describeLocal(s.tmpl.Stmt) != nil) && (s.desc == nil || s.desc.fields != nil) {
 		return errFailedTx // what gives no rows is described even then, if it is known

@@ -76,9 +76,6 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		}
 		return errRelayed
 	}
-	if err == nil {
-		err = h.reassert(p)
-	}
 	if err != nil {
 		return err
 	}
@@ -101,6 +98,9 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 
 // configured takes over what the statements of a pipeline have set on their server.
 func (h *Handler) configured(p *participant, list []post) error {
+	if err := reassert(h, p); err != nil {
+		return err
+	}
 	for _, t := range list {
 		if err := h.configure(p, t.configs); err != nil {
 			return err

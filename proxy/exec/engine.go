@@ -24,6 +24,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -289,14 +290,14 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	defer cancel()
 	snap, err := schema.Load(ctx, dsn, version)
 	if err != nil {
-		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, teller.Name), err}
+		return nil, &nodeError{pgsql.ConnectionFailure, fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, teller.Name), err}
 	}
 	if teller != db.Home {
 		snap.StandIn = teller.Name
 		e.Log.Warn("home's shard is away: the schema was read from another", "database", db.Name, "home", db.Home.Name, "shard", teller.Name)
 	}
 	if err := e.mapTypes(ctx, db, teller, dsn, snap); err != nil {
-		return nil, &nodeError{"08006", fmt.Sprintf("cannot read the types of database %q", db.Name), err}
+		return nil, &nodeError{pgsql.ConnectionFailure, fmt.Sprintf("cannot read the types of database %q", db.Name), err}
 	}
 	s.current.Store(snap)
 	return snap, nil
@@ -427,16 +428,6 @@ func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View,
 		}
 	}
 }
-
-type hintError struct{ code, message, hint string }
-
-func (e *hintError) Error() string { return e.message }
-
-// SQLState is the error's SQLSTATE.
-func (e *hintError) SQLState() string { return e.code }
-
-// ErrorHint is the error's hint.
-func (e *hintError) ErrorHint() string { return e.hint }
 
 // space numbers a plan's circumstances: database, role, search path, map and schema version. Equal ones
 // share plans.

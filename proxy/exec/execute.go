@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -14,11 +15,11 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	name, rest, err := wire.CString(m.Body())
 	if err != nil || len(rest) != 4 {
-		return &wire.PgError{Code: "08P01", Message: "invalid Execute message"}
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid Execute message"}
 	}
 	pt := x.portal(name)
 	if pt == nil {
-		return &wire.PgError{Code: "34000", Message: fmt.Sprintf("portal %q does not exist", name)}
+		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
 	if pt.dead {
 		return errFailedTx
@@ -31,7 +32,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 			return err
 		}
 		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.implicit && !s.Def.NoTx { // the server does not know that it is ours
-			return &wire.PgError{Code: "25P01", Message: "DECLARE CURSOR can only be used in transaction blocks"}
+			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 		}
 		h.count.Single.Add(1)
 		pt.on.srv.Gather(m.Raw)
@@ -121,7 +122,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	body := m.Body()
 	if len(body) < 2 || body[len(body)-1] != 0 {
-		return &wire.PgError{Code: "08P01", Message: "invalid Close message"}
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid Close message"}
 	}
 	name := body[1 : len(body)-1]
 	if body[0] == 'S' {

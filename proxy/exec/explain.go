@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -23,7 +22,7 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 	if err != nil {
 		var se *sqlparse.SyntaxError
 		if errors.As(err, &se) {
-			return nil, &router.Error{Code: "42601", Message: se.Message}
+			return nil, &router.Error{Code: pgsql.SyntaxError, Message: se.Message}
 		}
 		return nil, err
 	}
@@ -230,10 +229,10 @@ func measured(rows [][][]byte) (n int64, ms float64, err error) {
 		Time float64 `json:"Execution Time"`
 	}
 	if len(rows) == 0 {
-		return 0, 0, &wire.PgError{Code: "XX000", Message: "EXPLAIN ANALYZE gave no row"}
+		return 0, 0, &pgsql.Error{Code: pgsql.InternalError, Message: "EXPLAIN ANALYZE gave no row"}
 	}
 	if err := json.Unmarshal(rows[0][0], &plans); err != nil || len(plans) != 1 {
-		return 0, 0, &wire.PgError{Code: "XX000", Message: "EXPLAIN ANALYZE gave no plan in JSON"}
+		return 0, 0, &pgsql.Error{Code: pgsql.InternalError, Message: "EXPLAIN ANALYZE gave no plan in JSON"}
 	}
 	return int64(plans[0].Plan.Rows), plans[0].Time, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -400,7 +401,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 	}
 	for _, m := range msgs {
 		if x.copied { // sent before the COPY's data; and their bytes are gone
-			return &wire.PgError{Code: "08P01", Message: fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", m.Type)}
+			return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", m.Type)}
 		}
 		err := h.payFirst(ctx, m)
 		if err == nil {
@@ -478,7 +479,7 @@ func (h *Handler) twice(ctx context.Context, s *stmt) error {
 			return err
 		}
 	}
-	return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", s.name)}
+	return &pgsql.Error{Code: pgsql.DuplicatePreparedStatement, Message: fmt.Sprintf("prepared statement %q already exists", s.name)}
 }
 
 // newStmt reads a Parse's body.
@@ -486,10 +487,10 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	x := &h.ext
 	pp, err := wire.DecodeParse(body)
 	if err != nil {
-		return nil, &wire.PgError{Code: "08P01", Message: err.Error()}
+		return nil, &pgsql.Error{Code: pgsql.ProtocolViolation, Message: err.Error()}
 	}
 	if pp.Name != "" && len(x.named) >= maxNamed {
-		return nil, &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
+		return nil, &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
 	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, batch: x.batches}
 	if s.name != "" {
@@ -515,7 +516,7 @@ func (h *Handler) mayRun(s *sqlparse.Statement) error {
 	case h.tx.status != 'E' || endsTx(s):
 		return nil
 	case s.Syntax != nil:
-		return &router.Error{Code: "42601", Message: s.Syntax.Message, Pos: s.Syntax.Position}
+		return &router.Error{Code: pgsql.SyntaxError, Message: s.Syntax.Message, Pos: s.Syntax.Position}
 	}
 	return errFailedTx
 }
@@ -540,7 +541,7 @@ func (h *Handler) replan(ctx context.Context, s *stmt) error {
 		return err
 	}
 	if multi != nil {
-		return &wire.PgError{Code: "42601", Message: "cannot insert multiple commands into a prepared statement"}
+		return &pgsql.Error{Code: pgsql.SyntaxError, Message: "cannot insert multiple commands into a prepared statement"}
 	}
 	// The statement keeps its own text; a template shared with other literals would need them numbered.
 	if len(p.lits) > 0 {

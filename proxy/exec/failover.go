@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
@@ -150,7 +151,7 @@ func noPrimary(shard string, v *replication.View, why string) error {
 	if why != "" {
 		reason += "; " + why
 	}
-	return &hintError{"57P03", fmt.Sprintf("shard %s has no primary: %s", shard, reason), hint}
+	return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary: %s", shard, reason), Hint: hint}
 }
 
 // gone says whether an error means that a node is not there to work, rather than that it refused: nothing was sent to it.
@@ -160,7 +161,7 @@ func gone(err error) bool {
 		return false
 	}
 	switch d.Code {
-	case "08006", "08001", "57P01", "57P02", "57P03":
+	case pgsql.ConnectionFailure, pgsql.UnableToConnect, pgsql.AdminShutdown, pgsql.CrashShutdown, pgsql.CannotConnectNow:
 		return true
 	}
 	return false

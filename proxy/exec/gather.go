@@ -67,10 +67,10 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	g := h.gathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
 	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
-		return &wire.PgError{Code: "25P01", Message: "DECLARE CURSOR can only be used in transaction blocks"}
+		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 	}
 	if cursor && h.tx.cursors[p.Stmt.Name] != nil { // perhaps on another server, which alone could tell
-		return &wire.PgError{Code: "42P03", Message: fmt.Sprintf("cursor %q already exists", p.Stmt.Name)}
+		return &pgsql.Error{Code: pgsql.DuplicateCursor, Message: fmt.Sprintf("cursor %q already exists", p.Stmt.Name)}
 	}
 	defer func() {
 		if cursor && err == nil { // the copies stay until the transaction's end, for FETCH
@@ -220,7 +220,7 @@ func (g *gathering) exec(sql string) error {
 
 // refused is what the client is told when its server of copies says no.
 func (g *gathering) refused(se *pool.ServerError) error {
-	if se.Response.Code == "42501" && strings.Contains(se.Response.Message, "temporary tables") {
+	if se.Response.Code == pgsql.InsufficientPrivilege && strings.Contains(se.Response.Message, "temporary tables") {
 		return router.Refuse("gather-right", g.h.role)
 	}
 	se.Response.Position = 0 // of a text that the client does not know
@@ -344,8 +344,8 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 	l.rows++
 	g.bytes += int64(len(tuple))
 	if limit := g.h.own.gather; limit > 0 && g.bytes > limit {
-		return &wire.PgError{
-			Code:    "54000",
+		return &pgsql.Error{
+			Code:    pgsql.ProgramLimitExceeded,
 			Message: fmt.Sprintf("the rows that this statement needs on one server are more than pgmosaic.gather_limit (%s); it stopped in %s", pgsql.SizeText(limit), l.Table),
 			Hint:    "EXPLAIN (ROUTE) shows what is copied and why. Narrow the statement, join on the keys, or raise pgmosaic.gather_limit.",
 		}

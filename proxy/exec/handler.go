@@ -57,8 +57,8 @@ type Handler struct {
 	pinned   *participant  // a server that outlives the transaction, on home
 	pinCause string
 	pinSince time.Time
-	listen   *notify.Session     // nil until the first LISTEN
-	dismiss  func(*wire.PgError) // ends the session
+	listen   *notify.Session    // nil until the first LISTEN
+	dismiss  func(*pgsql.Error) // ends the session
 	wake     func()
 	hearing  func(wire.Message) error // said, as a value
 
@@ -80,14 +80,14 @@ type Handler struct {
 	repeatable bool              // nothing of it keeps it from being run again
 	repeated   bool              // it has been run again
 
-	temps        uint64                       // grows with every change of the temporary objects
-	tempsMark    string                       // which they are
-	tempsOld     bool                         // they may be others by now
-	tempsAltered bool                         // or be what they were not
-	hadTemps     bool                         // the server that the session keeps has had some
-	checkPin     bool                         // what ties the pinned server may have ended
-	ending       atomic.Bool                  // it was because the session ends
-	why          atomic.Pointer[wire.PgError] // why the request was cancelled, if not by the client
+	temps        uint64                      // grows with every change of the temporary objects
+	tempsMark    string                      // which they are
+	tempsOld     bool                        // they may be others by now
+	tempsAltered bool                        // or be what they were not
+	hadTemps     bool                        // the server that the session keeps has had some
+	checkPin     bool                        // what ties the pinned server may have ended
+	ending       atomic.Bool                 // it was because the session ends
+	why          atomic.Pointer[pgsql.Error] // why the request was cancelled, if not by the client
 
 	ext extended
 
@@ -108,10 +108,10 @@ type Handler struct {
 // Client is what the handler knows of its client.
 type Client struct {
 	*wire.Conn
-	PID  uint32                  // as the client knows itself
-	Wake func()                  // has Deliver called soon
-	Lost func(why *wire.PgError) // ends the session
-	Keys auth.Keys               // what it proved to know
+	PID  uint32                 // as the client knows itself
+	Wake func()                 // has Deliver called soon
+	Lost func(why *pgsql.Error) // ends the session
+	Keys auth.Keys              // what it proved to know
 }
 
 // shardState is what a session knows of one shard.
@@ -271,19 +271,19 @@ func (h *Handler) introduce(s *pool.Server) (login *pool.Settings, rows [][][]by
 	if err != nil && !errors.As(err, &se) {
 		s.Dirty = true
 		s.Pool.Suspect()
-		err = &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
+		err = &nodeError{pgsql.ConnectionFailure, "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
 	}
 	return login, rows, err
 }
 
 // homeBack ends the sessions that began while home was away.
-var homeBack = &wire.PgError{
-	Code: "57P01", Message: "terminating connection: it began while home's shard was away, and the types that it was told of have other OIDs now that it is back",
+var homeBack = &pgsql.Error{
+	Code: pgsql.AdminShutdown, Message: "terminating connection: it began while home's shard was away, and the types that it was told of have other OIDs now that it is back",
 	Hint: "Connect again.",
 }
 
 func noDatabase(name string) error {
-	return &wire.PgError{Code: "3D000", Message: "database \"" + name + "\" does not exist", Hint: "SHOW DATABASES on the admin database lists them."}
+	return &pgsql.Error{Code: pgsql.InvalidCatalogName, Message: "database \"" + name + "\" does not exist", Hint: "SHOW DATABASES on the admin database lists them."}
 }
 
 // refresh takes the newest map and schema into use. It must not be called inside a transaction.
@@ -525,7 +525,7 @@ func (h *Handler) because(e *wire.ErrorResponse) {
 
 // CancelBecause is Cancel with a reason. The client is told, in place of the server's words, unless the session
 // ends anyway: then it is told by others. What runs now is settled at once; send does it, and must be called.
-func (h *Handler) CancelBecause(why *wire.PgError, ends bool) (send func()) {
+func (h *Handler) CancelBecause(why *pgsql.Error, ends bool) (send func()) {
 	h.why.Store(why)
 	h.ending.Store(ends)
 	return h.beginCancel()
@@ -650,7 +650,7 @@ func worded(err error) error {
 	if errors.As(err, &coded) || !errors.As(err, &network) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	return &nodeError{"08006", "the connection to a server was lost", err}
+	return &nodeError{pgsql.ConnectionFailure, "the connection to a server was lost", err}
 }
 
 // report writes an error to the client unless it has been told, and fails the transaction.

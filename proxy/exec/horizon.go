@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -105,7 +104,7 @@ func (h *Handler) horizonToken(ctx context.Context) (string, error) {
 func (h *Handler) takeHorizon(token string) error {
 	marks, err := parseToken(token)
 	if err != nil {
-		return &wire.PgError{Code: "22023", Message: fmt.Sprintf("invalid value for parameter %q: %q", horizonName, token), Hint: "Use what SHOW pgmosaic.horizon printed."}
+		return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("invalid value for parameter %q: %q", horizonName, token), Hint: "Use what SHOW pgmosaic.horizon printed."}
 	}
 	for _, m := range marks {
 		known := false

@@ -47,7 +47,7 @@ type participant struct {
 var errReplan = errors.New("the shard map changed")
 
 // errMapChanged is what the client is told where that cannot be done.
-var errMapChanged = &wire.PgError{Code: "40001", Message: "the shard map changed while the statement waited", Hint: "Run it again."}
+var errMapChanged = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the shard map changed while the statement waited", Hint: "Run it again."}
 
 // lease takes a server of a shard's primary, without making it part of anything.
 func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
@@ -150,7 +150,7 @@ func (h *Handler) unpark(ctx context.Context, s *pool.Server) error {
 	return nil
 }
 
-var errCancelled = &wire.PgError{Code: "57014", Message: "canceling statement due to user request"}
+var errCancelled = &pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}
 
 // forRead chooses who answers a read outside a transaction and leases a server there.
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
@@ -178,7 +178,7 @@ func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) 
 		}
 	}
 	if h.own.noFallback && reason != replication.ByLevel {
-		return nil, &hintError{"57P03", "no replica of shard " + h.shards[shard].info.Name + " may answer: " + replication.ReasonNames[reason], "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
+		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "no replica of shard " + h.shards[shard].info.Name + " may answer: " + replication.ReasonNames[reason], Hint: "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
 	}
 	s, v, err := h.fromPrimary(ctx, shard, onNode)
 	if err != nil {
@@ -378,7 +378,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 	if err != nil {
 		s.Dirty = true
 		s.Pool.Suspect()
-		return "", &nodeError{"08006", "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
+		return "", &nodeError{pgsql.ConnectionFailure, "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
 	}
 	lsn, err := replication.ParseLSN(string(row[0]))
 	if err != nil {
@@ -645,14 +645,14 @@ func (h *Handler) lost(p *participant, err error) error {
 		}
 	}
 	if wide {
-		return &hintError{"54000", "a row of shard " + h.shards[p.shard].info.Name + " is too wide to be merged or gathered: " + err.Error(), "Read it from the one shard that has it."}
+		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: "a row of shard " + h.shards[p.shard].info.Name + " is too wide to be merged or gathered: " + err.Error(), Hint: "Read it from the one shard that has it."}
 	}
 	if garbled {
-		return &hintError{"08P01", broken.Error(), lostHint}
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: broken.Error(), Hint: lostHint}
 	}
-	return &hintError{
-		"08006", "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
-		lostHint,
+	return &pgsql.Error{
+		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		Hint: lostHint,
 	}
 }
 

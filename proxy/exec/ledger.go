@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Consumer is what memory is held for.
@@ -62,8 +62,8 @@ func (m *Memory) Take(c Consumer, n int64) error {
 		return nil
 	}
 	m.used[c].Add(-n)
-	return &wire.PgError{
-		Code: "53200", Message: "out of memory", Detail: fmt.Sprintf("%s more for %s; half of memory_limit (%s) is used: %s.", about(n), c.words(), about(limit), m.uses()),
+	return &pgsql.Error{
+		Code: pgsql.OutOfMemory, Message: "out of memory", Detail: fmt.Sprintf("%s more for %s; half of memory_limit (%s) is used: %s.", about(n), c.words(), about(limit), m.uses()),
 		Hint: "Try again when others have finished, DEALLOCATE what is no longer used, or raise memory_limit.",
 	}
 }
@@ -163,8 +163,8 @@ func (x *extended) fits(s *stmt) error {
 		return nil
 	}
 	if most := m.Session.Load(); most > 0 && x.held+s.own() > most {
-		return &wire.PgError{
-			Code: "53200", Message: "out of memory", Detail: fmt.Sprintf("The session's %d prepared statements hold %s; session_memory_limit is %s.", len(x.named), about(x.held), about(most)),
+		return &pgsql.Error{
+			Code: pgsql.OutOfMemory, Message: "out of memory", Detail: fmt.Sprintf("The session's %d prepared statements hold %s; session_memory_limit is %s.", len(x.named), about(x.held), about(most)),
 			Hint: "DEALLOCATE those that are no longer used, or raise session_memory_limit.",
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
@@ -53,7 +53,7 @@ func (h *Handler) hear(ctx context.Context, channel string) error {
 		h.listen = notify.NewSession(h.wake, func() { h.dismiss(lostNotifications) })
 	}
 	if err := h.e.Hub.Listen(ctx, h.db, channel, h.listen); err != nil {
-		return &nodeError{"08006", "LISTEN " + channel + ": " + err.Error(), err}
+		return &nodeError{pgsql.ConnectionFailure, "LISTEN " + channel + ": " + err.Error(), err}
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func notifies(s *sqlparse.Statement) bool {
 }
 
 // lostNotifications is what a session is told whose listening connection was lost.
-var lostNotifications = &wire.PgError{
-	Code: "57P01", Message: "terminating connection: the server connection that listens for notifications was lost, and some may have been missed",
+var lostNotifications = &pgsql.Error{
+	Code: pgsql.AdminShutdown, Message: "terminating connection: the server connection that listens for notifications was lost, and some may have been missed",
 	Hint: "Connect again, LISTEN again and look at what the notifications are about.",
 }

@@ -242,7 +242,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 	switch s.Var.Name {
 	case "transaction":
 		if h.outsideBlock() {
-			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "SET TRANSACTION can only be used in transaction blocks"})
+			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "SET TRANSACTION can only be used in transaction blocks"})
 		}
 		if h.tx.status == 'I' {
 			h.client.SendTag("SET")
@@ -298,7 +298,7 @@ func (h *Handler) judgeInside(ctx context.Context) error {
 func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 	if s.Name == "all" {
 		if h.tx.status != 'I' {
-			return &wire.PgError{Code: "25001", Message: "DISCARD ALL cannot run inside a transaction block"}
+			return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "DISCARD ALL cannot run inside a transaction block"}
 		}
 		h.settings, h.own = afterReset("all", h.settings.Others(), h.login), h.ownLogin
 		h.retell(nil)

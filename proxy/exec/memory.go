@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // holding is the memory that a merge needs for rows which it cannot pass on yet: the groups of an aggregate, and wide rows. It counts
@@ -22,8 +21,8 @@ const holdingStep = 64 << 10
 func (m *holding) take(n int) error {
 	m.bytes += int64(n)
 	if limit := m.h.own.gather; limit > 0 && m.bytes > limit {
-		return &wire.PgError{
-			Code: "54000", Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", pgsql.SizeText(limit)),
+		return &pgsql.Error{
+			Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, or rows that change their shard) is more than pgmosaic.gather_limit (%s)", pgsql.SizeText(limit)),
 			Hint: "Group by fewer values or by the key, read wide rows from one shard, change fewer rows at once, or raise pgmosaic.gather_limit.",
 		}
 	}
@@ -35,8 +34,8 @@ func (m *holding) take(n int) error {
 	}
 	m.counted = m.bytes
 	if limit := m.h.e.MergeMemory.Load(); limit > 0 && m.h.e.Memory.Used(Merges) > limit {
-		return &wire.PgError{
-			Code: "53200", Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", pgsql.SizeText(limit)),
+		return &pgsql.Error{
+			Code: pgsql.OutOfMemory, Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", pgsql.SizeText(limit)),
 			Hint: "Try again when others have finished, or raise merge_memory.",
 		}
 	}

@@ -188,8 +188,8 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 		}
 		which := byShard[shard]
 		if len(which) > most && len(p.Stmt.Query.Sets) > 0 { // a row that is updated twice must be seen
-			return 0, nil, nil, &wire.PgError{
-				Code: "54000", Message: fmt.Sprintf("INSERT ... SELECT with ON CONFLICT DO UPDATE takes at most %d rows of %d columns to a shard, there are %d", most, len(types), len(which)),
+			return 0, nil, nil, &pgsql.Error{
+				Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("INSERT ... SELECT with ON CONFLICT DO UPDATE takes at most %d rows of %d columns to a shard, there are %d", most, len(types), len(which)),
 				Hint: "Insert fewer rows at once.",
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -152,8 +151,8 @@ func renamings(home, shard []nameOf) (string, error) {
 			continue
 		}
 		if have.kind == "array" {
-			return "", &wire.PgError{
-				Code: "42710", Message: fmt.Sprintf("the array type of %s would be %q here, and is %q on the home shard, where the other name is taken", pgsql.Qualified(want.schema, want.on), have.name, want.name),
+			return "", &pgsql.Error{
+				Code: pgsql.DuplicateObject, Message: fmt.Sprintf("the array type of %s would be %q here, and is %q on the home shard, where the other name is taken", pgsql.Qualified(want.schema, want.on), have.name, want.name),
 				Hint: "Use another name for the type, or rename what has the name of its array type on the home shard.",
 			}
 		}

@@ -155,7 +155,7 @@ func (h *Handler) failed(code, message string) {
 // failedBy is failed for an error of our own.
 func (h *Handler) failedBy(err error) {
 	var s interface{ SQLState() string }
-	code := "XX000"
+	code := pgsql.InternalError
 	if errors.As(err, &s) {
 		code = s.SQLState()
 	}

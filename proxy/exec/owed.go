@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // A commit that was decided while one of its shards was away is told to the client, and is finished there when that shard is back.
@@ -79,7 +81,7 @@ func (e *Engine) pay(ctx context.Context, database, shard string) error {
 	for gid := range d.gids {
 		if err := e.FinishOn(ctx, database, shard, gid); err != nil {
 			e.Log.Warn("a committed transaction could not be finished on a shard", "gid", gid, "shard", shard, "error", err)
-			return &hintError{"57P03", fmt.Sprintf("shard %s has a committed transaction to finish first, and that failed", shard), "Try again. SHOW TRANSACTIONS on the admin database shows it: " + gid}
+			return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has a committed transaction to finish first, and that failed", shard), Hint: "Try again. SHOW TRANSACTIONS on the admin database shows it: " + gid}
 		}
 		delete(d.gids, gid)
 		d.left.Add(-1)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -171,7 +170,7 @@ func ownNamed(name string) (*ownSetting, error) {
 	for _, s := range ownList {
 		names = append(names, s.name)
 	}
-	return nil, &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(names, ", ") + "."}
+	return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("unrecognized configuration parameter %q", name), Hint: "The settings are: " + strings.Join(names, ", ") + "."}
 }
 
 // set changes one of them. o is as it was if that fails.
@@ -182,7 +181,7 @@ func (o *ownSettings) set(name, value string) error {
 	}
 	next := *o
 	if s.set(&next, value) != nil {
-		return &wire.PgError{Code: "22023", Message: fmt.Sprintf("invalid value for parameter %q: %q", name, value), Hint: s.hint}
+		return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("invalid value for parameter %q: %q", name, value), Hint: s.hint}
 	}
 	*o = next
 	return nil
@@ -225,7 +224,7 @@ func (h *Handler) mayName(o *ownSettings) error {
 	if list := h.e.ShardUsers.Load(); list != nil && (slices.Contains(*list, "*") || slices.Contains(*list, h.role)) {
 		return nil
 	}
-	return &wire.PgError{Code: "42501", Message: `permission denied to set parameter "pgmosaic.shard"`, Hint: "The configuration's shard_users lists who may."}
+	return &pgsql.Error{Code: pgsql.InsufficientPrivilege, Message: `permission denied to set parameter "pgmosaic.shard"`, Hint: "The configuration's shard_users lists who may."}
 }
 
 // setOwn runs SET and RESET of one of our own settings.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -179,7 +178,7 @@ func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
 		if len(h.dbmap.Shards) == 1 { // newer syntax, or a mistake: the server knows
 			return []*sqlparse.Statement{{Kind: sqlparse.Other, Text: text, Syntax: se}}, nil
 		}
-		return nil, &router.Error{Code: "42601", Message: se.Message, Pos: se.Position}
+		return nil, &router.Error{Code: pgsql.SyntaxError, Message: se.Message, Pos: se.Position}
 	}
 	return stmts, err
 }
@@ -257,7 +256,7 @@ func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, 
 func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
 	sh, ok := h.dbmap.Shard(h.own.shard)
 	if !ok {
-		return nil, &wire.PgError{Code: "42704", Message: "pgmosaic.shard names shard \"" + h.own.shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
+		return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: "pgmosaic.shard names shard \"" + h.own.shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
 	}
 	if err := p.Template.OneShard(sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -13,7 +14,7 @@ import (
 // a name of ours, and only when it has to run it.
 
 func noStatement(name string) error {
-	return &wire.PgError{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}
+	return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 }
 
 // judge is the name that a PREPARE has on a server while its types are asked for.
@@ -22,10 +23,10 @@ const judge = "pgmosaic_0"
 // prepareSQL runs PREPARE: a server judges the statement and infers the types of its parameters.
 func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if h.ext.named[s.Name] != nil {
-		return &wire.PgError{Code: "42P05", Message: fmt.Sprintf("prepared statement %q already exists", s.Name)}
+		return &pgsql.Error{Code: pgsql.DuplicatePreparedStatement, Message: fmt.Sprintf("prepared statement %q already exists", s.Name)}
 	}
 	if len(h.ext.named) >= maxNamed {
-		return &wire.PgError{Code: "54000", Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
+		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
 	st := &stmt{name: s.Name, sql: s.Body, version: h.schema.Version}
 	if err := h.replan(ctx, st); err != nil {
@@ -109,8 +110,8 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return err
 	}
 	if len(params) != len(d.params) {
-		return &wire.PgError{
-			Code: "42601", Message: fmt.Sprintf("wrong number of parameters for prepared statement %q", s.Name),
+		return &pgsql.Error{
+			Code: pgsql.SyntaxError, Message: fmt.Sprintf("wrong number of parameters for prepared statement %q", s.Name),
 			Detail: fmt.Sprintf("Expected %d parameters but got %d.", len(d.params), len(params)),
 		}
 	}
@@ -227,7 +228,7 @@ func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 	return name, nil
 }
 
-var errPlanChanged = &wire.PgError{Code: "0A000", Message: "cached plan must not change result type", Routine: revalidates}
+var errPlanChanged = &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "cached plan must not change result type", Routine: revalidates}
 
 // revalidates is PostgreSQL's function that reports it. Drivers know the error by that, and prepare their statement again.
 const revalidates = "RevalidateCachedQuery"

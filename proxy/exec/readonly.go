@@ -3,7 +3,7 @@ package exec
 import (
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -35,8 +35,8 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 		}
 		for _, f := range t.Stmt.Funcs {
 			if strings.Contains(f, "advisory") {
-				return true, &wire.PgError{
-					Code: "0A000", Message: "an advisory lock in a READ ONLY transaction that reads a replica",
+				return true, &pgsql.Error{
+					Code: pgsql.FeatureNotSupported, Message: "an advisory lock in a READ ONLY transaction that reads a replica",
 					Hint: "Take the lock in a READ WRITE transaction, or SET pgmosaic.read_consistency = strong.",
 				}
 			}

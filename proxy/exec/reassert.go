@@ -12,7 +12,7 @@ import (
 // reassert gives a setting of the startup packet its value back that a function has RESET, or set to DEFAULT, in a transaction: there
 // PostgreSQL goes back to what the packet said, of which a shared server knows nothing. tidy sees to it between transactions; in one, what follows is read by the
 // setting at once, where it is one that servers report. It lasts as long as the transaction: then tidy looks.
-func (h *Handler) reassert(p *participant) error {
+func reassert(h *Handler, p *participant) error {
 	if h.tx.status == 'I' || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -76,7 +77,7 @@ var errOlder = errors.New("made by an older version")
 // turnRefused is what a client is told of a turn that it has not got.
 func (h *Handler) turnRefused(part *participant, err error) error {
 	name := h.shards[part.shard].info.Name
-	lacking := &hintError{"55000", "shard " + name + " lacks what this version makes there", "It is made at the start, and tried again until it is there: see the log."}
+	lacking := &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: "shard " + name + " lacks what this version makes there", Hint: "It is made at the start, and tried again until it is there: see the log."}
 	var se *pool.ServerError
 	switch {
 	case errors.Is(err, errOlder):
@@ -85,10 +86,10 @@ func (h *Handler) turnRefused(part *participant, err error) error {
 		return err
 	}
 	switch se.Response.Code {
-	case "42501": // the shard is another one than before
+	case pgsql.InsufficientPrivilege: // the shard is another one than before
 		h.e.ForgetSecrets(h.db)
-		return &hintError{"40001", "shard " + name + " no longer knows this process: the transaction was rolled back", "Run the transaction again."}
-	case "42883", "3F000":
+		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + name + " no longer knows this process: the transaction was rolled back", Hint: "Run the transaction again."}
+	case pgsql.UndefinedFunction, pgsql.InvalidSchemaName:
 		return lacking
 	}
 	se.Response.Where = "" // it may show what the call was made with

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -34,7 +35,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			}
 			s.TxStatus = m.Body()[0]
 			r.ready = true
-			return r, h.reassert(p)
+			return r, reassert(h, p)
 		case 'E':
 			if r.code, err = h.relayError(p); isAgain(err) {
 				if !s.Dirty {
@@ -123,7 +124,7 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
 	h.failed(e.Code, e.Message)
-	if e.Routine == revalidates || e.Code == "XX000" && strings.HasPrefix(e.Message, "cache lookup failed") {
+	if e.Routine == revalidates || e.Code == pgsql.InternalError && strings.HasPrefix(e.Message, "cache lookup failed") {
 		s.DropSince(0) // else whoever prepares them again gets the same answer
 		p.outdated = true
 	}
@@ -136,7 +137,7 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		h.client.Send(e)
 		return e.Code, nil
 	}
-	if h.signals && e.Code == "57P01" { // it has ended its own server, as it would have ended its session
+	if h.signals && e.Code == pgsql.AdminShutdown { // it has ended its own server, as it would have ended its session
 		s.Dirty = true
 		h.client.Send(e)
 		if err := h.client.Flush(); err != nil {
@@ -166,7 +167,7 @@ func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
 	e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
 	if goes {
 		pool.Suspect()
-		e.Code, e.Detail, e.Hint = "08006", "Node "+pool.Node+" of shard "+pool.Shard+" went away.", lostHint
+		e.Code, e.Detail, e.Hint = pgsql.ConnectionFailure, "Node "+pool.Node+" of shard "+pool.Shard+" went away.", lostHint
 	}
 	if e.Detail == "" {
 		e.Detail = "This came from shard " + pool.Shard + " (node " + pool.Node + ")."

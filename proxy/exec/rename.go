@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -23,7 +22,7 @@ import (
 // settleRenameTimeout bounds how long the end of a transaction waits for the map to have one name again.
 const settleRenameTimeout = 5 * time.Second
 
-var errTxMapChanged = &wire.PgError{Code: "40001", Message: "the shard map changed during the transaction", Hint: "Run the transaction again."}
+var errTxMapChanged = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the shard map changed during the transaction", Hint: "Run the transaction again."}
 
 // rename tells the map what the open transaction, which has done it, calls a table or its key columns from now on.
 func (h *Handler) rename(ctx context.Context, r *router.Renamed) error {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
@@ -41,11 +42,11 @@ func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
 		return mine
 	}
 	switch e.Code {
-	case "57P01", "57P02", "57P03":
+	case pgsql.AdminShutdown, pgsql.CrashShutdown, pgsql.CannotConnectNow:
 		return mine && h.nodeGoes(p, e)
-	case "57P05": // it was idle for too long, and had gone before it read the statement
+	case pgsql.IdleSessionTimeout: // it was idle for too long, and had gone before it read the statement
 		return mine && isFatal(e)
-	case "25006", "0A000", "40001", "40P01", "55000": // what recovery forbids, and its conflicts
+	case pgsql.ReadOnlySQLTransaction, pgsql.FeatureNotSupported, pgsql.SerializationFailure, pgsql.DeadlockDetected, pgsql.ObjectNotInPrerequisiteState: // what recovery forbids, and its conflicts
 		return p.replica && (p.reads || !p.used)
 	}
 	return false
@@ -53,8 +54,8 @@ func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
 
 // onPrimaries has what reads a replica, and goes on to what that must not answer, run again on the primaries.
 func (h *Handler) onPrimaries() error {
-	err := &wire.PgError{
-		Code: "40001", Message: "a transaction or pipeline has portals open on a replica and goes on to what that may not answer",
+	err := &pgsql.Error{
+		Code: pgsql.SerializationFailure, Message: "a transaction or pipeline has portals open on a replica and goes on to what that may not answer",
 		Hint: "Run it again, or SET pgmosaic.read_consistency = strong.",
 	}
 	if h.mayRepeat() {
@@ -69,9 +70,9 @@ func (h *Handler) nodeGoes(p *participant, e *wire.ErrorResponse) bool {
 		return false
 	}
 	switch e.Code {
-	case "57P02", "57P03":
+	case pgsql.CrashShutdown, pgsql.CannotConnectNow:
 		return true
-	case "57P01":
+	case pgsql.AdminShutdown:
 		return orphaned(e) || !h.stillUp(p)
 	}
 	return false

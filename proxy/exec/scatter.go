@@ -165,7 +165,7 @@ func (s *stream) admit() error {
 		return nil
 	}
 	if err = s.hold.take(n); err == nil && n > s.p.srv.Max() {
-		err = &wire.PgError{Code: "54000", Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", pgsql.SizeText(int64(n))), Hint: "Read it from the one shard that has it."}
+		err = &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", pgsql.SizeText(int64(n))), Hint: "Read it from the one shard that has it."}
 	}
 	if err == nil {
 		s.held = n
@@ -255,10 +255,10 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		return err
 	}
 	if w.Limit < 0 && !w.All {
-		return &wire.PgError{Code: "2201W", Message: "LIMIT must not be negative"}
+		return &pgsql.Error{Code: "2201W", Message: "LIMIT must not be negative"}
 	}
 	if w.Offset < 0 {
-		return &wire.PgError{Code: "2201X", Message: "OFFSET must not be negative"}
+		return &pgsql.Error{Code: "2201X", Message: "OFFSET must not be negative"}
 	}
 	var res []int16
 	if x != nil {
@@ -458,7 +458,7 @@ func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, 
 		err = merge.Groups(sources, cols, sh.keys, w, hold.take, emit)
 	}
 	if errors.Is(err, merge.ErrOverflow) {
-		err = &wire.PgError{Code: "22003", Message: err.Error()}
+		err = &pgsql.Error{Code: pgsql.NumericValueOutOfRange, Message: err.Error()}
 	}
 	return n, err
 }

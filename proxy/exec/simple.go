@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -71,7 +71,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 func (h *Handler) commitImplicit(ctx context.Context) error {
 	tag, err := h.commit(ctx)
 	if err == nil && tag != "COMMIT" {
-		err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
+		err = &pgsql.Error{Code: pgsql.TransactionRollback, Message: "the transaction was rolled back by a shard"}
 	}
 	return err
 }
@@ -309,7 +309,7 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 
 // outdates says whether an error shows that our schema may be old.
 func (p *participant) outdates(code string) bool {
-	old := p.outdated || code == "42P01" || code == "42703" || code == "42883"
+	old := p.outdated || code == pgsql.UndefinedTable || code == pgsql.UndefinedColumn || code == pgsql.UndefinedFunction
 	p.outdated = false
 	return old
 }
@@ -420,7 +420,7 @@ func (h *Handler) oneOfSeveral(ctx context.Context, s *sqlparse.Statement) error
 		return err
 	}
 	if s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
-		return &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
+		return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "this statement cannot run inside a transaction block"}
 	}
 	return h.simple(ctx, p.tmpl, &router.Args{Text: []byte(s.Text)})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -49,8 +50,8 @@ func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 		ferr := h.client.Flush()
 		h.client = client
 		if errors.Is(err, errTooMuch) || errors.Is(ferr, errTooMuch) {
-			return &wire.PgError{
-				Code: "54000", Message: fmt.Sprintf("a result over several shards that is fetched in pieces may have %d MB", captureLimit>>20),
+			return &pgsql.Error{
+				Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a result over several shards that is fetched in pieces may have %d MB", captureLimit>>20),
 				Hint: "Fetch it as a whole, or narrow it.",
 			}
 		}
@@ -114,5 +115,5 @@ func (h *Handler) ranOut(pt *portal) error {
 func (pt *portal) givesRows() bool { return pt.stmt.desc != nil && pt.stmt.desc.fields != nil }
 
 func cannotRun(pt *portal) error {
-	return &wire.PgError{Code: "55000", Message: fmt.Sprintf("portal %q cannot be run", pt.name)}
+	return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("portal %q cannot be run", pt.name)}
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
@@ -96,7 +95,7 @@ func (h *Handler) heed(yes bool) {
 // cancelled says whether a server has cancelled what it was asked.
 func cancelled(err error) bool {
 	var se *pool.ServerError
-	return errors.As(err, &se) && se.Response.Code == "57014"
+	return errors.As(err, &se) && se.Response.Code == pgsql.QueryCanceled
 }
 
 // closed notes that a statement on the pinned server may have ended what ties it.
@@ -292,4 +291,4 @@ func (h *Handler) overdue(waited time.Duration) error {
 	return errStatementTimeout
 }
 
-var errStatementTimeout = &wire.PgError{Code: "57014", Message: "canceling statement due to statement timeout"}
+var errStatementTimeout = &pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to statement timeout"}

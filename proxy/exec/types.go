@@ -3,6 +3,7 @@ package exec
 import (
 	"encoding/binary"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -145,7 +146,7 @@ func (h *Handler) paramsFor(shard int, types []uint32, formats []int16, params [
 		}
 		out[i] = append([]byte(nil), v...)
 		if err := m.ValueToShard(types[i], out[i]); err != nil {
-			return nil, false, &wire.PgError{Code: "22P03", Message: "invalid binary value of a parameter: " + err.Error()}
+			return nil, false, &pgsql.Error{Code: pgsql.InvalidBinaryRepresentation, Message: "invalid binary value of a parameter: " + err.Error()}
 		}
 	}
 	if !changed {

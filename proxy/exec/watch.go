@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -105,7 +106,7 @@ func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
 	defer w.Close(ctx)
 	fp, err := w.Fingerprint(ctx, dsn)
 	if err != nil {
-		return &nodeError{"08006", "cannot read the schema of database \"" + db.Name + "\" from shard " + db.Home.Name, err}
+		return &nodeError{pgsql.ConnectionFailure, "cannot read the schema of database \"" + db.Name + "\" from shard " + db.Home.Name, err}
 	}
 	now := time.Now()
 	s.checked.Store(&now)

@@ -34,7 +34,7 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 	}
 	tag, err := h.commit(ctx)
 	if err == nil && tag != "COMMIT" {
-		err = &wire.PgError{Code: "40000", Message: "the transaction was rolled back by a shard"}
+		err = &pgsql.Error{Code: pgsql.TransactionRollback, Message: "the transaction was rolled back by a shard"}
 	}
 	return err
 }
@@ -124,8 +124,8 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 				err = h.drop(ctx, gone)
 			}
 			if err == nil && other != "" && p.Target != nil && perShard(other, len(pieces)-1) != tag {
-				return &wire.PgError{
-					Code: "XX001", Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
+				return &pgsql.Error{
+					Code: pgsql.DataCorrupted, Message: fmt.Sprintf("the copies of reference table %s differ: home answered %q, the others %q in all", p.Target.TableName, tag, other),
 					Hint: "The statement was rolled back. VERIFY TABLE on the admin database says which rows differ.",
 				}
 			}
@@ -384,7 +384,7 @@ func homeFirst(shards []int, home int) []int {
 // oneByOne runs what cannot run in a transaction on each shard in turn.
 func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) error {
 	if h.tx.status != 'I' {
-		return &wire.PgError{Code: "25001", Message: "this statement cannot run inside a transaction block"}
+		return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "this statement cannot run inside a transaction block"}
 	}
 	var tag string
 	names := namingsOf(p)
@@ -429,12 +429,12 @@ func partly(err error, shard string, done, all int) error {
 	if done == 0 {
 		return err
 	}
-	return &hintError{codeOf(err), fmt.Sprintf("on shard %s: %v", shard, err), fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", done, all)}
+	return &pgsql.Error{Code: codeOf(err), Message: fmt.Sprintf("on shard %s: %v", shard, err), Hint: fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", done, all)}
 }
 
 func codeOf(err error) string {
 	if s, ok := err.(interface{ SQLState() string }); ok { //nolint:errorlint // the outermost is meant
 		return s.SQLState()
 	}
-	return "XX000"
+	return pgsql.InternalError
 }

@@ -6,9 +6,9 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/peer"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // deadlockPeriod is PostgreSQL's default deadlock_timeout. A deadlock over shards is broken after two to three of them.
@@ -80,7 +80,7 @@ func (in *Instance) deadlocks() *txn.Deadlocks {
 			}
 			in.log.Info("deadlock over shards: the youngest transaction is cancelled", "client", id)
 			if h, ok := s.Info().Handler.(*exec.Handler); ok {
-				h.CancelBecause(&wire.PgError{Code: "40P01", Message: "deadlock detected", Detail: "The transaction waits for others on one shard, and they for it on another.", Hint: "Run the transaction again. Lock rows in the same order everywhere."}, false)()
+				h.CancelBecause(&pgsql.Error{Code: pgsql.DeadlockDetected, Message: "deadlock detected", Detail: "The transaction waits for others on one shard, and they for it on another.", Hint: "Run the transaction again. Lock rows in the same order everywhere."}, false)()
 			}
 		},
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/access"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // backend checks logins, by its gate, and opens sessions. It implements session.Backend.
@@ -23,7 +23,7 @@ func (b backend) Open(ctx context.Context, l session.Login, client session.Clien
 	if access.IsConsole(l.Database) {
 		role := b.Access().Console(l.User)
 		if role == access.None {
-			return nil, nil, &admin.Error{Code: "42501", Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
+			return nil, nil, &pgsql.Error{Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("user %q may not use the admin console", l.User), Hint: "admin_users and stats_users in the configuration name who may."}
 		}
 		params := map[string]string{
 			"server_version": "15.0 (pgmosaic " + b.in.opts.Version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
@@ -47,7 +47,7 @@ func (b backend) Open(ctx context.Context, l session.Login, client session.Clien
 // room refuses a client of a database or user that has its number already, or whose database is disabled.
 func (b backend) room(l session.Login) error {
 	if b.in.Pools.Disabled(l.Database) {
-		return &wire.PgError{Code: "57P03", Message: fmt.Sprintf("database %q is disabled", l.Database), Hint: "ENABLE on the admin database lets clients in again."}
+		return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("database %q is disabled", l.Database), Hint: "ENABLE on the admin database lets clients in again."}
 	}
 	cfg := b.in.config.Load()
 	if cfg.MaxDBClient == 0 && cfg.MaxUsrClient == 0 {
@@ -67,7 +67,7 @@ func (b backend) room(l session.Login) error {
 		}
 	}
 	full := func(what string, limit int) error {
-		return &wire.PgError{Code: "53300", Message: fmt.Sprintf("client connections exceeded (%s = %d)", what, limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
+		return &pgsql.Error{Code: pgsql.TooManyConnections, Message: fmt.Sprintf("client connections exceeded (%s = %d)", what, limit), Hint: "SHOW CLIENTS on the admin database shows who is connected."}
 	}
 	if cfg.MaxDBClient > 0 && db >= cfg.MaxDBClient {
 		return full("max_db_client_connections", cfg.MaxDBClient)

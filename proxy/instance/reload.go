@@ -7,6 +7,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 )
 
@@ -82,11 +83,11 @@ func (in *Instance) set(name, value string) error {
 	}
 	switch why.Reason {
 	case config.Unknown:
-		return &admin.Error{Code: "42704", Message: why.Text, Hint: "SHOW CONFIG lists them."}
+		return &pgsql.Error{Code: pgsql.UndefinedObject, Message: why.Text, Hint: "SHOW CONFIG lists them."}
 	case config.Fixed:
-		return &admin.Error{Code: "55P02", Message: why.Text, Hint: "Change the configuration file and RELOAD, or restart."}
+		return &pgsql.Error{Code: pgsql.CantChangeRuntimeParam, Message: why.Text, Hint: "Change the configuration file and RELOAD, or restart."}
 	}
-	return &admin.Error{Code: "22023", Message: why.Text}
+	return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: why.Text}
 }
 
 // shutdown ends the process as a signal would: at once, or when the clients have left.

@@ -5,8 +5,8 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // signal does for a client what pg_terminate_backend and pg_cancel_backend do for a server process. A role may
@@ -21,7 +21,7 @@ func (in *Instance) signal(pid uint32, database, role string, terminate bool) bo
 		return false
 	}
 	if terminate {
-		s.Terminate(&wire.PgError{Code: "57P01", Message: "terminating connection due to administrator command"})
+		s.Terminate(&pgsql.Error{Code: pgsql.AdminShutdown, Message: "terminating connection due to administrator command"})
 	} else if i.Handler != nil {
 		i.Handler.Cancel()
 	}
@@ -57,7 +57,7 @@ func (in *Instance) client(s *session.Session) admin.Client {
 		ID: i.PID, User: i.Login.User, Database: i.Login.Database, State: i.State.String(), Connected: i.Connected, Request: i.Request, TLS: i.TLS,
 		Application: i.Application, In: i.In, Out: i.Out, Tx: string(i.Tx), Addr: "unix", LocalAddr: "unix",
 		Kill: func() {
-			s.Terminate(&wire.PgError{Code: "57P01", Message: "admin forced disconnect: terminating connection due to administrator command"})
+			s.Terminate(&pgsql.Error{Code: pgsql.AdminShutdown, Message: "admin forced disconnect: terminating connection due to administrator command"})
 		},
 	}
 	if i.Login.Remote.IsValid() {

@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Part is the kind of work that has panicked.
@@ -46,7 +48,7 @@ type Error struct{}
 func (*Error) Error() string { return "internal error of the proxy" }
 
 // SQLState is PostgreSQL's internal_error.
-func (*Error) SQLState() string { return "XX000" }
+func (*Error) SQLState() string { return pgsql.InternalError }
 
 // ErrorHint says where to look.
 func (*Error) ErrorHint() string {

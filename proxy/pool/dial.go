@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/loop"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -112,7 +113,7 @@ func dialWithKeys(ctx context.Context, cfg *pgconn.Config, keys auth.Keys) (*Ser
 // refused says whether a server would say the same to the next try, too, with TLS or without: wrong password, no such database, no privilege.
 func refused(err error) bool {
 	var pe *pgconn.PgError
-	return errors.As(err, &pe) && (pe.Code == "28P01" || pe.Code == "3D000" || pe.Code == "42501")
+	return errors.As(err, &pe) && (pe.Code == pgsql.InvalidPassword || pe.Code == pgsql.InvalidCatalogName || pe.Code == pgsql.InsufficientPrivilege)
 }
 
 func loginWithKeys(ctx context.Context, cfg *pgconn.Config, t *pgconn.FallbackConfig, keys auth.Keys) (s *Server, err error) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Pool is the servers of one node, database and role.
@@ -87,7 +88,7 @@ type LimitError struct{ Message, Hint string }
 func (e *LimitError) Error() string { return e.Message }
 
 // SQLState is PostgreSQL's too_many_connections.
-func (e *LimitError) SQLState() string { return "53300" }
+func (e *LimitError) SQLState() string { return pgsql.TooManyConnections }
 
 // ErrorHint says what to do.
 func (e *LimitError) ErrorHint() string { return e.Hint }
@@ -298,9 +299,9 @@ func (p *Pool) dial(ctx context.Context) (*Server, error) {
 		var de *DialError
 		if errors.As(err, &de) {
 			switch {
-			case de.Code == "57P03": // starting up: ask again at once
+			case de.Code == pgsql.CannotConnectNow: // starting up: ask again at once
 				p.until = time.Time{}
-			case de.Code[:2] == "28" || de.Code == "3D000":
+			case de.Code[:2] == "28" || de.Code == pgsql.InvalidCatalogName:
 				p.until = now.Add(p.mgr.opts.Load().LoginRetry)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -262,7 +263,7 @@ func (e *ProtocolError) Error() string {
 func (e *ProtocolError) Unwrap() error { return e.Cause }
 
 // SQLState is PostgreSQL's protocol_violation.
-func (e *ProtocolError) SQLState() string { return "08P01" }
+func (e *ProtocolError) SQLState() string { return pgsql.ProtocolViolation }
 
 // Rows runs a simple query whose small result the proxy itself wants. Its values are the caller's. Each row has as many as there are
 // columns.
@@ -421,7 +422,7 @@ func hinted(err error) string {
 }
 
 func dialError(p *Pool, err error) error {
-	code := "08006"
+	code := pgsql.ConnectionFailure
 	var known interface{ SQLState() string }
 	if errors.As(err, &known) {
 		code = known.SQLState()

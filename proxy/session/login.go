@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -38,7 +39,7 @@ func (s *Session) authenticate(ctx context.Context) error {
 	}
 	rule := s.cfg.Backend.Rule(s.login)
 	if rule.ClientCert && len(s.login.Peer) == 0 {
-		return s.fatal(&wire.PgError{Code: "28000", Message: "connection requires a valid client certificate"})
+		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "connection requires a valid client certificate"})
 	}
 	var err error
 	switch rule.Method {
@@ -58,7 +59,7 @@ func (s *Session) authenticate(ctx context.Context) error {
 		if s.login.Remote.IsValid() {
 			from = s.login.Remote.Addr().String()
 		}
-		return s.fatal(&wire.PgError{Code: "28000", Message: fmt.Sprintf("no authentication rule for host %q, user %q, database %q, %s",
+		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("no authentication rule for host %q, user %q, database %q, %s",
 			from, s.login.User, s.login.Database, enc)})
 	}
 	if err != nil {
@@ -75,7 +76,7 @@ func (s *Session) authenticate(ctx context.Context) error {
 var errPassword = errors.New("password authentication failed")
 
 func (s *Session) denied() error {
-	_ = s.fatal(&wire.PgError{Code: "28P01", Message: fmt.Sprintf("password authentication failed for user %q", s.login.User)})
+	_ = s.fatal(&pgsql.Error{Code: pgsql.InvalidPassword, Message: fmt.Sprintf("password authentication failed for user %q", s.login.User)})
 	return fmt.Errorf("user %q: %w", s.login.User, errPassword)
 }
 
@@ -89,7 +90,7 @@ func (s *Session) response(limit int) ([]byte, error) {
 		return nil, s.broken(err)
 	}
 	if typ != 'p' || n > limit+5 {
-		return nil, s.fatal(&wire.PgError{Code: "08P01", Message: "expected password response, got message type " + fmt.Sprint(typ)})
+		return nil, s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "expected password response, got message type " + fmt.Sprint(typ)})
 	}
 	m, err := s.conn.Next()
 	if err != nil {
@@ -115,7 +116,7 @@ func (s *Session) scram(ctx context.Context) error {
 	mech, rest, err := wire.CString(in)
 	plus := string(mech) == auth.MechanismPlus
 	if err != nil || !(plus && s.binding.Possible() || string(mech) == auth.Mechanism) || len(rest) < 4 {
-		return s.fatal(&wire.PgError{Code: "08P01", Message: "client selected an invalid SASL authentication mechanism"})
+		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "client selected an invalid SASL authentication mechanism"})
 	}
 	ex, err := auth.Begin(cred, s.binding, plus)
 	if err != nil {
@@ -144,7 +145,7 @@ func (s *Session) scram(ctx context.Context) error {
 // password asks for the password itself.
 func (s *Session) password(ctx context.Context) error {
 	if s.login.Origin() == auth.Plain {
-		return s.fatal(&wire.PgError{Code: "28000", Message: "password authentication needs TLS"})
+		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "password authentication needs TLS"})
 	}
 	s.conn.SendFrame('R', authMessage(3, nil))
 	in, err := s.response(maxPassword)
@@ -153,7 +154,7 @@ func (s *Session) password(ctx context.Context) error {
 	}
 	pw, _, err := wire.CString(in)
 	if err != nil {
-		return s.fatal(&wire.PgError{Code: "08P01", Message: "invalid password packet"})
+		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid password packet"})
 	}
 	cred, err := s.cfg.Backend.Credential(ctx, s.login)
 	if err != nil {
@@ -170,10 +171,10 @@ func (s *Session) password(ctx context.Context) error {
 // certificate lets the client's certificate name its user.
 func (s *Session) certificate(r *auth.Rule) error {
 	if len(s.login.Peer) == 0 {
-		return s.fatal(&wire.PgError{Code: "28000", Message: "connection requires a valid client certificate"})
+		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "connection requires a valid client certificate"})
 	}
 	if name := s.login.Peer[0].Subject.CommonName; !r.CertUser(name, s.login.User) {
-		_ = s.fatal(&wire.PgError{Code: "28000", Message: fmt.Sprintf("certificate authentication failed for user %q", s.login.User)})
+		_ = s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("certificate authentication failed for user %q", s.login.User)})
 		return fmt.Errorf("user %q with a certificate for %q: %w", s.login.User, name, errPassword)
 	}
 	return nil

@@ -25,6 +25,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/loop"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -152,7 +153,7 @@ type Session struct {
 
 	state    atomic.Uint32
 	tx       atomic.Uint32 // TxStatus, as of the last request
-	doomed   atomic.Pointer[wire.PgError]
+	doomed   atomic.Pointer[pgsql.Error]
 	draining atomic.Bool
 	news     atomic.Bool // Deliver has something to write
 	resting  atomic.Bool // the session was woken in order to rest
@@ -268,7 +269,7 @@ func (s *Session) busy() {
 const terminateGrace = 5 * time.Second
 
 // Terminate ends the session: what runs is cancelled, and the client is told why. Any goroutine may call it.
-func (s *Session) Terminate(why *wire.PgError) {
+func (s *Session) Terminate(why *pgsql.Error) {
 	if !s.doomed.CompareAndSwap(nil, why) {
 		return
 	}
@@ -279,7 +280,7 @@ func (s *Session) Terminate(why *wire.PgError) {
 }
 
 // stop cancels what runs, because the session ends.
-func (s *Session) stop(why *wire.PgError) {
+func (s *Session) stop(why *pgsql.Error) {
 	s.mu.Lock()
 	h, state := s.opened, State(s.state.Load())
 	s.mu.Unlock()
@@ -416,7 +417,7 @@ func (s *Session) fatal(err error) error {
 	return err
 }
 
-var errDrained = &wire.PgError{Code: "57P01", Message: "terminating connection due to administrator command", Hint: "The proxy is shutting down: connect again."}
+var errDrained = &pgsql.Error{Code: pgsql.AdminShutdown, Message: "terminating connection due to administrator command", Hint: "The proxy is shutting down: connect again."}
 
 // loop reads requests until the client leaves.
 func (s *Session) loop(ctx context.Context) error {
@@ -492,16 +493,16 @@ func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
 	if typ == 'd' { // left over from a COPY that failed
 		return nil
 	}
-	return s.handler.Fail(ctx, &wire.PgError{Code: "54000", Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."}, typ == 'Q' || typ == 'F')
+	return s.handler.Fail(ctx, &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."}, typ == 'Q' || typ == 'F')
 }
 
 // broken turns a framing error into a FATAL; other errors mean that the client is gone.
 func (s *Session) broken(err error) error {
 	switch {
 	case errors.Is(err, wire.ErrTooLarge):
-		return s.fatal(&wire.PgError{Code: "54000", Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."})
+		return s.fatal(&pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."})
 	case errors.Is(err, wire.ErrMalformed):
-		return s.fatal(&wire.PgError{Code: "08P01", Message: err.Error()})
+		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: err.Error()})
 	}
 	return err
 }
@@ -522,13 +523,13 @@ func (s *Session) request1(ctx context.Context, m wire.Message) error {
 		s.conn.Hold()
 		return s.handler.Function(ctx, m)
 	}
-	return s.fatal(&wire.PgError{Code: "08P01", Message: fmt.Sprintf("invalid frontend message type %d", m.Type)})
+	return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid frontend message type %d", m.Type)})
 }
 
 func (s *Session) query(ctx context.Context, m wire.Message) error {
 	body := m.Body()
 	if len(body) == 0 || body[len(body)-1] != 0 {
-		return s.fatal(&wire.PgError{Code: "08P01", Message: "invalid message format"})
+		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid message format"})
 	}
 	s.unfinished = time.Time{}
 	s.conn.Hold() // COPY reads more while the text is in use

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -27,7 +28,7 @@ func (s *Session) start(ctx context.Context) error {
 	}
 	params, minor, err := wire.ParseStartup(code, body)
 	if err != nil {
-		return s.fatal(&wire.PgError{Code: "08P01", Message: err.Error()})
+		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: err.Error()})
 	}
 	if err := s.identify(params, minor); err != nil {
 		return s.fatal(err)
@@ -80,7 +81,7 @@ func (s *Session) malformed(err error) error {
 	if !errors.Is(err, wire.ErrMalformed) {
 		return err
 	}
-	e := &wire.PgError{Code: "08P01", Message: "invalid length of startup packet"}
+	e := &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid length of startup packet"}
 	switch {
 	case errors.Is(err, errNoHeader):
 		e.Message = fmt.Sprintf("connections from %s must begin with a PROXY protocol header", s.login.Remote.Addr().Unmap())
@@ -260,13 +261,13 @@ func (s *Session) identify(params map[string]string, minor int) error {
 	}
 	l := Login{User: params["user"], Database: params["database"], Params: params, Remote: s.login.Remote, Local: s.login.Local, TLS: s.login.TLS, Peer: s.login.Peer}
 	if l.User == "" {
-		return &wire.PgError{Code: "28000", Message: "no PostgreSQL user name specified in startup packet"}
+		return &pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "no PostgreSQL user name specified in startup packet"}
 	}
 	if l.Database == "" {
 		l.Database = l.User
 	}
 	if r := params["replication"]; r != "" && r != "false" && r != "off" && r != "0" {
-		return &wire.PgError{Code: "0A000", Message: "replication connections are not supported", Hint: "Connect to the node."}
+		return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "replication connections are not supported", Hint: "Connect to the node."}
 	}
 	delete(params, "user")
 	delete(params, "database")
@@ -303,11 +304,11 @@ func expandOptions(params map[string]string) error {
 		case strings.HasPrefix(w, "--"):
 			w = w[2:]
 		default:
-			return &wire.PgError{Code: "42704", Message: fmt.Sprintf("unrecognized option %q in startup packet", w), Hint: "Use -c name=value."}
+			return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("unrecognized option %q in startup packet", w), Hint: "Use -c name=value."}
 		}
 		name, val, ok := strings.Cut(w, "=")
 		if !ok || name == "" {
-			return &wire.PgError{Code: "42601", Message: fmt.Sprintf("option %q in startup packet has no value", w), Hint: "Use -c name=value."}
+			return &pgsql.Error{Code: pgsql.SyntaxError, Message: fmt.Sprintf("option %q in startup packet has no value", w), Hint: "Use -c name=value."}
 		}
 		params[strings.ReplaceAll(strings.ToLower(name), "-", "_")] = val
 	}

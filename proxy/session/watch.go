@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -31,13 +32,13 @@ const restAfter = time.Second
 
 // Canceller is a handler that can be told why a statement is cancelled.
 type Canceller interface {
-	CancelBecause(why *wire.PgError, ends bool) (send func())
+	CancelBecause(why *pgsql.Error, ends bool) (send func())
 	// Cut closes the connections of the servers in use. Any goroutine may call it.
 	Cut()
 }
 
 // errVanished is why a session ends whose client has left in the middle of a request.
-var errVanished = &wire.PgError{Code: "08006", Message: "connection to client lost"}
+var errVanished = &pgsql.Error{Code: pgsql.ConnectionFailure, Message: "connection to client lost"}
 
 // seen is what Watch saw of a session, and when it saw it first: a request costs no look at a clock, and times
 // are right to the period of Watch.
@@ -89,20 +90,20 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	}
 	over := func(since time.Time, limit time.Duration) bool { return limit > 0 && now.Sub(since) > limit }
 	end := func(code, name string, limit time.Duration) {
-		why := &wire.PgError{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)}
+		why := &pgsql.Error{Code: code, Message: fmt.Sprintf("%s: terminating connection (%s = %s)", words[name], name, limit)}
 		panics.Go(panics.Session, func() { s.Terminate(why) })
 	}
 	if n.tx != 'I' && over(n.txAt, l.Transaction) {
-		end("25P04", "transaction_timeout", l.Transaction)
+		end(pgsql.TransactionTimeout, "transaction_timeout", l.Transaction)
 		return worked
 	}
 	switch n.state {
 	case Ready:
 		switch {
 		case n.tx != 'I' && over(n.stateAt, l.IdleTransaction):
-			end("25P03", "idle_transaction_timeout", l.IdleTransaction)
+			end(pgsql.IdleInTransactionSessionTimeout, "idle_transaction_timeout", l.IdleTransaction)
 		case n.tx == 'I' && over(n.stateAt, l.ClientIdle):
-			end("57P05", "client_idle_timeout", l.ClientIdle)
+			end(pgsql.IdleSessionTimeout, "client_idle_timeout", l.ClientIdle)
 		case !n.rested && over(n.stateAt, restAfter):
 			s.mu.Lock()
 			s.seen.rested = true
@@ -141,12 +142,12 @@ func (s *Session) overdue(now time.Time, limit time.Duration) {
 	}
 	switch {
 	case late >= 2*cutAfter:
-		why := &wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: terminating connection (query_timeout = %s)", limit)}
+		why := &pgsql.Error{Code: pgsql.QueryCanceled, Message: fmt.Sprintf("query_timeout: terminating connection (query_timeout = %s)", limit)}
 		panics.Go(panics.Session, func() { s.Terminate(why) })
 	case late >= cutAfter:
 		panics.Go(panics.Session, c.Cut)
 	default:
-		why := &wire.PgError{Code: "57014", Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", limit)}
+		why := &pgsql.Error{Code: pgsql.QueryCanceled, Message: fmt.Sprintf("query_timeout: canceling statement (query_timeout = %s)", limit)}
 		panics.Go(panics.Session, c.CancelBecause(why, false)) // begun now, for this request; a node that does not answer holds up no other session
 	}
 }

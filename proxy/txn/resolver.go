@@ -494,7 +494,7 @@ func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 			continue
 		}
 		var gone *pgconn.PgError
-		if e := finishAs(ctx, "commit", p, s); !errors.As(e, &gone) || gone.Code != "42704" { // another resolver was quicker
+		if e := finishAs(ctx, "commit", p, s); !errors.As(e, &gone) || gone.Code != pgsql.UndefinedObject { // another resolver was quicker
 			err = errors.Join(err, e)
 		}
 	}

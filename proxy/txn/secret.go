@@ -65,7 +65,7 @@ func (c *Secrets) Of(ctx context.Context, database string, shard Shard) (Secret,
 	err := with(ctx, shard, func(ctx context.Context, conn *pgx.Conn) error {
 		err := s.read(ctx, conn)
 		var pe *pgconn.PgError
-		if errors.As(err, &pe) && (pe.Code == "42P01" || pe.Code == "3F000") {
+		if errors.As(err, &pe) && (pe.Code == pgsql.UndefinedTable || pe.Code == pgsql.InvalidSchemaName) {
 			if _, err = conn.Exec(ctx, Schema(shard.Ordinal, Unknown)); err == nil {
 				err = s.read(ctx, conn)
 			}

@@ -22,7 +22,7 @@ func ErrorFor(severity string, err error) *ErrorResponse {
 		}
 		return &r
 	}
-	r := &ErrorResponse{Severity: severity, SeverityUnlocalized: severity, Code: "XX000", Message: err.Error()}
+	r := &ErrorResponse{Severity: severity, SeverityUnlocalized: severity, Code: pgsql.InternalError, Message: err.Error()}
 	var state interface{ SQLState() string }
 	if errors.As(err, &state) {
 		r.Code = state.SQLState()
@@ -45,6 +45,3 @@ func ErrorFor(severity string, err error) *ErrorResponse {
 	}
 	return r
 }
-
-// PgError is what a message of ours to a client says.
-type PgError = pgsql.Error

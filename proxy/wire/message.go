@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgproto3/v2"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // The messages that the edges decode or make. The codec belongs to this package alone.
@@ -200,7 +201,7 @@ func (c *Conn) SendError(severity, code, message, detail, hint string, pos int) 
 func ParseError(body []byte) *ErrorResponse {
 	e := &ErrorResponse{}
 	if err := e.Decode(body); err != nil {
-		return &ErrorResponse{Severity: "ERROR", Code: "08P01", Message: "the server's error message could not be read"}
+		return &ErrorResponse{Severity: "ERROR", Code: pgsql.ProtocolViolation, Message: "the server's error message could not be read"}
 	}
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -13,7 +14,7 @@ type TooDeepError struct{}
 func (*TooDeepError) Error() string { return "stack depth limit exceeded" }
 
 // SQLState is the error's SQLSTATE.
-func (*TooDeepError) SQLState() string { return "54001" }
+func (*TooDeepError) SQLState() string { return pgsql.StatementTooComplex }
 
 // ErrorDetail says what is too deep.
 func (*TooDeepError) ErrorDetail() string {
@@ -31,7 +32,7 @@ type TooLargeError struct{}
 func (*TooLargeError) Error() string { return "out of memory" }
 
 // SQLState is the error's SQLSTATE.
-func (*TooLargeError) SQLState() string { return "53200" }
+func (*TooLargeError) SQLState() string { return pgsql.OutOfMemory }
 
 // ErrorDetail says what the memory was wanted for.
 func (*TooLargeError) ErrorDetail() string { return "There is none for the statement's parse tree." }

@@ -70,7 +70,7 @@ func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c 
 		state, err := lookOnly(ctx, c, t, s.Name, time.Second)
 		if err == nil && state == checkOlder {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-				err := runBounded(ctx, tx, time.Second, "LOCK TABLE "+t.SQL()+" IN ACCESS EXCLUSIVE MODE")
+				err := runBounded(ctx, tx, 200*time.Millisecond, "LOCK TABLE "+t.SQL()+" IN ACCESS EXCLUSIVE MODE") // readers queue behind it, and it is tried again
 				if err == nil {
 					state, err = slotCheckOf(ctx, tx, t, s.Name)
 				}

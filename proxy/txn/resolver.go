@@ -279,12 +279,12 @@ func (d *decision) lost(there map[string]map[string]bool) string {
 }
 
 // sweptSQL leaves out what is done and young. What is of the future was done before the clock went back. openSQL tells transactions apart
-// by their stamps, and puts no two stamps in order.
+// by their stamps, which no setting of time zones or dates prints another way, and puts no two stamps in order.
 const sweptSQL = `select gid, coalesce(parts, '{}'), outcome from pgmosaic.decision where gid like $2
 and (outcome in ('commit', 'part', 'abort') or outcome = 'done' and at not between clock_timestamp() - $3::interval and clock_timestamp())
 order by outcome in ('commit', 'part') desc, at limit $1`
 
-const openSQL = `select pid || ' ' || coalesce(xact_start::text, '') from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and state is distinct from 'idle' and pid <> pg_backend_pid()`
+const openSQL = `select pid || ' ' || coalesce(extract(epoch from xact_start)::text, '') from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and state is distinct from 'idle' and pid <> pg_backend_pid()`
 
 // rowsOn lists the decisions of a shard that may be swept, and the rows of parts.
 func (r *Resolver) rowsOn(ctx context.Context, s Shard) (out []decision, parts []string, err error) {
@@ -552,10 +552,10 @@ func (r *Resolver) decide(ctx context.Context, decider Shard, p Prepared) (outco
 // stuckAfter is how long a decision in flight is waited for before it is asked whether anybody is still at it.
 const stuckAfter = time.Second
 
-const stuckSQL = `select pid || ' ' || state_change, state_change < clock_timestamp() - $2::interval from pg_stat_activity
+const stuckSQL = `select pid || ' ' || extract(epoch from state_change), state_change < clock_timestamp() - $2::interval from pg_stat_activity
 where pid = any(pg_blocking_pids($1)) and datname = current_database() and state = 'idle in transaction'`
 
-const endSQL = `select pg_terminate_backend(pid) from pg_stat_activity where pid || ' ' || state_change = any($1) and state = 'idle in transaction'`
+const endSQL = `select pg_terminate_backend(pid) from pg_stat_activity where pid || ' ' || extract(epoch from state_change) = any($1) and state = 'idle in transaction'`
 
 // unstick ends the server process whose decision somebody waits for, if it has heard nothing for as long as a commit is left to its own
 // process: that has lost its way to it, or its machine, and the node would learn of it only from TCP, in hours. Had it committed, nobody

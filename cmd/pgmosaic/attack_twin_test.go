@@ -414,3 +414,9 @@ func TestAttackTwinsDropTheSecondShard(t *testing.T) {
 	w.back = func() { mustExec(t, w.shards[1], "drop table codes") }
 	w.steps("DROP SHARD %s_s1 IN %s", "CREATE SHARD %s_s1 IN %s NODE '"+node+"' NAME n1", func(d *shardmap.DB) bool { return len(d.Shards) == 1 }, func() {})
 }
+
+// hold has it call stop at the n-th statement, and hold that back until f.held says whether it goes on.
+func (f *fuse) hold(n int, stop func()) {
+	f.set(n)
+	f.stop, f.held = stop, make(chan bool)
+}

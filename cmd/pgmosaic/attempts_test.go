@@ -441,12 +441,6 @@ func (f *fuse) set(n int) {
 	f.dead, f.left = false, n
 }
 
-// hold has it call stop at the n-th statement, and hold that back until f.held says whether it goes on.
-func (f *fuse) hold(n int, stop func()) {
-	f.set(n)
-	f.stop, f.held = stop, make(chan bool)
-}
-
 func (f *fuse) blown() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -18,7 +18,7 @@ const module = "github.com/pgmosaic/pgmosaic/"
 // layers lists, for each package, the packages of ours that it may import, and what it is. Imports run one way: what knows
 // more imports what knows less. A package that is not here fails the test.
 var layers = []layer{
-	{"cmd/pgmosaic", "proxy/access proxy/config proxy/instance proxy/nodeconn proxy/pgsql shardmap shardmap/filestore", "flags and exit codes"},
+	{"cmd/pgmosaic", "proxy/access proxy/config proxy/instance proxy/nodeconn proxy/panics proxy/pgsql shardmap shardmap/filestore", "flags and exit codes"},
 	{"cmd/pgmosaic-demo", "proxy/demo", "flags and exit codes"},
 	{"cmd/benchmark", "replication/cluster", "measures from outside"},
 	{"proxy/demo", "proxy/config proxy/instance proxy/pgsql replication/cluster", "servers, a proxy and a shop, for people and for tests"},
@@ -32,7 +32,7 @@ var layers = []layer{
 	{"proxy/admin", "router shardmap shardmap/pghash proxy/nodeconn proxy/pgsql proxy/pool proxy/txn proxy/wire proxy/metrics replication proxy/panics", "knows no query path"},
 	{"proxy/dashboard", "proxy/admin proxy/panics proxy/pgsql", "draws the admin's views and nothing else"},
 	{"proxy/pool", "proxy/auth proxy/loop proxy/pgsql proxy/tcp proxy/wire proxy/panics", "connections, not statements"},
-	{"proxy/txn", "proxy/nodeconn proxy/pgsql", "writes to no client, knows no pool"},
+	{"proxy/txn", "proxy/nodeconn proxy/panics proxy/pgsql", "writes to no client, knows no pool"},
 	{"proxy/peer", "", "processes speak to one another"},
 	{"proxy/notify", "proxy/nodeconn proxy/pgsql proxy/panics", "listens, writes to no client"},
 	{"proxy/merge", "", "pure"},

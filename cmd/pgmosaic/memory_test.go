@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -149,4 +150,80 @@ func TestMemoryLimits(t *testing.T) {
 	if n := m.Used(exec.Parsing); n != 0 {
 		t.Errorf("%d bytes are counted for statements that have been planned", n)
 	}
+}
+
+// Rows over shards that a client has not fetched yet, and what portals were bound with, count for the session and the process, and are counted back
+// when their portals are gone, however they went.
+func TestPortalsAreCounted(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	m := &d.Engine.Memory
+	limit, session := m.Limit.Load(), m.Session.Load()
+	t.Cleanup(func() { m.Limit.Store(limit); m.Session.Store(session) })
+	p := rawTo(t, d.shopDSN())
+	ask := func(sql string) string { p.SendQuery(sql); return p.until('Z') }
+	suspend := func(name string, extra int) string {
+		p.SendParse("", "select order_id, status from orders where total > -1 and status <> $1", nil)
+		param := strings.Repeat("x", 1+extra)
+		rest := []byte{0, 0, 0, 1}
+		rest = append(binary.BigEndian.AppendUint32(rest, uint32(len(param))), param...)
+		p.SendBind(name, "", append(rest, 0, 0))
+		p.executeLimited(name, 1)
+		p.SendSync()
+		return p.until('Z')
+	}
+	empty := func(when string) {
+		t.Helper()
+		if n := m.Used(exec.Portals); n != 0 {
+			t.Errorf("%s %d bytes are counted", when, n)
+		}
+	}
+	fill := func(extra int) (n int, said string) {
+		for n = range 100 {
+			if said = suspend(fmt.Sprint("p", n), extra); strings.Contains(said, "E[") {
+				return n, said
+			}
+		}
+		return n, said
+	}
+	m.Session.Store(100 << 10)
+	for what, end := range map[string]string{"ROLLBACK": "rollback", "COMMIT": "commit"} {
+		for _, extra := range []int{0, 150 << 10} {
+			ask("begin")
+			n, said := fill(extra)
+			if n < 1 || n > 40 || !strings.Contains(said, "E[53200]") {
+				t.Errorf("%d portals, then %s", n, said)
+			}
+			ask(end)
+			empty("after " + what)
+		}
+	}
+	ask("begin")
+	suspend("a", 0)
+	one := m.Used(exec.Portals)
+	if one < 10<<10 {
+		t.Errorf("%d bytes are counted for a portal", one)
+	}
+	p.executeLimited("a", 0)
+	p.SendSync()
+	p.until('Z')
+	empty("when all was fetched")
+	suspend("b", 0)
+	p.SendClose('P', "b")
+	p.SendSync()
+	p.until('Z')
+	empty("after Close")
+	suspend("", 0)
+	suspend("", 0)
+	if n := m.Used(exec.Portals); n != one {
+		t.Errorf("the unnamed portal, bound twice: %d bytes are counted, and %d for one", n, one)
+	}
+	m.Session.Store(session)
+	m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 3*one))
+	if n, said := fill(0); n > 8 || !strings.Contains(said, "E[53200]") {
+		t.Errorf("the process: %d portals, then %s", n, said)
+	}
+	m.Limit.Store(limit)
+	_ = p.Close()
+	eventually(t, "the session is gone, and its portals with it", func() bool { return m.Used(exec.Portals) == 0 })
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/instance"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // signals are what the process is told from outside. Those that end it are taken when the configuration has been read: until then each
@@ -55,7 +56,7 @@ func serve(ctx context.Context, cfg config.Config, sig *signals) error {
 		return err
 	}
 	log.Info("ready", "listen", in.Addr(), "http", cfg.HTTP)
-	go obey(in, sig, log)
+	panics.Go(panics.Background, func() { obey(in, sig, log) })
 	drain := max(cfg.Drain.Value(), time.Millisecond)
 	select {
 	case s := <-sig.end:

@@ -205,6 +205,14 @@ func (a *Admin) checkMoved(ctx context.Context, db string, s *shardmap.ShardInfo
 	if errors.As(err, &e) && e.Code == pgsql.InvalidParameterValue {
 		return err
 	}
+	for _, o := range s.Nodes {
+		if err != nil || o.Name == n.Name {
+			continue
+		}
+		if other, oerr := identify(ctx, *o); oerr == nil && other.database != f.database {
+			return otherDatabase(n.Name, f, o.Name, other)
+		}
+	}
 	return a.checkClaim(db, s, n, f)
 }
 

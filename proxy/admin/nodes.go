@@ -107,6 +107,9 @@ func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.No
 		if system != "" && f.system != system {
 			return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of the shard's other nodes: its system identifier is another", n.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}
+		if len(all) > 0 && all[0].database != f.database {
+			return primary, nil, otherDatabase(n.Name, f, nodes[0].Name, all[0])
+		}
 		system = f.system
 		if !f.recovery {
 			found++
@@ -140,11 +143,22 @@ func (a *Admin) checkMember(ctx context.Context, db string, s *shardmap.ShardInf
 		if err == nil && other.system != f.system {
 			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of node %q: its system identifier is another", n.Name, o.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}
+		if err == nil && other.database != f.database {
+			return otherDatabase(n.Name, f, o.Name, other)
+		}
 		if err == nil && !other.recovery && !f.recovery {
 			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is a primary, and so is node %q", n.Name, o.Name), Hint: "Add a standby."}
 		}
 	}
 	return nil
+}
+
+// otherDatabase refuses a node whose database has another name than that of another node of the shard: a copy has the same.
+func otherDatabase(node string, is facts, other string, has facts) error {
+	return &pgsql.Error{
+		Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is database %q, and node %q of the shard is %q", node, is.database, other, has.database),
+		Hint: "The nodes of a shard are copies of one database: give each the same name in its connection string.",
+	}
 }
 
 // primaryOf is the node that serves a shard's writes now.

@@ -332,6 +332,16 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 	if d := pt.stmt.desc; d != nil && len(b.Params) != len(d.params) {
 		return wrongCount(b, pt.stmt, len(d.params))
 	}
+	size := 0
+	for _, v := range b.Params {
+		size += len(v)
+	}
+	x := &h.ext
+	if size > smallPortal {
+		if err := x.holds(pt, int64(size)); err != nil {
+			return err
+		}
+	}
 	pt.plan = plan
 	pt.res = append([]int16(nil), b.Results...)
 	pt.args = router.Args{Formats: append([]int16(nil), b.Formats...), Text: []byte(pt.stmt.sql)}
@@ -344,7 +354,6 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 	if pt.stmt.desc != nil {
 		pt.args.Types = pt.stmt.desc.params
 	}
-	x := &h.ext
 	x.putPortal(pt.name, pt)
 	h.local(bindComplete)
 	return nil

@@ -30,6 +30,7 @@ type extended struct {
 	texts     *texts
 	unnamed   *stmt
 	portals   map[string]*portal
+	waiting   int64        // bytes that are counted for portals
 	anonymous *portal      // the unnamed portal
 	own       *portal      // the last, to be used again
 	count     atomic.Int32 // of named
@@ -86,6 +87,7 @@ type portal struct {
 	rest    *captured    // rows of our own that Execute has not asked for yet
 	deep    []deepColumn // of a server portal
 	configs []setting
+	held    int64 // bytes that are counted for it
 }
 
 // op is one expected answer.
@@ -133,6 +135,7 @@ func (x *extended) closePortals() {
 		clear(x.portals)
 	}
 	x.anonymous = nil
+	x.reckon()
 }
 
 // killPortals keeps the portals of a transaction that has failed from being run, also those that would end it.
@@ -181,7 +184,10 @@ func (x *extended) set(name string, s *stmt) {
 	setNamed(&x.named, &x.unnamed, name, s)
 }
 
-func (x *extended) setPortal(name string, pt *portal) { setNamed(&x.portals, &x.anonymous, name, pt) }
+func (x *extended) setPortal(name string, pt *portal) {
+	setNamed(&x.portals, &x.anonymous, name, pt)
+	x.reckon()
+}
 
 // setNamed gives a name a value, nil for none; the empty name has a place of its own.
 func setNamed[T any](named *map[string]*T, unnamed **T, name string, v *T) {

@@ -548,6 +548,7 @@ func (h *Handler) Close() {
 	h.times.Flush(&h.count.Stages, time.Now())
 	h.unlistenAll()
 	h.ext.forget()
+	defer h.ext.closePortals()
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
 		p.srv.Dirty = true

@@ -18,12 +18,13 @@ const (
 	Prepared                 // statements that sessions have prepared
 	Merges                   // rows that merges hold
 	Parsing                  // trees of statements that are being planned
+	Portals                  // of sessions, that no server runs
 
 	consumers = iota
 )
 
 // ConsumerNames are the consumers' names in metrics, in order.
-var ConsumerNames = [consumers]string{"plans", "prepared_statements", "merges", "parsing"}
+var ConsumerNames = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals"}
 
 // Memory counts what sessions hold, by consumer. What is taken is given back by whoever took it. It counts what is made
 // and what goes, nothing in between.

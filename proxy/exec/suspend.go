@@ -14,7 +14,9 @@ import (
 // captured is the answer of a statement over several shards whose rows the client asks for by and by.
 type captured struct {
 	frames []byte
-	limit  int
+	size   int // of all of it
+	holds  func(n int) error
+	why    error // it may not be larger
 }
 
 // errTooMuch means that a captured answer is over its limit.
@@ -25,10 +27,19 @@ const captureLimit = 64 << 20
 
 // Write implements io.Writer.
 func (c *captured) Write(b []byte) (int, error) {
-	if len(c.frames)+len(b) > c.limit {
+	if len(c.frames)+len(b) > captureLimit {
+		c.why = &pgsql.Error{
+			Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a result over several shards that is fetched in pieces may have %d MB", captureLimit>>20),
+			Hint: "Fetch it as a whole, or narrow it.",
+		}
+	} else {
+		c.why = c.holds(len(b))
+	}
+	if c.why != nil {
 		return 0, errTooMuch
 	}
 	c.frames = append(c.frames, b...)
+	c.size += len(b)
 	return len(b), nil
 }
 
@@ -43,19 +54,17 @@ func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 		if max == 0 {
 			return h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		}
-		c := &captured{limit: captureLimit}
+		c := &captured{holds: func(n int) error { return h.ext.holds(pt, int64(n)) }}
 		client := h.client
 		h.client = wire.NewSink(c)
 		err := h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		ferr := h.client.Flush()
 		h.client = client
 		if errors.Is(err, errTooMuch) || errors.Is(ferr, errTooMuch) {
-			return &pgsql.Error{
-				Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a result over several shards that is fetched in pieces may have %d MB", captureLimit>>20),
-				Hint: "Fetch it as a whole, or narrow it.",
-			}
+			err = c.why
 		}
 		if err != nil {
+			h.ext.lets(pt, int64(c.size))
 			return err
 		}
 		pt.rest = c
@@ -76,6 +85,8 @@ func (h *Handler) handOut(pt *portal, max int) error {
 		}
 		if typ == 'C' {
 			pt.rest.frames = nil
+			h.ext.lets(pt, int64(pt.rest.size))
+			pt.rest.size = 0
 			tag := string(b[5 : n-1])
 			if command, _, ok := wire.TagRows(tag); ok && pt.givesRows() { // it counts the last piece's
 				tag = fmt.Sprintf("%s %d", command, rows)

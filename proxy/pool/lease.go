@@ -348,7 +348,7 @@ func (p *Pool) release(s *Server, now time.Time) {
 		p.give(s)
 		return
 	}
-	go p.giveLater(s) // ends when the cancel requests have, and by inspectTimeout
+	panics.Go(panics.Background, func() { p.giveLater(s) }) // ends when the cancel requests have, and by inspectTimeout
 }
 
 // giveLater gives a server on whose cancel requests have ended, and that has nothing left of its client.

@@ -355,8 +355,12 @@ func (p *Pool) refill(ctx context.Context, now time.Time, refills *sync.WaitGrou
 		return
 	}
 	refills.Go(func() { // ends by server_connect_timeout at the latest
-		if s, err := p.dial(ctx); err == nil {
-			p.release(s, time.Now())
-		}
+		_ = panics.Catch(panics.Background, func() error {
+			s, err := p.dial(ctx)
+			if err == nil {
+				p.release(s, time.Now())
+			}
+			return err
+		}, nil)
 	})
 }

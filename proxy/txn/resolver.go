@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -563,7 +564,7 @@ const endSQL = `select pg_terminate_backend(pid) from pg_stat_activity where pid
 func (r *Resolver) unstick(ctx context.Context, decider Shard, waits uint32) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() {
+	panics.Go(panics.Background, func() {
 		defer close(done)
 		for {
 			select {
@@ -589,7 +590,7 @@ func (r *Resolver) unstick(ctx context.Context, decider Shard, waits uint32) (st
 				return err
 			})
 		}
-	}()
+	})
 	return func() { cancel(); <-done }
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -142,11 +143,12 @@ func TestMemoryLimits(t *testing.T) {
 	refused("PREPARE", err, "session_memory_limit")
 
 	m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 1<<20))
-	_, err = c.Exec(t.Context(), "select 1 in (1"+strings.Repeat(", 1", 20000)+")", pgx.QueryExecModeSimpleProtocol)
+	long := fmt.Sprintf("select 1 in (1%s) as at%d", strings.Repeat(", 1", 20000), time.Now().UnixNano()) // in no cache
+	_, err = c.Exec(t.Context(), long, pgx.QueryExecModeSimpleProtocol)
 	refused("a long statement", err, "prepared statements")
 	mustExec(t, c, "select 1 as still")
 	m.Limit.Store(limit)
-	mustExec(t, c, "select 1 in (1"+strings.Repeat(", 1", 20000)+")")
+	mustExec(t, c, long)
 	if n := m.Used(exec.Parsing); n != 0 {
 		t.Errorf("%d bytes are counted for statements that have been planned", n)
 	}

@@ -71,7 +71,9 @@ func TestSlipsWithNodesAreRefused(t *testing.T) {
 	// Nothing is written in the database of an only shard: another database of the same cluster is none of its copies all the same.
 	d.adminExec(t, "CREATE DATABASE lone")
 	freshDatabase(t, s1, "alien")
-	eventually(t, "the replica has it", func() bool { return queryOne[bool](t, connectTo(t, d.cluster.Node("s1-b").DSN("postgres")), "select exists (select from pg_database where datname = 'alien')") })
+	eventually(t, "the replica has it", func() bool {
+		return queryOne[bool](t, connectTo(t, d.cluster.Node("s1-b").DSN("postgres")), "select exists (select from pg_database where datname = 'alien')")
+	})
 	other := d.cluster.Node("s1-b").DSN("alien")
 	d.refused(t, "CREATE SHARD main IN lone NODE '"+s1.DSN("postgres")+"' NAME a NODE '"+other+"' NAME b", "22023", `node "b" is database "alien"`)
 	d.adminExec(t, "CREATE SHARD main IN lone NODE '"+s1.DSN("postgres")+"' NAME a")

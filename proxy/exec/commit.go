@@ -81,6 +81,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 		h.own = h.tx.own.kept
 	} else {
+		stayBehind(h)
 		h.settings, h.own = h.tx.before, h.tx.own.before
 		h.retell(h.tx.told)
 	}
@@ -97,6 +98,23 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 	}
 	return tag, err
+}
+
+// stayBehind sees to what a transaction over several servers has SET that came to nothing: a part that was prepared, or committed by itself, has it still.
+// Nobody else may have such a server; the one that the session is tied to is looked at.
+func stayBehind(h *Handler) {
+	if len(h.tx.parts) < 2 {
+		return
+	}
+	for _, p := range h.tx.parts {
+		switch {
+		case h.settings == h.tx.before && !p.srv.IsSuspect():
+		case p == h.pinned:
+			p.srv.Suspect(nil, false)
+		default:
+			p.srv.Dirty = true
+		}
+	}
 }
 
 // outcomeOf is what became of a transaction whose COMMIT was answered so.

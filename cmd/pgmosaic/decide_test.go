@@ -296,6 +296,9 @@ func TestShardsOfAnOlderVersion(t *testing.T) {
 		if late {
 			eventually(t, "the start is over", func() bool { return a.Monitor.View(db, "o1") != nil && a.Monitor.View(db, "o1").Up() })
 			time.Sleep(300 * time.Millisecond) // what a start looks at has been looked at
+			eventually(t, "no part is prepared: makeOld would wait for it, and who finishes it for makeOld", func() bool {
+				return queryOne[int](t, direct[1], "select count(*) from pg_prepared_xacts where database = current_database()") == 0
+			})
 			makeOld()
 		} else {
 			for _, c := range direct {

@@ -82,8 +82,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		h.own = h.tx.own.kept
 	} else {
 		stayBehind(h)
-		h.settings, h.own = h.tx.before, h.tx.own.before
-		h.retell(h.tx.told)
+		takeBack(h)
 	}
 	ddl, logins, listens, notified := h.tx.ddl, h.tx.logins, h.tx.listens, h.tx.notifies
 	h.endTx()
@@ -98,6 +97,12 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 	}
 	return tag, err
+}
+
+// takeBack gives the session the settings back that it had before its transaction, and tells the client.
+func takeBack(h *Handler) {
+	h.settings, h.own = h.tx.before, h.tx.own.before
+	h.retell(h.tx.told)
 }
 
 // stayBehind sees to what a transaction over several servers has SET that came to nothing: a part that was prepared, or committed by itself, has it still.

@@ -222,8 +222,7 @@ func (h *Handler) rollback() {
 	}
 	h.count.Ended(writers, metrics.RolledBack)
 	if h.tx.before != nil {
-		h.settings, h.own = h.tx.before, h.tx.own.before
-		h.retell(h.tx.told)
+		takeBack(h)
 	}
 	h.count.Transactions.Add(1)
 	h.mayChangeTemps(true)

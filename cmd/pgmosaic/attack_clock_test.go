@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -84,8 +83,6 @@ func TestAttackClocksOfNodesJump(t *testing.T) {
 	d := moveWorld(t)
 	c := fakeClocks(t, d)
 	nodes := d.cluster.Nodes()
-	setup := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
-	mustExec(t, setup, "create table clock (n int not null); insert into clock values (0); grant select on clock to app")
 	eligible := func(what string) {
 		t.Helper()
 		for _, name := range []string{"s1-b", "s2-b"} {
@@ -157,59 +154,6 @@ func (k *tally) counted() (n int64) {
 		n += k.acked[i].Load()
 	}
 	return n
-}
-
-// boundedClock has a client write a row on home around the proxy, and another read it within a bound, until over, which compares.
-func boundedClock(t *testing.T, d *demo) (over func()) {
-	t.Helper()
-	const bound = 500 * time.Millisecond
-	limit := bound + time.Duration(d.cfg.Monitor)
-	direct, r := connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.shopDSN())
-	mustExec(t, r, "set pgmosaic.read_consistency = bounded")
-	mustExec(t, r, fmt.Sprintf("set pgmosaic.max_staleness = '%dms'", bound.Milliseconds()))
-	ctx, stop := context.WithCancel(t.Context())
-	var mu sync.Mutex
-	acked := []time.Time{time.Now()} // when each version was committed
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			if _, err := direct.Exec(context.Background(), "update clock set n = n + 1"); err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			acked = append(acked, time.Now())
-			mu.Unlock()
-			time.Sleep(5 * time.Millisecond)
-		}
-	})
-	reads, worst := 0, time.Duration(0)
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			began := time.Now()
-			var n int
-			if err := r.QueryRow(context.Background(), "select n from clock").Scan(&n); err != nil {
-				t.Errorf("a bounded read: %v", err)
-				return
-			}
-			mu.Lock()
-			if n+1 < len(acked) {
-				worst = max(worst, began.Sub(acked[n+1]))
-			}
-			mu.Unlock()
-			reads++
-			time.Sleep(time.Millisecond)
-		}
-	})
-	return func() {
-		t.Helper()
-		stop()
-		wg.Wait()
-		t.Logf("%d bounded reads; the oldest was %s old, the limit is %s", reads, worst, limit)
-		if worst > limit {
-			t.Errorf("a read showed what had been overwritten %s before, the limit is %s", worst, limit)
-		}
-	}
 }
 
 // With clocks that have gone back by an hour, what a dead process has left is finished as soon as ever: parts that are prepared, and a

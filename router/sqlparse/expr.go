@@ -35,7 +35,10 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 	if n == nil {
 		return Expr{}
 	}
-	e := Expr{Key: canonical(n), Const: true, Val: c.value(n)}
+	e := Expr{Const: true, Val: c.value(n)}
+	if q.keyed {
+		e.Key = canonical(n)
+	}
 	walk(n, func(m any) bool {
 		switch x := m.(type) {
 		case *pg.FuncCall:

@@ -10,10 +10,11 @@ import (
 type level struct {
 	*Query
 	using map[string]string // merged column: the relation whose column it is; "" when it is neither's
+	keyed bool              // its expressions are compared with one another: it groups or sorts
 }
 
 func (c *converter) query(x *pg.SelectStmt) *Query {
-	q := &level{Query: &Query{Cmd: Select, tree: x}, using: map[string]string{}}
+	q := &level{Query: &Query{Cmd: Select, tree: x}, using: map[string]string{}, keyed: len(x.GroupClause)+len(x.SortClause) > 0}
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	if x.Op != pg.SetOperation_SETOP_NONE {

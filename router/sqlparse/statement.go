@@ -418,7 +418,7 @@ type Target struct {
 
 // Expr is an expression as far as merging needs it.
 type Expr struct {
-	Key     string // canonical text: equal keys are equal expressions
+	Key     string // canonical text: equal keys are equal expressions; of a query that neither groups nor sorts, none has one
 	Col     *Col   // a bare column
 	Star    bool   // * or t.*
 	Ordinal int    // a bare integer constant (ORDER BY 1)

@@ -41,6 +41,9 @@ func (*TooLargeError) ErrorDetail() string { return "There is none for the state
 func parseTree(sql string) (*pg.ParseResult, error) {
 	tree := &pg.ParseResult{}
 	err := treeOf(sql, func(b []byte) error {
+		if decode(b, tree) {
+			return nil
+		}
 		err := proto.UnmarshalOptions{RecursionLimit: maxDepth}.Unmarshal(b, tree) // how deep it is, is bounded already
 		if err != nil {
 			return &SyntaxError{Message: err.Error()} // its encoding is wrong

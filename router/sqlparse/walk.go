@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/proto"
 )
 
 // A layout says where in the parser's messages other messages hang, and what else they say. It is found out once for
@@ -50,11 +51,27 @@ func wordsOf(i unsafe.Pointer) words { return *(*words)(i) }
 // the interface there.
 type known struct {
 	messages map[reflect.Type]*layout
-	oneofs   map[unsafe.Pointer]*layout
+	oneofs   wordTable
 }
 
-var layouts = sync.OnceValue(func() known {
-	all, oneofs := map[reflect.Type]*layout{}, map[unsafe.Pointer]*layout{}
+// wordTable finds layouts by first words of interfaces. A map would take longer to find them than the walk takes for all else.
+type wordTable [2048]struct {
+	word unsafe.Pointer
+	to   *layout
+}
+
+// at is a word's place: where it stands, or would stand.
+func (t *wordTable) at(word unsafe.Pointer) int {
+	i := int(uint64(uintptr(word)) * 0x9e3779b97f4a7c15 >> 53) // https://en.wikipedia.org/wiki/Hash_function#Fibonacci_hashing
+	for t[i].word != word && t[i].word != nil {
+		i = (i + 1) % len(t)
+	}
+	return i
+}
+
+var layouts = sync.OnceValue(func() *known {
+	k := &known{messages: map[reflect.Type]*layout{}}
+	all := k.messages
 	var find func(t reflect.Type) *layout
 	find = func(t reflect.Type) *layout {
 		if l := all[t]; l != nil {
@@ -82,20 +99,36 @@ var layouts = sync.OnceValue(func() known {
 		return l
 	}
 	find(reflect.TypeFor[pg.ParseResult]())
-	node := (&pg.Node{}).ProtoReflect().Descriptor().Oneofs().Get(0).Fields()
-	for i := range node.Len() { // each kind of node, by making one
-		n := &pg.Node{}
-		m := n.ProtoReflect()
-		m.Set(node.Get(i), m.NewField(node.Get(i)))
-		oneofs[wordsOf(unsafe.Pointer(&n.Node)).typ] = find(reflect.TypeOf(n.Node).Elem())
+	for _, t := range []reflect.Type{reflect.TypeFor[pg.Node](), reflect.TypeFor[pg.A_Const]()} {
+		for _, h := range holders(t) {
+			place := &k.oneofs[k.oneofs.at(h.word)]
+			place.word, place.to = h.word, find(h.holder)
+		}
 	}
-	for _, c := range []*pg.A_Const{
-		{Val: &pg.A_Const_Ival{}}, {Val: &pg.A_Const_Fval{}}, {Val: &pg.A_Const_Boolval{}}, {Val: &pg.A_Const_Sval{}}, {Val: &pg.A_Const_Bsval{}},
-	} {
-		oneofs[wordsOf(unsafe.Pointer(&c.Val)).typ] = find(reflect.TypeOf(c.Val).Elem())
-	}
-	return known{all, oneofs}
+	return k
 })
+
+// held is what may stand in a oneof: the first word of the interface then, and the struct that the second points to.
+type held struct {
+	word   unsafe.Pointer
+	holder reflect.Type
+}
+
+// holders are what may stand in the only oneof of a message of a type.
+func holders(t reflect.Type) (all []held) {
+	fields := reflect.Zero(reflect.PointerTo(t)).Interface().(proto.Message).ProtoReflect().Descriptor().Oneofs().Get(0).Fields()
+	for i := range fields.Len() { // each of them, by making one
+		m := reflect.New(t)
+		r := m.Interface().(proto.Message).ProtoReflect()
+		r.Set(fields.Get(i), r.NewField(fields.Get(i)))
+		for j := range t.NumField() {
+			if f := m.Elem().Field(j); f.Kind() == reflect.Interface {
+				all = append(all, held{wordsOf(f.Addr().UnsafePointer()).typ, f.Elem().Type().Elem()})
+			}
+		}
+	}
+	return all
+}
 
 // inside is what a oneof holds, nil for nothing.
 func (k *link) inside(p unsafe.Pointer) (*layout, unsafe.Pointer) {
@@ -103,7 +136,8 @@ func (k *link) inside(p unsafe.Pointer) (*layout, unsafe.Pointer) {
 	if w.p == nil {
 		return nil, nil
 	}
-	return layouts().oneofs[w.typ], w.p
+	t := &layouts().oneofs
+	return t[t.at(w.typ)].to, w.p
 }
 
 // walk visits a message and every message below it, depth first, while visit returns true.

@@ -48,10 +48,11 @@ type watch struct {
 	view    *atomic.Pointer[View]
 	nodes   []*nodeWatch
 	history History
-	primary int   // -1 while there is none, or two claim to be it
-	served  int   // the last that was elected; -1 for none
-	rivals  []int // those that claim to be it
-	named   int   // how often the admin has decided
+	primary int      // -1 while there is none, or two claim to be it
+	served  int      // the last that was elected; -1 for none
+	rivals  []int    // those that claim to be it
+	former  []string // connection strings of nodes that the map had, of the system that it has still
+	named   int      // how often the admin has decided
 	system  string
 	line    uint32
 	newer   uint32 // the timeline that replicas follow, while no node has served
@@ -143,10 +144,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 // reconcile starts and stops probes so that they match the map.
 func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shardmap.Snapshot) {
-	told := map[shardKey][]Change{}
+	told := map[shardKey]news{}
 	defer func() {
-		for k, c := range told {
-			m.tell(k, c)
+		for k, x := range told {
+			m.spread(k, x)
 		}
 	}()
 	m.mu.Lock()
@@ -163,33 +164,40 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 				m.shards[k] = w
 			}
 			expected := snap.Expected(db.Name, sh.Name)
-			before := w.expect.Swap(&expected)
-			m.reconcileNodes(ctx, wg, w, sh.Nodes)
+			before, primary, fenced := w.expect.Swap(&expected), w.node(w.primary), len(w.rivals) > 0
+			x := news{prev: w.view.Load(), stale: m.reconcileNodes(ctx, wg, w, sh.Nodes)}
 			if before != nil && before.System() != expected.System() && w.system != expected.System() { // the admin has adopted another
 				w.system, w.line, w.served, w.primary = "", 0, -1, -1
 				w.history.Reset()
+				x.left = w.disowned(expected.System())
 			}
 			if sh.Named != w.named { // the admin has decided, whatever the timelines say
 				w.named, w.line = sh.Named, 0
 				w.served = slices.IndexFunc(w.nodes, func(n *nodeWatch) bool { return n.Name == sh.Primary })
 			}
 			w.elect()
-			told[k] = m.publishLocked(w, time.Now())
+			x.left = append(x.left, w.deposed(primary, fenced)...)
+			x.changes, x.next = m.publishLocked(w, time.Now()), w.view.Load()
+			told[k] = x
 			views[k] = w.view
 		}
 	}
 	for k, w := range m.shards {
 		if !live[k] {
+			x := news{}
 			for _, n := range w.nodes {
 				n.stop()
+				x.stale = append(x.stale, n.DSN)
 			}
+			told[k] = x
 			delete(m.shards, k)
 		}
 	}
 	m.views.Store(&views)
 }
 
-func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *watch, nodes []*shardmap.Node) {
+// reconcileNodes gives a shard the nodes that the map has, and returns the connection strings that it has no more.
+func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *watch, nodes []*shardmap.Node) (gone []string) {
 	old := map[string]*nodeWatch{}
 	var served *nodeWatch
 	for i, n := range w.nodes {
@@ -220,13 +228,55 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 	}
 	for _, n := range old {
 		n.stop()
+		gone = append(gone, n.DSN)
 	}
+	has := func(dsn string) bool {
+		return slices.ContainsFunc(w.nodes, func(n *nodeWatch) bool { return n.DSN == dsn })
+	}
+	w.former = slices.DeleteFunc(append(w.former, gone...), has)
+	slices.Sort(w.former)
+	w.former = slices.Compact(w.former)
+	return slices.DeleteFunc(gone, has)
+}
+
+// node is the shard's node of a number; nil for none.
+func (w *watch) node(i int) *nodeWatch {
+	if i < 0 || i >= len(w.nodes) {
+		return nil
+	}
+	return w.nodes[i]
+}
+
+// deposed are the nodes that an election has taken work from, by connection string: that which was the primary until then, and all that claim to
+// be it if they have not done so before. A node that the map has no more was not voted out: what is in use there ends by itself.
+func (w *watch) deposed(primary *nodeWatch, fenced bool) (left []string) {
+	if primary != nil && primary != w.node(w.primary) && slices.Contains(w.nodes, primary) {
+		left = append(left, primary.DSN)
+	}
+	if !fenced {
+		for _, i := range w.rivals {
+			left = append(left, w.nodes[i].DSN)
+		}
+	}
+	return left
+}
+
+// disowned are the connection strings of all that has been the shard's and is not of the system that it is from now on: what is written
+// there is lost, also by who has been at it since before the map forgot the node.
+func (w *watch) disowned(system string) (left []string) {
+	left, w.former = w.former, nil
+	for _, n := range w.nodes {
+		if !n.good.Sent.IsZero() && n.good.SystemID != system {
+			left = append(left, n.DSN)
+		}
+	}
+	return left
 }
 
 // tellAgain is how often a node that is still barred is said to have rejoined.
 const tellAgain = 5 * time.Second
 
-// news is what others are to be told of a sample.
+// news is what others are to be told of a sample, or of another map.
 type news struct {
 	stale, left []string // connection strings: of servers that are no longer those that they were, and that must not be used any more
 	rejoined    bool
@@ -256,16 +306,9 @@ func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 	if out.rejoined {
 		n.told = s.Sent
 	}
-	before, fenced := w.primary, len(w.rivals) > 0
+	before, fenced := w.node(w.primary), len(w.rivals) > 0
 	w.elect()
-	if before >= 0 && before != w.primary && before < len(w.nodes) {
-		out.left = append(out.left, w.nodes[before].DSN)
-	}
-	if !fenced {
-		for _, i := range w.rivals {
-			out.left = append(out.left, w.nodes[i].DSN)
-		}
-	}
+	out.left = w.deposed(before, fenced)
 	if w.primary >= 0 && w.nodes[w.primary] == n && s.Err == nil && s.Primary {
 		w.history.Add(Position{s.Sent, s.LSN})
 		w.compare(&s)
@@ -280,7 +323,15 @@ func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 // observe takes one sample in, and tells others what follows from it.
 func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 	x := m.take(w, n, s)
-	m.tell(w.key, x.changes)
+	m.spread(w.key, x)
+	if x.rejoined && m.events.Rejoined != nil {
+		m.events.Rejoined(w.key.database, w.key.shard, n.Name)
+	}
+}
+
+// spread tells others what they are to be told. It must be called without the monitor's lock.
+func (m *Monitor) spread(k shardKey, x news) {
+	m.tell(k, x.changes)
 	if m.events.Left != nil {
 		for _, dsn := range x.stale {
 			m.events.Left(dsn, false)
@@ -289,11 +340,8 @@ func (m *Monitor) observe(w *watch, n *nodeWatch, s Sample) {
 			m.events.Left(dsn, true)
 		}
 	}
-	if x.rejoined && m.events.Rejoined != nil {
-		m.events.Rejoined(w.key.database, w.key.shard, n.Name)
-	}
-	if m.events.Primary != nil && x.prev.serving() != x.next.serving() {
-		m.events.Primary(w.key.database, w.key.shard, x.next.serving())
+	if m.events.Primary != nil && x.next != nil && x.prev.serving() != x.next.serving() {
+		m.events.Primary(k.database, k.shard, x.next.serving())
 	}
 }
 

@@ -1,12 +1,14 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -447,5 +449,79 @@ func TestAnAdoptedSystemIsElected(t *testing.T) {
 	f.sample(0, fresh(Sample{Err: errors.New("another system")}))
 	if v := f.sample(1, fresh(Sample{Primary: true, Timeline: 1, LSN: 100, SystemID: "b"})); v.Primary != 1 || !v.Up() {
 		t.Errorf("primary %d: %s", v.Primary, v.Nodes[1].Verdict.Reason)
+	}
+}
+
+// Whatever takes a shard from a node, a sample or the admin's word, those who are at it are told: what they write there is lost.
+func TestWhoIsAtADeposedNodeIsTold(t *testing.T) {
+	type words struct {
+		system, primary string
+		named           int
+		barred          string
+		nodes           []string // name=connection string
+	}
+	snap := func(m words) *shardmap.Snapshot {
+		doc := &shardmap.Document{Install: "i", Databases: []*shardmap.Database{{Name: "db", Home: "s"}}, Shards: []*shardmap.Shard{{Database: "db", Name: "s", System: m.system, Primary: m.primary, Named: m.named}}}
+		for _, n := range m.nodes {
+			name, dsn, _ := strings.Cut(n, "=")
+			doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "db", Shard: "s", Name: name, DSN: dsn, Barred: name == m.barred})
+		}
+		s, err := shardmap.Compile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	begun := words{system: "a", nodes: []string{"n0=0", "n1=1"}}
+	for _, c := range []struct {
+		name    string
+		before  []words
+		after   words
+		want    []string
+		primary string
+	}{
+		{"another system is adopted", nil, words{system: "b", nodes: begun.nodes}, []string{"cut 0", "cut 1"}, ""},
+		{"by a map in which its node is another's", nil, words{system: "b", nodes: []string{"n0=2", "n1=1"}}, []string{"cut 0", "cut 1", "drop 0"}, ""},
+		{"after the map has forgotten it", []words{{system: "a", nodes: []string{"n0=2", "n1=1"}}}, words{system: "b", nodes: []string{"n0=2", "n1=1"}}, []string{"cut 0", "cut 1"}, ""},
+		{"and had it once more", []words{{system: "a", nodes: []string{"n0=2", "n1=1"}}, begun}, words{system: "a", nodes: begun.nodes}, nil, ""},
+		{"the admin names another", nil, words{system: "a", nodes: begun.nodes, named: 1, primary: "n1", barred: "n0"}, []string{"cut 0"}, ""},
+		{"its connection string is another's: what runs there ends", nil, words{system: "a", nodes: []string{"n0=2", "n1=1"}}, []string{"drop 0"}, ""},
+		{"it stays", nil, begun, nil, "n0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFeed(0)
+			f.w.key = shardKey{"db", "s"}
+			f.m.log, f.m.shards = slog.New(slog.DiscardHandler), map[shardKey]*watch{f.w.key: f.w}
+			var told []string
+			served := ""
+			f.m.events = Events{
+				Left: func(dsn string, atOnce bool) {
+					told = append(told, map[bool]string{true: "cut ", false: "drop "}[atOnce]+dsn)
+				},
+				Primary: func(_, _, node string) { served = node },
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // nobody is asked
+			var wg sync.WaitGroup
+			f.m.reconcile(ctx, &wg, snap(begun))
+			f.sample(1, fresh(Sample{Timeline: 1, LSN: 100}))
+			f.m.observe(f.w, f.w.nodes[0], Sample{Sent: time.Now(), Primary: true, Alive: true, Timeline: 1, LSN: 100, SystemID: "a"})
+			if f.w.primary != 0 || served != "n0" {
+				t.Fatalf("primary %d, told of %q", f.w.primary, served)
+			}
+			for _, m := range c.before {
+				f.m.reconcile(ctx, &wg, snap(m))
+			}
+			told = nil
+			f.m.reconcile(ctx, &wg, snap(c.after))
+			slices.Sort(told)
+			if !slices.Equal(slices.Compact(told), c.want) {
+				t.Errorf("told %q, want %q", told, c.want)
+			}
+			if served != c.primary {
+				t.Errorf("the shard is said to be served by %q, want %q", served, c.primary)
+			}
+			wg.Wait()
+		})
 	}
 }

@@ -283,21 +283,111 @@ func TestAnUpgradeHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// Nor can who has named an older version's function in a view keep a newer one from making its own.
+// Nor can who has named what an older version has made, in a view or as a type, keep a newer one from making its own, or go on with the old.
 func TestNobodysViewStopsAnUpgrade(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	node := d.cluster.Node("s1-a")
 	freshDatabase(t, node, "viewed")
 	c := connectTo(t, node.DSN("viewed"))
-	mustExec(t, c, txn.Schema(0, 0))
 	for _, sql := range []string{
-		"drop function pgmosaic.take_turn(text, bytea)", "create function pgmosaic.take_turn(name text, token bytea) returns void language sql as ''", // as an older version made it
-		"grant create on schema public to app", "set role app", "create view public.mine as select pgmosaic.take_turn('', '') is null as taken", "reset role", txn.Schema(0, 0),
+		txn.Schema(0, 0), "grant create on schema public to app",
+		"drop function pgmosaic.take_turn(text, bytea); drop function pgmosaic.take_turn(text, bytea, int)", // as older versions made them
+		"create function pgmosaic.take_turn(name text, token bytea) returns void language sql as ''", "create function pgmosaic.take_turn(name text, token bytea, shards int) returns void language sql as ''",
+		"create function pgmosaic.decide(gid text, outcome text) returns void language sql security definer as 'insert into pgmosaic.decision values ($1, $2)'",
+		"create function pgmosaic.decide(gid text, outcome text, parts text[]) returns void language sql security definer as 'insert into pgmosaic.decision values ($1, $2, $3)'",
+		"create function pgmosaic.forget(gid text) returns void language sql security definer as 'delete from pgmosaic.decision where gid = $1'",
+		"create table pgmosaic.copy (schema text, name text); create table pgmosaic.tenant (schema text); insert into pgmosaic.copy values ('public', 'mine')",
+		"grant execute on all functions in schema pgmosaic to app with grant option", "grant select on pgmosaic.decision to app with grant option",
+		"set role app", "grant execute on all functions in schema pgmosaic to pg_monitor", "grant select on pgmosaic.decision to public",
+		"create view public.turns as select pgmosaic.take_turn('', '') is null as a, pgmosaic.take_turn('', '', 1) is null as b", "create view public.decides as select pgmosaic.decide('', '') is null as a, pgmosaic.decide('', '', '{}') is null as b, pgmosaic.forget('') is null as c",
+		"create view public.copies as select * from pgmosaic.copy", "create table public.mine (c pgmosaic.tenant)", "reset role", txn.Schema(0, 0), txn.Schema(0, 0),
 	} {
-		mustExec(t, c, sql)
+		if _, err := c.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
 	}
 	if !queryOne[bool](t, c, txn.Complete) {
 		t.Error("something is missing")
 	}
+	if n := queryOne[int](t, c, "select count(*) from pgmosaic.made where relation = 'public.mine'::regclass"); n != 1 {
+		t.Error("what an older version has noted is lost")
+	}
+	if got := queryOne[string](t, c, `select coalesce(string_agg(p.oid::regprocedure || ' ' || r, ', '), '') from pg_proc p, unnest('{app,pg_monitor}'::name[]) r
+		where pronamespace = 'pgmosaic'::regnamespace and proname ~ '^older_' and has_function_privilege(r, p.oid, 'execute')`); got != "" {
+		t.Errorf("an older version's functions can be called: %s", got)
+	}
+	if queryOne[bool](t, c, "select has_table_privilege('pg_monitor', 'pgmosaic.decision', 'select')") {
+		t.Error("all may read what was granted by name to one")
+	}
+}
+
+// A database from before this version is adopted beside a pg_dump, which keeps what is new in the table that says whose it is from being
+// added: it is added later.
+func TestAdoptNeedsNoNewColumn(t *testing.T) {
+	t.Parallel()
+	d, c := temporaryWorld(t, "adopted")
+	for i, n := range []string{"adopted_s0", "adopted_s1"} {
+		own, dump := d.on(t, "adopted", i), d.on(t, "adopted", i)
+		mustExec(t, own, "alter table pgmosaic.identity drop column attempt") // as an older version made it
+		mustExec(t, dump, "begin; select * from pgmosaic.identity")
+		d.adminExec(t, "ALTER SHARD "+n+" IN adopted ADOPT")
+		if queryOne[bool](t, own, txn.Complete) {
+			t.Error("the column was added beside a dump: the test shows nothing")
+		}
+		mustExec(t, own, "update pgmosaic.identity set shard = 'other'")
+		d.adminExec(t, "ALTER SHARD "+n+" IN adopted ADOPT")
+		mustExec(t, dump, "commit")
+		d.adminExec(t, "ALTER SHARD "+n+" IN adopted ADOPT")
+		if !queryOne[bool](t, own, txn.Complete) {
+			t.Error("the column is not made afterwards")
+		}
+	}
+	eventually(t, "the shards are up", func() bool {
+		return d.Monitor.View("adopted", "adopted_s0").Up() && d.Monitor.View("adopted", "adopted_s1").Up()
+	})
+	if n := queryOne[int](t, c, "select count(*) from parts"); n != 101 {
+		t.Errorf("%d rows", n)
+	}
+	// A new shard's database cannot be told whose it is without a note that an attempt did so: the statement says what to wait for.
+	node := d.cluster.Node("s2-a")
+	freshDatabase(t, node, "adopted_3")
+	own, dump := connectTo(t, node.DSN("adopted_3")), connectTo(t, node.DSN("adopted_3"))
+	mustExec(t, own, txn.Schema(0, 0))
+	mustExec(t, own, "alter table pgmosaic.identity drop column attempt")
+	mustExec(t, dump, "begin; select * from pgmosaic.identity")
+	create := "CREATE SHARD adopted_s3 IN adopted NODE '" + node.DSN("adopted_3") + "' NAME adopted_n3"
+	d.refused(t, create, "55006", "adopted_n3", "pgmosaic.identity")
+	mustExec(t, dump, "commit")
+	d.adminExec(t, create)
+}
+
+// Who was at a server that the admin has taken a shard from is cut off: a COMMIT there would be lost.
+func TestWhoIsAtADisownedPrimaryIsCutOff(t *testing.T) {
+	t.Parallel()
+	d, c := temporaryWorld(t, "disowned")
+	old := d.cluster.Node("s1-a").DSN("disowned_0")
+	other := d.cluster.Node("s2-a")
+	freshDatabase(t, other, "disowned_0")
+	restored := connectTo(t, other.DSN("disowned_0"))
+	mustExec(t, restored, txn.Schema(0, 1))
+	mustExec(t, restored, "create table local (a int); create table codes (code text primary key); create table parts (k int primary key, i int); insert into local values (42); grant all on all tables in schema public to app")
+	mustExec(t, c, "begin")
+	mustExec(t, c, "insert into local values (1)")
+	d.adminExec(t, "ALTER SHARD disowned_s0 IN disowned ALTER NODE disowned_n0 '"+other.DSN("disowned_0")+"'")
+	d.adminExec(t, "ALTER SHARD disowned_s0 IN disowned ADOPT")
+	before := connectTo(t, old)
+	eventually(t, "nobody is at the old server", func() bool {
+		return queryOne[int](t, before, "select count(*) from pg_stat_activity where datname = current_database() and usename = 'app'") == 0
+	})
+	if tag, err := c.Exec(t.Context(), "commit"); err == nil && tag.String() == "COMMIT" {
+		t.Error("a transaction on the old server was committed")
+	}
+	eventually(t, "the shard is up", func() bool { return d.Monitor.View("disowned", "disowned_s0").Up() })
+	if got := says(t, connectTo(t, dsnFor("app", "app", d.Server.Addr(), "disowned")), "select a from local", pgx.QueryExecModeExec); got != "42" {
+		t.Errorf("it holds %s", got)
+	}
+	d.adminExec(t, "ALTER SHARD disowned_s0 IN disowned ALTER NODE disowned_n0 '"+old+"'")
+	d.adminExec(t, "ALTER SHARD disowned_s0 IN disowned ADOPT")
+	eventually(t, "the old one is back", func() bool { return d.Monitor.View("disowned", "disowned_s0").Up() })
 }

@@ -52,6 +52,16 @@ const (
 func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, attempt *string) error {
 	sql, args := tellSQL, []any{mine.Install, mine.Database, mine.Shard}
 	if attempt != nil {
+		noted, err := notesAttempts(ctx, c)
+		if err == nil && !noted {
+			err = &pgsql.Error{
+				Code: pgsql.ObjectInUse, Message: fmt.Sprintf("pgmosaic.identity on node %q is of an older version, and in use: it cannot be brought up to date", node),
+				Hint: "pg_locks on it shows who holds it, a pg_dump for one. Run the statement again when that has ended.",
+			}
+		}
+		if err != nil {
+			return ownOr(node, err)
+		}
 		sql, args = attemptSQL, append(args, *attempt)
 	}
 	if _, err := c.Exec(ctx, sql, args...); err != nil {
@@ -67,10 +77,16 @@ func tell(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity,
 	return nil
 }
 
+// notesAttempts says whether a database can note which attempt has told it whose it is. Where an older version has made the table it cannot
+// as long as somebody holds that: see txn.Schema.
+func notesAttempts(ctx context.Context, c *pgx.Conn) (noted bool, err error) {
+	err = c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgmosaic.identity') AND attname = 'attempt')").Scan(&noted)
+	return noted, err
+}
+
 // settleMark keeps, or takes back, what an attempt has told a shard's database. An older version has not noted that it was one.
 func settleMark(ctx context.Context, c *pgx.Conn, node, sql, attempt string) error {
-	var noted bool
-	err := c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgmosaic.identity') AND attname = 'attempt')").Scan(&noted)
+	noted, err := notesAttempts(ctx, c)
 	if err == nil && noted {
 		_, err = c.Exec(ctx, sql, attempt)
 	}
@@ -289,8 +305,16 @@ func (a *Admin) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dry
 	if err := makeOwn(ctx, a, c, db, s.Ordinal); err != nil {
 		return nil, nodeFailed(primary.Name, err)
 	}
+	noted, err := notesAttempts(ctx, c)
+	if err != nil {
+		return nil, nodeFailed(primary.Name, err)
+	}
+	nobodys := ""
+	if noted {
+		nobodys = ", attempt = NULL"
+	}
 	tag, err := c.Exec(ctx, `INSERT INTO pgmosaic.identity AS i (installation, database, shard) VALUES ($1, $2, $3)
-	  ON CONFLICT (one) DO UPDATE SET installation = $1, database = $2, shard = $3, attempt = NULL WHERE (i.installation, i.database, i.shard) = ($4, $5, $6)`, a.Catalog.Current().Install, db, s.Name, says.Install, says.Database, says.Shard)
+	  ON CONFLICT (one) DO UPDATE SET installation = $1, database = $2, shard = $3`+nobodys+` WHERE (i.installation, i.database, i.shard) = ($4, $5, $6)`, a.Catalog.Current().Install, db, s.Name, says.Install, says.Database, says.Shard)
 	if err != nil {
 		return nil, nodeFailed(primary.Name, err)
 	}

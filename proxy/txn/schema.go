@@ -8,7 +8,7 @@ import (
 // Schema is what is created on a shard of an ordinal, owned by the role of the node's connection string; joined is how many shards the map says
 // have joined, see Counted, or Unknown: then they are not counted yet. It may run again where some or all of it is there, of this version or an older one.
 func Schema(ordinal, joined int) string {
-	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", "CREATE SCHEMA IF NOT EXISTS pgmosaic", owned, tables, older}
+	parts := []string{"SET LOCAL search_path = pg_catalog, pg_temp", "CREATE SCHEMA IF NOT EXISTS pgmosaic", owned, tables, older, retired}
 	if ordinal < mostIDs {
 		parts = append(parts, ids(ordinal))
 	}
@@ -23,12 +23,37 @@ func Schema(ordinal, joined int) string {
 const Unknown = -1
 
 // Complete asks a shard whether it has all that Schema makes, and nothing there is open to anybody who should not have it.
-const Complete = `select to_regprocedure('pgmosaic.next_id()') is not null and to_regprocedure('pgmosaic.decide(text, text, text[])') is null
-  and to_regprocedure('pgmosaic.decide(text, text, text[], bytea)') is not null and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null
+const Complete = `select (select count(*) from (` + ownFunctions + `) f where form in (` + present + `)) = 6 and not exists (` + formerFunctions + `)
+  and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null and to_regclass('pgmosaic.copy') is null and to_regclass('pgmosaic.tenant') is null
   and exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('pgmosaic.identity') and attname = 'attempt') and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
-  and exists (select from pg_catalog.pg_proc where oid = to_regprocedure('pgmosaic.take_turn(text, bytea)') and prorettype = 'pg_catalog.xid8'::regtype)
-  and to_regprocedure('pgmosaic.take_turn(text, bytea, int)') is not null and exists (` + Counted + `) and to_regprocedure('pgmosaic.written()') is not null and to_regclass('pgmosaic.holder') is not null
+  and exists (` + Counted + `) and to_regclass('pgmosaic.holder') is not null
   and not exists (` + tooMuch + `)`
+
+// present are the forms of the functions that Schema makes, but for home's count.
+const present = `'decide(gid text, outcome text, parts text[], token bytea) void', 'next_id() bigint', 'shown(said bytea, purpose text, token bytea) boolean',
+  'take_turn(name text, token bytea) xid8', 'take_turn(name text, token bytea, shards integer) xid8', 'written() trigger'`
+
+// ownFunctions are the functions of those names, and of those that older versions had, with their forms.
+const ownFunctions = `select oid, proname || '(' || pg_get_function_identity_arguments(oid) || ') ' || pg_get_function_result(oid) as form
+  from pg_catalog.pg_proc where pronamespace = pg_catalog.to_regnamespace('pgmosaic') and proname in ('decide', 'forget', 'next_id', 'shown', 'take_turn', 'written')`
+
+// formerFunctions are what older versions have made, with other parameters or results, and this one does not replace.
+const formerFunctions = `select oid from (` + ownFunctions + `) f where form not in (` + present + `)`
+
+// retired takes away what stands in the way of what is made now, or would do without a token what that wants one for. Anybody can name
+// what others have made, in a view or as a type, without a right to it: then it can only be renamed. Who might call it is taken that right: see privileges.
+const retired = `
+DO $$
+DECLARE former record;
+BEGIN
+  FOR former IN ` + formerFunctions + ` LOOP
+    BEGIN
+      EXECUTE format('DROP FUNCTION %s', former.oid::regprocedure);
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+      EXECUTE format('ALTER FUNCTION %s RENAME TO %I', former.oid::regprocedure, 'older_' || former.oid);
+    END;
+  END LOOP;
+END $$`
 
 // owned refuses a schema that somebody else has made, or has made something in: what it holds is trusted. It looks when the schema is
 // there: nobody can make one between the look and the first use.
@@ -82,21 +107,30 @@ END $$`
 // older takes over the notes of versions that knew no attempts: theirs is the empty one.
 const older = `
 DO $$
+DECLARE before text := current_setting('lock_timeout');
+  former regclass;
 BEGIN
+  PERFORM set_config('lock_timeout', '200ms', true);
   IF to_regclass('pgmosaic.copy') IS NOT NULL THEN
     INSERT INTO pgmosaic.made SELECT to_regclass(format('%I.%I', schema, name)), '', '' FROM pgmosaic.copy WHERE to_regclass(format('%I.%I', schema, name)) IS NOT NULL ON CONFLICT DO NOTHING;
-    DROP TABLE pgmosaic.copy;
   END IF;
   IF to_regclass('pgmosaic.tenant') IS NOT NULL THEN
     INSERT INTO pgmosaic.placed (schema, distribution, attempt, at) SELECT schema, '', '', 'shards' FROM pgmosaic.tenant ON CONFLICT DO NOTHING;
-    DROP TABLE pgmosaic.tenant;
   END IF;
+  FOR former IN SELECT oid FROM pg_class WHERE oid IN (to_regclass('pgmosaic.copy'), to_regclass('pgmosaic.tenant')) LOOP
+    BEGIN
+      EXECUTE format('DROP TABLE %s', former);
+    EXCEPTION WHEN dependent_objects_still_exist THEN -- see retired
+      EXECUTE format('ALTER TABLE %s RENAME TO %I', former, 'older_' || former::oid);
+    END;
+  END LOOP;
+  PERFORM set_config('lock_timeout', before, true);
+EXCEPTION WHEN lock_not_available THEN -- whoever runs this next tries again
 END $$`
 
 // functions are what clients' own transactions run. Whoever calls decide must know the shard's secret: its token is computed from
 // that, and holds for one transaction, outcome and server process. A wrong one changes nothing.
 const functions = `
-DROP FUNCTION IF EXISTS pgmosaic.decide(text, text, text[]);
 CREATE OR REPLACE FUNCTION pgmosaic.decide(gid text, outcome text, parts text[], token bytea) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   said text := octet_length($1) || ':' || $1 || octet_length($2) || ':' || $2 || pg_backend_pid() || ':';
@@ -129,24 +163,25 @@ CREATE OR REPLACE FUNCTION pgmosaic.next_id() RETURNS bigint LANGUAGE sql VOLATI
 
 // tooMuch finds the privileges that others than the owner have on what is in the schema and should not have: all but the use of
 // the schema, whose the database is, the functions by which the proxy works as its clients, and, for a role to which somebody has granted it by name, to
-// read. Default privileges of the owner give more than was meant.
-const tooMuch = `select o.what, x.grantee, x.privilege_type as privilege from (
+// read; and the right to hand on any of it. Default privileges of the owner give more than was meant.
+const tooMuch = `select o.what, x.grantee, case when m.may then 'GRANT OPTION FOR ' else '' end || x.privilege_type as privilege from (
     select 'SCHEMA pgmosaic', n.nspowner, n.nspacl, 'n' from pg_catalog.pg_namespace n where n.nspname = 'pgmosaic' union all
     select case when c.relkind = 'S' then 'SEQUENCE ' else 'TABLE ' end || c.oid::regclass, c.relowner, c.relacl, case c.relname when 'secret' then 's' when 'identity' then 'i' else c.relkind::text end
       from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('pgmosaic') and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') union all
     select 'FUNCTION ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), case when p.proname in ('decide', 'next_id', 'take_turn', 'written') then 'f' else 'p' end
       from pg_catalog.pg_proc p where p.pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner, acl, kind)
   cross join pg_catalog.aclexplode(o.acl) x
- where x.grantee <> o.owner and not (o.kind = 'n' and x.privilege_type = 'USAGE' or o.kind = 'f' and x.privilege_type = 'EXECUTE' or o.kind = 'i' and x.privilege_type = 'SELECT'
-    or o.kind in ('r', 'S') and x.grantee <> 0 and x.privilege_type = 'SELECT')`
+  cross join lateral (select o.kind = 'n' and x.privilege_type = 'USAGE' or o.kind = 'f' and x.privilege_type = 'EXECUTE' or o.kind = 'i' and x.privilege_type = 'SELECT'
+    or o.kind in ('r', 'S') and x.grantee <> 0 and x.privilege_type = 'SELECT') m (may)
+ where x.grantee <> o.owner and (not m.may or x.is_grantable)`
 
-// privileges takes away what others should not have, and gives all what they need.
+// privileges takes away what others should not have, and what they have given others of it, and gives all what they need.
 const privileges = `
 DO $$
 DECLARE given record;
 BEGIN
   FOR given IN ` + tooMuch + ` LOOP
-    EXECUTE format('REVOKE %s ON %s FROM %s', given.privilege, given.what, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE given.grantee::regrole::text END);
+    EXECUTE format('REVOKE %s ON %s FROM %s CASCADE', given.privilege, given.what, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE given.grantee::regrole::text END);
   END LOOP;
 END $$;
 GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;

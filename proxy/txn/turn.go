@@ -42,6 +42,21 @@ func TakeTurn(ctx context.Context, conn *pgx.Conn, name string) error {
 	return err
 }
 
+// Holder is who has a turn.
+type Holder struct {
+	PID         uint32 // 0: a prepared transaction
+	User, State string
+}
+
+// HolderOf says who has a turn on a shard; pgx.ErrNoRows if nobody has.
+func HolderOf(ctx context.Context, shard Shard, name string) (h Holder, err error) {
+	err = with(ctx, shard, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `SELECT coalesce(a.pid, 0), coalesce(a.usename::text, ''), coalesce(a.state, 'in a transaction') FROM pgmosaic.turn t
+		  JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = t.xmax AND l.granted LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE t.name = $1 LIMIT 1`, name).Scan(&h.PID, &h.User, &h.State)
+	})
+	return h, err
+}
+
 // Marked is the text of a statement that writes every copy of a reference table, with what shows the trigger on a copy that it is
 // one. That holds for this text in one transaction, whose id is what the turn that it took has given.
 func (s Secret) Marked(text, transaction string, pid uint32) string {
@@ -56,16 +71,6 @@ CREATE TABLE IF NOT EXISTS pgmosaic.turn (name text PRIMARY KEY);
 CREATE OR REPLACE FUNCTION pgmosaic.shown(said bytea, purpose text, token bytea) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$SELECT coalesce((SELECT sha256($3) = sha256(sha256(s.outer_key || sha256(s.inner_key || convert_to(octet_length($1) || ':', 'UTF8') || $1 || convert_to(octet_length($2) || ':' || $2 || pg_backend_pid() || ':', 'UTF8'))))
     FROM pgmosaic.secret s), false)$$;
-DO $$
-BEGIN
-  IF (SELECT prorettype FROM pg_proc WHERE oid = to_regprocedure('pgmosaic.take_turn(text, bytea)')) = 'void'::regtype THEN -- an older version's
-    BEGIN
-      DROP FUNCTION pgmosaic.take_turn(text, bytea);
-    EXCEPTION WHEN dependent_objects_still_exist THEN -- anybody could name it in a view
-      ALTER FUNCTION pgmosaic.take_turn(text, bytea) RENAME TO older_turn;
-    END;
-  END IF;
-END $$;
 CREATE OR REPLACE FUNCTION pgmosaic.take_turn(name text, token bytea) RETURNS xid8 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT pgmosaic.shown(convert_to($1, 'UTF8'), 'turn', $2) THEN

@@ -29,7 +29,7 @@ var larger = map[string]struct {
 	"fields of router.Template":                       {47, "a union of all plans: becomes router/step"},
 	"fields of proxy/pool.Server":                     {32, "its states are booleans: become one state with a table"},
 	"fields of proxy/admin.Admin":                     {34, "console and mover of data in one: the mover becomes replication/reshard"},
-	"fields of proxy/exec.Engine":                     {38, "becomes the rooms of exec"},
+	"fields of proxy/exec.Engine":                     {37, "becomes the rooms of exec"},
 	"fields of proxy/exec.Handler":                    {68, "becomes the rooms of exec"},
 	"methods of proxy/admin.Admin":                    {133, "console and mover of data in one: the mover becomes replication/reshard"},
 	"methods of proxy/exec.Handler":                   {364, "becomes the rooms of exec"},

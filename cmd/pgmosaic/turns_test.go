@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // No login can hold up writes of reference tables, definitions or the moving of tables: not by any advisory lock, nor by what it can do to
@@ -85,4 +90,71 @@ func TestNobodyHoldsUpReferenceTables(t *testing.T) {
 		t.Errorf("in a READ ONLY transaction: %s", got)
 	}
 	mustExec(t, c, "rollback")
+}
+
+// Who has defined something and not ended holds up all other definitions of the database. They wait for as long as they want to, or a
+// bounded time if they have not said, and are told whom for; and what ends sessions that idle in a transaction ends that wait.
+func TestWhoHoldsUpDefinitionsIsNamed(t *testing.T) {
+	t.Parallel()
+	d, _ := temporaryWorld(t, "named")
+	a := startApp(t, crashConfig(t, mapOf(d, "named")))
+	a.Engine.Turns.Wait.Store(int64(50 * time.Millisecond))
+	connect := func() *pgx.Conn { return connectTo(t, dsnFor("app", "app", a.Server.Addr(), "named")) }
+	holder, c := connect(), connect()
+	hold := func(settings string) {
+		t.Helper()
+		if _, err := holder.Exec(t.Context(), settings+"begin; create function held() returns int language sql as 'select 1'", pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func(via string) {
+		t.Helper()
+		for _, timeout := range []string{"0", "20ms"} {
+			mustExec(t, c, "set lock_timeout = '"+timeout+"'")
+			for _, sql := range []string{"create function other() returns int language sql as 'select 1'", "create type other as enum ('a')"} {
+				_, err := c.Exec(t.Context(), sql)
+				var pe *pgconn.PgError
+				if !errors.As(err, &pe) || pe.Code != "55P03" || !strings.Contains(pe.Detail, fmt.Sprintf(via, holder.PgConn().PID())) || !strings.Contains(pe.Detail, "of user app") || !strings.Contains(pe.Detail, "idle in transaction") {
+					t.Errorf("lock_timeout %s, %s: %v, %+v", timeout, sql, err, pe)
+				}
+				if got := queryOne[string](t, c, "show lock_timeout"); got != timeout {
+					t.Errorf("lock_timeout is %s afterwards", got)
+				}
+			}
+		}
+	}
+	hold("")
+	shown, err := a.Admin.Exec(t.Context(), "SHOW CLIENTS", false)
+	if err != nil || !slices.ContainsFunc(shown.Rows, func(r []any) bool {
+		return slices.Contains(r, any(int64(holder.PgConn().PID()))) || slices.Contains(r, any(holder.PgConn().PID()))
+	}) {
+		t.Errorf("SHOW CLIENTS does not list the holder by %d: %v, %v", holder.PgConn().PID(), shown, err)
+	}
+	held("client %d ")
+	mustExec(t, holder, "rollback")
+	for _, sql := range []string{"create function other() returns int language sql as 'select 1'", "begin", "create function another() returns int language sql as 'select 1'"} {
+		mustExec(t, c, sql)
+	}
+	if got := queryOne[string](t, c, "show lock_timeout"); got != "20ms" {
+		t.Errorf("in the transaction, lock_timeout is %s", got)
+	}
+	mustExec(t, c, "rollback")
+	mustExec(t, c, "set lock_timeout = 0")
+	mustExec(t, c, "begin")
+	mustExec(t, c, "create function another() returns int language sql as 'select 1'")
+	if got := queryOne[string](t, connectTo(t, d.cluster.Node("s1-a").DSN("named_0")), "select count(*)::text from pg_locks where relation = 'pgmosaic.turn'::regclass"); got == "0" {
+		t.Error("no turn was taken")
+	}
+	if got := queryOne[string](t, c, "show lock_timeout"); got != "0" {
+		t.Errorf("in the transaction, lock_timeout is %s", got)
+	}
+	mustExec(t, c, "rollback")
+
+	// Without a bound of its own the next one gets its turn when the server has ended the session that idles.
+	a.Engine.Turns.Wait.Store(int64(time.Minute))
+	hold("set idle_in_transaction_session_timeout = '100ms'; ")
+	mustExec(t, c, "create type other as enum ('a')")
+	if _, err := holder.Exec(t.Context(), "commit"); err == nil {
+		t.Error("the transaction that idled was committed")
+	}
 }

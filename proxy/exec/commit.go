@@ -288,7 +288,7 @@ func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
 // secretOf is what a participant's shard knows the proxy by.
 func (h *Handler) secretOf(ctx context.Context, p *participant) (txn.Secret, error) {
 	name := h.shards[p.shard].info.Name
-	secret, err := h.e.Secret(ctx, h.db, name)
+	secret, err := h.e.Turns.Secret(ctx, h.db, name)
 	var refused interface{ SQLState() string }
 	switch {
 	case err != nil && !errors.As(err, &refused):
@@ -334,7 +334,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 			return router.Refuse("no-two-phase", "max_prepared_transactions is 0 on one of its shards")
 		}
 		if se.Response.Code == pgsql.InsufficientPrivilege && strings.HasPrefix(se.Response.Message, "only pgmosaic decides") { // a shard is another one than before
-			h.e.ForgetSecrets(h.db)
+			h.e.Turns.Forget(h.db)
 			return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "a shard no longer knows this process: the transaction was rolled back", Hint: "Run the transaction again."}
 		}
 		return err

@@ -26,7 +26,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
-	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -56,9 +55,7 @@ type Engine struct {
 	Logging      atomic.Pointer[Logging]
 	Tracing      *Tracing // nil: off
 
-	// Secret is what a shard tells the proxy's own calls by. It is read once, and again after ForgetSecrets.
-	Secret        func(ctx context.Context, database, shard string) (txn.Secret, error)
-	ForgetSecrets func(database string)
+	Turns Turns
 
 	// Settle finds out what became of a two-phase commit whose answer was lost, and finishes it.
 	Settle func(ctx context.Context, database, gid string) (committed bool, err error)

@@ -3,6 +3,9 @@ package exec
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -11,6 +14,17 @@ import (
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
+
+// Turns is what turns, and decisions, need beside a client's servers.
+type Turns struct {
+	// Secret is what a shard tells the proxy's own calls by. It is read once, and again after Forget.
+	Secret func(ctx context.Context, database, shard string) (txn.Secret, error)
+	Forget func(database string)
+	// Holder says in words who has a turn on a shard; empty if nobody knows.
+	Holder func(ctx context.Context, database, shard, name string) string
+	// Wait is how long a definition waits for others if its client has set no lock_timeout.
+	Wait atomic.Int64 // nanoseconds
+}
 
 // lockReference makes writers of one reference table, and definitions, take turns, home first, which knows whether the map is of the present: without it two of them could leave
 // the copies different. What shows that it is the proxy that takes the turn is in no text, and what the server says of it goes to
@@ -36,21 +50,48 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 		if shard == h.dbmap.Home.Index {
 			sql, params = secret.HomeTurn(name, part.srv.PID, h.dbmap.Joined)
 		}
-		part.srv.SendParse("", sql, nil)
-		part.srv.SendBindParts("", nil, params, nil)
-		part.srv.SendExecute()
-		part.srv.SendSync()
-		if err := part.srv.Flush(); err != nil {
-			return h.lost(part, err)
+		if err := takeTurn(h, part, name, sql, params); err != nil {
+			return h.turnRefused(ctx, part, name, err)
 		}
-		if err := h.prologue(part); err != nil {
+	}
+	return nil
+}
+
+// takeTurn runs the statement that takes a turn. Definitions have one turn for all of a database, so what holds it up need have nothing to do with
+// the statement: no client waits for ever, as it would on PostgreSQL for one lock only.
+func takeTurn(h *Handler, part *participant, name, sql string, params [][]byte) error {
+	bounded := false
+	if name == txn.Definitions {
+		if err := h.ready(part); err != nil {
 			return err
 		}
-		a := pool.Answer{Server: part.srv}
-		if err := a.Read(part.transactionOf); errors.Is(err, errOlder) {
-			return h.turnRefused(part, err)
-		} else if err != nil {
-			return h.turnRefused(part, h.lost(part, err))
+		row, err := part.srv.Row(1, "SELECT pg_catalog.current_setting('lock_timeout')")
+		if bounded = err == nil && string(row[0]) == "0"; bounded {
+			_, err = part.srv.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d", time.Duration(h.e.Turns.Wait.Load()).Milliseconds()))
+		}
+		if err != nil {
+			return h.lost(part, err)
+		}
+	}
+	part.srv.SendParse("", sql, nil)
+	part.srv.SendBindParts("", nil, params, nil)
+	part.srv.SendExecute()
+	part.srv.SendSync()
+	if err := part.srv.Flush(); err != nil {
+		return h.lost(part, err)
+	}
+	if err := h.prologue(part); err != nil {
+		return err
+	}
+	a := pool.Answer{Server: part.srv}
+	if err := a.Read(part.transactionOf); errors.Is(err, errOlder) {
+		return err
+	} else if err != nil {
+		return h.lost(part, err)
+	}
+	if bounded {
+		if _, err := part.srv.Exec("SET LOCAL lock_timeout = 0"); err != nil {
+			return h.lost(part, err)
 		}
 	}
 	return nil
@@ -75,7 +116,7 @@ func (p *participant) transactionOf(m wire.Message) error {
 var errOlder = errors.New("made by an older version")
 
 // turnRefused is what a client is told of a turn that it has not got.
-func (h *Handler) turnRefused(part *participant, err error) error {
+func (h *Handler) turnRefused(ctx context.Context, part *participant, turn string, err error) error {
 	name := h.shards[part.shard].info.Name
 	lacking := &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: "shard " + name + " lacks what this version makes there", Hint: "It is made at the start, and tried again until it is there: see the log."}
 	var se *pool.ServerError
@@ -87,13 +128,31 @@ func (h *Handler) turnRefused(part *participant, err error) error {
 	}
 	switch se.Response.Code {
 	case pgsql.InsufficientPrivilege: // the shard is another one than before
-		h.e.ForgetSecrets(h.db)
+		h.e.Turns.Forget(h.db)
 		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + name + " no longer knows this process: the transaction was rolled back", Hint: "Run the transaction again."}
 	case pgsql.UndefinedFunction, pgsql.InvalidSchemaName:
 		return lacking
+	case pgsql.LockNotAvailable:
+		return turnHeld(ctx, h, name, turn, se)
 	}
 	se.Response.Where = "" // it may show what the call was made with
 	return err
+}
+
+// turnHeld is what who has waited long enough for a turn is told.
+func turnHeld(ctx context.Context, h *Handler, shard, turn string, se *pool.ServerError) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	e := &pgsql.Error{Code: se.Response.Code, Message: se.Response.Message, Hint: "SHOW CLIENTS on the admin console shows who is in a transaction, and KILL_CLIENT ends it. idle_in_transaction_session_timeout bounds how long one may be left open."}
+	what := "Another transaction that has written the table has not ended"
+	if turn == txn.Definitions {
+		what = "Another transaction that has defined something has not ended: definitions of what all shards have take turns"
+	}
+	e.Detail = what + "."
+	if who := h.e.Turns.Holder(ctx, h.db, shard, turn); who != "" {
+		e.Detail = what + ". It is that of " + who + "."
+	}
+	return e
 }
 
 // marked is the text with which a plan's statement is sent to a shard: one that writes the copies of a reference table shows them that

@@ -10,6 +10,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/peer"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -131,10 +132,42 @@ func (in *Instance) settle(ctx context.Context, db, gid string) (bool, error) {
 	return in.Resolver().Settle(ctx, in.ShardsOf(in.Catalog.Current().Databases[db]), gid)
 }
 
+// definitionWait is how long a client's definition waits for others: as long as an admin statement's.
+const definitionWait = 20 * time.Second
+
+// holderOf says who has a turn on a shard, as SHOW CLIENTS calls it; empty if nobody has it any more, or that cannot be found out.
+func (in *Instance) holderOf(ctx context.Context, db, shard, turn string) string {
+	d := in.Catalog.Current().Databases[db]
+	if d == nil {
+		return ""
+	}
+	s, ok := d.Shard(shard)
+	if !ok {
+		return ""
+	}
+	h, err := txn.HolderOf(ctx, in.shardOf(d, s), turn)
+	switch {
+	case err != nil:
+		return ""
+	case h.PID == 0:
+		return "a transaction that is prepared on shard " + shard
+	}
+	process := fmt.Sprintf("server process %d of shard %s, %s", h.PID, shard, h.State)
+	if client := in.Pools.ClientOf(db, shard, h.PID); client != 0 {
+		return fmt.Sprintf("client %d of user %s (%s)", client, h.User, process)
+	}
+	if o := in.peers.ask(ctx, []peer.Process{{Database: db, Shard: shard, PID: h.PID}}); o[0].Client != 0 {
+		return fmt.Sprintf("client %d of user %s at another pgmosaic (%s)", o[0].Client, h.User, process)
+	}
+	return fmt.Sprintf("user %s (%s)", h.User, process)
+}
+
 // shareSecrets gives the engine what it proves with, on each shard, that a write is the proxy's.
 func (in *Instance) shareSecrets() {
 	secrets := &txn.Secrets{}
-	in.Engine.Secret = func(ctx context.Context, db, shard string) (txn.Secret, error) {
+	in.Engine.Turns.Wait.Store(int64(definitionWait))
+	in.Engine.Turns.Holder = in.holderOf
+	in.Engine.Turns.Secret = func(ctx context.Context, db, shard string) (txn.Secret, error) {
 		if d := in.Catalog.Current().Databases[db]; d != nil {
 			if s, ok := d.Shard(shard); ok {
 				if visited := in.shardOf(d, s); visited.DSN != "" {
@@ -144,7 +177,7 @@ func (in *Instance) shareSecrets() {
 		}
 		return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
 	}
-	in.Engine.ForgetSecrets = secrets.Forget
+	in.Engine.Turns.Forget = secrets.Forget
 	in.Catalog.OnChange(func(s *shardmap.Snapshot) {
 		secrets.Retain(func(db, shard string) bool {
 			d := s.Databases[db]

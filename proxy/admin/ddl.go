@@ -18,8 +18,14 @@ import (
 // The statements below rebuild, on a shard, what home has. They are read from home's catalog with
 // PostgreSQL's own functions that print definitions.
 
-const rolesSQL = `select rolname, case when rolcanlogin then ' LOGIN' else '' end || case when rolinherit then '' else ' NOINHERIT' end
+const rolesSQL = `select rolname, case when rolcanlogin then ' LOGIN' else '' end || case when rolinherit then '' else ' NOINHERIT' end || case when rolcreaterole then ' CREATEROLE' else '' end || case when rolcreatedb then ' CREATEDB' else '' end
+    || case when rolbypassrls then ' BYPASSRLS' else '' end || case when rolconnlimit >= 0 then ' CONNECTION LIMIT ' || rolconnlimit else '' end || coalesce(' VALID UNTIL ' || quote_literal(rolvaliduntil), '')
   from pg_roles where rolname !~ '^pg_' and not rolsuper`
+
+// membersSQL are the grants of roles, to roles or by name, that some have on home. What the role of home's connection string is in, that of the
+// shard's is to be in: it works in these roles' names. It needs no right to hand them on.
+const membersSQL = `select distinct 'GRANT ' || quote_ident(r.rolname) || ' TO ' || case when m.rolname = current_user then 'CURRENT_USER' else quote_ident(m.rolname) || case when a.admin_option then ' WITH ADMIN OPTION' else '' end end
+  from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member where r.rolname !~ '^pg_' and not r.rolsuper and not m.rolsuper and (r.rolname = any($1) or m.rolname = any($1))`
 
 const verifierSQL = `select case when rolpassword is null then '' else ' PASSWORD ' || quote_literal(rolpassword) end from pg_authid where rolname = $1`
 
@@ -37,13 +43,27 @@ func bring(ctx context.Context, home, dst *pgx.Conn, shard string, f func(pgx.Tx
 	if err := bringRoles(ctx, home, dst); err != nil {
 		return ownOr(shard, lostFirst(home, err))
 	}
-	return ownOr(shard, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
 		err := definesOn(ctx, tx, shard, func() error { return bringObjects(ctx, home, tx, shard) })
 		if err == nil {
 			err = f(tx)
 		}
 		return lostFirst(home, err)
-	}))
+	})
+	return ownOr(shard, notTheirs(ctx, home, err))
+}
+
+// notTheirs says whose a shard's database should be, if somebody lacks a right there that home's owner has.
+func notTheirs(ctx context.Context, home *pgx.Conn, err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != pgsql.InsufficientPrivilege || pe.Hint != "" {
+		return err
+	}
+	var owner string
+	if home.QueryRow(ctx, "select quote_ident(pg_get_userbyid(datdba)) from pg_database where datname = current_database()").Scan(&owner) == nil {
+		pe.Hint = "Home's database belongs to " + owner + ", which may make what is wanted there: ALTER DATABASE .. OWNER TO " + owner + " on the shard, or GRANT the right that is missing."
+	}
+	return err
 }
 
 // lostFirst says that an error amid the work of two connections is this one's, if it is gone.
@@ -79,30 +99,47 @@ func bringRoles(ctx context.Context, home, dst *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range roles {
-		var have bool
-		if err := dst.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", r[0]).Scan(&have); err != nil {
-			return err
-		}
-		if have {
-			continue
-		}
-		var password string
-		if err := home.QueryRow(ctx, verifierSQL, r[0]).Scan(&password); err != nil {
-			var pe *pgconn.PgError
-			if errors.As(err, &pe) && pe.Code == pgsql.InsufficientPrivilege {
-				return &pgsql.Error{
-					Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("role %q is missing on the shard, and home's connection string has a role that may not read its password", r[0]),
-					Hint: "Bring the roles yourself: pg_dumpall --roles-only on home, and run it there. Or GRANT SELECT ON pg_authid TO the role of home's connection string.",
-				}
+	return pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { // a role that is there is believed to be as home's is: all of it, or nothing
+		var made []string
+		for _, r := range roles {
+			var have bool
+			if err := tx.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", r[0]).Scan(&have); err != nil {
+				return err
 			}
+			if have {
+				continue
+			}
+			password, err := verifierOf(ctx, home, r[0])
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "CREATE ROLE "+pgsql.Ident(r[0])+r[1]+password); err != nil {
+				return err
+			}
+			made = append(made, r[0])
+		}
+		if len(made) == 0 {
+			return nil
+		}
+		grants, err := strings1(ctx, home, membersSQL, made)
+		if err != nil {
 			return err
 		}
-		if _, err := dst.Exec(ctx, "CREATE ROLE "+pgsql.Ident(r[0])+r[1]+password); err != nil {
-			return err
+		return run(ctx, tx, grants)
+	})
+}
+
+// verifierOf is what CREATE ROLE says of a role's password.
+func verifierOf(ctx context.Context, home *pgx.Conn, role string) (password string, err error) {
+	err = home.QueryRow(ctx, verifierSQL, role).Scan(&password)
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == pgsql.InsufficientPrivilege {
+		return "", &pgsql.Error{
+			Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("role %q is missing on the shard, and home's connection string has a role that may not read its password", role),
+			Hint: "Bring the roles yourself: pg_dumpall --roles-only on home, and run it there. Or GRANT SELECT ON pg_authid TO the role of home's connection string.",
 		}
 	}
-	return nil
+	return password, err
 }
 
 type queryer interface {

@@ -18,9 +18,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	views "github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // sources parses what the program is made of, tests left out.
@@ -322,26 +324,65 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 			t.Errorf("a user's code ran:\n%s", strings.Join(ran, "\n"))
 		}
 	}()
+	var driven []string
+	admin := func(list ...string) {
+		t.Helper()
+		for _, sql := range list {
+			d.adminExec(t, sql)
+			driven = append(driven, sql)
+		}
+	}
 	c := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
 	k1, k2 := keysOn(t, d, 1)
 	mustExec(t, c, "insert into countries values ('DE', 'Germany')")
 	insert := "insert into customers values (%d, 'a', 'x', 'DE', '2026-01-01')"
 	for _, sql := range []string{
 		"create type mood as enum ('low', 'high')", "create domain short as text", "create schema apart",
-		"create table felt (id bigserial primary key, key bigint not null, how mood, word short, unique (id, key))", "create table plain (id int, word text)", "create view feelings as select id, how from felt",
+		"create table felt (id bigserial primary key, key bigint not null, how mood, word short, unique (id, key))", "create table plain (id int, word text)", "create view feelings as select id, how from felt", "alter table felt force row level security",
 		"insert into felt (key, how, word) values (1, 'low', 'a'), (2, 'high', 'b'), (3, null, null), (4, 'low', 'd')", "insert into plain values (1, 'x')",
 		fmt.Sprintf(insert, k1), fmt.Sprintf(insert, k2),
-		"create table apart.things (id int primary key, word text)", "insert into apart.things values (1, 'x')",
+		"create table late (id int primary key, word text)", "create function steady(a bigint) returns bigint stable language sql as 'select a operator(pg_catalog.+) 1'", "create table apart.things (id int primary key, word text)", "insert into apart.things values (1, 'x')",
 	} {
 		simply(t, c, sql)
 	}
-	for _, sql := range []string{
-		"CREATE GROUP felts IN shop KEY (bigint) BY RANGE (MINVALUE TO (3) ON s1, (3) TO MAXVALUE ON s2)", "DISTRIBUTE TABLE shop.public.felt IN GROUP felts KEY (key) ALLOW LOCAL UNIQUE", "DISTRIBUTE TABLE shop.public.plain AS REFERENCE",
-		"DISTRIBUTE SCHEMA shop.apart ON s2", "ALTER GROUP felts IN shop SPLIT AT (7)", "SHOW REPLICAS", "SHOW TRANSACTIONS", "SHOW NODES", "PIN KEY (900000) OF shop.customers ON s2",
-		"CREATE SHARD s3 IN shop NODE '" + third.DSN("shop") + "' NAME s3a",
-	} {
-		d.adminExec(t, sql)
+	for _, n := range []string{"s1-a", "s2-a"} { // the third lacks it
+		simply(t, root[n], "create role lonely; grant lonely to app")
 	}
+	admin(
+		"CREATE GROUP felts IN shop KEY (bigint) BY RANGE (MINVALUE TO (3) ON s1, (3) TO MAXVALUE ON s2)", "DISTRIBUTE TABLE shop.public.felt IN GROUP felts KEY (key) ALLOW LOCAL UNIQUE", "DISTRIBUTE TABLE shop.public.plain AS REFERENCE",
+		"DISTRIBUTE SCHEMA shop.apart ON s2", "ALTER GROUP felts IN shop SPLIT AT (7)", "PIN KEY (900000) OF shop.customers ON s2", "UNPIN KEY (900000) OF shop.customers", "PIN KEY (900000) OF shop.customers ON s2",
+		"CREATE GROUP listed IN shop KEY (text) BY LIST (('a', 'b') ON s1, ('c') ON s2)", "ALTER GROUP listed IN shop ADD VALUES ('d') ON s2", "DROP GROUP listed IN shop", "CREATE GROUP hashed IN shop KEY (bigint) BY HASH", "DROP GROUP hashed IN shop",
+		"ALTER SHARD s2 IN shop DROP NODE \"s2-b\"", "ALTER SHARD s2 IN shop ADD NODE '"+d.cluster.Node("s2-b").DSN("shop")+"' NAME \"s2-b\"", "ALTER SHARD s2 IN shop ALTER NODE \"s2-b\" '"+strings.Replace(d.cluster.Node("s2-b").DSN("shop"), "127.0.0.1", "localhost", 1)+"'",
+		"ALTER SHARD s2 IN shop SET PRIMARY \"s2-a\"", "ALTER SHARD s1 IN shop ADOPT", "ALTER SHARD s2 IN shop ADOPT",
+		"CREATE SHARD s3 IN shop NODE '"+third.DSN("shop")+"' NAME s3a", "ALTER SHARD s3 IN shop ADOPT", "ALTER ROUTINE shop.public.steady SHARD SAFE", "ALTER ROUTINE shop.public.steady NOT SHARD SAFE",
+		"LOCATE KEY (4) OF shop.felts", "EXPLAIN ROUTE IN shop select id from felt", "VERIFY SCHEMA IN shop", "CREATE DATABASE more", "DROP DATABASE more",
+	)
+	eventually(t, "the shards are up", func() bool {
+		return !slices.ContainsFunc(d.Catalog.Current().Databases["shop"].Shards, func(s *shardmap.ShardInfo) bool { return !d.Monitor.View("shop", s.Name).Up() })
+	})
+	for _, n := range []string{"s1-a", "s2-a"} { // as an older version made it
+		mustExec(t, root[n], "alter table pgmosaic.identity drop column attempt")
+	}
+	if err := d.Admin.RunUpgrade(t.Context(), 50*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	// A statement that is cancelled is undone.
+	for _, sql := range []string{"begin", "lock table late"} {
+		simply(t, c, sql)
+	}
+	undone, cancelled := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := d.Admin.Exec(undone, "DISTRIBUTE TABLE shop.public.late AS REFERENCE", false)
+		ended <- err
+	}()
+	eventually(t, "it is under way", func() bool { return len(d.Catalog.Current().Document.Attempts) > 0 })
+	cancelled()
+	if err := <-ended; err == nil {
+		t.Error("a statement that was cancelled has succeeded")
+	}
+	simply(t, c, "rollback")
+	eventually(t, "it is undone", func() bool { return len(d.Catalog.Current().Document.Attempts) == 0 })
 	other := connectTo(t, d.shopDSN()+"?default_query_exec_mode=simple_protocol")
 	mustExec(t, other, "listen heard")
 	for _, sql := range []string{
@@ -378,9 +419,22 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	if err := r.Sweep(t.Context(), d.ShardsOf(d.Catalog.Current().Databases["shop"])); err != nil {
 		t.Fatal(err)
 	}
-	for _, sql := range []string{"VERIFY TABLE shop.public.felt", "VERIFY TABLE shop.public.plain", "VERIFY TABLE shop.apart.things", "UNDISTRIBUTE TABLE shop.public.felt", "UNDISTRIBUTE TABLE shop.public.plain", "UNDISTRIBUTE SCHEMA shop.apart", "DROP SHARD s3 IN shop"} {
-		d.adminExec(t, sql)
+	// Who holds a turn is looked for when somebody has waited for it long enough.
+	simply(t, other, "begin; create function held() returns int language sql as 'select 1'")
+	mustExec(t, c, "set lock_timeout = '50ms'")
+	if got := says(t, c, "create function late() returns int language sql as 'select 1'", pgx.QueryExecModeSimpleProtocol); got != "55P03" {
+		t.Errorf("a definition beside another: %s", got)
 	}
+	simply(t, other, "rollback")
+	simply(t, c, "alter table felt no force row level security")
+	simply(t, root["s2-a"], "set session_replication_role = replica; update public.plain set word = 'differs'; reset session_replication_role")
+	admin("VERIFY TABLE shop.public.felt", "VERIFY TABLE shop.public.plain", "VERIFY TABLE shop.apart.things", "VERIFY SCHEMA IN shop")
+	for name := range views.Views {
+		admin("SHOW " + strings.ToUpper(name))
+	}
+	admin("SHOW MAP AS SQL", "PAUSE shop SHARD s2", "RESUME shop SHARD s2", "RECONNECT shop", "DISABLE shop", "ENABLE shop",
+		"UNDISTRIBUTE TABLE shop.public.felt", "UNDISTRIBUTE TABLE shop.public.plain", "UNDISTRIBUTE SCHEMA shop.apart", "DROP SHARD s3 IN shop")
+	areDriven(t, driven)
 	a := small(t, d, 2, func(cfg *config.Config) {
 		cfg.AuthQuery = "select rolname, rolpassword from pg_authid where rolname || '' = $1 || ''"
 		cfg.Users = []config.User{{Name: "admin", Password: "admin"}}
@@ -396,6 +450,35 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	for n, s := range root {
 		if queryOne[bool](t, s, "select rolsuper from pg_catalog.pg_roles where rolname operator(pg_catalog.=) 'app'") {
 			t.Errorf("app is a superuser on %s", n)
+		}
+	}
+}
+
+// ownAffair are the admin's statements that ask no node anything.
+var ownAffair = []string{"WAIT_CLOSE", "KILL", "KILL_CLIENT", "RELOAD", "SET", "SHUTDOWN"}
+
+// areDriven fails a test in which a statement of HELP was not run: each of its alternatives, by the words that it begins with and has.
+func areDriven(t *testing.T, driven []string) {
+	t.Helper()
+	optional, word := regexp.MustCompile(`\[[^][]*\]`), regexp.MustCompile(`\b[A-Z_]{2,}\b`)
+	for _, s := range views.Statements() {
+		text := s[0]
+		for optional.MatchString(text) {
+			text = optional.ReplaceAllString(text, "")
+		}
+		first := ""
+		for _, alternative := range strings.Split(text, " | ") {
+			words := word.FindAllString(alternative, -1)
+			if first == "" {
+				first, words = words[0], words[1:]
+			}
+			fits := "^" + first + `\b`
+			for _, w := range words {
+				fits += `.*\b` + w + `\b`
+			}
+			if !slices.Contains(ownAffair, first) && !slices.ContainsFunc(driven, regexp.MustCompile(fits).MatchString) {
+				t.Errorf("no statement like %q is run: %s", alternative, fits)
+			}
 		}
 	}
 }

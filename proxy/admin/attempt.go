@@ -339,7 +339,7 @@ func (a *Admin) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables
 			return err
 		}
 		if err = vacant(ctx, c, s.Name, tables); err == nil {
-			_, err = alike(ctx, defined, c, s.Name)
+			err = fits(ctx, home, defined, c, s.Name)
 			err = ownOr(s.Name, err)
 		}
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it

@@ -35,7 +35,7 @@ const schemasSQL = `select format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION 
 const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privilege_type, n.nspname, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
   from pg_namespace n, aclexplode(n.nspacl) x where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic') order by 1`
 
-const extensionsSQL = `select format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+const extensionsSQL = `select quote_ident(e.extname), format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname <> 'plpgsql' order by e.oid`
 
 // bring gives a server home's roles, and in one transaction home's other objects and what f makes.
@@ -90,7 +90,7 @@ func run(ctx context.Context, tx querier, list []string) error {
 	return nil
 }
 
-func bringRoles(ctx context.Context, home, dst *pgx.Conn) error {
+func bringRoles(ctx context.Context, home *pgx.Conn, dst querier) error {
 	rows, _ := home.Query(ctx, rolesSQL)
 	roles, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [2]string, err error) {
 		err = r.Scan(&out[0], &out[1])
@@ -223,6 +223,13 @@ type definition struct {
 // bringTable makes an empty table like home's. Nobody changes home's meanwhile. late is what is made when all tables and rows are there:
 // foreign keys, triggers and policies, and of a table in use all by which others could do something to it.
 func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
+	if late, err = makeTable(ctx, home, tx, n, seqs, inUse); err == nil {
+		err = sameUses(ctx, home, tx, tableUsesSQL, n.SQL()) // before it has a row
+	}
+	return late, err
+}
+
+func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
 	name := n.SQL()
 	owner, err := ownerOf(ctx, home, name)
 	if err != nil {

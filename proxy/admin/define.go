@@ -162,7 +162,7 @@ func (a *Admin) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.N
 		return nil, err
 	}
 	if err = vacant(ctx, dst, x.Shard.Name, tables); err == nil {
-		_, err = alike(ctx, defined, dst, x.Shard.Name)
+		err = fits(ctx, home, defined, dst, x.Shard.Name)
 	}
 	_ = dst.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	if err != nil {

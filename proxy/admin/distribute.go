@@ -536,7 +536,7 @@ func (a *Admin) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 		if _, err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
 			return err
 		}
-		if err := define(ctx, tx, late); err != nil {
+		if err := finish(ctx, home, tx, late, info.TableName); err != nil {
 			return err
 		}
 		return watchCopy(ctx, tx, info)

@@ -3,20 +3,27 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
-// What users have defined and is of no table: types, routines, aggregates, operators and casts. Tables and statements need them on every
+// What users have defined and is of no table: types, routines, operators, casts, operator classes, collations, what searches text. Tables and statements need them on every
 // shard. They are made in the order in which they depend on each other, and those that are alike in that in the order in which home
 // made them: a domain may call a function that is younger, and be called by another.
 
-// objectsSQL lists them: the catalog and the OID, by which name servers tell it from others, what makes it, and what gives it to its
+// objectsSQL lists them all. The parts are named for what they list.
+const objectsSQL = definedKinds + sortedKinds + searchKinds + " order by 2"
+
+// definedKinds lists types, routines, operators and casts: the catalog and the OID, by which name servers tell it from others, what makes it, and what gives it to its
 // owner and allows its use. What belongs to an extension comes with that.
-const objectsSQL = `with users (oid, name) as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
+const definedKinds = `with users (oid, name) as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e')
 select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname), array[case t.typtype
     when 'e' then format('CREATE TYPE %I.%I AS ENUM (%s)', n.name, t.typname, (select string_agg(quote_literal(enumlabel), ', ' order by enumsortorder) from pg_enum where enumtypid = t.oid))
@@ -57,17 +64,20 @@ select 'pg_cast'::regclass, c.oid, format('cast (%s AS %s)', format_type(c.casts
      case c.castcontext when 'a' then ' AS ASSIGNMENT' when 'i' then ' AS IMPLICIT' else '' end)]
   from pg_cast c where c.oid >= 16384 and not exists (select from owned where class = 'pg_cast'::regclass and obj = c.oid)
    and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_cast'::regclass and d.objid = c.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
- order by 2`
+`
 
-// needsSQL has what such objects depend on. A domain is also what its constraints are, a composite type what its columns are, and an
-// array what its elements are.
-const needsSQL = `with part (class, obj, type) as (
-  select 'pg_constraint'::regclass::oid, oid, contypid from pg_constraint where contypid <> 0
-  union all select 'pg_class'::regclass, typrelid, oid from pg_type where typtype = 'c' union all select 'pg_type'::regclass, typarray, oid from pg_type where typarray <> 0 union all select 'pg_type'::regclass, rngmultitypid, rngtypid from pg_range)
-select distinct coalesce(p.class2, d.classid), coalesce(p.type, d.objid), coalesce(q.class2, d.refclassid), coalesce(q.type, d.refobjid)
-  from pg_depend d left join (select *, 'pg_type'::regclass::oid from part) p (class, obj, type, class2) on p.class = d.classid and p.obj = d.objid
-  left join (select *, 'pg_type'::regclass::oid from part) q (class, obj, type, class2) on q.class = d.refclassid and q.obj = d.refobjid
- where d.deptype = 'n' and d.refobjid >= 16384 and d.refclassid in ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_class'::regclass)`
+// needsSQL has what such objects depend on. A domain is also what its constraints are, a composite type what its columns are, an
+// array what its elements are, and an operator class what its members are.
+const needsSQL = `with part (class, obj, of_class, of) as (
+  select 'pg_constraint'::regclass::oid, oid, 'pg_type'::regclass::oid, contypid from pg_constraint where contypid <> 0
+  union all select 'pg_class'::regclass, typrelid, 'pg_type'::regclass, oid from pg_type where typtype = 'c'
+  union all select 'pg_type'::regclass, typarray, 'pg_type'::regclass, oid from pg_type where typarray <> 0
+  union all select 'pg_type'::regclass, rngmultitypid, 'pg_type'::regclass, rngtypid from pg_range
+  union all select classid, objid, refclassid, refobjid from pg_depend where classid in ('pg_amop'::regclass, 'pg_amproc'::regclass) and refclassid = 'pg_opclass'::regclass)
+select distinct coalesce(p.of_class, d.classid), coalesce(p.of, d.objid), coalesce(q.of_class, d.refclassid), coalesce(q.of, d.refobjid)
+  from pg_depend d left join part p on p.class = d.classid and p.obj = d.objid left join part q on q.class = d.refclassid and q.obj = d.refobjid
+ where (d.deptype = 'n' or d.classid in ('pg_opclass'::regclass, 'pg_amop'::regclass, 'pg_amproc'::regclass)) and d.refobjid >= 16384 and d.refclassid in ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_class'::regclass,
+   'pg_am'::regclass, 'pg_opfamily'::regclass, 'pg_opclass'::regclass, 'pg_collation'::regclass, 'pg_ts_parser'::regclass, 'pg_ts_template'::regclass, 'pg_ts_dict'::regclass, 'pg_ts_config'::regclass)`
 
 // node names an object of a database.
 type node struct{ Class, OID uint32 }
@@ -101,7 +111,7 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 	if err != nil {
 		return err
 	}
-	for _, sql := range []string{schemasSQL, schemaGrantsSQL, extensionsSQL} {
+	for _, sql := range []string{schemasSQL, schemaGrantsSQL} {
 		list, err := strings1(ctx, home, sql)
 		if err != nil {
 			return err
@@ -109,6 +119,9 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		if err := run(ctx, tx, list); err != nil {
 			return err
 		}
+	}
+	if err := bringExtensions(ctx, home, tx, shard); err != nil {
+		return err
 	}
 	needs := map[node][]node{}
 	var of, on node
@@ -125,10 +138,80 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 			sql = sql[min(len(sql), 2):] // who may use it
 		}
 		if err := run(ctx, tx, sql); err != nil {
-			return err
+			return notMade(o.Name, shard, err)
 		}
 	}
-	return nil
+	return sameUses(ctx, home, tx, objectUsesSQL)
+}
+
+func bringExtensions(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {
+	rows, _ := home.Query(ctx, extensionsSQL)
+	type extension struct{ Name, SQL string }
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[extension])
+	for _, e := range list {
+		if err == nil {
+			err = notMade("extension "+e.Name, shard, run(ctx, tx, []string{e.SQL}))
+		}
+	}
+	return err
+}
+
+// notMade names what a server refuses to make. Errors of the moment, a lock's for one, are left as they are.
+func notMade(name, shard string, err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || slices.ContainsFunc([]string{"08", "40", "55", "57"}, func(class string) bool { return strings.HasPrefix(pe.Code, class) }) && pe.Code != pgsql.ObjectNotInPrerequisiteState {
+		return err
+	}
+	return &pgsql.Error{
+		Code: pe.Code, Message: fmt.Sprintf("%s, which home has, cannot be made on shard %q: %s", name, shard, pe.Message), Detail: pe.Detail,
+		Hint: strings.TrimSpace(pe.Hint + " Make it there as it is on home, with the rights and files that it needs, or DROP it on home. Nothing is left of the statement."),
+	}
+}
+
+// fits is an error if a server cannot have what home's tables and statements need: what it has already is not what home has, or what it
+// has not cannot be made there. That is tried, and undone.
+func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, shard string) error {
+	there, err := alike(ctx, defined, dst, shard)
+	if err == nil {
+		err = sameUses(ctx, home, dst, objectUsesSQL)
+	}
+	lacks := len(there) < len(defined)
+	if err == nil && !lacks {
+		lacks, err = lacking(ctx, home, dst)
+	}
+	if err != nil || !lacks {
+		return lostFirst(home, err)
+	}
+	tx, err := dst.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // it was a try
+	// Of a process that has stopped here nobody would know that it holds names.
+	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", (definesWait/2).Milliseconds())); err != nil {
+		return err
+	}
+	return lostFirst(home, definesOn(ctx, tx, shard, func() error {
+		err := bringRoles(ctx, home, tx)
+		if err == nil {
+			err = bringObjects(ctx, home, tx, shard)
+		}
+		return err
+	}))
+}
+
+// namesSQL lists what is brought beside objects, by name.
+const namesSQL = `select 'role ' || rolname from pg_roles where $1 or not rolsuper and rolname !~ '^pg_'
+union all select 'schema ' || nspname from pg_namespace where $1 or nspname !~ '^pg_' and nspname <> 'pgmosaic' union all select 'extension ' || extname from pg_extension`
+
+// lacking says whether a server has not all of home's roles, schemas and extensions.
+func lacking(ctx context.Context, home, dst queryer) (bool, error) {
+	has, err := strings1(ctx, dst, namesSQL, true)
+	if err != nil {
+		return false, err
+	}
+	wanted, err := strings1(ctx, home, namesSQL, false)
+	return slices.ContainsFunc(wanted, func(n string) bool { return !slices.Contains(has, n) }), err
 }
 
 // alike says which of home's objects a shard has. It is an error if one of them is not what home has.

@@ -222,7 +222,7 @@ func (a *Admin) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sha
 				return err
 			}
 		}
-		return define(ctx, tx, late)
+		return finish(ctx, home, tx, late, tables...)
 	})
 }
 

@@ -92,8 +92,23 @@ func definitions(ctx context.Context, c *pgx.Conn) (out []defined, err error) {
 		out = append(out, n)
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	more, err := objects(ctx, c)
+	for _, o := range more {
+		for _, kind := range otherKinds {
+			if name, is := strings.CutPrefix(o.Name, kind+" "); is {
+				out = append(out, defined{kind: kind, object: name, says: strings.Join(o.SQL, "; ")})
+				break
+			}
+		}
+	}
 	return out, err
 }
+
+// otherKinds are those of objects that definedSQL has not.
+var otherKinds = []string{"operator class", "operator family", "family member", "operator", "cast", "collation", "access method", "text search parser", "text search template", "text search dictionary", "text search configuration"}
 
 // defect is a definition that is not on a shard what it is on home; a nil text: it is not there.
 type defect struct {

@@ -1,6 +1,10 @@
 package router
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
@@ -12,29 +16,56 @@ var settled = map[string]bool{
 	"make_timestamptz": true, "format": true, "concat": true, "concat_ws": true, "array_to_string": true, "quote_literal": true, "quote_nullable": true,
 	"to_json": true, "to_jsonb": true, "row_to_json": true, "array_to_json": true, "json_build_object": true, "json_build_array": true, "jsonb_build_object": true,
 	"jsonb_build_array": true, "jsonb_path_query_tz": true, "jsonb_path_exists_tz": true,
-	"plainto_tsquery": true, "phraseto_tsquery": true, "websearch_to_tsquery": true, "ts_headline": true, "pg_typeof": true,
+	"plainto_tsquery": true, "phraseto_tsquery": true, "websearch_to_tsquery": true, "ts_headline": true,
 }
 
 // constancy is for how long a function's value is one, on whatever server it is called.
 func (a *analysis) constancy(name string) sqlparse.Constancy {
+	return a.varies(name, map[string]bool{})
+}
+
+// varies is constancy for what is called by what has been seen: a function may say that it is immutable and call one that is not.
+func (a *analysis) varies(name string, seen map[string]bool) sqlparse.Constancy {
 	if a.isVolatile(name) {
 		return sqlparse.Volatile
 	}
 	if !settled[name] && (a.sch.Stable[name] || name == "age") { // age(x) counts from today
 		return sqlparse.Steady
 	}
-	varies := sqlparse.Constant
+	seen[name] = true
 	for _, f := range a.userFuncs(name) {
 		if !f.Immutable {
 			return sqlparse.Steady
 		}
-		for w := range f.Spoken() { // it may say so and not be so
-			if (a.sch.Volatile[w] || a.sch.Stable[w]) && !settled[w] {
-				varies = sqlparse.Steady
+		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
+			switch {
+			case settled[w] || seen[w] || strings.HasPrefix(w, schema.TypeFunc("")):
+			case a.sch.Volatile[w] || a.sch.Stable[w] || len(a.sch.Funcs[w]) > 0 && a.varies(w, seen) != sqlparse.Constant:
+				return sqlparse.Steady
 			}
 		}
 	}
-	return varies
+	return sqlparse.Constant
+}
+
+// varying is the first of some functions whose value is not the same whenever and wherever it is called; empty for none.
+func (a *analysis) varying(names []string) string {
+	i := slices.IndexFunc(names, func(n string) bool { return a.constancy(n) != sqlparse.Constant })
+	if i < 0 {
+		return ""
+	}
+	return names[i]
+}
+
+// apart says what of a reference table's own would give other values on each of its copies, whatever is written; empty for nothing.
+func (a *analysis) apart(t *schema.Table) string {
+	if f := a.varying(t.Code.Generated); f != "" {
+		return "a generated column calls " + f + "(), which may give another value on each shard"
+	}
+	if f := a.varying(t.Code.Casts); f != "" {
+		return "the " + f + ", which a column has, calls a function that may give another value on each shard"
+	}
+	return ""
 }
 
 // timeless are types that cannot be read from a text as a time, nor hold one.
@@ -53,6 +84,11 @@ func (a *analysis) differs(n shardmap.TableName) string {
 	for _, op := range a.stmt.Ops {
 		if a.isVolatile(op) || a.constancy(op) != sqlparse.Constant {
 			return "operator " + op + " may have another value on each shard"
+		}
+	}
+	for _, n := range a.stmt.TypeNames {
+		if key := schema.CastFunc(n); a.constancy(key) != sqlparse.Constant {
+			return "the " + key + " may give another value on each shard"
 		}
 	}
 	switch a.stmt.Kind {
@@ -89,6 +125,8 @@ func (a *analysis) setsDefault(n shardmap.TableName, seen map[shardmap.TableName
 // fills is what has to be known to write all copies of a table alike.
 func (a *analysis) fills(t *schema.Table) *sqlparse.Fills {
 	f := &sqlparse.Fills{Varies: map[string]sqlparse.Constancy{}}
+	called := append(slices.Clone(t.Code.Defaults), t.Code.Always...) // defaults of types stand among the latter
+	lies := a.varying(called) != ""
 	for _, name := range a.stmt.Funcs {
 		f.Varies[name] = a.constancy(name)
 	}
@@ -97,11 +135,13 @@ func (a *analysis) fills(t *schema.Table) *sqlparse.Fills {
 		if c.Generated {
 			continue
 		}
-		fill := sqlparse.Fill{Name: c.Name, Default: c.Default, Timed: timed(c), Text: c.Base == "text" || c.Base == "character varying" || c.Base == "bpchar"}
+		fill := sqlparse.Fill{Name: c.Name, Default: c.Default, Timed: timed(c), Text: c.Base == "text" || c.Base == "character varying" || c.Base == "bpchar", Named: strings.HasPrefix(c.Base, "reg")}
 		switch {
 		case c.Steady:
 			fill.Varies = sqlparse.Steady
 		case c.Volatile:
+			fill.Varies = sqlparse.Volatile
+		case lies && strings.Contains(c.Default, "("): // it may be this one that calls it
 			fill.Varies = sqlparse.Volatile
 		}
 		f.Columns = append(f.Columns, fill)

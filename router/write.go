@@ -273,33 +273,42 @@ func (a *analysis) wideWrite(b *block) *Error {
 // referenceWrite plans a write of every copy of a reference table.
 func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	info := a.declared(q.Target)
-	refuse := Refuse("reference-write", info.TableName)
+	refuse := func(why string) error {
+		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
+	}
+	t := a.sch.Tables[info.TableName]
+	if t != nil {
+		if why := a.apart(t); why != "" {
+			return refuse(why)
+		}
+	}
 	if q.Cmd == sqlparse.Insert && q.Source != nil && a.movesInto(q, info) {
 		a.useMoved()
 		return nil
 	}
-	if len(q.Rels) > 1 || len(q.Subs) > 0 || len(q.CTEs) > 0 || q.Source != nil || q.Opaque != "" {
-		return refuse
+	switch {
+	case q.Opaque != "":
+		return refuse("it uses " + q.Opaque)
+	case len(q.Rels) > 1 || len(q.Subs) > 0 || len(q.CTEs) > 0 || q.Source != nil || len(a.home) > 0:
+		return refuse("it takes values from a subquery or another table")
 	}
-	if len(a.home) > 0 {
-		return refuse
-	}
-	t := a.sch.Tables[info.TableName]
-	if t == nil {
+	switch {
+	case t == nil:
 		return nil
+	case len(t.Triggers) > 0:
+		return refuse("it has triggers, whose work the application has to do")
+	case t.Rules:
+		return refuse("it has rules, whose work the application has to do")
 	}
-	if len(t.Triggers) > 0 || t.Rules {
-		return refuse
-	}
-	if _, ok := systemColumn(q); ok {
-		return refuse
+	if name, ok := systemColumn(q); ok {
+		return refuse("system column " + name + " has another value on each")
 	}
 	a.t.Fills = a.fills(t)
 	if why := a.differs(info.TableName); why != "" {
-		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
+		return refuse(why)
 	}
 	if _, why := a.stmt.Once(a.t.Fills); why != "" {
-		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
+		return refuse(why)
 	}
 	a.t.Class, a.t.Target, a.t.Ref, a.t.Home = Write, info, true, false
 	return nil
@@ -334,8 +343,13 @@ func (a *analysis) copy() error {
 	if t == nil {
 		return nil
 	}
-	if len(t.Triggers) > 0 && info.Kind == shardmap.Reference {
-		return Refuse("reference-write", n)
+	if info.Kind == shardmap.Reference {
+		switch why := a.apart(t); {
+		case why != "":
+			return Refuse("reference-write", n.String()+" ("+why+")")
+		case len(t.Triggers) > 0:
+			return Refuse("reference-write", n.String()+" (it has triggers, whose work the application has to do)")
+		}
 	}
 	names := c.Columns
 	if names == nil {

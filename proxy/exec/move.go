@@ -289,6 +289,9 @@ func (g *gathering) movedTypes(p *router.Plan, names []string) ([]uint32, error)
 	}
 	for _, shard := range p.Shards {
 		if deepOf(g.h.typesOf(shard), fields, func(int) int16 { return 1 }) != nil {
+			if p.Ref {
+				return nil, router.Refuse("reference-write", p.Target.TableName.String()+" (it has columns of composite or array types of users', whose rows cannot be made once: give them in VALUES)")
+			}
 			return nil, router.Refuse("insert-select", p.Target.TableName)
 		}
 	}

@@ -449,7 +449,7 @@ func (c *converter) alter(cmd *pg.AlterTableCmd) {
 			}
 			for _, con := range col.Constraints {
 				switch k := con.GetConstraint(); k.GetContype() {
-				case pg.ConstrType_CONSTR_DEFAULT:
+				case pg.ConstrType_CONSTR_DEFAULT, pg.ConstrType_CONSTR_GENERATED:
 					d.fill(k.RawExpr)
 				case pg.ConstrType_CONSTR_UNIQUE, pg.ConstrType_CONSTR_PRIMARY, pg.ConstrType_CONSTR_IDENTITY:
 					d.Unsafe = "ADD COLUMN with a constraint"

@@ -33,6 +33,7 @@ type Fill struct {
 	Varies        Constancy // of the default
 	Text          bool      // it holds texts
 	Timed         bool      // a text that is put there may be read as a time, alone or inside of a value
+	Named         bool      // it holds OIDs that are written as names
 }
 
 // Column finds a column.
@@ -125,11 +126,16 @@ type once struct {
 	f     *Fills
 	edits []Edit
 	why   string
+	gets  string // the column whose value is being looked at
 }
 
 func (o *once) cannot(format string, args ...any) {
-	if o.why == "" {
-		o.why = fmt.Sprintf(format, args...)
+	if o.why != "" {
+		return
+	}
+	o.why = fmt.Sprintf(format, args...)
+	if o.gets != "" {
+		o.why = "column " + o.gets + ": " + o.why
 	}
 }
 
@@ -262,6 +268,8 @@ func (o *once) assigned(targets []*pg.Node) {
 
 // value looks at what a column gets: of a constant it is known what it is read as.
 func (o *once) value(n *pg.Node, column string, inRow bool) {
+	o.gets = column
+	defer func() { o.gets = "" }()
 	c := n.GetAConst()
 	switch {
 	case c == nil:
@@ -340,6 +348,12 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 			}
 		case *pg.TypeCast:
 			t := lastName(x.TypeName.GetNames())
+			if inner := x.Arg.GetTypeCast(); inner != nil && byName(lastName(inner.TypeName.GetNames())) && (t == "text" || t == "varchar") {
+				return false // the name is the same everywhere
+			}
+			if byName(t) && !o.f.Column(o.gets).Named {
+				o.cannot("%s is another OID on each shard", t)
+			}
 			switch c := x.Arg.GetAConst(); {
 			case c != nil && (MayBeMoment(c.GetSval().GetSval()) || timed[t] && IsMoment(c.GetSval().GetSval())):
 				o.cannot("%s may be another time on each shard", pgsql.Literal(c.GetSval().GetSval()))
@@ -354,6 +368,9 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 func (o *once) put(start, end int, v Constancy) {
 	o.edits = append(o.edits, Edit{At: Span{start, end}, Parts: []Part{{Expr: o.s.Text[start:end], Steady: v == Steady}}})
 }
+
+// byName says whether a type's values are OIDs that are written as names.
+func byName(t string) bool { return strings.HasPrefix(t, "reg") && len(t) > len("reg") }
 
 // IsMoment says whether a text, read as a date or time, hangs on the present moment or day.
 func IsMoment(text string) bool {

@@ -10,10 +10,15 @@ import (
 
 // Code is what statements on a table run without naming it, by the names of Funcs.
 type Code struct {
-	Always   []string // policies, and casts and constraints of its columns' types
-	Writes   []string // CHECKs, indexes, generated columns, rules
-	Defaults []string
+	Always    []string // policies, and casts and constraints of its columns' types
+	Writes    []string // CHECKs, indexes, generated columns, rules
+	Generated []string // of these, what generated columns run
+	Defaults  []string
+	Casts     []string // what makes values of its columns' types: names by CastFunc
 }
+
+// CastFunc is the name in Funcs under which stands what makes a type's values from others, by casts that users have made.
+func CastFunc(name string) string { return "cast " + name }
 
 // TypeFunc is the name in Funcs under which stands what a type runs: the functions of its constraints, default and casts, and of the
 // types that it is made of. Only types of users have an entry, and among them those that run something.
@@ -43,7 +48,7 @@ select t.oid, t.typname::text, array_agg(distinct p.proname::text), bool_or(p.pr
 const tableCodeSQL = `select x.rel, x.kind, coalesce(p.proname::text, ''), case x.refclassid when 'pg_type'::regclass then x.refobjid else 0 end from (
     select k.conrelid, 'w', d.refclassid, d.refobjid from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid where k.conrelid <> 0
     union select i.indrelid, 'w', d.refclassid, d.refobjid from pg_index i join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
-    union select f.adrelid, case a.attgenerated when '' then 'd' else 'w' end, d.refclassid, d.refobjid from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
+    union select f.adrelid, case a.attgenerated when '' then 'd' else 'g' end, d.refclassid, d.refobjid from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
        join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
     union select r.ev_class, 'w', d.refclassid, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid where r.rulename <> '_RETURN'
     union select l.polrelid, 'a', d.refclassid, d.refobjid from pg_policy l join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = l.oid) x (rel, kind, refclassid, refobjid)
@@ -129,11 +134,39 @@ func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
 			t.Code.Always = append(t.Code.Always, function)
 		case "w":
 			t.Code.Writes = append(t.Code.Writes, function)
+		case "g":
+			t.Code.Writes, t.Code.Generated = append(t.Code.Writes, function), append(t.Code.Generated, function)
 		default:
 			t.Code.Defaults = append(t.Code.Defaults, function)
 		}
 		return nil
 	})
+	return err
+}
+
+const castsSQL = `select t.oid, t.typname::text, array_agg(distinct p.proname::text), bool_or(p.provolatile = 'v') from pg_cast c join pg_type t on t.oid = c.casttarget join pg_proc p on p.oid = c.castfunc where p.oid >= 16384 group by t.oid, t.typname`
+
+// loadCasts reads which functions of users' make values of a type.
+func (s *Snapshot) loadCasts(ctx context.Context, q queryer) error {
+	keys := map[uint32]string{}
+	var oid uint32
+	var name string
+	var names []string
+	var writes bool
+	rows, _ := q.Query(ctx, castsSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&oid, &name, &names, &writes}, func() error {
+		key := CastFunc(name)
+		s.Funcs[key] = append(s.Funcs[key], &Func{Name: key, Lang: "sql", Volatile: writes, Immutable: true, Calls: names})
+		keys[oid], names = key, nil
+		return nil
+	})
+	for _, t := range s.Tables {
+		for i := range t.Columns {
+			if key := keys[t.Columns[i].TypeOID]; key != "" && !slices.Contains(t.Code.Casts, key) {
+				t.Code.Casts = append(t.Code.Casts, key)
+			}
+		}
+	}
 	return err
 }
 

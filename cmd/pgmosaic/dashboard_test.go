@@ -377,6 +377,22 @@ func post(t testing.TB, url, body string) (int, string) {
 	return r.StatusCode, string(b)
 }
 
+// Each view is there when its address is opened by itself, from a bookmark or by reloading the page.
+func TestEachViewOpensByItsAddress(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	p := openPage(t, d.url("/"))
+	for _, x := range []struct{ address, title string }{
+		{"sessions", "Sessions"}, {"statements", "Statements"}, {"refusals", "Refused statements"}, {"jobs", "Jobs"}, {"transactions", ""}, {"map", "Shard map"}, {"events", "Events"},
+		{"database/shop", "Database shop"}, {"shard/shop/s1", "s1"}, {"node/shop/s1/s1-b", "s1-b"}, {"nowhere", "There is no such page"},
+	} {
+		p.do("open "+x.address, chromedp.Navigate("about:blank"), chromedp.Navigate(d.url("/#/"+x.address)))
+		p.see("h1", x.title)
+		p.until(x.address+" is live", `document.getElementById("live").textContent === "live"`)
+	}
+	p.quiet()
+}
+
 // The page of a large installation: 100 shards of three nodes, all of them watched. That is work for the whole machine: nothing runs beside it.
 func TestDashboardOfAHundredShards(t *testing.T) {
 	d := shop(t)

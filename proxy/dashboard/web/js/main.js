@@ -15,9 +15,12 @@ const VIEWS = {
 };
 const PLACES = { database, shard, node };
 const $ = (id) => document.getElementById(id);
-let current = null, ready = false;
+let current = null, ready = false, routed = false;
 
+// route builds the view that the address names. Views are made of what was heard: before that there is none.
 function route() {
+  if (!state.heard) return;
+  routed = true;
   const [address, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = address.split("/").map(decodeURIComponent);
   if (current && current.drop) current.drop();
@@ -31,7 +34,7 @@ function route() {
   const here = $("nav").querySelector("[aria-current]");
   if (here) $("nav").scrollLeft = here.offsetLeft - 40; // on a phone it may be out of sight
   root.dataset.view = name;
-  if (current && state.heard) current.update(state);
+  if (current) current.update(state);
   titled();
 }
 
@@ -97,7 +100,8 @@ document.addEventListener("keydown", (e) => {
 onState((s) => {
   if (s === null) { if (!$("dialog").open) askLogin(enter, true); return; }
   frame(s);
-  if (current) current.update(s);
+  if (!routed) route();
+  else if (current) current.update(s);
   live(true);
 });
 setInterval(() => { if (Date.now() - state.heard > 4000) live(false); }, 1000);

@@ -383,8 +383,17 @@ func TestEachViewOpensByItsAddress(t *testing.T) {
 	d := shop(t)
 	p := openPage(t, d.url("/"))
 	for _, x := range []struct{ address, title string }{
-		{"sessions", "Sessions"}, {"statements", "Statements"}, {"refusals", "Refused statements"}, {"jobs", "Jobs"}, {"transactions", ""}, {"map", "Shard map"}, {"events", "Events"},
-		{"database/shop", "Database shop"}, {"shard/shop/s1", "s1"}, {"node/shop/s1/s1-b", "s1-b"}, {"nowhere", "There is no such page"},
+		{"sessions", "Sessions"},
+		{"statements", "Statements"},
+		{"refusals", "Refused statements"},
+		{"jobs", "Jobs"},
+		{"transactions", ""},
+		{"map", "Shard map"},
+		{"events", "Events"},
+		{"database/shop", "Database shop"},
+		{"shard/shop/s1", "s1"},
+		{"node/shop/s1/s1-b", "s1-b"},
+		{"nowhere", "There is no such page"},
 	} {
 		p.do("open "+x.address, chromedp.Navigate("about:blank"), chromedp.Navigate(d.url("/#/"+x.address)))
 		p.see("h1", x.title)

@@ -21,11 +21,11 @@ var settled = map[string]bool{
 
 // constancy is for how long a function's value is one, on whatever server it is called.
 func (a *analysis) constancy(name string) sqlparse.Constancy {
-	return a.varies(name, map[string]bool{})
+	return varies(a, name, map[string]bool{})
 }
 
 // varies is constancy for what is called by what has been seen: a function may say that it is immutable and call one that is not.
-func (a *analysis) varies(name string, seen map[string]bool) sqlparse.Constancy {
+func varies(a *analysis, name string, seen map[string]bool) sqlparse.Constancy {
 	if a.isVolatile(name) {
 		return sqlparse.Volatile
 	}
@@ -40,7 +40,7 @@ func (a *analysis) varies(name string, seen map[string]bool) sqlparse.Constancy 
 		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
 			switch {
 			case settled[w] || seen[w] || strings.HasPrefix(w, schema.TypeFunc("")):
-			case a.sch.Volatile[w] || a.sch.Stable[w] || len(a.sch.Funcs[w]) > 0 && a.varies(w, seen) != sqlparse.Constant:
+			case a.sch.Volatile[w] || a.sch.Stable[w] || len(a.sch.Funcs[w]) > 0 && varies(a, w, seen) != sqlparse.Constant:
 				return sqlparse.Steady
 			}
 		}
@@ -49,7 +49,7 @@ func (a *analysis) varies(name string, seen map[string]bool) sqlparse.Constancy 
 }
 
 // varying is the first of some functions whose value is not the same whenever and wherever it is called; empty for none.
-func (a *analysis) varying(names []string) string {
+func varying(a *analysis, names []string) string {
 	i := slices.IndexFunc(names, func(n string) bool { return a.constancy(n) != sqlparse.Constant })
 	if i < 0 {
 		return ""
@@ -58,11 +58,11 @@ func (a *analysis) varying(names []string) string {
 }
 
 // apart says what of a reference table's own would give other values on each of its copies, whatever is written; empty for nothing.
-func (a *analysis) apart(t *schema.Table) string {
-	if f := a.varying(t.Code.Generated); f != "" {
+func apart(a *analysis, t *schema.Table) string {
+	if f := varying(a, t.Code.Generated); f != "" {
 		return "a generated column calls " + f + "(), which may give another value on each shard"
 	}
-	if f := a.varying(t.Code.Casts); f != "" {
+	if f := varying(a, t.Code.Casts); f != "" {
 		return "the " + f + ", which a column has, calls a function that may give another value on each shard"
 	}
 	return ""
@@ -126,7 +126,7 @@ func (a *analysis) setsDefault(n shardmap.TableName, seen map[shardmap.TableName
 func (a *analysis) fills(t *schema.Table) *sqlparse.Fills {
 	f := &sqlparse.Fills{Varies: map[string]sqlparse.Constancy{}}
 	called := append(slices.Clone(t.Code.Defaults), t.Code.Always...) // defaults of types stand among the latter
-	lies := a.varying(called) != ""
+	lies := varying(a, called) != ""
 	for _, name := range a.stmt.Funcs {
 		f.Varies[name] = a.constancy(name)
 	}

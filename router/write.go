@@ -278,7 +278,7 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	}
 	t := a.sch.Tables[info.TableName]
 	if t != nil {
-		if why := a.apart(t); why != "" {
+		if why := apart(a, t); why != "" {
 			return refuse(why)
 		}
 	}
@@ -344,7 +344,7 @@ func (a *analysis) copy() error {
 		return nil
 	}
 	if info.Kind == shardmap.Reference {
-		switch why := a.apart(t); {
+		switch why := apart(a, t); {
 		case why != "":
 			return Refuse("reference-write", n.String()+" ("+why+")")
 		case len(t.Triggers) > 0:

@@ -38,7 +38,6 @@ var larger = map[string]struct {
 	"lines of proxy/admin.Admin.statement":            {124, "a switch over all statements: becomes a table"},
 	"lines of proxy/admin.Admin.parseAlter":           {87, "a switch over all statements: becomes a table"},
 	"lines of proxy/admin.makeTable":                  {82, "one text of SQL after the other"},
-	"lines of shardmap/schema.Snapshot.loadCode":      {82, "a query and its rows"},
 	"lines of proxy/exec.Handler.answers":             {102, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.bindMsg":             {147, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.copyIn":              {104, "becomes exec/run"},

@@ -32,13 +32,14 @@ func TestWhatVariesIsPutInOnce(t *testing.T) {
 		},
 		{`update t set at = default, "na.me" = default where at < now() - $1`, `update t set at =  <now()!> , "na.me" = default where at <  <now()!>  - $1`},
 		{`delete from t where at < now()`, `delete from t where at <  <now()!> `},
-		{`insert into t (id, key, at) values (1, 'k', 'now')`, "'now' may be another time"},
+		{`insert into t (id, key, at) values (1, 'k', 'now')`, "column at: 'now' may be another time"},
 		{`insert into t (id, key, at) values (1, 'now', null)`, `insert into t (id, key, at) values (1, 'now', null)`}, // no time is read from it
-		{`update t set at = date 'today'`, "'today' may be another time"},
-		{`update t set id = random()`, "random() has another value for each row"},
+		{`update t set id = 't'::regclass::int`, "column id: regclass is another OID on each shard"}, {`update t set key = 't'::regclass::text`, `update t set key = 't'::regclass::text`},
+		{`update t set at = date 'today'`, "column at: 'today' may be another time"},
+		{`update t set id = random()`, "column id: random() has another value for each row"},
 		{`update t set key = default`, "the default of column key has another value for each row"},
 		{`insert into t (id, key, at) values (1, 'k', null) on conflict (id) do update set key = default`, "the default of column key has another value for each row"},
-		{`insert into t (id, key, at) values (1, "Odd"($1), null)`, "Odd() is called with a column, a parameter or a subquery"},
+		{`insert into t (id, key, at) values (1, "Odd"($1), null)`, "column key: Odd() is called with a column, a parameter or a subquery"},
 		{`delete from t where at = any (array[now(), random()])`, "random() has another value for each row"},
 		{`insert into t (id, key, at) values (1, 'k', null) returning random()`, "random() stands in RETURNING"},
 	} {

@@ -126,22 +126,27 @@ func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
 		if typ != 0 {
 			function = types[typ]
 		}
-		if t == nil || len(s.Funcs[function]) == 0 {
-			return nil
-		}
-		switch kind {
-		case "a":
-			t.Code.Always = append(t.Code.Always, function)
-		case "w":
-			t.Code.Writes = append(t.Code.Writes, function)
-		case "g":
-			t.Code.Writes, t.Code.Generated = append(t.Code.Writes, function), append(t.Code.Generated, function)
-		default:
-			t.Code.Defaults = append(t.Code.Defaults, function)
+		if t != nil && len(s.Funcs[function]) > 0 {
+			t.Code.note(kind, function)
 		}
 		return nil
 	})
 	return err
+}
+
+// note notes what tableCodeSQL has found under a kind.
+func (c *Code) note(kind, function string) {
+	switch kind {
+	case "a":
+		c.Always = append(c.Always, function)
+	case "g":
+		c.Generated = append(c.Generated, function)
+		c.Writes = append(c.Writes, function)
+	case "w":
+		c.Writes = append(c.Writes, function)
+	default:
+		c.Defaults = append(c.Defaults, function)
+	}
 }
 
 const castsSQL = `select t.oid, t.typname::text, array_agg(distinct p.proname::text), bool_or(p.provolatile = 'v') from pg_cast c join pg_type t on t.oid = c.casttarget join pg_proc p on p.oid = c.castfunc where p.oid >= 16384 group by t.oid, t.typname`

@@ -55,11 +55,18 @@ func enlisted(ctx context.Context, c *pgx.Conn, node, attempt string) (*pgx.Conn
 	return nil, ownOr(node, err)
 }
 
-// dismiss ends all connections that work on a shard for an attempt, and lets none begin. The caller holds the attempt.
-func dismiss(ctx context.Context, c *pgx.Conn, attempt string) error {
+// dismiss ends all connections that work on a shard for an attempt, and lets none begin but this one. The caller holds the attempt, by
+// its connection to home. Who takes that over later finds this one: it is noted first, and only then it is asked whether home's is alive.
+func dismiss(ctx context.Context, home, c *pgx.Conn, attempt string) error {
 	var have bool
 	if err := c.QueryRow(ctx, "SELECT to_regclass('pgmosaic.holder') IS NOT NULL").Scan(&have); err != nil || !have {
 		return err // nothing could be noted there
+	}
+	if _, err := c.Exec(ctx, enlistSQL, attempt); err != nil {
+		return err
+	}
+	if err := home.Ping(ctx); err != nil {
+		return of(home, err)
 	}
 	if _, err := c.Exec(ctx, "INSERT INTO pgmosaic.holder VALUES ($1 || '/', 0, now()) ON CONFLICT (attempt) DO UPDATE SET started = now()", attempt); err != nil {
 		return err
@@ -82,12 +89,12 @@ func dismiss(ctx context.Context, c *pgx.Conn, attempt string) error {
 }
 
 // dismissed opens a shard for who takes an attempt over: nobody else works for it there.
-func dismissed(ctx context.Context, a *Admin, d *shardmap.DB, s *shardmap.ShardInfo, attempt string) (*pgx.Conn, error) {
+func dismissed(ctx context.Context, a *Admin, home *pgx.Conn, d *shardmap.DB, s *shardmap.ShardInfo, attempt string) (*pgx.Conn, error) {
 	c, err := a.openShard(ctx, d.Name, s)
 	if err != nil {
 		return nil, err
 	}
-	if err := dismiss(ctx, c, attempt); err != nil {
+	if err := dismiss(ctx, home, c, attempt); err != nil {
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
 		return nil, ownOr(s.Name, err)
 	}

@@ -234,12 +234,12 @@ func (a *Admin) place(ctx context.Context, tag string, d *shardmap.DB, group str
 }
 
 // recoverPlaces gives the tables of a group the constraints that the map says, and forgets the attempt to give them others.
-func (a *Admin) recoverPlaces(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
+func (a *Admin) recoverPlaces(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
 	for _, s := range d.Shards {
 		if x.Step != shardmap.Placing {
 			break
 		}
-		c, err := dismissed(ctx, a, d, s, x.ID)
+		c, err := dismissed(ctx, a, home, d, s, x.ID)
 		if err != nil {
 			return err
 		}

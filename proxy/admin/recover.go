@@ -139,7 +139,7 @@ func (a *Admin) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.A
 		return err
 	}
 	if x.Group != "" {
-		return a.recoverPlaces(ctx, d, x)
+		return a.recoverPlaces(ctx, d, home, x)
 	}
 	if x.Step == shardmap.Joined {
 		return a.shardClear(ctx, home, x)
@@ -178,7 +178,7 @@ func (a *Admin) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Co
 		if s == d.Home {
 			continue
 		}
-		c, err := dismissed(ctx, a, d, s, x.ID)
+		c, err := dismissed(ctx, a, home, d, s, x.ID)
 		if err == nil {
 			if x.Takes != "" {
 				err = leave(ctx, c, s.Name, x.ID)
@@ -215,7 +215,7 @@ func (a *Admin) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sha
 		if s == d.Home {
 			continue
 		}
-		c, err := dismissed(ctx, a, d, s, x.ID)
+		c, err := dismissed(ctx, a, home, d, s, x.ID)
 		if err != nil {
 			return err
 		}
@@ -307,7 +307,7 @@ func (a *Admin) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Conn
 		c, err = connect(ctx, primary.Name, primary.DSN)
 	}
 	if err == nil {
-		if err = ownOr(primary.Name, dismiss(ctx, c, x.ID)); err == nil {
+		if err = ownOr(primary.Name, dismiss(ctx, home, c, x.ID)); err == nil {
 			err = dropMade(ctx, c, primary.Name, x.ID)
 		}
 		if err == nil {

@@ -9,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,7 +44,7 @@ type twins struct {
 func newTwins(t *testing.T, name string) *twins {
 	t.Helper()
 	d, _, shards := distributedWorld(t, name)
-	w := &twins{T: t, name: name, fuse: &fuse{conns: map[net.Conn]bool{}, left: -1}, shards: shards}
+	w := &twins{T: t, name: name, fuse: &fuse{conns: map[net.Conn]bool{}, left: -1, others: notOurs}, shards: shards}
 	doc := mapOf(d, name)
 	for i, x := range doc.Nodes {
 		n := *x
@@ -413,6 +415,28 @@ func TestAttackTwinsDropTheSecondShard(t *testing.T) {
 	w.says = true
 	w.back = func() { mustExec(t, w.shards[1], "drop table codes") }
 	w.steps("DROP SHARD %s_s1 IN %s", "CREATE SHARD %s_s1 IN %s NODE '"+node+"' NAME n1", func(d *shardmap.DB) bool { return len(d.Shards) == 1 }, func() {})
+}
+
+// notOurs says whether another process is at the client's end of a connection: what the second process does by itself, in the background,
+// is not what the first is stopped at.
+func notOurs(c net.Conn) bool {
+	port := c.RemoteAddr().(*net.TCPAddr).Port
+	table, err := os.ReadFile("/proc/self/net/tcp")
+	if err != nil {
+		return true
+	}
+	for _, line := range strings.Split(string(table), "\n") {
+		f := strings.Fields(line)
+		if len(f) < 10 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		open, _ := filepath.Glob("/proc/self/fd/*")
+		return !slices.ContainsFunc(open, func(fd string) bool {
+			to, err := os.Readlink(fd)
+			return err == nil && to == "socket:["+f[9]+"]"
+		})
+	}
+	return true
 }
 
 // hold has it call stop at the n-th statement, and hold that back until f.held says whether it goes on.

@@ -428,8 +428,9 @@ type fuse struct {
 	dead  bool
 	left  int // statements to come before it blows; negative: it does not
 
-	stop func()    // is called in place of blowing
-	held chan bool // whether the statement at which it was goes on
+	others func(net.Conn) bool // whether a client's statements are counted; nil: everybody's
+	stop   func()              // is called in place of blowing
+	held   chan bool           // whether the statement at which it was goes on
 }
 
 var changes = regexp.MustCompile(`(?i)^\s*(create|alter|drop|insert|update|delete|truncate|lock|copy|commit|grant|revoke|select pg_advisory_lock)`)
@@ -499,6 +500,7 @@ func (f *fuse) listen(t testing.TB, to string) string {
 			}
 			f.conns[c], f.conns[s] = true, true
 			f.mu.Unlock()
+			counted := f.others == nil || f.others(c)
 			wg.Go(func() {
 				defer c.Close()
 				_, _ = io.Copy(c, s)
@@ -510,7 +512,7 @@ func (f *fuse) listen(t testing.TB, to string) string {
 					if err != nil {
 						return
 					}
-					if !first && f.at(typ, msg) {
+					if !first && counted && f.at(typ, msg) {
 						if f.stop == nil {
 							f.blow()
 							return

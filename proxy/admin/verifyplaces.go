@@ -174,6 +174,9 @@ func (v *verify) twice(ctx context.Context) (hashes []int64, err error) {
 	}()
 	var open streams
 	for _, c := range v.copies {
+		if _, err := c.c.Exec(ctx, "select set_config('work_mem', current_setting('maintenance_work_mem'), false)"); err != nil { // all keys are sorted
+			return nil, nodeFailed(c.shard.Name, err)
+		}
 		rows, err := v.ask(ctx, c, 1, " order by 1", fmt.Sprintf("select %s from %s", hashed(v.keyText()), v.table.SQL()))
 		if err != nil {
 			return nil, nodeFailed(c.shard.Name, err)

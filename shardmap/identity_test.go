@@ -40,3 +40,40 @@ func TestOnlyTheShardsOwnDatabaseIsTakenForIt(t *testing.T) {
 		}
 	}
 }
+
+// Maps that say the same have the same fingerprint, whatever their version is and a process has found out by itself; others have not.
+func TestFingerprintIsWhatTheMapSays(t *testing.T) {
+	of := func(edit func(*Document)) uint64 {
+		doc := &Document{
+			Version: 3, Install: "me", Secret: "s", Databases: []*Database{{Name: "shop", Home: "s1"}},
+			Shards: []*Shard{{Database: "shop", Name: "s1"}}, Nodes: []*Node{{Database: "shop", Shard: "s1", Name: "s1-a", DSN: "x"}},
+			Tables: []*Table{{Database: "shop", Schema: "public", Name: "t", Kind: Reference}},
+		}
+		edit(doc)
+		snap, err := Compile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return snap.Fingerprint
+	}
+	want := of(func(*Document) {})
+	if want == 0 || want >= 1<<48 || float64(want) != float64(int64(want)) {
+		t.Errorf("%d", want)
+	}
+	for name, x := range map[string]struct {
+		edit func(*Document)
+		same bool
+	}{
+		"the version":          {func(d *Document) { d.Version = 9 }, true},
+		"what was found out":   {func(d *Document) { d.Shards[0].System, d.Shards[0].Marked, d.Nodes[0].Barred = "7", true, true }, true},
+		"empty lists":          {func(d *Document) { d.Pins, d.Lists = []*Pin{}, []*List{} }, true},
+		"another table":        {func(d *Document) { d.Tables[0].Name = "u" }, false},
+		"another node":         {func(d *Document) { d.Nodes[0].DSN = "y" }, false},
+		"another installation": {func(d *Document) { d.Install = "you" }, false},
+		"another secret":       {func(d *Document) { d.Secret = "z" }, false},
+	} {
+		if got := of(x.edit); (got == want) != x.same {
+			t.Errorf("%s: %012x and %012x", name, got, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 )
 
@@ -25,4 +26,11 @@ func (s *Snapshot) Key(purpose string) []byte {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(purpose))
 	return mac.Sum(nil)
+}
+
+// fingerprint is Fingerprint. Connection strings are in what is declared, and so is a password: the key keeps it from being guessed.
+func (s *Snapshot) fingerprint() uint64 {
+	mac := hmac.New(sha256.New, s.Key("fingerprint"))
+	mac.Write([]byte(s.Install + " " + s.Document.Declared()))
+	return binary.BigEndian.Uint64(mac.Sum(nil)) >> 16
 }

@@ -17,6 +17,10 @@ type Snapshot struct {
 	Document  *Document // what it was compiled from; read only
 	At        time.Time // when this process took it into use: what it says was so on every primary by then
 	Databases map[string]*DB
+
+	// Fingerprint is a number below 1<<48, and equal for maps of one installation that declare the same; others are most unlikely to have it.
+	// Versions are equal, too, where two copies of a map have been changed apart. Nothing can be found out from it.
+	Fingerprint uint64
 }
 
 // DB is a compiled logical database.
@@ -132,6 +136,7 @@ func invalid(code, hint, format string, args ...any) error {
 // Compile validates a document as a whole and builds its snapshot. Errors are *pgsql.Error.
 func Compile(doc *Document) (*Snapshot, error) {
 	s := &Snapshot{Version: doc.Version, Install: doc.Install, Document: doc, Databases: map[string]*DB{}}
+	s.Fingerprint = s.fingerprint()
 	for _, d := range doc.Databases {
 		if _, dup := s.Databases[d.Name]; dup {
 			return nil, invalid(pgsql.DuplicateDatabase, "", "database %q already exists", d.Name)

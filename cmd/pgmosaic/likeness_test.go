@@ -18,6 +18,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 var (
@@ -44,7 +45,8 @@ var watched = []string{"DateStyle", "IntervalStyle", "TimeZone", "session_author
 // twin is a client's connection: to the proxy, or to a PostgreSQL of its own.
 type twin struct {
 	dsn   string
-	db    string // behind it
+	db    string            // behind it
+	asks  map[string]string // of each session
 	conn  *wire.Conn
 	told  map[string]string
 	ended bool
@@ -55,6 +57,7 @@ func (w *twin) open(ctx context.Context, options map[string]string) error {
 	if err != nil {
 		return err
 	}
+	maps.Copy(cfg.RuntimeParams, w.asks)
 	maps.Copy(cfg.RuntimeParams, options)
 	pc, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -192,8 +195,47 @@ create function c%[1]d.keeps() returns text language plpgsql set datestyle to 'G
 create view c%[1]d.v as select c%[1]d.f('app.a', 'view', false) as x;
 `
 
-// interleaving is a script of so many acts of so many clients.
-func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
+// likenessTable has ten keys for each client, six of which have rows. It is sharded where there are two shards.
+const likenessTable = `create table public.s (k int primary key, d date, z timestamptz, v text default current_user, w text default current_setting('datestyle'), i interval default '26 hours')`
+
+const likenessRows = `insert into public.s select g, '2026-01-02', '2026-01-02 03:04+00', 'first', 'first' from generate_series(0, 99) g where g %% 10 < 6 and g < 10 * %d`
+
+// sameDay has constants that are the same day whatever DateStyle is: what is prepared reads them by that of the moment.
+var sameDay = strings.NewReplacer("01/02/2026", "2026-01-02", "05.06.2026", "2026-05-06", "7-8-2026", "2026-07-08")
+
+// overShards is a statement on the rows of one client: of one key, of keys on several shards, of all of them, or of copies on home.
+func overShards(rng *rand.Rand, client int) string {
+	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
+	key := func() string { return fmt.Sprint(10*client + rng.IntN(10)) }
+	all := fmt.Sprintf("k between %d and %d", 10*client, 10*client+9)
+	day := func() string { return "'" + pick("01/02/2026", "2026-03-04", "05.06.2026", "7-8-2026") + "'" }
+	const tells = "session_user, current_user, current_setting('role') r, current_setting('datestyle') ds, '01/02/2026'::date c, '2026-01-02 03:04'::timestamptz cz, current_setting('work_mem') m, " +
+		"coalesce(current_setting('app.a', true), '') a, current_setting('transaction_read_only') ro, current_setting('search_path') sp, 0.1::float8 / 3 f"
+	switch rng.IntN(14) {
+	case 0, 1:
+		return "select k, d, z, i, v, w, " + tells + " from public.s where k = " + key()
+	case 2, 3, 4:
+		return "select k, d, z, i, v, w, " + tells + " from public.s where " + all + " order by k"
+	case 5:
+		return "select min(d), max(d), min(z), max(z), max(i), count(*), min(v), sum(k) from public.s where " + all
+	case 6:
+		return "select d, count(*) from public.s where " + all + " and d = " + day() + " group by d order by d"
+	case 7:
+		return "select a.d, b.z, b.i, a.k, b.k, current_user from public.s a join public.s b on a.d = b.d where a." + all + " and b." + all + " order by a.k, b.k limit 4"
+	case 8, 9:
+		return "insert into public.s (k, d, z) values (" + key() + ", " + day() + ", " + day() + ")" + pick("", ", ("+key()+", "+day()+", "+day()+")")
+	case 10:
+		return "update public.s set d = " + day() + ", v = current_user, w = current_setting('datestyle') where k = " + key()
+	case 11:
+		return "update public.s set d = " + day() + ", z = " + day() + ", v = current_user where " + all
+	case 12:
+		return "delete from public.s where k in (" + key() + ", " + key() + ")"
+	}
+	return "update public.s set i = '3 days' where k = " + key() + " returning k, d, z, i, v, w"
+}
+
+// interleaving is a script of so many acts of so many clients; over shards half of what they do is.
+func interleaving(rng *rand.Rand, clients, acts int, super bool, shards int) []act {
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 	var out []act
 	for len(out) < acts {
@@ -217,11 +259,17 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
 			case 9:
 				return "set " + local() + pick("app.a to 'one'", "app.a to 'two'", "app.b to 3")
 			case 10, 11:
+				if shards > 1 { // where one may not be another's session
+					return "set " + local() + "role " + role()
+				}
 				if super {
 					return "set " + local() + "session authorization " + who()
 				}
 				return "set " + local() + "session authorization " + pick("default", "app")
 			case 12:
+				if shards > 1 {
+					return "reset " + pick("role", "datestyle", "timezone", "all", "work_mem", "search_path", "intervalstyle")
+				}
 				return "reset " + pick("role", "session authorization", "datestyle", "timezone", "all", "work_mem", "search_path", "intervalstyle")
 			case 13:
 				return "set session characteristics as transaction " + pick("read only", "read write", "isolation level repeatable read", "isolation level read committed", "deferrable", "not deferrable")
@@ -230,13 +278,23 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
 		}
 		call := func() string {
 			n := pick("role", "datestyle", "work_mem", "timezone", "app.a", "session_authorization", "intervalstyle")
+			if shards > 1 && n == "session_authorization" {
+				n = "role"
+			}
 			v := map[string][]string{
 				"role": {"u8", "u9", "none"}, "datestyle": {"dmy", "german", "iso", "SQL, MDY"}, "work_mem": {"2MB", "777"}, "timezone": {"UTC", "Asia/Tokyo"},
 				"app.a": {"x", ""}, "session_authorization": {"u7", "u8"}, "intervalstyle": {"iso_8601", "postgres"},
 			}[n]
-			return fmt.Sprintf("select %s('%s', '%s', %s)", pick("set_config", schema+"f"), n, pick(v...), pick("false", "false", "true"))
+			by := pick("set_config", schema+"f")
+			if shards > 1 && n == "app.a" { // what a function sets by a computed name is its server's alone
+				by = "set_config"
+			}
+			return fmt.Sprintf("select %s('%s', '%s', %s)", by, n, pick(v...), pick("false", "false", "true"))
 		}
 		one := func() string {
+			if shards > 1 && rng.IntN(3) == 0 {
+				return overShards(rng, client)
+			}
 			switch rng.IntN(30) {
 			case 0, 1, 2, 3, 4, 5:
 				return set()
@@ -265,7 +323,11 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
 			case 21:
 				return "select " + schema + "keeps()"
 			case 22:
-				return pick("select 1/0", "select * from "+schema+"v", "select count(*) from pg_prepared_statements where name !~ '^pgmosaic'")
+				view := "select * from " + schema + "v"
+				if shards > 1 {
+					view = "select 1"
+				}
+				return pick("select 1/0", view, "select count(*) from pg_prepared_statements where name !~ '^pgmosaic'")
 			case 23:
 				return pick("prepare p as select '2026-02-01'::date::text", "execute p", "deallocate p", "deallocate all")
 			case 24:
@@ -289,6 +351,9 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool) []act {
 			a.kind, a.text = 'x', one()
 		case 3:
 			a.kind, a.name, a.text = 'p', pick("s1", "s2"), pick("select $1::"+schema+"mood::text", "select * from "+schema+"made", "insert into "+schema+"made values ($1)", "select * from "+schema+"t", "select $1::date::text")
+			if shards > 1 && rng.IntN(2) == 0 {
+				a.text = sameDay.Replace(overShards(rng, client))
+			}
 		case 4, 5:
 			a.kind, a.name = 'b', pick("s1", "s2")
 			if rng.IntN(2) == 0 {
@@ -341,33 +406,77 @@ type likeness struct {
 	pass    string
 	servers int
 	clients int
-	done    int // statements that were compared
+	shards  int    // 1 or 2
+	store   string // of the map of two, which is made once
+	done    int    // statements that were compared
+	refused int    // scripts that ended at what is refused over shards
 }
 
-const likenessDB, likenessTwin = "likeness", "likeness_twin"
+const likenessDB, likenessTwo, likenessTwin = "likeness", "likeness_two", "likeness_twin"
 
-// play runs a script on a proxy of its own, and says where the answers differ first; empty if they do not.
-func (l *likeness) play(ctx context.Context, script []act) (at int, differs string) {
+// places are the databases that a script finds fresh: those of the proxy's shards first, then PostgreSQL's own.
+func (l *likeness) places() []string {
+	one, two := l.d.cluster.Node("s1-a"), l.d.cluster.Node("s2-a")
+	if l.shards > 1 {
+		return []string{one.DSN(likenessTwo), two.DSN(likenessTwo), one.DSN(likenessTwin)}
+	}
+	return []string{one.DSN(likenessDB), one.DSN(likenessTwin)}
+}
+
+// refresh makes what a script finds.
+func (l *likeness) refresh(ctx context.Context) {
 	l.t.Helper()
-	for _, db := range []string{likenessDB, likenessTwin} {
-		c, err := pgx.Connect(ctx, l.d.cluster.Node("s1-a").DSN(db))
+	var all strings.Builder
+	for i := range l.clients {
+		fmt.Fprintf(&all, likenessSetup, i)
+	}
+	for _, dsn := range l.places() {
+		c, err := pgx.Connect(ctx, dsn)
 		if err != nil {
 			l.t.Fatal(err)
-		}
-		var all strings.Builder
-		for i := range l.clients {
-			fmt.Fprintf(&all, likenessSetup, i)
 		}
 		if _, err := c.Exec(ctx, all.String()); err != nil {
 			l.t.Fatal(err)
 		}
 		_ = c.Close(ctx)
 	}
-	a := small(l.t, l.d, l.servers, func(cfg *config.Config) {
+}
+
+// start starts a proxy, over one shard or two.
+func (l *likeness) start() *app {
+	l.t.Helper()
+	return small(l.t, l.d, l.servers, func(cfg *config.Config) {
 		cfg.Users = append(cfg.Users, config.User{Name: "postgres", Password: config.Secret(l.d.cluster.Password)})
-		cfg.Direct.Setup = []string{"CREATE DATABASE " + likenessDB, fmt.Sprintf("CREATE SHARD s1 IN "+likenessDB+" NODE '%s'", l.d.cluster.Node("s1-a").DSN(likenessDB))}
+		if l.shards == 1 {
+			cfg.Direct.Setup = []string{"CREATE DATABASE " + likenessDB, fmt.Sprintf("CREATE SHARD s1 IN "+likenessDB+" NODE '%s'", l.d.cluster.Node("s1-a").DSN(likenessDB))}
+			return
+		}
+		cfg.Store = l.store
+		cfg.Direct.Setup = []string{"CREATE DATABASE " + likenessTwo}
+		for i, dsn := range l.places()[:2] {
+			cfg.Direct.Setup = append(cfg.Direct.Setup, fmt.Sprintf("CREATE SHARD s%d IN %s NODE '%s'", i+1, likenessTwo, dsn))
+		}
+		cfg.Direct.Setup = append(cfg.Direct.Setup, "CREATE GROUP g IN "+likenessTwo+" KEY (int) BY HASH", "DISTRIBUTE TABLE "+likenessTwo+".public.s IN GROUP g KEY (k)")
 	})
+}
+
+// play runs a script on a proxy of its own, and says where the answers differ first; empty if they do not.
+func (l *likeness) play(ctx context.Context, script []act) (at int, differs string) {
+	l.t.Helper()
+	l.refresh(ctx)
+	a := l.start()
 	defer a.stop(time.Second)
+	asks := map[string]string{}
+	behind := map[int]string{1: likenessDB, 2: likenessTwo}[l.shards]
+	if l.shards > 1 {
+		asks["pgmosaic.multi_shard_isolation"] = "per_shard" // PostgreSQL takes any name with a dot
+		for _, dsn := range []string{l.places()[2], dsnFor("app", "app", a.Server.Addr(), behind)} {
+			c := connectTo(l.t, dsn)
+			mustExec(l.t, c, "delete from public.s")
+			mustExec(l.t, c, fmt.Sprintf(likenessRows, l.clients))
+			_ = c.Close(ctx)
+		}
+	}
 	direct := strings.Replace(l.d.cluster.Node("s1-a").DSN(likenessTwin), "postgres:"+l.d.cluster.Password, l.user+":"+l.pass, 1)
 	pairs := make([][2]*twin, l.clients)
 	defer func() {
@@ -380,8 +489,8 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 		}
 	}()
 	for i := range pairs {
-		for side, dsn := range []string{direct, dsnFor(l.user, l.pass, a.Server.Addr(), likenessDB)} {
-			pairs[i][side] = &twin{dsn: dsn, db: []string{likenessTwin, likenessDB}[side]}
+		for side, dsn := range []string{direct, dsnFor(l.user, l.pass, a.Server.Addr(), behind)} {
+			pairs[i][side] = &twin{dsn: dsn, db: []string{likenessTwin, behind}[side], asks: asks}
 			if err := pairs[i][side].open(ctx, nil); err != nil {
 				l.t.Fatal(err)
 			}
@@ -392,6 +501,11 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 		want, got := p[0].does(ctx, x), p[1].does(ctx, x)
 		l.done++
 		if elsewhere(want, got) {
+			return -1, ""
+		}
+		if l.shards > 1 && strings.Contains(got, "E[0A000 ") && !strings.Contains(want, "E[0A000 ") {
+			l.t.Logf("refused: %s\n  %s", x, got)
+			l.refused++
 			return -1, ""
 		}
 		if want != got && !absent(want, got) {
@@ -437,23 +551,35 @@ func (l *likeness) shrink(ctx context.Context, script []act, at int) []act {
 // likenessWorld makes the databases and roles of interleavings.
 func likenessWorld(t *testing.T) *demo {
 	d := shop(t)
-	for _, db := range []string{likenessDB, likenessTwin} {
-		freshDatabase(t, d.cluster.Node("s1-a"), db)
+	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
+	for _, db := range []string{likenessDB, likenessTwo, likenessTwin} {
+		freshDatabase(t, one, db)
+		mustExec(t, connectTo(t, strings.Replace(one.DSN(db), "postgres:"+d.cluster.Password, "app:app", 1)), likenessTable)
 	}
-	c := connectTo(t, d.cluster.Node("s1-a").DSN("postgres"))
-	for _, r := range []string{"u7", "u8", "u9"} {
-		mustExec(t, c, "create role "+r)
-	}
-	mustExec(t, c, "grant u8, u9 to app")
-	t.Cleanup(func() {
-		c, err := pgx.Connect(context.Background(), d.cluster.Node("s1-a").DSN("postgres"))
-		if err != nil {
-			t.Fatal(err)
+	freshDatabase(t, two, likenessTwo)
+	for _, n := range []*cluster.Node{one, two} {
+		c := connectTo(t, n.DSN("postgres"))
+		for _, sql := range []string{"create role u7", "create role u8", "create role u9", "grant u8, u9 to app"} {
+			mustExec(t, c, sql)
 		}
-		defer c.Close(context.Background())
-		for _, sql := range []string{"drop database if exists " + likenessDB + " with (force)", "drop database if exists " + likenessTwin + " with (force)", "drop role u7, u8, u9"} {
-			if _, err := c.Exec(context.Background(), sql); err != nil {
-				t.Error(err)
+	}
+	for _, db := range []string{likenessTwo, likenessTwin} {
+		mustExec(t, connectTo(t, one.DSN(db)), "grant all on public.s to u8, u9; grant select on public.s to u7")
+	}
+	t.Cleanup(func() {
+		for _, n := range []*cluster.Node{one, two} {
+			c, err := pgx.Connect(context.Background(), n.DSN("postgres"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(context.Background())
+			for _, sql := range []string{
+				"drop database if exists " + likenessDB + " with (force)", "drop database if exists " + likenessTwo + " with (force)",
+				"drop database if exists " + likenessTwin + " with (force)", "drop role u7, u8, u9",
+			} {
+				if _, err := c.Exec(context.Background(), sql); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	})
@@ -806,7 +932,7 @@ func handScript(text string) (out []act) {
 func TestSessionsLikePostgreSQLByHand(t *testing.T) {
 	t.Parallel()
 	d := likenessWorld(t)
-	l := &likeness{t: t, d: d, user: "postgres", pass: d.cluster.Password, servers: 2, clients: 2}
+	l := &likeness{t: t, d: d, user: "postgres", pass: d.cluster.Password, servers: 2, clients: 2, shards: 1}
 	for _, x := range likenessByHand {
 		script := handScript(x.script)
 		if at, differs := l.play(t.Context(), script); at >= 0 {
@@ -816,17 +942,20 @@ func TestSessionsLikePostgreSQLByHand(t *testing.T) {
 }
 
 // Whatever other clients do on the same servers, each session is answered as it would be alone on one PostgreSQL: statement by
-// statement, with all that it is told. As an ordinary role, and as a superuser, who may be anybody.
+// statement, with all that it is told. As an ordinary role, and as a superuser, who may be anybody; over one shard, and over two, each of
+// whose servers must be what the session is.
 func TestSessionsLikePostgreSQL(t *testing.T) {
 	t.Parallel()
 	d := likenessWorld(t)
+	store := t.TempDir() + "/map.json"
 	for _, x := range []struct{ user, pass string }{{"app", "app"}, {"postgres", d.cluster.Password}} {
 		t.Run(x.user, func(t *testing.T) {
-			l := &likeness{t: t, d: d, user: x.user, pass: x.pass, servers: 4, clients: 4}
+			l := &likeness{t: t, d: d, user: x.user, pass: x.pass, servers: 4, clients: 4, store: store}
 			wrong := 0
 			for n := range *likenessN {
 				seed := *likenessSeed + uint64(n)
-				script := interleaving(rand.New(rand.NewPCG(seed, 0)), l.clients, 150, x.user == "postgres")
+				l.shards = 1 + n%2
+				script := interleaving(rand.New(rand.NewPCG(seed, 0)), l.clients, 150, x.user == "postgres", l.shards)
 				at, differs := l.play(t.Context(), script)
 				if at < 0 {
 					continue
@@ -841,12 +970,12 @@ func TestSessionsLikePostgreSQL(t *testing.T) {
 				if again == "" {
 					again = differs
 				}
-				t.Errorf("seed %d:%s\n  %s", seed, text.String(), again)
+				t.Errorf("seed %d, over %d shards:%s\n  %s", seed, l.shards, text.String(), again)
 				if wrong >= 4 {
 					break
 				}
 			}
-			t.Logf("%d statements were compared", l.done)
+			t.Logf("%d statements were compared; %d scripts ended at what is refused over shards", l.done, l.refused)
 		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
@@ -139,6 +140,42 @@ func silentNode(t *testing.T) (addr string, asked chan struct{}) {
 	return l.Addr().String(), asked
 }
 
+// heldNode is a node that takes connections, and answers none of them before it is let.
+func heldNode(t *testing.T, n *cluster.Node) (addr string, asked chan struct{}, let func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	asked, open := make(chan struct{}, 100), make(chan struct{})
+	go func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { _ = nc.Close() })
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			go func() {
+				<-open
+				to, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", n.Port))
+				if err != nil {
+					_ = nc.Close()
+					return
+				}
+				go func() { _, _ = io.Copy(nc, to); _ = nc.Close() }()
+				_, _ = io.Copy(to, nc)
+				_ = to.Close()
+			}()
+		}
+	}()
+	return l.Addr().String(), asked, sync.OnceFunc(func() { close(open) })
+}
+
 // A signal ends the process as documented at each moment of its life.
 func TestSignalsAtEachMoment(t *testing.T) {
 	t.Parallel()
@@ -198,6 +235,43 @@ func TestSignalsAtEachMoment(t *testing.T) {
 			}
 			defer f.Close()
 			p.signal(t, sig)
+			p.ends(t)
+		})
+	}
+	// SIGHUP in init_sql: what it asks for is done once the process is ready, and a signal to end is obeyed as without it.
+	for _, sig := range append([]syscall.Signal{0}, enders...) {
+		t.Run(fmt.Sprint("in init_sql, SIGHUP and then ", sig), func(t *testing.T) {
+			node := d.cluster.Node("s1-a")
+			addr, asked, let := heldNode(t, node)
+			defer let()
+			p := tell(t, fmt.Sprintf("init_sql: \"CREATE DATABASE shop; CREATE SHARD s1 IN shop NODE '%s'\"\n", strings.Replace(node.DSN("shop"), fmt.Sprint("127.0.0.1:", node.Port), addr, 1)))
+			<-asked
+			file := filepath.Join(p.dir, "pgmosaic.yaml")
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, bytes.Replace(b, []byte("{name: app, password: app}"), []byte("{name: app, password: changed}"), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				p.signal(t, syscall.SIGHUP)
+			}
+			if sig != 0 {
+				p.signal(t, sig)
+				p.ends(t)
+				if !strings.Contains(p.log.String(), "stopped before it was ready") || strings.Contains(p.log.String(), "read again") {
+					t.Errorf("its log:\n%s", p.log)
+				}
+				return
+			}
+			let()
+			p.says(t, "msg=ready")
+			p.says(t, "configuration read again")
+			if n := queryOne[int](t, connectTo(t, dsnFor("app", "changed", p.addr, "shop")), "select 1"); n != 1 {
+				t.Error(n)
+			}
+			p.signal(t, syscall.SIGTERM)
 			p.ends(t)
 		})
 	}

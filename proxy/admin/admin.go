@@ -486,13 +486,18 @@ func (a *Admin) traffic(ctx context.Context, verb, db, shard string) (*Result, e
 			return nil, noShard(shard, db)
 		}
 	}
+	var undo []func() // all databases are paused, or none
 	for _, n := range names {
 		switch verb {
 		case "pause":
 			ctx, cancel := context.WithTimeout(ctx, a.PauseTimeout)
-			err := a.Pools.Pause(ctx, n, shard)
+			back, err := a.Pools.Pause(ctx, n, shard)
 			cancel()
+			undo = append(undo, back)
 			if err != nil {
+				for _, back := range undo[:len(undo)-1] {
+					back()
+				}
 				return nil, &pgsql.Error{Code: pgsql.ObjectInUse, Message: err.Error(), Hint: "SHOW CLIENTS shows who is in a transaction."}
 			}
 		case "resume":

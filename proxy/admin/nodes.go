@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,12 @@ func nodeFailed(name string, err error) error {
 	var ce *pgconn.ConnectError
 	if errors.As(err, &ce) {
 		return &pgsql.Error{Code: pgsql.UnableToConnect, Message: fmt.Sprintf("cannot connect to node %q", name), Hint: "Check that the server runs, its address and pg_hba.conf."}
+	}
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		return &pgsql.Error{
+			Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q has taken nothing, or has not been heard of, for as long as tcp_user_timeout of its connection string (a minute by default)", name),
+			Hint: "Its server may be frozen, its disk slow or full, or the network cut. What this statement began is undone: run it again when the node answers. Where a node is slow at times, give its connection string a longer tcp_user_timeout, in milliseconds.",
+		}
 	}
 	return &pgsql.Error{Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q: %v", name, err)}
 }

@@ -49,7 +49,7 @@ func init() {
 	view("slots", "which shard owns which slots", showSlots, "database", "group", "from", "to", "shard")
 	view("keys", "which shard owns which ranges, lists and pinned keys", showKeys, "database", "group", "kind", "key", "shard")
 	view("tenants", "schemas that live on one shard", showTenants, "database", "schema", "shard", "state")
-	view("map", "the version and size of the shard map in force, and why the store's is another", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables", "trouble")
+	view("map", "the version and size of the shard map in force, why the store's is another, and the fingerprint that processes with the same map share", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables", "trouble", "fingerprint")
 	view("map history", "versions that can be gone back to", showHistory, "version")
 	view("transactions", "prepared parts of commits over shards, and commits that have lost one", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms", "state")
 	view("jobs", "statements that move rows: those that run, and the last that have ended", showJobs, "id", "database", "statement", "state", "rows", "expected_rows", "started", "ended", "ms")
@@ -336,7 +336,7 @@ func showMap(a *Admin) [][]any {
 	if err := a.Catalog.Trouble(); err != nil {
 		trouble = err.Error()
 	}
-	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables), trouble}}
+	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables), trouble, fmt.Sprintf("%012x", s.Fingerprint)}}
 }
 
 func showHistory(a *Admin) [][]any {

@@ -58,9 +58,15 @@ func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 	return s, err
 }
 
+// holds says whether the session has a server in use. A pause waits for that one, so it must not wait for the pause's end in turn: what a
+// statement over shards began before the pause it ends, as a transaction does.
+func (h *Handler) holds() bool {
+	return slices.ContainsFunc(h.leased, func(s *pool.Server) bool { return !s.Parked() })
+}
+
 // leaseFrom takes a server of a pool. It gives up when moved is closed; nil never is.
 func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan struct{}) (*pool.Server, error) {
-	inTx := len(h.tx.parts) > 0
+	inTx := len(h.tx.parts) > 0 || h.holds()
 	s, waited := p.Try(h.settings, inTx, h.now), false
 	if s == nil {
 		var err error

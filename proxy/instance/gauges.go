@@ -82,6 +82,7 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 		emit("reference_checked_timestamp_seconds", "When the copies of a reference table were compared last.", float64(c.At.Unix()), "database", c.Database, "table", c.Table.String())
 	}
 	emit("map_version", "Version of the shard map in force.", float64(in.Catalog.Current().Version))
+	emit("map_fingerprint", "A number that proxies with the same shard map share, as SHOW MAP has it in hexadecimal.", float64(in.Catalog.Current().Fingerprint))
 	emit("map_trouble", "Whether the store holds a map that cannot be read or used, so that an older one is in force.", one(in.Catalog.Trouble() != nil))
 	if in.opts.Lost != nil {
 		emit("log_lines_lost", "Lines of the log that could not be written, since the start.", float64(in.opts.Lost()))

@@ -53,8 +53,8 @@ var fixed = map[string]string{
 	"bytea_output": "hex", "lc_monetary": "C", "lc_numeric": "C", "lc_time": "C", "xmloption": "content", "xmlbinary": "base64", "array_nulls": "on", "transform_null_equals": "off", "quote_all_identifiers": "off",
 
 	"default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "default_transaction_deferrable": "off",
-	// The node, too, gives us up in about a minute: it would hold the locks of a process that is gone for hours.
-	"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "15", "tcp_keepalives_count": "4", "tcp_user_timeout": "60000",
+	// The node, too, gives us up in a minute or two: it would hold the locks of a process that is gone for hours. See patience.
+	"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "15", "tcp_keepalives_count": "4",
 
 	"lock_timeout": "0", "idle_in_transaction_session_timeout": "0", "jit": "off", "synchronize_seqscans": "off", "check_function_bodies": "on",
 
@@ -92,8 +92,19 @@ func OpenRaw(ctx context.Context, dsn string, p Purpose, onNotification func(*pg
 	return pgconn.ConnectConfig(ctx, cfg)
 }
 
-// apply gives a configuration the purpose's parameters. Of the connection string's own only options stays: what is fixed
-// here overrules what it sets.
+// patience is how long a node may take nothing that is sent to it: a connection string's tcp_user_timeout, in milliseconds as libpq has it,
+// or a minute. The node has twice the patience with us: where rows go from one node to another, the one that takes none is to be blamed, and
+// not the one that cannot get rid of its own meanwhile.
+func patience(params map[string]string) (ours time.Duration, theirs string) {
+	ours = tcp.Own.UserTimeout
+	if ms, err := strconv.ParseUint(params["tcp_user_timeout"], 10, 30); err == nil {
+		ours = time.Duration(ms) * time.Millisecond
+	}
+	return ours, strconv.FormatInt(2*ours.Milliseconds(), 10)
+}
+
+// apply gives a configuration the purpose's parameters. Of the connection string's own only options stays, and how patient it is: what is
+// fixed here overrules what it sets.
 func (p Purpose) apply(cfg *pgconn.Config) {
 	params := maps.Clone(fixed)
 	if o, ok := cfg.RuntimeParams["options"]; ok {
@@ -105,8 +116,10 @@ func (p Purpose) apply(cfg *pgconn.Config) {
 	if p.allRows {
 		params["row_security"] = "off"
 	}
+	own := tcp.Own
+	own.UserTimeout, params["tcp_user_timeout"] = patience(cfg.RuntimeParams)
 	cfg.RuntimeParams = params
-	cfg.DialFunc = tcp.Own.Dial
+	cfg.DialFunc = own.Dial
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}

@@ -93,8 +93,8 @@ func (e *LimitError) SQLState() string { return pgsql.TooManyConnections }
 // ErrorHint says what to do.
 func (e *LimitError) ErrorHint() string { return e.Hint }
 
-// Acquire leases a server, preferably one that carries the settings want. inTx lets a transaction that
-// already holds a server pass a pause. waited says that the call had to wait for a pause: what was decided
+// Acquire leases a server, preferably one that carries the settings want. inTx lets a session that
+// has another server in use pass a pause. waited says that the call had to wait for a pause: what was decided
 // before it must be decided again. w is the session's, and has begun; the wait ends with ErrStopped after its
 // Stop, and with ErrMoved when moved is closed, which nil never is.
 func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, moved <-chan struct{}) (s *Server, waited bool, err error) {
@@ -105,19 +105,23 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 		})
 		return s, err
 	}
-	if !inTx && p.paused() {
-		waited = true
-		if err := w.during(ctx, moved, p.pass); err != nil {
-			return nil, true, err
-		}
-	}
 	for {
+		if !inTx && p.paused() {
+			waited = true
+			if err := w.during(ctx, moved, p.pass); err != nil {
+				return nil, true, err
+			}
+		}
 		s, queued, err := p.take(want, w)
 		if err == nil && queued {
 			s, err = p.await(ctx, w, moved)
 		}
 		if err != nil {
 			return nil, waited, err
+		}
+		if !inTx && p.paused() { // shut since. Who shuts a gate and then counts, counts this lease or holds it back
+			p.back(s)
+			continue
 		}
 		if s == nil {
 			s, err = dial()
@@ -163,6 +167,10 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	p.active++
 	p.served++
 	p.mu.Unlock()
+	if !inTx && p.paused() { // as in Acquire
+		p.back(s)
+		return nil
+	}
 	if p.alive(s, now) {
 		return s
 	}
@@ -400,6 +408,14 @@ func (p *Pool) shut(s *Server) (open bool) {
 	}
 	_ = s.Close()
 	return open
+}
+
+// back gives up a lease with which nothing was done: of a server, or for nil the right to dial one.
+func (p *Pool) back(s *Server) {
+	if s == nil {
+		p.mgr.gone(p)
+	}
+	p.give(s)
 }
 
 // give hands a server, or for nil the right to dial one, to the first waiter, or gives the lease up.

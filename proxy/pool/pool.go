@@ -96,8 +96,11 @@ type Manager struct {
 type gate struct {
 	paused   atomic.Bool
 	disabled atomic.Bool // new clients are refused
-	mu       sync.Mutex
-	open     chan struct{} // closed when work may go on
+
+	mu   sync.Mutex    // guards the rest, and changes of paused
+	open chan struct{} // closed when work may go on
+	turn uint64        // how often it has been shut
+	kept bool          // who has shut it may not open it because of an error
 }
 
 // NewManager returns a manager without pools.
@@ -233,29 +236,36 @@ func (m *Manager) All() []*Pool {
 }
 
 // Pause holds back new leases of a database, or of one of its shards unless that is "", and waits until none is left.
-// Leases inside a transaction that already holds one are let through. On an error it is resumed.
-func (m *Manager) Pause(ctx context.Context, database, shard string) error {
+// Leases of a session that has another in use are let through. On an error it is resumed, unless it has been held by another
+// since; so it is an error that it was resumed meanwhile.
+// undo takes the pause back, unless another has had a say since.
+func (m *Manager) Pause(ctx context.Context, database, shard string) (undo func(), err error) {
 	what := fmt.Sprintf("database %q", database)
 	if shard != "" {
 		what = fmt.Sprintf("shard %q of %s", shard, what)
 	}
-	if !m.gateOf(database, shard).shut() {
-		return fmt.Errorf("%s is already paused", what)
+	g := m.gateOf(database, shard)
+	turn, shut := g.shut(false)
+	if !shut {
+		return nil, fmt.Errorf("%s is already paused", what)
 	}
 	for {
+		if !g.holds(turn) {
+			return nil, fmt.Errorf("%s was resumed meanwhile", what)
+		}
 		busy := 0
 		for _, p := range m.All() {
 			if p.Database == database && (shard == "" || p.Shard == shard) {
 				busy += p.Busy()
 			}
 		}
-		if busy == 0 {
-			return nil
+		if busy == 0 && g.holds(turn) {
+			return func() { g.reopen(turn) }, nil
 		}
 		select {
 		case <-ctx.Done():
-			m.Resume(database, shard)
-			return fmt.Errorf("%d transactions of %s are still running: %w", busy, what, ctx.Err())
+			g.reopen(turn)
+			return nil, fmt.Errorf("%d transactions of %s are still running: %w", busy, what, ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -266,19 +276,46 @@ func (m *Manager) Paused(database, shard string) bool {
 	return m.gateOf(database, "").paused.Load() || m.gateOf(database, shard).paused.Load()
 }
 
-// Hold holds back new leases of a database and waits for nothing.
-func (m *Manager) Hold(database string) { m.gateOf(database, "").shut() }
+// Hold holds back new leases of a database and waits for nothing. A pause that waits may fail: the database is held all the same.
+func (m *Manager) Hold(database string) { m.gateOf(database, "").shut(true) }
 
-// shut closes the gate. It is false if that is so already.
-func (g *gate) shut() bool {
+// shut closes the gate, and tells which turn that is. It is false if the gate is closed already: then nothing is done, or the gate is kept
+// closed whatever becomes of who has closed it.
+func (g *gate) shut(keep bool) (turn uint64, shut bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.paused.Load() {
-		return false
+		g.kept = g.kept || keep
+		return g.turn, false
 	}
+	g.turn++
+	g.kept = keep
 	g.open = make(chan struct{})
 	g.paused.Store(true)
-	return true
+	return g.turn, true
+}
+
+// holds says whether the gate has been closed since that turn.
+func (g *gate) holds(turn uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.turn == turn && g.paused.Load()
+}
+
+// reopen opens the gate if nobody else has had a say since that turn.
+func (g *gate) reopen(turn uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.turn == turn && !g.kept {
+		g.openLocked()
+	}
+}
+
+// openLocked opens the gate.
+func (g *gate) openLocked() {
+	if g.paused.CompareAndSwap(true, false) {
+		close(g.open)
+	}
 }
 
 // Disable refuses new clients of a database, or lets them in again.
@@ -300,9 +337,7 @@ func (m *Manager) Resume(database, shard string) {
 	g := m.gateOf(database, shard)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.paused.CompareAndSwap(true, false) {
-		close(g.open)
-	}
+	g.openLocked()
 }
 
 func (g *gate) wait(ctx context.Context) error {

@@ -142,8 +142,7 @@ func (p *Pool) leave(w *Wait, err error) error {
 	case s != nil:
 		p.release(s, time.Now())
 	case !w.late:
-		p.mgr.gone(p)
-		p.give(nil)
+		p.back(nil)
 	}
 	return err
 }

@@ -20,7 +20,8 @@ type Options struct {
 	UserTimeout time.Duration // tcp_user_timeout: how long what was sent may be unacknowledged; 0: the system's limit, some 15 minutes. Linux only
 }
 
-// Own are for the proxy's own connections to nodes: a dead one is given up after a minute or so.
+// Own are for the proxy's own connections to nodes: a dead one is given up after a minute or so, unless the node's connection string says
+// otherwise.
 var Own = Options{Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4, UserTimeout: time.Minute}
 
 func (o Options) config() net.KeepAliveConfig {

@@ -159,6 +159,9 @@ func (r *Resolver) resolve(ctx context.Context, shards []Shard) ([]Prepared, err
 	parts, err := r.List(ctx, shards)
 	now := r.now()
 	for i := range parts {
+		if parts[i].Damage != "" {
+			continue // nothing waits for its age
+		}
 		parts[i].Age = max(parts[i].Age, r.parts.age(parts[i].Shard+" "+parts[i].GID, now))
 	}
 	byName := map[string]Shard{}
@@ -255,6 +258,9 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 			return errors.Join(append(errs, err)...)
 		}
 	}
+	for _, gids := range done {
+		r.outcomes.gone(gids)
+	}
 	for _, s := range shards {
 		errs = append(errs, r.orphans(ctx, shards, s, left[s.Name]))
 	}
@@ -328,8 +334,9 @@ func (r *Resolver) rowsOn(ctx context.Context, s Shard) (out []decision, parts [
 			for _, t := range list {
 				open[t] = true
 			}
+			r.outcomes.opened(s.Database+" "+s.Name, now, open)
 			for _, d := range aborts {
-				if age, ended := r.outcomes.outlived(d.gid, now, open); ended && age >= r.keep() {
+				if age, ended := r.outcomes.outlived(s.Database+" "+s.Name, d.gid, now); ended && age >= r.keep() {
 					out = append(out, d)
 				}
 			}

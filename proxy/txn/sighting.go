@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"crypto/sha256"
 	"maps"
 	"sync"
 	"time"
@@ -10,49 +11,100 @@ import (
 // must wait for a time waits by this process's own clock, which never jumps, from when it was seen first. A node's clock may only make
 // the wait shorter where that is harmless.
 
+// mostSighted is how many things a list remembers.
+const mostSighted = 1 << 18
+
 // sightings remember when things on nodes were seen. The zero value is ready for use. All methods are safe for any goroutine.
+//
+// A list is outside memory_limit, and bounded: it has mostSighted things, of 80 bytes or so whatever they are called, and the open
+// transactions of each shard once, as many as its servers take connections. What is new when it is full is seen for the first time each
+// time, so what waits for its age waits until there is room: that is put off, and nothing is done too early.
 type sightings struct {
-	mu   sync.Mutex // guards seen
-	seen map[string]sighting
+	mu    sync.Mutex // guards the rest
+	began time.Time  // times are kept as those since
+	seen  map[[16]byte]sighting
+	open  map[string]map[string]time.Duration // by shard: transactions that were open when somebody looked last, and since when they are known
 }
 
-type sighting struct {
-	first, last time.Time
-	open        map[string]bool // transactions that had begun then, and have not ended since; nil if none matter
-}
+type sighting struct{ first, last time.Duration }
 
 // age notes that something is there, and tells how long ago it was seen first.
 func (s *sightings) age(what string, now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return now.Sub(s.see(what, now).first)
+	at := s.since(now)
+	return at - s.see(what, at).first
 }
 
-// outlived is age. ended says besides that every transaction has ended that was open when the thing was seen first; open are those that are now.
-func (s *sightings) outlived(what string, now time.Time, open map[string]bool) (age time.Duration, ended bool) {
+// opened notes which transactions are open on a shard.
+func (s *sightings) opened(shard string, now time.Time, open map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x := s.see(what, now)
-	if x.open == nil {
-		x.open = maps.Clone(open)
+	at := s.since(now)
+	if s.open == nil {
+		s.open = map[string]map[string]time.Duration{}
 	}
-	maps.DeleteFunc(x.open, func(t string, _ bool) bool { return !open[t] })
-	s.seen[what] = x
-	return now.Sub(x.first), len(x.open) == 0
+	known := make(map[string]time.Duration, len(open))
+	for t := range open {
+		known[t] = at
+		if first, was := s.open[shard][t]; was {
+			known[t] = first
+		}
+	}
+	s.open[shard] = known
+}
+
+// outlived is age. It says besides whether every transaction of the shard has ended that was open when the thing was seen first. Call
+// opened before the first look at each time.
+func (s *sightings) outlived(shard, what string, now time.Time) (age time.Duration, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.since(now)
+	x := s.see(what, at)
+	for _, first := range s.open[shard] {
+		if first <= x.first {
+			return at - x.first, false
+		}
+	}
+	return at - x.first, true
+}
+
+// since is a time as it is kept.
+func (s *sightings) since(now time.Time) time.Duration {
+	if s.seen == nil {
+		s.began, s.seen = now, map[[16]byte]sighting{}
+	}
+	return now.Sub(s.began)
 }
 
 // see is the sighting of a thing that is there now.
-func (s *sightings) see(what string, now time.Time) sighting {
-	x, known := s.seen[what]
+func (s *sightings) see(what string, at time.Duration) sighting {
+	key := digest(what)
+	x, known := s.seen[key]
 	if !known {
-		x.first = now
+		if len(s.seen) >= mostSighted {
+			return sighting{at, at}
+		}
+		x.first = at
 	}
-	x.last = now
-	if s.seen == nil {
-		s.seen = map[string]sighting{}
-	}
-	s.seen[what] = x
+	x.last = at
+	s.seen[key] = x
 	return x
+}
+
+// digest stands for a thing's name: no two have the same.
+func digest(what string) [16]byte {
+	sum := sha256.Sum256([]byte(what))
+	return [16]byte(sum[:16])
+}
+
+// gone drops things that are not there any more.
+func (s *sightings) gone(what []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range what {
+		delete(s.seen, digest(w))
+	}
 }
 
 // forget has lists drop what has not been seen for a time, nor when somebody looked last: that may be longer ago. It returns when that is
@@ -72,5 +124,6 @@ func forget(looked, now time.Time, after time.Duration, lists ...*sightings) tim
 func (s *sightings) forget(since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.seen, func(_ string, x sighting) bool { return x.last.Before(since) })
+	at := since.Sub(s.began)
+	maps.DeleteFunc(s.seen, func(_ [16]byte, x sighting) bool { return x.last < at })
 }

@@ -197,7 +197,7 @@ func TestAttackPauses(t *testing.T) {
 		slow := time.AfterFunc(5*time.Second, func() { // who is waited for is seen while it is
 			for _, c := range d.Clients() {
 				if c.Database == "shop" && c.Servers > 0 {
-					t.Logf("%s waits for %s, pin %q, %d servers, transaction %q, waits since %s: %s", sql, c.State, c.Pin, c.Servers, c.Tx, c.Waiting, names[c.ID])
+					t.Logf("%s waits for %s, pin %q, %d servers, transaction %q, waits since %s", sql, c.State, c.Pin, c.Servers, c.Tx, c.Waiting)
 				}
 			}
 		})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -65,10 +65,10 @@ func nodeFailed(name string, err error) error {
 	if errors.As(err, &ce) {
 		return &pgsql.Error{Code: pgsql.UnableToConnect, Message: fmt.Sprintf("cannot connect to node %q", name), Hint: "Check that the server runs, its address and pg_hba.conf."}
 	}
-	if errors.Is(err, syscall.ETIMEDOUT) {
+	if errors.Is(err, tcp.ErrSilent) {
 		return &pgsql.Error{
 			Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q has taken nothing, or has not been heard of, for as long as tcp_user_timeout of its connection string (a minute by default)", name),
-			Hint: "Its server may be frozen, its disk slow or full, or the network cut. What this statement began is undone: run it again when the node answers. Where a node is slow at times, give its connection string a longer tcp_user_timeout, in milliseconds.",
+			Hint: "Its server may be frozen, its disk slow or full, or the network cut. What this statement began is undone when the node answers: run it again then. Where a node is slow at times, give its connection string a longer tcp_user_timeout, in milliseconds.",
 		}
 	}
 	return &pgsql.Error{Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q: %v", name, err)}

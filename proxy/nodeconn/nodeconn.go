@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"strconv"
 	"time"
 
@@ -119,7 +120,13 @@ func (p Purpose) apply(cfg *pgconn.Config) {
 	own := tcp.Own
 	own.UserTimeout, params["tcp_user_timeout"] = patience(cfg.RuntimeParams)
 	cfg.RuntimeParams = params
-	cfg.DialFunc = own.Dial
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := own.Dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return tcp.Explained(nc), nil
+	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}

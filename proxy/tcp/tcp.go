@@ -4,7 +4,11 @@ package tcp
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -53,4 +57,44 @@ func (o Options) Set(nc net.Conn) error {
 		return err
 	}
 	return setUserTimeout(raw, o.UserTimeout)
+}
+
+// ErrSilent means that the peer has taken nothing, or has not been heard of, for as long as UserTimeout or keepalives allow.
+var ErrSilent = errors.New("nothing was taken for as long as tcp_user_timeout")
+
+// Explained is a connection of which every error tells whether it was lost because the peer was silent, as ErrSilent: the system says so once
+// only, to the reader or the writer. It takes the connection over.
+func Explained(nc net.Conn) net.Conn { return &explained{Conn: nc} }
+
+type explained struct {
+	net.Conn
+	writing sync.RWMutex // held for reading while something is written
+	silent  atomic.Bool
+}
+
+func (c *explained) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) { // a write that is under way fails now, too, and may be told the reason
+		c.writing.Lock()
+		defer c.writing.Unlock()
+	}
+	return n, c.why(err)
+}
+
+func (c *explained) Write(b []byte) (int, error) {
+	c.writing.RLock()
+	defer c.writing.RUnlock()
+	n, err := c.Conn.Write(b)
+	return n, c.why(err)
+}
+
+// why is an error's, or that of the connection's end.
+func (c *explained) why(err error) error {
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		c.silent.Store(true)
+	}
+	if err != nil && c.silent.Load() {
+		return ErrSilent
+	}
+	return err
 }

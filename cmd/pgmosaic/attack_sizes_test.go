@@ -213,12 +213,31 @@ func bindBig(sql string, n int) func(io.Writer) error {
 	}
 }
 
+// literalBig is a simple query with a literal of n bytes, written in pieces.
+func literalBig(n int) func(io.Writer) error {
+	return func(w io.Writer) error {
+		const before, after = "select length('", "')\x00"
+		head := append(binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(4+len(before)+n+len(after))), before...)
+		if _, err := w.Write(head); err != nil {
+			return err
+		}
+		chunk := []byte(strings.Repeat("y", 1<<20))
+		for left := n; left > 0; left -= len(chunk) {
+			if _, err := w.Write(chunk[:min(left, len(chunk))]); err != nil {
+				return err
+			}
+		}
+		_, err := io.WriteString(w, after)
+		return err
+	}
+}
+
 // Values of nearly 1 GB, PostgreSQL's most: as a result of one shard, over shards, gathered, and as a parameter. The proxy passes them on in
 // pieces or refuses them by name; it does not hold them, and others go on meanwhile.
 func TestAttackValuesOfOneGigabyte(t *testing.T) {
 	d := shop(t)
 	const most = 1000 << 20
-	for _, lines := range []string{"", "max_statement_size: 1GB\n"} {
+	for _, lines := range []string{"", "max_statement_size: 1GB\n", "max_statement_size: 1GB\nmemory_limit: 1GB\n"} {
 		p := onShards(t, d, lines)
 		large := int64(400) // MB that a message which is refused, or held, may cost
 		if lines != "" {
@@ -258,7 +277,9 @@ func TestAttackValuesOfOneGigabyte(t *testing.T) {
 			{"a row over shards", askBig(fmt.Sprintf("select repeat('x', %d), customer_id from customers where customer_id in (1, 2, 3) order by 2", most/2)), 0, "54000 53200", 400},
 			{"rows over shards", askBig(fmt.Sprintf("select repeat('x', %d) from customers where customer_id in (1, 2, 3, 4, 5, 6)", most/8)), 0, "54000 53200", 400},
 			{"a parameter", bindBig("select length($1::text)", most), 0, "54000 53200", large},
-			{"a literal", askBig("select length('" + strings.Repeat("y", 200<<20) + "')"), 0, "54000 53200", large},
+			{"a literal", literalBig(200 << 20), 0, "54000 53200", large},
+			{"a literal that PostgreSQL cannot read", literalBig(900 << 20), 0, "54000 53200 XX000", 2 * large},
+			{"a message longer than any", literalBig(1100 << 20), 0, "54000 53200 08P01", large},
 			{"rows that are gathered", askBig("select a.x || b.y from (select repeat('x', 300000000) as x, customer_id as c from customers limit 1) a join (select repeat('y', 300000000) as y, order_id as c from orders limit 1) b on a.c < b.c + 1000000000"), 0, "54000 53200", large + 1000},
 		} {
 			runtime.GC()

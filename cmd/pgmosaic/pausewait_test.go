@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	admins "github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
@@ -62,6 +65,56 @@ func TestPauseAmidTheLeasesOfAStatement(t *testing.T) {
 					t.Error(err)
 				}
 			})
+		}
+	}
+}
+
+// A server that a session keeps is off the books once the session has ended, however KILL, RESUME and the session's end come about.
+func TestKilledServersThatWereKept(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	a := small(t, d, 3, nil)
+	admin := func(sql string) {
+		t.Helper()
+		if _, err := a.Admin.Exec(t.Context(), sql, false); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	for _, keeps := range []string{"create temporary table mine (i int)", "begin; declare held cursor with hold for select g from generate_series(1, 100000) g; commit"} {
+		for _, goes := range []string{"", "select 1", "fetch 1 from held", "begin; select 1", "insert into mine values (1)", "discard all"} {
+			for _, kill := range []string{"KILL shop", "RECONNECT shop", "PAUSE shop"} {
+				c := connectTo(t, a.dsn())
+				mustExec(t, c, keeps, pgx.QueryExecModeSimpleProtocol)
+				admin(kill)
+				waits := make(chan struct{})
+				go func() {
+					defer close(waits)
+					if goes != "" {
+						_, _ = c.Exec(context.Background(), goes, pgx.QueryExecModeSimpleProtocol) // whatever it says
+					}
+				}()
+				if goes != "" && kill != "RECONNECT shop" {
+					eventually(t, "it waits, or has been told", func() bool {
+						select {
+						case <-waits:
+							return true
+						default:
+							return slices.ContainsFunc(a.Clients(), func(x admins.Client) bool { return !x.Waiting.IsZero() })
+						}
+					})
+				}
+				admin("RESUME shop")
+				<-waits
+				_ = c.Close(t.Context())
+				eventually(t, keeps+", "+kill+", "+goes+": no lease is left", func() bool {
+					for _, p := range a.Pools.All() {
+						if s := p.Stats(); s.Active+s.Dialing+s.Testing > 0 {
+							return false
+						}
+					}
+					return true
+				})
+			}
 		}
 	}
 }

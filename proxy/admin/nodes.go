@@ -11,7 +11,6 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -65,7 +64,7 @@ func nodeFailed(name string, err error) error {
 	if errors.As(err, &ce) {
 		return &pgsql.Error{Code: pgsql.UnableToConnect, Message: fmt.Sprintf("cannot connect to node %q", name), Hint: "Check that the server runs, its address and pg_hba.conf."}
 	}
-	if errors.Is(err, tcp.ErrSilent) {
+	if errors.Is(err, nodeconn.ErrSilent) {
 		return &pgsql.Error{
 			Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q has taken nothing, or has not been heard of, for as long as tcp_user_timeout of its connection string (a minute by default)", name),
 			Hint: "Its server may be frozen, its disk slow or full, or the network cut. What this statement began is undone when the node answers: run it again then. Where a node is slow at times, give its connection string a longer tcp_user_timeout, in milliseconds.",

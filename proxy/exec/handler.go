@@ -560,6 +560,7 @@ func (h *Handler) Close() {
 		h.free(h.pinned.srv)
 		h.pinned = nil
 	}
+	freeLost(h)
 }
 
 // Abandon implements session.Handler: what is open ends with its servers, and what the others wait for is settled.

@@ -60,13 +60,13 @@ func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 
 // holds says whether the session has a server in use. A pause waits for that one, so it must not wait for the pause's end in turn: what a
 // statement over shards began before the pause it ends, as a transaction does.
-func (h *Handler) holds() bool {
+func holds(h *Handler) bool {
 	return slices.ContainsFunc(h.leased, func(s *pool.Server) bool { return !s.Parked() })
 }
 
 // leaseFrom takes a server of a pool. It gives up when moved is closed; nil never is.
 func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan struct{}) (*pool.Server, error) {
-	inTx := len(h.tx.parts) > 0 || h.holds()
+	inTx := len(h.tx.parts) > 0 || holds(h)
 	s, waited := p.Try(h.settings, inTx, h.now), false
 	if s == nil {
 		var err error
@@ -668,6 +668,17 @@ const lostHint = "The outcome of the statement is not known if it wrote. Outside
 func (h *Handler) freeIfLost(p *participant) {
 	if p.srv.Dirty && p != h.pinned {
 		h.finish(p)
+	}
+}
+
+// freeLost gives up what a session that is bound to no server still has: a server that it kept, and that turned out to be lost when it was
+// asked for the session's own sake, before a statement. Nobody else would: it would count as in use for ever.
+func freeLost(h *Handler) {
+	for _, s := range h.servers() {
+		if h.pinned == nil || s != h.pinned.srv {
+			s.Dirty = true
+			h.free(s)
+		}
 	}
 }
 

@@ -105,6 +105,8 @@ func (h *Handler) ready4Query() {
 		h.using.Store(0)
 		if h.pinned != nil {
 			h.pinned.srv.Park()
+		} else if len(h.leased) > 0 {
+			freeLost(h)
 		}
 	}
 	h.client.SendReady(h.tx.status)

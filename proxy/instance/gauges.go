@@ -6,6 +6,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // gauges are the metrics of how things stand now.
@@ -81,8 +82,7 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 		emit("reference_rows_differ", "Rows of a reference table that are not the same on all shards, as the last comparison found.", float64(c.Differs), "database", c.Database, "table", c.Table.String())
 		emit("reference_checked_timestamp_seconds", "When the copies of a reference table were compared last.", float64(c.At.Unix()), "database", c.Database, "table", c.Table.String())
 	}
-	emit("map_version", "Version of the shard map in force.", float64(in.Catalog.Current().Version))
-	emit("map_fingerprint", "A number that proxies with the same shard map share, as SHOW MAP has it in hexadecimal.", float64(in.Catalog.Current().Fingerprint))
+	mapGauges(in.Catalog.Current(), emit)
 	emit("map_trouble", "Whether the store holds a map that cannot be read or used, so that an older one is in force.", one(in.Catalog.Trouble() != nil))
 	if in.opts.Lost != nil {
 		emit("log_lines_lost", "Lines of the log that could not be written, since the start.", float64(in.opts.Lost()))
@@ -92,4 +92,10 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 		emit("memory_bytes", "What sessions hold, by what it is for.", float64(in.Engine.Memory.Used(exec.Consumer(c))), "consumer", name)
 	}
 	emit("memory_limit_bytes", "How much memory the process may use (memory_limit); 0: no limit.", float64(in.Engine.Memory.Limit.Load()))
+}
+
+// mapGauges tell which map is in force.
+func mapGauges(m *shardmap.Snapshot, emit func(name, help string, v float64, labels ...string)) {
+	emit("map_version", "Version of the shard map in force.", float64(m.Version))
+	emit("map_fingerprint", "A number that proxies with the same shard map share, as SHOW MAP has it in hexadecimal.", float64(m.Fingerprint))
 }

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"strconv"
 	"time"
 
@@ -41,6 +40,9 @@ var (
 
 // ErrString means that a connection string cannot be read. It says no more: the cause may hold the password.
 var ErrString = errors.New("the node's connection string cannot be read")
+
+// ErrSilent means that a node has taken nothing, or has not been heard of, for as long as we are patient.
+var ErrSilent = tcp.ErrSilent
 
 // connectTimeout bounds the opening of a connection if neither its string nor the caller's context does.
 const connectTimeout = 10 * time.Second
@@ -120,13 +122,7 @@ func (p Purpose) apply(cfg *pgconn.Config) {
 	own := tcp.Own
 	own.UserTimeout, params["tcp_user_timeout"] = patience(cfg.RuntimeParams)
 	cfg.RuntimeParams = params
-	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		nc, err := own.Dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return tcp.Explained(nc), nil
-	}
+	cfg.DialFunc = own.DialExplained
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}

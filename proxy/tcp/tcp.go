@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -62,10 +61,16 @@ func (o Options) Set(nc net.Conn) error {
 // ErrSilent means that the peer has taken nothing, or has not been heard of, for as long as UserTimeout or keepalives allow.
 var ErrSilent = errors.New("nothing was taken for as long as tcp_user_timeout")
 
-// Explained is a connection of which every error tells whether it was lost because the peer was silent, as ErrSilent: the system says so once
-// only, to the reader or the writer. It takes the connection over.
-func Explained(nc net.Conn) net.Conn { return &explained{Conn: nc} }
+// DialExplained is Dial for a connection of which every error tells whether it was lost because the peer was silent, as ErrSilent.
+func (o Options) DialExplained(ctx context.Context, network, addr string) (net.Conn, error) {
+	nc, err := o.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &explained{Conn: nc}, nil
+}
 
+// explained remembers why it was lost: the system says so once only, to the reader or the writer.
 type explained struct {
 	net.Conn
 	writing sync.RWMutex // held for reading while something is written
@@ -74,7 +79,7 @@ type explained struct {
 
 func (c *explained) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) { // a write that is under way fails now, too, and may be told the reason
+	if err != nil && !late(err) { // a write that is under way fails now, too, and may be told the reason
 		c.writing.Lock()
 		defer c.writing.Unlock()
 	}
@@ -86,6 +91,12 @@ func (c *explained) Write(b []byte) (int, error) {
 	defer c.writing.RUnlock()
 	n, err := c.Conn.Write(b)
 	return n, c.why(err)
+}
+
+// late says whether an error is that of a deadline.
+func late(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
 }
 
 // why is an error's, or that of the connection's end.

@@ -356,7 +356,7 @@ var statements = [][]any{
 	{"VERIFY SCHEMA IN db", "what shards should have in common and have not: one row for each definition that differs from home's"},
 	{"SHOW view [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]", "look at a view"},
 	{"SHOW MAP AS SQL", "the statements that would rebuild the map"},
-	{"PAUSE [db [SHARD s]]", "hold new transactions back, of one shard if it is named, and wait for the running ones; a session that keeps a server and is in no transaction, with a temporary table for one, is not waited for, and waits for RESUME when it goes on"},
+	{"PAUSE [db [SHARD s]]", "hold new transactions back, of one shard if it is named, and wait for the running ones; a session that keeps a server and is in no transaction, with a temporary table for one, is not waited for, and waits for RESUME when it goes on; transactions and statements that are at work on other shards already are let in to the one that is named, so under much of that it may fail with 55006, where PAUSE of the database does not"},
 	{"RESUME [db [SHARD s]]", "let them go on, also after KILL"},
 	{"DISABLE db", "refuse new clients of a database"},
 	{"ENABLE db", "let them in again"},

@@ -90,7 +90,12 @@ func run(ctx context.Context, tx querier, list []string) error {
 	return nil
 }
 
-func bringRoles(ctx context.Context, home *pgx.Conn, dst querier) error {
+// beginner is a connection, or a transaction in which another begins.
+type beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 	rows, _ := home.Query(ctx, rolesSQL)
 	roles, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [2]string, err error) {
 		err = r.Scan(&out[0], &out[1])

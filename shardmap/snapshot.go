@@ -105,8 +105,20 @@ func (d *DB) HomeTable(n TableName) *TableInfo {
 	return &TableInfo{TableName: n, Kind: Home, Group: &GroupInfo{Name: d.Home.Name, Scheme: ByTenant, fallback: d.Home.Index, all: []int{d.Home.Index}}}
 }
 
-// Tenants are the groups of all schemas that live on one shard, in no order.
-func (d *DB) Tenants() []*GroupInfo { return slices.Collect(maps.Values(d.tenants)) }
+// Tenants are the groups of all schemas that live on one shard, by name.
+func (d *DB) Tenants() []*GroupInfo {
+	return slices.SortedFunc(maps.Values(d.tenants), func(a, b *GroupInfo) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// SortedTables are the distributed tables by name.
+func (d *DB) SortedTables() []*TableInfo {
+	return slices.SortedFunc(maps.Values(d.Tables), func(a, b *TableInfo) int { return strings.Compare(a.String(), b.String()) })
+}
+
+// SortedDatabases are the databases by name.
+func (s *Snapshot) SortedDatabases() []*DB {
+	return slices.SortedFunc(maps.Values(s.Databases), func(a, b *DB) int { return strings.Compare(a.Name, b.Name) })
+}
 
 // ShardSafe says whether the admin has declared a routine to touch only the shard of the row that it runs for.
 func (d *DB) ShardSafe(schema, name string) bool { return d.safe[TableName{schema, name}] }

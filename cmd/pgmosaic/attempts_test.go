@@ -209,7 +209,7 @@ func TestVerbsOfAProcessWithAnotherMap(t *testing.T) {
 		}
 		refused(bare, verb)
 	}
-	if err := bare.Admin.Recover(t.Context()); err != nil {
+	if err := bare.Mover.Recover(t.Context()); err != nil {
 		t.Error(err)
 	}
 	same("its recovery")

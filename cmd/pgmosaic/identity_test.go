@@ -198,7 +198,7 @@ func TestShardsAreAdopted(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := d.Admin.RunUpgrade(ctx, 50*time.Millisecond); err != nil || ctx.Err() != nil {
+	if err := d.Mover.RunUpgrade(ctx, 50*time.Millisecond); err != nil || ctx.Err() != nil {
 		t.Fatal(err, ctx.Err())
 	}
 	if says(0) != "older older1" || says(1) != "older older2" {

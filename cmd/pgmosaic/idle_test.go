@@ -126,7 +126,7 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 	mustExec(t, in, "begin; select from pg_class limit 0", pgx.QueryExecModeSimpleProtocol)
 	_, err := in.Exec(t.Context(), "select * from keyed where k = 1")
 	wantCode(t, err, "55006")
-	if err := d.Admin.Recover(t.Context()); err != nil {
+	if err := d.Mover.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := queryOne[int](t, home, "select count(*) from pg_constraint where conname = 'pgmosaic_slot' and conrelid = 'keyed'::regclass"); n != 1 {

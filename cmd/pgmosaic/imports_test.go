@@ -29,7 +29,7 @@ var layers = []layer{
 	{"proxy/session", "proxy/auth proxy/loop proxy/wire proxy/panics proxy/pgsql", "speaks protocol, not sharding"},
 	{"proxy/copydata", "proxy/pgsql shardmap shardmap/pghash", "pure: rows out of COPY data"},
 	{"proxy/exec", "proxy/copydata router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pgsql proxy/pool proxy/wire proxy/metrics replication proxy/panics", "the query path"},
-	{"proxy/admin", "router shardmap shardmap/pghash proxy/nodeconn proxy/pgsql proxy/pool proxy/txn proxy/wire proxy/metrics replication proxy/panics", "knows no query path"},
+	{"proxy/admin", "router shardmap proxy/pgsql proxy/pool proxy/txn proxy/wire proxy/metrics proxy/panics replication replication/reshard", "grammar and views: moves no data, knows no query path"},
 	{"proxy/dashboard", "proxy/admin proxy/panics proxy/pgsql", "draws the admin's views and nothing else"},
 	{"proxy/pool", "proxy/auth proxy/loop proxy/pgsql proxy/tcp proxy/wire proxy/panics", "connections, not statements"},
 	{"proxy/txn", "proxy/nodeconn proxy/panics proxy/pgsql", "writes to no client, knows no pool"},
@@ -52,6 +52,7 @@ var layers = []layer{
 	{"shardmap/filestore", "shardmap", "keeps the map in a file"},
 	{"shardmap/storetest", "shardmap", "what every store must do"},
 	{"replication", "proxy/nodeconn shardmap proxy/panics", "how fresh the nodes are"},
+	{"replication/reshard", "shardmap shardmap/pghash proxy/nodeconn proxy/pgsql proxy/txn proxy/panics replication", "moves data; speaks no admin SQL, knows no client"},
 	{"replication/cluster", "", "local servers"},
 }
 
@@ -62,7 +63,7 @@ var confined = []struct{ prefix, in, why string }{
 	{"github.com/pganalyze/pg_query_go", "router/sqlparse", "the parser's tree is known in one place"},
 	{"github.com/hashicorp/go-memdb", "shardmap", "the map's tables are the catalog's own affair"},
 	{"github.com/jackc/pgproto3", "proxy/wire", "the codec is known in one place"},
-	{"github.com/jackc/pgx", "proxy/nodeconn proxy/pool proxy/notify proxy/txn proxy/admin replication replication/cluster shardmap/schema proxy/access proxy/demo proxy/instance cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
+	{"github.com/jackc/pgx", "proxy/nodeconn proxy/pool proxy/notify proxy/txn replication replication/reshard replication/cluster shardmap/schema proxy/access proxy/demo proxy/instance cmd/pgmosaic cmd/benchmark", "everything else speaks through these"},
 	{"go.opentelemetry.io", "proxy/instance", "the query path hands over plain records"},
 	{"github.com/fergusstrange/embedded-postgres", "replication/cluster", "only clusters need a server's binaries"},
 	{"net", "proxy proxy/tcp proxy/loop proxy/wire proxy/peer proxy/session proxy/pool proxy/admin proxy/dashboard replication replication/cluster proxy/instance proxy/demo cmd/pgmosaic", "the pure packages use no network"},

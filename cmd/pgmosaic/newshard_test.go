@@ -198,7 +198,7 @@ func TestWhatIsUndoneLateIsNotAnothersShard(t *testing.T) {
 	d.adminExec(t, "CREATE SHARD late_s3 IN late NODE '"+node.DSN("late_3")+"' NAME late_n3")
 	left.Nodes = left.Nodes[:1] // the other is back
 	note()
-	if err := d.Admin.Recover(t.Context()); err != nil {
+	if err := d.Mover.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := queryOne[string](t, c, "select coalesce((select shard from pgmosaic.identity), '')"); got != "late_s3" {

@@ -89,7 +89,7 @@ func TestAnUpgradeHoldsUpNoAdminStatement(t *testing.T) {
 	mustExec(t, alone, "begin; lock table keyed")
 	ctx, stop := context.WithCancel(t.Context())
 	var upgrade sync.WaitGroup
-	upgrade.Go(func() { _ = d.Admin.RunUpgrade(ctx, time.Hour) })
+	upgrade.Go(func() { _ = d.Mover.RunUpgrade(ctx, time.Hour) })
 	defer upgrade.Wait()
 	defer stop()
 	eventually(t, "it looks at the table", func() bool {

@@ -393,7 +393,7 @@ func TestDistributeNamesTheClientsItWaitsFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Admin.PauseTimeout = 50 * time.Millisecond
+	a.Mover.PauseTimeout = 50 * time.Millisecond
 	in := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "named"))
 	mustExec(t, in, "begin")
 	mustExec(t, in, "select count(*) from moving")

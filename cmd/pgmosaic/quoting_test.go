@@ -23,7 +23,7 @@ var quotings = []struct {
 	}},
 	{"joins names by a dot", regexp.MustCompile(`\+ ?"\." ?\+`), map[string]string{
 		"proxy/merge/numeric.go": "a decimal point", "router/sqlparse/spread.go": "names of its own", "router/sqlparse/rekey.go": "names that are quoted",
-		"proxy/admin/online.go": "names that are quoted", "proxy/admin/admin.go": "names that are quoted",
+		"replication/reshard/online.go": "names that are quoted", "proxy/admin/admin.go": "names that are quoted",
 	}},
 	{"prints a schema and a name with a dot", regexp.MustCompile(`%s\.%s[^\n]*\.Schema, ?\w+\.Name`), nil},
 	{"takes names apart at dots", regexp.MustCompile(`strings\.(Split|SplitN|Cut|Index|LastIndex|IndexByte)\([^\n]*(, "\."|, '\.')`), map[string]string{"shardmap/pghash/key.go": "a decimal point"}},

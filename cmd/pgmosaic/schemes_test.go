@@ -316,11 +316,11 @@ func TestInterruptedMoveOfASchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	nodeAt(closed)
-	if err := d.Admin.Recover(t.Context()); err == nil { // a start while home is away
+	if err := d.Mover.Recover(t.Context()); err == nil { // a start while home is away
 		t.Error("home is away, and all is settled")
 	}
 	settled := make(chan error, 1)
-	go func() { settled <- d.Admin.RunRecover(t.Context(), 10*time.Millisecond) }()
+	go func() { settled <- d.Mover.RunRecover(t.Context(), 10*time.Millisecond) }()
 	nodeAt(d.cluster.Node("s1-a").Port)
 	if err := <-settled; err != nil {
 		t.Fatal(err)

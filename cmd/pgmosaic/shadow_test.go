@@ -363,7 +363,7 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	for _, n := range []string{"s1-a", "s2-a"} { // as an older version made it
 		mustExec(t, root[n], "alter table pgmosaic.identity drop column attempt")
 	}
-	if err := d.Admin.RunUpgrade(t.Context(), 50*time.Millisecond); err != nil {
+	if err := d.Mover.RunUpgrade(t.Context(), 50*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	// A statement that is cancelled is undone.

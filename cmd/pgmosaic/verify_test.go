@@ -147,7 +147,7 @@ func TestReferenceTablesAreWatched(t *testing.T) {
 	cfg.Verify = config.Duration(100 * time.Millisecond)
 	a := startApp(t, cfg)
 	metric := func() string {
-		for _, c := range a.Admin.Checks() {
+		for _, c := range a.Mover.Checks() {
 			if c.Database == "watched" && c.Table.Name == "codes" {
 				return fmt.Sprint(c.Differs)
 			}

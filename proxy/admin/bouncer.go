@@ -105,7 +105,7 @@ func showDatabases(a *Admin) [][]any {
 	for _, c := range a.Clients() {
 		clients[c.Database]++
 	}
-	for _, d := range sortedDBs(snap) {
+	for _, d := range snap.SortedDatabases() {
 		home := any(nil)
 		if d.Home != nil {
 			home = d.Home.Name

@@ -91,9 +91,8 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 	}
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
-		a.changing.Lock()
-		defer a.changing.Unlock()
-		d, err := a.database(db)
+		defer a.Alone()()
+		d, err := a.Database(db)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +107,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 		if len(pl.on) == 0 {
 			return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
 		}
-		return a.change(ctx, "CREATE GROUP", dry, d, func(tx *shardmap.Tx) error {
+		return answer("CREATE GROUP", dry)(a.Change(ctx, "CREATE GROUP", dry, d, func(tx *shardmap.Tx) error {
 			if err := tx.PutGroup(pl.group); err != nil {
 				return err
 			}
@@ -119,7 +118,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 				return tx.SetLists(db, name, pl.lists)
 			}
 			return tx.SetSlots(db, name, shardmap.SpreadSlots(pl.on))
-		})
+		}))
 	}
 }
 
@@ -185,7 +184,7 @@ func (a *Admin) parseAlterGroup(p *parser) action {
 		at := p.values()
 		dry := p.dryRun()
 		return func(ctx context.Context) (*Result, error) {
-			return a.replace(ctx, "ALTER GROUP", db, name, dry, nil, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error { return splitRange(g, tx, db, at) })
+			return answer("ALTER GROUP", dry)(a.Replace(ctx, "ALTER GROUP", db, name, dry, nil, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error { return splitRange(g, tx, db, at) }))
 		}
 	case p.words("add", "values"):
 		vals := p.values()
@@ -197,12 +196,12 @@ func (a *Admin) parseAlterGroup(p *parser) action {
 			keys = append(keys, []string{v})
 		}
 		return func(ctx context.Context) (*Result, error) {
-			return a.replace(ctx, "ALTER GROUP", db, name, dry, keys, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
+			return answer("ALTER GROUP", dry)(a.Replace(ctx, "ALTER GROUP", db, name, dry, keys, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
 				if g.Scheme != shardmap.ByList {
 					return wrongScheme(g, shardmap.ByList)
 				}
 				return tx.SetLists(db, name, append(slices.Clone(g.Lists), shardmap.List{Values: vals, Shard: shard}))
-			})
+			}))
 		}
 	}
 	p.fail("syntax error at %s: SPLIT AT or ADD VALUES was expected", p.near())
@@ -240,9 +239,9 @@ func (a *Admin) parsePin(p *parser) action {
 	shard := p.name("shard")
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
-		return a.replace(ctx, "PIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
+		return answer("PIN KEY", dry)(a.Replace(ctx, "PIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
 			return tx.SetPins(db, group, append(slices.Clone(g.Pins), shardmap.Pin{Key: key, Shard: shard}))
-		})
+		}))
 	}
 }
 
@@ -250,7 +249,7 @@ func (a *Admin) parseUnpin(p *parser) action {
 	key, db, group := p.keyRef()
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
-		return a.replace(ctx, "UNPIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
+		return answer("UNPIN KEY", dry)(a.Replace(ctx, "UNPIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
 			i, err := g.PinOf(key)
 			if err != nil {
 				return err
@@ -259,6 +258,6 @@ func (a *Admin) parseUnpin(p *parser) action {
 				return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("key (%s) of group %q is not pinned", strings.Join(key, ", "), group), Hint: "SHOW KEYS lists the pinned ones."}
 			}
 			return tx.SetPins(db, group, slices.Delete(slices.Clone(g.Pins), i, i+1))
-		})
+		}))
 	}
 }

@@ -13,16 +13,15 @@ func (a *Admin) parseRoutine(p *parser) action {
 	p.must("shard", "safe")
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
-		a.changing.Lock()
-		defer a.changing.Unlock()
-		if _, err := a.database(db); err != nil {
+		defer a.Alone()()
+		if _, err := a.Database(db); err != nil {
 			return nil, err
 		}
-		return a.change(ctx, "ALTER ROUTINE", dry, nil, func(tx *shardmap.Tx) error {
+		return answer("ALTER ROUTINE", dry)(a.Change(ctx, "ALTER ROUTINE", dry, nil, func(tx *shardmap.Tx) error {
 			if not {
 				return tx.Delete("routines", db, schema, name)
 			}
 			return tx.PutRoutine(shardmap.Routine{Database: db, Schema: schema, Name: name})
-		})
+		}))
 	}
 }

@@ -48,7 +48,7 @@ func (t Traffic) Quantile(q float64, since Traffic) time.Duration {
 // Databases lists the logical databases by name.
 func (a *Admin) Databases() []string {
 	var out []string
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		out = append(out, d.Name)
 	}
 	return out

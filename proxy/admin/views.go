@@ -65,15 +65,6 @@ func b01(b bool) int {
 	return 0
 }
 
-func sortedDBs(s *shardmap.Snapshot) []*shardmap.DB {
-	out := make([]*shardmap.DB, 0, len(s.Databases))
-	for _, d := range s.Databases {
-		out = append(out, d)
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
-	return out
-}
-
 func sortedGroups(d *shardmap.DB) []*shardmap.GroupInfo {
 	out := make([]*shardmap.GroupInfo, 0, len(d.Groups))
 	for _, g := range d.Groups {
@@ -83,18 +74,9 @@ func sortedGroups(d *shardmap.DB) []*shardmap.GroupInfo {
 	return out
 }
 
-func sortedTables(d *shardmap.DB) []*shardmap.TableInfo {
-	out := make([]*shardmap.TableInfo, 0, len(d.Tables))
-	for _, t := range d.Tables {
-		out = append(out, t)
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
-	return out
-}
-
 func showShards(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, s := range d.Shards {
 			primary, state := any(nil), "unknown"
 			if v := a.Monitor.View(d.Name, s.Name); v != nil {
@@ -150,7 +132,7 @@ func maskDSN(dsn string) string {
 }
 
 func (a *Admin) eachNode(f func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, v *replication.View)) {
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, s := range d.Shards {
 			v := a.Monitor.View(d.Name, s.Name)
 			for i, n := range s.Nodes {
@@ -241,7 +223,7 @@ func (a *Admin) reads(db, shard, node string) int64 {
 
 func showGroups(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
 			tables := 0
 			for _, t := range d.Tables {
@@ -257,8 +239,8 @@ func showGroups(a *Admin) [][]any {
 
 func showTables(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
-		for _, t := range sortedTables(d) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
+		for _, t := range d.SortedTables() {
 			group, key, state := any(nil), any(nil), "serving"
 			if t.Group != nil {
 				group, key = t.Group.Name, t.KeyList()
@@ -274,7 +256,7 @@ func showTables(a *Admin) [][]any {
 
 func showSlots(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
 			for _, r := range g.Runs {
 				out = append(out, []any{d.Name, g.Name, r.From, r.To, r.Shard})
@@ -286,7 +268,7 @@ func showSlots(a *Admin) [][]any {
 
 func showKeys(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
 			add := func(kind, key, shard string) { out = append(out, []any{d.Name, g.Name, kind, key, shard}) }
 			for _, p := range g.Pins {
@@ -317,8 +299,8 @@ func showKeys(a *Admin) [][]any {
 
 func showTenants(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
-		for _, t := range tenants(d) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
+		for _, t := range d.Tenants() {
 			state := "serving"
 			if t.Moving {
 				state = "moving"
@@ -350,7 +332,7 @@ func showHistory(a *Admin) [][]any {
 
 func showTransactions(a *Admin) [][]any {
 	var out [][]any
-	for _, d := range sortedDBs(a.Catalog.Current()) {
+	for _, d := range a.Catalog.Current().SortedDatabases() {
 		parts, _ := a.Prepared(a.ctx, d.Name) // what could not be asked is missing; SHOW SHARDS says why
 		for _, p := range parts {
 			out = append(out, []any{d.Name, p.Shard, p.GID, p.Owner, p.Decider, p.Age.Milliseconds(), cmp.Or(p.Damage, "prepared")})
@@ -544,4 +526,18 @@ func text(v any) string {
 		return x.Format(time.DateTime)
 	}
 	return fmt.Sprint(v)
+}
+
+func showJobs(a *Admin) (out [][]any) {
+	for _, j := range a.Jobs() {
+		end, ended, expected := time.Now(), any(nil), any(nil)
+		if !j.Ended.IsZero() {
+			end, ended = j.Ended, j.Ended.Format(time.DateTime)
+		}
+		if j.Expected > 0 {
+			expected = j.Expected
+		}
+		out = append(out, []any{j.ID, j.Database, j.Statement, j.State, j.Rows, expected, j.Started.Format(time.DateTime), ended, end.Sub(j.Started).Milliseconds()})
+	}
+	return out
 }

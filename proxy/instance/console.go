@@ -3,31 +3,40 @@ package instance
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
+	"github.com/pgmosaic/pgmosaic/replication/reshard"
 )
 
 // buildAdmin makes what the console does.
 func (in *Instance) buildAdmin() {
-	in.Admin = &admin.Admin{
-		Catalog: in.Catalog, Monitor: in.Monitor, Pools: in.Pools, Metrics: in.Metrics, Log: in.log, Version: in.opts.Version, PauseTimeout: 10 * time.Second,
-		Clients: in.Clients, Using: in.Using, Users: in.users, Config: in.settings, PlanCount: in.Engine.PlanCount, Plans: in.plans, Explain: in.explain,
-		Reload: in.Reload, Shutdown: in.shutdown, Set: in.set, Listening: in.hub.Stats, Limits: in.adminLimits, Addr: func() string { return in.Server.Addr() },
-		Found: func() []txn.Prepared {
-			if p := in.prepared.Load(); p != nil {
-				return *p
-			}
-			return nil
-		},
+	in.Mover = &reshard.Mover{
+		Catalog: in.Catalog, Monitor: in.Monitor, Log: in.log, PauseTimeout: 10 * time.Second, Using: in.Using,
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := in.Catalog.Current().Databases[db]; d != nil && d.Home != nil {
 				if _, err := in.Engine.RefreshSchema(ctx, d); err != nil {
 					in.log.Warn("schema", "database", db, "error", err)
 				}
 			}
+		},
+		Tell: func(level slog.Level, database, shard, what, reason string) {
+			in.Admin.Note(admin.Event{At: time.Now(), Level: strings.ToLower(level.String()), Database: database, Shard: shard, What: what, Reason: reason})
+		},
+	}
+	in.Admin = &admin.Admin{
+		Mover: in.Mover, Pools: in.Pools, Metrics: in.Metrics, Version: in.opts.Version,
+		Clients: in.Clients, Users: in.users, Config: in.settings, PlanCount: in.Engine.PlanCount, Plans: in.plans, Explain: in.explain,
+		Reload: in.Reload, Shutdown: in.shutdown, Set: in.set, Listening: in.hub.Stats, Limits: in.adminLimits, Addr: func() string { return in.Server.Addr() },
+		Found: func() []txn.Prepared {
+			if p := in.prepared.Load(); p != nil {
+				return *p
+			}
+			return nil
 		},
 		Prepared: func(ctx context.Context, db string) ([]txn.Prepared, error) {
 			r := in.Resolver()

@@ -33,7 +33,7 @@ func (in *Instance) shardChanged(database, shard string, c replication.Change) {
 // nodeRejoined notes that a node that the admin had barred is a replica now.
 func (in *Instance) nodeRejoined(database, shard, node string) {
 	panics.Go(panics.Background, func() { // a change of the map, which the monitor must not wait for
-		if err := in.Admin.Rejoined(context.Background(), database, shard, node); err != nil {
+		if err := in.Mover.Rejoined(context.Background(), database, shard, node); err != nil {
 			in.log.Warn("a node that is a replica now could not be let in again", "database", database, "shard", shard, "node", node, "error", err)
 		}
 	})

@@ -78,7 +78,7 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 	emit("prepared_transactions", "Parts of commits over shards that are prepared and not yet finished.", float64(open))
 	emit("prepared_transactions_oldest_seconds", "Age of the oldest of them.", oldest.Seconds())
 	emit("damaged_transactions", "Committed transactions that have lost a part.", float64(damaged))
-	for _, c := range in.Admin.Checks() {
+	for _, c := range in.Mover.Checks() {
 		emit("reference_rows_differ", "Rows of a reference table that are not the same on all shards, as the last comparison found.", float64(c.Differs), "database", c.Database, "table", c.Table.String())
 		emit("reference_checked_timestamp_seconds", "When the copies of a reference table were compared last.", float64(c.At.Unix()), "database", c.Database, "table", c.Table.String())
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication"
+	"github.com/pgmosaic/pgmosaic/replication/reshard"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
@@ -40,6 +41,7 @@ type Instance struct {
 	Pools   *pool.Manager
 	Engine  *exec.Engine
 	Admin   *admin.Admin
+	Mover   *reshard.Mover
 	Server  *proxy.Server
 	Metrics *metrics.Metrics
 	Gate    *access.Gate
@@ -113,7 +115,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Instance, error
 	in.door = openDoor(cfg.ReusePort, cfg.Listen)
 	in.peers = &peers{config: in.config.Load, log: in.log, pools: in.Pools}
 	in.buildAdmin()
-	in.Engine.Renames = in.Admin.Renames
+	in.Engine.Renames = in.Mover.Renames
 	if err := in.listen(); err != nil {
 		in.door.inherited.Close()
 		return nil, err
@@ -213,10 +215,10 @@ func (in *Instance) run(ctx context.Context) {
 	in.background("deadlocks", func(ctx context.Context) error {
 		return in.deadlocks().Run(ctx, deadlockPeriod, func(err error) { in.warnOfShard("deadlocks", err) })
 	})
-	in.background("upgrade", func(ctx context.Context) error { return in.Admin.RunUpgrade(ctx, recoverPause) })
-	in.background("renames", in.Admin.RunRenames)
+	in.background("upgrade", func(ctx context.Context) error { return in.Mover.RunUpgrade(ctx, recoverPause) })
+	in.background("renames", in.Mover.RunRenames)
 	if every := in.cfg.Verify.Value(); every > 0 {
-		in.background("reference tables", func(ctx context.Context) error { return in.Admin.RunVerify(ctx, every) })
+		in.background("reference tables", func(ctx context.Context) error { return in.Mover.RunVerify(ctx, every) })
 	}
 	in.background("schemas", in.Engine.WatchSchemas)
 	in.background("notifications", in.hub.Run)
@@ -240,9 +242,9 @@ const recoverPause = 10 * time.Second
 
 // initialise settles what a crash left and runs init_sql on an empty map, or the rest of it where a start has been cut short.
 func (in *Instance) initialise(ctx context.Context) error {
-	if err := in.Admin.Recover(ctx); err != nil {
+	if err := in.Mover.Recover(ctx); err != nil {
 		in.log.Error("a table may still be moving; its statements are refused until its shards answer", "error", err)
-		in.background("recovery", func(ctx context.Context) error { return in.Admin.RunRecover(ctx, recoverPause) })
+		in.background("recovery", func(ctx context.Context) error { return in.Mover.RunRecover(ctx, recoverPause) })
 	}
 	return in.setUp(ctx)
 }

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"fmt"
 	"sort"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
@@ -37,17 +38,30 @@ func (in *Instance) Clients() []admin.Client {
 	return out
 }
 
-// Using lists the clients of a database that run by a map older than a version.
-func (in *Instance) Using(database string, before uint64) (out []admin.Client) {
+// Using describes the clients of a database that run by a map older than a version.
+func (in *Instance) Using(database string, before uint64) (out []string) {
 	for _, s := range in.Server.Sessions() {
 		i := s.Info()
 		if h, ok := i.Handler.(*exec.Handler); ok && i.Login.Database == database {
 			if v := h.Using(); v != 0 && v < before {
-				out = append(out, in.client(s))
+				out = append(out, describe(in.client(s)))
 			}
 		}
 	}
 	return out
+}
+
+// describe says who a client is and what it does.
+func describe(c admin.Client) string {
+	doing := "in a transaction"
+	if c.State == "busy" {
+		doing = "runs a statement"
+	}
+	from := c.Addr
+	if c.Port != 0 {
+		from = fmt.Sprintf("%s:%d", c.Addr, c.Port)
+	}
+	return fmt.Sprintf("client %d (%s from %s, %s)", c.ID, c.User, from, doing)
 }
 
 // client is a session as the console shows it.

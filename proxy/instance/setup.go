@@ -30,7 +30,7 @@ func (in *Instance) setUp(ctx context.Context) error {
 		return err
 	}
 	if s := now.Document.Setup; s != nil && s.Before != "" {
-		if err := in.Admin.Settle(ctx); err != nil {
+		if err := in.Mover.Settle(ctx); err != nil {
 			return fmt.Errorf("setting up the shard map: statement %d of init_sql was cut short: %w", at+1, err)
 		}
 		if in.Catalog.Current().Document.Declared() != s.Before {

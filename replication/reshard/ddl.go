@@ -1,0 +1,534 @@
+package reshard
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// The statements below rebuild, on a shard, what home has. They are read from home's catalog with
+// PostgreSQL's own functions that print definitions.
+
+const rolesSQL = `select rolname, case when rolcanlogin then ' LOGIN' else '' end || case when rolinherit then '' else ' NOINHERIT' end || case when rolcreaterole then ' CREATEROLE' else '' end || case when rolcreatedb then ' CREATEDB' else '' end
+    || case when rolbypassrls then ' BYPASSRLS' else '' end || case when rolconnlimit >= 0 then ' CONNECTION LIMIT ' || rolconnlimit else '' end || coalesce(' VALID UNTIL ' || quote_literal(rolvaliduntil), '')
+  from pg_roles where rolname !~ '^pg_' and not rolsuper`
+
+// membersSQL are the grants of roles, to roles or by name, that some have on home. What the role of home's connection string is in, that of the
+// shard's is to be in: it works in these roles' names. It needs no right to hand them on.
+const membersSQL = `select distinct 'GRANT ' || quote_ident(r.rolname) || ' TO ' || case when m.rolname = current_user then 'CURRENT_USER' else quote_ident(m.rolname) || case when a.admin_option then ' WITH ADMIN OPTION' else '' end end
+  from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member where r.rolname !~ '^pg_' and not r.rolsuper and not m.rolsuper and (r.rolname = any($1) or m.rolname = any($1))`
+
+const verifierSQL = `select case when rolpassword is null then '' else ' PASSWORD ' || quote_literal(rolpassword) end from pg_authid where rolname = $1`
+
+const schemasSQL = `select format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I', nspname, pg_get_userbyid(nspowner)) from pg_namespace
+ where nspname !~ '^pg_' and nspname not in ('information_schema', 'public', 'pgmosaic') order by 1`
+
+const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privilege_type, n.nspname, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
+  from pg_namespace n, aclexplode(n.nspacl) x where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic') order by 1`
+
+const extensionsSQL = `select quote_ident(e.extname), format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+ where e.extname <> 'plpgsql' order by e.oid`
+
+// bring gives a server home's roles, and in one transaction home's other objects and what f makes.
+func bring(ctx context.Context, home, dst *pgx.Conn, shard string, f func(pgx.Tx) error) error {
+	if err := bringRoles(ctx, home, dst); err != nil {
+		return ownOr(shard, lostFirst(home, err))
+	}
+	err := pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		err := definesOn(ctx, tx, shard, func() error { return bringObjects(ctx, home, tx, shard) })
+		if err == nil {
+			err = f(tx)
+		}
+		return lostFirst(home, err)
+	})
+	return ownOr(shard, notTheirs(ctx, home, err))
+}
+
+// notTheirs says whose a shard's database should be, if somebody lacks a right there that home's owner has.
+func notTheirs(ctx context.Context, home *pgx.Conn, err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != pgsql.InsufficientPrivilege || pe.Hint != "" {
+		return err
+	}
+	var owner string
+	if home.QueryRow(ctx, "select quote_ident(pg_get_userbyid(datdba)) from pg_database where datname = current_database()").Scan(&owner) == nil {
+		pe.Hint = "Home's database belongs to " + owner + ", which may make what is wanted there: ALTER DATABASE .. OWNER TO " + owner + " on the shard, or GRANT the right that is missing."
+	}
+	return err
+}
+
+// lostFirst says that an error amid the work of two connections is this one's, if it is gone.
+func lostFirst(c *pgx.Conn, err error) error {
+	if err != nil && c.IsClosed() {
+		return of(c, err)
+	}
+	return err
+}
+
+// querier is a connection, or its transaction.
+type querier interface {
+	queryer
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+func run(ctx context.Context, tx querier, list []string) error {
+	for _, s := range list {
+		if _, err := tx.Exec(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beginner is a connection, or a transaction in which another begins.
+type beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
+	rows, _ := home.Query(ctx, rolesSQL)
+	roles, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (out [2]string, err error) {
+		err = r.Scan(&out[0], &out[1])
+		return out, err
+	})
+	if err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { // a role that is there is believed to be as home's is: all of it, or nothing
+		var made []string
+		for _, r := range roles {
+			var have bool
+			if err := tx.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", r[0]).Scan(&have); err != nil {
+				return err
+			}
+			if have {
+				continue
+			}
+			password, err := verifierOf(ctx, home, r[0])
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "CREATE ROLE "+pgsql.Ident(r[0])+r[1]+password); err != nil {
+				return err
+			}
+			made = append(made, r[0])
+		}
+		if len(made) == 0 {
+			return nil
+		}
+		grants, err := strings1(ctx, home, membersSQL, made)
+		if err != nil {
+			return err
+		}
+		return run(ctx, tx, grants)
+	})
+}
+
+// verifierOf is what CREATE ROLE says of a role's password.
+func verifierOf(ctx context.Context, home *pgx.Conn, role string) (password string, err error) {
+	err = home.QueryRow(ctx, verifierSQL, role).Scan(&password)
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == pgsql.InsufficientPrivilege {
+		return "", &pgsql.Error{
+			Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("role %q is missing on the shard, and home's connection string has a role that may not read its password", role),
+			Hint: "Bring the roles yourself: pg_dumpall --roles-only on home, and run it there. Or GRANT SELECT ON pg_authid TO the role of home's connection string.",
+		}
+	}
+	return password, err
+}
+
+type queryer interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func strings1(ctx context.Context, q queryer, sql string, args ...any) ([]string, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || case when a.attcollation <> t.typcollation and a.attcollation <> 0 then ' COLLATE ' || (select quote_ident(n.nspname) || '.' || quote_ident(c.collname) from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end
+   , case when a.attgenerated = 's' then ' GENERATED ALWAYS AS (' || pg_get_expr(d.adbin, d.adrelid) || ') STORED' when d.adbin is not null then ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) else '' end
+   , case when a.attnotnull then ' NOT NULL' else '' end
+  from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+ where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
+
+const tableDefsSQL = `
+select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'c' then 2 else 1 end
+  from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x') and c.conname <> 'pgmosaic_slot' and c.coninhcount = 0
+union all
+select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::text::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+   and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
+union all
+select format('ALTER TABLE %s OWNER TO %I', $1::text, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::text::regclass
+union all
+select format('GRANT %s ON %s TO %s', x.privilege_type, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
+union all
+select format('ALTER STATISTICS %I.%I OWNER TO %I', s.stxnamespace::regnamespace, s.stxname, pg_get_userbyid(s.stxowner)), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
+union all
+select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
+union all
+select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgparentid = 0 and t.tgname !~ '^pgmosaic_'
+union all
+select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgname !~ '^pgmosaic_' and t.tgenabled <> 'O'
+union all
+select format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, $1::text, case when p.polpermissive then 'PERMISSIVE' else 'RESTRICTIVE' end,
+     case p.polcmd when 'r' then 'SELECT' when 'a' then 'INSERT' when 'w' then 'UPDATE' when 'd' then 'DELETE' else 'ALL' end,
+     (select string_agg(case when r = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(r)) end, ', ') from unnest(p.polroles) r))
+   || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '') || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''), 12
+  from pg_policy p where p.polrelid = $1::text::regclass
+union all
+select format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relrowsecurity
+union all
+select format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relforcerowsecurity
+order by 2, 1`
+
+// triggerState is the word that puts a trigger into the state that it is in.
+const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"
+
+// quiet switches off the triggers that users have put on a table and on its partitions, and the policies that hold for its owner, while
+// its rows travel, and says what switches them on again.
+func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err error) {
+	rows, err := tx.Query(ctx, "select format('ALTER TABLE ONLY %I.%I DISABLE TRIGGER %I', n.nspname, c.relname, t.tgname), format('ALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname, "+triggerState+
+		", t.tgname) from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace"+
+		" where (c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass))) and (not t.tgisinternal or t.tgparentid <> 0 and t.tgfoid >= 16384) and t.tgenabled <> 'D' order by c.oid, t.tgname", name)
+	if err != nil {
+		return nil, err
+	}
+	var off, on string
+	var before []string
+	if _, err := pgx.ForEachRow(rows, []any{&off, &on}, func() error { before, after = append(before, off), append(after, on); return nil }); err != nil {
+		return nil, err
+	}
+	free, bound, err := forced(ctx, tx, name)
+	if err != nil {
+		return nil, err
+	}
+	return append(after, bound...), run(ctx, tx, append(before, free...))
+}
+
+// definition is a statement that defines something of a table on a shard. With an owner it may run what that role has made, and runs as it.
+type definition struct {
+	sql, owner string
+	key        *foreignKey // instead of sql
+}
+
+// bringTable makes an empty table like home's. Nobody changes home's meanwhile. late is what is made when all tables and rows are there:
+// foreign keys, triggers and policies, and of a table in use all by which others could do something to it.
+func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
+	if late, err = makeTable(ctx, home, tx, n, seqs, inUse); err == nil {
+		err = sameUses(ctx, home, tx, tableUsesSQL, n.SQL()) // before it has a row
+	}
+	return late, err
+}
+
+func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
+	name := n.SQL()
+	owner, err := ownerOf(ctx, home, name)
+	if err != nil {
+		return nil, err
+	}
+	rows, _ := home.Query(ctx, columnDefsSQL, name)
+	var column, def, value, notNull string
+	var cols, before, after, drawnFrom []string
+	if _, err := pgx.ForEachRow(rows, []any{&column, &def, &value, &notNull}, func() error {
+		clause, sequence, then, drawn := seqs.clause(name, column)
+		if drawn {
+			value = clause
+		}
+		if sequence != "" {
+			before = append(before, sequence)
+			if owner != "" { // the table's, from the beginning
+				after = append(after, "ALTER SEQUENCE "+seqs.sequenceOf(column)+" OWNER TO "+pgsql.Ident(owner))
+			}
+			after = append(after, then...)
+			drawnFrom = append(drawnFrom, seqs.sequenceOf(column))
+		}
+		cols = append(cols, def+value+notNull)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := named(ctx, tx, n); err != nil {
+		return nil, err
+	}
+	if err := freeSequences(ctx, tx, drawnFrom); err != nil {
+		return nil, err
+	}
+	if owner != "" {
+		if err := mayCreate(ctx, tx, n, owner); err != nil {
+			return nil, err
+		}
+	}
+	parts, err := strings1(ctx, home, "select ' PARTITION BY ' || pg_get_partkeydef(partrelid) from pg_partitioned_table where partrelid = $1::text::regclass", name)
+	if err == nil {
+		err = run(ctx, tx, before)
+	}
+	if err == nil {
+		err = asDefined(ctx, tx, owner, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, ""))
+	}
+	if err == nil {
+		err = run(ctx, tx, after)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if late, err = bringDefs(ctx, home, tx, name, owner, inUse); err != nil || len(parts) == 0 {
+		return late, err
+	}
+	rows, err = home.Query(ctx, partitionsSQL, name)
+	if err != nil {
+		return nil, err
+	}
+	type partition struct{ Name, SQL string }
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[partition])
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		if err := asDefined(ctx, tx, owner, p.SQL); err != nil {
+			return nil, err
+		}
+		own, err := strings1(ctx, home, ownDefaultsSQL, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := run(ctx, tx, own); err != nil {
+			return nil, err
+		}
+		more, err := bringDefs(ctx, home, tx, p.Name, owner, inUse)
+		if err != nil {
+			return nil, err
+		}
+		late = append(late, more...)
+	}
+	return late, nil
+}
+
+// mayCreate is an error if a role cannot make a table on a shard that runs what the role has made.
+func mayCreate(ctx context.Context, tx pgx.Tx, n shardmap.TableName, owner string) error {
+	var may bool
+	err := tx.QueryRow(ctx, "select has_schema_privilege($1, $2, 'CREATE')", owner, n.Schema).Scan(&may)
+	if err == nil && !may {
+		return &pgsql.Error{
+			Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("table %s runs functions, or has types, of its owner's, and role %q may not create tables in schema %q", n, owner, n.Schema),
+			Hint: "The copy is made by that role, so that its code runs with its rights only. GRANT CREATE ON SCHEMA " + pgsql.Ident(n.Schema) + " TO " + pgsql.Ident(owner) + " for the time of the statement.",
+		}
+	}
+	return err
+}
+
+// freeSequences is an error if a shard has a sequence of one of these names that no copy there has brought: it would be changed, and
+// dropped with the copy.
+func freeSequences(ctx context.Context, tx pgx.Tx, names []string) error {
+	taken, err := strings1(ctx, tx, `select x from unnest($1::text[]) x where to_regclass(x) is not null and not exists
+	  (select from pg_depend d join pgmosaic.made m on m.relation = d.refobjid where d.classid = 'pg_class'::regclass and d.objid = to_regclass(x) and d.refclassid = 'pg_class'::regclass and d.deptype = 'a')`, names)
+	if err == nil && len(taken) > 0 {
+		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("sequence %s exists on the shard, and pgmosaic has not made it", taken[0]), Hint: "Rename or DROP it there."}
+	}
+	return err
+}
+
+// partitionsSQL has the partitions of a table, those above first, and what makes each.
+const partitionsSQL = `select format('%I.%I', n.nspname, c.relname), format('CREATE TABLE %I.%I PARTITION OF %I.%I %s', n.nspname, c.relname, pn.nspname, p.relname, pg_get_expr(c.relpartbound, c.oid))
+   || coalesce(' PARTITION BY ' || pg_get_partkeydef(k.partrelid), '')
+  from pg_partition_tree($1::text::regclass) t join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace join pg_class p on p.oid = t.parentrelid join pg_namespace pn on pn.oid = p.relnamespace
+  left join pg_partitioned_table k on k.partrelid = c.oid where t.level > 0 order by t.level, c.oid`
+
+// ownDefaultsSQL gives a partition the defaults that are not those of the table above it.
+const ownDefaultsSQL = `select format('ALTER TABLE %s ALTER COLUMN %I ', $1::text, a.attname) || coalesce('SET DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), 'DROP DEFAULT')
+  from pg_inherits i join pg_attribute a on a.attrelid = i.inhrelid join pg_attribute pa on pa.attrelid = i.inhparent and pa.attname = a.attname
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_attrdef pd on pd.adrelid = pa.attrelid and pd.adnum = pa.attnum
+ where i.inhrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and pg_get_expr(d.adbin, d.adrelid) is distinct from pg_get_expr(pd.adbin, pd.adrelid)`
+
+// straysSQL takes away what default privileges of the proxy's role have given on a table that it has just made.
+const straysSQL = `select distinct format('REVOKE ALL ON %s FROM %s', $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
+  from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner`
+
+// bringDefs gives a table what home's has besides columns. What it inherits it has already.
+func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name, owner string, inUse bool) (late []definition, err error) {
+	strays, err := strings1(ctx, tx, straysSQL, name)
+	if err == nil {
+		err = run(ctx, tx, strays)
+	}
+	if err != nil {
+		return nil, err
+	}
+	rows, err := home.Query(ctx, tableDefsSQL, name)
+	if err != nil {
+		return nil, err
+	}
+	var sql string
+	var rank int
+	var now []definition
+	_, err = pgx.ForEachRow(rows, []any{&sql, &rank}, func() error {
+		d := definition{sql: sql}
+		if rank == checkRank {
+			d.owner = owner
+		}
+		if rank >= lateRank || inUse && rank >= ownerRank {
+			late = append(late, d)
+		} else {
+			now = append(now, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := foreignKeys(ctx, home, name)
+	for _, k := range keys {
+		late = append(late, definition{key: &k})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return late, define(ctx, tx, now)
+}
+
+// Ranks of tableDefsSQL. PostgreSQL builds an index as the table's owner; a CHECK is for us to see to.
+const (
+	checkRank = 2
+	ownerRank = 4 // the owner, and what others may do
+	lateRank  = 9
+)
+
+// define makes what definitions say.
+func define(ctx context.Context, tx querier, list []definition) error {
+	for _, d := range list {
+		var err error
+		if d.key != nil {
+			err = d.key.add(ctx, tx)
+		} else {
+			err = asDefined(ctx, tx, d.owner, d.sql)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foreignKey is a foreign key as home has it.
+type foreignKey struct {
+	Table, Name, Definition, Refers string
+	Valid, Partitioned              bool
+}
+
+func foreignKeys(ctx context.Context, home *pgx.Conn, table string) ([]foreignKey, error) {
+	rows, err := home.Query(ctx, `select $1::text, quote_ident(c.conname), pg_get_constraintdef(c.oid), format('%I.%I', n.nspname, r.relname), c.convalidated, t.relkind = 'p'
+	  from pg_constraint c join pg_class t on t.oid = c.conrelid join pg_class r on r.oid = c.confrelid join pg_namespace n on n.oid = r.relnamespace
+	 where c.conrelid = $1::text::regclass and c.contype = 'f' and c.coninhcount = 0 order by c.conname`, table)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[foreignKey])
+}
+
+// add adds it on a shard. Checking the rows plans a query over both tables, which may run what they have.
+func (k *foreignKey) add(ctx context.Context, tx querier) error {
+	sql := "ALTER TABLE " + k.Table + " ADD CONSTRAINT " + k.Name + " " + k.Definition
+	if err := boundedLock(ctx, tx, k.Table+", "+k.Refers, "SHARE ROW EXCLUSIVE"); err != nil { // as adding it does
+		return err
+	}
+	owner, err := ownerOf(ctx, tx, k.Table)
+	if err == nil && owner == "" {
+		if owner, err = ownerOf(ctx, tx, k.Refers); owner != "" {
+			owner, err = tableOwner(ctx, tx, k.Table)
+		}
+	}
+	if err == nil && owner != "" {
+		err = othersCodeOf(ctx, tx, k.Table, declaredKinds, k.Refers)
+	}
+	switch {
+	case err != nil:
+		return err
+	case owner == "" || !k.Valid:
+		return run(ctx, tx, []string{sql})
+	case k.Partitioned: // it cannot be added without a look at the rows
+		return asOwner(ctx, tx, owner, sql)
+	}
+	if err := run(ctx, tx, []string{sql + " NOT VALID"}); err != nil {
+		return err
+	}
+	return asOwner(ctx, tx, owner, "ALTER TABLE "+k.Table+" VALIDATE CONSTRAINT "+k.Name)
+}
+
+// copyRows streams the rows of a table that satisfy where from one server to another, in text, because the OIDs of user types
+// differ between servers. Both tables may run nothing that is not to be trusted: see fill.
+func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) (int64, error) {
+	cols, err := copiedColumns(ctx, from, n.SQL())
+	if err != nil {
+		return 0, err
+	}
+	list := strings.Join(cols, ", ")
+	if where != "" {
+		return copyQuery(ctx, from, to, "SELECT "+list+" FROM "+n.SQL()+" WHERE "+where, n.SQL(), list, progress)
+	}
+	return copyWhole(ctx, from, to, n.SQL(), n.SQL(), list, progress)
+}
+
+// copyWhole streams all rows of a table, partition by partition: without a query, so that nothing is planned and nothing of the
+// table's is evaluated.
+func copyWhole(ctx context.Context, from, to *pgx.Conn, table, into, cols string, progress *job) (rows int64, err error) {
+	leaves, err := strings1(ctx, from, `select format('%I.%I', n.nspname, c.relname) from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) t (oid)
+	  join pg_class c on c.oid = t.oid join pg_namespace n on n.oid = c.relnamespace where c.relkind <> 'p' order by 1`, table)
+	if err != nil {
+		return 0, of(from, err)
+	}
+	for _, leaf := range leaves {
+		var more int64
+		if more, err = copyBetween(ctx, from, to, "COPY "+leaf+" ("+cols+") TO STDOUT", into, cols, progress); err != nil {
+			break
+		}
+		rows += more
+	}
+	return rows, err
+}
+
+// copiedColumns are the columns of a table that are not generated.
+func copiedColumns(ctx context.Context, from queryer, table string) ([]string, error) {
+	return strings1(ctx, from, "select quote_ident(attname) from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum", table)
+}
+
+// copyQuery streams the rows of a query on one server into a table of another. progress, if there is one, is told of them.
+func copyQuery(ctx context.Context, from, to *pgx.Conn, query, table, cols string, progress *job) (int64, error) {
+	return copyBetween(ctx, from, to, "COPY ("+query+") TO STDOUT", table, cols, progress)
+}
+
+func copyBetween(ctx context.Context, from, to *pgx.Conn, out, table, cols string, progress *job) (int64, error) {
+	return pipe(func(w *pipeEnd) error {
+		_, err := from.PgConn().CopyTo(ctx, &counting{w, progress}, out)
+		return of(from, err)
+	}, func(r *pipeEnd) (int64, error) {
+		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" ("+cols+") FROM STDIN")
+		return tag.RowsAffected(), of(to, err)
+	})
+}
+
+// counting tells a job of the rows that pass: a server sends one with each write.
+type counting struct {
+	io.Writer
+	job *job
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	if c.job != nil {
+		c.job.add(int64(bytes.Count(b, []byte{'\n'})))
+	}
+	return c.Writer.Write(b)
+}
+
+var errPipe = errors.New("the other side of the copy ended")

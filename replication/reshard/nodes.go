@@ -1,0 +1,197 @@
+package reshard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// connect opens a maintenance connection as the role of the node's connection string.
+func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
+	cctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err := nodeconn.Open(cctx, dsn, nodeconn.Admin)
+	if errors.Is(err, nodeconn.ErrString) {
+		return nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
+	}
+	if err != nil {
+		return nil, nodeFailed(name, err)
+	}
+	c.PgConn().CustomData()[whoseKey] = name
+	return c, nil
+}
+
+// whoseKey is where a connection has the name by which errors tell of its server.
+const whoseKey = "pgmosaic: whose"
+
+// servedError is an error of one of several connections that work together.
+type servedError struct {
+	error
+	name string
+}
+
+func (e *servedError) Unwrap() error { return e.error }
+
+// of says that an error is a connection's; nil of none.
+func of(c *pgx.Conn, err error) error {
+	var e *servedError
+	name, ok := c.PgConn().CustomData()[whoseKey].(string)
+	if err == nil || !ok || errors.As(err, &e) {
+		return err
+	}
+	return &servedError{err, name}
+}
+
+// nodeFailed tells of a node's failure without its connection string. An error that is known to be another's is told as that.
+func nodeFailed(name string, err error) error {
+	var of *servedError
+	if errors.As(err, &of) {
+		name, err = of.name, of.error
+	}
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return &pgsql.Error{Code: pe.Code, Message: fmt.Sprintf("node %q: %s", name, pe.Message), Hint: pe.Hint}
+	}
+	var ce *pgconn.ConnectError
+	if errors.As(err, &ce) {
+		return &pgsql.Error{Code: pgsql.UnableToConnect, Message: fmt.Sprintf("cannot connect to node %q", name), Hint: "Check that the server runs, its address and pg_hba.conf."}
+	}
+	if errors.Is(err, nodeconn.ErrSilent) {
+		return &pgsql.Error{
+			Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q has taken nothing, or has not been heard of, for as long as tcp_user_timeout of its connection string (a minute by default)", name),
+			Hint: "Its server may be frozen, its disk slow or full, or the network cut. What this statement began is undone when the node answers: run it again then. Where a node is slow at times, give its connection string a longer tcp_user_timeout, in milliseconds.",
+		}
+	}
+	return &pgsql.Error{Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("node %q: %v", name, err)}
+}
+
+// facts are what a node says of itself.
+type facts struct {
+	system   string
+	database string // as the server calls it
+	recovery bool
+	says     shardmap.Identity
+}
+
+func identify(ctx context.Context, n shardmap.Node) (f facts, err error) {
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
+		return f, err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	var enc string
+	err = c.QueryRow(ctx, "select system_identifier::text, pg_is_in_recovery(), pg_encoding_to_char(encoding), datname from pg_control_system(), pg_database where datname = current_database()").
+		Scan(&f.system, &f.recovery, &enc, &f.database)
+	if err == nil {
+		f.says, err = nodeconn.Identify(ctx, c.PgConn())
+	}
+	if err != nil {
+		return f, nodeFailed(n.Name, err)
+	}
+	if enc != "UTF8" {
+		return f, &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("database of node %q has encoding %s", n.Name, enc), Hint: "Shards must be UTF8."}
+	}
+	return f, nil
+}
+
+// checkShard asks every node who it is: one primary, all copies of the same cluster.
+func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.Node, all []facts, err error) {
+	found, system := 0, ""
+	for _, n := range nodes {
+		f, err := identify(ctx, n)
+		if err != nil {
+			return primary, nil, err
+		}
+		if system != "" && f.system != system {
+			return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of the shard's other nodes: its system identifier is another", n.Name), Hint: "Make it with pg_basebackup from the primary."}
+		}
+		if len(all) > 0 && all[0].database != f.database {
+			return primary, nil, otherDatabase(n.Name, f, nodes[0].Name, all[0])
+		}
+		system = f.system
+		if !f.recovery {
+			found++
+			primary = n
+		}
+		all = append(all, f)
+	}
+	switch {
+	case found == 0:
+		return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: "none of the nodes is a primary: all are in recovery", Hint: "Name the primary as well, or promote one."}
+	case found > 1:
+		return primary, nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: "more than one of the nodes is a primary", Hint: "A shard has one primary; the others must be its standbys."}
+	}
+	return primary, all, nil
+}
+
+// checkMember asks a node that joins a shard whether it is a copy of it.
+func (mv *Mover) checkMember(ctx context.Context, db string, s *shardmap.ShardInfo, n shardmap.Node) error {
+	f, err := identify(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := mv.checkClaim(db, s, n, f); err != nil {
+		return err
+	}
+	if err := strange(n.Name, mv.Catalog.Current().Expected(db, s.Name).JudgeSystem(f.system)); err != nil {
+		return err
+	}
+	for _, o := range s.Nodes {
+		other, err := identify(ctx, *o)
+		if err == nil && other.system != f.system {
+			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of node %q: its system identifier is another", n.Name, o.Name), Hint: "Make it with pg_basebackup from the primary."}
+		}
+		if err == nil && other.database != f.database {
+			return otherDatabase(n.Name, f, o.Name, other)
+		}
+		if err == nil && !other.recovery && !f.recovery {
+			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is a primary, and so is node %q", n.Name, o.Name), Hint: "Add a standby."}
+		}
+	}
+	return nil
+}
+
+// otherDatabase refuses a node whose database has another name than that of another node of the shard: a copy has the same.
+func otherDatabase(node string, is facts, other string, has facts) error {
+	return &pgsql.Error{
+		Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is database %q, and node %q of the shard is %q", node, is.database, other, has.database),
+		Hint: "The nodes of a shard are copies of one database: give each the same name in its connection string.",
+	}
+}
+
+// primaryOf is the node that serves a shard's writes now.
+func (mv *Mover) primaryOf(db string, s *shardmap.ShardInfo) (shardmap.Node, error) {
+	for range 100 {
+		if v := mv.Monitor.View(db, s.Name); v != nil && v.Primary >= 0 && v.Primary < len(s.Nodes) && v.Up() {
+			return *s.Nodes[v.Primary], nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return shardmap.Node{}, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
+}
+
+// openShard opens a maintenance connection to a shard's primary.
+func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo) (*pgx.Conn, error) {
+	n, err := mv.primaryOf(db, s)
+	if err != nil {
+		return nil, err
+	}
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
+		return nil, err
+	}
+	if err := mv.verify(ctx, db, s, n.Name, c); err != nil {
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
+		return nil, err
+	}
+	c.PgConn().CustomData()[whoseKey] = s.Name
+	return c, nil
+}

@@ -1,0 +1,371 @@
+package reshard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// A table with a primary key moves while it is in use. A trigger notes the keys of rows that change; the rows are copied from
+// one snapshot; then those that have changed meanwhile are copied again, round by round, until few are left. Only then does
+// the map say that the table is moving: under home's lock the last changes follow, and home's commit decides (see
+// distribute.go). Until then nothing but copies that do not count has been made: a failure leaves the table where it was.
+
+// online is the move of one table while it is in use.
+type online struct {
+	mv     *Mover
+	d     *shardmap.DB
+	info  *shardmap.TableInfo
+	job   *job
+	id    string // of the distribution whose copies they are
+	to    []copying
+	again string   // what to do if the table is altered meanwhile
+	name  string   // of the table, as SQL
+	notes string   // of the table of changed keys, as SQL
+	names []string // of the key columns
+	key   []string // the same as SQL
+	bare  string   // the key columns as SQL, in the types below domains: these have defaults and constraints
+	cols  []string
+	shape string                  // home's definition of the table when the copies were made
+	late  map[string][]definition // by shard: what is made when all rows are there
+}
+
+// copying is a shard that gets a copy.
+type copying struct {
+	name    string
+	ordinal int
+	open    func(ctx context.Context) (*pgx.Conn, error)
+}
+
+// The rounds end when few keys are left, or do not get fewer.
+const (
+	fewKeys   = 500
+	maxRounds = 30
+
+	maxSwitches = 5 // tries to find a moment without a running transaction
+)
+
+const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from (
+ select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0
+ union all select pg_get_constraintdef(oid) from pg_constraint where conrelid = $1::text::regclass
+ union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = $1::text::regclass
+ union all select pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgname !~ '^pgmosaic_'
+ union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = $1::text::regclass
+ union all select c.relname || coalesce(pg_get_expr(c.relpartbound, c.oid), '') from pg_partition_tree($1::text::regclass) p join pg_class c on c.oid = p.relid
+ union all select polname || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
+
+// newOnline prepares the move; nil if the table has no primary key, or is partitioned.
+func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {
+	info := &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
+	var to []copying
+	for _, s := range d.Shards {
+		if s != d.Home {
+			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return mv.openFor(ctx, d, s, x.ID) }})
+		}
+	}
+	return mv.onlineTo(ctx, d, home, info, x.ID, notesOf(x.ID), to, j)
+}
+
+// onlineTo is newOnline for the copies of a distribution on some shards.
+func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, info *shardmap.TableInfo, distribution, notes string, to []copying, j *job) (*online, error) {
+	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), notes: notes, again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
+	var rows int64
+	var err error
+	o.names, err = strings1(ctx, home, "select a.attname from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name)
+	if err != nil || len(o.names) == 0 {
+		return nil, err
+	}
+	for _, n := range o.names {
+		o.key = append(o.key, pgsql.Ident(n))
+	}
+	if o.cols, err = copiedColumns(ctx, home, o.name); err != nil {
+		return nil, err
+	}
+	if o.bare, err = bareColumns(ctx, home, o.name, o.names); err != nil {
+		return nil, err
+	}
+	var partitioned bool
+	if err := home.QueryRow(ctx, "select reltuples::bigint, relkind = 'p' from pg_class where oid = $1::text::regclass", o.name).Scan(&rows, &partitioned); err != nil {
+		return nil, err
+	}
+	if partitioned { // its partitions may come and go meanwhile
+		return nil, nil
+	}
+	if owner, err := ownerOf(ctx, home, o.name); err != nil || owner != "" { // what its owner's code needs is not for a table that is in use
+		return nil, err
+	}
+	j.expect(rows)
+	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
+}
+
+// bareColumns are some columns of a table, in the types below their domains.
+func bareColumns(ctx context.Context, home *pgx.Conn, table string, columns []string) (string, error) {
+	all, err := stageColumns(ctx, home, table)
+	var out []string
+	for _, n := range columns {
+		for _, c := range all {
+			if c.name == pgsql.Ident(n) {
+				out = append(out, c.name+"::"+c.typ+" AS "+c.name)
+			}
+		}
+	}
+	return strings.Join(out, ", "), err
+}
+
+// watch makes the trigger that notes changed keys. A TRUNCATE is a row of NULLs. It runs as the proxy's role, so it takes values of
+// the types that it was made for only: others would be cast, by functions of the table's owner.
+func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
+	types, err := strings1(ctx, home, "select a.atttypid::oid::text from unnest($2::text[]) with ordinality k (name, n) join pg_attribute a on a.attrelid = $1::text::regclass and a.attname = k.name order by k.n", o.name, o.names)
+	if err != nil {
+		return err
+	}
+	olds, news := make([]string, len(o.key)), make([]string, len(o.key))
+	var oldTypes, newTypes []string
+	for i, k := range o.key {
+		olds[i], news[i] = "OLD."+k, "NEW."+k
+		oldTypes, newTypes = append(oldTypes, "pg_typeof(OLD."+k+") <> "+types[i]), append(newTypes, "pg_typeof(NEW."+k+") <> "+types[i])
+	}
+	oldKey, newKey := strings.Join(olds, ", "), strings.Join(news, ", ")
+	body := fmt.Sprintf(`BEGIN
+		IF TG_OP = 'TRUNCATE' THEN INSERT INTO %[1]s DEFAULT VALUES; RETURN NULL; END IF;
+		IF TG_OP <> 'INSERT' THEN IF %[4]s THEN RAISE %[6]s; END IF; END IF;
+		IF TG_OP <> 'DELETE' THEN IF %[5]s THEN RAISE %[6]s; END IF; END IF;
+		IF TG_OP <> 'INSERT' THEN INSERT INTO %[1]s VALUES (%[2]s); END IF;
+		IF TG_OP = 'INSERT' THEN INSERT INTO %[1]s VALUES (%[3]s);
+		ELSIF TG_OP = 'UPDATE' THEN IF (%[2]s) IS DISTINCT FROM (%[3]s) THEN INSERT INTO %[1]s VALUES (%[3]s); END IF; END IF;
+		RETURN NULL; END`, o.notes, oldKey, newKey, strings.Join(oldTypes, " OR "), strings.Join(newTypes, " OR "),
+		"EXCEPTION USING ERRCODE = '55006', MESSAGE = 'the primary key of a table that is being distributed was altered', HINT = 'Wait until DISTRIBUTE TABLE has ended: SHOW JOBS.'")
+	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		return runBounded(
+			ctx, tx, 10*time.Second,
+			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, o.bare, o.name),
+			fmt.Sprintf("CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %s", o.notes, pgsql.Literal(body)),
+			fmt.Sprintf("REVOKE ALL ON FUNCTION %s() FROM PUBLIC", o.notes),
+			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
+			fmt.Sprintf("CREATE TRIGGER pgmosaic_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", o.name, o.notes),
+			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgmosaic_changed, ENABLE ALWAYS TRIGGER pgmosaic_truncated", o.name),
+		)
+	})
+}
+
+// notesOf names the table, and the function, with which an attempt notes changed keys.
+func notesOf(attempt string) string {
+	return pgsql.Qualified("pgmosaic", "changed_"+attempt)
+}
+
+// unwatch are the statements that take away what watch has made for an attempt: its id is in the names, and the triggers go with the
+// functions that only they have.
+func unwatch(attempt string) []string {
+	return []string{fmt.Sprintf(`DO $pgmosaic$ DECLARE n name; BEGIN
+		FOR n IN SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace('pgmosaic') AND proname ~ '^changed_%[1]s' LOOP EXECUTE format('DROP FUNCTION pgmosaic.%%I() CASCADE', n); END LOOP;
+		FOR n IN SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('pgmosaic') AND relkind = 'r' AND relname ~ '^changed_%[1]s' LOOP EXECUTE format('DROP TABLE pgmosaic.%%I', n); END LOOP;
+		END $pgmosaic$`, attempt)}
+}
+
+// unwatchAll is unwatch in a transaction of its own. Who reads a table that is watched holds it up: it is not waited for, as others
+// would wait behind.
+func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
+	err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		return runBounded(ctx, tx, time.Second, append([]string{"SET LOCAL client_min_messages = warning"}, unwatch(attempt)...)...)
+	})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable {
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "the triggers that noted changes cannot be dropped from tables on home while sessions use these", Hint: "pg_locks on home's node shows which."}
+	}
+	return err
+}
+
+// copyAll makes the table on every other shard and copies its rows there, from one snapshot.
+func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
+	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}) // not READ ONLY: that forbids named
+	if err != nil {
+		return nodeFailed(o.d.Home.Name, err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
+	if err := o.still(ctx, tx); err != nil {
+		return err
+	}
+	for _, s := range o.d.Shards {
+		if s == o.d.Home {
+			continue
+		}
+		o.job.phase("copying to shard " + s.Name)
+		if o.late[s.Name], err = o.mv.fillShard(ctx, o.d, s, home, o.info, o.id, o.job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// still makes sure, for home's transaction, that the table has got nothing that its owner's code would be run for.
+func (o *online) still(ctx context.Context, tx pgx.Tx) error {
+	err := frozen(ctx, tx, o.info.TableName)
+	if err == nil {
+		var owner string
+		if owner, err = ownerOf(ctx, tx, o.name); owner != "" {
+			return o.altered()
+		}
+	}
+	return ownOr(o.d.Home.Name, err)
+}
+
+func (o *online) altered() error { return altered(o.info.TableName, o.again) }
+
+func altered(n shardmap.TableName, hint string) error {
+	return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s was altered while it moved", n), Hint: hint}
+}
+
+// catchUp copies again what has changed, until little is left.
+func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
+	last := int64(1 << 62)
+	for n := range maxRounds {
+		o.job.phase(fmt.Sprintf("catching up, round %d", n+1))
+		tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+		if err != nil {
+			return nodeFailed(o.d.Home.Name, err)
+		}
+		var keys int64
+		if err = o.still(ctx, tx); err == nil {
+			keys, err = o.round(ctx, home, false)
+		}
+		if err == nil {
+			err = nodeFailedOrNil(o.d.Home.Name, tx.Commit(ctx))
+		}
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // nothing to do after COMMIT
+		if err != nil {
+			return err
+		}
+		if keys <= fewKeys || n > 3 && keys >= last {
+			return nil
+		}
+		last = keys
+	}
+	return nil
+}
+
+func nodeFailedOrNil(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return nodeFailed(name, err)
+}
+
+// round copies the rows of the keys noted so far, as home's open transaction sees both, and forgets the keys. In the last one
+// each shard also gets what belongs to the whole table.
+func (o *online) round(ctx context.Context, home *pgx.Conn, last bool) (keys int64, err error) {
+	list := strings.Join(o.key, ", ")
+	for _, sql := range []string{
+		fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT DISTINCT %s FROM %s", list, o.notes),
+		"DELETE FROM " + o.notes, "ANALYZE pgmosaic_keys",
+	} {
+		if _, err := home.Exec(ctx, sql); err != nil {
+			return 0, nodeFailed(o.d.Home.Name, err)
+		}
+	}
+	var all bool
+	if err := home.QueryRow(ctx, fmt.Sprintf("SELECT count(*), bool_or(%s IS NULL) IS TRUE FROM pgmosaic_keys", o.key[0])).Scan(&keys, &all); err != nil {
+		return 0, nodeFailed(o.d.Home.Name, err)
+	}
+	if keys == 0 && !last {
+		return 0, nil
+	}
+	for _, s := range o.to {
+		if err := o.roundOn(ctx, home, s, all, last); err != nil {
+			return 0, err
+		}
+	}
+	o.job.add(keys)
+	_, err = home.Exec(ctx, "DROP TABLE pg_temp.pgmosaic_keys") // another table's may follow in this transaction
+	return keys, nodeFailedOrNil(o.d.Home.Name, err)
+}
+
+func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, last bool) error {
+	dst, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	list := strings.Join(o.key, ", ")
+	remove, where := fmt.Sprintf("DELETE FROM %s USING pgmosaic_keys k WHERE (%s) = (%s)", o.name, qualified(o.name, o.key), qualified("k", o.key)), "("+list+") IN (SELECT "+list+" FROM pgmosaic_keys)"
+	if all {
+		remove, where = "DELETE FROM "+o.name, "true"
+	}
+	if o.info.Kind == shardmap.Sharded {
+		where += " AND " + placeWhere(o.info, s.name)
+	}
+	return ownOr(s.name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
+		if err := named(ctx, tx, o.info.TableName); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+o.name+" IN ROW EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+		if err := ours(ctx, tx, s.name, o.info.TableName, o.id); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", o.bare, o.name)); err != nil {
+			return err
+		}
+		if _, err := copyQuery(ctx, home, dst, "SELECT "+list+" FROM pgmosaic_keys WHERE "+o.key[0]+" IS NOT NULL", "pg_temp.pgmosaic_keys", list, nil); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, remove); err != nil {
+			return err
+		}
+		cols := strings.Join(o.cols, ", ")
+		if _, err := copyQuery(ctx, home, dst, "SELECT "+cols+" FROM ONLY "+o.name+" WHERE "+where, o.name, cols, nil); err != nil {
+			return err
+		}
+		if !last {
+			return nil
+		}
+		seqs, err := placeOn(ctx, home, o.info, s.ordinal)
+		if err != nil {
+			return err
+		}
+		if err := run(ctx, tx, seqs.restarts(o.name)); err != nil {
+			return err
+		}
+		if err := finish(ctx, home, tx, o.late[s.name], o.info.TableName); err != nil {
+			return err
+		}
+		return watchCopy(ctx, tx, o.info)
+	}))
+}
+
+func qualified(table string, cols []string) string {
+	out := make([]string, len(cols))
+	for i, c := range cols {
+		out[i] = table + "." + c
+	}
+	return strings.Join(out, ", ")
+}
+
+// finish follows the last changes, under the lock that home's transaction holds.
+func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
+	o.job.phase("switching")
+	var shape string
+	if err := tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape); err != nil {
+		return nodeFailed(o.d.Home.Name, err)
+	}
+	var watched int
+	if err := tx.QueryRow(ctx, "select count(*) from pg_trigger where tgrelid = $1::text::regclass and tgfoid = ($2 || '()')::text::regprocedure and tgenabled = 'A'", o.name, o.notes).Scan(&watched); err != nil {
+		return nodeFailed(o.d.Home.Name, err)
+	}
+	if shape != o.shape || watched != 2 {
+		return o.altered()
+	}
+	if err := o.still(ctx, tx); err != nil {
+		return err
+	}
+	_, err := o.round(ctx, home, true)
+	return err
+}

@@ -1,0 +1,364 @@
+package reshard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+)
+
+// Recover finishes or undoes what a crash left moving, in every database. It is called at the start. A database whose shards do
+// not answer keeps no other from being settled.
+func (mv *Mover) Recover(ctx context.Context) error {
+	var errs []error
+	for _, d := range mv.Catalog.Current().SortedDatabases() {
+		if err := mv.settle(ctx, d.Name); err != nil {
+			errs = append(errs, fmt.Errorf("database %s: %w", d.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Settle is Recover for who changes the map next: what only remains to be cleared away is no error, and is left to the background.
+func (mv *Mover) Settle(ctx context.Context) error {
+	defer mv.Alone()()
+	for _, d := range mv.Catalog.Current().SortedDatabases() {
+		if err := mv.recoverLocked(ctx, d.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RunRecover tries again after every pause until all is settled, or ctx ends.
+func (mv *Mover) RunRecover(ctx context.Context, pause time.Duration) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		if mv.Recover(ctx) == nil {
+			return nil
+		}
+	}
+}
+
+func (mv *Mover) settle(ctx context.Context, db string) error {
+	defer mv.Alone()()
+	return mv.recoverAll(ctx, db)
+}
+
+// settled is a database in which nothing is left moving. The caller has the map to itself (Alone).
+func (mv *Mover) settled(ctx context.Context, db string) (*shardmap.DB, error) {
+	if err := mv.recoverLocked(ctx, db); err != nil {
+		return nil, err
+	}
+	return mv.Database(db)
+}
+
+// recoverLocked is recoverAll for who only wants to change something else. The caller has the map to itself (Alone).
+func (mv *Mover) recoverLocked(ctx context.Context, db string) error {
+	err := mv.recoverAll(ctx, db)
+	var later *laterError
+	if errors.As(err, &later) {
+		mv.Log.Warn("what a statement has left cannot be settled yet", "error", later)
+		return nil
+	}
+	return err
+}
+
+// recoverAll settles the attempts of a database that have not ended. One that another process is at is left alone: that is an error,
+// a laterError if it keeps nothing else from being changed. The caller has the map to itself (Alone).
+func (mv *Mover) recoverAll(ctx context.Context, db string) error {
+	var later *laterError
+	d, err := mv.Database(db)
+	if err != nil {
+		return err
+	}
+	if err := mv.renamesSettled(ctx, db); err != nil {
+		return err
+	}
+	for _, x := range mv.Catalog.Current().Document.Attempts {
+		if x.Database == db {
+			if err := mv.recoverAttempt(ctx, d, *x); err != nil && !errors.As(err, &later) {
+				return err
+			}
+		}
+	}
+	for _, t := range mv.Catalog.Current().Document.Tables {
+		if t.Database == db && t.Moving && t.Made == "" {
+			if err := mv.recoverOlder(ctx, d, *t); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range mv.Catalog.Current().Document.Tenants {
+		if t.Database == db && t.Moving && t.Made == "" {
+			if err := mv.recoverOlderSchema(ctx, d, *t); err != nil {
+				return err
+			}
+		}
+	}
+	if later != nil {
+		return later
+	}
+	return nil
+}
+
+// recoverAttempt finishes or undoes an attempt, as home says.
+func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
+	if err := mv.noteful(ctx, d, d.Home); err != nil {
+		return err
+	}
+	home, err := mv.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
+	if err := hold(ctx, home, x); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	mv.Catalog.CatchUp(ctx) // another process may have been at it, and this one have slept
+	all := mv.Catalog.Current().Document.Attempts
+	i := slices.IndexFunc(all, func(y *shardmap.Attempt) bool { return y.ID == x.ID })
+	if i < 0 {
+		return nil // it has ended while it was waited for
+	}
+	x = *all[i]
+	if d, err = mv.Database(x.Database); err != nil {
+		return err
+	}
+	if x.Group != "" {
+		return mv.recoverPlaces(ctx, d, home, x)
+	}
+	if x.Step == shardmap.Joined {
+		return mv.shardClear(ctx, home, x)
+	}
+	if x.Shard == nil {
+		if err := unwatchAll(ctx, home, x.ID); err != nil {
+			return ownOr(d.Home.Name, err)
+		}
+	}
+	distribution := x.ID
+	if x.Takes != "" {
+		distribution = x.Takes
+	}
+	var at string
+	err = home.QueryRow(ctx, "SELECT at FROM pgmosaic.placed WHERE distribution = $1", distribution).Scan(&at)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return ownOr(d.Home.Name, err)
+	}
+	switch {
+	case x.Shard != nil:
+		return mv.recoverShard(ctx, d, home, x, at == "shards")
+	case at == "" && x.Takes != "":
+		return &pgsql.Error{
+			Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("home has no record of the distribution that %q was to undo", x.Statement),
+			Hint: "Home may have been restored to an older state. Nothing was dropped: compare the table on all shards, and restore the map that belongs to them.",
+		}
+	case at == "shards":
+		return mv.settleOnShards(ctx, d, home, x)
+	}
+	return mv.settleOnHome(ctx, d, home, x)
+}
+
+// settleOnShards ends an attempt whose rows count on the shards: it has distributed them, or not brought them home.
+func (mv *Mover) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range d.Shards {
+		if s == d.Home {
+			continue
+		}
+		c, err := dismissed(ctx, mv, home, d, s, x.ID)
+		if err == nil {
+			if x.Takes != "" {
+				err = leave(ctx, c, s.Name, x.ID)
+			}
+			_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		}
+		if err != nil && x.Takes != "" { // else all that was made has been committed
+			return err
+		}
+	}
+	if x.Takes != "" {
+		if _, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET attempt = distribution WHERE attempt = $1", x.ID); err != nil {
+			return ownOr(d.Home.Name, err)
+		}
+	}
+	err := mv.end(ctx, x, func(tx *shardmap.Tx) error { return settleMap(tx, x, false) })
+	mv.Log.Warn("an interrupted statement was settled: the rows are on the shards", "statement", x.Statement)
+	return err
+}
+
+// settleOnHome ends an attempt whose rows count at home: it has brought them there, or not distributed them. What it made, or was
+// taking away, is dropped.
+func (mv *Mover) settleOnHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	if err := mv.clear(ctx, d, home, x); err != nil {
+		return err
+	}
+	mv.Log.Warn("an interrupted statement was settled: the rows are on home", "statement", x.Statement)
+	return nil
+}
+
+// clear drops what an attempt has made or taken away, whose rows count at home, and forgets it.
+func (mv *Mover) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range d.Shards {
+		if s == d.Home {
+			continue
+		}
+		c, err := dismissed(ctx, mv, home, d, s, x.ID)
+		if err != nil {
+			return err
+		}
+		err = dropMade(ctx, c, s.Name, x.ID)
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		if err != nil {
+			return err
+		}
+	}
+	if err := mv.end(ctx, x, func(tx *shardmap.Tx) error { return settleMap(tx, x, true) }); err != nil {
+		return err
+	}
+	_, err := home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1 AND at = 'home'", x.ID)
+	return ownOr(d.Home.Name, err)
+}
+
+// end has the map say what an attempt has come to, which home has decided, and forgets the attempt. If another process has done so,
+// the map is left as it is: more may have happened since.
+func (mv *Mover) end(ctx context.Context, x shardmap.Attempt, edit func(*shardmap.Tx) error) error {
+	err := mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return cmp.Or(tx.EndAttempt(x.ID), edit(tx)) })
+	if errors.Is(err, shardmap.ErrEnded) {
+		return nil
+	}
+	return err
+}
+
+// settleMap has the map say where the rows are that an attempt was at: at home, or on the shards.
+func settleMap(tx *shardmap.Tx, x shardmap.Attempt, home bool) error {
+	if x.Name == "" {
+		all, err := tx.Tenants(x.Database)
+		for _, t := range all {
+			if t.Schema != x.Schema {
+				continue
+			}
+			if home {
+				return tx.Delete("tenants", t.Database, t.Schema)
+			}
+			t.Moving = false
+			return tx.PutTenant(t)
+		}
+		return errors.Join(err, unsettled(home, "schema "+x.Schema))
+	}
+	all, err := tx.Tables(x.Database)
+	for _, t := range all {
+		if t.Schema != x.Schema || t.Name != x.Name {
+			continue
+		}
+		if home {
+			return tx.Delete("tables", t.Database, t.Schema, t.Name)
+		}
+		t.Moving, t.From = false, ""
+		return tx.PutTable(t)
+	}
+	return errors.Join(err, unsettled(home, "table "+shardmap.TableName{Schema: x.Schema, Name: x.Name}.String()))
+}
+
+// unsettled is an error for what the map does not know, though its rows are on the shards.
+func unsettled(home bool, label string) error {
+	if home {
+		return nil
+	}
+	return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: label + " was distributed by a process with a newer map", Hint: otherMap}
+}
+
+// recoverShard finishes or undoes a CREATE SHARD. What it made on a node that does not answer stays for now: the shard serves
+// nobody, and keeps nothing else from being changed.
+func (mv *Mover) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, decided bool) error {
+	if decided {
+		err := mv.shardDone(ctx, d, home, x)
+		mv.Log.Warn("an interrupted statement was settled: it is done", "statement", x.Statement)
+		return err
+	}
+	if x.Step == shardmap.Joining { // nobody need wait any more
+		x.Step = ""
+		if err := mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.Under(x.ID), tx.PutAttempt(x)) }); err != nil {
+			return err
+		}
+	}
+	nodes := make([]shardmap.Node, len(x.Nodes))
+	for i, n := range x.Nodes {
+		nodes[i] = *n
+	}
+	primary, _, err := checkShard(ctx, nodes)
+	if err == nil {
+		err = unwatchAll(ctx, home, x.ID)
+	}
+	var c *pgx.Conn
+	if err == nil {
+		c, err = connect(ctx, primary.Name, primary.DSN)
+	}
+	if err == nil {
+		if err = ownOr(primary.Name, dismiss(ctx, home, c, x.ID)); err == nil {
+			err = dropMade(ctx, c, primary.Name, x.ID)
+		}
+		if err == nil {
+			err = settleMark(ctx, c, primary.Name, "DELETE FROM pgmosaic.identity WHERE attempt = $1", x.ID)
+		}
+		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	}
+	if err != nil {
+		return &laterError{fmt.Errorf("what %s has made cannot be undone: %w", x.Statement, err)}
+	}
+	if err := mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.Delete("attempts", x.ID) }); err != nil {
+		return err
+	}
+	_, err = home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1 AND at = 'home'", x.ID)
+	mv.Log.Warn("an interrupted statement was undone", "statement", x.Statement)
+	return err
+}
+
+// recoverOlder settles a table that an older version, which knew no attempts, left moving. Nothing proves what it made on the
+// shards: that stays.
+func (mv *Mover) recoverOlder(ctx context.Context, d *shardmap.DB, t shardmap.Table) error {
+	home, err := mv.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // only read
+	var checked bool
+	if err := home.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'pgmosaic_slot')", t.TableName().SQL()).Scan(&checked); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	x := shardmap.Attempt{Database: t.Database, Schema: t.Schema, Name: t.Name}
+	onHome := !checked || t.Kind == shardmap.Reference
+	mv.Log.Warn("a table that an older version left moving was settled; what it made on the other shards stays", "table", t.TableName(), "distributed", !onHome)
+	return mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return settleMap(tx, x, onHome) })
+}
+
+// recoverOlderSchema is recoverOlder for a schema. Of these, an older version told home.
+func (mv *Mover) recoverOlderSchema(ctx context.Context, d *shardmap.DB, t shardmap.Tenant) error {
+	if err := mv.noteful(ctx, d, d.Home); err != nil { // which reads what an older version noted
+		return err
+	}
+	home, err := mv.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return err
+	}
+	defer home.Close(context.WithoutCancel(ctx)) // only read
+	placed, err := strings1(ctx, home, "SELECT schema FROM pgmosaic.placed WHERE schema = $1 AND at = 'shards'", t.Schema)
+	if err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	onHome := len(placed) == 0
+	mv.Log.Warn("a schema that an older version left moving was settled; what it made on the other shards stays", "schema", t.Schema, "distributed", !onHome)
+	return mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error {
+		return settleMap(tx, shardmap.Attempt{Database: t.Database, Schema: t.Schema}, onHome)
+	})
+}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -198,4 +199,33 @@ func (p *parser) tableRef() (db, schema, table string) {
 		return db, schema, p.name("table")
 	}
 	return db, "public", schema
+}
+
+// escapePrefix is what stands before the quote of a string with escapes.
+var escapePrefix = regexp.MustCompile(`(^|[^\pL\pN_$])[Ee]$`)
+
+// SplitStatements cuts at semicolons outside quotes. An empty text is one empty statement.
+func SplitStatements(sql string) []string {
+	var out []string
+	start, quote, escapes := 0, byte(0), false
+	for i := 0; i < len(sql); i++ {
+		switch c := sql[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			} else if c == '\\' && escapes {
+				i++
+			}
+		case c == '\'' || c == '"':
+			quote = c
+			escapes = c == '\'' && escapePrefix.MatchString(sql[start:i])
+		case c == ';':
+			out = append(out, sql[start:i])
+			start = i + 1
+		}
+	}
+	if rest := sql[start:]; strings.TrimSpace(rest) != "" || len(out) == 0 {
+		out = append(out, rest)
+	}
+	return out
 }

@@ -55,7 +55,7 @@ func (a *Admin) Databases() []string {
 }
 
 // Compare orders two cells of a view: numbers as numbers, the rest as text.
-func Compare(x, y any) int { return compareCells(text(x), text(y)) }
+func Compare(x, y any) int { return compareCells(Text(x), Text(y)) }
 
 // Doubt is what the resolver found last: parts of commits over shards that are not finished, and commits that have lost one.
 // Unlike SHOW TRANSACTIONS it asks no shard.

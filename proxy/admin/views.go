@@ -452,7 +452,7 @@ func (f filter) apply(columns []string, rows [][]any) ([][]any, error) {
 			return nil, err
 		}
 		sort.SliceStable(rows, func(a, b int) bool {
-			c := compareCells(text(rows[a][i]), text(rows[b][i]))
+			c := compareCells(Text(rows[a][i]), Text(rows[b][i]))
 			return o.desc && c > 0 || !o.desc && c < 0
 		})
 	}
@@ -466,7 +466,7 @@ func (c condition) holds(v any) bool {
 	if v == nil {
 		return false
 	}
-	s := text(v)
+	s := Text(v)
 	if b, ok := v.(bool); ok {
 		s = strconv.FormatBool(b)
 		if long, ok := map[string]string{"t": "true", "f": "false", "yes": "true", "no": "false"}[c.value]; ok {
@@ -510,8 +510,8 @@ func compareCells(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// text prints a cell as PostgreSQL would.
-func text(v any) string {
+// Text prints a cell as PostgreSQL would.
+func Text(v any) string {
 	switch x := v.(type) {
 	case nil:
 		return ""

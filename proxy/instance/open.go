@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/proxy/access"
-	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/console"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
@@ -29,7 +29,7 @@ func (b backend) Open(ctx context.Context, l session.Login, client session.Clien
 			"server_version": "15.0 (pgmosaic " + b.in.opts.Version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
 			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"],
 		}
-		return admin.NewConsole(b.in.Admin, client.Conn, role != access.Admin), params, nil
+		return console.New(b.in.Admin, client.Conn, role != access.Admin), params, nil
 	}
 	if err := b.room(l); err != nil {
 		return nil, nil, err

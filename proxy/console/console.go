@@ -1,14 +1,16 @@
-package admin
+// Package console is the admin database's side of the protocol: it takes statements of both protocols to the admin, and answers in text.
+package console
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -16,14 +18,14 @@ import (
 // Console is the admin database of one client: it speaks both protocols and answers in text. It implements
 // session.Handler.
 type Console struct {
-	admin    *Admin
+	admin    *admin.Admin
 	client   *wire.Conn
 	readOnly bool
 	cancel   context.CancelFunc
 	ctx      context.Context
 
 	stmts    map[string]string
-	portals  map[string]*Result
+	portals  map[string]*admin.Result
 	pending  map[string]string
 	skipping bool
 
@@ -31,10 +33,10 @@ type Console struct {
 	stop context.CancelFunc
 }
 
-// NewConsole makes the handler of an admin session. readOnly is for users that may only look.
-func NewConsole(a *Admin, client *wire.Conn, readOnly bool) *Console {
+// New makes the handler of an admin session. readOnly is for users that may only look.
+func New(a *admin.Admin, client *wire.Conn, readOnly bool) *Console {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Console{admin: a, client: client, readOnly: readOnly, ctx: ctx, cancel: cancel, stmts: map[string]string{}, portals: map[string]*Result{}, pending: map[string]string{}}
+	return &Console{admin: a, client: client, readOnly: readOnly, ctx: ctx, cancel: cancel, stmts: map[string]string{}, portals: map[string]*admin.Result{}, pending: map[string]string{}}
 }
 
 // TxStatus implements session.Handler: the console has no transactions.
@@ -50,7 +52,7 @@ func (c *Console) Cancel() {
 }
 
 // exec runs one statement, which Cancel may end.
-func (c *Console) exec(sql string) (*Result, error) {
+func (c *Console) exec(sql string) (*admin.Result, error) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	c.mu.Lock()
@@ -96,7 +98,7 @@ func (c *Console) Close() { c.cancel() }
 // Query implements session.Handler.
 func (c *Console) Query(_ context.Context, sql []byte) error {
 	c.client.Leave()
-	for _, s := range SplitStatements(string(sql)) {
+	for _, s := range admin.SplitStatements(string(sql)) {
 		res, err := c.exec(s)
 		if err != nil {
 			c.client.Send(wire.ErrorFor("ERROR", err))
@@ -115,37 +117,8 @@ func (c *Console) Query(_ context.Context, sql []byte) error {
 	return nil
 }
 
-// escapePrefix is what stands before the quote of a string with escapes.
-var escapePrefix = regexp.MustCompile(`(^|[^\pL\pN_$])[Ee]$`)
-
-// SplitStatements cuts at semicolons outside quotes. An empty text is one empty statement.
-func SplitStatements(sql string) []string {
-	var out []string
-	start, quote, escapes := 0, byte(0), false
-	for i := 0; i < len(sql); i++ {
-		switch c := sql[i]; {
-		case quote != 0:
-			if c == quote {
-				quote = 0
-			} else if c == '\\' && escapes {
-				i++
-			}
-		case c == '\'' || c == '"':
-			quote = c
-			escapes = c == '\'' && escapePrefix.MatchString(sql[start:i])
-		case c == ';':
-			out = append(out, sql[start:i])
-			start = i + 1
-		}
-	}
-	if rest := sql[start:]; strings.TrimSpace(rest) != "" || len(out) == 0 {
-		out = append(out, rest)
-	}
-	return out
-}
-
 // fields describes a result: integers as bigint, booleans as boolean, the rest as text.
-func fields(res *Result) []wire.Field {
+func fields(res *admin.Result) []wire.Field {
 	out := make([]wire.Field, len(res.Columns))
 	for i, name := range res.Columns {
 		oid, size := uint32(25), int16(-1)
@@ -165,14 +138,14 @@ func fields(res *Result) []wire.Field {
 	return out
 }
 
-func (c *Console) rows(res *Result) {
+func (c *Console) rows(res *admin.Result) {
 	vals := make([][]byte, len(res.Columns))
 	for _, r := range res.Rows {
 		for i, v := range r {
 			if v == nil {
 				vals[i] = nil
 			} else {
-				vals[i] = []byte(text(v))
+				vals[i] = []byte(admin.Text(v))
 			}
 		}
 		c.client.SendRow(vals)
@@ -282,7 +255,7 @@ func (c *Console) describe(body []byte) error {
 		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}
 	c.client.SendFrame('t', []byte{0, 0})
-	res, err := c.admin.columnsOf(c.ctx, sql)
+	res, err := c.columnsOf(sql)
 	if err != nil {
 		return err
 	}
@@ -290,7 +263,7 @@ func (c *Console) describe(body []byte) error {
 	return nil
 }
 
-func (c *Console) describeResult(res *Result) {
+func (c *Console) describeResult(res *admin.Result) {
 	if res.Columns == nil {
 		c.client.SendFrame('n', nil)
 		return
@@ -303,18 +276,22 @@ func (c *Console) describeResult(res *Result) {
 }
 
 // columnsOf gives a statement's columns: reads are run, changes answer with the map's version.
-func (a *Admin) columnsOf(ctx context.Context, sql string) (*Result, error) {
-	res, err := a.Exec(ctx, sql, true)
+func (c *Console) columnsOf(sql string) (*admin.Result, error) {
+	res, err := c.admin.Exec(c.ctx, sql, true)
 	var e *pgsql.Error
-	if errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege {
-		f := strings.Fields(strings.ToLower(sql))
-		if len(f) > 0 {
-			switch strings.TrimSuffix(f[0], ";") {
-			case "pause", "resume", "reconnect", "kill_client", "kill", "disable", "enable", "wait_close", "reload", "shutdown", "set", "cancel":
-				return &Result{}, nil
-			}
-		}
-		return &Result{Columns: []string{"map_version"}}, nil
+	if !errors.As(err, &e) || e.Code != pgsql.InsufficientPrivilege {
+		return res, err
 	}
-	return res, err
+	words := strings.Fields(strings.ToLower(strings.TrimRight(sql, "; \t\r\n")))
+	switch {
+	case len(words) == 0:
+		return &admin.Result{}, nil
+	case words[0] == "verify":
+		return &admin.Result{Columns: []string{"shard", "key", "difference"}}, nil
+	case slices.Contains([]string{"pause", "resume", "reconnect", "kill_client", "kill", "disable", "enable", "wait_close", "reload", "shutdown", "set", "cancel"}, words[0]):
+		return &admin.Result{}, nil
+	case len(words) > 2 && words[len(words)-2] == "dry" && words[len(words)-1] == "run":
+		return &admin.Result{Columns: []string{"would_be_map_version"}}, nil
+	}
+	return &admin.Result{Columns: []string{"map_version"}}, nil
 }

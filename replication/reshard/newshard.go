@@ -20,7 +20,7 @@ import (
 
 // joiner is what one CREATE SHARD knows.
 type joiner struct {
-	mv       *Mover
+	mv      *Mover
 	d       *shardmap.DB
 	home    *pgx.Conn
 	primary shardmap.Node

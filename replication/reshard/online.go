@@ -21,7 +21,7 @@ import (
 
 // online is the move of one table while it is in use.
 type online struct {
-	mv     *Mover
+	mv    *Mover
 	d     *shardmap.DB
 	info  *shardmap.TableInfo
 	job   *job

@@ -34,7 +34,8 @@ func TestWhatVariesIsPutInOnce(t *testing.T) {
 		{`delete from t where at < now()`, `delete from t where at <  <now()!> `},
 		{`insert into t (id, key, at) values (1, 'k', 'now')`, "column at: 'now' may be another time"},
 		{`insert into t (id, key, at) values (1, 'now', null)`, `insert into t (id, key, at) values (1, 'now', null)`}, // no time is read from it
-		{`update t set id = 't'::regclass::int`, "column id: regclass is another OID on each shard"}, {`update t set key = 't'::regclass::text`, `update t set key = 't'::regclass::text`},
+		{`update t set id = 't'::regclass::int`, "column id: regclass is another OID on each shard"},
+		{`update t set key = 't'::regclass::text`, `update t set key = 't'::regclass::text`},
 		{`update t set at = date 'today'`, "column at: 'today' may be another time"},
 		{`update t set id = random()`, "column id: random() has another value for each row"},
 		{`update t set key = default`, "the default of column key has another value for each row"},

@@ -36,7 +36,7 @@ func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, en
 		return nil, err
 	}
 	if db.Joining && a.everywhere() {
-		return nil, Refuse("joining")
+		return nil, Refuse(RuleJoining)
 	}
 	if a.t.Class == Control || a.t.Class == Copy { // their literals are settings and options
 		a.t.Exact = true
@@ -61,7 +61,7 @@ func (a *analysis) run() error {
 		sqlparse.Set, sqlparse.Discard, sqlparse.Prepare, sqlparse.Execute, sqlparse.Deallocate, sqlparse.Empty, sqlparse.Listen, sqlparse.Unlisten:
 		return nil // Control
 	case sqlparse.TwoPhase:
-		return Refuse("two-phase")
+		return Refuse(RuleTwoPhase)
 	case sqlparse.Show:
 		if strings.HasPrefix(s.Var.Name, "pgmosaic.") {
 			return nil
@@ -75,7 +75,7 @@ func (a *analysis) run() error {
 		return nil
 	}
 	if len(a.db.Shards) > 1 && marked(s.Text) {
-		return Refuse("private-schema")
+		return Refuse(RulePrivateSchema)
 	}
 	if err := a.names(); err != nil {
 		return err
@@ -97,11 +97,11 @@ func (a *analysis) run() error {
 		return a.oneShard()
 	}
 	if n, ok := a.writtenView(s.Query); ok {
-		return Refuse("view-write", n)
+		return Refuse(RuleViewWrite, n)
 	}
 	for _, schema := range s.Def.Schemas {
 		if a.distributedIn(schema) {
-			return Refuse("ddl", "DROP or RENAME of schema "+schema)
+			return Refuse(RuleDdl, "DROP or RENAME of schema "+schema)
 		}
 	}
 	if a.shared() {
@@ -115,11 +115,11 @@ func (a *analysis) run() error {
 	}
 	for _, n := range a.home {
 		if t := a.sch.Tables[n]; s.Def.Refresh && t != nil && a.readsSharded(t, 0) { // home has a part of the rows
-			return Refuse("ddl", "REFRESH MATERIALIZED VIEW, as it reads one,")
+			return Refuse(RuleDdl, "REFRESH MATERIALIZED VIEW, as it reads one,")
 		}
 	}
 	if a.views.used && !a.gathers() {
-		return Refuse("view", a.views.first)
+		return Refuse(RuleView, a.views.first)
 	}
 	if err := a.functions(); err != nil {
 		return err
@@ -179,7 +179,7 @@ func (a *analysis) explain() error {
 	}
 	inner, err := a.stmt.Explains()
 	if err != nil {
-		return Refuse("explain")
+		return Refuse(RuleExplain)
 	}
 	t, err := Analyze(inner, a.db, a.sch, a.env)
 	if err != nil {
@@ -192,11 +192,11 @@ func (a *analysis) explain() error {
 func (a *analysis) refuseWide() *Error {
 	switch a.stmt.Kind {
 	case sqlparse.Cursor:
-		return Refuse("cursor")
+		return Refuse(RuleCursor)
 	case sqlparse.Copy:
-		return Refuse("copy", "a query over several shards")
+		return Refuse(RuleCopy, "a query over several shards")
 	}
-	return Refuse("explain")
+	return Refuse(RuleExplain)
 }
 
 // oneShard is the fate of every statement of a database with one shard: it goes there.

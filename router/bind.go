@@ -313,10 +313,10 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 	if t.Class == Single {
 		for i := range t.pins {
 			if t.pins[i].use == assigns {
-				return nil, Refuse("key-change", t.pins[i].key())
+				return nil, Refuse(RuleKeyChange, t.pins[i].key())
 			}
 		}
-		return nil, Refuse("key-unreadable", t.pins[0].key())
+		return nil, Refuse(RuleKeyUnreadable, t.pins[0].key())
 	}
 	return p, nil
 }
@@ -381,7 +381,7 @@ func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
 			return nil, err
 		}
 		if pn.use == assigns && len(hit.list()) > 1 {
-			return nil, Refuse("key-change", pn.key())
+			return nil, Refuse(RuleKeyChange, pn.key())
 		}
 	}
 	set := hit.list()
@@ -406,14 +406,14 @@ func (t *Template) rowShard(p *pin, a *Args, drawn *[]int64) (int, error) {
 		case errors.Is(err, ErrNeedTypes):
 			return 0, err
 		case errors.Is(err, errNull):
-			return 0, Refuse("insert-key", p.columns[i])
+			return 0, Refuse(RuleInsertKey, p.columns[i])
 		case err != nil:
-			return 0, Refuse("key-unreadable", p.columns[i])
+			return 0, Refuse(RuleKeyUnreadable, p.columns[i])
 		}
 	}
 	shard, ok := p.group.Place(key[:len(p.vals)])
 	if !ok {
-		return 0, Refuse("no-place", p.key())
+		return 0, Refuse(RuleNoPlace, p.key())
 	}
 	return shard, nil
 }
@@ -435,7 +435,7 @@ func (t *Template) eval(p *pin, a *Args, add func(int)) error {
 		case errors.Is(err, ErrNeedTypes):
 			return err
 		case err != nil && p.use == assigns:
-			return Refuse("key-change", p.columns[i])
+			return Refuse(RuleKeyChange, p.columns[i])
 		case err != nil:
 			continue
 		case vals != nil && len(keys) == 0:
@@ -640,13 +640,13 @@ func (a *Args) Int64(v *sqlparse.Value) (n int64, null bool, err error) {
 			if n, ok := pghash.BinaryInt(a.Params[i]); ok {
 				return n, false, nil
 			}
-			return 0, false, Refuse("limit-expression")
+			return 0, false, Refuse(RuleLimitExpression)
 		}
 		text = string(a.Params[i])
 	}
 	n, err = strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {
-		return 0, false, Refuse("limit-expression")
+		return 0, false, Refuse(RuleLimitExpression)
 	}
 	return n, false, nil
 }

@@ -131,7 +131,7 @@ func (a *analysis) wholeDatabase() error {
 	case a.stmt.Kind == sqlparse.Vacuum && len(d.Objects) == 0:
 		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx = Write, true, false, d.NoTx
 	case d.Owned && !a.db.Plain():
-		return Refuse("ddl", "DROP OWNED")
+		return Refuse(RuleDdl, "DROP OWNED")
 	}
 	return nil
 }
@@ -152,9 +152,9 @@ func (a *analysis) indexed() (ok bool, err error) {
 	case len(tables) == 0:
 		return false, nil
 	case len(tables) < len(d.Objects) && !d.IfExists:
-		return true, Refuse("mixed-objects")
+		return true, Refuse(RuleMixedObjects)
 	case d.Unsafe != "":
-		return true, Refuse("ddl", "ALTER INDEX ... "+d.Unsafe)
+		return true, Refuse(RuleDdl, "ALTER INDEX ... "+d.Unsafe)
 	}
 	a.t.Class, a.t.Ref, a.t.Home, a.t.Shared, a.t.NoTx, a.t.on = Write, true, false, true, d.NoTx, a.placesOf(tables)
 	return true, nil
@@ -184,7 +184,7 @@ func (a *analysis) definition() error {
 	everywhere := func() error {
 		if len(objects) != len(s.Def.Objects) || len(a.home) > 0 {
 			if s.Kind != sqlparse.Vacuum || len(s.Def.Objects) > 0 {
-				return Refuse("mixed-objects")
+				return Refuse(RuleMixedObjects)
 			}
 		}
 		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx, a.t.on = Write, true, false, s.Def.NoTx, a.placesOf(objects)
@@ -193,7 +193,7 @@ func (a *analysis) definition() error {
 	switch s.Kind {
 	case sqlparse.Truncate:
 		if s.Def.Cascade {
-			return Refuse("ddl", "TRUNCATE ... CASCADE")
+			return Refuse(RuleDdl, "TRUNCATE ... CASCADE")
 		}
 		return everywhere()
 	case sqlparse.Vacuum, sqlparse.Lock:
@@ -207,7 +207,7 @@ func (a *analysis) definition() error {
 		return nil
 	case sqlparse.CreateIndex:
 		if s.Def.Unique && slices.ContainsFunc(objects, func(o shardmap.TableName) bool { return !a.enforceable(a.db.Table(o)) }) {
-			return Refuse("ddl", "CREATE UNIQUE INDEX without the key")
+			return Refuse(RuleDdl, "CREATE UNIQUE INDEX without the key")
 		}
 		return everywhere()
 	case sqlparse.CreateTable:
@@ -224,7 +224,7 @@ func (a *analysis) definition() error {
 			return nil
 		}
 	}
-	return Refuse("ddl", "this statement")
+	return Refuse(RuleDdl, "this statement")
 }
 
 // granted gives each shard the part of a GRANT or REVOKE that is about the tables which it has: home has all.
@@ -257,9 +257,9 @@ func (a *analysis) partition() error {
 	of := append(append([]shardmap.TableName(nil), a.sharded...), a.reference...)
 	switch {
 	case !d.Partition || a.t.Temp || len(of) != 1 || len(a.home) > 0 || a.db.Tables[of[0]] == nil:
-		return Refuse("ddl", "a partition with columns or constraints of its own, or a child,")
+		return Refuse(RuleDdl, "a partition with columns or constraints of its own, or a child,")
 	case a.db.Tenant(d.Objects[0].Schema) != nil:
-		return Refuse("ddl", "a partition in a schema that lives on one shard")
+		return Refuse(RuleDdl, "a partition in a schema that lives on one shard")
 	}
 	a.t.Class, a.t.Ref, a.t.Home = Write, true, false
 	if a.db.Tables[of[0]].Kind == shardmap.Reference {
@@ -275,9 +275,9 @@ func (a *analysis) dropped(objects []shardmap.TableName, everywhere func() error
 	case d.Scope == sqlparse.OnTable:
 		return everywhere()
 	case !d.TableDrop:
-		return Refuse("ddl", "DROP of this object")
+		return Refuse(RuleDdl, "DROP of this object")
 	case len(d.Objects) != len(objects) && (!d.IfExists || len(a.home) > 0): // DROP TABLE IF EXISTS a, b with some that do not exist or are home's
-		return Refuse("mixed-objects")
+		return Refuse(RuleMixedObjects)
 	}
 	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, a.mapped(objects), a.placesOf(objects)
 	return nil
@@ -290,11 +290,11 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 	if len(objects) == 0 { // a home table, which names a declared one
 		for i := range d.Foreign {
 			if !a.homeKeeps(&d.Foreign[i]) {
-				return Refuse("foreign-key")
+				return Refuse(RuleForeignKey)
 			}
 		}
 		if len(d.Foreign) == 0 {
-			return Refuse("ddl", "this statement")
+			return Refuse(RuleDdl, "this statement")
 		}
 		return nil
 	}
@@ -303,18 +303,18 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 	case d.Renamed != sqlparse.Renaming{} && d.Unsafe == "":
 		return a.renamed(objects[0], info, everywhere)
 	case s.Kind == sqlparse.Rename && d.Scope != sqlparse.OnTable:
-		return Refuse("ddl", "RENAME")
+		return Refuse(RuleDdl, "RENAME")
 	case d.Unsafe != "":
-		return Refuse("ddl", "ALTER TABLE ... "+d.Unsafe)
+		return Refuse(RuleDdl, "ALTER TABLE ... "+d.Unsafe)
 	case info.Kind == shardmap.Reference && a.fillsApart():
-		return Refuse("reference-fill", info.TableName)
+		return Refuse(RuleReferenceFill, info.TableName)
 	case slices.ContainsFunc(d.Foreign, func(f sqlparse.ForeignKey) bool { return !a.keepsForeign(info, &f) }):
-		return Refuse("foreign-key")
+		return Refuse(RuleForeignKey)
 	case d.Unique && !a.enforceable(info):
-		return Refuse("ddl", "ALTER TABLE ... ADD CONSTRAINT without the key")
+		return Refuse(RuleDdl, "ALTER TABLE ... ADD CONSTRAINT without the key")
 	}
 	if i := slices.IndexFunc(info.Keys, func(k string) bool { return contains(d.Columns, k) }); i >= 0 {
-		return Refuse("key-column", info.Keys[i])
+		return Refuse(RuleKeyColumn, info.Keys[i])
 	}
 	return everywhere()
 }
@@ -331,9 +331,9 @@ func (a *analysis) fillsApart() bool {
 func (a *analysis) renamed(n shardmap.TableName, info *shardmap.TableInfo, everywhere func() error) error {
 	switch schema := a.stmt.Def.Renamed.Schema; {
 	case schema == "pgmosaic":
-		return Refuse("private-schema")
+		return Refuse(RulePrivateSchema)
 	case schema != "" && schema != n.Schema && (a.db.Tables[n] == nil || a.db.Tenant(schema) != nil):
-		return Refuse("ddl", "SET SCHEMA to or from a schema that lives on one shard")
+		return Refuse(RuleDdl, "SET SCHEMA to or from a schema that lives on one shard")
 	case a.db.Tables[n] != nil && !info.Part: // else the map does not name it
 		a.t.Renamed = renamedTo(&a.stmt.Def.Renamed, n, info)
 	}
@@ -362,10 +362,10 @@ func renamedTo(d *sqlparse.Renaming, n shardmap.TableName, info *shardmap.TableI
 // INSERT .. SELECT are.
 func (a *analysis) madeAs(objects []shardmap.TableName) error {
 	d := &a.stmt.Def
-	refuse := Refuse("select-into", "CREATE TABLE AS")
+	refuse := Refuse(RuleSelectInto, "CREATE TABLE AS")
 	switch {
 	case d.View:
-		return Refuse("ddl", "CREATE MATERIALIZED VIEW, as it reads one,")
+		return Refuse(RuleDdl, "CREATE MATERIALIZED VIEW, as it reads one,")
 	case len(objects) > 0:
 		return refuse
 	case len(a.sharded) == 0 || d.NoData: // home has all that it reads
@@ -419,7 +419,7 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 	if len(objects) == 0 {
 		for i := range d.Foreign {
 			if !a.homeKeeps(&d.Foreign[i]) {
-				return Refuse("foreign-key")
+				return Refuse(RuleForeignKey)
 			}
 		}
 		if d.Parent {
@@ -436,14 +436,14 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 	}
 	if a.db.Tenant(objects[0].Schema) != nil && !d.Parent {
 		if d.Serial {
-			return Refuse("ddl", "a column that draws from a sequence")
+			return Refuse(RuleDdl, "a column that draws from a sequence")
 		}
 		if a.likesPlaced() {
 			a.t.Then = unplaced(d.Objects[0])
 		}
 		return everywhere()
 	}
-	return Refuse("ddl", "this statement")
+	return Refuse(RuleDdl, "this statement")
 }
 
 // likesPlaced says whether CREATE TABLE (LIKE ..) would take along the constraint that keeps a table's rows on their shard.

@@ -95,11 +95,11 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	for _, f := range a.calls() {
 		switch {
 		case a.funcReaches(f, map[string]bool{}): // it would run on home
-			return nil, Refuse("function-body", f)
+			return nil, Refuse(RuleFunctionBody, f)
 		case f == "set_config" || f == "setseed": // they are for the session's own server
-			return nil, Refuse("home-only", f)
+			return nil, Refuse(RuleHomeOnly, f)
 		case a.isVolatile(f) && !harmless[f]: // what it writes would be rolled back with the copies
-			return nil, Refuse("volatile", f)
+			return nil, Refuse(RuleVolatile, f)
 		}
 	}
 	g := &gathering{a: a, places: map[*sqlparse.Statement]map[int]place{}, owner: map[*sqlparse.Rel]*sqlparse.Statement{}, refs: map[shardmap.TableName][]reference{}, words: map[string]bool{}, stars: map[string]bool{}}
@@ -109,7 +109,7 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	}
 	for w := range g.words {
 		if systemColumns[w] {
-			return nil, Refuse("system-column", w)
+			return nil, Refuse(RuleSystemColumn, w)
 		}
 	}
 	plan, err := g.both()
@@ -124,7 +124,7 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 		plan.Own.Else = plan.Else.Own
 	}
 	if err != nil {
-		return nil, Refuse("opaque", "a construct that cannot be written back as SQL")
+		return nil, Refuse(RuleOpaque, "a construct that cannot be written back as SQL")
 	}
 	plan.Why = why
 	return plan, nil
@@ -354,7 +354,7 @@ func (g *gathering) visit(b *block) *Error {
 				continue
 			}
 			if (r.Table.Schema == "" || schema.IsTemp(r.Table.Schema)) && a.env.Temp.Table(r.Table.Name) != nil {
-				return Refuse("gather-temporary", r.Table.Name)
+				return Refuse(RuleGatherTemporary, r.Table.Name)
 			}
 			name, ok := a.env.resolve(a.db, a.sch, r.Table)
 			if !ok {
@@ -362,13 +362,13 @@ func (g *gathering) visit(b *block) *Error {
 			}
 			t := a.sch.Tables[name]
 			if t == nil {
-				return Refuse("opaque", "a table that is not there yet")
+				return Refuse(RuleOpaque, "a table that is not there yet")
 			}
 			if t.Kind == 'S' {
 				continue
 			}
 			if r.Only && t.Parent {
-				return Refuse("opaque", "ONLY")
+				return Refuse(RuleOpaque, "ONLY")
 			}
 			at[r.Loc] = place{table: name}
 			if g.refs[name] == nil {

@@ -22,7 +22,7 @@ func (a *analysis) insertInside(q *sqlparse.Query, info *shardmap.TableInfo) err
 		a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
 		return nil
 	case slices.Contains(pos, -1):
-		return Refuse("insert-key", info.KeyList())
+		return Refuse(RuleInsertKey, info.KeyList())
 	case q.Source != nil:
 		p, err := a.constantKey(q, info, pos)
 		if err != nil {
@@ -31,12 +31,12 @@ func (a *analysis) insertInside(q *sqlparse.Query, info *shardmap.TableInfo) err
 		a.t.pins = append(a.t.pins, p)
 		return nil
 	case len(q.Rows) == 0:
-		return Refuse("insert-key", info.KeyList())
+		return Refuse(RuleInsertKey, info.KeyList())
 	}
 	for _, row := range q.Rows {
 		for _, at := range pos {
 			if at < len(row) && row[at].Kind == sqlparse.ValDefault { // a sequence is drawn for the statement's own rows
-				return Refuse("insert-key", info.KeyList())
+				return Refuse(RuleInsertKey, info.KeyList())
 			}
 		}
 	}
@@ -54,7 +54,7 @@ func (a *analysis) mergeInserts(b *block) error {
 	for _, m := range q.Inserts {
 		keys, ok := a.mergeKey(info, m)
 		if !ok {
-			return Refuse("merge", info.TableName)
+			return Refuse(RuleMerge, info.TableName)
 		}
 		if len(keys) == 0 {
 			a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
@@ -70,11 +70,11 @@ func (a *analysis) mergeInserts(b *block) error {
 				vals = b.constants(q, *e.Col)
 			}
 			if i > 0 && (len(vals) != len(rows) || len(vals) > 1 && keys[0].Col.Qual != e.Col.Qual) { // of other rows than the first
-				return Refuse("merge", info.TableName)
+				return Refuse(RuleMerge, info.TableName)
 			}
 			for j, v := range vals {
 				if !standsAlone(v) || !keyFits(info.Group.Keys[i], v) {
-					return Refuse("merge", info.TableName)
+					return Refuse(RuleMerge, info.TableName)
 				}
 				if i == 0 {
 					rows = append(rows, nil)
@@ -82,7 +82,7 @@ func (a *analysis) mergeInserts(b *block) error {
 				rows[j] = append(rows[j], v)
 			}
 			if len(vals) == 0 {
-				return Refuse("merge", info.TableName)
+				return Refuse(RuleMerge, info.TableName)
 			}
 		}
 		for _, r := range rows {

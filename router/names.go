@@ -25,7 +25,7 @@ func (a *analysis) distributedIn(schema string) bool {
 // names resolves every relation that the statement names anywhere.
 func (a *analysis) names() error {
 	if a.stmt.Private {
-		return Refuse("private-schema")
+		return Refuse(RulePrivateSchema)
 	}
 	return a.resolveAll(a.stmt.Tables, map[shardmap.TableName]bool{})
 }
@@ -33,7 +33,7 @@ func (a *analysis) names() error {
 func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableName]bool) error {
 	for _, ref := range refs {
 		if ref.Schema == "pgmosaic" {
-			return Refuse("private-schema")
+			return Refuse(RulePrivateSchema)
 		}
 		name, ok := a.env.find(a.db, a.sch, ref)
 		if !ok || seen[name] {
@@ -49,9 +49,9 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 		info := a.info(name)
 		switch {
 		case info != nil && a.hidden(ref, name):
-			return Refuse("home-away", ref.Name)
+			return Refuse(RuleHomeAway, ref.Name)
 		case info == nil && len(a.db.Shards) > 1 && !a.stmt.Def.Frees && a.undeclared(name, 0):
-			return Refuse("undeclared", name)
+			return Refuse(RuleUndeclared, name)
 		case info == nil:
 			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
 				if err := a.view(t, seen); err != nil {
@@ -61,7 +61,7 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 			}
 			a.home = append(a.home, name)
 		case info.Moving:
-			return Refuse("moving", name)
+			return Refuse(RuleMoving, name)
 		case info.Kind == shardmap.Sharded:
 			a.sharded = append(a.sharded, name)
 		default:

@@ -24,11 +24,11 @@ func (t *Template) OneShard(shard int, readOnly bool) *Error {
 	switch {
 	case len(t.DB.Shards) == 1 || readOnly:
 	case c.always != "":
-		return Refuse("one-shard", c.always)
+		return Refuse(RuleOneShard, c.always)
 	case c.home != "" && shard != t.DB.Home.Index:
-		return Refuse("one-shard", c.home)
+		return Refuse(RuleOneShard, c.home)
 	case slices.ContainsFunc(c.rows, func(g *shardmap.GroupInfo) bool { return !slices.Contains(g.Shards(), shard) }):
-		return Refuse("one-shard", "a write of "+c.table.String()+", whose rows are on other shards,")
+		return Refuse(RuleOneShard, "a write of "+c.table.String()+", whose rows are on other shards,")
 	}
 	return nil
 }

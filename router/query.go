@@ -15,20 +15,20 @@ func (a *analysis) query() error {
 		return a.referenceOnly(q)
 	}
 	if q.Opaque != "" && q.Cmd != sqlparse.Select {
-		return Refuse("opaque", q.Opaque)
+		return Refuse(RuleOpaque, q.Opaque)
 	}
 	a.t.Home = false
 	a.t.Exact = a.t.Exact || usesOrdinals(q)
 	if a.views.used {
 		a.expand(q)
-		return a.gatherBlind(newBlock(a, q, nil), Refuse("view", a.views.first))
+		return a.gatherBlind(newBlock(a, q, nil), Refuse(RuleView, a.views.first))
 	}
 	top := newBlock(a, q, nil)
 	if info := a.target(q); info != nil && info.Kind == shardmap.Reference && q.Cmd != sqlparse.Insert { // a shard would write its own copy only
-		return Refuse("reference-write", info.TableName)
+		return Refuse(RuleReferenceWrite, info.TableName)
 	}
 	if makesTable(q) { // it is home's
-		return Refuse("select-into", "SELECT INTO")
+		return Refuse(RuleSelectInto, "SELECT INTO")
 	}
 	if q.Cmd == sqlparse.Insert {
 		if err := a.insert(q); err != nil {
@@ -51,11 +51,11 @@ func (a *analysis) query() error {
 	}
 	needsHome := a.needsHome()
 	if needsHome {
-		a.t.wide = Refuse("home-join", joinNames(a.home))
+		a.t.wide = Refuse(RuleHomeJoin, joinNames(a.home))
 		a.t.pins = append(a.t.pins, pin{}) // bound to the home shard
 	}
 	if f, ok := a.homeFunction(); ok {
-		return Refuse("home-only", f)
+		return Refuse(RuleHomeOnly, f)
 	}
 	if a.moved != nil {
 		a.useMoved()
@@ -64,7 +64,7 @@ func (a *analysis) query() error {
 	if a.t.rekey != nil && needsHome {
 		a.t.rekey = nil
 		if a.t.Class == Rekey {
-			return Refuse("key-change", top.query.Target.Table.Name)
+			return Refuse(RuleKeyChange, top.query.Target.Table.Name)
 		}
 	}
 	if a.t.rekey != nil && len(loose) > 0 {
@@ -96,7 +96,7 @@ func (a *analysis) query() error {
 	case q.Cmd == sqlparse.Insert && a.fed && len(q.CTEs) == 0:
 		a.t.Class = Write
 	case q.Cmd == sqlparse.Insert:
-		return Refuse("insert-select", loose[0])
+		return Refuse(RuleInsertSelect, loose[0])
 	default:
 		if err := a.wideWrite(top); err != nil {
 			return err
@@ -155,7 +155,7 @@ func (a *analysis) gatherBlind(top *block, err error) error {
 		a.t.pins = append(a.t.pins, pin{group: group, vals: make([][]sqlparse.Value, len(group.Keys))})
 	}
 	if f, ok := a.homeFunction(); ok {
-		return Refuse("home-only", f)
+		return Refuse(RuleHomeOnly, f)
 	}
 	if why = a.toGather(top, why); why != nil {
 		return why
@@ -171,11 +171,11 @@ func (a *analysis) oneKey() bool { return len(a.t.pins) == 1 && a.t.pins[0].one(
 func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 	for _, f := range b.flat {
 		if f.Opaque != "" {
-			return nil, Refuse("opaque", f.Opaque)
+			return nil, Refuse(RuleOpaque, f.Opaque)
 		}
 		for _, l := range f.Locks {
 			if n, ok := a.locksCopy(f, l); ok {
-				return nil, Refuse("locking-reference", n)
+				return nil, Refuse(RuleLockingReference, n)
 			}
 		}
 	}
@@ -196,7 +196,7 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		sub := newBlock(a, q, b)
 		info := a.target(q)
 		if info != nil && info.Kind == shardmap.Reference {
-			return nil, Refuse("reference-write", info.TableName)
+			return nil, Refuse(RuleReferenceWrite, info.TableName)
 		}
 		if info != nil && q.Cmd == sqlparse.Insert {
 			if err := a.insertInside(q, info); err != nil {
@@ -261,13 +261,13 @@ func (a *analysis) assigns(b *block) error {
 			continue
 		}
 		if s.Value.Kind == sqlparse.ValOther || s.Value.Kind == sqlparse.ValDefault || s.Value.Kind == sqlparse.ValNull || !keyFits(info.Group.Keys[i], s.Value) {
-			return Refuse("key-change", s.Column)
+			return Refuse(RuleKeyChange, s.Column)
 		}
 		p.vals[i], changes = []sqlparse.Value{s.Value}, true
 	}
 	if changes {
 		if !p.tied() {
-			return Refuse("key-change", info.KeyList())
+			return Refuse(RuleKeyChange, info.KeyList())
 		}
 		a.t.pins = append(a.t.pins, p)
 	}
@@ -289,7 +289,7 @@ func (a *analysis) referenceOnly(q *sqlparse.Query) error {
 			return nil // a home table written from reference tables: home has a copy
 		}
 		if q.Cmd == sqlparse.Select && !q.Locking {
-			return Refuse("reference-write", joinNames(a.reference))
+			return Refuse(RuleReferenceWrite, joinNames(a.reference))
 		}
 		return nil // row locks are taken on home's copy
 	}

@@ -149,29 +149,29 @@ func (a *analysis) functions() error {
 		body := &schema.Func{Body: strings.ToLower(a.stmt.Text)}
 		words := body.Words()
 		if a.wordsReach(words, map[string]bool{}) || words["execute"] || a.codeReaches(body, map[string]bool{}) {
-			return Refuse("function-body", "DO or CALL")
+			return Refuse(RuleFunctionBody, "DO or CALL")
 		}
 	}
 	for _, f := range append(a.calls(), a.ranBy(a.stmt)...) {
 		if runsSQL[f] || a.funcReaches(f, map[string]bool{}) {
-			return Refuse("function-body", f)
+			return Refuse(RuleFunctionBody, f)
 		}
 	}
 	if f := a.tablesReach(); f != "" {
-		return Refuse("function-body", f)
+		return Refuse(RuleFunctionBody, f)
 	}
 	safe := a.safe
 	a.safe = false // a view of home's, or a temporary one, runs there
 	for _, n := range a.home {
 		if t := a.sch.Tables[n]; t != nil && a.readsRows() {
 			if f := a.viewCalls(t, 0); f != "" {
-				return Refuse("function-body", f)
+				return Refuse(RuleFunctionBody, f)
 			}
 		}
 	}
 	for _, t := range a.temps {
 		if f := a.viewCalls(t, 0); f != "" {
-			return Refuse("function-body", f)
+			return Refuse(RuleFunctionBody, f)
 		}
 	}
 	a.safe = safe
@@ -188,11 +188,11 @@ func (a *analysis) functions() error {
 			a.safe = info != nil && info.Kind == shardmap.Sharded
 			for _, f := range t.Triggers {
 				if a.funcReaches(f, map[string]bool{}) {
-					return Refuse("trigger-body", t.TableName)
+					return Refuse(RuleTriggerBody, t.TableName)
 				}
 			}
 			if f := a.defaultReaches(t); f != "" && info == nil && a.usesDefaults() {
-				return Refuse("function-body", f)
+				return Refuse(RuleFunctionBody, f)
 			}
 		}
 	}

@@ -34,13 +34,13 @@ func (a *analysis) union(b *block) *Error {
 	case a.stmt.Kind != sqlparse.Select: // EXPLAIN, DECLARE or COPY around it
 		return a.refuseWide()
 	case q.SetOp:
-		return Refuse("set-operation")
+		return Refuse(RuleSetOperation)
 	case q.Into:
-		return Refuse("select-into", "SELECT INTO")
+		return Refuse(RuleSelectInto, "SELECT INTO")
 	case q.Locking && len(q.OrderBy) > 0 && (q.Limit != nil || q.Offset != nil): // which rows are locked hangs on all shards'
-		return Refuse("locking")
+		return Refuse(RuleLocking)
 	case len(q.Rows) > 0:
-		return Refuse("opaque", "VALUES")
+		return Refuse(RuleOpaque, "VALUES")
 	}
 	return a.unions(b)
 }
@@ -49,37 +49,37 @@ func (a *analysis) union(b *block) *Error {
 func (a *analysis) unions(b *block) *Error {
 	for _, sub := range b.subs {
 		if a.writes(sub) {
-			return Refuse("writing-with")
+			return Refuse(RuleWritingWith)
 		}
 		if b.isKeyed(sub) || b.perRow(sub) && a.isLocal(b, sub) {
 			continue
 		}
 		if n, ok := a.anySharded(sub); ok {
-			return Refuse("subquery", n)
+			return Refuse(RuleSubquery, n)
 		}
 		if len(sub.Rels) > 0 || len(sub.Leaves) > 0 || len(sub.CTEs) > 0 {
-			return Refuse("subquery", "of this statement")
+			return Refuse(RuleSubquery, "of this statement")
 		}
 	}
 	for _, f := range b.flat {
 		switch {
 		case f.Opaque != "":
-			return Refuse("opaque", f.Opaque)
+			return Refuse(RuleOpaque, f.Opaque)
 		case f.SRF:
-			return Refuse("set-returning")
+			return Refuse(RuleSetReturning)
 		case f.FullJoin:
-			return Refuse("full-join", a.shardedNames(b))
+			return Refuse(RuleFullJoin, a.shardedNames(b))
 		}
 		if c, ok := systemColumn(f); ok {
-			return Refuse("system-column", c)
+			return Refuse(RuleSystemColumn, c)
 		}
 	}
 	if f, ok := a.firstVolatile(); ok {
-		return Refuse("volatile", f)
+		return Refuse(RuleVolatile, f)
 	}
 	for _, f := range a.stmt.Funcs {
 		if a.sch.Aggs[f] {
-			return Refuse("aggregate", f)
+			return Refuse(RuleAggregate, f)
 		}
 	}
 	return a.coLocated(b)
@@ -93,15 +93,15 @@ func (a *analysis) scatter(b *block) *Error {
 	q := b.query
 	switch {
 	case q.WithTies:
-		return Refuse("with-ties")
+		return Refuse(RuleWithTies)
 	case q.Window && (!a.windowsByKey(b) || (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b)):
-		return Refuse("window")
+		return Refuse(RuleWindow)
 	case q.Distinct && !a.distinctByKey(b):
-		return Refuse("distinct")
+		return Refuse(RuleDistinct)
 	case q.Having && !a.groupsByKey(b):
-		return Refuse("having")
+		return Refuse(RuleHaving)
 	case q.Grouping:
-		return Refuse("grouping-sets")
+		return Refuse(RuleGroupingSets)
 	}
 	m, err := a.merge(b)
 	if err != nil {
@@ -168,17 +168,17 @@ func (a *analysis) coLocated(b *block) *Error {
 	units := b.units()
 	for _, u := range units[min(1, len(units)):] {
 		if a.declared(u.rels[0]).Group != a.declared(units[0].rels[0]).Group {
-			return Refuse("cross-shard-join", a.shardedNames(b))
+			return Refuse(RuleCrossShardJoin, a.shardedNames(b))
 		}
 	}
 	for _, f := range b.flat {
 		for _, r := range f.Rels {
 			flat := r.Sub != nil && isFlat(r.Sub)
 			if flat && (r.Kept || r.Nullable) {
-				return Refuse("opaque", "an outer join with a subquery")
+				return Refuse(RuleOpaque, "an outer join with a subquery")
 			}
 			if r.Kept && !flat && !slices.ContainsFunc(units, func(u unit) bool { return u.outer == r }) {
-				return Refuse("outer-reference", r.Name())
+				return Refuse(RuleOuterReference, r.Name())
 			}
 		}
 	}
@@ -202,7 +202,7 @@ func (a *analysis) coLocated(b *block) *Error {
 	}
 	for i := range units {
 		if !reached[i] {
-			return Refuse("cross-shard-join", a.shardedNames(b))
+			return Refuse(RuleCrossShardJoin, a.shardedNames(b))
 		}
 	}
 	return nil
@@ -261,12 +261,12 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 	m := &Merge{Limit: q.Limit, Offset: q.Offset}
 	for _, v := range []*sqlparse.Value{q.Limit, q.Offset} {
 		if v != nil && v.Kind != sqlparse.ValInt && v.Kind != sqlparse.ValParam && v.Kind != sqlparse.ValNull {
-			return nil, Refuse("limit-expression")
+			return nil, Refuse(RuleLimitExpression)
 		}
 	}
 	for _, s := range q.OrderBy {
 		if s.Using {
-			return nil, Refuse("order-using")
+			return nil, Refuse(RuleOrderUsing)
 		}
 	}
 	if (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b) {
@@ -286,7 +286,7 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 			}
 			bytes := a.bytesOrder(b, e)
 			if !bytes && a.isText(b, e) {
-				return nil, Refuse("order-collation")
+				return nil, Refuse(RuleOrderCollation)
 			}
 			p.HideSorts = append(p.HideSorts, i)
 			m.Sorts = append(m.Sorts, SortKey{Column: i, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: bytes})
@@ -299,7 +299,7 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 func (a *analysis) partial(m *Merge, p sqlparse.Partial) *Error {
 	text, err := a.stmt.Partial(p)
 	if err != nil {
-		return Refuse("opaque", "a construct that cannot be written back as SQL")
+		return Refuse(RuleOpaque, "a construct that cannot be written back as SQL")
 	}
 	m.SQL = text
 	return nil
@@ -311,7 +311,7 @@ func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr
 	if e.Ordinal > 0 {
 		for i := 0; i < e.Ordinal && i < len(q.Targets); i++ {
 			if q.Targets[i].Expr.Star {
-				return e, Refuse("order-star")
+				return e, Refuse(RuleOrderStar)
 			}
 		}
 		if e.Ordinal <= len(q.Targets) {
@@ -458,7 +458,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		if t := a.sch.Tables[n]; t != nil {
 			for _, c := range t.Columns {
 				if !c.Determ {
-					return nil, Refuse("group-type", "text in a nondeterministic collation")
+					return nil, Refuse(RuleGroupType, "text in a nondeterministic collation")
 				}
 			}
 		}
@@ -485,7 +485,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		_, grouped := groups[e.Key]
 		switch {
 		case e.Star:
-			return nil, Refuse("aggregate-expression", "*")
+			return nil, Refuse(RuleAggregateExpression, "*")
 		case grouped:
 			groups[e.Key] = true
 			col.Hidden = m.Hidden
@@ -501,15 +501,15 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 				p.Parts = append(p.Parts, sqlparse.Parts{Target: i, Aggregates: parts})
 			}
 		case e.Other != "":
-			return nil, Refuse("aggregate", e.Other)
+			return nil, Refuse(RuleAggregate, e.Other)
 		default:
-			return nil, Refuse("aggregate-expression", outputName(t, i))
+			return nil, Refuse(RuleAggregateExpression, outputName(t, i))
 		}
 		m.Cols = append(m.Cols, col)
 	}
 	for _, shown := range groups {
 		if !shown { // groups that are not in the output need their key all the same
-			return nil, Refuse("aggregate-expression", "every GROUP BY expression must be selected")
+			return nil, Refuse(RuleAggregateExpression, "every GROUP BY expression must be selected")
 		}
 	}
 	for _, x := range p.Parts { // behind the copies
@@ -553,10 +553,10 @@ func (a *analysis) groupOrder(b *block, m *Merge) *Error {
 			at = s.Expr.Ordinal - 1
 		}
 		if at < 0 {
-			return Refuse("order-group")
+			return Refuse(RuleOrderGroup)
 		}
 		if t := q.Targets[at].Expr; !m.Cols[at].Bytes && a.isText(b, t) {
-			return Refuse("order-collation")
+			return Refuse(RuleOrderCollation)
 		}
 		m.Sorts = append(m.Sorts, SortKey{Column: at, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: m.Cols[at].Bytes})
 	}

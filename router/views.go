@@ -27,11 +27,11 @@ func (a *analysis) readsRows() bool {
 // view notes a view over sharded tables and resolves what it is made of.
 func (a *analysis) view(t *schema.Table, seen map[shardmap.TableName]bool) error {
 	if a.rowRules(t, t.Invoker, 0) {
-		return Refuse("view", t.TableName) // its owner's rows are not its user's
+		return Refuse(RuleView, t.TableName) // its owner's rows are not its user's
 	}
 	s := parseView(t)
 	if s == nil {
-		return Refuse("view", t.TableName)
+		return Refuse(RuleView, t.TableName)
 	}
 	if !a.views.used {
 		a.views.used, a.views.first = true, t.TableName
@@ -44,7 +44,7 @@ func (a *analysis) view(t *schema.Table, seen map[shardmap.TableName]bool) error
 func (a *analysis) temporary(t *schema.Table, seen map[shardmap.TableName]bool) error {
 	if len(a.db.Shards) > 1 && t.Kind == 'v' {
 		if a.undeclared(t.TableName, 0) {
-			return Refuse("undeclared", t.TableName)
+			return Refuse(RuleUndeclared, t.TableName)
 		}
 		if a.readsRows() && a.readsSharded(t, 0) {
 			return a.view(t, seen)

@@ -16,7 +16,7 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 		if q.Source != nil && a.movesInto(q, info) || info == nil {
 			return nil
 		}
-		return Refuse("reference-write", info.TableName)
+		return Refuse(RuleReferenceWrite, info.TableName)
 	}
 	a.t.Target = info
 	t := a.sch.Tables[info.TableName]
@@ -31,7 +31,7 @@ func (a *analysis) insert(q *sqlparse.Query) error {
 		return a.insertSelect(q, info, pos)
 	}
 	if len(q.Rows) == 0 && len(pos) > 0 {
-		return Refuse("insert-key", info.Keys[0])
+		return Refuse(RuleInsertKey, info.Keys[0])
 	}
 	return a.insertRows(q, info, t, pos)
 }
@@ -46,7 +46,7 @@ func (a *analysis) keyPositions(q *sqlparse.Query, info *shardmap.TableInfo, t *
 			pos[i] = slices.Index(q.Columns, k)
 		}
 		if q.Conflict && len(q.ConfCols) > 0 && !contains(q.ConfCols, k) {
-			return nil, Refuse("conflict-target", k)
+			return nil, Refuse(RuleConflictTarget, k)
 		}
 	}
 	return pos, nil
@@ -59,15 +59,15 @@ func (a *analysis) insertRows(q *sqlparse.Query, info *shardmap.TableInfo, t *sc
 		for i, at := range pos {
 			if at < 0 || at < len(row) && row[at].Kind == sqlparse.ValDefault {
 				if !a.draws(t, info.Keys[i], at, q) {
-					return Refuse("insert-key", info.Keys[i])
+					return Refuse(RuleInsertKey, info.Keys[i])
 				}
 				continue
 			}
 			if at >= len(row) || row[at].Kind == sqlparse.ValNull {
-				return Refuse("insert-key", info.Keys[i])
+				return Refuse(RuleInsertKey, info.Keys[i])
 			}
 			if row[at].Kind == sqlparse.ValOther || !keyFits(info.Group.Keys[i], row[at]) {
-				return Refuse("insert-key-expression", info.Keys[i])
+				return Refuse(RuleInsertKeyExpression, info.Keys[i])
 			}
 			p.vals[i] = []sqlparse.Value{row[at]}
 		}
@@ -115,12 +115,12 @@ func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos
 // constantKey ties the inserted key to what the SELECT gives it.
 func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) (pin, error) {
 	src := q.Source
-	refuse := Refuse("insert-select", info.TableName)
+	refuse := Refuse(RuleInsertSelect, info.TableName)
 	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(pos))}
 	b := newBlock(a, src, nil)
 	for i, at := range pos {
 		if at < 0 {
-			return p, Refuse("insert-key", info.Keys[i])
+			return p, Refuse(RuleInsertKey, info.Keys[i])
 		}
 		if p.vals[i] = a.handed(q, at); p.vals[i] != nil {
 			continue
@@ -163,7 +163,7 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 		return false
 	}
 	src.t.Tables = a.t.Tables
-	g, refused := src.gather(newBlock(src, stmts[0].Query, nil), Refuse("insert-select", info.TableName))
+	g, refused := src.gather(newBlock(src, stmts[0].Query, nil), Refuse(RuleInsertSelect, info.TableName))
 	if refused != nil {
 		return false
 	}
@@ -232,14 +232,14 @@ func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
 		a.t.Class = Write
 		return nil
 	case q.Source != nil:
-		return Refuse("insert-select", a.t.Target.TableName)
+		return Refuse(RuleInsertSelect, a.t.Target.TableName)
 	case len(q.CTEs) > 0 || len(q.Subs) > 0:
-		return Refuse("insert-split", "a subquery or CTE cannot be split")
+		return Refuse(RuleInsertSplit, "a subquery or CTE cannot be split")
 	}
 	if len(q.Rows) > 1 || a.t.Draw != nil { // each row is evaluated on one shard, once: volatile functions may stand in it
 		spans, ok := sqlparse.ValuesRows(a.stmt.Text)
 		if !ok || len(spans) != len(q.Rows) {
-			return Refuse("insert-split", "the VALUES list could not be taken apart")
+			return Refuse(RuleInsertSplit, "the VALUES list could not be taken apart")
 		}
 	}
 	a.t.Class = Split
@@ -251,19 +251,19 @@ func (a *analysis) wideWrite(b *block) *Error {
 	q := b.query
 	info := a.declared(q.Target)
 	if info == nil || info.Kind != shardmap.Sharded {
-		return Refuse("reference-write", q.Target.Table.Name)
+		return Refuse(RuleReferenceWrite, q.Target.Table.Name)
 	}
 	if err := a.unions(b); err != nil { // each shard finds its own rows, and all that they are joined with
 		return err
 	}
 	for _, s := range q.Sets {
 		if info.IsKey(s.Column) {
-			return Refuse("key-change", s.Column)
+			return Refuse(RuleKeyChange, s.Column)
 		}
 	}
 	for _, m := range q.Inserts {
 		if !a.insertsOwn(b, info, m) {
-			return Refuse("merge", info.TableName)
+			return Refuse(RuleMerge, info.TableName)
 		}
 	}
 	a.t.Class, a.t.Target = Write, info
@@ -274,7 +274,7 @@ func (a *analysis) wideWrite(b *block) *Error {
 func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	info := a.declared(q.Target)
 	refuse := func(why string) error {
-		return Refuse("reference-write", info.TableName.String()+" ("+why+")")
+		return Refuse(RuleReferenceWrite, info.TableName.String()+" ("+why+")")
 	}
 	t := a.sch.Tables[info.TableName]
 	if t != nil {
@@ -318,7 +318,7 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 func (a *analysis) copy() error {
 	c := a.stmt.Copy
 	if !c.Stdio {
-		return Refuse("copy", "a file on the server")
+		return Refuse(RuleCopy, "a file on the server")
 	}
 	if c.Table == nil { // COPY (query) TO
 		return a.query()
@@ -346,9 +346,9 @@ func (a *analysis) copy() error {
 	if info.Kind == shardmap.Reference {
 		switch why := apart(a, t); {
 		case why != "":
-			return Refuse("reference-write", n.String()+" ("+why+")")
+			return Refuse(RuleReferenceWrite, n.String()+" ("+why+")")
 		case len(t.Triggers) > 0:
-			return Refuse("reference-write", n.String()+" (it has triggers, whose work the application has to do)")
+			return Refuse(RuleReferenceWrite, n.String()+" (it has triggers, whose work the application has to do)")
 		}
 	}
 	names := c.Columns
@@ -362,7 +362,7 @@ func (a *analysis) copy() error {
 	for _, k := range info.Keys {
 		at := slices.Index(names, k)
 		if at < 0 {
-			return Refuse("insert-key", k)
+			return Refuse(RuleInsertKey, k)
 		}
 		a.t.Key = append(a.t.Key, at)
 	}
@@ -379,25 +379,25 @@ func (a *analysis) copy() error {
 // copyOptions refuses the options of COPY FROM under which the proxy would read a row's key otherwise than the server.
 func (a *analysis) copyOptions(c sqlparse.CopyInfo, info *shardmap.TableInfo) error {
 	if !c.Plain {
-		return Refuse("copy", "a distributed table with these options")
+		return Refuse(RuleCopy, "a distributed table with these options")
 	}
 	if _, volatile := a.firstVolatile(); c.Where && info.Kind == shardmap.Reference && (volatile || a.stmt.Clock) {
-		return Refuse("copy", "a reference table with a WHERE that may differ on each shard")
+		return Refuse(RuleCopy, "a reference table with a WHERE that may differ on each shard")
 	}
 	for o, v := range c.Options {
 		switch o {
 		case "format", "delimiter", "null", "header", "quote", "escape", "freeze", "log_verbosity":
 		case "default":
 			if info.Kind == shardmap.Reference { // a default may differ on each shard
-				return Refuse("copy", "a reference table with DEFAULT")
+				return Refuse(RuleCopy, "a reference table with DEFAULT")
 			}
 		case "force_null", "force_not_null":
 		case "encoding":
 			if e := strings.ToLower(strings.ReplaceAll(v, "-", "")); e != "utf8" && e != "unicode" {
-				return Refuse("copy", "a distributed table in encoding "+v)
+				return Refuse(RuleCopy, "a distributed table in encoding "+v)
 			}
 		default:
-			return Refuse("copy", "a distributed table with option "+o)
+			return Refuse(RuleCopy, "a distributed table with option "+o)
 		}
 	}
 	return nil

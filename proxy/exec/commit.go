@@ -183,7 +183,7 @@ func decidesFirst(writers []*participant) error {
 		return 1
 	})
 	if writers[1].bound {
-		return router.Refuse("two-bound")
+		return router.Refuse(router.RuleTwoBound)
 	}
 	return nil
 }
@@ -331,7 +331,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 	var se *pool.ServerError
 	if errors.As(err, &se) {
 		if se.Response.Code == pgsql.ObjectNotInPrerequisiteState && strings.Contains(se.Response.Message, "prepared transactions are disabled") {
-			return router.Refuse("no-two-phase", "max_prepared_transactions is 0 on one of its shards")
+			return router.Refuse(router.RuleNoTwoPhase, "max_prepared_transactions is 0 on one of its shards")
 		}
 		if se.Response.Code == pgsql.InsufficientPrivilege && strings.HasPrefix(se.Response.Message, "only pgmosaic decides") { // a shard is another one than before
 			h.e.Turns.Forget(h.db)

@@ -17,7 +17,7 @@ import (
 // copy runs COPY of a distributed table, one COPY for each shard.
 func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
 	if h.ext.executing && p.Stmt.Copy.From {
-		return router.Refuse("pipeline-copy")
+		return router.Refuse(router.RulePipelineCopy)
 	}
 	if !p.Stmt.Copy.From {
 		return h.copyOut(ctx, p)

@@ -12,7 +12,7 @@ import (
 // home first, where the defaults get their values, and from there to every copy.
 func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err error) {
 	if p.Stmt.Copy.Where {
-		return 0, router.Refuse("copy", "a reference table with WHERE and a default that differs with each copy")
+		return 0, router.Refuse(router.RuleCopy, "a reference table with WHERE and a default that differs with each copy")
 	}
 	g := &gathering{h: h, t: p.Template, args: &router.Args{}, parts: map[int]*participant{}}
 	defer func() { g.end(err) }()
@@ -28,7 +28,7 @@ func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err
 	}
 	text, ok := sqlparse.CopyInto(p.Stmt.Text, movedTable, pgsql.List(p.Names))
 	if !ok {
-		return 0, router.Refuse("copy", "a reference table, written in this way")
+		return 0, router.Refuse(router.RuleCopy, "a reference table, written in this way")
 	}
 	g.on.srv.SendQuery(text)
 	if err := g.on.srv.Flush(); err != nil {

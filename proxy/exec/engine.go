@@ -269,7 +269,7 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 		return cur, nil
 	}
 	if db.Home == nil {
-		return nil, router.Refuse("no-shard")
+		return nil, router.Refuse(router.RuleNoShard)
 	}
 	version := s.asked.Load()
 	ask := e.Teller

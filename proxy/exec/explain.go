@@ -78,7 +78,7 @@ func (h *Handler) typed(ctx context.Context, p *router.Plan) (*router.Plan, erro
 func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 	inner, err := p.Inner.Bind(&router.Args{Text: []byte(p.Inner.Stmt.Text)})
 	if errors.Is(err, router.ErrNeedValues) { // of a sequence: an EXPLAIN draws none
-		return router.Refuse("explain")
+		return router.Refuse(router.RuleExplain)
 	}
 	if err == nil {
 		inner, err = h.typed(ctx, inner)
@@ -97,7 +97,7 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 	}
 	if parts == nil {
 		if p.Stmt.Def.NoTx { // ANALYZE would run it
-			return router.Refuse("explain")
+			return router.Refuse(router.RuleExplain)
 		}
 		if inner.Class != router.Moved && inner.Class != router.Rekey { // those do not run their own text
 			for _, s := range inner.Shards {
@@ -105,12 +105,12 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 			}
 		}
 	} else if p.Stmt.Def.NoTx && inner.Class == router.Moved {
-		return router.Refuse("explain")
+		return router.Refuse(router.RuleExplain)
 	}
 	for _, part := range parts {
 		text, ok := p.Stmt.Explaining(part.sql)
 		if !ok {
-			return router.Refuse("explain")
+			return router.Refuse(router.RuleExplain)
 		}
 		rows, err := h.askShard(ctx, p.Inner, part.shard, text)
 		if err != nil {
@@ -190,14 +190,14 @@ func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error
 	}
 	if s.Def.NoTx {
 		if last == nil {
-			return router.Refuse("explain")
+			return router.Refuse(router.RuleExplain)
 		}
 		parts, err := h.shardParts(last)
 		if err != nil {
 			return err
 		}
 		if len(parts) == 0 || last.Class == router.Moved {
-			return router.Refuse("explain")
+			return router.Refuse(router.RuleExplain)
 		}
 		for _, part := range parts {
 			start := time.Now()

@@ -62,7 +62,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 		return err
 	}
 	if h.tx.locks {
-		return router.Refuse("gather-lock")
+		return router.Refuse(router.RuleGatherLock)
 	}
 	g := h.gathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
@@ -221,7 +221,7 @@ func (g *gathering) exec(sql string) error {
 // refused is what the client is told when its server of copies says no.
 func (g *gathering) refused(se *pool.ServerError) error {
 	if se.Response.Code == pgsql.InsufficientPrivilege && strings.Contains(se.Response.Message, "temporary tables") {
-		return router.Refuse("gather-right", g.h.role)
+		return router.Refuse(router.RuleGatherRight, g.h.role)
 	}
 	se.Response.Position = 0 // of a text that the client does not know
 	return se

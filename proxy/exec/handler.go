@@ -295,7 +295,7 @@ func (h *Handler) refresh(ctx context.Context) error {
 			return noDatabase(h.db)
 		}
 		if db.Home == nil {
-			return router.Refuse("no-shard")
+			return router.Refuse(router.RuleNoShard)
 		}
 		h.snap, h.dbmap, h.stale = snap, db, true
 		if h.using.Load() != 0 {

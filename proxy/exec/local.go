@@ -150,14 +150,14 @@ func refuseSetting(v sqlparse.Var) error {
 			return -1
 		}, strings.ToUpper(v.Plain))
 		if !v.Default && enc != "UTF8" && enc != "UNICODE" {
-			return router.Refuse("encoding", v.Plain)
+			return router.Refuse(router.RuleEncoding, v.Plain)
 		}
 	case "standard_conforming_strings":
 		if !v.Default && strings.ToLower(v.Plain) != "on" && strings.ToLower(v.Plain) != "true" {
-			return router.Refuse("strings")
+			return router.Refuse(router.RuleStrings)
 		}
 	case "session_authorization":
-		return router.Refuse("session-state", "SET SESSION AUTHORIZATION")
+		return router.Refuse(router.RuleSessionState, "SET SESSION AUTHORIZATION")
 	}
 	return nil
 }
@@ -250,7 +250,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		}
 		if s.Tx.Isolation != "" {
 			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" && !h.own.apart {
-				return router.Refuse("isolation", strings.ToUpper(s.Tx.Isolation))
+				return router.Refuse(router.RuleIsolation, strings.ToUpper(s.Tx.Isolation))
 			}
 		}
 		if err := h.judgeInside(ctx); err != nil {
@@ -282,7 +282,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag("SET")
 		return nil
 	}
-	return router.Refuse("session-state", "this form of SET")
+	return router.Refuse(router.RuleSessionState, "this form of SET")
 }
 
 // judgeInside sees to it that a server judges the modes of a transaction that has savepoints: behind one, some are errors.

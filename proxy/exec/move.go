@@ -26,7 +26,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 		return err
 	}
 	if h.tx.locks {
-		return router.Refuse("gather-lock")
+		return router.Refuse(router.RuleGatherLock)
 	}
 	source, err := h.saidOf(ctx, p.Template, "source", p.Source, whole.params)
 	if err != nil {
@@ -38,7 +38,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	names := p.Names[:min(len(p.Names), len(source.fields))]
 	for i, k := range p.Key {
 		if k >= len(names) {
-			return router.Refuse("insert-key", p.Target.Keys[i])
+			return router.Refuse(router.RuleInsertKey, p.Target.Keys[i])
 		}
 	}
 	list := pgsql.List(names)
@@ -109,7 +109,7 @@ func (g *gathering) movedTable(p *router.Plan, given []string) (columns []string
 	if p.Fills != nil {
 		for _, c := range p.Fills.Left(given) {
 			if c.Default == "" {
-				return nil, router.Refuse("reference-write", p.Target.TableName.String()+" (column "+c.Name+" draws from a sequence of each shard's own)")
+				return nil, router.Refuse(router.RuleReferenceWrite, p.Target.TableName.String()+" (column "+c.Name+" draws from a sequence of each shard's own)")
 			}
 			columns = append(columns, c.Name)
 			defaults = append(defaults, "ALTER COLUMN "+pgsql.Ident(c.Name)+" SET DEFAULT "+c.Default)
@@ -290,9 +290,9 @@ func (g *gathering) movedTypes(p *router.Plan, names []string) ([]uint32, error)
 	for _, shard := range p.Shards {
 		if deepOf(g.h.typesOf(shard), fields, func(int) int16 { return 1 }) != nil {
 			if p.Ref {
-				return nil, router.Refuse("reference-write", p.Target.TableName.String()+" (it has columns of composite or array types of users', whose rows cannot be made once: give them in VALUES)")
+				return nil, router.Refuse(router.RuleReferenceWrite, p.Target.TableName.String()+" (it has columns of composite or array types of users', whose rows cannot be made once: give them in VALUES)")
 			}
-			return nil, router.Refuse("insert-select", p.Target.TableName)
+			return nil, router.Refuse(router.RuleInsertSelect, p.Target.TableName)
 		}
 	}
 	return types, nil

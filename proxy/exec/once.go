@@ -19,7 +19,7 @@ func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string
 		return text, nil
 	}
 	refuse := func(why string) error {
-		return router.Refuse("reference-write", p.Target.TableName.String()+" ("+why+")")
+		return router.Refuse(router.RuleReferenceWrite, p.Target.TableName.String()+" ("+why+")")
 	}
 	for i, v := range a.Params {
 		if p.Fills.Times && sqlparse.MayBeMoment(string(v)) { // in binary too, a text may be cast

@@ -52,7 +52,7 @@ func (f fanout) allows(p *router.Plan) error {
 	}
 	n, all := len(p.Shards), len(p.DB.Shards)
 	if f == fanSingle && n > 1 || f == fanMulti && n > 1 && n == all {
-		return router.Refuse("fanout", fmt.Sprintf("%d of %d shards, and pgmosaic.fanout is %s", n, all, fanouts[f]))
+		return router.Refuse(router.RuleFanout, fmt.Sprintf("%d of %d shards, and pgmosaic.fanout is %s", n, all, fanouts[f]))
 	}
 	return nil
 }

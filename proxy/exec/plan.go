@@ -151,7 +151,7 @@ func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 		return false
 	}
 	var refused *router.Error
-	if !errors.As(err, &refused) || refused.Rule != "moving" && refused.Rule != "joining" || len(h.tx.parts) > 0 || h.ext.cur != nil {
+	if !errors.As(err, &refused) || refused.Rule != router.RuleMoving && refused.Rule != router.RuleJoining || len(h.tx.parts) > 0 || h.ext.cur != nil {
 		return false
 	}
 	h.client.Leave()
@@ -202,7 +202,7 @@ func (h *Handler) planStatement(ctx context.Context, s *sqlparse.Statement) (pla
 func (h *Handler) analyze(ctx context.Context, s *sqlparse.Statement) (*router.Template, error) {
 	t, err := router.Analyze(s, h.dbmap, h.schema, h.env)
 	var refused *router.Error
-	undeclared := errors.As(err, &refused) && refused.Rule == "undeclared" // UNDISTRIBUTE may just have ended
+	undeclared := errors.As(err, &refused) && refused.Rule == router.RuleUndeclared // UNDISTRIBUTE may just have ended
 	if !undeclared && (err != nil || !t.Unknown) {
 		return t, err
 	}

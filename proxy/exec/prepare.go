@@ -96,14 +96,14 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return h.control(ctx, st.tmpl.Stmt)
 	}
 	if h.ext.executing { // EXECUTE by the extended protocol is turned into a Bind before it gets here
-		return router.Refuse("prepare")
+		return router.Refuse(router.RulePrepare)
 	}
 	if len(h.dbmap.Shards) == 1 {
 		return h.executeOn(ctx, h.dbmap.Home.Index, st, s)
 	}
 	params, ok := executeArgs(s)
 	if !ok {
-		return router.Refuse("prepare")
+		return router.Refuse(router.RulePrepare)
 	}
 	d, err := h.describe(ctx, st)
 	if err != nil {
@@ -156,7 +156,7 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 		return err
 	}
 	if len(h.dbmap.Shards) > 1 && !st.tmpl.Home {
-		return router.Refuse("prepare")
+		return router.Refuse(router.RulePrepare)
 	}
 	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp}
 	return h.executeAs(ctx, h.dbmap.Home.Index, t, st, s, nil)
@@ -280,7 +280,7 @@ func (h *Handler) asBind(s *sqlparse.Statement, own *wire.BindParts) (*stmt, *wi
 		}
 		one, ok := executeArgs(&sqlparse.Statement{Args: []sqlparse.Value{v}})
 		if !ok {
-			return nil, nil, router.Refuse("prepare")
+			return nil, nil, router.Refuse(router.RulePrepare)
 		}
 		b.Params, b.Formats = append(b.Params, one[0]), append(b.Formats, 0)
 	}

@@ -19,7 +19,7 @@ func (h *Handler) rekey(ctx context.Context, p *router.Plan, a *router.Args, x *
 	}
 	sql, ok := p.Rekeyed(text)
 	if !ok {
-		return router.Refuse("key-change", p.Target.KeyList())
+		return router.Refuse(router.RuleKeyChange, p.Target.KeyList())
 	}
 	if _, err := h.wholeOf(ctx, p.Template, a.Types); err != nil { // home's word on the UPDATE itself
 		return err
@@ -103,16 +103,16 @@ func placeRows(p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int
 	for n, r := range rows {
 		for k, i := range at {
 			if r[i] == nil {
-				return nil, nil, router.Refuse("insert-key", p.Target.Keys[k])
+				return nil, nil, router.Refuse(router.RuleInsertKey, p.Target.Keys[k])
 			}
 			var ok bool
 			if key[k], ok = pghash.ParseBinary(p.Target.Group.Keys[k], r[i]); !ok {
-				return nil, nil, router.Refuse("key-unreadable", p.Target.Keys[k])
+				return nil, nil, router.Refuse(router.RuleKeyUnreadable, p.Target.Keys[k])
 			}
 		}
 		shard, ok := p.Target.Group.Place(key)
 		if !ok {
-			return nil, nil, router.Refuse("no-place", p.Target.KeyList())
+			return nil, nil, router.Refuse(router.RuleNoPlace, p.Target.KeyList())
 		}
 		if byShard[shard] == nil {
 			order = append(order, shard)

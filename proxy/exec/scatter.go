@@ -83,16 +83,16 @@ func (s *shape) resolve(m *router.Merge) error {
 			switch {
 			case mc.Func == nil:
 				if !merge.Groupable(mc.OID) {
-					return router.Refuse("group-type", named(typeName(i)))
+					return router.Refuse(router.RuleGroupType, named(typeName(i)))
 				}
 			case mc.Func.Compares():
 				cmp, ok := merge.ComparatorFor(mc.OID, c.Bytes)
 				if !ok {
-					return router.Refuse("aggregate-type", named(typeName(i)))
+					return router.Refuse(router.RuleAggregateType, named(typeName(i)))
 				}
 				mc.Compare = cmp
 			case !mc.Func.Combines(mc.OID):
-				return router.Refuse("aggregate-type", named(typeName(i)))
+				return router.Refuse(router.RuleAggregateType, named(typeName(i)))
 			}
 			s.cols = append(s.cols, mc)
 		}
@@ -119,9 +119,9 @@ func (s *shape) resolve(m *router.Merge) error {
 func refuseOrder(oid uint32) error {
 	switch oid {
 	case merge.Text, merge.Varchar, merge.Bpchar:
-		return router.Refuse("order-collation")
+		return router.Refuse(router.RuleOrderCollation)
 	}
-	return router.Refuse("order-type", named(typeNames[oid]))
+	return router.Refuse(router.RuleOrderType, named(typeNames[oid]))
 }
 
 func named(s string) string {

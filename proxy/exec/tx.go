@@ -68,7 +68,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	}
 	if len(h.tx.parts) > 0 && !h.own.apart {
 		if iso := h.isolation(); iso != "" {
-			return nil, router.Refuse("isolation", strings.ToUpper(iso))
+			return nil, router.Refuse(router.RuleIsolation, strings.ToUpper(iso))
 		}
 	}
 	var p *participant
@@ -149,7 +149,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	if !p.wrote {
 		for _, o := range h.tx.parts {
 			if o != p && o.wrote && h.own.commit == CommitRefuse {
-				return router.Refuse("no-two-phase", "pgmosaic.multi_shard_commit is refuse")
+				return router.Refuse(router.RuleNoTwoPhase, "pgmosaic.multi_shard_commit is refuse")
 			}
 		}
 	}

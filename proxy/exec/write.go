@@ -311,7 +311,7 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 	text := string(a.Text)
 	spans, ok := sqlparse.ValuesRows(text)
 	if !ok || len(spans) != len(p.Rows) {
-		return router.Refuse("insert-split", "the VALUES list could not be taken apart")
+		return router.Refuse(router.RuleInsertSplit, "the VALUES list could not be taken apart")
 	}
 	head, tail := text[:spans[0].Start], text[spans[len(spans)-1].End:]
 	list := make([]string, len(spans))
@@ -320,7 +320,7 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 	}
 	if d := p.Draw; d != nil {
 		if head, list, ok = sqlparse.GiveColumn(head, list, pgsql.Ident(d.Column), d.At, p.Drawn); !ok {
-			return router.Refuse("insert-split", "the VALUES list could not be taken apart")
+			return router.Refuse(router.RuleInsertSplit, "the VALUES list could not be taken apart")
 		}
 	}
 	var pieces []piece

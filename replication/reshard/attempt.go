@@ -325,6 +325,13 @@ func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, table
 		if len(taken) > 0 {
 			return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
 		}
+		owner, err := ownerOf(ctx, home, name)
+		if err == nil {
+			err = inertTable(ctx, home, n, owner)
+		}
+		if err != nil {
+			return ownOr(d.Home.Name, err)
+		}
 	}
 	defined, err := objects(ctx, home)
 	if err != nil {

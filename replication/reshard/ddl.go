@@ -105,6 +105,9 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 		return err
 	}
 	return pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { // a role that is there is believed to be as home's is: all of it, or nothing
+		if err := sameRights(ctx, home, tx); err != nil {
+			return err
+		}
 		var made []string
 		for _, r := range roles {
 			var have bool
@@ -132,6 +135,29 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 		}
 		return run(ctx, tx, grants)
 	})
+}
+
+// ordinarySQL lists the roles that may do on home what others let them.
+const ordinarySQL = "select rolname::text from pg_roles where rolname !~ '^pg_' and not rolsuper and rolname <> current_user"
+
+// mightySQL finds one of some roles that may do all on a shard: a superuser, or the one that works there for the proxy.
+const mightySQL = "select rolname::text from pg_roles where rolname = any($1) and (rolsuper or rolname = current_user) order by 1 limit 1"
+
+// sameRights is an error if one of home's ordinary roles is more than that on a shard's server. Whoever is in it on home would be a superuser
+// there, and what it owns would run with a superuser's rights.
+func sameRights(ctx context.Context, home, dst queryer) error {
+	roles, err := strings1(ctx, home, ordinarySQL)
+	if err != nil {
+		return err
+	}
+	more, err := strings1(ctx, dst, mightySQL, roles)
+	if err != nil || len(more) == 0 {
+		return err
+	}
+	return &pgsql.Error{
+		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, or the role of the node's connection string", more[0]),
+		Hint: "Roles of one name count as one: who may act as it on home could do all on the shard. Rename it on one of the servers, or make it the same on both. Nothing was touched.",
+	}
 }
 
 // verifierOf is what CREATE ROLE says of a role's password.
@@ -237,6 +263,9 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
 	name := n.SQL()
 	owner, err := ownerOf(ctx, home, name)
+	if err == nil {
+		err = inertTable(ctx, home, n, owner)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +334,10 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 		if err != nil {
 			return nil, err
 		}
-		if err := run(ctx, tx, own); err != nil {
+		if len(own) > 0 {
+			err = asDefined(ctx, tx, owner, own...)
+		}
+		if err != nil {
 			return nil, err
 		}
 		more, err := bringDefs(ctx, home, tx, p.Name, owner, inUse)

@@ -132,10 +132,16 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
 		return err
 	}
+	literals, err := objectLiterals(ctx, home)
+	if err != nil {
+		return err
+	}
 	for _, o := range inOrder(all, needs) {
 		sql := o.SQL
 		if there[o.Name] {
 			sql = sql[min(len(sql), 2):] // who may use it
+		} else if err := inert(ctx, home, o.Name+", which home has,", literals[o.node]...); err != nil {
+			return err
 		}
 		if err := run(ctx, tx, sql); err != nil {
 			return notMade(o.Name, shard, err)
@@ -171,6 +177,9 @@ func notMade(name, shard string, err error) error {
 // fits is an error if a server cannot have what home's tables and statements need: what it has already is not what home has, or what it
 // has not cannot be made there. That is tried, and undone.
 func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, shard string) error {
+	if err := sameRights(ctx, home, dst); err != nil {
+		return lostFirst(home, err)
+	}
 	there, err := alike(ctx, defined, dst, shard)
 	if err == nil {
 		err = sameUses(ctx, home, dst, objectUsesSQL)

@@ -34,7 +34,7 @@ func varies(a *analysis, name string, seen map[string]bool) sqlparse.Constancy {
 	}
 	seen[name] = true
 	for _, f := range a.userFuncs(name) {
-		if !f.Immutable {
+		if !f.Immutable || f.Tells() {
 			return sqlparse.Steady
 		}
 		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
@@ -59,7 +59,8 @@ func varying(a *analysis, names []string) string {
 
 // apart says what of a reference table's own would give other values on each of its copies, whatever is written; empty for nothing.
 func apart(a *analysis, t *schema.Table) string {
-	if f := varying(a, t.Code.Generated); f != "" {
+	called := slices.DeleteFunc(slices.Clone(t.Code.Generated), func(n string) bool { return strings.HasPrefix(n, schema.TypeFunc("")) }) // types judge values, and change none
+	if f := varying(a, called); f != "" {
 		return "a generated column calls " + f + "(), which may give another value on each shard"
 	}
 	if f := varying(a, t.Code.Casts); f != "" {

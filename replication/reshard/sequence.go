@@ -105,7 +105,7 @@ const generatedSQL = `select a.attname::text, p.oid::regprocedure::text from (se
   join pg_attribute a on a.attrelid = t.oid and a.attgenerated <> '' join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
   left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid join pg_proc p on p.oid = case d.refclassid when 'pg_proc'::regclass then d.refobjid when 'pg_operator'::regclass then o.oprcode end
  where p.oid >= 16384 and p.prokind = 'f' and not exists (select from pg_depend e where e.classid = 'pg_proc'::regclass and e.objid = p.oid and e.deptype = 'e')
-   and (p.provolatile <> 'i' or pg_get_functiondef(p.oid) ~* '\mcurrent_(date|time|timestamp)\M|\mlocaltime(stamp)?\M' or exists (select from pg_proc b where b.pronamespace = 'pg_catalog'::regnamespace and (b.provolatile = 'v' or b.proname in ('now', 'transaction_timestamp', 'statement_timestamp'))
+   and (p.provolatile <> 'i' or pg_get_functiondef(p.oid) ~* '\mcurrent_(date|time|timestamp)\M|\mlocaltime(stamp)?\M|''\s*(now|today|tomorrow|yesterday)\M' or exists (select from pg_proc b where b.pronamespace = 'pg_catalog'::regnamespace and (b.provolatile = 'v' or b.proname in ('now', 'transaction_timestamp', 'statement_timestamp'))
      and pg_get_functiondef(p.oid) ~* ('\m' || b.proname || '\s*\('))) order by 1, 2 limit 1`
 
 // checkGenerated refuses a reference table with a generated column that each copy would fill with values of its own.

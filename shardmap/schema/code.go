@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -210,7 +211,24 @@ func (s *Snapshot) loadActs(ctx context.Context, q queryer) error {
 // the name of any for one of its own.
 func (f *Func) Spoken() map[string]bool {
 	out := map[string]bool{}
-	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", ".", " . ").Replace(f.Body), func(r rune) bool {
+	for body, was := f.Body, ""; body != was; {
+		spoken(body, out)
+		was, body = body, remarks.ReplaceAllString(body, " ") // of nested ones the innermost
+	}
+	return out
+}
+
+// remarks are what looks like a comment. It may stand in a string: words count with and without what looks so.
+var remarks = regexp.MustCompile(`/\*(?:[^*/]|\*+[^*/]|/+[^*/])*\*+/|--[^\n]*`)
+
+// tells is what gives the time, or the database's name, without being called.
+var tells = regexp.MustCompile(`\b(?:current_(?:date|time|timestamp|catalog)|localtime(?:stamp)?)\b|'\s*(?:now|today|tomorrow|yesterday)\b`)
+
+// Tells says whether a function's body has words by which its value may be another one whenever and wherever it is called.
+func (f *Func) Tells() bool { return tells.MatchString(f.Body) }
+
+func spoken(body string, out map[string]bool) {
+	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", ".", " . ").Replace(body), func(r rune) bool {
 		return r == 34 || r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')'
 	})
 	named := false // the words that follow name a table
@@ -235,5 +253,4 @@ func (f *Func) Spoken() map[string]bool {
 			named = i+1 < len(words) && (words[i+1] == "." || words[i+1] == ",")
 		}
 	}
-	return out
 }

@@ -169,7 +169,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 			if before != nil && before.System() != expected.System() && w.system != expected.System() { // the admin has adopted another
 				w.system, w.line, w.served, w.primary = "", 0, -1, -1
 				w.history.Reset()
-				x.left = w.disowned(expected.System())
+				x.left = slices.DeleteFunc(w.disowned(expected.System()), func(dsn string) bool { return anothers(snap, k, dsn) })
 			}
 			if sh.Named != w.named { // the admin has decided, whatever the timelines say
 				w.named, w.line = sh.Named, 0
@@ -259,6 +259,18 @@ func (w *watch) deposed(primary *nodeWatch, fenced bool) (left []string) {
 		}
 	}
 	return left
+}
+
+// anothers says whether the map gives a connection string to another shard.
+func anothers(snap *shardmap.Snapshot, k shardKey, dsn string) bool {
+	for _, db := range snap.Databases {
+		for _, sh := range db.Shards {
+			if k != (shardKey{db.Name, sh.Name}) && slices.ContainsFunc(sh.Nodes, func(n *shardmap.Node) bool { return n.DSN == dsn }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // disowned are the connection strings of all that has been the shard's and is not of the system that it is from now on: what is written

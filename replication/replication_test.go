@@ -525,3 +525,43 @@ func TestWhoIsAtADeposedNodeIsTold(t *testing.T) {
 		})
 	}
 }
+
+// A connection string that the map gives another shard is that shard's: who is there is not cut off because the shard that had it is
+// another system from then on.
+func TestAnotherShardsNodeIsNotCutOff(t *testing.T) {
+	snap := func(system string, nodes ...string) *shardmap.Snapshot {
+		doc := &shardmap.Document{Install: "i", Databases: []*shardmap.Database{{Name: "db", Home: "s"}}}
+		for i, s := range []string{"s", "r"} {
+			doc.Shards = append(doc.Shards, &shardmap.Shard{Database: "db", Name: s, Ordinal: i, System: map[string]string{"s": system}[s]})
+		}
+		for _, n := range nodes {
+			part := strings.Split(n, "=")
+			doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "db", Shard: part[0], Name: part[1], DSN: part[2]})
+		}
+		s, err := shardmap.Compile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	f := newFeed(0)
+	f.w.key = shardKey{"db", "s"}
+	f.m.log, f.m.shards = slog.New(slog.DiscardHandler), map[shardKey]*watch{f.w.key: f.w}
+	var told []string
+	f.m.events = Events{Left: func(dsn string, atOnce bool) {
+		if atOnce {
+			told = append(told, dsn)
+		}
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody is asked
+	var wg sync.WaitGroup
+	f.m.reconcile(ctx, &wg, snap("a", "s=n0=0", "s=n1=1", "r=m0=2"))
+	f.m.reconcile(ctx, &wg, snap("a", "s=n0=0", "r=m0=2"))
+	f.m.reconcile(ctx, &wg, snap("a", "s=n0=0", "r=m0=2", "r=m1=1"))
+	f.m.reconcile(ctx, &wg, snap("b", "s=n0=0", "r=m0=2", "r=m1=1"))
+	if len(told) > 0 {
+		t.Errorf("cut off: %q", told)
+	}
+	wg.Wait()
+}

@@ -49,6 +49,7 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 	home := connectTo(t, asRole(d, d.on(t, "meanwhile", 0), "app"))
 	mustExec(t, home, "create schema priv; create schema code; "+climb)
 	super := d.on(t, "meanwhile", 0)
+	mustExec(t, d.on(t, "meanwhile", 2), "create schema priv authorization app") // what home has is tried there first
 	for _, x := range meanwhile {
 		mustExec(t, home, x.before)
 		if queryOne[bool](t, super, "select rolsuper from pg_roles where rolname = 'app'") {
@@ -58,7 +59,7 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := hold.Exec(t.Context(), "create schema if not exists priv; create table priv."+x.name+" (id int)"); err != nil {
+		if _, err := hold.Exec(t.Context(), "create table priv."+x.name+" (id int)"); err != nil {
 			t.Fatal(err)
 		}
 		done, did := make(chan error, 1), make(chan error, 1)
@@ -111,11 +112,12 @@ func TestATablesOwnerCannotGiveUpTheLockOfAMove(t *testing.T) {
 	home := connectTo(t, asRole(d, d.on(t, "released", 0), "app"))
 	mustExec(t, home, `create schema priv; create function priv.f(int) returns int language plpgsql immutable as $$ begin perform pg_advisory_unlock_all(); return $1; end $$;
 		create table priv.t (id int primary key, v int); create statistics priv.s on (v + priv.f(7)), v from priv.t; insert into priv.t select i, i from generate_series(1, 50) i`)
+	mustExec(t, d.on(t, "released", 2), "create schema priv authorization app") // what home has is tried there first
 	hold, err := d.on(t, "released", 2).Begin(t.Context()) // a table of that name, not yet committed: the last copy waits for it
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := hold.Exec(t.Context(), "create schema if not exists priv; create table priv.t (id int)"); err != nil {
+	if _, err := hold.Exec(t.Context(), "create table priv.t (id int)"); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)

@@ -139,7 +139,7 @@ func TestAnOrdinaryRoleDoesTheRest(t *testing.T) {
 	d.refused(t, create, "42501", "GRANT SELECT ON pg_authid")
 	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("modest")), "grant select on pg_authid to modest_proxy")
 	d.refused(t, create, "42501", "schema public", "belongs to app")
-	as("s3-a", "alter database modest owner to app")
+	as("s3-a", "create role app login createrole", "grant app to modest_proxy with admin option", "alter database modest owner to app")
 	d.adminExec(t, create)
 	verified(tables...)
 	for _, sql := range []string{"DROP SHARD m4 IN modest", "DROP SHARD m3 IN modest"} {

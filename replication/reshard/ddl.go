@@ -61,7 +61,7 @@ func notTheirs(ctx context.Context, home *pgx.Conn, err error) error {
 	}
 	var owner string
 	if home.QueryRow(ctx, "select quote_ident(pg_get_userbyid(datdba)) from pg_database where datname = current_database()").Scan(&owner) == nil {
-		pe.Hint = "Home's database belongs to " + owner + ", which may make what is wanted there: ALTER DATABASE .. OWNER TO " + owner + " on the shard, or GRANT the right that is missing."
+		pe.Hint = "Home's database belongs to " + owner + ", which may make what is wanted there: ALTER DATABASE .. OWNER TO " + owner + " on the shard, or GRANT the right that is missing. Bring the role first if it is not there: nothing is left of those that the statement made."
 	}
 	return err
 }

@@ -144,7 +144,7 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 			return err
 		}
 		if err := run(ctx, tx, sql); err != nil {
-			return notMade(o.Name, shard, err)
+			return notMade(o.Name, shard, notTheirs(ctx, home, err))
 		}
 	}
 	return sameUses(ctx, home, tx, objectUsesSQL)
@@ -203,7 +203,7 @@ func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, 
 	return lostFirst(home, definesOn(ctx, tx, shard, func() error {
 		err := bringRoles(ctx, home, tx)
 		if err == nil {
-			err = bringObjects(ctx, home, tx, shard)
+			err = notTheirs(ctx, home, bringObjects(ctx, home, tx, shard))
 		}
 		return err
 	}))

@@ -19,6 +19,12 @@ var settled = map[string]bool{
 	"plainto_tsquery": true, "phraseto_tsquery": true, "websearch_to_tsquery": true, "ts_headline": true,
 }
 
+// byOID are immutable functions of PostgreSQL's whose value for an enum, or what has one in it, or for a type of users', hangs on OIDs.
+var byOID = map[string]bool{
+	"hashenum": true, "hashenumextended": true, "hash_array": true, "hash_array_extended": true, "hash_record": true, "hash_record_extended": true, "hash_range": true, "hash_range_extended": true,
+	"hash_multirange": true, "hash_multirange_extended": true, "array_send": true, "record_send": true,
+}
+
 // constancy is for how long a function's value is one, on whatever server it is called.
 func (a *analysis) constancy(name string) sqlparse.Constancy {
 	return varies(a, name, map[string]bool{})
@@ -29,7 +35,7 @@ func varies(a *analysis, name string, seen map[string]bool) sqlparse.Constancy {
 	if a.isVolatile(name) {
 		return sqlparse.Volatile
 	}
-	if !settled[name] && (a.sch.Stable[name] || name == "age") { // age(x) counts from today
+	if !settled[name] && (a.sch.Stable[name] || byOID[name] || name == "age") { // age(x) counts from today
 		return sqlparse.Steady
 	}
 	seen[name] = true
@@ -40,7 +46,7 @@ func varies(a *analysis, name string, seen map[string]bool) sqlparse.Constancy {
 		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
 			switch {
 			case settled[w] || seen[w] || strings.HasPrefix(w, schema.TypeFunc("")):
-			case a.sch.Volatile[w] || a.sch.Stable[w] || len(a.sch.Funcs[w]) > 0 && varies(a, w, seen) != sqlparse.Constant:
+			case a.sch.Volatile[w] || a.sch.Stable[w] || byOID[w] || len(a.sch.Funcs[w]) > 0 && varies(a, w, seen) != sqlparse.Constant:
 				return sqlparse.Steady
 			}
 		}

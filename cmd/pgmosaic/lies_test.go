@@ -17,6 +17,7 @@ func TestQuietLiesMakeNoCopiesDiffer(t *testing.T) {
 		"create function lined(int) returns timestamptz immutable language plpgsql as E'begin return clock_timestamp -- x\n(); end'", "create function atomic(int) returns timestamptz immutable language sql return current_timestamp",
 		"create function place(int) returns text immutable language sql as 'select current_catalog::text'",
 		"create function fine(int) returns boolean immutable language sql as 'select $1 > 0'", "create domain positive as int check (fine(value))",
+		"create type mood as enum ('sad', 'fine')", "create function hashed(mood) returns int immutable language sql as 'select hashenum($1)'",
 		"create table plain (k int primary key, note text)", "create table judged (k int primary key, g int generated always as ((k + 1)::positive) stored)",
 		"create table clocked (k int primary key, at timestamptz)", "insert into plain values (1, 'a')", "insert into clocked values (1)",
 	} {
@@ -28,7 +29,8 @@ func TestQuietLiesMakeNoCopiesDiffer(t *testing.T) {
 	shards := []*pgx.Conn{d.on(t, "quietly", 0), d.on(t, "quietly", 1), d.on(t, "quietly", 2)}
 	for _, sql := range []string{
 		"update clocked set at = keyword(k)", "update plain set note = local(k)", "update clocked set at = read(k)", "update clocked set at = remark(k)", "update clocked set at = lined(k)", "update clocked set at = atomic(k)",
-		"update plain set note = place(k)", "insert into plain values (2, local(2))", "insert into clocked values (2, read(2)), (3, remark(3))",
+		"update plain set note = place(k)", "insert into plain values (2, local(2))",
+		"update plain set note = hashenum('sad'::mood)", "update plain set note = hashed('sad')", "update plain set note = array_send(array['sad'::mood])::text", "insert into plain values (4, hash_array(array['sad'::mood])), (5, hashed('fine'))", "insert into clocked values (2, read(2)), (3, remark(3))",
 	} {
 		_, err := c.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
 		for _, n := range []string{"plain", "clocked"} {

@@ -72,7 +72,32 @@ func apart(a *analysis, t *schema.Table) string {
 	if f := varying(a, t.Code.Casts); f != "" {
 		return "the " + f + ", which a column has, calls a function that may give another value on each shard"
 	}
+	if len(t.Code.Policies) > 0 {
+		return "policy " + t.Code.Policies[0] + " may show other rows on each shard"
+	}
+	for _, f := range t.Code.Policed {
+		if chance(a, f, map[string]bool{}) {
+			return "a policy calls " + f + "(), which may say another thing on each shard"
+		}
+	}
 	return ""
+}
+
+// chance says whether a user's function, by the words of its body, hangs on chance, the moment or the server. What it was said to be is no
+// matter: few say of what reads a setting that it is stable.
+func chance(a *analysis, name string, seen map[string]bool) bool {
+	seen[name] = true
+	for _, f := range a.userFuncs(name) {
+		if f.Tells() {
+			return true
+		}
+		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
+			if a.sch.Volatile[w] && w != "set_config" || !seen[w] && chance(a, w, seen) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // timeless are types that cannot be read from a text as a time, nor hold one.

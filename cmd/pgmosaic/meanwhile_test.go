@@ -113,7 +113,7 @@ func TestATablesOwnerCannotGiveUpTheLockOfAMove(t *testing.T) {
 	mustExec(t, home, `create schema priv; create function priv.f(int) returns int language plpgsql immutable as $$ begin perform pg_advisory_unlock_all(); return $1; end $$;
 		create table priv.t (id int primary key, v int); create statistics priv.s on (v + priv.f(7)), v from priv.t; insert into priv.t select i, i from generate_series(1, 50) i`)
 	mustExec(t, d.on(t, "released", 2), "create schema priv authorization app") // what home has is tried there first
-	hold, err := d.on(t, "released", 2).Begin(t.Context()) // a table of that name, not yet committed: the last copy waits for it
+	hold, err := d.on(t, "released", 2).Begin(t.Context())                      // a table of that name, not yet committed: the last copy waits for it
 	if err != nil {
 		t.Fatal(err)
 	}

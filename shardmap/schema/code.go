@@ -16,6 +16,8 @@ type Code struct {
 	Generated []string // of these, what generated columns run
 	Defaults  []string
 	Casts     []string // what makes values of its columns' types: names by CastFunc
+	Policies  []string // those that may say another thing on each server
+	Policed   []string // what users' functions policies run
 }
 
 // CastFunc is the name in Funcs under which stands what makes a type's values from others, by casts that users have made.
@@ -139,6 +141,7 @@ func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
 func (c *Code) note(kind, function string) {
 	switch kind {
 	case "a":
+		c.Policed = append(c.Policed, function)
 		c.Always = append(c.Always, function)
 	case "g":
 		c.Generated = append(c.Generated, function)
@@ -148,6 +151,29 @@ func (c *Code) note(kind, function string) {
 	default:
 		c.Defaults = append(c.Defaults, function)
 	}
+}
+
+// policiesSQL lists policies that hang on chance, the moment, or what is another one on each server: by what functions of PostgreSQL's they call.
+const policiesSQL = `select l.polrelid, l.polname::text from pg_policy l join pg_class c on c.oid = l.polrelid, lateral (select coalesce(l.polqual::text, '') || coalesce(l.polwithcheck::text, '')) x (tree)
+ where c.relrowsecurity and (tree ~ '{SQLVALUEFUNCTION :op ([0-8]|13) ' or exists (select from regexp_matches(tree, ':(?:funcid|opfuncid) ([0-9]+)', 'g') f join pg_proc p on p.oid = f[1]::oid
+    where p.oid < 16384 and (p.provolatile = 'v' or p.proname in ('now', 'transaction_timestamp', 'statement_timestamp', 'current_database', 'inet_server_addr', 'inet_server_port', 'pg_backend_pid', 'pg_postmaster_start_time', 'txid_current', 'pg_current_xact_id')))) order by 1, 2`
+
+// loadPolicies reads which policies may say another thing on each server.
+func (s *Snapshot) loadPolicies(ctx context.Context, q queryer) error {
+	byOID := map[uint32]*Table{}
+	for _, t := range s.Tables {
+		byOID[t.OID] = t
+	}
+	var oid uint32
+	var name string
+	rows, _ := q.Query(ctx, policiesSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&oid, &name}, func() error {
+		if t := byOID[oid]; t != nil {
+			t.Code.Policies = append(t.Code.Policies, name)
+		}
+		return nil
+	})
+	return err
 }
 
 const castsSQL = `select t.oid, t.typname::text, array_agg(distinct p.proname::text), bool_or(p.provolatile = 'v') from pg_cast c join pg_type t on t.oid = c.casttarget join pg_proc p on p.oid = c.castfunc where p.oid >= 16384 group by t.oid, t.typname`

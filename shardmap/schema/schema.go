@@ -227,7 +227,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Schemas[name] = true; return nil }); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
-	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadCode, s.loadCasts, s.loadActs} {
+	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)
 		}

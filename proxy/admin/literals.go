@@ -67,6 +67,32 @@ func inert(ctx context.Context, q queryer, in string, types ...uint32) error {
 	return nil
 }
 
+// literalOwnerSQL is the ordinary role that an object belongs to.
+const literalOwnerSQL = `select r.rolname::text from pg_roles r where r.oid in (select proowner from pg_proc where $1 = 'pg_proc'::regclass::oid and oid = $2 union select typowner from pg_type where $1 = 'pg_type'::regclass::oid and oid = $2)
+   and not r.rolsuper and r.rolname <> current_user`
+
+// literalOwner is the role as which an object with literals of some types is to be made; empty if they run nothing. It is an error if
+// they run what the object's owner must not.
+func literalOwner(ctx context.Context, home queryer, o object, types []uint32) (owner string, err error) {
+	runs := inert(ctx, home, o.Name+", which home has,", types...)
+	if runs == nil {
+		return "", nil
+	}
+	owners, err := strings1(ctx, home, literalOwnerSQL, o.Class, o.OID)
+	if err == nil && len(owners) == 0 {
+		err = runs
+	}
+	return strings.Join(owners, ""), err
+}
+
+// asIts is asOwner where the proxy's schema may be missing yet: what is only tried is undone with it.
+func asIts(ctx context.Context, tx querier, owner, sql string) error {
+	if err := run(ctx, tx, []string{"CREATE SCHEMA IF NOT EXISTS pgmosaic"}); err != nil {
+		return err
+	}
+	return asOwner(ctx, tx, owner, sql)
+}
+
 // inertTable is inert for what a table has and is made as the nodes' role. owner is ownerOf.
 func inertTable(ctx context.Context, home queryer, n shardmap.TableName, owner string) error {
 	rows, err := home.Query(ctx, tableLiteralsSQL, n.SQL(), owner != "")

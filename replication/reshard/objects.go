@@ -140,8 +140,13 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		sql := o.SQL
 		if there[o.Name] {
 			sql = sql[min(len(sql), 2):] // who may use it
-		} else if err := inert(ctx, home, o.Name+", which home has,", literals[o.node]...); err != nil {
+		} else if owner, err := literalOwner(ctx, home, o, literals[o.node]); err != nil {
 			return err
+		} else if owner != "" {
+			if err := asIts(ctx, tx, owner, sql[0]); err != nil {
+				return notMade(o.Name, shard, notTheirs(ctx, home, err))
+			}
+			sql = sql[1:]
 		}
 		if err := run(ctx, tx, sql); err != nil {
 			return notMade(o.Name, shard, notTheirs(ctx, home, err))

@@ -29,6 +29,9 @@ func (h *Handler) said(m wire.Message) error {
 
 // saidAnyway is said for what is read to its end even if the client is gone.
 func (h *Handler) saidAnyway(m wire.Message) error {
+	if m.Type == 'S' && h.tx.unseen.base != nil {
+		return nil // what a server was told for the transaction's length ends; outcome says what the session has
+	}
 	_ = h.said(m) // the client's loss shows when it is next written to
 	return nil
 }

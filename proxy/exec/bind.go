@@ -17,8 +17,14 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 	x := &h.ext
 	if cur := x.cur; cur != nil {
 		if cur.shard == shard && (!cur.replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
+			if h.tx.unseen.by != nil {
+				if err := spreadTo(ctx, h, shard, t); err != nil {
+					return nil, err
+				}
+			}
 			if t.Hidden != nil {
 				cur.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+				maySet(h, cur, t)
 			}
 			if h.tx.status != 'I' {
 				if err := h.mayWrite(cur, t); err != nil {

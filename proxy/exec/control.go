@@ -43,8 +43,11 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 	case sqlparse.Commit, sqlparse.Rollback:
 		return h.end(ctx, s)
 	case sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo:
-		return h.savepoint(s)
+		return h.savepoint(ctx, s)
 	case sqlparse.Set:
+		if err := spread(ctx, h, nil); err != nil { // it may say half of a value, and keep what a function has set
+			return err
+		}
 		return h.set(ctx, s)
 	case sqlparse.Show:
 		return h.showOwn(ctx, s)
@@ -154,7 +157,7 @@ func (h *Handler) warnLocal() {
 	h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "SET LOCAL can only be used in transaction blocks"})
 }
 
-func (h *Handler) savepoint(s *sqlparse.Statement) error {
+func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 	if h.tx.status == 'I' || h.tx.implicit {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
 	}
@@ -168,6 +171,14 @@ func (h *Handler) savepoint(s *sqlparse.Statement) error {
 		return &pgsql.Error{Code: pgsql.InvalidSavepointSpecification, Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
 	}
 	sql := verbOf(s.Kind) + " " + pgsql.Ident(s.Name)
+	switch s.Kind {
+	case sqlparse.Savepoint: // what functions have set before it stays, whatever is rolled back to it
+		if err := spread(ctx, h, nil); err != nil {
+			return err
+		}
+	case sqlparse.RollbackTo:
+		h.tx.unseen.by, h.tx.unseen.base = nil, nil
+	}
 	if err := h.everyPartQuiet(sql); err != nil {
 		return err
 	}

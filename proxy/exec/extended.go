@@ -585,6 +585,11 @@ func (h *Handler) use(ctx context.Context, p *participant) error {
 			return err
 		}
 	}
+	if h.tx.unseen.by != nil {
+		if err := spreadTo(ctx, h, p.shard, nil); err != nil {
+			return err
+		}
+	}
 	x.cur = p
 	return nil
 }

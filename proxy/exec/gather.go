@@ -170,8 +170,22 @@ func (g *gathering) prepare(ctx context.Context, whole *described) error {
 // begin opens the transaction of the copies.
 func (g *gathering) begin() error {
 	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-	for _, l := range g.h.tx.locals() {
-		sql += ";\n" + l + "\n" // it may end with a comment
+	for _, s := range g.h.tx.steps {
+		switch s.kind {
+		case stepLocal:
+			sql += ";\n" + s.sql + "\n" // it may end with a comment
+		case stepSeen:
+			if err := g.exec(sql); err != nil {
+				return err
+			}
+			if err := follow(g.h, g.on, nil, s.seen, s.vars); err != nil {
+				return err
+			}
+			sql = ""
+		}
+	}
+	if sql == "" {
+		return nil
 	}
 	return g.exec(sql)
 }
@@ -197,6 +211,9 @@ func (g *gathering) open(ctx context.Context) error {
 	}
 	g.on = &participant{shard: home, node: -1, srv: s}
 	if err := h.adapt(g.on); err != nil {
+		return err
+	}
+	if err := spread(ctx, h, nil); err != nil {
 		return err
 	}
 	return g.begin()

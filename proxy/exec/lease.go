@@ -41,6 +41,8 @@ type participant struct {
 	mark     uint64            // when it began to
 	xact     string            // the id of the server's transaction, as the last turn that it took has said
 	outdated bool              // a statement turned out to be about what is not there any more
+	setAt    int               // when a statement was last run on it that may set something unseen: see maySet
+	customs  []string          // custom parameters that it was told of: see spread
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
@@ -472,7 +474,7 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 	if err == nil {
 		h.took(p)
 	}
-	if err == nil && t.Hidden != nil {
+	if err == nil && t.Hidden != nil && h.tx.status == 'I' {
 		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
 	return p, err

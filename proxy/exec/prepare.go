@@ -307,6 +307,11 @@ func (h *Handler) deallocate(_ context.Context, s *sqlparse.Statement) error {
 // pinned one. done gives it back.
 func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done func(), err error) {
 	done = func() {}
+	if h.tx.unseen.by != nil {
+		if err := spreadTo(ctx, h, shard, nil); err != nil {
+			return nil, nil, err
+		}
+	}
 	for _, q := range h.tx.parts {
 		if q.shard == shard {
 			p = q

@@ -162,6 +162,9 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 		return err
 	}
 	if p := h.cursorOn(t.Stmt); p != nil {
+		if err := spreadTo(ctx, h, p.shard, nil); err != nil {
+			return err
+		}
 		h.count.Single.Add(1)
 		return h.relayText(ctx, p, t, a.Text, nil)
 	}

@@ -12,6 +12,8 @@ import (
 type step struct {
 	kind stepKind
 	sql  string
+	seen *pool.Carried // for stepSeen, with
+	vars []string      // the custom parameters that are looked at
 }
 
 type stepKind uint8
@@ -21,6 +23,7 @@ const (
 	stepLocal                 // SET LOCAL
 	stepModes                 // SET TRANSACTION
 	stepSave                  // SAVEPOINT
+	stepSeen                  // what functions have set: see spread
 )
 
 // step notes what servers that join later have to be told.
@@ -29,18 +32,8 @@ func (tx *transaction) step(kind stepKind, sql ...string) {
 		return
 	}
 	for _, s := range sql {
-		tx.steps = append(tx.steps, step{kind, s})
+		tx.steps = append(tx.steps, step{kind: kind, sql: s})
 	}
-}
-
-// locals are the SETs that hold for the transaction only.
-func (tx *transaction) locals() (out []string) {
-	for _, s := range tx.steps {
-		if s.kind == stepLocal {
-			out = append(out, s.sql)
-		}
-	}
-	return out
 }
 
 // released forgets a savepoint and those behind it, whose work stays. As in PostgreSQL, the modes of the transaction are again
@@ -49,7 +42,7 @@ func (tx *transaction) released(at int) {
 	save := &tx.saves[at]
 	kept := tx.steps[:save.steps-1]
 	for _, s := range tx.steps[save.steps-1:] {
-		if s.kind == stepSet || s.kind == stepLocal {
+		if s.kind == stepSet || s.kind == stepLocal || s.kind == stepSeen {
 			kept = append(kept, s)
 		}
 	}

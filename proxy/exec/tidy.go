@@ -170,6 +170,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 	for _, c := range list {
 		if c.reset {
 			p.srv.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
+			maySet(h, p, nil)
 			continue
 		}
 		value := pgsql.SettingValue(c.name, c.value)

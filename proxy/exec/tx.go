@@ -39,6 +39,7 @@ type transaction struct {
 	base      view     // what everybody sees, if the transaction has defined something
 	oids      []uint32 // of the declared tables that it has renamed or dropped
 	defined   bool     // something, since the schema was read
+	unseen    unseen
 }
 
 // begin opens a transaction without telling any server.
@@ -48,6 +49,20 @@ func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
 
 // join returns the transaction's participant on a shard, making it one if need be.
 func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+	if h.tx.unseen.by != nil {
+		if err := spreadTo(ctx, h, shard, t); err != nil {
+			return nil, err
+		}
+	}
+	p, err := joined(ctx, h, shard, t)
+	if err == nil && t.Hidden != nil {
+		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+		maySet(h, p, t)
+	}
+	return p, err
+}
+
+func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*participant, error) {
 	if err := h.stopped(); err != nil {
 		return nil, err
 	}
@@ -107,20 +122,10 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		drop()
 		return nil, err
 	}
-	before := func(sql string) {
-		p.srv.SendParse("", sql, nil)
-		p.srv.SendBindParts("", nil, nil, nil)
-		p.srv.SendExecute()
-		p.prologue++
-	}
-	before(h.tx.begin)
-	for _, s := range h.tx.steps {
-		before(s.sql)
-		p.replayed = true
-	}
+	p.first(h.tx.begin)
 	h.tx.parts = append(h.tx.parts, p)
 	p.open = true
-	return p, nil
+	return p, lead(h, p)
 }
 
 // isolation is the transaction's level if all its statements see one snapshot: what BEGIN says, else the session's
@@ -275,11 +280,16 @@ func (h *Handler) endTx() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
 	}
 	h.forgetDDL()
+	inTurn(h)
 	for _, g := range h.tx.held {
 		g.close()
 	}
-	for _, p := range h.tx.parts {
+	for i, p := range h.tx.parts {
 		p.keys, p.open, p.bound, p.undone, p.judged = p.keys[:0], false, false, false, nil
+		p.forgetTold()
+		if i == len(h.tx.parts)-1 {
+			outcome(h, p)
+		}
 		if p.srv.Dirty && p == h.pinned {
 			h.pinned = nil
 			h.setPin("")
@@ -327,6 +337,9 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	p.open = true
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
 	h.tx.parts = append(h.tx.parts, p)
+	if s.IsSuspect() {
+		maySet(h, p, nil)
+	}
 	post := h.ext.post
 	if err := h.configured(p, post); err != nil {
 		return err

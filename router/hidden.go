@@ -26,7 +26,7 @@ var changers = map[string]bool{
 
 var (
 	setConfig  = regexp.MustCompile(`\bset_config\s*\(\s*(?:'([^']*)'\s*,)?`)
-	setCommand = regexp.MustCompile(`\bset\s+(?:session\s+)?"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)"?\s*(?:=|to\b)`)
+	setCommand = regexp.MustCompile(`\bset\s+(?:session\s+|local\s+)?"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)"?\s*(?:=|to\b)`)
 )
 
 // look is the search through the bodies of what a statement calls.

@@ -512,6 +512,8 @@ func TestNoQuestionToAClientsServerRunsAUsersCode(t *testing.T) {
 	for _, sql := range []string{
 		"select key from sharded order by key", fmt.Sprintf("insert into sharded values (%d, 1), (%d, 2)", k1+1000, k2+2000), fmt.Sprintf("begin; insert into sharded values (%d, 1); insert into sharded values (%d, 2); commit", k1+3000, k2+5000),
 		"insert into plain values (1, 'x')", "set pgmosaic.read_consistency = 'strong'", "select key from sharded", "select s.key from sharded s, (select how from sharded offset 0) g", "explain select key from sharded",
+		"begin", "do $$ begin set local datestyle to German; set local app.word to 'x'; end $$", fmt.Sprintf("insert into sharded values (%d, 1)", k1+7000), fmt.Sprintf("insert into sharded values (%d, 2)", k2+9000),
+		"savepoint a", "do $$ begin set local datestyle to iso; end $$", "select key from sharded", "commit", // see spread
 		"insert into plain select 7, 'y'", "do $$ begin end $$", "begin; create table other (id int); select id from other; commit", "alter table other rename to others",
 		"create temporary table pg_settings (name text, setting text, source text); create temporary table pg_locks (pid int, locktype text)", "do $$ begin end $$", "select name from pg_temp.pg_settings", "discard all",
 	} {

@@ -15,6 +15,7 @@ import (
 type Hidden struct {
 	Vars    []string // custom parameters that it may set, which no catalog lists
 	Unknown bool     // it may set custom parameters by names that are computed
+	Path    bool     // it may set the search_path
 }
 
 // changers are words of a function's body that may change the server which runs it beyond the transaction.
@@ -36,6 +37,7 @@ type look struct {
 	vars    map[string]bool
 	unknown bool
 	changes bool
+	path    bool
 }
 
 // hiddenState finds what a statement may leave behind unseen; nil for nothing.
@@ -71,7 +73,7 @@ func (a *analysis) hiddenState() *Hidden {
 	if !l.changes {
 		return nil
 	}
-	h := &Hidden{Unknown: l.unknown}
+	h := &Hidden{Unknown: l.unknown, Path: l.path || l.unknown}
 	for v := range l.vars {
 		h.Vars = append(h.Vars, v)
 	}
@@ -122,6 +124,7 @@ func (l *look) function(name string) {
 func (l *look) body(body string) {
 	for w := range (&schema.Func{Body: body}).Words() {
 		l.changes = l.changes || changers[w]
+		l.path = l.path || w == "search_path" || w == "execute"
 		if len(l.a.userFuncs(w)) > 0 {
 			l.function(w)
 		}

@@ -175,3 +175,45 @@ func TestNothingThatAFunctionSetLeaksFromAnotherShard(t *testing.T) {
 		}
 	}
 }
+
+// A search_path that a function sets says which tables the statements behind it are about, also where their routes are found.
+func TestStatementsAreRoutedByTheSearchPathOfAFunction(t *testing.T) {
+	t.Parallel()
+	d, c := temporaryWorld(t, "spread_path")
+	for _, sql := range []string{
+		"create schema other", "create table other.parts (k int primary key, i int)",
+		"create function go_other() returns void language plpgsql as $$ begin perform set_config('search_path', 'other, public', true); end $$",
+	} {
+		mustExec(t, c, sql)
+	}
+	before := queryOne[int](t, c, "select sum(k) from public.parts")
+	for n, how := range []struct {
+		set  string
+		mode pgx.QueryExecMode
+	}{
+		{"do $$ begin set local search_path to other, public; end $$", pgx.QueryExecModeSimpleProtocol},
+		{"select go_other()", pgx.QueryExecModeExec},
+		{"select go_other()", pgx.QueryExecModeCacheStatement},
+	} {
+		mustExec(t, c, "begin")
+		mustExec(t, c, how.set, how.mode)
+		mustExec(t, c, "savepoint a")
+		for k := 1; k <= 20; k++ {
+			mustExec(t, c, "insert into parts values ($1, $1)", how.mode, k+100000)
+		}
+		mustExec(t, c, "rollback to a")
+		for k := 1; k <= 20; k++ {
+			mustExec(t, c, "insert into parts values ($1, $1)", how.mode, k+1000*n)
+		}
+		if got := queryOne[int](t, c, "select count(*) from parts"); got != 20*(n+1) {
+			t.Errorf("%s: %d rows", how.set, got)
+		}
+		mustExec(t, c, "commit")
+	}
+	if got := queryOne[int](t, d.on(t, "spread_path", 0), "select count(*) from other.parts"); got != 60 {
+		t.Errorf("%d rows of 60 are where they belong", got)
+	}
+	if now := queryOne[int](t, c, "select sum(k) from parts"); now != before {
+		t.Error("the table of the session's own path was written")
+	}
+}

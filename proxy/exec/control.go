@@ -23,6 +23,7 @@ type savepoint struct {
 	cursors  map[string]*participant
 	view     view // what the transaction planned by; of one that had defined nothing it is its base
 	defined  bool
+	path     []string // the search_path
 }
 
 // control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
@@ -177,7 +178,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 	case sqlparse.RollbackTo:
-		h.tx.unseen.by, h.tx.unseen.base = nil, nil
+		h.tx.unseen.by, h.tx.unseen.path = nil, false
 	}
 	if err := h.everyPartQuiet(sql); err != nil {
 		return err
@@ -185,7 +186,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 	switch s.Kind {
 	case sqlparse.Savepoint:
 		h.tx.step(stepSave, sql)
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.env.SearchPath})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.released(at)
@@ -197,7 +198,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		h.backTo(h.tx.saves[at].view)
 		h.tx.defined = h.tx.saves[at].defined
 		h.mayChangeTemps(true)
-		h.env.SearchPath = h.searchPath()
+		h.env.SearchPath = h.tx.saves[at].path
 		h.stale = true
 		h.tx.backTo(at)
 		for _, p := range h.tx.parts {

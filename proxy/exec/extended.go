@@ -534,6 +534,9 @@ func endsTx(s *sqlparse.Statement) bool {
 // replan plans a statement for the session's present circumstances, which is two compares if they are
 // those of last time.
 func (h *Handler) replan(ctx context.Context, s *stmt) error {
+	if err := seesPath(ctx, h); err != nil {
+		return err
+	}
 	space := h.planSpace()
 	if s.tmpl != nil && s.space == space && h.cacheable() && !h.tx.defined {
 		return h.outdated(s.tmpl.Stmt)

@@ -24,6 +24,9 @@ type planned struct {
 // plan finds or makes the template of a text with one statement. multi is returned instead when the
 // text holds several.
 func (h *Handler) plan(ctx context.Context, sql []byte) (p planned, multi []*sqlparse.Statement, err error) {
+	if err := seesPath(ctx, h); err != nil {
+		return planned{}, nil, err
+	}
 	if err := h.reread(ctx); err != nil {
 		return planned{}, nil, err
 	}
@@ -185,6 +188,9 @@ func (h *Handler) parse(text string) ([]*sqlparse.Statement, error) {
 
 // planStatement plans one statement of several, or of a text that is not worth caching.
 func (h *Handler) planStatement(ctx context.Context, s *sqlparse.Statement) (planned, error) {
+	if err := seesPath(ctx, h); err != nil {
+		return planned{}, err
+	}
 	if err := h.reread(ctx); err != nil {
 		return planned{}, err
 	}

@@ -20,6 +20,7 @@ type unseen struct {
 	of    *router.Template // of the statement that was last to run on one of them
 	base  *pool.Carried    // what all had when they were last alike
 	times int              // that a server was added to by
+	path  bool             // one of by may have set the search_path
 }
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.
@@ -30,7 +31,15 @@ func maySet(h *Handler, p *participant, t *router.Template) {
 	u := &h.tx.unseen
 	u.by = append(slices.DeleteFunc(u.by, func(o *participant) bool { return o == p }), p)
 	u.times++
-	u.of, p.setAt = t, u.times
+	u.of, p.setAt, u.path = t, u.times, u.path || t == nil || t.Hidden.Path
+}
+
+// seesPath has what comes planned by the search_path that a function has set.
+func seesPath(ctx context.Context, h *Handler) error {
+	if !h.tx.unseen.path {
+		return nil
+	}
+	return spread(ctx, h, nil)
 }
 
 // spreadTo makes the servers of the transaction alike before a statement goes to one of them, or to a new one; t is its template, if it
@@ -80,7 +89,10 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	if last := len(h.tx.steps) - 1; last < 0 || h.tx.steps[last].kind != stepSeen || !h.tx.steps[last].seen.Same(want) {
 		h.tx.steps = append(h.tx.steps, step{kind: stepSeen, seen: want, vars: vars})
 	}
-	u.base = want
+	if path, ok := pgsql.Names(want.Value("search_path")); ok && !slices.Equal(path, h.env.SearchPath) {
+		h.env.SearchPath, h.stale = path, true
+	}
+	u.base, u.path = want, false
 	if t == nil || t.Hidden == nil || t != u.of { // else it may be the same statement, which goes to several shards at once
 		u.by = nil
 	}

@@ -58,6 +58,9 @@ func (s *Server) Carries(vars []string) (*Carried, error) {
 	return c, nil
 }
 
+// Value is what a setting is.
+func (c *Carried) Value(name string) string { return c.settings[name].value }
+
 // Over returns base with what is another on c: what has been set on c since it had base.
 func (c *Carried) Over(was, base *Carried) *Carried {
 	next := &Carried{settings: maps.Clone(base.settings), user: base.user, role: base.role}

@@ -1024,6 +1024,41 @@ var likenessOverShards = []struct{ name, script string }{
 		1 commit
 		1 b s1 1
 		1 b s1 3`},
+	{"app: what is written as another role", `
+		0 begin
+		0 set local role u8
+		0 update public.s set v = current_user where k between 0 and 5
+		0 commit
+		0 select k, v, current_user from public.s where k between 0 and 5 order by k
+		0 begin
+		0 do $$begin set local role u9; end$$
+		0 update public.s set v = current_user where k = 0
+		0 update public.s set v = current_user where k = 1
+		0 update public.s set v = current_user where k = 2
+		0 update public.s set v = current_user where k = 3
+		0 commit
+		0 select k, v, current_user from public.s where k between 0 and 5 order by k
+		0 begin
+		0 do $$begin set role u8; end$$
+		0 update public.s set v = current_user where k between 0 and 5
+		0 commit
+		0 select k, v, current_user from public.s where k between 0 and 5 order by k
+		0 begin
+		0 do $$begin reset role; end$$
+		0 update public.s set v = current_user where k between 0 and 5
+		0 commit
+		0 select k, v, current_user from public.s where k between 0 and 5 order by k
+		1 select k, v, current_user from public.s where k between 0 and 5 order by k`},
+	{"what is written as another user", `
+		0 begin
+		0 do $$begin set session authorization u8; end$$
+		0 update public.s set v = current_user where k = 0
+		0 update public.s set v = current_user where k = 1
+		0 update public.s set v = current_user where k = 2
+		0 update public.s set v = current_user where k = 3
+		0 commit
+		0 select k, v, current_user, session_user from public.s where k between 0 and 5 order by k
+		1 select k, v, current_user, session_user from public.s where k between 0 and 5 order by k`},
 	{"what a function sets and a cursor reads", `
 		0 begin
 		0 declare c0 cursor for select d, current_user from public.s where k = 0
@@ -1075,6 +1110,10 @@ func TestSessionsLikePostgreSQLByHand(t *testing.T) {
 	l.shards, l.store = 2, t.TempDir()+"/map.json"
 	for _, x := range likenessOverShards {
 		script := handScript(x.script)
+		l.user, l.pass = "postgres", d.cluster.Password
+		if strings.HasPrefix(x.name, "app:") {
+			l.user, l.pass = "app", "app"
+		}
 		if at, differs := l.play(t.Context(), script); at >= 0 {
 			t.Errorf("over shards, %s, %v\n  %s", x.name, script[at], differs)
 		}

@@ -217,3 +217,38 @@ func TestStatementsAreRoutedByTheSearchPathOfAFunction(t *testing.T) {
 		t.Error("the table of the session's own path was written")
 	}
 }
+
+// A trigger that sets is looked for on every server that a statement over several shards wrote on: the session has what it set, and
+// nobody else.
+func TestWhatATriggerSetsInAWriteOverShardsIsTheSessionsOnly(t *testing.T) {
+	t.Parallel()
+	d, _ := temporaryWorld(t, "spread_writes")
+	dsn := strings.Replace(d.shopDSN(), "/shop", "/spread_writes", 1)
+	c := connectTo(t, dsn)
+	for _, sql := range []string{
+		"create function sets() returns trigger language plpgsql as $$ begin perform set_config('work_mem', '9MB', false); return new; end $$",
+		"create trigger sets before insert or update on parts for each row execute function sets()",
+	} {
+		mustExec(t, c, sql)
+	}
+	const what = "select current_setting('work_mem') from parts where k = $1"
+	for _, sql := range []string{"update parts set i = 1", "insert into parts values (1001, 1), (1002, 1), (1003, 1), (1004, 1)"} {
+		c := connectTo(t, dsn)
+		mustExec(t, c, sql)
+		for k := 1; k <= 10; k++ {
+			if got := queryOne[string](t, c, what, k); got != "9MB" {
+				t.Errorf("%s: the session has %s", sql, got)
+			}
+		}
+		_ = c.Close(t.Context())
+		for range 6 {
+			n := connectTo(t, dsn)
+			for k := 1; k <= 10; k++ {
+				if got := queryOne[string](t, n, what, k); got != "4MB" {
+					t.Fatalf("%s: the next client has %s", sql, got)
+				}
+			}
+			_ = n.Close(t.Context())
+		}
+	}
+}

@@ -98,8 +98,8 @@ func (s *Server) Changes(c, want *Carried, login *Settings) (out []Change) {
 		out = append(out, Change{name, "SET LOCAL " + pgsql.Setting(name) + " TO " + value})
 	}
 	var names []string
-	for n := range c.settings {
-		if _, ok := want.settings[n]; !ok && strings.Contains(n, ".") && c.settings[n].value != "" {
+	for n, have := range c.settings {
+		if _, ok := want.settings[n]; !ok && have.set && have.value != "" && strings.Contains(n, ".") { // not what only an extension has that is loaded
 			names = append(names, n)
 		}
 	}

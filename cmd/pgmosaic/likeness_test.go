@@ -507,6 +507,9 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 		if elsewhere(want, got) {
 			return -1, ""
 		}
+		if l.shards > 1 && strings.Contains(x.text, "pg_prepared_statements") && strings.Contains(got, "E[42P01 ") { // see differences.md
+			return -1, ""
+		}
 		if l.shards > 1 && strings.Contains(got, "E[0A000 ") && !strings.Contains(want, "E[0A000 ") {
 			l.t.Logf("refused: %s\n  %s", x, got)
 			l.refused++

@@ -34,7 +34,6 @@ var larger = map[string]struct {
 	"methods of proxy/exec.Handler":                           {364, "becomes the rooms of exec"},
 	"methods of proxy/wire.Conn":                              {67, "one for each message, and each way to read and write"},
 	"methods of router.analysis":                              {151, "the proof becomes router/prove"},
-	"lines of replication/reshard.makeTable":                  {82, "one text of SQL after the other"},
 	"lines of proxy/exec.Handler.answers":                     {102, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.bindMsg":                     {147, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.copyIn":                      {104, "becomes exec/run"},

@@ -29,7 +29,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 			h.rollback()
 			return "", err
 		}
-		if p.wrote {
+		if p.wrote && h.tx.changes {
 			writers = append(writers, p)
 		} else {
 			readers = append(readers, p)

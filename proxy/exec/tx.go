@@ -40,6 +40,7 @@ type transaction struct {
 	oids      []uint32 // of the declared tables that it has renamed or dropped
 	defined   bool     // something, since the schema was read
 	unseen    unseen
+	changes   bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
 }
 
 // begin opens a transaction without telling any server.
@@ -158,7 +159,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 			}
 		}
 	}
-	p.wrote = true
+	p.wrote, h.tx.changes = true, h.tx.changes || !h.readsOnly() || p.bound
 	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.writeKeys(p.keys, p.shard, t)
@@ -336,7 +337,7 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.begin("BEGIN", sqlparse.Tx{}, true)
 	p.open = true
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
-	h.tx.parts = append(h.tx.parts, p)
+	h.tx.parts, h.tx.changes = append(h.tx.parts, p), p.wrote
 	if s.IsSuspect() {
 		maySet(h, p, nil)
 	}

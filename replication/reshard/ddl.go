@@ -317,7 +317,13 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 	if late, err = bringDefs(ctx, home, tx, name, owner, inUse); err != nil || len(parts) == 0 {
 		return late, err
 	}
-	rows, err = home.Query(ctx, partitionsSQL, name)
+	more, err := makePartitions(ctx, home, tx, name, owner, inUse)
+	return append(late, more...), err
+}
+
+// makePartitions makes the partitions of a table that is made, like home's.
+func makePartitions(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name, owner string, inUse bool) (late []definition, err error) {
+	rows, err := home.Query(ctx, partitionsSQL, name)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = hidden.Exec(t.Context(), "select count(*) from customers where customer_id = $1", there)
-	wantCode(t, err, "57P03")
+	wantRule(t, err, "home-away", "57P03")
 	if n := queryOne[int](t, hidden, "select count(*) from public.customers where customer_id = $1", there); n != 1 {
 		t.Errorf("%d rows by the name with its schema", n)
 	}

@@ -120,7 +120,7 @@ func TestGatherNeedsTemporaryTables(t *testing.T) {
 	defer mustExec(t, super, "alter database shop owner to app")
 	c := connectTo(t, d.shopDSN())
 	_, err := c.Exec(t.Context(), gathered)
-	wantCode(t, err, "0A000")
+	wantRule(t, err, "gather-right", "0A000")
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || !strings.Contains(pe.Hint, "GRANT TEMPORARY ON DATABASE") {
 		t.Errorf("the hint is missing: %v", err)
@@ -347,7 +347,7 @@ func TestFanout(t *testing.T) {
 				t.Errorf("%s, %s: %v", x.fanout, x.sql, err)
 			}
 			if !x.ok {
-				wantCode(t, err, "0A000")
+				wantRule(t, err, "fanout", "0A000")
 			}
 		}
 	}
@@ -366,7 +366,7 @@ func TestGatherBehindLocks(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		_, err := c.Exec(ctx, "select count(*) from customers a join customers b on a.name = b.name, settings s")
 		cancel()
-		wantCode(t, err, "0A000")
+		wantRule(t, err, "gather-lock", "0A000")
 		mustExec(t, c, "rollback")
 	}
 	if n := queryOne[int](t, c, gathered); n == 0 {

@@ -125,7 +125,7 @@ func TestIdleSessionsHoldNothingUp(t *testing.T) {
 	in := connectTo(t, dsn)
 	mustExec(t, in, "begin; select from pg_class limit 0", pgx.QueryExecModeSimpleProtocol)
 	_, err := in.Exec(t.Context(), "select * from keyed where k = 1")
-	wantCode(t, err, "55006")
+	wantRule(t, err, "moving", "55006")
 	if err := d.Mover.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}

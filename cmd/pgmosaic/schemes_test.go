@@ -305,7 +305,7 @@ func TestInterruptedMoveOfASchema(t *testing.T) {
 	mustExec(t, c, "begin") // one that has a server does not wait for the move to end
 	mustExec(t, c, "select from pg_class")
 	_, err = c.Exec(t.Context(), "select * from decided.rows_")
-	wantCode(t, err, "55006")
+	wantRule(t, err, "moving", "55006")
 	mustExec(t, c, "rollback")
 	nodeAt := func(port int) { // of home
 		t.Helper()

@@ -16,12 +16,12 @@ deps: ## installs what the tests need and is missing (Debian: PostgreSQL, Chromi
 	@./.ci/install
 
 test: deps ## everything but what takes longer: unit, golden and real servers
-	$(GO) test -timeout 40m -parallel 6 $(PKGS)
+	$(GO) test -timeout 40m -parallel 7 $(PKGS)
 
 test-short: ## no servers, no browser
 	$(GO) test -short -race $(PKGS)
 
-test-diff: deps ## the same statements and scripts of writes on one PostgreSQL and over shards, a thousand random ones of each where make test has 200 and 60; N=.. for more
+test-diff: deps ## the same statements and scripts of writes on one PostgreSQL and over shards, a thousand random ones of each where make test has 200 and 40; N=.. for more
 	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL|TestSameTablesAfterWrites' -count=1 -diff.n=$(N)000 -dml.n=$(N)000
 
 test-tpch: deps ## TPC-H's 22 queries at scale 0.1 over two shards and on one PostgreSQL, with the time of each

@@ -554,7 +554,7 @@ type killing struct {
 }
 
 // killEvery is the distance between the changes that a verb is cut off at.
-var killEvery = flag.Int("kill.every", 3, "TestKilledWhileTables..: cut off at each so manieth change")
+var killEvery = flag.Int("kill.every", 5, "TestKilledWhileTables..: cut off at each so manieth change")
 
 // killedWhile lets verbs loose on a database of two shards.
 func killedWhile(t *testing.T, verbs func(k *killing)) {

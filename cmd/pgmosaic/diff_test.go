@@ -259,16 +259,20 @@ func TestSameAnswersAsOnePostgreSQL(t *testing.T) {
 		}
 		lines = append(lines, strings.Split(string(b), "\n")...)
 	}
-	for _, sql := range lines {
+	for n, sql := range lines {
 		if sql = strings.TrimSpace(sql); sql == "" || strings.HasPrefix(sql, "--") {
 			continue
 		}
-		for _, mode := range modes {
+		read := strings.HasPrefix(sql, "select") // one that writes is done everywhere as often as on one PostgreSQL
+		for m, mode := range modes {
 			if !strings.HasPrefix(sql, "select") && !strings.HasPrefix(sql, "with") && ask2(t, worlds[2], "explain (route) "+sql, mode).code == "0A000" {
 				continue // a write that is refused is done nowhere
 			}
 			want := ask2(t, one, sql, mode)
-			for _, w := range widths {
+			for i, w := range widths {
+				if read && m > 0 && i != (n+m)%len(widths) {
+					continue // over all widths in one mode, and in each mode over one
+				}
 				if why := compare(sql, mode, want, w); why != "" {
 					t.Errorf("%s (%s, %d shards): %s", sql, mode, w, why)
 				}

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	dmlN    = flag.Int("dml.n", 60, "scripts of writes in the test that compares tables with one PostgreSQL")
+	dmlN    = flag.Int("dml.n", 40, "scripts of writes in the test that compares tables with one PostgreSQL")
 	dmlSeed = flag.Uint64("dml.seed", 20261125, "seed of that test")
 )
 

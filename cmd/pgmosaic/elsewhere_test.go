@@ -103,7 +103,7 @@ func TestFingerprintOfASchema(t *testing.T) {
 		}
 		return fp
 	}
-	snap, err := schema.Load(t.Context(), dsn, 1)
+	snap, _, err := schema.Load(t.Context(), dsn, 1, false)
 	if err != nil || snap.Fingerprint != at() {
 		t.Fatalf("the snapshot has %v, %v", snap, err)
 	}

@@ -69,7 +69,7 @@ func TestVerifyReferenceTables(t *testing.T) {
 	beside := 0
 	for range 5 {
 		for _, table := range []string{`copies.public."odd.ref"`, "copies.public.bare"} {
-			for range 100 {
+			for range 50 {
 				turns <- struct{}{}
 			}
 			wantVerified(t, d, table)

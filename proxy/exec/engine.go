@@ -285,7 +285,7 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	snap, err := schema.Load(ctx, dsn, version)
+	snap, types, err := schema.Load(ctx, dsn, version, len(db.Shards) > 1)
 	if err != nil {
 		return nil, &nodeError{pgsql.ConnectionFailure, fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, teller.Name), err}
 	}
@@ -293,23 +293,17 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 		snap.StandIn = teller.Name
 		e.Log.Warn("home's shard is away: the schema was read from another", "database", db.Name, "home", db.Home.Name, "shard", teller.Name)
 	}
-	if err := e.mapTypes(ctx, db, teller, dsn, snap); err != nil {
-		return nil, &nodeError{pgsql.ConnectionFailure, fmt.Sprintf("cannot read the types of database %q", db.Name), err}
-	}
+	e.mapTypes(ctx, db, teller, types, snap)
 	s.current.Store(snap)
 	return snap, nil
 }
 
-// mapTypes reads the user types of every shard, to be translated to those of home, or of the shard that stands in for it. A shard that cannot be reached has no translation until the
+// mapTypes reads the user types of every shard, to be translated to home's, or those of the shard that stands in for it. A shard that cannot be reached has no translation until the
 // schema is read again, which its first statement with an unknown type brings about.
-func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, tellerDSN string, snap *schema.Snapshot) error {
+func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, home *schema.Types, snap *schema.Snapshot) {
 	snap.Maps, snap.Asked = map[string]*schema.TypeMap{}, map[string]int{}
 	if len(db.Shards) < 2 {
-		return nil
-	}
-	home, err := schema.LoadTypes(ctx, tellerDSN)
-	if err != nil {
-		return err
+		return
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -349,7 +343,6 @@ func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap
 		}()
 	}
 	wg.Wait()
-	return nil
 }
 
 // nodeError is a failure of a node that a client is told of.

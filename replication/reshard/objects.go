@@ -89,9 +89,23 @@ type object struct {
 	SQL  []string // the first makes it, the second says whose it is, if it is anybody's
 }
 
+// anyObjectSQL says whether there may be such an object: most databases have none, and to list them takes a server long.
+const anyObjectSQL = `select exists (select from pg_proc where oid >= 16384 and pronamespace is distinct from to_regnamespace('pgmosaic')::oid)
+  or exists (select from pg_type where oid >= 16384 and (typtype in ('e', 'd', 'r') or typtype = 'c' and exists (select from pg_class c where c.oid = typrelid and c.relkind = 'c')))
+  or exists (select from pg_operator where oid >= 16384) or exists (select from pg_cast where oid >= 16384) or exists (select from pg_collation where oid >= 16384) or exists (select from pg_am where oid >= 16384)
+  or exists (select from pg_opfamily where oid >= 16384) or exists (select from pg_opclass where oid >= 16384) or exists (select from pg_amop where oid >= 16384) or exists (select from pg_amproc where oid >= 16384)
+  or exists (select from pg_ts_parser where oid >= 16384) or exists (select from pg_ts_template where oid >= 16384) or exists (select from pg_ts_dict where oid >= 16384) or exists (select from pg_ts_config where oid >= 16384)`
+
 // objects lists what a server has.
 func objects(ctx context.Context, q queryer) ([]object, error) {
-	rows, err := q.Query(ctx, objectsSQL)
+	rows, err := q.Query(ctx, anyObjectSQL)
+	if err != nil {
+		return nil, err
+	}
+	if any, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool]); err != nil || !any {
+		return nil, err
+	}
+	rows, err = q.Query(ctx, objectsSQL)
 	if err != nil {
 		return nil, err
 	}

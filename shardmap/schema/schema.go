@@ -195,18 +195,20 @@ type queryer interface {
 }
 
 // Load reads the schema of the database of a connection string in one transaction. version becomes the
-// snapshot's.
-func Load(ctx context.Context, dsn string, version uint64) (s *Snapshot, err error) {
+// snapshot's. types says to read its user types as well: nil without.
+func Load(ctx context.Context, dsn string, version uint64, types bool) (s *Snapshot, t *Types, err error) {
 	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Schema)
 	if err != nil {
-		return nil, fmt.Errorf("read the schema: %w", err)
+		return nil, nil, fmt.Errorf("read the schema: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		s, err = read(ctx, tx, version)
+		if s, err = read(ctx, tx, version); err == nil && types {
+			t, err = readTypes(ctx, tx)
+		}
 		return err
 	})
-	return s, err
+	return s, t, err
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {

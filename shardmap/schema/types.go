@@ -61,6 +61,10 @@ func LoadTypes(ctx context.Context, dsn string) (*Types, error) {
 		return nil, fmt.Errorf("read the types: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // only read
+	return readTypes(ctx, conn)
+}
+
+func readTypes(ctx context.Context, conn queryer) (*Types, error) {
 	t := &Types{byName: map[shardmap.TableName]uint32{}, info: map[uint32]typeInfo{}, rels: map[shardmap.TableName]uint32{}}
 	rows, _ := conn.Query(ctx, typesSQL)
 	var name shardmap.TableName

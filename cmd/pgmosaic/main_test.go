@@ -130,6 +130,10 @@ func needServers(t testing.TB) {
 // never dies here.
 var noSync = []string{"fsync = off", "full_page_writes = off"}
 
+// quickly is how the tests' servers check passwords: that of their superuser, with which tests and proxies open many thousand connections, by
+// md5. SCRAM takes longer than all else of a connection; roles that are made later have it all the same.
+const quickly = "md5"
+
 // newDemo starts a demo of this test's own, which it may break.
 func newDemo(t testing.TB, o showcase.Options) *demo {
 	t.Helper()
@@ -138,7 +142,7 @@ func newDemo(t testing.TB, o showcase.Options) *demo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Dir, o.Listen, o.HTTP, o.Settings = dir, "127.0.0.1:0", "127.0.0.1:0", noSync
+	o.Dir, o.Listen, o.HTTP, o.Settings, o.Auth = dir, "127.0.0.1:0", "127.0.0.1:0", noSync, quickly
 	if o.PoolSize == 0 {
 		o.PoolSize = 20
 	}

@@ -36,6 +36,7 @@ type Options struct {
 	Monitor   time.Duration // monitor_interval; 0: the default
 	PoolSize  int           // default_pool_size
 	Settings  []string      // more lines for the servers' configuration
+	Auth      string        // how servers check passwords; scram-sha-256 if it is empty
 	Version   string        // of the proxy
 }
 
@@ -78,7 +79,7 @@ func Start(ctx context.Context, o Options, out io.Writer) (d *Demo, err error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("--dir: %w", err)
 	}
-	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(o.Dir, "nodes"), CacheDir: filepath.Join(o.Dir, "cache"), Settings: o.Settings})
+	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(o.Dir, "nodes"), CacheDir: filepath.Join(o.Dir, "cache"), Settings: o.Settings, Auth: o.Auth})
 	if err != nil {
 		return nil, err
 	}

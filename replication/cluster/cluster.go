@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/hex"
@@ -28,6 +29,7 @@ type Options struct {
 	Dir      string   // where everything lives; made if need be
 	CacheDir string   // where downloaded binaries are kept; "" forbids the download
 	Settings []string // more lines for postgresql.conf of new nodes
+	Auth     string   // how new nodes check passwords, as in pg_hba.conf; scram-sha-256 if it is empty
 }
 
 // Cluster is a set of nodes in one folder. Its methods may be called by any goroutine; those of one Node by
@@ -37,6 +39,7 @@ type Cluster struct {
 	Password string // of Superuser on every node
 	bin      string
 	settings []string
+	auth     string
 	lock     *os.File // held as long as the folder is ours
 
 	mu    sync.Mutex // guards nodes
@@ -69,7 +72,7 @@ func Open(opts Options) (*Cluster, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cluster folder: %w", err)
 	}
-	c := &Cluster{Dir: reachable(dir), bin: bin, settings: opts.Settings}
+	c := &Cluster{Dir: reachable(dir), bin: bin, settings: opts.Settings, auth: cmp.Or(opts.Auth, "scram-sha-256")}
 	if err := c.makeDir(c.Dir); err != nil {
 		return nil, err
 	}

@@ -48,10 +48,10 @@ func (c *Cluster) Primary(ctx context.Context, name string, more ...string) (*No
 		return nil, err
 	}
 	defer os.Remove(pw) // it holds what cluster.json holds
-	err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", "scram-sha-256", "--pwfile", pw, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+	err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", c.auth, "--pwfile", pw, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	if err != nil { // a system without that locale
 		_ = os.RemoveAll(n.dir)
-		err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", "scram-sha-256", "--pwfile", pw, "-E", "UTF8", "--locale=C", "--no-sync")
+		err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", c.auth, "--pwfile", pw, "-E", "UTF8", "--locale=C", "--no-sync")
 	}
 	if err != nil {
 		return nil, err

@@ -60,6 +60,7 @@ func factors(t *testing.T, a *app, user, database string) string {
 func TestSaltsTellNothing(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
+	mustExec(t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "alter role postgres password '"+d.cluster.Password+"'") // by SCRAM
 	dir := t.TempDir()
 	config := func(store string) config.Config {
 		cfg := config.Default()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 // With home's shard down whoever has an account logs in, to a process that was there before and to one that starts now, and
@@ -14,6 +15,9 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 	t.Parallel()
 	d := newDemo(t, showcase.Options{Shards: 2, Customers: 200, Orders: 400})
 	home, other := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
+	for _, n := range []*cluster.Node{home, other} {
+		mustExec(t, connectTo(t, n.DSN("shop")), "alter role postgres password '"+d.cluster.Password+"'") // by SCRAM
+	}
 	begin := func() *app {
 		cfg := crashConfig(t, mapOf(d, "shop"))
 		cfg.Users, cfg.Buffer = nil, 0 // all are looked up; what needs home fails at once

@@ -66,18 +66,34 @@ func (mv *Mover) watchCopies(ctx context.Context, d *shardmap.DB, c *pgx.Conn) e
 			if _, err := bounded(ctx, tx, time.Second, func(ctx context.Context) error { return watchCopy(ctx, tx, t) }); err != nil {
 				return err
 			}
+			if known, err := noted(ctx, tx, t); err != nil {
+				return err
+			} else if !known {
+				return shardmap.ErrChanged
+			}
 			mv.Catalog.CatchUp(ctx) // under the table's lock: who takes the triggers away has told the map before, or looks once more
 			if !copied(mv.Catalog.Current().Databases[d.Name], t) {
 				return shardmap.ErrChanged
 			}
 			return nil
 		}); errors.Is(err, shardmap.ErrChanged) {
-			return nil
+			continue
 		} else if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// noted says whether a server knows a table to be of the distribution that the map says. It does not where the map is an old one, as that of a
+// process whose store was restored: the table may be home's alone by now. Older versions noted no distributions.
+func noted(ctx context.Context, tx querier, t *shardmap.TableInfo) (known bool, err error) {
+	if t.Made == "" {
+		return true, nil
+	}
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pgmosaic.placed WHERE relation = to_regclass($1) AND distribution = $2)
+	  OR EXISTS (SELECT FROM pgmosaic.made WHERE relation = to_regclass($1) AND distribution = $2)`, t.SQL(), t.Made).Scan(&known)
+	return known, err
 }
 
 // unwatchLast takes the triggers away from the tables on home, which is to be a database's only shard. again gives them back, if that

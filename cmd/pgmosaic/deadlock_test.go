@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 )
 
 // Transactions that wait for one another on different shards: the youngest is told of a deadlock, the others go on.
@@ -127,5 +128,72 @@ func TestDeadlockOverProcesses(t *testing.T) {
 	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
 	for _, older := range []int{0, 1} {
 		ringIsBroken(t, connectTo(t, apps[older].dsn()), connectTo(t, apps[1-older].dsn()), "update customers set name = 'x' where customer_id = %d", k1, k2)
+	}
+}
+
+// Two clients that wait for one another again and again, but never at the same time, look like a ring to who asks one shard after
+// the other. They are left alone. The same waits, once they go on, are a deadlock.
+func TestWaitsThatCameAndWentAreNoDeadlock(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	type side struct{ holder, waiter, watch *pgx.Conn }
+	var sides [2]side
+	var shards []txn.Shard
+	clients := map[txn.Server]uint32{}
+	for i, name := range []string{"s1", "s2"} {
+		dsn := d.cluster.Node(name + "-a").DSN("shop")
+		shards = append(shards, txn.Shard{Name: name, Node: name + "-a", DSN: dsn})
+		sides[i] = side{connectTo(t, dsn), connectTo(t, dsn), connectTo(t, dsn)}
+		clients[txn.Server{Shard: name, PID: sides[i].holder.PgConn().PID()}] = uint32(1 + i)
+		clients[txn.Server{Shard: name, PID: sides[i].waiter.PgConn().PID()}] = uint32(2 - i)
+	}
+	const lock = 77123
+	var waiting [2]chan error
+	wait := func() { // on each side the waiter waits for its holder
+		for i, s := range sides {
+			mustExec(t, s.holder, "begin")
+			mustExec(t, s.holder, "select pg_advisory_xact_lock($1)", lock)
+			waiting[i] = make(chan error, 1)
+			go func() {
+				_, err := s.waiter.Exec(t.Context(), "select pg_advisory_xact_lock($1)", lock)
+				waiting[i] <- err
+			}()
+			eventually(t, "the waiter waits", func() bool {
+				return queryOne[int](t, s.watch, "select count(*) from pg_stat_activity where pid = $1 and wait_event_type = 'Lock'", s.waiter.PgConn().PID()) == 1
+			})
+		}
+	}
+	end := func() {
+		for i, s := range sides {
+			mustExec(t, s.holder, "commit")
+			if err := <-waiting[i]; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, standing := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		rounds, victims := 0, 0
+		wait()
+		err := (&txn.Deadlocks{
+			Shards: func() [][]txn.Shard { return [][]txn.Shard{shards} },
+			Suspect: func() bool {
+				if rounds++; rounds == 6 {
+					cancel()
+				} else if !standing {
+					end()
+					wait()
+				}
+				return true
+			},
+			Client:  func(_ int, shard string, pid uint32) uint32 { return clients[txn.Server{Shard: shard, PID: pid}] },
+			Younger: func(a, b uint32) bool { return a > b },
+			Cancel:  func(uint32) { victims++ },
+		}).Run(ctx, 20*time.Millisecond, func(err error) { t.Error(err) })
+		cancel()
+		end()
+		if err != nil || rounds != 6 || standing != (victims > 0) {
+			t.Errorf("standing %v: %d victims in %d rounds: %v", standing, victims, rounds, err)
+		}
 	}
 }

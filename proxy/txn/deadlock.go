@@ -85,7 +85,7 @@ type Deadlocks struct {
 	Younger func(a, b uint32) bool                              // whether the transaction of client a is younger than that of b
 	Cancel  func(client uint32)                                 // ends what a victim does, with 40P01
 
-	before []Wait // of the round before: waits that have just begun are given time
+	before []seen // of the round before: waits that have just begun are given time
 }
 
 // Server is a server process of a shard.
@@ -93,6 +93,25 @@ type Server struct {
 	Database int // index of Shards' answer
 	Shard    string
 	PID      uint32
+}
+
+// seen is a wait as a shard told of it, with when it began: the wait, its statement and the transaction that it is for. Two
+// transactions of the same two clients, or two waits of one, are other waits.
+type seen struct {
+	Wait
+	since string
+}
+
+// lasting gives the waits that were seen in two rounds, unbroken. The shards are read one after the other, so what one round
+// shows need not have been true at any one moment: a wait for a lock that was given on meanwhile and one that came after it look
+// like a ring. Waits that all lasted from one round into the next were all there between the two.
+func lasting(before, now []seen) (out []Wait) {
+	for _, w := range now {
+		if slices.Contains(before, w) {
+			out = append(out, w.Wait)
+		}
+	}
+	return out
 }
 
 // Run looks every period until ctx ends. Waits count once they have lasted for two rounds. begun is told of each error once, when
@@ -117,8 +136,7 @@ func (d *Deadlocks) Run(ctx context.Context, period time.Duration, begun func(er
 					begun(e)
 				}
 			}
-			lasting := slices.DeleteFunc(slices.Clone(now), func(w Wait) bool { return !slices.Contains(d.before, w) })
-			for _, v := range Victims(lasting, d.Younger) {
+			for _, v := range Victims(lasting(d.before, now), d.Younger) {
 				d.Cancel(v)
 			}
 			d.before = now
@@ -126,10 +144,19 @@ func (d *Deadlocks) Run(ctx context.Context, period time.Duration, begun func(er
 	}
 }
 
-const waitsSQL = `select a.pid, b.pid from pg_stat_activity a, unnest(pg_blocking_pids(a.pid)) b(pid) where a.wait_event_type = 'Lock' and a.datname = current_database() and b.pid <> 0`
+// waitsSQL lists who waits for whom, and since when. waitstart is of PostgreSQL 14, and NULL for a moment when a wait begins.
+const waitsSQL = `select a.pid, b.pid, concat_ws(' ', to_jsonb(l)->>'waitstart', a.query_start, h.xact_start)
+	from pg_stat_activity a
+	left join pg_locks l on l.pid = a.pid and not l.granted,
+	unnest(pg_blocking_pids(a.pid)) b(pid)
+	left join pg_stat_activity h on h.pid = b.pid
+	where a.wait_event_type = 'Lock' and a.datname = current_database() and b.pid <> 0`
 
-func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
-	type edge struct{ waiter, holder Server }
+func (d *Deadlocks) waits(ctx context.Context) (out []seen, err error) {
+	type edge struct {
+		waiter, holder Server
+		since          string
+	}
 	var edges []edge
 	for i, shards := range d.Shards() {
 		for _, s := range shards {
@@ -139,8 +166,9 @@ func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
 			err = errors.Join(err, with(ctx, s, func(ctx context.Context, c *pgx.Conn) error {
 				rows, _ := c.Query(ctx, waitsSQL)
 				var waiter, holder uint32
-				_, err := pgx.ForEachRow(rows, []any{&waiter, &holder}, func() error {
-					edges = append(edges, edge{Server{i, s.Name, waiter}, Server{i, s.Name, holder}})
+				var since string
+				_, err := pgx.ForEachRow(rows, []any{&waiter, &holder, &since}, func() error {
+					edges = append(edges, edge{Server{i, s.Name, waiter}, Server{i, s.Name, holder}, since})
 					return nil
 				})
 				return err
@@ -165,7 +193,7 @@ func (d *Deadlocks) waits(ctx context.Context) (out []Wait, err error) {
 	}
 	for _, e := range edges {
 		if w := (Wait{e.waiter.Shard, clients[e.waiter], clients[e.holder]}); w.Waiter != 0 && w.Holder != 0 && w.Waiter != w.Holder {
-			out = append(out, w)
+			out = append(out, seen{w, e.since})
 		}
 	}
 	return out, err

@@ -29,3 +29,23 @@ func TestVictims(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyUnbrokenWaitsLast(t *testing.T) {
+	w, back := Wait{"a", 1, 2}, Wait{"b", 2, 1}
+	before := []seen{{w, "10 9 8"}, {back, "11 9 8"}}
+	for name, c := range map[string]struct {
+		now  []seen
+		want []Wait
+	}{
+		"both go on":                 {before, []Wait{w, back}},
+		"one is another wait":        {[]seen{{w, "10 9 8"}, {back, "12 9 8"}}, []Wait{w}},
+		"for another transaction":    {[]seen{{w, "10 9 8"}, {back, "11 9 9"}}, []Wait{w}},
+		"one has just begun":         {[]seen{{w, "9 8"}, {back, "11 9 8"}}, []Wait{back}},
+		"one has come":               {[]seen{{Wait{"a", 3, 1}, "1 1 1"}, {w, "10 9 8"}}, []Wait{w}},
+		"the same at another server": {[]seen{{Wait{"b", 1, 2}, "10 9 8"}}, nil},
+	} {
+		if got := lasting(before, c.now); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

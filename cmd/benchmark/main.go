@@ -55,7 +55,7 @@ func run(ctx context.Context) (err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(dir, "nodes"), Settings: []string{"shared_buffers = '256MB'", "max_connections = 400"}})
+	cl, err := cluster.Open(ctx, cluster.Options{Dir: filepath.Join(dir, "nodes"), Settings: []string{"shared_buffers = '256MB'", "max_connections = 400"}})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func withTLS(t *testing.T, cert, key string) *cluster.Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cleanTestDir(dir) })
-	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(dir, "nodes")})
+	cl, err := cluster.Open(t.Context(), cluster.Options{Dir: filepath.Join(dir, "nodes")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,13 +126,15 @@ func needServers(t testing.TB) {
 	}
 }
 
-// noSync are settings of the tests' servers. What a server that is killed has written is the system's to keep; only the system
-// never dies here.
-var noSync = []string{"fsync = off", "full_page_writes = off"}
-
-// quickly is how the tests' servers check passwords: that of their superuser, with which tests and proxies open many thousand connections, by
-// md5. SCRAM takes longer than all else of a connection; roles that are made later have it all the same.
-const quickly = "md5"
+// testServers is how the tests' servers are made. What a server that is killed has written is the system's to keep; only the system never
+// dies here. Their superuser's password, with which tests and proxies open many thousand connections, is checked by md5: SCRAM takes longer
+// than all else of a connection; roles that are made later have it all the same.
+func testServers() cluster.Options {
+	return cluster.Options{
+		Settings: []string{"fsync = off", "full_page_writes = off"}, Auth: "md5",
+		Template: filepath.Join(os.TempDir(), "template"), // this process's own, as ownTemp has it
+	}
+}
 
 // newDemo starts a demo of this test's own, which it may break.
 func newDemo(t testing.TB, o showcase.Options) *demo {
@@ -142,7 +144,7 @@ func newDemo(t testing.TB, o showcase.Options) *demo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Dir, o.Listen, o.HTTP, o.Settings, o.Auth = dir, "127.0.0.1:0", "127.0.0.1:0", noSync, quickly
+	o.Dir, o.Listen, o.HTTP, o.Servers = dir, "127.0.0.1:0", "127.0.0.1:0", testServers()
 	if o.PoolSize == 0 {
 		o.PoolSize = 20
 	}

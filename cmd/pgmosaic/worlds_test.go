@@ -80,7 +80,7 @@ func freeWorld() (*demo, error) {
 	}
 	d, err := startDemo(context.Background(), showcase.Options{
 		Dir: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Shards: 2, Replicas: 1,
-		Customers: 2000, Orders: 8000, PoolSize: 20, Settings: noSync, Auth: quickly,
+		Customers: 2000, Orders: 8000, PoolSize: 20, Servers: testServers(),
 	}, &bytes.Buffer{})
 	worlds.mu.Lock()
 	defer worlds.mu.Unlock()

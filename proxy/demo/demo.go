@@ -35,9 +35,9 @@ type Options struct {
 	Progress  io.Writer     // where the loading tells how far it is; nil: nowhere
 	Monitor   time.Duration // monitor_interval; 0: the default
 	PoolSize  int           // default_pool_size
-	Settings  []string      // more lines for the servers' configuration
-	Auth      string        // how servers check passwords; scram-sha-256 if it is empty
 	Version   string        // of the proxy
+
+	Servers cluster.Options // how the servers are made; their folders are the demo's
 }
 
 // Default is what pgmosaic-demo runs without flags.
@@ -72,14 +72,16 @@ func Start(ctx context.Context, o Options, out io.Writer) (d *Demo, err error) {
 	}
 	instance.Tune()
 	if o.Fresh {
-		if err := removeDemo(o.Dir); err != nil {
+		if err := removeDemo(ctx, o.Dir); err != nil {
 			return nil, err
 		}
 	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("--dir: %w", err)
 	}
-	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(o.Dir, "nodes"), CacheDir: filepath.Join(o.Dir, "cache"), Settings: o.Settings, Auth: o.Auth})
+	servers := o.Servers
+	servers.Dir, servers.CacheDir = filepath.Join(o.Dir, "nodes"), filepath.Join(o.Dir, "cache")
+	cl, err := cluster.Open(ctx, servers)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +127,8 @@ func Start(ctx context.Context, o Options, out io.Writer) (d *Demo, err error) {
 }
 
 // removeDemo throws an earlier demo's folder away, with what still runs in it.
-func removeDemo(dir string) error {
-	cl, err := cluster.Open(cluster.Options{Dir: filepath.Join(dir, "nodes")})
+func removeDemo(ctx context.Context, dir string) error {
+	cl, err := cluster.Open(ctx, cluster.Options{Dir: filepath.Join(dir, "nodes")})
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,6 @@ package cluster
 import (
 	"cmp"
 	"context"
-	crand "crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +28,7 @@ type Options struct {
 	CacheDir string   // where downloaded binaries are kept; "" forbids the download
 	Settings []string // more lines for postgresql.conf of new nodes
 	Auth     string   // how new nodes check passwords, as in pg_hba.conf; scram-sha-256 if it is empty
+	Template string   // a folder where the first new node leaves what initdb made, for the others of all clusters: they then share their superuser's password; "" has each run initdb
 }
 
 // Cluster is a set of nodes in one folder. Its methods may be called by any goroutine; those of one Node by
@@ -40,6 +39,7 @@ type Cluster struct {
 	bin      string
 	settings []string
 	auth     string
+	template string
 	lock     *os.File // held as long as the folder is ours
 
 	mu    sync.Mutex // guards nodes
@@ -60,7 +60,7 @@ type savedNode struct {
 
 // Open prepares the folder, stops what an earlier process left running in it and reads which nodes it
 // holds. It starts nothing.
-func Open(opts Options) (*Cluster, error) {
+func Open(ctx context.Context, opts Options) (*Cluster, error) {
 	bin, err := FindBinaries(opts.CacheDir)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func Open(opts Options) (*Cluster, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cluster folder: %w", err)
 	}
-	c := &Cluster{Dir: reachable(dir), bin: bin, settings: opts.Settings, auth: cmp.Or(opts.Auth, "scram-sha-256")}
+	c := &Cluster{Dir: reachable(dir), bin: bin, settings: opts.Settings, auth: cmp.Or(opts.Auth, "scram-sha-256"), template: opts.Template}
 	if err := c.makeDir(c.Dir); err != nil {
 		return nil, err
 	}
@@ -86,10 +86,17 @@ func Open(opts Options) (*Cluster, error) {
 		}
 	}
 	c.Password = st.Password
-	if c.Password == "" {
-		b := make([]byte, 16)
-		_, _ = crand.Read(b)
-		c.Password = hex.EncodeToString(b)
+	if _, err := os.Stat(filepath.Join(bin, "pg_resetwal")); err != nil {
+		c.template = "" // a copy needs it
+	}
+	switch {
+	case c.Password != "":
+	case c.template == "":
+		c.Password = newPassword()
+	default:
+		if c.Password, err = c.openTemplate(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for _, n := range st.Nodes {
 		c.nodes = append(c.nodes, &Node{Name: n.Name, Port: n.Port, From: n.Primary, c: c, dir: filepath.Join(c.Dir, n.Name)})

@@ -24,7 +24,7 @@ func newCluster(t *testing.T) *Cluster {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Open(Options{Dir: dir})
+	c, err := Open(t.Context(), Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +111,49 @@ func TestReplicasStreamPausePromoteAndDie(t *testing.T) {
 	if err := p.Start(ctx); err != nil {
 		t.Errorf("the killed node does not come back: %v", err)
 	}
-	if _, err := Open(Options{Dir: c.Dir}); err == nil {
+	if _, err := Open(t.Context(), Options{Dir: c.Dir}); err == nil {
 		t.Error("a folder that is in use was opened")
 	}
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// Clusters from one template are made without initdb, know the same password, and are different systems for PostgreSQL.
+func TestServersFromATemplateAreSystemsOfTheirOwn(t *testing.T) {
+	opts := Options{Template: filepath.Join(newCluster(t).Dir, "template"), Auth: "md5"}
+	seen := map[string]string{}
+	for _, name := range []string{"a", "b"} {
+		opts.Dir = filepath.Join(filepath.Dir(opts.Template), "of "+name)
+		c, err := Open(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close() // the folder goes with the cluster that it is in
+		n, err := c.Primary(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := one[string](t, n, "select system_identifier from pg_control_system()")
+		if other, twice := seen[id]; twice {
+			t.Errorf("%s and %s are one system, %s", name, other, id)
+		}
+		seen[id] = name
+		r, err := c.Replica(t.Context(), n, "r", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := one[string](t, r, "select system_identifier from pg_control_system()"); got != id {
+			t.Errorf("the replica is of system %s, its primary of %s", got, id)
+		}
+		made, err := filepath.Glob(filepath.Join(c.Dir, "*.pw"))
+		if err != nil || len(made) > 0 {
+			t.Errorf("left behind: %v, %v", made, err)
+		}
+		if err := n.Stop(); err != nil { // what it has written is whole: it starts again
+			t.Fatal(err)
+		}
+		if err := n.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,15 +42,10 @@ func (c *Cluster) Primary(ctx context.Context, name string, more ...string) (*No
 	if err != nil {
 		return nil, err
 	}
-	pw := filepath.Join(c.Dir, name+".pw")
-	if err := c.writeFile(pw, c.Password+"\n", 0o600); err != nil {
-		return nil, err
-	}
-	defer os.Remove(pw) // it holds what cluster.json holds
-	err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", c.auth, "--pwfile", pw, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
-	if err != nil { // a system without that locale
-		_ = os.RemoveAll(n.dir)
-		err = c.command(ctx, nil, "initdb", "-D", n.dir, "-U", Superuser, "-A", c.auth, "--pwfile", pw, "-E", "UTF8", "--locale=C", "--no-sync")
+	if c.template == "" {
+		err = c.initdb(ctx, n.dir, c.Password)
+	} else {
+		err = c.copyTemplate(ctx, n.dir)
 	}
 	if err != nil {
 		return nil, err
@@ -134,7 +128,7 @@ func (n *Node) copyBackup(ctx context.Context, of *Node, conninfo string) error 
 	if _, err := conn.Exec(ctx, start); err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
 	}
-	if err := n.copyTree(of.dir); err != nil {
+	if err := n.c.copyTree(of.dir, n.dir); err != nil {
 		return err
 	}
 	var label string
@@ -143,44 +137,6 @@ func (n *Node) copyBackup(ctx context.Context, of *Node, conninfo string) error 
 	}
 	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "backup_label"), label, 0o600), n.c.writeFile(filepath.Join(n.dir, "standby.signal"), "", 0o600),
 		appendFile(filepath.Join(n.dir, "postgresql.auto.conf"), "primary_conninfo = '"+conninfo+"'\n"))
-}
-
-// copyTree copies a data folder, but for what belongs to the running server.
-func (n *Node) copyTree(from string) error {
-	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(from, path) // path is below from
-		to := filepath.Join(n.dir, rel)
-		switch {
-		case e.IsDir():
-			if err := os.MkdirAll(to, 0o700); err != nil {
-				return err
-			}
-			if uid, gid, ok := serverUser(); ok {
-				return os.Chown(to, int(uid), int(gid))
-			}
-			return nil
-		case rel == "postmaster.pid" || rel == "postmaster.opts" || strings.HasPrefix(rel, "pg_wal/0"):
-			return nil
-		}
-		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return n.c.writeFile(to, string(b), 0o600)
-	})
-	if err != nil {
-		return fmt.Errorf("copy of %s: %w", from, err)
-	}
-	return nil
 }
 
 func (c *Cluster) writeFile(path, text string, mode os.FileMode) error {

@@ -89,7 +89,7 @@ func server(t *testing.T) *pgx.Conn {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cl, err := cluster.Open(cluster.Options{Dir: dir})
+	cl, err := cluster.Open(t.Context(), cluster.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -94,16 +95,16 @@ func TestFingerprintOfASchema(t *testing.T) {
 	d, _ := renameWorld(t, "printed")
 	home := d.past(t, "printed", 0)
 	dsn := d.cluster.Node("s1-a").DSN("printed_0")
-	var w schema.Watcher
-	defer w.Close(t.Context())
+	r := schema.Reader{Conns: &nodeconn.Kept{}}
+	defer r.Conns.Drop(dsn)
 	at := func() string {
-		fp, err := w.Fingerprint(t.Context(), dsn)
+		fp, err := r.Fingerprint(t.Context(), dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return fp
 	}
-	snap, _, err := schema.Load(t.Context(), dsn, 1, false)
+	snap, _, err := r.Load(t.Context(), dsn, 1, false)
 	if err != nil || snap.Fingerprint != at() {
 		t.Fatalf("the snapshot has %v, %v", snap, err)
 	}

@@ -39,6 +39,7 @@ type Engine struct {
 	Monitor *replication.Monitor
 	Horizon *replication.Horizons
 	Pools   *pool.Manager
+	Schemas *schema.Reader
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
 
@@ -75,8 +76,7 @@ type Engine struct {
 	ShardUsers atomic.Pointer[[]string] // who may set pgmosaic.shard; "*" for everybody
 
 	plans *otter.Cache[string, *entry]
-	seedA maphash.Seed
-	seedB maphash.Seed
+	seeds [2]maphash.Seed
 
 	Memory Memory // what sessions hold; its Limit is set before Init
 	texts  texts
@@ -184,7 +184,7 @@ func (e *Engine) Init() error {
 	e.plans = c
 	e.Memory.plans = func() int64 { return int64(c.WeightedSize()) }
 	e.texts.shared = map[string]*sharedText{}
-	e.seedA, e.seedB = maphash.MakeSeed(), maphash.MakeSeed()
+	e.seeds[0], e.seeds[1] = maphash.MakeSeed(), maphash.MakeSeed()
 	e.schemas, e.welcome, e.spaces = map[string]*dbSchema{}, map[string]*welcome{}, map[string]uint64{}
 	e.rooms = map[[2]string]*waitingRoom{}
 	if e.Primary == 0 {
@@ -285,7 +285,7 @@ func (e *Engine) readSchema(ctx context.Context, db *shardmap.DB, s *dbSchema, a
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	snap, types, err := schema.Load(ctx, dsn, version, len(db.Shards) > 1)
+	snap, types, err := e.Schemas.Load(ctx, dsn, version, len(db.Shards) > 1)
 	if err != nil {
 		return nil, &nodeError{pgsql.ConnectionFailure, fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, teller.Name), err}
 	}
@@ -321,7 +321,7 @@ func (e *Engine) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap
 				if err != nil {
 					return err
 				}
-				types, err := schema.LoadTypes(ctx, dsn)
+				types, err := e.Schemas.LoadTypes(ctx, dsn)
 				if err != nil {
 					return err
 				}
@@ -446,5 +446,5 @@ func (e *Engine) stmtKey(sql string, types []uint32, meaning string) pool.StmtKe
 			sql += "\x00" + strconv.Itoa(int(t))
 		}
 	}
-	return pool.StmtKey{maphash.String(e.seedA, sql), maphash.String(e.seedB, sql)}
+	return pool.StmtKey{maphash.String(e.seeds[0], sql), maphash.String(e.seeds[1], sql)}
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
-	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // What others define, on a node itself or through another process, is noticed in two ways: by a look at home's catalogs every few
@@ -59,8 +58,6 @@ func (e *Engine) WatchSchemas(ctx context.Context) error {
 
 // watchSchema looks for what others define in one database until ctx ends.
 func (e *Engine) watchSchema(ctx context.Context, name string) {
-	var w schema.Watcher
-	defer w.Close(ctx)
 	var took, before time.Duration
 	for {
 		select {
@@ -78,7 +75,7 @@ func (e *Engine) watchSchema(ctx context.Context, name string) {
 			continue // its statements wait for a primary, too
 		}
 		begun := time.Now()
-		fp, err := w.Fingerprint(ctx, dsn)
+		fp, err := e.Schemas.Fingerprint(ctx, dsn)
 		took, before = time.Since(begun), took
 		if err == nil && (known.StandIn != "" || known.Partial || fp != known.Fingerprint) && e.schemaOf(name).current.Load() == known {
 			_, err = e.RefreshSchema(ctx, db)
@@ -102,9 +99,7 @@ func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
 	if err != nil {
 		return err
 	}
-	var w schema.Watcher
-	defer w.Close(ctx)
-	fp, err := w.Fingerprint(ctx, dsn)
+	fp, err := e.Schemas.Fingerprint(ctx, dsn)
 	if err != nil {
 		return &nodeError{pgsql.ConnectionFailure, "cannot read the schema of database \"" + db.Name + "\" from shard " + db.Home.Name, err}
 	}

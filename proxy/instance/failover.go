@@ -22,7 +22,7 @@ func (in *Instance) nodeLeft(dsn string, atOnce bool) {
 			in.Pools.DropNode(dsn)
 		}
 	})
-	panics.Go(panics.Background, func() { in.visits.Drop(dsn) })
+	panics.Go(panics.Background, func() { in.conns.Drop(dsn) })
 }
 
 // shardChanged remembers what is logged, for SHOW EVENTS.

@@ -23,6 +23,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -31,6 +32,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/replication/reshard"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // Instance is one running proxy. The objects that it names may be used by whoever embeds it, as their own comments allow; they are
@@ -53,7 +55,7 @@ type Instance struct {
 	hub    *notify.Hub
 	traces *tracing
 
-	visits   txn.Conns                      // to the shards, of what works on commits and looks for deadlocks
+	conns    nodeconn.Kept                  // to the shards, of what works on commits, looks for deadlocks and reads schemas
 	prepared atomic.Pointer[[]txn.Prepared] // what the resolver saw last
 
 	door  *door
@@ -144,7 +146,7 @@ func (in *Instance) listen() error {
 func (in *Instance) buildEngine(level replication.Level) error {
 	cfg := &in.cfg
 	in.Engine = &exec.Engine{
-		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
+		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Schemas: &schema.Reader{Conns: &in.conns}, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: cfg.Buffer.Value(), Requests: cfg.BufferRequests, Bytes: int64(cfg.BufferSize)},
 		Level: level, MaxStaleness: cfg.MaxLag.Value(), GatherLimit: int64(cfg.GatherLimit), Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: in.signal,
 		FinishOn: in.finishOn, Settle: in.settle,
@@ -162,6 +164,7 @@ func (in *Instance) buildEngine(level replication.Level) error {
 		in.Engine.Tracing = &exec.Tracing{Share: cfg.TraceShare, Record: in.traces.record}
 	}
 	in.shareSecrets()
+	in.retainConns()
 	return in.Engine.Init()
 }
 
@@ -211,7 +214,7 @@ func (in *Instance) run(ctx context.Context) {
 	in.background("pools", in.Pools.Run)
 	in.background("statistics", in.Admin.Run)
 	in.background("resolver", in.resolve)
-	in.background("visits", in.visits.Run)
+	in.background("connections", in.conns.Run)
 	in.background("deadlocks", func(ctx context.Context) error {
 		return in.deadlocks().Run(ctx, deadlockPeriod, func(err error) { in.warnOfShard("deadlocks", err) })
 	})

@@ -70,7 +70,7 @@ func (in *Instance) ShardsOf(d *shardmap.DB) []txn.Shard {
 func (in *Instance) shardOf(d *shardmap.DB, s *shardmap.ShardInfo) txn.Shard {
 	whole := in.Engine.Horizon.Slot(in.Engine.Horizon.Shard(d.Name, s.Name), "", 0)
 	t := txn.Shard{
-		Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &in.visits,
+		Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &in.conns,
 		Verify: func(ctx context.Context, c *pgconn.PgConn) error { return in.isShards(ctx, d.Name, s.Name, c) },
 		Writes: func() func() {
 			in.Engine.Horizon.Sent(whole)
@@ -187,5 +187,20 @@ func (in *Instance) shareSecrets() {
 			_, ok := d.Shard(shard)
 			return ok
 		})
+	})
+}
+
+// retainConns closes connections to nodes that leave the map: their databases can be dropped then.
+func (in *Instance) retainConns() {
+	in.Catalog.OnChange(func(s *shardmap.Snapshot) {
+		known := map[string]bool{}
+		for _, d := range s.Databases {
+			for _, sh := range d.Shards {
+				for _, n := range sh.Nodes {
+					known[n.DSN] = true
+				}
+			}
+		}
+		panics.Go(panics.Background, func() { in.conns.Retain(func(dsn string) bool { return known[dsn] }) })
 	})
 }

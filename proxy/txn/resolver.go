@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
@@ -20,7 +21,7 @@ type Shard struct {
 	Database, Name, Node, DSN string // Node is the primary, and DSN its connection string; both empty if none answers
 	Ordinal                   int
 
-	Conns  *Conns                                            // where connections are kept between visits; nil: nowhere
+	Conns  *nodeconn.Kept                                    // where connections are kept between visits; nil: nowhere
 	Verify func(ctx context.Context, c *pgconn.PgConn) error // asks a new connection whether it is the shard's; may be nil
 
 	// Writes is told before a transaction's part is committed there, and calls what it returns after it.
@@ -634,7 +635,7 @@ func finishAs(ctx context.Context, outcome string, p Prepared, at Shard) error {
 			return fmt.Errorf("%s%s: %w", verb, p.GID, err)
 		}
 		if _, err := c.Exec(ctx, "RESET ROLE"); err != nil { // the part is finished all the same
-			closeConn(c)
+			_ = c.Close(ctx)
 		}
 		return nil
 	})

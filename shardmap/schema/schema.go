@@ -194,21 +194,26 @@ type queryer interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Load reads the schema of the database of a connection string in one transaction. version becomes the
+// Reader reads what servers have defined. Any goroutine may use it.
+type Reader struct {
+	Conns *nodeconn.Kept // where connections are kept in between; nil: nowhere
+}
+
+// Load reads the schema of the database of a connection string in one transaction, over a connection of its own or one that is kept. version becomes the
 // snapshot's. types says to read its user types as well: nil without.
-func Load(ctx context.Context, dsn string, version uint64, types bool) (s *Snapshot, t *Types, err error) {
-	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Schema)
+func (r *Reader) Load(ctx context.Context, dsn string, version uint64, types bool) (s *Snapshot, t *Types, err error) {
+	err = r.Conns.Lend(ctx, dsn, nodeconn.Schema, nil, func(ctx context.Context, c *pgx.Conn) error {
+		return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+			if s, err = read(ctx, tx, version); err == nil && types {
+				t, err = readTypes(ctx, tx)
+			}
+			return err
+		})
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the schema: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if s, err = read(ctx, tx, version); err == nil && types {
-			t, err = readTypes(ctx, tx)
-		}
-		return err
-	})
-	return s, t, err
+	return s, t, nil
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {

@@ -55,13 +55,15 @@ select n.nspname, t.typname, t.oid,
 const relsSQL = `select n.nspname, c.relname, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f')`
 
 // LoadTypes reads the user types and relations of a server.
-func LoadTypes(ctx context.Context, dsn string) (*Types, error) {
-	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Schema)
+func (r *Reader) LoadTypes(ctx context.Context, dsn string) (t *Types, err error) {
+	err = r.Conns.Lend(ctx, dsn, nodeconn.Schema, nil, func(ctx context.Context, c *pgx.Conn) error {
+		t, err = readTypes(ctx, c)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the types: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) // only read
-	return readTypes(ctx, conn)
+	return t, nil
 }
 
 func readTypes(ctx context.Context, conn queryer) (*Types, error) {

@@ -30,37 +30,18 @@ select md5(concat_ws(',',
   (select sum(hashtextextended(t.oid || ' ' || t.xmin, 0)) from pg_type t where t.typnamespace in (select oid from n) and t.typtype <> 'c'),
   (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_extension e), (select sum(hashtextextended(oid::text, 0)) from n)))`
 
-// Watcher notices definitions that were made around this process. One goroutine may use it.
-type Watcher struct {
-	conn *pgx.Conn
-	dsn  string
-}
-
 // lookTimeout bounds a look at a server that accepts connections and says nothing.
 const lookTimeout = 30 * time.Second
 
 // Fingerprint is that of the database of a connection string now: it differs from that of a Snapshot if something was defined since.
-func (w *Watcher) Fingerprint(ctx context.Context, dsn string) (fp string, err error) {
+func (r *Reader) Fingerprint(ctx context.Context, dsn string) (fp string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	if w.conn == nil || w.conn.IsClosed() || w.dsn != dsn {
-		w.Close(ctx)
-		if w.conn, err = nodeconn.Open(ctx, dsn, nodeconn.Schema); err != nil {
-			return "", fmt.Errorf("look for definitions: %w", err)
-		}
-		w.dsn = dsn
-	}
-	if err := w.conn.QueryRow(ctx, fingerprintSQL).Scan(&fp); err != nil {
-		w.Close(ctx)
+	err = r.Conns.Lend(ctx, dsn, nodeconn.Schema, nil, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, fingerprintSQL).Scan(&fp)
+	})
+	if err != nil {
 		return "", fmt.Errorf("look for definitions: %w", err)
 	}
 	return fp, nil
-}
-
-// Close closes the connection.
-func (w *Watcher) Close(ctx context.Context) {
-	if w.conn != nil {
-		_ = w.conn.Close(context.WithoutCancel(ctx)) // it has only read
-		w.conn = nil
-	}
 }

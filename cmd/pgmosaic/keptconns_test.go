@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What the proxy reads schemas over is kept from one definition to the next, is replaced when it breaks, and is gone with the shard.
+func TestConnectionsThatReadSchemasAreKept(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	d.adminExec(t, "CREATE DATABASE kept")
+	var phys [2]*pgx.Conn // to the server of each shard
+	for i, name := range []string{"s1-a", "s2-a"} {
+		node := d.cluster.Node(name)
+		freshDatabase(t, node, fmt.Sprintf("kept_%d", i))
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD kept_s%d IN kept NODE '%s'", i, node.DSN(fmt.Sprintf("kept_%d", i))))
+		phys[i] = connectTo(t, node.DSN("postgres"))
+	}
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "kept"))
+	readers := func(shard int) []int {
+		rows, err := phys[shard].Query(t.Context(), "select pid from pg_stat_activity where application_name = 'pgmosaic schema' and datname = $1 order by pid", fmt.Sprintf("kept_%d", shard))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	define := func(from, to int) {
+		for i := from; i < to; i++ {
+			mustExec(t, c, fmt.Sprintf("create table t%d (id int)", i))
+		}
+	}
+	define(0, 3)
+	for shard, server := range phys {
+		eventually(t, "one reads", func() bool { return len(readers(shard)) == 1 })
+		was := readers(shard)
+		define(3+10*shard, 6+10*shard)
+		if now := readers(shard); !slices.Equal(was, now) {
+			t.Errorf("shard %d was read over %v, and then over %v", shard, was, now)
+		}
+		mustExec(t, server, "select pg_terminate_backend($1)", was[0])
+		eventually(t, "it is gone", func() bool { return len(readers(shard)) == 0 || readers(shard)[0] != was[0] })
+		define(6+10*shard, 9+10*shard)
+		mustExec(t, c, fmt.Sprintf("insert into t%d values (1)", 8+10*shard))
+	}
+	mustExec(t, c, "drop schema public cascade")
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.adminExec(t, "DROP SHARD kept_s1 IN kept")
+	within(t, 20*time.Second, "nobody is at a database that was let go", func() bool { return len(readers(1)) == 0 }) // it would be closed in one to one and a half minutes anyway
+	d.adminExec(t, "DROP SHARD kept_s0 IN kept")
+	d.adminExec(t, "DROP DATABASE kept")
+}

@@ -1,0 +1,147 @@
+package nodeconn
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// idleFor is how long a connection is kept that nobody needs: who comes by regularly comes more often.
+const idleFor = time.Minute
+
+// Kept keeps a connection for each purpose and connection string between uses, for what leaves nothing on a connection: no setting, role, lock
+// or temporary object. Any number of goroutines may use it: who finds the one that is kept in use opens another. The zero value is
+// ready for use, and a nil one keeps nothing.
+type Kept struct {
+	mu     sync.Mutex // guards the rest
+	idle   map[use]idleConn
+	drops  int  // how often Drop or Retain was called: what was lent before is not kept after it
+	closed bool // Run has ended: nothing is kept any more
+}
+
+// use is what a connection is kept for.
+type use struct {
+	purpose string
+	dsn     string
+}
+
+type idleConn struct {
+	c     *pgx.Conn
+	since time.Time
+}
+
+// Lend lends f a connection, one that was kept or a new one. verify is asked about a new one, and may be nil. f leaves nothing on the
+// connection, or fails: then, or when ctx has ended, it is closed. The error is f's, verify's or that of opening it.
+func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(context.Context, *pgconn.PgConn) error, f func(context.Context, *pgx.Conn) error) error {
+	c, drops := k.take(use{p.name, dsn})
+	if c != nil && c.Ping(ctx) != nil { // it broke while nobody used it
+		closeConn(c)
+		c = nil
+	}
+	if c == nil {
+		var err error
+		if c, err = Open(ctx, dsn, p); err != nil {
+			return err
+		}
+		if verify != nil {
+			if err := verify(ctx, c.PgConn()); err != nil {
+				closeConn(c)
+				return err
+			}
+		}
+	}
+	err := f(ctx, c)
+	if err != nil || c.PgConn().TxStatus() != 'I' {
+		closeConn(c)
+		return err
+	}
+	closeConn(k.put(use{p.name, dsn}, c, drops))
+	return nil
+}
+
+// take returns the connection that is kept, or nil, and how often Drop has been called.
+func (k *Kept) take(u use) (c *pgx.Conn, drops int) {
+	if k == nil {
+		return nil, 0
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := k.idle[u] // the zero value if there is none
+	delete(k.idle, u)
+	return i.c, k.drops
+}
+
+// put keeps a connection, or returns the one that is too many.
+func (k *Kept) put(u use, c *pgx.Conn, drops int) (over *pgx.Conn) {
+	if k == nil {
+		return c
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed || k.drops != drops || c.IsClosed() || k.idle[u].c != nil {
+		return c
+	}
+	if k.idle == nil {
+		k.idle = map[use]idleConn{}
+	}
+	k.idle[u] = idleConn{c, time.Now()}
+	return nil
+}
+
+// Drop closes the connections to a node, which is no longer to be trusted with work. One that is lent is closed when it is given back.
+func (k *Kept) Drop(dsn string) { k.Retain(func(other string) bool { return other != dsn }) }
+
+// Retain closes the connections to nodes of which keep is false, as Drop does.
+func (k *Kept) Retain(keep func(dsn string) bool) {
+	k.mu.Lock()
+	k.drops++
+	k.mu.Unlock()
+	k.close(func(u use, _ time.Time) bool { return !keep(u.dsn) })
+}
+
+// Run closes connections that nobody needs, and when ctx ends all.
+func (k *Kept) Run(ctx context.Context) error {
+	tick := time.NewTicker(idleFor / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			k.mu.Lock()
+			k.closed = true
+			k.mu.Unlock()
+			k.close(func(use, time.Time) bool { return true })
+			return nil
+		case now := <-tick.C:
+			k.close(func(_ use, since time.Time) bool { return now.Sub(since) >= idleFor })
+		}
+	}
+}
+
+// close closes those that are idle and of which it is true.
+func (k *Kept) close(which func(u use, since time.Time) bool) {
+	k.mu.Lock()
+	var old []*pgx.Conn
+	for u, i := range k.idle {
+		if which(u, i.since) {
+			old = append(old, i.c)
+			delete(k.idle, u)
+		}
+	}
+	k.mu.Unlock()
+	for _, c := range old {
+		closeConn(c)
+	}
+}
+
+// closeConn closes a connection that nobody uses.
+func closeConn(c *pgx.Conn) {
+	if c == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.Close(ctx) // nothing is left on it
+}

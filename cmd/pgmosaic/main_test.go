@@ -78,6 +78,11 @@ func TestMain(m *testing.M) {
 // returns how the folder is given back.
 func ownTemp() (func() error, error) {
 	const pattern = "pgmosaic-tests-*"
+	if inMemory() {
+		if err := os.Setenv("TMPDIR", ram); err != nil {
+			return nil, err
+		}
+	}
 	stale, _ := filepath.Glob(filepath.Join(os.TempDir(), pattern, "lock")) // the pattern is well-formed
 	for _, name := range stale {
 		lock, err := os.OpenFile(name, os.O_RDWR, 0)
@@ -128,10 +133,11 @@ func needServers(t testing.TB) {
 
 // testServers is how the tests' servers are made. What a server that is killed has written is the system's to keep; only the system never
 // dies here. Their superuser's password, with which tests and proxies open many thousand connections, is checked by md5: SCRAM takes longer
-// than all else of a connection; roles that are made later have it all the same.
+// than all else of a connection; roles that are made later have it all the same. Memory that they share is in their own folders: what one that is
+// killed has elsewhere, nobody removes.
 func testServers() cluster.Options {
 	return cluster.Options{
-		Settings: []string{"fsync = off", "full_page_writes = off"}, Auth: "md5",
+		Settings: []string{"fsync = off", "full_page_writes = off", "dynamic_shared_memory_type = 'mmap'"}, Auth: "md5",
 		Template: filepath.Join(os.TempDir(), "template"), // this process's own, as ownTemp has it
 	}
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 )
 
 // What the proxy reads schemas over is kept from one definition to the next, is replaced when it breaks, and is gone with the shard.
@@ -47,7 +50,7 @@ func TestConnectionsThatReadSchemasAreKept(t *testing.T) {
 			t.Errorf("shard %d was read over %v, and then over %v", shard, was, now)
 		}
 		mustExec(t, server, "select pg_terminate_backend($1)", was[0])
-		eventually(t, "it is gone", func() bool { return len(readers(shard)) == 0 || readers(shard)[0] != was[0] })
+		eventually(t, "it is gone", func() bool { return !slices.Contains(readers(shard), was[0]) })
 		define(6+10*shard, 9+10*shard)
 		mustExec(t, c, fmt.Sprintf("insert into t%d values (1)", 8+10*shard))
 	}
@@ -59,4 +62,33 @@ func TestConnectionsThatReadSchemasAreKept(t *testing.T) {
 	within(t, 20*time.Second, "nobody is at a database that was let go", func() bool { return len(readers(1)) == 0 }) // it would be closed in one to one and a half minutes anyway
 	d.adminExec(t, "DROP SHARD kept_s0 IN kept")
 	d.adminExec(t, "DROP DATABASE kept")
+}
+
+// What is lent when its node is let go is not kept, nor what a transaction was left open on, or failed.
+func TestOnlyWhatIsFitIsKept(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	dsn := d.cluster.Node("s1-a").DSN("shop")
+	var k nodeconn.Kept
+	defer k.Drop(dsn)
+	use := func(f func(c *pgx.Conn) error) (pid uint32) {
+		_ = k.Lend(t.Context(), dsn, nodeconn.Schema, nil, func(_ context.Context, c *pgx.Conn) error { pid = c.PgConn().PID(); return f(c) })
+		return pid
+	}
+	fine := func(*pgx.Conn) error { return nil }
+	was := use(fine)
+	if now := use(fine); now != was {
+		t.Errorf("server process %d, then %d", was, now)
+	}
+	for what, f := range map[string]func(c *pgx.Conn) error{
+		"its node was let go":         func(*pgx.Conn) error { k.Drop(dsn); return nil },
+		"a transaction was left open": func(c *pgx.Conn) error { _, err := c.Exec(t.Context(), "begin"); return err },
+		"it failed":                   func(*pgx.Conn) error { return errors.New("it failed") },
+		"it was closed":               func(c *pgx.Conn) error { return c.Close(t.Context()) },
+	} {
+		was := use(f)
+		if now := use(fine); now == was {
+			t.Errorf("%s, and it was kept", what)
+		}
+	}
 }

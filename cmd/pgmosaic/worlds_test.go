@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 )
@@ -81,6 +82,7 @@ func freeWorld() (*demo, error) {
 	d, err := startDemo(context.Background(), showcase.Options{
 		Dir: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Shards: 2, Replicas: 1,
 		Customers: 2000, Orders: 8000, PoolSize: 20, Servers: testServers(),
+		Monitor: 250 * time.Millisecond, // many worlds, many databases in each, and two processors
 	}, &bytes.Buffer{})
 	worlds.mu.Lock()
 	defer worlds.mu.Unlock()

@@ -23,9 +23,14 @@ const rolesSQL = `select rolname, case when rolcanlogin then ' LOGIN' else '' en
   from pg_roles where rolname !~ '^pg_' and not rolsuper`
 
 // membersSQL are the grants of roles, to roles or by name, that some have on home. What the role of home's connection string is in, that of the
-// shard's is to be in: it works in these roles' names. It needs no right to hand them on.
-const membersSQL = `select distinct 'GRANT ' || quote_ident(r.rolname) || ' TO ' || case when m.rolname = current_user then 'CURRENT_USER' else quote_ident(m.rolname) || case when a.admin_option then ' WITH ADMIN OPTION' else '' end end
-  from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member where r.rolname !~ '^pg_' and not r.rolsuper and not m.rolsuper and (r.rolname = any($1) or m.rolname = any($1))`
+// shard's is to be in: it works in these roles' names. It needs no right to hand them on. Since PostgreSQL 16 a membership says what its
+// member has of it: that is said where it is not the default, which older servers know nothing of. Grants of several grantors are one.
+const membersSQL = `select 'GRANT ' || quote_ident(r.rolname) || ' TO ' || case when m.rolname = current_user then 'CURRENT_USER' else quote_ident(m.rolname) || coalesce(' WITH ' || nullif(concat_ws(', ',
+      case when bool_or(a.admin_option) then 'ADMIN OPTION' end,
+      case when bool_or((to_jsonb(a) ->> 'inherit_option')::bool) <> m.rolinherit then 'INHERIT ' || case when m.rolinherit then 'FALSE' else 'TRUE' end end,
+      case when not bool_or((to_jsonb(a) ->> 'set_option')::bool) then 'SET FALSE' end), ''), '') end
+  from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member where r.rolname !~ '^pg_' and not r.rolsuper and not m.rolsuper and (r.rolname = any($1) or m.rolname = any($1))
+ group by r.rolname, m.rolname, m.rolinherit`
 
 const verifierSQL = `select case when rolpassword is null then '' else ' PASSWORD ' || quote_literal(rolpassword) end from pg_authid where rolname = $1`
 

@@ -16,6 +16,18 @@ var lent = []struct{ name, sql, what string }{
 	{"parted", "create table mine.parted (id int, v int) partition by range (id); create table mine.parted_1 partition of mine.parted for values from (minvalue) to (maxvalue); create index on mine.parted_1 (code.f(v))", "code.f(integer)"},
 	{"refers", "create table mine.refers (id int primary key, v int references code.pointed)", "code.f(integer)"},
 	{"composed", "create table mine.composed (id int primary key, v int, p code.pair)", "code.pair"},
+	{"rows", "create table mine.rows (id int primary key, v int, p code.pointed[])", "code.pointed"},
+	{"doubled", "create domain mine.half as code.positive; create table mine.doubled (id int primary key, v mine.half)", "code.f(integer)"},
+	{"spanned", "create table mine.spanned (id int primary key, v int, s code.span)", "code.f(integer)"},
+	{"folded", "create table mine.folded (id int, v int) partition by range ((v + code.f(7))); create table mine.folded_1 partition of mine.folded for values from (minvalue) to (maxvalue)", "code.f(integer)"},
+	{"operated", "create table mine.operated (id int primary key, v int); create index on mine.operated ((v operator(code.-) 1))", "code.minus(integer,integer)"},
+	{"described", "create table mine.described (id int primary key, v int); create statistics mine.described_stat on (v + code.f(v)), v from mine.described", "code.f(integer)"},
+	{"excluded", "create table mine.excluded (id int primary key, v int, exclude using btree (id with =, code.f(v) with =))", "code.f(integer)"},
+	{"sorted", "create operator class mine.turned for type int using btree as operator 1 <, operator 3 =, operator 5 >, function 1 code.compare(int, int); " +
+		"create table mine.sorted (id int primary key, v int); create index on mine.sorted (v mine.turned)", "code.compare(integer,integer)"},
+	{"matched", "create operator class mine.alike for type int using hash as operator 1 code.~~, function 1 hashint4(int); " +
+		"create table mine.matched (id int primary key, v int); create index on mine.matched using hash (v mine.alike)", "code.same(integer,integer)"},
+	{"enclosed", "create type mine.box as (a code.positive); create table mine.enclosed (id int primary key, v int, p mine.box)", "code.f(integer)"},
 }
 
 // A table of a superuser's that uses what an ordinary role has made is left alone: nobody's rights are right for that.
@@ -25,7 +37,9 @@ func TestAdminStatementsRunNothingOfOthersAsASuperuser(t *testing.T) {
 	d.adminExec(t, "CREATE GROUP g IN lent KEY (int) BY HASH")
 	super := d.on(t, "lent", 0)
 	home := connectTo(t, asRole(d, super, "app"))
-	mustExec(t, home, "create schema code; create function code.f(int) returns int language sql immutable as 'select $1'; create type code.pair as (a int, b int); create domain code.positive as int check (code.f(value) > 0); "+
+	mustExec(t, home, "create schema code; create function code.f(int) returns int language sql immutable as 'select $1'; create type code.pair as (a int, b int); create domain code.positive as int check (code.f(value) > 0); create type code.span as range (subtype = code.positive); "+
+		"create function code.minus(int, int) returns int language sql immutable as 'select $1 - $2'; create operator code.- (leftarg = int, rightarg = int, function = code.minus); create function code.compare(int, int) returns int language sql immutable as 'select $1 - $2'; "+
+		"create function code.same(int, int) returns boolean language sql immutable as 'select $1 = $2'; create operator code.~~ (leftarg = int, rightarg = int, function = code.same); "+
 		"create table code.pointed (id int primary key, v int); create index on code.pointed ((v + code.f(7))); insert into code.pointed select i, i from generate_series(1, 30) i; grant select, references on code.pointed to public")
 	mustExec(t, super, "create schema mine; grant all on schema mine to app")
 	for _, x := range lent {

@@ -35,6 +35,7 @@ var hostile = []struct{ name, sql string }{
 		"create trigger t before insert or delete on priv.seen_1 for each row execute function code.t(); " +
 		"create constraint trigger d after insert or delete on priv.seen_1 deferrable initially deferred for each row execute function code.t()"},
 	{"queried", "create table priv.queried (id int primary key, v int check (query_to_xml('select code.f(1)', false, false, '') is not null))"},
+	{"drawn", "create table priv.drawn (id int primary key, v int check (random() < 2 and current_user = 'app'))"}, // whoever else writes a row is refused
 	{"plain", "create table priv.plain (id int primary key, v int)"},
 }
 

@@ -36,14 +36,17 @@ const foreignSQL = linked + `, ` + wholly + nodesOf + codeBehind + declaredKinds
 // wholly are linked tables and their partitions.
 const wholly = `tables (oid) as (select oid from linked union select p.relid::oid from linked l, lateral pg_partition_tree(l.oid::regclass) p)`
 
-// nodesOf are what tables have that code may hang on.
+// nodesOf are what tables have that code may hang on. This and what follows looks up one thing at a time, by the catalogs' indexes: to join
+// whole catalogs, as a server would that expects thousands of partitions of each table, takes it ten times as long.
 const nodesOf = `, node (class, obj) as (
   select 'pg_class'::regclass::oid, oid from tables
-  union select 'pg_class'::regclass, indexrelid from pg_index join tables on indrelid = oid
-  union select 'pg_constraint'::regclass, c.oid from pg_constraint c join tables t on c.conrelid = t.oid where c.contype <> 'f'
-  union select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join tables t on d.adrelid = t.oid join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attgenerated <> ''
-  union select 'pg_statistic_ext'::regclass, s.oid from pg_statistic_ext s join tables t on s.stxrelid = t.oid
-  union select 'pg_type'::regclass, a.atttypid from pg_attribute a join tables t on a.attrelid = t.oid where a.attnum > 0 and not a.attisdropped`
+  union select x.class, x.obj from tables t, lateral (
+    select 'pg_class'::regclass::oid, indexrelid from pg_index where indrelid = t.oid
+    union all select 'pg_constraint'::regclass, oid from pg_constraint where conrelid = t.oid and contype <> 'f'
+    union all select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where d.adrelid = t.oid and a.attgenerated <> ''
+    union all select 'pg_statistic_ext'::regclass, oid from pg_statistic_ext where stxrelid = t.oid
+    union all select 'pg_type'::regclass, atttypid from pg_attribute where attrelid = t.oid and attnum > 0 and not attisdropped
+  ) x (class, obj)`
 
 // linked are a table and those that foreign keys tie to it: to check a key is to plan a query over the other table, as its owner.
 const linked = `with recursive linked (oid) as (select $1::text::regclass::oid
@@ -60,13 +63,14 @@ const codeBehind = `
     union all select 'pg_type'::regclass, a.atttypid from pg_type t join pg_attribute a on a.attrelid = t.typrelid where n.class = 'pg_type'::regclass and t.oid = n.obj and a.attnum > 0 and not a.attisdropped
     union all select 'pg_proc'::regclass, p.amproc::oid from pg_amproc p where n.class = 'pg_opfamily'::regclass and p.amprocfamily = n.obj
     union all select 'pg_operator'::regclass, o.amopopr from pg_amop o where n.class = 'pg_opfamily'::regclass and o.amopfamily = n.obj
-  ) x (class, obj)), code (what, owner) as (
-  select p.oid::regprocedure::text, p.proowner from node n join pg_proc p on n.class = 'pg_proc'::regclass and p.oid = n.obj
-  union all select t.oid::regtype::text, t.typowner from node n join pg_type t on n.class = 'pg_type'::regclass and t.oid = n.obj and t.typtype in (`
+  ) x (class, obj)), code (what, owner) as (select x.what, x.owner from node n, lateral (
+    select oid::regprocedure::text, proowner from pg_proc where n.class = 'pg_proc'::regclass and oid = n.obj
+    union all select oid::regtype::text, typowner from pg_type where n.class = 'pg_type'::regclass and oid = n.obj and typtype in (`
 
 const codeOwned = `)
-  union all select p.oid::regprocedure::text, t.relowner from node n join pg_constraint c on n.class = 'pg_constraint'::regclass and c.oid = n.obj join pg_class t on t.oid = c.conrelid,
-     regexp_matches(c.conbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') f join pg_proc p on p.oid = f[1]::oid where p.provolatile = 'v' or p.proname ~ '_to_xml')`
+    union all select p.oid::regprocedure::text, t.relowner from pg_constraint c join pg_class t on t.oid = c.conrelid, regexp_matches(c.conbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') f join pg_proc p on p.oid = f[1]::oid
+      where n.class = 'pg_constraint'::regclass and c.oid = n.obj and (p.provolatile = 'v' or p.proname ~ '_to_xml')
+  ) x (what, owner))`
 
 const (
 	foreignCode = " select distinct what from code" + untrusted + " order by 1"

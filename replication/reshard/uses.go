@@ -21,17 +21,17 @@ import (
 // usedSQL is the end of such a question: of each node what it depends on, by names that are the same on all servers.
 const usedSQL = `
 select distinct n.class::regclass || ' ' || (pg_identify_object(n.class, n.obj, 0)).identity, (select type || ' ' || identity from pg_identify_object(d.refclassid, d.refobjid, 0))
-  from node n join pg_depend d on d.classid = n.class and d.objid = n.obj
- where d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass, 'pg_collation'::regclass, 'pg_ts_config'::regclass, 'pg_ts_dict'::regclass) order by 1, 2`
+  from node n, lateral (select refclassid, refobjid from pg_depend where classid = n.class and objid = n.obj and refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass,
+   'pg_collation'::regclass, 'pg_ts_config'::regclass, 'pg_ts_dict'::regclass) offset 0) d order by 1, 2` // offset 0: by the index, for one node after the other
 
 // tableUsesSQL asks it of a table, its partitions and all that they have.
 const tableUsesSQL = `with tables (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)),
-node (class, obj) as (select 'pg_class'::regclass::oid, oid from tables
-  union all select 'pg_constraint'::regclass, c.oid from pg_constraint c join tables t on t.oid = c.conrelid where c.conname !~ '^pgmosaic_'
-  union all select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join tables t on t.oid = d.adrelid
-  union all select 'pg_class'::regclass, i.indexrelid from pg_index i join tables t on t.oid = i.indrelid
-  union all select 'pg_policy'::regclass, p.oid from pg_policy p join tables t on t.oid = p.polrelid
-  union all select 'pg_statistic_ext'::regclass, s.oid from pg_statistic_ext s join tables t on t.oid = s.stxrelid)` + usedSQL
+node (class, obj) as (select 'pg_class'::regclass::oid, oid from tables union all select x.class, x.obj from tables t, lateral (
+  select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid = t.oid and conname !~ '^pgmosaic_'
+  union all select 'pg_attrdef'::regclass, oid from pg_attrdef where adrelid = t.oid
+  union all select 'pg_class'::regclass, indexrelid from pg_index where indrelid = t.oid
+  union all select 'pg_policy'::regclass, oid from pg_policy where polrelid = t.oid
+  union all select 'pg_statistic_ext'::regclass, oid from pg_statistic_ext where stxrelid = t.oid) x (class, obj))` + usedSQL
 
 // objectUsesSQL asks it of what users have defined and is of no table.
 const objectUsesSQL = `with own (class, obj) as (select classid, objid from pg_depend where deptype = 'e'), node (class, obj) as (

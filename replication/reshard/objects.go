@@ -96,7 +96,8 @@ const anyObjectSQL = `select exists (select from pg_proc where oid >= 16384 and 
   or exists (select from pg_opfamily where oid >= 16384) or exists (select from pg_opclass where oid >= 16384) or exists (select from pg_amop where oid >= 16384) or exists (select from pg_amproc where oid >= 16384)
   or exists (select from pg_ts_parser where oid >= 16384) or exists (select from pg_ts_template where oid >= 16384) or exists (select from pg_ts_dict where oid >= 16384) or exists (select from pg_ts_config where oid >= 16384)`
 
-// objects lists what a server has.
+// objects lists what a server has; nil if it has not even one that comes with an extension. Where home has none there is nothing to compare on
+// shards, nor to bring.
 func objects(ctx context.Context, q queryer) ([]object, error) {
 	rows, err := q.Query(ctx, anyObjectSQL)
 	if err != nil {
@@ -134,7 +135,7 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 			return err
 		}
 	}
-	if err := bringExtensions(ctx, home, tx, shard); err != nil {
+	if err := bringExtensions(ctx, home, tx, shard); err != nil || all == nil {
 		return err
 	}
 	needs := map[node][]node{}
@@ -200,7 +201,7 @@ func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, 
 		return lostFirst(home, err)
 	}
 	there, err := alike(ctx, defined, dst, shard)
-	if err == nil {
+	if err == nil && defined != nil {
 		err = sameUses(ctx, home, dst, objectUsesSQL)
 	}
 	lacks := len(there) < len(defined)
@@ -244,6 +245,9 @@ func lacking(ctx context.Context, home, dst queryer) (bool, error) {
 
 // alike says which of home's objects a shard has. It is an error if one of them is not what home has.
 func alike(ctx context.Context, home []object, shard queryer, name string) (there map[string]bool, err error) {
+	if len(home) == 0 {
+		return nil, nil
+	}
 	list, err := objects(ctx, shard)
 	if err != nil {
 		return nil, err

@@ -74,8 +74,9 @@ func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 const holdWait = 5 * time.Second
 
 // heldSQL says whether another server process holds an attempt: the one that pgmosaic.holder names lives still. Locks would not do: what
-// lasts as long as a connection are advisory locks, and those everybody can take.
-const heldSQL = `EXISTS (SELECT FROM pgmosaic.holder h JOIN pg_stat_activity s ON s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started WHERE h.attempt = %s AND h.pid <> pg_backend_pid())`
+// lasts as long as a connection are advisory locks, and those everybody can take. It asks what pg_stat_activity asks: that view names roles and
+// databases besides, which takes a new connection longer than all the rest.
+const heldSQL = `EXISTS (SELECT FROM pgmosaic.holder h JOIN pg_stat_get_activity(NULL) s ON s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started WHERE h.attempt = %s AND h.pid <> pg_backend_pid())`
 
 // heldBy is heldSQL for the attempt that an expression gives.
 func heldBy(attempt string) string { return fmt.Sprintf(heldSQL, attempt) }
@@ -114,7 +115,7 @@ func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err er
 		if _, err := tx.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil { // who lives, as of now: a transaction looks once
 			return err
 		}
-		tag, err := tx.Exec(ctx, "UPDATE pgmosaic.holder SET pid = s.pid, started = s.backend_start FROM pg_stat_activity s WHERE attempt = $1 AND s.pid = pg_backend_pid() AND NOT "+heldBy("$1"), attempt)
+		tag, err := tx.Exec(ctx, "UPDATE pgmosaic.holder SET pid = s.pid, started = s.backend_start FROM pg_stat_get_activity(pg_backend_pid()) s WHERE attempt = $1 AND NOT "+heldBy("$1"), attempt)
 		ok = tag.RowsAffected() == 1
 		return err
 	})

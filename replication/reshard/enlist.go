@@ -20,8 +20,8 @@ import (
 
 // enlistSQL notes a connection; the names behind the attempt's id are server processes. Those that are gone are of no use.
 const enlistSQL = `WITH gone AS (DELETE FROM pgmosaic.holder h WHERE h.attempt ~ '/' AND h.pid <> pg_backend_pid() AND (h.pid <> 0 OR h.started < now() - interval '1 day')
-    AND NOT EXISTS (SELECT FROM pg_stat_activity s WHERE s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started))
-INSERT INTO pgmosaic.holder SELECT $1 || '/' || pid, pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid() ON CONFLICT (attempt) DO UPDATE SET pid = excluded.pid, started = excluded.started`
+    AND NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) s WHERE s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started))
+INSERT INTO pgmosaic.holder SELECT $1 || '/' || pid, pid, backend_start FROM pg_stat_get_activity(pg_backend_pid()) ON CONFLICT (attempt) DO UPDATE SET pid = excluded.pid, started = excluded.started`
 
 // enlist has a connection to a shard work for an attempt; ErrEnded if another process has taken that over.
 func enlist(ctx context.Context, c *pgx.Conn, attempt string) error {
@@ -73,7 +73,7 @@ func dismiss(ctx context.Context, home, c *pgx.Conn, attempt string) error {
 	}
 	for begun := time.Now(); ; {
 		var there int
-		if err := c.QueryRow(ctx, `SELECT count(pg_terminate_backend(s.pid)) FROM pgmosaic.holder h JOIN pg_stat_activity s ON s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started
+		if err := c.QueryRow(ctx, `SELECT count(pg_terminate_backend(s.pid)) FROM pgmosaic.holder h JOIN pg_stat_get_activity(NULL) s ON s.pid = h.pid AND coalesce(s.backend_start, h.started) = h.started
 		  WHERE starts_with(h.attempt, $1 || '/') AND h.pid <> pg_backend_pid()`, attempt).Scan(&there); err != nil || there == 0 {
 			return err
 		}

@@ -391,3 +391,22 @@ func TestWhoIsAtADisownedPrimaryIsCutOff(t *testing.T) {
 	d.adminExec(t, "ALTER SHARD disowned_s0 IN disowned ADOPT")
 	eventually(t, "the old one is back", func() bool { return d.Monitor.View("disowned", "disowned_s0").Up() })
 }
+
+// What a shard lacks of the proxy's own, or has open to others, is put right before a statement begins to work there.
+func TestAStatementMakesWhatShardsLack(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "lacking")
+	mustExec(t, c, "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 30) i")
+	mustExec(t, c, "create schema whole; create table whole.t (id int primary key, v int)")
+	for _, sql := range []string{"DISTRIBUTE TABLE lacking.public.t AS REFERENCE", "UNDISTRIBUTE TABLE lacking.public.t", "DISTRIBUTE SCHEMA lacking.whole ON lacking_s1", "UNDISTRIBUTE SCHEMA lacking.whole"} {
+		for i := range 3 {
+			mustExec(t, d.on(t, "lacking", i), "drop table pgmosaic.holder; drop function pgmosaic.next_id(); grant insert on pgmosaic.made to app")
+		}
+		d.adminExec(t, sql)
+		for i := range 3 {
+			if !queryOne[bool](t, d.on(t, "lacking", i), txn.Complete) {
+				t.Errorf("%s: shard %d lacks something, or has it open to others", sql, i)
+			}
+		}
+	}
+}

@@ -44,10 +44,18 @@ func newID() string {
 }
 
 // start has an attempt known before it touches anything: home's connection holds it, and the map notes it, unless that says something
-// else of the database by now. From then on no other process begins a move there, or changes who owns which key.
-func (mv *Mover) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
+// else of the database by now. From then on no other process begins a move there, or changes who owns which key. Of the shards that ready
+// names the statement has just seen that they have what it needs.
+func (mv *Mover) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt, ready map[string]bool) error {
 	for _, s := range d.Shards {
-		if err := mv.noteful(ctx, d, s); err != nil {
+		have, err := ready[s.Name], error(nil)
+		if s == d.Home {
+			have, err = hasAll(ctx, home, s.Name)
+		}
+		if err == nil && !have {
+			err = mv.noteful(ctx, d, s)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -64,7 +72,13 @@ func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 	if err != nil {
 		return err
 	}
-	if have, err := mv.hasAll(ctx, n); err != nil || have {
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
+		return err
+	}
+	have, err := hasAll(ctx, c, n.Name)
+	_ = c.Close(context.WithoutCancel(ctx)) // only read
+	if err != nil || have {
 		return err
 	}
 	return mv.prepareShard(ctx, n, d.Name, s.Name, s.Ordinal, len(d.Shards) > 1)
@@ -312,8 +326,10 @@ func dropNoted(ctx context.Context, tx pgx.Tx, attempt string) error {
 }
 
 // look refuses tables that are not home's alone, before anything is touched: such that another map distributes, and such whose name
-// is taken on one of the shards that are to get a copy. What users have defined there must be what it is on home.
-func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables []shardmap.TableName, shards []*shardmap.ShardInfo) error {
+// is taken on one of the shards that are to get a copy. What users have defined there must be what it is on home. ready are those of the
+// shards that have what an attempt needs there: see start.
+func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, tables []shardmap.TableName, shards []*shardmap.ShardInfo) (ready map[string]bool, err error) {
+	ready = map[string]bool{}
 	for _, n := range tables {
 		name := n.SQL()
 		taken, err := strings1(ctx, home, "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'pgmosaic_slot'", name)
@@ -321,22 +337,22 @@ func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, table
 			taken, err = placedElsewhere(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE relation = to_regclass($1) AND at = 'shards'", name)
 		}
 		if err != nil {
-			return ownOr(d.Home.Name, err)
+			return nil, ownOr(d.Home.Name, err)
 		}
 		if len(taken) > 0 {
-			return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
+			return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s is distributed already, by a process with another map", n), Hint: otherMap}
 		}
 		owner, err := ownerOf(ctx, home, name)
 		if err == nil {
 			err = inertTable(ctx, home, n, owner)
 		}
 		if err != nil {
-			return ownOr(d.Home.Name, err)
+			return nil, ownOr(d.Home.Name, err)
 		}
 	}
 	defined, err := objects(ctx, home)
 	if err != nil {
-		return ownOr(d.Home.Name, err)
+		return nil, ownOr(d.Home.Name, err)
 	}
 	for _, s := range shards {
 		if s == d.Home {
@@ -344,18 +360,20 @@ func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, table
 		}
 		c, err := mv.openShard(ctx, d.Name, s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err = vacant(ctx, c, s.Name, tables); err == nil {
-			err = fits(ctx, home, defined, c, s.Name)
-			err = ownOr(s.Name, err)
+			err = ownOr(s.Name, fits(ctx, home, defined, c, s.Name))
+		}
+		if err == nil {
+			ready[s.Name], err = hasAll(ctx, c, s.Name)
 		}
 		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return ready, nil
 }
 
 // idle is an error while another process is at one of some tables: it may hold locks on them for as long as their rows travel.

@@ -24,8 +24,10 @@ select format('%s depends on %s', object, needs) from found order by 1`
 // detailLines is how many dependents a message names, as PostgreSQL does.
 const detailLines = 100
 
-// droppable is an error if something that somebody has made on one of some shards keeps the copies there from being dropped.
-func (mv *Mover) droppable(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, tables []shardmap.TableName) error {
+// droppable is an error if something that somebody has made on one of some shards keeps the copies there from being dropped. ready are those
+// of the shards that have what an attempt needs there: see start.
+func (mv *Mover) droppable(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, tables []shardmap.TableName) (ready map[string]bool, err error) {
+	ready = map[string]bool{}
 	names := make([]string, len(tables))
 	for i, n := range tables {
 		names[i] = n.SQL()
@@ -36,18 +38,21 @@ func (mv *Mover) droppable(ctx context.Context, d *shardmap.DB, shards []*shardm
 		}
 		c, err := mv.openShard(ctx, d.Name, s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		found, err := strings1(ctx, c, dependentsSQL, names)
+		if err == nil {
+			ready[s.Name], err = hasAll(ctx, c, s.Name)
+		}
 		_ = c.Close(context.WithoutCancel(ctx)) // only read
 		if err != nil {
-			return ownOr(s.Name, err)
+			return nil, ownOr(s.Name, err)
 		}
 		if err := dependents(s.Name, tables, found); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return ready, nil
 }
 
 // dependents is the refusal to drop tables on a shard that something depends on; nil if nothing does.

@@ -46,19 +46,20 @@ func (mv *Mover) Distribute(ctx context.Context, t shardmap.Table, localUnique, 
 		return nil, err
 	}
 	if dry {
-		if err := mv.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
+		if _, err := mv.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
 			return nil, err
 		}
 		return mv.Change(ctx, "DISTRIBUTE TABLE", true, d, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
 	j := mv.begin(d.Name, fmt.Sprintf("DISTRIBUTE TABLE %s", n))
 	defer j.close(&err)
-	if err := mv.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
+	ready, err := mv.look(ctx, d, home, []shardmap.TableName{n}, d.Shards)
+	if err != nil {
 		return nil, err
 	}
 	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: j.statement, Schema: t.Schema, Name: t.Name})
 	t.Made = x.ID
-	if err = mv.start(ctx, d, home, x); err == nil {
+	if err = mv.start(ctx, d, home, x, ready); err == nil {
 		err = mv.distributeTable(ctx, d, home, t, localUnique, x, j)
 	}
 	if err != nil {
@@ -541,7 +542,8 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	if err := owned(ctx, home, n); err != nil {
 		return nil, ownOr(d.Home.Name, err)
 	}
-	if err := mv.droppable(ctx, d, d.Shards, []shardmap.TableName{n}); err != nil {
+	ready, err := mv.droppable(ctx, d, d.Shards, []shardmap.TableName{n})
+	if err != nil {
 		return nil, err
 	}
 	if dry {
@@ -552,7 +554,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	x := newAttempt(shardmap.Attempt{Database: db, Statement: j.statement, Schema: sch, Name: tbl, Takes: t.Made})
 	moving := t
 	moving.Moving, moving.From = true, t.Kind
-	if err = mv.start(ctx, d, home, x); err == nil {
+	if err = mv.start(ctx, d, home, x, ready); err == nil {
 		err = mv.takeHome(ctx, d, home, x, d.Shards, []shardmap.TableName{n}, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
 	}
 	back := &held{}

@@ -479,9 +479,14 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 	if !ok || !slices.ContainsFunc(s.Nodes, func(o *shardmap.Node) bool { return o.DSN == n.DSN }) {
 		return nil
 	}
+	c, err := connect(ctx, n.Name, n.DSN)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	have := false
 	if s.Marked {
-		if have, err = mv.hasAll(ctx, n); err != nil {
+		if have, err = hasAll(ctx, c, n.Name); err != nil {
 			return err
 		}
 	}
@@ -490,11 +495,6 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 			return err
 		}
 	}
-	c, err := connect(ctx, n.Name, n.DSN)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
 	if err := mv.watchCopies(ctx, d, c); err != nil {
 		return nodeFailed(n.Name, err)
 	}
@@ -508,14 +508,7 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 }
 
 // hasAll says whether a shard has all that the proxy makes there, and nothing of it is open to those who should not have it.
-func (mv *Mover) hasAll(ctx context.Context, n shardmap.Node) (have bool, err error) {
-	c, err := connect(ctx, n.Name, n.DSN)
-	if err != nil {
-		return false, err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // only read
-	if err := c.QueryRow(ctx, txn.Complete).Scan(&have); err != nil {
-		return false, nodeFailed(n.Name, err)
-	}
-	return have, nil
+func hasAll(ctx context.Context, c *pgx.Conn, node string) (have bool, err error) {
+	err = c.QueryRow(ctx, txn.Complete).Scan(&have)
+	return have, nodeFailedOrNil(node, err)
 }

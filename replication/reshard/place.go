@@ -208,7 +208,7 @@ func (mv *Mover) place(ctx context.Context, tag string, d *shardmap.DB, group st
 	}
 	defer home.Close(context.WithoutCancel(ctx)) // it only has the attempt's lock
 	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: tag + " " + group, Group: group})
-	if err = mv.start(ctx, d, home, x); err == nil {
+	if err = mv.start(ctx, d, home, x, nil); err == nil {
 		placing := x
 		placing.Step = shardmap.Placing
 		err = mv.announce(ctx, x, func(tx *shardmap.Tx) error { return tx.PutAttempt(placing) }, func(tx *shardmap.Tx) error { return tx.PutAttempt(x) })

@@ -130,7 +130,7 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 	x.Count++
 	j := mv.begin(d.Name, x.Statement)
 	defer j.close(&err)
-	if err = mv.start(ctx, d, home, x); err == nil {
+	if err = mv.start(ctx, d, home, x, nil); err == nil {
 		_, err = home.Exec(ctx, "INSERT INTO pgmosaic.placed (shard, distribution, attempt, at) VALUES ($1, $2, $2, 'home')", x.Shard.Name, x.ID)
 		err = ownOr(d.Home.Name, err)
 	}

@@ -41,23 +41,24 @@ func (mv *Mover) DistributeSchema(ctx context.Context, t shardmap.Tenant, dry bo
 	if err != nil {
 		return nil, err
 	}
-	look := func() error { return mv.lookSchema(ctx, d, home, t.Schema, tables, to) }
+	look := func() (map[string]bool, error) { return mv.lookSchema(ctx, d, home, t.Schema, tables, to) }
 	if dry {
-		if err := look(); err != nil {
+		if _, err := look(); err != nil {
 			return nil, err
 		}
 		return mv.Change(ctx, "DISTRIBUTE SCHEMA", true, d, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	}
 	j := mv.begin(d.Name, fmt.Sprintf("DISTRIBUTE SCHEMA %s", t.Schema))
 	defer j.close(&err)
-	if err := look(); err != nil {
+	ready, err := look()
+	if err != nil {
 		return nil, err
 	}
 	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: j.statement, Schema: t.Schema})
 	t.Made = x.ID
 	moving := t
 	moving.Moving = true
-	if err = mv.start(ctx, d, home, x); err == nil {
+	if err = mv.start(ctx, d, home, x, ready); err == nil {
 		err = ownOr(d.Home.Name, beginPlacing(ctx, home, "schema", t.Schema, "schema "+t.Schema, x))
 	}
 	if err == nil {
@@ -77,14 +78,14 @@ func (mv *Mover) DistributeSchema(ctx context.Context, t shardmap.Tenant, dry bo
 	return mv.done("DISTRIBUTE SCHEMA"), nil
 }
 
-// lookSchema refuses a schema that another map has placed, and one of whose tables cannot be made on its shard.
-func (mv *Mover) lookSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, schema string, tables []shardmap.TableName, to *shardmap.ShardInfo) error {
+// lookSchema refuses a schema that another map has placed, and one of whose tables cannot be made on its shard. ready is that of look.
+func (mv *Mover) lookSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, schema string, tables []shardmap.TableName, to *shardmap.ShardInfo) (ready map[string]bool, err error) {
 	taken, err := placedElsewhere(ctx, home, "SELECT schema FROM pgmosaic.placed WHERE schema = $1 AND at = 'shards'", schema)
 	if err != nil {
-		return ownOr(d.Home.Name, err)
+		return nil, ownOr(d.Home.Name, err)
 	}
 	if len(taken) > 0 {
-		return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("schema %q lives on one shard already, by a process with another map", schema), Hint: otherMap}
+		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("schema %q lives on one shard already, by a process with another map", schema), Hint: otherMap}
 	}
 	return mv.look(ctx, d, home, tables, []*shardmap.ShardInfo{to})
 }
@@ -243,7 +244,8 @@ func (mv *Mover) UndistributeSchema(ctx context.Context, db, schema string, dry 
 	if shard, ok := d.Shard(t.Shard); ok {
 		from = append(from, shard)
 	}
-	if err := mv.droppable(ctx, d, from, tables); err != nil {
+	ready, err := mv.droppable(ctx, d, from, tables)
+	if err != nil {
 		return nil, err
 	}
 	if dry {
@@ -254,7 +256,7 @@ func (mv *Mover) UndistributeSchema(ctx context.Context, db, schema string, dry 
 	x := newAttempt(shardmap.Attempt{Database: db, Statement: j.statement, Schema: schema, Takes: t.Made})
 	moving := t
 	moving.Moving = true
-	if err = mv.start(ctx, d, home, x); err == nil {
+	if err = mv.start(ctx, d, home, x, ready); err == nil {
 		err = mv.takeHome(ctx, d, home, x, from, tables, func(tx *shardmap.Tx) error { return tx.PutTenant(moving) }, func(tx *shardmap.Tx) error { return tx.PutTenant(t) })
 	}
 	back := &held{}

@@ -163,13 +163,14 @@ CREATE OR REPLACE FUNCTION pgmosaic.next_id() RETURNS bigint LANGUAGE sql VOLATI
 
 // tooMuch finds the privileges that others than the owner have on what is in the schema and should not have: all but the use of
 // the schema, whose the database is, the functions by which the proxy works as its clients, and, for a role to which somebody has granted it by name, to
-// read; and the right to hand on any of it. Default privileges of the owner give more than was meant.
+// read; and the right to hand on any of it. Default privileges of the owner give more than was meant. PostgreSQL's own functions, which all
+// have smaller OIDs, are not looked through.
 const tooMuch = `select o.what, x.grantee, case when m.may then 'GRANT OPTION FOR ' else '' end || x.privilege_type as privilege from (
     select 'SCHEMA pgmosaic', n.nspowner, n.nspacl, 'n' from pg_catalog.pg_namespace n where n.nspname = 'pgmosaic' union all
     select case when c.relkind = 'S' then 'SEQUENCE ' else 'TABLE ' end || c.oid::regclass, c.relowner, c.relacl, case c.relname when 'secret' then 's' when 'identity' then 'i' else c.relkind::text end
       from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('pgmosaic') and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') union all
     select 'FUNCTION ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), case when p.proname in ('decide', 'next_id', 'take_turn', 'written') then 'f' else 'p' end
-      from pg_catalog.pg_proc p where p.pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner, acl, kind)
+      from pg_catalog.pg_proc p where p.oid >= 16384 and p.pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner, acl, kind)
   cross join pg_catalog.aclexplode(o.acl) x
   cross join lateral (select o.kind = 'n' and x.privilege_type = 'USAGE' or o.kind = 'f' and x.privilege_type = 'EXECUTE' or o.kind = 'i' and x.privilege_type = 'SELECT'
     or o.kind in ('r', 'S') and x.grantee <> 0 and x.privilege_type = 'SELECT') m (may)

@@ -25,6 +25,7 @@ type Purpose struct {
 	name    string        // application_name behind "pgmosaic "
 	limit   time.Duration // statement_timeout; 0: none
 	allRows bool          // a row that a policy hides is an error
+	catalog bool          // what has parameters asks the catalog, again and again: to plan it takes longer than to run it
 }
 
 // The purposes.
@@ -35,7 +36,7 @@ var (
 	AuthQuery = Purpose{name: "auth_query", limit: 10 * time.Second}
 	Check     = Purpose{name: "check", limit: 5 * time.Second}
 	Listen    = Purpose{name: "listen", limit: 10 * time.Second}
-	Admin     = Purpose{name: "admin", allRows: true} // copies take as long as they take
+	Admin     = Purpose{name: "admin", allRows: true, catalog: true} // copies take as long as they take
 )
 
 // ErrString means that a connection string cannot be read. It says no more: the cause may hold the password.
@@ -118,6 +119,9 @@ func (p Purpose) apply(cfg *pgconn.Config) {
 	params["row_security"] = "on"
 	if p.allRows {
 		params["row_security"] = "off"
+	}
+	if p.catalog {
+		params["plan_cache_mode"] = "force_generic_plan"
 	}
 	own := tcp.Own
 	own.UserTimeout, params["tcp_user_timeout"] = patience(cfg.RuntimeParams)

@@ -93,7 +93,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 			}
 			fallthrough
 		default:
-			h.tx.step(stepModes, set)
+			h.tx.step(stepModes, "", set)
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
 		h.client.SendTag("BEGIN")
@@ -104,7 +104,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 			if err := h.everyPartQuiet(set); err != nil {
 				return err
 			}
-			h.tx.step(stepModes, set)
+			h.tx.step(stepModes, "", set)
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
 		h.tx.implicit = false
@@ -185,7 +185,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
-		h.tx.step(stepSave, sql)
+		h.tx.step(stepSave, "", sql)
 		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.env.SearchPath})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:

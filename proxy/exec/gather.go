@@ -170,9 +170,10 @@ func (g *gathering) prepare(ctx context.Context, whole *described) error {
 // begin opens the transaction of the copies.
 func (g *gathering) begin() error {
 	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-	for _, s := range g.h.tx.steps {
+	for _, s := range g.h.tx.steps { // in their order: what was SET last counts
 		switch s.kind {
-		case stepLocal:
+		case stepSet, stepLocal:
+			g.on.knows(s.name)
 			sql += ";\n" + s.sql + "\n" // it may end with a comment
 		case stepSeen:
 			if err := g.exec(sql); err != nil {
@@ -210,7 +211,12 @@ func (g *gathering) open(ctx context.Context) error {
 		return err
 	}
 	g.on = &participant{shard: home, node: -1, srv: s}
-	if err := h.adapt(g.on); err != nil {
+	h.keepDefaults(s)
+	before := h.settings
+	if h.tx.status != 'I' {
+		before = h.tx.before
+	}
+	if err := h.adaptTo(g.on, before); err != nil {
 		return err
 	}
 	if err := spread(ctx, h, nil); err != nil {
@@ -513,6 +519,7 @@ func (g *gathering) close() {
 			s.Dirty = true
 		}
 	}
+	g.on.forgetTold()
 	g.h.settle(g.on)
 	g.h.free(s)
 }

@@ -83,7 +83,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	if v.Local {
 		if h.tx.status == 'I' { // a server judges it, and warns that it is in vain
-			if err := h.inVain(ctx, sql); err != nil {
+			if err := h.inVain(ctx, v.Name, sql); err != nil {
 				return err
 			}
 			h.client.SendTag(tag)
@@ -97,10 +97,10 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 				return err
 			}
 		}
-		if err := h.everyPartTold(sql...); err != nil {
+		if err := h.everyPartTold(v.Name, sql...); err != nil {
 			return err
 		}
-		h.tx.step(kind, sql...)
+		h.tx.step(kind, v.Name, sql...)
 		if v.Name == "search_path" {
 			h.env.SearchPath = searchPathOf(v.Value)
 			h.stale = true
@@ -121,7 +121,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 	} else {
-		if err := h.everyPartTold(sql...); err != nil {
+		if err := h.everyPartTold(v.Name, sql...); err != nil {
 			return err
 		}
 		if !v.Default {
@@ -129,7 +129,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		}
 	}
 	h.settings = next
-	h.tx.step(stepSet, sql...)
+	h.tx.step(stepSet, v.Name, sql...)
 	h.tx.who = h.tx.who || v.Name == "session_authorization"
 	if v.Name == "all" {
 		h.own, h.tx.own.kept = h.ownLogin, h.ownLogin
@@ -189,7 +189,7 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 }
 
 // inVain runs SET LOCAL outside a transaction.
-func (h *Handler) inVain(ctx context.Context, sql []string) error {
+func (h *Handler) inVain(ctx context.Context, name string, sql []string) error {
 	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
 	if err != nil {
 		return err
@@ -200,12 +200,15 @@ func (h *Handler) inVain(ctx context.Context, sql []string) error {
 			return err
 		}
 	}
+	p.srv.SetSettings(emptied(p.srv.Settings(), name))
+	h.settings = emptied(h.settings, name)
 	return nil
 }
 
-// everyPartTold runs statements on every participant; the client is told what the first one reports.
-func (h *Handler) everyPartTold(sql ...string) error {
+// everyPartTold runs statements that set a parameter on every participant; the client is told what the first one reports.
+func (h *Handler) everyPartTold(name string, sql ...string) error {
 	for i, p := range h.tx.parts {
+		p.knows(name)
 		for _, s := range sql {
 			if i == 0 {
 				if _, err := h.exec(p, s); err != nil {
@@ -256,10 +259,10 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		if err := h.judgeInside(ctx); err != nil {
 			return err
 		}
-		if err := h.everyPartTold(s.Text); err != nil {
+		if err := h.everyPartTold("", s.Text); err != nil {
 			return err
 		}
-		h.tx.step(stepModes, s.Text)
+		h.tx.step(stepModes, "", s.Text)
 		h.tx.opts = h.tx.opts.With(s.Tx)
 		h.client.SendTag("SET")
 		return nil
@@ -274,10 +277,10 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		if s.Tx.Deferrable || s.Tx.NotDeferrable {
 			next = next.With("default_transaction_deferrable", pgsql.Literal(fmt.Sprint(s.Tx.Deferrable)))
 		}
-		if err := h.everyPartTold(s.Text); err != nil {
+		if err := h.everyPartTold("", s.Text); err != nil {
 			return err
 		}
-		h.tx.step(stepSet, s.Text)
+		h.tx.step(stepSet, "", s.Text)
 		h.settings = next
 		h.client.SendTag("SET")
 		return nil

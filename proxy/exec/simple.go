@@ -283,6 +283,8 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 		if err = h.configure(p, configs); err == nil {
 			h.closed(p, t)
 		}
+	} else {
+		p.failed(configs)
 	}
 	return h.ended(ctx, p, t, r, err)
 }

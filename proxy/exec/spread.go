@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -119,9 +118,7 @@ func follow(h *Handler, p *participant, have, want *pool.Carried, vars []string)
 		}
 	}
 	for _, c := range p.srv.Changes(have, want, h.login) {
-		if strings.Contains(c.Name, ".") {
-			p.customs = append(p.customs, c.Name)
-		}
+		p.knows(c.Name)
 		h.tx.who = h.tx.who || c.Name == "session_authorization" || c.Name == "role"
 		_, err := p.srv.Exec(c.SQL)
 		var se *pool.ServerError
@@ -149,9 +146,17 @@ func lead(h *Handler, p *participant) error {
 			}
 			continue
 		}
+		p.knows(s.name)
 		p.first(s.sql)
 	}
 	return nil
+}
+
+// knows notes that a participant is told of a parameter, if it is a custom one.
+func (p *participant) knows(name string) {
+	if isCustom(name) && !slices.Contains(p.customs, name) {
+		p.customs = append(p.customs, name)
+	}
 }
 
 // first has a server run a statement before those that come; its answer is swallowed: see prologue.
@@ -184,12 +189,8 @@ func inTurn(h *Handler) {
 	}
 }
 
-// forgetTold ends what spread has told a participant. A custom parameter that was told is there for ever, as an empty text.
+// forgetTold ends what a participant was told of custom parameters, and what it may have set unseen.
 func (p *participant) forgetTold() {
-	for _, n := range p.customs {
-		if _, ok := p.srv.Settings().Get(n); !ok {
-			p.srv.SetSettings(p.srv.Settings().With(n, "''"))
-		}
-	}
+	p.srv.SetSettings(emptied(p.srv.Settings(), p.customs...))
 	p.customs, p.setAt = nil, 0
 }

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -11,6 +12,7 @@ import (
 // step is what a transaction has set or saved, for servers that join it later: they are told all of it, in its order.
 type step struct {
 	kind stepKind
+	name string // of the parameter, in lower case; empty if it is none's
 	sql  string
 	seen *pool.Carried // for stepSeen, with
 	vars []string      // the custom parameters that are looked at
@@ -26,14 +28,31 @@ const (
 	stepSeen                  // what functions have set: see spread
 )
 
-// step notes what servers that join later have to be told.
-func (tx *transaction) step(kind stepKind, sql ...string) {
+// step notes what servers that join later have to be told. name is that of the parameter, or empty.
+func (tx *transaction) step(kind stepKind, name string, sql ...string) {
 	if tx.status == 'I' {
 		return
 	}
-	for _, s := range sql {
-		tx.steps = append(tx.steps, step{kind: kind, sql: s})
+	if isCustom(name) && !slices.Contains(tx.customs, name) {
+		tx.customs = append(tx.customs, name)
 	}
+	for _, s := range sql {
+		tx.steps = append(tx.steps, step{kind: kind, name: name, sql: s})
+	}
+}
+
+// isCustom says whether a parameter is nobody's, and there only because somebody has set it.
+func isCustom(name string) bool { return strings.Contains(name, ".") }
+
+// emptied are the settings of who has set custom parameters. PostgreSQL keeps one that was set for a transaction only, or in one that was
+// rolled back, as an empty text: it is never again as if it had not been, which policies tell.
+func emptied(s *pool.Settings, names ...string) *pool.Settings {
+	for _, n := range names {
+		if _, ok := s.Get(n); !ok && isCustom(n) {
+			s = s.With(n, "''")
+		}
+	}
+	return s
 }
 
 // released forgets a savepoint and those behind it, whose work stays. As in PostgreSQL, the modes of the transaction are again
@@ -49,10 +68,15 @@ func (tx *transaction) released(at int) {
 	tx.steps, tx.opts, tx.saves = kept, save.opts, tx.saves[:at]
 }
 
-// backTo undoes what came behind a savepoint, which stays.
+// backTo undoes what came behind a savepoint, which stays. Of custom parameters that were set there an empty text is left.
 func (tx *transaction) backTo(at int) {
 	save := &tx.saves[at]
 	tx.steps, tx.opts, tx.saves = tx.steps[:save.steps], save.opts, tx.saves[:at+1]
+	for _, n := range tx.customs {
+		if _, had := tx.before.Get(n); !had && !slices.ContainsFunc(tx.steps, func(s step) bool { return s.name == n }) {
+			tx.step(stepLocal, n, "SET LOCAL "+pgsql.Setting(n)+" TO ''")
+		}
+	}
 }
 
 // chained are the modes that AND CHAIN passes on. A transaction that has failed has only those that it was begun with in the
@@ -103,7 +127,7 @@ func afterReset(name string, now, login *pool.Settings) *pool.Settings {
 		switch {
 		case ok:
 			next = next.With(n, value)
-		case had && strings.Contains(n, "."):
+		case had && isCustom(n):
 			next = next.With(n, "''")
 		default:
 			next = next.Without(n)

@@ -55,7 +55,7 @@ func (h *Handler) tidy(p *participant) {
 	}
 	next, has := h.settings, carried.Others() // Left has made the server the role that logged in
 	for _, n := range has.Names() {
-		if _, ok := left.Settings[n]; !ok && !strings.Contains(n, ".") { // a function has reset it
+		if _, ok := left.Settings[n]; !ok && !isCustom(n) { // a function has reset it
 			next, has = afterReset(n, next, h.login), has.Without(n)
 			h.retellOne(n)
 		}
@@ -176,8 +176,10 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		value := pgsql.SettingValue(c.name, c.value)
 		sql, kind := "SET "+pgsql.Setting(c.name)+" TO "+value, stepSet
 		if c.local {
-			if h.tx.status == 'I' {
-				continue // it ended with its statement
+			if h.tx.status == 'I' { // it ended with its statement
+				h.settings = emptied(h.settings, c.name)
+				p.srv.SetSettings(emptied(p.srv.Settings(), c.name))
+				continue
 			}
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else {
@@ -186,13 +188,14 @@ func (h *Handler) configure(p *participant, list []setting) error {
 				p.srv.SetSettings(h.settings)
 			}
 		}
-		h.tx.step(kind, sql)
+		h.tx.step(kind, c.name, sql)
 		h.tx.who = h.tx.who || c.name == "session_authorization"
 		if c.name == "search_path" {
 			h.env.SearchPath = searchPathOf(value)
 		}
 		h.stale = true
 		for _, o := range h.tx.parts {
+			o.knows(c.name)
 			if o == p {
 				continue
 			}
@@ -205,6 +208,15 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		}
 	}
 	return nil
+}
+
+// failed notes that a statement which sets parameters has failed, perhaps behind that: of custom ones something may be left.
+func (p *participant) failed(list []setting) {
+	for _, c := range list {
+		if isCustom(c.name) {
+			p.srv.Suspect([]string{c.name}, false)
+		}
+	}
 }
 
 // readsPrepared says whether a statement reads pg_prepared_statements.

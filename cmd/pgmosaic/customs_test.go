@@ -10,7 +10,7 @@ import (
 )
 
 // scripts runs statements over three shards and on one PostgreSQL, each script in a session of its own that NEW replaces by another,
-// and holds that both say the same. GATHER is a statement whose rows are gathered, ALONE one for one shard; both say what is set.
+// and holds that both say the same. GATHER is a statement whose rows are gathered, ALONE one for one shard, HOME one for home; all say what is set.
 func scripts(t *testing.T, name string, list []string) {
 	t.Helper()
 	d, _ := temporaryWorld(t, name)
@@ -18,6 +18,7 @@ func scripts(t *testing.T, name string, list []string) {
 	freshDatabase(t, node, name+"_one")
 	dsns := []string{strings.Replace(d.shopDSN(), "/shop", "/"+name, 1), dsnFor("app", "app", fmt.Sprintf("127.0.0.1:%d", node.Port), name+"_one")}
 	one := connectTo(t, dsns[1])
+	mustExec(t, one, "create table local (a int)")
 	mustExec(t, one, "create table parts (k int primary key, i int)")
 	mustExec(t, one, "insert into parts select g, g from generate_series(1, 101) g")
 	for _, dsn := range dsns {
@@ -25,7 +26,7 @@ func scripts(t *testing.T, name string, list []string) {
 		mustExec(t, c, "create function sets() returns void language plpgsql as $$ begin perform set_config('datestyle', 'German', true); perform set_config('app.word', 'f', true); end $$")
 	}
 	const what = "concat_ws('|', current_setting('datestyle'), coalesce(current_setting('app.word', true), 'NULL'))"
-	words := strings.NewReplacer("GATHER", "select "+what+" from (select k from parts order by k limit 3) a join parts b on a.k = b.k + 1 limit 1", "ALONE", "select "+what+" from parts where k = 1")
+	words := strings.NewReplacer("GATHER", "select "+what+" from (select k from parts order by k limit 3) a join parts b on a.k = b.k + 1 limit 1", "ALONE", "select "+what+" from parts where k = 1", "HOME", "select "+what+", count(*) from local")
 	if route := queryOne[string](t, connectTo(t, dsns[0]), "explain (route) "+words.Replace("GATHER")); !strings.HasPrefix(route, "Gather") {
 		t.Fatal(route)
 	}
@@ -81,6 +82,7 @@ func TestACustomParameterOfATransactionIsNobodyElses(t *testing.T) {
 		"select set_config('app.word', 'x', true)"+after,
 		"select set_config('app.word', 'x', true), set_config('datestyle', 'none', false)"+after,
 		"begin; select set_config('app.word', 'x', true), set_config('datestyle', 'none', false); rollback"+after,
+		"create temp table t (a int); begin; set local app.word to 'x'; commit; HOME; discard all; HOME; NEW; HOME; HOME; GATHER; ALONE",
 		"set app.word to 'y'; begin; set local app.word to 'x'; commit"+after,
 	))
 }

@@ -63,7 +63,7 @@ func (l *line) small() []*float64 {
 	return out
 }
 
-// sample takes one second's values. The caller holds mu.
+// sampleLocked takes one second's values. The caller holds mu.
 func (s *Server) sampleLocked(now time.Time, replicas *table) {
 	seen := map[string]bool{}
 	put := func(key string, v float64) {

@@ -344,7 +344,7 @@ func (h *Handler) cleanPinned() {
 		p.srv.Dirty = true
 	}
 	for _, n := range p.srv.Settings().Names() {
-		p.srv.Dirty = p.srv.Dirty || strings.Contains(n, ".")
+		p.srv.Dirty = p.srv.Dirty || isCustom(n)
 	}
 	p.srv.ForgetAll()
 	p.srv.SetSettings(pool.NoSettings)
@@ -355,7 +355,6 @@ func (h *Handler) cleanPinned() {
 	h.free(p.srv)
 }
 
-// explainRoute prints where a statement would run.
 // innerText cuts EXPLAIN (...) off.
 func innerText(s string) string {
 	if i := strings.IndexByte(s, '('); i >= 0 {

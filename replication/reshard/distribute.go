@@ -21,6 +21,7 @@ import (
 // moved, adds the CHECK that home's rows belong there, and says in pgmosaic.placed that the rows count on the shards. That commit
 // decides: Recover reads it and finishes, or undoes. At last the map says that the table is distributed.
 
+// Distribute puts the rows of a home table on the shards that own their keys, or a copy of all of them on each.
 func (mv *Mover) Distribute(ctx context.Context, t shardmap.Table, localUnique, dry bool) (snap *shardmap.Snapshot, err error) {
 	defer mv.Alone()()
 	d, err := mv.settled(ctx, t.Database)
@@ -508,7 +509,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 	return late, err
 }
 
-// undistribute brings a table's rows back to home. Home's commit, which drops the CHECK, decides.
+// Undistribute brings a table's rows back to home. Home's commit, which drops the CHECK, decides.
 func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool) (snap *shardmap.Snapshot, err error) {
 	defer mv.Alone()()
 	d, err := mv.settled(ctx, db)

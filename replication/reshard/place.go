@@ -163,7 +163,7 @@ func rowLiteral(g *shardmap.GroupInfo, key []string) string {
 	return "(" + strings.Join(out, ", ") + ")"
 }
 
-// replace changes which shard owns some keys of a group. No row travels: it is refused where a table holds rows with these
+// Replace changes which shard owns some keys of a group. No row travels: it is refused where a table holds rows with these
 // keys on a shard that gives them up. Statements on the group's tables are held back meanwhile, and the constraints that keep misplaced
 // rows out change first, so that a row written by an older map would be an error, never lost.
 func (mv *Mover) Replace(ctx context.Context, tag, db, group string, dry bool, keys [][]string, edit func(*shardmap.GroupInfo, *shardmap.Tx) error) (*shardmap.Snapshot, error) {
@@ -314,6 +314,7 @@ func (mv *Mover) belongs(ctx context.Context, tx pgx.Tx, db string, s *shardmap.
 	return placedAs(ctx, tx.Conn(), s.Name, "relation", t.SQL(), "table "+t.String(), t.Made)
 }
 
+// GroupOf is a group of a database.
 func GroupOf(d *shardmap.DB, name string) (*shardmap.GroupInfo, error) {
 	g := d.Groups[name]
 	if g == nil {

@@ -23,7 +23,7 @@ type laterError struct{ err error }
 func (e *laterError) Error() string { return e.err.Error() }
 func (e *laterError) Unwrap() error { return e.err }
 
-// unfinished is an attempt that a statement of this process has begun and that has not ended; nil if there is none.
+// Unfinished is an attempt that a statement of this process has begun and that has not ended; nil if there is none.
 func (mv *Mover) Unfinished() *shardmap.Attempt {
 	for _, x := range mv.Catalog.Current().Document.Attempts {
 		if _, mine := mv.begun.Load(x.ID); mine {
@@ -33,7 +33,7 @@ func (mv *Mover) Unfinished() *shardmap.Attempt {
 	return nil
 }
 
-// settleLater has the background go on with what statements of this process have left.
+// SettleLater has the background go on with what statements of this process have left.
 func (mv *Mover) SettleLater() {
 	if mv.settling.CompareAndSwap(false, true) {
 		panics.Go(panics.Background, func() {

@@ -203,6 +203,7 @@ func (mv *Mover) Rejoined(ctx context.Context, db, shard, node string) error {
 	return nil
 }
 
+// NoShard is the refusal of a shard that there is not.
 func NoShard(name, db string) error {
 	return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("shard %q does not exist in database %q", name, db), Hint: "SHOW SHARDS lists them."}
 }

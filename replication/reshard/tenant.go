@@ -16,6 +16,7 @@ import (
 // A schema that lives on one shard: its tables' rows are there, and home keeps an empty copy of each table, which describes
 // it. How it moves is how a table moves (see distribute.go); what decides is home's row in pgmosaic.placed.
 
+// DistributeSchema has a schema of home live on one shard.
 func (mv *Mover) DistributeSchema(ctx context.Context, t shardmap.Tenant, dry bool) (snap *shardmap.Snapshot, err error) {
 	defer mv.Alone()()
 	d, err := mv.settled(ctx, t.Database)
@@ -204,7 +205,7 @@ func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 	})
 }
 
-// undistributeSchema brings a schema back to home. Home's commit decides.
+// UndistributeSchema brings a schema back to home. Home's commit decides.
 func (mv *Mover) UndistributeSchema(ctx context.Context, db, schema string, dry bool) (snap *shardmap.Snapshot, err error) {
 	defer mv.Alone()()
 	d, err := mv.settled(ctx, db)

@@ -17,10 +17,10 @@ import (
 // those of a sharded one on the shard that owns their key, and none on two. It reads hashes, takes no lock while it looks, and looks
 // again at what differed, since others write meanwhile.
 
-// maxDifferences is how many differences are told of.
+// MaxDifferences is how many differences are told of.
 const MaxDifferences = 1000
 
-// difference is a row of a shard that is not as it has to be.
+// Difference is a row of a shard that is not as it has to be.
 type Difference struct {
 	Shard string
 	Key   []string // its primary key; of a table without, the whole row

@@ -110,7 +110,7 @@ func definitions(ctx context.Context, c *pgx.Conn) (out []defined, err error) {
 // otherKinds are those of objects that definedSQL has not.
 var otherKinds = []string{"operator class", "operator family", "family member", "operator", "cast", "collation", "access method", "text search parser", "text search template", "text search dictionary", "text search configuration"}
 
-// defect is a definition that is not on a shard what it is on home; a nil text: it is not there.
+// Defect is a definition that is not on a shard what it is on home; a nil text: it is not there.
 type Defect struct {
 	Shard, Kind, Object string
 	Home, Theirs        *string
@@ -163,7 +163,7 @@ func defects(d *shardmap.DB, shard *shardmap.ShardInfo, home, theirs []defined) 
 	return out
 }
 
-// verifySchema lists the definitions that shards should have in common and have not. What has changed between two looks was being
+// VerifySchema lists the definitions that shards should have in common and have not. What has changed between two looks was being
 // defined, and is no difference.
 func (mv *Mover) VerifySchema(ctx context.Context, db string) ([]Defect, error) {
 	d, err := mv.Database(db)

@@ -82,7 +82,7 @@ func Setting(name string) string {
 // SettingValue is what stands behind SET name TO for a value that came as text: in a startup packet, from set_config. A
 // list of names is taken apart as PostgreSQL does.
 func SettingValue(name, text string) string {
-	if name == "search_path" {
+	if name == "search_path" || name == "temp_tablespaces" {
 		if names, ok := Names(text); ok && len(names) > 0 {
 			return Literals(names)
 		}

@@ -26,6 +26,7 @@ func TestNamesAreQuoted(t *testing.T) {
 		{SettingValue("search_path", `"a,b", C ,"$user", "d""e"`), `'a,b', 'c', '$user', 'd"e'`},
 		{SettingValue("search_path", `a, `), `'a, '`}, // the server says what is wrong with it
 		{SettingValue("search_path", ""), `''`},
+		{SettingValue("temp_tablespaces", `fast, "Slow"`), `'fast', 'Slow'`},
 		{SettingValue("timezone", "a,b"), `'a,b'`},
 		{Array([]string{"a", `b"c`, `d\e`, "f,g"}), `{"a","b\"c","d\\e","f,g"}`},
 		{Array(nil), "{}"},

@@ -213,8 +213,12 @@ func (x *extended) putPortal(name string, pt *portal) {
 }
 
 // skipped undoes what came of the messages behind the i-th of ops, which has failed: they are skipped. A Parse that fails
-// leaves no statement.
+// leaves no statement. Of custom parameters that were set something may be left.
 func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
+	failed(srv, ops[i].configs)
+	for _, before := range x.post {
+		failed(srv, before.configs)
+	}
 	for _, c := range slices.Backward(x.changes) {
 		switch {
 		case c.behind <= i:

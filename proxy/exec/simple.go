@@ -284,7 +284,7 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 			h.closed(p, t)
 		}
 	} else {
-		p.failed(configs)
+		failed(p.srv, configs)
 	}
 	return h.ended(ctx, p, t, r, err)
 }

@@ -20,6 +20,8 @@ type unseen struct {
 	base  *pool.Carried    // what all had when they were last alike
 	times int              // that a server was added to by
 	path  bool             // one of by may have set the search_path
+
+	customs []string // custom parameters that the transaction has set in the open: see emptied
 }
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.

@@ -33,8 +33,8 @@ func (tx *transaction) step(kind stepKind, name string, sql ...string) {
 	if tx.status == 'I' {
 		return
 	}
-	if isCustom(name) && !slices.Contains(tx.customs, name) {
-		tx.customs = append(tx.customs, name)
+	if isCustom(name) && !slices.Contains(tx.unseen.customs, name) {
+		tx.unseen.customs = append(tx.unseen.customs, name)
 	}
 	for _, s := range sql {
 		tx.steps = append(tx.steps, step{kind: kind, name: name, sql: s})
@@ -72,7 +72,7 @@ func (tx *transaction) released(at int) {
 func (tx *transaction) backTo(at int) {
 	save := &tx.saves[at]
 	tx.steps, tx.opts, tx.saves = tx.steps[:save.steps], save.opts, tx.saves[:at+1]
-	for _, n := range tx.customs {
+	for _, n := range tx.unseen.customs {
 		if _, had := tx.before.Get(n); !had && !slices.ContainsFunc(tx.steps, func(s step) bool { return s.name == n }) {
 			tx.step(stepLocal, n, "SET LOCAL "+pgsql.Setting(n)+" TO ''")
 		}

@@ -211,10 +211,10 @@ func (h *Handler) configure(p *participant, list []setting) error {
 }
 
 // failed notes that a statement which sets parameters has failed, perhaps behind that: of custom ones something may be left.
-func (p *participant) failed(list []setting) {
+func failed(s *pool.Server, list []setting) {
 	for _, c := range list {
 		if isCustom(c.name) {
-			p.srv.Suspect([]string{c.name}, false)
+			s.Suspect([]string{c.name}, false)
 		}
 	}
 }

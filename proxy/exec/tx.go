@@ -40,8 +40,7 @@ type transaction struct {
 	oids      []uint32 // of the declared tables that it has renamed or dropped
 	defined   bool     // something, since the schema was read
 	unseen    unseen
-	customs   []string // custom parameters that it has set
-	changes   bool     // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
+	changes   bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
 }
 
 // begin opens a transaction without telling any server.
@@ -282,7 +281,7 @@ func (h *Handler) endTx() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
 	}
 	h.forgetDDL()
-	h.settings = emptied(h.settings, h.tx.customs...)
+	h.settings = emptied(h.settings, h.tx.unseen.customs...)
 	inTurn(h)
 	for _, g := range h.tx.held {
 		g.close()

@@ -22,6 +22,8 @@ func TestARoleOfHomesIsNoSuperuserElsewhere(t *testing.T) {
 	for _, x := range []struct{ there, dsn string }{
 		{"create role boss superuser login", s2.DSN("named_2")},
 		{"create role worker superuser login password 'worker'; create role boss", boss},
+		{"create role chief superuser; create role deputy in role chief; create role boss in role deputy", s2.DSN("named_2")},
+		{"create role boss in role pg_execute_server_program", s2.DSN("named_2")},
 	} {
 		mustExec(t, there, x.there)
 		name := "boss"
@@ -42,6 +44,6 @@ func TestARoleOfHomesIsNoSuperuserElsewhere(t *testing.T) {
 			mustExec(t, home, c)
 		}
 		mustExec(t, home, "drop role "+name)
-		mustExec(t, there, "drop role if exists boss")
+		mustExec(t, there, "drop role if exists boss, deputy, chief")
 	}
 }

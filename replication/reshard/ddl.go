@@ -142,11 +142,15 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 	})
 }
 
-// ordinarySQL lists the roles that may do on home what others let them.
-const ordinarySQL = "select rolname::text from pg_roles where rolname !~ '^pg_' and not rolsuper and rolname <> current_user"
+// mighty are the roles r that may do all on a server: superusers, the one that works there for the proxy, those that may run programs there or write its
+// files, and whoever is in one of these, by however many steps.
+const mighty = `exists (select from pg_roles s where (s.rolsuper or s.rolname in (current_user, 'pg_execute_server_program', 'pg_write_server_files')) and pg_has_role(r.oid, s.oid, 'MEMBER'))`
 
-// mightySQL finds one of some roles that may do all on a shard: a superuser, or the one that works there for the proxy.
-const mightySQL = "select rolname::text from pg_roles where rolname = any($1) and (rolsuper or rolname = current_user) order by 1 limit 1"
+// ordinarySQL lists the roles that may do on home what others let them.
+const ordinarySQL = "select rolname::text from pg_roles r where rolname !~ '^pg_' and not " + mighty
+
+// mightySQL finds one of some roles that may do all on a shard.
+const mightySQL = "select rolname::text from pg_roles r where rolname = any($1) and " + mighty + " order by 1 limit 1"
 
 // sameRights is an error if one of home's ordinary roles is more than that on a shard's server. Whoever is in it on home would be a superuser
 // there, and what it owns would run with a superuser's rights.
@@ -160,7 +164,7 @@ func sameRights(ctx context.Context, home, dst queryer) error {
 		return err
 	}
 	return &pgsql.Error{
-		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, or the role of the node's connection string", more[0]),
+		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, the role of the node's connection string, one that runs programs or writes files there, or in such a role", more[0]),
 		Hint: "Roles of one name count as one: who may act as it on home could do all on the shard. Rename it on one of the servers, or make it the same on both. Nothing was touched.",
 	}
 }

@@ -143,3 +143,35 @@ func TestDefinitionsOnAShardAreHomes(t *testing.T) {
 	mustExec(t, connectTo(t, strings.Replace(node.DSN("planted_9"), "postgres:"+d.cluster.Password, "app:app", 1)), "create schema priv; "+planted[0].sql)
 	d.adminFails(t, "CREATE SHARD planted_s9 IN planted NODE '"+node.DSN("planted_9")+"' NAME planted_n9", "55000", "type priv.d")
 }
+
+// alone is one definition of each kind, on home and, of the same name, on a shard.
+var alone = []struct{ home, shard, undo string }{
+	{"create function f(int) returns int language sql as 'select $1'", "create function f(int) returns int language sql as 'select $1 + 1'", "drop function f(int)"},
+	{"create aggregate f(int) (sfunc = int4pl, stype = int)", "create aggregate f(int) (sfunc = int4mi, stype = int)", "drop aggregate f(int)"},
+	{"create domain f as int", "create domain f as int check (value > 0)", "drop domain f"},
+	{"create type f as enum ('a')", "create type f as enum ('b')", "drop type f"},
+	{"create type f as (a int)", "create type f as (b int)", "drop type f"},
+	{"create type f as range (subtype = int)", "create type f as range (subtype = bigint)", "drop type f"},
+	{"create operator @@@@ (leftarg = int, rightarg = int, function = int4pl)", "create operator @@@@ (leftarg = int, rightarg = int, function = int4mi)", "drop operator @@@@ (int, int)"},
+	{"create cast (int as point) with inout", "create cast (int as point) with inout as implicit", "drop cast (int as point)"},
+	{"create collation f (locale = 'C')", "create collation f (locale = 'POSIX')", "drop collation f"},
+	{"create text search dictionary f (template = simple)", "create text search dictionary f (template = simple, accept = false)", "drop text search dictionary f"},
+	{"create text search configuration f (parser = default)", "create text search configuration f (copy = english)", "drop text search configuration f"},
+}
+
+// Where home has nothing that users have defined nothing is compared. One thing of any kind is something.
+func TestEachKindOfDefinitionIsCompared(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "alone")
+	mustExec(t, c, "create table t (id int primary key)")
+	home, shard := d.on(t, "alone", 0), d.on(t, "alone", 1)
+	for _, x := range alone {
+		mustExec(t, home, x.home)
+		mustExec(t, shard, x.shard)
+		d.adminFails(t, "DISTRIBUTE TABLE alone.public.t AS REFERENCE DRY RUN", "55000", "is not what home has")
+		mustExec(t, shard, x.undo)
+		mustExec(t, home, x.undo)
+	}
+	mustExec(t, shard, "create domain f as int") // which home has not
+	d.adminExec(t, "DISTRIBUTE TABLE alone.public.t AS REFERENCE DRY RUN")
+}

@@ -128,7 +128,11 @@ func TestServersFromATemplateAreSystemsOfTheirOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close() // the folder goes with the cluster that it is in
+		t.Cleanup(func() { // the folder goes with the cluster that it is in
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 		n, err := c.Primary(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)

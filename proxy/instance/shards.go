@@ -170,12 +170,17 @@ func (in *Instance) shareSecrets() {
 	in.Engine.Turns.Secret = func(ctx context.Context, db, shard string) (txn.Secret, error) {
 		if d := in.Catalog.Current().Databases[db]; d != nil {
 			if s, ok := d.Shard(shard); ok {
-				if visited := in.shardOf(d, s); visited.DSN != "" {
-					return secrets.Of(ctx, db, visited)
+				visited := in.shardOf(d, s)
+				if visited.DSN == "" { // as a client's statement, it waits for one that is late, and asks one that is slow
+					visited.DSN, _ = in.Engine.PrimaryDSN(ctx, d, s) // why there is none is told by who asks
 				}
+				if visited.DSN == "" {
+					return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
+				}
+				return secrets.Of(ctx, db, visited)
 			}
 		}
-		return txn.Secret{}, fmt.Errorf("shard %s has no primary", shard)
+		return txn.Secret{}, fmt.Errorf("the map has no shard %s", shard)
 	}
 	in.Engine.Turns.Forget = secrets.Forget
 	in.Catalog.OnChange(func(s *shardmap.Snapshot) {

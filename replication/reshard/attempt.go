@@ -68,7 +68,7 @@ func (mv *Mover) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sh
 
 // noteful makes what this version needs on a shard that an older one has prepared.
 func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo) error {
-	n, err := mv.primaryOf(d.Name, s)
+	n, err := mv.primaryOf(ctx, d.Name, s)
 	if err != nil {
 		return err
 	}

@@ -436,7 +436,7 @@ func (mv *Mover) upgrade(ctx context.Context, told map[string]string) (all bool)
 			var err error
 			if s.System == "" {
 				var n shardmap.Node
-				if n, err = mv.primaryOf(d.Name, s); err == nil {
+				if n, err = mv.primaryOf(ctx, d.Name, s); err == nil {
 					err = noteSystem(ctx, mv.Catalog, d.Name, s.Name, n)
 				}
 			}
@@ -466,7 +466,7 @@ func noteSystem(ctx context.Context, cat *shardmap.Catalog, db, shard string, pr
 }
 
 func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardInfo) error {
-	n, err := mv.primaryOf(db, s)
+	n, err := mv.primaryOf(ctx, db, s)
 	if err != nil {
 		return err
 	}

@@ -167,20 +167,23 @@ func otherDatabase(node string, is facts, other string, has facts) error {
 	}
 }
 
+// primaryWait is how long a statement waits for a shard's primary to answer: as many probes may come late one after the other on a machine that is
+// busy.
+const primaryWait = 5 * time.Second
+
 // primaryOf is the node that serves a shard's writes now.
-func (mv *Mover) primaryOf(db string, s *shardmap.ShardInfo) (shardmap.Node, error) {
-	for range 100 {
+func (mv *Mover) primaryOf(ctx context.Context, db string, s *shardmap.ShardInfo) (shardmap.Node, error) {
+	for end := time.Now().Add(primaryWait); ctx.Err() == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if v := mv.Monitor.View(db, s.Name); v != nil && v.Primary >= 0 && v.Primary < len(s.Nodes) && v.Up() {
 			return *s.Nodes[v.Primary], nil
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	return shardmap.Node{}, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
 }
 
 // openShard opens a maintenance connection to a shard's primary.
 func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo) (*pgx.Conn, error) {
-	n, err := mv.primaryOf(db, s)
+	n, err := mv.primaryOf(ctx, db, s)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 	if dry {
 		return mv.Change(ctx, "CREATE SHARD", true, d, func(tx *shardmap.Tx) error { return putShard(tx, x) })
 	}
-	first, err := mv.primaryOf(d.Name, d.Home)
+	first, err := mv.primaryOf(ctx, d.Name, d.Home)
 	if err == nil {
 		err = mv.prepareShard(ctx, first, d.Name, d.Home.Name, d.Home.Ordinal, true)
 	}

@@ -34,7 +34,7 @@ type idleConn struct {
 }
 
 // Lend lends f a connection, one that was kept or a new one. verify is asked about a new one, and may be nil. f leaves nothing on the
-// connection, or fails: then, or when ctx has ended, it is closed. The error is f's, verify's or that of opening it.
+// connection, or fails or panics: then it is closed. The error is f's, verify's or that of opening it.
 func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(context.Context, *pgconn.PgConn) error, f func(context.Context, *pgx.Conn) error) error {
 	c, drops := k.take(use{p.name, dsn})
 	if c != nil && c.Ping(ctx) != nil { // it broke while nobody used it
@@ -46,20 +46,21 @@ func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(cont
 		if c, err = Open(ctx, dsn, p); err != nil {
 			return err
 		}
-		if verify != nil {
-			if err := verify(ctx, c.PgConn()); err != nil {
-				closeConn(c)
-				return err
-			}
+	} else {
+		verify = nil
+	}
+	over := c
+	defer func() { closeConn(over) }()
+	if verify != nil {
+		if err := verify(ctx, c.PgConn()); err != nil {
+			return err
 		}
 	}
 	err := f(ctx, c)
-	if err != nil || c.PgConn().TxStatus() != 'I' {
-		closeConn(c)
-		return err
+	if err == nil && c.PgConn().TxStatus() == 'I' {
+		over = k.put(use{p.name, dsn}, c, drops)
 	}
-	closeConn(k.put(use{p.name, dsn}, c, drops))
-	return nil
+	return err
 }
 
 // take returns the connection that is kept, or nil, and how often Drop has been called.

@@ -142,26 +142,32 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 	})
 }
 
-// mighty are the roles r that may do all on a server: superusers, the one that works there for the proxy, those that may run programs there or write its
-// files, and whoever is in one of these, by however many steps.
-const mighty = `exists (select from pg_roles s where (s.rolsuper or s.rolname in (current_user, 'pg_execute_server_program', 'pg_write_server_files')) and pg_has_role(r.oid, s.oid, 'MEMBER'))`
+// reach is how far a role r gets on a server, by however many steps: 2 is all, as a superuser, or who may run programs there or write its files;
+// 1 what the role may that works there for the proxy.
+const reach = `case when exists (select from pg_roles s where (s.rolsuper or s.rolname in ('pg_execute_server_program', 'pg_write_server_files')) and pg_has_role(r.oid, s.oid, 'MEMBER')) then 2
+    when pg_has_role(r.oid, current_user, 'MEMBER') then 1 else 0 end`
 
-// ordinarySQL lists the roles that may do on home what others let them.
-const ordinarySQL = "select rolname::text from pg_roles r where rolname !~ '^pg_' and not " + mighty
+// ordinarySQL lists the roles that do not get so far on home.
+const ordinarySQL = "select rolname::text from pg_roles r where rolname !~ '^pg_' and rolname <> current_user and " + reach + " < $1::int"
 
-// mightySQL finds one of some roles that may do all on a shard.
-const mightySQL = "select rolname::text from pg_roles r where rolname = any($1) and " + mighty + " order by 1 limit 1"
+// mightySQL finds one of some roles that gets so far on a shard.
+const mightySQL = "select rolname::text from pg_roles r where rolname = any($1) and " + reach + " >= $2::int order by 1 limit 1"
 
-// sameRights is an error if one of home's ordinary roles is more than that on a shard's server. Whoever is in it on home would be a superuser
+// sameRights is an error if one of home's roles gets further on a shard's server than on home. Whoever is in it on home would be a superuser
 // there, and what it owns would run with a superuser's rights.
 func sameRights(ctx context.Context, home, dst queryer) error {
-	roles, err := strings1(ctx, home, ordinarySQL)
-	if err != nil {
-		return err
+	var more []string
+	for far := 2; far > 0 && len(more) == 0; far-- {
+		roles, err := strings1(ctx, home, ordinarySQL, far)
+		if err == nil {
+			more, err = strings1(ctx, dst, mightySQL, roles, far)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	more, err := strings1(ctx, dst, mightySQL, roles)
-	if err != nil || len(more) == 0 {
-		return err
+	if len(more) == 0 {
+		return nil
 	}
 	return &pgsql.Error{
 		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, the role of the node's connection string, one that runs programs or writes files there, or in such a role", more[0]),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,9 +56,9 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 			return fmt.Sprintf("update customers as u%d set name = name where customer_id < 0", i)
 		},
 	} {
-		n := 605
+		n := 120 // a round
 		if strings.HasPrefix(name, "wide") {
-			n = 105
+			n = 20
 		}
 		run := func(from, to int) {
 			for i := from; i < to; i++ {
@@ -67,16 +68,24 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 			}
 		}
 		run(0, 5)
-		before, said := heap(), d.Engine.Memory.Used(exec.Plans)
-		run(5, n)
-		grown, more := heap()-before, d.Engine.Memory.Used(exec.Plans)-said
-		t.Logf("%-14s %6d bytes a plan, accounted %6d", name, grown/int64(n-5), more/int64(n-5))
-		const noise = 200 << 10 // what the servers' watchers and the like hold comes and goes
-		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
-			t.Errorf("%s: %d plans hold %d bytes, and are said to hold %d", name, n-5, grown, more)
+		said := d.Engine.Memory.Used(exec.Plans)
+		// What servers' watchers and the like hold comes and goes, by megabytes where the machine is busy: the round in
+		// the middle counts.
+		var rounds []int64
+		for from := 5; from < 5+5*n; from += n {
+			before := heap()
+			run(from, from+n)
+			rounds = append(rounds, heap()-before)
 		}
-		if grown/int64(n-5) > 80<<10 { // the parse tree of a wide one is 400 kB
-			t.Errorf("%s: a plan holds %d bytes", name, grown/int64(n-5))
+		slices.Sort(rounds)
+		grown, more := rounds[2]/int64(n), (d.Engine.Memory.Used(exec.Plans)-said)/int64(5*n)
+		t.Logf("%-14s %6d bytes a plan, accounted %6d, rounds %d", name, grown, more, rounds)
+		const noise = 300 // bytes a plan
+		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
+			t.Errorf("%s: a plan holds %d bytes, and is said to hold %d", name, grown, more)
+		}
+		if grown > 80<<10 { // the parse tree of a wide one is 400 kB
+			t.Errorf("%s: a plan holds %d bytes", name, grown)
 		}
 	}
 }

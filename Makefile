@@ -22,7 +22,7 @@ test-short: ## no servers, no browser
 	$(GO) test -short -race $(PKGS)
 
 test-diff: deps ## the same statements and scripts of writes on one PostgreSQL and over shards, a thousand random ones of each where make test has 200 and 40; N=.. for more
-	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL|TestSameTablesAfterWrites' -count=1 -diff.n=$(N)000 -dml.n=$(N)000
+	$(GO) test -timeout 60m ./cmd/pgmosaic -run 'TestSameAnswersAsOnePostgreSQL|TestSameTablesAfterWrites' -count=1 -diff.n=$(N)000 -dml.n=$(N)000 -diff.widths 2,1,3,7
 
 test-tpch: deps ## TPC-H's 22 queries at scale 0.1 over two shards and on one PostgreSQL, with the time of each
 	$(GO) test -timeout 20m -count=1 -tags tpch ./cmd/pgmosaic -run TestTPCH -v
@@ -50,7 +50,8 @@ test-load: deps build ## 10,000 idle clients, 1,000 active ones, a storm of logi
 
 test-attack: deps build ## attacks that take longer: silent connections, full disks (as root), clocks that jump, names that move, administrators at once, wrong replicas, failovers under admin statements, values of 1 GB, 10,000 clients over TLS
 	@./.ci/install faketime
-	$(GO) test -timeout 60m -count=1 -tags attack ./cmd/pgmosaic ./shardmap/filestore -run TestAttack -v
+	$(GO) test -timeout 10m -count=1 -tags attack ./shardmap/filestore -run TestAttack -v
+	$(GO) test -timeout 60m -count=1 -tags attack ./cmd/pgmosaic -run TestAttack -v -kill.every 5
 
 test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
 	@./.ci/drivers .pgmosaic/drivers

@@ -558,7 +558,7 @@ type killing struct {
 }
 
 // killEvery is the distance between the changes that a verb is cut off at.
-var killEvery = flag.Int("kill.every", 5, "TestKilledWhileTables..: cut off at each so manieth change")
+var killEvery = flag.Int("kill.every", 15, "TestKilledWhileTables..: cut off at each so manieth change")
 
 // killedWhile lets verbs loose on a database of two shards.
 func killedWhile(t *testing.T, verbs func(k *killing)) {
@@ -635,7 +635,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 			_, err := a.Admin.Exec(t.Context(), verb, false)
 			blown := f.blown()
 			what := fmt.Sprintf("%s cut off at its change %d", verb, n)
-			if blown && n == 9 { // the shards come back while the process lives: nobody has to run another statement
+			if blown && n == *killEvery { // the shards come back while the process lives: nobody has to run another statement
 				f.set(-1)
 			} else {
 				a.stop(0)

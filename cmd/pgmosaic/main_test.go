@@ -25,6 +25,7 @@ var (
 	rewrite  = flag.Bool("rewrite", false, "rewrite the generated pages")
 	diffN    = flag.Int("diff.n", 200, "random statements of the differential test")
 	diffSeed = flag.Uint64("diff.seed", 1, "their seed")
+	diffWide = flag.String("diff.widths", "2,1,3", "over how many shards: keys go by hash over 1 and 2, by range and list over 3, by hash with pinned ones over 7")
 )
 
 // servesEnv makes this binary the proxy, for tests that kill one.

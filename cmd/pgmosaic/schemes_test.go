@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -31,27 +29,44 @@ func schemesWorld(t *testing.T, name string) (*demo, *pgx.Conn) {
 	return d, connectTo(t, dsnFor("app", "app", d.Server.Addr(), name))
 }
 
-// forget takes a database out of the map, from its tables to its shards.
+// forget takes a database out of the map, as if it had never been there. What its servers hold of it stays: nobody looks at it again.
 func (d *demo) forget(t *testing.T, name string) {
-	db := d.Catalog.Current().Databases[name]
-	exec := func(format string, args ...any) {
-		if _, err := d.Admin.Exec(context.Background(), fmt.Sprintf(format, args...), false); err != nil {
-			t.Errorf("%s: %v", fmt.Sprintf(format, args...), err)
+	doc := d.Catalog.Current().Document
+	err := d.Catalog.Retry(context.Background(), func(tx *shardmap.Tx) error {
+		var errs []error
+		remove := func(of, table string, names ...string) {
+			if of == name {
+				errs = append(errs, tx.Delete(table, names...))
+			}
 		}
+		for _, x := range doc.Attempts {
+			remove(x.Database, "attempts", x.ID)
+		}
+		for _, x := range doc.Tables {
+			remove(x.Database, "tables", x.Database, x.Schema, x.Name)
+		}
+		for _, x := range doc.Tenants {
+			remove(x.Database, "tenants", x.Database, x.Schema)
+		}
+		for _, x := range doc.Routines {
+			remove(x.Database, "routines", x.Database, x.Schema, x.Name)
+		}
+		for _, x := range doc.Groups {
+			if x.Database == name {
+				errs = append(errs, tx.DropGroup(name, x.Name))
+			}
+		}
+		for _, x := range doc.Nodes {
+			remove(x.Database, "nodes", x.Database, x.Shard, x.Name)
+		}
+		for _, x := range doc.Shards {
+			remove(x.Database, "shards", x.Database, x.Name)
+		}
+		return errors.Join(append(errs, tx.Delete("databases", name))...)
+	})
+	if err != nil {
+		t.Errorf("forget %s: %v", name, err)
 	}
-	for n := range db.Tables {
-		exec("UNDISTRIBUTE TABLE %s.%s", pgsql.Plain(name), n)
-	}
-	for _, g := range db.Tenants() {
-		exec("UNDISTRIBUTE SCHEMA %s.%s", pgsql.Plain(name), pgsql.Plain(g.Name))
-	}
-	for g := range db.Groups {
-		exec("DROP GROUP %s IN %s", pgsql.Plain(g), pgsql.Plain(name))
-	}
-	for _, s := range slices.Backward(db.Shards) {
-		exec("DROP SHARD %s IN %s", pgsql.Plain(s.Name), pgsql.Plain(name))
-	}
-	exec("DROP DATABASE %s", pgsql.Plain(name))
 	d.Pools.Reconnect(name)
 }
 

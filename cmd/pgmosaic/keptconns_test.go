@@ -99,4 +99,73 @@ func TestOnlyWhatIsFitIsKept(t *testing.T) {
 			t.Errorf("%s, and it was kept", what)
 		}
 	}
+	borrow := func() *pgx.Conn {
+		c, _, err := k.Borrow(t.Context(), dsn, nodeconn.Schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := borrow()
+	was = c.PgConn().PID()
+	k.Return(c)
+	if c = borrow(); c.PgConn().PID() != was {
+		t.Errorf("server process %d was given back, and %d is lent", was, c.PgConn().PID())
+	}
+	nodeconn.Spoil(c)
+	if k.Return(c); !c.IsClosed() {
+		t.Error("somebody else's code has run on it, and it was kept")
+	}
+}
+
+// Admin statements find a connection to a shard that an earlier one has left, working for nobody, and get on without it if it is gone.
+func TestConnectionsOfAdminStatementsAreKept(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "keptadmin")
+	d.adminExec(t, "CREATE GROUP g IN keptadmin KEY (int) BY HASH")
+	shard := d.on(t, "keptadmin", 1)
+	idle := func() (pids []int) {
+		rows, err := shard.Query(t.Context(), "select pid from pg_stat_activity where application_name = 'pgmosaic admin' and datname = 'keptadmin_1' and state = 'idle' order by pid")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pids, err = pgx.CollectRows(rows, pgx.RowTo[int]); err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	alone := func() int {
+		t.Helper()
+		eventually(t, "one connection is kept", func() bool { return len(idle()) == 1 })
+		pid := idle()[0]
+		if n := queryOne[int](t, shard, "select count(*) from pgmosaic.holder where pid = $1", pid); n != 0 {
+			t.Errorf("server process %d is idle, and noted for %d attempts", pid, n)
+		}
+		return pid
+	}
+	distribute := func(table string) {
+		t.Helper()
+		mustExec(t, c, "create table "+table+" (id int primary key)")
+		mustExec(t, c, "insert into "+table+" select generate_series(1, 50)")
+		d.adminExec(t, "DISTRIBUTE TABLE keptadmin.public."+table+" IN GROUP g KEY (id)")
+		if n := queryOne[int](t, c, "select count(*) from "+table); n != 50 {
+			t.Errorf("%s has %d rows", table, n)
+		}
+	}
+	distribute("a")
+	d.adminExec(t, "VERIFY SCHEMA IN keptadmin")
+	first := alone()
+	d.adminExec(t, "VERIFY SCHEMA IN keptadmin")
+	if now := alone(); now != first {
+		t.Errorf("server process %d, then %d", first, now)
+	}
+	mustExec(t, shard, "select pg_terminate_backend($1)", first)
+	eventually(t, "it is gone", func() bool { return len(idle()) == 0 })
+	distribute("b")
+	d.adminExec(t, "UNDISTRIBUTE TABLE keptadmin.public.a")
+	if now := alone(); now == first {
+		t.Errorf("server process %d was ended", first)
+	}
+	d.adminExec(t, "UNDISTRIBUTE TABLE keptadmin.public.b")
+	alone()
 }

@@ -16,7 +16,7 @@ import (
 // buildAdmin makes what the console does.
 func (in *Instance) buildAdmin() {
 	in.Mover = &reshard.Mover{
-		Catalog: in.Catalog, Monitor: in.Monitor, Log: in.log, PauseTimeout: 10 * time.Second, Using: in.Using,
+		Catalog: in.Catalog, Monitor: in.Monitor, Conns: &in.conns, Log: in.log, PauseTimeout: 10 * time.Second, Using: in.Using,
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := in.Catalog.Current().Databases[db]; d != nil && d.Home != nil {
 				if _, err := in.Engine.RefreshSchema(ctx, d); err != nil {

@@ -36,31 +36,73 @@ type idleConn struct {
 // Lend lends f a connection, one that was kept or a new one. verify is asked about a new one, and may be nil. f leaves nothing on the
 // connection, or fails or panics: then it is closed. The error is f's, verify's or that of opening it.
 func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(context.Context, *pgconn.PgConn) error, f func(context.Context, *pgx.Conn) error) error {
-	c, drops := k.take(use{p.name, dsn})
-	if c != nil && c.Ping(ctx) != nil { // it broke while nobody used it
-		closeConn(c)
-		c = nil
+	c, kept, err := k.Borrow(ctx, dsn, p)
+	if err != nil {
+		return err
 	}
-	if c == nil {
-		var err error
-		if c, err = Open(ctx, dsn, p); err != nil {
-			return err
+	fit := false
+	defer func() {
+		if fit {
+			k.Return(c)
+		} else {
+			closeConn(c)
 		}
-	} else {
-		verify = nil
-	}
-	over := c
-	defer func() { closeConn(over) }()
-	if verify != nil {
+	}()
+	if verify != nil && !kept {
 		if err := verify(ctx, c.PgConn()); err != nil {
 			return err
 		}
 	}
-	err := f(ctx, c)
-	if err == nil && c.PgConn().TxStatus() == 'I' {
-		over = k.put(use{p.name, dsn}, c, drops)
-	}
+	err = f(ctx, c)
+	fit = err == nil
 	return err
+}
+
+// pingWait is how long one that was kept may take for an answer: where a server is frozen, a new one says so.
+const pingWait = 3 * time.Second
+
+// Borrow gives the caller a connection that was kept, or a new one, and says which. He closes it, or gives it to Return if he leaves
+// nothing on it.
+func (k *Kept) Borrow(ctx context.Context, dsn string, p Purpose) (c *pgx.Conn, kept bool, err error) {
+	u := use{p.name, dsn}
+	c, drops := k.take(u)
+	if c != nil && !answers(ctx, c) { // it broke while nobody used it
+		closeConn(c)
+		c = nil
+	}
+	if kept = c != nil; !kept {
+		if c, err = Open(ctx, dsn, p); err != nil {
+			return nil, false, err
+		}
+	}
+	c.PgConn().CustomData()[loanKey] = loan{u, drops}
+	return c, kept, nil
+}
+
+func answers(ctx context.Context, c *pgx.Conn) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingWait)
+	defer cancel()
+	return c.Ping(ctx) == nil
+}
+
+// loan is what Return has to know of a connection; it stands under loanKey.
+type loan struct {
+	use   use
+	drops int
+}
+
+const loanKey = "pgmosaic: loan"
+
+// Spoil has a connection be closed when it is given back, because somebody else's code has run on it.
+func Spoil(c *pgx.Conn) { delete(c.PgConn().CustomData(), loanKey) }
+
+// Return keeps a connection that was borrowed, unless it is broken or spoilt, in a transaction, or its node was let go: then it is closed.
+func (k *Kept) Return(c *pgx.Conn) {
+	l, ok := c.PgConn().CustomData()[loanKey].(loan)
+	if ok && !c.IsClosed() && c.PgConn().TxStatus() == 'I' {
+		c = k.put(l.use, c, l.drops)
+	}
+	closeConn(c)
 }
 
 // take returns the connection that is kept, or nil, and how often Drop has been called.

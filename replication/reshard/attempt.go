@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -68,16 +69,16 @@ func (mv *Mover) start(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sh
 
 // noteful makes what this version needs on a shard that an older one has prepared.
 func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo) error {
-	n, err := mv.primaryOf(ctx, d.Name, s)
+	n, addr, err := mv.primaryAt(ctx, d.Name, s)
 	if err != nil {
 		return err
 	}
-	c, err := connect(ctx, n.Name, n.DSN)
+	c, err := mv.borrow(ctx, n, addr)
 	if err != nil {
 		return err
 	}
 	have, err := hasAll(ctx, c, n.Name)
-	_ = c.Close(context.WithoutCancel(ctx)) // only read
+	mv.giveBack(ctx, c)
 	if err != nil || have {
 		return err
 	}
@@ -116,6 +117,7 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 // row's lock. What runs on the connection meanwhile, a table's owner's code too, can give nothing up. Rows of long ago that nobody holds
 // are of no use.
 func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err error) {
+	nodeconn.Spoil(home) // an attempt is held for as long as the connection lives
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		for _, sql := range []string{
 			"DELETE FROM pgmosaic.holder WHERE attempt <> $1 AND started < now() - interval '1 day' AND NOT " + heldBy("holder.attempt"),
@@ -221,10 +223,14 @@ func ours(ctx context.Context, q pgx.Tx, shard string, n shardmap.TableName, dis
 // guard locks the copies of an attempt on the other shards against changes, and makes sure that they are there, until release:
 // home may delete the rows that they have.
 func (mv *Mover) guard(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, tables []shardmap.TableName, x shardmap.Attempt) (release func(), err error) {
-	var conns []*pgx.Conn
+	var txs []pgx.Tx
 	release = func() {
-		for _, c := range conns {
-			_ = c.Close(context.WithoutCancel(ctx)) // which ends the transaction
+		for _, tx := range txs {
+			if tx.Rollback(ctx) == nil {
+				mv.giveBack(ctx, tx.Conn())
+			} else {
+				_ = tx.Conn().Close(context.WithoutCancel(ctx)) // which ends the transaction
+			}
 		}
 	}
 	for _, s := range shards {
@@ -236,12 +242,14 @@ func (mv *Mover) guard(ctx context.Context, d *shardmap.DB, shards []*shardmap.S
 			release()
 			return nil, err
 		}
-		conns = append(conns, c)
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
+			release()
+			return nil, ownOr(s.Name, err)
+		}
+		txs = append(txs, tx)
 		err = func() error {
-			tx, err := c.Begin(ctx)
-			if err != nil {
-				return err
-			}
 			if err := runBounded(ctx, tx, 10*time.Second, "LOCK TABLE "+sanitizeAll("", tables)+" IN SHARE MODE"); err != nil {
 				return err
 			}
@@ -368,7 +376,7 @@ func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, table
 		if err == nil {
 			ready[s.Name], err = hasAll(ctx, c, s.Name)
 		}
-		_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+		mv.giveBack(ctx, c)
 		if err != nil {
 			return nil, err
 		}

@@ -44,7 +44,7 @@ func (mv *Mover) droppable(ctx context.Context, d *shardmap.DB, shards []*shardm
 		if err == nil {
 			ready[s.Name], err = hasAll(ctx, c, s.Name)
 		}
-		_ = c.Close(context.WithoutCancel(ctx)) // only read
+		mv.giveBack(ctx, c)
 		if err != nil {
 			return nil, ownOr(s.Name, err)
 		}

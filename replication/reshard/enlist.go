@@ -25,6 +25,7 @@ INSERT INTO pgmosaic.holder SELECT $1 || '/' || pid, pid, backend_start FROM pg_
 
 // enlist has a connection to a shard work for an attempt; ErrEnded if another process has taken that over.
 func enlist(ctx context.Context, c *pgx.Conn, attempt string) error {
+	c.PgConn().CustomData()[enlistedKey] = true
 	if _, err := c.Exec(ctx, enlistSQL, attempt); err != nil {
 		return err
 	}
@@ -33,6 +34,21 @@ func enlist(ctx context.Context, c *pgx.Conn, attempt string) error {
 	if err == nil && dismissed {
 		err = shardmap.ErrEnded
 	}
+	return err
+}
+
+// enlistedKey is where a connection has that pgmosaic.holder names it.
+const enlistedKey = "pgmosaic: enlisted"
+
+// strikeOff has a connection work for no attempt any more: what ends that one's has nothing to end here. No transaction is open on it.
+func strikeOff(ctx context.Context, c *pgx.Conn) error {
+	if c.PgConn().CustomData()[enlistedKey] == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := c.Exec(ctx, "DELETE FROM pgmosaic.holder WHERE attempt ~ '/' AND pid = pg_backend_pid()")
+	delete(c.PgConn().CustomData(), enlistedKey)
 	return err
 }
 
@@ -62,6 +78,7 @@ func dismiss(ctx context.Context, home, c *pgx.Conn, attempt string) error {
 	if err := c.QueryRow(ctx, "SELECT to_regclass('pgmosaic.holder') IS NOT NULL").Scan(&have); err != nil || !have {
 		return err // nothing could be noted there
 	}
+	c.PgConn().CustomData()[enlistedKey] = true
 	if _, err := c.Exec(ctx, enlistSQL, attempt); err != nil {
 		return err
 	}

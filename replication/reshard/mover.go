@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -20,6 +21,7 @@ import (
 type Mover struct {
 	Catalog      *shardmap.Catalog
 	Monitor      *replication.Monitor
+	Conns        *nodeconn.Kept // where connections to shards are kept between statements; nil: nowhere
 	Log          *slog.Logger
 	PauseTimeout time.Duration // how long a move waits for those who use what moves
 

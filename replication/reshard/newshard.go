@@ -122,7 +122,7 @@ func (g *joiner) first(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			defer c.Close(context.WithoutCancel(ctx)) // only read
+			defer g.mv.giveBack(ctx, c)
 			others = append(others, c)
 		}
 	}
@@ -316,7 +316,7 @@ func (mv *Mover) shardCleared(ctx context.Context, home *pgx.Conn, x shardmap.At
 			if err != nil {
 				return err
 			}
-			defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+			defer mv.giveBack(ctx, c)
 			if err = leave(ctx, c, s.Name, x.ID); err == nil {
 				err = settleMark(ctx, c, s.Name, "UPDATE pgmosaic.identity SET attempt = NULL WHERE attempt = $1", x.ID)
 			}

@@ -19,14 +19,19 @@ func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
 	cctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	c, err := nodeconn.Open(cctx, dsn, nodeconn.Admin)
-	if errors.Is(err, nodeconn.ErrString) {
-		return nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
-	}
 	if err != nil {
-		return nil, nodeFailed(name, err)
+		return nil, notConnected(name, err)
 	}
 	c.PgConn().CustomData()[whoseKey] = name
 	return c, nil
+}
+
+// notConnected tells why there is no connection to a node.
+func notConnected(name string, err error) error {
+	if errors.Is(err, nodeconn.ErrString) {
+		return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
+	}
+	return nodeFailed(name, err)
 }
 
 // whoseKey is where a connection has the name by which errors tell of its server.
@@ -173,21 +178,27 @@ const primaryWait = 5 * time.Second
 
 // primaryOf is the node that serves a shard's writes now.
 func (mv *Mover) primaryOf(ctx context.Context, db string, s *shardmap.ShardInfo) (shardmap.Node, error) {
-	for end := time.Now().Add(primaryWait); ctx.Err() == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if v := mv.Monitor.View(db, s.Name); v != nil && v.Primary >= 0 && v.Primary < len(s.Nodes) && v.Up() {
-			return *s.Nodes[v.Primary], nil
-		}
-	}
-	return shardmap.Node{}, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
+	n, _, err := mv.primaryAt(ctx, db, s)
+	return n, err
 }
 
-// openShard opens a maintenance connection to a shard's primary.
+// primaryAt is primaryOf, with the address where the monitor has found it.
+func (mv *Mover) primaryAt(ctx context.Context, db string, s *shardmap.ShardInfo) (n shardmap.Node, addr string, err error) {
+	for end := time.Now().Add(primaryWait); ctx.Err() == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if v := mv.Monitor.View(db, s.Name); v != nil && v.Primary >= 0 && v.Primary < len(s.Nodes) && v.Up() {
+			return *s.Nodes[v.Primary], v.Nodes[v.Primary].Sample.Addr, nil
+		}
+	}
+	return n, "", &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
+}
+
+// openShard has a maintenance connection to a shard's primary. The caller closes it, or gives it back if he leaves nothing on it.
 func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo) (*pgx.Conn, error) {
-	n, err := mv.primaryOf(ctx, db, s)
+	n, addr, err := mv.primaryAt(ctx, db, s)
 	if err != nil {
 		return nil, err
 	}
-	c, err := connect(ctx, n.Name, n.DSN)
+	c, err := mv.borrow(ctx, n, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -197,4 +208,34 @@ func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo
 	}
 	c.PgConn().CustomData()[whoseKey] = s.Name
 	return c, nil
+}
+
+// borrow has a connection to a node, at the address where the monitor has found it if it is one that was kept: a name may be another
+// server's by now.
+func (mv *Mover) borrow(ctx context.Context, n shardmap.Node, addr string) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, kept, err := mv.Conns.Borrow(ctx, n.DSN, nodeconn.Admin)
+	if kept && c.PgConn().Conn().RemoteAddr().String() != addr {
+		_ = c.Close(ctx) // nothing is left on it
+		c, err = nodeconn.Open(ctx, n.DSN, nodeconn.Admin)
+	}
+	if err != nil {
+		return nil, notConnected(n.Name, err)
+	}
+	return c, nil
+}
+
+// giveBack gives back what openShard and its like have given: its transactions have ended, or are to be undone. It is called by defer or when
+// nothing can panic any more: a panic has the connection closed.
+func (mv *Mover) giveBack(ctx context.Context, c *pgx.Conn) {
+	if p := recover(); p != nil {
+		_ = c.Close(context.WithoutCancel(ctx))
+		panic(p)
+	}
+	if ctx.Err() != nil || c.PgConn().TxStatus() != 'I' || strikeOff(ctx, c) != nil {
+		_ = c.Close(context.WithoutCancel(ctx)) // which ends its transaction
+		return
+	}
+	mv.Conns.Return(c)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -112,9 +113,23 @@ func asOwner(ctx context.Context, tx querier, owner string, statements ...string
 	return err
 }
 
+// spoil has the connection of a querier not be kept for other statements. Security-restricted or not, somebody's code may leave an advisory lock,
+// or what a language or extension keeps for the session.
+func spoil(q querier) {
+	switch q := q.(type) {
+	case *pgx.Conn:
+		nodeconn.Spoil(q)
+	case pgx.Tx:
+		nodeconn.Spoil(q.Conn())
+	default:
+		panic(fmt.Sprintf("spoil: %T is neither a connection nor a transaction", q))
+	}
+}
+
 // askOwner is asOwner with an expression whose value, as text, is the answer. It comes by way of a table of the proxy's own: what the
 // owner's code can put on the view, statistics for one, would be computed for whoever reads that.
 func askOwner(ctx context.Context, tx querier, owner string, statements []string, value string) (answer *string, err error) {
+	spoil(tx)
 	name, role := pgsql.Qualified("pgmosaic", "as_owner_"+newID()), pgsql.Ident(owner)
 	stage := pgsql.Qualified("pgmosaic", "stage_"+newID())
 	if value != "" {

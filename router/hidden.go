@@ -30,6 +30,18 @@ var (
 	setCommand = regexp.MustCompile(`\bset\s+(?:session\s+|local\s+)?"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)"?\s*(?:=|to\b)`)
 )
 
+// writers are words of a function's body that write, lock or draw what a transaction's end is to keep.
+var writers = map[string]bool{
+	"insert": true, "update": true, "delete": true, "merge": true, "truncate": true, "copy": true, "create": true, "alter": true, "drop": true, "execute": true, "call": true, "do": true, "lock": true, "share": true,
+	"nextval": true, "setval": true, "notify": true, "pg_notify": true, "comment": true, "grant": true, "revoke": true, "refresh": true, "reindex": true, "lo_create": true, "lo_creat": true, "lo_from_bytea": true, "lo_put": true, "lo_unlink": true, "lowrite": true,
+}
+
+// keepers are functions of extensions that keep something for the session which no catalog lists.
+var keepers = map[string]bool{"dblink_connect": true, "dblink_connect_u": true}
+
+// configures are functions of extensions that set a parameter.
+var configures = map[string]string{"set_limit": "pg_trgm.similarity_threshold"}
+
 // look is the search through the bodies of what a statement calls.
 type look struct {
 	a       *analysis
@@ -38,26 +50,127 @@ type look struct {
 	unknown bool
 	changes bool
 	path    bool
+	writes  bool
+}
+
+func newLook(a *analysis) *look {
+	return &look{a: a, seen: map[string]bool{}, vars: map[string]bool{}}
+}
+
+// found is what the search has found; nil for nothing.
+func (l *look) found() *Hidden {
+	if !l.changes {
+		return nil
+	}
+	h := &Hidden{Unknown: l.unknown, Path: l.path || l.unknown}
+	for v := range l.vars {
+		h.Vars = append(h.Vars, v)
+	}
+	sort.Strings(h.Vars)
+	return h
+}
+
+// add adds what another search has found.
+func (l *look) add(h *Hidden) {
+	if h == nil {
+		return
+	}
+	l.changes, l.unknown, l.path = true, l.unknown || h.Unknown, l.path || h.Path
+	for _, v := range h.Vars {
+		l.vars[v] = true
+	}
+}
+
+// quiet is what code of a database may do where no statement names it: in operators, casts, types, policies, views, constraints, indexes,
+// defaults. Which statement uses which of them, only the server knows, so it counts for all. fires is the same for triggers, which
+// statements that write may fire by cascades, partitions and views.
+type quiet struct {
+	hidden, fires *Hidden
+	writes        bool // what only seems to read may write
+}
+
+type quietKey struct{}
+
+// RunsUnnamed is how what a schema has may change a server where no statement names it; nil: it does not.
+func RunsUnnamed(sch *schema.Snapshot) *Hidden {
+	if sch == nil {
+		return nil
+	}
+	return quietOf(sch).hidden
+}
+
+
+var noQuiet = &quiet{}
+
+type writesKey struct{}
+
+// CodeWrites says whether functions of a schema may write: then what only seems to read may write too.
+func CodeWrites(sch *schema.Snapshot) bool {
+	if sch == nil {
+		return true
+	}
+	return sch.Memo(writesKey{}, func() any {
+		l := newLook(&analysis{sch: sch})
+		for name := range sch.Funcs {
+			l.function(name)
+		}
+		return l.writes
+	}).(bool)
+}
+
+// quietOf is found out once for a schema.
+func quietOf(sch *schema.Snapshot) *quiet {
+	if len(sch.Unnamed) == 0 && len(sch.Firing) == 0 {
+		return noQuiet
+	}
+	return sch.Memo(quietKey{}, func() any {
+		all := &analysis{sch: sch}
+		used, fired := newLook(all), newLook(all)
+		for _, f := range sch.Unnamed {
+			used.function(f)
+		}
+		for _, f := range sch.Firing {
+			fired.function(f)
+		}
+		return &quiet{used.found(), fired.found(), used.writes}
+	}).(*quiet)
+}
+
+// mayWrite says whether a statement that seems to read may write: in what it calls, or in what runs unnamed.
+func mayWrite(a *analysis) bool {
+	l := newLook(a)
+	for _, f := range a.calls() {
+		l.function(f)
+	}
+	return l.writes || quietOf(a.sch).writes
 }
 
 // hiddenState finds what a statement may leave behind unseen; nil for nothing.
 func (a *analysis) hiddenState() *Hidden {
-	l := look{a: a, seen: map[string]bool{}, vars: map[string]bool{}}
+	l, q := newLook(a), quietOf(a.sch)
+	l.add(q.hidden)
+	fires := false // triggers of tables that it does not name
 	switch a.stmt.Kind {
 	case sqlparse.Routine:
 		l.body(strings.ToLower(a.stmt.Text))
 		l.changes = true
 	case sqlparse.Other: // not even parsed
-		l.changes = true
+		l.changes, fires = true, true
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
 		for _, ref := range a.stmt.Tables {
 			if n, ok := a.env.find(a.db, a.sch, ref); ok {
-				for _, f := range a.table(n).Triggered() {
+				t := a.table(n)
+				for _, f := range t.Triggered() {
 					l.function(f)
 				}
 				l.defaults(n)
+				fires = fires || t == nil || t.Kind == 'v' || t.Rules || t.Cascades || t.Renames || t.Parent || t.Child
 			}
 		}
+	case sqlparse.Select:
+		fires = a.stmt.Query == nil || !pureQuery(a.stmt.Query)
+	default:
+		fires = true
 	}
 	for _, ref := range a.stmt.Tables {
 		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
@@ -68,17 +181,23 @@ func (a *analysis) hiddenState() *Hidden {
 		if f == "set_config" && a.stmt.Configs == nil { // a computed call: its session is tied to the server
 			l.changes = true
 		}
+		l.keeps(f)
 		l.function(f)
 	}
-	if !l.changes {
-		return nil
+	if fires || l.writes || q.writes {
+		l.add(q.fires)
 	}
-	h := &Hidden{Unknown: l.unknown, Path: l.path || l.unknown}
-	for v := range l.vars {
-		h.Vars = append(h.Vars, v)
+	return l.found()
+}
+
+// keeps looks whether a function is one of an extension's that keeps or sets something.
+func (l *look) keeps(name string) {
+	if keepers[name] {
+		l.changes, l.unknown = true, true
 	}
-	sort.Strings(h.Vars)
-	return h
+	if v := configures[name]; v != "" {
+		l.changes, l.vars[v] = true, true
+	}
 }
 
 // view looks at what a view calls, and what it reads.
@@ -114,8 +233,11 @@ func (l *look) function(name string) {
 		switch {
 		case f.Lang == "sql" || f.Lang == "plpgsql":
 			l.body(f.Body)
-		case f.Volatile: // nobody can tell what it does
-			l.changes, l.unknown = true, true
+		case f.Volatile && len(f.Calls) == 0: // nobody can tell what it does; of an aggregate, it is what that calls
+			l.changes, l.unknown, l.writes = true, true, true
+		}
+		for _, c := range f.Calls {
+			l.function(c)
 		}
 	}
 }
@@ -123,7 +245,8 @@ func (l *look) function(name string) {
 // body looks at a function's body, in lower case.
 func (l *look) body(body string) {
 	for w := range (&schema.Func{Body: body}).Words() {
-		l.changes = l.changes || changers[w]
+		l.changes, l.writes = l.changes || changers[w], l.writes || writers[w]
+		l.keeps(w)
 		l.path = l.path || w == "search_path" || w == "execute"
 		if len(l.a.userFuncs(w)) > 0 {
 			l.function(w)

@@ -23,17 +23,12 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		h.rollback()
 		return "ROLLBACK", nil
 	}
-	var writers, readers []*participant
+	writers, readers, err := sides(h)
+	if err != nil {
+		h.rollback()
+		return "", err
+	}
 	for _, p := range h.tx.parts {
-		if err := h.ready(p); err != nil {
-			h.rollback()
-			return "", err
-		}
-		if p.wrote && h.tx.changes {
-			writers = append(writers, p)
-		} else {
-			readers = append(readers, p)
-		}
 		from := len(p.inFlight)
 		p.inFlight = append(p.inFlight, p.keys...)
 		h.sending(p, from)

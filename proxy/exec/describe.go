@@ -62,6 +62,7 @@ func (h *Handler) describeOn(p *participant, sql string, types []uint32) (*descr
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
+	suspectParse(h, p)
 	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
 	p.srv.SendDescribe('S', "")
 	if open {

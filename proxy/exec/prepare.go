@@ -202,6 +202,7 @@ func (h *Handler) keyed(st *stmt) {
 // client was told. open leaves the server's pipeline open.
 func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 	h.count.ServerParses.Add(1)
+	suspectParse(h, p)
 	name, evict := p.srv.Prepare(st.key)
 	if evict != "" {
 		p.srv.SendClose('S', evict)
@@ -331,7 +332,11 @@ func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done f
 			return nil, nil, err
 		}
 		p = &participant{shard: shard, node: -1, srv: s, reads: true} // whatever is asked may be asked again
-		done = func() { h.free(p.srv) }
+		done = func() {
+			if h.tidy(p); p != h.pinned {
+				h.free(p.srv)
+			}
+		}
 		if err := h.adapt(p); err != nil {
 			done()
 			return nil, nil, err
@@ -341,6 +346,7 @@ func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done f
 		done()
 		return nil, nil, err
 	}
+	suspectParse(h, p)
 	return p, done, nil
 }
 

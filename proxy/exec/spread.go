@@ -35,6 +35,13 @@ func maySet(h *Handler, p *participant, t *router.Template) {
 	u.of, p.setAt, u.path = t, u.times, u.path || t == nil || t.Hidden.Path
 }
 
+// suspectParse notes that a statement is parsed on a server: a literal of a composite type or array has the checks of its parts run then.
+func suspectParse(h *Handler, p *participant) {
+	if hidden := router.RunsUnnamed(h.schema); hidden != nil {
+		p.srv.Suspect(hidden.Vars, hidden.Unknown)
+	}
+}
+
 // seesPath has what comes planned by the search_path that a function has set.
 func seesPath(ctx context.Context, h *Handler) error {
 	if !h.tx.unseen.path {

@@ -274,7 +274,17 @@ func (s *Server) Rows(sql string) (rows [][][]byte, err error) {
 
 // RowsOf is Rows of a query that gives so many columns.
 func (s *Server) RowsOf(columns int, sql string) (rows [][][]byte, err error) {
-	desc, rows, err := s.Result(sql)
+	s.SendQuery(sql)
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return nil, err
+	}
+	return s.Answers(columns)
+}
+
+// Answers reads the answer to a query that has been sent: RowsOf in two halves, so that several servers can be asked at once.
+func (s *Server) Answers(columns int) (rows [][][]byte, err error) {
+	desc, rows, err := s.result()
 	if err == nil && len(desc) != columns {
 		return nil, s.violates(fmt.Errorf("%w: a result of %d columns, where there are %d", wire.ErrMalformed, len(desc), columns))
 	}
@@ -300,6 +310,10 @@ func (s *Server) Result(sql string) (desc []wire.Field, rows [][][]byte, err err
 		s.Dirty = true
 		return nil, nil, err
 	}
+	return s.result()
+}
+
+func (s *Server) result() (desc []wire.Field, rows [][][]byte, err error) {
 	a := Answer{Server: s}
 	err = a.Read(func(m wire.Message) (err error) {
 		switch m.Type {

@@ -73,12 +73,12 @@ func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 	if err != nil {
 		return err
 	}
-	c, err := mv.borrow(ctx, n, addr)
+	c, err := borrow(ctx, mv.Conns, n, addr)
 	if err != nil {
 		return err
 	}
 	have, err := hasAll(ctx, c, n.Name)
-	mv.giveBack(ctx, c)
+	giveBack(ctx, mv.Conns, c)
 	if err != nil || have {
 		return err
 	}
@@ -227,7 +227,7 @@ func (mv *Mover) guard(ctx context.Context, d *shardmap.DB, shards []*shardmap.S
 	release = func() {
 		for _, tx := range txs {
 			if tx.Rollback(ctx) == nil {
-				mv.giveBack(ctx, tx.Conn())
+				giveBack(ctx, mv.Conns, tx.Conn())
 			} else {
 				_ = tx.Conn().Close(context.WithoutCancel(ctx)) // which ends the transaction
 			}
@@ -376,7 +376,7 @@ func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, table
 		if err == nil {
 			ready[s.Name], err = hasAll(ctx, c, s.Name)
 		}
-		mv.giveBack(ctx, c)
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return nil, err
 		}

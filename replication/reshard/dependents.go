@@ -44,7 +44,7 @@ func (mv *Mover) droppable(ctx context.Context, d *shardmap.DB, shards []*shardm
 		if err == nil {
 			ready[s.Name], err = hasAll(ctx, c, s.Name)
 		}
-		mv.giveBack(ctx, c)
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return nil, ownOr(s.Name, err)
 		}

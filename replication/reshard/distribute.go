@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
@@ -568,7 +569,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, mv.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err = errors.Join(back.drop(ctx, x.ID, mv.giveBack), mv.clear(ctx, d, home, x)); err != nil {
+	if err = errors.Join(back.drop(ctx, x.ID, mv.Conns), mv.clear(ctx, d, home, x)); err != nil {
 		return nil, lastStep(x, err)
 	}
 	mv.SchemaChanged(ctx, db)
@@ -621,7 +622,7 @@ func (mv *Mover) takeHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x
 			return err
 		}
 		err = takeAway(ctx, c, s.Name, tables, x)
-		mv.giveBack(ctx, c)
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return err
 		}
@@ -704,15 +705,15 @@ func (mv *Mover) holdBack(ctx context.Context, d *shardmap.DB, s *shardmap.Shard
 	return src, nil
 }
 
-// drop drops the copies that are held, which an attempt has taken away, ends the transactions and has done with their connections.
-func (h *held) drop(ctx context.Context, attempt string, done func(context.Context, *pgx.Conn)) error {
+// drop drops the copies that are held, which an attempt has taken away, ends the transactions and gives their connections back.
+func (h *held) drop(ctx context.Context, attempt string, conns *nodeconn.Kept) error {
 	var errs []error
 	for i, tx := range h.txs {
 		err := dropNoted(ctx, tx, attempt)
 		if err == nil {
 			err = tx.Commit(ctx)
 		}
-		done(ctx, tx.Conn())
+		giveBack(ctx, conns, tx.Conn())
 		errs = append(errs, ownOr(h.names[i], err))
 	}
 	h.names, h.txs = nil, nil
@@ -754,7 +755,7 @@ func (mv *Mover) noteOlder(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			return t, err
 		}
 		_, err = c.Exec(ctx, "UPDATE pgmosaic.made SET distribution = $2, attempt = $2 WHERE relation = to_regclass($1) AND distribution = ''", name, t.Made)
-		mv.giveBack(ctx, c)
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return t, nodeFailed(s.Name, err)
 		}

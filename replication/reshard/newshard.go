@@ -122,7 +122,7 @@ func (g *joiner) first(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			defer g.mv.giveBack(ctx, c)
+			defer giveBack(ctx, g.mv.Conns, c)
 			others = append(others, c)
 		}
 	}
@@ -316,7 +316,7 @@ func (mv *Mover) shardCleared(ctx context.Context, home *pgx.Conn, x shardmap.At
 			if err != nil {
 				return err
 			}
-			defer mv.giveBack(ctx, c)
+			defer giveBack(ctx, mv.Conns, c)
 			if err = leave(ctx, c, s.Name, x.ID); err == nil {
 				err = settleMark(ctx, c, s.Name, "UPDATE pgmosaic.identity SET attempt = NULL WHERE attempt = $1", x.ID)
 			}

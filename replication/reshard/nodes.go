@@ -198,7 +198,7 @@ func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo
 	if err != nil {
 		return nil, err
 	}
-	c, err := mv.borrow(ctx, n, addr)
+	c, err := borrow(ctx, mv.Conns, n, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -212,10 +212,10 @@ func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo
 
 // borrow has a connection to a node, at the address where the monitor has found it if it is one that was kept: a name may be another
 // server's by now.
-func (mv *Mover) borrow(ctx context.Context, n shardmap.Node, addr string) (*pgx.Conn, error) {
+func borrow(ctx context.Context, conns *nodeconn.Kept, n shardmap.Node, addr string) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, kept, err := mv.Conns.Borrow(ctx, n.DSN, nodeconn.Admin)
+	c, kept, err := conns.Borrow(ctx, n.DSN, nodeconn.Admin)
 	if kept && c.PgConn().Conn().RemoteAddr().String() != addr {
 		_ = c.Close(ctx) // nothing is left on it
 		c, err = nodeconn.Open(ctx, n.DSN, nodeconn.Admin)
@@ -228,7 +228,7 @@ func (mv *Mover) borrow(ctx context.Context, n shardmap.Node, addr string) (*pgx
 
 // giveBack gives back what openShard and its like have given: its transactions have ended, or are to be undone. It is called by defer or when
 // nothing can panic any more: a panic has the connection closed.
-func (mv *Mover) giveBack(ctx context.Context, c *pgx.Conn) {
+func giveBack(ctx context.Context, conns *nodeconn.Kept, c *pgx.Conn) {
 	if p := recover(); p != nil {
 		_ = c.Close(context.WithoutCancel(ctx))
 		panic(p)
@@ -237,5 +237,5 @@ func (mv *Mover) giveBack(ctx context.Context, c *pgx.Conn) {
 		_ = c.Close(context.WithoutCancel(ctx)) // which ends its transaction
 		return
 	}
-	mv.Conns.Return(c)
+	conns.Return(c)
 }

@@ -218,7 +218,7 @@ func (mv *Mover) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x sh
 			return err
 		}
 		err = dropMade(ctx, c, s.Name, x.ID)
-		mv.giveBack(ctx, c)
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return err
 		}

@@ -190,7 +190,7 @@ func (mv *Mover) compareSchemas(ctx context.Context, d *shardmap.DB) (out []Defe
 			return nil, err
 		}
 		has, err := definitions(ctx, c)
-		mv.giveBack(ctx, c)
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return nil, nodeFailed(s.Name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,8 @@ type Snapshot struct {
 	Volatile map[string]bool                           // built-in functions by bare name, and whether one of the name is volatile
 	Stable   map[string]bool                           // built-in functions of which all of the name are stable
 	Aggs     map[string]bool                           // user aggregates
+	Unnamed  []string                                  // user functions that run where no statement names them: what is no function uses them
+	Firing   []string                                  // those of triggers
 	Varying  map[string]bool                           // domains with a default that varies, by bare name
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 
@@ -38,6 +41,8 @@ type Snapshot struct {
 
 	Maps  map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 	Asked map[string]int      // the shards that were asked for their types, with their ordinals
+
+	memo *sync.Map // see Memo
 }
 
 // Knows says whether it was read when a database had the shards that it has: the types of others cannot be translated.
@@ -234,7 +239,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Schemas[name] = true; return nil }); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
-	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs} {
+	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs, s.loadUnnamed} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)
 		}

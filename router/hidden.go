@@ -102,6 +102,22 @@ func RunsUnnamed(sch *schema.Snapshot) *Hidden {
 
 var noQuiet = &quiet{}
 
+type viewsKey struct{}
+
+// viewsOf are a schema's views by their bare names, in lower case as bodies are.
+func viewsOf(sch *schema.Snapshot) map[string][]shardmap.TableName {
+	return sch.Memo(viewsKey{}, func() any {
+		out := map[string][]shardmap.TableName{}
+		for n, t := range sch.Tables {
+			if t.Kind == 'v' {
+				name := strings.ToLower(n.Name)
+				out[name] = append(out[name], n)
+			}
+		}
+		return out
+	}).(map[string][]shardmap.TableName)
+}
+
 type writesKey struct{}
 
 // CodeWrites says whether functions of a schema may write: then what only seems to read may write too.
@@ -169,8 +185,8 @@ func (a *analysis) hiddenState() *Hidden {
 		}
 	case sqlparse.Select:
 		fires = a.stmt.Query == nil || !pureQuery(a.stmt.Query)
-	default:
-		fires = true
+	case sqlparse.Explain:
+		fires = a.stmt.Def.NoTx // ANALYZE, perhaps of a write
 	}
 	for _, ref := range a.stmt.Tables {
 		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {
@@ -244,12 +260,16 @@ func (l *look) function(name string) {
 
 // body looks at a function's body, in lower case.
 func (l *look) body(body string) {
+	views := viewsOf(l.a.sch)
 	for w := range (&schema.Func{Body: body}).Words() {
 		l.changes, l.writes = l.changes || changers[w], l.writes || writers[w]
 		l.keeps(w)
 		l.path = l.path || w == "search_path" || w == "execute"
 		if len(l.a.userFuncs(w)) > 0 {
 			l.function(w)
+		}
+		for _, n := range views[w] {
+			l.view(n)
 		}
 	}
 	for _, m := range setConfig.FindAllStringSubmatch(body, -1) {

@@ -60,6 +60,7 @@ var unnamed = []struct{ name, setup, run string }{
 	{"a trigger below a view", "create table t16 (a int); create trigger tr before insert on t16 for each row execute function f11(); create view v16 as select a from t16", "insert into v16 values (1)"},
 	{"a trigger below a WITH", "", "with x as (insert into t16 values (1) returning a) select * from x"},
 	{"a trigger behind a function", "create function f17() returns void language sql as 'insert into t16 values (1)'", "select f17()"},
+	{"a view behind a function", "create function f19() returns int language plpgsql as $$ begin BODY return 1; end $$; create view v19 as select f19() as x; create function g19() returns bigint language sql as 'select count(x) from v19'", "select g19()"},
 	{"a rule", "create function f13() returns int language plpgsql as $$ begin BODY return 1; end $$; create table t13 (a int); create rule r as on insert to t13 do also select f13()", "insert into t13 values (1)"},
 	{"a domain's default", "create domain d14 as int default f13(); create table t14 (a int, b d14)", "insert into t14 (a) values (1)"},
 	{"a new column's default", "", "alter table t2 add column b d3 default 5"},

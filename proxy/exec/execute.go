@@ -154,8 +154,8 @@ func (h *Handler) declaredOn(name string) *participant {
 	if p := h.tx.cursors[name]; p != nil {
 		return p
 	}
-	if cause, _ := h.Pinned(); name != "" && cause == "WITH HOLD" && h.tx.status == 'I' {
-		return h.pinned
+	if name != "" && h.tx.status == 'I' {
+		return h.pinned // whatever ties it: a function may have declared one
 	}
 	return nil
 }

@@ -8,9 +8,10 @@ import (
 )
 
 // unnamedSQL lists the functions that something other than a function uses, and whether they are a trigger's. pg_depend has all of these uses:
-// operators, casts, types, views and rules, policies, CHECKs, indexes, defaults, conditions of triggers, event triggers, aggregates.
+// operators, casts, types, rules, policies, CHECKs, indexes, defaults, conditions of triggers, event triggers, aggregates.
 const unnamedSQL = `select distinct p.proname::text, p.prorettype = 'trigger'::regtype from pg_depend d join pg_proc p on p.oid = d.refobjid join pg_namespace n on n.oid = p.pronamespace
  where d.refclassid = 'pg_proc'::regclass and d.refobjid >= 16384 and d.deptype <> 'e' and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
+   and not (d.classid = 'pg_rewrite'::regclass and exists (select from pg_rewrite r where r.oid = d.objid and r.rulename = '_RETURN')) -- who uses a view names it
    and (d.classid <> 'pg_proc'::regclass or exists (select from pg_aggregate a where a.aggfnoid = d.objid))
    and not exists (select from pg_depend e where e.classid = 'pg_proc'::regclass and e.objid = p.oid and e.deptype = 'e')`
 

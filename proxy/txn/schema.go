@@ -65,7 +65,7 @@ BEGIN
     SELECT 'schema ' || nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'pgmosaic' UNION ALL
     SELECT relname, relowner FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace('pgmosaic') UNION ALL
     SELECT proname, proowner FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.to_regnamespace('pgmosaic')) o (what, owner)
-  WHERE owner <> current_user::regrole AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner AND r.rolsuper);
+  WHERE owner <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner AND r.rolsuper);
   IF theirs IS NOT NULL THEN
     RAISE EXCEPTION 'schema pgmosaic is kept for pgmosaic, and holds what belongs to others: %', theirs
       USING ERRCODE = '42939', HINT = 'If none of it is of use, DROP SCHEMA pgmosaic CASCADE; if the role of the node''s connection string has changed, REASSIGN OWNED BY the old one.';

@@ -75,7 +75,7 @@ const codeOwned = `)
 
 const (
 	foreignCode = " select distinct what from code" + untrusted + " order by 1"
-	untrusted   = " where owner <> current_user::regrole and not exists (select from pg_roles r where r.oid = owner and r.rolsuper)"
+	untrusted   = " where owner <> (select oid from pg_roles where rolname = current_user) and not exists (select from pg_roles r where r.oid = owner and r.rolsuper)"
 )
 
 // ownerOf is the role that owns a table, if the table may run code that is not to be trusted; else empty. It is an error if such code

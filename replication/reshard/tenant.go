@@ -127,6 +127,15 @@ func schemaTables(ctx context.Context, q queryer, schema string) ([]shardmap.Tab
 	return out, err
 }
 
+// sameTables is an error if a schema has other tables than were found when its move began. Nobody who runs by the map makes one any more.
+func sameTables(ctx context.Context, home *pgx.Conn, schema string, tables []shardmap.TableName) error {
+	now, err := schemaTables(ctx, home, schema)
+	if err == nil && !slices.Equal(now, tables) {
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("tables of schema %q were made or dropped while it was about to move", schema), Hint: "Its rows are where they were. Run the statement again."}
+	}
+	return err
+}
+
 // sanitizeAll lists tables as SQL does, each behind prefix.
 func sanitizeAll(prefix string, tables []shardmap.TableName) string {
 	var out []string
@@ -145,6 +154,9 @@ func (mv *Mover) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 			return err
 		}
 		if to != d.Home {
+			if err := sameTables(ctx, home, x.Schema, tables); err != nil {
+				return err
+			}
 			if err := mv.fillSchema(ctx, d, to, home, tables, x); err != nil {
 				return err
 			}
@@ -301,6 +313,9 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		src, err := mv.holdBack(ctx, d, shard, tables, x, back)
 		if err == nil {
 			err = mv.lockHome(ctx, tx, d, tables, "ACCESS EXCLUSIVE")
+		}
+		if err == nil {
+			err = sameTables(ctx, home, t.Schema, tables)
 		}
 		if err != nil {
 			return err

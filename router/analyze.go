@@ -125,7 +125,7 @@ func (a *analysis) run() error {
 		return err
 	}
 	if len(a.sharded) == 0 && len(a.reference) == 0 {
-		return nil
+		return intoSchema(a.db, s, a.home)
 	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:

@@ -340,6 +340,14 @@ func (a *analysis) renamed(n shardmap.TableName, info *shardmap.TableInfo, every
 	return everywhere()
 }
 
+// intoSchema is an error if a statement puts a home table into a schema whose rows are looked for on another shard.
+func intoSchema(db *shardmap.DB, s *sqlparse.Statement, home []shardmap.TableName) error {
+	if len(home) > 0 && db.Tenant(s.Def.Renamed.Schema) != nil {
+		return Refuse(RuleDdl, "SET SCHEMA to or from a schema that lives on one shard")
+	}
+	return nil
+}
+
 // renamedTo is what a table is called from now on; nil if that is nothing new to the map.
 func renamedTo(d *sqlparse.Renaming, n shardmap.TableName, info *shardmap.TableInfo) *Renamed {
 	r := &Renamed{From: n, To: n, Keys: slices.Clone(info.Keys)}

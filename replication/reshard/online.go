@@ -54,13 +54,15 @@ const (
 )
 
 const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from (
- select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0
+ select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text || ' ' || coalesce(attacl::text, '') from pg_attribute where attrelid = $1::text::regclass and attnum > 0
  union all select pg_get_constraintdef(oid) from pg_constraint where conrelid = $1::text::regclass
  union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = $1::text::regclass
  union all select pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgname !~ '^pgmosaic_'
+ union all select pg_get_statisticsobjdef(oid) || ' ' || stxowner from pg_statistic_ext where stxrelid = $1::text::regclass
+ union all select concat_ws(' ', c.oid, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions) from pg_class c where oid = $1::text::regclass or oid in (select relid from pg_partition_tree($1::text::regclass))
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = $1::text::regclass
  union all select c.relname || coalesce(pg_get_expr(c.relpartbound, c.oid), '') from pg_partition_tree($1::text::regclass) p join pg_class c on c.oid = p.relid
- union all select polname || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
+ union all select polname || polcmd::text || polpermissive || polroles::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
 
 // newOnline prepares the move; nil if the table has no primary key, or is partitioned.
 func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {

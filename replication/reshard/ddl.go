@@ -138,7 +138,10 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 		if err != nil {
 			return err
 		}
-		return run(ctx, tx, grants)
+		if err := run(ctx, tx, grants); err != nil {
+			return err
+		}
+		return sameRights(ctx, home, tx) // those that were made, too: home's role of the proxy may be more than that here
 	})
 }
 

@@ -149,15 +149,20 @@ func (mv *Mover) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables
 	if len(tables) == 0 {
 		return nil
 	}
-	held, err := bounded(ctx, tx, mv.PauseTimeout, func(ctx context.Context) error {
+	return mv.shortly(ctx, tx, d, func(ctx context.Context) error {
 		if err := named(ctx, tx, tables...); err != nil {
 			return err
 		}
 		return run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN " + mode + " MODE"})
 	})
+}
+
+// shortly does on home what waits for those who use what moves. Whoever uses it longer than the announcement would wait stops the move.
+func (mv *Mover) shortly(ctx context.Context, tx pgx.Tx, d *shardmap.DB, f func(context.Context) error) error {
+	held, err := bounded(ctx, tx, mv.PauseTimeout, f)
 	if held {
 		return &pgsql.Error{
-			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, for longer than %s", d.Home.Name, mv.PauseTimeout),
+			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, or on its sequence, for longer than %s", d.Home.Name, mv.PauseTimeout),
 			Hint: "pg_locks on it shows which: a client of another process, or of none.",
 		}
 	}
@@ -430,10 +435,10 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 	}
 	seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
 	if err == nil {
-		err = run(ctx, tx, seqs.strides())
+		err = mv.shortly(ctx, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
 	}
 	if err != nil {
-		return nodeFailed(d.Home.Name, err)
+		return ownOr(d.Home.Name, err)
 	}
 	if info.Kind == shardmap.Sharded {
 		after, err := quiet(ctx, tx, name)
@@ -640,7 +645,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			return err
 		}
 		if info.Kind != shardmap.Sharded {
-			return unwatchCopy(ctx, tx, info.TableName)
+			return mv.shortly(ctx, tx, d, func(ctx context.Context) error { return unwatchCopy(ctx, tx, info.TableName) })
 		}
 		if err := mv.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}, "ACCESS EXCLUSIVE"); err != nil {
 			return err
@@ -668,7 +673,10 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
-		return run(ctx, tx, append(seqs.ones(), after...))
+		if err := mv.shortly(ctx, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.ones()) }); err != nil {
+			return err
+		}
+		return run(ctx, tx, after)
 	}))
 }
 

@@ -290,7 +290,7 @@ func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shard
 	}
 	nulls, err := ask(ctx, home, t.TableName(), fmt.Sprintf("EXISTS (SELECT FROM %s WHERE %s IS NULL)", name, pgsql.Ident(key)))
 	if err != nil {
-		return nodeFailed(d.Home.Name, err)
+		return ownOr(d.Home.Name, err)
 	}
 	if nulls != nil && *nulls == "true" {
 		return &pgsql.Error{Code: pgsql.NotNullViolation, Message: fmt.Sprintf("key column %q of table %s holds NULL: such a row has no shard", key, label), Hint: "Give these rows a key, or delete them."}
@@ -311,7 +311,7 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	}
 	value, err := ask(ctx, home, t.TableName(), fmt.Sprintf("SELECT %s::text FROM %s WHERE NOT (%s) LIMIT 1", pgsql.Ident(t.Key[0]), t.TableName().SQL(), strings.Join(places, " OR ")))
 	if err != nil {
-		return nodeFailed(d.Home.Name, err)
+		return ownOr(d.Home.Name, err)
 	}
 	if value == nil {
 		return nil
@@ -453,7 +453,7 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 			err = run(ctx, tx, append([]string{placeCheck(info, d.Home.Name)}, after...))
 		}
 		if err != nil {
-			return nodeFailed(d.Home.Name, err)
+			return ownOr(d.Home.Name, err)
 		}
 	}
 	if len(d.Shards) > 1 {

@@ -161,8 +161,12 @@ func askOwner(ctx context.Context, tx querier, owner string, statements []string
 	if err := run(ctx, tx, []string{"DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}); err != nil || value == "" {
 		return nil, err
 	}
-	if err := tx.QueryRow(ctx, "SELECT answer FROM "+stage+" LIMIT 1").Scan(&answer); err != nil {
+	var rows int
+	if err := tx.QueryRow(ctx, "SELECT count(*), min(answer) FROM "+stage).Scan(&rows, &answer); err != nil {
 		return nil, err
+	}
+	if rows != 1 { // the owner's code may write there, too
+		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("code of role %q has written into a table of pgmosaic's", owner), Hint: "Nothing was changed. Look at the functions of its tables."}
 	}
 	return answer, run(ctx, tx, []string{"DROP TABLE " + stage})
 }

@@ -218,7 +218,17 @@ select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::t
 union all
 select format('ALTER TABLE %s OWNER TO %I', $1::text, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::text::regclass
 union all
-select format('GRANT %s ON %s TO %s', x.privilege_type, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
+select format('GRANT %s ON %s TO %s%s', x.privilege_type, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end, case when x.is_grantable then ' WITH GRANT OPTION' end), 5 from pg_class c, aclexplode(c.relacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
+union all
+select format('GRANT %s (%I) ON %s TO %s%s', x.privilege_type, a.attname, $1::text, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end, case when x.is_grantable then ' WITH GRANT OPTION' end), 5
+  from pg_class c join pg_attribute a on a.attrelid = c.oid and not a.attisdropped, aclexplode(a.attacl) x where c.oid = $1::text::regclass and x.grantee <> c.relowner
+union all
+select format('ALTER TABLE %s SET (%s)', $1::text, (select string_agg(format('%I = %L', option_name, option_value), ', ') from pg_options_to_table(c.reloptions))), 3 from pg_class c where c.oid = $1::text::regclass and c.reloptions <> '{}'
+union all
+select format('ALTER TABLE %s REPLICA IDENTITY %s', $1::text, case c.relreplident when 'f' then 'FULL' when 'n' then 'NOTHING' else (select format('USING INDEX %I', i.relname) from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid and x.indisreplident) end), 8
+  from pg_class c where c.oid = $1::text::regclass and (c.relreplident in ('f', 'n') or c.relreplident = 'i' and exists (select from pg_index x where x.indrelid = c.oid and x.indisreplident))
+union all
+select format('ALTER TABLE %s CLUSTER ON %I', $1::text, i.relname), 8 from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = $1::text::regclass and x.indisclustered
 union all
 select format('ALTER STATISTICS %I.%I OWNER TO %I', s.stxnamespace::regnamespace, s.stxname, pg_get_userbyid(s.stxowner)), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
 union all

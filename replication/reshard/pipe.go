@@ -26,9 +26,15 @@ func pipe(produce func(*pipeEnd) error, consume func(*pipeEnd) (int64, error)) (
 		_ = w.CloseWithError(err) // nil means EOF
 		done <- err
 	}()
-	n, err := consume(end)
-	_ = r.CloseWithError(errPipe)
-	perr := <-done
+	var n int64
+	var err, perr error
+	func() {
+		defer func() { // also if consume panics: the producer would wait for ever
+			_ = r.CloseWithError(errPipe)
+			perr = <-done
+		}()
+		n, err = consume(end)
+	}()
 	if err == nil || errors.Is(perr, errPipe) {
 		if errors.Is(perr, errPipe) {
 			perr = nil

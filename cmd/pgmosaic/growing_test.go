@@ -48,3 +48,37 @@ func TestTablesMadeWhileASchemaMoves(t *testing.T) {
 		t.Errorf("%d tables are left on the shard", n)
 	}
 }
+
+// Nor does a schema move with a table that has got what a table in such a schema cannot have.
+func TestRulesMadeWhileASchemaMoves(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "ruling")
+	for _, sql := range []string{"create schema tenant", "create table tenant.one (a int primary key)", "create table tenant.log (a int primary key)"} {
+		mustExec(t, c, sql)
+	}
+	hold, err := d.on(t, "ruling", 0).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hold.Exec(t.Context(), "lock table pgmosaic.placed in share mode"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE SCHEMA ruling.tenant ON ruling_s1", false)
+		done <- err
+	}()
+	super := d.on(t, "ruling", 0)
+	eventually(t, "the statement is to begin", func() bool {
+		return queryOne[bool](t, super, "select exists (select from pg_locks where not granted and relation = 'pgmosaic.placed'::regclass)")
+	})
+	mustExec(t, c, "create rule r as on insert to tenant.one do also insert into tenant.log values (new.a)")
+	if err := hold.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("DISTRIBUTE SCHEMA: %v", <-done)
+	mustExec(t, c, "insert into tenant.one values (1)")
+	if n := queryOne[int](t, c, "select count(*) from tenant.log"); n != 1 {
+		t.Errorf("the rule has written %d rows", n)
+	}
+}

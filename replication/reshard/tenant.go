@@ -128,12 +128,11 @@ func schemaTables(ctx context.Context, q queryer, schema string) ([]shardmap.Tab
 }
 
 // sameTables is an error if a schema has other tables than were found when its move began. Nobody who runs by the map makes one any more.
-func sameTables(ctx context.Context, home *pgx.Conn, schema string, tables []shardmap.TableName) error {
-	now, err := schemaTables(ctx, home, schema)
-	if err == nil && !slices.Equal(now, tables) {
-		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("tables of schema %q were made or dropped while it was about to move", schema), Hint: "Its rows are where they were. Run the statement again."}
+func sameTables(schema string, tables, now []shardmap.TableName) error {
+	if slices.Equal(tables, now) {
+		return nil
 	}
-	return err
+	return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("tables of schema %q were made or dropped while it was about to move", schema), Hint: "Its rows are where they were. Run the statement again."}
 }
 
 // sanitizeAll lists tables as SQL does, each behind prefix.
@@ -154,7 +153,11 @@ func (mv *Mover) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 			return err
 		}
 		if to != d.Home {
-			if err := sameTables(ctx, home, x.Schema, tables); err != nil {
+			now, err := checkSchema(ctx, home, d, shardmap.Tenant{Database: d.Name, Schema: x.Schema, Shard: to.Name}) // again: until the lock their owner could give tables rules, heirs and references
+			if err == nil {
+				err = sameTables(x.Schema, tables, now)
+			}
+			if err != nil {
 				return err
 			}
 			if err := mv.fillSchema(ctx, d, to, home, tables, x); err != nil {
@@ -314,8 +317,12 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err == nil {
 			err = mv.lockHome(ctx, tx, d, tables, "ACCESS EXCLUSIVE")
 		}
+		var now []shardmap.TableName
 		if err == nil {
-			err = sameTables(ctx, home, t.Schema, tables)
+			now, err = schemaTables(ctx, home, t.Schema)
+		}
+		if err == nil {
+			err = sameTables(t.Schema, tables, now)
 		}
 		if err != nil {
 			return err

@@ -145,9 +145,10 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 	})
 }
 
-// reach is how far a role r gets on a server, by however many steps: 2 is all, as a superuser, or who may run programs there or write its files;
-// 1 what the role may that works there for the proxy.
-const reach = `case when exists (select from pg_roles s where (s.rolsuper or s.rolname in ('pg_execute_server_program', 'pg_write_server_files')) and pg_has_role(r.oid, s.oid, 'MEMBER')) then 2
+// reach is how far a role r gets on a server, by however many steps: 3 is all, as a superuser, or who may run programs there or write its files;
+// 2 is nearly that, by CREATEROLE, which before PostgreSQL 16 gives its holder any role but a superuser; 1 what the role may that works there for the proxy.
+const reach = `case when exists (select from pg_roles s where (s.rolsuper or s.rolname in ('pg_execute_server_program', 'pg_write_server_files')) and pg_has_role(r.oid, s.oid, 'MEMBER')) then 3
+    when current_setting('server_version_num')::int < 160000 and exists (select from pg_roles s where s.rolcreaterole and pg_has_role(r.oid, s.oid, 'MEMBER')) then 2
     when pg_has_role(r.oid, current_user, 'MEMBER') then 1 else 0 end`
 
 // ordinarySQL lists the roles that do not get so far on home.
@@ -160,7 +161,7 @@ const mightySQL = "select rolname::text from pg_roles r where rolname = any($1) 
 // there, and what it owns would run with a superuser's rights.
 func sameRights(ctx context.Context, home, dst queryer) error {
 	var more []string
-	for far := 2; far > 0 && len(more) == 0; far-- {
+	for far := 3; far > 0 && len(more) == 0; far-- {
 		roles, err := strings1(ctx, home, ordinarySQL, far)
 		if err == nil {
 			more, err = strings1(ctx, dst, mightySQL, roles, far)
@@ -173,7 +174,7 @@ func sameRights(ctx context.Context, home, dst queryer) error {
 		return nil
 	}
 	return &pgsql.Error{
-		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, the role of the node's connection string, one that runs programs or writes files there, or in such a role", more[0]),
+		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, the role of the node's connection string, one that runs programs, writes files or, before PostgreSQL 16, makes roles there, or in such a role", more[0]),
 		Hint: "Roles of one name count as one: who may act as it on home could do all on the shard. Rename it on one of the servers, or make it the same on both. Nothing was touched.",
 	}
 }

@@ -2,6 +2,7 @@ package reshard
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,6 +178,89 @@ func sameRights(ctx context.Context, home, dst queryer) error {
 		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q is an ordinary role on home, and on the shard's server it is a superuser, the role of the node's connection string, one that runs programs, writes files or, before PostgreSQL 16, makes roles there, or in such a role", more[0]),
 		Hint: "Roles of one name count as one: who may act as it on home could do all on the shard. Rename it on one of the servers, or make it the same on both. Nothing was touched.",
 	}
+}
+
+// lackedRoles are the roles that home has and a server has not.
+func lackedRoles(ctx context.Context, home, dst queryer) (out []string, err error) {
+	wanted, err := strings1(ctx, home, "select rolname::text from pg_roles where rolname !~ '^pg_' and not rolsuper")
+	if err != nil {
+		return nil, err
+	}
+	return strings1(ctx, dst, "select x from unnest($1::text[]) x where not exists (select from pg_roles where rolname = x)", wanted)
+}
+
+// roleFormSQL is what a role may by itself.
+const roleFormSQL = "select rolcanlogin, rolinherit, rolcreaterole, rolcreatedb, rolbypassrls, rolconnlimit, coalesce(rolvaliduntil::text, 'infinity') from pg_roles where rolname = $1 and not rolsuper"
+
+type roleForm struct {
+	Login, Inherit, CreateRole, CreateDB, BypassRLS bool
+	Limit                                           int
+	Until                                           string
+}
+
+func roleFormOf(ctx context.Context, q queryer, role string) (roleForm, error) {
+	rows, err := q.Query(ctx, roleFormSQL, role)
+	if err != nil {
+		return roleForm{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[roleForm])
+}
+
+// takenSQL takes away the memberships that a statement has given with the roles that it made.
+const takenSQL = `select distinct format('REVOKE %I FROM %I', r.rolname, m.rolname) from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member
+ where (r.rolname = any($1) or m.rolname = any($1)) and m.rolname <> current_user and r.rolname !~ '^pg_'`
+
+// alignRoles makes roles that a statement has made what they are on home by now. Of what is as it was nothing is said: to say it may take a right.
+func alignRoles(ctx context.Context, home *pgx.Conn, tx pgx.Tx, made []string) error {
+	for _, role := range made {
+		is, err := roleFormOf(ctx, home, role)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("role %q was dropped on home while the shard joined, or is a superuser there by now", role), Hint: "DROP or ALTER it on the shard's server, too, and run CREATE SHARD again."}
+		}
+		var was roleForm
+		if err == nil {
+			was, err = roleFormOf(ctx, tx, role)
+		}
+		if err != nil {
+			return err
+		}
+		sql := "ALTER ROLE " + pgsql.Ident(role)
+		for _, x := range []struct {
+			was, is bool
+			word    string
+		}{
+			{was.Login, is.Login, "LOGIN"}, {was.Inherit, is.Inherit, "INHERIT"}, {was.CreateRole, is.CreateRole, "CREATEROLE"}, {was.CreateDB, is.CreateDB, "CREATEDB"}, {was.BypassRLS, is.BypassRLS, "BYPASSRLS"},
+		} {
+			switch {
+			case x.is && !x.was:
+				sql += " " + x.word
+			case x.was && !x.is:
+				sql += " NO" + x.word
+			}
+		}
+		if was.Limit != is.Limit {
+			sql += fmt.Sprintf(" CONNECTION LIMIT %d", is.Limit)
+		}
+		if was.Until != is.Until {
+			sql += " VALID UNTIL " + pgsql.Literal(is.Until)
+		}
+		password, err := verifierOf(ctx, home, role)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, sql+cmp.Or(password, " PASSWORD NULL")); err != nil {
+			return err
+		}
+	}
+	taken, err := strings1(ctx, tx, takenSQL, made)
+	if err != nil {
+		return err
+	}
+	given, err := strings1(ctx, home, membersSQL, made)
+	if err != nil {
+		return err
+	}
+	return run(ctx, tx, append(taken, given...))
 }
 
 // verifierOf is what CREATE ROLE says of a role's password.

@@ -31,6 +31,7 @@ type joiner struct {
 	online map[shardmap.TableName]*online        // those that are copied while in use
 	shapes map[shardmap.TableName]string         // home's definitions when they were brought
 	keys   map[shardmap.TableName]([]definition) // what is made when all rows are there
+	roles  []string                              // that home has and the shard's server had not
 }
 
 // join gives a new shard all that shards have in common, up to home's commit.
@@ -109,6 +110,9 @@ func (g *joiner) mark(ctx context.Context) error {
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	if g.roles, err = lackedRoles(ctx, g.home, c); err != nil {
+		return ownOr(g.x.Shard.Name, err)
+	}
 	return tell(ctx, c, g.primary.Name, shardmap.Identity{Install: g.mv.Catalog.Current().Install, Database: g.d.Name, Shard: g.x.Shard.Name}, &g.x.ID)
 }
 
@@ -190,6 +194,16 @@ func (g *joiner) bring(ctx context.Context, f func(*pgx.Conn, pgx.Tx) error) err
 	return bring(ctx, g.home, dst, g.x.Shard.Name, func(tx pgx.Tx) error { return f(dst, tx) })
 }
 
+// align has the roles that were made on the shard's server follow what was said of them since: there it was said to nobody.
+func (g *joiner) align(ctx context.Context) error {
+	dst, err := g.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	return ownOr(g.x.Shard.Name, lostFirst(g.home, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { return alignRoles(ctx, g.home, tx, g.roles) })))
+}
+
 // last brings what is left while nobody changes what shards have in common, and has home decide.
 func (g *joiner) last(ctx context.Context) error {
 	var written []shardmap.TableName
@@ -220,6 +234,9 @@ func (g *joiner) last(ctx context.Context) error {
 			} else if err := g.same(ctx, tx, t.TableName); err != nil {
 				return err
 			}
+		}
+		if err := g.align(ctx); err != nil {
+			return err
 		}
 		if err := g.bring(ctx, func(dst *pgx.Conn, there pgx.Tx) error { return g.rest(ctx, dst, there) }); err != nil {
 			return err

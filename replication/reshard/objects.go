@@ -151,6 +151,9 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 	if err != nil {
 		return err
 	}
+	if err := takeGrants(ctx, home, tx, there); err != nil {
+		return err
+	}
 	for _, o := range inOrder(all, needs) {
 		sql := o.SQL
 		if there[o.Name] {
@@ -168,6 +171,35 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		}
 	}
 	return sameUses(ctx, home, tx, objectUsesSQL)
+}
+
+// grantedSQL takes from each role that is no routine's owner what it may do with the routine.
+const grantedSQL = `select 'function ' || p.oid::regprocedure, format('REVOKE ALL ON ROUTINE %s FROM %I', p.oid::regprocedure, pg_get_userbyid(x.grantee)) from pg_proc p, aclexplode(p.proacl) x where p.oid >= 16384 and x.grantee not in (0, p.proowner)`
+
+// takeGrants takes on a shard the routines that it has as home has them from roles that may not use them on home.
+func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]bool) error {
+	if len(there) == 0 {
+		return nil
+	}
+	type grant struct{ Of, Back string }
+	var both [2][]grant
+	for i, q := range []queryer{home, tx} {
+		rows, err := q.Query(ctx, grantedSQL)
+		if err == nil {
+			both[i], err = pgx.CollectRows(rows, pgx.RowToStructByPos[grant])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, g := range both[1] {
+		if there[g.Of] && !slices.Contains(both[0], g) {
+			if _, err := tx.Exec(ctx, g.Back); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func bringExtensions(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {

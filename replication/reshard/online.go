@@ -53,16 +53,17 @@ const (
 	maxSwitches = 5 // tries to find a moment without a running transaction
 )
 
-const shapeSQL = `select md5(coalesce(string_agg(x, E'\n' order by x), '')) from (
- select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text || ' ' || coalesce(attacl::text, '') from pg_attribute where attrelid = $1::text::regclass and attnum > 0
- union all select pg_get_constraintdef(oid) from pg_constraint where conrelid = $1::text::regclass
- union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = $1::text::regclass
- union all select pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgname !~ '^pgmosaic_'
- union all select pg_get_statisticsobjdef(oid) || ' ' || stxowner from pg_statistic_ext where stxrelid = $1::text::regclass
- union all select concat_ws(' ', c.oid, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions) from pg_class c where oid = $1::text::regclass or oid in (select relid from pg_partition_tree($1::text::regclass))
- union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = $1::text::regclass
- union all select c.relname || coalesce(pg_get_expr(c.relpartbound, c.oid), '') from pg_partition_tree($1::text::regclass) p join pg_class c on c.oid = p.relid
- union all select polname || polcmd::text || polpermissive || polroles::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = $1::text::regclass) q (x)`
+// shapeSQL is all that a table and its partitions are, but for their rows.
+const shapeSQL = `with t (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass))
+select md5(coalesce(string_agg(oid || ' ' || x, E'\n' order by oid, x), '')) from t, lateral (
+ select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text || ' ' || coalesce(attacl::text, '') from pg_attribute where attrelid = t.oid and attnum > 0
+ union all select conname || ' ' || pg_get_constraintdef(c.oid) from pg_constraint c where conrelid = t.oid
+ union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = t.oid
+ union all select pg_get_triggerdef(g.oid) || tgenabled::text from pg_trigger g where tgrelid = t.oid and not tgisinternal and tgname !~ '^pgmosaic_'
+ union all select pg_get_statisticsobjdef(e.oid) || ' ' || stxowner from pg_statistic_ext e where stxrelid = t.oid
+ union all select concat_ws(' ', relname, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions, pg_get_expr(relpartbound, c.oid)) from pg_class c where c.oid = t.oid
+ union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = t.oid
+ union all select polname || polcmd::text || polpermissive || polroles::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = t.oid) q (x)`
 
 // newOnline prepares the move; nil if the table has no primary key, or is partitioned.
 func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {

@@ -99,7 +99,6 @@ func RunsUnnamed(sch *schema.Snapshot) *Hidden {
 	return quietOf(sch).hidden
 }
 
-
 var noQuiet = &quiet{}
 
 type viewsKey struct{}

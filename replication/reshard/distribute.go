@@ -149,7 +149,7 @@ func (mv *Mover) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables
 	if len(tables) == 0 {
 		return nil
 	}
-	return mv.shortly(ctx, tx, d, func(ctx context.Context) error {
+	return shortly(ctx, mv, tx, d, func(ctx context.Context) error {
 		if err := named(ctx, tx, tables...); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (mv *Mover) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables
 }
 
 // shortly does on home what waits for those who use what moves. Whoever uses it longer than the announcement would wait stops the move.
-func (mv *Mover) shortly(ctx context.Context, tx pgx.Tx, d *shardmap.DB, f func(context.Context) error) error {
+func shortly(ctx context.Context, mv *Mover, tx pgx.Tx, d *shardmap.DB, f func(context.Context) error) error {
 	held, err := bounded(ctx, tx, mv.PauseTimeout, f)
 	if held {
 		return &pgsql.Error{
@@ -435,7 +435,7 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 	}
 	seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
 	if err == nil {
-		err = mv.shortly(ctx, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
+		err = shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
 	}
 	if err != nil {
 		return ownOr(d.Home.Name, err)
@@ -645,7 +645,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			return err
 		}
 		if info.Kind != shardmap.Sharded {
-			return mv.shortly(ctx, tx, d, func(ctx context.Context) error { return unwatchCopy(ctx, tx, info.TableName) })
+			return shortly(ctx, mv, tx, d, func(ctx context.Context) error { return unwatchCopy(ctx, tx, info.TableName) })
 		}
 		if err := mv.lockHome(ctx, tx, d, []shardmap.TableName{info.TableName}, "ACCESS EXCLUSIVE"); err != nil {
 			return err
@@ -673,7 +673,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
-		if err := mv.shortly(ctx, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.ones()) }); err != nil {
+		if err := shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.ones()) }); err != nil {
 			return err
 		}
 		return run(ctx, tx, after)

@@ -38,6 +38,7 @@ test-fault: deps ## kills, lost servers and races, with the race detector
 
 test-leaks: deps ## random sessions over few servers, each reply against a model and against one PostgreSQL, and late cancel requests, a thousand statements of each session where make test has 250; N=.. for more
 	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace|LateCancel|SessionsLikePostgreSQL' -leak.n $(N)000 -late.n $(N)00 -likeness.n $(N)0
+	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'SessionsLikePostgreSQL' -likeness.n $(N)0 -likeness.unnamed
 
 test-descriptors: deps ## a build that checks at each system call whose the descriptor is, under kills, lost servers, cancels, random sessions and load
 	$(GO) test -timeout 5m -count=1 -tags fdcheck ./proxy/loop

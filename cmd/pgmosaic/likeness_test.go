@@ -22,8 +22,9 @@ import (
 )
 
 var (
-	likenessN    = flag.Int("likeness.n", 6, "random interleavings in TestSessionsLikePostgreSQL, for each kind of login")
-	likenessSeed = flag.Uint64("likeness.seed", 1, "the first one's seed")
+	likenessN       = flag.Int("likeness.n", 6, "random interleavings in TestSessionsLikePostgreSQL, for each kind of login")
+	likenessUnnamed = flag.Bool("likeness.unnamed", false, "code that sets something may run in each statement of TestSessionsLikePostgreSQL")
+	likenessSeed    = flag.Uint64("likeness.seed", 1, "the first one's seed")
 )
 
 // act is one step of an interleaving: what one client does.
@@ -194,6 +195,9 @@ create function c%[1]d.f(n text, v text, l bool) returns text language plpgsql a
 create function c%[1]d.keeps() returns text language plpgsql set datestyle to 'German' set role to u9 as $$begin return current_user || ' ' || '2026-02-01'::date; end$$;
 create view c%[1]d.v as select c%[1]d.f('app.a', 'view', false) as x;
 `
+
+// likenessQuiet has a function that sets what it is told run where no statement names it, so that each statement may have set something.
+const likenessQuiet = `create domain c%[1]d.quiet as text check (c%[1]d.f('app.zz', value, true) is not null);`
 
 // likenessTable has ten keys for each client, six of which have rows. It is sharded where there are two shards.
 const likenessTable = `create table public.s (k int primary key, d date, z timestamptz, v text default current_user, w text default current_setting('datestyle'), i interval default '26 hours')`
@@ -433,6 +437,9 @@ func (l *likeness) refresh(ctx context.Context) {
 	var all strings.Builder
 	for i := range l.clients {
 		fmt.Fprintf(&all, likenessSetup, i)
+		if *likenessUnnamed {
+			fmt.Fprintf(&all, likenessQuiet, i)
+		}
 	}
 	for _, dsn := range l.places() {
 		c, err := pgx.Connect(ctx, dsn)

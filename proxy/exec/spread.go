@@ -184,6 +184,9 @@ func outcome(h *Handler, last *participant) {
 	}
 	h.hidePrepared(last)
 	h.tidy(last)
+	if last.srv.Dirty && h.pinned != nil { // what cannot be replayed is on the one that the session keeps
+		last = h.pinned
+	}
 	if last.srv.Dirty || h.adapt(last) != nil {
 		return
 	}

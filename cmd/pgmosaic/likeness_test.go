@@ -940,6 +940,17 @@ var likenessOverShards = []struct{ name, script string }{
 		0 commit
 		0 select k, d, v, current_setting('datestyle'), current_user from public.s where k between 0 and 5 order by k
 		1 select k, d, v, current_setting('datestyle'), current_user from public.s where k between 0 and 5 order by k`},
+	{"a custom parameter, and a function's RESET ALL", `
+		0 set app.a to 'one'
+		0 do $$begin reset all; end$$
+		0 select k, coalesce(current_setting('app.a', true), '-') from public.s where k between 0 and 5 order by k
+		0 set app.a to 'two'
+		0 begin
+		0 select count(*) from public.s where k between 0 and 5
+		0 do $$begin reset all; end$$
+		0 select k, coalesce(current_setting('app.a', true), '-') from public.s where k between 0 and 5 order by k
+		0 commit
+		0 select k, coalesce(current_setting('app.a', true), '-') from public.s where k between 0 and 5 order by k`},
 	{"what a function sets in a transaction, then on to another shard", `
 		0 begin
 		0 do $$begin set datestyle to 'SQL, DMY'; end$$

@@ -30,6 +30,7 @@ func (h *Handler) tidy(p *participant) {
 		return
 	}
 	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
+	s.Suspect(customs(carried), false)
 	left, err := s.Left()
 	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.heed(false)
@@ -83,6 +84,16 @@ func (h *Handler) tidy(p *participant) {
 	case h.pinned != p:
 		s.Dirty = true // one server is tied already; this one's state is lost, as on any disconnect
 	}
+}
+
+// customs are the custom parameters among some settings: RESET ALL in a function resets them too, and no catalog lists them.
+func customs(s *pool.Settings) (names []string) {
+	for _, n := range s.Names() {
+		if isCustom(n) {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // heed says whether cancel requests reach the servers in use. One that comes while they do not is for a statement that has ended.

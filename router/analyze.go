@@ -19,6 +19,8 @@ type analysis struct {
 	sharded, reference, home []shardmap.TableName // what the statement names, by kind
 	temps                    []*schema.Table      // and what is temporary, but views over sharded tables
 	views                    views
+	attrs                    []string // the functions that the statement calls as attributes
+	other                    string   // of these, one that gives more or less than a value for each row
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template

@@ -94,6 +94,8 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	a.safe = false
 	for _, f := range a.calls() {
 		switch {
+		case f == a.other:
+			return nil, Refuse(RuleOpaque, "a function of sets that is called as an attribute, "+f)
 		case a.funcReaches(f, map[string]bool{}): // it would run on home
 			return nil, Refuse(RuleFunctionBody, f)
 		case f == "set_config" || f == "setseed": // they are for the session's own server
@@ -540,6 +542,9 @@ func (g *gathering) ownOnly(r reference, level *sqlparse.Query, c sqlparse.Cond)
 
 // steady says whether a condition gives the same answer wherever and whenever it is asked.
 func (g *gathering) steady(c sqlparse.Cond) bool {
+	if len(g.a.attrs) > 0 && len(c.Attrs) > 0 {
+		return false
+	}
 	for _, f := range c.Funcs {
 		if g.a.isVolatile(f) || standbyFails[f] || f == "pg_backend_pid" {
 			return false

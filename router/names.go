@@ -27,6 +27,7 @@ func (a *analysis) names() error {
 	if a.stmt.Private {
 		return Refuse(RulePrivateSchema)
 	}
+	a.attrs, a.other = attributes(a)
 	return a.resolveAll(a.stmt.Tables, map[shardmap.TableName]bool{})
 }
 

@@ -43,7 +43,7 @@ func varies(a *analysis, name string, seen map[string]bool) sqlparse.Constancy {
 		if !f.Immutable || f.Tells() {
 			return sqlparse.Steady
 		}
-		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
+		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), callsOf(a, f)...) {
 			switch {
 			case settled[w] || seen[w] || strings.HasPrefix(w, schema.TypeFunc("")):
 			case a.sch.Volatile[w] || a.sch.Stable[w] || byOID[w] || len(a.sch.Funcs[w]) > 0 && varies(a, w, seen) != sqlparse.Constant:
@@ -91,7 +91,7 @@ func chance(a *analysis, name string, seen map[string]bool) bool {
 		if f.Tells() {
 			return true
 		}
-		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), f.Calls...) {
+		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), callsOf(a, f)...) {
 			if a.sch.Volatile[w] && w != "set_config" || !seen[w] && chance(a, w, seen) {
 				return true
 			}
@@ -161,6 +161,9 @@ func (a *analysis) fills(t *schema.Table) *sqlparse.Fills {
 	lies := varying(a, called) != ""
 	for _, name := range a.stmt.Funcs {
 		f.Varies[name] = a.constancy(name)
+	}
+	for _, name := range a.attrs {
+		f.Varies[sqlparse.AsAttr(name)] = a.constancy(name)
 	}
 	for i := range t.Columns {
 		c := &t.Columns[i]

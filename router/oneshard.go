@@ -100,7 +100,7 @@ func (a *analysis) writesUnseen(f string, seen map[string]bool) string {
 		if u.Volatile {
 			return "function " + f + ", which is VOLATILE,"
 		}
-		calls := slices.Clone(u.Calls)
+		calls := callsOf(a, u)
 		for w := range u.Words() {
 			if len(a.userFuncs(w)) > 0 {
 				calls = append(calls, w)

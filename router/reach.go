@@ -14,9 +14,13 @@ func (a *analysis) calls() []string {
 	return append(a.ran(a.stmt), a.views.funcs...)
 }
 
-// ran are the functions that a statement calls, by name and by operators.
+// ran are the functions that a statement calls, by name, as attributes and by operators. Of a view's own query PostgreSQL writes attributes
+// as calls by name.
 func (a *analysis) ran(s *sqlparse.Statement) []string {
 	out := slices.Clone(s.Funcs)
+	if s == a.stmt {
+		out = append(out, a.attrs...)
+	}
 	for _, op := range s.Ops {
 		if len(a.sch.Funcs[op]) > 0 {
 			out = append(out, op)
@@ -31,7 +35,7 @@ func (a *analysis) ranBy(s *sqlparse.Statement) (out []string) {
 	case sqlparse.CreateTable, sqlparse.CreateView, sqlparse.DDL, sqlparse.Drop, sqlparse.Rename:
 		return nil
 	}
-	for _, n := range s.TypeNames {
+	for _, n := range append(a.ran(s), s.TypeNames...) { // f(x) is a cast where f is a type
 		if key := schema.TypeFunc(n); len(a.sch.Funcs[key]) > 0 {
 			out = append(out, key)
 		}
@@ -289,10 +293,10 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 		if a.safe && a.db.ShardSafe(f.Schema, f.Name) {
 			continue
 		}
-		if slices.ContainsFunc(f.Calls, func(c string) bool { return len(a.userFuncs(c)) > 0 && a.funcReaches(c, seen) }) {
+		if slices.ContainsFunc(callsOf(a, f), func(c string) bool { return len(a.userFuncs(c)) > 0 && a.funcReaches(c, seen) }) {
 			return true
 		}
-		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" {
+		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" || strings.Contains(f.Body, `u&"`) { // a name in other letters
 			return true
 		}
 		words := f.Words()
@@ -323,12 +327,12 @@ func (a *analysis) codeReaches(f *schema.Func, seen map[string]bool) bool {
 
 func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool {
 	for n := range a.db.Tables {
-		if words[strings.ToLower(n.Name)] {
+		if schema.Names(words, n.Name) {
 			return true
 		}
 	}
 	for n := range a.sch.Tables {
-		if a.db.Tenant(n.Schema) != nil && words[strings.ToLower(n.Name)] {
+		if a.db.Tenant(n.Schema) != nil && schema.Names(words, n.Name) {
 			return true
 		}
 	}
@@ -341,7 +345,7 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 		}
 	}
 	for n, t := range a.sch.Tables {
-		if t.Kind == 'v' && words[strings.ToLower(n.Name)] && a.viewReaches(t) {
+		if t.Kind == 'v' && schema.Names(words, n.Name) && a.viewReaches(t) {
 			return true
 		}
 	}

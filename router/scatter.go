@@ -47,6 +47,9 @@ func (a *analysis) union(b *block) *Error {
 
 // unions is union for a block by itself, whatever stands around it.
 func (a *analysis) unions(b *block) *Error {
+	if a.other != "" {
+		return Refuse(RuleOpaque, "a function of sets that is called as an attribute, "+a.other)
+	}
 	for _, sub := range b.subs {
 		if a.writes(sub) {
 			return Refuse(RuleWritingWith)
@@ -77,7 +80,7 @@ func (a *analysis) unions(b *block) *Error {
 	if f, ok := a.firstVolatile(); ok {
 		return Refuse(RuleVolatile, f)
 	}
-	for _, f := range a.stmt.Funcs {
+	for _, f := range a.ran(a.stmt) {
 		if a.sch.Aggs[f] {
 			return Refuse(RuleAggregate, f)
 		}

@@ -433,6 +433,11 @@ func (d *Definition) fill(expr *pg.Node) {
 		} else if readsClock(m) {
 			d.Fills = append(d.Fills, Moment)
 		}
+		var c Called
+		c.attributes(m)
+		for _, at := range c.Attrs { // a field's name is at worst that of a function that is not called
+			d.Fills = append(d.Fills, at.Name)
+		}
 		return true
 	})
 }

@@ -24,7 +24,7 @@ const (
 type Fills struct {
 	Columns []Fill               // those that can be written, in order
 	Times   bool                 // some are dates or times, as which 'now' is no constant
-	Varies  map[string]Constancy // the functions that the statement calls; a Constant one need not be there
+	Varies  map[string]Constancy // the functions that the statement calls, by name or AsAttr; a Constant one need not be there
 }
 
 // Fill is a column with the default that fills it where a statement does not.
@@ -305,6 +305,8 @@ func (o *once) returning(list []*pg.Node) {
 		walk(n, func(m any) bool {
 			if x, ok := m.(*pg.FuncCall); ok && o.f.Varies[lastName(x.Funcname)] == Volatile {
 				o.cannot("%s() stands in RETURNING", lastName(x.Funcname))
+			} else if name := o.varying(m, Steady); name != "" {
+				o.cannot("%s, which is called as an attribute, stands in RETURNING", name)
 			}
 			return true
 		})
@@ -335,6 +337,10 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 				o.put(int(x.Location)-o.s.base, end, v)
 			}
 			return false
+		case *pg.ColumnRef, *pg.A_Indirection:
+			if name := o.varying(m, Constant); name != "" {
+				o.cannot("%s, which is called as an attribute, may give another value on each shard", name)
+			}
 		case *pg.SQLValueFunction: // CURRENT_TIMESTAMP and its kin
 			start := int(x.Location) - o.s.base
 			if end := keywordEnd(o.s.Text, start); end > 0 {
@@ -363,6 +369,18 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 		}
 		return true
 	})
+}
+
+// varying names an attribute of a node that is a call whose value varies more than some; empty for none.
+func (o *once) varying(m any, than Constancy) string {
+	var c Called
+	c.attributes(m)
+	for _, at := range c.Attrs {
+		if o.f.Varies[AsAttr(at.Name)] > than {
+			return at.Name
+		}
+	}
+	return ""
 }
 
 func (o *once) put(start, end int, v Constancy) {

@@ -66,13 +66,17 @@ func (c *converter) inventory(n *pg.Node) {
 			found++
 			c.stmt.Tables = append(c.stmt.Tables, TableRef{x.Schemaname, x.Relname})
 		case *pg.FuncCall:
-			c.stmt.Funcs = append(c.stmt.Funcs, lastName(x.Funcname))
+			c.call(lastName(x.Funcname))
 			c.stmt.Private = c.stmt.Private || len(x.Funcname) > 1 && x.Funcname[0].GetString_().GetSval() == "pgmosaic" && lastName(x.Funcname) != "next_id"
-			switch lastName(x.Funcname) {
-			case "pg_terminate_backend", "pg_cancel_backend":
-				c.stmt.Signals = true
-			case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
-				c.stmt.Closes = true
+		case *pg.ColumnRef:
+			c.stmt.attributes(m)
+		case *pg.A_Indirection:
+			at := len(c.stmt.Attrs)
+			c.stmt.attributes(m)
+			for _, f := range c.stmt.Attrs[at:] {
+				if unmistakable(f.Name) {
+					c.call(f.Name)
+				}
 			}
 		case *pg.A_Expr:
 			c.stmt.Ops = withName(c.stmt.Ops, x.Name)
@@ -92,6 +96,17 @@ func (c *converter) inventory(n *pg.Node) {
 	})
 	if q := c.stmt.Query; q != nil && found != c.seen && q.Opaque == "" {
 		q.Opaque = "a relation in an unusual place"
+	}
+}
+
+// call notes the call of a function.
+func (c *converter) call(name string) {
+	c.stmt.Funcs = append(c.stmt.Funcs, name)
+	switch name {
+	case "pg_terminate_backend", "pg_cancel_backend":
+		c.stmt.Signals = true
+	case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
+		c.stmt.Closes = true
 	}
 }
 

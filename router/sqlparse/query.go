@@ -544,7 +544,10 @@ func (c *converter) cond(q *level, n *pg.Node, into []*Rel) Cond {
 			out.Plain = false
 		case *pg.FuncCall:
 			out.Funcs = append(out.Funcs, lastName(x.Funcname))
+		case *pg.A_Indirection:
+			out.attributes(m)
 		case *pg.ColumnRef:
+			out.attributes(m)
 			col, ok := c.column(q, x)
 			out.Cols = append(out.Cols, col)
 			out.Plain = out.Plain && ok

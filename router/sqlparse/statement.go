@@ -65,9 +65,7 @@ type Statement struct {
 	Text      string       // its own text, without the semicolon
 	Query     *Query       // of Select, Insert, Update, Delete and what wraps one: Explain, Copy, Cursor, Prepare
 	Tables    []TableRef   // every relation named anywhere in it
-	Funcs     []string     // every function called, by its last name
-	Ops       []string     // every operator, by its symbol, once
-	TypeNames []string     // every type that is named, by its last name, once
+	Called                 // what it runs
 	Tx        Tx           // of the transaction kinds
 	Var       Var          // of Set and Show
 	Copy      CopyInfo     // of Copy
@@ -93,7 +91,7 @@ type Statement struct {
 // Slim forgets the parse tree, and of the query all but what running it needs: a plan that is kept is a tenth of the size.
 // The statement cannot be planned again.
 func (s *Statement) Slim() {
-	s.tree = nil
+	s.tree, s.Attrs = nil, nil
 	q := s.Query
 	if q == nil {
 		return
@@ -293,10 +291,10 @@ type Bound struct {
 // Cond is a condition that every row which a level emits meets, or with Into set, every row of those relations
 // that is joined to another.
 type Cond struct {
-	Into  []*Rel
-	Cols  []Col    // the columns that it names
-	Funcs []string // the functions that it calls
-	Plain bool     // it holds no subquery, clock or anything else that hangs on more than its columns
+	Into   []*Rel
+	Cols   []Col // the columns that it names
+	Called       // the functions that it calls, and what may be others
+	Plain  bool  // it holds no subquery, clock or anything else that hangs on more than its columns
 
 	node any
 }

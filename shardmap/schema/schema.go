@@ -21,9 +21,11 @@ type Snapshot struct {
 	Version  uint64 // grows with every change that was noticed
 	Tables   map[shardmap.TableName]*Table
 	Indexes  map[shardmap.TableName]shardmap.TableName // to the tables that they are of
-	Funcs    map[string][]*Func                        // user functions by bare name
+	Funcs    map[string][]*Func                        // user functions by bare name, and where that is no word, as "Name" is none, by one of it
 	Volatile map[string]bool                           // built-in functions by bare name, and whether one of the name is volatile
 	Stable   map[string]bool                           // built-in functions of which all of the name are stable
+	Takes    map[string]Takes                          // how built-in functions can be called as attributes, by bare name
+	Fields   map[string]bool                           // names that composite types, and results of users' functions, have for their fields
 	Aggs     map[string]bool                           // user aggregates
 	Unnamed  []string                                  // user functions that run where no statement names them: what is no function uses them
 	Firing   []string                                  // those of triggers
@@ -112,6 +114,7 @@ type Func struct {
 	Body         string // lower case
 	Volatile     bool
 	Immutable    bool
+	Takes        Takes
 	Lang         string
 	Calls        []string // what it runs besides what its body says: names of Funcs
 }
@@ -189,7 +192,7 @@ select i.indrelid, array_agg(a.attname::text), i.indisprimary
  where (i.indisunique or i.indisexclusion) and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic') group by i.indexrelid, i.indrelid, i.indisprimary`
 
 const funcsSQL = `
-select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' then coalesce(pg_get_functiondef(p.oid), '') else p.prosrc end), p.provolatile::text, l.lanname, p.prokind = 'a'
+select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' then coalesce(pg_get_functiondef(p.oid), '') else p.prosrc end), p.provolatile::text, l.lanname, p.prokind = 'a', ` + takesSQL + `
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
  where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
    and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
@@ -222,7 +225,7 @@ func (r *Reader) Load(ctx context.Context, dsn string, version uint64, types boo
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Aggs: map[string]bool{}, Schemas: map[string]bool{}}
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Takes: map[string]Takes{}, Fields: map[string]bool{}, Aggs: map[string]bool{}, Schemas: map[string]bool{}}
 	rows, _ := q.Query(ctx, "select datcollate::text from pg_database where datname = current_database()") // an error comes with the rows
 	collate, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	if err != nil {
@@ -239,7 +242,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Schemas[name] = true; return nil }); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
-	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs, s.loadUnnamed} {
+	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs, s.loadUnnamed} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)
 		}
@@ -325,10 +328,13 @@ func (s *Snapshot) readFuncs(ctx context.Context, tx queryer, of func(sql string
 	var f Func
 	var vol string
 	var agg bool
-	_, err := pgx.ForEachRow(rows, []any{&f.Schema, &f.Name, &f.Body, &vol, &f.Lang, &agg}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&f.Schema, &f.Name, &f.Body, &vol, &f.Lang, &agg, &f.Takes}, func() error {
 		n := f
 		n.Volatile, n.Immutable = vol == "v", vol == "i"
 		s.Funcs[n.Name] = append(s.Funcs[n.Name], &n)
+		if w := aWord(n.Name); w != n.Name {
+			s.Funcs[w] = append(s.Funcs[w], &n)
+		}
 		if agg {
 			s.Aggs[n.Name] = true
 		}
@@ -341,19 +347,48 @@ func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
 	if err := s.readFuncs(ctx, tx, asIs); err != nil {
 		return err
 	}
-	rows, _ := tx.Query(ctx, "select proname::text, bool_or(provolatile = 'v'), bool_and(provolatile = 's') from pg_proc where pronamespace = 'pg_catalog'::regnamespace "+
-		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = pg_proc.oid and d.deptype = 'e') group by proname")
+	rows, _ := tx.Query(ctx, "select p.proname::text, bool_or(p.provolatile = 'v'), bool_and(p.provolatile = 's'), bit_or("+takesSQL+") from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace "+
+		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e') group by p.proname")
 	var name string
 	var volatile, stable bool
+	var takes Takes
 	s.Volatile["next_id"] = true // pgmosaic's own
-	_, err := pgx.ForEachRow(rows, []any{&name, &volatile, &stable}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&name, &volatile, &stable, &takes}, func() error {
 		s.Volatile[name] = volatile
+		if takes&(TakesRow|TakesValue) != 0 {
+			s.Takes[name] = takes
+		}
 		if stable {
 			s.Stable[name] = true
 		}
 		return nil
 	})
 	return err
+}
+
+// aWord is the word by which a function is found in bodies, where Words has no other: the longest of its name, in lower case.
+func aWord(name string) (longest string) {
+	for w := range (&Func{Body: strings.ToLower(name)}).Words() {
+		if len(w) > len(longest) || len(w) == len(longest) && w < longest {
+			longest = w
+		}
+	}
+	return longest
+}
+
+// Names says whether words may be those of a table's or view's name.
+func Names(words map[string]bool, name string) bool {
+	name = strings.ToLower(name)
+	if words[name] {
+		return true
+	}
+	parts := (&Func{Body: name}).Words()
+	for w := range parts {
+		if !words[w] {
+			return false
+		}
+	}
+	return len(parts) > 0
 }
 
 // Words are the distinct identifiers of a function's body, for a conservative look at what it touches.

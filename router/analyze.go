@@ -21,6 +21,7 @@ type analysis struct {
 	views                    views
 	attrs                    []string // the functions that the statement calls as attributes
 	other                    string   // of these, one that gives more or less than a value for each row
+	touched                  []*touched
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template

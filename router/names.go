@@ -28,6 +28,7 @@ func (a *analysis) names() error {
 		return Refuse(RulePrivateSchema)
 	}
 	a.attrs, a.other = attributes(a)
+	a.touched = changes(a)
 	return a.resolveAll(a.stmt.Tables, map[shardmap.TableName]bool{})
 }
 

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
@@ -72,6 +71,11 @@ func apart(a *analysis, t *schema.Table) string {
 	if f := varying(a, t.Code.Casts); f != "" {
 		return "the " + f + ", which a column has, calls a function that may give another value on each shard"
 	}
+	return ""
+}
+
+// policed says the same of what its policies show of it.
+func policed(a *analysis, t *schema.Table) string {
 	if len(t.Code.Policies) > 0 {
 		return "policy " + t.Code.Policies[0] + " may show other rows on each shard"
 	}
@@ -81,23 +85,6 @@ func apart(a *analysis, t *schema.Table) string {
 		}
 	}
 	return ""
-}
-
-// chance says whether a user's function, by the words of its body, hangs on chance, the moment or the server. What it was said to be is no
-// matter: few say of what reads a setting that it is stable.
-func chance(a *analysis, name string, seen map[string]bool) bool {
-	seen[name] = true
-	for _, f := range a.userFuncs(name) {
-		if f.Tells() {
-			return true
-		}
-		for _, w := range append(slices.Collect(maps.Keys(f.Spoken())), callsOf(a, f)...) {
-			if a.sch.Volatile[w] && w != "set_config" || !seen[w] && chance(a, w, seen) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // timeless are types that cannot be read from a text as a time, nor hold one.
@@ -110,9 +97,9 @@ var timeless = map[string]bool{
 // timed says whether a text that is put into a column may be read as a time.
 func timed(c *schema.Column) bool { return !timeless[c.Base] }
 
-// differs says what may make the copies of a reference table different when a statement writes it: operators with another value on each
-// shard, and defaults that the foreign keys of other copies set.
-func (a *analysis) differs(n shardmap.TableName) string {
+// differs says what may make the copies of a reference table different when a statement writes it: operators and casts with another value on
+// each shard.
+func (a *analysis) differs() string {
 	for _, op := range a.stmt.Ops {
 		if a.isVolatile(op) || a.constancy(op) != sqlparse.Constant {
 			return "operator " + op + " may have another value on each shard"
@@ -121,34 +108,6 @@ func (a *analysis) differs(n shardmap.TableName) string {
 	for _, n := range a.stmt.TypeNames {
 		if key := schema.CastFunc(n); a.constancy(key) != sqlparse.Constant {
 			return "the " + key + " may give another value on each shard"
-		}
-	}
-	switch a.stmt.Kind {
-	case sqlparse.Update, sqlparse.Delete, sqlparse.Merge:
-		return a.setsDefault(n, map[shardmap.TableName]bool{})
-	}
-	return ""
-}
-
-// setsDefault finds a column of a reference table that gets a default which varies when a row of a table is changed or deleted.
-func (a *analysis) setsDefault(n shardmap.TableName, seen map[shardmap.TableName]bool) string {
-	t := a.sch.Tables[n]
-	if t == nil || seen[n] {
-		return ""
-	}
-	seen[n] = true
-	for _, act := range t.Acts {
-		info := a.info(act.From)
-		if info == nil || info.Kind != shardmap.Reference {
-			continue
-		}
-		for _, name := range act.Defaults {
-			if c, _ := a.sch.Tables[act.From].Column(name); c != nil && c.Volatile {
-				return "a foreign key of table " + act.From.String() + " sets column " + name + " to a default that differs on each shard"
-			}
-		}
-		if what := a.setsDefault(act.From, seen); what != "" {
-			return what
 		}
 	}
 	return ""

@@ -46,6 +46,12 @@ func (a *analysis) inCommon() (c common) {
 			}
 		}
 	}
+	for _, x := range a.touched { // by a foreign key, or below what is named
+		for _, f := range slices.Concat(x.Code.Always, x.Code.Writes, x.Code.Defaults) {
+			c.refuse(a.writesUnseen(f, map[string]bool{}))
+		}
+		a.noteWrite(sqlparse.TableRef(x.TableName), &c)
+	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
 		a.noteWrites(s.Query, &c)

@@ -72,6 +72,11 @@ func (a *analysis) touchesUnknown() bool {
 			return true
 		}
 	}
+	for _, x := range a.touched {
+		if !x.named || slices.ContainsFunc(slices.Concat(x.Code.Always, x.Code.Writes), func(f string) bool { return a.isVolatile(f) }) {
+			return true
+		}
+	}
 	for _, t := range a.temps {
 		if len(t.Triggers) > 0 || t.Rules || a.defaultsCall(t) {
 			return true
@@ -179,28 +184,42 @@ func (a *analysis) functions() error {
 		}
 	}
 	a.safe = safe
-	switch a.stmt.Kind {
-	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
-		written := slices.Clone(a.temps)
-		for _, n := range a.t.Tables {
-			if t := a.sch.Tables[n]; t != nil {
-				written = append(written, t)
+	return triggersReach(a)
+}
+
+// triggersReach refuses triggers and defaults that may reach distributed tables, of whatever the statement changes.
+func triggersReach(a *analysis) error {
+	for _, x := range a.touched {
+		info := a.info(x.TableName)
+		a.safe = info != nil && info.Kind == shardmap.Sharded
+		for _, f := range x.fires() {
+			if a.funcReaches(f, map[string]bool{}) {
+				return Refuse(RuleTriggerBody, x.TableName)
 			}
 		}
-		for _, t := range written {
-			info := a.info(t.TableName)
-			a.safe = info != nil && info.Kind == shardmap.Sharded
-			for _, f := range t.Triggers {
-				if a.funcReaches(f, map[string]bool{}) {
-					return Refuse(RuleTriggerBody, t.TableName)
-				}
-			}
-			if f := a.defaultReaches(t); f != "" && info == nil && a.usesDefaults() {
-				return Refuse(RuleFunctionBody, f)
-			}
+		if f := a.defaultReaches(x.Table); f != "" && info == nil && a.givesDefaults(x) {
+			return Refuse(RuleFunctionBody, f)
 		}
 	}
 	return nil
+}
+
+// runs says whether what a function changes of a table or view of home's, or what that brings with it, may reach distributed tables.
+func runs(a *analysis, n shardmap.TableName, seen map[string]bool) bool {
+	key := "table " + n.String()
+	if seen[key] {
+		return false
+	}
+	seen[key] = true
+	return slices.ContainsFunc(changesOf(a, n), func(x *touched) bool {
+		info := a.info(x.TableName)
+		return info != nil || slices.ContainsFunc(slices.Concat(x.fires(), x.Code.Always, x.Code.Writes, x.Code.Defaults), func(f string) bool { return a.funcReaches(f, seen) })
+	})
+}
+
+// writes says whether words of a function's body may be those of one that changes rows.
+func writes(words map[string]bool) bool {
+	return words["insert"] || words["update"] || words["delete"] || words["merge"] || words["truncate"] || words["copy"]
 }
 
 // tablesReach names what the definition of a table runs for the statement, a policy, type, CHECK, index or default, if that may reach
@@ -217,9 +236,6 @@ func (a *analysis) tablesReach() string {
 		a.safe = info != nil && info.Kind == shardmap.Sharded
 		list := t.Code.Always
 		if !a.t.Read {
-			if t.Rules && slices.ContainsFunc(t.Reads, func(n shardmap.TableName) bool { return a.info(n) != nil && n != t.TableName }) {
-				return "of a rule of table " + t.TableName.String()
-			}
 			list = append(slices.Clone(list), t.Code.Writes...)
 			if a.stmt.Query != nil && a.usesDefaults() || a.stmt.Kind == sqlparse.Copy {
 				list = append(list, t.Code.Defaults...)
@@ -231,7 +247,28 @@ func (a *analysis) tablesReach() string {
 			}
 		}
 	}
+	for _, x := range a.touched {
+		if x.Rules && !x.above && slices.ContainsFunc(x.Reads, func(n shardmap.TableName) bool { return a.info(n) != nil && n != x.TableName }) {
+			return "of a rule of table " + x.TableName.String()
+		}
+		info := a.info(x.TableName)
+		a.safe = info != nil && info.Kind == shardmap.Sharded
+		list := slices.Concat(x.Code.Always, x.Code.Writes)
+		if a.givesDefaults(x) {
+			list = append(list, x.Code.Defaults...)
+		}
+		for _, f := range list {
+			if a.funcReaches(f, map[string]bool{}) {
+				return f
+			}
+		}
+	}
 	return ""
+}
+
+// givesDefaults says whether a column of what is changed may get its default.
+func (a *analysis) givesDefaults(x *touched) bool {
+	return len(x.defaults) > 0 || x.named && x.on&(schema.OnInsert|schema.OnUpdate) != 0 && a.usesDefaults()
 }
 
 // usesDefaults says whether a write may give a column its default.
@@ -240,7 +277,11 @@ func (a *analysis) usesDefaults() bool {
 	case sqlparse.Insert, sqlparse.Merge, sqlparse.Copy:
 		return true
 	}
-	return a.stmt.Query != nil && slices.ContainsFunc(a.stmt.Query.Sets, func(s sqlparse.Assign) bool { return s.Value.Kind == sqlparse.ValDefault })
+	uses := false
+	everyQuery(a.stmt.Query, func(q *sqlparse.Query) {
+		uses = uses || q.Target != nil && (q.Cmd == sqlparse.Insert || q.Cmd == sqlparse.Merge) || slices.ContainsFunc(q.Sets, func(s sqlparse.Assign) bool { return s.Value.Kind == sqlparse.ValDefault })
+	})
+	return uses
 }
 
 // viewCalls names a function that a view of home's calls, by itself or by another one, and that may reach distributed tables.
@@ -344,8 +385,12 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 			return true
 		}
 	}
+	changes := writes(words)
 	for n, t := range a.sch.Tables {
-		if t.Kind == 'v' && schema.Names(words, n.Name) && a.viewReaches(t) {
+		if !(t.Kind == 'v' || changes && a.info(n) == nil) || !schema.Names(words, n.Name) {
+			continue
+		}
+		if t.Kind == 'v' && a.viewReaches(t) || changes && runs(a, n, seen) {
 			return true
 		}
 	}

@@ -144,7 +144,7 @@ func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos 
 func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) bool {
 	t := a.sch.Tables[info.TableName]
 	if len(q.CTEs) > 0 || slices.ContainsFunc(q.Sets, func(s sqlparse.Assign) bool { return info.IsKey(s.Column) }) || a.views.used || a.stmt.Kind != sqlparse.Insert || slices.Contains(pos, -1) || t.Rules || t.RowRules ||
-		len(t.Triggers) > 0 && info.Kind != shardmap.Home {
+		info.Kind != shardmap.Home && slices.ContainsFunc(a.touched, func(x *touched) bool { return len(x.fires()) > 0 }) {
 		return false
 	}
 	text, tail, ok := sqlparse.SourceOf(a.stmt.Text)
@@ -278,7 +278,7 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 	}
 	t := a.sch.Tables[info.TableName]
 	if t != nil {
-		if why := apart(a, t); why != "" {
+		if why := partsCopies(a, t); why != "" {
 			return refuse(why)
 		}
 	}
@@ -304,7 +304,7 @@ func (a *analysis) referenceWrite(q *sqlparse.Query) error {
 		return refuse("system column " + name + " has another value on each")
 	}
 	a.t.Fills = a.fills(t)
-	if why := a.differs(info.TableName); why != "" {
+	if why := a.differs(); why != "" {
 		return refuse(why)
 	}
 	if _, why := a.stmt.Once(a.t.Fills); why != "" {
@@ -344,7 +344,7 @@ func (a *analysis) copy() error {
 		return nil
 	}
 	if info.Kind == shardmap.Reference {
-		switch why := apart(a, t); {
+		switch why := partsCopies(a, t); {
 		case why != "":
 			return Refuse(RuleReferenceWrite, n.String()+" ("+why+")")
 		case len(t.Triggers) > 0:

@@ -12,7 +12,7 @@ import (
 // Code is what statements on a table run without naming it, by the names of Funcs.
 type Code struct {
 	Always    []string // policies, and casts and constraints of its columns' types
-	Writes    []string // CHECKs, indexes, generated columns, rules
+	Writes    []string // CHECKs, indexes, generated columns, rules, and when triggers fire
 	Generated []string // of these, what generated columns run
 	Defaults  []string
 	Casts     []string // what makes values of its columns' types: names by CastFunc
@@ -54,6 +54,7 @@ const tableCodeSQL = `select x.rel, x.kind, coalesce(p.proname::text, ''), case 
     union select f.adrelid, case a.attgenerated when '' then 'd' else 'g' end, d.refclassid, d.refobjid from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
        join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
     union select r.ev_class, 'w', d.refclassid, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid where r.rulename <> '_RETURN'
+    union select t.tgrelid, 'w', d.refclassid, d.refobjid from pg_trigger t join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid where not t.tgisinternal and d.refobjid <> t.tgfoid
     union select l.polrelid, 'a', d.refclassid, d.refobjid from pg_policy l join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = l.oid) x (rel, kind, refclassid, refobjid)
   left join pg_operator o on x.refclassid = 'pg_operator'::regclass and o.oid = x.refobjid left join pg_proc p on p.oid = case x.refclassid when 'pg_proc'::regclass then x.refobjid else o.oprcode end
  where x.refobjid >= 16384 and (p.oid is not null or x.refclassid = 'pg_type'::regclass)`
@@ -202,37 +203,6 @@ func (s *Snapshot) loadCasts(ctx context.Context, q queryer) error {
 	return err
 }
 
-const actsSQL = `select k.confrelid, k.conrelid, case when 'd' in (k.confdeltype::text, k.confupdtype::text) then array(select a.attname::text from pg_attribute a where a.attrelid = k.conrelid and a.attnum = any (k.conkey)) else '{}' end
-  from pg_constraint k where k.contype = 'f' and (k.confdeltype not in ('a', 'r') or k.confupdtype not in ('a', 'r'))`
-
-// varyingSQL lists the domains with a default that is not the same whenever and wherever it is evaluated.
-const varyingSQL = `select dt.typname::text from pg_type dt left join pg_attrdef d on false where dt.typtype = 'd' and dt.typdefaultbin is not null and dt.oid >= 16384 and ` + variesSQL + ` <> 'i'`
-
-// loadActs reads what foreign keys do, and which domains have a default that varies.
-func (s *Snapshot) loadActs(ctx context.Context, q queryer) error {
-	byOID := map[uint32]*Table{}
-	for _, t := range s.Tables {
-		byOID[t.OID] = t
-	}
-	var to, from uint32
-	var columns []string
-	rows, _ := q.Query(ctx, actsSQL) // an error comes with the rows
-	if _, err := pgx.ForEachRow(rows, []any{&to, &from, &columns}, func() error {
-		if a, b := byOID[to], byOID[from]; a != nil && b != nil {
-			a.Acts = append(a.Acts, Act{From: b.TableName, Defaults: columns})
-		}
-		columns = nil
-		return nil
-	}); err != nil {
-		return err
-	}
-	s.Varying = map[string]bool{}
-	var name string
-	rows, _ = q.Query(ctx, varyingSQL)
-	_, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Varying[name] = true; return nil })
-	return err
-}
-
 // Spoken are the words of an immutable function's body that stand where it would read a table or call a function: it may have
 // the name of any for one of its own.
 func (f *Func) Spoken() map[string]bool {
@@ -262,6 +232,9 @@ func spoken(body string, out map[string]bool) {
 		switch w {
 		case "from", "join", "into", "update", "table", "truncate":
 			named = true
+			if w != "from" && w != "join" && w != "table" {
+				out[w] = true
+			}
 			continue
 		case "only", ".", ",":
 			continue
@@ -271,7 +244,7 @@ func spoken(body string, out map[string]bool) {
 			}
 			named = false
 			continue
-		case "execute":
+		case "execute", "insert", "delete", "merge":
 			out[w] = true
 		}
 		if named {

@@ -73,22 +73,18 @@ type Table struct {
 	Invoker  bool                 // a view that reads with its user's rights
 	RowRules bool                 // row-level security is on
 	Triggers []string             // functions of its triggers
-	Rules    bool
-	Cascades bool // a foreign key elsewhere acts on the rows that refer to a deleted one
-	Renames  bool // the same for one whose key is changed
+	On       []Events             // what each of these is for
+	Rules    bool                 // it has rules besides that of a view which is its query
+	Cascades bool                 // a foreign key elsewhere acts on the rows that refer to a deleted one
+	Renames  bool                 // the same for one whose key is changed
 	Unlogged bool
 	Child    bool               // a partition or an inheritance child
 	Root     shardmap.TableName // of a partition: the table at the top
 	Parent   bool               // has children
-	Placed   bool               // it holds the rows of one shard only: it has the constraint that keeps the others out
-	Code     Code               // what statements on it run unnamed
-	Acts     []Act              // what foreign keys do when its rows change or go
-}
-
-// Act is a foreign key that changes the rows of another table.
-type Act struct {
-	From     shardmap.TableName
-	Defaults []string // the columns that it sets to their defaults
+	Children []shardmap.TableName
+	Placed   bool  // it holds the rows of one shard only: it has the constraint that keeps the others out
+	Code     Code  // what statements on it run unnamed
+	Acts     []Act // what foreign keys do when its rows change or go
 }
 
 // Column is a column of a Table.
@@ -153,16 +149,18 @@ func (t *Table) Triggered() []string {
 
 const tablesSQL = `
 select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relispartition or exists (select from pg_inherits i where i.inhrelid = c.oid),
-       c.relhassubclass, c.relhasrules and c.relkind not in ('v', 'm'), case when c.relkind = 'v' then pg_get_viewdef(c.oid) else '' end,
+       c.relhassubclass, exists (select from pg_rewrite r where r.ev_class = c.oid and r.rulename <> '_RETURN'), case when c.relkind = 'v' then pg_get_viewdef(c.oid) else '' end,
        coalesce(c.reloptions && '{security_invoker=true,security_invoker=on,security_invoker=1}', false), c.relrowsecurity,
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype not in ('a', 'r')),
        exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confupdtype not in ('a', 'r')),
-       coalesce((select array_agg(p.proname::text) from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^pgmosaic_'), '{}'),
+       coalesce(g.funcs, '{}'), coalesce(g.events, '{}'),
        coalesce((select array_agg(distinct array[dn.nspname::text, dc.relname::text]) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
                  where r.ev_class = c.oid and dc.oid <> c.oid), '{}'),
        coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, ''), exists (select from pg_constraint k where k.conrelid = c.oid and k.conname = 'pgmosaic_slot')
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  left join (select t.tgrelid, array_agg(p.proname::text order by t.oid) funcs, array_agg(t.tgtype order by t.oid) events from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+               where not t.tgisinternal and t.tgname !~ '^pgmosaic_' group by t.tgrelid) g on g.tgrelid = c.oid
   left join pg_class rc on c.relispartition and rc.oid = pg_partition_root(c.oid) left join pg_namespace rn on rn.oid = rc.relnamespace
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 
@@ -242,7 +240,9 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Schemas[name] = true; return nil }); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
-	for _, load := range []func(context.Context, queryer) error{s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs, s.loadUnnamed} {
+	for _, load := range []func(context.Context, queryer) error{
+		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
+	} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)
 		}
@@ -261,10 +261,10 @@ func (s *Snapshot) readTables(ctx context.Context, tx queryer, of func(sql strin
 	byOID := map[uint32]*Table{}
 	rows, _ := tx.Query(ctx, of(tablesSQL))
 	t, kind, reads := Table{}, "", [][]string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &t.On, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed}, func() error {
 		n := t
 		n.Kind = kind[0]
-		n.Triggers = append([]string(nil), t.Triggers...)
+		n.Triggers, n.On = append([]string(nil), t.Triggers...), append([]Events(nil), t.On...)
 		for _, r := range reads {
 			n.Reads = append(n.Reads, shardmap.TableName{Schema: r[0], Name: r[1]})
 		}

@@ -59,6 +59,17 @@ func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
 	if len(s.Tables) == 0 && len(s.Funcs) == 0 {
 		return nil, nil
 	}
+	for _, t := range s.Tables {
+		if !t.Cascades && !t.Renames && !t.Parent {
+			continue
+		}
+		for _, load := range []func(context.Context, queryer) error{s.loadActs, s.loadChildren} {
+			if err := load(ctx, ask); err != nil {
+				return nil, fmt.Errorf("read the temporary objects: %w", err)
+			}
+		}
+		break
+	}
 	out := &Temporary{Tables: map[string]*Table{}, Funcs: s.Funcs}
 	for n, t := range s.Tables {
 		t.Schema = TempSchema
@@ -66,6 +77,12 @@ func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
 			if IsTemp(t.Reads[i].Schema) {
 				t.Reads[i].Schema = TempSchema
 			}
+		}
+		for i := range t.Acts {
+			t.Acts[i].From.Schema = TempSchema
+		}
+		for i := range t.Children {
+			t.Children[i].Schema = TempSchema
 		}
 		out.Tables[n.Name] = t
 	}

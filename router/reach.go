@@ -235,13 +235,18 @@ func (a *analysis) tablesReach() string {
 		info := a.info(n)
 		a.safe = info != nil && info.Kind == shardmap.Sharded
 		list := t.Code.Always
-		if !a.t.Read {
+		if !a.t.Read && !a.readsRows() { // a definition; what is written comes below
 			list = append(slices.Clone(list), t.Code.Writes...)
-			if a.stmt.Query != nil && a.usesDefaults() || a.stmt.Kind == sqlparse.Copy {
-				list = append(list, t.Code.Defaults...)
-			}
 		}
 		for _, f := range list {
+			if a.funcReaches(f, map[string]bool{}) {
+				return f
+			}
+		}
+	}
+	a.safe = false
+	for _, t := range a.temps {
+		for _, f := range t.Code.Policed {
 			if a.funcReaches(f, map[string]bool{}) {
 				return f
 			}
@@ -356,12 +361,24 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 
 // codeReaches says whether operators and types in a function's body may reach distributed tables.
 func (a *analysis) codeReaches(f *schema.Func, seen map[string]bool) bool {
+	words := f.Words()
 	for name := range a.sch.Funcs {
 		typ, isType := strings.CutPrefix(name, schema.TypeFunc(""))
 		isOp := strings.Trim(name, "+-*/<>=~!@#%^&|`?") == ""
-		if (isType && f.Words()[strings.ToLower(typ)] || isOp && strings.Contains(f.Body, name)) && a.funcReaches(name, seen) {
+		if (isType && words[strings.ToLower(typ)] || isOp && (strings.Contains(f.Body, name) || implies(words, name))) && a.funcReaches(name, seen) {
 			return true
 		}
+	}
+	return false
+}
+
+// implies says whether words of a body may stand for an operator.
+func implies(words map[string]bool, op string) bool {
+	switch op {
+	case "=":
+		return words["case"] || words["in"] || words["using"] || words["natural"] || words["nullif"] || words["distinct"]
+	case ">=", "<=", "<", ">":
+		return words["between"]
 	}
 	return false
 }

@@ -119,6 +119,9 @@ func (c *closure) table(n shardmap.TableName, s change) {
 		on, s.moves = on|schema.OnInsert|schema.OnDelete, true
 	}
 	c.note(t, on, &s)
+	if s.named && t.Child {
+		c.parents(n)
+	}
 	if t.Kind == 'v' {
 		c.view(t, s)
 		return
@@ -139,6 +142,24 @@ func (c *closure) table(n shardmap.TableName, s change) {
 	}
 	for i := range t.Acts {
 		c.act(t, &t.Acts[i], &s)
+	}
+}
+
+// parents notes the tables above a partition: rows must fit their keys, which may call functions.
+func (c *closure) parents(n shardmap.TableName) {
+	up := func(p *schema.Table) {
+		if slices.Contains(p.Children, n) && !slices.ContainsFunc(c.found, func(x *touched) bool { return x.Table == p }) {
+			c.note(p, 0, &change{above: true})
+			c.parents(p.TableName)
+		}
+	}
+	for _, p := range c.a.sch.Tables {
+		up(p)
+	}
+	if c.a.env.Temp != nil {
+		for _, p := range c.a.env.Temp.Tables {
+			up(p)
+		}
 	}
 }
 

@@ -116,7 +116,9 @@ func TestCascadesReadNoPartOfTables(t *testing.T) {
 		mustExec(t, c, sql)
 	}
 	mustExec(t, d.on(t, "homecasc", 0), "create trigger lo before insert on hw for each row when ((new.a <?!> 1) < 90) execute function plain_t()") // the proxy refuses it
-	time.Sleep(1200 * time.Millisecond)
+	eventually(t, "the trigger is seen", func() bool {
+		return says(t, c, "insert into hw values (1)", pgx.QueryExecModeSimpleProtocol) == "0A000"
+	})
 	for _, x := range []struct{ sql, want string }{
 		{"delete from hp where a = 1", "0A000"},
 		{"update hp set a = 5 where a = 1", "0A000"},

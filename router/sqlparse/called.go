@@ -1,6 +1,7 @@
 package sqlparse
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -10,7 +11,7 @@ import (
 type Called struct {
 	Funcs     []string // every function called as f(..), by its last name
 	Attrs     []Attr   // what may be the call of another one
-	Ops       []string // every operator, by its symbol, once
+	Ops       []string // every operator, by its symbol, once, and those that stand behind keywords
 	TypeNames []string // every type that is named, by its last name, once
 }
 
@@ -52,3 +53,21 @@ func unmistakable(f string) bool {
 
 // AsAttr is how a function stands in Fills.Varies that is called as an attribute: a column of its name is something else.
 func AsAttr(f string) string { return "." + f }
+
+// implied notes the operators that stand behind a kind of expression, besides the one that it names.
+func (c *Called) implied(kind pg.A_Expr_Kind) {
+	switch kind {
+	case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM:
+		c.op(">=")
+		c.op("<=")
+	case pg.A_Expr_Kind_AEXPR_NOT_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
+		c.op("<")
+		c.op(">")
+	}
+}
+
+func (c *Called) op(name string) {
+	if !slices.Contains(c.Ops, name) {
+		c.Ops = append(c.Ops, name)
+	}
+}

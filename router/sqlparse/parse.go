@@ -80,8 +80,20 @@ func (c *converter) inventory(n *pg.Node) {
 			}
 		case *pg.A_Expr:
 			c.stmt.Ops = withName(c.stmt.Ops, x.Name)
+			c.stmt.implied(x.Kind)
 		case *pg.SubLink:
 			c.stmt.Ops = withName(c.stmt.Ops, x.OperName)
+			if x.SubLinkType == pg.SubLinkType_ANY_SUBLINK && len(x.OperName) == 0 { // IN
+				c.stmt.op("=")
+			}
+		case *pg.CaseExpr:
+			if x.Arg != nil {
+				c.stmt.op("=")
+			}
+		case *pg.JoinExpr:
+			if x.IsNatural || len(x.UsingClause) > 0 {
+				c.stmt.op("=")
+			}
 		case *pg.SortBy:
 			c.stmt.Ops = withName(c.stmt.Ops, x.UseOp)
 		case *pg.TypeName:

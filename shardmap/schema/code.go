@@ -12,7 +12,7 @@ import (
 // Code is what statements on a table run without naming it, by the names of Funcs.
 type Code struct {
 	Always    []string // policies, and casts and constraints of its columns' types
-	Writes    []string // CHECKs, indexes, generated columns, rules, and when triggers fire
+	Writes    []string // CHECKs, indexes, generated columns, rules, keys of partitions, when triggers fire, and the query of a materialized view
 	Generated []string // of these, what generated columns run
 	Defaults  []string
 	Casts     []string // what makes values of its columns' types: names by CastFunc
@@ -53,11 +53,16 @@ const tableCodeSQL = `select x.rel, x.kind, coalesce(p.proname::text, ''), case 
     union select i.indrelid, 'w', d.refclassid, d.refobjid from pg_index i join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
     union select f.adrelid, case a.attgenerated when '' then 'd' else 'g' end, d.refclassid, d.refobjid from pg_attrdef f join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum
        join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
-    union select r.ev_class, 'w', d.refclassid, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid where r.rulename <> '_RETURN'
+    union select r.ev_class, 'w', d.refclassid, d.refobjid from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid where r.rulename <> '_RETURN' or exists (select from pg_class m where m.oid = r.ev_class and m.relkind = 'm')
+    union select d.objid, 'w', d.refclassid, d.refobjid from pg_depend d where d.classid = 'pg_class'::regclass and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
     union select t.tgrelid, 'w', d.refclassid, d.refobjid from pg_trigger t join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid where not t.tgisinternal and d.refobjid <> t.tgfoid
     union select l.polrelid, 'a', d.refclassid, d.refobjid from pg_policy l join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = l.oid) x (rel, kind, refclassid, refobjid)
   left join pg_operator o on x.refclassid = 'pg_operator'::regclass and o.oid = x.refobjid left join pg_proc p on p.oid = case x.refclassid when 'pg_proc'::regclass then x.refobjid else o.oprcode end
  where x.refobjid >= 16384 and (p.oid is not null or x.refclassid = 'pg_type'::regclass)`
+
+// impliedSQL has what functions depend on: defaults of their arguments, and bodies that are no text.
+const impliedSQL = `select p.proname::text, array_agg(distinct f.proname::text) from pg_depend d join pg_proc p on p.oid = d.objid left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+  join pg_proc f on f.oid = case d.refclassid when 'pg_proc'::regclass then d.refobjid else o.oprcode end where d.classid = 'pg_proc'::regclass and p.oid >= 16384 and f.oid >= 16384 group by p.proname`
 
 // argumentsSQL has the types with which functions are called, and which they return.
 const argumentsSQL = `select p.proname::text, array_agg(distinct x.typ) from pg_proc p, lateral (select p.prorettype union select unnest(p.proargtypes)) x (typ) where p.oid >= 16384 and x.typ >= 16384 group by p.proname`
@@ -83,6 +88,16 @@ func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
 			if s.Aggs[name] {
 				f.Volatile, f.Immutable, f.Calls = f.Volatile || writes, f.Immutable && !writes, append(f.Calls, names...)
 			}
+		}
+		names = nil
+		return nil
+	}); err != nil {
+		return err
+	}
+	rows, _ = q.Query(ctx, impliedSQL)
+	if _, err = pgx.ForEachRow(rows, []any{&name, &names}, func() error {
+		for _, f := range s.Funcs[name] {
+			f.Calls = append(f.Calls, names...)
 		}
 		names = nil
 		return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -70,6 +72,11 @@ func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
 		}
 		break
 	}
+	if len(s.Tables) > 0 {
+		if err := s.temporaryCode(ctx, ask); err != nil {
+			return nil, fmt.Errorf("read the temporary objects: %w", err)
+		}
+	}
 	out := &Temporary{Tables: map[string]*Table{}, Funcs: s.Funcs}
 	for n, t := range s.Tables {
 		t.Schema = TempSchema
@@ -87,6 +94,29 @@ func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
 		out.Tables[n.Name] = t
 	}
 	return out, nil
+}
+
+// temporaryCode reads what statements on temporary tables run. That of their columns' types stands in the schema.
+func (s *Snapshot) temporaryCode(ctx context.Context, ask queryer) error {
+	byOID := s.byOID()
+	for _, t := range s.Tables {
+		for i := range t.Columns {
+			name := strings.TrimSuffix(t.Columns[i].Base, "[]")
+			if at := strings.LastIndexByte(name, '.'); at >= 0 { // a type of users': it has its schema
+				t.Code.Writes = append(t.Code.Writes, TypeFunc(strings.ReplaceAll(strings.Trim(name[at+1:], `"`), `""`, `"`)))
+			}
+		}
+	}
+	var oid, typ uint32
+	var kind, function string
+	rows, _ := ask.Query(ctx, tableCodeSQL+" and x.rel in (select oid from pg_class where relnamespace = pg_my_temp_schema())") // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&oid, &kind, &function, &typ}, func() error {
+		if t := byOID[oid]; t != nil && function != "" {
+			t.Code.note(kind, function)
+		}
+		return nil
+	})
+	return err
 }
 
 // TemporaryMark tells a session's temporary objects apart from those that it has had before, as far as their names go: what it

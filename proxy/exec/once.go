@@ -1,16 +1,13 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
-
-// onceBatch is how many expressions one statement evaluates.
-const onceBatch = 400
 
 // evaluated is the text of a write of a reference table in which all that would have another value on each copy has been evaluated
 // on home, in the client's transaction.
@@ -42,7 +39,11 @@ func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string
 		return "", err
 	}
 	values, err := h.valuesOf(home, edits)
-	if err != nil {
+	var inexact inexactError
+	switch {
+	case errors.As(err, &inexact):
+		return "", refuse(inexact.Error())
+	case err != nil:
 		return "", err
 	}
 	return sqlparse.Apply(text, edits, values), nil
@@ -77,16 +78,16 @@ func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) ([]string, err
 		}
 	}
 	got := map[bool][]string{}
-	ask := func(dflt bool) (err error) {
-		got[dflt], err = h.evaluate(p, asked[dflt])
-		return err
-	}
 	if len(asked[true]) > 0 {
-		if err := h.asPrinted(p, func() error { return ask(true) }); err != nil {
+		if err := h.asWritten(p, func(path string) (err error) {
+			got[true], err = h.evaluate(p, asked[true], &path)
+			return err
+		}); err != nil {
 			return nil, err
 		}
 	}
-	if err := ask(false); err != nil {
+	var err error
+	if got[false], err = h.evaluate(p, asked[false], nil); err != nil {
 		return nil, err
 	}
 	values := make([]string, len(places))
@@ -113,31 +114,4 @@ func (h *Handler) asPrinted(p *participant, f func() error) error {
 		return h.lost(p, err)
 	}
 	return nil
-}
-
-// evaluate gives the values of expressions as SQL.
-func (h *Handler) evaluate(p *participant, asked []string) (values []string, err error) {
-	for len(asked) > 0 {
-		some := asked[:min(len(asked), onceBatch)]
-		asked = asked[len(some):]
-		list := make([]string, len(some))
-		for i, expr := range some { // OFFSET keeps the expression from being evaluated twice
-			list[i] = fmt.Sprintf("SELECT %d AS n, pg_catalog.format_type(pg_catalog.pg_typeof(v), NULL), v::pg_catalog.text FROM (SELECT (%s\n) AS v OFFSET 0) AS once", i, expr)
-		}
-		rows, err := p.srv.RowsOf(3, strings.Join(list, " UNION ALL ")+" ORDER BY n")
-		if err != nil {
-			return nil, h.lost(p, err)
-		}
-		if len(rows) != len(some) {
-			return nil, fmt.Errorf("exec: %d of %d expressions have a value", len(rows), len(some))
-		}
-		for _, r := range rows {
-			v := "NULL"
-			if r[2] != nil {
-				v = pgsql.Literal(string(r[2]))
-			}
-			values = append(values, "CAST("+v+" AS "+string(r[1])+")")
-		}
-	}
-	return values, nil
 }

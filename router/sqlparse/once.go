@@ -262,6 +262,9 @@ func (o *once) assigned(targets []*pg.Node) {
 			o.defaulted(d, r.Name, false)
 			continue
 		}
+		if m := r.GetVal().GetMultiAssignRef(); m != nil && m.Colno > 1 {
+			continue // (a, b) = source, which each column has
+		}
 		o.value(r.GetVal(), r.Name, false)
 	}
 }

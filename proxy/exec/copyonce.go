@@ -19,7 +19,7 @@ func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err
 	if err := g.open(ctx); err != nil {
 		return 0, err
 	}
-	every, err := g.movedTable(p, p.Names)
+	every, err := g.movedTable(ctx, p, p.Names)
 	if err != nil {
 		return 0, err
 	}

@@ -32,6 +32,7 @@ type gathering struct {
 	asked bool                 // those were sent something
 	loads []*loading
 	bytes int64
+	taken []takenAs // the columns of the rows that were made; nil: as they are
 }
 
 // gathering is the work on a bound plan: on home's tables as the transaction sees them, if it has used home.

@@ -47,7 +47,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	if err := g.prepare(ctx, source); err != nil {
 		return err
 	}
-	every, err := g.movedTable(p, names)
+	every, err := g.movedTable(ctx, p, names)
 	if err != nil {
 		return err
 	}
@@ -101,27 +101,6 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	return nil
 }
 
-// movedTable makes the table of the rows that will be moved, for the columns that are given and for those whose defaults would
-// give another value on each copy: here they give one.
-func (g *gathering) movedTable(p *router.Plan, given []string) (columns []string, err error) {
-	columns = slices.Clone(given)
-	var defaults []string
-	if p.Fills != nil {
-		for _, c := range p.Fills.Left(given) {
-			if c.Default == "" {
-				return nil, router.Refuse(router.RuleReferenceWrite, p.Target.TableName.String()+" (column "+c.Name+" draws from a sequence of each shard's own)")
-			}
-			columns = append(columns, c.Name)
-			defaults = append(defaults, "ALTER COLUMN "+pgsql.Ident(c.Name)+" SET DEFAULT "+c.Default)
-		}
-	}
-	err = g.exec("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS SELECT " + pgsql.List(columns) + " FROM " + p.Target.SQL() + " WITH NO DATA")
-	if err == nil && len(defaults) > 0 {
-		err = g.h.asPrinted(g.on, func() error { return g.exec("ALTER TABLE " + movedTable + " " + strings.Join(defaults, ", ")) })
-	}
-	return columns, err
-}
-
 // make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.
 func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whole, source *described) (err error) {
 	g := h.gathering(p, a, whole.params)
@@ -134,6 +113,9 @@ func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whol
 	}
 	if err := g.fill("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS " + g.sql); err != nil {
 		return err
+	}
+	for _, f := range source.fields {
+		g.taken = append(g.taken, takenAs{name: string(f.Name), xml: f.DataTypeOID == xmlOID})
 	}
 	var rows int64
 	if err := h.atomically(ctx, func() error {
@@ -278,26 +260,6 @@ func (g *gathering) fill(sql string) error {
 	return nil
 }
 
-// movedTypes are the types of the rows that were made. Values that hold OIDs which differ on a shard are refused.
-func (g *gathering) movedTypes(p *router.Plan, names []string) ([]uint32, error) {
-	fields := make([]wire.Field, len(names))
-	types := make([]uint32, len(names))
-	for i, n := range names {
-		if c, _ := p.Schema.Tables[p.Target.TableName].Column(n); c != nil {
-			fields[i].DataTypeOID, types[i] = c.TypeOID, c.TypeOID
-		}
-	}
-	for _, shard := range p.Shards {
-		if deepOf(g.h.typesOf(shard), fields, func(int) int16 { return 1 }) != nil {
-			if p.Ref {
-				return nil, router.Refuse(router.RuleReferenceWrite, p.Target.TableName.String()+" (it has columns of composite or array types of users', whose rows cannot be made once: give them in VALUES)")
-			}
-			return nil, router.Refuse(router.RuleInsertSelect, p.Target.TableName)
-		}
-	}
-	return types, nil
-}
-
 // send takes the rows that were made to their shards by COPY.
 func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows int64, err error) {
 	h := g.h
@@ -332,23 +294,4 @@ func (g *gathering) take(sp *copydata.Splitter, send func(int, []byte) error) er
 		return err
 	}
 	return sp.End(send)
-}
-
-// each calls f with every row that was made, in binary. The first error is returned when all are read.
-func (g *gathering) each(f func(row []byte) error) error {
-	s := g.on.srv
-	s.SendParse("", "SELECT * FROM "+movedTable, nil)
-	s.SendBindParts("", nil, nil, binaryAll)
-	s.SendExecute()
-	s.SendSync()
-	if err := s.Flush(); err != nil {
-		return g.h.lost(g.on, err)
-	}
-	_, err := g.h.read(g.on, func(m wire.Message) error {
-		if m.Type == 'D' {
-			return f(m.Body())
-		}
-		return nil
-	})
-	return err
 }

@@ -1,8 +1,10 @@
 package exec
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -11,7 +13,7 @@ import (
 
 // evaluated is the text of a write of a reference table in which all that would have another value on each copy has been evaluated
 // on home, in the client's transaction.
-func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string, error) {
+func (h *Handler) evaluated(ctx context.Context, p *router.Plan, text string, a *router.Args) (string, error) {
 	if p.Fills == nil {
 		return text, nil
 	}
@@ -22,6 +24,11 @@ func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string
 		if p.Fills.Times && sqlparse.MayBeMoment(string(v)) { // in binary too, a text may be cast
 			return "", refuse(fmt.Sprintf("parameter $%d may be another time on each shard", i+1))
 		}
+	}
+	if i, err := namedParam(ctx, h, p, a); err != nil {
+		return "", err
+	} else if i >= 0 {
+		return "", refuse(fmt.Sprintf("parameter $%d names an object that has another number on each shard: give it as a text", i+1))
 	}
 	stmts, err := sqlparse.Parse(text) // the plan's own statement may have other literals
 	if err != nil {
@@ -38,22 +45,42 @@ func (h *Handler) evaluated(p *router.Plan, text string, a *router.Args) (string
 	if err != nil {
 		return "", err
 	}
-	values, err := h.valuesOf(home, edits)
-	var inexact inexactError
-	switch {
-	case errors.As(err, &inexact):
-		return "", refuse(inexact.Error())
-	case err != nil:
+	values, err := h.valuesOf(p, home, edits)
+	if err != nil {
 		return "", err
 	}
 	return sqlparse.Apply(text, edits, values), nil
 }
 
-// valuesOf has a server evaluate the expressions of edits: each by itself, but those that have one value for the statement.
-func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) ([]string, error) {
+// namedParam finds a parameter that is, in binary, the OID of an object of users', for a table that holds such; -1 for none.
+func namedParam(ctx context.Context, h *Handler, p *router.Plan, a *router.Args) (int, error) {
+	if !hasBinary(a.Formats) || !slices.ContainsFunc(p.Fills.Columns, func(c sqlparse.Fill) bool { return c.Named }) {
+		return -1, nil
+	}
+	whole, err := h.wholeOf(ctx, p.Template, a.Types)
+	if err != nil {
+		return -1, err
+	}
+	for i, v := range a.Params {
+		if i < len(whole.params) && namesObjects[whole.params[i]] && formatOf(a.Formats, i) == 1 && namesUsers(v) {
+			return i, nil
+		}
+	}
+	return -1, nil
+}
+
+// valuesOf has a server evaluate the expressions of edits, of a write of a reference table: each by itself, but those that have one value
+// for the statement.
+func (h *Handler) valuesOf(plan *router.Plan, p *participant, edits []sqlparse.Edit) (values []string, err error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
+	defer func() {
+		var inexact inexactError
+		if errors.As(err, &inexact) {
+			err = router.Refuse(router.RuleReferenceWrite, plan.Target.TableName.String()+" ("+inexact.Error()+")")
+		}
+	}()
 	asked := map[bool][]string{} // defaults, and what the statement itself says
 	type place struct {
 		dflt bool
@@ -79,20 +106,18 @@ func (h *Handler) valuesOf(p *participant, edits []sqlparse.Edit) ([]string, err
 	}
 	got := map[bool][]string{}
 	if len(asked[true]) > 0 {
-		if err := h.asWritten(p, func(path string) (err error) {
+		if err := asWritten(h, p, func(path string) (err error) {
 			got[true], err = h.evaluate(p, asked[true], &path)
 			return err
 		}); err != nil {
 			return nil, err
 		}
 	}
-	var err error
 	if got[false], err = h.evaluate(p, asked[false], nil); err != nil {
 		return nil, err
 	}
-	values := make([]string, len(places))
-	for i, pl := range places {
-		values[i] = got[pl.dflt][pl.at]
+	for _, pl := range places {
+		values = append(values, got[pl.dflt][pl.at])
 	}
 	return values, nil
 }

@@ -19,6 +19,9 @@ var written = []struct{ name, value string }{
 // exactTypes are the types, by OID, whose texts are read as the same value under all settings. Of values of other types that is looked at.
 const exactTypes = "{16,17,19,20,21,23,25,26,114,650,700,701,829,869,1042,1043,1082,1083,1114,1184,1560,1562,1700,2950,3802}"
 
+// xmlOID is the OID of PostgreSQL's xml.
+const xmlOID = 142
+
 // xmlType is how PostgreSQL's own xml is named by onceSQL. How a literal of it is read hangs on xmloption.
 const xmlType = "pg_catalog.xml"
 
@@ -106,7 +109,7 @@ func onceSQL(exprs []string, path *string) string {
 
 // asWritten has a server read what f sends, in a transaction, as the schema's expressions are printed, where pg_catalog comes first; behind
 // it comes what the client's search_path has. f gets that.
-func (h *Handler) asWritten(p *participant, f func(path string) error) error {
+func asWritten(h *Handler, p *participant, f func(path string) error) error {
 	row, err := p.srv.Row(2, "SELECT pg_catalog.current_setting('search_path'), pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.current_setting('search_path'), ''), 'pg_temp'), true)")
 	if err != nil {
 		return h.lost(p, err)

@@ -88,7 +88,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 			if err := h.lockReference(ctx, p, shards); err != nil {
 				return err
 			}
-			once, err := h.evaluated(p, text, a)
+			once, err := h.evaluated(ctx, p, text, a)
 			if err != nil {
 				return err
 			}

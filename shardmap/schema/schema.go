@@ -92,7 +92,7 @@ type Column struct {
 	Name      string
 	TypeOID   uint32
 	Type      string // format_type
-	Base      string // the same without a length or precision, to cast to
+	Base      string // the same without a length or precision, to cast to: bpchar, where character would be one of 1; empty for bit
 	NotNull   bool
 	Default   string // the expression; empty for none
 	Volatile  bool   // its default calls a function that is not immutable, or draws from a sequence
@@ -165,7 +165,7 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 
 const columnsSQL = `
-select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), case a.atttypid when 1042 then 'bpchar' when 1560 then '' else format_type(a.atttypid, null) end, a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(dt.typdefaultbin, 0), ''),
+select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), case a.atttypid when 1560 then '' else format_type(a.atttypid, -1) end, a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(dt.typdefaultbin, 0), ''),
        a.attgenerated <> '', a.attidentity <> '',
        case when a.attidentity <> '' then coalesce(pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), '')
             else coalesce(replace(substring(pg_get_expr(d.adbin, d.adrelid) from '^nextval\(''(.*)''::regclass\)$'), '''''', ''''), '') end,

@@ -59,6 +59,8 @@ const (
 	RuleKeyUnreadable       Rule = "key-unreadable"
 	RuleReferenceWrite      Rule = "reference-write"
 	RuleReferenceFill       Rule = "reference-fill"
+	RuleInexact             Rule = "inexact"
+	RuleNamesObject         Rule = "names-object"
 	RuleMerge               Rule = "merge"
 	RuleWritingWith         Rule = "writing-with"
 	RuleUndeclared          Rule = "undeclared"
@@ -164,6 +166,8 @@ var Rules = []RuleInfo{
 	{RuleKeyUnreadable, unsupported, "the value of key column %s cannot be read as a value of its type", "Give a value of the key's type; write dates and timestamps in ISO 8601, with an offset for timestamptz."},
 	{RuleReferenceWrite, unsupported, "a write of reference table %s must give the same rows on every shard", "What stands in VALUES or INSERT ... SELECT, or is left to a default, is evaluated once for all copies. Elsewhere give constants and parameters: SELECT the values first."},
 	{RuleReferenceFill, unsupported, "ALTER TABLE would fill a column of reference table %s with other values on each shard", "Add the column without a default, UPDATE it with values, and then SET DEFAULT."},
+	{RuleInexact, unsupported, "a value of type %s, made once for all copies of reference table %s, cannot be written as a text that is read as the same value", "array_nulls = off loses NULLs in arrays, xml its declaration. Change the setting, or SELECT the value first and give it as a parameter."},
+	{RuleNamesObject, unsupported, "%s names an object that has another number on each shard", "Give its name as a text, in VALUES, SET or COPY ... FROM STDIN."},
 	{RuleMerge, unsupported, "MERGE would insert rows into the sharded table %s of which it is not known on what shard they belong", "Insert the key of the source's row, from a table of the same group or from constants, and join on the key; or use INSERT ... ON CONFLICT with the key."},
 	{RuleWritingWith, unsupported, "a statement with a WITH query that writes needs to be on one shard", "Give all its tables the same key with =, or run the parts one after the other in a transaction."},
 	{RuleUndeclared, pgsql.ObjectNotInPrerequisiteState, "table %s holds the rows of one shard only, and the map of this process does not declare it", "Give every process the same map: SHOW MAP AS SQL. A table that was made LIKE a distributed one: ALTER TABLE ... DROP CONSTRAINT pgmosaic_slot."},

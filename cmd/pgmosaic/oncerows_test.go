@@ -112,3 +112,50 @@ func TestRowsMadeOnHomeHaveTheTransactionsTime(t *testing.T) {
 		}
 	}
 }
+
+// A row whose key changes is on its new shard what one PostgreSQL has.
+func TestRowsThatMoveKeepTheirValues(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "exactmove")
+	freshDatabase(t, d.cluster.Node("s1-a"), "exactmove_alone")
+	one := connectTo(t, d.cluster.Node("s1-a").DSN("exactmove_alone"))
+	both := func(sql string) {
+		t.Helper()
+		mustExec(t, one, sql, pgx.QueryExecModeSimpleProtocol)
+		mustExec(t, c, sql, pgx.QueryExecModeSimpleProtocol)
+	}
+	both("create table plain (k int, x xml); create table spread (k int primary key, x xml, cs char(4)[], m money, at timestamptz, c regclass)")
+	mustExec(t, one, "create table other (a int)")
+	both("insert into plain select g, '<?xml version=\"1.0\"?><a/>' from generate_series(1, 20) g")
+	d.adminExec(t, "CREATE GROUP g IN exactmove KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE exactmove.public.spread IN GROUP g KEY (k)")
+	same := func(what string) {
+		t.Helper()
+		const sql = "select concat_ws(' ', s.*::text, x::text, pg_column_size(s.*)) from spread s order by k"
+		list := func(c *pgx.Conn) string {
+			rows, err := c.Query(t.Context(), sql)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Join(all, "\n")
+		}
+		if want, got := list(one), list(c); got != want {
+			t.Errorf("%s: the shards hold\n%s\none PostgreSQL\n%s", what, got, want)
+		}
+	}
+	both("insert into spread (k, x) select k, x from plain")
+	same("INSERT .. SELECT")
+	both("set datestyle = 'SQL, DMY'; set timezone = 'Asia/Manila'")
+	both("update spread set k = k + 1000, cs = array['abcd', 'e'], m = 5.5::numeric::money, at = '02/03/2026 04:05', c = 'pg_class' where k <= 20")
+	both("reset all")
+	same("UPDATE of keys")
+	both("update spread set k = k + 1000, x = '<?xml version=\"1.0\"?><b/>'")
+	same("UPDATE of keys and xml")
+	mustExec(t, c, "update spread set c = 'spread'")
+	_, err := c.Exec(t.Context(), "update spread set k = k + 1000")
+	wantCode(t, err, "0A000")
+}

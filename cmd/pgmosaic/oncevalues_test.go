@@ -144,3 +144,80 @@ func TestEvaluatedValuesAreThoseOfOnePostgreSQL(t *testing.T) {
 		both("delete from odd.many")
 	}
 }
+
+// What is evaluated, and what it calls, sees the settings of the client, which are the same afterwards; what it sets itself is set.
+func TestEvaluatedExpressionsSeeTheClientsSettings(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "exactset")
+	freshDatabase(t, d.cluster.Node("s1-a"), "exactset_alone")
+	one := connectTo(t, d.cluster.Node("s1-a").DSN("exactset_alone"))
+	both := func(sql string) {
+		t.Helper()
+		mustExec(t, one, sql, pgx.QueryExecModeSimpleProtocol)
+		mustExec(t, c, sql, pgx.QueryExecModeSimpleProtocol)
+	}
+	const settings = "concat_ws('|', current_setting('datestyle'), current_setting('intervalstyle'), current_setting('timezone'), current_setting('extra_float_digits'), current_setting('bytea_output'), current_setting('search_path'), current_setting('array_nulls'), current_setting('xmloption'), (1.0 / 3)::float8::text)"
+	for _, sql := range []string{
+		"create schema odd", "create table odd.prefs (v text)", "insert into odd.prefs values ('of odd')", "create function odd.sees() returns text volatile language plpgsql as $f$ begin return " + settings + "; end $f$",
+		"create function odd.pref() returns text volatile language plpgsql as 'begin return (select v from prefs); end'", "create function odd.other() returns text volatile language sql as 'select current_setting(''search_path'')'",
+		"set search_path = odd", "create function odd.inlined() returns text volatile language sql as 'select other() || 1'", "create function odd.now() returns timestamptz immutable language sql as 'select ''2000-01-01 00:00:00+00''::timestamptz'",
+		"create function odd.sets() returns text volatile language plpgsql as $f$ begin perform set_config('datestyle', 'German', true); return 'set'; end $f$",
+		"create table odd.seen (k int primary key, s text default odd.sees(), p text default odd.pref(), i text default odd.inlined(), at timestamptz default now(), z text)",
+	} {
+		both(sql)
+	}
+	both("reset all")
+	d.adminExec(t, "DISTRIBUTE TABLE exactset.odd.seen AS REFERENCE")
+	for i, set := range []string{
+		"set search_path = odd", "set search_path = odd, pg_catalog; set datestyle = 'SQL, DMY'", "set search_path = 'odd', public, pg_temp; set intervalstyle = iso_8601; set timezone = 'Asia/Kolkata'; set extra_float_digits = -3; set bytea_output = escape; set array_nulls = off; set xmloption = document",
+		"set search_path = pg_catalog, odd; set datestyle = 'Postgres, YMD'",
+	} {
+		both(set)
+		both("begin")
+		both(fmt.Sprintf("insert into odd.seen (k, z) values (%d, odd.sees())", 10*i))
+		both(fmt.Sprintf("insert into odd.seen (k, s, p, i, at, z) values (%d, 's', 'p', 'i', now(), odd.sets()), (%d, 's', 'p', 'i', now(), odd.sees())", 10*i+1, 10*i+2))
+		for _, sql := range []string{"select " + settings, "select string_agg(concat_ws(' ', k, s, p, i, z), E'\\n' order by k) from odd.seen", "select extract(year from max(at)) > 2001 from odd.seen"} {
+			if got, want := says(t, c, sql, pgx.QueryExecModeSimpleProtocol), says(t, one, sql, pgx.QueryExecModeSimpleProtocol); got != want {
+				t.Errorf("%s: %s: %s; one PostgreSQL: %s", set, sql, got, want)
+			}
+		}
+		both("commit")
+		if got, want := says(t, c, "select "+settings, pgx.QueryExecModeSimpleProtocol), says(t, one, "select "+settings, pgx.QueryExecModeSimpleProtocol); got != want {
+			t.Errorf("%s, afterwards: %s; one PostgreSQL: %s", set, got, want)
+		}
+		both("reset all")
+	}
+	if rows := d.adminExec(t, "VERIFY TABLE exactset.odd.seen"); len(rows) > 0 {
+		t.Errorf("the copies differ: %v", rows)
+	}
+}
+
+// A value whose text is not all of it is refused; nothing of the statement stays.
+func TestValuesWithoutAnExactTextAreRefused(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "inexact")
+	for _, sql := range []string{
+		"create type pair as (a text[], b int)",
+		"create function nulls() returns text[] volatile language plpgsql as $$ begin return array['a', null]; end $$", "create function paired() returns pair volatile language plpgsql as $$ begin return row(array['a', null], 1)::pair; end $$",
+		`create function declared() returns xml volatile language plpgsql as $$ begin return '<?xml version="1.0"?><a/>'::xml; end $$`, "create table kept (k int primary key, a text[], p pair, doc xml)",
+	} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "DISTRIBUTE TABLE inexact.public.kept AS REFERENCE")
+	mustExec(t, c, "insert into kept values (1, nulls(), paired(), null)")
+	mustExec(t, c, "set array_nulls = off; set datestyle = 'SQL, DMY'", pgx.QueryExecModeSimpleProtocol)
+	for _, sql := range []string{"insert into kept (k, a) values (2, nulls())", "insert into kept (k, p) values (2, paired())", "insert into kept (k, doc) values (2, declared())"} {
+		_, err := c.Exec(t.Context(), sql)
+		wantCode(t, err, "0A000")
+	}
+	if s := queryOne[string](t, c, "select current_setting('datestyle') || current_setting('array_nulls')"); s != "SQL, DMYoff" {
+		t.Errorf("the settings are %s", s)
+	}
+	mustExec(t, c, "reset all")
+	mustExec(t, c, "insert into kept (k, a, p) values (3, nulls(), paired())")
+	for i, s := range copiesOf(t, d, "inexact", "kept") {
+		if want := "(1,\"{a,NULL}\",\"(\"\"{a,NULL}\"\",1)\",)\n(3,\"{a,NULL}\",\"(\"\"{a,NULL}\"\",1)\",)"; s != want {
+			t.Errorf("shard %d holds %s", i, s)
+		}
+	}
+}

@@ -184,7 +184,7 @@ func (g *gathering) each(f func(row []byte) error) error {
 			}
 			for i, v := range vals {
 				if i < len(g.taken) && g.taken[i].named && namesUsers(v) {
-					return router.Refuse(router.RuleReferenceWrite, fmt.Sprintf("column %s (it names an object that has another number on each shard: give it in VALUES)", g.taken[i].name))
+					return router.Refuse(router.RuleNamesObject, "column "+g.taken[i].name)
 				}
 			}
 		}

@@ -2,7 +2,6 @@ package exec
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -28,7 +27,7 @@ func (h *Handler) evaluated(ctx context.Context, p *router.Plan, text string, a 
 	if i, err := namedParam(ctx, h, p, a); err != nil {
 		return "", err
 	} else if i >= 0 {
-		return "", refuse(fmt.Sprintf("parameter $%d names an object that has another number on each shard: give it as a text", i+1))
+		return "", router.Refuse(router.RuleNamesObject, fmt.Sprintf("parameter $%d", i+1))
 	}
 	stmts, err := sqlparse.Parse(text) // the plan's own statement may have other literals
 	if err != nil {
@@ -75,12 +74,6 @@ func (h *Handler) valuesOf(plan *router.Plan, p *participant, edits []sqlparse.E
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	defer func() {
-		var inexact inexactError
-		if errors.As(err, &inexact) {
-			err = router.Refuse(router.RuleReferenceWrite, plan.Target.TableName.String()+" ("+inexact.Error()+")")
-		}
-	}()
 	asked := map[bool][]string{} // defaults, and what the statement itself says
 	type place struct {
 		dflt bool
@@ -107,13 +100,13 @@ func (h *Handler) valuesOf(plan *router.Plan, p *participant, edits []sqlparse.E
 	got := map[bool][]string{}
 	if len(asked[true]) > 0 {
 		if err := asWritten(h, p, func(path string) (err error) {
-			got[true], err = h.evaluate(p, asked[true], &path)
+			got[true], err = h.evaluate(p, plan.Target.TableName, asked[true], &path)
 			return err
 		}); err != nil {
 			return nil, err
 		}
 	}
-	if got[false], err = h.evaluate(p, asked[false], nil); err != nil {
+	if got[false], err = h.evaluate(p, plan.Target.TableName, asked[false], nil); err != nil {
 		return nil, err
 	}
 	for _, pl := range places {

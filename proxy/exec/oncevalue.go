@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // onceBatch is how many expressions one statement evaluates.
@@ -25,16 +27,9 @@ const xmlOID = 142
 // xmlType is how PostgreSQL's own xml is named by onceSQL. How a literal of it is read hangs on xmloption.
 const xmlType = "pg_catalog.xml"
 
-// inexactError means that a value cannot be carried to the copies by its text.
-type inexactError struct{ typ string }
-
-func (e inexactError) Error() string {
-	return "a value of type " + e.typ + " would be read as another one under the settings of this session, or has no text of its own: give a constant or a parameter"
-}
-
-// evaluate gives the values of expressions as SQL, which every copy reads as the same value, of the same type. Where path is not nil it is
+// evaluate gives the values of expressions, for a table, as SQL, which every copy reads as the same value, of the same type. Where path is not nil it is
 // the search_path that what they call sees: they themselves are read under that which the server has.
-func (h *Handler) evaluate(p *participant, asked []string, path *string) (values []string, err error) {
+func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []string, path *string) (values []string, err error) {
 	for len(asked) > 0 {
 		some := asked[:min(len(asked), onceBatch)]
 		asked = asked[len(some):]
@@ -51,7 +46,7 @@ func (h *Handler) evaluate(p *participant, asked []string, path *string) (values
 			case text == nil:
 				values = append(values, "CAST(NULL AS "+typ+")")
 			case !exact:
-				return nil, inexactError{typ}
+				return nil, router.Refuse(router.RuleInexact, typ, table)
 			case typ == xmlType:
 				values = append(values, "XMLPARSE(CONTENT "+pgsql.Literal(string(text))+" PRESERVE WHITESPACE)")
 			default:

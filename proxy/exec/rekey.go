@@ -55,6 +55,11 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 			at[k] = i
 		}
 	}
+	for i, t := range types {
+		if namesObjects[t] && slices.ContainsFunc(rows, func(r [][]byte) bool { return i < len(r) && namesUsers(r[i]) }) {
+			return "", nil, nil, router.Refuse(router.RuleNamesObject, "column "+cols[i].Name)
+		}
+	}
 	byShard, order, err := placeRows(p, at, rows)
 	if err != nil {
 		return "", nil, nil, err

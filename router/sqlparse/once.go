@@ -258,14 +258,23 @@ func (o *once) defaultValues(left []Fill) {
 func (o *once) assigned(targets []*pg.Node) {
 	for _, t := range targets {
 		r := t.GetResTarget()
-		if d := r.GetVal().GetSetToDefault(); d != nil {
+		val := r.GetVal()
+		if m := val.GetMultiAssignRef(); m != nil { // (a, b) = source: each column has all of it
+			row := m.Source.GetRowExpr().GetArgs()
+			switch at := int(m.Colno) - 1; {
+			case at < len(row):
+				val = row[at]
+			case at > 0:
+				continue
+			default:
+				val = m.Source
+			}
+		}
+		if d := val.GetSetToDefault(); d != nil {
 			o.defaulted(d, r.Name, false)
 			continue
 		}
-		if m := r.GetVal().GetMultiAssignRef(); m != nil && m.Colno > 1 {
-			continue // (a, b) = source, which each column has
-		}
-		o.value(r.GetVal(), r.Name, false)
+		o.value(val, r.Name, false)
 	}
 }
 

@@ -31,6 +31,11 @@ func TestWhatVariesIsPutInOnce(t *testing.T) {
 			`insert into t (id, key, at) values (1, 'k',  <current_date!> ) on conflict (id) do update set at =  <now()!> , key = excluded.key where t.at <  <localtimestamp!>  returning now()`,
 		},
 		{`update t set at = default, "na.me" = default where at < now() - $1`, `update t set at =  <now()!> , "na.me" = default where at <  <now()!>  - $1`},
+		{`update t set (at, id, "na.me") = (default, 1, now()::text) where id = 1`, `update t set (at, id, "na.me") = ( <now()!> , 1,  <now()!> ::text) where id = 1`},
+		{`update t set (at, id) = row(now(), 2), key = 'k'`, `update t set (at, id) = row( <now()!> , 2), key = 'k'`},
+		{`update t set (at, key) = (now(), default)`, "the default of column key has another value for each row"},
+		{`update t set (id, at) = (1, 'now')`, "column at: 'now' may be another time"},
+		{`update t set (at, id) = (select now(), 2)`, `update t set (at, id) = (select  <now()!> , 2)`},
 		{`delete from t where at < now()`, `delete from t where at <  <now()!> `},
 		{`insert into t (id, key, at) values (1, 'k', 'now')`, "column at: 'now' may be another time"},
 		{`insert into t (id, key, at) values (1, 'now', null)`, `insert into t (id, key, at) values (1, 'now', null)`}, // no time is read from it

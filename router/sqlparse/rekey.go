@@ -46,6 +46,9 @@ func Rekey(sql, table, target string, columns []RekeyColumn, sets []Assign) (out
 			}
 			expr = "CAST((" + e + ") AS " + col.Type + ")"
 		}
+		if col.Type == "xml" { // which in binary would lose its declaration
+			expr = "CAST(" + expr + " AS pg_catalog.text)"
+		}
 		returning = append(returning, expr)
 	}
 	out.Delete = "DELETE FROM " + sql[c["update"].Start:c["update"].End]

@@ -46,7 +46,7 @@ func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []str
 			case text == nil:
 				values = append(values, "CAST(NULL AS "+typ+")")
 			case !exact:
-				return nil, router.Refuse(router.RuleInexact, typ, table)
+				return nil, router.Refuse(router.RuleInexact, "a value of type "+typ+" for reference table "+table.String())
 			case typ == xmlType:
 				values = append(values, "XMLPARSE(CONTENT "+pgsql.Literal(string(text))+" PRESERVE WHITESPACE)")
 			default:

@@ -70,6 +70,8 @@ func TestRowsMadeOnHomeAreThoseOfOnePostgreSQL(t *testing.T) {
 	if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader("51\tpg_type\n52\t\\N\n"), "copy classes (k, c) from stdin"); err != nil {
 		t.Error(err)
 	}
+	_, err = c.PgConn().CopyFrom(t.Context(), strings.NewReader("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff"), "copy classes from stdin (format binary)")
+	wantRule(t, err, "names-object", "0A000")
 	oid := queryOne[uint32](t, d.on(t, "exactrows", 0), "select 'rows'::regclass::oid")
 	for _, v := range []uint32{oid, 1259} {
 		r := c.PgConn().ExecParams(t.Context(), "insert into classes (k, c) values (60, $1)", [][]byte{{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}}, nil, []int16{1}, nil).Read()

@@ -22,6 +22,9 @@ func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
 	if !p.Stmt.Copy.From {
 		return h.copyOut(ctx, p)
 	}
+	if err := namedInBinary(p); err != nil {
+		return err
+	}
 	var rows int64
 	if p.Fills != nil && (len(p.Fills.Left(p.Names)) > 0 || p.Fills.ReadsTimes(p.Names) && p.Stmt.Copy.Options["format"] != "binary") {
 		rows, err := h.copyOnce(ctx, p)

@@ -140,6 +140,19 @@ var inArrays = map[uint32]string{
 // namesUsers says whether a value of these, in binary, is an object that PostgreSQL has not come with.
 func namesUsers(v []byte) bool { return len(v) == 4 && schema.IsUser(binary.BigEndian.Uint32(v)) }
 
+// namedInBinary refuses a binary COPY of what names objects: the client's numbers are home's.
+func namedInBinary(p *router.Plan) error {
+	if p.Stmt.Copy.Options["format"] != "binary" {
+		return nil
+	}
+	for _, n := range p.Names {
+		if c, _ := p.Schema.Tables[p.Target.TableName].Column(n); c != nil && (namesObjects[c.TypeOID] || strings.HasPrefix(inArrays[c.TypeOID], "reg")) {
+			return router.Refuse(router.RuleNamesObject, "column "+n)
+		}
+	}
+	return nil
+}
+
 // takenAs is how a column of the rows that were made is read.
 type takenAs struct {
 	name  string

@@ -10,25 +10,76 @@ import (
 
 // madeUp are values of types whose text is not all of them, or hangs on settings: what makes one, by the name of its column.
 var madeUp = []struct{ name, typ, value string }{
-	{"char_n", "char(8)", "'abcdefgh'::char(8)"}, {"char_short", "char(8)", "'ab'::char(8)"}, {"char_any", "bpchar", "'ab  '::bpchar"}, {"char_in_text", "text", "'x' || 'ab'::char(4)::text"},
-	{"chars", "char(4)[]", "array['abcd', 'e']::char(4)[]"}, {"one_char", `"char"`, `'x'::"char"`}, {"name", "name", "'some name'::name"}, {"varchar_n", "varchar(8)", "'it''s \\ '::varchar(8)"},
-	{"bits", "bit(8)", "B'10101010'"}, {"varbits", "varbit(9)", "B'101'::varbit(9)"}, {"bit_sets", "bit(3)[]", "array[B'101', B'110']::bit(3)[]"},
-	{"stamptz", "timestamptz", "to_timestamp(1700000000.123456)"}, {"stamptz_n", "timestamptz(2)", "to_timestamp(1700000000.126456)"}, {"stamp", "timestamp", "make_timestamp(2026, 3, 4, 5, 6, 7.000001)"},
-	{"old_stamp", "timestamptz", "make_timestamptz(-44, 3, 4, 5, 6, 7.5, 'UTC')"}, {"long_ago", "timestamptz", "make_timestamptz(1850, 1, 2, 3, 4, 5, 'UTC')"}, {"for_ever", "timestamptz", "'infinity'::timestamptz"}, {"far", "date", "make_date(12345, 2, 3)"},
-	{"day", "date", "make_date(2026, 3, 4)"}, {"days", "date[]", "array[make_date(2026, 3, 4), null]::date[]"}, {"clock", "time(0)", "make_time(1, 2, 3.6)"}, {"clocktz", "timetz", "to_timestamp(1700000000.5)::timetz"},
-	{"span", "interval", "make_interval(days => -1, mins => 123)"}, {"span_mixed", "interval", "make_interval(years => 1, months => -14, days => 3, secs => -0.000001)"}, {"span_minus", "interval", "make_interval(months => -1, days => -2, hours => -3)"},
-	{"span_n", "interval(2)", "make_interval(secs => 1.236)"}, {"spans", "interval[]", "array[make_interval(days => -1, mins => 123)]"},
-	{"real", "real", "(1.0::float8 / 3)::real"}, {"double", "float8", "1.0::float8 / 3"}, {"minus_zero", "float8", "'-0'::float8"}, {"no_number", "float8", "'NaN'::float8"}, {"small", "float8", "5e-324::float8"}, {"doubles", "float8[]", "array[1.0::float8 / 3, 'NaN']::float8[]"},
-	{"numeric_n", "numeric(9,4)", "1.23456::numeric"}, {"numeric_any", "numeric", "1.5000::numeric"}, {"point", "point", "point(1.0::float8 / 3, -1.0::float8 / 7)"}, {"poly", "polygon", "polygon(box(point(0.1, 0.2), point(1.0 / 3, 2)))"},
-	{"bytes", "bytea", `decode('005c27ff4e554c4c', 'hex')`}, {"byte_list", "bytea[]", `array[decode('5c78ff00', 'hex'), decode('61', 'hex')]`}, {"money", "money", "(-1234.5)::numeric::money"}, {"moneys", "money[]", "array[1234.5::numeric::money]"},
-	{"texts", "text[]", `array['a', 'NULL', '', '"\', 'null', 'b c']`}, {"grid", "int[]", "'[0:1][2:3]={{1,2},{3,4}}'::int[]"}, {"none", "text[]", "'{}'::text[]"}, {"nothing", "text", "null::text"},
-	{"xml", "xml", "xmlelement(name a, 'b')"}, {"xml_parts", "xml", "xmlconcat(xmlelement(name a), xmlelement(name b))"}, {"xml_list", "xml[]", "array[xmlelement(name a, xmlattributes('1' as b))]"},
-	{"json", "json", `' {"a" :  1, "a": 2.50}'::json`}, {"jsonb", "jsonb", `'{"b": 1.50, "a": [null, "x"]}'::jsonb`}, {"json_list", "json[]", `array['{"a":  1}']::json[]`},
-	{"range", "tstzrange", "tstzrange(to_timestamp(1700000000), null, '(]')"}, {"ranges", "tstzmultirange", "tstzmultirange(tstzrange(to_timestamp(0), to_timestamp(1)), tstzrange(to_timestamp(5), to_timestamp(6)))"}, {"numbers", "numrange", "numrange(1.50, null)"},
-	{"mood", "odd.mood", "'so so'::odd.mood"}, {"moods", "odd.mood[]", "array['ok', 'so so']::odd.mood[]"}, {"code", "odd.code", "'abc'::odd.code"}, {"doc", "odd.doc", `'{"a": 1}'::odd.doc`}, {"codes", "odd.code[]", "array['abc', 'd']::odd.code[]"},
-	{"pair", "odd.pair", "row(to_timestamp(1700000000), array['a', 'b c'], 'xyz', make_interval(days => -1, mins => 5), 1.0::float8 / 3)::odd.pair"}, {"pairs", "odd.pair[]", "array[row(null, null, 'xyz', null, null), null]::odd.pair[]"}, {"empty_pair", "odd.pair", "row(null, null, null, null, null)::odd.pair"},
-	{"class", "regclass", "('odd.th' || 'ing')::regclass"}, {"class_in", "regclass[]", "array[('odd.th' || 'ing')::regclass]"}, {"type", "regtype", "'odd.mood'::regtype"}, {"proc", "regprocedure", "'pg_catalog.now()'::regprocedure"},
-	{"net", "inet", "'10.1.2.3/32'::inet"}, {"cidr", "cidr", "'10.1.0.0/16'::cidr"}, {"words", "tsvector", "'a:1A fat:2,4'::tsvector"}, {"tag", "odd.tag", "'v'::odd.tag"},
+	{"char_n", "char(8)", "'abcdefgh'::char(8)"},
+	{"char_short", "char(8)", "'ab'::char(8)"},
+	{"char_any", "bpchar", "'ab  '::bpchar"},
+	{"char_in_text", "text", "'x' || 'ab'::char(4)::text"},
+	{"chars", "char(4)[]", "array['abcd', 'e']::char(4)[]"},
+	{"one_char", `"char"`, `'x'::"char"`},
+	{"name", "name", "'some name'::name"},
+	{"varchar_n", "varchar(8)", "'it''s \\ '::varchar(8)"},
+	{"bits", "bit(8)", "B'10101010'"},
+	{"varbits", "varbit(9)", "B'101'::varbit(9)"},
+	{"bit_sets", "bit(3)[]", "array[B'101', B'110']::bit(3)[]"},
+	{"stamptz", "timestamptz", "to_timestamp(1700000000.123456)"},
+	{"stamptz_n", "timestamptz(2)", "to_timestamp(1700000000.126456)"},
+	{"stamp", "timestamp", "make_timestamp(2026, 3, 4, 5, 6, 7.000001)"},
+	{"old_stamp", "timestamptz", "make_timestamptz(-44, 3, 4, 5, 6, 7.5, 'UTC')"},
+	{"long_ago", "timestamptz", "make_timestamptz(1850, 1, 2, 3, 4, 5, 'UTC')"},
+	{"for_ever", "timestamptz", "'infinity'::timestamptz"},
+	{"far", "date", "make_date(12345, 2, 3)"},
+	{"day", "date", "make_date(2026, 3, 4)"},
+	{"days", "date[]", "array[make_date(2026, 3, 4), null]::date[]"},
+	{"clock", "time(0)", "make_time(1, 2, 3.6)"},
+	{"clocktz", "timetz", "to_timestamp(1700000000.5)::timetz"},
+	{"span", "interval", "make_interval(days => -1, mins => 123)"},
+	{"span_mixed", "interval", "make_interval(years => 1, months => -14, days => 3, secs => -0.000001)"},
+	{"span_minus", "interval", "make_interval(months => -1, days => -2, hours => -3)"},
+	{"span_n", "interval(2)", "make_interval(secs => 1.236)"},
+	{"spans", "interval[]", "array[make_interval(days => -1, mins => 123)]"},
+	{"real", "real", "(1.0::float8 / 3)::real"},
+	{"double", "float8", "1.0::float8 / 3"},
+	{"minus_zero", "float8", "'-0'::float8"},
+	{"no_number", "float8", "'NaN'::float8"},
+	{"small", "float8", "5e-324::float8"},
+	{"doubles", "float8[]", "array[1.0::float8 / 3, 'NaN']::float8[]"},
+	{"numeric_n", "numeric(9,4)", "1.23456::numeric"},
+	{"numeric_any", "numeric", "1.5000::numeric"},
+	{"point", "point", "point(1.0::float8 / 3, -1.0::float8 / 7)"},
+	{"poly", "polygon", "polygon(box(point(0.1, 0.2), point(1.0 / 3, 2)))"},
+	{"bytes", "bytea", `decode('005c27ff4e554c4c', 'hex')`},
+	{"byte_list", "bytea[]", `array[decode('5c78ff00', 'hex'), decode('61', 'hex')]`},
+	{"money", "money", "(-1234.5)::numeric::money"},
+	{"moneys", "money[]", "array[1234.5::numeric::money]"},
+	{"texts", "text[]", `array['a', 'NULL', '', '"\', 'null', 'b c']`},
+	{"grid", "int[]", "'[0:1][2:3]={{1,2},{3,4}}'::int[]"},
+	{"none", "text[]", "'{}'::text[]"},
+	{"nothing", "text", "null::text"},
+	{"xml", "xml", "xmlelement(name a, 'b')"},
+	{"xml_parts", "xml", "xmlconcat(xmlelement(name a), xmlelement(name b))"},
+	{"xml_list", "xml[]", "array[xmlelement(name a, xmlattributes('1' as b))]"},
+	{"json", "json", `' {"a" :  1, "a": 2.50}'::json`},
+	{"jsonb", "jsonb", `'{"b": 1.50, "a": [null, "x"]}'::jsonb`},
+	{"json_list", "json[]", `array['{"a":  1}']::json[]`},
+	{"range", "tstzrange", "tstzrange(to_timestamp(1700000000), null, '(]')"},
+	{"ranges", "tstzmultirange", "tstzmultirange(tstzrange(to_timestamp(0), to_timestamp(1)), tstzrange(to_timestamp(5), to_timestamp(6)))"},
+	{"numbers", "numrange", "numrange(1.50, null)"},
+	{"mood", "odd.mood", "'so so'::odd.mood"},
+	{"moods", "odd.mood[]", "array['ok', 'so so']::odd.mood[]"},
+	{"code", "odd.code", "'abc'::odd.code"},
+	{"doc", "odd.doc", `'{"a": 1}'::odd.doc`},
+	{"codes", "odd.code[]", "array['abc', 'd']::odd.code[]"},
+	{"pair", "odd.pair", "row(to_timestamp(1700000000), array['a', 'b c'], 'xyz', make_interval(days => -1, mins => 5), 1.0::float8 / 3)::odd.pair"},
+	{"pairs", "odd.pair[]", "array[row(null, null, 'xyz', null, null), null]::odd.pair[]"},
+	{"empty_pair", "odd.pair", "row(null, null, null, null, null)::odd.pair"},
+	{"class", "regclass", "('odd.th' || 'ing')::regclass"},
+	{"class_in", "regclass[]", "array[('odd.th' || 'ing')::regclass]"},
+	{"type", "regtype", "'odd.mood'::regtype"},
+	{"proc", "regprocedure", "'pg_catalog.now()'::regprocedure"},
+	{"net", "inet", "'10.1.2.3/32'::inet"},
+	{"cidr", "cidr", "'10.1.0.0/16'::cidr"},
+	{"words", "tsvector", "'a:1A fat:2,4'::tsvector"},
+	{"tag", "odd.tag", "'v'::odd.tag"},
 }
 
 // evaluatedUnder are settings under which texts are written or read in another way.
@@ -160,9 +211,9 @@ func TestEvaluatedExpressionsSeeTheClientsSettings(t *testing.T) {
 	for _, sql := range []string{
 		"create schema odd", "create table odd.prefs (v text)", "insert into odd.prefs values ('of odd')", "create function odd.sees() returns text volatile language plpgsql as $f$ begin return " + settings + "; end $f$",
 		"create function odd.pref() returns text volatile language plpgsql as 'begin return (select v from prefs); end'", "create function odd.other() returns text volatile language sql as 'select current_setting(''search_path'')'",
-		"set search_path = odd", "create function odd.inlined() returns text volatile language sql as 'select other() || 1'", "create function odd.now() returns timestamptz immutable language sql as 'select ''2000-01-01 00:00:00+00''::timestamptz'",
+		"set search_path = odd", "create function odd.inlined() returns text volatile language sql as 'select other() || 1'", "create function odd.clock_timestamp() returns timestamptz immutable language sql as 'select ''2000-01-01 00:00:00+00''::timestamptz'", "create function odd.now() returns timestamptz immutable language sql as 'select ''2000-01-01 00:00:00+00''::timestamptz'",
 		"create function odd.sets() returns text volatile language plpgsql as $f$ begin perform set_config('datestyle', 'German', true); return 'set'; end $f$",
-		"create table odd.seen (k int primary key, s text default odd.sees(), p text default odd.pref(), i text default odd.inlined(), at timestamptz default now(), z text)",
+		"create table odd.seen (k int primary key, s text default odd.sees(), p text default odd.pref(), i text default odd.inlined(), at timestamptz default now(), made timestamptz default clock_timestamp(), z text)",
 	} {
 		both(sql)
 	}
@@ -176,7 +227,12 @@ func TestEvaluatedExpressionsSeeTheClientsSettings(t *testing.T) {
 		both("begin")
 		both(fmt.Sprintf("insert into odd.seen (k, z) values (%d, odd.sees())", 10*i))
 		both(fmt.Sprintf("insert into odd.seen (k, s, p, i, at, z) values (%d, 's', 'p', 'i', now(), odd.sets()), (%d, 's', 'p', 'i', now(), odd.sees())", 10*i+1, 10*i+2))
-		for _, sql := range []string{"select " + settings, "select string_agg(concat_ws(' ', k, s, p, i, z), E'\\n' order by k) from odd.seen", "select extract(year from max(at)) > 2001 from odd.seen"} {
+		rows := make([]string, 300) // more than are evaluated at once
+		for r := range rows {
+			rows[r] = fmt.Sprintf("(%d, 's', 'p', 'i', 'z')", 1000*(i+1)+r)
+		}
+		both("insert into odd.seen (k, s, p, i, z) values " + strings.Join(rows, ", "))
+		for _, sql := range []string{"select min(made) > '2001-01-01' from odd.seen", "select " + settings, "select string_agg(concat_ws(' ', k, s, p, i, z), E'\\n' order by k) from odd.seen", "select extract(year from max(at)) > 2001 from odd.seen"} {
 			if got, want := says(t, c, sql, pgx.QueryExecModeSimpleProtocol), says(t, one, sql, pgx.QueryExecModeSimpleProtocol); got != want {
 				t.Errorf("%s: %s: %s; one PostgreSQL: %s", set, sql, got, want)
 			}

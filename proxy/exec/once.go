@@ -98,16 +98,10 @@ func (h *Handler) valuesOf(plan *router.Plan, p *participant, edits []sqlparse.E
 		}
 	}
 	got := map[bool][]string{}
-	if len(asked[true]) > 0 {
-		if err := asWritten(h, p, func(path string) (err error) {
-			got[true], err = h.evaluate(p, plan.Target.TableName, asked[true], &path)
-			return err
-		}); err != nil {
+	for _, defaults := range []bool{true, false} {
+		if got[defaults], err = h.evaluate(p, plan.Target.TableName, asked[defaults], defaults); err != nil {
 			return nil, err
 		}
-	}
-	if got[false], err = h.evaluate(p, plan.Target.TableName, asked[false], nil); err != nil {
-		return nil, err
 	}
 	for _, pl := range places {
 		values = append(values, got[pl.dflt][pl.at])

@@ -27,12 +27,18 @@ const xmlOID = 142
 // xmlType is how PostgreSQL's own xml is named by onceSQL. How a literal of it is read hangs on xmloption.
 const xmlType = "pg_catalog.xml"
 
-// evaluate gives the values of expressions, for a table, as SQL, which every copy reads as the same value, of the same type. Where path is not nil it is
-// the search_path that what they call sees: they themselves are read under that which the server has.
-func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []string, path *string) (values []string, err error) {
+// evaluate gives the values of expressions, for a table, as SQL, which every copy reads as the same value, of the same type. Defaults are
+// read as they are printed, and what they call sees the client's search_path.
+func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []string, defaults bool) (values []string, err error) {
 	for len(asked) > 0 {
 		some := asked[:min(len(asked), onceBatch)]
 		asked = asked[len(some):]
+		var path *string
+		if defaults {
+			if path, err = asWritten(h, p); err != nil {
+				return nil, err
+			}
+		}
 		rows, err := p.srv.RowsOf(3, onceSQL(some, path))
 		if err != nil {
 			return nil, h.lost(p, err)
@@ -57,10 +63,11 @@ func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []str
 	return values, nil
 }
 
-// onceSQL asks for the type, the text and whether that is read as the same value, bit for bit, of each of some expressions. Each step is a
-// subquery of the next, which OFFSET keeps apart: the expressions are evaluated, each once; the settings become those of written; the values
-// become texts; the settings become again what they were; the texts are read. A type's own output makes the texts, where a cast to
-// text may leave something out or be a user's function. The types' names are whole and without a length: "character" would be one of 1.
+// onceSQL asks for the type, the text and whether that is read as the same value, bit for bit, of each of some expressions. path, unless nil,
+// becomes the search_path before they are evaluated. Each step is a subquery of the next, which OFFSET keeps apart: the expressions are
+// evaluated, each once; the settings become those of written; the values become texts; the settings become again what they were; the texts
+// are read. A type's own output makes the texts, where a cast to text may leave something out or be a user's function. The types' names are
+// whole and without a length: "character" would be one of 1.
 func onceSQL(exprs []string, path *string) string {
 	var vals, names, texts, tell strings.Builder
 	if path != nil {
@@ -86,10 +93,10 @@ func onceSQL(exprs []string, path *string) string {
 			vals.WriteByte(',')
 			names.WriteByte(',')
 		}
-		fmt.Fprintf(&vals, "pg_catalog.current_setting('%s')", s.name)
+		fmt.Fprintf(&vals, "pg_catalog.current_setting(%s)", pgsql.Literal(s.name))
 		fmt.Fprintf(&names, "o%d", i)
-		fmt.Fprintf(&set, ", pg_catalog.set_config('%s', '%s', true)", s.name, s.value)
-		fmt.Fprintf(&back, ", pg_catalog.set_config('%s', o%d, true)", s.name, i)
+		fmt.Fprintf(&set, ", pg_catalog.set_config(%s, %s, true)", pgsql.Literal(s.name), pgsql.Literal(s.value))
+		fmt.Fprintf(&back, ", pg_catalog.set_config(%s, o%d, true)", pgsql.Literal(s.name), i)
 	}
 	return "WITH once AS MATERIALIZED (SELECT written.*" + back.String() +
 		" FROM (SELECT apart.*" + texts.String() +
@@ -102,12 +109,13 @@ func onceSQL(exprs []string, path *string) string {
  LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem AND e.typarray OPERATOR(pg_catalog.=) t.oid ORDER BY told.at`
 }
 
-// asWritten has a server read what f sends, in a transaction, as the schema's expressions are printed, where pg_catalog comes first; behind
-// it comes what the client's search_path has. f gets that.
-func asWritten(h *Handler, p *participant, f func(path string) error) error {
-	row, err := p.srv.Row(2, "SELECT pg_catalog.current_setting('search_path'), pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.current_setting('search_path'), ''), 'pg_temp'), true)")
+// asWritten has a server, in a transaction, read the next statement as the schema's expressions are printed, where pg_catalog comes first;
+// behind it comes what the client's search_path has, which is returned.
+func asWritten(h *Handler, p *participant) (path *string, err error) {
+	row, err := p.srv.Row(2, "SELECT pg_catalog.current_setting('search_path'), pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', CASE WHEN pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) '' THEN pg_catalog.current_setting('search_path') END, 'pg_temp'), true)")
 	if err != nil {
-		return h.lost(p, err)
+		return nil, h.lost(p, err)
 	}
-	return f(string(row[0]))
+	was := string(row[0])
+	return &was, nil
 }

@@ -157,6 +157,10 @@ func TestRowsThatMoveKeepTheirValues(t *testing.T) {
 	same("UPDATE of keys")
 	both("update spread set k = k + 1000, x = '<?xml version=\"1.0\"?><b/>'")
 	same("UPDATE of keys and xml")
+	mustExec(t, c, "create table made (k, x, l, n) as select k, xmlconcat(x) as x, '<?xml version=\"1.0\"?><c/>'::xml as x, count(*) over () from spread")
+	if n := queryOne[int](t, c, "select count(*) from made where n = 20 and xpath_exists('/b', x) and l::text = '<?xml version=\"1.0\"?><c/>'"); n != 20 {
+		t.Errorf("CREATE TABLE AS has %d rows with what was made", n)
+	}
 	mustExec(t, c, "update spread set c = 'spread'")
 	_, err := c.Exec(t.Context(), "update spread set k = k + 1000")
 	wantRule(t, err, "names-object", "0A000")

@@ -111,11 +111,17 @@ func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whol
 	if err := g.fetch(ctx); err != nil {
 		return err
 	}
-	if err := g.fill("CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):] + " ON COMMIT DROP AS " + g.sql); err != nil {
-		return err
+	names := make([]string, len(source.fields)) // the SELECT's own may be twice the same
+	for i, f := range source.fields {
+		names[i] = fmt.Sprintf("c%d", i)
+		g.taken = append(g.taken, takenAs{name: names[i], xml: f.DataTypeOID == xmlOID})
 	}
-	for _, f := range source.fields {
-		g.taken = append(g.taken, takenAs{name: string(f.Name), xml: f.DataTypeOID == xmlOID})
+	head := "CREATE TEMPORARY TABLE " + movedTable[len("pg_temp."):]
+	if len(names) > 0 {
+		head += " (" + pgsql.List(names) + ")"
+	}
+	if err := g.fill(head + " ON COMMIT DROP AS " + g.sql); err != nil {
+		return err
 	}
 	var rows int64
 	if err := h.atomically(ctx, func() error {

@@ -262,6 +262,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if notifies(s.tmpl.Stmt) {
 		h.tx.notifies = true
 	}
+	pt.configs = configsOf(s.tmpl, &router.Args{Params: b.Params})
 	b, err = h.translateBind(ctx, p, pt, s, b, &m)
 	if err != nil {
 		return err
@@ -275,15 +276,17 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	} else {
 		p.srv.SendBind(string(b.Portal), name, b.Rest)
 	}
-	pt.configs = configsOf(s.tmpl, &router.Args{Params: b.Params})
 	pt.on = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
 	x.ops = append(x.ops, op{kind: opRelay})
 	return nil
 }
 
-// translateBind gives a Bind the shard's OIDs, and notes which columns of its rows must be translated back.
+// translateBind gives a Bind, which sets no more than the session may keep, the shard's OIDs, and notes which columns of its rows must be translated back.
 func (h *Handler) translateBind(ctx context.Context, p *participant, pt *portal, s *stmt, b *wire.BindParts, m *wire.Message) (*wire.BindParts, error) {
+	if err := mayConfigure(h, pt.configs); err != nil {
+		return nil, err
+	}
 	types := h.typesOf(p.shard)
 	if types == nil || !hasBinary(b.Formats) && !hasBinary(b.Results) {
 		return b, nil

@@ -96,7 +96,8 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 
 // takeBack gives the session the settings back that it had before its transaction, and tells the client.
 func takeBack(h *Handler) {
-	h.settings, h.own = h.tx.before, h.tx.own.before
+	adopt(h, h.tx.before)
+	h.own = h.tx.own.before
 	h.retell(h.tx.told)
 }
 
@@ -108,7 +109,7 @@ func stayBehind(h *Handler) {
 	}
 	for _, p := range h.tx.parts {
 		switch {
-		case h.settings == h.tx.before && !p.srv.IsSuspect():
+		case h.settings.Same(h.tx.before) && !p.srv.IsSuspect():
 		case p == h.pinned:
 			p.srv.Suspect(nil, false)
 		default:

@@ -35,6 +35,10 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 			return errFailedTx
 		}
 	}
+	if err := mayControl(h, s); err != nil {
+		return err
+	}
+	defer reckonKept(h)
 	switch s.Kind {
 	case sqlparse.Empty:
 		h.client.SendFrame('I', nil)
@@ -111,7 +115,13 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 		h.client.SendTag("BEGIN")
 		return nil
 	}
-	h.begin(strings.TrimSuffix(strings.TrimSpace(s.Text), ";"), s.Tx, false)
+	begin := strings.TrimSuffix(strings.TrimSpace(s.Text), ";")
+	if strings.EqualFold(begin, "BEGIN") {
+		begin = "BEGIN"
+	} else {
+		begin = strings.Clone(begin) // it may be a part of a long text
+	}
+	h.begin(begin, s.Tx, false)
 	h.client.SendTag("BEGIN")
 	return nil
 }
@@ -190,9 +200,11 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		h.tx.released(at)
+		reckonAnew(h)
 		h.client.SendTag("RELEASE")
 	default:
-		h.settings, h.own, h.tx.own.kept = h.tx.saves[at].settings, h.tx.saves[at].own, h.tx.saves[at].kept
+		adopt(h, h.tx.saves[at].settings)
+		h.own, h.tx.own.kept = h.tx.saves[at].own, h.tx.saves[at].kept
 		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
 		h.retell(h.tx.saves[at].told)
 		h.backTo(h.tx.saves[at].view)
@@ -201,6 +213,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		h.env.SearchPath = h.tx.saves[at].path
 		h.stale = true
 		h.tx.backTo(at)
+		reckonAnew(h)
 		for _, p := range h.tx.parts {
 			if p.defines { // perhaps not any more, and perhaps again
 				p.srv.DropSince(p.mark)

@@ -14,18 +14,20 @@ import (
 // told, how its rows are read and written, and where its names are looked up.
 func (h *Handler) keepDefaults(s *pool.Server) {
 	logins := h.e.logins.Load()
-	if h.kept || s.Defaults() == h.defaults && logins == h.logins {
+	if h.kept || s.Defaults().Same(h.defaults) && logins == h.logins {
 		return
 	}
 	h.kept = true
 	keep := func(set *pool.Settings) *pool.Settings { return h.began().Over(set) }
-	h.login, h.settings = keep(h.login), keep(h.settings)
+	h.login = keep(h.login)
+	h.settings = keep(h.settings)
 	if h.tx.before != nil {
 		h.tx.before = keep(h.tx.before)
 	}
 	for i := range h.tx.saves {
 		h.tx.saves[i].settings = keep(h.tx.saves[i].settings)
 	}
+	reckonAnew(h)
 }
 
 // began is what the session began with, as far as it matters to what it reads and is told.
@@ -50,6 +52,6 @@ func (e *Engine) newLogins() {
 	e.logins.Add(1)
 	e.Pools.Reconnect("")
 	e.mu.Lock()
-	clear(e.welcome)
+	e.welcome.clear()
 	e.mu.Unlock()
 }

@@ -84,9 +84,9 @@ type Engine struct {
 
 	mu      sync.Mutex // guards schemas and welcomes
 	schemas map[string]*dbSchema
-	welcome map[string]*welcome
+	welcome welcomes
 	logins  atomic.Uint32 // grows with what sessions begin with
-	spaces  map[string]uint64
+	spaces  map[[2]uint64]uint64
 	nextID  uint64
 	rooms   map[[2]string]*waitingRoom
 }
@@ -159,17 +159,6 @@ func (e *Engine) WithPartitions(db *shardmap.DB, sch *schema.Snapshot) *shardmap
 	return p.out
 }
 
-// welcome is what a new session of a role is told, and its search path.
-type welcome struct {
-	by         string // the shard that told it
-	params     map[string]string
-	searchPath []string
-	isolation  string // default_transaction_isolation
-	login      *pool.Settings
-	defaults   *pool.Settings // of the server that was asked
-	logins     uint32         // of the engine, then
-}
-
 const planCacheBytes = 64 << 20
 
 // Init makes the engine ready. The exported fields must be set before and stay as they are.
@@ -185,7 +174,7 @@ func (e *Engine) Init() error {
 	e.Memory.plans = func() int64 { return int64(c.WeightedSize()) }
 	e.texts.shared = map[string]*sharedText{}
 	e.seeds[0], e.seeds[1] = maphash.MakeSeed(), maphash.MakeSeed()
-	e.schemas, e.welcome, e.spaces = map[string]*dbSchema{}, map[string]*welcome{}, map[string]uint64{}
+	e.schemas, e.welcome.of, e.spaces = map[string]*dbSchema{}, map[welcomeKey]*welcome{}, map[[2]uint64]uint64{}
 	e.rooms = map[[2]string]*waitingRoom{}
 	if e.Primary == 0 {
 		e.Primary = 2 * time.Second
@@ -256,7 +245,7 @@ func (e *Engine) schemaWith(ctx context.Context, db *shardmap.DB, known *schema.
 func (e *Engine) RefreshSchema(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
 	s := e.schemaOf(db.Name)
 	e.mu.Lock()
-	clear(e.welcome) // ALTER ROLE and ALTER DATABASE change what new sessions begin with
+	e.welcome.clear() // ALTER ROLE and ALTER DATABASE change what new sessions begin with
 	e.mu.Unlock()
 	return e.readSchema(ctx, db, s, s.asked.Add(1))
 }
@@ -424,14 +413,15 @@ func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View,
 func (e *Engine) space(key string) [8]byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	id, ok := e.spaces[key]
+	sum := [2]uint64{maphash.String(e.seeds[0], key), maphash.String(e.seeds[1], key)} // a search_path may be long
+	id, ok := e.spaces[sum]
 	if !ok {
 		if len(e.spaces) > 10000 { // old map and schema versions
 			clear(e.spaces)
 		}
 		e.nextID++
 		id = e.nextID
-		e.spaces[key] = id
+		e.spaces[sum] = id
 	}
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], id)

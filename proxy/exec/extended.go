@@ -24,13 +24,10 @@ type bound struct {
 
 // extended is the session's side of the extended protocol.
 type extended struct {
+	account
 	named     map[string]*stmt
-	held      int64   // bytes of named
-	memory    *Memory // nil: nothing is counted
-	texts     *texts
 	unnamed   *stmt
 	portals   map[string]*portal
-	waiting   int64        // bytes that are counted for portals
 	anonymous *portal      // the unnamed portal
 	own       *portal      // the last, to be used again
 	count     atomic.Int32 // of named

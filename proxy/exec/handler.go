@@ -167,7 +167,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.ownLogin = h.own
-	h.login = pool.Intern(set)
+	h.login = pool.SettingsOf(set)
 	h.settings = h.login
 	if err := h.refresh(ctx); err != nil {
 		return nil, nil, err
@@ -196,9 +196,9 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 // greet finds the parameters that a session like this one is told, asking a server for each new kind: one of home, whose word
 // counts, or while that is away, of another shard, whose roles and their settings are the same.
 func (h *Handler) greet(ctx context.Context) (*welcome, error) {
-	key := h.db + "\x00" + h.role + "\x00" + h.settings.Key()
+	key := welcomeKey{h.db, h.role, h.settings.Key()}
 	h.e.mu.Lock()
-	w := h.e.welcome[key]
+	w := h.e.welcome.of[key]
 	h.e.mu.Unlock()
 	teller := h.e.served(h.dbmap)
 	if w != nil && (w.by == h.dbmap.Home.Name || teller != h.dbmap.Home) {
@@ -230,10 +230,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])
 	}
 	h.e.mu.Lock()
-	if len(h.e.welcome) > 10000 {
-		clear(h.e.welcome)
-	}
-	h.e.welcome[key] = w
+	h.e.welcome.keep(key, w)
 	h.e.mu.Unlock()
 	return w, nil
 }
@@ -548,6 +545,7 @@ func (h *Handler) Close() {
 	h.times.Flush(&h.count.Stages, time.Now())
 	h.unlistenAll()
 	h.ext.forget()
+	defer leave(h)
 	defer h.ext.closePortals()
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil

@@ -521,7 +521,7 @@ func (h *Handler) adapt(p *participant) error {
 
 // adaptTo is adapt for settings that the session had, or will have.
 func (h *Handler) adaptTo(p *participant, want *pool.Settings) error {
-	if p.srv.Settings() == want || !p.srv.Adapt(want) {
+	if p.srv.Settings().Same(want) || !p.srv.Adapt(want) {
 		return nil
 	}
 	if err := p.srv.Flush(); err != nil {

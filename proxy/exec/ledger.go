@@ -19,12 +19,15 @@ const (
 	Merges                   // rows that merges hold
 	Parsing                  // trees of statements that are being planned
 	Portals                  // of sessions, that no server runs
+	Settings                 // of sessions
+	Transactions             // what they have set and saved, for servers that join them later, and to go back to
+	Notifications            // that wait for their sessions, and the channels that these listen to
 
 	consumers = iota
 )
 
 // ConsumerNames are the consumers' names in metrics, in order.
-var ConsumerNames = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals"}
+var ConsumerNames = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals", "settings", "transactions", "notifications"}
 
 // Memory counts what sessions hold, by consumer. What is taken is given back by whoever took it. It counts what is made
 // and what goes, nothing in between.
@@ -33,7 +36,8 @@ type Memory struct {
 	// and for what the garbage collector has not found yet.
 	Limit atomic.Int64
 
-	// Session is how much a session's prepared statements may hold, 0 for any amount.
+	// Session is how much a session's prepared statements may hold, 0 for any amount; as much what it keeps besides them, and as much what
+	// waits for it.
 	Session atomic.Int64
 
 	used  [consumers]atomic.Int64

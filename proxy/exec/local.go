@@ -128,7 +128,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			next = reported(h.tx.parts[0].srv, next, v.Name)
 		}
 	}
-	h.settings = next
+	adopt(h, next)
 	h.tx.step(stepSet, v.Name, sql...)
 	h.tx.who = h.tx.who || v.Name == "session_authorization"
 	if v.Name == "all" {
@@ -201,7 +201,7 @@ func (h *Handler) inVain(ctx context.Context, name string, sql []string) error {
 		}
 	}
 	p.srv.SetSettings(emptied(p.srv.Settings(), name))
-	h.settings = emptied(h.settings, name)
+	adopt(h, emptied(h.settings, name))
 	return nil
 }
 
@@ -281,7 +281,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 		h.tx.step(stepSet, "", s.Text)
-		h.settings = next
+		adopt(h, next)
 		h.client.SendTag("SET")
 		return nil
 	}
@@ -303,7 +303,8 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		if h.tx.status != 'I' {
 			return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "DISCARD ALL cannot run inside a transaction block"}
 		}
-		h.settings, h.own = afterReset("all", h.settings.Others(), h.login), h.ownLogin
+		adopt(h, afterReset("all", h.settings.Others(), h.login))
+		h.own = h.ownLogin
 		h.retell(nil)
 		h.ext.forget()
 		h.unlistenAll()

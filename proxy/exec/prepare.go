@@ -143,7 +143,11 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 // executeOn runs the client's EXECUTE on one shard, under the name that the server knows.
 func (h *Handler) executeOn(ctx context.Context, shard int, st *stmt, s *sqlparse.Statement) error {
 	params, _ := executeArgs(s)
-	return h.executeAs(ctx, shard, st.tmpl, st, s, configsOf(st.tmpl, &router.Args{Params: params}))
+	configs := configsOf(st.tmpl, &router.Args{Params: params})
+	if err := mayConfigure(h, configs); err != nil {
+		return err
+	}
+	return h.executeAs(ctx, shard, st.tmpl, st, s, configs)
 }
 
 // executeInside runs EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE, on home.

@@ -248,6 +248,10 @@ func (h *Handler) anyShard() int {
 
 // single sends the client's text to one shard and relays the answer.
 func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *router.Args) error {
+	configs := configsOf(t, a)
+	if err := mayConfigure(h, configs); err != nil {
+		return err
+	}
 	p, err := h.on(ctx, shard, t)
 	if err != nil {
 		return err
@@ -258,7 +262,7 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 		}
 		return err
 	}
-	return h.relayText(ctx, p, t, a.Text, configsOf(t, a))
+	return h.relayText(ctx, p, t, a.Text, configs)
 }
 
 // relayText sends a text to a participant, relays the answer and settles what it entails.

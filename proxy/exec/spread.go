@@ -96,6 +96,7 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	}
 	if last := len(h.tx.steps) - 1; last < 0 || h.tx.steps[last].kind != stepSeen || !h.tx.steps[last].seen.Same(want) {
 		h.tx.steps = append(h.tx.steps, step{kind: stepSeen, seen: want, vars: vars})
+		reckonKept(h)
 	}
 	if path, ok := pgsql.Names(want.Value("search_path")); ok && !slices.Equal(path, h.env.SearchPath) {
 		h.env.SearchPath, h.stale = path, true

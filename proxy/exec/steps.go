@@ -37,7 +37,7 @@ func (tx *transaction) step(kind stepKind, name string, sql ...string) {
 		tx.unseen.customs = append(tx.unseen.customs, name)
 	}
 	for _, s := range sql {
-		tx.steps = append(tx.steps, step{kind: kind, name: name, sql: s})
+		tx.steps = append(tx.steps, step{kind: kind, name: name, sql: strings.Clone(s)}) // it may be a part of a long text
 	}
 }
 

@@ -17,11 +17,6 @@ const hidden = "state left by a function"
 // verifiable are the pins whose end a server can tell.
 var verifiable = map[string]bool{"temporary table": true, "advisory lock": true, tryLock: true, "WITH HOLD": true, hidden: true}
 
-func value(s *pool.Settings, name string) string {
-	v, _ := s.Get(name)
-	return v
-}
-
 // tidy looks at a server that ran something which may have changed it unseen, at the end of the statement or
 // transaction: settings become the session's, and what cannot be replayed ties the session to the server.
 func (h *Handler) tidy(p *participant) {
@@ -62,15 +57,15 @@ func (h *Handler) tidy(p *participant) {
 		}
 	}
 	for n, v := range left.Settings {
-		if v, old := pgsql.SettingValue(n, v), value(carried, n); v != old {
+		if v := pgsql.SettingValue(n, v); !carried.Has(n, v) {
 			next, has = next.With(n, v), has.With(n, v)
 		}
 	}
-	if who := left.Who(); who != carried.Who() {
+	if who := left.Who(); !who.Same(carried.Who()) {
 		next = next.Others().Over(who)
 	}
-	if next != h.settings {
-		h.settings = next
+	if !next.Same(h.settings) {
+		adopt(h, next)
 		h.env.SearchPath = h.searchPath()
 		h.stale = true
 	}
@@ -178,6 +173,10 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
+	if err := mayConfigure(h, list); err != nil { // several of a pipeline may be more together than each was
+		p.srv.Dirty = p.srv.Dirty || h.tx.status == 'I'
+		return err
+	}
 	for _, c := range list {
 		if c.reset {
 			p.srv.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
@@ -188,18 +187,19 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		sql, kind := "SET "+pgsql.Setting(c.name)+" TO "+value, stepSet
 		if c.local {
 			if h.tx.status == 'I' { // it ended with its statement
-				h.settings = emptied(h.settings, c.name)
+				adopt(h, emptied(h.settings, c.name))
 				p.srv.SetSettings(emptied(p.srv.Settings(), c.name))
 				continue
 			}
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else {
-			h.settings = reported(p.srv, h.settings.With(c.name, value), c.name)
+			adopt(h, reported(p.srv, h.settings.With(c.name, value), c.name))
 			if h.tx.status == 'I' {
 				p.srv.SetSettings(h.settings)
 			}
 		}
 		h.tx.step(kind, c.name, sql)
+		reckonKept(h)
 		h.tx.who = h.tx.who || c.name == "session_authorization"
 		if c.name == "search_path" {
 			h.env.SearchPath = searchPathOf(value)

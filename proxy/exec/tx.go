@@ -46,6 +46,7 @@ type transaction struct {
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
 	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: maps.Clone(h.told), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
+	reckonAnew(h)
 }
 
 // join returns the transaction's participant on a shard, making it one if need be.
@@ -281,7 +282,7 @@ func (h *Handler) endTx() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
 	}
 	h.forgetDDL()
-	h.settings = emptied(h.settings, h.tx.unseen.customs...)
+	adopt(h, emptied(h.settings, h.tx.unseen.customs...))
 	inTurn(h)
 	for _, g := range h.tx.held {
 		g.close()
@@ -301,6 +302,7 @@ func (h *Handler) endTx() {
 	}
 	h.mayChangeTemps(false)
 	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}
+	reckonAnew(h)
 	h.ext.closePortals()
 	h.env.SearchPath = h.searchPath()
 	h.stale = true

@@ -58,6 +58,15 @@ func (s *Server) Carries(vars []string) (*Carried, error) {
 	return c, nil
 }
 
+// Size is about how many bytes it holds.
+func (c *Carried) Size() int64 {
+	n := int64(len(c.user) + len(c.role) + 100)
+	for name, v := range c.settings {
+		n += 80 + int64(len(name)+len(v.value))
+	}
+	return n
+}
+
 // Value is what a setting is.
 func (c *Carried) Value(name string) string { return c.settings[name].value }
 

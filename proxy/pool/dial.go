@@ -67,7 +67,7 @@ func dial(ctx context.Context, p *Pool) (*Server, error) {
 	for _, n := range Formats {
 		began[n] = s.Params[n]
 	}
-	s.defaults = Intern(began)
+	s.defaults = SettingsOf(began)
 	s.Pool, s.settings, s.dialed, s.since = p, NoSettings, time.Now(), time.Now()
 	addr := s.NetConn().RemoteAddr()
 	s.addr = addr.String()

@@ -159,7 +159,7 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	}
 	at := p.bestLocked(want)
 	s := p.idle[at]
-	if s.settings != want && leavesCustom(s.settings, want) {
+	if leavesCustom(s.settings, want) {
 		p.mu.Unlock()
 		return nil
 	}
@@ -220,7 +220,7 @@ func (p *Pool) Suspect() { p.suspect.Store(int64(time.Since(p.mgr.start) + suspi
 func (p *Pool) bestLocked(want *Settings) int {
 	n := len(p.idle)
 	for i := n - 1; i >= 0 && i >= n-8; i-- {
-		if p.idle[i].settings == want {
+		if p.idle[i].settings.Same(want) {
 			return i
 		}
 	}

@@ -151,11 +151,11 @@ func (s *Server) Dialed() time.Time { return s.dialed }
 // Addr is the address that it is connected to.
 func (s *Server) Addr() string { return s.addr }
 
-// Settings is the set that the server carries.
+// Settings is the set that the server carries. Get knows no long values of it; Has does.
 func (s *Server) Settings() *Settings { return s.settings }
 
 // SetSettings records that the client itself changed the server's settings.
-func (s *Server) SetSettings(set *Settings) { s.settings = set }
+func (s *Server) SetSettings(set *Settings) { s.settings = set.booked() }
 
 // Doubt notes that it is not known who the server takes itself for: the next session sets it anew.
 func (s *Server) Doubt() { s.settings = s.settings.With(userSetting, unknownUser) }
@@ -173,7 +173,7 @@ func (s *Server) Reported(name string) (value string, ok bool) {
 // Formats are the parameters that PostgreSQL reports and that values are read and written by.
 var Formats = []string{"DateStyle", "IntervalStyle", "TimeZone", "client_encoding", "standard_conforming_strings"}
 
-// Defaults is what the server began with of Formats. Equal ones are one pointer.
+// Defaults is what the server began with of Formats.
 func (s *Server) Defaults() *Settings { return s.defaults }
 
 // Itself says whether the server takes itself for whom its books have it, by its own word: PostgreSQL reports every change of
@@ -206,7 +206,7 @@ func (s *Server) Settle(want *Settings) error {
 		s.Dirty = true
 		return err
 	}
-	s.settings = want
+	s.settings = want.booked()
 	return nil
 }
 

@@ -11,7 +11,7 @@ func TestSettingsThatSayWhoTheSessionIs(t *testing.T) {
 		return s
 	}
 	u8, u8u9 := set("session_authorization", "'u8'"), set("session_authorization", "'u8'", "role", "'u9'")
-	if u8 != set("role", "'u9'", "session_authorization", "'u8'") {
+	if !u8.Same(set("role", "'u9'", "session_authorization", "'u8'")) {
 		t.Error("SET SESSION AUTHORIZATION leaves a role")
 	}
 	if u8u9.Without("session_authorization") != NoSettings || set("role", "'u9'").Without("session_authorization") != NoSettings {
@@ -35,7 +35,7 @@ func TestSettingsThatSayWhoTheSessionIs(t *testing.T) {
 			t.Errorf("from %q to %q: %s", x.have.Names(), x.want.Names(), got)
 		}
 	}
-	if all := u8u9.With("a", "'1'"); all.Who() != u8u9 || all.Others() != set("a", "'1'") || all.Others().Over(all.Who()) != all {
+	if all := u8u9.With("a", "'1'"); !all.Who().Same(u8u9) || !all.Others().Same(set("a", "'1'")) || !all.Others().Over(all.Who()).Same(all) {
 		t.Error("the two parts of a set are not the set")
 	}
 }

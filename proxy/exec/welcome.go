@@ -1,0 +1,46 @@
+package exec
+
+import "github.com/pgmosaic/pgmosaic/proxy/pool"
+
+// welcome is what a new session of a role is told, and its search path.
+type welcome struct {
+	by         string // the shard that told it
+	params     map[string]string
+	searchPath []string
+	isolation  string // default_transaction_isolation
+	login      *pool.Settings
+	defaults   *pool.Settings // of the server that was asked
+	logins     uint32         // of the engine, then
+}
+
+// welcomeKey is what sessions have in common that are told the same.
+type welcomeKey struct {
+	db, role string
+	settings [2]uint64 // of the startup packet
+}
+
+// welcomes are what new sessions are told. The engine's mu guards them.
+type welcomes struct {
+	of    map[welcomeKey]*welcome
+	bytes int64
+}
+
+// mostWelcomes is how many bytes of them are kept: who asks for something else each time has the server asked each time.
+const mostWelcomes = 16 << 20
+
+func (w *welcomes) clear() {
+	clear(w.of)
+	w.bytes = 0
+}
+
+func (w *welcomes) keep(key welcomeKey, x *welcome) {
+	n := 500 + x.login.Size() + x.defaults.Size()
+	for name, value := range x.params {
+		n += saidCost + int64(len(name)+len(value))
+	}
+	if w.bytes+n > mostWelcomes {
+		w.clear()
+	}
+	w.of[key] = x
+	w.bytes += n
+}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgmosaic/pgmosaic/proxy/exec"
 )
 
 // outOfMemory says that an error is 53200, names what it is about, and says what to do.
@@ -61,4 +63,215 @@ func TestSettingsHaveALimit(t *testing.T) {
 			t.Errorf("%s: %d settings after RESET ALL", what, n)
 		}
 	}
+}
+
+// kept are what sessions hold besides statements, portals and what runs.
+var kept = []exec.Consumer{exec.Settings, exec.Transactions, exec.Notifications}
+
+func keptBytes(m *exec.Memory) (n int64) {
+	for _, c := range kept {
+		n += m.Used(c)
+	}
+	return n
+}
+
+// repeated is n statements in one text.
+func repeated(n int, sql func(i int) string) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(sql(i) + ";")
+	}
+	return b.String()
+}
+
+// What a session keeps costs what it is said to cost, and is counted back when it is not kept any more, however that ends.
+func TestWhatSessionsKeepIsWeighedTruly(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	m := &a.Engine.Memory
+	long := func(n int) string { return strings.Repeat("x", n) }
+	same := func(sql string) func(int) string { return func(int) string { return sql } }
+	for _, x := range []struct {
+		what         string
+		before       string
+		rounds, each int
+		sql          func(i int) string
+		end          string
+	}{
+		{"long settings", "", 10, 1, func(i int) string { return fmt.Sprintf("set app.a%d = '%s'", i, long(1<<20)) }, "reset all"},
+		{"short settings", "", 10, 300, func(i int) string { return fmt.Sprintf("set app.short%d = 'on'", i) }, ""},
+		{"one setting again and again", "", 10, 10, func(i int) string { return fmt.Sprintf("set app.same = '%d%s'", i, long(1<<20)) }, "reset all"},
+		{"settings of a transaction", "begin", 10, 10, func(i int) string { return fmt.Sprintf("set app.t%d = '%s'", i, long(100<<10)) }, "rollback"},
+		{"one setting of a transaction", "begin", 10, 10, func(i int) string { return fmt.Sprintf("set app.same = '%d%s'", i, long(100<<10)) }, "rollback"},
+		{"SET LOCAL", "begin", 10, 1000, func(i int) string { return fmt.Sprintf("set local work_mem = '%dkB'", 4096+i%10) }, "rollback"},
+		{"SET LOCAL, released", "begin; savepoint a", 10, 1000, func(i int) string { return fmt.Sprintf("set local work_mem = '%dkB'", 4096+i%10) }, "release a; commit"},
+		{"savepoints", "begin", 10, 1000, same("savepoint s"), "rollback"},
+		{"savepoints, gone back to", "begin", 10, 1000, func(i int) string { return fmt.Sprint("savepoint s", i) }, "rollback to s0; commit"},
+		{"savepoints of settings", "begin", 10, 20, func(i int) string { return fmt.Sprintf("savepoint s; set app.same = '%d%s'", i, long(30<<10)) }, "commit"},
+		{"savepoints of many cursors", "begin; " + repeated(100, func(i int) string { return fmt.Sprintf("declare c%d cursor for select 1", i) }), 10, 100, same("savepoint s"), "commit"},
+		{"LISTEN in a transaction", "begin", 10, 1000, func(i int) string { return fmt.Sprintf("listen of_a_long_name_%d", i%10) }, "rollback"},
+	} {
+		c := connectTo(t, a.dsn())
+		if x.before != "" {
+			mustExec(t, c, x.before, pgx.QueryExecModeSimpleProtocol)
+		}
+		run := func(round int) {
+			text := repeated(x.each, func(i int) string { return x.sql(round*x.each + i) })
+			if _, err := c.Exec(t.Context(), text, pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Fatalf("%s: %v", x.what, err)
+			}
+			mustExec(t, c, "show pgmosaic.shard") // the text before is not the last any more
+		}
+		run(0)
+		before, said := heap(), keptBytes(m)
+		for round := 1; round < x.rounds; round++ {
+			run(round)
+		}
+		grown, more := heap()-before, keptBytes(m)-said
+		t.Logf("%-30s holds %9d bytes, accounted %9d", x.what, grown, more)
+		const noise = 100 << 10
+		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
+			t.Errorf("%s: the session holds %d bytes more, and is said to hold %d", x.what, grown, more)
+		}
+		if x.end != "" {
+			mustExec(t, c, x.end, pgx.QueryExecModeSimpleProtocol)
+		}
+		if n := m.Used(exec.Transactions); n != 0 {
+			t.Errorf("%s: %d bytes are counted for transactions when there are none", x.what, n)
+		}
+		_ = c.Close(t.Context())
+		eventually(t, x.what+": the session is gone, and what it kept with it", func() bool { return keptBytes(m) == 0 })
+	}
+}
+
+// What functions set in a transaction over shards, and it keeps for those that join later, costs what it is said to cost.
+func TestWhatFunctionsSetIsWeighedTruly(t *testing.T) {
+	d, c := temporaryWorld(t, "keptbyfunctions")
+	m := &d.Engine.Memory
+	mustExec(t, c, "create function keeps(v text) returns text language plpgsql as $$ begin return set_config('datestyle', v, true); end $$")
+	mustExec(t, c, "begin")
+	run := func(n int) {
+		for i := range n {
+			mustExec(t, c, fmt.Sprintf("select keeps('%s')", []string{"ISO, DMY", "SQL, MDY"}[i%2]), pgx.QueryExecModeSimpleProtocol)
+			mustExec(t, c, "savepoint s")
+		}
+	}
+	run(2)
+	before, said := heap(), m.Used(exec.Transactions)
+	run(60)
+	grown, more := heap()-before, m.Used(exec.Transactions)-said
+	t.Logf("60 steps of functions hold %d bytes, accounted %d", grown, more)
+	if more < 60*10000 || more*3 < grown*2 || more*2 > grown*3 {
+		t.Errorf("60 steps of functions hold %d bytes, and are said to hold %d", grown, more)
+	}
+	mustExec(t, c, "rollback")
+	if n := m.Used(exec.Transactions); n != 0 {
+		t.Errorf("%d bytes are counted for transactions when there are none", n)
+	}
+}
+
+// Settings of sessions that are gone are nobody's.
+func TestSettingsGoWithTheirSessions(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	round := func(s int) {
+		c := connectTo(t, a.dsn())
+		for i := range 20 {
+			mustExec(t, c, fmt.Sprintf("set app.a%d = '%d%s'", i, s, strings.Repeat("x", 1<<20)), pgx.QueryExecModeSimpleProtocol)
+		}
+		mustExec(t, c, "select count(*) from orders")
+		_ = c.Close(t.Context())
+		eventually(t, "the session is gone", func() bool { return keptBytes(&a.Engine.Memory) == 0 })
+	}
+	round(0)
+	before := heap()
+	for s := range 3 {
+		round(s + 1)
+	}
+	if grown := heap() - before; grown > 10<<20 {
+		t.Errorf("three sessions of 20 settings of 1 MB leave %d bytes", grown)
+	}
+}
+
+// What a transaction sets and saves has the limit of the session, and what all sessions keep that of the process. The session goes on.
+func TestTransactionsHaveALimit(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	m := &a.Engine.Memory
+	limit := m.Limit.Load()
+	for what, sql := range map[string]string{"SET LOCAL": "set local work_mem = '5MB'", "SAVEPOINT": "savepoint s", "LISTEN": "listen some_channel", "SET TRANSACTION": "set transaction read write", "set_config": "select set_config('app.x', 'some value', true)"} {
+		c := connectTo(t, a.dsn())
+		m.Session.Store(200 << 10)
+		fill := func() (n int, err error) {
+			mustExec(t, c, "begin")
+			return untilRefused(t, c, 10000, func(int) string { return sql })
+		}
+		n, err := fill()
+		if n < 200 || n > 6000 {
+			t.Errorf("%s: %d times", what, n)
+		}
+		outOfMemory(t, what, err, "session_memory_limit")
+		mustExec(t, c, "rollback")
+		mustExec(t, c, "select count(*) from orders")
+		m.Session.Store(0)
+		m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 200<<10))
+		_, err = fill()
+		outOfMemory(t, what, err, "half of memory_limit")
+		m.Limit.Store(limit)
+		mustExec(t, c, "rollback")
+		_ = c.Close(t.Context())
+	}
+}
+
+// Notifications that wait for sessions in a transaction count for each of them and once for all, and end the sessions for which there are too many.
+func TestNotificationsThatWaitAreCounted(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 5, nil)
+	m := &a.Engine.Memory
+	one, two, c := connectTo(t, a.dsn()), connectTo(t, a.dsn()), connectTo(t, a.dsn())
+	for _, l := range []*pgx.Conn{one, two} {
+		mustExec(t, l, "listen kept")
+		mustExec(t, l, "begin")
+		mustExec(t, l, "select 1")
+	}
+	channels := m.Used(exec.Notifications)
+	if channels < 100 {
+		t.Errorf("%d bytes are counted for two channels", channels)
+	}
+	send := func(n int) {
+		if _, err := c.Exec(t.Context(), repeated(n, func(i int) string { return fmt.Sprintf("notify kept, '%d%s'", i, strings.Repeat("x", 7900)) }), pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(100)
+	eventually(t, "the first are there", func() bool { return m.Used(exec.Notifications) > 100*7900 })
+	before, said := heap(), m.Used(exec.Notifications)
+	for range 4 {
+		send(500)
+	}
+	eventually(t, "all are there", func() bool { return m.Used(exec.Notifications)-said > 2000*7900 })
+	grown, more := heap()-before, m.Used(exec.Notifications)-said
+	t.Logf("2,000 notifications hold %d bytes, accounted %d", grown, more)
+	if more*3 < grown*2 || more*2 > grown*3 {
+		t.Errorf("2,000 notifications for two sessions hold %d bytes, and are said to hold %d", grown, more)
+	}
+	mustExec(t, one, "commit")
+	if now := m.Used(exec.Notifications); now < said+2000*7900 {
+		t.Errorf("the other session's are not counted any more: %d bytes", now)
+	}
+	m.Session.Store(18 << 20)
+	send(500)
+	_, err := two.Exec(t.Context(), "select 1")
+	outOfMemory(t, "a session in a transaction", err, "session_memory_limit")
+	eventually(t, "what waited for it is gone", func() bool { return m.Used(exec.Notifications) == channels/2 })
+	mustExec(t, one, "select 1")
+	mustExec(t, one, "unlisten *")
+	if n := m.Used(exec.Notifications); n != 0 {
+		t.Errorf("%d bytes are counted when nobody listens", n)
+	}
+	m.Session.Store(2 << 10)
+	_, err = untilRefused(t, one, 100, func(i int) string { return fmt.Sprint("listen kept_", i) })
+	outOfMemory(t, "channels", err, "session_memory_limit")
+	mustExec(t, one, "unlisten *")
+	mustExec(t, one, "listen kept")
 }

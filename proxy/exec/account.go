@@ -36,9 +36,10 @@ type kept struct {
 const (
 	stepCost   = int64(unsafe.Sizeof(step{}))*9/8 + 16
 	saveCost   = int64(unsafe.Sizeof(savepoint{}))*9/8 + 16
-	listenCost = int64(unsafe.Sizeof(listening{}))*9/8 + 16
+	listenCost = int64(unsafe.Sizeof(listening{})) * 9 / 8
 	longBegin  = 64 // what is no longer is not counted
-	saidCost   = 48 // one that a map of what the client was told, or of cursors, has
+	saidCost   = 44 // one that the client was told
+	cursorCost = 32
 	mapCost    = 96
 )
 
@@ -56,10 +57,11 @@ func (s *step) size() int64 {
 // size is what a savepoint costs besides its settings; before is the one before it, nil for none.
 func (s *savepoint) size(before *savepoint) int64 {
 	n := saveCost + int64(len(s.name))
-	for _, entries := range []int{len(s.told), len(s.cursors)} {
-		if entries > 0 {
-			n += mapCost + saidCost*int64(max(8, entries))
-		}
+	if len(s.told) > 0 {
+		n += mapCost + saidCost*int64(max(8, len(s.told)))
+	}
+	if len(s.cursors) > 0 {
+		n += mapCost + cursorCost*int64(max(8, len(s.cursors)))
 	}
 	if before == nil || unsafe.SliceData(s.path) != unsafe.SliceData(before.path) {
 		for _, name := range s.path {
@@ -219,7 +221,7 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 			return h.ext.mayKeep(Transactions, stepCost+int64(len(s.Text)+len(v.Name)))
 		}
 	case sqlparse.Savepoint:
-		return h.ext.mayKeep(Transactions, stepCost+saveCost+int64(len("SAVEPOINT ")+2*len(s.Name))+saidCost*int64(len(h.told)+len(h.tx.cursors)))
+		return h.ext.mayKeep(Transactions, stepCost+saveCost+int64(len("SAVEPOINT ")+2*len(s.Name))+saidCost*int64(len(h.told))+cursorCost*int64(len(h.tx.cursors)))
 	case sqlparse.Listen, sqlparse.Unlisten:
 		if inTx {
 			return h.ext.mayKeep(Transactions, listenCost+int64(len(s.Name)))
@@ -255,5 +257,10 @@ func mayConfigure(h *Handler, list []setting) error {
 	return h.ext.mayKeep(Transactions, step)
 }
 
-// leave counts back what a session kept that has ended.
-func leave(h *Handler) { h.ext.tally(0, 0) }
+// leave counts back what a session kept that has ended, and what waited for it.
+func leave(h *Handler) {
+	h.ext.tally(0, 0)
+	if h.listen != nil {
+		h.listen.Close()
+	}
+}

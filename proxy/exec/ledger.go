@@ -14,14 +14,14 @@ type Consumer int
 
 // The consumers.
 const (
-	Plans    Consumer = iota // that all sessions share
-	Prepared                 // statements that sessions have prepared
-	Merges                   // rows that merges hold
-	Parsing                  // trees of statements that are being planned
-	Portals                  // of sessions, that no server runs
-	Settings                 // of sessions
-	Transactions             // what they have set and saved, for servers that join them later, and to go back to
-	Notifications            // that wait for their sessions, and the channels that these listen to
+	Plans         Consumer = iota // that all sessions share
+	Prepared                      // statements that sessions have prepared
+	Merges                        // rows that merges hold
+	Parsing                       // trees of statements that are being planned
+	Portals                       // of sessions, that no server runs
+	Settings                      // of sessions
+	Transactions                  // what they have set and saved, for servers that join them later, and to go back to
+	Notifications                 // that wait for their sessions, and the channels that these listen to
 
 	consumers = iota
 )

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
@@ -50,9 +51,13 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 func (h *Handler) hear(ctx context.Context, channel string) error {
 	h.client.Leave()
 	if h.listen == nil {
-		h.listen = notify.NewSession(h.wake, func() { h.dismiss(lostNotifications) })
+		h.listen = notify.NewSession(h.wake, func(why error) { h.dismiss(missed(why)) }, waits{&h.e.Memory})
 	}
 	if err := h.e.Hub.Listen(ctx, h.db, channel, h.listen); err != nil {
+		var full *pgsql.Error
+		if errors.As(err, &full) && full.Code == pgsql.OutOfMemory {
+			return full
+		}
 		return &nodeError{pgsql.ConnectionFailure, "LISTEN " + channel + ": " + err.Error(), err}
 	}
 	return nil
@@ -141,10 +146,4 @@ func notifies(s *sqlparse.Statement) bool {
 		}
 	}
 	return false
-}
-
-// lostNotifications is what a session is told whose listening connection was lost.
-var lostNotifications = &pgsql.Error{
-	Code: pgsql.AdminShutdown, Message: "terminating connection: the server connection that listens for notifications was lost, and some may have been missed",
-	Hint: "Connect again, LISTEN again and look at what the notifications are about.",
 }

@@ -23,8 +23,8 @@ import (
 
 // Notification is one message to one session.
 type Notification struct {
-	PID              uint32 // of the sender, as its client knows itself where that is known
-	Channel, Payload string
+	PID uint32 // of the sender, as its client knows itself where that is known
+	*Message
 }
 
 // Shard is where to listen.
@@ -35,27 +35,28 @@ const maxQueued = 10000
 
 // Session is one session's share: its channels and what came for it.
 type Session struct {
-	wake func()
-	lost func()
+	wake   func()
+	lost   func(why error)
+	memory Memory
 
 	mu       sync.Mutex // guards the rest
 	channels map[string]bool
 	queue    []Notification
+	held     int64 // bytes of both
+	closed   bool
 }
 
 // NewSession makes a session that listens to nothing. wake is called when something came, lost when
-// something may have been missed; neither may block.
-func NewSession(wake, lost func()) *Session {
-	return &Session{wake: wake, lost: lost, channels: map[string]bool{}}
+// something may have been missed, with the reason if it is the session's own; neither may block. What the session holds is counted in memory.
+func NewSession(wake func(), lost func(why error), memory Memory) *Session {
+	return &Session{wake: wake, lost: lost, memory: memory, channels: map[string]bool{}}
 }
 
 // Take returns what came since the last call.
 func (s *Session) Take() []Notification {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := s.queue
-	s.queue = nil
-	return q
+	return s.takeLocked()
 }
 
 // Listens says whether the session listens to anything.
@@ -78,14 +79,8 @@ func (s *Session) Channels() []string {
 }
 
 func (s *Session) offer(n Notification) {
-	s.mu.Lock()
-	over := len(s.queue) >= maxQueued
-	if s.channels[n.Channel] && !over {
-		s.queue = append(s.queue, n)
-	}
-	s.mu.Unlock()
-	if over {
-		s.lost()
+	if why := s.queued(n); why != nil {
+		s.lost(why)
 		return
 	}
 	s.wake()
@@ -154,6 +149,10 @@ func (h *Hub) Listen(ctx context.Context, db, channel string, s *Session) error 
 			}
 		}
 	}
+	if err := s.listens(channel); err != nil {
+		h.shrink(db)
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d := h.databaseLocked(db)
@@ -161,9 +160,6 @@ func (h *Hub) Listen(ctx context.Context, db, channel string, s *Session) error 
 		d.sessions[channel] = map[*Session]bool{}
 	}
 	d.sessions[channel][s] = true
-	s.mu.Lock()
-	s.channels[channel] = true
-	s.mu.Unlock()
 	return nil
 }
 
@@ -219,9 +215,7 @@ func (h *Hub) Unlisten(ctx context.Context, db, channel string, s *Session) {
 func (h *Hub) remove(db, channel string, s *Session) []*conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.mu.Lock()
-	delete(s.channels, channel)
-	s.mu.Unlock()
+	s.deaf(channel)
 	d := h.dbs[db]
 	if d == nil || d.sessions[channel] == nil {
 		return nil
@@ -289,8 +283,9 @@ func (h *Hub) deliver(db, shard string, n *pgconn.Notification) {
 	if c := h.Sender(db, shard, pid); c != 0 {
 		pid = c
 	}
+	m := &Message{Channel: n.Channel, Payload: n.Payload}
 	for _, s := range h.listeners(db, n.Channel) {
-		s.offer(Notification{PID: pid, Channel: n.Channel, Payload: n.Payload})
+		s.offer(Notification{PID: pid, Message: m})
 	}
 }
 
@@ -324,7 +319,7 @@ func (h *Hub) broken(db string, c *conn, err error) {
 	h.mu.Unlock()
 	h.Log.Warn("the connection that listens for notifications was lost: the sessions that listen are ended", "database", db, "shard", c.shard, "sessions", len(seen), "error", err)
 	for s := range seen {
-		s.lost()
+		s.lost(nil)
 	}
 }
 

@@ -218,7 +218,7 @@ type parameter struct {
 
 // parameterCost is what a parameter costs besides its name and its value, and longValue the longest value that books have.
 const (
-	parameterCost = 160
+	parameterCost = 112
 	longValue     = 64
 )
 

@@ -275,3 +275,39 @@ func TestNotificationsThatWaitAreCounted(t *testing.T) {
 	mustExec(t, one, "unlisten *")
 	mustExec(t, one, "listen kept")
 }
+
+// What functions set is the session's as far as there is room for it: more ends the session, or in a transaction over shards the statement that
+// would take it to another one.
+func TestWhatFunctionsSetHasALimit(t *testing.T) {
+	d, c := temporaryWorld(t, "limitedfunctions")
+	m := &d.Engine.Memory
+	limit := m.Session.Load()
+	t.Cleanup(func() { m.Session.Store(limit) })
+	for _, sql := range []string{
+		"create function bloats(n int) returns int language plpgsql as $$ begin perform set_config('app.bloat', repeat('x', n), false); return n; end $$",
+		"create function bloats_path(n int) returns int language plpgsql as $$ begin perform set_config('search_path', 'public, ' || array_to_string(array_fill('x'::text, array[n]), ', '), false); return n; end $$",
+	} {
+		mustExec(t, c, sql)
+	}
+	m.Session.Store(100 << 10)
+	for _, f := range []string{"bloats", "bloats_path"} {
+		s := connectTo(t, c.Config().ConnString())
+		mustExec(t, s, "select "+f+"(3000)")
+		for range 4 { // on whatever server
+			if n := queryOne[int](t, s, "select length(current_setting($1))", map[string]string{"bloats": "app.bloat", "bloats_path": "search_path"}[f]); n < 3000 {
+				t.Errorf("%s: %d bytes are left", f, n)
+			}
+		}
+		mustExec(t, s, "begin")
+		mustExec(t, s, "select "+f+"(200000)")
+		_, err := s.Exec(t.Context(), "select count(*) from parts")
+		outOfMemory(t, f+" in a transaction", err, "session_memory_limit")
+		mustExec(t, s, "rollback")
+		if n := queryOne[int](t, s, "select length(current_setting($1))", map[string]string{"bloats": "app.bloat", "bloats_path": "search_path"}[f]); n > 10000 {
+			t.Errorf("%s: %d bytes are left of what was rolled back", f, n)
+		}
+		_, _ = s.Exec(t.Context(), "select "+f+"(200000)")
+		_, err = s.Exec(t.Context(), "select 1")
+		outOfMemory(t, f, err, "session_memory_limit")
+	}
+}

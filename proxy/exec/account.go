@@ -2,6 +2,7 @@ package exec
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"unsafe"
 
@@ -255,6 +256,26 @@ func mayConfigure(h *Handler, list []setting) error {
 		return err
 	}
 	return h.ext.mayKeep(Transactions, step)
+}
+
+// most is how many bytes of settings the session may have.
+func (a *account) most() int64 {
+	if a.memory == nil || a.memory.Session.Load() == 0 {
+		return math.MaxInt64
+	}
+	return a.memory.Session.Load()
+}
+
+// ended begins the message to a session that ends.
+const ended = "terminating connection: "
+
+// setTooMuch is what a client is told whose session has no room for what a function has set.
+func setTooMuch(what string) *pgsql.Error {
+	return &pgsql.Error{
+		Code: pgsql.OutOfMemory, Message: what + "a function has set more than the session may keep",
+		Detail: "The settings of a session may hold session_memory_limit, and those of all their part of memory_limit.",
+		Hint:   "Keep in tables what is long, RESET what is no longer used, or raise session_memory_limit.",
+	}
 }
 
 // leave counts back what a session kept that has ended, and what waited for it.

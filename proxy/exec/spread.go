@@ -113,7 +113,10 @@ func carries(h *Handler, p *participant, vars []string) (*pool.Carried, error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	c, err := p.srv.Carries(vars)
+	c, err := p.srv.Carries(vars, h.ext.most())
+	if errors.Is(err, pool.ErrTooMuch) {
+		return nil, setTooMuch("")
+	}
 	if err != nil {
 		return nil, h.lost(p, err)
 	}

@@ -26,12 +26,12 @@ func (h *Handler) tidy(p *participant) {
 	}
 	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
 	s.Suspect(customs(carried), false)
-	left, err := s.Left()
+	left, err := s.Left(h.ext.most())
 	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.heed(false)
 		s.AwaitCancels()
 		for range 5 {
-			if left, err = s.Left(); !cancelled(err) {
+			if left, err = s.Left(h.ext.most()); !cancelled(err) {
 				break
 			}
 		}
@@ -41,7 +41,9 @@ func (h *Handler) tidy(p *participant) {
 	case cancelled(err) && p == h.pinned:
 		return // what it holds is the session's: it is looked at again after the next statement
 	case err != nil:
-		s.Dirty = true
+		if s.Dirty = true; errors.Is(err, pool.ErrTooMuch) {
+			h.dismiss(setTooMuch(ended))
+		}
 		return
 	}
 	for n, v := range p.resets { // what SET LOCAL had covered counts as set
@@ -63,6 +65,11 @@ func (h *Handler) tidy(p *participant) {
 	}
 	if who := left.Who(); !who.Same(carried.Who()) {
 		next = next.Others().Over(who)
+	}
+	if err := h.ext.mayKeep(Settings, next.Size()-h.settings.Size()); err != nil {
+		s.Dirty = true
+		h.dismiss(setTooMuch(ended))
+		return
 	}
 	if !next.Same(h.settings) {
 		adopt(h, next)

@@ -21,7 +21,7 @@ type carried struct {
 }
 
 // carriedSQL lists that. It runs with what a function has left: all of its names have a schema, as in inspectSQL.
-const carriedSQL = `select pg_catalog.concat(case when source operator(pg_catalog.=) 'session' then 's' else 'd' end, name, '=', setting) from pg_catalog.pg_settings where context operator(pg_catalog.=) 'user' or context operator(pg_catalog.=) 'superuser'
+var carriedSQL = `select ` + foundSQL("case when source operator(pg_catalog.=) 'session' then 's' else 'd' end", "name", "setting") + ` from pg_catalog.pg_settings where context operator(pg_catalog.=) 'user' or context operator(pg_catalog.=) 'superuser'
  union all select pg_catalog.concat('u', session_user) union all select pg_catalog.concat('r', pg_catalog.current_setting('role'))`
 
 // ownOfTransactions are settings that each BEGIN gives a server, and that cannot be given another value later.
@@ -30,14 +30,9 @@ var ownOfTransactions = map[string]bool{"transaction_isolation": true, "transact
 // Vars are the custom parameters that a suspect server may have set.
 func (s *Server) Vars() []string { return s.vars }
 
-// Carries asks for what the server has. vars are custom parameters, which no catalog lists.
-func (s *Server) Carries(vars []string) (*Carried, error) {
-	sql := carriedSQL
-	for _, v := range vars {
-		name := pgsql.Literal(v)
-		sql += " union all select pg_catalog.concat('s', " + name + ", '=', pg_catalog.current_setting(" + name + ", true)) where pg_catalog.current_setting(" + name + ", true) is not null"
-	}
-	rows, err := s.list(sql)
+// Carries asks for what the server has. vars are custom parameters, which no catalog lists. There are more than most bytes with ErrTooMuch.
+func (s *Server) Carries(vars []string, most int64) (*Carried, error) {
+	rows, err := s.find(carriedSQL+varSQL(vars), most)
 	if err != nil {
 		return nil, err
 	}

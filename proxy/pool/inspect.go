@@ -37,8 +37,8 @@ select pg_catalog.concat('U', session_user) union all select pg_catalog.concat('
 // inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
 // session locks, temporary objects, cursors, channels. It runs with what the client has left: all of its names have a schema, so
 // that nothing of a user's, not even a temporary table, answers in the place of PostgreSQL's own.
-const inspectSQL = whoSQL + `;
-select pg_catalog.concat('s', name, '=', setting) from pg_catalog.pg_settings where source operator(pg_catalog.=) 'session' union all
+var inspectSQL = whoSQL + `;
+select ` + foundSQL("'s'", "name", "setting") + ` from pg_catalog.pg_settings where source operator(pg_catalog.=) 'session' union all
 select pg_catalog.concat('p', name) from pg_catalog.pg_prepared_statements where name operator(pg_catalog.!~) '^pgmosaic_[0-9]+$' union all
 ` + holdsSQL + ` union all
 select 'n' from pg_catalog.pg_listening_channels()`
@@ -75,15 +75,11 @@ func (l *Left) Who() *Settings {
 }
 
 // Left looks at what the server carries, and makes it be the role that logged in. It must be at rest, outside a transaction.
-func (s *Server) Left() (Left, error) {
+// Of settings it brings no more than most bytes: there are more with ErrTooMuch.
+func (s *Server) Left(most int64) (Left, error) {
 	left := Left{Settings: map[string]string{}, State: s.unknown}
 	var was, is struct{ user, role string }
-	sql := inspectSQL
-	for _, v := range s.vars {
-		name := pgsql.Literal(v)
-		sql += " union all select pg_catalog.concat('s', " + name + ", '=', pg_catalog.current_setting(" + name + ", true)) where pg_catalog.current_setting(" + name + ", true) is not null"
-	}
-	found, err := s.list(sql)
+	found, err := s.find(inspectSQL+varSQL(s.vars), most)
 	for _, f := range found {
 		switch f[0] {
 		case 's':
@@ -119,7 +115,7 @@ func (s *Server) Left() (Left, error) {
 func (s *Server) inspect() bool {
 	_ = s.SetDeadline(time.Now().Add(inspectTimeout))
 	defer func() { _ = s.SetDeadline(time.Time{}) }()
-	left, err := s.Left()
+	left, err := s.Left(mostBooked)
 	if err != nil || s.TxStatus != 'I' || s.Pending() > 0 || left.State || !s.Itself() {
 		return false
 	}

@@ -332,7 +332,7 @@ func (p *Pool) release(s *Server, now time.Time) {
 	s.client.Store(0)
 	s.SetTask(nil)
 	p.mu.Lock()
-	fit := !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && s.Pending() == 0 && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
+	fit := !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && s.Pending() == 0 && s.settings.Size() <= mostBooked && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
 	if fit && !s.suspect && s.pendingCancels.Load() == 0 && len(p.waiters) == 0 { // as nearly always
 		s.Conn.Release()
 		p.active--

@@ -222,6 +222,10 @@ const (
 	longValue     = 64
 )
 
+// mostBooked is how many bytes of settings, long values aside, a server's books may have that nobody uses. It is closed otherwise: books
+// outlive their sessions, and count for none.
+const mostBooked = 1 << 20
+
 // mark tells sets apart: the sum of hashes of what is in them. Equal ones mean equal sets.
 type mark [2]uint64
 

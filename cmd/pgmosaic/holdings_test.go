@@ -108,6 +108,12 @@ func TestWhatSessionsKeepIsWeighedTruly(t *testing.T) {
 		{"savepoints", "begin", 10, 1000, same("savepoint s"), "rollback"},
 		{"savepoints, gone back to", "begin", 10, 1000, func(i int) string { return fmt.Sprint("savepoint s", i) }, "rollback to s0; commit"},
 		{"savepoints of settings", "begin", 10, 20, func(i int) string { return fmt.Sprintf("savepoint s; set app.same = '%d%s'", i, long(30<<10)) }, "commit"},
+		{"savepoints that are released", "begin", 10, 300, func(i int) string {
+			return fmt.Sprintf("savepoint s; set app.r%d = 'some value'; release s", i)
+		}, "commit"},
+		{"savepoints that are gone back to", "begin", 10, 100, func(i int) string {
+			return fmt.Sprintf("savepoint s%d; set app.b = '%s'; rollback to s%d", i, long(1000), i)
+		}, "commit"},
 		{"savepoints of many cursors", "begin; " + repeated(100, func(i int) string { return fmt.Sprintf("declare c%d cursor for select 1", i) }), 10, 100, same("savepoint s"), "commit"},
 		{"LISTEN in a transaction", "begin", 10, 1000, func(i int) string { return fmt.Sprintf("listen of_a_long_name_%d", i%10) }, "rollback"},
 	} {

@@ -41,11 +41,15 @@ const (
 	longBegin  = 64 // what is no longer is not counted
 	saidCost   = 44 // one that the client was told
 	cursorCost = 32
+	customCost = 48 // a custom parameter that a transaction knows of
 	mapCost    = 96
 )
 
 func (s *step) size() int64 {
 	n := stepCost + int64(len(s.name)+len(s.sql))
+	if isCustom(s.name) {
+		n += customCost
+	}
 	if s.seen != nil {
 		n += s.seen.Size()
 	}
@@ -147,7 +151,17 @@ func reckonKept(h *Handler) {
 	h.ext.tally(settings, own)
 }
 
-// reckonAnew counts what the session keeps when its transaction has gone back, or has ended.
+// rewind counts what the session keeps when it has gone back to a savepoint, or forgotten one: what it kept before it, and what there is
+// besides, fresh bytes of settings among it.
+func rewind(h *Handler, before kept, fresh int64) {
+	k := &h.ext.kept
+	before.settings, before.tx = k.settings, k.tx
+	before.fresh += fresh
+	*k = before
+	reckonKept(h)
+}
+
+// reckonAnew counts what the session keeps when its transaction has begun or ended.
 func reckonAnew(h *Handler) {
 	k, tx := &h.ext.kept, &h.tx
 	*k = kept{settings: k.settings, tx: k.tx}

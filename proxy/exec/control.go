@@ -24,6 +24,7 @@ type savepoint struct {
 	view     view // what the transaction planned by; of one that had defined nothing it is its base
 	defined  bool
 	path     []string // the search_path
+	before   kept     // what the session kept before it
 }
 
 // control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
@@ -195,12 +196,15 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	switch s.Kind {
 	case sqlparse.Savepoint:
+		reckonKept(h)
+		at := h.ext.kept
 		h.tx.step(stepSave, "", sql)
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.env.SearchPath})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.env.SearchPath, at})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
+		save := h.tx.saves[at]
 		h.tx.released(at)
-		reckonAnew(h)
+		rewind(h, save.before, save.settings.More(h.settings, h.tx.latest()))
 		h.client.SendTag("RELEASE")
 	default:
 		adopt(h, h.tx.saves[at].settings)
@@ -213,7 +217,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		h.env.SearchPath = h.tx.saves[at].path
 		h.stale = true
 		h.tx.backTo(at)
-		reckonAnew(h)
+		rewind(h, h.tx.saves[at].before, 0)
 		for _, p := range h.tx.parts {
 			if p.defines { // perhaps not any more, and perhaps again
 				p.srv.DropSince(p.mark)

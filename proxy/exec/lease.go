@@ -42,7 +42,7 @@ type participant struct {
 	xact     string            // the id of the server's transaction, as the last turn that it took has said
 	outdated bool              // a statement turned out to be about what is not there any more
 	setAt    int               // when a statement was last run on it that may set something unseen: see maySet
-	customs  []string          // custom parameters that it was told of in the transaction: see emptied
+	customs  customs           // custom parameters that it was told of in the transaction: see emptied
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.

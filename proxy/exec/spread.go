@@ -21,7 +21,7 @@ type unseen struct {
 	times int              // that a server was added to by
 	path  bool             // one of by may have set the search_path
 
-	customs []string // custom parameters that the transaction has set in the open: see emptied
+	customs customs // custom parameters that the transaction has set in the open: see emptied
 }
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.
@@ -167,9 +167,7 @@ func lead(h *Handler, p *participant) error {
 
 // knows notes that a participant is told of a parameter, if it is a custom one.
 func (p *participant) knows(name string) {
-	if isCustom(name) && !slices.Contains(p.customs, name) {
-		p.customs = append(p.customs, name)
-	}
+	p.customs.add(name)
 }
 
 // first has a server run a statement before those that come; its answer is swallowed: see prologue.
@@ -207,6 +205,6 @@ func inTurn(h *Handler) {
 
 // forgetTold ends what a participant was told of custom parameters, and what it may have set unseen.
 func (p *participant) forgetTold() {
-	p.srv.SetSettings(emptied(p.srv.Settings(), p.customs...))
-	p.customs, p.setAt = nil, 0
+	p.srv.SetSettings(emptied(p.srv.Settings(), p.customs.list...))
+	p.customs, p.setAt = customs{}, 0
 }

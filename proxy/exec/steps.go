@@ -33,11 +33,33 @@ func (tx *transaction) step(kind stepKind, name string, sql ...string) {
 	if tx.status == 'I' {
 		return
 	}
-	if isCustom(name) && !slices.Contains(tx.unseen.customs, name) {
-		tx.unseen.customs = append(tx.unseen.customs, name)
-	}
+	tx.unseen.customs.add(name)
 	for _, s := range sql {
 		tx.steps = append(tx.steps, step{kind: kind, name: name, sql: strings.Clone(s)}) // it may be a part of a long text
+	}
+}
+
+// customs are custom parameters, each once.
+type customs struct {
+	list  []string
+	known map[string]bool // nil while they are few
+}
+
+// add adds a parameter, if it is a custom one.
+func (c *customs) add(name string) {
+	const few = 16
+	if !isCustom(name) || c.known[name] || c.known == nil && slices.Contains(c.list, name) {
+		return
+	}
+	c.list = append(c.list, name)
+	switch {
+	case c.known != nil:
+		c.known[name] = true
+	case len(c.list) > few:
+		c.known = map[string]bool{}
+		for _, n := range c.list {
+			c.known[n] = true
+		}
 	}
 }
 
@@ -72,8 +94,15 @@ func (tx *transaction) released(at int) {
 func (tx *transaction) backTo(at int) {
 	save := &tx.saves[at]
 	tx.steps, tx.opts, tx.saves = tx.steps[:save.steps], save.opts, tx.saves[:at+1]
-	for _, n := range tx.unseen.customs {
-		if _, had := tx.before.Get(n); !had && !slices.ContainsFunc(tx.steps, func(s step) bool { return s.name == n }) {
+	if len(tx.unseen.customs.list) == 0 {
+		return
+	}
+	set := map[string]bool{}
+	for i := range tx.steps {
+		set[tx.steps[i].name] = true
+	}
+	for _, n := range tx.unseen.customs.list {
+		if _, had := tx.before.Get(n); !had && !set[n] {
 			tx.step(stepLocal, n, "SET LOCAL "+pgsql.Setting(n)+" TO ''")
 		}
 	}

@@ -282,7 +282,7 @@ func (h *Handler) endTx() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
 	}
 	h.forgetDDL()
-	adopt(h, emptied(h.settings, h.tx.unseen.customs...))
+	adopt(h, emptied(h.settings, h.tx.unseen.customs.list...))
 	inTurn(h)
 	for _, g := range h.tx.held {
 		g.close()

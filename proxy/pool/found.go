@@ -51,7 +51,7 @@ func (s *Server) find(sql string, most int64) ([]string, error) {
 		if long != "" {
 			long += " union all "
 		}
-		long += "select pg_catalog.concat('" + strconv.Itoa(i) + "=', pg_catalog.current_setting(" + name + ", true))"
+		long += "select pg_catalog.concat(" + pgsql.Literal(strconv.Itoa(i)+"=") + ", pg_catalog.current_setting(" + name + ", true))"
 		found[i] = f[1 : at+1]
 	}
 	if long == "" {

@@ -71,7 +71,7 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 			return err
 		}
 	}
-	vars := customs(h.settings)
+	vars := customNames(h.settings)
 	for _, p := range u.by {
 		vars = append(vars, p.srv.Vars()...)
 	}

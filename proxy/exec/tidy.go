@@ -25,7 +25,7 @@ func (h *Handler) tidy(p *participant) {
 		return
 	}
 	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
-	s.Suspect(customs(carried), false)
+	s.Suspect(customNames(carried), false)
 	left, err := s.Left(h.ext.most())
 	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.heed(false)
@@ -88,8 +88,8 @@ func (h *Handler) tidy(p *participant) {
 	}
 }
 
-// customs are the custom parameters among some settings: RESET ALL in a function resets them too, and no catalog lists them.
-func customs(s *pool.Settings) (names []string) {
+// customNames are the custom parameters among some settings: RESET ALL in a function resets them too, and no catalog lists them.
+func customNames(s *pool.Settings) (names []string) {
 	for _, n := range s.Names() {
 		if isCustom(n) {
 			names = append(names, n)

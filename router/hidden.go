@@ -174,16 +174,9 @@ func (a *analysis) hiddenState() *Hidden {
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
 		for _, ref := range a.stmt.Tables {
 			if n, ok := a.env.find(a.db, a.sch, ref); ok {
-				t := a.table(n)
-				for _, f := range t.Triggered() {
-					l.function(f)
-				}
 				l.defaults(n)
-				fires = fires || t == nil || t.Kind == 'v' || t.Rules || t.Cascades || t.Renames || t.Parent || t.Child
 			}
 		}
-	case sqlparse.Select:
-		fires = a.stmt.Query == nil || !pureQuery(a.stmt.Query)
 	case sqlparse.Explain:
 		fires = a.stmt.Def.NoTx // ANALYZE, perhaps of a write
 	}
@@ -192,7 +185,12 @@ func (a *analysis) hiddenState() *Hidden {
 			l.view(n)
 		}
 	}
-	for _, f := range a.stmt.Funcs {
+	for _, t := range a.touched {
+		for _, f := range t.fires() {
+			l.function(f)
+		}
+	}
+	for _, f := range a.ran(a.stmt) {
 		if f == "set_config" && a.stmt.Configs == nil { // a computed call: its session is tied to the server
 			l.changes = true
 		}

@@ -139,14 +139,6 @@ func (t *Table) Column(name string) (*Column, int) {
 	return nil, -1
 }
 
-// Triggered lists the functions of the table's triggers; a nil table has none.
-func (t *Table) Triggered() []string {
-	if t == nil {
-		return nil
-	}
-	return t.Triggers
-}
-
 const tablesSQL = `
 select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relispartition or exists (select from pg_inherits i where i.inhrelid = c.oid),
        c.relhassubclass, exists (select from pg_rewrite r where r.ev_class = c.oid and r.rulename <> '_RETURN'), case when c.relkind = 'v' then pg_get_viewdef(c.oid) else '' end,

@@ -80,8 +80,18 @@ var madeUp = []struct{ name, typ, value string }{
 	{"cidr", "cidr", "'10.1.0.0/16'::cidr"},
 	{"words", "tsvector", "'a:1A fat:2,4'::tsvector"},
 	{"tag", "odd.tag", "'v'::odd.tag"},
-	{"long", "text", "repeat('ab''\\ ' || chr(8364), 3000)"}, {"big", "numeric", "123456789012345678901234567890.000000000000000000001"}, {"high", "timestamptz", "make_timestamptz(294276, 12, 31, 23, 59, 59.999999, 'UTC')"}, {"low", "date", "'-infinity'::date"}, {"midnight", "time", "'24:00'::time"},
-	{"log", "pg_lsn", "'1/2F'::pg_lsn"}, {"mac", "macaddr8[]", "array['08:00:2b:01:02:03:04:05'::macaddr8]"}, {"asked", "tsquery", "'fat & (rat | cat:ab*)'::tsquery"}, {"path", "jsonpath", "'$.a[*] ? (@ > 1.50)'::jsonpath"}, {"vector", "int2vector", "'1 2'::int2vector"}, {"role", "regrole", "'app'::regrole"}, {"circle", "circle", "circle(point(1.0 / 3, 2), 0.1)"},
+	{"long", "text", "repeat('ab''\\ ' || chr(8364), 3000)"},
+	{"big", "numeric", "123456789012345678901234567890.000000000000000000001"},
+	{"high", "timestamptz", "make_timestamptz(294276, 12, 31, 23, 59, 59.999999, 'UTC')"},
+	{"low", "date", "'-infinity'::date"},
+	{"midnight", "time", "'24:00'::time"},
+	{"log", "pg_lsn", "'1/2F'::pg_lsn"},
+	{"mac", "macaddr8[]", "array['08:00:2b:01:02:03:04:05'::macaddr8]"},
+	{"asked", "tsquery", "'fat & (rat | cat:ab*)'::tsquery"},
+	{"path", "jsonpath", "'$.a[*] ? (@ > 1.50)'::jsonpath"},
+	{"vector", "int2vector", "'1 2'::int2vector"},
+	{"role", "regrole", "'app'::regrole"},
+	{"circle", "circle", "circle(point(1.0 / 3, 2), 0.1)"},
 }
 
 // evaluatedUnder are settings under which texts are written or read in another way.

@@ -74,6 +74,15 @@ func lacksField(a *analysis, at sqlparse.Attr) bool {
 }
 
 func find(a *analysis, at sqlparse.Attr) (f found) {
+	if a.stmt.Query == nil { // of a definition only the tables are known: new.f, or t.f of a view's query
+		for _, ref := range a.stmt.Tables {
+			if n, ok := a.env.find(a.db, a.sch, ref); ok && a.table(n) != nil {
+				c, _ := a.table(n).Column(at.Name)
+				f.have = f.have || c != nil
+			}
+		}
+		return f
+	}
 	everyQuery(a.stmt.Query, func(q *sqlparse.Query) {
 		for _, r := range append(slices.Clone(q.Rels), q.Target) {
 			if r == nil || r.Name() != at.Row {

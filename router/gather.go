@@ -94,8 +94,6 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	a.safe = false
 	for _, f := range a.calls() {
 		switch {
-		case f == a.other:
-			return nil, Refuse(RuleOpaque, "a function of sets that is called as an attribute, "+f)
 		case a.funcReaches(f, map[string]bool{}): // it would run on home
 			return nil, Refuse(RuleFunctionBody, f)
 		case f == "set_config" || f == "setseed": // they are for the session's own server

@@ -94,14 +94,7 @@ func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
 	}); err != nil {
 		return err
 	}
-	rows, _ = q.Query(ctx, impliedSQL)
-	if _, err = pgx.ForEachRow(rows, []any{&name, &names}, func() error {
-		for _, f := range s.Funcs[name] {
-			f.Calls = append(f.Calls, names...)
-		}
-		names = nil
-		return nil
-	}); err != nil {
+	if err = s.loadImplied(ctx, q); err != nil {
 		return err
 	}
 	rows, _ = q.Query(ctx, typeCodeSQL)
@@ -148,6 +141,21 @@ func (s *Snapshot) loadCode(ctx context.Context, q queryer) error {
 		if t != nil && len(s.Funcs[function]) > 0 {
 			t.Code.note(kind, function)
 		}
+		return nil
+	})
+	return err
+}
+
+// loadImplied reads what functions run besides what their bodies say.
+func (s *Snapshot) loadImplied(ctx context.Context, q queryer) error {
+	var name string
+	var names []string
+	rows, _ := q.Query(ctx, impliedSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&name, &names}, func() error {
+		for _, f := range s.Funcs[name] {
+			f.Calls = append(f.Calls, names...)
+		}
+		names = nil
 		return nil
 	})
 	return err

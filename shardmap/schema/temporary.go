@@ -96,20 +96,17 @@ func ReadTemporary(ctx context.Context, ask Ask) (*Temporary, error) {
 	return out, nil
 }
 
-// temporaryCode reads what statements on temporary tables run. That of their columns' types stands in the schema.
+// temporaryCodeSQL is tableCodeSQL for the session's temporary tables, with their columns' types by name: what these run stands in the schema.
+var temporaryCodeSQL = tableCodeSQL + ` and x.rel in (select oid from pg_class where relnamespace = pg_my_temp_schema())
+  union select a.attrelid, 'w', '` + TypeFunc("") + `' || t.typname, 0 from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_type t on t.oid = a.atttypid
+ where c.relnamespace = pg_my_temp_schema() and a.attnum > 0 and not a.attisdropped and t.oid >= 16384`
+
+// temporaryCode reads what statements on temporary tables run.
 func (s *Snapshot) temporaryCode(ctx context.Context, ask queryer) error {
 	byOID := s.byOID()
-	for _, t := range s.Tables {
-		for i := range t.Columns {
-			name := strings.TrimSuffix(t.Columns[i].Base, "[]")
-			if at := strings.LastIndexByte(name, '.'); at >= 0 { // a type of users': it has its schema
-				t.Code.Writes = append(t.Code.Writes, TypeFunc(strings.ReplaceAll(strings.Trim(name[at+1:], `"`), `""`, `"`)))
-			}
-		}
-	}
 	var oid, typ uint32
 	var kind, function string
-	rows, _ := ask.Query(ctx, tableCodeSQL+" and x.rel in (select oid from pg_class where relnamespace = pg_my_temp_schema())") // an error comes with the rows
+	rows, _ := ask.Query(ctx, temporaryCodeSQL) // an error comes with the rows
 	_, err := pgx.ForEachRow(rows, []any{&oid, &kind, &function, &typ}, func() error {
 		if t := byOID[oid]; t != nil && function != "" {
 			t.Code.note(kind, function)

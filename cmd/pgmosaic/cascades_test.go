@@ -179,3 +179,47 @@ func TestCascadesReadNoPartOfTables(t *testing.T) {
 		}
 	}
 }
+
+// Sharded tables cascade and have partitions on their own shards: what fires there is looked at as well, and does not stand in the way of
+// what it does not fire for.
+func TestCascadesOfShardedTables(t *testing.T) {
+	t.Parallel()
+	d, c := temporaryWorld(t, "shardcasc")
+	for _, sql := range []string{
+		"create table owners (k int primary key, name text)", "create table things (k int, n int, primary key (k, n))", "create table days (k int, n int, note text, primary key (k, n)) partition by range (n)", "create table days_1 partition of days for values from (0) to (100)",
+		"create function looks() returns trigger language plpgsql as $$ begin perform count(*) from parts; return coalesce(new, old); end $$", "create function notes() returns trigger language plpgsql as $$ begin new.note = tg_op; return new; end $$",
+	} {
+		mustExec(t, c, sql)
+	}
+	for _, n := range []string{"owners", "things", "days"} {
+		d.adminExec(t, "DISTRIBUTE TABLE shardcasc.public."+n+" IN GROUP g KEY (k)")
+	}
+	for _, sql := range []string{
+		"alter table things add foreign key (k) references owners on delete cascade", "insert into owners select g, 'x' from generate_series(1, 20) g", "insert into things select g, 1 from generate_series(1, 20) g", "insert into days select g, 1, 'x' from generate_series(1, 20) g",
+		"create trigger lo before delete on things for each row execute function looks()", "create trigger no before insert or update on days_1 for each row execute function notes()",
+	} {
+		mustExec(t, c, sql)
+	}
+	time.Sleep(1200 * time.Millisecond)
+	for _, x := range []struct{ sql, want string }{
+		{"delete from owners where k = 3", "0A000"},
+		{"delete from owners", "0A000"},
+		{"update owners set name = 'y'", "UPDATE 20"},
+		{"update owners set name = 'z' where k = 3", "UPDATE 1"},
+		{"insert into owners values (30, 'a')", "INSERT 0 1"},
+		{"insert into things values (30, 1)", "INSERT 0 1"},
+		{"update days set n = 2 where k = 5", "UPDATE 1"},
+		{"select note from days where k = 5", "UPDATE"},
+		{"insert into days values (40, 1)", "INSERT 0 1"},
+		{"select note from days where k = 40", "INSERT"},
+		{"update days set note = 'v' where k = 40", "UPDATE 1"},
+		{"create trigger lo before insert on days_1 for each row execute function looks()", "CREATE TRIGGER"},
+		{"insert into days values (41, 1)", "0A000"},
+		{"update days set n = 3 where k = 5", "0A000"},
+		{"delete from days where k = 6", "DELETE 1"},
+	} {
+		if got := says(t, c, x.sql, pgx.QueryExecModeSimpleProtocol); got != x.want {
+			t.Errorf("%s: %s, want %s", x.sql, got, x.want)
+		}
+	}
+}

@@ -140,7 +140,7 @@ func everyQuery(q *sqlparse.Query, visit func(*sqlparse.Query)) {
 // callsOf are the functions that a user's function calls besides those that its body has as f(..).
 func callsOf(a *analysis, f *schema.Func) []string {
 	out := slices.Clone(f.Calls)
-	for _, w := range f.Attributes() {
+	for w := range f.Attributes() {
 		if taken(a, w) != 0 || a.sch.Volatile[w] && a.sch.Takes[w] != 0 {
 			out = append(out, w)
 		}

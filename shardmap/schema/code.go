@@ -2,9 +2,7 @@ package schema
 
 import (
 	"context"
-	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -224,55 +222,4 @@ func (s *Snapshot) loadCasts(ctx context.Context, q queryer) error {
 		}
 	}
 	return err
-}
-
-// Spoken are the words of an immutable function's body that stand where it would read a table or call a function: it may have
-// the name of any for one of its own.
-func (f *Func) Spoken() map[string]bool {
-	out := map[string]bool{}
-	for body, was := f.Body, ""; body != was; {
-		spoken(body, out)
-		was, body = body, remarks.ReplaceAllString(body, " ") // of nested ones the innermost
-	}
-	return out
-}
-
-// remarks are what looks like a comment. It may stand in a string: words count with and without what looks so.
-var remarks = regexp.MustCompile(`/\*(?:[^*/]|\*+[^*/]|/+[^*/])*\*+/|--[^\n]*`)
-
-// tells is what gives the time, or the database's name, without being called.
-var tells = regexp.MustCompile(`\b(?:current_(?:date|time|timestamp|catalog)|localtime(?:stamp)?)\b|'\s*(?:now|today|tomorrow|yesterday)\b`)
-
-// Tells says whether a function's body has words by which its value may be another one whenever and wherever it is called.
-func (f *Func) Tells() bool { return tells.MatchString(f.Body) }
-
-func spoken(body string, out map[string]bool) {
-	words := strings.FieldsFunc(strings.NewReplacer("(", " ( ", ",", " , ", ".", " . ").Replace(body), func(r rune) bool {
-		return r == 34 || r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ';' || r == ')'
-	})
-	named := false // the words that follow name a table
-	for i, w := range words {
-		switch w {
-		case "from", "join", "into", "update", "table", "truncate":
-			named = true
-			if w != "from" && w != "join" && w != "table" {
-				out[w] = true
-			}
-			continue
-		case "only", ".", ",":
-			continue
-		case "(":
-			if i > 0 {
-				out[words[i-1]] = true
-			}
-			named = false
-			continue
-		case "execute", "insert", "delete", "merge":
-			out[w] = true
-		}
-		if named {
-			out[w] = true
-			named = i+1 < len(words) && (words[i+1] == "." || words[i+1] == ",")
-		}
-	}
 }

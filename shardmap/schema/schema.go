@@ -113,6 +113,9 @@ type Func struct {
 	Takes        Takes
 	Lang         string
 	Calls        []string // what it runs besides what its body says: names of Funcs
+
+	words, spoken, attributes said[map[string]bool] // of Body, which is not changed when they have been asked for
+	tells                     said[bool]
 }
 
 // Partitions are the partitions of the schema's tables, with the table at the top of each.
@@ -317,15 +320,14 @@ func (s *Snapshot) loadIndexes(ctx context.Context, tx queryer) error {
 // readFuncs reads the functions of the schemas that of picks.
 func (s *Snapshot) readFuncs(ctx context.Context, tx queryer, of func(sql string) string) error {
 	rows, _ := tx.Query(ctx, of(funcsSQL))
-	var f Func
-	var vol string
+	var schema, name, body, vol, lang string
 	var agg bool
-	_, err := pgx.ForEachRow(rows, []any{&f.Schema, &f.Name, &f.Body, &vol, &f.Lang, &agg, &f.Takes}, func() error {
-		n := f
-		n.Volatile, n.Immutable = vol == "v", vol == "i"
-		s.Funcs[n.Name] = append(s.Funcs[n.Name], &n)
+	var takes Takes
+	_, err := pgx.ForEachRow(rows, []any{&schema, &name, &body, &vol, &lang, &agg, &takes}, func() error {
+		n := &Func{Schema: schema, Name: name, Body: body, Lang: lang, Takes: takes, Volatile: vol == "v", Immutable: vol == "i"}
+		s.Funcs[n.Name] = append(s.Funcs[n.Name], n)
 		if w := aWord(n.Name); w != n.Name {
-			s.Funcs[w] = append(s.Funcs[w], &n)
+			s.Funcs[w] = append(s.Funcs[w], n)
 		}
 		if agg {
 			s.Aggs[n.Name] = true
@@ -381,15 +383,4 @@ func Names(words map[string]bool, name string) bool {
 		}
 	}
 	return len(parts) > 0
-}
-
-// Words are the distinct identifiers of a function's body, for a conservative look at what it touches.
-func (f *Func) Words() map[string]bool {
-	out := map[string]bool{}
-	for _, w := range strings.FieldsFunc(f.Body, func(r rune) bool {
-		return !(r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r > 127)
-	}) {
-		out[w] = true
-	}
-	return out
 }

@@ -37,11 +37,22 @@ var attribute = regexp.MustCompile(`\.\s*"?([\pL_][\pL\pN_$]*)`)
 
 // Attributes are the words of a function's body that stand where an attribute stands, with and without what looks like a comment: each may
 // be the call of a function with what is before it.
-func (f *Func) Attributes() (out []string) {
-	for body, was := f.Body, ""; body != was; was, body = body, remarks.ReplaceAllString(body, " ") {
-		for _, m := range attribute.FindAllStringSubmatch(body, -1) {
-			out = append(out, m[1])
+func (f *Func) Attributes() map[string]bool {
+	return f.attributes.find(func() map[string]bool {
+		out := map[string]bool{}
+		for body, depth := f.Body, 0; ; depth++ {
+			for _, m := range attribute.FindAllStringSubmatch(body, -1) {
+				out[m[1]] = true
+			}
+			bare, _ := withoutRemarks(body)
+			switch {
+			case bare == body:
+				return out
+			case depth == deepestRemark:
+				words(body, out)
+				return out
+			}
+			body = bare
 		}
-	}
-	return out
+	})
 }

@@ -134,6 +134,10 @@ func TestAttributesAreCalls(t *testing.T) {
 		{"update plain set note = (note).upper", "UPDATE 2"},
 		{"update plain set x = ('plain'::regclass).pg_relation_size", "0A000"},
 		{"update plain set x = ('counted'::regclass).nextval", "0A000"},
+		{"update plain set note = timestamptz('now')::text", "0A000"},
+		{"update plain set note = ('now').timestamptz::text", "0A000"},
+		{"update plain set note = date('2020-01-01')::text", "UPDATE 2"},
+		{"update plain set note = ('2020-01-01').date::text", "UPDATE 2"},
 		{"alter table plain add column y float8 default (1).rnd", "0A000"},
 		{"alter table plain alter column x type float8 using plain.rnd", "0A000"},
 	} {

@@ -336,6 +336,7 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 			name := lastName(x.Funcname)
 			v := o.f.Varies[name]
 			if v == Constant {
+				o.castByName(name, x.Args)
 				return true
 			}
 			switch end := callEnd(o.s.Text, int(x.Location)-o.s.base, name); {
@@ -352,6 +353,11 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 		case *pg.ColumnRef, *pg.A_Indirection:
 			if name := o.varying(m, Constant); name != "" {
 				o.cannot("%s, which is called as an attribute, may give another value on each shard", name)
+			}
+			if x, ok := m.(*pg.A_Indirection); ok {
+				for _, f := range x.Indirection {
+					o.castByName(f.GetString_().GetSval(), []*pg.Node{x.Arg})
+				}
 			}
 		case *pg.SQLValueFunction: // CURRENT_TIMESTAMP and its kin
 			start := int(x.Location) - o.s.base
@@ -381,6 +387,13 @@ func (o *once) calls(n *pg.Node, inRow bool) {
 		}
 		return true
 	})
+}
+
+// castByName looks at f(x) and (x).f where f is a type of times: these are casts, which may read the present moment.
+func (o *once) castByName(f string, args []*pg.Node) {
+	if timed[f] && len(args) == 1 && (o.madeUp(args[0]) || holdsMoment(args[0])) {
+		o.cannot("a text that is read as a time may be another one on each shard")
+	}
 }
 
 // varying names an attribute of a node that is a call whose value varies more than some; empty for none.

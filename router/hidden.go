@@ -30,10 +30,15 @@ var (
 	setCommand = regexp.MustCompile(`\bset\s+(?:session\s+|local\s+)?"?([a-z_][a-z0-9_]*\.[a-z0-9_.]+)"?\s*(?:=|to\b)`)
 )
 
-// writers are words of a function's body that write, lock or draw what a transaction's end is to keep.
+// writers are words of a function's body that write or lock something. PostgreSQL lets a function do so only if it is volatile.
 var writers = map[string]bool{
 	"insert": true, "update": true, "delete": true, "merge": true, "truncate": true, "copy": true, "create": true, "alter": true, "drop": true, "execute": true, "call": true, "do": true, "lock": true, "share": true,
-	"nextval": true, "setval": true, "notify": true, "pg_notify": true, "comment": true, "grant": true, "revoke": true, "refresh": true, "reindex": true, "lo_create": true, "lo_creat": true, "lo_from_bytea": true, "lo_put": true, "lo_unlink": true, "lowrite": true,
+	"notify": true, "comment": true, "grant": true, "revoke": true, "refresh": true, "reindex": true,
+}
+
+// drawers are functions of PostgreSQL's that write something, whoever calls them.
+var drawers = map[string]bool{
+	"nextval": true, "setval": true, "pg_notify": true, "lo_create": true, "lo_creat": true, "lo_from_bytea": true, "lo_put": true, "lo_unlink": true, "lowrite": true,
 }
 
 // keepers are functions of extensions that keep something for the session which no catalog lists.
@@ -167,7 +172,7 @@ func (a *analysis) hiddenState() *Hidden {
 	fires := false // triggers of tables that it does not name
 	switch a.stmt.Kind {
 	case sqlparse.Routine:
-		l.body(strings.ToLower(a.stmt.Text))
+		l.body(&schema.Func{Body: strings.ToLower(a.stmt.Text), Volatile: true})
 		l.changes = true
 	case sqlparse.Other: // not even parsed
 		l.changes, fires = true, true
@@ -220,7 +225,7 @@ func (l *look) view(n shardmap.TableName) {
 		return
 	}
 	l.seen[t.View] = true
-	l.body(strings.ToLower(t.View))
+	l.body(&schema.Func{Body: strings.ToLower(t.View)})
 	for _, r := range t.Reads {
 		l.view(r)
 	}
@@ -231,7 +236,7 @@ func (l *look) defaults(n shardmap.TableName) {
 	if t := l.a.sch.Tables[n]; t != nil {
 		for _, c := range t.Columns {
 			if c.Default != "" {
-				l.body(strings.ToLower(c.Default))
+				l.body(&schema.Func{Body: strings.ToLower(c.Default)})
 			}
 		}
 	}
@@ -245,7 +250,7 @@ func (l *look) function(name string) {
 	for _, f := range l.a.userFuncs(name) {
 		switch {
 		case f.Lang == "sql" || f.Lang == "plpgsql":
-			l.body(f.Body)
+			l.body(f)
 		case f.Volatile && len(f.Calls) == 0: // nobody can tell what it does; of an aggregate, it is what that calls
 			l.changes, l.unknown, l.writes = true, true, true
 		}
@@ -255,11 +260,11 @@ func (l *look) function(name string) {
 	}
 }
 
-// body looks at a function's body, in lower case.
-func (l *look) body(body string) {
+// body looks at the body of a function, or of what is like one.
+func (l *look) body(f *schema.Func) {
 	views := viewsOf(l.a.sch)
-	for w := range (&schema.Func{Body: body}).Words() {
-		l.changes, l.writes = l.changes || changers[w], l.writes || writers[w]
+	for w := range f.Words() {
+		l.changes, l.writes = l.changes || changers[w], l.writes || drawers[w] || f.Volatile && writers[w]
 		l.keeps(w)
 		l.path = l.path || w == "search_path" || w == "execute"
 		if len(l.a.userFuncs(w)) > 0 {
@@ -269,7 +274,7 @@ func (l *look) body(body string) {
 			l.view(n)
 		}
 	}
-	for _, m := range setConfig.FindAllStringSubmatch(body, -1) {
+	for _, m := range setConfig.FindAllStringSubmatch(f.Body, -1) {
 		switch {
 		case m[1] == "":
 			l.unknown = true
@@ -277,7 +282,7 @@ func (l *look) body(body string) {
 			l.vars[m[1]] = true
 		}
 	}
-	for _, m := range setCommand.FindAllStringSubmatch(body, -1) {
+	for _, m := range setCommand.FindAllStringSubmatch(f.Body, -1) {
 		l.vars[m[1]] = true
 	}
 }

@@ -38,6 +38,7 @@ func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
 		f := strings.SplitN(simply(t, root, "select coalesce((select pid || ' ' || state_change from pg_stat_activity where application_name = 'pgmosaic resolver' and datname = 'often' order by backend_start desc limit 1), ' ')"), " ", 2)
 		return f[0], f[1]
 	}
+	const few = 3 // two that look at once take one each, and one of these is closed
 	// seen has looked until the resolver has come by so often, and counts its connections.
 	seen := func(rounds int) int {
 		pids, times := map[string]bool{}, map[string]bool{}
@@ -50,7 +51,7 @@ func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
 		})
 		return len(pids)
 	}
-	if n := seen(10); n != 1 {
+	if n := seen(10); n > few {
 		t.Errorf("%d connections in ten rounds", n)
 	}
 	mustExec(t, root, "alter table pgmosaic.decision rename to hidden")
@@ -60,7 +61,7 @@ func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
 	}
 	mustExec(t, root, "alter table pgmosaic.hidden rename to decision")
 	eventually(t, "it says that all is well", func() bool { return len(l.with("the resolver works on a shard again")) == 1 })
-	if n := seen(10); n != 1 {
+	if n := seen(10); n > few {
 		t.Errorf("%d connections in ten rounds", n)
 	}
 	// A server that ends the connection beside us, as one that is restarted does, is no trouble.

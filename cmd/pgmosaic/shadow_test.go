@@ -387,7 +387,7 @@ func TestNoStatementOfTheProxyRunsAUsersCode(t *testing.T) {
 	mustExec(t, other, "listen heard")
 	for _, sql := range []string{
 		"insert into felt (key, how) values (2, 'high'), (5, 'low')", "begin; insert into felt (key, how) values (2, 'high'), (5, 'low'); commit", "insert into plain values (2, 'y')", "update plain set word = 'z'",
-		"select id, how, word from felt order by id", "select how from felt f join (select id from felt offset 0) g using (id)", "explain select id from felt", "explain (route) select id from felt", "alter table felt rename to sensed", "alter table sensed rename to felt",
+		"select id, how, word from felt order by id", "select how from felt f, (select id from felt offset 0) g", "explain select id from felt", "explain (route) select id from felt", "alter table felt rename to sensed", "alter table sensed rename to felt",
 		"alter table felt add column more int", "create index on felt (how)", "notify heard, 'you'", "copy felt (key, how) from stdin", "set pgmosaic.read_consistency = 'strong'; select id from felt where key = 2; reset all", "do $$ begin end $$",
 		"create temporary table t (id int); insert into t values (1); drop table t", "truncate plain", "insert into plain select more, word from felt", "discard all",
 	} {

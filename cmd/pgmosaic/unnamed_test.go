@@ -182,3 +182,31 @@ func untorn(t *testing.T, name string, setUp []string, statements ...string) {
 		}
 	}
 }
+
+// What functions of extensions set or keep for a session is nobody else's.
+func TestExtensionsKeepNothingForOthers(t *testing.T) {
+	t.Parallel()
+	node := shop(t).cluster.Node("s1-a")
+	dsn := ownPool(t, "extended", []string{"create extension pg_trgm"}, "s1-a")
+	mustExec(t, connectTo(t, node.DSN("extended_0")), "create extension dblink")
+	for run, asks := range map[string]string{
+		"select set_limit(0.9)": "select show_limit()::text",
+		fmt.Sprintf("select dblink_connect('secret', 'host=127.0.0.1 port=%d user=app password=app dbname=extended_0')", node.Port): "select coalesce(array_to_string(dblink_get_connections(), ','), 'none')",
+	} {
+		for _, inside := range []bool{false, true} {
+			c := connectTo(t, dsn)
+			want := says(t, c, asks, pgx.QueryExecModeSimpleProtocol)
+			if inside {
+				run = "do $$begin perform" + strings.TrimPrefix(run, "select") + "; end$$"
+			}
+			mustExec(t, c, run, pgx.QueryExecModeSimpleProtocol)
+			if got := says(t, c, asks, pgx.QueryExecModeSimpleProtocol); got == want {
+				t.Errorf("%s: the session has %s", run, got)
+			}
+			_ = c.Close(t.Context())
+			if got := says(t, connectTo(t, dsn), asks, pgx.QueryExecModeSimpleProtocol); got != want {
+				t.Errorf("%s: another client has %s, not %s", run, got, want)
+			}
+		}
+	}
+}

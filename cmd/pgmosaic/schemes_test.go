@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -29,7 +30,7 @@ func schemesWorld(t *testing.T, name string) (*demo, *pgx.Conn) {
 	return d, connectTo(t, dsnFor("app", "app", d.Server.Addr(), name))
 }
 
-// forget takes a database out of the map, as if it had never been there. What its servers hold of it stays: nobody looks at it again.
+// forget takes a database out of the map, as if it had never been there, and drops what its servers have of it, where they let it go.
 func (d *demo) forget(t *testing.T, name string) {
 	doc := d.Catalog.Current().Document
 	err := d.Catalog.Retry(context.Background(), func(tx *shardmap.Tx) error {
@@ -68,6 +69,29 @@ func (d *demo) forget(t *testing.T, name string) {
 		t.Errorf("forget %s: %v", name, err)
 	}
 	d.Pools.Reconnect(name)
+	for _, x := range doc.Nodes {
+		if x.Database == name {
+			dropBehind(x.DSN)
+		}
+	}
+}
+
+// dropBehind drops the database of a connection string, unless its server is away, a standby, or has it in use: then it stays.
+func dropBehind(dsn string) {
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil || cfg.Database == "shop" || cfg.Database == "postgres" {
+		return
+	}
+	drop := "drop database if exists " + pgsql.Ident(cfg.Database) + " with (force)"
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	cfg.Database = "postgres"
+	c, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return
+	}
+	_, _ = c.Exec(ctx, drop) // it only takes room
+	_ = c.Close(ctx)
 }
 
 // pgCode is an error's SQLSTATE.

@@ -142,7 +142,7 @@ func testServers() cluster.Options {
 			"fsync = off", "full_page_writes = off", "dynamic_shared_memory_type = 'mmap'",
 			"wal_keep_size = '64MB'", "max_wal_size = '96MB'", "min_wal_size = '32MB'", // their files may be in memory
 		},
-		Auth: "md5",
+		Auth:     "md5",
 		Template: filepath.Join(os.TempDir(), "template"), // this process's own, as ownTemp has it
 	}
 }

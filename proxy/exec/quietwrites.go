@@ -1,7 +1,10 @@
 package exec
 
 import (
+	"errors"
+
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -50,6 +53,7 @@ func askReaders(h *Handler, readers []*participant) error {
 		asked = append(asked, p)
 	}
 	var lost *participant
+	var refused error // by a server that lives: the question was cancelled, or its time was over
 	for _, p := range asked {
 		wrote, err := false, error(nil)
 		if !p.srv.Dirty {
@@ -58,8 +62,13 @@ func askReaders(h *Handler, readers []*participant) error {
 				wrote = len(rows) == 1 && string(rows[0][0]) == "t"
 			}
 		}
-		if err != nil || p.srv.Dirty {
-			lost = p
+		var se *pool.ServerError
+		switch {
+		case errors.As(err, &se):
+			refused = err
+			continue
+		case err != nil || p.srv.Dirty:
+			p.srv.Dirty, lost = true, p
 			continue
 		}
 		if wrote {
@@ -73,5 +82,5 @@ func askReaders(h *Handler, readers []*participant) error {
 			Hint: "Run the transaction again.",
 		}
 	}
-	return nil
+	return refused
 }

@@ -2,6 +2,7 @@ package nodeconn
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,15 +13,23 @@ import (
 // idleFor is how long a connection is kept that nobody needs: who comes by regularly comes more often.
 const idleFor = time.Minute
 
-// Kept keeps a connection for each purpose and connection string between uses, for what leaves nothing on a connection: no setting, role, lock
-// or temporary object. Any number of goroutines may use it: who finds the one that is kept in use opens another. The zero value is
+// keptMost is how many connections are kept for one purpose and connection string: what a move uses at once on a node.
+const keptMost = 3
+
+// Kept keeps connections for each purpose and connection string between uses, for what leaves nothing on a connection: no setting, role, lock
+// or temporary object. Any number of goroutines may use it: who finds all that are kept in use opens another. The zero value is
 // ready for use, and a nil one keeps nothing.
 type Kept struct {
 	mu     sync.Mutex // guards the rest
-	idle   map[use]idleConn
-	drops  int  // how often Drop or Retain was called: what was lent before is not kept after it
-	closed bool // Run has ended: nothing is kept any more
+	idle   map[use][]idleConn
+	gone   map[string]int // connection strings of what was lent, by when the node was let go: its number of drops; 0: it was not
+	drops  int            // how often Drop or Retain was called
+	first  int            // what was lent before so many drops is not kept: gone has forgotten whose it was
+	closed bool           // Run has ended: nothing is kept any more
 }
+
+// goneMost bounds what is remembered of nodes that were let go.
+const goneMost = 1000
 
 // use is what a connection is kept for.
 type use struct {
@@ -96,7 +105,8 @@ const loanKey = "pgmosaic: loan"
 // Spoil has a connection be closed when it is given back, because somebody else's code has run on it.
 func Spoil(c *pgx.Conn) { delete(c.PgConn().CustomData(), loanKey) }
 
-// Return keeps a connection that was borrowed, unless it is broken or spoilt, in a transaction, or its node was let go: then it is closed.
+// Return keeps a connection that was borrowed, unless it is broken or spoilt, in a transaction, its node was let go meanwhile, or enough are kept:
+// then it is closed.
 func (k *Kept) Return(c *pgx.Conn) {
 	l, ok := c.PgConn().CustomData()[loanKey].(loan)
 	if ok && !c.IsClosed() && c.PgConn().TxStatus() == 'I' {
@@ -105,16 +115,31 @@ func (k *Kept) Return(c *pgx.Conn) {
 	closeConn(c)
 }
 
-// take returns the connection that is kept, or nil, and how often Drop has been called.
+// take returns a connection that is kept, the one that was used last, or nil, and how often Drop has been called.
 func (k *Kept) take(u use) (c *pgx.Conn, drops int) {
 	if k == nil {
 		return nil, 0
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i := k.idle[u] // the zero value if there is none
-	delete(k.idle, u)
-	return i.c, k.drops
+	if k.gone == nil {
+		k.gone, k.idle = map[string]int{}, map[use][]idleConn{}
+	}
+	k.gone[u.dsn] += 0 // it is known from here on
+	if all := k.idle[u]; len(all) > 0 {
+		c = all[len(all)-1].c
+		k.keep(u, all[:len(all)-1])
+	}
+	return c, k.drops
+}
+
+// keep sets what is kept for a use. mu is held.
+func (k *Kept) keep(u use, all []idleConn) {
+	if len(all) == 0 {
+		delete(k.idle, u)
+		return
+	}
+	k.idle[u] = all
 }
 
 // put keeps a connection, or returns the one that is too many.
@@ -124,13 +149,10 @@ func (k *Kept) put(u use, c *pgx.Conn, drops int) (over *pgx.Conn) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || k.drops != drops || c.IsClosed() || k.idle[u].c != nil {
+	if k.closed || drops < k.first || drops < k.gone[u.dsn] || c.IsClosed() || len(k.idle[u]) >= keptMost {
 		return c
 	}
-	if k.idle == nil {
-		k.idle = map[use]idleConn{}
-	}
-	k.idle[u] = idleConn{c, time.Now()}
+	k.idle[u] = append(k.idle[u], idleConn{c, time.Now()})
 	return nil
 }
 
@@ -141,6 +163,15 @@ func (k *Kept) Drop(dsn string) { k.Retain(func(other string) bool { return othe
 func (k *Kept) Retain(keep func(dsn string) bool) {
 	k.mu.Lock()
 	k.drops++
+	for dsn := range k.gone {
+		if !keep(dsn) {
+			k.gone[dsn] = k.drops
+		}
+	}
+	if len(k.gone) > goneMost {
+		clear(k.gone)
+		k.first = k.drops
+	}
 	k.mu.Unlock()
 	k.close(func(u use, _ time.Time) bool { return !keep(u.dsn) })
 }
@@ -167,11 +198,14 @@ func (k *Kept) Run(ctx context.Context) error {
 func (k *Kept) close(which func(u use, since time.Time) bool) {
 	k.mu.Lock()
 	var old []*pgx.Conn
-	for u, i := range k.idle {
-		if which(u, i.since) {
+	for u, all := range k.idle {
+		k.keep(u, slices.DeleteFunc(all, func(i idleConn) bool {
+			if !which(u, i.since) {
+				return false
+			}
 			old = append(old, i.c)
-			delete(k.idle, u)
-		}
+			return true
+		}))
 	}
 	k.mu.Unlock()
 	for _, c := range old {

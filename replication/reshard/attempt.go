@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -77,12 +76,12 @@ func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 	if err != nil {
 		return err
 	}
+	defer giveBack(ctx, mv.Conns, c)
 	have, err := hasAll(ctx, c, n.Name)
-	giveBack(ctx, mv.Conns, c)
 	if err != nil || have {
 		return err
 	}
-	return mv.prepareShard(ctx, n, d.Name, s.Name, s.Ordinal, len(d.Shards) > 1)
+	return mv.prepareShard(ctx, c, n.Name, d.Name, s.Name, s.Ordinal, len(d.Shards) > 1)
 }
 
 // holdWait is how long an attempt that somebody holds is waited for: the connection of a process that has died may take a moment to end.
@@ -96,7 +95,7 @@ const heldSQL = `EXISTS (SELECT FROM pgmosaic.holder h JOIN pg_stat_get_activity
 // heldBy is heldSQL for the attempt that an expression gives.
 func heldBy(attempt string) string { return fmt.Sprintf(heldSQL, attempt) }
 
-// hold takes an attempt for as long as a connection to home lives. Who cannot have it must leave the attempt alone.
+// hold takes an attempt until a connection to home is given back, or has ended. Who cannot have it must leave the attempt alone.
 func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 	for begun := time.Now(); ; {
 		if ok, err := claim(ctx, home, x.ID); ok || err != nil {
@@ -117,7 +116,7 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 // row's lock. What runs on the connection meanwhile, a table's owner's code too, can give nothing up. Rows of long ago that nobody holds
 // are of no use.
 func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err error) {
-	nodeconn.Spoil(home) // an attempt is held for as long as the connection lives
+	home.PgConn().CustomData()[enlistedKey] = true
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		for _, sql := range []string{
 			"DELETE FROM pgmosaic.holder WHERE attempt <> $1 AND started < now() - interval '1 day' AND NOT " + heldBy("holder.attempt"),

@@ -136,6 +136,6 @@ func (mv *Mover) onHome(ctx context.Context, d *shardmap.DB, f func(*pgx.Conn) e
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	defer giveBack(ctx, mv.Conns, home)
 	return ownOr(d.Home.Name, f(home))
 }

@@ -40,7 +40,7 @@ func (mv *Mover) Distribute(ctx context.Context, t shardmap.Table, localUnique, 
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	defer giveBack(ctx, mv.Conns, home)
 	if err := idle(ctx, home, d.Home.Name, n); err != nil {
 		return nil, err
 	}
@@ -482,7 +482,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 	if err != nil {
 		return nil, err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer giveBack(ctx, mv.Conns, dst)
 	err = bring(ctx, home, dst, s.Name, func(tx pgx.Tx) error {
 		seqs, err := placeOn(ctx, home, info, s.Ordinal)
 		if err != nil {
@@ -531,7 +531,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	defer giveBack(ctx, mv.Conns, home)
 	if t.Made == "" && !dry {
 		if t, err = mv.noteOlder(ctx, d, home, t); err == nil {
 			d, err = mv.Database(db)

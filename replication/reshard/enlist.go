@@ -40,14 +40,14 @@ func enlist(ctx context.Context, c *pgx.Conn, attempt string) error {
 // enlistedKey is where a connection has that pgmosaic.holder names it.
 const enlistedKey = "pgmosaic: enlisted"
 
-// strikeOff has a connection work for no attempt any more: what ends that one's has nothing to end here. No transaction is open on it.
+// strikeOff has a connection hold no attempt, and work for none, any more: what ends that one's has nothing to end here. No transaction is open on it.
 func strikeOff(ctx context.Context, c *pgx.Conn) error {
 	if c.PgConn().CustomData()[enlistedKey] == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := c.Exec(ctx, "DELETE FROM pgmosaic.holder WHERE attempt ~ '/' AND pid = pg_backend_pid()")
+	_, err := c.Exec(ctx, "DELETE FROM pgmosaic.holder WHERE pid = pg_backend_pid()")
 	delete(c.PgConn().CustomData(), enlistedKey)
 	return err
 }

@@ -94,30 +94,25 @@ func settleMark(ctx context.Context, c *pgx.Conn, node, sql, attempt string) err
 }
 
 // prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet.
-func (mv *Mover) prepareShard(ctx context.Context, primary shardmap.Node, db, shard string, ordinal int, mark bool) error {
-	c, err := connect(ctx, primary.Name, primary.DSN)
-	if err != nil {
-		return err
-	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node, db, shard string, ordinal int, mark bool) error {
 	mine := shardmap.Identity{Install: mv.Catalog.Current().Install, Database: db, Shard: shard}
 	says, err := nodeconn.Identify(ctx, c.PgConn())
 	if err != nil {
-		return nodeFailed(primary.Name, err)
+		return nodeFailed(node, err)
 	}
 	if says != mine && says != (shardmap.Identity{}) {
 		if !mark {
 			return nil // it is another's: what is needed there is there
 		}
-		return taken(primary.Name, mine, says)
+		return taken(node, mine, says)
 	}
 	if err := makeOwn(ctx, mv, c, db, ordinal); err != nil {
-		return nodeFailed(primary.Name, err)
+		return nodeFailed(node, err)
 	}
 	if !mark {
 		return nil
 	}
-	return tell(ctx, c, primary.Name, mine, nil)
+	return tell(ctx, c, node, mine, nil)
 }
 
 // verify asks a connection that the proxy is about to work over whether it is the shard's.
@@ -216,7 +211,7 @@ func (mv *Mover) checkClaim(db string, s *shardmap.ShardInfo, n shardmap.Node, f
 // checkMoved refuses to give a node a connection string of another shard's. One that does not answer is believed: it is asked
 // before anything is sent there.
 func (mv *Mover) checkMoved(ctx context.Context, db string, s *shardmap.ShardInfo, n shardmap.Node) error {
-	f, err := identify(ctx, n)
+	f, err := identify(ctx, nil, n)
 	var e *pgsql.Error
 	if errors.As(err, &e) && e.Code == pgsql.InvalidParameterValue {
 		return err
@@ -225,7 +220,7 @@ func (mv *Mover) checkMoved(ctx context.Context, db string, s *shardmap.ShardInf
 		if err != nil || o.Name == n.Name {
 			continue
 		}
-		if other, oerr := identify(ctx, *o); oerr == nil && other.database != f.database {
+		if other, oerr := identify(ctx, nil, *o); oerr == nil && other.database != f.database {
 			return otherDatabase(n.Name, f, o.Name, other)
 		}
 	}
@@ -265,7 +260,7 @@ func (mv *Mover) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dr
 	var primary *shardmap.Node
 	var says shardmap.Identity
 	for _, n := range s.Nodes {
-		f, err := identify(ctx, *n)
+		f, err := identify(ctx, nil, *n)
 		if err != nil || f.recovery {
 			continue
 		}
@@ -282,7 +277,7 @@ func (mv *Mover) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dr
 	if primary == nil {
 		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
 	}
-	c, err := connect(ctx, primary.Name, primary.DSN)
+	c, err := connect(ctx, nil, primary.Name, primary.DSN)
 	if err != nil {
 		return nil, err
 	}
@@ -381,7 +376,7 @@ func part(ctx context.Context, mv *Mover, db, shard string, v *replication.View)
 		return nil
 	}
 	p := &parting{}
-	c, err := connect(ctx, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN)
+	c, err := connect(ctx, nil, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN)
 	if err == nil {
 		p.Conn = c
 		err = c.QueryRow(ctx, "SELECT xmin::text FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", mv.Catalog.Current().Install, db, shard).Scan(&p.row)
@@ -458,7 +453,7 @@ func (mv *Mover) upgrade(ctx context.Context, told map[string]string) (all bool)
 
 // noteSystem notes the system identifier of a shard's servers, which the map of an older version does not have.
 func noteSystem(ctx context.Context, cat *shardmap.Catalog, db, shard string, primary shardmap.Node) error {
-	f, err := identify(ctx, primary)
+	f, err := identify(ctx, nil, primary)
 	if err != nil {
 		return err
 	}
@@ -479,7 +474,7 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 	if !ok || !slices.ContainsFunc(s.Nodes, func(o *shardmap.Node) bool { return o.DSN == n.DSN }) {
 		return nil
 	}
-	c, err := connect(ctx, n.Name, n.DSN)
+	c, err := connect(ctx, nil, n.Name, n.DSN)
 	if err != nil {
 		return err
 	}
@@ -491,7 +486,7 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 		}
 	}
 	if !have {
-		if err := mv.prepareShard(ctx, n, db, s.Name, s.Ordinal, true); err != nil {
+		if err := mv.prepareShard(ctx, c, n.Name, db, s.Name, s.Ordinal, true); err != nil {
 			return err
 		}
 	}

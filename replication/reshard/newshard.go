@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -24,6 +25,7 @@ type joiner struct {
 	d       *shardmap.DB
 	home    *pgx.Conn
 	primary shardmap.Node
+	conns   *nodeconn.Kept // to its nodes, of this statement alone: no map has them yet
 	x       shardmap.Attempt
 	job     *job
 
@@ -35,9 +37,9 @@ type joiner struct {
 }
 
 // join gives a new shard all that shards have in common, up to home's commit.
-func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primary shardmap.Node, x shardmap.Attempt, j *job) error {
+func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primary shardmap.Node, conns *nodeconn.Kept, x shardmap.Attempt, j *job) error {
 	g := &joiner{
-		mv: mv, d: d, home: home, primary: primary, x: x, job: j, tables: d.SortedTables(),
+		mv: mv, d: d, home: home, primary: primary, conns: conns, x: x, job: j, tables: d.SortedTables(),
 		online: map[shardmap.TableName]*online{}, shapes: map[shardmap.TableName]string{}, keys: map[shardmap.TableName][]definition{},
 	}
 	if err := g.mark(ctx); err != nil {
@@ -77,7 +79,7 @@ func (g *joiner) step(s shardmap.Step) func(*shardmap.Tx) error {
 
 // watch has the changes of reference tables noted.
 func (g *joiner) watch(ctx context.Context) error {
-	to := []copying{{g.x.Shard.Name, g.x.Shard.Ordinal, g.open}}
+	to := []copying{{g.x.Shard.Name, g.x.Shard.Ordinal, g.open, g.conns}}
 	for i, t := range g.tables {
 		if t.Kind != shardmap.Reference {
 			continue
@@ -96,7 +98,7 @@ func (g *joiner) watch(ctx context.Context) error {
 }
 
 func (g *joiner) open(ctx context.Context) (*pgx.Conn, error) {
-	c, err := connect(ctx, g.primary.Name, g.primary.DSN)
+	c, err := connect(ctx, g.conns, g.primary.Name, g.primary.DSN)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ func (g *joiner) mark(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	defer giveBack(ctx, g.conns, c)
 	if g.roles, err = lackedRoles(ctx, g.home, c); err != nil {
 		return ownOr(g.x.Shard.Name, err)
 	}
@@ -190,7 +192,7 @@ func (g *joiner) bring(ctx context.Context, f func(*pgx.Conn, pgx.Tx) error) err
 	if err != nil {
 		return err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer giveBack(ctx, g.conns, dst)
 	return bring(ctx, g.home, dst, g.x.Shard.Name, func(tx pgx.Tx) error { return f(dst, tx) })
 }
 
@@ -200,7 +202,7 @@ func (g *joiner) align(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer giveBack(ctx, g.conns, dst)
 	return ownOr(g.x.Shard.Name, lostFirst(g.home, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { return alignRoles(ctx, g.home, tx, g.roles) })))
 }
 

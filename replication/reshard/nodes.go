@@ -14,11 +14,12 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-// connect opens a maintenance connection as the role of the node's connection string.
-func connect(ctx context.Context, name, dsn string) (*pgx.Conn, error) {
+// connect has a maintenance connection as the role of the node's connection string: one of those that a statement has opened before, or another.
+// nil: another.
+func connect(ctx context.Context, conns *nodeconn.Kept, name, dsn string) (*pgx.Conn, error) {
 	cctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, err := nodeconn.Open(cctx, dsn, nodeconn.Admin)
+	c, _, err := conns.Borrow(cctx, dsn, nodeconn.Admin)
 	if err != nil {
 		return nil, notConnected(name, err)
 	}
@@ -86,12 +87,12 @@ type facts struct {
 	says     shardmap.Identity
 }
 
-func identify(ctx context.Context, n shardmap.Node) (f facts, err error) {
-	c, err := connect(ctx, n.Name, n.DSN)
+func identify(ctx context.Context, conns *nodeconn.Kept, n shardmap.Node) (f facts, err error) {
+	c, err := connect(ctx, conns, n.Name, n.DSN)
 	if err != nil {
 		return f, err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	defer giveBack(ctx, conns, c)
 	var enc string
 	err = c.QueryRow(ctx, "select system_identifier::text, pg_is_in_recovery(), pg_encoding_to_char(encoding), datname from pg_control_system(), pg_database where datname = current_database()").
 		Scan(&f.system, &f.recovery, &enc, &f.database)
@@ -108,10 +109,10 @@ func identify(ctx context.Context, n shardmap.Node) (f facts, err error) {
 }
 
 // checkShard asks every node who it is: one primary, all copies of the same cluster.
-func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.Node, all []facts, err error) {
+func checkShard(ctx context.Context, conns *nodeconn.Kept, nodes []shardmap.Node) (primary shardmap.Node, all []facts, err error) {
 	found, system := 0, ""
 	for _, n := range nodes {
-		f, err := identify(ctx, n)
+		f, err := identify(ctx, conns, n)
 		if err != nil {
 			return primary, nil, err
 		}
@@ -139,7 +140,7 @@ func checkShard(ctx context.Context, nodes []shardmap.Node) (primary shardmap.No
 
 // checkMember asks a node that joins a shard whether it is a copy of it.
 func (mv *Mover) checkMember(ctx context.Context, db string, s *shardmap.ShardInfo, n shardmap.Node) error {
-	f, err := identify(ctx, n)
+	f, err := identify(ctx, nil, n)
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (mv *Mover) checkMember(ctx context.Context, db string, s *shardmap.ShardIn
 		return err
 	}
 	for _, o := range s.Nodes {
-		other, err := identify(ctx, *o)
+		other, err := identify(ctx, nil, *o)
 		if err == nil && other.system != f.system {
 			return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("node %q is not a copy of node %q: its system identifier is another", n.Name, o.Name), Hint: "Make it with pg_basebackup from the primary."}
 		}

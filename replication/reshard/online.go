@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -43,6 +44,7 @@ type copying struct {
 	name    string
 	ordinal int
 	open    func(ctx context.Context) (*pgx.Conn, error)
+	conns   *nodeconn.Kept // where what open has given is given back
 }
 
 // The rounds end when few keys are left, or do not get fewer.
@@ -71,7 +73,7 @@ func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 	var to []copying
 	for _, s := range d.Shards {
 		if s != d.Home {
-			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return mv.openFor(ctx, d, s, x.ID) }})
+			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return mv.openFor(ctx, d, s, x.ID) }, mv.Conns})
 		}
 	}
 	return mv.onlineTo(ctx, d, home, info, x.ID, notesOf(x.ID), to, j)
@@ -295,7 +297,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 	if err != nil {
 		return err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer giveBack(ctx, s.conns, dst)
 	list := strings.Join(o.key, ", ")
 	remove, where := fmt.Sprintf("DELETE FROM %s USING pgmosaic_keys k WHERE (%s) = (%s)", o.name, qualified(o.name, o.key), qualified("k", o.key)), "("+list+") IN (SELECT "+list+" FROM pgmosaic_keys)"
 	if all {

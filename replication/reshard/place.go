@@ -206,7 +206,7 @@ func (mv *Mover) place(ctx context.Context, tag string, d *shardmap.DB, group st
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // it only has the attempt's lock
+	defer giveBack(ctx, mv.Conns, home)
 	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: tag + " " + group, Group: group})
 	if err = mv.start(ctx, d, home, x, nil); err == nil {
 		placing := x
@@ -218,7 +218,7 @@ func (mv *Mover) place(ctx context.Context, tag string, d *shardmap.DB, group st
 			var c *pgx.Conn
 			if c, err = mv.openFor(ctx, d, m.shard, x.ID); err == nil {
 				err = mv.recheck(ctx, c, d.Name, m, keys)
-				_ = c.Close(context.WithoutCancel(ctx)) // the transaction has ended
+				giveBack(ctx, mv.Conns, c)
 			}
 		}
 	}
@@ -247,7 +247,7 @@ func (mv *Mover) recoverPlaces(ctx context.Context, d *shardmap.DB, home *pgx.Co
 				err = mv.recheck(ctx, c, d.Name, recheck{s, t, t}, nil)
 			}
 		}
-		_ = c.Close(context.WithoutCancel(ctx)) // its transactions have ended
+		giveBack(ctx, mv.Conns, c)
 		if err != nil {
 			return err
 		}

@@ -122,7 +122,7 @@ func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
+	defer giveBack(ctx, mv.Conns, home)
 	if err := hold(ctx, home, x); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
@@ -181,7 +181,7 @@ func (mv *Mover) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.C
 			if x.Takes != "" {
 				err = leave(ctx, c, s.Name, x.ID)
 			}
-			_ = c.Close(context.WithoutCancel(ctx)) // nothing is left on it
+			giveBack(ctx, mv.Conns, c)
 		}
 		if err != nil && x.Takes != "" { // else all that was made has been committed
 			return err
@@ -296,13 +296,13 @@ func (mv *Mover) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Con
 	for i, n := range x.Nodes {
 		nodes[i] = *n
 	}
-	primary, _, err := checkShard(ctx, nodes)
+	primary, _, err := checkShard(ctx, nil, nodes)
 	if err == nil {
 		err = unwatchAll(ctx, home, x.ID)
 	}
 	var c *pgx.Conn
 	if err == nil {
-		c, err = connect(ctx, primary.Name, primary.DSN)
+		c, err = connect(ctx, nil, primary.Name, primary.DSN)
 	}
 	if err == nil {
 		if err = ownOr(primary.Name, dismiss(ctx, home, c, x.ID)); err == nil {
@@ -331,7 +331,7 @@ func (mv *Mover) recoverOlder(ctx context.Context, d *shardmap.DB, t shardmap.Ta
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
+	defer giveBack(ctx, mv.Conns, home)
 	var checked bool
 	if err := home.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = 'pgmosaic_slot')", t.TableName().SQL()).Scan(&checked); err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -351,7 +351,7 @@ func (mv *Mover) recoverOlderSchema(ctx context.Context, d *shardmap.DB, t shard
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
+	defer giveBack(ctx, mv.Conns, home)
 	placed, err := strings1(ctx, home, "SELECT schema FROM pgmosaic.placed WHERE schema = $1 AND at = 'shards'", t.Schema)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -37,7 +38,9 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 		}
 		seen[n.Name] = true
 	}
-	primary, found, err := checkShard(ctx, nodes)
+	conns := &nodeconn.Kept{}
+	defer conns.Retain(func(string) bool { return false })
+	primary, found, err := checkShard(ctx, conns, nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -56,10 +59,10 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 		x.Nodes = append(x.Nodes, &n)
 	}
 	if d.Home != nil {
-		return mv.addShard(ctx, d, primary, x, dry)
+		return mv.addShard(ctx, d, primary, conns, x, dry)
 	}
 	if !dry {
-		err := mv.prepareShard(ctx, primary, db, name, x.Shard.Ordinal, false)
+		err := mv.prepareNew(ctx, conns, primary, x)
 		var e *pgsql.Error
 		if err != nil && !(errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege) { // a database of one shard needs nothing of ours there; its second shard will
 			return nil, err
@@ -68,6 +71,16 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 	return mv.Change(ctx, "CREATE SHARD", dry, d, func(tx *shardmap.Tx) error {
 		return errors.Join(putShard(tx, x), tx.PutDatabase(shardmap.Database{Name: db, Home: name}))
 	})
+}
+
+// prepareNew is prepareShard for the primary of a shard that is being made.
+func (mv *Mover) prepareNew(ctx context.Context, conns *nodeconn.Kept, primary shardmap.Node, x shardmap.Attempt) error {
+	c, err := connect(ctx, conns, primary.Name, primary.DSN)
+	if err != nil {
+		return err
+	}
+	defer giveBack(ctx, conns, c)
+	return mv.prepareShard(ctx, c, primary.Name, x.Database, x.Shard.Name, x.Shard.Ordinal, false)
 }
 
 func putShard(tx *shardmap.Tx, x shardmap.Attempt) error {
@@ -79,12 +92,12 @@ func putShard(tx *shardmap.Tx, x shardmap.Attempt) error {
 }
 
 // addShard makes a shard beside others, with what home has. Home decides: see attempt.go.
-func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.Node, x shardmap.Attempt, dry bool) (snap *shardmap.Snapshot, err error) {
+func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.Node, conns *nodeconn.Kept, x shardmap.Attempt, dry bool) (snap *shardmap.Snapshot, err error) {
 	home, err := mv.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	defer giveBack(ctx, mv.Conns, home)
 	var tables []shardmap.TableName
 	for _, t := range d.SortedTables() {
 		tables = append(tables, t.TableName)
@@ -97,14 +110,14 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 	if err != nil {
 		return nil, ownOr(d.Home.Name, err)
 	}
-	dst, err := connect(ctx, primary.Name, primary.DSN)
+	dst, err := connect(ctx, conns, primary.Name, primary.DSN)
 	if err != nil {
 		return nil, err
 	}
 	if err = vacant(ctx, dst, x.Shard.Name, tables); err == nil {
 		err = fits(ctx, home, defined, dst, x.Shard.Name)
 	}
-	_ = dst.Close(context.WithoutCancel(ctx)) // nothing is left on it
+	giveBack(ctx, conns, dst)
 	if err != nil {
 		return nil, ownOr(x.Shard.Name, err)
 	}
@@ -113,10 +126,10 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 	}
 	first, err := mv.primaryOf(ctx, d.Name, d.Home)
 	if err == nil {
-		err = mv.prepareShard(ctx, first, d.Name, d.Home.Name, d.Home.Ordinal, true)
+		err = mv.prepareShard(ctx, home, first.Name, d.Name, d.Home.Name, d.Home.Ordinal, true)
 	}
 	if err == nil {
-		err = mv.prepareShard(ctx, primary, d.Name, x.Shard.Name, x.Shard.Ordinal, false)
+		err = mv.prepareNew(ctx, conns, primary, x)
 	}
 	if err != nil {
 		return nil, err
@@ -135,7 +148,7 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 		err = ownOr(d.Home.Name, err)
 	}
 	if err == nil {
-		err = mv.join(ctx, d, home, primary, x, j)
+		err = mv.join(ctx, d, home, primary, conns, x, j)
 	}
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt

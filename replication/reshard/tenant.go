@@ -37,7 +37,7 @@ func (mv *Mover) DistributeSchema(ctx context.Context, t shardmap.Tenant, dry bo
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer giveBack(ctx, mv.Conns, home)
 	tables, err := checkSchema(ctx, home, d, t)
 	if err != nil {
 		return nil, err
@@ -200,7 +200,7 @@ func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 	if err != nil {
 		return err
 	}
-	defer dst.Close(context.WithoutCancel(ctx)) // the transaction has ended
+	defer giveBack(ctx, mv.Conns, dst)
 	return bring(ctx, home, dst, to.Name, func(tx pgx.Tx) error {
 		var late []definition
 		for _, n := range tables {
@@ -237,7 +237,7 @@ func (mv *Mover) UndistributeSchema(ctx context.Context, db, schema string, dry 
 	if err != nil {
 		return nil, err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // its transactions have ended
+	defer giveBack(ctx, mv.Conns, home)
 	if t.Made == "" && !dry {
 		if t, err = mv.noteOlderSchema(ctx, d, home, t); err == nil {
 			d, err = mv.Database(db)

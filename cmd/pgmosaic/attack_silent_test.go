@@ -220,8 +220,8 @@ func TestAttackHalfOpenServers(t *testing.T) {
 			return err
 		}},
 		{name: "rows of one shard", run: rows("select repeat('x', 10000) from customers, generate_series(1, 20000) where customer_id = " + key)},
-		{name: "rows of both shards", run: rows("select repeat('x', 10000), customer_id from customers, generate_series(1, 5)")},
-		{name: "sorted rows of both shards", run: rows("select repeat('x', 10000), customer_id from customers, generate_series(1, 5) order by customer_id")},
+		{name: "rows of both shards", run: rows("select repeat('x', 150000), customer_id from customers")},
+		{name: "sorted rows of both shards", run: rows("select repeat('x', 150000), customer_id from customers order by customer_id")},
 		{name: "a gather", ready: "begin; select count(*) from customers", run: statement("select count(*) from customers a, customers b where a.name = b.name")},
 		{name: "COPY out", run: func(ctx context.Context, c *pgx.Conn, wait func()) error {
 			var once sync.Once

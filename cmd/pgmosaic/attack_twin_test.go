@@ -159,7 +159,7 @@ func (w *twins) whole(what string) {
 	}
 	eventually(w, what+": nobody is at it", func() bool { // transactions that were cut off end by themselves
 		return !slices.ContainsFunc(w.shards, func(c *pgx.Conn) bool {
-			return queryOne[bool](w, c, "select exists (select from pg_stat_activity where datname = current_database() and application_name = 'pgmosaic admin')")
+			return queryOne[bool](w, c, "select exists (select from pg_stat_activity where datname = current_database() and application_name = 'pgmosaic admin' and state <> 'idle')")
 		})
 	})
 	for i, c := range w.shards {

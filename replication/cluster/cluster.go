@@ -86,9 +86,6 @@ func Open(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 	}
 	c.Password = st.Password
-	if _, err := os.Stat(filepath.Join(bin, "pg_resetwal")); err != nil {
-		c.template = "" // a copy needs it
-	}
 	switch {
 	case c.Password != "":
 	case c.template == "":

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -158,6 +159,76 @@ func TestServersFromATemplateAreSystemsOfTheirOwn(t *testing.T) {
 		}
 		if err := n.Start(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A node that is copied from a stopped one has its rows and is another system for PostgreSQL, with replicas that are copied from it.
+func TestNodesAreCopied(t *testing.T) {
+	ctx := t.Context()
+	from := newCluster(t)
+	of, err := from.Primary(ctx, "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := of.Exec(ctx, "postgres", "create table t as select 1 as a"); err != nil {
+		t.Fatal(err)
+	}
+	const system = "select system_identifier from pg_control_system()"
+	seen := map[string]bool{one[string](t, of, system): true}
+	refused := func(why, password string) {
+		c := newCluster(t)
+		c.Password = password
+		if _, err := c.Copy(of); err == nil {
+			t.Errorf("a node %s was copied", why)
+		}
+	}
+	refused("that runs", from.Password)
+	of.Kill()
+	refused("that was killed", from.Password)
+	if err := errors.Join(of.Start(ctx), of.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	refused("with another password", "another")
+	for range 2 {
+		c := newCluster(t)
+		c.Password = from.Password
+		p, err := c.Copy(of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Replica(ctx, p, "r", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Running() || r.Running() {
+			t.Error("a copy was started")
+		}
+		if err := errors.Join(p.Start(ctx), r.Start(ctx)); err != nil {
+			t.Fatal(err)
+		}
+		id := one[string](t, p, system)
+		if seen[id] {
+			t.Errorf("system %s is there twice", id)
+		}
+		seen[id] = true
+		if got, err := p.System(); err != nil || got != id {
+			t.Errorf("the node says that it is of system %s, its server that it is of %s: %v", got, id, err)
+		}
+		if got := one[string](t, r, system); got != id {
+			t.Errorf("the replica is of system %s, its primary of %s", got, id)
+		}
+		if err := p.Exec(ctx, "postgres", "insert into t values (2)"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.waitStreaming(ctx, p, true); err != nil {
+			t.Fatal(err)
+		}
+		if n := one[int](t, r, "select count(*)::int from t"); n != 2 {
+			t.Errorf("the replica has %d rows", n)
+		}
+		if err := r.Promote(ctx); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (c *Cluster) Primary(ctx context.Context, name string, more ...string) (*No
 	if c.template == "" {
 		err = c.initdb(ctx, n.dir, c.Password)
 	} else {
-		err = c.copyTemplate(ctx, n.dir)
+		err = c.copySystem(c.templateData(), n.dir)
 	}
 	if err != nil {
 		return nil, err
@@ -60,8 +60,9 @@ func (c *Cluster) Primary(ctx context.Context, name string, more ...string) (*No
 	return n, c.save()
 }
 
-// Replica makes a streaming standby of a running primary and waits until it streams and a write has
-// arrived. delay, if any, holds replay back.
+// Replica makes a streaming standby of a primary and waits until it streams and a write has arrived. delay, if any,
+// holds replay back. That of a primary that is stopped is a copy of its files, and is not started: its primary is to be
+// started before.
 func (c *Cluster) Replica(ctx context.Context, of *Node, name string, delay time.Duration) (*Node, error) {
 	n, err := c.add(name, of.Name)
 	if err != nil {
@@ -75,6 +76,9 @@ func (c *Cluster) Replica(ctx context.Context, of *Node, name string, delay time
 			return nil, err
 		}
 	}
+	if !of.Running() {
+		return n, c.save()
+	}
 	if err := n.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -82,6 +86,22 @@ func (c *Cluster) Replica(ctx context.Context, of *Node, name string, delay time
 		return nil, err
 	}
 	return n, n.waitStreaming(ctx, of, delay == 0)
+}
+
+// Copy makes a node from a primary that is stopped, of any cluster whose superuser has the same password: with its name and its databases, as a
+// system of its own. It is not started.
+func (c *Cluster) Copy(of *Node) (*Node, error) {
+	if of.Running() || c.Password != of.c.Password {
+		return nil, fmt.Errorf("copy of node %s: it is to be a primary that was stopped, and its superuser's password the same as here", of.Name)
+	}
+	n, err := c.add(of.Name, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.copySystem(of.dir, n.dir); err != nil {
+		return nil, err
+	}
+	return n, c.save()
 }
 
 func (c *Cluster) add(name, from string) (*Node, error) {
@@ -102,9 +122,15 @@ func (c *Cluster) add(name, from string) (*Node, error) {
 }
 
 // backup fills the data folder from the primary: with pg_basebackup, or where a server came without it, by
-// a base backup over SQL and a copy of the files.
+// a base backup over SQL and a copy of the files. The files of one that is stopped are copied as they are.
 func (n *Node) backup(ctx context.Context, of *Node) error {
 	conninfo := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s application_name=%s", of.Port, Superuser, n.c.Password, n.Name)
+	if !of.Running() {
+		if err := n.c.copyStopped(of.dir, n.dir); err != nil {
+			return err
+		}
+		return n.follow(conninfo)
+	}
 	if _, err := os.Stat(filepath.Join(n.c.bin, "pg_basebackup")); err == nil {
 		return n.c.command(ctx, []string{"PGPASSWORD=" + n.c.Password}, "pg_basebackup", "-D", n.dir, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", conninfo)
 	}
@@ -128,19 +154,23 @@ func (n *Node) copyBackup(ctx context.Context, of *Node, conninfo string) error 
 	if _, err := conn.Exec(ctx, start); err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
 	}
-	if err := n.c.copyTree(of.dir, n.dir); err != nil {
+	if err := n.c.copyTree(of.dir, n.dir, func(string) (bool, error) { return false, nil }); err != nil {
 		return err
 	}
 	var label string
 	if err := conn.QueryRow(ctx, stop).Scan(&label); err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
 	}
-	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "backup_label"), label, 0o600), n.c.writeFile(filepath.Join(n.dir, "standby.signal"), "", 0o600),
-		appendFile(filepath.Join(n.dir, "postgresql.auto.conf"), "primary_conninfo = '"+conninfo+"'\n"))
+	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "backup_label"), []byte(label), 0o600), n.follow(conninfo))
 }
 
-func (c *Cluster) writeFile(path, text string, mode os.FileMode) error {
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+// follow makes a copy of the primary a standby of it, from its next start on.
+func (n *Node) follow(conninfo string) error {
+	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "standby.signal"), nil, 0o600), n.Set("primary_conninfo", conninfo))
+}
+
+func (c *Cluster) writeFile(path string, text []byte, mode os.FileMode) error {
+	if err := os.WriteFile(path, text, mode); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	if uid, gid, ok := serverUser(); ok {

@@ -5,6 +5,7 @@ import (
 	"os/user"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -22,20 +23,28 @@ func attributes(dieWithUs bool) *syscall.SysProcAttr {
 
 // serverUser is whom the server runs as when we are root, which PostgreSQL refuses.
 func serverUser() (uid, gid uint32, ok bool) {
+	if u := rootsServers(); u != nil {
+		return u.Uid, u.Gid, true
+	}
+	return 0, 0, false
+}
+
+// rootsServers looks the user up once: a copy of a data folder asks at each file.
+var rootsServers = sync.OnceValue(func() *syscall.Credential {
 	if os.Geteuid() != 0 {
-		return 0, 0, false
+		return nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		if u, err := user.Lookup(name); err == nil {
 			n, err1 := strconv.ParseUint(u.Uid, 10, 32)
 			g, err2 := strconv.ParseUint(u.Gid, 10, 32)
 			if err1 == nil && err2 == nil {
-				return uint32(n), uint32(g), true
+				return &syscall.Credential{Uid: uint32(n), Gid: uint32(g)}
 			}
 		}
 	}
-	return 0, 0, false
-}
+	return nil
+})
 
 // childrenOf lists the processes that a postmaster has started.
 func childrenOf(pid int) []int {

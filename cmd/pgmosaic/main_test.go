@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -159,7 +158,7 @@ func newDemo(t testing.TB, o showcase.Options) *demo {
 	if o.PoolSize == 0 {
 		o.PoolSize = 20
 	}
-	d, err := startDemo(t.Context(), o, &bytes.Buffer{})
+	d, err := startCopy(t.Context(), o)
 	if err != nil {
 		cleanTestDir(dir)
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -79,11 +78,11 @@ func freeWorld() (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := startDemo(context.Background(), showcase.Options{
+	d, err := startCopy(context.Background(), showcase.Options{
 		Dir: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Shards: 2, Replicas: 1,
 		Customers: 2000, Orders: 8000, PoolSize: 20, Servers: testServers(),
 		Monitor: 250 * time.Millisecond, // many worlds, many databases in each, and two processors
-	}, &bytes.Buffer{})
+	})
 	worlds.mu.Lock()
 	defer worlds.mu.Unlock()
 	worlds.dirs = append(worlds.dirs, dir)

@@ -154,7 +154,7 @@ func (n *Node) copyBackup(ctx context.Context, of *Node, conninfo string) error 
 	if _, err := conn.Exec(ctx, start); err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
 	}
-	if err := n.c.copyTree(of.dir, n.dir, func(string) (bool, error) { return false, nil }); err != nil {
+	if err := n.c.copyTree(of.dir, n.dir, func(string) (int64, error) { return 0, nil }); err != nil {
 		return err
 	}
 	var label string
@@ -173,6 +173,11 @@ func (c *Cluster) writeFile(path string, text []byte, mode os.FileMode) error {
 	if err := os.WriteFile(path, text, mode); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
+	return chownToServer(path)
+}
+
+// chownToServer gives what we have made to the user that the server runs as.
+func chownToServer(path string) error {
 	if uid, gid, ok := serverUser(); ok {
 		return os.Chown(path, int(uid), int(gid))
 	}

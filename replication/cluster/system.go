@@ -55,7 +55,7 @@ func (c *Cluster) copyStopped(from, dir string) error {
 	if !control.stopped() {
 		return fmt.Errorf("copy of %s: its server has not been stopped in order", from)
 	}
-	return c.copyTree(from, dir, func(path string) (bool, error) { return control.starts(path) })
+	return c.copyTree(from, dir, control.needs)
 }
 
 // System is the node's system identifier, as pg_control_system has it.
@@ -113,24 +113,30 @@ const (
 	logSystem   = 24
 	logSize     = 32
 	logHead     = 36
+
+	checkpointSpan = 1 << 16 // more than the record of a checkpoint, with the heads of pages that it may span
 )
 
-// starts says whether a start of the stopped server reads a file of the log: it is none of those before the last checkpoint, and none that is
-// kept to be written again, whose head does not say what its name does.
-func (c control) starts(path string) (bool, error) {
+// needs says how much of a file of the log a start of the stopped server reads: nothing of those before the last checkpoint, and of those that
+// are kept to be written again, whose head does not say what their name does. Nothing was written after the checkpoint.
+func (c control) needs(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer f.Close() // it is only read
 	head := make([]byte, logHead)
 	if _, err := io.ReadFull(f, head); err != nil {
-		return false, err
+		return 0, err
 	}
 	timeline, address, size := binary.NativeEndian.Uint32(head[logTimeline:]), binary.NativeEndian.Uint64(head[logAddress:]), uint64(binary.NativeEndian.Uint32(head[logSize:]))
 	if size == 0 { // nothing is written there yet
-		return false, nil
+		return 0, nil
 	}
 	name := fmt.Sprintf("%08X%08X%08X", timeline, address>>32, address&0xFFFFFFFF/size)
-	return filepath.Base(path) == name && address+size > binary.NativeEndian.Uint64(c[controlCheckpoint:]), nil
+	end := binary.NativeEndian.Uint64(c[controlCheckpoint:]) + checkpointSpan
+	if filepath.Base(path) != name || end-checkpointSpan >= address+size || end < address {
+		return 0, nil
+	}
+	return int64(min(end-address, size)), nil
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,8 +67,9 @@ func (c *Cluster) openTemplate(ctx context.Context) (password string, err error)
 
 func (c *Cluster) templateData() string { return filepath.Join(c.template, "data") }
 
-// copyTree copies a data folder, but for what belongs to a running server, and the files of its log that are wanted.
-func (c *Cluster) copyTree(from, dest string, wanted func(log string) (bool, error)) error {
+// copyTree copies a data folder, but for what belongs to a running server. Of a file of its log it copies as many bytes as wanted says; the rest
+// of one that is wanted at all are zeros.
+func (c *Cluster) copyTree(from, dest string, wanted func(log string) (int64, error)) error {
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -75,34 +78,59 @@ func (c *Cluster) copyTree(from, dest string, wanted func(log string) (bool, err
 			return err
 		}
 		rel, _ := filepath.Rel(from, path) // path is below from
-		to := filepath.Join(dest, rel)
+		to, limit := filepath.Join(dest, rel), int64(math.MaxInt64)
 		switch {
 		case e.IsDir():
 			if err := os.MkdirAll(to, 0o700); err != nil {
 				return err
 			}
-			if uid, gid, ok := serverUser(); ok {
-				return os.Chown(to, int(uid), int(gid))
-			}
-			return nil
+			return chownToServer(to)
 		case rel == "postmaster.pid" || rel == "postmaster.opts":
 			return nil
 		case strings.HasPrefix(rel, "pg_wal/0"):
-			if ok, err := wanted(path); !ok {
+			if limit, err = wanted(path); err != nil || limit == 0 {
 				return err
 			}
 		}
-		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return c.writeFile(to, b, 0o600)
+		return copyFile(path, to, limit)
 	})
 	if err != nil {
 		return fmt.Errorf("copy of %s: %w", from, err)
 	}
 	return nil
+}
+
+// copyFile copies a file, or the first bytes of it and zeros. One that is gone is left out.
+func copyFile(path, to string, limit int64) (err error) {
+	from, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer from.Close() // it is only read
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := chownToServer(to); err != nil {
+		return err
+	}
+	if limit == math.MaxInt64 {
+		_, err = io.Copy(f, from) // by the kernel alone where it can
+		return err
+	}
+	size, err := from.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = from.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		_, err = io.CopyN(f, from, min(limit, size))
+	}
+	if err == nil {
+		err = f.Truncate(size)
+	}
+	return err
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // templates are demos that were made by statements, without replicas, and stopped: tests' demos are copies of their servers' files. That takes
-// a fifth of the time. Copies are systems of their own, as PostgreSQL sees it, of one installation.
+// a sixth of the time. Copies are systems of their own, as PostgreSQL sees it, of one installation.
 var templates sync.Map // of shape to func() (*template, error)
 
 // shape is what demos of one template have in common.
@@ -35,7 +35,11 @@ type template struct {
 func templateFor(o showcase.Options) (*template, error) {
 	s := shape{o.Shards, o.Customers, o.Orders, o.NoLoad}
 	f, _ := templates.LoadOrStore(s, sync.OnceValues(func() (*template, error) { return makeTemplate(o) }))
-	return f.(func() (*template, error))()
+	made, err := f.(func() (*template, error))()
+	if err != nil { // one that does not start in time is no reason to start no other
+		templates.Delete(s)
+	}
+	return made, err
 }
 
 func makeTemplate(o showcase.Options) (*template, error) {

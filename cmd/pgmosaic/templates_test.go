@@ -17,7 +17,7 @@ import (
 )
 
 // templates are demos that were made by statements, without replicas, and stopped: tests' demos are copies of their servers' files. That takes
-// a sixth of the time. Copies are systems of their own, as PostgreSQL sees it, of one installation.
+// a fifth of the time. Copies are systems of their own, as PostgreSQL sees it, of one installation.
 var templates sync.Map // of shape to func() (*template, error)
 
 // shape is what demos of one template have in common.

@@ -25,7 +25,8 @@ type analysis struct {
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template
-	safe                     bool // it runs where the rows are, and so do routines that are shard safe
+	safe                     bool  // it runs where the rows are, and so do routines that are shard safe
+	away                     *away // instead of distributed tables, it looks for what home alone has
 
 	why     *Error // asked again: its rows do not merge, for this reason
 	instead *Gather

@@ -41,6 +41,7 @@ const (
 	RuleSelectInto          Rule = "select-into"
 	RuleFunctionBody        Rule = "function-body"
 	RuleTriggerBody         Rule = "trigger-body"
+	RuleHomebound           Rule = "home-bound"
 	RuleOneShard            Rule = "one-shard"
 	RuleFanout              Rule = "fanout"
 	RuleGatherLock          Rule = "gather-lock"
@@ -148,6 +149,7 @@ var Rules = []RuleInfo{
 	{RuleSelectInto, unsupported, "%s from sharded tables is not supported", "CREATE TABLE first, then INSERT INTO it SELECT ..."},
 	{RuleFunctionBody, unsupported, "function %s may read or write distributed tables, and a shard holds only a part of them", "Call the statements from the application, make the function IMMUTABLE if it reads no table, or say ALTER ROUTINE .. SHARD SAFE on the admin console if, run for a row, it touches rows of that row's shard only."},
 	{RuleTriggerBody, unsupported, "a trigger on %s may read or write distributed tables", "Drop the trigger, do its work in the application, or say ALTER ROUTINE .. SHARD SAFE of its function on the admin console if it touches rows of the shard of its row only."},
+	{RuleHomebound, unsupported, "on the shards of its rows %s, which home alone has", "Drop the trigger or constraint that runs it, or do its work in the application. If the function means something else by that name, call that otherwise, or say ALTER ROUTINE .. SHARD SAFE of the function on the admin console."},
 	{RuleOneShard, unsupported, "%s is not for one shard alone, which pgmosaic.shard names", "RESET pgmosaic.shard. What only reads, whatever it calls, may run under it in a READ ONLY transaction."},
 	{RuleFanout, unsupported, "this statement needs %s", "Fix the key with =, or SET pgmosaic.fanout = scatter."},
 	{RuleGatherLock, unsupported, "rows cannot be gathered behind a definition, TRUNCATE or LOCK in the same transaction: the copies would wait for it", "Commit first, or fix the key with =."},

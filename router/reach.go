@@ -187,7 +187,8 @@ func (a *analysis) functions() error {
 	return triggersReach(a)
 }
 
-// triggersReach refuses triggers and defaults that may reach distributed tables, of whatever the statement changes.
+// triggersReach refuses triggers and defaults that may reach distributed tables, of whatever the statement changes, and those of sharded
+// tables that may reach what home alone has.
 func triggersReach(a *analysis) error {
 	for _, x := range a.touched {
 		info := a.info(x.TableName)
@@ -196,6 +197,9 @@ func triggersReach(a *analysis) error {
 			if a.funcReaches(f, map[string]bool{}) {
 				return Refuse(RuleTriggerBody, x.TableName)
 			}
+		}
+		if err := staysHere(a, x); err != nil {
+			return err
 		}
 		if f := a.defaultReaches(x.Table); f != "" && info == nil && a.givesDefaults(x) {
 			return Refuse(RuleFunctionBody, f)
@@ -345,14 +349,17 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 		if f.Lang != "sql" && f.Lang != "plpgsql" && f.Lang != "c" && f.Lang != "internal" || strings.Contains(f.Body, `u&"`) { // a name in other letters
 			return true
 		}
-		words := f.Words()
-		if f.Immutable {
-			words = f.Spoken()
-		}
+		words := wordsOf(a, f)
 		if a.codeReaches(f, seen) {
 			return true
 		}
-		if words["execute"] && f.Lang == "plpgsql" || a.wordsReach(words, seen) {
+		if words["execute"] && f.Lang == "plpgsql" {
+			return true
+		}
+		if a.wordsReach(words, seen) {
+			if a.away != nil && a.away.function == "" {
+				a.away.function = f.Name
+			}
 			return true
 		}
 	}
@@ -384,6 +391,9 @@ func implies(words map[string]bool, op string) bool {
 }
 
 func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool {
+	if a.away != nil {
+		return a.away.reached(a, words, seen)
+	}
 	for n := range a.db.Tables {
 		if schema.Names(words, n.Name) {
 			return true

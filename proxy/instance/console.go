@@ -9,8 +9,11 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/reshard"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // buildAdmin makes what the console does.
@@ -24,6 +27,7 @@ func (in *Instance) buildAdmin() {
 				}
 			}
 		},
+		Homebound: in.homebound,
 		Tell: func(level slog.Level, database, shard, what, reason string) {
 			in.Admin.Note(admin.Event{At: time.Now(), Level: strings.ToLower(level.String()), Database: database, Shard: shard, What: what, Reason: reason})
 		},
@@ -56,6 +60,18 @@ func (in *Instance) explain(ctx context.Context, db, sql string) ([]string, erro
 		return nil, err
 	}
 	return exec.ExplainRoute(sql, in.Engine.WithPartitions(d, sch), sch, exec.DefaultEnv(), nil)
+}
+
+// homebound refuses to distribute tables that run code which uses what home alone has, as home's definitions are now.
+func (in *Instance) homebound(ctx context.Context, d *shardmap.DB, tables []shardmap.TableName) error {
+	sch, err := in.Engine.RefreshSchema(ctx, d)
+	if err != nil {
+		return err
+	}
+	if e := router.Homebound(in.Engine.WithPartitions(d, sch), sch, tables); e != nil {
+		return &pgsql.Error{Code: e.Code, Message: e.Message, Hint: e.Hint}
+	}
+	return nil
 }
 
 // plans are the rows of SHOW PLANS.

@@ -47,6 +47,11 @@ func (mv *Mover) Distribute(ctx context.Context, t shardmap.Table, localUnique, 
 	if err := checkTable(ctx, home, d, t, localUnique); err != nil {
 		return nil, err
 	}
+	if t.Kind == shardmap.Sharded {
+		if err := mv.Homebound(ctx, d, []shardmap.TableName{n}); err != nil {
+			return nil, err
+		}
+	}
 	if dry {
 		if _, err := mv.look(ctx, d, home, []shardmap.TableName{n}, d.Shards); err != nil {
 			return nil, err

@@ -29,6 +29,8 @@ type Mover struct {
 	Using func(database string, before uint64) []string
 	// SchemaChanged is told when a database's tables have changed their places.
 	SchemaChanged func(ctx context.Context, database string)
+	// Homebound refuses tables that run code on the shards of their rows which uses what home alone has. They go together.
+	Homebound func(ctx context.Context, database *shardmap.DB, tables []shardmap.TableName) error
 	// Tell is told what has happened by itself. level is that of a log.
 	Tell func(level slog.Level, database, shard, what, reason string)
 

@@ -39,6 +39,9 @@ func (mv *Mover) DistributeSchema(ctx context.Context, t shardmap.Tenant, dry bo
 	}
 	defer giveBack(ctx, mv.Conns, home)
 	tables, err := checkSchema(ctx, home, d, t)
+	if err == nil && to != d.Home {
+		err = mv.Homebound(ctx, d, tables)
+	}
 	if err != nil {
 		return nil, err
 	}

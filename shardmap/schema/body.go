@@ -37,6 +37,18 @@ func words(body string, out map[string]bool) {
 	}
 }
 
+// ofRow is a field of the row that a trigger fires for.
+var ofRow = regexp.MustCompile(`\b(?:new|old)[ \t]*\.[ \t]*(?:"[^"]*"|[a-z0-9_\x{80}-\x{10ffff}]+)`)
+
+// BesideRow are the Words of a trigger function's body but the fields of NEW and OLD, where these are no schemas.
+func (f *Func) BesideRow() map[string]bool {
+	return f.beside.find(func() map[string]bool {
+		out := map[string]bool{}
+		words(ofRow.ReplaceAllString(f.Body, " "), out)
+		return out
+	})
+}
+
 // tells is what gives the time, or the database's name, without being called.
 var tells = regexp.MustCompile(`\b(?:current_(?:date|time|timestamp|catalog)|localtime(?:stamp)?)\b|'\s*(?:now|today|tomorrow|yesterday)\b`)
 

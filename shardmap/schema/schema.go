@@ -114,8 +114,8 @@ type Func struct {
 	Lang         string
 	Calls        []string // what it runs besides what its body says: names of Funcs
 
-	words, spoken, attributes said[map[string]bool] // of Body, which is not changed when they have been asked for
-	tells                     said[bool]
+	words, spoken, beside, attributes said[map[string]bool] // of Body, which is not changed when they have been asked for
+	tells                             said[bool]
 }
 
 // Partitions are the partitions of the schema's tables, with the table at the top of each.

@@ -294,7 +294,18 @@ const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format
   from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
  where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
 
+// tableDefsSQL has what a table has besides columns, with its rank. How a column's values are kept and counted is said where it is not
+// what the column has from its type, or from the table above.
 const tableDefsSQL = `
+select format('ALTER TABLE %s ALTER COLUMN %I %s', $1::text, a.attname, x.what), 0 from pg_attribute a join pg_type y on y.oid = a.atttypid
+  left join pg_class c on c.oid = a.attrelid and c.relispartition left join pg_inherits h on h.inhrelid = c.oid left join pg_attribute p on p.attrelid = h.inhparent and p.attname = a.attname,
+  lateral (select to_jsonb(a) ->> 'attcompression' own, coalesce(to_jsonb(p) ->> 'attcompression', '') above) k, lateral (values
+    (case when a.attstorage <> coalesce(p.attstorage, y.typstorage) then 'SET STORAGE ' || case a.attstorage when 'p' then 'PLAIN' when 'e' then 'EXTERNAL' when 'm' then 'MAIN' else 'EXTENDED' end end),
+    (case when own <> above then 'SET COMPRESSION ' || case own when 'p' then 'pglz' when 'l' then 'lz4' else 'default' end end),
+    (case when a.attstattarget >= 0 then 'SET STATISTICS ' || a.attstattarget end),
+    ('SET (' || (select string_agg(format('%I = %L', option_name, option_value), ', ') from pg_options_to_table(a.attoptions)) || ')')) x (what)
+ where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and x.what is not null
+union all
 select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'c' then 2 else 1 end
   from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x') and c.conname <> 'pgmosaic_slot' and c.coninhcount = 0
 union all
@@ -315,7 +326,11 @@ select format('ALTER TABLE %s REPLICA IDENTITY %s', $1::text, case c.relrepliden
 union all
 select format('ALTER TABLE %s CLUSTER ON %I', $1::text, i.relname), 8 from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = $1::text::regclass and x.indisclustered
 union all
-select format('ALTER STATISTICS %I.%I OWNER TO %I', s.stxnamespace::regnamespace, s.stxname, pg_get_userbyid(s.stxowner)), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
+select format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', a.attrelid::regclass, a.attnum, a.attstattarget), 8 from pg_index x join pg_attribute a on a.attrelid = x.indexrelid where x.indrelid = $1::text::regclass and a.attstattarget >= 0
+union all
+select format('ALTER STATISTICS %s.%I SET STATISTICS %s', s.stxnamespace::regnamespace, s.stxname, to_jsonb(s) ->> 'stxstattarget'), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass and (to_jsonb(s) ->> 'stxstattarget')::int >= 0
+union all
+select format('ALTER STATISTICS %s.%I OWNER TO %I', s.stxnamespace::regnamespace, s.stxname, pg_get_userbyid(s.stxowner)), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
 union all
 select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
 union all

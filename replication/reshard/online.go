@@ -58,11 +58,12 @@ const (
 // shapeSQL is all that a table and its partitions are, but for their rows.
 const shapeSQL = `with t (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass))
 select md5(coalesce(string_agg(oid || ' ' || x, E'\n' order by oid, x), '')) from t, lateral (
- select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text || ' ' || coalesce(attacl::text, '') from pg_attribute where attrelid = t.oid and attnum > 0
+ select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text || ' ' || coalesce(attacl::text, '')
+   || concat_ws(' ', '', attstorage, to_jsonb(a) ->> 'attcompression', attstattarget, attoptions) from pg_attribute a where attrelid = t.oid and attnum > 0
  union all select conname || ' ' || pg_get_constraintdef(c.oid) from pg_constraint c where conrelid = t.oid
  union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = t.oid
  union all select pg_get_triggerdef(g.oid) || tgenabled::text from pg_trigger g where tgrelid = t.oid and not tgisinternal and tgname !~ '^pgmosaic_'
- union all select pg_get_statisticsobjdef(e.oid) || ' ' || stxowner from pg_statistic_ext e where stxrelid = t.oid
+ union all select concat_ws(' ', pg_get_statisticsobjdef(e.oid), stxowner, to_jsonb(e) ->> 'stxstattarget') from pg_statistic_ext e where stxrelid = t.oid
  union all select concat_ws(' ', relname, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions, pg_get_expr(relpartbound, c.oid)) from pg_class c where c.oid = t.oid
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = t.oid
  union all select polname || polcmd::text || polpermissive || polroles::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = t.oid) q (x)`

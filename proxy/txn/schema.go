@@ -26,7 +26,7 @@ const Unknown = -1
 const Complete = `select (select count(*) from (` + ownFunctions + `) f where form in (` + present + `)) = 6 and not exists (` + formerFunctions + `)
   and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null and to_regclass('pgmosaic.copy') is null and to_regclass('pgmosaic.tenant') is null
   and exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('pgmosaic.identity') and attname = 'attempt') and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
-  and exists (` + Counted + `) and to_regclass('pgmosaic.holder') is not null
+  and exists (` + Counted + `) and to_regclass('pgmosaic.holder') is not null and to_regclass('pgmosaic.brought') is not null
   and not exists (` + tooMuch + `)`
 
 // present are the forms of the functions that Schema makes, but for home's count.
@@ -75,6 +75,7 @@ END $$`
 const tables = `
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distribution text NOT NULL, attempt text NOT NULL);
+CREATE TABLE IF NOT EXISTS pgmosaic.brought (class oid, object oid, attempt text NOT NULL, PRIMARY KEY (class, object));
 CREATE TABLE IF NOT EXISTS pgmosaic.placed (relation regclass UNIQUE, schema text UNIQUE, shard text, distribution text NOT NULL, attempt text NOT NULL, at text NOT NULL CHECK (at IN ('home', 'shards')),
   CHECK (num_nonnulls(relation, schema, shard) = 1));
 CREATE TABLE IF NOT EXISTS pgmosaic.holder (attempt text PRIMARY KEY, pid integer NOT NULL, started timestamptz NOT NULL);

@@ -44,13 +44,20 @@ const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privileg
 const extensionsSQL = `select quote_ident(e.extname), format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname <> 'plpgsql' order by e.oid`
 
-// bring gives a server home's roles, and in one transaction home's other objects and what f makes.
-func bring(ctx context.Context, home, dst *pgx.Conn, shard string, f func(pgx.Tx) error) error {
+// bring gives a server home's roles, and in one transaction home's other objects and what f makes. Objects are noted under an attempt that
+// will drop them if it fails; of other attempts, whose shards should have them in any case, it is empty.
+func bring(ctx context.Context, home, dst *pgx.Conn, shard, attempt string, f func(pgx.Tx) error) error {
 	if err := bringRoles(ctx, home, dst); err != nil {
 		return ownOr(shard, lostFirst(home, err))
 	}
 	err := pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		err := definesOn(ctx, tx, shard, func() error { return bringObjects(ctx, home, tx, shard) })
+		err := definesOn(ctx, tx, shard, func() error {
+			made, err := bringObjects(ctx, home, tx, shard)
+			if err == nil {
+				err = noteObjects(ctx, tx, made, attempt)
+			}
+			return err
+		})
 		if err == nil {
 			err = f(tx)
 		}

@@ -488,7 +488,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 		return nil, err
 	}
 	defer giveBack(ctx, mv.Conns, dst)
-	err = bring(ctx, home, dst, s.Name, func(tx pgx.Tx) error {
+	err = bring(ctx, home, dst, s.Name, "", func(tx pgx.Tx) error {
 		seqs, err := placeOn(ctx, home, info, s.Ordinal)
 		if err != nil {
 			return err

@@ -37,11 +37,16 @@ type joiner struct {
 }
 
 // join gives a new shard all that shards have in common, up to home's commit.
-func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primary shardmap.Node, conns *nodeconn.Kept, x shardmap.Attempt, j *job) error {
+func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primary shardmap.Node, conns *nodeconn.Kept, x shardmap.Attempt, j *job) (err error) {
 	g := &joiner{
 		mv: mv, d: d, home: home, primary: primary, conns: conns, x: x, job: j, tables: d.SortedTables(),
 		online: map[shardmap.TableName]*online{}, shapes: map[shardmap.TableName]string{}, keys: map[shardmap.TableName][]definition{},
 	}
+	defer func() {
+		if err != nil {
+			err = g.stays(context.WithoutCancel(ctx), err)
+		}
+	}()
 	if err := g.mark(ctx); err != nil {
 		return err
 	}
@@ -193,7 +198,7 @@ func (g *joiner) bring(ctx context.Context, f func(*pgx.Conn, pgx.Tx) error) err
 		return err
 	}
 	defer giveBack(ctx, g.conns, dst)
-	return bring(ctx, g.home, dst, g.x.Shard.Name, func(tx pgx.Tx) error { return f(dst, tx) })
+	return bring(ctx, g.home, dst, g.x.Shard.Name, g.x.ID, func(tx pgx.Tx) error { return f(dst, tx) })
 }
 
 // align has the roles that were made on the shard's server follow what was said of them since: there it was said to nobody.
@@ -337,6 +342,9 @@ func (mv *Mover) shardCleared(ctx context.Context, home *pgx.Conn, x shardmap.At
 			}
 			defer giveBack(ctx, mv.Conns, c)
 			if err = leave(ctx, c, s.Name, x.ID); err == nil {
+				err = forgetObjects(ctx, c, s.Name, x.ID)
+			}
+			if err == nil {
 				err = settleMark(ctx, c, s.Name, "UPDATE pgmosaic.identity SET attempt = NULL WHERE attempt = $1", x.ID)
 			}
 			if err != nil {

@@ -116,61 +116,64 @@ func objects(ctx context.Context, q queryer) ([]object, error) {
 }
 
 // bringObjects gives a server home's schemas, extensions and what users have defined, where it has them not. What it has already must
-// be what home has: bounds, indexes and CHECKs are made with it.
-func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {
+// be what home has: bounds, indexes and CHECKs are made with it. made are the names of the objects that it had not.
+func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) (made []string, err error) {
 	all, err := objects(ctx, home)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	there, err := alike(ctx, all, tx, shard)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, sql := range []string{schemasSQL, schemaGrantsSQL} {
 		list, err := strings1(ctx, home, sql)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := run(ctx, tx, list); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := bringExtensions(ctx, home, tx, shard); err != nil || all == nil {
-		return err
+		return nil, err
 	}
 	needs := map[node][]node{}
 	var of, on node
 	rows, _ := home.Query(ctx, needsSQL)
 	if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &on.Class, &on.OID}, func() error { needs[of] = append(needs[of], on); return nil }); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
-		return err
+		return nil, err
 	}
 	literals, err := objectLiterals(ctx, home)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := takeGrants(ctx, home, tx, there); err != nil {
-		return err
+		return nil, err
 	}
 	for _, o := range inOrder(all, needs) {
 		sql := o.SQL
 		if there[o.Name] {
 			sql = sql[min(len(sql), 2):] // who may use it
 		} else if owner, err := literalOwner(ctx, home, o, literals[o.node]); err != nil {
-			return err
+			return nil, err
 		} else if owner != "" {
 			if err := asIts(ctx, tx, owner, sql[0]); err != nil {
-				return notMade(o.Name, shard, notTheirs(ctx, home, err))
+				return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
 			}
 			sql = sql[1:]
 		}
 		if err := run(ctx, tx, sql); err != nil {
-			return notMade(o.Name, shard, notTheirs(ctx, home, err))
+			return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
+		}
+		if !there[o.Name] {
+			made = append(made, o.Name)
 		}
 	}
-	return sameUses(ctx, home, tx, objectUsesSQL)
+	return made, sameUses(ctx, home, tx, objectUsesSQL)
 }
 
 // grantedSQL takes from each role that is no routine's owner what it may do with the routine.
@@ -255,7 +258,8 @@ func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, 
 	return lostFirst(home, definesOn(ctx, tx, shard, func() error {
 		err := bringRoles(ctx, home, tx)
 		if err == nil {
-			err = notTheirs(ctx, home, bringObjects(ctx, home, tx, shard))
+			_, err = bringObjects(ctx, home, tx, shard)
+			err = notTheirs(ctx, home, err)
 		}
 		return err
 	}))

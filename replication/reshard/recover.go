@@ -308,6 +308,13 @@ func (mv *Mover) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Con
 		if err = ownOr(primary.Name, dismiss(ctx, home, c, x.ID)); err == nil {
 			err = dropMade(ctx, c, primary.Name, x.ID)
 		}
+		var left []string
+		if err == nil {
+			left, err = dropBrought(ctx, c, primary.Name, x.ID)
+		}
+		if len(left) > 0 {
+			mv.Log.Warn("what an undone statement has made is left on the shard: others need it there", "statement", x.Statement, "objects", left)
+		}
 		if err == nil {
 			err = settleMark(ctx, c, primary.Name, "DELETE FROM pgmosaic.identity WHERE attempt = $1", x.ID)
 		}

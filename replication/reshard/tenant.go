@@ -204,7 +204,7 @@ func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 		return err
 	}
 	defer giveBack(ctx, mv.Conns, dst)
-	return bring(ctx, home, dst, to.Name, func(tx pgx.Tx) error {
+	return bring(ctx, home, dst, to.Name, "", func(tx pgx.Tx) error {
 		var late []definition
 		for _, n := range tables {
 			keys, err := bringTable(ctx, home, tx, n, nil, false)

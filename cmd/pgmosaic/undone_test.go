@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -14,22 +13,7 @@ import (
 // are a server's and others may count on by now, it says that they are left.
 func TestCreateShardThatFailsLateLeavesNothing(t *testing.T) {
 	t.Parallel()
-	d := shop(t)
-	t.Cleanup(func() {
-		for _, n := range []string{"s1-a", "s2-a"} {
-			ctx := context.Background()
-			c, err := pgx.Connect(ctx, d.cluster.Node(n).DSN("postgres"))
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			if _, err := c.Exec(ctx, "drop role if exists undone_clerk"); err != nil {
-				t.Log(err)
-			}
-			_ = c.Close(ctx)
-		}
-	})
-	_, c := schemesWorld(t, "undone")
+	d, c := schemesWorld(t, "undone")
 	home := d.on(t, "undone", 0)
 	for _, sql := range []string{
 		"create table codes (v int)", "create function plain() returns int language sql as 'select 1'", "create function shared() returns int language sql as 'select 2'", "create type mood as enum ('a', 'b')", "create domain small as int check (value < plain())",
@@ -89,5 +73,8 @@ func TestCreateShardThatFailsLateLeavesNothing(t *testing.T) {
 	}
 	if n := queryOne[int](t, there, "select count(*) from pgmosaic.brought"); n != 0 {
 		t.Errorf("%d notes are left", n)
+	}
+	for _, x := range []*pgx.Conn{home, there} {
+		mustExec(t, x, "drop owned by undone_clerk; drop role undone_clerk")
 	}
 }

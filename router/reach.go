@@ -357,7 +357,7 @@ func (a *analysis) funcReaches(name string, seen map[string]bool) bool {
 			return true
 		}
 		if a.wordsReach(words, seen) {
-			if a.away != nil && a.away.function == "" {
+			if a.away != nil && a.away.function == "" && a.away.uses.Name != "" {
 				a.away.function = f.Name
 			}
 			return true

@@ -48,6 +48,7 @@ func TestWhatIsDoneToATableWhileItMoves(t *testing.T) {
 	d.adminExec(t, "CREATE GROUP l IN meanwhile KEY (text) BY LIST (('a') ON meanwhile_s1, ('b') ON meanwhile_s2)")
 	home := connectTo(t, asRole(d, d.on(t, "meanwhile", 0), "app"))
 	mustExec(t, home, "create schema priv; create schema code; "+climb)
+	d.adminExec(t, "ALTER ROUTINE meanwhile.code.put SHARD SAFE") // which names a table of home's
 	super := d.on(t, "meanwhile", 0)
 	mustExec(t, d.on(t, "meanwhile", 2), "create schema priv authorization app") // what home has is tried there first
 	for _, x := range meanwhile {

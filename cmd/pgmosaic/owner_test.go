@@ -77,6 +77,7 @@ func TestAdminStatementsRunNothingOfATablesOwner(t *testing.T) {
 	for i := range 3 { // operators and casts are not brought along
 		mustExec(t, asApp(d.on(t, "hostile", i)), "create schema code; "+climb)
 	}
+	d.adminExec(t, "ALTER ROUTINE hostile.code.put SHARD SAFE") // which names a table of home's
 	supers := []*pgx.Conn{connectTo(t, d.cluster.Node("s1-a").DSN("postgres")), connectTo(t, node.DSN("postgres"))}
 	modest := func(what string) {
 		t.Helper()

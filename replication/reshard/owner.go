@@ -130,7 +130,11 @@ func spoil(q querier) {
 // owner's code can put on the view, statistics for one, would be computed for whoever reads that.
 func askOwner(ctx context.Context, tx querier, owner string, statements []string, value string) (answer *string, err error) {
 	spoil(tx)
-	name, role := pgsql.Qualified("pgmosaic", "as_owner_"+newID()), pgsql.Ident(owner)
+	place, err := ownersPlace(ctx, tx, owner)
+	if err != nil {
+		return nil, err
+	}
+	name, role := pgsql.Qualified(place.schema, "as_owner_"+newID()), pgsql.Ident(owner)
 	stage := pgsql.Qualified("pgmosaic", "stage_"+newID())
 	if value != "" {
 		if err := run(ctx, tx, []string{fmt.Sprintf("CREATE UNLOGGED TABLE %s (answer text)", stage), "GRANT INSERT ON " + stage + " TO " + role}); err != nil {
@@ -143,22 +147,12 @@ func askOwner(ctx context.Context, tx querier, owner string, statements []string
 		body.WriteString("EXECUTE " + pgsql.Literal(s) + "; ")
 	}
 	create := fmt.Sprintf("CREATE FUNCTION %s() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %s", name, pgsql.Literal("BEGIN "+body.String()+"END"))
-	var super bool
-	if err := tx.QueryRow(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&super); err != nil {
-		return nil, err
-	}
-	list := []string{
+	list := slices.Concat(place.give, []string{
 		"SET CONSTRAINTS ALL IMMEDIATE", // nothing may be put off in there
 		create, fmt.Sprintf("CREATE MATERIALIZED VIEW %s AS SELECT %[1]s() IS NULL AS done WITH NO DATA", name),
-	}
-	own := []string{fmt.Sprintf("ALTER FUNCTION %s() OWNER TO %s", name, role), fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", name, role)}
-	if !super { // whom something is given to must be able to make it
-		own = append(append([]string{"GRANT CREATE ON SCHEMA pgmosaic TO " + role}, own...), "REVOKE CREATE ON SCHEMA pgmosaic FROM "+role)
-	}
-	if err := run(ctx, tx, append(append(list, own...), "REFRESH MATERIALIZED VIEW "+name)); err != nil {
-		return nil, err
-	}
-	if err := run(ctx, tx, []string{"DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}); err != nil || value == "" {
+		fmt.Sprintf("ALTER FUNCTION %s() OWNER TO %s", name, role), fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", name, role),
+	}, place.take, []string{"REFRESH MATERIALIZED VIEW " + name, "DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}, place.drop)
+	if err := run(ctx, tx, list); err != nil || value == "" {
 		return nil, err
 	}
 	var rows int
@@ -169,6 +163,32 @@ func askOwner(ctx context.Context, tx querier, owner string, statements []string
 		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("code of role %q has written into a table of pgmosaic's", owner), Hint: "Nothing was changed. Look at the functions of its tables."}
 	}
 	return answer, run(ctx, tx, []string{"DROP TABLE " + stage})
+}
+
+// ownPlace is a schema in which what runs as an owner is made, with what gives the owner the right to make something there, takes it away again, and
+// drops the schema.
+type ownPlace struct {
+	schema           string
+	give, take, drop []string
+}
+
+// ownersPlace is where what runs as an owner is made. Whom something is given to must be able to make it there, which a superuser need not
+// see to. A right in the proxy's own schema would hold up all others who give one there, until the transaction has ended: so the place is a
+// schema that the transaction makes and drops, if the role of the connection may make one.
+func ownersPlace(ctx context.Context, tx querier, owner string) (ownPlace, error) {
+	var super, creates bool
+	err := tx.QueryRow(ctx, "SELECT rolsuper, has_database_privilege(current_database(), 'CREATE') FROM pg_roles WHERE rolname = current_user").Scan(&super, &creates)
+	p := ownPlace{schema: "pgmosaic"}
+	if err != nil || super {
+		return p, err
+	}
+	if creates {
+		p.schema += "_" + newID()
+		p.give, p.drop = []string{"CREATE SCHEMA " + p.schema}, []string{"DROP SCHEMA " + p.schema}
+	}
+	p.give = append(p.give, "GRANT CREATE ON SCHEMA "+p.schema+" TO "+pgsql.Ident(owner))
+	p.take = []string{"REVOKE CREATE ON SCHEMA " + p.schema + " FROM " + pgsql.Ident(owner)}
+	return p, nil
 }
 
 // asDefined runs statements that may run what a table has: as its owner, if there is one of whose code is not to be trusted.

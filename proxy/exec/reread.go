@@ -59,7 +59,7 @@ func (h *Handler) reread(ctx context.Context) error {
 	p, err := h.partOnHome()
 	if p == nil { // it has defined nothing there
 		h.client.Leave()
-		err := h.e.checkSchema(ctx, h.dbmap)
+		err := h.e.CheckSchema(ctx, h.dbmap)
 		if err == nil {
 			h.plansBy(h.e.schemaOf1(h))
 		}

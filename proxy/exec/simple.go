@@ -345,7 +345,7 @@ func (h *Handler) staleSchema(ctx context.Context) {
 	if time.Since(h.ext.reread) > time.Second {
 		h.ext.reread = time.Now()
 		h.client.Leave()
-		if err := h.e.checkSchema(ctx, h.dbmap); err != nil {
+		if err := h.e.CheckSchema(ctx, h.dbmap); err != nil {
 			h.e.Log.Warn("schema", "database", h.db, "error", err)
 		}
 	}

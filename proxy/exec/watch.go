@@ -91,8 +91,9 @@ func pauseAfter(took, before time.Duration) time.Duration {
 	return min(max(watchPeriod, watchShare*min(took, before)), watchMost)
 }
 
-// checkSchema reads the schema anew if home's is another by now. One that is the same keeps its plans.
-func (e *Engine) checkSchema(ctx context.Context, db *shardmap.DB) error {
+// CheckSchema reads the schema anew if home's is another by now. One that is the same keeps its plans. Any goroutine may call it; its error is a
+// client's to be told.
+func (e *Engine) CheckSchema(ctx context.Context, db *shardmap.DB) error {
 	s := e.schemaOf(db.Name)
 	known := s.current.Load()
 	dsn, err := e.PrimaryDSN(ctx, db, db.Home)
@@ -124,7 +125,7 @@ func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) 
 	}
 	if h.tx.status == 'I' && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {
 		h.client.Leave()
-		if err := h.e.checkSchema(ctx, h.dbmap); err != nil {
+		if err := h.e.CheckSchema(ctx, h.dbmap); err != nil {
 			return false, err
 		}
 		if h.tx.base.db == nil {

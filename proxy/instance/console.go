@@ -64,7 +64,10 @@ func (in *Instance) explain(ctx context.Context, db, sql string) ([]string, erro
 
 // homebound refuses to distribute tables that run code which uses what home alone has, as home's definitions are now.
 func (in *Instance) homebound(ctx context.Context, d *shardmap.DB, tables []shardmap.TableName) error {
-	sch, err := in.Engine.RefreshSchema(ctx, d)
+	if err := in.Engine.CheckSchema(ctx, d); err != nil {
+		return err
+	}
+	sch, err := in.Engine.Schema(ctx, d)
 	if err != nil {
 		return err
 	}

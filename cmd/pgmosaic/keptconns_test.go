@@ -106,6 +106,23 @@ func TestOnlyWhatIsFitIsKept(t *testing.T) {
 		}
 		return c
 	}
+	was = use(func(*pgx.Conn) error { k.Drop("another node's"); return nil })
+	if now := use(fine); now != was {
+		t.Errorf("another node was let go, and server process %d was replaced by %d", was, now)
+	}
+	var all []*pgx.Conn
+	for range 4 {
+		all = append(all, borrow())
+	}
+	kept := 0
+	for _, c := range all {
+		if k.Return(c); !c.IsClosed() {
+			kept++
+		}
+	}
+	if kept != 3 {
+		t.Errorf("of four that were lent at once %d were kept", kept)
+	}
 	c := borrow()
 	was = c.PgConn().PID()
 	k.Return(c)

@@ -81,7 +81,7 @@ func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 	if err != nil || have {
 		return err
 	}
-	return mv.prepareShard(ctx, c, n.Name, d.Name, s.Name, s.Ordinal, len(d.Shards) > 1)
+	return mv.prepareShard(ctx, c, n.Name, identityOf(mv, d.Name, s.Name), s.Ordinal, len(d.Shards) > 1)
 }
 
 // holdWait is how long an attempt that somebody holds is waited for: the connection of a process that has died may take a moment to end.

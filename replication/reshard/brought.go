@@ -108,11 +108,11 @@ func dropName(name string) string {
 
 // stays adds to a CREATE SHARD's error which roles have come to the shard's server since it began: they stay there.
 func (g *joiner) stays(ctx context.Context, err error) error {
-	c, e := connect(ctx, g.conns, g.primary.Name, g.primary.DSN)
+	c, e := connect(ctx, g.primary.conns, g.primary.Name, g.primary.DSN)
 	if e != nil {
 		return err
 	}
-	defer giveBack(ctx, g.conns, c)
+	defer giveBack(ctx, g.primary.conns, c)
 	there, e := strings1(ctx, c, "select quote_ident(rolname) from pg_roles where rolname = any($1) order by 1", g.roles)
 	if e != nil || len(there) == 0 {
 		return err

@@ -93,9 +93,13 @@ func settleMark(ctx context.Context, c *pgx.Conn, node, sql, attempt string) err
 	return nodeFailedOrNil(node, err)
 }
 
+// identityOf is what the database of a shard of this installation says.
+func identityOf(mv *Mover, db, shard string) shardmap.Identity {
+	return shardmap.Identity{Install: mv.Catalog.Current().Install, Database: db, Shard: shard}
+}
+
 // prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet.
-func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node, db, shard string, ordinal int, mark bool) error {
-	mine := shardmap.Identity{Install: mv.Catalog.Current().Install, Database: db, Shard: shard}
+func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, ordinal int, mark bool) error {
 	says, err := nodeconn.Identify(ctx, c.PgConn())
 	if err != nil {
 		return nodeFailed(node, err)
@@ -106,7 +110,7 @@ func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node, db, shard 
 		}
 		return taken(node, mine, says)
 	}
-	if err := makeOwn(ctx, mv, c, db, ordinal); err != nil {
+	if err := makeOwn(ctx, mv, c, mine.Database, ordinal); err != nil {
 		return nodeFailed(node, err)
 	}
 	if !mark {
@@ -486,7 +490,7 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 		}
 	}
 	if !have {
-		if err := mv.prepareShard(ctx, c, n.Name, db, s.Name, s.Ordinal, true); err != nil {
+		if err := mv.prepareShard(ctx, c, n.Name, identityOf(mv, db, s.Name), s.Ordinal, true); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -24,8 +23,7 @@ type joiner struct {
 	mv      *Mover
 	d       *shardmap.DB
 	home    *pgx.Conn
-	primary shardmap.Node
-	conns   *nodeconn.Kept // to its nodes, of this statement alone: no map has them yet
+	primary newcomer
 	x       shardmap.Attempt
 	job     *job
 
@@ -37,9 +35,9 @@ type joiner struct {
 }
 
 // join gives a new shard all that shards have in common, up to home's commit.
-func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primary shardmap.Node, conns *nodeconn.Kept, x shardmap.Attempt, j *job) (err error) {
+func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, primary newcomer, x shardmap.Attempt, j *job) (err error) {
 	g := &joiner{
-		mv: mv, d: d, home: home, primary: primary, conns: conns, x: x, job: j, tables: d.SortedTables(),
+		mv: mv, d: d, home: home, primary: primary, x: x, job: j, tables: d.SortedTables(),
 		online: map[shardmap.TableName]*online{}, shapes: map[shardmap.TableName]string{}, keys: map[shardmap.TableName][]definition{},
 	}
 	defer func() {
@@ -84,7 +82,7 @@ func (g *joiner) step(s shardmap.Step) func(*shardmap.Tx) error {
 
 // watch has the changes of reference tables noted.
 func (g *joiner) watch(ctx context.Context) error {
-	to := []copying{{g.x.Shard.Name, g.x.Shard.Ordinal, g.open, g.conns}}
+	to := []copying{{g.x.Shard.Name, g.x.Shard.Ordinal, g.open, g.primary.conns}}
 	for i, t := range g.tables {
 		if t.Kind != shardmap.Reference {
 			continue
@@ -103,7 +101,7 @@ func (g *joiner) watch(ctx context.Context) error {
 }
 
 func (g *joiner) open(ctx context.Context) (*pgx.Conn, error) {
-	c, err := connect(ctx, g.conns, g.primary.Name, g.primary.DSN)
+	c, err := connect(ctx, g.primary.conns, g.primary.Name, g.primary.DSN)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +114,7 @@ func (g *joiner) mark(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer giveBack(ctx, g.conns, c)
+	defer giveBack(ctx, g.primary.conns, c)
 	if g.roles, err = lackedRoles(ctx, g.home, c); err != nil {
 		return ownOr(g.x.Shard.Name, err)
 	}
@@ -197,7 +195,7 @@ func (g *joiner) bring(ctx context.Context, f func(*pgx.Conn, pgx.Tx) error) err
 	if err != nil {
 		return err
 	}
-	defer giveBack(ctx, g.conns, dst)
+	defer giveBack(ctx, g.primary.conns, dst)
 	return bring(ctx, g.home, dst, g.x.Shard.Name, g.x.ID, func(tx pgx.Tx) error { return f(dst, tx) })
 }
 
@@ -207,7 +205,7 @@ func (g *joiner) align(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer giveBack(ctx, g.conns, dst)
+	defer giveBack(ctx, g.primary.conns, dst)
 	return ownOr(g.x.Shard.Name, lostFirst(g.home, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { return alignRoles(ctx, g.home, tx, g.roles) })))
 }
 

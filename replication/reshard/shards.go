@@ -59,10 +59,10 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 		x.Nodes = append(x.Nodes, &n)
 	}
 	if d.Home != nil {
-		return mv.addShard(ctx, d, primary, conns, x, dry)
+		return mv.addShard(ctx, d, newcomer{primary, conns}, x, dry)
 	}
 	if !dry {
-		err := mv.prepareNew(ctx, conns, primary, x)
+		err := prepareNew(ctx, mv, newcomer{primary, conns}, x)
 		var e *pgsql.Error
 		if err != nil && !(errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege) { // a database of one shard needs nothing of ours there; its second shard will
 			return nil, err
@@ -73,14 +73,20 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 	})
 }
 
-// prepareNew is prepareShard for the primary of a shard that is being made.
-func (mv *Mover) prepareNew(ctx context.Context, conns *nodeconn.Kept, primary shardmap.Node, x shardmap.Attempt) error {
-	c, err := connect(ctx, conns, primary.Name, primary.DSN)
+// newcomer is the primary of a shard that is being made.
+type newcomer struct {
+	shardmap.Node
+	conns *nodeconn.Kept // to it, of this statement alone: no map has it yet
+}
+
+// prepareNew is prepareShard for a newcomer.
+func prepareNew(ctx context.Context, mv *Mover, p newcomer, x shardmap.Attempt) error {
+	c, err := connect(ctx, p.conns, p.Name, p.DSN)
 	if err != nil {
 		return err
 	}
-	defer giveBack(ctx, conns, c)
-	return mv.prepareShard(ctx, c, primary.Name, x.Database, x.Shard.Name, x.Shard.Ordinal, false)
+	defer giveBack(ctx, p.conns, c)
+	return mv.prepareShard(ctx, c, p.Name, identityOf(mv, x.Database, x.Shard.Name), x.Shard.Ordinal, false)
 }
 
 func putShard(tx *shardmap.Tx, x shardmap.Attempt) error {
@@ -92,7 +98,7 @@ func putShard(tx *shardmap.Tx, x shardmap.Attempt) error {
 }
 
 // addShard makes a shard beside others, with what home has. Home decides: see attempt.go.
-func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.Node, conns *nodeconn.Kept, x shardmap.Attempt, dry bool) (snap *shardmap.Snapshot, err error) {
+func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary newcomer, x shardmap.Attempt, dry bool) (snap *shardmap.Snapshot, err error) {
 	home, err := mv.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return nil, err
@@ -110,14 +116,14 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 	if err != nil {
 		return nil, ownOr(d.Home.Name, err)
 	}
-	dst, err := connect(ctx, conns, primary.Name, primary.DSN)
+	dst, err := connect(ctx, primary.conns, primary.Name, primary.DSN)
 	if err != nil {
 		return nil, err
 	}
 	if err = vacant(ctx, dst, x.Shard.Name, tables); err == nil {
 		err = fits(ctx, home, defined, dst, x.Shard.Name)
 	}
-	giveBack(ctx, conns, dst)
+	giveBack(ctx, primary.conns, dst)
 	if err != nil {
 		return nil, ownOr(x.Shard.Name, err)
 	}
@@ -126,10 +132,10 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 	}
 	first, err := mv.primaryOf(ctx, d.Name, d.Home)
 	if err == nil {
-		err = mv.prepareShard(ctx, home, first.Name, d.Name, d.Home.Name, d.Home.Ordinal, true)
+		err = mv.prepareShard(ctx, home, first.Name, identityOf(mv, d.Name, d.Home.Name), d.Home.Ordinal, true)
 	}
 	if err == nil {
-		err = mv.prepareNew(ctx, conns, primary, x)
+		err = prepareNew(ctx, mv, primary, x)
 	}
 	if err != nil {
 		return nil, err
@@ -148,7 +154,7 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary shardmap.
 		err = ownOr(d.Home.Name, err)
 	}
 	if err == nil {
-		err = mv.join(ctx, d, home, primary, conns, x, j)
+		err = mv.join(ctx, d, home, primary, x, j)
 	}
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt

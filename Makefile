@@ -59,7 +59,7 @@ test-drivers: deps ## pgx's own suite, and drivers and ORMs of other languages
 	DRIVERS=$(CURDIR)/.pgmosaic/drivers $(GO) test -timeout 30m -count=1 -tags drivers ./cmd/pgmosaic -run 'TestDrivers|TestORMs|TestPgxs' -v
 
 fuzz: ## each fuzz target for FUZZTIME; what it found worth keeping joins the package's testdata/fuzz
-	@for p in router/sqlparse:FuzzStrip router/sqlparse:FuzzRewrite router/sqlparse:FuzzDeep router/sqlparse:FuzzComments router/sqlparse:FuzzDecode proxy/wire:FuzzStartup proxy/wire:FuzzProxyHeader proxy/wire:FuzzConn proxy/wire:FuzzBind proxy/wire:FuzzDecoders proxy/pool:FuzzServer proxy/merge:FuzzNumeric proxy/auth:FuzzHBA proxy/auth:FuzzExchange proxy/peer:FuzzRead shardmap/schema:FuzzBinary proxy/copydata:FuzzSplitter proxy/exec:FuzzToken proxy/config:FuzzConfig; do \
+	@for p in $$(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | sed 's|^\./||; s|/[^/]*:func |:|' | sort -u); do \
 	  pkg=$${p%%:*}; f=$${p##*:}; \
 	  $(GO) test ./$$pkg -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s || exit 1; \
 	  found="$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m)/$$pkg/$$f"; \

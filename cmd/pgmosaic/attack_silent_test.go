@@ -301,7 +301,8 @@ func TestAttackHalfOpenServers(t *testing.T) {
 						}
 						t.Logf("%s: after %s: %v", x.name, time.Since(from).Round(100*time.Millisecond), err)
 						var pe *pgconn.PgError
-						if err == nil && !x.fine || err != nil && (!errors.As(err, &pe) || pe.Code == "XX000") {
+						told := errors.As(err, &pe) && pe.Code != "XX000" || x.name == "COPY in" && errors.Is(err, net.ErrClosed) // its driver writes on, and may see that the session has ended before it reads why
+						if err == nil && !x.fine || err != nil && !told {
 							t.Errorf("%s: the client is told %v", x.name, err)
 						}
 					})

@@ -286,6 +286,9 @@ func (w *twins) meanwhile(mode, what, verb string, answer <-chan error) (later f
 	once := func(err error) {
 		var e interface{ SQLState() string }
 		if err != nil && (!errors.As(err, &e) || !slices.Contains(done, e.SQLState())) {
+			for i, c := range w.shards {
+				w.Logf("shard %d: %s", i, queryOne[string](w, c, "select coalesce(string_agg(format('%s %s %s %s [%s] %s', l.mode, l.granted, l.relation::regclass, a.application_name, a.state, left(a.query, 100)), E'\\n'), '') from pg_locks l join pg_stat_activity a using (pid) where l.relation is not null and l.pid <> pg_backend_pid() and l.database = (select oid from pg_database where datname = current_database())"))
+			}
 			w.Fatalf("%s: by the other process: %v", what, err)
 		}
 	}

@@ -250,9 +250,8 @@ func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, 
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) // it was a try
-	// Of a process that has stopped here nobody would know that it holds names.
-	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", (definesWait/2).Milliseconds())); err != nil {
+	defer tx.Rollback(context.WithoutCancel(ctx))         // it was a try
+	if err := given(ctx, tx, definesWait/2); err != nil { // it holds names
 		return err
 	}
 	return lostFirst(home, definesOn(ctx, tx, shard, func() error {

@@ -347,10 +347,21 @@ func forced(ctx context.Context, q queryer, table string) (off, on []string, err
 
 // within runs f in the transaction that a connection has open, or in one of its own.
 func within(ctx context.Context, c *pgx.Conn, f func(querier) error) error {
-	if c.PgConn().TxStatus() == 'I' {
-		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return f(tx) })
+	if c.PgConn().TxStatus() != 'I' {
+		return f(c)
 	}
-	return f(c)
+	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		if err := given(ctx, tx, definitionWait/2); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+}
+
+// given has the server end a transaction if its process stops in the middle of it for so long. Nobody would know whose the locks are.
+func given(ctx context.Context, tx pgx.Tx, idle time.Duration) error {
+	_, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", idle.Milliseconds()))
+	return err
 }
 
 // staged is what a column of a stage is, and how its value gets into the table.

@@ -114,12 +114,12 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 
 // claim is hold without waiting. Of two that claim an attempt at once, the second sees the first: it looks who lives when it has the
 // row's lock. What runs on the connection meanwhile, a table's owner's code too, can give nothing up. Rows of long ago that nobody holds
-// are of no use.
+// are of no use. A connection that has served many statements is of long ago, too, and may hold another attempt itself.
 func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err error) {
 	home.PgConn().CustomData()[enlistedKey] = true
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		for _, sql := range []string{
-			"DELETE FROM pgmosaic.holder WHERE attempt <> $1 AND started < now() - interval '1 day' AND NOT " + heldBy("holder.attempt"),
+			"DELETE FROM pgmosaic.holder WHERE attempt <> $1 AND pid <> pg_backend_pid() AND started < now() - interval '1 day' AND NOT " + heldBy("holder.attempt"),
 			"INSERT INTO pgmosaic.holder VALUES ($1, 0, '-infinity') ON CONFLICT DO NOTHING",
 			"SELECT FROM pgmosaic.holder WHERE attempt = $1 FOR UPDATE",
 		} {

@@ -73,6 +73,17 @@ const settle = `select set_config(name, want, false) from (values ('idle_session
  where current_setting(name, true) <> want
 union all select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'`
 
+// afresh undoes what code that a connection has run has left for its session. It comes to the search path first: what follows is not to meet
+// anybody's functions. Prepared statements stay, since they are ours.
+const afresh = `RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ` + settle
+
+// Refresh has a connection that is in no transaction be as it was when it was opened, whatever functions of tables and event triggers have
+// set there, and then runs one more statement; empty: none.
+func Refresh(ctx context.Context, c *pgx.Conn, then string) error {
+	_, err := c.PgConn().Exec(ctx, afresh+"; "+then).ReadAll()
+	return err
+}
+
 // Open connects for a purpose. Its errors hold no password.
 func Open(ctx context.Context, dsn string, p Purpose) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(dsn)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -40,16 +41,17 @@ func enlist(ctx context.Context, c *pgx.Conn, attempt string) error {
 // enlistedKey is where a connection has that pgmosaic.holder names it.
 const enlistedKey = "pgmosaic: enlisted"
 
-// strikeOff has a connection hold no attempt, and work for none, any more: what ends that one's has nothing to end here. No transaction is open on it.
+// strikeOff has a connection hold no attempt, and work for none, any more: what ends that one's has nothing to end here. Nor does it have
+// what a trusted role's code has left on it, with a definition or a row. No transaction is open on it.
 func strikeOff(ctx context.Context, c *pgx.Conn) error {
-	if c.PgConn().CustomData()[enlistedKey] == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := c.Exec(ctx, "DELETE FROM pgmosaic.holder WHERE pid = pg_backend_pid()")
+	noted := ""
+	if c.PgConn().CustomData()[enlistedKey] != nil {
+		noted = "DELETE FROM pgmosaic.holder WHERE pid = pg_backend_pid()"
+	}
 	delete(c.PgConn().CustomData(), enlistedKey)
-	return err
+	return nodeconn.Refresh(ctx, c, noted)
 }
 
 // openFor is openShard for what an attempt changes there.

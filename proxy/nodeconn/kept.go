@@ -172,8 +172,9 @@ func (k *Kept) Retain(keep func(dsn string) bool) {
 		clear(k.gone)
 		k.first = k.drops
 	}
+	old := k.takeOut(func(u use, _ time.Time) bool { return !keep(u.dsn) }) // under the same lock: who took one now would be taken to have it from after this
 	k.mu.Unlock()
-	k.close(func(u use, _ time.Time) bool { return !keep(u.dsn) })
+	closeAll(old)
 }
 
 // Run closes connections that nobody needs, and when ctx ends all.
@@ -197,7 +198,13 @@ func (k *Kept) Run(ctx context.Context) error {
 // close closes those that are idle and of which it is true.
 func (k *Kept) close(which func(u use, since time.Time) bool) {
 	k.mu.Lock()
-	var old []*pgx.Conn
+	old := k.takeOut(which)
+	k.mu.Unlock()
+	closeAll(old)
+}
+
+// takeOut takes those that are idle and of which it is true. mu is held.
+func (k *Kept) takeOut(which func(u use, since time.Time) bool) (old []*pgx.Conn) {
 	for u, all := range k.idle {
 		k.keep(u, slices.DeleteFunc(all, func(i idleConn) bool {
 			if !which(u, i.since) {
@@ -207,8 +214,11 @@ func (k *Kept) close(which func(u use, since time.Time) bool) {
 			return true
 		}))
 	}
-	k.mu.Unlock()
-	for _, c := range old {
+	return old
+}
+
+func closeAll(all []*pgx.Conn) {
+	for _, c := range all {
 		closeConn(c)
 	}
 }

@@ -234,7 +234,7 @@ func giveBack(ctx context.Context, conns *nodeconn.Kept, c *pgx.Conn) {
 		_ = c.Close(context.WithoutCancel(ctx))
 		panic(p)
 	}
-	if ctx.Err() != nil || c.PgConn().TxStatus() != 'I' || strikeOff(ctx, c) != nil {
+	if conns == nil || ctx.Err() != nil || c.PgConn().TxStatus() != 'I' || strikeOff(ctx, c) != nil {
 		_ = c.Close(context.WithoutCancel(ctx)) // which ends its transaction
 		return
 	}

@@ -75,7 +75,7 @@ END $$`
 const tables = `
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distribution text NOT NULL, attempt text NOT NULL);
-CREATE TABLE IF NOT EXISTS pgmosaic.brought (class oid, object oid, attempt text NOT NULL, PRIMARY KEY (class, object));
+CREATE TABLE IF NOT EXISTS pgmosaic.brought (class oid, object oid, attempt text NOT NULL, made bytea NOT NULL, PRIMARY KEY (class, object));
 CREATE TABLE IF NOT EXISTS pgmosaic.placed (relation regclass UNIQUE, schema text UNIQUE, shard text, distribution text NOT NULL, attempt text NOT NULL, at text NOT NULL CHECK (at IN ('home', 'shards')),
   CHECK (num_nonnulls(relation, schema, shard) = 1));
 CREATE TABLE IF NOT EXISTS pgmosaic.holder (attempt text PRIMARY KEY, pid integer NOT NULL, started timestamptz NOT NULL);

@@ -107,7 +107,7 @@ type Column struct {
 // Func is a user function.
 type Func struct {
 	Schema, Name string
-	Body         string // lower case
+	Body         string // lower case, by what names are compared in
 	Volatile     bool
 	Immutable    bool
 	Takes        Takes
@@ -185,7 +185,7 @@ select i.indrelid, array_agg(a.attname::text), i.indisprimary
  where (i.indisunique or i.indisexclusion) and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic') group by i.indexrelid, i.indrelid, i.indisprimary`
 
 const funcsSQL = `
-select n.nspname, p.proname, lower(case when p.prosrc = '' and p.prokind <> 'a' then coalesce(pg_get_functiondef(p.oid), '') else p.prosrc end), p.provolatile::text, l.lanname, p.prokind = 'a', ` + takesSQL + `
+select n.nspname, p.proname, case when p.prosrc = '' and p.prokind <> 'a' then coalesce(pg_get_functiondef(p.oid), '') else p.prosrc end, p.provolatile::text, l.lanname, p.prokind = 'a', ` + takesSQL + `
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
  where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
    and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')`
@@ -324,7 +324,7 @@ func (s *Snapshot) readFuncs(ctx context.Context, tx queryer, of func(sql string
 	var agg bool
 	var takes Takes
 	_, err := pgx.ForEachRow(rows, []any{&schema, &name, &body, &vol, &lang, &agg, &takes}, func() error {
-		n := &Func{Schema: schema, Name: name, Body: body, Lang: lang, Takes: takes, Volatile: vol == "v", Immutable: vol == "i"}
+		n := &Func{Schema: schema, Name: name, Body: strings.ToLower(body), Lang: lang, Takes: takes, Volatile: vol == "v", Immutable: vol == "i"}
 		s.Funcs[n.Name] = append(s.Funcs[n.Name], n)
 		if w := aWord(n.Name); w != n.Name {
 			s.Funcs[w] = append(s.Funcs[w], n)

@@ -8,7 +8,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
-// What a sharded table runs for its rows, triggers and CHECKs, is run on their shards. Home's own tables, views and sequences are not
+// What a sharded table runs for its rows, triggers, CHECKs and defaults, is run on their shards. Home's own tables, views and sequences are not
 // there; if something of such a name is, it is another thing. So code that names one is refused. Which names a body speaks of is told by
 // its words: one that is a variable's is taken for the table's, until the admin says that the routine is shard safe.
 
@@ -43,7 +43,7 @@ func Homebound(db *shardmap.DB, sch *schema.Snapshot, tables []shardmap.TableNam
 			if !going(x.Table) {
 				continue
 			}
-			if err := homebound(a, x.Table, slices.Concat(x.fires(), x.Code.Always, x.Code.Writes), own); err != nil {
+			if err := homebound(a, x.Table, slices.Concat(x.fires(), x.Code.Always, x.Code.Writes, x.Code.Defaults), own); err != nil {
 				return err
 			}
 		}
@@ -57,7 +57,11 @@ func staysHere(a *analysis, x *touched) error {
 	if info == nil || info.Kind != shardmap.Sharded || !slices.ContainsFunc(info.Group.Shards(), func(i int) bool { return i != a.db.Home.Index }) {
 		return nil
 	}
-	if err := homebound(a, x.Table, slices.Concat(x.fires(), x.Code.Always, x.Code.Writes), func(t *schema.Table) bool { return a.info(t.TableName) != nil }); err != nil {
+	code := slices.Concat(x.fires(), x.Code.Always, x.Code.Writes)
+	if a.givesDefaults(x) {
+		code = append(code, x.Code.Defaults...)
+	}
+	if err := homebound(a, x.Table, code, func(t *schema.Table) bool { return a.info(t.TableName) != nil }); err != nil {
 		return err
 	}
 	return nil

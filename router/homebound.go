@@ -25,7 +25,7 @@ func homebound(a *analysis, t *schema.Table, code []string, own func(*schema.Tab
 	defer func() { a.away = nil }()
 	for _, f := range code {
 		if a.funcReaches(f, map[string]bool{}) && a.away.function != "" {
-			return Refuse(RuleHomebound, "table "+t.TableName.String()+" runs function "+a.away.function+", and that may use "+a.away.uses.String())
+			return Refuse(RuleHomebound, "function "+a.away.function+", which table "+t.TableName.String()+" runs on the shards of its rows, may use "+a.away.uses.String())
 		}
 	}
 	return nil

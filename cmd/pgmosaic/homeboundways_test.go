@@ -17,7 +17,7 @@ func TestDefaultsOfShardedTablesUseNothingOfHomes(t *testing.T) {
 	} {
 		mustExec(t, c, sql)
 	}
-	d.adminFails(t, "DISTRIBUTE TABLE hbdefault.public.valued IN GROUP g KEY (k)", "0A000", "function count_audit, and that may use public.audit")
+	d.adminFails(t, "DISTRIBUTE TABLE hbdefault.public.valued IN GROUP g KEY (k)", "0A000", "function count_audit, which table public.valued runs on the shards of its rows, may use public.audit")
 	d.adminExec(t, "DISTRIBUTE TABLE hbdefault.public.plain IN GROUP g KEY (k)")
 	d.adminExec(t, "DISTRIBUTE TABLE hbdefault.public.later IN GROUP g KEY (k)")
 	mustExec(t, c, "insert into plain (k) select generate_series(1, 20)")

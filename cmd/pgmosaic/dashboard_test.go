@@ -430,7 +430,7 @@ func TestDashboardOfAHundredShards(t *testing.T) {
 	}
 	doc.Nodes[50*3+1].DSN = "postgres://postgres@127.0.0.1:1/shop"
 	cfg := crashConfig(t, doc)
-	cfg.Monitor = config.Duration(2 * time.Second) // 300 nodes on one machine
+	cfg.Monitor = config.Duration(4 * time.Second) // 300 nodes on one machine, with a race detector perhaps
 	cfg.Listen, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	a, err := startWith(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {

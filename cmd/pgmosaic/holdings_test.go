@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -84,6 +85,36 @@ func repeated(n int, sql func(i int) string) string {
 	return b.String()
 }
 
+// held is by how much the heap grows while a session runs all rounds but the first, and how much more it is said to hold then.
+func held(t *testing.T, a *app, before string, rounds int, text func(round int) string, end string) (grown, more int64) {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), a.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	run := func(sql string) {
+		if sql != "" {
+			mustExec(t, c, sql, pgx.QueryExecModeSimpleProtocol)
+		}
+	}
+	run(before)
+	var was, said int64
+	for round := range rounds {
+		run(text(round))
+		run("show pgmosaic.shard") // the text before is not the last any more
+		if round == 0 {
+			was, said = heap(), keptBytes(&a.Engine.Memory)
+		}
+	}
+	grown, more = heap()-was, keptBytes(&a.Engine.Memory)-said
+	run(end)
+	if n := a.Engine.Memory.Used(exec.Transactions); n != 0 {
+		t.Errorf("after %q %d bytes are counted for transactions when there are none", end, n)
+	}
+	return grown, more
+}
+
 // What a session keeps costs what it is said to cost, and is counted back when it is not kept any more, however that ends.
 func TestWhatSessionsKeepIsWeighedTruly(t *testing.T) {
 	d := shop(t)
@@ -117,35 +148,21 @@ func TestWhatSessionsKeepIsWeighedTruly(t *testing.T) {
 		{"savepoints of many cursors", "begin; " + repeated(100, func(i int) string { return fmt.Sprintf("declare c%d cursor for select 1", i) }), 10, 100, same("savepoint s"), "commit"},
 		{"LISTEN in a transaction", "begin", 10, 1000, func(i int) string { return fmt.Sprintf("listen of_a_long_name_%d", i%10) }, "rollback"},
 	} {
-		c := connectTo(t, a.dsn())
-		if x.before != "" {
-			mustExec(t, c, x.before, pgx.QueryExecModeSimpleProtocol)
-		}
-		run := func(round int) {
-			text := repeated(x.each, func(i int) string { return x.sql(round*x.each + i) })
-			if _, err := c.Exec(t.Context(), text, pgx.QueryExecModeSimpleProtocol); err != nil {
-				t.Fatalf("%s: %v", x.what, err)
+		// Something else of the process may come or go meanwhile, but not three times.
+		for try := 1; ; try++ {
+			grown, more := held(t, a, x.before, x.rounds, func(round int) string {
+				return repeated(x.each, func(i int) string { return x.sql(round*x.each + i) })
+			}, x.end)
+			t.Logf("%-30s holds %9d bytes, accounted %9d", x.what, grown, more)
+			const noise = 100 << 10
+			if more*3 >= (grown-noise)*2 && more*2 <= (grown+noise)*3 {
+				break
 			}
-			mustExec(t, c, "show pgmosaic.shard") // the text before is not the last any more
+			if try == 3 {
+				t.Errorf("%s: the session holds %d bytes more, and is said to hold %d", x.what, grown, more)
+				break
+			}
 		}
-		run(0)
-		before, said := heap(), keptBytes(m)
-		for round := 1; round < x.rounds; round++ {
-			run(round)
-		}
-		grown, more := heap()-before, keptBytes(m)-said
-		t.Logf("%-30s holds %9d bytes, accounted %9d", x.what, grown, more)
-		const noise = 100 << 10
-		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
-			t.Errorf("%s: the session holds %d bytes more, and is said to hold %d", x.what, grown, more)
-		}
-		if x.end != "" {
-			mustExec(t, c, x.end, pgx.QueryExecModeSimpleProtocol)
-		}
-		if n := m.Used(exec.Transactions); n != 0 {
-			t.Errorf("%s: %d bytes are counted for transactions when there are none", x.what, n)
-		}
-		_ = c.Close(t.Context())
 		eventually(t, x.what+": the session is gone, and what it kept with it", func() bool { return keptBytes(m) == 0 })
 	}
 }

@@ -122,7 +122,7 @@ func TestCreateShardThatFailsDropsNothingOfANameThatWasGiven(t *testing.T) {
 		mustExec(t, there, "begin; alter function plain() rename to plainer; create function plain() returns int language sql as 'select 42'")
 		other := connectTo(t, there.Config().ConnString())
 		go func() {
-			for waits := false; !waits; {
+			for waits, end := false, time.Now().Add(time.Minute); !waits && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 				if err := other.QueryRow(t.Context(), "select exists (select from pg_locks where not granted and database = (select oid from pg_database where datname = current_database()))").Scan(&waits); err != nil {
 					done <- err
 					return
@@ -131,7 +131,11 @@ func TestCreateShardThatFailsDropsNothingOfANameThatWasGiven(t *testing.T) {
 			_, err := there.Exec(t.Context(), "commit")
 			done <- err
 		}()
-	}, func() { <-done })
+	}, func() {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	if got := queryOne[string](t, there, "select string_agg(proname || ' ' || prosrc, ', ' order by proname) from pg_proc where pronamespace = 'public'::regnamespace"); got != "plain select 42, plainer select 1" {
 		t.Errorf("there is %s", got)
 	}

@@ -593,6 +593,10 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 		}
 		return a
 	}
+	reached := func(a *app) { // a statement waits for a primary for seconds, which is little on a busy machine
+		t.Helper()
+		eventually(t, "the shards are reached", func() bool { _, why := a.Ready(); return why == "" })
+	}
 	union := func(table string) string {
 		var all []string
 		for _, c := range shards {
@@ -631,6 +635,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 		a := begin()
 		wasThere := declared(a.Catalog.Current().Databases["killed"])
 		for n := 0; ; n += *killEvery {
+			reached(a)
 			f.set(n)
 			_, err := a.Admin.Exec(t.Context(), verb, false)
 			blown := f.blown()
@@ -653,6 +658,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 				t.Fatalf("%s is done, and the map does not say so", verb)
 			}
 			if there != wasThere {
+				reached(a)
 				if _, err := a.Admin.Exec(t.Context(), back, false); err != nil {
 					t.Fatalf("%s: %s: %v", what, back, err)
 				}
@@ -669,6 +675,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 	distribute := func(verb string) {
 		a := begin()
 		defer a.stop(0)
+		reached(a)
 		if _, err := a.Admin.Exec(t.Context(), verb, false); err != nil {
 			t.Fatalf("%s: %v", verb, err)
 		}

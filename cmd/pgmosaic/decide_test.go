@@ -180,7 +180,7 @@ func TestPrivilegesInOurSchema(t *testing.T) {
 	mustExec(t, su, "alter default privileges grant all on functions to app")
 	mustExec(t, su, "alter default privileges grant all on schemas to app")
 	want := strings.Join([]string{
-		"decide(text,text,text[],bytea) PUBLIC EXECUTE", "decide(text,text,text[],bytea) app EXECUTE", "decision app SELECT", "holder app SELECT", "identity PUBLIC SELECT", "identity app SELECT", "ids app SELECT", "made app SELECT",
+		"brought app SELECT", "decide(text,text,text[],bytea) PUBLIC EXECUTE", "decide(text,text,text[],bytea) app EXECUTE", "decision app SELECT", "holder app SELECT", "identity PUBLIC SELECT", "identity app SELECT", "ids app SELECT", "made app SELECT",
 		"next_id() PUBLIC EXECUTE", "next_id() app EXECUTE", "placed app SELECT", "schema PUBLIC USAGE", "schema app USAGE",
 		"take_turn(text,bytea) PUBLIC EXECUTE", "take_turn(text,bytea) app EXECUTE", "take_turn(text,bytea,integer) PUBLIC EXECUTE", "take_turn(text,bytea,integer) app EXECUTE", "turn app SELECT", "written() PUBLIC EXECUTE", "written() app EXECUTE",
 	}, "\n")

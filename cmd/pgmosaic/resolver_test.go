@@ -65,7 +65,8 @@ func TestTheResolverKeepsItsConnectionsAndDoesNotRepeatItself(t *testing.T) {
 		t.Errorf("%d connections in ten rounds", n)
 	}
 	// A server that ends the connection beside us, as one that is restarted does, is no trouble.
-	mustExec(t, root, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic resolver'")
+	// One that ends in the middle of a question is told of, once: it may be hit, and is left alone then.
+	mustExec(t, root, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgmosaic resolver' and state = 'idle'")
 	seen(10)
 	if got := l.with("resolver"); len(got) != 1 {
 		t.Errorf("a connection that had ended while it was idle: %v", got[1:])

@@ -39,7 +39,7 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	defer cancel()
 	mustExec(t, a, "begin")
 	mustExec(t, a, fmt.Sprintf(stmt, k1))
-	time.Sleep(1200 * time.Millisecond) // a is the older for sure: times of transactions are as coarse as the looks of each process at its sessions
+	time.Sleep(3 * time.Second) // a is the older for sure: times of transactions are as coarse as the looks of each process at its sessions, which are late on a busy machine
 	mustExec(t, b, "begin")
 	mustExec(t, b, fmt.Sprintf(stmt, k2))
 	done := make(chan error, 1)

@@ -1,47 +1,17 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // What runs as a table's owner finds the schema that was made for it closed, though the owner has the database: it makes nothing there, and
 // takes nothing out, renames or gives away nothing of it. The schema is gone with the statement.
 func TestAnOwnersCodeHasNothingOfThePlaceMadeForIt(t *testing.T) {
 	t.Parallel()
-	d := shop(t)
-	d.adminExec(t, "CREATE DATABASE ownplace")
-	var nodes []*pgx.Conn
-	for i, name := range []string{"s1-a", "s2-a"} {
-		node := d.cluster.Node(name)
-		c := connectTo(t, node.DSN("postgres"))
-		for _, sql := range []string{
-			"create role ownplace_proxy login password 'ownplace' createrole", "grant pg_monitor, pg_signal_backend to ownplace_proxy", "grant app to ownplace_proxy with admin option", "create database ownplace owner app", "grant create on database ownplace to ownplace_proxy",
-		} {
-			mustExec(t, c, sql)
-		}
-		t.Cleanup(func() {
-			ctx := context.Background()
-			c, err := pgx.Connect(ctx, node.DSN("postgres"))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close(ctx)
-			for _, sql := range []string{"drop database if exists ownplace with (force)", "drop role if exists ownplace_proxy"} {
-				if _, err := c.Exec(ctx, sql); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-		d.adminExec(t, fmt.Sprintf("CREATE SHARD p%d IN ownplace NODE 'postgres://ownplace_proxy:ownplace@127.0.0.1:%d/ownplace?sslmode=disable'", i+1, node.Port))
-		nodes = append(nodes, connectTo(t, node.DSN("ownplace")))
-		mustExec(t, nodes[i], "create table seen (what text); alter table seen owner to app; alter default privileges for role ownplace_proxy grant usage on schemas to app")
+	d, nodes := modestWorld(t, "ownplace")
+	for _, c := range nodes {
+		mustExec(t, c, "create table seen (what text); alter table seen owner to app; alter default privileges for role ownplace_proxy grant usage on schemas to app")
 	}
-	t.Cleanup(func() { d.forget(t, "ownplace") })
 	mustExec(t, nodes[0], `set role app; create function tries(int) returns bool language plpgsql as $$ declare s text; q text; begin
 	  for s in select nspname from pg_catalog.pg_namespace where nspname ~ '^pgmosaic_' loop
 	    foreach q in array array['grant create on schema %I to app', 'create table %I.mine (a int)', 'create function %I.mine() returns int language sql as ''select 1''', 'alter schema %I rename to mine', 'alter schema %I owner to app', 'drop schema %I cascade', 'alter table public.seen set schema %I',

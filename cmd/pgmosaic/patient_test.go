@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
 
@@ -12,35 +11,7 @@ import (
 // What runs as a table's owner for long holds nobody else up, where the role of the nodes' connection strings is an ordinary one.
 func TestAnOrdinaryRolesStatementsDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
-	d := shop(t)
-	d.adminExec(t, "CREATE DATABASE patient")
-	var nodes []*pgx.Conn
-	for i, name := range []string{"s1-a", "s2-a"} {
-		node := d.cluster.Node(name)
-		c := connectTo(t, node.DSN("postgres"))
-		for _, sql := range []string{
-			"create role patient_proxy login password 'patient' createrole", "grant pg_monitor, pg_signal_backend to patient_proxy", "grant app to patient_proxy with admin option", "create database patient owner app", "grant create on database patient to patient_proxy",
-		} {
-			mustExec(t, c, sql)
-		}
-		t.Cleanup(func() {
-			ctx := context.Background()
-			c, err := pgx.Connect(ctx, node.DSN("postgres"))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close(ctx)
-			for _, sql := range []string{"drop database if exists patient with (force)", "drop role if exists patient_proxy"} {
-				if _, err := c.Exec(ctx, sql); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-		d.adminExec(t, fmt.Sprintf("CREATE SHARD p%d IN patient NODE 'postgres://patient_proxy:patient@127.0.0.1:%d/patient?sslmode=disable'", i+1, node.Port))
-		nodes = append(nodes, connectTo(t, node.DSN("patient")))
-	}
-	t.Cleanup(func() { d.forget(t, "patient") })
+	d, nodes := modestWorld(t, "patient")
 	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "patient"))
 	for _, sql := range []string{
 		"create function waits(int) returns bool language plpgsql as $$ begin perform pg_advisory_xact_lock_shared(77); return true; end $$",

@@ -12,21 +12,22 @@ import (
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
-// The role of the nodes' connection strings need not be a superuser. docs/security.md has these grants.
-func TestTheProxysRoleNeedsNoSuperuser(t *testing.T) {
-	t.Parallel()
+// modestWorld is a database of two shards on the shop's servers, where the role of the nodes' connection strings, NAME_proxy, is what
+// docs/security.md has. The connections are a superuser's, to the shards' databases.
+func modestWorld(t *testing.T, name string) (*demo, []*pgx.Conn) {
+	t.Helper()
 	d := shop(t)
-	d.adminExec(t, "CREATE DATABASE modest")
-	for i, name := range []string{"s1-a", "s2-a"} {
-		node := d.cluster.Node(name)
+	d.adminExec(t, "CREATE DATABASE "+name)
+	role := name + "_proxy"
+	var shards []*pgx.Conn
+	for i, at := range []string{"s1-a", "s2-a"} {
+		node := d.cluster.Node(at)
 		c := connectTo(t, node.DSN("postgres"))
-		mustExec(t, c, "drop database if exists modest with (force)")
-		mustExec(t, c, "drop role if exists modest_proxy")
-		mustExec(t, c, "create role modest_proxy login password 'modest' createrole")
-		mustExec(t, c, "grant pg_monitor, pg_signal_backend to modest_proxy")
-		mustExec(t, c, "grant app to modest_proxy with admin option")
-		mustExec(t, c, "create database modest owner app")
-		mustExec(t, c, "grant create on database modest to modest_proxy")
+		clean := []string{"drop database if exists " + name + " with (force)", "drop role if exists " + role}
+		for _, sql := range append(clean, "create role "+role+" login password 'modest' createrole", "grant pg_monitor, pg_signal_backend to "+role,
+			"grant app to "+role+" with admin option", "create database "+name+" owner app", "grant create on database "+name+" to "+role) {
+			mustExec(t, c, sql)
+		}
 		t.Cleanup(func() {
 			ctx := context.Background()
 			c, err := pgx.Connect(ctx, node.DSN("postgres"))
@@ -35,15 +36,23 @@ func TestTheProxysRoleNeedsNoSuperuser(t *testing.T) {
 				return
 			}
 			defer c.Close(ctx)
-			for _, sql := range []string{"drop database if exists modest with (force)", "drop role if exists modest_proxy"} {
+			for _, sql := range clean {
 				if _, err := c.Exec(ctx, sql); err != nil {
 					t.Error(err)
 				}
 			}
 		})
-		d.adminExec(t, fmt.Sprintf("CREATE SHARD m%d IN modest NODE 'postgres://modest_proxy:modest@127.0.0.1:%d/modest?sslmode=disable'", i+1, node.Port))
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD %[1]s_s%[2]d IN %[1]s NODE 'postgres://%[3]s:modest@127.0.0.1:%[4]d/%[1]s?sslmode=disable'", name, i+1, role, node.Port))
+		shards = append(shards, connectTo(t, node.DSN(name)))
 	}
-	t.Cleanup(func() { d.forget(t, "modest") })
+	t.Cleanup(func() { d.forget(t, name) })
+	return d, shards
+}
+
+// The role of the nodes' connection strings need not be a superuser. docs/security.md has these grants.
+func TestTheProxysRoleNeedsNoSuperuser(t *testing.T) {
+	t.Parallel()
+	d, _ := modestWorld(t, "modest")
 	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "modest"))
 	mustExec(t, c, "create table orders (customer_id bigint, n int, primary key (customer_id, n))")
 	mustExec(t, c, "insert into orders select g, 1 from generate_series(1, 100) g")

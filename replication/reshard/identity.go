@@ -156,7 +156,7 @@ func taken(node string, mine, says shardmap.Identity) error {
 
 // checkFree refuses nodes that are in use by another shard.
 func (mv *Mover) checkFree(d *shardmap.DB, shard string, nodes []shardmap.Node, found []facts) error {
-	mine := shardmap.Identity{Install: mv.Catalog.Current().Install, Database: d.Name, Shard: shard}
+	mine := identityOf(mv, d.Name, shard)
 	for i, n := range nodes {
 		if says := found[i].says; d.Home != nil && says != mine && says != (shardmap.Identity{}) {
 			return taken(n.Name, mine, says)
@@ -324,7 +324,7 @@ func (mv *Mover) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dr
 		return nil, err
 	}
 	if s.Name == d.Home.Name {
-		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined, says == shardmap.Identity{Install: mv.Catalog.Current().Install, Database: db, Shard: s.Name}))
+		err = nodeFailedOrNil(primary.Name, recount(ctx, c, d.Joined, says == identityOf(mv, db, s.Name)))
 	}
 	if err == nil {
 		err = nodeFailedOrNil(primary.Name, mv.watchCopies(ctx, d, c))

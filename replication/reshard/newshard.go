@@ -118,7 +118,7 @@ func (g *joiner) mark(ctx context.Context) error {
 	if g.roles, err = lackedRoles(ctx, g.home, c); err != nil {
 		return ownOr(g.x.Shard.Name, err)
 	}
-	return tell(ctx, c, g.primary.Name, shardmap.Identity{Install: g.mv.Catalog.Current().Install, Database: g.d.Name, Shard: g.x.Shard.Name}, &g.x.ID)
+	return tell(ctx, c, g.primary.Name, identityOf(g.mv, g.d.Name, g.x.Shard.Name), &g.x.ID)
 }
 
 // first makes all that can be made while the tables are in use.

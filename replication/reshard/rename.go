@@ -43,7 +43,7 @@ func (mv *Mover) Renames(ctx context.Context, db string) error {
 	if err != nil {
 		return err
 	}
-	defer home.Close(context.WithoutCancel(ctx)) // only read
+	defer giveBack(ctx, mv.Conns, home)
 	var errs error
 	was, is := []shardmap.Table{}, []*shardmap.Table{}
 	for _, t := range pending {

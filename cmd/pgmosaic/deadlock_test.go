@@ -39,7 +39,6 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	defer cancel()
 	mustExec(t, a, "begin")
 	mustExec(t, a, fmt.Sprintf(stmt, k1))
-	time.Sleep(3 * time.Second) // a is the older for sure: times of transactions are as coarse as the looks of each process at its sessions, which are late on a busy machine
 	mustExec(t, b, "begin")
 	mustExec(t, b, fmt.Sprintf(stmt, k2))
 	done := make(chan error, 1)
@@ -54,6 +53,35 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 		t.Fatalf("the older transaction: %v", err)
 	}
 	mustExec(t, a, "commit")
+}
+
+// A statement outside a transaction is as old as itself, whatever its session did before it.
+func TestDeadlockWithAStatementOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	k1, k2 := keysOn(t, d, 730000)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
+	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
+	for _, before := range []string{"select 1", "begin; commit"} {
+		old, lone := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+		simply(t, lone, before)
+		mustExec(t, old, "begin")
+		mustExec(t, old, "update customers set name = 'x' where customer_id = $1", k1)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := lone.Exec(t.Context(), "update customers set name = 'y' where customer_id in ($1, $2)", k1, k2)
+			ended <- err
+		}()
+		eventually(t, "the statement waits", func() bool {
+			return queryOne[bool](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select exists (select from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = 'shop' and a.query like '%name = ''y''%')")
+		})
+		if _, err := old.Exec(t.Context(), "update customers set name = 'x' where customer_id = $1", k2); err != nil {
+			t.Errorf("the older transaction: %v", err)
+		}
+		wantCode(t, <-ended, "40P01")
+		simply(t, old, "rollback")
+	}
 }
 
 // A transaction that has failed on one shard holds no locks on the others, although its client has not ended it yet.

@@ -160,6 +160,7 @@ type Session struct {
 	since    time.Time
 	requests atomic.Uint64 // counts requests; Watch notes when it saw them
 	txs      atomic.Uint64 // counts transactions
+	began    atomic.Int64  // the last one, in nanoseconds of Unix time
 
 	mu     sync.Mutex // guards the rest
 	opened Handler    // what Cancel reaches
@@ -212,11 +213,15 @@ func (s *Session) Info() Info {
 	}
 }
 
-// TxSince is when the session's transaction began, as far as Watch has seen it. Any goroutine may call it.
+// TxSince is when the session's transaction began, by the clock on the wall: which of two is the older must be right to less than the
+// period of Watch. A request outside a transaction is one of its own, and began no later than Watch has seen it. Any goroutine may call it.
 func (s *Session) TxSince() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.seen.txAt
+	if s.tx.Load() == 'I' {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.seen.requestAt.Round(0)
+	}
+	return time.Unix(0, s.began.Load())
 }
 
 // Cancel stops what the session is doing, if the secret is right.
@@ -474,10 +479,11 @@ func (s *Session) loop(ctx context.Context) error {
 func (s *Session) settled() {
 	tx := s.handler.TxStatus()
 	if was := s.tx.Load(); byte(was) != tx {
-		s.tx.Store(uint32(tx))
 		if was == 'I' {
 			s.txs.Add(1)
+			s.began.Store(time.Now().UnixNano())
 		}
+		s.tx.Store(uint32(tx))
 	}
 }
 

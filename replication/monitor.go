@@ -24,6 +24,7 @@ type Monitor struct {
 	shards map[shardKey]*watch
 	views  atomic.Pointer[map[shardKey]*atomic.Pointer[View]]
 	wake   chan *shardmap.Snapshot
+	dials  chan struct{} // holds one for each node that is connected to at the moment
 }
 
 // Events are told of what the monitor sees. None may block, and each may be nil.
@@ -86,7 +87,7 @@ func (d doubt) about(s *Sample) bool {
 
 // NewMonitor makes a monitor that follows the catalog once it runs, and logs what changes.
 func NewMonitor(policy Policy, cat *shardmap.Catalog, events Events, log *slog.Logger) *Monitor {
-	m := &Monitor{policy: policy, events: events, log: log, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1)}
+	m := &Monitor{policy: policy, events: events, log: log, shards: map[shardKey]*watch{}, wake: make(chan *shardmap.Snapshot, 1), dials: make(chan struct{}, dialsAtOnce)}
 	m.views.Store(&map[shardKey]*atomic.Pointer[View]{})
 	cat.OnChange(func(s *shardmap.Snapshot) {
 		select {

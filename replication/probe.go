@@ -32,7 +32,7 @@ func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
 	tick := time.NewTicker(m.policy.Interval)
 	defer tick.Stop()
 	for {
-		s := p.probe(ctx)
+		s := p.inTurn(ctx, m.dials)
 		if ctx.Err() != nil {
 			return
 		}
@@ -67,6 +67,23 @@ func (p *prober) close() {
 		_ = p.conn.Close(ctx)
 		p.conn, p.asked = nil, time.Time{}
 	}
+}
+
+// dialsAtOnce is how many nodes the monitor connects to at a time. A login takes work on both sides: of a thousand at once none may end
+// before its time is over, and so on with the next try. A node that says nothing keeps one up for as long as a probe lasts.
+const dialsAtOnce = 64
+
+// inTurn probes, and waits for a turn first if that takes a connection. The wait is not the node's.
+func (p *prober) inTurn(ctx context.Context, dials chan struct{}) Sample {
+	if p.conn == nil {
+		select {
+		case dials <- struct{}{}:
+			defer func() { <-dials }()
+		case <-ctx.Done():
+			return Sample{}
+		}
+	}
+	return p.probe(ctx)
 }
 
 // probe asks once, connecting if need be.

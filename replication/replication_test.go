@@ -2,10 +2,12 @@ package replication
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -564,4 +566,56 @@ func TestAnotherShardsNodeIsNotCutOff(t *testing.T) {
 		t.Errorf("cut off: %q", told)
 	}
 	wg.Wait()
+}
+
+// A map of many nodes is not connected to all at once.
+func TestNodesAreConnectedToInTurn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var now, most, all atomic.Int32
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				n := now.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				buf := make([]byte, 1024)
+				_, _ = c.Read(buf)
+				time.Sleep(20 * time.Millisecond)
+				now.Add(-1)
+				const full = "SFATAL\x00C53300\x00Mtoo many clients already\x00\x00"
+				_, _ = c.Write(append(binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(full)+4)), full...))
+				all.Add(1)
+			}()
+		}
+	}()
+	doc := &shardmap.Document{Version: 1, Databases: []*shardmap.Database{{Name: "db", Home: "s"}}, Shards: []*shardmap.Shard{{Database: "db", Name: "s", Ordinal: 1}}}
+	for i := range 3 * dialsAtOnce {
+		doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "db", Shard: "s", Name: fmt.Sprint("n", i), Ordinal: i, DSN: fmt.Sprintf("postgres://u@%s/db?sslmode=disable&connect_timeout=%d", l.Addr(), 100+i)})
+	}
+	snap, err := shardmap.Compile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Monitor{policy: Policy{Interval: time.Hour, MaxAge: time.Minute}, log: slog.New(slog.DiscardHandler), shards: map[shardKey]*watch{}, dials: make(chan struct{}, dialsAtOnce)}
+	m.views.Store(&map[shardKey]*atomic.Pointer[View]{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	m.reconcile(ctx, &wg, snap)
+	for all.Load() < 3*dialsAtOnce && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	wg.Wait()
+	if n := most.Load(); n > dialsAtOnce || n < dialsAtOnce/2 {
+		t.Errorf("%d connections at once, want %d", n, dialsAtOnce)
+	}
 }

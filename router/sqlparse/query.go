@@ -176,9 +176,11 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 		}
 	case *pg.Node_RangeFunction:
 		rel = &Rel{Kind: RelFunction, Alias: x.RangeFunction.GetAlias().GetAliasname()}
+		sets := q.SRF
 		for _, f := range x.RangeFunction.Functions {
 			c.scan(q, f)
 		}
+		q.SRF = sets // there a set is rows like any other item's
 	case *pg.Node_JoinExpr:
 		return c.join(q, x.JoinExpr)
 	case *pg.Node_RangeTableSample:

@@ -203,3 +203,42 @@ select a.customer_id, b.order_id, c.name from orders a left join (orders b join 
 select t1.order_id, t2.order_id from customers t3 right join orders t1 on t1.customer_id = t3.customer_id join orders t2 on t2.customer_id = t3.customer_id order by 1, 2
 select t1.order_id, t2.order_id from orders t1 left join customers t3 on t3.customer_id = t1.customer_id left join orders t2 on t2.customer_id = t3.customer_id order by 1, 2
 select t1.order_id, t2.order_id from orders t1 join orders t2 on t1.total = t2.total left join customers t3 on t3.customer_id = t1.customer_id left join customers t4 on t4.customer_id = t2.customer_id and t4.customer_id = t3.customer_id order by 1, 2
+-- Functions that return sets, in FROM: rows like any other's, unless an outer join keeps them.
+select g.i, c.customer_id from customers c, generate_series(1, 3) g(i)
+select g.i, count(*) from customers c join generate_series(1, 5) g(i) on g.i = c.small group by g.i order by 1
+select g.i, count(c.customer_id) from generate_series(1, 5) g(i) left join customers c on c.small = g.i group by g.i order by 1
+select c.customer_id, g from generate_series(1, 5) g right join customers c on c.small = g
+select c.customer_id, g from customers c full join generate_series(1, 30) g on g = c.customer_id
+select c.customer_id, e from customers c, unnest(array[c.small, c.customer_id]) e
+select c.customer_id, e.v, e.n from customers c, unnest(array['a', 'b']) with ordinality e(v, n) where e.n > 1
+select c.customer_id, x.k from customers c left join lateral unnest(array[c.small]) x(k) on x.k > 2
+select c.* from unnest(array[1, 2, 3]) u(k) join customers c on c.customer_id = u.k
+select c.* from unnest(array[1, 2, 3]) u(customer_id) join customers c using (customer_id)
+select c.name from customers c natural join unnest(array[1, 2, 3]) u(customer_id)
+select count(*) from unnest(array[1, 2, 2]) u(k) where u.k in (select customer_id from customers)
+select count(*) from generate_series(1, 20) i where exists (select from customers c where c.customer_id = i)
+select i from generate_series(1, 20) i where not exists (select from orders o where o.customer_id = i) order by i
+select i, (select count(*) from orders o where o.customer_id = i) from generate_series(1, 5) i order by 1
+select i, o.order_id from generate_series(1, 5) i, lateral (select order_id from orders o where o.customer_id = i) o
+select i, n from generate_series(1, 5) i, lateral (select count(*) n from orders o where o.customer_id = i) o
+select x.s from (select c.customer_id, s from customers c, generate_series(1, c.small) s) x where customer_id = 3
+select s, sum(c.customer_id) from customers c, generate_series(1, c.small) s group by s order by s
+select customer_id, count(*) from customers, generate_series(1, small) s group by customer_id having count(*) > 2
+select distinct j.value from customers c, jsonb_array_elements('[1, 2, 2]') j
+select max(i), count(*), count(distinct i) from generate_series(1, 10) i, customers
+select generate_series, customer_id from generate_series(1, 2) cross join customers order by 1, 2 limit 5 offset 2
+select r.*, c.name from rows from (generate_series(1, 2), unnest(array['x', 'y', 'z'])) r(a, b), customers c where c.customer_id = 3
+select c.customer_id from customers c, json_to_recordset('[{"k":1},{"k":4}]') as j(k int) where j.k = c.customer_id
+select c.customer_id, m[1] from customers c, regexp_matches(c.name, '[a-z]', 'g') m where c.customer_id < 4
+select c.customer_id, g from customers c, generate_series(1, (select count(*) from orders)) g
+select c.customer_id, g from customers c, generate_series(1, (select count(*) from orders o where o.customer_id = c.customer_id)) g
+select g, row_number() over (partition by c.customer_id order by g) from customers c, generate_series(1, 2) g
+select g, row_number() over (order by g, c.customer_id) from customers c, generate_series(1, 2) g
+select unnest(array[g, g + 1]), c.customer_id from customers c, generate_series(1, 2) g
+select c.customer_id, array_agg(g order by g desc) from customers c, generate_series(1, 2) g group by c.customer_id
+select customer_id from customers, generate_series(1, 2) g union all select g from generate_series(1, 3) g
+with g as (select i from generate_series(1, 3) i) select g.i, c.customer_id from g join customers c on c.customer_id = g.i
+with g as (select i, c.customer_id from generate_series(1, 3) i, customers c) select i, count(*) from g group by i order by i
+select c.customer_id from customers c where c.small in (select i from generate_series(1, 3) i)
+select c.customer_id from customers c where exists (select from generate_series(1, c.small) i where i = 4)
+select c.customer_id, (select string_agg(i::text, ',' order by i) from generate_series(1, c.small) i) from customers c

@@ -397,6 +397,9 @@ func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.Table
 
 func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
 	name := n.SQL()
+	if err := seqs.drawAlone(n); err != nil {
+		return nil, err
+	}
 	owner, err := ownerOf(ctx, home, name)
 	if err == nil {
 		err = inertTable(ctx, home, n, owner)

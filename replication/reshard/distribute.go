@@ -662,6 +662,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
+		var others []*pgx.Conn
 		for _, s := range d.Shards {
 			if s == d.Home {
 				continue
@@ -670,11 +671,12 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			if err != nil {
 				return err
 			}
+			others = append(others, src)
 			if _, err := fill(ctx, src, home, info.TableName, "", nil); err != nil {
 				return ownOr(s.Name, err)
 			}
 		}
-		seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
+		seqs, err := placeOn(ctx, home, info, d.Home.Ordinal, others...)
 		if err != nil {
 			return err
 		}

@@ -23,6 +23,8 @@ const stride = 64
 // drawn is a column that draws from a sequence, as home has it.
 type drawn struct {
 	column, sequence string // the sequence as quoted in SQL
+	value            string // the column's default; empty for an identity
+	computed         bool   // the default is not a drawn value by itself
 	identity         string // a, d or empty
 	typ              string
 	increment        int64
@@ -32,8 +34,11 @@ type drawn struct {
 	grants           []string // of the sequence
 }
 
+// drawsSQL is whether a default, as text, is what a sequence gives and nothing else.
+const drawsSQL = `~ '^\(?nextval\(''([^'']|'''')*''::regclass\)\)?(::(bigint|integer|smallint))?$'`
+
 const drawnSQL = `
-select a.attname, s.seqrelid::regclass::text, a.attidentity::text, format_type(s.seqtypid, null), s.seqincrement, s.seqcycle,
+select a.attname, s.seqrelid::regclass::text, coalesce(pg_get_expr(f.adbin, f.adrelid), ''), coalesce(not pg_get_expr(f.adbin, f.adrelid) ` + drawsSQL + `, false), a.attidentity::text, format_type(s.seqtypid, null), s.seqincrement, s.seqcycle,
        array(select format('GRANT %s ON SEQUENCE %s TO %s', x.privilege_type, s.seqrelid::regclass, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
                from pg_class q, aclexplode(q.relacl) x where q.oid = s.seqrelid and x.grantee <> q.relowner)
   from pg_attribute a left join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum
@@ -47,7 +52,7 @@ func drawnColumns(ctx context.Context, home queryer, n shardmap.TableName, keys 
 	rows, _ := home.Query(ctx, drawnSQL, n.SQL())
 	var d drawn
 	var out []drawn
-	if _, err := pgx.ForEachRow(rows, []any{&d.column, &d.sequence, &d.identity, &d.typ, &d.increment, &d.cycles, &d.grants}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&d.column, &d.sequence, &d.value, &d.computed, &d.identity, &d.typ, &d.increment, &d.cycles, &d.grants}, func() error {
 		d.isKey = slices.Contains(keys, d.column)
 		out = append(out, d)
 		d.grants = nil
@@ -73,6 +78,11 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
+	if t.Kind == shardmap.Sharded {
+		if err := checkComputed(ctx, home, d, t); err != nil {
+			return err
+		}
+	}
 	for _, c := range cols {
 		refuse := func(what, hint string) error {
 			return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be distributed: column %s %s", t.TableName(), c.column, what), Hint: hint}
@@ -97,6 +107,37 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		}
 	}
 	return nil
+}
+
+// computedSQL lists columns, of a table and its partitions, whose default calls a function of sequences otherwise than drawnSQL knows, with it.
+const computedSQL = `select a.attname::text, x.says from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) p (oid)
+  join pg_attribute a on a.attrelid = p.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' left join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum left join pg_type t on t.oid = a.atttypid and t.typtype = 'd',
+  lateral (select coalesce(f.adbin, t.typdefaultbin)::text, coalesce(pg_get_expr(f.adbin, f.adrelid), pg_get_expr(t.typdefaultbin, 0))) x (tree, says)
+ where exists (select from regexp_matches(x.tree, ':funcid (\d+)', 'g') m join pg_proc r on r.oid = m[1]::oid where r.pronamespace = 'pg_catalog'::regnamespace and r.proname in ('nextval', 'currval', 'lastval', 'setval'))
+   and not (f.adbin is not null and x.says ` + drawsSQL + `) order by 1, 2`
+
+// checkComputed refuses a table with a default that does more with a sequence than to draw from it. Such values do not tell how far the sequences of
+// a table's shards have come, and what a session has drawn before it may have drawn on another shard.
+func checkComputed(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
+	rows, _ := home.Query(ctx, computedSQL, t.TableName().SQL()) // an error comes with the rows
+	var column, says string
+	var refusal error
+	if _, err := pgx.ForEachRow(rows, []any{&column, &says}, func() error {
+		if refusal == nil && !slices.Contains(t.Key, column) { // nothing draws a key from such a default
+			refusal = computedDefault(t.TableName(), column, says)
+		}
+		return nil
+	}); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	return refusal
+}
+
+func computedDefault(n shardmap.TableName, column, says string) error {
+	return &pgsql.Error{
+		Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be brought to other shards: the default of column %s does more than to draw from a sequence: %s", n, column, says),
+		Hint: "Let one column draw, DEFAULT nextval('...'), and compute the other from it: GENERATED ALWAYS AS (...) STORED.",
+	}
 }
 
 // generatedSQL finds a generated column of a table, or of its partitions, and a function of a user's that it calls and that calls, by the
@@ -145,7 +186,7 @@ func (c drawn) clause(above int64, ordinal int) (clause, sequence string) {
 		how := map[string]string{"a": "ALWAYS", "d": "BY DEFAULT"}[c.identity]
 		return fmt.Sprintf(" GENERATED %s AS IDENTITY (INCREMENT BY %d START WITH %d)", how, stride, firstValue(above, ordinal)), ""
 	}
-	return fmt.Sprintf(" DEFAULT nextval(%s::regclass)", pgsql.Literal(c.sequence)), fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s INCREMENT BY %d START WITH %d", c.sequence, c.typ, stride, firstValue(above, ordinal))
+	return " DEFAULT " + c.value, fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s INCREMENT BY %d START WITH %d", c.sequence, c.typ, stride, firstValue(above, ordinal))
 }
 
 // place is what a shard needs to know of a sharded table's sequences when the table is made there.
@@ -192,6 +233,19 @@ func (p *place) clause(table, column string) (clause, sequence string, then []st
 		}
 	}
 	return "", "", nil, false
+}
+
+// drawAlone refuses a table whose default has come to do more than to draw: checkComputed had let the table in.
+func (p *place) drawAlone(n shardmap.TableName) error {
+	if p == nil {
+		return nil
+	}
+	for _, c := range p.cols {
+		if c.computed && !c.isKey {
+			return computedDefault(n, c.column, c.value)
+		}
+	}
+	return nil
 }
 
 // sequenceOf is the sequence that a column draws from.
@@ -247,11 +301,15 @@ func (p *place) ones() (out []string) {
 	return out
 }
 
-// highest is a value that no row of a table on any of some servers, and no sequence on home, is above.
+// highest is a value that no row of a table on any of some servers is above, and none that their sequences have given: rows may be gone, or in partitions.
 func highest(ctx context.Context, n shardmap.TableName, c drawn, conns ...*pgx.Conn) (int64, error) {
+	value, seq := "(SELECT max("+pgsql.Ident(c.column)+")::bigint FROM ONLY "+n.SQL()+")", pgsql.Literal(c.sequence)
+	if c.computed { // since it was distributed
+		value = "0"
+	}
 	top := c.last
 	for _, q := range conns {
-		v, err := ask(ctx, q, n, fmt.Sprintf("SELECT coalesce(max(%s), 0)::bigint FROM ONLY %s", pgsql.Ident(c.column), n.SQL()))
+		v, err := ask(ctx, q, n, fmt.Sprintf("SELECT coalesce(greatest(%s, (SELECT CASE WHEN s.relkind = 'S' THEN CASE WHEN has_sequence_privilege(s.oid, 'USAGE, SELECT') THEN pg_sequence_last_value(s.oid) END END FROM pg_class s WHERE s.oid = to_regclass(%s))), 0)", value, seq))
 		if err != nil {
 			return 0, err
 		}

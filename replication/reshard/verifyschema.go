@@ -28,7 +28,9 @@ rel as (select c.*, n.nspname, format('%I.%I', n.nspname, c.relname) as name, rn
   from pg_class c join users n on n.oid = c.relnamespace join pg_class r on r.oid = coalesce(case when c.relispartition then pg_partition_root(c.oid) end, c.oid) join pg_namespace rn on rn.oid = r.relnamespace
  where c.relkind in ('r', 'p', 'f') and c.oid not in (select oid from own)),
 seq as (select s.oid, s.relname, s.relowner, s.relacl, n.nspname, q.*, r.root_schema, r.root, a.attname, r.name from pg_class s join users n on n.oid = s.relnamespace join pg_sequence q on q.seqrelid = s.oid
-  left join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.oid and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i') left join rel r on r.oid = d.refobjid left join pg_attribute a on a.attrelid = r.oid and a.attnum = d.refobjsubid)
+  left join lateral (select o.refobjid, o.refobjsubid from pg_depend o where o.classid = 'pg_class'::regclass and o.objid = s.oid and o.refclassid = 'pg_class'::regclass and o.deptype in ('a', 'i')
+    union all (select f.adrelid, f.adnum from pg_depend o join pg_attrdef f on o.classid = 'pg_attrdef'::regclass and o.objid = f.oid where o.refclassid = 'pg_class'::regclass and o.refobjid = s.oid order by f.adrelid, f.adnum) limit 1) d on true -- a shard's is of the column that draws from it
+  left join rel r on r.oid = d.refobjid left join pg_attribute a on a.attrelid = r.oid and a.attnum = d.refobjsubid)
 select kind, object, coalesce(sch, ''), coalesce(tab, ''), coalesce(col, ''), array(select unnest(array[tn.nspname, t.relname]) from pg_depend d left join pg_type y on d.refclassid = 'pg_type'::regclass and y.oid = d.refobjid
     left join pg_type e on e.oid = y.typelem join pg_class t on t.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and t.oid = case when d.refclassid = 'pg_class'::regclass then d.refobjid else coalesce(nullif(y.typrelid, 0), e.typrelid) end
     join pg_namespace tn on tn.oid = t.relnamespace where tab is null and d.classid = class and d.objid = id), says

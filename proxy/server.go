@@ -185,14 +185,14 @@ func (s *Server) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case <-tick.C: // of a while ago, if this goroutine is late: what has begun since would be older than it is
 			l := s.opts.Load().Limits
 			for _, x := range s.Sessions() {
-				if x.Watch(now, l) {
+				if now := time.Now(); x.Watch(now, l) {
 					worked, collected = now, false
 				}
 			}
-			if !collected && now.Sub(worked) > quietAfter { // nobody is kept waiting by it now
+			if !collected && time.Since(worked) > quietAfter { // nobody is kept waiting by it now
 				collected = true
 				debug.FreeOSMemory()
 			}

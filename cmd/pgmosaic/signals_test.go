@@ -311,7 +311,7 @@ func TestSignalsAtEachMoment(t *testing.T) {
 		_ = w.Close()
 		ask := func(n int) {
 			t.Helper()
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			var c *pgx.Conn
 			eventually(t, "it lets clients in", func() (ok bool) {

@@ -176,6 +176,9 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 		}
 	case *pg.Node_RangeFunction:
 		rel = &Rel{Kind: RelFunction, Alias: x.RangeFunction.GetAlias().GetAliasname()}
+		if rel.Alias == "" && len(x.RangeFunction.Functions) > 0 {
+			rel.Alias = functionName(x.RangeFunction.Functions[0].GetList().GetItems()[0])
+		}
 		sets := q.SRF
 		for _, f := range x.RangeFunction.Functions {
 			c.scan(q, f)
@@ -193,6 +196,28 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 	}
 	q.Rels = append(q.Rels, rel)
 	return []*Rel{rel}
+}
+
+// functionName is what a function in FROM is called that has no alias. Of what cannot be a row it does not matter.
+func functionName(n *pg.Node) string {
+	switch x := n.GetNode().(type) {
+	case *pg.Node_FuncCall:
+		return lastName(x.FuncCall.Funcname)
+	case *pg.Node_TypeCast:
+		if name := functionName(x.TypeCast.Arg); name != "" {
+			return name
+		}
+		return lastName(x.TypeCast.TypeName.GetNames())
+	case *pg.Node_CoalesceExpr:
+		return "coalesce"
+	case *pg.Node_MinMaxExpr:
+		return map[pg.MinMaxOp]string{pg.MinMaxOp_IS_GREATEST: "greatest", pg.MinMaxOp_IS_LEAST: "least"}[x.MinMaxExpr.Op]
+	case *pg.Node_AExpr:
+		if x.AExpr.Kind == pg.A_Expr_Kind_AEXPR_NULLIF {
+			return "nullif"
+		}
+	}
+	return ""
 }
 
 func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {

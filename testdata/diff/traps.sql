@@ -242,3 +242,11 @@ with g as (select i, c.customer_id from generate_series(1, 3) i, customers c) se
 select c.customer_id from customers c where c.small in (select i from generate_series(1, 3) i)
 select c.customer_id from customers c where exists (select from generate_series(1, c.small) i where i = 4)
 select c.customer_id, (select string_agg(i::text, ',' order by i) from generate_series(1, c.small) i) from customers c
+-- a function in FROM without an alias has its own name, and hides a table of that name outside
+select json_populate_record.order_id from orders json_populate_record where json_populate_record.customer_id = 3 and exists (select from json_populate_record(null::customers, '{"customer_id":7}'), "Odd Table" x where x."Key" = json_populate_record.customer_id)
+select json_populate_record.order_id from orders json_populate_record where json_populate_record.customer_id = 3 and exists (select from rows from (pg_catalog.json_populate_record(null::customers, '{"customer_id":6}'), abs(3)) with ordinality, "Odd Table" x where x."Key" = json_populate_record.customer_id)
+select orders.order_id from orders where orders.customer_id = 3 and exists (select from cast('(7,1,,)' as orders), "Odd Table" x where x."Key" = orders.customer_id)
+select orders.order_id from orders where orders.customer_id = 3 and exists (select from cast('(6,1,,)' as public.orders), "Odd Table" x where x."Key" = orders.customer_id)
+select "greatest".order_id from orders "greatest" where "greatest".customer_id = 3 and exists (select from greatest('(6,1,,)'::orders, '(7,1,,)'::orders), "Odd Table" x where x."Key" = "greatest".customer_id)
+select "coalesce".order_id from orders "coalesce" where "coalesce".customer_id = 3 and exists (select from coalesce('(6,1,,)'::orders, '(7,1,,)'::orders), "Odd Table" x where x."Key" = "coalesce".customer_id)
+select c.customer_id from customers c where exists (select from generate_series(1, 2), orders o where o.customer_id = c.customer_id and generate_series.generate_series = o.order_id)

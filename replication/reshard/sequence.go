@@ -28,9 +28,13 @@ type drawn struct {
 	identity         string // a, d or empty
 	typ              string
 	increment        int64
+	minimum, maximum int64
+	cache            int64
 	cycles, called   bool
 	last             int64
 	isKey            bool
+	whole            bool     // the column is an integer: others may hold what is no number
+	parted           bool     // the table's rows are in partitions
 	grants           []string // of the sequence
 }
 
@@ -38,7 +42,8 @@ type drawn struct {
 const drawsSQL = `~ '^\(?nextval\(''([^'']|'''')*''::regclass\)\)?(::(bigint|integer|smallint))?$'`
 
 const drawnSQL = `
-select a.attname, s.seqrelid::regclass::text, coalesce(pg_get_expr(f.adbin, f.adrelid), ''), coalesce(not pg_get_expr(f.adbin, f.adrelid) ` + drawsSQL + `, false), a.attidentity::text, format_type(s.seqtypid, null), s.seqincrement, s.seqcycle,
+select a.attname, s.seqrelid::regclass::text, coalesce(pg_get_expr(f.adbin, f.adrelid), ''), coalesce(not pg_get_expr(f.adbin, f.adrelid) ` + drawsSQL + `, false), a.attidentity::text, format_type(s.seqtypid, null), s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle,
+       (select coalesce(nullif(t.typbasetype, 0), t.oid) in (20, 21, 23) from pg_type t where t.oid = a.atttypid), (select c.relkind = 'p' from pg_class c where c.oid = a.attrelid),
        array(select format('GRANT %s ON SEQUENCE %s TO %s', x.privilege_type, s.seqrelid::regclass, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
                from pg_class q, aclexplode(q.relacl) x where q.oid = s.seqrelid and x.grantee <> q.relowner)
   from pg_attribute a left join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum
@@ -52,7 +57,7 @@ func drawnColumns(ctx context.Context, home queryer, n shardmap.TableName, keys 
 	rows, _ := home.Query(ctx, drawnSQL, n.SQL())
 	var d drawn
 	var out []drawn
-	if _, err := pgx.ForEachRow(rows, []any{&d.column, &d.sequence, &d.value, &d.computed, &d.identity, &d.typ, &d.increment, &d.cycles, &d.grants}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&d.column, &d.sequence, &d.value, &d.computed, &d.identity, &d.typ, &d.increment, &d.minimum, &d.maximum, &d.cache, &d.cycles, &d.whole, &d.parted, &d.grants}, func() error {
 		d.isKey = slices.Contains(keys, d.column)
 		out = append(out, d)
 		d.grants = nil
@@ -179,14 +184,15 @@ func strideSQL(c drawn, above int64, ordinal int) string {
 
 // clause is a column's part of CREATE TABLE on a shard that is not home.
 func (c drawn) clause(above int64, ordinal int) (clause, sequence string) {
+	counts := fmt.Sprintf("INCREMENT BY %d MINVALUE %d MAXVALUE %d START WITH %d CACHE %d", stride, c.minimum, c.maximum, firstValue(above, ordinal), c.cache)
 	switch {
 	case c.isKey:
 		return "", ""
 	case c.identity != "":
 		how := map[string]string{"a": "ALWAYS", "d": "BY DEFAULT"}[c.identity]
-		return fmt.Sprintf(" GENERATED %s AS IDENTITY (INCREMENT BY %d START WITH %d)", how, stride, firstValue(above, ordinal)), ""
+		return fmt.Sprintf(" GENERATED %s AS IDENTITY (%s)", how, counts), ""
 	}
-	return " DEFAULT " + c.value, fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s INCREMENT BY %d START WITH %d", c.sequence, c.typ, stride, firstValue(above, ordinal))
+	return " DEFAULT " + c.value, fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s %s", c.sequence, c.typ, counts)
 }
 
 // place is what a shard needs to know of a sharded table's sequences when the table is made there.
@@ -294,24 +300,30 @@ func (p *place) ones() (out []string) {
 		return nil
 	}
 	for i, c := range p.cols {
-		if !c.isKey {
-			out = append(out, fmt.Sprintf("ALTER SEQUENCE %s INCREMENT BY 1 START WITH 1 RESTART WITH %d", c.sequence, p.above[i]+1))
+		if c.isKey {
+			continue
+		}
+		ones := fmt.Sprintf("ALTER SEQUENCE %s INCREMENT BY 1 START WITH %d RESTART WITH ", c.sequence, max(c.minimum, 1))
+		if p.above[i] < c.maximum {
+			out = append(out, ones+fmt.Sprint(p.above[i]+1))
+		} else { // nothing is left of it
+			out = append(out, ones+fmt.Sprint(c.maximum), fmt.Sprintf("SELECT setval(%s, %d)", pgsql.Literal(c.sequence), c.maximum))
 		}
 	}
 	return out
 }
 
-// highest is a value that no row of a table on any of some servers is above, and none that their sequences have given: rows may be gone, or in partitions.
+// highest is a value that no row of a table on any of some servers is above, and none that their sequences have given: rows may be gone. Values with
+// which a sequence would be at its end do not count, nor does what is no number: clients wrote them.
 func highest(ctx context.Context, n shardmap.TableName, c drawn, conns ...*pgx.Conn) (int64, error) {
-	value, seq := "(SELECT max("+pgsql.Ident(c.column)+")::bigint FROM ONLY "+n.SQL()+")", pgsql.Literal(c.sequence)
-	if c.computed { // since it was distributed
-		value = "0"
-	}
 	top := c.last
 	for _, q := range conns {
-		v, err := ask(ctx, q, n, fmt.Sprintf("SELECT coalesce(greatest(%s, (SELECT CASE WHEN s.relkind = 'S' THEN CASE WHEN has_sequence_privilege(s.oid, 'USAGE, SELECT') THEN pg_sequence_last_value(s.oid) END END FROM pg_class s WHERE s.oid = to_regclass(%s))), 0)", value, seq))
+		v, err := ask(ctx, q, n, c.highestSQL(n))
 		if err != nil {
 			return 0, err
+		}
+		if v == nil {
+			continue
 		}
 		most, err := strconv.ParseInt(*v, 10, 64)
 		if err != nil {
@@ -320,4 +332,27 @@ func highest(ctx context.Context, n shardmap.TableName, c drawn, conns ...*pgx.C
 		top = max(top, most)
 	}
 	return top, nil
+}
+
+// highestSQL is an expression for the highest value on one server; NULL if there is none.
+func (c drawn) highestSQL(n shardmap.TableName) string {
+	col, from, most := pgsql.Ident(c.column), "FROM ONLY "+n.SQL(), c.maximum-2*stride
+	if c.parted {
+		from = "FROM " + n.SQL()
+	}
+	var value string
+	switch {
+	case c.computed: // since it was distributed
+		value = "NULL"
+	case c.whole:
+		value = fmt.Sprintf("SELECT max(%s)::bigint %s WHERE %[1]s <= %[3]d", col, from, most)
+	default:
+		value = fmt.Sprintf("SELECT max(CASE WHEN v <= %d THEN v END) FROM (SELECT CASE WHEN v ~ '^[0-9]{1,18}(\\.0*)?$' THEN split_part(v, '.', 1)::bigint END FROM (SELECT %s::text %s) x (v)) y (v)", most, col, from)
+	}
+	sequence := "to_regclass(" + pgsql.Literal(c.sequence) + ")"
+	if c.identity != "" { // each server has named it: home's may be called as the table was before
+		sequence = fmt.Sprintf("(SELECT d.objid FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'i' AND d.refobjid = %s::regclass AND a.attname = %s)",
+			pgsql.Literal(n.SQL()), pgsql.Literal(c.column))
+	}
+	return fmt.Sprintf("SELECT greatest((%s), (SELECT CASE WHEN s.relkind = 'S' THEN CASE WHEN has_sequence_privilege(s.oid, 'USAGE, SELECT') THEN pg_sequence_last_value(s.oid) END END FROM pg_class s WHERE s.oid = %s))", value, sequence)
 }

@@ -129,6 +129,9 @@ func (a *analysis) run() error {
 		return err
 	}
 	if len(a.sharded) == 0 && len(a.reference) == 0 {
+		if err := drawnFrom(a); err != nil {
+			return err
+		}
 		return intoSchema(a.db, s, a.home)
 	}
 	switch s.Kind {

@@ -348,6 +348,33 @@ func intoSchema(db *shardmap.DB, s *sqlparse.Statement, home []shardmap.TableNam
 	return nil
 }
 
+// drawnFrom is an error if a statement changes home's sequence of a sharded table's column: it counts in home's place, as each shard's does in its
+// own. That of a key is home's alone.
+func drawnFrom(a *analysis) error {
+	s := a.stmt
+	if !s.Def.Sequence && s.Kind != sqlparse.Rename && s.Kind != sqlparse.Drop {
+		return nil
+	}
+	for _, n := range a.home {
+		seq := a.sch.Tables[n]
+		if seq == nil || seq.Kind != 'S' {
+			continue
+		}
+		for _, t := range a.sch.Tables {
+			info := a.info(t.TableName)
+			if info == nil || info.Kind != shardmap.Sharded {
+				continue
+			}
+			for _, c := range t.Columns {
+				if (c.Sequence == seq.SQL() || c.Sequence == seq.String()) && !info.IsKey(c.Name) {
+					return Refuse(RuleDdl, "a change of sequence "+n.String()+", from which column "+c.Name+" of "+t.TableName.String()+" draws on each shard,")
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // renamedTo is what a table is called from now on; nil if that is nothing new to the map.
 func renamedTo(d *sqlparse.Renaming, n shardmap.TableName, info *shardmap.TableInfo) *Renamed {
 	r := &Renamed{From: n, To: n, Keys: slices.Clone(info.Keys)}

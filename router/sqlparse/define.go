@@ -334,6 +334,8 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 		}
 	case *pg.Node_DropRoleStmt, *pg.Node_GrantRoleStmt:
 		d.Scope, d.Alters = OnCluster, true
+	case *pg.Node_AlterSeqStmt:
+		d.Sequence = true
 	case *pg.Node_AlterOwnerStmt:
 		of(x.AlterOwnerStmt.ObjectType)
 	case *pg.Node_AlterObjectSchemaStmt:

@@ -55,6 +55,39 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	mustExec(t, a, "commit")
 }
 
+// A transaction that begins with a long request is as old as that request's beginning.
+func TestDeadlockOfALongBeginning(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	k1, k2 := keysOn(t, d, 740000)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
+	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
+	old, young := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+	began := make(chan error, 1)
+	go func() {
+		_, err := old.PgConn().Exec(t.Context(), fmt.Sprintf("begin; update customers set name = 'x' where customer_id = %d; select pg_sleep(3) from customers where customer_id = %[1]d", k1)).ReadAll()
+		began <- err
+	}()
+	time.Sleep(1500 * time.Millisecond)
+	mustExec(t, young, "begin")
+	mustExec(t, young, "update customers set name = 'y' where customer_id = $1", k2)
+	if err := <-began; err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := young.Exec(t.Context(), "update customers set name = 'y' where customer_id = $1", k1)
+		ended <- err
+	}()
+	if _, err := old.Exec(t.Context(), "update customers set name = 'x' where customer_id = $1", k2); err != nil {
+		t.Errorf("the older transaction: %v", err)
+	}
+	wantCode(t, <-ended, "40P01")
+	simply(t, old, "rollback")
+	simply(t, young, "rollback")
+}
+
 // A statement outside a transaction is as old as itself, whatever its session did before it.
 func TestDeadlockWithAStatementOfItsOwn(t *testing.T) {
 	t.Parallel()

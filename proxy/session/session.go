@@ -464,10 +464,11 @@ func (s *Session) loop(ctx context.Context) error {
 		}
 		s.requests.Add(1)
 		panics.Point("loop")
+		asked := time.Now()
 		if err := s.request1(ctx, m); err != nil {
 			return err
 		}
-		s.settled()
+		s.settled(asked)
 		if s.doomed.Load() != nil {
 			return nil
 		}
@@ -475,13 +476,13 @@ func (s *Session) loop(ctx context.Context) error {
 	}
 }
 
-// settled notes what a request has left behind, for those who look at the session from outside.
-func (s *Session) settled() {
+// settled notes what a request that was asked then has left behind, for those who look at the session from outside.
+func (s *Session) settled(asked time.Time) {
 	tx := s.handler.TxStatus()
 	if was := s.tx.Load(); byte(was) != tx {
 		if was == 'I' {
 			s.txs.Add(1)
-			s.began.Store(time.Now().UnixNano())
+			s.began.Store(asked.UnixNano())
 		}
 		s.tx.Store(uint32(tx))
 	}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -129,10 +130,7 @@ func (a *analysis) run() error {
 		return err
 	}
 	if len(a.sharded) == 0 && len(a.reference) == 0 {
-		if err := drawnFrom(a); err != nil {
-			return err
-		}
-		return intoSchema(a.db, s, a.home)
+		return cmp.Or(drawnFrom(a), intoSchema(a.db, s, a.home))
 	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:

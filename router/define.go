@@ -352,7 +352,7 @@ func intoSchema(db *shardmap.DB, s *sqlparse.Statement, home []shardmap.TableNam
 // own. That of a key is home's alone.
 func drawnFrom(a *analysis) error {
 	s := a.stmt
-	if !s.Def.Sequence && s.Kind != sqlparse.Rename && s.Kind != sqlparse.Drop {
+	if s.Def.Unsafe != sqlparse.AlterSequence && s.Kind != sqlparse.Rename && s.Kind != sqlparse.Drop {
 		return nil
 	}
 	for _, n := range a.home {

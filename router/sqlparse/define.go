@@ -18,6 +18,9 @@ const (
 	OnCluster               // roles: every server has them, whatever databases it holds
 )
 
+// AlterSequence is what is unsafe of ALTER SEQUENCE.
+const AlterSequence = "ALTER SEQUENCE"
+
 // shared are the kinds of objects that every shard has.
 var shared = map[pg.ObjectType]bool{
 	pg.ObjectType_OBJECT_AGGREGATE: true, pg.ObjectType_OBJECT_CAST: true, pg.ObjectType_OBJECT_COLLATION: true, pg.ObjectType_OBJECT_CONVERSION: true,
@@ -335,7 +338,7 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 	case *pg.Node_DropRoleStmt, *pg.Node_GrantRoleStmt:
 		d.Scope, d.Alters = OnCluster, true
 	case *pg.Node_AlterSeqStmt:
-		d.Sequence = true
+		d.Unsafe = AlterSequence
 	case *pg.Node_AlterOwnerStmt:
 		of(x.AlterOwnerStmt.ObjectType)
 	case *pg.Node_AlterObjectSchemaStmt:

@@ -209,7 +209,6 @@ type Definition struct {
 	Keys      [][]string   // the columns of each index or key that it makes
 	Foreign   []ForeignKey // those that it adds
 	Refresh   bool         // REFRESH MATERIALIZED VIEW
-	Sequence  bool         // ALTER SEQUENCE
 	NoData    bool         // CREATE TABLE AS .. WITH NO DATA
 	View      bool         // CREATE MATERIALIZED VIEW
 	Owned     bool         // DROP OWNED

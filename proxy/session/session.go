@@ -464,7 +464,10 @@ func (s *Session) loop(ctx context.Context) error {
 		}
 		s.requests.Add(1)
 		panics.Point("loop")
-		asked := time.Now()
+		var asked time.Time
+		if s.tx.Load() == 'I' {
+			asked = time.Now()
+		}
 		if err := s.request1(ctx, m); err != nil {
 			return err
 		}
@@ -476,7 +479,7 @@ func (s *Session) loop(ctx context.Context) error {
 	}
 }
 
-// settled notes what a request that was asked then has left behind, for those who look at the session from outside.
+// settled notes what a request has left behind, for those who look at the session from outside. asked is when it came, if that was outside a transaction.
 func (s *Session) settled(asked time.Time) {
 	tx := s.handler.TxStatus()
 	if was := s.tx.Load(); byte(was) != tx {

@@ -40,8 +40,8 @@ type Canceller interface {
 // errVanished is why a session ends whose client has left in the middle of a request.
 var errVanished = &pgsql.Error{Code: pgsql.ConnectionFailure, Message: "connection to client lost"}
 
-// seen is what Watch saw of a session, and when it saw it first: a request costs no look at a clock, and times
-// are right to the period of Watch.
+// seen is what Watch saw of a session, and when it saw it first: these times cost a request no look at a clock,
+// and are right to the period of Watch.
 type seen struct {
 	requests, txs uint64
 	state         State

@@ -303,7 +303,7 @@ func (p *place) ones() (out []string) {
 		if c.isKey {
 			continue
 		}
-		ones := fmt.Sprintf("ALTER SEQUENCE %s INCREMENT BY 1 START WITH %d RESTART WITH ", c.sequence, max(c.minimum, 1))
+		ones := fmt.Sprintf("ALTER SEQUENCE %s INCREMENT BY 1 START WITH %d RESTART WITH ", c.sequence, min(max(c.minimum, 1), c.maximum))
 		if p.above[i] < c.maximum {
 			out = append(out, ones+fmt.Sprint(p.above[i]+1))
 		} else { // nothing is left of it

@@ -284,7 +284,8 @@ func TestSequencesOfEveryKind(t *testing.T) {
 		{column: `"N'" int generated always as identity`, table: "partition by range (k)", then: "alter table %s rename to %[1]s_new"}, // its sequence keeps the name
 		{sequence: "maxvalue 90000", column: "n varchar(10) default nextval('%s')", odd: "'x'"},
 		{sequence: "maxvalue 90000", column: "n numeric(10, 2) default nextval('%s')", odd: "'NaN'"},
-		{column: "n serial", odd: "2147483647"}, {column: "n bigserial", odd: "9223372036854775807"},
+		{column: "n serial", odd: "2147483647"},
+		{column: "n bigserial", odd: "9223372036854775807"},
 	} {
 		name := fmt.Sprintf("kind_%d", queryOne[int](t, c, "select count(*) from pg_class where relname like 'kind%'"))
 		if x.sequence != "" {

@@ -18,7 +18,7 @@ const (
 	OnCluster               // roles: every server has them, whatever databases it holds
 )
 
-// AlterSequence is what is unsafe of ALTER SEQUENCE.
+// AlterSequence is what is unsafe of ALTER SEQUENCE, with SET SCHEMA too.
 const AlterSequence = "ALTER SEQUENCE"
 
 // shared are the kinds of objects that every shard has.
@@ -236,6 +236,9 @@ func (c *converter) alteration(n *pg.Node) bool {
 			}
 		}
 	case *pg.Node_AlterObjectSchemaStmt:
+		if x.AlterObjectSchemaStmt.ObjectType == pg.ObjectType_OBJECT_SEQUENCE {
+			d.Unsafe = AlterSequence
+		}
 		if x.AlterObjectSchemaStmt.ObjectType != pg.ObjectType_OBJECT_TABLE {
 			return false
 		}

@@ -55,21 +55,33 @@ func ringIsBroken(t *testing.T, a, b *pgx.Conn, stmt string, k1, k2 int) {
 	mustExec(t, a, "commit")
 }
 
+// twoCustomers makes a customer on each shard, for as long as the test lasts.
+func twoCustomers(t *testing.T, d *demo, from int) (k1, k2 int) {
+	k1, k2 = keysOn(t, d, from)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
+	t.Cleanup(func() {
+		if _, err := c.Exec(context.Background(), "delete from customers where customer_id in ($1, $2)", k1, k2); err != nil {
+			t.Error(err)
+		}
+	})
+	return k1, k2
+}
+
 // A transaction that begins with a long request is as old as that request's beginning.
 func TestDeadlockOfALongBeginning(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	k1, k2 := keysOn(t, d, 740000)
-	c := connectTo(t, d.shopDSN())
-	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
-	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
+	k1, k2 := twoCustomers(t, d, 740000)
 	old, young := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 	began := make(chan error, 1)
 	go func() {
 		_, err := old.PgConn().Exec(t.Context(), fmt.Sprintf("begin; update customers set name = 'x' where customer_id = %d; select pg_sleep(3) from customers where customer_id = %[1]d", k1)).ReadAll()
 		began <- err
 	}()
-	time.Sleep(1500 * time.Millisecond)
+	eventually(t, "the long request is under way", func() bool {
+		return queryOne[bool](t, connectTo(t, d.cluster.Node("s1-a").DSN("shop")), "select exists (select from pg_stat_activity where datname = 'shop' and wait_event = 'PgSleep' and query like '%pg_sleep(3) from customers%')")
+	})
 	mustExec(t, young, "begin")
 	mustExec(t, young, "update customers set name = 'y' where customer_id = $1", k2)
 	if err := <-began; err != nil {
@@ -92,10 +104,7 @@ func TestDeadlockOfALongBeginning(t *testing.T) {
 func TestDeadlockWithAStatementOfItsOwn(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	k1, k2 := keysOn(t, d, 730000)
-	c := connectTo(t, d.shopDSN())
-	mustExec(t, c, "insert into customers values ($1, 'a', 'x', 'DE', '2026-01-01'), ($2, 'b', 'x', 'DE', '2026-01-01')", k1, k2)
-	defer mustExec(t, c, "delete from customers where customer_id in ($1, $2)", k1, k2)
+	k1, k2 := twoCustomers(t, d, 730000)
 	for _, before := range []string{"select 1", "begin; commit"} {
 		old, lone := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
 		simply(t, lone, before)

@@ -438,7 +438,7 @@ func TestLateCancelLosesNothing(t *testing.T) {
 		for range 6 {
 			wg.Go(func() {
 				for i := 0; ; i++ {
-					pause := time.Duration(i*7919%3000) * time.Microsecond // a postmaster that starts a process for each does nothing else
+					pause := time.Duration(i*7919%20000) * time.Microsecond // with more of them each statement is cancelled before its end, and none late
 					select {
 					case <-stop:
 						return

@@ -387,7 +387,7 @@ func TestAttackHalfOpenServersOfTheProxysOwn(t *testing.T) {
 
 	db := a.Catalog.Current().Databases["shop"]
 	fingerprint := func() string {
-		s, err := a.Engine.Schema(t.Context(), db)
+		s, err := a.Engine.Planner.Schemas.Get(t.Context(), db)
 		if err != nil {
 			t.Fatal(err)
 		}

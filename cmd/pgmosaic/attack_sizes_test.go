@@ -20,7 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
@@ -47,7 +47,7 @@ func TestAttackManyStatementsOfOneClient(t *testing.T) {
 		}
 	}
 	kept(0)
-	before, plans, prepared := heap(), m.Used(exec.Plans), m.Used(exec.Prepared)
+	before, plans, prepared := heap(), m.Used(memory.Plans), m.Used(memory.Prepared)
 	c := rawTo(t, d.shopDSN())
 	_ = c.SetDeadline(time.Now().Add(10 * time.Minute))
 	const n = 100_000
@@ -63,8 +63,8 @@ func TestAttackManyStatementsOfOneClient(t *testing.T) {
 			kept(i)
 		}
 	}
-	t.Logf("%d simple statements: plans %d MB, heap %d MB more", n, (m.Used(exec.Plans)-plans)>>20, (heap()-before)>>20)
-	if used := m.Used(exec.Plans); used > 64<<20 {
+	t.Logf("%d simple statements: plans %d MB, heap %d MB more", n, (m.Used(memory.Plans)-plans)>>20, (heap()-before)>>20)
+	if used := m.Used(memory.Plans); used > 64<<20 {
 		t.Errorf("plans hold %d MB", used>>20)
 	}
 	if more := heap() - before; more > 160<<20 {
@@ -80,7 +80,7 @@ func TestAttackManyStatementsOfOneClient(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d statements by name, then: %v; prepared %d MB, heap %d MB more", have, err, (m.Used(exec.Prepared)-prepared)>>20, (heap()-before)>>20)
+	t.Logf("%d statements by name, then: %v; prepared %d MB, heap %d MB more", have, err, (m.Used(memory.Prepared)-prepared)>>20, (heap()-before)>>20)
 	if code := pgCode(err); have < n && code != "54000" && code != "53200" {
 		t.Errorf("refused with %v", err)
 	}
@@ -98,7 +98,7 @@ func TestAttackManyStatementsOfOneClient(t *testing.T) {
 	if more := heap() - before; more > 200<<20 {
 		t.Errorf("the heap has grown by %d MB", more>>20)
 	}
-	if used := m.Used(exec.Prepared) - prepared; used > 1<<20 {
+	if used := m.Used(memory.Prepared) - prepared; used > 1<<20 {
 		t.Errorf("%d bytes are counted for statements that are gone", used)
 	}
 }

@@ -80,7 +80,7 @@ func TestOtherShardsAreReachedWhileHomeIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "home's own schema is in use", func() bool {
-		sch, err := fresh.Engine.Schema(t.Context(), fresh.Catalog.Current().Databases["shop"])
+		sch, err := fresh.Engine.Planner.Schemas.Get(t.Context(), fresh.Catalog.Current().Databases["shop"])
 		return err == nil && sch.StandIn == ""
 	})
 	_, err = late.Exec(t.Context(), "select count(*) from customers where customer_id = $1", there)

@@ -428,7 +428,7 @@ func TestGarbageBeforeTheLogin(t *testing.T) {
 	a := small(t, d, 2, nil)
 	check := leaks(t, a)
 	rng := rand.New(rand.NewPCG(1, 2))
-	before := memory()
+	before := processMemory()
 	for range 300 {
 		nc, err := net.Dial("tcp", a.Server.Addr())
 		if err != nil {
@@ -451,7 +451,7 @@ func TestGarbageBeforeTheLogin(t *testing.T) {
 	}
 	check()
 	mustExec(t, connectTo(t, a.dsn()), "select 1")
-	if grown := memory() - before; grown > 16<<20 {
+	if grown := processMemory() - before; grown > 16<<20 {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }

@@ -68,7 +68,7 @@ func TestUnknownNamesKeepThePlans(t *testing.T) {
 	t.Parallel()
 	d, c := renameWorld(t, "unknown")
 	version := func() uint64 { // a part of every plan's key
-		snap, err := d.Engine.Schema(t.Context(), d.Catalog.Current().Databases["unknown"])
+		snap, err := d.Engine.Planner.Schemas.Get(t.Context(), d.Catalog.Current().Databases["unknown"])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 )
 
 // outOfMemory says that an error is 53200, names what it is about, and says what to do.
@@ -67,9 +67,9 @@ func TestSettingsHaveALimit(t *testing.T) {
 }
 
 // kept are what sessions hold besides statements, portals and what runs.
-var kept = []exec.Consumer{exec.Settings, exec.Transactions, exec.Notifications}
+var kept = []memory.Consumer{memory.Settings, memory.Transactions, memory.Notifications}
 
-func keptBytes(m *exec.Memory) (n int64) {
+func keptBytes(m *memory.Ledger) (n int64) {
 	for _, c := range kept {
 		n += m.Used(c)
 	}
@@ -109,7 +109,7 @@ func held(t *testing.T, a *app, before string, rounds int, text func(round int) 
 	}
 	grown, more = heap()-was, keptBytes(&a.Engine.Memory)-said
 	run(end)
-	if n := a.Engine.Memory.Used(exec.Transactions); n != 0 {
+	if n := a.Engine.Memory.Used(memory.Transactions); n != 0 {
 		t.Errorf("after %q %d bytes are counted for transactions when there are none", end, n)
 	}
 	return grown, more
@@ -180,15 +180,15 @@ func TestWhatFunctionsSetIsWeighedTruly(t *testing.T) {
 		}
 	}
 	run(2)
-	before, said := heap(), m.Used(exec.Transactions)
+	before, said := heap(), m.Used(memory.Transactions)
 	run(60)
-	grown, more := heap()-before, m.Used(exec.Transactions)-said
+	grown, more := heap()-before, m.Used(memory.Transactions)-said
 	t.Logf("60 steps of functions hold %d bytes, accounted %d", grown, more)
 	if more < 60*10000 || more*3 < grown*2 || more*2 > grown*3 {
 		t.Errorf("60 steps of functions hold %d bytes, and are said to hold %d", grown, more)
 	}
 	mustExec(t, c, "rollback")
-	if n := m.Used(exec.Transactions); n != 0 {
+	if n := m.Used(memory.Transactions); n != 0 {
 		t.Errorf("%d bytes are counted for transactions when there are none", n)
 	}
 }
@@ -237,7 +237,7 @@ func TestTransactionsHaveALimit(t *testing.T) {
 		mustExec(t, c, "rollback")
 		mustExec(t, c, "select count(*) from orders")
 		m.Session.Store(0)
-		m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 200<<10))
+		m.Limit.Store(2 * (m.Used(memory.Plans) + m.Used(memory.Prepared) + 200<<10))
 		_, err = fill()
 		outOfMemory(t, what, err, "half of memory_limit")
 		m.Limit.Store(limit)
@@ -257,7 +257,7 @@ func TestNotificationsThatWaitAreCounted(t *testing.T) {
 		mustExec(t, l, "begin")
 		mustExec(t, l, "select 1")
 	}
-	channels := m.Used(exec.Notifications)
+	channels := m.Used(memory.Notifications)
 	if channels < 100 {
 		t.Errorf("%d bytes are counted for two channels", channels)
 	}
@@ -267,29 +267,29 @@ func TestNotificationsThatWaitAreCounted(t *testing.T) {
 		}
 	}
 	send(100)
-	eventually(t, "the first are there", func() bool { return m.Used(exec.Notifications) > 100*7900 })
-	before, said := heap(), m.Used(exec.Notifications)
+	eventually(t, "the first are there", func() bool { return m.Used(memory.Notifications) > 100*7900 })
+	before, said := heap(), m.Used(memory.Notifications)
 	for range 4 {
 		send(500)
 	}
-	eventually(t, "all are there", func() bool { return m.Used(exec.Notifications)-said > 2000*7900 })
-	grown, more := heap()-before, m.Used(exec.Notifications)-said
+	eventually(t, "all are there", func() bool { return m.Used(memory.Notifications)-said > 2000*7900 })
+	grown, more := heap()-before, m.Used(memory.Notifications)-said
 	t.Logf("2,000 notifications hold %d bytes, accounted %d", grown, more)
 	if more*3 < grown*2 || more*2 > grown*3 {
 		t.Errorf("2,000 notifications for two sessions hold %d bytes, and are said to hold %d", grown, more)
 	}
 	mustExec(t, one, "commit")
-	if now := m.Used(exec.Notifications); now < said+2000*7900 {
+	if now := m.Used(memory.Notifications); now < said+2000*7900 {
 		t.Errorf("the other session's are not counted any more: %d bytes", now)
 	}
 	m.Session.Store(18 << 20)
 	send(500)
 	_, err := two.Exec(t.Context(), "select 1")
 	outOfMemory(t, "a session in a transaction", err, "session_memory_limit")
-	eventually(t, "what waited for it is gone", func() bool { return m.Used(exec.Notifications) == channels/2 })
+	eventually(t, "what waited for it is gone", func() bool { return m.Used(memory.Notifications) == channels/2 })
 	mustExec(t, one, "select 1")
 	mustExec(t, one, "unlisten *")
-	if n := m.Used(exec.Notifications); n != 0 {
+	if n := m.Used(memory.Notifications); n != 0 {
 		t.Errorf("%d bytes are counted when nobody listens", n)
 	}
 	m.Session.Store(2 << 10)

@@ -43,14 +43,18 @@ func TestConnectionsThatReadSchemasAreKept(t *testing.T) {
 	}
 	define(0, 3)
 	for shard, server := range phys {
-		eventually(t, "one reads", func() bool { return len(readers(shard)) == 1 })
 		was := readers(shard)
 		define(3+10*shard, 6+10*shard)
-		if now := readers(shard); !slices.Equal(was, now) {
+		now := readers(shard) // one, or two: the watch of definitions may have read at the same time
+		if stayed := slices.ContainsFunc(was, func(pid int) bool { return slices.Contains(now, pid) }); !stayed || len(now) > 2 {
 			t.Errorf("shard %d was read over %v, and then over %v", shard, was, now)
 		}
-		mustExec(t, server, "select pg_terminate_backend($1)", was[0])
-		eventually(t, "it is gone", func() bool { return !slices.Contains(readers(shard), was[0]) })
+		for _, pid := range now {
+			mustExec(t, server, "select pg_terminate_backend($1)", pid)
+		}
+		eventually(t, "they are gone", func() bool {
+			return !slices.ContainsFunc(readers(shard), func(pid int) bool { return slices.Contains(now, pid) })
+		})
 		define(6+10*shard, 9+10*shard)
 		mustExec(t, c, fmt.Sprintf("insert into t%d values (1)", 8+10*shard))
 	}

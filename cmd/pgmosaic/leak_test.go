@@ -413,8 +413,8 @@ func goroutines() (n int, stacks string) {
 	return len(list), strings.Join(list, "\n\n")
 }
 
-// memory is what the process holds of the system's memory after a collection, in bytes.
-func memory() int64 {
+// processMemory is what the process holds of the system's memory after a collection, in bytes.
+func processMemory() int64 {
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

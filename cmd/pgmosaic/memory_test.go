@@ -12,8 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 )
 
 // heap is what lives.
@@ -68,7 +67,7 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 			}
 		}
 		run(0, 5)
-		said := d.Engine.Memory.Used(exec.Plans)
+		said := d.Engine.Memory.Used(memory.Plans)
 		// What servers' watchers and the like hold comes and goes, by megabytes where the machine is busy: the round in
 		// the middle counts.
 		var rounds []int64
@@ -78,7 +77,7 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 			rounds = append(rounds, heap()-before)
 		}
 		slices.Sort(rounds)
-		grown, more := rounds[2]/int64(n), (d.Engine.Memory.Used(exec.Plans)-said)/int64(5*n)
+		grown, more := rounds[2]/int64(n), (d.Engine.Memory.Used(memory.Plans)-said)/int64(5*n)
 		t.Logf("%-14s %6d bytes a plan, accounted %6d, rounds %d", name, grown, more, rounds)
 		const noise = 300 // bytes a plan
 		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
@@ -103,20 +102,20 @@ func TestPreparedStatementsAreWeighedTruly(t *testing.T) {
 		}
 		return c
 	}
-	before, said := heap(), m.Used(exec.Plans)+m.Used(exec.Prepared)
+	before, said := heap(), m.Used(memory.Plans)+m.Used(memory.Prepared)
 	prepare()
-	grown, more := heap()-before, m.Used(exec.Plans)+m.Used(exec.Prepared)-said
+	grown, more := heap()-before, m.Used(memory.Plans)+m.Used(memory.Prepared)-said
 	t.Logf("150 statements hold %d bytes, accounted %d", grown, more)
 	if more*3 < grown*2 || more*2 > grown*3 {
 		t.Errorf("150 prepared statements hold %d bytes, and are said to hold %d", grown, more)
 	}
-	held := m.Used(exec.Prepared)
+	held := m.Used(memory.Prepared)
 	second := prepare()
-	if again := m.Used(exec.Prepared) - held; again > held*9/10 {
+	if again := m.Used(memory.Prepared) - held; again > held*9/10 {
 		t.Errorf("the same statements of another session cost %d more bytes, the first's %d", again, held)
 	}
 	mustExec(t, second, "deallocate all")
-	if now := m.Used(exec.Prepared); now != held {
+	if now := m.Used(memory.Prepared); now != held {
 		t.Errorf("%d bytes are counted when the second session has forgotten its statements, %d before", now, held)
 	}
 }
@@ -151,14 +150,14 @@ func TestMemoryLimits(t *testing.T) {
 	_, err = c.Exec(t.Context(), "prepare q as "+wideSelect(1600, "q", "orders"), pgx.QueryExecModeSimpleProtocol)
 	refused("PREPARE", err, "session_memory_limit")
 
-	m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 1<<20))
+	m.Limit.Store(2 * (m.Used(memory.Plans) + m.Used(memory.Prepared) + 1<<20))
 	long := fmt.Sprintf("select 1 in (1%s) as at%d", strings.Repeat(", 1", 20000), time.Now().UnixNano()) // in no cache
 	_, err = c.Exec(t.Context(), long, pgx.QueryExecModeSimpleProtocol)
 	refused("a long statement", err, "prepared statements")
 	mustExec(t, c, "select 1 as still")
 	m.Limit.Store(limit)
 	mustExec(t, c, long)
-	if n := m.Used(exec.Parsing); n != 0 {
+	if n := m.Used(memory.Parsing); n != 0 {
 		t.Errorf("%d bytes are counted for statements that have been planned", n)
 	}
 }
@@ -185,7 +184,7 @@ func TestPortalsAreCounted(t *testing.T) {
 	}
 	empty := func(when string) {
 		t.Helper()
-		if n := m.Used(exec.Portals); n != 0 {
+		if n := m.Used(memory.Portals); n != 0 {
 			t.Errorf("%s %d bytes are counted", when, n)
 		}
 	}
@@ -211,7 +210,7 @@ func TestPortalsAreCounted(t *testing.T) {
 	}
 	ask("begin")
 	suspend("a", 0)
-	one := m.Used(exec.Portals)
+	one := m.Used(memory.Portals)
 	if one < 10<<10 {
 		t.Errorf("%d bytes are counted for a portal", one)
 	}
@@ -226,15 +225,15 @@ func TestPortalsAreCounted(t *testing.T) {
 	empty("after Close")
 	suspend("", 0)
 	suspend("", 0)
-	if n := m.Used(exec.Portals); n != one {
+	if n := m.Used(memory.Portals); n != one {
 		t.Errorf("the unnamed portal, bound twice: %d bytes are counted, and %d for one", n, one)
 	}
 	m.Session.Store(session)
-	m.Limit.Store(2 * (m.Used(exec.Plans) + m.Used(exec.Prepared) + 3*one))
+	m.Limit.Store(2 * (m.Used(memory.Plans) + m.Used(memory.Prepared) + 3*one))
 	if n, said := fill(0); n > 8 || !strings.Contains(said, "E[53200]") {
 		t.Errorf("the process: %d portals, then %s", n, said)
 	}
 	m.Limit.Store(limit)
 	_ = p.Close()
-	eventually(t, "the session is gone, and its portals with it", func() bool { return m.Used(exec.Portals) == 0 })
+	eventually(t, "the session is gone, and its portals with it", func() bool { return m.Used(memory.Portals) == 0 })
 }

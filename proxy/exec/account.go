@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -14,7 +15,7 @@ import (
 
 // account is what a session holds, as far as it counts.
 type account struct {
-	memory  *Memory // nil: nothing is counted
+	memory  *memory.Ledger // nil: nothing is counted
 	texts   *texts
 	held    int64 // bytes of prepared statements
 	waiting int64 // bytes that are counted for portals
@@ -73,8 +74,8 @@ func (s *savepoint) size(before *savepoint) int64 {
 			n += 16 + int64(len(name))
 		}
 	}
-	if s.view.schema != nil && (before == nil || before.view.schema != s.view.schema) {
-		n += schemaSize(s.view.schema)
+	if s.view.Schema != nil && (before == nil || before.view.Schema != s.view.Schema) {
+		n += schemaSize(s.view.Schema)
 	}
 	return n
 }
@@ -190,16 +191,16 @@ func reckonAnew(h *Handler) {
 func (a *account) tally(settings, tx int64) {
 	k := &a.kept
 	if a.memory != nil && settings != k.settings { // all sessions count there
-		a.memory.used[Settings].Add(settings - k.settings)
+		a.memory.Add(memory.Settings, settings-k.settings)
 	}
 	if a.memory != nil && tx != k.tx {
-		a.memory.used[Transactions].Add(tx - k.tx)
+		a.memory.Add(memory.Transactions, tx-k.tx)
 	}
 	k.settings, k.tx = settings, tx
 }
 
 // mayKeep says whether the session may keep n bytes more for a consumer, or why not.
-func (a *account) mayKeep(c Consumer, n int64) error {
+func (a *account) mayKeep(c memory.Consumer, n int64) error {
 	m, k := a.memory, &a.kept
 	if m == nil || n <= 0 {
 		return nil
@@ -207,7 +208,7 @@ func (a *account) mayKeep(c Consumer, n int64) error {
 	if most := m.Session.Load(); most > 0 && k.settings+k.tx+n > most {
 		return &pgsql.Error{
 			Code: pgsql.OutOfMemory, Message: "out of memory",
-			Detail: fmt.Sprintf("%s more for %s; the session's settings hold %s, what its transaction has set and saved %s; session_memory_limit is %s.", about(n), c.words(), about(k.settings), about(k.tx), about(most)),
+			Detail: fmt.Sprintf("%s more for %s; the session's settings hold %s, what its transaction has set and saved %s; session_memory_limit is %s.", memory.About(n), c.Words(), memory.About(k.settings), memory.About(k.tx), memory.About(most)),
 			Hint:   "RESET what is no longer used, end the transaction, or raise session_memory_limit.",
 		}
 	}
@@ -228,21 +229,21 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 			return nil
 		}
 		if !v.Local && !v.Default && !v.Special {
-			if err := h.ext.mayKeep(Settings, moreToKeep(h, v.Name, v.Value)); err != nil {
+			if err := h.ext.mayKeep(memory.Settings, moreToKeep(h, v.Name, v.Value)); err != nil {
 				return err
 			}
 		}
 		if inTx {
-			return h.ext.mayKeep(Transactions, stepCost+int64(len(s.Text)+len(v.Name)))
+			return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text)+len(v.Name)))
 		}
 	case sqlparse.Savepoint:
-		return h.ext.mayKeep(Transactions, stepCost+saveCost+int64(len("SAVEPOINT ")+2*len(s.Name))+saidCost*int64(len(h.told))+cursorCost*int64(len(h.tx.cursors)))
+		return h.ext.mayKeep(memory.Transactions, stepCost+saveCost+int64(len("SAVEPOINT ")+2*len(s.Name))+saidCost*int64(len(h.told))+cursorCost*int64(len(h.tx.cursors)))
 	case sqlparse.Listen, sqlparse.Unlisten:
 		if inTx {
-			return h.ext.mayKeep(Transactions, listenCost+int64(len(s.Name)))
+			return h.ext.mayKeep(memory.Transactions, listenCost+int64(len(s.Name)))
 		}
 	case sqlparse.Begin:
-		return h.ext.mayKeep(Transactions, stepCost+int64(len(s.Text)))
+		return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text)))
 	}
 	return nil
 }
@@ -266,10 +267,10 @@ func mayConfigure(h *Handler, list []setting) error {
 		}
 		step += stepCost + int64(len(c.name)+len(c.value))
 	}
-	if err := h.ext.mayKeep(Settings, n); err != nil || h.tx.status == 'I' {
+	if err := h.ext.mayKeep(memory.Settings, n); err != nil || h.tx.status == 'I' {
 		return err
 	}
-	return h.ext.mayKeep(Transactions, step)
+	return h.ext.mayKeep(memory.Transactions, step)
 }
 
 // most is how many bytes of settings the session may have.

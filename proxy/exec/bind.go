@@ -95,8 +95,8 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		}
 		return name, nil
 	}
-	shows := s.desc != nil && s.desc.fields != nil                               // columns, which the client has seen
-	if s.desc != nil && s.version != h.schema.Version || shows && !s.tmpl.Read { // to write first and compare then would be late
+	shows := s.desc != nil && s.desc.fields != nil                                       // columns, which the client has seen
+	if s.desc != nil && s.version != h.planner.Schema.Version || shows && !s.tmpl.Read { // to write first and compare then would be late
 		return h.knowAgain(ctx, p, s)
 	}
 	h.count.ServerParses.Add(1)

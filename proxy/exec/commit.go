@@ -313,7 +313,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		}
 		return err
 	}
-	gid := txn.GID(h.snap.Install, decider.name)
+	gid := txn.GID(h.planner.Map.Install, decider.name)
 	panics.Point("commit")
 	outcome, err := txn.Commit(gid, decider, others)
 	switch outcome {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -21,7 +22,7 @@ type savepoint struct {
 	own      ownSettings
 	kept     ownSettings
 	cursors  map[string]*participant
-	view     view // what the transaction planned by; of one that had defined nothing it is its base
+	view     planner.View // what the transaction planned by; of one that had defined nothing it is its base
 	defined  bool
 	path     []string // the search_path
 	before   kept     // what the session kept before it
@@ -199,7 +200,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		reckonKept(h)
 		at := h.ext.kept
 		h.tx.step(stepSave, "", sql)
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.env.SearchPath, at})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.planner.Env.SearchPath, at})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		save := h.tx.saves[at]
@@ -214,8 +215,8 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		h.backTo(h.tx.saves[at].view)
 		h.tx.defined = h.tx.saves[at].defined
 		h.mayChangeTemps(true)
-		h.env.SearchPath = h.tx.saves[at].path
-		h.stale = true
+		h.planner.Env.SearchPath = h.tx.saves[at].path
+		h.planner.Moved()
 		h.tx.backTo(at)
 		rewind(h, h.tx.saves[at].before, 0)
 		for _, p := range h.tx.parts {

@@ -140,7 +140,7 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 		return 0, ferr
 	}
 	for i, n := range ends {
-		if !p.Ref || p.Shards[i] == h.dbmap.Home.Index {
+		if !p.Ref || p.Shards[i] == h.planner.DB.Home.Index {
 			rows += n
 		}
 	}

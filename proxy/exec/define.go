@@ -15,7 +15,7 @@ import (
 // define runs the definition of what every shard has on home and then on the others, in one transaction. What is altered or
 // dropped and is not on a shard needs nothing there: it may be of a time before that shard, or hang on what is home's.
 func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error {
-	home := h.dbmap.Home.Index
+	home := h.planner.DB.Home.Index
 	shards := []int{home}
 	for _, s := range p.Shards {
 		if s != home {

@@ -37,9 +37,9 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 // that home alone has.
 func (h *Handler) describer(t *router.Template) int {
 	if t.Home || t.Gather != nil || t.Class == router.Moved {
-		return h.dbmap.Home.Index
+		return h.planner.DB.Home.Index
 	}
-	return h.e.served(h.dbmap).Index
+	return h.e.served(h.planner.DB).Index
 }
 
 // describeText parses and describes a text on a shard. It is no part of the client's transaction unless that

@@ -16,7 +16,7 @@ func (h *Handler) draw(ctx context.Context, d *router.Draw) ([]int64, error) {
 			return nil, err
 		}
 	}
-	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
+	p, done, err := h.borrow(ctx, h.planner.DB.Home.Index)
 	if err != nil {
 		return nil, err
 	}

@@ -180,7 +180,7 @@ func (h *Handler) askShard(ctx context.Context, t *router.Template, shard int, t
 func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error {
 	var last *router.Plan
 	text := innerText(s.Text)
-	lines, err := ExplainRoute(text, h.dbmap, h.schema, h.env, func(p *router.Plan) (*router.Plan, error) {
+	lines, err := ExplainRoute(text, h.planner.DB, h.planner.Schema, h.planner.Env, func(p *router.Plan) (*router.Plan, error) {
 		var err error
 		last, err = h.typed(ctx, p)
 		return last, err

@@ -43,10 +43,9 @@ type extended struct {
 	skipping  bool         // after an error, to the next Sync
 	executing bool         // a result of our own has been described already
 
-	bound   *bound // nil while the session rests
-	keys    []uint32
-	schemas *dbSchema
-	reread  time.Time
+	bound  *bound // nil while the session rests
+	keys   []uint32
+	reread time.Time
 }
 
 // stmt is a client's prepared statement. Servers know it by a name of ours, or not yet.
@@ -454,7 +453,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 			return err
 		}
 	}
-	s.owed, s.desc, s.version = true, nil, h.schema.Version
+	s.owed, s.desc, s.version = true, nil, h.planner.Schema.Version
 	if s.name == "" {
 		x.put("", nil) // gone, also if this fails
 	} else { // the unnamed one is parsed anew by each server
@@ -538,13 +537,13 @@ func (h *Handler) replan(ctx context.Context, s *stmt) error {
 	if err := seesPath(ctx, h); err != nil {
 		return err
 	}
-	space := h.planSpace()
+	space := h.planner.Space()
 	if s.tmpl != nil && s.space == space && h.cacheable() && !h.tx.defined {
 		return h.outdated(s.tmpl.Stmt)
 	}
 	p, multi, err := h.plan(ctx, unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
 	for h.awaitMove(ctx, err) {
-		space = h.planSpace()
+		space = h.planner.Space()
 		p, multi, err = h.plan(ctx, unsafe.Slice(unsafe.StringData(s.sql), len(s.sql)))
 	}
 	if err != nil {
@@ -554,12 +553,12 @@ func (h *Handler) replan(ctx context.Context, s *stmt) error {
 		return &pgsql.Error{Code: pgsql.SyntaxError, Message: "cannot insert multiple commands into a prepared statement"}
 	}
 	// The statement keeps its own text; a template shared with other literals would need them numbered.
-	if len(p.lits) > 0 {
-		if p.tmpl, err = h.planExactly(s.sql); err != nil {
+	if len(p.Literals) > 0 {
+		if p.Template, err = h.planner.PlanExactly((*planning)(h), s.sql); err != nil {
 			return err
 		}
 	}
-	s.tmpl, s.space = p.tmpl, space
+	s.tmpl, s.space = p.Template, space
 	if !h.cacheable() { // it means something else when the transaction has ended, or the temporary table is gone
 		s.space = [8]byte{}
 	}

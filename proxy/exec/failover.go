@@ -121,7 +121,7 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *shardState, after, los
 			return nil, h.whyEnded(ctx, wctx.Err())
 		case <-changed:
 		case <-tick.C:
-			if h.e.Catalog.Current() != h.snap { // the shard may have other nodes now
+			if h.e.Catalog.Current() != h.planner.Map { // the shard may have other nodes now
 				return nil, errReplan
 			}
 		}

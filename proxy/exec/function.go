@@ -34,8 +34,8 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 	if err := h.current(ctx); err != nil {
 		return err
 	}
-	t := &router.Template{Class: router.Single, Stmt: &sqlparse.Statement{Kind: sqlparse.Other}, DB: h.dbmap, Home: true, Whole: true, Hidden: &router.Hidden{Vars: namesIn(m.Body())}}
-	p, err := h.on(ctx, h.dbmap.Home.Index, t)
+	t := &router.Template{Class: router.Single, Stmt: &sqlparse.Statement{Kind: sqlparse.Other}, DB: h.planner.DB, Home: true, Whole: true, Hidden: &router.Hidden{Vars: namesIn(m.Body())}}
+	p, err := h.on(ctx, h.planner.DB.Home.Index, t)
 	if err != nil {
 		return err
 	}

@@ -124,9 +124,9 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 	if d, ok := t.Aux.Load(key); ok {
 		return d.(*described), nil
 	}
-	d, err := h.describeText(ctx, h.dbmap.Home.Index, sql, types)
+	d, err := h.describeText(ctx, h.planner.DB.Home.Index, sql, types)
 	if err == nil {
-		h.e.learn(t, key, d)
+		h.e.Planner.Learn(t, key, d)
 	}
 	return d, err
 }
@@ -140,7 +140,7 @@ func (h *Handler) usesHome() bool {
 	if h.isolation() != "" {
 		return true
 	}
-	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.dbmap.Home.Index && p.wrote })
+	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.wrote })
 }
 
 // prepare leases the server of the copies and makes them, empty. whole is what the statement's rows must be.
@@ -203,7 +203,7 @@ func columnList(l *router.Load) string {
 // open leases the server of the copies and begins its transaction.
 func (g *gathering) open(ctx context.Context) error {
 	h := g.h
-	home := h.dbmap.Home.Index
+	home := h.planner.DB.Home.Index
 	s, _, err := h.fromPrimary(ctx, home, func(st *shardState, node int) *pool.Pool {
 		n := st.info.Nodes[node]
 		return h.e.Pools.Gatherers(h.db, st.info.Name, n.Name, n.DSN, h.role)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
@@ -22,7 +23,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
-	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // Handler runs the statements of one session. Its goroutine owns all of it but what mu guards.
@@ -34,15 +34,10 @@ type Handler struct {
 	role   string
 	count  *metrics.Database
 
-	snap      *shardmap.Snapshot
-	dbmap     *shardmap.DB
-	schema    *schema.Snapshot
-	shards    []shardState // by index in dbmap.Shards
-	env       router.Env
-	firstPath []string // the search path that the session began with
-	firstIso  string   // its default_transaction_isolation then
-	space     [8]byte
-	stale     bool // the space must be computed again
+	planner   planner.Session // what it plans by
+	shards    []shardState    // by index in planner.DB.Shards
+	firstPath []string        // the search path that the session began with
+	firstIso  string          // its default_transaction_isolation then
 
 	login    *pool.Settings // what the startup packet asked for
 	defaults *pool.Settings // what servers began with, and
@@ -91,9 +86,6 @@ type Handler struct {
 
 	ext extended
 
-	strip []byte
-	lits  []sqlparse.Literal
-
 	wait     *pool.Wait // for servers; none before the first
 	stopWait func()
 
@@ -138,13 +130,14 @@ type shardState struct {
 // Open makes the handler of a session and reads what to tell the client.
 func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client Client) (*Handler, map[string]string, error) {
 	if e.Catalog.Current().Databases[database] == nil {
-		return nil, nil, noDatabase(database) // and nothing is kept under its name
+		return nil, nil, planner.NoDatabase(database) // and nothing is kept under its name
 	}
 	e.Pools.Learn(database, role, client.Keys)
 	h := &Handler{
-		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, dismiss: client.Lost, db: database, role: role, count: e.Metrics.Database(database), stale: true,
+		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, dismiss: client.Lost, db: database, role: role, count: e.Metrics.Database(database),
 		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback, commit: e.Commit},
 	}
+	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.tx.status = 'I'
 	h.now = time.Now()
@@ -175,7 +168,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	if err := h.takeHorizon(token); err != nil {
 		return nil, nil, err
 	}
-	if len(h.dbmap.Shards) > 1 {
+	if len(h.planner.DB.Shards) > 1 {
 		for n, v := range params {
 			if err := refuseSetting(sqlparse.Var{Name: strings.ToLower(n), Plain: v}); err != nil {
 				return nil, nil, err
@@ -189,7 +182,8 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	h.count.Logins.Add(1)
 	h.login, h.settings, h.defaults, h.logins = w.login, w.login, w.defaults, w.logins
 	h.firstPath, h.first, h.firstIso = w.searchPath, w.params, w.isolation
-	h.env = router.Env{Role: role, SearchPath: w.searchPath}
+	h.planner.Env.SearchPath = w.searchPath
+	h.planner.Moved()
 	return h, w.params, nil
 }
 
@@ -200,8 +194,8 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	h.e.mu.Lock()
 	w := h.e.welcome.of[key]
 	h.e.mu.Unlock()
-	teller := h.e.served(h.dbmap)
-	if w != nil && (w.by == h.dbmap.Home.Name || teller != h.dbmap.Home) {
+	teller := h.e.served(h.planner.DB)
+	if w != nil && (w.by == h.planner.DB.Home.Name || teller != h.planner.DB.Home) {
 		return w, nil
 	}
 	var rows [][][]byte
@@ -268,33 +262,19 @@ func (h *Handler) introduce(s *pool.Server) (login *pool.Settings, rows [][][]by
 	if err != nil && !errors.As(err, &se) {
 		s.Dirty = true
 		s.Pool.Suspect()
-		err = &nodeError{pgsql.ConnectionFailure, "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
+		err = &pgsql.Failure{Code: pgsql.ConnectionFailure, Message: "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", Cause: err}
 	}
 	return login, rows, err
-}
-
-// homeBack ends the sessions that began while home was away.
-var homeBack = &pgsql.Error{
-	Code: pgsql.AdminShutdown, Message: "terminating connection: it began while home's shard was away, and the types that it was told of have other OIDs now that it is back",
-	Hint: "Connect again.",
-}
-
-func noDatabase(name string) error {
-	return &pgsql.Error{Code: pgsql.InvalidCatalogName, Message: "database \"" + name + "\" does not exist", Hint: "SHOW DATABASES on the admin database lists them."}
 }
 
 // refresh takes the newest map and schema into use. It must not be called inside a transaction.
 func (h *Handler) refresh(ctx context.Context) error {
 	snap := h.e.Catalog.Current()
-	if snap != h.snap {
-		db := snap.Databases[h.db]
-		if db == nil {
-			return noDatabase(h.db)
+	if snap != h.planner.Map {
+		if err := h.planner.TakeMap(snap); err != nil {
+			return err
 		}
-		if db.Home == nil {
-			return router.Refuse(router.RuleNoShard)
-		}
-		h.snap, h.dbmap, h.stale = snap, db, true
+		db := h.planner.DB
 		if h.using.Load() != 0 {
 			h.using.Store(snap.Version)
 		}
@@ -316,41 +296,11 @@ func (h *Handler) refresh(ctx context.Context) error {
 			h.shards[i] = st
 		}
 	}
-	cur := h.e.schemaOf(h.db).current.Load()
-	if cur == nil {
-		h.client.Leave()
-		var err error
-		if cur, err = h.e.Schema(ctx, h.dbmap); err != nil {
-			return err
-		}
+	err := h.planner.TakeSchema(ctx, h.client.Leave)
+	if errors.Is(err, planner.ErrHomeBack) { // the client was told the other's OIDs
+		h.dismiss(planner.ErrHomeBack)
 	}
-	if !cur.Knows(snap.Databases[h.db]) {
-		h.client.Leave()
-		var err error
-		if cur, err = h.e.schemaWith(ctx, snap.Databases[h.db], cur); err != nil {
-			return err
-		}
-	}
-	if h.schema != nil && h.schema.StandIn != "" && cur.StandIn != h.schema.StandIn { // the client was told the other's OIDs
-		h.dismiss(homeBack)
-		return homeBack
-	}
-	if cur != h.schema {
-		h.schema, h.stale = cur, true
-	}
-	h.dbmap = h.e.WithPartitions(snap.Databases[h.db], cur)
-	return nil
-}
-
-func (h *Handler) planSpace() [8]byte {
-	if h.stale {
-		h.space = h.e.space(strings.Join([]string{
-			h.db, h.role, strings.Join(h.env.SearchPath, "\x01"),
-			itoa(h.snap.Version), itoa(h.schema.Version),
-		}, "\x00"))
-		h.stale = false
-	}
-	return h.space
+	return err
 }
 
 // current is refresh for the hot path: two pointer compares. What a session says that it uses, it says before it looks whether that
@@ -365,12 +315,12 @@ func (h *Handler) current(ctx context.Context) error {
 		}
 	}
 	for {
-		h.using.Store(h.snap.Version)
-		if h.e.Catalog.Current() == h.snap && h.e.schemaOf1(h) == h.schema {
+		h.using.Store(h.planner.Map.Version)
+		if h.e.Catalog.Current() == h.planner.Map && h.planner.Newest() == h.planner.Schema {
 			return nil
 		}
-		was := h.snap
-		if err := h.refresh(ctx); err != nil || h.snap == was {
+		was := h.planner.Map
+		if err := h.refresh(ctx); err != nil || h.planner.Map == was {
 			return err
 		}
 	}
@@ -384,14 +334,6 @@ func (h *Handler) bound() bool {
 // Using is the version of the map by which the session runs statements, or a transaction, now; 0 if it does neither. A session may hold
 // servers, for temporary tables for one, and use none. Any goroutine may call it.
 func (h *Handler) Using() uint64 { return h.using.Load() }
-
-// schemaOf1 reads the newest schema without the engine's lock.
-func (e *Engine) schemaOf1(h *Handler) *schema.Snapshot {
-	if h.ext.schemas == nil {
-		h.ext.schemas = e.schemaOf(h.db)
-	}
-	return h.ext.schemas.current.Load()
-}
 
 // TxStatus implements session.Handler.
 func (h *Handler) TxStatus() byte { return h.tx.status }
@@ -427,8 +369,8 @@ func (h *Handler) Link() uint32 {
 // meaning is what the same text may mean something else under: another search path, an older schema, whose
 // types may be gone, and temporary tables, which are each session's own.
 func (h *Handler) meaning() string {
-	m := itoa(h.schema.Version) + "\x00" + strings.Join(h.env.SearchPath, "\x01") + "\x00" + h.formatsNow()
-	if h.env.Temp != nil || h.pinned != nil {
+	m := itoa(h.planner.Schema.Version) + "\x00" + strings.Join(h.planner.Env.SearchPath, "\x01") + "\x00" + h.formatsNow()
+	if h.planner.Env.Temp != nil || h.pinned != nil {
 		m += "\x00" + itoa(uint64(h.pid)) + "\x00" + itoa(h.temps)
 	}
 	return m
@@ -441,7 +383,8 @@ func (h *Handler) doomed() bool { return h.ending.Load() }
 func (h *Handler) Rest() {
 	x := &h.ext
 	h.times.Flush(&h.count.Stages, time.Now())
-	h.strip, h.lits, h.spare = nil, nil, nil
+	h.spare = nil
+	h.planner.Rest()
 	h.args, h.text = nil, nil
 	x.ops, x.changes, x.post, x.keys, x.bound = nil, nil, nil, nil, nil
 	if x.anonymous == nil {
@@ -650,7 +593,7 @@ func worded(err error) error {
 	if errors.As(err, &coded) || !errors.As(err, &network) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	return &nodeError{pgsql.ConnectionFailure, "the connection to a server was lost", err}
+	return &pgsql.Failure{Code: pgsql.ConnectionFailure, Message: "the connection to a server was lost", Cause: err}
 }
 
 // report writes an error to the client unless it has been told, and fails the transaction.

@@ -77,7 +77,7 @@ func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan stru
 		}
 	}
 	h.track(s)
-	if waited && h.e.Catalog.Current() != h.snap {
+	if waited && h.e.Catalog.Current() != h.planner.Map {
 		h.free(s)
 		return nil, errReplan
 	}
@@ -367,14 +367,14 @@ func (h *Handler) originOf(s *pool.Server) (pool.Origin, error) {
 // unlessLost is nil for a primary that was lost while it was asked for its position: then the read goes there, and waits for
 // the next one if need be.
 func (h *Handler) unlessLost(err error) error {
-	var n *nodeError
+	var n *pgsql.Failure
 	if errors.As(err, &n) {
 		return nil
 	}
 	return err
 }
 
-// positionNow is the primary's insert position: whatever anybody has seen on it lies before. A nodeError means that the
+// positionNow is the primary's insert position: whatever anybody has seen on it lies before. A pgsql.Failure means that the
 // primary was lost while it was asked.
 func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 	s, err := h.lease(ctx, shard)
@@ -386,7 +386,7 @@ func (h *Handler) positionNow(ctx context.Context, shard int) (string, error) {
 	if err != nil {
 		s.Dirty = true
 		s.Pool.Suspect()
-		return "", &nodeError{pgsql.ConnectionFailure, "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", err}
+		return "", &pgsql.Failure{Code: pgsql.ConnectionFailure, Message: "the connection to shard " + s.Pool.Shard + " (node " + s.Pool.Node + ") was lost", Cause: err}
 	}
 	lsn, err := replication.ParseLSN(string(row[0]))
 	if err != nil {

@@ -58,7 +58,7 @@ func (h *Handler) hear(ctx context.Context, channel string) error {
 		if errors.As(err, &full) && full.Code == pgsql.OutOfMemory {
 			return full
 		}
-		return &nodeError{pgsql.ConnectionFailure, "LISTEN " + channel + ": " + err.Error(), err}
+		return &pgsql.Failure{Code: pgsql.ConnectionFailure, Message: "LISTEN " + channel + ": " + err.Error(), Cause: err}
 	}
 	return nil
 }

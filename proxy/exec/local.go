@@ -64,7 +64,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	if strings.HasPrefix(v.Name, "pgmosaic.") {
 		return h.setOwn(v, tag)
 	}
-	if len(h.dbmap.Shards) > 1 {
+	if len(h.planner.DB.Shards) > 1 {
 		if err := refuseSetting(v); err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			h.warnLocal()
 		}
 		if len(h.tx.parts) == 0 { // nobody has judged it yet
-			if _, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true}); err != nil {
+			if _, err := h.join(ctx, h.planner.DB.Home.Index, &router.Template{Read: true}); err != nil {
 				return err
 			}
 		}
@@ -102,8 +102,8 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		}
 		h.tx.step(kind, v.Name, sql...)
 		if v.Name == "search_path" {
-			h.env.SearchPath = searchPathOf(v.Value)
-			h.stale = true
+			h.planner.Env.SearchPath = searchPathOf(v.Value)
+			h.planner.Moved()
 		}
 		h.client.SendTag(tag)
 		return nil
@@ -134,8 +134,8 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	if v.Name == "all" {
 		h.own, h.tx.own.kept = h.ownLogin, h.ownLogin
 	}
-	h.env.SearchPath = h.searchPath()
-	h.stale = true
+	h.planner.Env.SearchPath = h.searchPath()
+	h.planner.Moved()
 	h.client.SendTag(tag)
 	return nil
 }
@@ -165,7 +165,7 @@ func refuseSetting(v sqlparse.Var) error {
 // trySetting lets a server of home judge new settings, and returns them as the server has them; its ParameterStatus reaches
 // the client. The server is no part of a transaction for it.
 func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Settings, v sqlparse.Var) (*pool.Settings, error) {
-	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
+	p, done, err := h.borrow(ctx, h.planner.DB.Home.Index)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 
 // inVain runs SET LOCAL outside a transaction.
 func (h *Handler) inVain(ctx context.Context, name string, sql []string) error {
-	p, done, err := h.borrow(ctx, h.dbmap.Home.Index)
+	p, done, err := h.borrow(ctx, h.planner.DB.Home.Index)
 	if err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func (h *Handler) judgeInside(ctx context.Context) error {
 	if len(h.tx.saves) == 0 || len(h.tx.parts) > 0 {
 		return nil
 	}
-	_, err := h.join(ctx, h.dbmap.Home.Index, &router.Template{Read: true})
+	_, err := h.join(ctx, h.planner.DB.Home.Index, &router.Template{Read: true})
 	return err
 }
 
@@ -312,8 +312,8 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		if h.pinned != nil {
 			h.cleanPinned()
 		}
-		h.env.SearchPath = h.searchPath()
-		h.stale = true
+		h.planner.Env.SearchPath = h.searchPath()
+		h.planner.Moved()
 	}
 	if s.Name == "temp" {
 		h.forgetTemps()

@@ -3,6 +3,7 @@ package exec
 import (
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -29,11 +30,11 @@ func (m *holding) take(n int) error {
 	if m.bytes-m.counted < holdingStep {
 		return nil
 	}
-	if err := m.h.e.Memory.Take(Merges, m.bytes-m.counted); err != nil {
+	if err := m.h.e.Memory.Take(memory.Merges, m.bytes-m.counted); err != nil {
 		return err
 	}
 	m.counted = m.bytes
-	if limit := m.h.e.MergeMemory.Load(); limit > 0 && m.h.e.Memory.Used(Merges) > limit {
+	if limit := m.h.e.MergeMemory.Load(); limit > 0 && m.h.e.Memory.Used(memory.Merges) > limit {
 		return &pgsql.Error{
 			Code: pgsql.OutOfMemory, Message: fmt.Sprintf("the merges of all sessions together need more than merge_memory (%s)", pgsql.SizeText(limit)),
 			Hint: "Try again when others have finished, or raise merge_memory.",
@@ -46,4 +47,4 @@ func (m *holding) take(n int) error {
 func (m *holding) give(n int) { m.bytes -= int64(n) }
 
 // release gives back what was taken.
-func (m *holding) release() { m.h.e.Memory.Give(Merges, m.counted) }
+func (m *holding) release() { m.h.e.Memory.Give(memory.Merges, m.counted) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
@@ -31,7 +32,7 @@ func missed(why error) *pgsql.Error {
 }
 
 // waits counts what waits for sessions that LISTEN, and the channels that they listen to.
-type waits struct{ m *Memory }
+type waits struct{ m *memory.Ledger }
 
 var _ notify.Memory = waits{}
 
@@ -40,12 +41,12 @@ func (w waits) Hold(n, held int64) error {
 	if most := w.m.Session.Load(); most > 0 && held+n > most {
 		return &pgsql.Error{
 			Code: pgsql.OutOfMemory, Message: "out of memory",
-			Detail: fmt.Sprintf("The channels of the session and the notifications that wait for it hold %s; session_memory_limit is %s.", about(held), about(most)),
+			Detail: fmt.Sprintf("The channels of the session and the notifications that wait for it hold %s; session_memory_limit is %s.", memory.About(held), memory.About(most)),
 			Hint:   "UNLISTEN what is of no use, end transactions sooner, or raise session_memory_limit.",
 		}
 	}
-	return w.m.Take(Notifications, n)
+	return w.m.Take(memory.Notifications, n)
 }
 
 // Let implements notify.Memory.
-func (w waits) Let(n int64) { w.m.Give(Notifications, n) }
+func (w waits) Let(n int64) { w.m.Give(memory.Notifications, n) }

@@ -125,7 +125,7 @@ func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whol
 	}
 	var rows int64
 	if err := h.atomically(ctx, func() error {
-		home, err := h.join(ctx, h.dbmap.Home.Index, p.Template)
+		home, err := h.join(ctx, h.planner.DB.Home.Index, p.Template)
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,7 @@ func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whol
 		return err
 	}
 	h.client.SendTag(fmt.Sprintf("SELECT %d", rows))
-	h.after(ctx, p.Template, h.dbmap.Home.Index)
+	h.after(ctx, p.Template, h.planner.DB.Home.Index)
 	return nil
 }
 
@@ -277,7 +277,7 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 	failed := g.take(sp, h.copySender(parts))
 	counts, err := h.finishCopies(parts, failed, sp)
 	for i, n := range counts {
-		if !p.Ref || p.Shards[i] == h.dbmap.Home.Index {
+		if !p.Ref || p.Shards[i] == h.planner.DB.Home.Index {
 			rows += n
 		}
 	}

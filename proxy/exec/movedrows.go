@@ -65,7 +65,7 @@ func (g *gathering) oneValued(ctx context.Context, p *router.Plan, left []sqlpar
 	if g.h.tx.status == 'I' || len(e.Parts) == 0 {
 		return nil, nil
 	}
-	home, err := g.h.join(ctx, g.h.dbmap.Home.Index, p.Template)
+	home, err := g.h.join(ctx, g.h.planner.DB.Home.Index, p.Template)
 	if err != nil {
 		return nil, err
 	}

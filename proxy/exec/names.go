@@ -117,7 +117,7 @@ func (n *namings) settle(h *Handler, p *participant) error {
 		return err
 	}
 	made := slices.DeleteFunc(now, func(o nameOf) bool { return slices.Contains(n.before[p.shard], o) })
-	if p.shard == h.dbmap.Home.Index {
+	if p.shard == h.planner.DB.Home.Index {
 		n.home = made
 		return nil
 	}

@@ -37,7 +37,7 @@ func (g *gathering) resolve(whole *described) error {
 				return err
 			}
 			s = two
-			g.h.e.learn(g.t, key, s)
+			g.h.e.Planner.Learn(g.t, key, s)
 		}
 		two := s.(*twoSteps)
 		if two.sql != "" {

@@ -3,6 +3,7 @@ package exec
 import (
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -24,11 +25,11 @@ func (x *extended) holds(pt *portal, n int64) error {
 	if most := portalsOfSession * m.Session.Load(); most > 0 && x.waiting+n > most {
 		return &pgsql.Error{
 			Code: pgsql.OutOfMemory, Message: "out of memory",
-			Detail: fmt.Sprintf("The session's portals hold %s; they may hold %d times session_memory_limit, %s.", about(x.waiting), portalsOfSession, about(most)),
+			Detail: fmt.Sprintf("The session's portals hold %s; they may hold %d times session_memory_limit, %s.", memory.About(x.waiting), portalsOfSession, memory.About(most)),
 			Hint:   "Fetch their rows to the end or close them, or raise session_memory_limit.",
 		}
 	}
-	if err := m.Take(Portals, n); err != nil {
+	if err := m.Take(memory.Portals, n); err != nil {
 		return err
 	}
 	x.waiting += n
@@ -60,6 +61,6 @@ func (x *extended) reckon() {
 			held += pt.held
 		}
 	}
-	x.memory.Give(Portals, x.waiting-held)
+	x.memory.Give(memory.Portals, x.waiting-held)
 	x.waiting = held
 }

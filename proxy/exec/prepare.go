@@ -28,7 +28,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if len(h.ext.named) >= maxNamed {
 		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
-	st := &stmt{name: s.Name, sql: s.Body, version: h.schema.Version}
+	st := &stmt{name: s.Name, sql: s.Body, version: h.planner.Schema.Version}
 	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if h.ext.executing { // EXECUTE by the extended protocol is turned into a Bind before it gets here
 		return router.Refuse(router.RulePrepare)
 	}
-	if len(h.dbmap.Shards) == 1 {
-		return h.executeOn(ctx, h.dbmap.Home.Index, st, s)
+	if len(h.planner.DB.Shards) == 1 {
+		return h.executeOn(ctx, h.planner.DB.Home.Index, st, s)
 	}
 	params, ok := executeArgs(s)
 	if !ok {
@@ -159,11 +159,11 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
-	if len(h.dbmap.Shards) > 1 && !st.tmpl.Home {
+	if len(h.planner.DB.Shards) > 1 && !st.tmpl.Home {
 		return router.Refuse(router.RulePrepare)
 	}
-	t := &router.Template{Class: router.Single, Stmt: s, DB: h.dbmap, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp}
-	return h.executeAs(ctx, h.dbmap.Home.Index, t, st, s, nil)
+	t := &router.Template{Class: router.Single, Stmt: s, DB: h.planner.DB, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp}
+	return h.executeAs(ctx, h.planner.DB.Home.Index, t, st, s, nil)
 }
 
 // executeAs relays text that runs st, with the client's name replaced by the server's. t says how to reach the server.

@@ -38,7 +38,7 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 // askReaders asks the participants that only seem to have read, of a transaction over several shards, whether code of the database has written
 // there where no parser sees it: they commit with the others then, or not at all. Where no code of the database writes, it asks nobody.
 func askReaders(h *Handler, readers []*participant) error {
-	if len(h.tx.parts) < 2 || h.readsOnly() || !router.CodeWrites(h.schema) {
+	if len(h.tx.parts) < 2 || h.readsOnly() || !router.CodeWrites(h.planner.Schema) {
 		return nil
 	}
 	var asked []*participant

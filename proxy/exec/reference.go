@@ -30,14 +30,14 @@ type Turns struct {
 // the copies different. What shows that it is the proxy that takes the turn is in no text, and what the server says of it goes to
 // nobody, as for Decide.
 func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []int) error {
-	if len(h.dbmap.Shards) == 1 {
+	if len(h.planner.DB.Shards) == 1 {
 		return nil
 	}
 	name := txn.Definitions
 	if p.Target != nil {
 		name = txn.TurnOf(p.Target.String())
 	}
-	for _, shard := range homeFirst(shards, h.dbmap.Home.Index) {
+	for _, shard := range homeFirst(shards, h.planner.DB.Home.Index) {
 		part, err := h.join(ctx, shard, p.Template)
 		if err != nil {
 			return err
@@ -47,8 +47,8 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 			return err
 		}
 		sql, params := secret.Turn(name, part.srv.PID)
-		if shard == h.dbmap.Home.Index {
-			sql, params = secret.HomeTurn(name, part.srv.PID, h.dbmap.Joined)
+		if shard == h.planner.DB.Home.Index {
+			sql, params = secret.HomeTurn(name, part.srv.PID, h.planner.DB.Joined)
 		}
 		if err := takeTurn(h, part, name, sql, params); err != nil {
 			return h.turnRefused(ctx, part, name, err)
@@ -158,7 +158,7 @@ func turnHeld(ctx context.Context, h *Handler, shard, turn string, se *pool.Serv
 // marked is the text with which a plan's statement is sent to a shard: one that writes the copies of a reference table shows them that
 // it does.
 func (h *Handler) marked(ctx context.Context, p *router.Plan, part *participant, text string) (string, error) {
-	if !p.Ref || len(h.dbmap.Shards) == 1 || !writesRows(p.Stmt.Kind) {
+	if !p.Ref || len(h.planner.DB.Shards) == 1 || !writesRows(p.Stmt.Kind) {
 		return text, nil
 	}
 	secret, err := h.secretOf(ctx, part)

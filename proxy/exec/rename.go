@@ -37,7 +37,7 @@ func (h *Handler) rename(ctx context.Context, r *router.Renamed) error {
 	if err := h.undecided(ctx, []doubtful{{r.From, next}}); err != nil {
 		return err
 	}
-	h.dbmap = h.dbmap.Renamed(r.From, r.To, r.Keys)
+	h.planner.DB = h.planner.DB.Renamed(r.From, r.To, r.Keys)
 	return nil
 }
 
@@ -50,7 +50,7 @@ type doubtful struct {
 // toDrop are the declared tables among those that the open transaction is about to drop.
 func (h *Handler) toDrop(tables []shardmap.TableName) (out []doubtful, err error) {
 	for _, n := range tables {
-		info := h.dbmap.Tables[n]
+		info := h.planner.DB.Tables[n]
 		if info == nil {
 			continue
 		}
@@ -78,7 +78,7 @@ func (h *Handler) drop(ctx context.Context, gone []doubtful) error {
 	for i, g := range gone {
 		names[i] = g.name
 	}
-	h.dbmap = h.dbmap.Without(names)
+	h.planner.DB = h.planner.DB.Without(names)
 	return nil
 }
 
@@ -119,7 +119,7 @@ func (h *Handler) undecided(ctx context.Context, list []doubtful) error {
 
 func (h *Handler) partOnHome() (*participant, error) {
 	for _, p := range h.tx.parts {
-		if p.shard == h.dbmap.Home.Index {
+		if p.shard == h.planner.DB.Home.Index {
 			return p, h.ready(p)
 		}
 	}
@@ -161,10 +161,10 @@ func (h *Handler) identify(p *participant, n shardmap.TableName, keys []string) 
 // or dropped.
 func (h *Handler) forgetDDL() {
 	b := h.tx.base
-	if b.db == nil {
+	if b.DB == nil {
 		return
 	}
-	h.dbmap, h.schema = b.db, b.schema
+	h.planner.DB, h.planner.Schema = b.DB, b.Schema
 	if len(h.tx.oids) == 0 {
 		return
 	}
@@ -180,11 +180,11 @@ func (h *Handler) forgetDDL() {
 // older map it would be a table of home's.
 func (h *Handler) outdated(s *sqlparse.Statement) error {
 	cur := h.e.Catalog.Current()
-	if cur == h.snap || h.tx.status == 'I' || s == nil {
+	if cur == h.planner.Map || h.tx.status == 'I' || s == nil {
 		return nil
 	}
 	db, b := cur.Databases[h.db], h.tx.base
-	if db == nil || !h.env.DeclaredSince(h.dbmap, h.schema, db, s.Tables) || b.db != nil && !h.env.DeclaredSince(b.db, b.schema, db, s.Tables) {
+	if db == nil || !h.planner.Env.DeclaredSince(h.planner.DB, h.planner.Schema, db, s.Tables) || b.DB != nil && !h.planner.Env.DeclaredSince(b.DB, b.Schema, db, s.Tables) {
 		return nil
 	}
 	return errTxMapChanged

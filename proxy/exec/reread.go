@@ -3,38 +3,32 @@ package exec
 import (
 	"context"
 
-	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
-// view is a map and a schema that statements are planned by.
-type view struct {
-	db     *shardmap.DB
-	schema *schema.Snapshot
-}
-
 // keepBase notes what the transaction saw before it began to define. From then on its plans are its own.
 func (h *Handler) keepBase() {
-	if h.tx.base.db == nil {
-		h.tx.base = view{h.dbmap, h.schema}
+	if h.tx.base.DB == nil {
+		h.tx.base = h.planner.View
 	}
 }
 
 // ownView is what the transaction plans by, if that is its own: else it is everybody's, which may be replaced by a newer one.
-func (h *Handler) ownView() view {
-	if h.tx.base.db == nil {
-		return view{}
+func (h *Handler) ownView() planner.View {
+	if h.tx.base.DB == nil {
+		return planner.View{}
 	}
-	return view{h.dbmap, h.schema}
+	return h.planner.View
 }
 
 // backTo has the transaction plan by what it planned by at a savepoint.
-func (h *Handler) backTo(v view) {
-	if v.db == nil {
+func (h *Handler) backTo(v planner.View) {
+	if v.DB == nil {
 		v = h.tx.base
 	}
-	if v.db != nil {
-		h.dbmap, h.schema = v.db, v.schema
+	if v.DB != nil {
+		h.planner.View = v
 	}
 }
 
@@ -44,7 +38,7 @@ func (h *Handler) reread(ctx context.Context) error {
 	if !h.tx.defined || h.tx.status == 'E' {
 		return nil
 	}
-	if len(h.dbmap.Shards) == 1 || h.tx.status == 'I' && h.ext.cur == nil {
+	if len(h.planner.DB.Shards) == 1 || h.tx.status == 'I' && h.ext.cur == nil {
 		h.tx.defined = false
 		return nil
 	}
@@ -59,9 +53,9 @@ func (h *Handler) reread(ctx context.Context) error {
 	p, err := h.partOnHome()
 	if p == nil { // it has defined nothing there
 		h.client.Leave()
-		err := h.e.CheckSchema(ctx, h.dbmap)
+		err := h.e.Planner.Schemas.Check(ctx, h.planner.DB)
 		if err == nil {
-			h.plansBy(h.e.schemaOf1(h))
+			h.plansBy(h.planner.Newest())
 		}
 		return err
 	}
@@ -71,14 +65,14 @@ func (h *Handler) reread(ctx context.Context) error {
 	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
 		return h.lost(p, err)
 	}
-	next, failed := schema.ReadBy(ctx, h.asking(p), h.schema.Version)
+	next, failed := schema.ReadBy(ctx, h.asking(p), h.planner.Schema.Version)
 	if _, err := p.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
 		return h.lost(p, err)
 	}
 	if failed != nil {
 		return failed
 	}
-	next.Maps, next.Asked = h.schema.Maps, h.schema.Asked
+	next.Maps, next.Asked = h.planner.Schema.Maps, h.planner.Schema.Asked
 	h.plansBy(next)
 	return nil
 }
@@ -86,6 +80,6 @@ func (h *Handler) reread(ctx context.Context) error {
 // plansBy has the rest of the transaction planned by a schema that is newer than that of its beginning.
 func (h *Handler) plansBy(next *schema.Snapshot) {
 	h.keepBase()
-	h.schema, h.tx.defined = next, false
-	h.dbmap = h.dbmap.WithPartitions(next.Partitions())
+	h.planner.Schema, h.tx.defined = next, false
+	h.planner.DB = h.planner.DB.WithPartitions(next.Partitions())
 }

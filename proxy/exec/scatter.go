@@ -63,7 +63,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 	if err := s.resolve(t.Merge); err != nil && !errors.As(err, &s.refused) {
 		return nil, err
 	}
-	h.e.learn(t, key, s)
+	h.e.Planner.Learn(t, key, s)
 	return s, nil
 }
 

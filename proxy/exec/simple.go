@@ -137,8 +137,8 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		if h.args == nil { // one for many statements, until the session rests
 			h.args = new(router.Args)
 		}
-		*h.args = router.Args{Text: sql, Literals: p.lits}
-		err = h.simple(ctx, p.tmpl, h.args)
+		*h.args = router.Args{Text: sql, Literals: p.Literals}
+		err = h.simple(ctx, p.Template, h.args)
 		if isAgain(err) {
 			h.beginAgain()
 			h.dropFailed()
@@ -243,7 +243,7 @@ func (h *Handler) anyShard() int {
 	if len(h.tx.parts) > 0 {
 		return h.tx.parts[0].shard
 	}
-	return h.dbmap.Home.Index
+	return h.planner.DB.Home.Index
 }
 
 // single sends the client's text to one shard and relays the answer.
@@ -345,7 +345,7 @@ func (h *Handler) staleSchema(ctx context.Context) {
 	if time.Since(h.ext.reread) > time.Second {
 		h.ext.reread = time.Now()
 		h.client.Leave()
-		if err := h.e.CheckSchema(ctx, h.dbmap); err != nil {
+		if err := h.e.Planner.Schemas.Check(ctx, h.planner.DB); err != nil {
 			h.e.Log.Warn("schema", "database", h.db, "error", err)
 		}
 	}
@@ -430,8 +430,8 @@ func (h *Handler) oneOfSeveral(ctx context.Context, s *sqlparse.Statement) error
 	if err != nil {
 		return err
 	}
-	if s.Def.NoTx && p.tmpl.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
+	if s.Def.NoTx && p.Template.Class != router.Control && s.Kind != sqlparse.Cursor && s.Kind != sqlparse.Explain {
 		return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "this statement cannot run inside a transaction block"}
 	}
-	return h.simple(ctx, p.tmpl, &router.Args{Text: []byte(s.Text)})
+	return h.simple(ctx, p.Template, &router.Args{Text: []byte(s.Text)})
 }

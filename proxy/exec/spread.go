@@ -26,7 +26,7 @@ type unseen struct {
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.
 func maySet(h *Handler, p *participant, t *router.Template) {
-	if h.tx.status == 'I' || len(h.dbmap.Shards) == 1 {
+	if h.tx.status == 'I' || len(h.planner.DB.Shards) == 1 {
 		return
 	}
 	u := &h.tx.unseen
@@ -37,7 +37,7 @@ func maySet(h *Handler, p *participant, t *router.Template) {
 
 // suspectParse notes that a statement is parsed on a server: a literal of a composite type or array has the checks of its parts run then.
 func suspectParse(h *Handler, p *participant) {
-	if hidden := router.RunsUnnamed(h.schema); hidden != nil {
+	if hidden := router.RunsUnnamed(h.planner.Schema); hidden != nil {
 		p.srv.Suspect(hidden.Vars, hidden.Unknown)
 	}
 }
@@ -98,8 +98,9 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 		h.tx.steps = append(h.tx.steps, step{kind: stepSeen, seen: want, vars: vars})
 		reckonKept(h)
 	}
-	if path, ok := pgsql.Names(want.Value("search_path")); ok && !slices.Equal(path, h.env.SearchPath) {
-		h.env.SearchPath, h.stale = path, true
+	if path, ok := pgsql.Names(want.Value("search_path")); ok && !slices.Equal(path, h.planner.Env.SearchPath) {
+		h.planner.Env.SearchPath = path
+		h.planner.Moved()
 	}
 	u.base, u.path = want, false
 	if t == nil || t.Hidden == nil || t != u.of { // else it may be the same statement, which goes to several shards at once

@@ -21,16 +21,16 @@ func (h *Handler) mayChangeTemps(altered bool) {
 
 // changesTemps says whether a statement may change the temporary objects of its session, as far as its text says.
 func (h *Handler) changesTemps(t *router.Template) bool {
-	return t.Temp || t.DDL && (h.pinned != nil || h.env.Temp != nil)
+	return t.Temp || t.DDL && (h.pinned != nil || h.planner.Env.Temp != nil)
 }
 
 // forgetTemps is for a session that has no temporary objects, for the time being.
 func (h *Handler) forgetTemps() {
 	h.tempsOld, h.tempsAltered, h.tempsMark = false, false, ""
-	if h.env.Temp != nil {
-		h.env.Temp = nil
+	if h.planner.Env.Temp != nil {
+		h.planner.Env.Temp = nil
 		h.temps++
-		h.stale = true
+		h.planner.Moved()
 	}
 }
 
@@ -72,16 +72,16 @@ func (h *Handler) rereadTemps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.env.Temp, h.tempsMark, h.tempsOld, h.tempsAltered, h.hadTemps = next, mark, false, false, true
+	h.planner.Env.Temp, h.tempsMark, h.tempsOld, h.tempsAltered, h.hadTemps = next, mark, false, false, true
 	h.temps++
-	h.stale = true
+	h.planner.Moved()
 	return nil
 }
 
 // tempsOn is where the session's temporary objects are: on home, or on the server that it keeps.
 func (h *Handler) tempsOn() *participant {
 	for _, p := range h.tx.parts {
-		if p == h.pinned || h.pinned == nil && p.shard == h.dbmap.Home.Index {
+		if p == h.pinned || h.pinned == nil && p.shard == h.planner.DB.Home.Index {
 			return p
 		}
 	}

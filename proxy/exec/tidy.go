@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -66,15 +67,15 @@ func (h *Handler) tidy(p *participant) {
 	if who := left.Who(); !who.Same(carried.Who()) {
 		next = next.Others().Over(who)
 	}
-	if err := h.ext.mayKeep(Settings, next.Size()-h.settings.Size()); err != nil {
+	if err := h.ext.mayKeep(memory.Settings, next.Size()-h.settings.Size()); err != nil {
 		s.Dirty = true
 		h.dismiss(setTooMuch(ended))
 		return
 	}
 	if !next.Same(h.settings) {
 		adopt(h, next)
-		h.env.SearchPath = h.searchPath()
-		h.stale = true
+		h.planner.Env.SearchPath = h.searchPath()
+		h.planner.Moved()
 	}
 	s.SetSettings(has)
 	switch {
@@ -209,9 +210,9 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		reckonKept(h)
 		h.tx.who = h.tx.who || c.name == "session_authorization"
 		if c.name == "search_path" {
-			h.env.SearchPath = searchPathOf(value)
+			h.planner.Env.SearchPath = searchPathOf(value)
 		}
-		h.stale = true
+		h.planner.Moved()
 		for _, o := range h.tx.parts {
 			o.knows(c.name)
 			if o == p {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -35,10 +36,10 @@ type transaction struct {
 	since     time.Time
 	told      map[string]string // what the client had been told before it
 	own       ownInTx
-	who       bool     // it has changed who the session is
-	base      view     // what everybody sees, if the transaction has defined something
-	oids      []uint32 // of the declared tables that it has renamed or dropped
-	defined   bool     // something, since the schema was read
+	who       bool         // it has changed who the session is
+	base      planner.View // what everybody sees, if the transaction has defined something
+	oids      []uint32     // of the declared tables that it has renamed or dropped
+	defined   bool         // something, since the schema was read
 	unseen    unseen
 	changes   bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
 }
@@ -304,8 +305,8 @@ func (h *Handler) endTx() {
 	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}
 	reckonAnew(h)
 	h.ext.closePortals()
-	h.env.SearchPath = h.searchPath()
-	h.stale = true
+	h.planner.Env.SearchPath = h.searchPath()
+	h.planner.Moved()
 }
 
 // abandon rolls back for a client that is gone.
@@ -355,7 +356,7 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 // afterDDL makes this and other sessions see a changed schema, and waits for no replica.
 func (h *Handler) afterDDL(ctx context.Context) {
 	h.client.Leave()
-	if _, err := h.e.RefreshSchema(ctx, h.dbmap); err != nil {
+	if _, err := h.e.Planner.Schemas.Refresh(ctx, h.planner.DB); err != nil {
 		h.e.Log.Warn("schema", "database", h.db, "error", err)
 	}
 	now := time.Now()

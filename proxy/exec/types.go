@@ -10,10 +10,10 @@ import (
 
 // typesOf translates between a shard's OIDs and home's, which the client knows; nil where they are the same.
 func (h *Handler) typesOf(shard int) *schema.TypeMap {
-	if len(h.schema.Maps) == 0 {
+	if len(h.planner.Schema.Maps) == 0 {
 		return nil
 	}
-	return h.schema.Maps[h.shards[shard].info.Name]
+	return h.planner.Schema.Maps[h.shards[shard].info.Name]
 }
 
 // deepColumn is a column whose binary values hold OIDs.

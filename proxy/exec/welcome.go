@@ -44,3 +44,10 @@ func (w *welcomes) keep(key welcomeKey, x *welcome) {
 	w.of[key] = x
 	w.bytes += n
 }
+
+// forgetWelcomes has the next session of each kind ask a server: ALTER ROLE and ALTER DATABASE change what new sessions begin with.
+func (e *Engine) forgetWelcomes() {
+	e.mu.Lock()
+	e.welcome.clear()
+	e.mu.Unlock()
+}

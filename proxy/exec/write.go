@@ -67,7 +67,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 		return h.define(ctx, p, text)
 	}
 	var pieces []piece
-	home := h.dbmap.Home.Index
+	home := h.planner.DB.Home.Index
 	if p.Ref {
 		pieces = append(pieces, piece{shard: home, sql: text})
 	}
@@ -140,7 +140,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	}
 	h.writeReturned(desc, rows, x)
 	h.client.SendTag(tag)
-	h.after(ctx, p.Template, h.dbmap.Home.Index)
+	h.after(ctx, p.Template, h.planner.DB.Home.Index)
 	return nil
 }
 
@@ -388,7 +388,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 	}
 	var tag string
 	names := namingsOf(p)
-	for i, shard := range homeFirst(p.Shards, h.dbmap.Home.Index) {
+	for i, shard := range homeFirst(p.Shards, h.planner.DB.Home.Index) {
 		err := h.stopped()
 		if err != nil {
 			return partly(err, h.shards[shard].info.Name, i, len(p.Shards))
@@ -420,7 +420,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		}
 	}
 	h.client.SendTag(tag)
-	h.after(ctx, p.Template, h.dbmap.Home.Index)
+	h.after(ctx, p.Template, h.planner.DB.Home.Index)
 	return nil
 }
 

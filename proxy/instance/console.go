@@ -22,7 +22,7 @@ func (in *Instance) buildAdmin() {
 		Catalog: in.Catalog, Monitor: in.Monitor, Conns: &in.conns, Log: in.log, PauseTimeout: 10 * time.Second, Using: in.Using,
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := in.Catalog.Current().Databases[db]; d != nil && d.Home != nil {
-				if _, err := in.Engine.RefreshSchema(ctx, d); err != nil {
+				if _, err := in.Engine.Planner.Schemas.Refresh(ctx, d); err != nil {
 					in.log.Warn("schema", "database", db, "error", err)
 				}
 			}
@@ -34,7 +34,7 @@ func (in *Instance) buildAdmin() {
 	}
 	in.Admin = &admin.Admin{
 		Mover: in.Mover, Pools: in.Pools, Metrics: in.Metrics, Version: in.opts.Version,
-		Clients: in.Clients, Users: in.users, Config: in.settings, PlanCount: in.Engine.PlanCount, Plans: in.plans, Explain: in.explain,
+		Clients: in.Clients, Users: in.users, Config: in.settings, PlanCount: in.Engine.Planner.PlanCount, Plans: in.plans, Explain: in.explain,
 		Reload: in.Reload, Shutdown: in.shutdown, Set: in.set, Listening: in.hub.Stats, Limits: in.adminLimits, Addr: func() string { return in.Server.Addr() },
 		Found: func() []txn.Prepared {
 			if p := in.prepared.Load(); p != nil {
@@ -55,23 +55,23 @@ func (in *Instance) explain(ctx context.Context, db, sql string) ([]string, erro
 	if d.Home == nil {
 		return nil, errors.New("the database has no shard yet")
 	}
-	sch, err := in.Engine.Schema(ctx, d)
+	sch, err := in.Engine.Planner.Schemas.Get(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	return exec.ExplainRoute(sql, in.Engine.WithPartitions(d, sch), sch, exec.DefaultEnv(), nil)
+	return exec.ExplainRoute(sql, in.Engine.Planner.Schemas.WithPartitions(d, sch), sch, exec.DefaultEnv(), nil)
 }
 
 // homebound refuses to distribute tables that run code which uses what home alone has, as home's definitions are now.
 func (in *Instance) homebound(ctx context.Context, d *shardmap.DB, tables []shardmap.TableName) error {
-	if err := in.Engine.CheckSchema(ctx, d); err != nil {
+	if err := in.Engine.Planner.Schemas.Check(ctx, d); err != nil {
 		return err
 	}
-	sch, err := in.Engine.Schema(ctx, d)
+	sch, err := in.Engine.Planner.Schemas.Get(ctx, d)
 	if err != nil {
 		return err
 	}
-	if e := router.Homebound(in.Engine.WithPartitions(d, sch), sch, tables); e != nil {
+	if e := router.Homebound(in.Engine.Planner.Schemas.WithPartitions(d, sch), sch, tables); e != nil {
 		return &pgsql.Error{Code: e.Code, Message: e.Message, Hint: e.Hint}
 	}
 	return nil
@@ -80,7 +80,7 @@ func (in *Instance) homebound(ctx context.Context, d *shardmap.DB, tables []shar
 // plans are the rows of SHOW PLANS.
 func (in *Instance) plans(limit int) [][]any {
 	var out [][]any
-	for _, p := range in.Engine.Plans(limit) {
+	for _, p := range in.Engine.Planner.Plans(limit) {
 		out = append(out, []any{p.Database, p.Route, p.Hits, p.Exact, p.Bytes, int64(p.MapVersion), int64(p.SchemaVersion), p.Statement})
 	}
 	return out

@@ -3,7 +3,7 @@ package instance
 import (
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -87,9 +87,9 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 	if in.opts.Lost != nil {
 		emit("log_lines_lost", "Lines of the log that could not be written, since the start.", float64(in.opts.Lost()))
 	}
-	emit("plan_cache_entries", "Plans in the cache.", float64(in.Engine.PlanCount()))
-	for c, name := range exec.ConsumerNames {
-		emit("memory_bytes", "What sessions hold, by what it is for.", float64(in.Engine.Memory.Used(exec.Consumer(c))), "consumer", name)
+	emit("plan_cache_entries", "Plans in the cache.", float64(in.Engine.Planner.PlanCount()))
+	for c, name := range memory.Names {
+		emit("memory_bytes", "What sessions hold, by what it is for.", float64(in.Engine.Memory.Used(memory.Consumer(c))), "consumer", name)
 	}
 	emit("memory_limit_bytes", "How much memory the process may use (memory_limit); 0: no limit.", float64(in.Engine.Memory.Limit.Load()))
 }

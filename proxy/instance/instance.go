@@ -146,7 +146,7 @@ func (in *Instance) listen() error {
 func (in *Instance) buildEngine(level replication.Level) error {
 	cfg := &in.cfg
 	in.Engine = &exec.Engine{
-		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Schemas: &schema.Reader{Conns: &in.conns}, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
+		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Reader: &schema.Reader{Conns: &in.conns}, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
 		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: cfg.Buffer.Value(), Requests: cfg.BufferRequests, Bytes: int64(cfg.BufferSize)},
 		Level: level, MaxStaleness: cfg.MaxLag.Value(), GatherLimit: int64(cfg.GatherLimit), Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: in.signal,
 		FinishOn: in.finishOn, Settle: in.settle,
@@ -223,7 +223,7 @@ func (in *Instance) run(ctx context.Context) {
 	if every := in.cfg.Verify.Value(); every > 0 {
 		in.background("reference tables", func(ctx context.Context) error { return in.Mover.RunVerify(ctx, every) })
 	}
-	in.background("schemas", in.Engine.WatchSchemas)
+	in.background("schemas", in.Engine.Planner.Schemas.Watch)
 	in.background("notifications", in.hub.Run)
 	in.background("clients", in.Server.Serve)
 	if in.peers.lis != nil {

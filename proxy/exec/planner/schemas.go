@@ -1,0 +1,182 @@
+package planner
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// Schemas are what is known of each database's definitions. They are read when the first session needs them, and again when something
+// has changed them.
+type Schemas struct {
+	parts Parts
+
+	mu sync.Mutex // guards of
+	of map[string]*database
+}
+
+// database is the newest schema snapshot of a database, and the one flight that reads it anew.
+type database struct {
+	current atomic.Pointer[schema.Snapshot]
+	mu      sync.Mutex // held while reading
+	asked   atomic.Uint64
+	parts   atomic.Pointer[withParts]
+	checked atomic.Pointer[time.Time] // when it was last found to be home's still; a number would follow a clock that jumps
+}
+
+// withParts is a database with the partitions that a schema has.
+type withParts struct {
+	db     *shardmap.DB
+	schema *schema.Snapshot
+	out    *shardmap.DB
+}
+
+// readTimeout bounds how long the schema of a database may take to be read.
+const readTimeout = 30 * time.Second
+
+func (s *Schemas) database(name string) *database {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.of[name]
+	if d == nil {
+		d = &database{}
+		s.of[name] = d
+	}
+	return d
+}
+
+// WithPartitions is the database with the partitions of its declared tables. All sessions share it.
+func (s *Schemas) WithPartitions(db *shardmap.DB, sch *schema.Snapshot) *shardmap.DB {
+	d := s.database(db.Name)
+	if p := d.parts.Load(); p != nil && p.db == db && p.schema == sch {
+		return p.out
+	}
+	p := &withParts{db, sch, db.WithPartitions(sch.Partitions())}
+	d.parts.Store(p)
+	return p.out
+}
+
+// Get returns the schema of a database, reading it the first time: from home, or, while that is away, from another shard.
+func (s *Schemas) Get(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
+	d := s.database(db.Name)
+	if cur := d.current.Load(); cur != nil {
+		return cur, nil
+	}
+	return s.read(ctx, db, d, 0)
+}
+
+// withAllTypes is the schema with the types of all shards of a database: some may have joined since known was read.
+func (s *Schemas) withAllTypes(ctx context.Context, db *shardmap.DB, known *schema.Snapshot) (*schema.Snapshot, error) {
+	d := s.database(db.Name)
+	d.asked.CompareAndSwap(known.Version, known.Version+1)
+	return s.read(ctx, db, d, known.Version+1)
+}
+
+// Refresh reads the schema anew, because something changed it.
+func (s *Schemas) Refresh(ctx context.Context, db *shardmap.DB) (*schema.Snapshot, error) {
+	d := s.database(db.Name)
+	if s.parts.Changed != nil {
+		s.parts.Changed()
+	}
+	return s.read(ctx, db, d, d.asked.Add(1))
+}
+
+// read reads unless somebody has read it since the caller asked.
+func (s *Schemas) read(ctx context.Context, db *shardmap.DB, d *database, asked uint64) (*schema.Snapshot, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := d.current.Load()
+	if known != nil && known.Version >= asked {
+		return known, nil
+	}
+	if db.Home == nil {
+		return nil, router.Refuse(router.RuleNoShard)
+	}
+	version := d.asked.Load()
+	teller, dsn, err := s.teller(ctx, db, known)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	snap, types, err := s.parts.Reader.Load(ctx, dsn, version, len(db.Shards) > 1)
+	if err != nil {
+		return nil, unread(db, teller, err)
+	}
+	if teller != db.Home {
+		snap.StandIn = teller.Name
+		s.parts.Log.Warn("home's shard is away: the schema was read from another", "database", db.Name, "home", db.Home.Name, "shard", teller.Name)
+	}
+	s.mapTypes(ctx, db, teller, types, snap)
+	d.current.Store(snap)
+	return snap, nil
+}
+
+// teller is whom to ask: what home said is better than what another says now.
+func (s *Schemas) teller(ctx context.Context, db *shardmap.DB, known *schema.Snapshot) (*shardmap.ShardInfo, string, error) {
+	if known == nil || known.StandIn != "" {
+		return s.parts.Nodes.Teller(ctx, db)
+	}
+	dsn, err := s.parts.Nodes.PrimaryDSN(ctx, db, db.Home)
+	return db.Home, dsn, err
+}
+
+func unread(db *shardmap.DB, sh *shardmap.ShardInfo, err error) error {
+	return &pgsql.Failure{Code: pgsql.ConnectionFailure, Message: fmt.Sprintf("cannot read the schema of database %q from shard %s", db.Name, sh.Name), Cause: err}
+}
+
+// mapTypes reads the user types of every shard, to be translated to home's, or those of the shard that stands in for it. A shard that
+// cannot be reached has no translation until the schema is read again, which its first statement with an unknown type brings about.
+func (s *Schemas) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, home *schema.Types, snap *schema.Snapshot) {
+	snap.Maps, snap.Asked = map[string]*schema.TypeMap{}, map[string]int{}
+	if len(db.Shards) < 2 {
+		return
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, sh := range db.Shards {
+		if sh == teller {
+			continue
+		}
+		snap.Asked[sh.Name] = sh.Ordinal
+		wg.Go(func() {
+			m, err := s.typesOf(ctx, db, sh, home)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				s.parts.Log.Warn("the types of a shard could not be read", "database", db.Name, "shard", sh.Name, "error", err)
+				snap.Partial = true
+				return
+			}
+			if m != nil {
+				snap.Maps[sh.Name] = m
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// typesOf translates the types of one shard.
+func (s *Schemas) typesOf(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo, home *schema.Types) (m *schema.TypeMap, err error) {
+	err = panics.Catch(panics.Session, func() error {
+		dsn, err := s.parts.Nodes.PrimaryDSN(ctx, db, sh)
+		if err != nil {
+			return err
+		}
+		types, err := s.parts.Reader.LoadTypes(ctx, dsn)
+		if err != nil {
+			return err
+		}
+		m = schema.MapTypes(home, types)
+		return nil
+	}, nil)
+	return m, err
+}

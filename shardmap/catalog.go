@@ -273,10 +273,13 @@ func (c *Catalog) apply(doc *Document) error {
 		return err
 	}
 	txn.Commit()
-	snap.At = time.Now()
-	c.current.Store(snap)
+	snap.At, snap.superseded = time.Now(), make(chan struct{})
+	was := c.current.Swap(snap)
 	for _, f := range c.listeners {
 		f(snap)
+	}
+	if was != nil {
+		close(was.superseded)
 	}
 	return nil
 }

@@ -21,7 +21,12 @@ type Snapshot struct {
 	// Fingerprint is a number below 1<<48, and equal for maps of one installation that declare the same; others are most unlikely to have it.
 	// Versions are equal, too, where two copies of a map have been changed apart. Nothing can be found out from it.
 	Fingerprint uint64
+
+	superseded chan struct{}
 }
+
+// Superseded is closed when a newer map is in use. Of a snapshot that was never in use it is nil.
+func (s *Snapshot) Superseded() <-chan struct{} { return s.superseded }
 
 // DB is a compiled logical database.
 type DB struct {

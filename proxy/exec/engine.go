@@ -134,18 +134,27 @@ func (e *Engine) PrimaryDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.S
 
 // view returns the shard's view once it has a primary that serves.
 func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View, error) {
-	deadline := time.Now().Add(e.Primary)
+	late := time.NewTimer(e.Primary)
+	defer late.Stop()
 	for {
 		v := e.Monitor.View(db, shard)
-		if v != nil && v.Serves() {
+		var changed <-chan struct{}
+		var joins <-chan time.Time
+		switch {
+		case v == nil: // the monitor has not taken the map over that names it
+			joins = time.After(lookAgain)
+		case v.Serves():
 			return v, nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return nil, noPrimary(shard, v, "")
+		default:
+			changed = v.Changed()
 		}
 		select {
+		case <-changed:
+		case <-joins:
+		case <-late.C:
+			return nil, noPrimary(shard, v, "")
 		case <-ctx.Done():
-		case <-time.After(5 * time.Millisecond):
+			return nil, noPrimary(shard, v, "")
 		}
 	}
 }

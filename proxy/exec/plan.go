@@ -68,17 +68,13 @@ func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 		return false
 	}
 	h.client.Leave()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(moveWait); time.Now().Before(end); {
-		if h.e.Catalog.Current() != h.planner.Map {
-			return h.refresh(ctx) == nil
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-		}
+	late := time.NewTimer(moveWait)
+	defer late.Stop()
+	select {
+	case <-h.planner.Map.Superseded():
+		return h.refresh(ctx) == nil
+	case <-late.C:
+	case <-ctx.Done():
 	}
 	return false
 }

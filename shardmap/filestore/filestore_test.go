@@ -149,3 +149,29 @@ func TestOlderMapInTheStoreIsTold(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestMapsAreSupersededByNewerOnesAlone(t *testing.T) {
+	c, err := shardmap.Open(t.Context(), New(filepath.Join(t.TempDir(), "map.json")), "i")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := func(s *shardmap.Snapshot) bool {
+		select {
+		case <-s.Superseded():
+			return true
+		default:
+			return false
+		}
+	}
+	was := c.Current()
+	put := func(tx *shardmap.Tx) error { return tx.PutDatabase(shardmap.Database{Name: "d"}) }
+	if _, err := c.Change(t.Context(), true, put); err != nil || over(was) {
+		t.Fatalf("after a dry run: %v, superseded %v", err, over(was))
+	}
+	if _, err := c.Change(t.Context(), false, func(*shardmap.Tx) error { return errors.New("no") }); err == nil || over(was) {
+		t.Fatalf("after a change that failed: %v, superseded %v", err, over(was))
+	}
+	if _, err := c.Change(t.Context(), false, put); err != nil || !over(was) || over(c.Current()) {
+		t.Fatalf("after a change: %v, the old one superseded %v, the new one %v", err, over(was), over(c.Current()))
+	}
+}

@@ -274,7 +274,11 @@ func (c *Catalog) apply(doc *Document) error {
 	}
 	txn.Commit()
 	snap.At, snap.superseded = time.Now(), make(chan struct{})
-	was := c.current.Swap(snap)
+	was := c.current.Load()
+	if was != nil {
+		snap.keepShapes(was)
+	}
+	c.current.Store(snap)
 	for _, f := range c.listeners {
 		f(snap)
 	}

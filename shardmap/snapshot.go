@@ -42,7 +42,8 @@ type DB struct {
 	tenants map[string]*GroupInfo // by schema
 	safe    map[TableName]bool    // routines that are shard safe
 
-	Version uint64 // the map's version: part of every plan's key
+	Version uint64 // the map's
+	Shape   uint64 // see shape
 
 	document *Document // the map's
 }
@@ -158,7 +159,7 @@ func Compile(doc *Document) (*Snapshot, error) {
 		if _, dup := s.Databases[d.Name]; dup {
 			return nil, invalid(pgsql.DuplicateDatabase, "", "database %q already exists", d.Name)
 		}
-		s.Databases[d.Name] = &DB{Name: d.Name, Joined: d.Shards, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
+		s.Databases[d.Name] = &DB{Name: d.Name, Joined: d.Shards, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, Shape: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
 	}
 	if err := compileShards(s, doc); err != nil {
 		return nil, err

@@ -93,7 +93,7 @@ func TestAttackClocksOfNodesJump(t *testing.T) {
 		}
 	}
 	eligible("before")
-	over := boundedClock(t, d)
+	_, over := boundedClock(t, d)
 	k := count(t, d)
 	moved := false
 	move := func(what string) {

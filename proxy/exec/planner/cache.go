@@ -47,7 +47,7 @@ type entry struct {
 // runs is how often the plan was used.
 func (e *entry) runs() int64 { return e.hits.Load() + e.tmpl.Runs.Load() }
 
-// Space numbers a plan's circumstances: database, role, search path, map and schema version. Sessions with equal ones share plans.
+// Space numbers a plan's circumstances: database, role, search path, the shape of the map and the version of the schema. Sessions with equal ones share plans.
 // The zero Space is nobody's.
 type Space [8]byte
 

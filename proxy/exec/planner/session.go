@@ -133,7 +133,7 @@ func (s *Session) Space() Space {
 	if s.moved {
 		s.space = s.planner.cache.space(strings.Join([]string{
 			s.name, s.Env.Role, strings.Join(s.Env.SearchPath, "\x01"),
-			strconv.FormatUint(s.Map.Version, 10), strconv.FormatUint(s.Schema.Version, 10),
+			strconv.FormatUint(s.DB.Shape, 10), strconv.FormatUint(s.Schema.Version, 10),
 		}, "\x00"))
 		s.moved = false
 	}

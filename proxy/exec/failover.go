@@ -46,7 +46,7 @@ func (e *Engine) Waiting(db, shard string) (requests, bytes int64) {
 }
 
 // serving returns a shard's view once its primary serves, and has answered a probe that was sent after a moment.
-func (h *Handler) serving(ctx context.Context, st *shardState, after, lost time.Time) (*replication.View, error) {
+func (h *Handler) serving(ctx context.Context, st *shard, after, lost time.Time) (*replication.View, error) {
 	if v := h.viewOf(st); v != nil && v.Serves() && v.Nodes[v.Primary].Sample.Sent.After(after) {
 		return v, nil
 	}
@@ -54,7 +54,7 @@ func (h *Handler) serving(ctx context.Context, st *shardState, after, lost time.
 }
 
 // viewOf is a shard's newest view, nil while there is none that fits the map in use.
-func (h *Handler) viewOf(st *shardState) *replication.View {
+func (h *Handler) viewOf(st *shard) *replication.View {
 	if st.view == nil {
 		if st.view = h.e.Monitor.Slot(h.db, st.info.Name); st.view == nil {
 			return nil
@@ -70,7 +70,7 @@ func (h *Handler) viewOf(st *shardState) *replication.View {
 const lookAgain = 20 * time.Millisecond
 
 // waitForPrimary is serving's wait. lost is when the primary was found to be gone, zero if the monitor has seen that.
-func (h *Handler) waitForPrimary(ctx context.Context, st *shardState, after, lost time.Time) (*replication.View, error) {
+func (h *Handler) waitForPrimary(ctx context.Context, st *shard, after, lost time.Time) (*replication.View, error) {
 	h.client.Leave()
 	f, m := h.e.Failover, h.count
 	room := h.e.room(h.db, st.info.Name)
@@ -169,8 +169,8 @@ func gone(err error) bool {
 
 // fromPrimary leases a server of a shard's primary, from the pool that pick names. If the primary is gone it waits for the
 // next one, within the bounds of Failover.
-func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shardState, node int) *pool.Pool) (*pool.Server, *replication.View, error) {
-	st := &h.shards[shard]
+func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shard, node int) *pool.Pool) (*pool.Server, *replication.View, error) {
+	st := h.shards.at(shard)
 	var lost, after time.Time
 	for {
 		v, err := h.serving(ctx, st, after, lost)
@@ -201,4 +201,4 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 }
 
 // onNode is where fromPrimary takes servers from, but for gathering.
-func onNode(st *shardState, node int) *pool.Pool { return st.pools[node] }
+func onNode(st *shard, node int) *pool.Pool { return st.pools[node] }

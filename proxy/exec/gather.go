@@ -204,7 +204,7 @@ func columnList(l *router.Load) string {
 func (g *gathering) open(ctx context.Context) error {
 	h := g.h
 	home := h.planner.DB.Home.Index
-	s, _, err := h.fromPrimary(ctx, home, func(st *shardState, node int) *pool.Pool {
+	s, _, err := h.fromPrimary(ctx, home, func(st *shard, node int) *pool.Pool {
 		n := st.info.Nodes[node]
 		return h.e.Pools.Gatherers(h.db, st.info.Name, n.Name, n.DSN, h.role)
 	})

@@ -19,10 +19,8 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
-	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
-	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // Handler runs the statements of one session. Its goroutine owns all of it but what mu guards.
@@ -35,7 +33,7 @@ type Handler struct {
 	count  *metrics.Database
 
 	planner   planner.Session // what it plans by
-	shards    []shardState    // by index in planner.DB.Shards
+	shards    shards          // what it knows of those that it has used
 	firstPath []string        // the search path that the session began with
 	firstIso  string          // its default_transaction_isolation then
 
@@ -106,27 +104,6 @@ type Client struct {
 	Keys auth.Keys              // what it proved to know
 }
 
-// shardState is what a session knows of one shard.
-type shardState struct {
-	info    *shardmap.ShardInfo
-	view    *atomic.Pointer[replication.View]
-	pools   []*pool.Pool    // by node
-	counts  []*metrics.Node // by node
-	whole   uint32          // their slot of what may have written to any of its tables
-	seen    time.Time       // when this session last had an answer of any node
-	horizon time.Time       // when it last had one of the primary
-	wrote   time.Time       // when it last wrote
-	floor   time.Time       // what was there then must be seen, whoever wrote it: moved rows, and pgmosaic.horizon
-	at      replication.LSN // what a node must have replayed: of pgmosaic.horizon
-	last    int             // the node that answered last
-	epoch   uint32          // of that node then
-	load    []int32
-	hash    uint64    // of the shard's name, for the horizons
-	any     uint32    // their slot of whatever is written on the shard
-	vouched bool      // last was shown to have all that the session saw, by its own word
-	tryAt   time.Time // not before then is a replica asked for its word again
-}
-
 // Open makes the handler of a session and reads what to tell the client.
 func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client Client) (*Handler, map[string]string, error) {
 	if e.Catalog.Current().Databases[database] == nil {
@@ -139,6 +116,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
+	h.shards.e, h.shards.db, h.shards.role = e, database, role
 	h.tx.status = 'I'
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
@@ -274,27 +252,10 @@ func (h *Handler) refresh(ctx context.Context) error {
 		if err := h.planner.TakeMap(snap); err != nil {
 			return err
 		}
-		db := h.planner.DB
 		if h.using.Load() != 0 {
 			h.using.Store(snap.Version)
 		}
-		old := h.shards
-		h.shards = make([]shardState, len(db.Shards))
-		for i, sh := range db.Shards {
-			st := shardState{info: sh, hash: h.e.Horizon.Shard(h.db, sh.Name), last: -1}
-			st.whole, st.any = h.e.Horizon.Slot(st.hash, "", 0), h.e.Horizon.Slot(st.hash, "", anyWrite)
-			for _, o := range old {
-				if o.info.Name == sh.Name {
-					st.seen, st.horizon, st.wrote, st.floor, st.at = o.seen, o.horizon, o.wrote, o.floor, o.at
-				}
-			}
-			st.floor = later(st.floor, snap.At) // rows that have moved to the shard are on its primary
-			for _, n := range sh.Nodes {
-				st.pools = append(st.pools, h.e.Pools.Pool(h.db, sh.Name, n.Name, n.DSN, h.role))
-				st.counts = append(st.counts, h.e.Metrics.Node(h.db, sh.Name, n.Name))
-			}
-			h.shards[i] = st
-		}
+		h.shards = h.shards.by(snap, h.planner.DB.Shards)
 	}
 	err := h.planner.TakeSchema(ctx, h.client.Leave)
 	if errors.Is(err, planner.ErrHomeBack) { // the client was told the other's OIDs

@@ -75,8 +75,11 @@ func (m mark) String() string {
 // has seen lies before.
 func (h *Handler) horizonToken(ctx context.Context) (string, error) {
 	var out []string
-	for i := range h.shards {
-		st := &h.shards[i]
+	for i := range h.shards.infos {
+		if !h.shards.uses(i) {
+			continue
+		}
+		st := h.shards.at(i)
 		reads := slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == i })
 		if st.seen.IsZero() && st.at == 0 && !reads {
 			continue
@@ -108,11 +111,8 @@ func (h *Handler) takeHorizon(token string) error {
 	}
 	for _, m := range marks {
 		known := false
-		for i := range h.shards {
-			st := &h.shards[i]
-			if st.info.Name != m.shard {
-				continue
-			}
+		if sh, ok := h.planner.DB.Shard(m.shard); ok {
+			st := h.shards.at(sh.Index)
 			if v := h.viewOf(st); v != nil && v.Serves() {
 				s := &v.Nodes[v.Primary].Sample
 				if known = s.SystemID == m.system && s.Timeline == m.timeline; known {
@@ -121,11 +121,7 @@ func (h *Handler) takeHorizon(token string) error {
 			}
 		}
 		if !known {
-			now := time.Now()
-			for i := range h.shards {
-				st := &h.shards[i]
-				st.seen, st.floor = now, now
-			}
+			h.shards.seeAll(time.Now())
 		}
 	}
 	return nil

@@ -55,7 +55,7 @@ var errMapChanged = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the
 func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 	s, v, err := h.fromPrimary(ctx, shard, onNode)
 	if err == nil {
-		h.shards[shard].counts[v.Primary].Statements.Add(1)
+		h.shards.at(shard).counts[v.Primary].Statements.Add(1)
 	}
 	return s, err
 }
@@ -171,7 +171,7 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 
 // forReader is forRead for what reads more than one statement, too.
 func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	st := &h.shards[shard]
+	st := h.shards.at(shard)
 	reason := replication.NoReplica
 	if v := h.viewOf(st); v != nil && v.Primary >= 0 && !h.e.owed.has(h.db, st.info.Name) {
 		var node int
@@ -186,7 +186,7 @@ func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) 
 		}
 	}
 	if h.own.noFallback && reason != replication.ByLevel {
-		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "no replica of shard " + h.shards[shard].info.Name + " may answer: " + replication.ReasonNames[reason], Hint: "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
+		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "no replica of shard " + h.shards.name(shard) + " may answer: " + replication.ReasonNames[reason], Hint: "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
 	}
 	s, v, err := h.fromPrimary(ctx, shard, onNode)
 	if err != nil {
@@ -213,7 +213,7 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 // choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
 // write, but not all that this session has seen on the primary: it must give its word.
 func (h *Handler) choose(v *replication.View, shard int, t *router.Template) (node int, reason replication.Reason, vouch bool) {
-	st := &h.shards[shard]
+	st := h.shards.at(shard)
 	if h.repeated {
 		return -1, replication.Retried, false
 	}
@@ -264,7 +264,7 @@ func (h *Handler) choose(v *replication.View, shard int, t *router.Template) (no
 }
 
 // loads are the statements in flight at each node, of this process.
-func (st *shardState) loads() []int32 {
+func (st *shard) loads() []int32 {
 	st.load = st.load[:0]
 	for _, c := range st.counts {
 		st.load = append(st.load, c.Running.Load())
@@ -276,7 +276,7 @@ func (st *shardState) loads() []int32 {
 func (h *Handler) unload(p *participant) {
 	if p.replica {
 		p.replica = false
-		h.shards[p.shard].counts[p.node].Running.Add(-1)
+		h.shards.at(p.shard).counts[p.node].Running.Add(-1)
 		h.clear(p)
 	}
 }
@@ -285,7 +285,7 @@ func (h *Handler) unload(p *participant) {
 // be fresh enough. A server dialled after the node's last sample, or one that is not of the postmaster that the monitor watches,
 // is asked for its word as well: the name of a node may mean several servers, or another one by now.
 func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, node int, vouch bool) (*participant, error) {
-	st := &h.shards[shard]
+	st := h.shards.at(shard)
 	var lsn string
 	if vouch {
 		var err error
@@ -431,7 +431,7 @@ const (
 // keysOf are the slots of the horizons that a read must look at. A read that is tied to one key looks at what was written
 // to that key's rows and by statements that were tied to none; any other read at all that was written to the table.
 func (h *Handler) keysOf(shard int, t *router.Template) []uint32 {
-	st := &h.shards[shard]
+	st := h.shards.at(shard)
 	keys := h.ext.keys[:0]
 	for i, n := range t.Tables {
 		if h.key != 0 && i < t.Sharded {
@@ -452,7 +452,7 @@ func (h *Handler) keysOf(shard int, t *router.Template) []uint32 {
 
 // writeKeys appends the slots that a write marks.
 func (h *Handler) writeKeys(keys []uint32, shard int, t *router.Template) []uint32 {
-	st := &h.shards[shard]
+	st := h.shards.at(shard)
 	for i, n := range t.Tables {
 		by := uint64(unkeyed)
 		if h.key != 0 && i < t.Sharded {
@@ -575,7 +575,7 @@ func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
 	h.acknowledge(p, now)
-	st := &h.shards[p.shard]
+	st := h.shards.at(p.shard)
 	st.seen = now // what was seen must be seen again, on whatever node
 	if p.wrote {
 		st.wrote = now
@@ -653,13 +653,13 @@ func (h *Handler) lost(p *participant, err error) error {
 		}
 	}
 	if wide {
-		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: "a row of shard " + h.shards[p.shard].info.Name + " is too wide to be merged or gathered: " + err.Error(), Hint: "Read it from the one shard that has it."}
+		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: "a row of shard " + h.shards.name(p.shard) + " is too wide to be merged or gathered: " + err.Error(), Hint: "Read it from the one shard that has it."}
 	}
 	if garbled {
 		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: broken.Error(), Hint: lostHint}
 	}
 	return &pgsql.Error{
-		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards[p.shard].info.Name + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
 		Hint: lostHint,
 	}
 }

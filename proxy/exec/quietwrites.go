@@ -73,12 +73,12 @@ func askReaders(h *Handler, readers []*participant) error {
 		}
 		if wrote {
 			p.wrote, h.tx.changes = true, true
-			p.keys = append(p.keys, h.shards[p.shard].whole, h.shards[p.shard].any)
+			p.keys = append(p.keys, h.shards.at(p.shard).whole, h.shards.at(p.shard).any)
 		}
 	}
 	if lost != nil {
 		return &pgsql.Error{
-			Code: pgsql.SerializationFailure, Message: "shard " + h.shards[lost.shard].info.Name + " was lost before the commit: the transaction was rolled back",
+			Code: pgsql.SerializationFailure, Message: "shard " + h.shards.name(lost.shard) + " was lost before the commit: the transaction was rolled back",
 			Hint: "Run the transaction again.",
 		}
 	}

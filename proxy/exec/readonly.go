@@ -55,7 +55,7 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 // stillFit says whether the replica that a session reads may answer one more statement: what that reads may have been written
 // since.
 func (h *Handler) stillFit(p *participant, t *router.Template) bool {
-	st := &h.shards[p.shard]
+	st := h.shards.at(p.shard)
 	v := h.viewOf(st)
 	if v == nil || p.node >= len(v.Nodes) {
 		return false

@@ -360,8 +360,9 @@ func (h *Handler) afterDDL(ctx context.Context) {
 		h.e.Log.Warn("schema", "database", h.db, "error", err)
 	}
 	now := time.Now()
-	for i := range h.shards {
-		h.e.Horizon.Sent(h.shards[i].whole)
-		h.e.Horizon.Acked(h.shards[i].whole, now)
+	for i := range h.shards.infos {
+		slot := h.shards.whole(i)
+		h.e.Horizon.Sent(slot)
+		h.e.Horizon.Acked(slot, now)
 	}
 }

@@ -141,12 +141,12 @@ func (h *Handler) commitError(p *participant, err error) error {
 	p.srv.Dirty = true
 	if !p.wrote {
 		return &pgsql.Error{
-			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
+			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
 			Hint: "Nothing was to be committed. Run the transaction again if its end matters.",
 		}
 	}
 	return &pgsql.Error{
-		Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + h.shards.name(p.shard) + " was lost during COMMIT: it is not known whether the transaction was committed",
+		Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + h.shards.Name(p.shard) + " was lost during COMMIT: it is not known whether the transaction was committed",
 		Hint: lookHint,
 	}
 }
@@ -203,10 +203,10 @@ func (h *Handler) commitEach(writers []*participant) error {
 		}
 		done := make([]string, i)
 		for j, d := range writers[:i] {
-			done[j] = h.shards.name(d.shard)
+			done[j] = h.shards.Name(d.shard)
 		}
 		return &pgsql.Error{
-			Code: pgsql.StatementCompletionUnknown, Message: fmt.Sprintf("the transaction was committed on shard %s, and not from shard %s on: %v", strings.Join(done, ", "), h.shards.name(p.shard), err),
+			Code: pgsql.StatementCompletionUnknown, Message: fmt.Sprintf("the transaction was committed on shard %s, and not from shard %s on: %v", strings.Join(done, ", "), h.shards.Name(p.shard), err),
 			Hint: "pgmosaic.multi_shard_commit is best_effort. Undo or repeat by hand what is missing.",
 		}
 	}
@@ -278,12 +278,12 @@ func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &part{participant: p, h: h, name: h.shards.name(p.shard), secret: secret}, nil
+	return &part{participant: p, h: h, name: h.shards.Name(p.shard), secret: secret}, nil
 }
 
 // secretOf is what a participant's shard knows the proxy by.
 func (h *Handler) secretOf(ctx context.Context, p *participant) (txn.Secret, error) {
-	name := h.shards.name(p.shard)
+	name := h.shards.Name(p.shard)
 	secret, err := h.e.Turns.Secret(ctx, h.db, name)
 	var refused interface{ SQLState() string }
 	switch {
@@ -373,7 +373,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 		if err != nil {
 			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
 			for _, p := range writers[1:] {
-				h.e.owed.owe(h.db, h.shards.name(p.shard), gid)
+				h.e.owed.owe(h.db, h.shards.Name(p.shard), gid)
 			}
 		}
 		h.count.TwoPhase.Add(1)

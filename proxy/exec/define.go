@@ -75,9 +75,9 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 func (h *Handler) onePerServer(shards []int) (out []int, err error) {
 	seen := map[string]bool{}
 	for _, s := range shards {
-		v := h.viewOf(h.shards.at(s))
+		v := h.shards.At(s).View()
 		if v == nil || !v.Serves() {
-			return nil, noPrimary(h.shards.name(s), v, "")
+			return nil, noPrimary(h.shards.Name(s), v, "")
 		}
 		if id := v.Nodes[v.Primary].Sample.SystemID; !seen[id] {
 			seen[id] = true
@@ -134,7 +134,7 @@ func (h *Handler) defineOn(part *participant, text string, alters bool) error {
 
 // onShard says on which shard a definition failed that home has taken.
 func (h *Handler) onShard(part *participant, err error) error {
-	return &pgsql.Error{Code: codeOf(err), Message: "on shard " + h.shards.name(part.shard) + ": " + err.Error(), Hint: "Nothing was changed on any shard. Mend the cause there and run it again."}
+	return &pgsql.Error{Code: codeOf(err), Message: "on shard " + h.shards.Name(part.shard) + ": " + err.Error(), Hint: "Nothing was changed on any shard. Mend the cause there and run it again."}
 }
 
 // isAbsent says whether a server answered that an object is not there.

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -70,7 +71,8 @@ type Engine struct {
 	seeds [2]maphash.Seed
 
 	Planner *planner.Planner // made by Init
-	Memory  memory.Ledger    // what sessions hold; its Limit is set before Init
+	fresh   fresh.Sources
+	Memory  memory.Ledger // what sessions hold; its Limit is set before Init
 	texts   texts
 	owed    owed
 
@@ -87,6 +89,7 @@ func (e *Engine) Init() error {
 		return err
 	}
 	e.Planner = p
+	e.fresh = fresh.Sources{Horizon: e.Horizon, Monitor: e.Monitor, Pools: e.Pools, Metrics: e.Metrics}
 	e.texts.shared = map[string]*sharedText{}
 	e.seeds[0], e.seeds[1] = maphash.MakeSeed(), maphash.MakeSeed()
 	e.welcome.of = map[welcomeKey]*welcome{}

@@ -116,7 +116,7 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 		if err != nil {
 			return err
 		}
-		add("Shard %s%s:", h.shards.name(part.shard), part.what)
+		add("Shard %s%s:", h.shards.Name(part.shard), part.what)
 		for _, r := range rows {
 			add("  %s", r[0])
 		}
@@ -209,7 +209,7 @@ func (h *Handler) explainRoute(ctx context.Context, s *sqlparse.Statement) error
 			if err != nil {
 				return err
 			}
-			lines = append(lines, fmt.Sprintf("  Shard %s%s: %d rows in %.3f ms, %.3f ms with the way there and back", h.shards.name(part.shard), part.what, n, ms, float64(time.Since(start).Microseconds())/1000))
+			lines = append(lines, fmt.Sprintf("  Shard %s%s: %d rows in %.3f ms, %.3f ms with the way there and back", h.shards.Name(part.shard), part.what, n, ms, float64(time.Since(start).Microseconds())/1000))
 		}
 	}
 	rows := make([][]string, len(lines))

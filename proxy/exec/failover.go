@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -46,38 +47,25 @@ func (e *Engine) Waiting(db, shard string) (requests, bytes int64) {
 }
 
 // serving returns a shard's view once its primary serves, and has answered a probe that was sent after a moment.
-func (h *Handler) serving(ctx context.Context, st *shard, after, lost time.Time) (*replication.View, error) {
-	if v := h.viewOf(st); v != nil && v.Serves() && v.Nodes[v.Primary].Sample.Sent.After(after) {
+func (h *Handler) serving(ctx context.Context, st *fresh.Shard, after, lost time.Time) (*replication.View, error) {
+	if v := st.View(); v != nil && v.Serves() && v.Nodes[v.Primary].Sample.Sent.After(after) {
 		return v, nil
 	}
 	return h.waitForPrimary(ctx, st, after, lost)
-}
-
-// viewOf is a shard's newest view, nil while there is none that fits the map in use.
-func (h *Handler) viewOf(st *shard) *replication.View {
-	if st.view == nil {
-		if st.view = h.e.Monitor.Slot(h.db, st.info.Name); st.view == nil {
-			return nil
-		}
-	}
-	if v := st.view.Load(); v != nil && len(v.Nodes) == len(st.pools) {
-		return v
-	}
-	return nil
 }
 
 // lookAgain is how often one that waits looks whether its primary has answered a newer probe.
 const lookAgain = 20 * time.Millisecond
 
 // waitForPrimary is serving's wait. lost is when the primary was found to be gone, zero if the monitor has seen that.
-func (h *Handler) waitForPrimary(ctx context.Context, st *shard, after, lost time.Time) (*replication.View, error) {
+func (h *Handler) waitForPrimary(ctx context.Context, st *fresh.Shard, after, lost time.Time) (*replication.View, error) {
 	h.client.Leave()
 	f, m := h.e.Failover, h.count
-	room := h.e.room(h.db, st.info.Name)
+	room := h.e.room(h.db, st.Info.Name)
 	since := lost
 	refused := func(why string) (*replication.View, error) {
 		m.FailoverRefused.Add(1)
-		return nil, noPrimary(st.info.Name, h.viewOf(st), why)
+		return nil, noPrimary(st.Info.Name, st.View(), why)
 	}
 	size := int64(h.size)
 	leave := func() {
@@ -96,7 +84,7 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *shard, after, lost tim
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
-		v := h.viewOf(st)
+		v := st.View()
 		var changed <-chan struct{}
 		if v != nil {
 			if v.Serves() && v.Nodes[v.Primary].Sample.Sent.After(after) {
@@ -107,7 +95,7 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *shard, after, lost tim
 			}
 			changed = v.Changed()
 		}
-		if h.e.Pools.Paused(h.db, st.info.Name) { // a switch-over in which the operator has the word
+		if h.e.Pools.Paused(h.db, st.Info.Name) { // a switch-over in which the operator has the word
 			since = time.Now()
 		}
 		if since.IsZero() {
@@ -169,8 +157,8 @@ func gone(err error) bool {
 
 // fromPrimary leases a server of a shard's primary, from the pool that pick names. If the primary is gone it waits for the
 // next one, within the bounds of Failover.
-func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shard, node int) *pool.Pool) (*pool.Server, *replication.View, error) {
-	st := h.shards.at(shard)
+func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *fresh.Shard, node int) *pool.Pool) (*pool.Server, *replication.View, error) {
+	st := h.shards.At(shard)
 	var lost, after time.Time
 	for {
 		v, err := h.serving(ctx, st, after, lost)
@@ -180,10 +168,10 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
 		switch {
 		case err == nil:
-			if h.e.owed.has(h.db, st.info.Name) {
+			if h.e.owed.has(h.db, st.Info.Name) {
 				h.client.Leave()
 			}
-			if err := h.e.pay(ctx, h.db, st.info.Name); err != nil {
+			if err := h.e.pay(ctx, h.db, st.Info.Name); err != nil {
 				h.free(s)
 				return nil, nil, err
 			}
@@ -201,4 +189,4 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *shar
 }
 
 // onNode is where fromPrimary takes servers from, but for gathering.
-func onNode(st *shard, node int) *pool.Pool { return st.pools[node] }
+func onNode(st *fresh.Shard, node int) *pool.Pool { return st.Pools[node] }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -204,9 +205,9 @@ func columnList(l *router.Load) string {
 func (g *gathering) open(ctx context.Context) error {
 	h := g.h
 	home := h.planner.DB.Home.Index
-	s, _, err := h.fromPrimary(ctx, home, func(st *shard, node int) *pool.Pool {
-		n := st.info.Nodes[node]
-		return h.e.Pools.Gatherers(h.db, st.info.Name, n.Name, n.DSN, h.role)
+	s, _, err := h.fromPrimary(ctx, home, func(st *fresh.Shard, node int) *pool.Pool {
+		n := st.Info.Nodes[node]
+		return h.e.Pools.Gatherers(h.db, st.Info.Name, n.Name, n.DSN, h.role)
 	})
 	if err != nil {
 		return err

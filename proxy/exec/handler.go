@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
@@ -33,7 +34,7 @@ type Handler struct {
 	count  *metrics.Database
 
 	planner   planner.Session // what it plans by
-	shards    shards          // what it knows of those that it has used
+	shards    fresh.Shards    // what it knows of those that it has used
 	firstPath []string        // the search path that the session began with
 	firstIso  string          // its default_transaction_isolation then
 
@@ -116,7 +117,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
-	h.shards.e, h.shards.db, h.shards.role = e, database, role
+	h.shards = e.fresh.Open(database, role)
 	h.tx.status = 'I'
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
@@ -255,7 +256,7 @@ func (h *Handler) refresh(ctx context.Context) error {
 		if h.using.Load() != 0 {
 			h.using.Store(snap.Version)
 		}
-		h.shards = h.shards.by(snap, h.planner.DB.Shards)
+		h.shards = h.shards.By(snap, h.planner.DB.Shards)
 	}
 	err := h.planner.TakeSchema(ctx, h.client.Leave)
 	if errors.Is(err, planner.ErrHomeBack) { // the client was told the other's OIDs

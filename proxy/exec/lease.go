@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -55,7 +56,7 @@ var errMapChanged = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the
 func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 	s, v, err := h.fromPrimary(ctx, shard, onNode)
 	if err == nil {
-		h.shards.at(shard).counts[v.Primary].Statements.Add(1)
+		h.shards.At(shard).Counts[v.Primary].Statements.Add(1)
 	}
 	return s, err
 }
@@ -171,14 +172,13 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 
 // forReader is forRead for what reads more than one statement, too.
 func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	st := h.shards.at(shard)
+	st := h.shards.At(shard)
 	reason := replication.NoReplica
-	if v := h.viewOf(st); v != nil && v.Primary >= 0 && !h.e.owed.has(h.db, st.info.Name) {
-		var node int
-		var vouch bool
-		node, reason, vouch = h.choose(v, shard, t)
-		if node >= 0 {
-			p, err := h.fromReplica(ctx, v, shard, node, vouch)
+	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.owed.has(h.db, st.Info.Name) {
+		c := h.choose(v, shard, t)
+		reason = c.Reason
+		if c.Node >= 0 {
+			p, err := h.fromReplica(ctx, v, shard, c)
 			if p != nil || err != nil {
 				return p, err
 			}
@@ -186,15 +186,15 @@ func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) 
 		}
 	}
 	if h.own.noFallback && reason != replication.ByLevel {
-		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "no replica of shard " + h.shards.name(shard) + " may answer: " + replication.ReasonNames[reason], Hint: "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
+		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "no replica of shard " + h.shards.Name(shard) + " may answer: " + replication.ReasonNames[reason], Hint: "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
 	}
 	s, v, err := h.fromPrimary(ctx, shard, onNode)
 	if err != nil {
 		return nil, err
 	}
-	st.counts[v.Primary].Statements.Add(1)
-	st.counts[v.Primary].Reads[reason].Add(1)
-	st.last, st.vouched = -1, false
+	st.Counts[v.Primary].Statements.Add(1)
+	st.Counts[v.Primary].Reads[reason].Add(1)
+	st.OnPrimary()
 	return h.participant(shard, v.Primary, s), nil
 }
 
@@ -210,73 +210,21 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 	return p
 }
 
-// choose picks a node for a read: -1 is the primary. vouch says that the node is only known to have every
-// write, but not all that this session has seen on the primary: it must give its word.
-func (h *Handler) choose(v *replication.View, shard int, t *router.Template) (node int, reason replication.Reason, vouch bool) {
-	st := h.shards.at(shard)
+// choose picks a node for a read.
+func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fresh.Choice {
 	if h.repeated {
-		return -1, replication.Retried, false
+		return fresh.Choice{Node: fresh.Primary, Reason: replication.Retried}
 	}
-	if len(v.Nodes) < 2 || h.own.level == replication.Strong {
-		return -1, replication.ByLevel, false
-	}
-	iso := h.isolation()
-	if iso == "serializable" {
-		return -1, replication.ByLevel, false
-	}
-	now, policy := h.now, h.e.Monitor.Policy()
-	want := replication.Want{Level: h.own.level, MaxLag: h.own.maxLag, Prefer: -1, Zone: h.e.Zone, Load: st.loads(), Dice: rand.Uint32()}
-	var written time.Time // what was written to what is read, by anybody (causal) or by this session
-	switch h.own.level {
-	case replication.Causal, replication.Session:
-		written = h.e.Horizon.Horizon(st.whole)
-		if iso != "" { // what is read later, whatever it is, is read from the same snapshot
-			written = later(written, h.e.Horizon.Horizon(st.any))
-		}
-		for _, k := range h.keysOf(shard, t) {
-			written = later(written, h.e.Horizon.Horizon(k))
-		}
-		if h.own.level == replication.Session && st.wrote.Before(written) { // the session's own writes are among them
-			written = st.wrote
-		}
-	default:
-		node, reason = replication.Pick(v, want, now, policy)
-		return node, reason, false
-	}
-	want.At = st.at
-	written = later(written, st.floor)
-	want.Horizon = later(written, st.seen)
-	want.Stay = written
-	if !st.vouched {
-		want.Stay = later(written, st.horizon)
-	}
-	if st.last >= 0 && st.last < len(v.Nodes) && v.Nodes[st.last].Epoch == st.epoch { // a restarted one may be behind itself
-		want.Prefer = st.last
-	}
-	if node, reason = replication.Pick(v, want, now, policy); node >= 0 || reason != replication.NotFresh || now.Before(st.tryAt) {
-		st.vouched = st.vouched && node >= 0 && node == want.Prefer
-		return node, reason, false
-	}
-	st.vouched = false
-	want.Horizon, want.Prefer = written, -1
-	node, reason = replication.Pick(v, want, now, policy)
-	return node, reason, node >= 0
-}
-
-// loads are the statements in flight at each node, of this process.
-func (st *shard) loads() []int32 {
-	st.load = st.load[:0]
-	for _, c := range st.counts {
-		st.load = append(st.load, c.Running.Load())
-	}
-	return st.load
+	return h.shards.At(shard).Choose(v, fresh.Read{
+		Level: h.own.level, MaxLag: h.own.maxLag, Isolation: h.isolation(), Zone: h.e.Zone, Now: h.now, Dice: rand.Uint32(), Template: t, Key: h.key,
+	})
 }
 
 // unload notes that a replica is done with what it was leased for.
 func (h *Handler) unload(p *participant) {
 	if p.replica {
 		p.replica = false
-		h.shards.at(p.shard).counts[p.node].Running.Add(-1)
+		h.shards.At(p.shard).Counts[p.node].Running.Add(-1)
 		h.clear(p)
 	}
 }
@@ -284,16 +232,16 @@ func (h *Handler) unload(p *participant) {
 // fromReplica leases a server of a replica for a read. It returns nothing if the replica turns out not to
 // be fresh enough. A server dialled after the node's last sample, or one that is not of the postmaster that the monitor watches,
 // is asked for its word as well: the name of a node may mean several servers, or another one by now.
-func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, node int, vouch bool) (*participant, error) {
-	st := h.shards.at(shard)
+func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard int, c fresh.Choice) (*participant, error) {
+	st, node := h.shards.At(shard), c.Node
 	var lsn string
-	if vouch {
+	if c.Vouch {
 		var err error
 		if lsn, err = h.positionNow(ctx, shard); err != nil {
 			return nil, h.unlessLost(err)
 		}
 	}
-	s, err := h.leaseFrom(ctx, st.pools[node], nil)
+	s, err := h.leaseFrom(ctx, st.Pools[node], nil)
 	if err != nil {
 		if errors.Is(err, errReplan) || errors.Is(err, errCancelled) || ctx.Err() != nil {
 			return nil, err
@@ -309,9 +257,9 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 	}
 	unsure := !s.Dialed().Before(sample.Sent) || s.Addr() != sample.Addr || of.System != "" && !of.Started.Equal(sample.Started)
 	switch {
-	case h.own.level == replication.Eventual || !vouch && !unsure:
+	case h.own.level == replication.Eventual || !c.Vouch && !unsure:
 	case h.own.level == replication.Bounded:
-		at, ok := h.e.Monitor.Since(h.db, st.info.Name, h.now.Add(-h.own.maxLag-h.e.Monitor.Policy().Interval))
+		at, ok := h.e.Monitor.Since(h.db, st.Info.Name, h.now.Add(-h.own.maxLag-h.e.Monitor.Policy().Interval))
 		h.client.Leave()
 		if !ok || !replayed(s, at.String()) {
 			h.free(s)
@@ -326,17 +274,17 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard, n
 		}
 		h.client.Leave()
 		if !replayed(s, lsn) {
-			st.tryAt = time.Now().Add(20 * time.Millisecond)
+			st.Behind(time.Now())
 			h.free(s)
 			return nil, nil
 		}
-		st.vouched = true
+		st.Vouched()
 	}
-	c := st.counts[node]
-	c.Statements.Add(1)
-	c.Reads[replication.ToReplica].Add(1)
-	c.Running.Add(1)
-	st.last, st.epoch = node, v.Nodes[node].Epoch
+	count := st.Counts[node]
+	count.Statements.Add(1)
+	count.Reads[replication.ToReplica].Add(1)
+	count.Running.Add(1)
+	st.On(v, node)
 	p := h.participant(shard, node, s)
 	p.replica = true
 	h.owe(p)
@@ -413,59 +361,6 @@ func replayed(s *pool.Server, lsn string) bool {
 	return false
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// What a slot of the horizons may stand for, besides rows of a key: see keysOf.
-const (
-	anyRow  = 0 // whatever is written to the table
-	unkeyed = 1 // what is written to it by a statement that is not tied to one key
-
-	anyWrite = 2 // of the empty table: whatever is written on the shard
-)
-
-// keysOf are the slots of the horizons that a read must look at. A read that is tied to one key looks at what was written
-// to that key's rows and by statements that were tied to none; any other read at all that was written to the table.
-func (h *Handler) keysOf(shard int, t *router.Template) []uint32 {
-	st := h.shards.at(shard)
-	keys := h.ext.keys[:0]
-	for i, n := range t.Tables {
-		if h.key != 0 && i < t.Sharded {
-			keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, h.key), h.e.Horizon.Slot(st.hash, n.Name, unkeyed))
-		} else {
-			keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, anyRow)) // equal names in two schemas share a slot
-		}
-	}
-	for _, n := range t.Behind {
-		keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, anyRow))
-	}
-	if t.Beyond {
-		keys = append(keys, st.any)
-	}
-	h.ext.keys = keys
-	return keys
-}
-
-// writeKeys appends the slots that a write marks.
-func (h *Handler) writeKeys(keys []uint32, shard int, t *router.Template) []uint32 {
-	st := h.shards.at(shard)
-	for i, n := range t.Tables {
-		by := uint64(unkeyed)
-		if h.key != 0 && i < t.Sharded {
-			by = h.key
-		}
-		keys = append(keys, h.e.Horizon.Slot(st.hash, n.Name, by), h.e.Horizon.Slot(st.hash, n.Name, anyRow))
-	}
-	if t.Whole || len(t.Tables) == 0 {
-		keys = append(keys, st.whole)
-	}
-	return append(keys, st.any)
-}
-
 // on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
 // autocommit a fresh lease that finish gives back.
 func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
@@ -540,7 +435,7 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 	p.wrote = true
 	p.mayDefine(t)
 	from := len(p.inFlight)
-	p.inFlight = h.writeKeys(p.inFlight, p.shard, t)
+	p.inFlight = h.shards.At(p.shard).WriteKeys(p.inFlight, t, h.key)
 	h.sending(p, from)
 }
 
@@ -575,14 +470,7 @@ func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
 	h.acknowledge(p, now)
-	st := h.shards.at(p.shard)
-	st.seen = now // what was seen must be seen again, on whatever node
-	if p.wrote {
-		st.wrote = now
-	}
-	if p.wrote || !p.replica {
-		st.horizon, st.vouched = now, false
-	}
+	h.shards.At(p.shard).Settled(now, p.wrote, p.replica)
 	p.wrote = false
 }
 
@@ -653,13 +541,13 @@ func (h *Handler) lost(p *participant, err error) error {
 		}
 	}
 	if wide {
-		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: "a row of shard " + h.shards.name(p.shard) + " is too wide to be merged or gathered: " + err.Error(), Hint: "Read it from the one shard that has it."}
+		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: "a row of shard " + h.shards.Name(p.shard) + " is too wide to be merged or gathered: " + err.Error(), Hint: "Read it from the one shard that has it."}
 	}
 	if garbled {
 		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: broken.Error(), Hint: lostHint}
 	}
 	return &pgsql.Error{
-		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
 		Hint: lostHint,
 	}
 }

@@ -253,9 +253,9 @@ func (h *Handler) shardsSeen() string {
 	var names []string
 	seen := map[int]bool{}
 	for _, p := range h.seen.parts {
-		if !seen[p.shard] && p.shard < len(h.shards.infos) {
+		if !seen[p.shard] && p.shard < len(h.shards.Infos) {
 			seen[p.shard] = true
-			names = append(names, h.shards.name(p.shard))
+			names = append(names, h.shards.Name(p.shard))
 		}
 	}
 	return strings.Join(names, ",")
@@ -284,15 +284,15 @@ func (h *Handler) parametersSeen() string {
 func (h *Handler) record(end time.Time) {
 	t := Trace{Database: h.db, Role: h.role, Statement: h.shown(false), Start: h.now, End: end, Code: h.seen.code, Parent: h.seen.parent}
 	for _, p := range h.seen.parts {
-		if p.start.IsZero() || p.shard >= len(h.shards.infos) {
+		if p.start.IsZero() || p.shard >= len(h.shards.Infos) {
 			continue
 		}
-		part := TracePart{Shard: h.shards.name(p.shard), Start: p.start, End: p.end}
+		part := TracePart{Shard: h.shards.Name(p.shard), Start: p.start, End: p.end}
 		node := p.node
-		if v := h.viewOf(h.shards.at(p.shard)); node < 0 && v != nil {
+		if v := h.shards.At(p.shard).View(); node < 0 && v != nil {
 			node = v.Primary
 		}
-		if nodes := h.shards.infos[p.shard].Nodes; node >= 0 && node < len(nodes) {
+		if nodes := h.shards.Infos[p.shard].Nodes; node >= 0 && node < len(nodes) {
 			part.Node = nodes[node].Name
 		}
 		if part.End.IsZero() {

@@ -73,12 +73,12 @@ func askReaders(h *Handler, readers []*participant) error {
 		}
 		if wrote {
 			p.wrote, h.tx.changes = true, true
-			p.keys = append(p.keys, h.shards.at(p.shard).whole, h.shards.at(p.shard).any)
+			p.keys = h.shards.At(p.shard).UnseenKeys(p.keys)
 		}
 	}
 	if lost != nil {
 		return &pgsql.Error{
-			Code: pgsql.SerializationFailure, Message: "shard " + h.shards.name(lost.shard) + " was lost before the commit: the transaction was rolled back",
+			Code: pgsql.SerializationFailure, Message: "shard " + h.shards.Name(lost.shard) + " was lost before the commit: the transaction was rolled back",
 			Hint: "Run the transaction again.",
 		}
 	}

@@ -55,14 +55,14 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 // stillFit says whether the replica that a session reads may answer one more statement: what that reads may have been written
 // since.
 func (h *Handler) stillFit(p *participant, t *router.Template) bool {
-	st := h.shards.at(p.shard)
-	v := h.viewOf(st)
+	st := h.shards.At(p.shard)
+	v := st.View()
 	if v == nil || p.node >= len(v.Nodes) {
 		return false
 	}
-	st.last = p.node
-	node, _, vouch := h.choose(v, p.shard, t)
-	return node == p.node && !vouch
+	st.Still(p.node)
+	c := h.choose(v, p.shard, t)
+	return c.Node == p.node && !c.Vouch
 }
 
 // holdsPortal says whether the client has a portal or cursor on a server that it has not run to its end.

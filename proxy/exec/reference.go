@@ -117,7 +117,7 @@ var errOlder = errors.New("made by an older version")
 
 // turnRefused is what a client is told of a turn that it has not got.
 func (h *Handler) turnRefused(ctx context.Context, part *participant, turn string, err error) error {
-	name := h.shards.name(part.shard)
+	name := h.shards.Name(part.shard)
 	lacking := &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: "shard " + name + " lacks what this version makes there", Hint: "It is made at the start, and tried again until it is there: see the log."}
 	var se *pool.ServerError
 	switch {

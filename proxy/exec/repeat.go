@@ -91,9 +91,9 @@ const orphans = 100 * time.Millisecond
 // come back. It waits for a sample of the node that only one with a postmaster answers.
 func (h *Handler) stillUp(p *participant) bool {
 	h.client.Leave()
-	st, now := h.shards.at(p.shard), time.Now()
+	st, now := h.shards.At(p.shard), time.Now()
 	for time.Since(now) < time.Second {
-		v := h.viewOf(st)
+		v := st.View()
 		if v == nil {
 			return false
 		}

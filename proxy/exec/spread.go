@@ -140,7 +140,7 @@ func follow(h *Handler, p *participant, have, want *pool.Carried, vars []string)
 		case errors.As(err, &se):
 			return &pgsql.Error{
 				Code:    pgsql.FeatureNotSupported,
-				Message: fmt.Sprintf("what a function has set of %q cannot be set on shard %s: %s", c.Name, h.shards.name(p.shard), se.Response.Message),
+				Message: fmt.Sprintf("what a function has set of %q cannot be set on shard %s: %s", c.Name, h.shards.Name(p.shard), se.Response.Message),
 				Hint:    "Set it where the session may set it itself, or stay on one shard in this transaction.",
 			}
 		case err != nil:

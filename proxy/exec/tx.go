@@ -164,7 +164,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	p.wrote, h.tx.changes = true, h.tx.changes || !h.readsOnly() || p.bound
 	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
-	p.keys = h.writeKeys(p.keys, p.shard, t)
+	p.keys = h.shards.At(p.shard).WriteKeys(p.keys, t, h.key)
 	return nil
 }
 
@@ -360,8 +360,8 @@ func (h *Handler) afterDDL(ctx context.Context) {
 		h.e.Log.Warn("schema", "database", h.db, "error", err)
 	}
 	now := time.Now()
-	for i := range h.shards.infos {
-		slot := h.shards.whole(i)
+	for i := range h.shards.Infos {
+		slot := h.shards.Whole(i)
 		h.e.Horizon.Sent(slot)
 		h.e.Horizon.Acked(slot, now)
 	}

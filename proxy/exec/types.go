@@ -13,7 +13,7 @@ func (h *Handler) typesOf(shard int) *schema.TypeMap {
 	if len(h.planner.Schema.Maps) == 0 {
 		return nil
 	}
-	return h.planner.Schema.Maps[h.shards.name(shard)]
+	return h.planner.Schema.Maps[h.shards.Name(shard)]
 }
 
 // deepColumn is a column whose binary values hold OIDs.

@@ -391,7 +391,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 	for i, shard := range homeFirst(p.Shards, h.planner.DB.Home.Index) {
 		err := h.stopped()
 		if err != nil {
-			return partly(err, h.shards.name(shard), i, len(p.Shards))
+			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}
 		part, err := h.on(ctx, shard, p.Template)
 		if err != nil {
@@ -416,7 +416,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		}
 		h.finish(part)
 		if err != nil {
-			return partly(err, h.shards.name(shard), i, len(p.Shards))
+			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}
 	}
 	h.client.SendTag(tag)

@@ -1,4 +1,4 @@
-package exec
+package fresh
 
 import (
 	"fmt"
@@ -27,48 +27,48 @@ func database(t testing.TB, n int) *shardmap.Snapshot {
 	return s
 }
 
-func sharedParts() *Engine {
-	return &Engine{Horizon: replication.NewHorizons(time.Now()), Pools: pool.NewManager(pool.Options{}), Metrics: metrics.New(time.Now())}
+func sources() *Sources {
+	return &Sources{Horizon: replication.NewHorizons(time.Now()), Pools: pool.NewManager(pool.Options{}), Metrics: metrics.New(time.Now())}
 }
 
 // What a session knows of shards goes along when the map changes, by their names; of others it knows that what is there by then must be seen.
 func TestShardsKeepWhatTheSessionKnows(t *testing.T) {
-	e, m := sharedParts(), database(t, 200)
+	e, m := sources(), database(t, 200)
 	m.At = time.Now()
-	none := &shards{e: e, db: "d", role: "r"}
-	s := none.by(m, m.Databases["d"].Shards)
-	if s.uses(150) {
+	none := e.Open("d", "r")
+	s := none.By(m, m.Databases["d"].Shards)
+	if s.Uses(150) {
 		t.Fatal("a shard is used before it is")
 	}
 	seen := time.Now().Add(time.Minute)
-	s.at(150).seen, s.at(150).at = seen, 7
-	s.at(3).wrote = seen
+	s.At(150).seen, s.At(150).at = seen, 7
+	s.At(3).wrote = seen
 	fewer := database(t, 151)
 	d := fewer.Databases["d"]
 	d.Shards = d.Shards[1:] // each has another place
 	fewer.At = m.At.Add(time.Second)
-	next := s.by(fewer, d.Shards)
-	if st := next.at(149); st.info.Name != "s150" || !st.seen.Equal(seen) || st.at != 7 || !st.floor.Equal(fewer.At) {
+	next := s.By(fewer, d.Shards)
+	if st := next.At(149); st.Info.Name != "s150" || !st.seen.Equal(seen) || st.at != 7 || !st.floor.Equal(fewer.At) {
 		t.Errorf("of s150 is known: %+v", st)
 	}
-	if st := next.at(2); !st.wrote.Equal(seen) {
+	if st := next.At(2); !st.wrote.Equal(seen) {
 		t.Errorf("of s3 is known: %+v", st)
 	}
-	if next.uses(4) {
+	if next.Uses(4) {
 		t.Error("a shard is used that never was")
 	}
-	if st := next.at(4); !st.seen.IsZero() || !st.floor.Equal(fewer.At) || len(st.pools) != 1 {
+	if st := next.At(4); !st.seen.IsZero() || !st.floor.Equal(fewer.At) || len(st.Pools) != 1 {
 		t.Errorf("of a shard that was not used is known: %+v", st)
 	}
 	now := time.Now().Add(2 * time.Minute)
-	next.seeAll(now)
+	next.SeeAll(now)
 	for _, i := range []int{2, 77, 149} {
-		if st := next.at(i); !next.uses(i) || !st.seen.Equal(now) || !st.floor.Equal(now) {
+		if st := next.At(i); !next.Uses(i) || !st.seen.Equal(now) || !st.floor.Equal(now) {
 			t.Errorf("shard %d: %+v", i, st)
 		}
 	}
-	last := next.by(m, m.Databases["d"].Shards)
-	if st := last.at(199); !last.uses(199) || !st.seen.Equal(now) || !st.floor.Equal(now) {
+	last := next.By(m, m.Databases["d"].Shards)
+	if st := last.At(199); !last.Uses(199) || !st.seen.Equal(now) || !st.floor.Equal(now) {
 		t.Errorf("behind the next map: %+v", st)
 	}
 }
@@ -76,20 +76,20 @@ func TestShardsKeepWhatTheSessionKnows(t *testing.T) {
 // A session costs what it uses: of a thousand shards hardly more than of two.
 func TestUnusedShardsCostNothing(t *testing.T) {
 	cost := func(n int) int {
-		e, m := sharedParts(), database(t, n)
+		e, m := sources(), database(t, n)
 		const sessions = 500
-		all := make([]shards, sessions)
-		none := &shards{e: e, db: "d", role: "r"}
+		all := make([]Shards, sessions)
+		none := e.Open("d", "r")
 		for i := range n { // what all sessions share
-			s := none.by(m, m.Databases["d"].Shards)
-			s.at(i)
+			s := none.By(m, m.Databases["d"].Shards)
+			s.At(i)
 		}
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		for i := range all {
-			all[i] = none.by(m, m.Databases["d"].Shards)
-			all[i].at(i % n)
+			all[i] = none.By(m, m.Databases["d"].Shards)
+			all[i].At(i % n)
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)

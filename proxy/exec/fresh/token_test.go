@@ -1,4 +1,4 @@
-package exec
+package fresh
 
 import (
 	"slices"
@@ -10,7 +10,7 @@ func TestTokensAreReadAsTheyArePrinted(t *testing.T) {
 	for _, in := range []string{
 		"", "s1:7412345678901234567:1:0/5000028", `s1:7:1:16/B374D848,"a ""b"", c:d":8:4294967295:FFFFFFFF/FFFFFFFF`,
 	} {
-		marks, err := parseToken(in)
+		marks, err := ParseToken(in)
 		var out []string
 		for _, m := range marks {
 			out = append(out, m.String())
@@ -20,7 +20,7 @@ func TestTokensAreReadAsTheyArePrinted(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"s1", "s1:", "s1:1:1", "s1:1:1:0", "s1:1:-1:0/0", "s1:1:4294967296:0/0", "s1:1:1:0/0,", `"s1:1:1:0/0`, `"s1"1:1:0/0`, "s1:1:1:0/0:1"} {
-		if m, err := parseToken(in); err == nil {
+		if m, err := ParseToken(in); err == nil {
 			t.Errorf("%q was read as %v", in, m)
 		}
 	}
@@ -29,7 +29,7 @@ func TestTokensAreReadAsTheyArePrinted(t *testing.T) {
 func FuzzToken(f *testing.F) {
 	f.Add(`s1:7:1:16/B374D848,"a ""b"", c:d":8:2:0/1`)
 	f.Fuzz(func(t *testing.T, s string) {
-		marks, err := parseToken(s)
+		marks, err := ParseToken(s)
 		if err != nil {
 			return
 		}
@@ -37,22 +37,9 @@ func FuzzToken(f *testing.F) {
 		for _, m := range marks {
 			out = append(out, m.String())
 		}
-		again, err := parseToken(strings.Join(out, ","))
+		again, err := ParseToken(strings.Join(out, ","))
 		if err != nil || !slices.Equal(again, marks) {
 			t.Fatalf("%q: %v printed and read again: %v, %v", s, marks, again, err)
 		}
 	})
-}
-
-func TestTraceparent(t *testing.T) {
-	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	for in, want := range map[string]string{
-		"select 1": "", "select 1 /*traceparent='" + good + "'*/": good, "select 1 /*a='b',traceparent='" + good + "',c='d'*/": good,
-		"select 1 /*traceparent='" + good: "", "select 1 /*traceparent='00-xyz'*/": "", "select 1 /*traceparent='" + strings.Repeat("0", 55) + "'*/": "",
-		"select 1 /*traceparent='" + strings.ToUpper(good) + "x'*/": "",
-	} {
-		if got := traceparent([]byte(in)); got != want {
-			t.Errorf("%s: %q, want %q", in, got, want)
-		}
-	}
 }

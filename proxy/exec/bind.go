@@ -137,7 +137,7 @@ func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
 func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	x := &h.ext
 	h.count.Binds.Add(1)
-	h.seen.binds++
+	h.request.Binds++
 	if x.bound == nil {
 		x.bound = new(bound)
 	}
@@ -163,9 +163,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err := h.mayRun(s.tmpl.Stmt); err != nil {
 		return err
 	}
-	h.about(s)
-	if h.e.Tracing != nil {
-		h.traced(h.text)
+	h.request.About(bytesOf(s.sql))
+	if h.e.Observer.Tracing != nil {
+		h.request.Choose(h.request.Text())
 	}
 	if err := h.replan(ctx, s); err != nil {
 		return err

@@ -239,7 +239,7 @@ func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) erro
 func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participant) error {
 	var failed error
 	send := h.copySender(parts)
-	h.keepText()
+	h.request.KeepText()
 	h.client.Release()
 	for {
 		m, err := h.client.Next()

@@ -28,7 +28,7 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 		p.srv.Dirty = true
 		return 0, "", clientError{err}
 	}
-	h.keepText()
+	h.request.KeepText()
 	h.client.Release()
 	h.client.Leave()
 	refused := false

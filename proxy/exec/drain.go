@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 	"errors"
-	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -161,7 +160,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				x.skipped(s, done, i)
 				for _, rest := range done[i:] { // the statement that it is of
 					if rest.tmpl != nil {
-						h.text = unsafe.Slice(unsafe.StringData(rest.tmpl.Stmt.Text), len(rest.tmpl.Stmt.Text)) // only read
+						h.request.About(bytesOf(rest.tmpl.Stmt.Text))
 						break
 					}
 				}

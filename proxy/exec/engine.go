@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -46,8 +47,7 @@ type Engine struct {
 	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused
 	Zone         string        // where this process is: replicas of the same zone are read first
 	Failover     Failover
-	Logging      atomic.Pointer[Logging]
-	Tracing      *Tracing // nil: off
+	Observer     observe.Observer
 
 	Turns Turns
 
@@ -89,6 +89,7 @@ func (e *Engine) Init() error {
 		return err
 	}
 	e.Planner = p
+	e.Observer.Log = e.Log
 	e.fresh = fresh.Sources{Horizon: e.Horizon, Monitor: e.Monitor, Pools: e.Pools, Metrics: e.Metrics}
 	e.texts.shared = map[string]*sharedText{}
 	e.seeds[0], e.seeds[1] = maphash.MakeSeed(), maphash.MakeSeed()

@@ -25,7 +25,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		return errFailedTx
 	}
 	h.count.Queries.Add(1)
-	h.about(pt.stmt)
+	h.request.About(bytesOf(pt.stmt.sql))
 	pt.stmt.tmpl.Runs.Add(1)
 	if pt.on != nil {
 		if err := h.use(ctx, pt.on); err != nil {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -44,7 +43,6 @@ type extended struct {
 	executing bool         // a result of our own has been described already
 
 	bound  *bound // nil while the session rests
-	keys   []uint32
 	reread time.Time
 }
 
@@ -322,7 +320,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 			err, relayed = e, errors.Is(e, errRelayed)
 		}
 	}
-	if err := h.report(err, string(h.text)); err != nil {
+	if err := h.report(err, string(h.request.Text())); err != nil {
 		return err
 	}
 	x.skipping, x.owed, x.post = true, nil, x.post[:0]
@@ -459,7 +457,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	} else { // the unnamed one is parsed anew by each server
 		h.keyed(s)
 	}
-	h.about(s)
+	h.request.About(bytesOf(s.sql))
 	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
@@ -541,10 +539,10 @@ func (h *Handler) replan(ctx context.Context, s *stmt) error {
 	if s.tmpl != nil && s.space == space && h.cacheable() && !h.tx.defined {
 		return h.outdated(s.tmpl.Stmt)
 	}
-	p, multi, err := h.plan(ctx, unsafe.Slice(unsafe.StringData(s.sql), len(s.sql))) // only read
+	p, multi, err := h.plan(ctx, bytesOf(s.sql))
 	for h.awaitMove(ctx, err) {
 		space = h.planner.Space()
-		p, multi, err = h.plan(ctx, unsafe.Slice(unsafe.StringData(s.sql), len(s.sql)))
+		p, multi, err = h.plan(ctx, bytesOf(s.sql))
 	}
 	if err != nil {
 		return err

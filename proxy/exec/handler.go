@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
@@ -65,10 +66,8 @@ type Handler struct {
 	spare      *participant      // for the next statement
 	unsettled  []*participant    // what they do is counted: writes that are on their way, statements of a replica
 	key        uint64            // of the present statement: see router.Template.Route
-	times      metrics.Recorder  // of its requests
-	seen       observed          // of the present request
+	request    observe.Request   // the present one, for who observes it
 	args       *router.Args      // of the statement that runs, in the simple protocol
-	text       []byte            // of its last statement
 	size       int               // of the present request, in bytes
 	begunAt    outputMark        // where its answer begins
 	repeatable bool              // nothing of it keeps it from being run again
@@ -116,6 +115,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback, commit: e.Commit},
 	}
 	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)
+	h.request = e.Observer.Open(observe.Client{Database: database, Role: role, PID: client.PID, Count: h.count})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
 	h.tx.status = 'I'
@@ -344,11 +344,11 @@ func (h *Handler) doomed() bool { return h.ending.Load() }
 // Rest implements session.Handler.
 func (h *Handler) Rest() {
 	x := &h.ext
-	h.times.Flush(&h.count.Stages, time.Now())
+	h.request.Rest(time.Now())
 	h.spare = nil
 	h.planner.Rest()
-	h.args, h.text = nil, nil
-	x.ops, x.changes, x.post, x.keys, x.bound = nil, nil, nil, nil, nil
+	h.args = nil
+	x.ops, x.changes, x.post, x.bound = nil, nil, nil, nil
 	if x.anonymous == nil {
 		x.own = nil
 	}
@@ -447,7 +447,7 @@ func (h *Handler) Close() {
 	in, out := h.client.Traffic()
 	h.count.Received.Add(in)
 	h.count.Sent.Add(out)
-	h.times.Flush(&h.count.Stages, time.Now())
+	h.request.Flush(time.Now())
 	h.unlistenAll()
 	h.ext.forget()
 	defer leave(h)
@@ -491,7 +491,7 @@ func (h *Handler) servers() []*pool.Server {
 }
 
 // Statement is the present statement without its literals, or the last one.
-func (h *Handler) Statement() string { return h.shown(false) }
+func (h *Handler) Statement() string { return h.request.Statement(false) }
 
 // track and free keep the list that Cancel reads.
 func (h *Handler) track(s *pool.Server) {
@@ -576,10 +576,10 @@ func (h *Handler) report(err error, sql string) error {
 		}
 		var re *router.Error
 		if errors.As(err, &re) && re.Rule != "" {
-			h.e.Metrics.Refused(string(re.Rule), h.e.sample(sql), time.Now())
+			h.e.Metrics.Refused(string(re.Rule), h.e.Observer.Sample(sql), time.Now())
 		}
 		h.client.Send(wire.ErrorFor("ERROR", err))
-		h.failedBy(err)
+		h.request.FailedBy(err)
 	}
 	if h.tx.status == 'T' {
 		h.tx.status = 'E'

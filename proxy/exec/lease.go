@@ -109,7 +109,7 @@ func (h *Handler) waitEnds(start time.Time) {
 	h.waiting = nil
 	h.mu.Unlock()
 	d := time.Since(start)
-	h.seen.waited += d
+	h.request.Waited += d
 	h.count.WaitNanos.Add(int64(d))
 }
 
@@ -364,10 +364,10 @@ func replayed(s *pool.Server, lsn string) bool {
 // on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
 // autocommit a fresh lease that finish gives back.
 func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	h.asks()
+	h.request.Asks()
 	p, err := h.anyOn(ctx, shard, t)
 	if err == nil {
-		h.took(p)
+		h.request.Joined(p.shard, p.node)
 	}
 	if err == nil && t.Hidden != nil && h.tx.status == 'I' {
 		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
@@ -502,7 +502,7 @@ func (h *Handler) clear(p *participant) {
 // finish ends an autocommit statement: its writes are acknowledged and its server is given back.
 func (h *Handler) finish(p *participant) {
 	h.settle(p)
-	h.did(p)
+	h.request.Left(p.shard, h.settled)
 	h.unload(p)
 	h.hidePrepared(p)
 	p.defined()

@@ -123,7 +123,7 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		s.Dirty = s.Dirty || isFatal(e)
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
-	h.failed(e.Code, e.Message)
+	h.request.Failed(e.Code, e.Message)
 	if e.Routine == revalidates || e.Code == pgsql.InternalError && strings.HasPrefix(e.Message, "cache lookup failed") {
 		s.DropSince(0) // else whoever prepares them again gets the same answer
 		p.outdated = true

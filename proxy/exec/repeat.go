@@ -129,7 +129,7 @@ func (h *Handler) beginRequest(size int) {
 	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
 	h.repeatable, h.repeated = true, false
 	h.asked.Store(false)
-	h.watch()
+	h.request.Begin(h.now)
 }
 
 // beginAgain takes back what was written to the client since the request began. Its reads go to primaries now.

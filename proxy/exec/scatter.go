@@ -194,7 +194,7 @@ func (s *stream) Next() ([][]byte, error) {
 		}
 		m, err := s.answer.Next()
 		if !since.IsZero() {
-			s.h.seen.blocked += time.Since(since)
+			s.h.request.Blocked += time.Since(since)
 		}
 		switch {
 		case s.answer.Ended && s.answer.Failed == nil:
@@ -430,8 +430,8 @@ func (h *Handler) quiet(s *stream) {
 // mergeRows writes the merged rows and returns their number.
 func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, res []int16, w merge.Window) (n int64, err error) {
 	visible := len(sh.visible)
-	start, blocked := time.Now(), h.seen.blocked
-	defer func() { h.seen.merged += time.Since(start) - (h.seen.blocked - blocked) }()
+	start, blocked := time.Now(), h.request.Blocked
+	defer func() { h.request.Merged += time.Since(start) - (h.request.Blocked - blocked) }()
 	emit := func(row [][]byte) error {
 		panics.Point("merge")
 		n++

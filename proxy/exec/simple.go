@@ -14,7 +14,7 @@ import (
 // Query implements session.Handler.
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.beginRequest(len(sql))
-	h.traced(sql)
+	h.request.Choose(sql)
 	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
 	idle := h.tx.status == 'I'
 	err := h.joinPipeline(ctx)
@@ -31,7 +31,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	}
 	h.ext.closePortalsIf(h.tx.status == 'I')
 	if err != nil {
-		if err := h.report(err, string(h.text)); err != nil {
+		if err := h.report(err, string(h.request.Text())); err != nil {
 			return err
 		}
 	}
@@ -87,7 +87,7 @@ func (h *Handler) timed(idle bool) {
 	if idle && h.tx.status == 'I' {
 		h.count.AutoNanos.Add(int64(d))
 	}
-	h.done(end, d)
+	h.request.Done(end, d, (*observing)(h))
 }
 
 // ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.

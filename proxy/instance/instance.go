@@ -22,6 +22,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
@@ -158,10 +159,10 @@ func (in *Instance) buildEngine(level replication.Level) error {
 	if memory > 0 {
 		debug.SetMemoryLimit(memory)
 	}
-	in.Engine.Logging.Store(logging(cfg))
+	in.Engine.Observer.Logging.Store(logging(cfg))
 	in.Engine.ShardUsers.Store(&cfg.ShardUsers)
 	if in.traces != nil {
-		in.Engine.Tracing = &exec.Tracing{Share: cfg.TraceShare, Record: in.traces.record}
+		in.Engine.Observer.Tracing = &observe.Tracing{Share: cfg.TraceShare, Record: in.traces.record}
 	}
 	in.shareSecrets()
 	in.retainConns()

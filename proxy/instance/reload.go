@@ -6,7 +6,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/access"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 )
@@ -61,7 +61,7 @@ func (in *Instance) apply(cfg *config.Config) error {
 	in.Gate.Use(who)
 	in.Pools.SetOptions(in.poolOptions(cfg))
 	in.Server.SetOptions(limits(cfg))
-	in.Engine.Logging.Store(logging(cfg))
+	in.Engine.Observer.Logging.Store(logging(cfg))
 	in.Engine.ShardUsers.Store(&cfg.ShardUsers)
 	if in.opts.Level != nil {
 		setLevel(in.opts.Level, cfg)
@@ -111,6 +111,6 @@ func (in *Instance) poolOptions(c *config.Config) pool.Options {
 }
 
 // logging is what statements are logged.
-func logging(c *config.Config) *exec.Logging {
-	return &exec.Logging{Slow: c.LogSlow.Value(), Failed: c.LogFailed, Refused: c.LogRefused, Parameters: c.LogParams}
+func logging(c *config.Config) *observe.Logging {
+	return &observe.Logging{Slow: c.LogSlow.Value(), Failed: c.LogFailed, Refused: c.LogRefused, Parameters: c.LogParams}
 }

@@ -15,7 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 )
 
 // tracing sends traces to an OpenTelemetry collector, by OTLP over HTTP. What the collector is too slow for is dropped.
@@ -40,7 +40,7 @@ func newTracing(ctx context.Context, cfg *config.Config, version string) (*traci
 
 // record makes a span of a statement, and one below it for each shard that took part. The attributes are those of
 // OpenTelemetry's conventions for database clients.
-func (t *tracing) record(x exec.Trace) {
+func (t *tracing) record(x observe.Trace) {
 	ctx := context.Background()
 	if x.Parent != "" {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": x.Parent})

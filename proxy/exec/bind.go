@@ -86,7 +86,7 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		h.parseOp(s, pool.StmtKey{})
 		return "", nil
 	}
-	if s.formats != h.formatsNow() {
+	if s.formats != h.told.Formats() {
 		h.keyed(s)
 	}
 	if name, ok := p.srv.Prepared(s.key); ok {

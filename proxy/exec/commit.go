@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -33,7 +34,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		p.inFlight = append(p.inFlight, p.keys...)
 		h.sending(p, from)
 	}
-	twoPhase := len(writers) > 1 && h.own.commit != CommitBestEffort
+	twoPhase := len(writers) > 1 && h.own.Commit != client.CommitBestEffort
 	if twoPhase {
 		if err := decidesFirst(writers); err != nil {
 			h.rollback()
@@ -98,7 +99,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 func takeBack(h *Handler) {
 	adopt(h, h.tx.before)
 	h.own = h.tx.own.before
-	h.retell(h.tx.told)
+	h.told.Back(h.tx.told, h.sendParam)
 }
 
 // stayBehind sees to what a transaction over several servers has SET that came to nothing: a part that was prepared, or committed by itself, has it still.
@@ -152,19 +153,6 @@ func (h *Handler) commitError(p *participant, err error) error {
 }
 
 const lookHint = "Look for its effects before you run it again."
-
-// Commit is how a transaction commits that has written to several shards.
-type Commit uint8
-
-// The ways. Two-phase is the default.
-const (
-	CommitTwoPhase   Commit = iota // atomically
-	CommitRefuse                   // not at all: a second writing shard is refused
-	CommitBestEffort               // one shard after the other
-)
-
-// Commits are the names of the ways, as multi_shard_commit has them.
-var Commits = []string{"two_phase", "refuse", "best_effort"}
 
 // decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. There are several; only one can be
 // like that.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -19,8 +20,8 @@ type savepoint struct {
 	opts     sqlparse.Tx
 	settings *pool.Settings
 	told     map[string]string
-	own      ownSettings
-	kept     ownSettings
+	own      client.Settings
+	kept     client.Settings
 	cursors  map[string]*participant
 	view     planner.View // what the transaction planned by; of one that had defined nothing it is its base
 	defined  bool
@@ -200,7 +201,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		reckonKept(h)
 		at := h.ext.kept
 		h.tx.step(stepSave, "", sql)
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, maps.Clone(h.told), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.planner.Env.SearchPath, at})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, h.told.Mark(), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.planner.Env.SearchPath, at})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		save := h.tx.saves[at]
@@ -211,7 +212,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		adopt(h, h.tx.saves[at].settings)
 		h.own, h.tx.own.kept = h.tx.saves[at].own, h.tx.saves[at].kept
 		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
-		h.retell(h.tx.saves[at].told)
+		h.told.Back(h.tx.saves[at].told, h.sendParam)
 		h.backTo(h.tx.saves[at].view)
 		h.tx.defined = h.tx.saves[at].defined
 		h.mayChangeTemps(true)

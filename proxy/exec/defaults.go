@@ -34,7 +34,7 @@ func (h *Handler) keepDefaults(s *pool.Server) {
 func (h *Handler) began() *pool.Settings {
 	set := pool.NoSettings
 	for _, n := range pool.Formats {
-		if v, ok := h.first[n]; ok {
+		if v, ok := h.told.First(n); ok {
 			set = set.With(strings.ToLower(n), pgsql.Literal(v))
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
@@ -42,7 +43,7 @@ type Engine struct {
 	MaxStaleness time.Duration
 	GatherLimit  int64         // bytes that one statement may gather, or hold in a merge
 	MergeMemory  atomic.Int64  // bytes that the merges of all may hold; 0: no limit
-	Commit       Commit        // how a transaction that has written to several shards commits
+	Commit       client.Commit // how a transaction that has written to several shards commits
 	Primary      time.Duration // how long work of our own waits for a shard's primary, 2 s
 	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused
 	Zone         string        // where this process is: replicas of the same zone are read first

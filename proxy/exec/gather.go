@@ -368,7 +368,7 @@ func (g *gathering) load(l *loading) error {
 func (g *gathering) row(l *loading, tuple []byte) error {
 	l.rows++
 	g.bytes += int64(len(tuple))
-	if limit := g.h.own.gather; limit > 0 && g.bytes > limit {
+	if limit := g.h.own.GatherLimit; limit > 0 && g.bytes > limit {
 		return &pgsql.Error{
 			Code:    pgsql.ProgramLimitExceeded,
 			Message: fmt.Sprintf("the rows that this statement needs on one server are more than pgmosaic.gather_limit (%s); it stopped in %s", pgsql.SizeText(limit), l.Table),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
@@ -43,10 +44,9 @@ type Handler struct {
 	defaults *pool.Settings // what servers began with, and
 	logins   uint32         // Engine.logins, when the session began
 	kept     bool           // see keepDefaults
-	formats  string         // see formatsNow; empty: they may be others by now
 	settings *pool.Settings
-	own      ownSettings
-	ownLogin ownSettings // what the session began with
+	own      client.Settings
+	ownLogin client.Settings // what the session began with
 	tx       transaction
 	using    atomic.Uint64 // see Using
 	pinned   *participant  // a server that outlives the transaction, on home
@@ -57,21 +57,20 @@ type Handler struct {
 	wake     func()
 	hearing  func(wire.Message) error // said, as a value
 
-	signals    bool              // the statement may signal other clients
-	terminates bool              // and end them
-	first      map[string]string // what it was told then; shared, not changed
-	told       map[string]string // parameters that the client was told of since it logged in
-	now        time.Time         // when the present request began
-	settled    time.Time         // when a server's work was last settled
-	spare      *participant      // for the next statement
-	unsettled  []*participant    // what they do is counted: writes that are on their way, statements of a replica
-	key        uint64            // of the present statement: see router.Template.Route
-	request    observe.Request   // the present one, for who observes it
-	args       *router.Args      // of the statement that runs, in the simple protocol
-	size       int               // of the present request, in bytes
-	begunAt    outputMark        // where its answer begins
-	repeatable bool              // nothing of it keeps it from being run again
-	repeated   bool              // it has been run again
+	signals    bool            // the statement may signal other clients
+	terminates bool            // and end them
+	told       client.Told     // parameters
+	now        time.Time       // when the present request began
+	settled    time.Time       // when a server's work was last settled
+	spare      *participant    // for the next statement
+	unsettled  []*participant  // what they do is counted: writes that are on their way, statements of a replica
+	key        uint64          // of the present statement: see router.Template.Route
+	request    observe.Request // the present one, for who observes it
+	args       *router.Args    // of the statement that runs, in the simple protocol
+	size       int             // of the present request, in bytes
+	begunAt    outputMark      // where its answer begins
+	repeatable bool            // nothing of it keeps it from being run again
+	repeated   bool            // it has been run again
 
 	temps        uint64                      // grows with every change of the temporary objects
 	tempsMark    string                      // which they are
@@ -105,17 +104,17 @@ type Client struct {
 }
 
 // Open makes the handler of a session and reads what to tell the client.
-func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, client Client) (*Handler, map[string]string, error) {
+func (e *Engine) Open(ctx context.Context, database, role string, params map[string]string, c Client) (*Handler, map[string]string, error) {
 	if e.Catalog.Current().Databases[database] == nil {
 		return nil, nil, planner.NoDatabase(database) // and nothing is kept under its name
 	}
-	e.Pools.Learn(database, role, client.Keys)
+	e.Pools.Learn(database, role, c.Keys)
 	h := &Handler{
-		e: e, client: client.Conn, pid: client.PID, wake: client.Wake, dismiss: client.Lost, db: database, role: role, count: e.Metrics.Database(database),
-		own: ownSettings{level: e.Level, maxLag: e.MaxStaleness, gather: e.GatherLimit, noFallback: !e.Fallback, commit: e.Commit},
+		e: e, client: c.Conn, pid: c.PID, wake: c.Wake, dismiss: c.Lost, db: database, role: role, count: e.Metrics.Database(database),
+		own: client.Settings{Level: e.Level, MaxLag: e.MaxStaleness, GatherLimit: e.GatherLimit, NoFallback: !e.Fallback, Commit: e.Commit},
 	}
 	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)
-	h.request = e.Observer.Open(observe.Client{Database: database, Role: role, PID: client.PID, Count: h.count})
+	h.request = e.Observer.Open(observe.Client{Database: database, Role: role, PID: c.PID, Count: h.count})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
 	h.tx.status = 'I'
@@ -123,12 +122,12 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	set, token := map[string]string{}, ""
 	for n, v := range params {
 		n = strings.ToLower(n)
-		if n == horizonName {
+		if n == client.Horizon {
 			token = v
 			continue
 		}
 		if strings.HasPrefix(n, "pgmosaic.") {
-			if err := h.own.set(n, v); err != nil {
+			if err := h.own.Set(n, v); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -160,7 +159,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	h.count.Logins.Add(1)
 	h.login, h.settings, h.defaults, h.logins = w.login, w.login, w.defaults, w.logins
-	h.firstPath, h.first, h.firstIso = w.searchPath, w.params, w.isolation
+	h.firstPath, h.told, h.firstIso = w.searchPath, client.Begin(w.params), w.isolation
 	h.planner.Env.SearchPath = w.searchPath
 	h.planner.Moved()
 	return h, w.params, nil
@@ -331,7 +330,7 @@ func (h *Handler) Link() uint32 {
 // meaning is what the same text may mean something else under: another search path, an older schema, whose
 // types may be gone, and temporary tables, which are each session's own.
 func (h *Handler) meaning() string {
-	m := itoa(h.planner.Schema.Version) + "\x00" + strings.Join(h.planner.Env.SearchPath, "\x01") + "\x00" + h.formatsNow()
+	m := itoa(h.planner.Schema.Version) + "\x00" + strings.Join(h.planner.Env.SearchPath, "\x01") + "\x00" + h.told.Formats()
 	if h.planner.Env.Temp != nil || h.pinned != nil {
 		m += "\x00" + itoa(uint64(h.pid)) + "\x00" + itoa(h.temps)
 	}

@@ -7,14 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
-
-// horizonName is the setting that carries what a session has seen to another session, also one of another process.
-const horizonName = "pgmosaic.horizon"
 
 // horizonToken asks the primary of every shard that the session has had to do with for its position: all that the session
 // has seen lies before.
@@ -53,7 +51,7 @@ func (h *Handler) horizonToken(ctx context.Context) (string, error) {
 func (h *Handler) takeHorizon(token string) error {
 	marks, err := fresh.ParseToken(token)
 	if err != nil {
-		return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("invalid value for parameter %q: %q", horizonName, token), Hint: "Use what SHOW pgmosaic.horizon printed."}
+		return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("invalid value for parameter %q: %q", client.Horizon, token), Hint: "Use what SHOW pgmosaic.horizon printed."}
 	}
 	for _, m := range marks {
 		known := false

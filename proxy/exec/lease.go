@@ -185,7 +185,7 @@ func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) 
 			reason = replication.NotFresh
 		}
 	}
-	if h.own.noFallback && reason != replication.ByLevel {
+	if h.own.NoFallback && reason != replication.ByLevel {
 		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "no replica of shard " + h.shards.Name(shard) + " may answer: " + replication.ReasonNames[reason], Hint: "pgmosaic.replica_fallback is error. SHOW REPLICAS on the admin database shows why each is out."}
 	}
 	s, v, err := h.fromPrimary(ctx, shard, onNode)
@@ -216,7 +216,7 @@ func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fre
 		return fresh.Choice{Node: fresh.Primary, Reason: replication.Retried}
 	}
 	return h.shards.At(shard).Choose(v, fresh.Read{
-		Level: h.own.level, MaxLag: h.own.maxLag, Isolation: h.isolation(), Zone: h.e.Zone, Now: h.now, Dice: rand.Uint32(), Template: t, Key: h.key,
+		Level: h.own.Level, MaxLag: h.own.MaxLag, Isolation: h.isolation(), Zone: h.e.Zone, Now: h.now, Dice: rand.Uint32(), Template: t, Key: h.key,
 	})
 }
 
@@ -257,9 +257,9 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard in
 	}
 	unsure := !s.Dialed().Before(sample.Sent) || s.Addr() != sample.Addr || of.System != "" && !of.Started.Equal(sample.Started)
 	switch {
-	case h.own.level == replication.Eventual || !c.Vouch && !unsure:
-	case h.own.level == replication.Bounded:
-		at, ok := h.e.Monitor.Since(h.db, st.Info.Name, h.now.Add(-h.own.maxLag-h.e.Monitor.Policy().Interval))
+	case h.own.Level == replication.Eventual || !c.Vouch && !unsure:
+	case h.own.Level == replication.Bounded:
+		at, ok := h.e.Monitor.Since(h.db, st.Info.Name, h.now.Add(-h.own.MaxLag-h.e.Monitor.Policy().Interval))
 		h.client.Leave()
 		if !ok || !replayed(s, at.String()) {
 			h.free(s)

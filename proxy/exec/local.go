@@ -252,7 +252,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 			return nil
 		}
 		if s.Tx.Isolation != "" {
-			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" && !h.own.apart {
+			if len(h.tx.parts) > 1 && s.Tx.Isolation != "read committed" && !h.own.Apart {
 				return router.Refuse(router.RuleIsolation, strings.ToUpper(s.Tx.Isolation))
 			}
 		}
@@ -305,7 +305,7 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		}
 		adopt(h, afterReset("all", h.settings.Others(), h.login))
 		h.own = h.ownLogin
-		h.retell(nil)
+		h.told.Back(nil, h.sendParam)
 		h.ext.forget()
 		h.unlistenAll()
 		h.forgetTemps()

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -128,7 +129,7 @@ func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, 
 		p, err = t.Bind(a)
 	}
 	if errors.Is(err, router.ErrNeedValues) {
-		if h.own.shard == "" {
+		if h.own.Shard == "" {
 			if a.Drawn, err = h.draw(ctx, t.Draw); err != nil {
 				return nil, err
 			}
@@ -140,11 +141,11 @@ func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, 
 	if err != nil {
 		return nil, err
 	}
-	if h.own.shard != "" && t.Class != router.Control {
+	if h.own.Shard != "" && t.Class != router.Control {
 		return h.forced(p)
 	}
-	if h.own.fanout != fanScatter {
-		if err := h.own.fanout.allows(p); err != nil {
+	if h.own.Fanout != client.Scatter {
+		if err := h.own.Fanout.Allows(p); err != nil {
 			return nil, err
 		}
 	}
@@ -153,9 +154,9 @@ func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, 
 
 // forced sends a statement to the shard that pgmosaic.shard names.
 func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
-	sh, ok := h.planner.DB.Shard(h.own.shard)
+	sh, ok := h.planner.DB.Shard(h.own.Shard)
 	if !ok {
-		return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: "pgmosaic.shard names shard \"" + h.own.shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
+		return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: "pgmosaic.shard names shard \"" + h.own.Shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
 	}
 	if err := p.Template.OneShard(sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
 		return nil, err

@@ -185,7 +185,7 @@ func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, 
 
 // ensure makes a server know a statement, in a round trip of its own if need be.
 func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
-	if st.formats != h.formatsNow() {
+	if st.formats != h.told.Formats() {
 		h.keyed(st)
 	}
 	if name, ok := p.srv.Prepared(st.key); ok {
@@ -199,7 +199,7 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 
 // keyed gives a statement the key by which servers know it.
 func (h *Handler) keyed(st *stmt) {
-	st.key, st.formats = h.e.stmtKey(st.sql, st.types, h.meaning()), h.formatsNow()
+	st.key, st.formats = h.e.stmtKey(st.sql, st.types, h.meaning()), h.told.Formats()
 }
 
 // parseOn parses a statement on a server that does not know it, and compares what it returns there with what the

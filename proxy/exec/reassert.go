@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -16,15 +14,15 @@ func reassert(h *Handler, p *participant) error {
 	if h.tx.status == 'I' || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
 		return nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(h.told)) {
+	for name, told := range h.told.Since() {
 		value, ok := h.login.Get(strings.ToLower(name))
-		if was, known := h.first[name]; !ok || !known || was == h.told[name] || p.judged[name] == h.told[name] {
+		if was, known := h.told.First(name); !ok || !known || was == told || p.judged[name] == told {
 			continue
 		}
 		if p.judged == nil {
 			p.judged = map[string]string{}
 		}
-		p.judged[name] = h.told[name]
+		p.judged[name] = told
 		reset := false
 		p.srv.SendQuery("SELECT source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) " + pgsql.Literal(name))
 		if err := p.srv.Flush(); err != nil {
@@ -47,7 +45,7 @@ func reassert(h *Handler, p *participant) error {
 		if p.resets == nil {
 			p.resets = map[string]string{}
 		}
-		p.resets[strings.ToLower(name)] = h.told[name]
+		p.resets[strings.ToLower(name)], _ = h.told.Value(name)
 		if _, err := h.exec(p, "SET LOCAL "+pgsql.Setting(name)+" TO "+value); err != nil {
 			return err
 		}

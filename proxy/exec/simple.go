@@ -183,7 +183,7 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 // where the plan must be bound.
 func (h *Handler) route(t *router.Template, a *router.Args) (shard int, ok bool) {
 	h.key = 0
-	if h.own.shard == "" {
+	if h.own.Shard == "" {
 		shard, h.key, ok = t.Route(a)
 	}
 	return shard, ok

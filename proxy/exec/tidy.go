@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -56,7 +57,9 @@ func (h *Handler) tidy(p *participant) {
 	for _, n := range has.Names() {
 		if _, ok := left.Settings[n]; !ok && !isCustom(n) { // a function has reset it
 			next, has = afterReset(n, next, h.login), has.Without(n)
-			h.retellOne(n)
+			if _, ok := h.login.Get(n); ok {
+				h.told.Reset(n, h.sendParam)
+			}
 		}
 	}
 	for n, v := range left.Settings {
@@ -316,7 +319,7 @@ func (h *Handler) overdue(waited time.Duration) error {
 	if !ok {
 		return nil
 	}
-	limit, err := parseDuration(strings.Trim(v, "'"))
+	limit, err := client.ParseDuration(strings.Trim(v, "'"))
 	if err != nil || limit <= 0 || waited < limit {
 		return nil
 	}

@@ -3,10 +3,10 @@ package exec
 import (
 	"context"
 	"errors"
-	"maps"
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -46,7 +46,7 @@ type transaction struct {
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: maps.Clone(h.told), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
+	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
 	reckonAnew(h)
 }
 
@@ -84,7 +84,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 			return p, nil
 		}
 	}
-	if len(h.tx.parts) > 0 && !h.own.apart {
+	if len(h.tx.parts) > 0 && !h.own.Apart {
 		if iso := h.isolation(); iso != "" {
 			return nil, router.Refuse(router.RuleIsolation, strings.ToUpper(iso))
 		}
@@ -156,7 +156,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	}
 	if !p.wrote {
 		for _, o := range h.tx.parts {
-			if o != p && o.wrote && h.own.commit == CommitRefuse {
+			if o != p && o.wrote && h.own.Commit == client.CommitRefuse {
 				return router.Refuse(router.RuleNoTwoPhase, "pgmosaic.multi_shard_commit is refuse")
 			}
 		}

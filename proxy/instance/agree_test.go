@@ -8,7 +8,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
-	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
 
@@ -22,11 +22,11 @@ func TestWordsOfKeysAreKnown(t *testing.T) {
 		}
 		return strings.Fields(f.Tag.Get("oneof"))
 	}
-	if got := words("Fallback"); !slices.Equal(got, exec.Fallbacks()) {
-		t.Errorf("replica_fallback: %v, %v", got, exec.Fallbacks())
+	if got := words("Fallback"); !slices.Equal(got, client.Fallbacks()) {
+		t.Errorf("replica_fallback: %v, %v", got, client.Fallbacks())
 	}
-	if got := words("Commit"); !slices.Equal(got, exec.Commits) {
-		t.Errorf("multi_shard_commit: %v, %v", got, exec.Commits)
+	if got := words("Commit"); !slices.Equal(got, client.Commits) {
+		t.Errorf("multi_shard_commit: %v, %v", got, client.Commits)
 	}
 	for i, w := range words("Consistency") {
 		if l, err := replication.ParseLevel(w); err != nil || int(l) != i {

@@ -22,6 +22,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
@@ -148,8 +149,8 @@ func (in *Instance) buildEngine(level replication.Level) error {
 	cfg := &in.cfg
 	in.Engine = &exec.Engine{
 		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Reader: &schema.Reader{Conns: &in.conns}, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
-		Fallback: cfg.Fallback == exec.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: cfg.Buffer.Value(), Requests: cfg.BufferRequests, Bytes: int64(cfg.BufferSize)},
-		Level: level, MaxStaleness: cfg.MaxLag.Value(), GatherLimit: int64(cfg.GatherLimit), Commit: exec.Commit(slices.Index(exec.Commits, cfg.Commit)), Signal: in.signal,
+		Fallback: cfg.Fallback == client.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: cfg.Buffer.Value(), Requests: cfg.BufferRequests, Bytes: int64(cfg.BufferSize)},
+		Level: level, MaxStaleness: cfg.MaxLag.Value(), GatherLimit: int64(cfg.GatherLimit), Commit: client.Commit(slices.Index(client.Commits, cfg.Commit)), Signal: in.signal,
 		FinishOn: in.finishOn, Settle: in.settle,
 	}
 	in.Engine.MergeMemory.Store(int64(cfg.MergeMemory))

@@ -149,7 +149,7 @@ func (h *Handler) awaitClient(p *participant) (typ byte, heard bool, err error) 
 	if !spoke.Load() {
 		return typ, false, err
 	}
-	if h.doomed() { // the session is being ended: its deadline stays
+	if h.held.Ending() { // the session is being ended: its deadline stays
 		return typ, false, err
 	}
 	_ = nc.SetReadDeadline(time.Time{})

@@ -39,7 +39,7 @@ func (h *Handler) define(ctx context.Context, p *router.Plan, text string) error
 		}
 		names := namingsOf(p)
 		for i, part := range parts {
-			if err := h.stopped(); err != nil {
+			if err := h.held.Stopped(); err != nil {
 				return err
 			}
 			if err := names.about(h, part); err != nil {

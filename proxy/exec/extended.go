@@ -289,7 +289,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 		return nil
 	}
 	x.skipping, x.wrote, h.signals = false, false, false
-	h.why.Store(nil)
+	h.held.End()
 	if h.tx.status == 'T' && h.tx.implicit {
 		if err := h.commitImplicit(ctx); err != nil {
 			if err := h.report(err, ""); err != nil {

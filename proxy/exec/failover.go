@@ -79,7 +79,7 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *fresh.Shard, after, lo
 	}
 	m.FailoverWaits.Add(1)
 	defer leave()
-	wctx, done := h.waits(ctx)
+	wctx, done := h.held.Waits(ctx)
 	defer done()
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
@@ -106,7 +106,7 @@ func (h *Handler) waitForPrimary(ctx context.Context, st *fresh.Shard, after, lo
 		}
 		select {
 		case <-wctx.Done():
-			return nil, h.whyEnded(ctx, wctx.Err())
+			return nil, h.held.WhyEnded(ctx, wctx.Err())
 		case <-changed:
 		case <-tick.C:
 			if h.e.Catalog.Current() != h.planner.Map { // the shard may have other nodes now

@@ -104,7 +104,7 @@ func (g *gathering) fetch(ctx context.Context) error {
 		return err
 	}
 	for _, l := range g.loads {
-		if err := g.h.stopped(); err != nil {
+		if err := g.h.held.Stopped(); err != nil {
 			return err
 		}
 		if err := g.load(l); err != nil {
@@ -229,7 +229,7 @@ func (g *gathering) open(ctx context.Context) error {
 
 // exec runs SQL of our own on the server of the copies.
 func (g *gathering) exec(sql string) error {
-	if err := g.h.stopped(); err != nil {
+	if err := g.h.held.Stopped(); err != nil {
 		return err
 	}
 	_, err := g.on.srv.Exec(sql)
@@ -438,7 +438,7 @@ func (g *gathering) release() (err error) {
 // run runs the statement on the copies and passes its rows on.
 func (g *gathering) run(res []int16) error {
 	h, s := g.h, g.on.srv
-	if err := h.stopped(); err != nil {
+	if err := h.held.Stopped(); err != nil {
 		return err
 	}
 	s.SendParse("", g.sql, g.types)

@@ -7,13 +7,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -48,10 +48,8 @@ type Handler struct {
 	own      client.Settings
 	ownLogin client.Settings // what the session began with
 	tx       transaction
-	using    atomic.Uint64 // see Using
-	pinned   *participant  // a server that outlives the transaction, on home
-	pinCause string
-	pinSince time.Time
+	using    atomic.Uint64      // see Using
+	pinned   *participant       // a server that outlives the transaction, on home
 	listen   *notify.Session    // nil until the first LISTEN
 	dismiss  func(*pgsql.Error) // ends the session
 	wake     func()
@@ -72,26 +70,16 @@ type Handler struct {
 	repeatable bool            // nothing of it keeps it from being run again
 	repeated   bool            // it has been run again
 
-	temps        uint64                      // grows with every change of the temporary objects
-	tempsMark    string                      // which they are
-	tempsOld     bool                        // they may be others by now
-	tempsAltered bool                        // or be what they were not
-	hadTemps     bool                        // the server that the session keeps has had some
-	checkPin     bool                        // what ties the pinned server may have ended
-	ending       atomic.Bool                 // it was because the session ends
-	why          atomic.Pointer[pgsql.Error] // why the request was cancelled, if not by the client
+	temps        uint64 // grows with every change of the temporary objects
+	tempsMark    string // which they are
+	tempsOld     bool   // they may be others by now
+	tempsAltered bool   // or be what they were not
+	hadTemps     bool   // the server that the session keeps has had some
+	checkPin     bool   // what ties the pinned server may have ended
 
 	ext extended
 
-	wait     *pool.Wait // for servers; none before the first
-	stopWait func()
-
-	mu      sync.Mutex // guards the rest
-	leased  []*pool.Server
-	deaf    bool        // see heed
-	asked   atomic.Bool // a cancel request has come since the request began: see stopped
-	waiting func()      // ends a wait for a server
-	since   time.Time   // of that wait
+	held lease.Servers
 }
 
 // Client is what the handler knows of its client.
@@ -115,6 +103,10 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)
 	h.request = e.Observer.Open(observe.Client{Database: database, Role: role, PID: c.PID, Count: h.count})
+	h.held.Open(c.PID, e.Log, func(d time.Duration) {
+		h.request.Waited += d
+		h.count.WaitNanos.Add(int64(d))
+	})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
 	h.tx.status = 'I'
@@ -271,7 +263,7 @@ func (h *Handler) current(ctx context.Context) error {
 		return nil
 	}
 	if p := h.pinned; p != nil && p.srv.Parked() {
-		if err := h.unpark(ctx, p.srv); err != nil {
+		if err := h.held.Unpark(ctx, h.client.Task(), p.srv); err != nil {
 			return err
 		}
 	}
@@ -299,33 +291,14 @@ func (h *Handler) Using() uint64 { return h.using.Load() }
 // TxStatus implements session.Handler.
 func (h *Handler) TxStatus() byte { return h.tx.status }
 
-// Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may
-// call it: a torn read can only be a stale one.
-func (h *Handler) Pinned() (cause string, since time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.pinCause, h.pinSince
-}
+// Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may call it.
+func (h *Handler) Pinned() (cause string, since time.Time) { return h.held.Kept() }
 
 // Waiting says since when the session has waited for a server; zero if it does not. Any goroutine may call it.
-func (h *Handler) Waiting() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.waiting == nil {
-		return time.Time{}
-	}
-	return h.since
-}
+func (h *Handler) Waiting() time.Time { return h.held.Waiting() }
 
 // Link is the process of the server that the session holds, 0 for none. Any goroutine may call it.
-func (h *Handler) Link() uint32 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.leased) == 0 {
-		return 0
-	}
-	return h.leased[0].PID
-}
+func (h *Handler) Link() uint32 { return h.held.Link() }
 
 // meaning is what the same text may mean something else under: another search path, an older schema, whose
 // types may be gone, and temporary tables, which are each session's own.
@@ -336,9 +309,6 @@ func (h *Handler) meaning() string {
 	}
 	return m
 }
-
-// doomed says whether the session is being ended from outside.
-func (h *Handler) doomed() bool { return h.ending.Load() }
 
 // Rest implements session.Handler.
 func (h *Handler) Rest() {
@@ -351,95 +321,26 @@ func (h *Handler) Rest() {
 	if x.anonymous == nil {
 		x.own = nil
 	}
-	if len(h.leased) == 0 {
-		h.mu.Lock()
-		h.leased = nil
-		h.mu.Unlock()
-	}
+	h.held.Rest()
 }
 
 // PreparedCount is the number of the session's prepared statements. Any goroutine may call it.
 func (h *Handler) PreparedCount() int { return int(h.ext.count.Load()) }
 
-// Servers counts the servers that the session holds.
-func (h *Handler) Servers() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.leased)
-}
+// Servers counts the servers that the session holds. Any goroutine may call it.
+func (h *Handler) Servers() int { return h.held.Count() }
 
 // Cancel implements session.Handler: it asks every server in use to stop.
-func (h *Handler) Cancel() { h.beginCancel()() }
-
-// beginCancel settles which servers are asked to stop: those of now. send asks them, and waits.
-func (h *Handler) beginCancel() (send func()) {
-	h.mu.Lock()
-	h.asked.Store(true)
-	var begun []func(context.Context) error
-	for _, s := range h.leased {
-		if !h.deaf {
-			begun = append(begun, s.BeginCancel())
-		}
-	}
-	if h.waiting != nil {
-		h.waiting()
-	}
-	h.mu.Unlock()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		var wg sync.WaitGroup
-		for _, f := range begun {
-			wg.Go(func() {
-				if err := panics.Catch(panics.Session, func() error { return f(ctx) }, nil); err != nil {
-					h.e.Log.Warn("cancel", "error", err)
-				}
-			})
-		}
-		wg.Wait()
-	}
-}
-
-// stopped is an error if a cancel request has come since the request began. What runs several statements on servers asks between
-// them, and before it commits: a server that is just idle takes no notice of the request. Whoever has a shard join a transaction
-// has asked.
-func (h *Handler) stopped() error {
-	panics.Point("step")
-	if !h.asked.Load() {
-		return nil
-	}
-	if why := h.why.Load(); why != nil {
-		return why
-	}
-	return errCancelled
-}
-
-// because gives a server's word that a statement was cancelled the reason that is known here.
-func (h *Handler) because(e *wire.ErrorResponse) {
-	if e.Code != errCancelled.Code {
-		return
-	}
-	if why := h.why.Swap(nil); why != nil {
-		e.Code, e.Message, e.Hint, e.Detail = why.Code, why.Message, why.Hint, why.Detail
-	}
-}
+func (h *Handler) Cancel() { h.held.Cancel()() }
 
 // CancelBecause is Cancel with a reason. The client is told, in place of the server's words, unless the session
 // ends anyway: then it is told by others. What runs now is settled at once; send does it, and must be called.
 func (h *Handler) CancelBecause(why *pgsql.Error, ends bool) (send func()) {
-	h.why.Store(why)
-	h.ending.Store(ends)
-	return h.beginCancel()
+	return h.held.CancelBecause(why, ends)
 }
 
 // Cut implements session.Canceller. A commit that is cut off is finished as one whose server was lost.
-func (h *Handler) Cut() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, s := range h.leased {
-		s.CutOff()
-	}
-}
+func (h *Handler) Cut() { h.held.Cut() }
 
 // Close implements session.Handler: whatever is open is rolled back.
 func (h *Handler) Close() {
@@ -467,7 +368,7 @@ func (h *Handler) Close() {
 
 // Abandon implements session.Handler: what is open ends with its servers, and what the others wait for is settled.
 func (h *Handler) Abandon() {
-	for _, s := range h.servers() {
+	for _, s := range h.held.All() {
 		s.Dirty = true
 		s.Running(true) // whatever it does, it is told to stop
 	}
@@ -477,42 +378,16 @@ func (h *Handler) Abandon() {
 		h.acknowledge(p, now)
 		h.unload(p)
 	}
-	for _, s := range h.servers() {
+	for _, s := range h.held.All() {
 		h.free(s)
 	}
-}
-
-// servers are those that the session holds.
-func (h *Handler) servers() []*pool.Server {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.leased)
 }
 
 // Statement is the present statement without its literals, or the last one.
 func (h *Handler) Statement() string { return h.request.Statement(false) }
 
-// track and free keep the list that Cancel reads.
-func (h *Handler) track(s *pool.Server) {
-	s.Lend(h.pid)
-	s.SetTask(h.client.Task())
-	h.mu.Lock()
-	h.leased = append(h.leased, s)
-	h.mu.Unlock()
-}
-
-func (h *Handler) free(s *pool.Server) {
-	h.mu.Lock()
-	for i, x := range h.leased {
-		if x == s {
-			h.leased[i] = h.leased[len(h.leased)-1]
-			h.leased = h.leased[:len(h.leased)-1]
-			break
-		}
-	}
-	h.mu.Unlock()
-	s.Release(h.settled)
-}
+// free gives a server back.
+func (h *Handler) free(s *pool.Server) { h.held.Free(s, h.settled) }
 
 // Fail implements session.Handler: a message could not be taken.
 func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
@@ -564,14 +439,14 @@ func (h *Handler) report(err error, sql string) error {
 		return err
 	}
 	h.count.Errors.Add(1)
-	if h.ending.Load() { // what stopped the statement, or its wait for a server, ends the session, and that tells why
+	if h.held.Ending() { // what stopped the statement, or its wait for a server, ends the session, and that tells why
 		return clientError{&wire.PeerError{Err: io.EOF}}
 	}
 	if !errors.Is(err, errRelayed) {
 		err = worded(err)
 		var se *pool.ServerError
 		if errors.As(err, &se) {
-			h.because(se.Response)
+			h.held.Because(se.Response)
 		}
 		var re *router.Error
 		if errors.As(err, &re) && re.Rule != "" {

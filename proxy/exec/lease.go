@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -61,105 +62,23 @@ func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 	return s, err
 }
 
-// holds says whether the session has a server in use. A pause waits for that one, so it must not wait for the pause's end in turn: what a
-// statement over shards began before the pause it ends, as a transaction does.
-func holds(h *Handler) bool {
-	return slices.ContainsFunc(h.leased, func(s *pool.Server) bool { return !s.Parked() })
-}
-
 // leaseFrom takes a server of a pool. It gives up when moved is closed; nil never is.
 func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan struct{}) (*pool.Server, error) {
-	inTx := len(h.tx.parts) > 0 || holds(h)
+	inTx := len(h.tx.parts) > 0 || h.held.InUse()
 	s, waited := p.Try(h.settings, inTx, h.now), false
 	if s == nil {
 		var err error
-		if s, waited, err = h.await(ctx, p, inTx, moved); err != nil {
+		if s, waited, err = h.held.Acquire(ctx, h.client.Task(), p, h.settings, inTx, moved); err != nil {
 			return nil, err
 		}
 	}
-	h.track(s)
+	h.held.Track(s, h.client.Task())
 	if waited && h.e.Catalog.Current() != h.planner.Map {
 		h.free(s)
 		return nil, errReplan
 	}
 	return s, nil
 }
-
-// waits makes a context that the client's cancel request ends. done must be called.
-func (h *Handler) waits(ctx context.Context) (wctx context.Context, done func()) {
-	wctx, cancel := context.WithCancel(ctx)
-	start := h.waitBegins(cancel)
-	return wctx, func() {
-		h.waitEnds(start)
-		cancel()
-	}
-}
-
-// waitBegins notes that the session waits, and what ends that.
-func (h *Handler) waitBegins(stop func()) (start time.Time) {
-	start = time.Now()
-	h.mu.Lock()
-	h.waiting, h.since = stop, start
-	h.mu.Unlock()
-	return start
-}
-
-func (h *Handler) waitEnds(start time.Time) {
-	h.mu.Lock()
-	h.waiting = nil
-	h.mu.Unlock()
-	d := time.Since(start)
-	h.request.Waited += d
-	h.count.WaitNanos.Add(int64(d))
-}
-
-// whyEnded is what the client is told of a wait that was ended; ctx is the session's own.
-func (h *Handler) whyEnded(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return err
-	}
-	if why := h.why.Load(); why != nil {
-		return why
-	}
-	return errCancelled
-}
-
-// await waits for a server, unless the client cancels meanwhile, or moved is closed.
-func (h *Handler) await(ctx context.Context, p *pool.Pool, inTx bool, moved <-chan struct{}) (s *pool.Server, waited bool, err error) {
-	err = h.awaits(ctx, func() (err error) {
-		s, waited, err = p.Acquire(ctx, h.settings, inTx, h.wait, moved)
-		return err
-	})
-	return s, waited, err
-}
-
-// awaits runs a wait of h.wait, which the client's cancel request ends.
-func (h *Handler) awaits(ctx context.Context, f func() error) error {
-	if h.wait == nil {
-		h.wait = pool.NewWait(h.client.Task())
-		h.stopWait = h.wait.Stop
-	}
-	h.wait.Begin()
-	start := h.waitBegins(h.stopWait)
-	err := f()
-	h.waitEnds(start)
-	if err != nil && (errors.Is(err, pool.ErrStopped) || ctx.Err() != nil) {
-		err = h.whyEnded(ctx, err)
-	}
-	return err
-}
-
-// unpark lets the session go on on the server that it keeps: like others that want one, it waits while there is a pause.
-func (h *Handler) unpark(ctx context.Context, s *pool.Server) error {
-	for !s.Unpark() {
-		if err := h.awaits(ctx, func() error { return s.AwaitPause(ctx, h.wait) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-var errCancelled = &pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}
 
 // forRead chooses who answers a read outside a transaction and leases a server there.
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
@@ -243,7 +162,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard in
 	}
 	s, err := h.leaseFrom(ctx, st.Pools[node], nil)
 	if err != nil {
-		if errors.Is(err, errReplan) || errors.Is(err, errCancelled) || ctx.Err() != nil {
+		if errors.Is(err, errReplan) || errors.Is(err, lease.ErrCancelled) || ctx.Err() != nil {
 			return nil, err
 		}
 		return nil, nil // the primary will do
@@ -564,7 +483,7 @@ func (h *Handler) freeIfLost(p *participant) {
 // freeLost gives up what a session that is bound to no server still has: a server that it kept, and that turned out to be lost when it was
 // asked for the session's own sake, before a statement. Nobody else would: it would count as in use for ever.
 func freeLost(h *Handler) {
-	for _, s := range h.servers() {
+	for _, s := range h.held.All() {
 		if h.pinned == nil || s != h.pinned.srv {
 			s.Dirty = true
 			h.free(s)
@@ -580,9 +499,7 @@ func shortError(err error) string {
 }
 
 func (h *Handler) setPin(cause string) {
-	h.mu.Lock()
-	h.pinCause, h.pinSince = cause, time.Now()
-	h.mu.Unlock()
+	h.held.Keep(cause)
 	if cause == "" && h.hadTemps {
 		h.tempsOld, h.hadTemps = true, false
 	}

@@ -182,7 +182,7 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 			}
 		}
 		for len(which) > 0 {
-			if err := h.stopped(); err != nil {
+			if err := h.held.Stopped(); err != nil {
 				return 0, nil, nil, err
 			}
 			some := which[:min(len(which), most)]

@@ -74,7 +74,7 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 			return "", nil, nil, err
 		}
 		for len(byShard[shard]) > 0 {
-			if err := h.stopped(); err != nil {
+			if err := h.held.Stopped(); err != nil {
 				return "", nil, nil, err
 			}
 			n := min(len(byShard[shard]), insertBurst)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -128,12 +129,11 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		s.DropSince(0) // else whoever prepares them again gets the same answer
 		p.outdated = true
 	}
-	if e.Code == errCancelled.Code && h.ending.Load() {
+	if e.Code == lease.ErrCancelled.Code && h.held.Ending() {
 		s.Dirty = true
 		return e.Code, &wire.PeerError{Err: io.EOF}
 	}
-	if e.Code == errCancelled.Code && h.why.Load() != nil {
-		h.because(e)
+	if h.held.Because(e) {
 		h.client.Send(e)
 		return e.Code, nil
 	}

@@ -128,7 +128,7 @@ func (h *Handler) beginRequest(size int) {
 	h.now, h.size, h.key = time.Now(), size, 0
 	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
 	h.repeatable, h.repeated = true, false
-	h.asked.Store(false)
+	h.held.Begin()
 	h.request.Begin(h.now)
 }
 

@@ -38,7 +38,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.count.Queries.Add(1)
 	h.timed(idle)
 	h.signals = false
-	h.why.Store(nil)
+	h.held.End()
 	h.ready4Query()
 	return nil
 }
@@ -105,7 +105,7 @@ func (h *Handler) ready4Query() {
 		h.using.Store(0)
 		if h.pinned != nil {
 			h.pinned.srv.Park()
-		} else if len(h.leased) > 0 {
+		} else if h.held.Any() {
 			freeLost(h)
 		}
 	}

@@ -30,14 +30,14 @@ func (h *Handler) tidy(p *participant) {
 	s.Suspect(customNames(carried), false)
 	left, err := s.Left(h.ext.most())
 	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
-		h.heed(false)
+		h.held.Heed(false)
 		s.AwaitCancels()
 		for range 5 {
 			if left, err = s.Left(h.ext.most()); !cancelled(err) {
 				break
 			}
 		}
-		h.heed(true)
+		h.held.Heed(true)
 	}
 	switch {
 	case cancelled(err) && p == h.pinned:
@@ -100,13 +100,6 @@ func customNames(s *pool.Settings) (names []string) {
 		}
 	}
 	return names
-}
-
-// heed says whether cancel requests reach the servers in use. One that comes while they do not is for a statement that has ended.
-func (h *Handler) heed(yes bool) {
-	h.mu.Lock()
-	h.deaf = !yes
-	h.mu.Unlock()
 }
 
 // cancelled says whether a server has cancelled what it was asked.

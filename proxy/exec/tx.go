@@ -66,7 +66,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 }
 
 func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*participant, error) {
-	if err := h.stopped(); err != nil {
+	if err := h.held.Stopped(); err != nil {
 		return nil, err
 	}
 	for _, p := range h.tx.parts {

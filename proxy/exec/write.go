@@ -22,7 +22,7 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 		if err := f(); err != nil {
 			return err
 		}
-		return h.stopped()
+		return h.held.Stopped()
 	}
 	if h.tx.status != 'I' {
 		return steps()
@@ -389,7 +389,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 	var tag string
 	names := namingsOf(p)
 	for i, shard := range homeFirst(p.Shards, h.planner.DB.Home.Index) {
-		err := h.stopped()
+		err := h.held.Stopped()
 		if err != nil {
 			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}

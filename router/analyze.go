@@ -26,8 +26,9 @@ type analysis struct {
 	keyedBlocks              map[*sqlparse.Query]*block
 	fed                      bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template
-	safe                     bool  // it runs where the rows are, and so do routines that are shard safe
-	away                     *away // instead of distributed tables, it looks for what home alone has
+	safe                     bool                // it runs where the rows are, and so do routines that are shard safe
+	tenant                   *shardmap.GroupInfo // the schema, on one shard, of the sequences that the statement names
+	away                     *away               // instead of distributed tables, it looks for what home alone has
 
 	why     *Error // asked again: its rows do not merge, for this reason
 	instead *Gather
@@ -87,7 +88,7 @@ func (a *analysis) run() error {
 	}
 	a.t.Unknown = len(a.db.Shards) > 1 && a.unknown()
 	a.t.Hidden = a.hiddenState()
-	a.t.Exact = s.Configs != nil
+	a.t.Exact = s.Configs != nil || hangsOnName(a)
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
 	a.t.Class, a.t.Home = Single, true
 	a.t.Read = a.isRead() && a.t.Hidden == nil && !mayWrite(a) // what a server keeps, a replica must not
@@ -126,11 +127,11 @@ func (a *analysis) run() error {
 	if a.views.used && !a.gathers() {
 		return Refuse(RuleView, a.views.first)
 	}
-	if err := a.functions(); err != nil {
+	if err := cmp.Or(a.functions(), byHand(a)); err != nil {
 		return err
 	}
 	if len(a.sharded) == 0 && len(a.reference) == 0 {
-		return cmp.Or(drawnFrom(a), intoSchema(a.db, s, a.home))
+		return cmp.Or(drawnFrom(a), intoSchema(a.db, s, a.home), onTenant(a))
 	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:

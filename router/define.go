@@ -348,8 +348,8 @@ func intoSchema(db *shardmap.DB, s *sqlparse.Statement, home []shardmap.TableNam
 	return nil
 }
 
-// drawnFrom is an error if a statement changes home's sequence of a sharded table's column: it counts in home's place, as each shard's does in its
-// own. That of a key is home's alone.
+// drawnFrom is an error if a statement changes home's sequence of a column that draws on other shards: it counts in home's place, as each shard's does in
+// its own, or is at its end. That of a key is home's alone.
 func drawnFrom(a *analysis) error {
 	s := a.stmt
 	if s.Def.Unsafe != sqlparse.AlterSequence && s.Kind != sqlparse.Rename && s.Kind != sqlparse.Drop {
@@ -360,16 +360,8 @@ func drawnFrom(a *analysis) error {
 		if seq == nil || seq.Kind != 'S' {
 			continue
 		}
-		for _, t := range a.sch.Tables {
-			info := a.info(t.TableName)
-			if info == nil || info.Kind != shardmap.Sharded {
-				continue
-			}
-			for _, c := range t.Columns {
-				if (c.Sequence == seq.SQL() || c.Sequence == seq.String()) && !info.IsKey(c.Name) {
-					return Refuse(RuleDdl, "a change of sequence "+n.String()+", from which column "+c.Name+" of "+t.TableName.String()+" draws on each shard,")
-				}
-			}
+		if e := drawsElsewhere(a, seq); e != nil {
+			return Refuse(RuleDdl, "a change of sequence "+n.String()+", from which column "+e.Column+" of "+e.String()+" draws on each shard,")
 		}
 	}
 	return nil

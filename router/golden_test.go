@@ -82,6 +82,16 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 		name := shardmap.TableName{Schema: "acme", Name: n}
 		sch.Tables[name] = &schema.Table{TableName: name, Kind: 'r', Columns: []schema.Column{{Name: "id", TypeOID: 23, Determ: true}, {Name: "name", TypeOID: 25, Determ: true}}}
 	}
+	for name, d := range map[string]schema.Drawer{
+		"orders_n": {Column: "order_id", TableName: shardmap.TableName{Schema: "public", Name: "orders"}, Owns: true, Draws: true}, "customers_k": {Column: "customer_id", TableName: shardmap.TableName{Schema: "public", Name: "customers"}, Owns: true, Draws: true},
+		"free": {}, "Odd.n": {Column: "line", TableName: shardmap.TableName{Schema: "public", Name: "items"}, Draws: true}, "acme.things_n": {Column: "id", TableName: shardmap.TableName{Schema: "acme", Name: "things"}, Owns: true, Draws: true},
+	} {
+		n := shardmap.TableName{Schema: "public", Name: name}
+		if acme, is := strings.CutPrefix(name, "acme."); is {
+			n = shardmap.TableName{Schema: "acme", Name: acme}
+		}
+		sch.Tables[n] = &schema.Table{TableName: n, Kind: 'S', Drawers: []schema.Drawer{d}}
+	}
 	table("countries", shardmap.Reference, "", "", "code text C", "name text")
 	table("stamped", shardmap.Reference, "", "", "id int4", "at timestamptz volatile")
 	table("settings", shardmap.Home, "", "", "name text", "value text")

@@ -394,6 +394,9 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 	if a.away != nil {
 		return a.away.reached(a, words, seen)
 	}
+	if setsSequence(a, words) {
+		return true
+	}
 	for n := range a.db.Tables {
 		if schema.Names(words, n.Name) {
 			return true
@@ -432,8 +435,10 @@ func (a *analysis) viewReaches(t *schema.Table) bool {
 
 // homeFunction names a function that must run on home: sequences and advisory locks.
 func (a *analysis) homeFunction() (string, bool) {
+	there := countsThere(a)
 	for _, f := range a.calls() {
 		switch {
+		case there && isCounter(f):
 		case f == "nextval" || f == "currval" || f == "lastval" || f == "setval" || f == "pg_notify",
 			strings.HasPrefix(f, "pg_advisory_") || strings.HasPrefix(f, "pg_try_advisory_"),
 			strings.HasPrefix(f, "lo_") || f == "pg_cancel_backend" || f == "pg_terminate_backend":

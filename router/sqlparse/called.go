@@ -9,10 +9,11 @@ import (
 
 // Called is what a statement runs, as far as its text tells.
 type Called struct {
-	Funcs     []string // every function called as f(..), by its last name
-	Attrs     []Attr   // what may be the call of another one
-	Ops       []string // every operator, by its symbol, once, and those that stand behind keywords
-	TypeNames []string // every type that is named, by its last name, once
+	Funcs     []string  // every function called as f(..), by its last name
+	Attrs     []Attr    // what may be the call of another one
+	Ops       []string  // every operator, by its symbol, once, and those that stand behind keywords
+	TypeNames []string  // every type that is named, by its last name, once
+	Counters  []Counter // the calls of Funcs that are of sequences
 }
 
 // Attr is t.f or (x).f. It is a column of the row or a field of the value, if that has one of the name; else PostgreSQL calls the function

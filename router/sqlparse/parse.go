@@ -67,6 +67,7 @@ func (c *converter) inventory(n *pg.Node) {
 			c.stmt.Tables = append(c.stmt.Tables, TableRef{x.Schemaname, x.Relname})
 		case *pg.FuncCall:
 			c.call(lastName(x.Funcname))
+			c.stmt.counts(x)
 			c.stmt.Private = c.stmt.Private || len(x.Funcname) > 1 && x.Funcname[0].GetString_().GetSval() == "pgmosaic" && lastName(x.Funcname) != "next_id"
 		case *pg.ColumnRef:
 			c.stmt.attributes(m)

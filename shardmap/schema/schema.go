@@ -82,9 +82,18 @@ type Table struct {
 	Root     shardmap.TableName // of a partition: the table at the top
 	Parent   bool               // has children
 	Children []shardmap.TableName
-	Placed   bool  // it holds the rows of one shard only: it has the constraint that keeps the others out
-	Code     Code  // what statements on it run unnamed
-	Acts     []Act // what foreign keys do when its rows change or go
+	Placed   bool     // it holds the rows of one shard only: it has the constraint that keeps the others out
+	Code     Code     // what statements on it run unnamed
+	Acts     []Act    // what foreign keys do when its rows change or go
+	Drawers  []Drawer // of a sequence: the columns that it is for
+}
+
+// Drawer is a column that a sequence is for: one that owns it, an identity, or one whose default has to do with it.
+type Drawer struct {
+	shardmap.TableName
+	Column string
+	Owns   bool // pg_get_serial_sequence finds the sequence by it
+	Draws  bool // its values come from the sequence
 }
 
 // Column is a column of a Table.
@@ -152,7 +161,11 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
        coalesce((select array_agg(distinct array[dn.nspname::text, dc.relname::text]) from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                   join pg_class dc on d.refclassid = 'pg_class'::regclass and dc.oid = d.refobjid join pg_namespace dn on dn.oid = dc.relnamespace
                  where r.ev_class = c.oid and dc.oid <> c.oid), '{}'),
-       coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, ''), exists (select from pg_constraint k where k.conrelid = c.oid and k.conname = 'pgmosaic_slot')
+       coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, ''), exists (select from pg_constraint k where k.conrelid = c.oid and k.conname = 'pgmosaic_slot'),
+       case when c.relkind = 'S' then (select array_agg(array[dn.nspname::text, dc.relname::text, a.attname::text, x.how]) from (
+             select d.refobjid, d.refobjsubid, d.deptype::text from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+             union all select f.adrelid, f.adnum, 'n' from pg_depend d join pg_attrdef f on d.classid = 'pg_attrdef'::regclass and f.oid = d.objid where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid) x (rel, att, how)
+           join pg_class dc on dc.oid = x.rel join pg_namespace dn on dn.oid = dc.relnamespace join pg_attribute a on a.attrelid = x.rel and a.attnum = x.att) end
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   left join (select t.tgrelid, array_agg(p.proname::text order by t.oid) funcs, array_agg(t.tgtype order by t.oid) events from pg_trigger t join pg_proc p on p.oid = t.tgfoid
                where not t.tgisinternal and t.tgname !~ '^pgmosaic_' group by t.tgrelid) g on g.tgrelid = c.oid
@@ -255,16 +268,19 @@ func (s *Snapshot) loadTables(ctx context.Context, tx queryer) error {
 func (s *Snapshot) readTables(ctx context.Context, tx queryer, of func(sql string) string) error {
 	byOID := map[uint32]*Table{}
 	rows, _ := tx.Query(ctx, of(tablesSQL))
-	t, kind, reads := Table{}, "", [][]string(nil)
-	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &t.On, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed}, func() error {
+	t, kind, reads, drawers := Table{}, "", [][]string(nil), [][]string(nil)
+	_, err := pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Unlogged, &t.Child, &t.Parent, &t.Rules, &t.View, &t.Invoker, &t.RowRules, &t.Cascades, &t.Renames, &t.Triggers, &t.On, &reads, &t.Root.Schema, &t.Root.Name, &t.Placed, &drawers}, func() error {
 		n := t
 		n.Kind = kind[0]
 		n.Triggers, n.On = append([]string(nil), t.Triggers...), append([]Events(nil), t.On...)
 		for _, r := range reads {
 			n.Reads = append(n.Reads, shardmap.TableName{Schema: r[0], Name: r[1]})
 		}
+		for _, x := range drawers {
+			n.Drawers = append(n.Drawers, Drawer{shardmap.TableName{Schema: x[0], Name: x[1]}, x[2], x[3] != "n", x[3] != "a"})
+		}
 		s.Tables[n.TableName], byOID[n.OID] = &n, &n
-		t, reads = Table{}, nil
+		t, reads, drawers = Table{}, nil, nil
 		return nil
 	})
 	if err != nil {

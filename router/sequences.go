@@ -1,0 +1,155 @@
+package router
+
+import (
+	"slices"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
+)
+
+// What is done by hand to sequences from which columns draw on other shards than home: see docs/decisions, 10. A column of a sharded table that
+// is no key draws from a sequence of its row's shard, and home's has one place among them: nextval there takes a value of that place, and setval would
+// leave it. What tables of a schema that lives on one shard draw from is on that shard alone, and home's is at its end.
+
+// elsewhere is a column that draws elsewhere than on home.
+type elsewhere struct {
+	schema.Drawer
+	tenant *shardmap.GroupInfo // the table's schema, if it lives on one shard
+}
+
+// drawsElsewhere is a column that draws from a sequence on other shards than home; nil for none.
+func drawsElsewhere(a *analysis, seq *schema.Table) *elsewhere {
+	for _, d := range seq.Drawers {
+		info := a.info(d.TableName)
+		if !d.Draws || info == nil || info.Kind != shardmap.Sharded || info.IsKey(d.Column) {
+			continue
+		}
+		var tenant *shardmap.GroupInfo
+		if a.db.Tables[d.TableName] == nil {
+			tenant = info.Group
+		}
+		if tenant == nil || tenant.Shards()[0] != a.db.Home.Index {
+			return &elsewhere{d, tenant}
+		}
+	}
+	return nil
+}
+
+// anyElsewhere is a column of any table that draws on other shards than home; nil for none.
+func anyElsewhere(a *analysis) (found *elsewhere) {
+	if a.db.Plain() || len(a.db.Shards) == 1 {
+		return nil
+	}
+	for _, t := range a.sch.Tables {
+		if t.Kind != 'S' {
+			continue
+		}
+		if e := drawsElsewhere(a, t); e != nil && (found == nil || e.String()+e.Column < found.String()+found.Column) {
+			found = e
+		}
+	}
+	return found
+}
+
+// counted is the sequence that a call means; nil if there is none such that home knows.
+func counted(a *analysis, c *sqlparse.Counter) *schema.Table {
+	n, ok := a.env.resolve(a.db, a.sch, c.Name)
+	if !ok {
+		return nil
+	}
+	if c.Column == "" {
+		if t := a.sch.Tables[n]; t != nil && t.Kind == 'S' {
+			return t
+		}
+		return nil
+	}
+	for _, t := range a.sch.Tables {
+		if t.Kind == 'S' && slices.ContainsFunc(t.Drawers, func(d schema.Drawer) bool { return d.Owns && d.TableName == n && d.Column == c.Column }) {
+			return t
+		}
+	}
+	return nil
+}
+
+// hangsOnName says whether the plan of a statement hangs on which sequence a constant of it names.
+func hangsOnName(a *analysis) bool { return len(a.stmt.Counters) > 0 && anyElsewhere(a) != nil }
+
+// byHand refuses what would take values, by hand, that others draw as well, and finds the shard of the sequences of a schema that lives on one.
+func byHand(a *analysis) error {
+	var any *elsewhere
+	if len(a.stmt.Counters) > 0 {
+		any = anyElsewhere(a)
+	}
+	if any == nil {
+		return nil
+	}
+	home := false
+	for i := range a.stmt.Counters {
+		c := &a.stmt.Counters[i]
+		seq := counted(a, c)
+		var e *elsewhere
+		what := c.Func + " of a sequence by a name that is computed"
+		if seq != nil {
+			e, what = drawsElsewhere(a, seq), c.Func+" of sequence "+seq.String()
+		} else if !c.Known {
+			e = any
+		}
+		switch {
+		case e != nil && e.tenant != nil && c.Known && a.db.Table(e.TableName).Moving:
+			return Refuse(RuleMoving, e.TableName)
+		case e != nil && (c.Func == "setval" && (e.tenant == nil || !c.Known) || c.Func == "currval" && e.tenant != nil && c.Known):
+			return Refuse(RuleSequence, what+", from which column "+e.Column+" of "+e.String()+" may draw on its shard,")
+		case e != nil && e.tenant != nil && c.Known && (a.tenant == nil || a.tenant == e.tenant):
+			a.tenant = e.tenant
+		case e != nil && e.tenant != nil && c.Known:
+			return Refuse(RuleHomeOnly, c.Func)
+		default:
+			home = true
+		}
+	}
+	if a.tenant == nil {
+		return nil
+	}
+	others := len(a.home)+len(a.reference)+len(a.temps) > 0 || slices.ContainsFunc(a.sharded, func(n shardmap.TableName) bool { return a.db.Table(n).Group != a.tenant })
+	if home || others || a.stmt.Query != nil && a.namesCatalog() {
+		return Refuse(RuleHomeOnly, a.stmt.Counters[0].Func)
+	}
+	return nil
+}
+
+// onTenant plans a statement that names no table, and a sequence of a schema that lives on one shard: there.
+func onTenant(a *analysis) error {
+	if a.tenant != nil && a.stmt.Query != nil {
+		a.t.Home, a.t.pins = false, []pin{{group: a.tenant}}
+	}
+	return nil
+}
+
+// setsSequence says whether words of a function's body may be those of one that sets a sequence from which columns draw on other shards.
+func setsSequence(a *analysis, words map[string]bool) bool {
+	if !words["setval"] {
+		return false
+	}
+	for n, t := range a.sch.Tables {
+		if t.Kind == 'S' && schema.Names(words, n.Name) && drawsElsewhere(a, t) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// isCounter says whether a function is one of those that Counters has.
+func isCounter(f string) bool { return f == "nextval" || f == "currval" || f == "setval" }
+
+// countsThere says whether all calls of such functions are of sequences of one schema, which lives on one shard, as are those of other code
+// that the statement runs.
+func countsThere(a *analysis) bool {
+	n := 0
+	for _, f := range a.calls() {
+		if isCounter(f) {
+			n++
+		}
+	}
+	return a.tenant != nil && n == len(a.stmt.Counters)
+}

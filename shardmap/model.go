@@ -106,7 +106,7 @@ type Database struct {
 type Shard struct {
 	Database string `json:"database"`
 	Name     string `json:"name"`
-	Ordinal  int    `json:"ordinal"` // order of creation within the database; never reused
+	Ordinal  int    `json:"ordinal"` // order of creation within the database; never reused, but where older versions have counted no shards
 
 	// Primary is the node that the admin named last, when more than one claimed to be the primary; Named grows with it.
 	Primary string `json:"primary,omitempty"`
@@ -213,6 +213,9 @@ type Table struct {
 	Made string `json:"made,omitempty"`
 
 	Renaming *Renaming `json:"renaming,omitempty"`
+
+	// Lost is set when a shard has been dropped of which is not known how far its sequences had come: home's stay in home's place.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // TableName is what the table is called within its database.

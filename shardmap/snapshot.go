@@ -78,6 +78,7 @@ type TableInfo struct {
 	Moving bool
 	Made   string // the attempt that distributed it
 	Part   bool   // a partition of a declared table: the map does not name it
+	Lost   bool   // see Table
 }
 
 // IsKey says whether a column is one of the table's key columns.
@@ -240,7 +241,7 @@ func compileTables(s *Snapshot, doc *Document) error {
 		if db == nil {
 			return noDatabase(t.Database)
 		}
-		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving, Made: t.Made}
+		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving, Made: t.Made, Lost: t.Lost}
 		switch t.Kind {
 		case Sharded:
 			if info.Group = db.Groups[t.Group]; info.Group == nil {

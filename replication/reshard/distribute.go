@@ -548,7 +548,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	if err := placedAs(ctx, home, d.Home.Name, "relation", n.SQL(), "table "+n.String(), t.Made); err != nil && t.Made != "" {
 		return nil, err
 	}
-	if err := checkReferrers(ctx, home, d, n); err != nil {
+	if err := cmp.Or(checkReferrers(ctx, home, d, n), checkSharedHome(ctx, home, d, t)); err != nil {
 		return nil, err
 	}
 	if err := owned(ctx, home, n); err != nil {
@@ -676,11 +676,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 				return ownOr(s.Name, err)
 			}
 		}
-		seqs, err := placeOn(ctx, home, info, d.Home.Ordinal, others...)
-		if err != nil {
-			return err
-		}
-		if err := shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.ones()) }); err != nil {
+		if err := countHome(ctx, mv, d, tx, info, others); err != nil {
 			return err
 		}
 		return run(ctx, tx, after)

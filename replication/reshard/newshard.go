@@ -51,6 +51,11 @@ func (mv *Mover) join(ctx context.Context, d *shardmap.DB, home *pgx.Conn, prima
 	if err := g.watch(ctx); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
+	if len(d.Shards) == 1 {
+		if err := pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error { return placeHome(ctx, mv, d, tx) }); err != nil {
+			return ownOr(d.Home.Name, err)
+		}
+	}
 	j.phase("copying to shard " + x.Shard.Name)
 	if err := g.first(ctx); err != nil {
 		return err
@@ -153,6 +158,11 @@ func (g *joiner) first(ctx context.Context) error {
 				return nodeFailed(g.d.Home.Name, err)
 			}
 			g.shapes[t.TableName] = shape
+			if declared, ok := g.mv.declaredTable(g.d.Name, t.TableName); ok && t.Kind == shardmap.Sharded {
+				if err := checkShared(ctx, g.home, g.d, declared); err != nil {
+					return err
+				}
+			}
 			seqs, err := placeOn(ctx, g.home, t, ordinal, others...)
 			if err != nil {
 				return err
@@ -218,7 +228,7 @@ func (g *joiner) last(ctx context.Context) error {
 		}
 	}
 	return ownOr(g.d.Home.Name, pgx.BeginFunc(ctx, g.home, func(tx pgx.Tx) error {
-		held, err := bounded(ctx, tx, g.mv.PauseTimeout, func(ctx context.Context) error { return run(ctx, tx, txn.Recount(g.x.Count-1, g.x.Count)) })
+		held, err := bounded(ctx, tx, g.mv.PauseTimeout, func(ctx context.Context) error { return run(ctx, tx, txn.Recount(g.primary.counted, g.x.Count)) })
 		if held {
 			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a transaction on the node of shard %q has changed what all shards have in common, for longer than %s", g.d.Home.Name, g.mv.PauseTimeout), Hint: "pg_locks on it shows which holds pgmosaic.turn: a client of another process."}
 		}

@@ -87,6 +87,9 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		if err := checkComputed(ctx, home, d, t); err != nil {
 			return err
 		}
+		if err := checkShared(ctx, home, d, t); err != nil {
+			return err
+		}
 	}
 	for _, c := range cols {
 		refuse := func(what, hint string) error {
@@ -171,7 +174,7 @@ func checkGenerated(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shard
 }
 
 func tooManyShards(name string) error {
-	return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("shard %q is past the first %d: the sequences of sharded tables have no place for it", name, stride), Hint: "Use uuid columns, or give the values in the INSERT."}
+	return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("shard %q is past the first %d that the database has had: the sequences of sharded tables have no place for it", name, stride), Hint: "The place of a dropped shard is not given again. Use uuid columns, or give the values in the INSERT."}
 }
 
 // firstValue is where a shard's sequence begins, above everything that was drawn before.

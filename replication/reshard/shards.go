@@ -52,17 +52,17 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 	}
 	x := newAttempt(shardmap.Attempt{Database: db, Statement: "CREATE SHARD " + name, Shard: &shardmap.Shard{Database: db, Name: name, Marked: d.Home != nil, System: found[0].system}})
 	for _, s := range d.Shards {
-		x.Shard.Ordinal = max(x.Shard.Ordinal, s.Ordinal+1)
+		x.Shard.Ordinal = max(x.Shard.Ordinal, s.Ordinal+1) // of several, see addShard
 	}
 	for i, n := range nodes {
 		n.Database, n.Shard, n.Ordinal = db, name, i
 		x.Nodes = append(x.Nodes, &n)
 	}
 	if d.Home != nil {
-		return mv.addShard(ctx, d, newcomer{primary, conns}, x, dry)
+		return mv.addShard(ctx, d, newcomer{primary, conns, 0}, x, dry)
 	}
 	if !dry {
-		err := prepareNew(ctx, mv, newcomer{primary, conns}, x)
+		err := prepareNew(ctx, mv, newcomer{primary, conns, 0}, x)
 		var e *pgsql.Error
 		if err != nil && !(errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege) { // a database of one shard needs nothing of ours there; its second shard will
 			return nil, err
@@ -77,6 +77,8 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 type newcomer struct {
 	shardmap.Node
 	conns *nodeconn.Kept // to it, of this statement alone: no map has it yet
+
+	counted int // home's count of shards before it
 }
 
 // prepareNew is prepareShard for a newcomer.
@@ -134,19 +136,20 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary newcomer,
 	if err == nil {
 		err = mv.prepareShard(ctx, home, first.Name, identityOf(mv, d.Name, d.Home.Name), d.Home.Ordinal, true)
 	}
-	if err == nil {
-		err = prepareNew(ctx, mv, primary, x)
-	}
 	if err != nil {
 		return nil, err
 	}
-	if err := home.QueryRow(ctx, txn.Counted).Scan(&x.Count); err != nil {
+	if err := home.QueryRow(ctx, txn.Counted).Scan(&primary.counted); err != nil {
 		return nil, nodeFailed(d.Home.Name, err)
 	}
-	if len(d.Shards) > 1 && x.Count != d.Joined {
-		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%d shards have joined database %q, and this map knows of %d", x.Count, d.Name, d.Joined), Hint: otherMap + " If home was restored: ALTER SHARD " + d.Home.Name + " IN " + d.Name + " ADOPT."}
+	if len(d.Shards) > 1 && primary.counted != d.Joined {
+		return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%d shards have joined database %q, and this map knows of %d", primary.counted, d.Name, d.Joined), Hint: otherMap + " If home was restored: ALTER SHARD " + d.Home.Name + " IN " + d.Name + " ADOPT."}
 	}
-	x.Count++
+	x.Shard.Ordinal = max(x.Shard.Ordinal, primary.counted+1) // those of dropped shards are not given again: what they have drawn, and ids that they gave, may be known
+	x.Count = x.Shard.Ordinal
+	if err := prepareNew(ctx, mv, primary, x); err != nil {
+		return nil, err
+	}
 	j := mv.begin(d.Name, x.Statement)
 	defer j.close(&err)
 	if err = mv.start(ctx, d, home, x, nil); err == nil {
@@ -363,6 +366,11 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 			defer parts.Close(context.WithoutCancel(ctx)) // nothing is left on it
 		}
 	}
+	var lost map[shardmap.TableName]bool
+	doc := mv.Catalog.Current().Document
+	if s, _ := d.Shard(name); kind == "shard" && !dry && s != d.Home {
+		lost = passOn(ctx, mv, d, s)
+	}
 	again := func() error { return nil }
 	if kind == "shard" && !dry && len(d.Shards) == 2 { // before: what the only shard is asked for, it does
 		if again, err = mv.unwatchLast(ctx, d); err != nil {
@@ -382,6 +390,9 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 			return tx.DropGroup(db, name)
 		}
 		s, _ := d.Shard(name)
+		if err := markLost(tx, doc, db, lost); err != nil {
+			return err
+		}
 		for _, n := range s.Nodes {
 			if err := tx.Delete("nodes", db, name, n.Name); err != nil {
 				return err

@@ -176,10 +176,11 @@ func (a *analysis) declared(r *sqlparse.Rel) *shardmap.TableInfo {
 	return a.info(n)
 }
 
-// info is the map's word on a table. What a schema that lives on one shard holds besides tables is home's: its views.
+// info is the map's word on a table. What a schema that lives on one shard holds besides tables is home's, its views for one, but for the sequences
+// that have gone along.
 func (a *analysis) info(n shardmap.TableName) *shardmap.TableInfo {
 	info := a.db.Table(n)
-	if t := a.sch.Tables[n]; info != nil && t != nil && a.db.Tables[n] == nil && (t.Kind == 'v' || t.Kind == 'm' || t.Kind == 'S') {
+	if t := a.sch.Tables[n]; info != nil && t != nil && a.db.Tables[n] == nil && (t.Kind == 'v' || t.Kind == 'm' || t.Kind == 'S' && !goneAlong(a, t)) {
 		return nil
 	}
 	return info

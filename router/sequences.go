@@ -22,18 +22,23 @@ type elsewhere struct {
 func drawsElsewhere(a *analysis, seq *schema.Table) *elsewhere {
 	for _, d := range seq.Drawers {
 		info := a.info(d.TableName)
-		if !d.Draws || info == nil || info.Kind != shardmap.Sharded || info.IsKey(d.Column) {
+		if info == nil || info.Kind != shardmap.Sharded || info.IsKey(d.Column) {
 			continue
 		}
 		var tenant *shardmap.GroupInfo
 		if a.db.Tables[d.TableName] == nil {
 			tenant = info.Group
 		}
-		if tenant == nil || tenant.Shards()[0] != a.db.Home.Index {
+		if tenant == nil && d.Draws || tenant != nil && tenant.Shards()[0] != a.db.Home.Index { // of such a schema, also those that its columns own
 			return &elsewhere{d, tenant}
 		}
 	}
 	return nil
+}
+
+// goneAlong says whether a sequence of a schema that lives on one shard is there: a column of the schema owns it, or draws from it.
+func goneAlong(a *analysis, seq *schema.Table) bool {
+	return a.db.Tenant(seq.Schema).Shards()[0] != a.db.Home.Index && slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema })
 }
 
 // anyElsewhere is a column of any table that draws on other shards than home; nil for none.
@@ -143,8 +148,14 @@ func setsSequence(a *analysis, words map[string]bool) bool {
 func isCounter(f string) bool { return f == "nextval" || f == "currval" || f == "setval" }
 
 // countsThere says whether all calls of such functions are of sequences of one schema, which lives on one shard, as are those of other code
-// that the statement runs.
+// that the statement runs; or whether its tables are of such schemas on home.
 func countsThere(a *analysis) bool {
+	if len(a.sharded) > 0 && !slices.ContainsFunc(a.sharded, func(n shardmap.TableName) bool {
+		g := a.db.Table(n).Group
+		return g.Scheme != shardmap.ByTenant || g.Shards()[0] != a.db.Home.Index
+	}) {
+		return true
+	}
 	n := 0
 	for _, f := range a.calls() {
 		if isCounter(f) {

@@ -33,7 +33,7 @@ func statements() []statement {
 		{"unpin key", changes, (*Admin).parseUnpin, []string{"UNPIN KEY (value) OF db.group", "let the group place the key again"}},
 		{"distribute table", changes, (*Admin).parseDistribute, []string{"DISTRIBUTE TABLE db.schema.t IN GROUP g KEY (column, ..) [ALLOW LOCAL UNIQUE]", "move a table's rows to their shards", "DISTRIBUTE TABLE db.schema.t AS REFERENCE", "copy a table to every shard"}},
 		{"undistribute table", changes, (*Admin).parseUndistribute, []string{"UNDISTRIBUTE TABLE db.schema.t", "bring a table back to home"}},
-		{"distribute schema", changes, (*Admin).parseDistributeSchema, []string{"DISTRIBUTE SCHEMA db.schema ON s", "move a schema and all its tables to one shard"}},
+		{"distribute schema", changes, (*Admin).parseDistributeSchema, []string{"DISTRIBUTE SCHEMA db.schema ON s", "move a schema, its tables and the sequences of their columns to one shard"}},
 		{"undistribute schema", changes, (*Admin).parseUndistributeSchema, []string{"UNDISTRIBUTE SCHEMA db.schema", "bring it back to home"}},
 		{"verify schema", reads, (*Admin).parseVerifySchema, []string{"VERIFY SCHEMA IN db", "what shards should have in common and have not: one row for each definition that differs from home's"}},
 		{"verify", changes, (*Admin).parseVerify, []string{"VERIFY TABLE db.schema.t", "compare the copies of a reference table; find the rows of a sharded one that are on the wrong shard, or on two, and what lets them in"}},

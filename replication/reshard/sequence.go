@@ -36,6 +36,7 @@ type drawn struct {
 	whole            bool     // the column is an integer: others may hold what is no number
 	parted           bool     // the table's rows are in partitions
 	grants           []string // of the sequence
+	alone            string   // of an identity in a schema that lives on one shard: how it counts there, as it does at home
 }
 
 // drawsSQL is whether a default, as text, is what a sequence gives and nothing else.
@@ -96,6 +97,7 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 			return &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be distributed: column %s %s", t.TableName(), c.column, what), Hint: hint}
 		}
 		switch {
+		case t.Kind == kindTenant: // see checkSequences
 		case t.Kind != shardmap.Sharded:
 			return refuse("draws from a sequence, and its values would differ between copies", "ALTER TABLE ... ALTER COLUMN ... DROP DEFAULT (or DROP IDENTITY) and give the value in the INSERT, or use a uuid.")
 		case c.increment != 1 || c.cycles:
@@ -110,7 +112,7 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		}
 	}
 	for _, s := range d.Shards {
-		if len(cols) > 0 && s.Ordinal >= stride {
+		if t.Kind == shardmap.Sharded && len(cols) > 0 && s.Ordinal >= stride {
 			return tooManyShards(s.Name)
 		}
 	}
@@ -187,12 +189,15 @@ func strideSQL(c drawn, above int64, ordinal int) string {
 
 // clause is a column's part of CREATE TABLE on a shard that is not home.
 func (c drawn) clause(above int64, ordinal int) (clause, sequence string) {
+	how := map[string]string{"a": "ALWAYS", "d": "BY DEFAULT"}[c.identity]
+	if c.alone != "" {
+		return fmt.Sprintf(" GENERATED %s AS IDENTITY (%s)", how, c.alone), ""
+	}
 	counts := fmt.Sprintf("INCREMENT BY %d MINVALUE %d MAXVALUE %d START WITH %d CACHE %d", stride, c.minimum, c.maximum, firstValue(above, ordinal), c.cache)
 	switch {
 	case c.isKey:
 		return "", ""
 	case c.identity != "":
-		how := map[string]string{"a": "ALWAYS", "d": "BY DEFAULT"}[c.identity]
 		return fmt.Sprintf(" GENERATED %s AS IDENTITY (%s)", how, counts), ""
 	}
 	return " DEFAULT " + c.value, fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s %s", c.sequence, c.typ, counts)

@@ -115,7 +115,10 @@ func checkSchema(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 			return nil, err
 		}
 	}
-	return tables, nil
+	if t.Shard == d.Home.Name {
+		return tables, nil
+	}
+	return tables, checkSequences(ctx, home, d, t.Schema, tables)
 }
 
 // kindTenant marks a table of such a schema while it is checked; the map knows the schema, not the table.
@@ -163,7 +166,11 @@ func (mv *Mover) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 			if err != nil {
 				return err
 			}
-			if err := mv.fillSchema(ctx, d, to, home, tables, x); err != nil {
+			var seqs []ownSequence
+			if err := shortly(ctx, mv, tx, d, func(ctx context.Context) (err error) { seqs, err = holdSequences(ctx, tx, x.Schema); return err }); err != nil {
+				return err
+			}
+			if err := mv.fillSchema(ctx, d, to, tx, tables, schemaMove{x, seqs}); err != nil {
 				return err
 			}
 			if release, err = mv.guard(ctx, d, []*shardmap.ShardInfo{to}, tables, x); err != nil {
@@ -178,6 +185,9 @@ func (mv *Mover) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 						return err
 					}
 					after = append(after, more...)
+				}
+				for _, s := range seqs {
+					after = append(after, s.ended()...)
 				}
 				if err := run(ctx, tx, append([]string{"TRUNCATE " + sanitizeAll("ONLY ", tables)}, after...)); err != nil {
 					return err
@@ -198,16 +208,26 @@ func ownOr(name string, err error) error {
 	return nodeFailed(name, err)
 }
 
-func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, home *pgx.Conn, tables []shardmap.TableName, x shardmap.Attempt) error {
+// schemaMove is the attempt that moves a schema, and the schema's sequences.
+type schemaMove struct {
+	shardmap.Attempt
+	sequences []ownSequence
+}
+
+func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.ShardInfo, held pgx.Tx, tables []shardmap.TableName, x schemaMove) error {
+	home := held.Conn()
 	dst, err := mv.openFor(ctx, d, to, x.ID)
 	if err != nil {
 		return err
 	}
 	defer giveBack(ctx, mv.Conns, dst)
 	return bring(ctx, home, dst, to.Name, "", func(tx pgx.Tx) error {
+		if err := makeFirst(ctx, tx, x.sequences); err != nil {
+			return err
+		}
 		var late []definition
 		for _, n := range tables {
-			keys, err := bringTable(ctx, home, tx, n, nil, false)
+			keys, err := bringTable(ctx, home, tx, n, identities(x.sequences, n), false)
 			if err != nil {
 				return err
 			}
@@ -218,6 +238,9 @@ func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 			if _, err := fill(ctx, home, dst, n, "", nil); err != nil {
 				return err
 			}
+		}
+		if err := makeLast(ctx, tx, x.sequences); err != nil {
+			return err
 		}
 		return finish(ctx, home, tx, late, tables...)
 	})
@@ -348,6 +371,9 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			for _, sql := range after {
 				add = append(add, definition{sql: sql})
 			}
+		}
+		if err := shortly(ctx, mv, tx, d, func(ctx context.Context) error { return takeSequences(ctx, tx, back.txs[len(back.txs)-1], t.Schema) }); err != nil {
+			return err
 		}
 		return define(ctx, tx, add)
 	})

@@ -542,11 +542,11 @@ func drawsSequence(col *pg.ColumnDef) bool {
 	return found
 }
 
-// GrantedOn writes a GRANT or REVOKE with those of its tables that keep picks. some is false if there are none, ok if the statement is none
+// GrantedOn writes a GRANT or REVOKE with those of its tables, or sequences, that keep picks. some is false if there are none, ok if the statement is none
 // that lists tables, or is not understood.
 func (s *Statement) GrantedOn(keep func(TableRef) bool) (text string, some, ok bool) {
 	g := s.inner().GetGrantStmt()
-	if g == nil || g.Targtype != pg.GrantTargetType_ACL_TARGET_OBJECT || g.Objtype != pg.ObjectType_OBJECT_TABLE || len(g.Objects) == 0 {
+	if g == nil || g.Targtype != pg.GrantTargetType_ACL_TARGET_OBJECT || g.Objtype != pg.ObjectType_OBJECT_TABLE && g.Objtype != pg.ObjectType_OBJECT_SEQUENCE || len(g.Objects) == 0 {
 		return "", false, false
 	}
 	var kept []string

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -110,12 +111,14 @@ func markLost(tx *shardmap.Tx, doc *shardmap.Document, db string, lost map[shard
 	return nil
 }
 
-// sharedSQL lists the columns of a table, or of its partitions, that draw from a sequence, and the columns of others that do so from the same one.
+// sharedSQL lists the columns of a table, or of its partitions, that draw from a sequence, or if $2 says so own one, and the columns of others that draw
+// from the same one.
 const sharedSQL = `with own (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)),
 draws (rel, att, seq) as (select f.adrelid, f.adnum, s.seqrelid from pg_sequence s join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = s.seqrelid join pg_attrdef f on f.oid = d.objid
-  union select d.refobjid, d.refobjsubid, s.seqrelid from pg_sequence s join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.seqrelid and d.refclassid = 'pg_class'::regclass and d.deptype = 'i')
+  union select d.refobjid, d.refobjsubid, s.seqrelid from pg_sequence s join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.seqrelid and d.refclassid = 'pg_class'::regclass and d.deptype = 'i'),
+has as (select * from draws union select d.refobjid, d.refobjsubid, s.seqrelid from pg_sequence s join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.seqrelid and d.refclassid = 'pg_class'::regclass and d.deptype = 'a' where $2::bool)
 select distinct a.attname::text, x.seq::regclass::text, n.nspname::text, c.relname::text, b.attname::text
-  from draws x join pg_attribute a on a.attrelid = x.rel and a.attnum = x.att join draws y on y.seq = x.seq join pg_attribute b on b.attrelid = y.rel and b.attnum = y.att
+  from has x join pg_attribute a on a.attrelid = x.rel and a.attnum = x.att join draws y on y.seq = x.seq join pg_attribute b on b.attrelid = y.rel and b.attnum = y.att
   join pg_class l on l.oid = y.rel join pg_class c on c.oid = coalesce(case when l.relispartition then pg_partition_root(l.oid) end, l.oid) join pg_namespace n on n.oid = c.relnamespace
  where x.rel in (select oid from own) and y.rel not in (select oid from own) order by 1, 2, 3, 4, 5`
 
@@ -126,13 +129,14 @@ type sharing struct {
 	otherColumn      string
 }
 
-// shared finds a column of a table that draws, on other shards than home, from a sequence from which one of another table does so that which
-// picks; nil for none.
-func shared(ctx context.Context, home queryer, t shardmap.Table, which func(n shardmap.TableName, column string) bool) (found *sharing, err error) {
-	rows, _ := home.Query(ctx, sharedSQL, t.TableName().SQL()) // an error comes with the rows
+// shared finds a column of a table that draws from a sequence on other shards than home, or with owns has one, from which a column of another,
+// distributed table draws; nil for none.
+func shared(ctx context.Context, home queryer, d *shardmap.DB, t shardmap.Table, owns bool) (found *sharing, err error) {
+	rows, _ := home.Query(ctx, sharedSQL, t.TableName().SQL(), owns) // an error comes with the rows
 	var x sharing
 	_, err = pgx.ForEachRow(rows, []any{&x.column, &x.sequence, &x.other.Schema, &x.other.Name, &x.otherColumn}, func() error {
-		if one := x; found == nil && !isKeyOf(t.Key, x.column) && which(x.other, x.otherColumn) {
+		info := d.Table(x.other)
+		if one := x; found == nil && !slices.Contains(t.Key, x.column) && info != nil && !info.IsKey(x.otherColumn) {
 			found = &one
 		}
 		return nil
@@ -140,18 +144,10 @@ func shared(ctx context.Context, home queryer, t shardmap.Table, which func(n sh
 	return found, err
 }
 
-// distributedColumn says whether a column's values are drawn on shards, or stand on them as a default.
-func distributedColumn(d *shardmap.DB) func(shardmap.TableName, string) bool {
-	return func(n shardmap.TableName, column string) bool {
-		info := d.Table(n)
-		return info != nil && !info.IsKey(column)
-	}
-}
-
 // checkShared refuses to bring a table to other shards that draws from the sequence of another: on one shard one of them would begin anew, or
 // one would count in ones while the other's shards are in their places.
 func checkShared(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
-	x, err := shared(ctx, home, t, distributedColumn(d))
+	x, err := shared(ctx, home, d, t, false)
 	if err != nil || x == nil {
 		return nodeFailedOrNil(d.Home.Name, err)
 	}
@@ -166,23 +162,14 @@ func checkSharedHome(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shar
 	if t.Kind != shardmap.Sharded {
 		return nil
 	}
-	x, err := shared(ctx, home, t, distributedColumn(d))
+	x, err := shared(ctx, home, d, t, true)
 	if err != nil || x == nil {
 		return nodeFailedOrNil(d.Home.Name, err)
 	}
 	return &pgsql.Error{
-		Code: pgsql.DependentObjectsStillExist, Message: fmt.Sprintf("table %s cannot be brought home: column %s draws from sequence %s, and so does column %s of table %s, which is distributed", t.TableName(), x.column, x.sequence, x.otherColumn, x.other),
+		Code: pgsql.DependentObjectsStillExist, Message: fmt.Sprintf("table %s cannot be brought home: from sequence %s of its column %s column %s of table %s draws, too, which is distributed", t.TableName(), x.sequence, x.column, x.otherColumn, x.other),
 		Hint: "Nothing was changed. Give one of them a sequence of its own, through this process: ALTER TABLE ... ALTER COLUMN ... SET DEFAULT nextval('...'), or DROP DEFAULT. Then run the statement again.",
 	}
-}
-
-func isKeyOf(keys []string, column string) bool {
-	for _, k := range keys {
-		if k == column {
-			return true
-		}
-	}
-	return false
 }
 
 // countHome has home's sequences count in ones again, behind all that was drawn from those of a table, if that is known.

@@ -159,7 +159,7 @@ var Rules = []RuleInfo{
 	{RuleView, unsupported, "view %s over sharded tables is not supported here", "Use the view in a SELECT. Where row-level security stands behind it, make it with security_invoker."},
 	{RuleViewWrite, unsupported, "a write of the view %s would change one copy of a reference table only", "Write the table itself: every copy of it is written then."},
 	{RuleHomeOnly, unsupported, "function %s works on the home shard only", "Call it in a statement of its own and bind the result."},
-	{RuleSequence, unsupported, "%s would be of home's sequence alone", "Shards begin above all that was drawn, and need no setval; for other values UNDISTRIBUTE TABLE it first. Name another sequence as a constant. RETURNING gives what was drawn."},
+	{RuleSequence, unsupported, "%s would be of home's sequence alone", "Shards begin above all that was drawn, and need no setval; for other values UNDISTRIBUTE TABLE it first. Name another sequence as a constant, and call one of a schema on one shard in a statement of its own. RETURNING gives what was drawn."},
 	{RuleInsertKey, pgsql.NotNullViolation, "null value or no value for key column %s: the row has no shard", "Name the key column and give it a value."},
 	{RuleInsertKeyExpression, unsupported, "the value of key column %s must be a constant or a parameter", "Compute the key before and bind it."},
 	{RuleNoPlace, pgsql.CheckViolation, "no list names the value of key column %s: the row has no shard", "An admin adds it: ALTER GROUP ... ADD VALUES (..) ON shard."},

@@ -18,27 +18,28 @@ type elsewhere struct {
 	tenant *shardmap.GroupInfo // the table's schema, if it lives on one shard
 }
 
-// drawsElsewhere is a column that draws from a sequence on other shards than home; nil for none.
-func drawsElsewhere(a *analysis, seq *schema.Table) *elsewhere {
+// drawsElsewhere is a column that draws from a sequence on other shards than home; nil for none. That of a sharded table comes before that of a schema,
+// whose sequence is on one shard alone.
+func drawsElsewhere(a *analysis, seq *schema.Table) (found *elsewhere) {
 	for _, d := range seq.Drawers {
 		info := a.info(d.TableName)
-		if info == nil || info.Kind != shardmap.Sharded || info.IsKey(d.Column) {
-			continue
-		}
-		var tenant *shardmap.GroupInfo
-		if a.db.Tables[d.TableName] == nil {
-			tenant = info.Group
-		}
-		if tenant == nil && d.Draws || tenant != nil && tenant.Shards()[0] != a.db.Home.Index { // of such a schema, also those that its columns own
-			return &elsewhere{d, tenant}
+		switch {
+		case info == nil || info.Kind != shardmap.Sharded || info.IsKey(d.Column):
+		case a.db.Tables[d.TableName] != nil:
+			if d.Draws {
+				return &elsewhere{d, nil}
+			}
+		case d.Schema == seq.Schema && goneAlong(a, seq):
+			found = &elsewhere{d, info.Group}
 		}
 	}
-	return nil
+	return found
 }
 
-// goneAlong says whether a sequence of a schema that lives on one shard is there: a column of the schema owns it, or draws from it.
+// goneAlong says whether a sequence is on the shard of its schema, which lives on one: a column of the schema owns it, or draws from it.
 func goneAlong(a *analysis, seq *schema.Table) bool {
-	return a.db.Tenant(seq.Schema).Shards()[0] != a.db.Home.Index && slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema })
+	g := a.db.Tenant(seq.Schema)
+	return g != nil && g.Shards()[0] != a.db.Home.Index && slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema })
 }
 
 // anyElsewhere is a column of any table that draws on other shards than home; nil for none.
@@ -78,18 +79,22 @@ func counted(a *analysis, c *sqlparse.Counter) *schema.Table {
 }
 
 // hangsOnName says whether the plan of a statement hangs on which sequence a constant of it names.
-func hangsOnName(a *analysis) bool { return len(a.stmt.Counters) > 0 && anyElsewhere(a) != nil }
+func hangsOnName(a *analysis) bool {
+	sets := slices.ContainsFunc(a.stmt.Counters, func(c sqlparse.Counter) bool { return c.Func == "setval" })
+	return len(a.stmt.Counters) > 0 && (sets || len(a.db.Tenants()) > 0) && anyElsewhere(a) != nil
+}
 
 // byHand refuses what would take values, by hand, that others draw as well, and finds the shard of the sequences of a schema that lives on one.
 func byHand(a *analysis) error {
-	var any *elsewhere
-	if len(a.stmt.Counters) > 0 {
-		any = anyElsewhere(a)
+	if len(a.stmt.Counters) == 0 {
+		return nil
 	}
-	if any == nil {
+	first := anyElsewhere(a)
+	if first == nil {
 		return nil
 	}
 	home := false
+	beside := "" // what is on the shard of its schema
 	for i := range a.stmt.Counters {
 		c := &a.stmt.Counters[i]
 		seq := counted(a, c)
@@ -98,34 +103,52 @@ func byHand(a *analysis) error {
 		if seq != nil {
 			e, what = drawsElsewhere(a, seq), c.Func+" of sequence "+seq.String()
 		} else if !c.Known {
-			e = any
+			e = first
 		}
+		there := e != nil && e.tenant != nil && c.Known
 		switch {
-		case e != nil && e.tenant != nil && c.Known && a.db.Table(e.TableName).Moving:
+		case there && a.db.Table(e.TableName).Moving:
 			return Refuse(RuleMoving, e.TableName)
-		case e != nil && (c.Func == "setval" && (e.tenant == nil || !c.Known) || c.Func == "currval" && e.tenant != nil && c.Known):
+		case e != nil && (c.Func == "setval" && !there || c.Func == "currval" && there):
 			return Refuse(RuleSequence, what+", from which column "+e.Column+" of "+e.String()+" may draw on its shard,")
-		case e != nil && e.tenant != nil && c.Known && (a.tenant == nil || a.tenant == e.tenant):
-			a.tenant = e.tenant
-		case e != nil && e.tenant != nil && c.Known:
-			return Refuse(RuleHomeOnly, c.Func)
+		case there && a.tenant != nil && a.tenant != e.tenant:
+			home = true
+		case there:
+			a.tenant, beside = e.tenant, what
 		default:
 			home = true
 		}
 	}
-	if a.tenant == nil {
+	if a.tenant == nil || !runsAsQuery(a.stmt) { // what makes a table of it has home's, which gives nothing
+		a.tenant = nil
 		return nil
 	}
 	others := len(a.home)+len(a.reference)+len(a.temps) > 0 || slices.ContainsFunc(a.sharded, func(n shardmap.TableName) bool { return a.db.Table(n).Group != a.tenant })
-	if home || others || a.stmt.Query != nil && a.namesCatalog() {
-		return Refuse(RuleHomeOnly, a.stmt.Counters[0].Func)
+	if home || others || a.namesCatalog() {
+		return Refuse(RuleSequence, beside+", beside what is not on its shard,")
 	}
 	return nil
 }
 
+// runsAsQuery says whether a statement is a query by itself, or one that a cursor or EXPLAIN has: it makes nothing of what it gives.
+func runsAsQuery(s *sqlparse.Statement) bool {
+	switch s.Kind {
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
+	case sqlparse.Explain:
+		switch s.Query.Cmd {
+		case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge:
+		default:
+			return false
+		}
+	default:
+		return false
+	}
+	return s.Query != nil && !makesTable(s.Query)
+}
+
 // onTenant plans a statement that names no table, and a sequence of a schema that lives on one shard: there.
 func onTenant(a *analysis) error {
-	if a.tenant != nil && a.stmt.Query != nil {
+	if a.tenant != nil {
 		a.t.Home, a.t.pins = false, []pin{{group: a.tenant}}
 	}
 	return nil

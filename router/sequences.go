@@ -154,17 +154,23 @@ func onTenant(a *analysis) error {
 	return nil
 }
 
-// setsSequence says whether words of a function's body may be those of one that sets a sequence from which columns draw on other shards.
+// setsSequence says whether words of a function's body may be those of one that sets a sequence from which columns draw on other shards: they name
+// one, or none of home's, by itself or by the table that it belongs to.
 func setsSequence(a *analysis, words map[string]bool) bool {
 	if !words["setval"] {
 		return false
 	}
+	named := false
 	for n, t := range a.sch.Tables {
-		if t.Kind == 'S' && schema.Names(words, n.Name) && drawsElsewhere(a, t) != nil {
+		if t.Kind != 'S' || !schema.Names(words, n.Name) && !slices.ContainsFunc(t.Drawers, func(d schema.Drawer) bool { return d.Owns && schema.Names(words, d.Name) }) {
+			continue
+		}
+		if drawsElsewhere(a, t) != nil {
 			return true
 		}
+		named = true
 	}
-	return false
+	return !named && anyElsewhere(a) != nil
 }
 
 // isCounter says whether a function is one of those that Counters has.

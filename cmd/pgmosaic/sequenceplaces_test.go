@@ -106,6 +106,8 @@ func TestSequencesByHand(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	mustExec(t, c, "create function sets(text) returns bigint language sql as $$ select setval($1::regclass, 7) $$")
+	mustExec(t, c, "create function sets_free() returns bigint language sql as $$ select setval('free', 7) + setval(pg_get_serial_sequence('h', 'id'), 7) $$")
 	d.adminExec(t, "CREATE GROUP g IN byhand KEY (bigint) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE byhand.public.t IN GROUP g KEY (k)")
 	seen := map[int64]bool{}
@@ -129,6 +131,8 @@ func TestSequencesByHand(t *testing.T) {
 			{"do $$ begin perform setval('t_n_seq', 7); end $$", nil},
 			{"explain analyze select setval('t_n_seq', 7)", nil},
 			{"with x as (select setval('t_n_seq', 7)) select * from x", nil},
+			{"select sets('t_n_seq')", nil},
+			{"do $$ declare n text = 't_n_seq'; begin perform setval(n, 7); end $$", nil},
 			{"prepare p as select setval('t_n_seq', 7)", nil},
 		} {
 			_, err := c.Exec(t.Context(), x.sql, append([]any{mode}, x.args...)...)
@@ -150,7 +154,7 @@ func TestSequencesByHand(t *testing.T) {
 			}
 		}
 		for _, sql := range []string{
-			"select setval('free', 50)", "select setval('t_k_seq', 1000)", "select setval('h_id_seq', 60)", "select setval(pg_get_serial_sequence('h', 'id'), 70)", "select setval(pg_get_serial_sequence('t', 'k'), 2000)",
+			"select setval('free', 50)", "select sets_free()", "select setval('t_k_seq', 1000)", "select setval('h_id_seq', 60)", "select setval(pg_get_serial_sequence('h', 'id'), 70)", "select setval(pg_get_serial_sequence('t', 'k'), 2000)",
 			"select setval(pg_get_serial_sequence('h', 'id'), coalesce(max(id), 1), max(id) is not null) from h", "do $$ begin perform setval('free', 80); end $$",
 		} {
 			if _, err := c.Exec(t.Context(), sql, mode); err != nil {

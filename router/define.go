@@ -462,7 +462,7 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 		return nil
 	}
 	if a.db.Tenant(objects[0].Schema) != nil && !d.Parent {
-		if d.Serial {
+		if d.Serial || likesIdentity(a) && a.db.Tenant(objects[0].Schema).Shards()[0] != a.db.Home.Index { // home's would not be at its end
 			return Refuse(RuleDdl, "a column that draws from a sequence")
 		}
 		if a.likesPlaced() {
@@ -478,6 +478,14 @@ func (a *analysis) likesPlaced() bool {
 	return slices.ContainsFunc(a.stmt.Def.Like, func(ref sqlparse.TableRef) bool {
 		n, ok := a.env.resolve(a.db, a.sch, ref)
 		return ok && (a.sch.Tables[n] != nil && a.sch.Tables[n].Placed || a.db.Table(n) != nil && a.db.Table(n).Kind == shardmap.Sharded)
+	})
+}
+
+// likesIdentity says whether CREATE TABLE (LIKE ..) may take an identity along.
+func likesIdentity(a *analysis) bool {
+	return slices.ContainsFunc(a.stmt.Def.Like, func(ref sqlparse.TableRef) bool {
+		n, ok := a.env.resolve(a.db, a.sch, ref)
+		return ok && a.sch.Tables[n] != nil && slices.ContainsFunc(a.sch.Tables[n].Columns, func(c schema.Column) bool { return c.Identity })
 	})
 }
 

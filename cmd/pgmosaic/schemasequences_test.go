@@ -96,6 +96,7 @@ func TestSequencesGoWithTheirSchema(t *testing.T) {
 				{"alter sequence acme.old_i_seq rename to x", "0A000", nil},
 				{"drop sequence acme.free cascade", "0A000", nil},
 				{"create table acme.more (id serial)", "0A000", nil},
+				{"create table acme.more (like acme.t including identity)", "0A000", nil},
 			} {
 				_, err := c.Exec(t.Context(), x.sql, x.args...)
 				if err == nil {
@@ -109,6 +110,11 @@ func TestSequencesGoWithTheirSchema(t *testing.T) {
 		if got := queryOne[bool](t, d.on(t, "along", shard), "select has_sequence_privilege('pg_monitor', 'acme.t_id_seq', 'usage')"); !got {
 			t.Errorf("%s: a right to a sequence is not there", on)
 		}
+		both("create table acme.same (like acme.w including all)")
+		if got, want := queryOne[int64](t, c, "insert into acme.same default values returning n"), queryOne[int64](t, one, "insert into acme.same default values returning n"); got != want {
+			t.Errorf("%s: a table that is like another draws %d, want %d", on, got, want)
+		}
+		both("drop table acme.same")
 		both("truncate acme.w, acme.last restart identity")
 		draws(on + ", after what gave nothing")
 		d.adminExec(t, "UNDISTRIBUTE SCHEMA along.acme")

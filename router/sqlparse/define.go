@@ -137,7 +137,7 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 		d.Partition = x.CreateStmt.Partbound != nil && len(x.CreateStmt.TableElts) == 0 && len(x.CreateStmt.Constraints) == 0
 		for _, e := range x.CreateStmt.TableElts {
 			d.Serial = d.Serial || drawsSequence(e.GetColumnDef())
-			if l := e.GetTableLikeClause(); l.GetOptions()&likeConstraints != 0 {
+			if l := e.GetTableLikeClause(); l.GetOptions()&(likeConstraints|likeIdentity) != 0 {
 				d.Like = append(d.Like, TableRef{l.Relation.GetSchemaname(), l.Relation.GetRelname()})
 			}
 			if con := e.GetConstraint(); con.GetContype() == pg.ConstrType_CONSTR_FOREIGN {
@@ -373,8 +373,11 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 	})
 }
 
-// likeConstraints is the bit of INCLUDING CONSTRAINTS, in INCLUDING ALL as well.
-const likeConstraints = 1 << 2
+// likeConstraints and likeIdentity are the bits of INCLUDING CONSTRAINTS and INCLUDING IDENTITY, in INCLUDING ALL as well.
+const (
+	likeConstraints = 1 << 2
+	likeIdentity    = 1 << 5
+)
 
 // typeMade is the name of a type that a definition makes, or of a domain that gets a constraint: it has an array type, and a domain's
 // constraints have names.

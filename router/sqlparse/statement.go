@@ -191,7 +191,7 @@ type Definition struct {
 	Bare      bool       // what it makes has no schema in its name
 	Chooses   bool       // PostgreSQL may choose names of what it makes
 	Makes     []TableRef // types that it makes or alters, where it chooses names
-	Like      []TableRef // tables whose CHECKs CREATE TABLE (LIKE ..) takes along
+	Like      []TableRef // tables whose CHECKs or identities CREATE TABLE (LIKE ..) takes along
 	Unique    bool       // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
 	NoTx      bool       // cannot run in a transaction block
 	IfExists  bool

@@ -131,8 +131,11 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 
 // choose picks a node for a read.
 func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fresh.Choice {
-	if h.repeated {
+	switch {
+	case h.repeated:
 		return fresh.Choice{Node: fresh.Primary, Reason: replication.Retried}
+	case len(v.Nodes) < 2: // there is nothing to choose
+		return fresh.Choice{Node: fresh.Primary, Reason: replication.ByLevel}
 	}
 	return h.shards.At(shard).Choose(v, fresh.Read{
 		Level: h.own.Level, MaxLag: h.own.MaxLag, Isolation: h.isolation(), Zone: h.e.Zone, Now: h.now, Dice: rand.Uint32(), Template: t, Key: h.key,

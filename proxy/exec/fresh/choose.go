@@ -31,9 +31,9 @@ type Choice struct {
 	Vouch  bool
 }
 
-// Choose picks a node for a read.
+// Choose picks a node for a read, where there are several.
 func (s *Shard) Choose(v *replication.View, r Read) Choice {
-	if len(v.Nodes) < 2 || r.Level == replication.Strong || r.Isolation == "serializable" {
+	if r.Level == replication.Strong || r.Isolation == "serializable" {
 		return Choice{Primary, replication.ByLevel, false}
 	}
 	policy := s.from.Monitor.Policy()

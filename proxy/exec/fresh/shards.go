@@ -16,9 +16,15 @@ import (
 // Sources are what all sessions share.
 type Sources struct {
 	Horizon *replication.Horizons
-	Monitor *replication.Monitor
+	Monitor Views
 	Pools   *pool.Manager
 	Metrics *metrics.Metrics
+}
+
+// Views are what is known of nodes: a replication.Monitor's.
+type Views interface {
+	Policy() replication.Policy
+	Slot(database, shard string) *atomic.Pointer[replication.View] // nil while there is none
 }
 
 // Shards are what a session knows of the shards of its database, by their index in the map. One that it has not used costs a pointer

@@ -81,6 +81,7 @@ const (
 	RuleExplain             Rule = "explain"
 	RulePrepare             Rule = "prepare"
 	RuleTwoBound            Rule = "two-bound"
+	RuleBoundReadOnly       Rule = "bound-read-only"
 	RuleNoTwoPhase          Rule = "no-two-phase"
 	RuleIsolation           Rule = "isolation"
 	RuleSessionState        Rule = "session-state"
@@ -191,6 +192,7 @@ var Rules = []RuleInfo{
 	{RuleExplain, unsupported, "EXPLAIN of a statement over several shards is text, of a statement without parameters, and does not run writes", "Use EXPLAIN (ROUTE), or fix the key with =."},
 	{RulePrepare, unsupported, "PREPARE of this statement is not supported", "Prepare it with the driver's own prepared statements."},
 	{RuleTwoBound, unsupported, "a transaction over several shards has used temporary tables or NOTIFY on more than one of them", "Use these on one shard only: in one transaction no two such parts can be committed together."},
+	{RuleBoundReadOnly, unsupported, "a transaction that has written to several shards, and used temporary tables or NOTIFY, was made READ ONLY", "Leave it READ WRITE: its decision is written with the part that cannot be prepared."},
 	{RuleNoTwoPhase, unsupported, "a transaction cannot write to a second shard: %s", "Set max_prepared_transactions above max_connections on every node and restart it."},
 	{RuleIsolation, unsupported, "a %s transaction cannot reach a second shard: its snapshots would be taken apart", "Use READ COMMITTED, or keep the transaction on one shard; or SET pgmosaic.multi_shard_isolation = per_shard if a snapshot of each shard by itself will do, as for pg_dump while nothing writes."},
 	{RuleSessionState, unsupported, "%s is not supported in transaction pooling", "Connect to the node for that session."},

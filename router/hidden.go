@@ -16,6 +16,7 @@ type Hidden struct {
 	Vars    []string // custom parameters that it may set, which no catalog lists
 	Unknown bool     // it may set custom parameters by names that are computed
 	Path    bool     // it may set the search_path
+	Modes   bool     // it may make the transaction READ ONLY
 }
 
 // changers are words of a function's body that may change the server which runs it beyond the transaction.
@@ -55,6 +56,7 @@ type look struct {
 	unknown bool
 	changes bool
 	path    bool
+	modes   bool
 	writes  bool
 }
 
@@ -67,7 +69,7 @@ func (l *look) found() *Hidden {
 	if !l.changes {
 		return nil
 	}
-	h := &Hidden{Unknown: l.unknown, Path: l.path || l.unknown}
+	h := &Hidden{Unknown: l.unknown, Path: l.path || l.unknown, Modes: l.modes || l.unknown}
 	for v := range l.vars {
 		h.Vars = append(h.Vars, v)
 	}
@@ -80,7 +82,7 @@ func (l *look) add(h *Hidden) {
 	if h == nil {
 		return
 	}
-	l.changes, l.unknown, l.path = true, l.unknown || h.Unknown, l.path || h.Path
+	l.changes, l.unknown, l.path, l.modes = true, l.unknown || h.Unknown, l.path || h.Path, l.modes || h.Modes
 	for _, v := range h.Vars {
 		l.vars[v] = true
 	}
@@ -175,7 +177,7 @@ func (a *analysis) hiddenState() *Hidden {
 		l.body(&schema.Func{Body: strings.ToLower(a.stmt.Text), Volatile: true})
 		l.changes = true
 	case sqlparse.Other: // not even parsed
-		l.changes, fires = true, true
+		l.changes, l.modes, fires = true, true, true
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
 		for _, ref := range a.stmt.Tables {
 			if n, ok := a.env.find(a.db, a.sch, ref); ok {
@@ -197,7 +199,7 @@ func (a *analysis) hiddenState() *Hidden {
 	}
 	for _, f := range a.ran(a.stmt) {
 		if f == "set_config" && a.stmt.Configs == nil { // a computed call: its session is tied to the server
-			l.changes = true
+			l.changes, l.modes = true, true
 		}
 		l.keeps(f)
 		l.function(f)
@@ -267,6 +269,7 @@ func (l *look) body(f *schema.Func) {
 		l.changes, l.writes = l.changes || changers[w], l.writes || drawers[w] || f.Volatile && writers[w]
 		l.keeps(w)
 		l.path = l.path || w == "search_path" || w == "execute"
+		l.modes = l.modes || w == "transaction_read_only" || w == "only" || w == "execute"
 		if len(l.a.userFuncs(w)) > 0 {
 			l.function(w)
 		}

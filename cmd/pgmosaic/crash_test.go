@@ -214,7 +214,11 @@ func (ts *taps) pass(shard int, client, server net.Conn) {
 		}
 		first = false
 		if typ == 'Q' || typ == 'P' {
-			s := step{stepOf(strings.Trim(string(msg[5:]), "\x00")), shard}
+			sql := strings.Trim(string(msg[5:]), "\x00")
+			s := step{stepOf(sql), shard}
+			if typ == 'Q' && strings.HasPrefix(sql, "PREPARE TRANSACTION") {
+				s.what = "prepare alone"
+			}
 			if s.what != "" {
 				if hit := ts.reached(s, before); hit != nil {
 					hit(shard)
@@ -369,6 +373,7 @@ type crash struct {
 	shards  int
 	setUp   []string // run in the session before its transaction
 	world   func()   // run once, when the tables are there
+	only    bool     // the transaction is made READ ONLY behind its writes
 	process bool     // the proxy is a process
 	hit     func(ts *taps, proxy *served, shard int) bool
 	restore func(proxy *served)
@@ -414,7 +419,10 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 	reconnect()
 	steps := []step{}
 	for i := range shards {
-		if i > 0 {
+		switch {
+		case x.only:
+			steps = append(steps, step{"prepare alone", i}, step{"commit prepared", i})
+		case i > 0:
 			steps = append(steps, step{"prepare", i}, step{"commit prepared", i})
 		}
 	}
@@ -446,6 +454,9 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 			mustExec(t, c, "begin isolation level read committed")
 			for i := range shards {
 				mustExec(t, c, "insert into moves values ($1, $2)", i, id)
+			}
+			if x.only {
+				mustExec(t, c, "set transaction read only")
 			}
 			fired := make(chan struct{})
 			ts.arm(s, when, func(shard int) bool {
@@ -564,6 +575,13 @@ func TestLostRepliesOfACommit(t *testing.T) {
 			crashes(t, d, fmt.Sprint("lost", shards), crash{nodes: nodes, shards: shards, setUp: []string{"set synchronous_commit = off"}, hit: replyLost})
 		})
 	}
+}
+
+// The same of a transaction that was made READ ONLY behind its writes: no part has a row, and the decision comes when all are prepared.
+func TestLostRepliesOfACommitMadeReadOnly(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	crashes(t, d, "readonly", crash{nodes: []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}, shards: 2, only: true, hit: replyLost})
 }
 
 // The proxy is gone at each step of a commit, as after kill -9: its servers see their connections end, and nothing more

@@ -96,6 +96,13 @@ func TestOneShardAloneChangesNothingInCommon(t *testing.T) {
 			}
 			mustExec(t, s, "rollback")
 		}
+		// What is SET for the next transactions makes this one no such.
+		mustExec(t, s, "begin")
+		mustExec(t, s, "set default_transaction_read_only = on")
+		if got := says(t, s, "create table sneaked (a int)", pgx.QueryExecModeExec); got != "0A000" {
+			t.Errorf("%s: a definition in a transaction before READ ONLY ones: %s", shard, got)
+		}
+		mustExec(t, s, "rollback")
 		// What is left.
 		key := queryOne[int](t, s, "select k from parts order by k limit 1")
 		for sql, want := range map[string]string{

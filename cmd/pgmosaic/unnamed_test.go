@@ -145,7 +145,7 @@ func TestUnnamedWritesCommitWithTheOthers(t *testing.T) {
 		"create table guarded (a int); insert into guarded values (1); alter table guarded enable row level security; alter table guarded force row level security; create policy p on guarded using (noted(a))",
 	), "select noted(1)", "select a from guarded", "select 5::dm", "select * from vop", "select 1 <!!> 2")
 	untorn(t, "asked", append(slices.Clip(tables), "create function quietly() returns bool stable language sql as 'select noted(1)'"),
-		"select quietly()", "select att.w from att", "select noted(1)", "select (1).noted")
+		"select quietly()", "select att.w from att", "select noted(1)", "select (1).noted", "select replaced()")
 }
 
 // untorn has each of some statements, which write on home, in one transaction with a write on another shard; home refuses at COMMIT.
@@ -159,15 +159,16 @@ func untorn(t *testing.T, name string, setUp []string, statements ...string) {
 	c := connectTo(t, dsn)
 	for _, sql := range []string{
 		"create table att (a int)", "insert into att values (1)", "create function w(att) returns bool stable language sql as 'select noted(1)'",
-		"insert into parts select i, 0 from generate_series(1, 40) i",
+		"insert into parts select i, 0 from generate_series(1, 40) i", "create function replaced() returns bool stable language sql as 'select true'",
 	} {
 		mustExec(t, c, sql)
 	}
 	away, home := connectTo(t, d.cluster.Node("s2-a").DSN(name+"_1")), connectTo(t, d.cluster.Node("s1-a").DSN(name+"_0"))
+	mustExec(t, home, "create or replace function replaced() returns bool stable language sql as 'select noted(1)'") // around the process, which goes on by what it knows
 	key := queryOne[int](t, away, "select min(k) from parts")
 	write := fmt.Sprintf("update parts set v = v + 1 where k = %d", key)
 	for _, sql := range statements {
-		for _, order := range [][]string{{sql, write}, {write, sql}} {
+		for _, order := range [][]string{{sql, write}, {write, sql}, {sql, write, "set transaction read only"}, {"set default_transaction_read_only = on", write, sql}} {
 			mustExec(t, c, "begin")
 			for _, s := range order {
 				mustExec(t, c, s, pgx.QueryExecModeSimpleProtocol)

@@ -155,19 +155,24 @@ func (h *Handler) commitError(p *participant, err error) error {
 const lookHint = "Look for its effects before you run it again."
 
 // decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. There are several; only one can be
-// like that.
+// like that. Else it is one that can still be written to. Those that were made READ ONLY are prepared without a row of theirs, and where all were,
+// the decision comes behind.
 func decidesFirst(writers []*participant) error {
-	slices.SortStableFunc(writers, func(a, b *participant) int {
+	rank := func(p *participant) int {
 		switch {
-		case a.bound == b.bound:
+		case p.bound:
 			return 0
-		case a.bound:
-			return -1
+		case p.only:
+			return 2
 		}
 		return 1
-	})
-	if writers[1].bound {
+	}
+	slices.SortStableFunc(writers, func(a, b *participant) int { return rank(a) - rank(b) })
+	switch {
+	case writers[1].bound:
 		return router.Refuse(router.RuleTwoBound)
+	case writers[0].bound && writers[0].only:
+		return router.Refuse(router.RuleBoundReadOnly)
 	}
 	return nil
 }
@@ -210,7 +215,8 @@ type part struct {
 	deciding bool // what comes next is the answer to Decide
 }
 
-func (p *part) Shard() string { return p.name }
+func (p *part) Shard() string  { return p.name }
+func (p *part) ReadOnly() bool { return p.only }
 func (p *part) Send(sql string) error {
 	p.srv.SendQuery(sql)
 	err := p.srv.Flush()
@@ -309,7 +315,11 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		h.count.TwoPhase.Add(1)
 		return nil
 	case txn.Unfinished, txn.InDoubt:
-		return h.settleCommit(gid, decider.name, outcome, writers)
+		parts := writers[1:]
+		if writers[0].only {
+			parts = writers
+		}
+		return h.settleCommit(gid, decider.name, outcome, parts)
 	}
 	h.count.TwoPhaseAborted.Add(1)
 	var se *pool.ServerError
@@ -330,10 +340,10 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 }
 
 // settleCommit finds out, within a few seconds, what became of a commit whose answer was lost, so that nobody
-// misses a write that is there.
-func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers []*participant) error {
-	for _, p := range writers {
-		if outcome == txn.InDoubt {
+// misses a write that is there. parts are those that were prepared.
+func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts []*participant) error {
+	for _, p := range h.tx.parts {
+		if outcome == txn.InDoubt && p.wrote {
 			p.srv.Dirty = true
 		}
 	}
@@ -360,7 +370,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, writers
 	case outcome == txn.Unfinished || err == nil && committed:
 		if err != nil {
 			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
-			for _, p := range writers[1:] {
+			for _, p := range parts {
 				h.e.owed.owe(h.db, h.shards.Name(p.shard), gid)
 			}
 		}

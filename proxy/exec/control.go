@@ -144,7 +144,10 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag(verb)
 		return nil
 	}
-	opts := h.tx.chained()
+	var opts sqlparse.Tx
+	if s.Tx.Chain {
+		opts = explicit(h, h.tx.chained())
+	}
 	tag := verb
 	if s.Kind == sqlparse.Rollback {
 		h.rollback()

@@ -41,8 +41,8 @@ func (h *Handler) began() *pool.Settings {
 	if len(h.firstPath) > 0 {
 		set = set.With("search_path", pgsql.Literals(h.firstPath))
 	}
-	if h.firstIso != "" {
-		set = set.With("default_transaction_isolation", pgsql.Literal(h.firstIso))
+	if iso := h.firstModes.isolation; iso != "" {
+		set = set.With("default_transaction_isolation", pgsql.Literal(iso))
 	}
 	return set
 }

@@ -26,6 +26,7 @@ type gathering struct {
 	args  *router.Args
 	types []uint32             // of the parameters, on home
 	sql   string               // what runs on the copies
+	only  string               // what makes their transaction READ ONLY before that, as the client's is; empty if it is not
 	sent  [][]wire.Field       // of each load that is a part: what the shards send
 	on    *participant         // where the copies are
 	parts map[int]*participant // where the rows come from
@@ -169,19 +170,30 @@ func (g *gathering) prepare(ctx context.Context, whole *described) error {
 	return g.exec(sql)
 }
 
-// begin opens the transaction of the copies.
+// begin opens the transaction of the copies. It is READ WRITE until they are made.
 func (g *gathering) begin() error {
+	const readOnly = "SET TRANSACTION READ ONLY"
 	sql := "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+	if saidReadOnly(g.h, g.h.firstModes.only) {
+		g.only = readOnly
+	}
 	for _, s := range g.h.tx.steps { // in their order: what was SET last counts
 		switch s.kind {
 		case stepSet, stepLocal:
 			g.on.knows(s.name)
 			sql += ";\n" + s.sql + "\n" // it may end with a comment
+		case stepModes:
+			if s.name == readOnlySetting {
+				g.only = s.sql
+			}
 		case stepSeen:
+			if s.seen.Value(readOnlySetting) == "on" {
+				g.only = readOnly
+			}
 			if err := g.exec(sql); err != nil {
 				return err
 			}
-			if err := follow(g.h, g.on, nil, s.seen, s.vars); err != nil {
+			if err := follow(g.h, g.on, nil, s.seen.ReadWrite(), s.vars); err != nil {
 				return err
 			}
 			sql = ""
@@ -441,12 +453,18 @@ func (g *gathering) run(res []int16) error {
 	if err := h.held.Stopped(); err != nil {
 		return err
 	}
+	if g.only != "" {
+		g.on.first(g.only)
+	}
 	s.SendParse("", g.sql, g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, res)
 	s.SendExecute()
 	s.SendSync()
 	if err := s.Flush(); err != nil {
 		return h.lost(g.on, err)
+	}
+	if err := h.prologue(g.on); err != nil {
+		return err
 	}
 	a := h.answer(g.on)
 	for {

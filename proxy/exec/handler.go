@@ -35,10 +35,10 @@ type Handler struct {
 	role   string
 	count  *metrics.Database
 
-	planner   planner.Session // what it plans by
-	shards    fresh.Shards    // what it knows of those that it has used
-	firstPath []string        // the search path that the session began with
-	firstIso  string          // its default_transaction_isolation then
+	planner    planner.Session // what it plans by
+	shards     fresh.Shards    // what it knows of those that it has used
+	firstPath  []string        // the search path that the session began with
+	firstModes modes           // its transactions' then
 
 	login    *pool.Settings // what the startup packet asked for
 	defaults *pool.Settings // what servers began with, and
@@ -151,7 +151,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	h.count.Logins.Add(1)
 	h.login, h.settings, h.defaults, h.logins = w.login, w.login, w.defaults, w.logins
-	h.firstPath, h.told, h.firstIso = w.searchPath, client.Begin(w.params), w.isolation
+	h.firstPath, h.told, h.firstModes = w.searchPath, client.Begin(w.params), w.modes
 	h.planner.Env.SearchPath = w.searchPath
 	h.planner.Moved()
 	return h, w.params, nil
@@ -190,8 +190,8 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	}
 	w = &welcome{by: teller.Name, params: map[string]string{}, login: login, defaults: defaults, logins: logins}
 	maps.Copy(w.params, params)
-	if len(rows) == 1 && len(rows[0]) == 2 {
-		w.searchPath, w.isolation = strings.Split(string(rows[0][0]), "\n"), string(rows[0][1])
+	if len(rows) == 1 && len(rows[0]) == 3 {
+		w.searchPath, w.modes = strings.Split(string(rows[0][0]), "\n"), modes{string(rows[0][1]), string(rows[0][2])}
 	}
 	h.e.mu.Lock()
 	h.e.welcome.keep(key, w)
@@ -199,9 +199,9 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	return w, nil
 }
 
-// introduceSQL asks for the search_path, a name a line, and the isolation of transactions. It runs with the client's own path.
+// introduceSQL asks for the search_path, a name a line, and the isolation of transactions, and whether they are READ ONLY. It runs with the client's own path.
 const introduceSQL = `select pg_catalog.array_to_string(array(select trim(both '"' from trim(x)) from pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.current_setting('search_path'), ',')) x), e'\n'),
- pg_catalog.current_setting('default_transaction_isolation')`
+ pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('default_transaction_read_only')`
 
 // introduce gives a server what the startup packet asks for, as if it were fresh, and asks it what it makes of a session. login
 // is the packet as the server has understood it: a value may be half of one, and leave the rest to the role's own settings.

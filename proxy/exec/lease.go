@@ -34,7 +34,6 @@ type participant struct {
 	replica  bool              // of a node that was a replica when it was leased
 	reads    bool              // leased for one statement that only reads
 	used     bool              // a statement of the transaction has run on it
-	bound    bool              // it cannot be prepared: it has touched temporary objects, or notifies
 	judged   map[string]string // reported parameters of the startup packet that were looked at: see reassert
 	resets   map[string]string // those of them that a function has reset, with the server's own values
 	undone   bool              // rolled back, before the transaction has ended
@@ -45,6 +44,13 @@ type participant struct {
 	outdated bool              // a statement turned out to be about what is not there any more
 	setAt    int               // when a statement was last run on it that may set something unseen: see maySet
 	customs  customs           // custom parameters that it was told of in the transaction: see emptied
+	ending
+}
+
+// ending is how a participant may commit with others: see decidesFirst.
+type ending struct {
+	bound bool // it cannot be prepared: it has touched temporary objects, or notifies
+	only  bool // it was made READ ONLY behind what it has written
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.

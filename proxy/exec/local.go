@@ -72,10 +72,10 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	if v.Special && v.Name != "timezone" { // an interval, of which the server makes a zone that any server takes
 		return h.setSpecial(ctx, s)
 	}
-	kind := stepLocal
-	if h.tx.status != 'I' && strings.HasPrefix(v.Name, "transaction_") { // the transaction's own, LOCAL or not
+	kind, local := stepLocal, v.Local
+	if ofTransactions[v.Name] {
 		v.Local, kind = true, stepModes
-		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite = false, true // a replica could not undo READ ONLY
+		modesUnseen(h)
 	}
 	sql := []string{s.Text}
 	if v.Default {
@@ -89,7 +89,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			h.client.SendTag(tag)
 			return nil
 		}
-		if h.outsideBlock() {
+		if local && h.outsideBlock() {
 			h.warnLocal()
 		}
 		if len(h.tx.parts) == 0 { // nobody has judged it yet

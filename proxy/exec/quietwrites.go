@@ -8,8 +8,8 @@ import (
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
-// wroteSQL says whether a transaction has written or locked something: it has a number then.
-const wroteSQL = "select pg_catalog.txid_current_if_assigned() is not null"
+// wroteSQL says whether a transaction has written or locked something: it has a number then. And whether it may write.
+const wroteSQL = "select pg_catalog.txid_current_if_assigned() is not null, pg_catalog.current_setting('transaction_read_only')"
 
 // sides are the participants of a transaction that commits: those that have written, and the others.
 func sides(h *Handler) (writers, readers []*participant, err error) {
@@ -17,14 +17,10 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 		if err := h.ready(p); err != nil {
 			return nil, nil, err
 		}
-		if !p.wrote || !h.tx.changes {
-			readers = append(readers, p)
-		}
 	}
-	if err := askReaders(h, readers); err != nil {
+	if err := askParts(h); err != nil {
 		return nil, nil, err
 	}
-	readers = readers[:0]
 	for _, p := range h.tx.parts {
 		if p.wrote && h.tx.changes {
 			writers = append(writers, p)
@@ -35,15 +31,19 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 	return writers, readers, nil
 }
 
-// askReaders asks the participants that only seem to have read, of a transaction over several shards, whether code of the database has written
-// there where no parser sees it: they commit with the others then, or not at all. Where no code of the database writes, it asks nobody.
-func askReaders(h *Handler, readers []*participant) error {
-	if len(h.tx.parts) < 2 || h.readsOnly() || !router.CodeWrites(h.planner.Schema) {
+// askParts asks the participants of a transaction over several shards what no parser sees. Those that only seem to have read, whether code of
+// the database has written there: they commit with the others then, or not at all. Where no code of the database writes, they are not asked. And if the
+// transaction may have been made READ ONLY, all of them whether they were, and have written before that: a row of ours can be written there no more.
+func askParts(h *Handler) error {
+	changes, quiet := h.tx.changes, h.tx.writes && router.CodeWrites(h.planner.Schema)
+	modes := (quiet || changes) && (h.tx.modes || saidReadOnly(h, h.firstModes.only))
+	if len(h.tx.parts) < 2 || !quiet && !modes {
 		return nil
 	}
 	var asked []*participant
-	for _, p := range readers {
-		if p.replica {
+	for _, p := range h.tx.parts {
+		writer := p.wrote && changes
+		if p.replica || writer && !modes || !writer && !quiet {
 			continue
 		}
 		p.srv.SendQuery(wroteSQL)
@@ -58,8 +58,8 @@ func askReaders(h *Handler, readers []*participant) error {
 		wrote, err := false, error(nil)
 		if !p.srv.Dirty {
 			var rows [][][]byte
-			if rows, err = p.srv.Answers(1); err == nil {
-				wrote = len(rows) == 1 && string(rows[0][0]) == "t"
+			if rows, err = p.srv.Answers(2); err == nil && len(rows) == 1 {
+				wrote, p.only = string(rows[0][0]) == "t", string(rows[0][1]) == "on"
 			}
 		}
 		var se *pool.ServerError
@@ -71,10 +71,11 @@ func askReaders(h *Handler, readers []*participant) error {
 			p.srv.Dirty, lost = true, p
 			continue
 		}
-		if wrote {
-			p.wrote, h.tx.changes = true, true
+		if wrote && !(p.wrote && changes) {
 			p.keys = h.shards.At(p.shard).UnseenKeys(p.keys)
+			h.tx.changes = true
 		}
+		p.wrote = wrote || p.wrote && p.bound
 	}
 	if lost != nil {
 		return &pgsql.Error{

@@ -4,23 +4,71 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
 // readsOnly says whether the client's transaction is READ ONLY and a replica may run it: SERIALIZABLE needs the primary.
 func (h *Handler) readsOnly() bool {
-	if h.tx.implicit || h.tx.opts.ReadWrite || h.isolation() == "serializable" {
-		return false
+	return !h.tx.implicit && saidReadOnly(h, "") && h.isolation() != "serializable"
+}
+
+// saidReadOnly says whether the client's transaction is to be READ ONLY, by what it was begun with, SET TRANSACTION or the default that the
+// session has SET; else by first, a default that its servers may have.
+func saidReadOnly(h *Handler, first string) bool {
+	if h.tx.opts.ReadOnly || h.tx.opts.ReadWrite {
+		return h.tx.opts.ReadOnly
 	}
-	if h.tx.opts.ReadOnly {
-		return true
+	return isOn(defaultIn(foundByTx(h), "default_transaction_read_only", first))
+}
+
+// foundByTx are the settings that the transaction that runs has found: a default of transactions that is SET in it is for the next one.
+func foundByTx(h *Handler) *pool.Settings {
+	if h.tx.before != nil {
+		return h.tx.before
 	}
-	v, _ := h.settings.Get("default_transaction_read_only")
-	switch strings.ToLower(strings.Trim(v, "'")) {
-	case "on", "true", "yes", "1":
-		return true
+	return h.settings
+}
+
+// defaultIn is what settings say of a default, in lower case. first is what the session began with.
+func defaultIn(set *pool.Settings, name, first string) string {
+	if v, ok := set.Get(name); ok {
+		first = v
 	}
-	return false
+	return strings.ToLower(strings.Trim(first, "'"))
+}
+
+func isOn(v string) bool { return v == "on" || v == "true" || v == "yes" || v == "1" }
+
+// explicit are the modes of a transaction with those that defaults have given it which are others now.
+func explicit(h *Handler, opts sqlparse.Tx) sqlparse.Tx {
+	changed := func(name, first string) (was string, differs bool) {
+		was = defaultIn(foundByTx(h), name, first)
+		return was, was != defaultIn(h.settings, name, first)
+	}
+	if was, differs := changed("default_transaction_isolation", h.firstModes.isolation); differs && opts.Isolation == "" {
+		opts.Isolation = was
+	}
+	if was, differs := changed("default_transaction_read_only", h.firstModes.only); differs && !opts.ReadOnly && !opts.ReadWrite {
+		opts.ReadOnly, opts.ReadWrite = isOn(was), !isOn(was)
+	}
+	if was, differs := changed("default_transaction_deferrable", "off"); differs && !opts.Deferrable && !opts.NotDeferrable {
+		opts.Deferrable, opts.NotDeferrable = isOn(was), !isOn(was)
+	}
+	return opts
+}
+
+// ofTransactions are the parameters that SET TRANSACTION sets: they end with the transaction, LOCAL or not.
+var ofTransactions = map[string]bool{"transaction_isolation": true, readOnlySetting: true, "transaction_deferrable": true}
+
+const readOnlySetting = "transaction_read_only"
+
+// modesUnseen notes that one of them is set by its name. The transaction counts as READ WRITE then: a replica could not undo READ ONLY.
+func modesUnseen(h *Handler) {
+	if h.tx.status != 'I' {
+		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite, h.tx.modes = false, true, true
+	}
 }
 
 // staysOnReplica says whether a transaction that reads a replica may run a statement there. If not, it goes on on the

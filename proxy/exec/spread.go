@@ -33,6 +33,7 @@ func maySet(h *Handler, p *participant, t *router.Template) {
 	u.by = append(slices.DeleteFunc(u.by, func(o *participant) bool { return o == p }), p)
 	u.times++
 	u.of, p.setAt, u.path = t, u.times, u.path || t == nil || t.Hidden.Path
+	h.tx.modes = h.tx.modes || t == nil || t.Hidden.Modes
 }
 
 // suspectParse notes that a statement is parsed on a server: a literal of a composite type or array has the checks of its parts run then.

@@ -196,11 +196,14 @@ func (h *Handler) configure(p *participant, list []setting) error {
 				continue
 			}
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
-		} else {
+		} else if !ofTransactions[c.name] {
 			adopt(h, reported(p.srv, h.settings.With(c.name, value), c.name))
 			if h.tx.status == 'I' {
 				p.srv.SetSettings(h.settings)
 			}
+		}
+		if ofTransactions[c.name] {
+			kind, h.tx.modes = stepModes, true
 		}
 		h.tx.step(kind, c.name, sql)
 		reckonKept(h)

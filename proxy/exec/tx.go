@@ -41,7 +41,14 @@ type transaction struct {
 	oids      []uint32     // of the declared tables that it has renamed or dropped
 	defined   bool         // something, since the schema was read
 	unseen    unseen
-	changes   bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
+	effects
+}
+
+// effects are what a transaction may have done.
+type effects struct {
+	changes bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
+	writes  bool // a statement has run while it was not known to be READ ONLY
+	modes   bool // it may have been made READ ONLY where no SET TRANSACTION says so
 }
 
 // begin opens a transaction without telling any server.
@@ -136,10 +143,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 func (h *Handler) isolation() string {
 	iso := h.tx.opts.Isolation
 	if iso == "" {
-		iso = h.firstIso
-		if v, ok := h.settings.Get("default_transaction_isolation"); ok {
-			iso = strings.ToLower(strings.Trim(v, "'"))
-		}
+		iso = defaultIn(foundByTx(h), "default_transaction_isolation", h.firstModes.isolation)
 	}
 	if iso == "serializable" || iso == "repeatable read" {
 		return iso
@@ -151,6 +155,7 @@ func (h *Handler) isolation() string {
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	p.bound = p.bound || t.Temp || t.OnTemp || t.Stmt != nil && notifies(t.Stmt)
+	h.tx.writes = h.tx.writes || !h.readsOnly()
 	if t.Read {
 		return nil
 	}
@@ -289,7 +294,7 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for i, p := range h.tx.parts {
-		p.keys, p.open, p.bound, p.undone, p.judged = p.keys[:0], false, false, false, nil
+		p.keys, p.open, p.ending, p.undone, p.judged = p.keys[:0], false, ending{}, false, nil
 		p.forgetTold()
 		if i == len(h.tx.parts)-1 {
 			outcome(h, p)
@@ -341,7 +346,7 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.begin("BEGIN", sqlparse.Tx{}, true)
 	p.open = true
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
-	h.tx.parts, h.tx.changes = append(h.tx.parts, p), p.wrote
+	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.wrote, true
 	if s.IsSuspect() {
 		maySet(h, p, nil)
 	}

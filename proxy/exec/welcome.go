@@ -7,10 +7,16 @@ type welcome struct {
 	by         string // the shard that told it
 	params     map[string]string
 	searchPath []string
-	isolation  string // default_transaction_isolation
+	modes      modes
 	login      *pool.Settings
 	defaults   *pool.Settings // of the server that was asked
 	logins     uint32         // of the engine, then
+}
+
+// modes are the defaults of transactions.
+type modes struct {
+	isolation string // default_transaction_isolation
+	only      string // default_transaction_read_only
 }
 
 // welcomeKey is what sessions have in common that are told the same.

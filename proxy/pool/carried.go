@@ -62,6 +62,17 @@ func (c *Carried) Size() int64 {
 	return n
 }
 
+// ReadWrite is it without the transaction's being READ ONLY.
+func (c *Carried) ReadWrite() *Carried {
+	if c.settings["transaction_read_only"].value != "on" {
+		return c
+	}
+	next := *c
+	next.settings = maps.Clone(c.settings)
+	delete(next.settings, "transaction_read_only")
+	return &next
+}
+
 // Value is what a setting is.
 func (c *Carried) Value(name string) string { return c.settings[name].value }
 

@@ -28,6 +28,10 @@ type Participant interface {
 	// shows that the call is the proxy's may not be seen in the text of a query, which others of the same role can read, and what
 	// the server says about it goes to nobody.
 	Decide(gid, outcome string, parts []string, then string) error
+
+	// ReadOnly says that the transaction was made READ ONLY behind what it has written: it can be prepared, and no row of ours can be
+	// written in it.
+	ReadOnly() bool
 }
 
 // GID names a two-phase transaction: the installation, the decider's shard, a random part.
@@ -76,6 +80,9 @@ var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 // the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
 // one. After Committed, Aborted and Unfinished no participant is in a transaction, except those whose connection failed.
 func Commit(gid string, decider Participant, others []Participant) (Outcome, error) {
+	if decider.ReadOnly() {
+		return commitBehind(gid, append([]Participant{decider}, others...))
+	}
 	written := decider.Decide(gid, "commit", shardsOf(others), "")
 	prepared, err := prepare(gid, others)
 	if written == nil {
@@ -85,6 +92,36 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 		abort(gid, decider, others, prepared)
 		return Aborted, err
 	}
+	return conclude(gid, decider, others)
+}
+
+// commitBehind is Commit where the decider's transaction cannot carry the decision. It is prepared with the others, and decides in a
+// transaction behind that: until then a resolver that finds them old may decide to abort, and the first one counts.
+func commitBehind(gid string, all []Participant) (Outcome, error) {
+	prepared, err := prepare(gid, all)
+	decider, begun := all[0], false
+	if err == nil {
+		err = step(decider, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "BEGIN")
+		begun = err == nil
+	}
+	if err == nil {
+		err = decider.Decide(gid, "commit", shardsOf(all), "")
+	}
+	if err == nil {
+		_, err = decider.Recv()
+	}
+	if err != nil {
+		if begun {
+			finish(decider, "ROLLBACK", "ROLLBACK")
+		}
+		abortParts(gid, all, prepared)
+		return Aborted, err
+	}
+	return conclude(gid, decider, all)
+}
+
+// conclude has the decider commit, by which the decision counts, and tells the others.
+func conclude(gid string, decider Participant, others []Participant) (Outcome, error) {
 	tag, err := "", decider.Send("COMMIT")
 	if err == nil {
 		tag, err = decider.Recv()
@@ -107,22 +144,34 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 	return Committed, nil
 }
 
+// bare stands before the name of a shard whose part has no row of its own. No shard's name can begin so: see ParseGID.
+const bare = ":"
+
 // shardsOf are the others' shards: part i is that of the i-th.
 func shardsOf(others []Participant) []string {
 	names := make([]string, len(others))
 	for i, p := range others {
 		names[i] = p.Shard()
+		if p.ReadOnly() {
+			names[i] = bare + names[i]
+		}
 	}
 	return names
 }
 
-// prepare prepares all in parallel, one burst each, and says which are prepared. Each part carries a row of its own: if it is
-// gone and its row is not there, it was lost with the end of a server's log.
+// prepare prepares all in parallel, one burst each, and says which are prepared. Each part that can be written to carries a row of its own: if
+// it is gone and its row is not there, it was lost with the end of a server's log.
 func prepare(gid string, others []Participant) (prepared []bool, err error) {
 	prepared = make([]bool, len(others))
 	sent := make([]bool, len(others))
 	for i, p := range others {
-		if e := p.Decide(PartGID(gid, i), "part", nil, "PREPARE TRANSACTION "+pgsql.Literal(PartGID(gid, i))); e != nil {
+		sql, e := "PREPARE TRANSACTION "+pgsql.Literal(PartGID(gid, i)), error(nil)
+		if p.ReadOnly() {
+			e = p.Send(sql)
+		} else {
+			e = p.Decide(PartGID(gid, i), "part", nil, sql)
+		}
+		if e != nil {
 			err = errors.Join(err, e)
 			continue
 		}
@@ -156,22 +205,32 @@ func first(a, b error) error {
 }
 
 func abort(gid string, decider Participant, others []Participant, prepared []bool) {
-	for i, p := range others {
+	abortParts(gid, others, prepared)
+	finish(decider, "ROLLBACK", "ROLLBACK")
+}
+
+func abortParts(gid string, parts []Participant, prepared []bool) {
+	for i, p := range parts {
 		if prepared[i] {
 			finish(p, "ROLLBACK PREPARED "+pgsql.Literal(PartGID(gid, i)), "ROLLBACK PREPARED")
 		} else {
 			finish(p, "ROLLBACK", "ROLLBACK")
 		}
 	}
-	finish(decider, "ROLLBACK", "ROLLBACK")
 }
 
-func finish(p Participant, sql, want string) bool {
-	if p.Send(sql) != nil {
-		return false
+func finish(p Participant, sql, want string) bool { return step(p, sql, want) == nil }
+
+// step runs a statement whose command tag is known.
+func step(p Participant, sql, want string) error {
+	if err := p.Send(sql); err != nil {
+		return err
 	}
 	tag, err := p.Recv()
-	return err == nil && tag == want
+	if err == nil && tag != want {
+		err = ErrRolledBack
+	}
+	return err
 }
 
 func finishAll(gid string, others []Participant) bool {

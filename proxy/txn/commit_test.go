@@ -2,7 +2,6 @@ package txn
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -15,6 +14,9 @@ type shard struct {
 	state             string // open, prepared, committed, gone
 	pending           string
 	broken            bool
+	only              bool // READ ONLY
+	begun             bool // in the transaction of its decision, behind its part
+	decided           bool // and that has committed
 }
 
 type serverError struct{}
@@ -22,9 +24,17 @@ type serverError struct{}
 func (serverError) Error() string    { return "deferred constraint" }
 func (serverError) SQLState() string { return "23505" }
 
-func (s *shard) Shard() string { return s.name }
+func (s *shard) Shard() string  { return s.name }
+func (s *shard) ReadOnly() bool { return s.only }
 
 func (s *shard) Send(sql string) error {
+	if strings.HasPrefix(sql, "PREPARE") && !s.only {
+		panic("a part has no row")
+	}
+	return s.send(sql)
+}
+
+func (s *shard) send(sql string) error {
 	if s.broken {
 		return errors.New("broken pipe")
 	}
@@ -33,10 +43,13 @@ func (s *shard) Send(sql string) error {
 }
 
 func (s *shard) Decide(_, _ string, _ []string, then string) error {
+	if s.only && !s.begun {
+		panic("a row is written in a READ ONLY transaction")
+	}
 	if then == "" {
 		then = "SELECT"
 	}
-	return s.Send(then)
+	return s.send(then)
 }
 
 func (s *shard) Recv() (string, error) {
@@ -47,25 +60,41 @@ func (s *shard) Recv() (string, error) {
 	}
 	fail := step == s.failAt
 	if fail && s.how == "error" {
-		if step == "COMMIT" || step == "PREPARE" {
+		switch {
+		case step == "COMMIT" && s.begun:
+			s.begun = false
+		case step == "COMMIT" || step == "PREPARE":
 			s.state = "gone"
 		}
 		return "", serverError{}
 	}
 	if fail && s.how == "rollback" {
-		s.state = "gone"
+		if s.begun {
+			s.begun = false
+		} else {
+			s.state = "gone"
+		}
 		return "ROLLBACK", nil
 	}
 	tag := step
 	switch step {
 	case "PREPARE":
 		s.state, tag = "prepared", "PREPARE TRANSACTION"
+	case "BEGIN":
+		s.begun = true
 	case "COMMIT", "COMMIT PREPARED":
-		if s.state != "gone" {
+		switch {
+		case s.begun:
+			s.begun, s.decided = false, true
+		case s.state != "gone":
 			s.state = "committed"
 		}
 	case "ROLLBACK", "ROLLBACK PREPARED":
-		s.state = "gone"
+		if s.begun {
+			s.begun = false
+		} else {
+			s.state = "gone"
+		}
 	}
 	if fail && s.how == "lost" {
 		s.broken = true
@@ -74,46 +103,61 @@ func (s *shard) Recv() (string, error) {
 	return tag, nil
 }
 
-// Every step of every participant fails in every way. Then: told committed means that the decider has
-// committed and no other is gone; told aborted means that nobody has committed.
+// Every step of every participant fails in every way, whichever of them were made READ ONLY. Then: told committed means that the decider
+// has committed and no other is gone; told aborted means that nobody has committed.
 func TestEveryFailureLeavesAllOrNothing(t *testing.T) {
-	for _, failAt := range []string{"", "PREPARE", "SELECT", "COMMIT", "COMMIT PREPARED", "ROLLBACK PREPARED"} {
-		for _, how := range []string{"error", "lost", "rollback"} {
-			for victim := range 3 {
-				name := fmt.Sprintf("%s %s at participant %d", failAt, how, victim)
-				p := []*shard{{name: "a", state: "open"}, {name: "b", state: "open"}, {name: "c", state: "open"}}
-				p[victim].failAt, p[victim].how = failAt, how
-				if how == "rollback" && failAt != "PREPARE" && failAt != "COMMIT" || victim > 0 && failAt == "COMMIT" {
-					continue // cannot happen
-				}
-				outcome, err := Commit("gid", p[0], []Participant{p[1], p[2]})
-				committed := 0
-				for _, s := range p {
-					if s.state == "committed" {
-						committed++
+	for _, only := range []string{"", "b", "abc"} {
+		for _, failAt := range []string{"", "PREPARE", "BEGIN", "SELECT", "COMMIT", "COMMIT PREPARED", "ROLLBACK PREPARED"} {
+			for _, how := range []string{"error", "lost", "rollback"} {
+				for victim := range 3 {
+					if how == "rollback" && failAt != "PREPARE" && failAt != "COMMIT" || victim > 0 && failAt == "COMMIT" {
+						continue // cannot happen
 					}
-				}
-				switch outcome {
-				case Committed:
-					if committed != 3 || err != nil {
-						t.Errorf("%s: told committed, %d have (%v)", name, committed, err)
+					p := []*shard{{name: "a", state: "open"}, {name: "b", state: "open"}, {name: "c", state: "open"}}
+					for _, s := range p {
+						s.only = strings.Contains(only, s.name)
 					}
-				case Unfinished:
-					if p[0].state != "committed" || p[1].state == "gone" || p[2].state == "gone" {
-						t.Errorf("%s: told committed, states %s %s %s", name, p[0].state, p[1].state, p[2].state)
-					}
-				case Aborted:
-					if committed != 0 || err == nil {
-						t.Errorf("%s: told aborted, %d have committed (%v)", name, committed, err)
-					}
-				case InDoubt:
-					if failAt != "COMMIT" || victim != 0 || how != "lost" || p[1].state != "prepared" || p[2].state != "prepared" {
-						t.Errorf("%s: in doubt, states %s %s %s", name, p[0].state, p[1].state, p[2].state)
+					p[victim].failAt, p[victim].how = failAt, how
+					outcome, err := Commit("gid", p[0], []Participant{p[1], p[2]})
+					if wrong := judged(p, outcome, err, failAt == "COMMIT" && how == "lost"); wrong != "" {
+						t.Errorf("%s %s at participant %d, with %q READ ONLY: %s (%v), states %s %s %s", failAt, how, victim, only, wrong, err, p[0].state, p[1].state, p[2].state)
 					}
 				}
 			}
 		}
 	}
+}
+
+// judged says what is wrong with an outcome; empty if nothing is.
+func judged(p []*shard, outcome Outcome, err error, doubtful bool) string {
+	committed, left := 0, 0
+	for _, s := range p {
+		switch s.state {
+		case "committed":
+			committed++
+		case "prepared":
+			left++
+		}
+	}
+	switch outcome {
+	case Committed:
+		if committed != 3 || err != nil {
+			return "told committed"
+		}
+	case Unfinished:
+		if p[0].state != "committed" && !p[0].decided || committed+left != 3 {
+			return "told committed"
+		}
+	case Aborted:
+		if committed != 0 || err == nil {
+			return "told aborted"
+		}
+	case InDoubt:
+		if !doubtful || p[1].state != "prepared" || p[2].state != "prepared" {
+			return "in doubt"
+		}
+	}
+	return ""
 }
 
 func TestGIDs(t *testing.T) {

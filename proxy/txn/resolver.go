@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -223,7 +224,7 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 	}
 	all = slices.DeleteFunc(all, func(d decision) bool { // what names shards of another map is not ours to judge
 		return open[d.gid] || slices.ContainsFunc(d.parts, func(on string) bool {
-			return !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == on })
+			return !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == strings.TrimPrefix(on, bare) })
 		})
 	})
 	there, err := committed(ctx, shards, all)
@@ -271,7 +272,7 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 // decision is a row of pgmosaic.decision, to commit or to abort.
 type decision struct {
 	gid   string
-	parts []string // the others' shards
+	parts []string // the others' shards, see bare
 	on    Shard
 	open  bool // to commit, and not yet marked as done
 }
@@ -279,7 +280,7 @@ type decision struct {
 // lost names a shard on which a part of a commit that is not prepared has not committed either; empty if there is none.
 func (d *decision) lost(there map[string]map[string]bool) string {
 	for i, on := range d.parts {
-		if !there[on][PartGID(d.gid, i)] {
+		if !strings.HasPrefix(on, bare) && !there[on][PartGID(d.gid, i)] {
 			return on
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,61 @@ func TestDeadlockOfALongBeginning(t *testing.T) {
 	wantCode(t, <-ended, "40P01")
 	simply(t, old, "rollback")
 	simply(t, young, "rollback")
+}
+
+// What comes behind the end of a transaction in the same message is as old as that end, whatever its session did before it.
+func TestDeadlockBehindACommitInOneMessage(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	k1, k2 := twoCustomers(t, d, 750000)
+	k3, _ := twoCustomers(t, d, 760000)
+	update := func(by string, k int) string {
+		return fmt.Sprintf("update customers set name = '%s' where customer_id = %d", by, k)
+	}
+	nodes := []*pgx.Conn{connectTo(t, d.cluster.Node("s1-a").DSN("shop")), connectTo(t, d.cluster.Node("s2-a").DSN("shop"))}
+	waits := func(by string) {
+		t.Helper()
+		eventually(t, by+" waits", func() bool {
+			return slices.ContainsFunc(nodes, func(c *pgx.Conn) bool {
+				return queryOne[bool](t, c, "select exists (select from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = 'shop' and a.query like $1)", "%name = '"+by+"'%")
+			})
+		})
+	}
+	for _, x := range []struct{ before, message, then string }{
+		{"begin; select 1", "commit; begin; " + update("renewed", k1), update("renewed", k2)},
+		{"begin; select 1", "rollback and chain; " + update("renewed", k1), update("renewed", k2)},
+		{"begin; select 1", "commit; begin; " + update("renewed", k1) + "; " + update("renewed", k2), ""},
+		{"begin; select 1", "commit; " + update("renewed", k1) + "; " + update("renewed", k2), ""},
+		{"select 1", "begin; " + update("first", k3) + "; rollback; begin; " + update("renewed", k1) + "; " + update("renewed", k2), ""},
+	} {
+		renewed, older, holder := connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN()), connectTo(t, d.shopDSN())
+		simply(t, renewed, x.before)
+		simply(t, holder, "begin; "+update("holder", k3))
+		during := strings.Contains(x.message, "'first'") // the other one begins when the message is on its way
+		if !during {
+			simply(t, older, "begin; "+update("older", k2))
+		}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := renewed.PgConn().Exec(t.Context(), x.message).ReadAll()
+			if err == nil && x.then != "" {
+				_, err = renewed.PgConn().Exec(t.Context(), x.then).ReadAll()
+			}
+			ended <- err
+		}()
+		if during {
+			waits("first")
+			simply(t, older, "begin; "+update("older", k2))
+		}
+		simply(t, holder, "rollback")
+		waits("renewed")
+		if _, err := older.Exec(t.Context(), update("older", k1)); err != nil {
+			t.Errorf("%s: the older transaction: %v", x.message, err)
+		}
+		wantCode(t, <-ended, "40P01")
+		simply(t, older, "rollback")
+		simply(t, renewed, "rollback")
+	}
 }
 
 // A statement outside a transaction is as old as itself, whatever its session did before it.

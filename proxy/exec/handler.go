@@ -48,12 +48,11 @@ type Handler struct {
 	own      client.Settings
 	ownLogin client.Settings // what the session began with
 	tx       transaction
-	using    atomic.Uint64      // see Using
-	pinned   *participant       // a server that outlives the transaction, on home
-	listen   *notify.Session    // nil until the first LISTEN
-	dismiss  func(*pgsql.Error) // ends the session
-	wake     func()
-	hearing  func(wire.Message) error // said, as a value
+	using    atomic.Uint64   // see Using
+	pinned   *participant    // a server that outlives the transaction, on home
+	listen   *notify.Session // nil until the first LISTEN
+	calls
+	hearing func(wire.Message) error // said, as a value
 
 	signals    bool            // the statement may signal other clients
 	terminates bool            // and end them
@@ -87,8 +86,16 @@ type Client struct {
 	*wire.Conn
 	PID  uint32                 // as the client knows itself
 	Wake func()                 // has Deliver called soon
+	Over func()                 // is told that a transaction has ended
 	Lost func(why *pgsql.Error) // ends the session
 	Keys auth.Keys              // what it proved to know
+}
+
+// calls are what the handler calls of its session: see Client.
+type calls struct {
+	dismiss func(*pgsql.Error)
+	wake    func()
+	over    func()
 }
 
 // Open makes the handler of a session and reads what to tell the client.
@@ -98,7 +105,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	}
 	e.Pools.Learn(database, role, c.Keys)
 	h := &Handler{
-		e: e, client: c.Conn, pid: c.PID, wake: c.Wake, dismiss: c.Lost, db: database, role: role, count: e.Metrics.Database(database),
+		e: e, client: c.Conn, pid: c.PID, calls: calls{c.Lost, c.Wake, c.Over}, db: database, role: role, count: e.Metrics.Database(database),
 		own: client.Settings{Level: e.Level, MaxLag: e.MaxStaleness, GatherLimit: e.GatherLimit, NoFallback: !e.Fallback, Commit: e.Commit},
 	}
 	h.planner = e.Planner.Open(database, router.Env{Role: role}, h.count)

@@ -287,6 +287,7 @@ func (h *Handler) endTx() {
 	if !h.tx.since.IsZero() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
 	}
+	h.over()
 	h.forgetDDL()
 	adopt(h, emptied(h.settings, h.tx.unseen.customs.list...))
 	inTurn(h)

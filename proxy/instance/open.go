@@ -36,7 +36,7 @@ func (b backend) Open(ctx context.Context, l session.Login, client session.Clien
 	}
 	s := b.in.Server.SessionOf(client.PID)
 	h, params, err := b.in.Engine.Open(ctx, l.Database, l.User, l.Params, exec.Client{
-		Conn: client.Conn, PID: client.PID, Wake: client.Wake, Keys: l.Keys, Lost: s.Terminate,
+		Conn: client.Conn, PID: client.PID, Wake: client.Wake, Over: client.Over, Keys: l.Keys, Lost: s.Terminate,
 	})
 	if err != nil {
 		return nil, nil, err

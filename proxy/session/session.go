@@ -118,6 +118,8 @@ type Client struct {
 	PID uint32 // as the client knows it
 	// Wake has Deliver called soon. Any goroutine may call it.
 	Wake func()
+	// Over is told, in the midst of a request, that a transaction has ended: what the request does behind it is younger.
+	Over func()
 }
 
 // Config is what all sessions share.
@@ -160,7 +162,7 @@ type Session struct {
 	since    time.Time
 	requests atomic.Uint64 // counts requests; Watch notes when it saw them
 	txs      atomic.Uint64 // counts transactions
-	began    atomic.Int64  // the last one, in nanoseconds of Unix time
+	began    atomic.Int64  // what runs: the transaction, or a request outside of one; in nanoseconds of Unix time
 
 	mu     sync.Mutex // guards the rest
 	opened Handler    // what Cancel reaches
@@ -214,14 +216,13 @@ func (s *Session) Info() Info {
 }
 
 // TxSince is when the session's transaction began, by the clock on the wall: which of two is the older must be right to less than the
-// period of Watch. A request outside a transaction is one of its own, and began no later than Watch has seen it. Any goroutine may call it.
-func (s *Session) TxSince() time.Time {
-	if s.tx.Load() == 'I' {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.seen.requestAt.Round(0)
-	}
-	return time.Unix(0, s.began.Load())
+// period of Watch. A request outside a transaction is one of its own. Any goroutine may call it.
+func (s *Session) TxSince() time.Time { return time.Unix(0, s.began.Load()) }
+
+// over is Client.Over.
+func (s *Session) over() {
+	s.txs.Add(1)
+	s.began.Store(time.Now().UnixNano())
 }
 
 // Cancel stops what the session is doing, if the secret is right.
@@ -464,14 +465,13 @@ func (s *Session) loop(ctx context.Context) error {
 		}
 		s.requests.Add(1)
 		panics.Point("loop")
-		var asked time.Time
 		if s.tx.Load() == 'I' {
-			asked = time.Now()
+			s.began.Store(time.Now().UnixNano())
 		}
 		if err := s.request1(ctx, m); err != nil {
 			return err
 		}
-		s.settled(asked)
+		s.settled()
 		if s.doomed.Load() != nil {
 			return nil
 		}
@@ -479,13 +479,12 @@ func (s *Session) loop(ctx context.Context) error {
 	}
 }
 
-// settled notes what a request has left behind, for those who look at the session from outside. asked is when it came, if that was outside a transaction.
-func (s *Session) settled(asked time.Time) {
+// settled notes what a request has left behind, for those who look at the session from outside.
+func (s *Session) settled() {
 	tx := s.handler.TxStatus()
 	if was := s.tx.Load(); byte(was) != tx {
 		if was == 'I' {
 			s.txs.Add(1)
-			s.began.Store(asked.UnixNano())
 		}
 		s.tx.Store(uint32(tx))
 	}

@@ -45,7 +45,7 @@ func (s *Session) start(ctx context.Context) error {
 		return s.fatal(err)
 	}
 	_ = s.conn.SetDeadline(time.Time{})
-	h, report, err := s.cfg.Backend.Open(ctx, s.login, Client{s.conn, s.key.PID, s.Wake})
+	h, report, err := s.cfg.Backend.Open(ctx, s.login, Client{s.conn, s.key.PID, s.Wake, s.over})
 	if err != nil {
 		return s.fatal(err)
 	}

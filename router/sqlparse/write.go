@@ -13,6 +13,7 @@ var errUnwritable = errors.New("rewrite: the statement cannot be written back as
 
 // write writes a tree as SQL, and reads it again: what the library writes of rare grammar is not always what was meant.
 func write(root *pg.Node) (string, error) {
+	writable(root)
 	text, err := deparseTree(root)
 	if err != nil {
 		return "", fmt.Errorf("rewrite: %w", err)
@@ -22,6 +23,26 @@ func write(root *pg.Node) (string, error) {
 		return "", errUnwritable
 	}
 	return text, nil
+}
+
+// writable has NULLIF in FROM, which the library cannot write there, stand in a COALESCE of its own: that is the same, under the name that the
+// item has without an alias. Of several functions in one ROWS FROM each names a column: those stay as they are.
+func writable(root *pg.Node) {
+	walk(root, func(m any) bool {
+		f, ok := m.(*pg.RangeFunction)
+		if !ok || len(f.Functions) != 1 {
+			return true
+		}
+		items := f.Functions[0].GetList().GetItems()
+		if len(items) == 0 || items[0].GetAExpr().GetKind() != pg.A_Expr_Kind_AEXPR_NULLIF {
+			return true
+		}
+		if f.Alias == nil {
+			f.Alias = &pg.Alias{Aliasname: functionName(items[0])}
+		}
+		items[0] = &pg.Node{Node: &pg.Node_CoalesceExpr{CoalesceExpr: &pg.CoalesceExpr{Args: []*pg.Node{items[0]}}}}
+		return true
+	})
 }
 
 // WithPassword writes a CREATE or ALTER ROLE with another password.

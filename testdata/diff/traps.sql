@@ -250,3 +250,12 @@ select orders.order_id from orders where orders.customer_id = 3 and exists (sele
 select "greatest".order_id from orders "greatest" where "greatest".customer_id = 3 and exists (select from greatest('(6,1,,)'::orders, '(7,1,,)'::orders), "Odd Table" x where x."Key" = "greatest".customer_id)
 select "coalesce".order_id from orders "coalesce" where "coalesce".customer_id = 3 and exists (select from coalesce('(6,1,,)'::orders, '(7,1,,)'::orders), "Odd Table" x where x."Key" = "coalesce".customer_id)
 select c.customer_id from customers c where exists (select from generate_series(1, 2), orders o where o.customer_id = c.customer_id and generate_series.generate_series = o.order_id)
+select f, count(*) from orders o, nullif(o.order_id, 1) f group by f order by f
+select "nullif", count(*) from orders o, nullif(o.order_id, 1) group by 1 order by 1
+select "nullif"."nullif" from orders o, nullif(o.order_id, 1) order by "nullif"."nullif" desc limit 3
+select distinct f.x, f.ordinality from orders o, rows from (nullif(o.order_id % 3, 1)) with ordinality f(x) order by 1
+select x.order_id, count(*) from customers c, nullif('(6,1,,)'::orders, '(7,1,,)'::orders) x group by 1
+select "nullif".total, count(*) from customers c, nullif('(6,1,,)'::orders, '(7,1,,)'::orders) group by 1
+select nullif(f.x, 1), count(*) from orders o, jsonb_to_recordset(jsonb_build_array(jsonb_build_object('x', o.order_id))) f(x int) group by 1 order by 1
+select c.customer_id from customers c where exists (select from orders o, nullif(o.order_id, 1) f where o.customer_id = c.customer_id and f = c.small) order by 1
+select a.customer_id, count(*) from customers a join customers b on a.country = b.country, nullif(b.small, 1::smallint) f where f is not null group by 1 order by 1

@@ -1218,6 +1218,49 @@ var likenessOverShards = []struct{ name, script string }{
 		0 show transaction_read_only
 		0 commit
 		0 show transaction_read_only`},
+	{"modes that were set by name, or by code, and a chain", `
+		0 begin
+		0 set transaction_read_only to on
+		0 commit and chain
+		0 show transaction_read_only
+		0 rollback and chain
+		0 show transaction_read_only
+		0 commit
+		0 begin
+		0 select k from public.s where k between 0 and 9 order by k
+		0 select set_config('transaction_read_only', 'on', false)
+		0 commit and chain
+		0 show transaction_read_only
+		0 commit
+		0 begin
+		0 select k from public.s where k between 0 and 9 order by k
+		0 do $$begin set transaction read only; end$$
+		0 commit and chain
+		0 show transaction_read_only
+		0 commit
+		0 begin isolation level repeatable read, read only
+		0 set transaction_isolation to 'repeatable read'
+		0 commit and chain
+		0 show transaction_read_only
+		0 show transaction_isolation
+		0 commit
+		0 begin
+		0 set transaction_isolation to serializable
+		0 set transaction_deferrable to on
+		0 commit and chain
+		0 show transaction_isolation
+		0 show transaction_deferrable
+		0 commit
+		0 begin
+		0 savepoint a
+		0 set transaction_read_only to on
+		0 release a
+		0 commit and chain
+		0 show transaction_read_only
+		0 select 1/0
+		0 rollback and chain
+		0 show transaction_read_only
+		0 rollback`},
 	{"READ ONLY and functions that could write", `
 		0 begin read only
 		0 select k, c0.f('app.a', 'x', true) from public.s where k = 0

@@ -146,7 +146,10 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	var opts sqlparse.Tx
 	if s.Tx.Chain {
-		opts = explicit(h, h.tx.chained())
+		var err error
+		if opts, err = chained(ctx, h); err != nil {
+			return err
+		}
 	}
 	tag := verb
 	if s.Kind == sqlparse.Rollback {

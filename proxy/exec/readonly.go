@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -40,6 +41,27 @@ func defaultIn(set *pool.Settings, name, first string) string {
 }
 
 func isOn(v string) bool { return v == "on" || v == "true" || v == "yes" || v == "1" }
+
+// chained are the modes that AND CHAIN passes on. What was set by name, or by code, a server is asked for.
+func chained(ctx context.Context, h *Handler) (sqlparse.Tx, error) {
+	opts := explicit(h, h.tx.chained())
+	if !h.tx.modes || h.tx.status != 'T' || len(h.tx.parts) == 0 {
+		return opts, nil
+	}
+	if err := spread(ctx, h, nil); err != nil {
+		return opts, err
+	}
+	p := h.tx.parts[0]
+	if err := h.ready(p); err != nil {
+		return opts, err
+	}
+	row, err := p.srv.Row(3, "select pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_setting('transaction_deferrable')")
+	if err != nil {
+		return opts, h.lost(p, err)
+	}
+	only, deferrable := isOn(string(row[1])), isOn(string(row[2]))
+	return sqlparse.Tx{Isolation: string(row[0]), ReadOnly: only, ReadWrite: !only, Deferrable: deferrable, NotDeferrable: !deferrable}, nil
+}
 
 // explicit are the modes of a transaction with those that defaults have given it which are others now.
 func explicit(h *Handler, opts sqlparse.Tx) sqlparse.Tx {

@@ -315,3 +315,12 @@ func TestShardsOfAnOlderVersion(t *testing.T) {
 		}
 	}
 }
+
+// A shard whose name cannot stand in the name of a transaction over shards would decide nothing that a crash has left.
+func TestNamesThatNoDecisionCarries(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	for _, name := range []string{"a:b", "a/b", ":", strings.Repeat("long", 30)} {
+		d.adminFails(t, `CREATE SHARD "`+name+`" IN shop NODE '`+d.cluster.Node("s1-a").DSN("postgres")+"'", "22023", "cannot be called")
+	}
+}

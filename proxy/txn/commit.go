@@ -61,6 +61,13 @@ func ParseGID(gid string) (install, deciderShard string, ok bool) {
 	return p[1], p[2], true
 }
 
+// MayDecide says whether a shard of this name could be told from a gid: PostgreSQL takes less than 200 bytes.
+func MayDecide(install, name string) bool {
+	part := PartGID(GID(install, name), 1<<20)
+	i, decider, ok := ParseGID(part)
+	return ok && i == install && decider == name && len(part) < 200
+}
+
 // Outcome is what became of a commit.
 type Outcome uint8
 

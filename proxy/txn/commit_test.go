@@ -171,4 +171,9 @@ func TestGIDs(t *testing.T) {
 	if gid == GID("5e8c5d39-0d2c-4a3e-9a68-000000000000", "s1") {
 		t.Error("two gids are equal")
 	}
+	for name, may := range map[string]bool{"s1": true, "Größe 2": true, "a:b": false, "a/b": false, strings.Repeat("x", 100): true, strings.Repeat("x", 120): false} {
+		if MayDecide("5e8c5d39-0d2c-4a3e-9a68-000000000000", name) != may {
+			t.Errorf("a shard called %q", name)
+		}
+	}
 }

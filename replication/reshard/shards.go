@@ -26,6 +26,9 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 	if _, dup := d.Shard(name); dup {
 		return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("shard %q of database %q already exists", name, db)}
 	}
+	if !txn.MayDecide(mv.Catalog.Current().Install, name) {
+		return nil, &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("a shard cannot be called %q", name), Hint: "Transactions over shards carry its name: leave : and / out of it, and keep it below 100 bytes."}
+	}
 	seen := map[string]bool{}
 	for _, s := range d.Shards {
 		for _, n := range s.Nodes {

@@ -1130,6 +1130,17 @@ var likenessOverShards = []struct{ name, script string }{
 		0 rollback
 		0 deallocate s1
 		0 b s1`},
+	{"what fails before it has columns", `
+		0 select k, '01/02/2026'::date from public.s where k between 0 and 5 order by k
+		0 select min(v), '01/02/2026'::date from public.s where k between 0 and 9
+		0 set datestyle to ymd
+		0 select k, '01/02/2026'::date from public.s where k between 0 and 5 order by k
+		0 select min(v), '01/02/2026'::date from public.s where k between 0 and 9
+		0 select k, 1 / (k - k) from public.s where k between 0 and 5 order by k
+		0 select k, 1 / (k - k) from public.s where k between 0 and 5 order by k
+		0 begin
+		0 select k, '01/02/2026'::date from public.s where k between 0 and 5 order by k
+		0 rollback`},
 	{"READ ONLY behind writes, in one message", `
 		0 delete from public.s where k in (5, 1); set transaction read only
 		0 select count(*) from public.s where k between 0 and 9

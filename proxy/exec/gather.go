@@ -20,21 +20,22 @@ import (
 // transaction that is rolled back in the end. It is not the client's: what touches a temporary object cannot be prepared
 // for a commit over shards, and a client's transaction may be read only.
 type gathering struct {
-	h     *Handler
-	t     *router.Template
-	plan  *router.Gather
-	args  *router.Args
-	types []uint32             // of the parameters, on home
-	sql   string               // what runs on the copies
-	only  string               // what makes their transaction READ ONLY before that, as the client's is; empty if it is not
-	sent  [][]wire.Field       // of each load that is a part: what the shards send
-	on    *participant         // where the copies are
-	parts map[int]*participant // where the rows come from
-	tx    bool                 // those are in a transaction of ours
-	asked bool                 // those were sent something
-	loads []*loading
-	bytes int64
-	taken []takenAs // the columns of the rows that were made; nil: as they are
+	h       *Handler
+	t       *router.Template
+	plan    *router.Gather
+	args    *router.Args
+	types   []uint32             // of the parameters, on home
+	sql     string               // what runs on the copies
+	columns []byte               // what the client is told of the rows, when they begin; nil: nothing
+	only    string               // what makes their transaction READ ONLY before that, as the client's is; empty if it is not
+	sent    [][]wire.Field       // of each load that is a part: what the shards send
+	on      *participant         // where the copies are
+	parts   map[int]*participant // where the rows come from
+	tx      bool                 // those are in a transaction of ours
+	asked   bool                 // those were sent something
+	loads   []*loading
+	bytes   int64
+	taken   []takenAs // the columns of the rows that were made; nil: as they are
 }
 
 // gathering is the work on a bound plan: on home's tables as the transaction sees them, if it has used home.
@@ -92,9 +93,8 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	var res []int16
 	if x != nil {
 		res = x.portal.res
-	} else if p.Stmt.Kind != sqlparse.Select {
-	} else if err := h.client.Write(rowDescription(whole.fields, nil)); err != nil {
-		return clientError{err}
+	} else if p.Stmt.Kind == sqlparse.Select {
+		g.columns = rowDescription(whole.fields, nil)
 	}
 	return g.run(res)
 }
@@ -480,7 +480,14 @@ func (g *gathering) run(res []int16) error {
 			err = s.Forward(h.client)
 		default:
 			var m wire.Message
-			if m, err = a.Next(); err == nil && m.Type != '1' && m.Type != '2' {
+			m, err = a.Next()
+			switch {
+			case err != nil || m.Type == '1':
+			case m.Type == '2':
+				if err := h.client.Write(g.columns); err != nil {
+					return clientError{err}
+				}
+			default:
 				err = h.client.Write(m.Raw)
 			}
 		}

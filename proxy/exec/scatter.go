@@ -218,6 +218,31 @@ func (s *stream) Next() ([][]byte, error) {
 	}
 }
 
+// bound reads until the server has planned and begun its statement: what fails before that has no columns for the client.
+func (s *stream) bound() error {
+	if !s.p.srv.Buffered() {
+		defer func(since time.Time) { s.h.seen.blocked += time.Since(since) }(time.Now())
+	}
+	for !s.done {
+		typ, _, err := s.p.srv.Peek()
+		switch {
+		case err != nil || typ == 'E':
+			_, err := s.Next()
+			return err
+		case typ != '1' && typ != '2' && typ != 'N' && typ != 'S':
+			return nil
+		}
+		if _, err := s.answer.Next(); err != nil {
+			s.done = true
+			return s.h.unread(s.p, &s.answer, err)
+		}
+		if typ == '2' {
+			return nil
+		}
+	}
+	return nil
+}
+
 // drain reads the rest of an answer, whose first error it returns.
 func (s *stream) drain() error {
 	for {
@@ -229,6 +254,19 @@ func (s *stream) drain() error {
 			return err
 		}
 	}
+}
+
+// tellColumns tells the client what the rows are that come, once the first shard has begun.
+func tellColumns(h *Handler, streams []*stream, fields []wire.Field) error {
+	if len(streams) > 0 {
+		if err := streams[0].bound(); err != nil {
+			return err
+		}
+	}
+	if err := h.client.Write(rowDescription(fields, nil)); err != nil {
+		return clientError{err}
+	}
+	return nil
 }
 
 // scatter runs a SELECT on several shards and merges their rows.
@@ -294,8 +332,8 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		}
 	}
 	if x == nil {
-		if err := h.client.Write(rowDescription(sh.visible, nil)); err != nil {
-			return clientError{err}
+		if err := tellColumns(h, streams, sh.visible); err != nil {
+			return err
 		}
 	}
 	for _, s := range streams {

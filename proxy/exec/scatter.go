@@ -221,7 +221,7 @@ func (s *stream) Next() ([][]byte, error) {
 // bound reads until the server has planned and begun its statement: what fails before that has no columns for the client.
 func (s *stream) bound() error {
 	if !s.p.srv.Buffered() {
-		defer func(since time.Time) { s.h.seen.blocked += time.Since(since) }(time.Now())
+		defer func(since time.Time) { s.h.request.Blocked += time.Since(since) }(time.Now())
 	}
 	for !s.done {
 		typ, _, err := s.p.srv.Peek()

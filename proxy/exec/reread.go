@@ -72,7 +72,7 @@ func (h *Handler) reread(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	next.Maps, next.Asked = h.planner.Schema.Maps, h.planner.Schema.Asked
+	next.Maps, next.Asked, next.Joined = h.planner.Schema.Maps, h.planner.Schema.Asked, h.planner.Schema.Joined
 	h.plansBy(next)
 	return nil
 }

@@ -41,19 +41,41 @@ type Snapshot struct {
 	StandIn string
 	Schemas map[string]bool // the schemas that there are
 
-	Maps  map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
-	Asked map[string]int      // the shards that were asked for their types, with their ordinals
+	Maps   map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
+	Asked  map[string]Asked    // the shards that were asked for their types
+	Joined int                 // how many shards had joined when they were asked: see shardmap.DB
 
 	memo *sync.Map // see Memo
 }
 
-// Knows says whether it was read when a database had the shards that it has: the types of others cannot be translated.
-func (s *Snapshot) Knows(db *shardmap.DB) bool {
+// Asked is a shard that was asked for its types, as the map had it.
+type Asked struct {
+	Ordinal int
+	System  string
+}
+
+// Ask notes that the shards of a database are asked for their types.
+func (s *Snapshot) Ask(db *shardmap.DB) {
+	s.Asked, s.Joined = map[string]Asked{}, db.Joined
 	for _, sh := range db.Shards {
-		if teller := sh.Name == s.StandIn || s.StandIn == "" && sh == db.Home; teller || len(db.Shards) == 1 {
+		s.Asked[sh.Name] = Asked{sh.Ordinal, sh.System}
+	}
+}
+
+// Knows says whether it was read when a database had the shards that it has: the types of others cannot be translated. One that has joined
+// since may have the name and the place of one that was dropped.
+func (s *Snapshot) Knows(db *shardmap.DB) bool {
+	if len(db.Shards) == 1 {
+		return true
+	}
+	if s.Joined < db.Joined {
+		return false
+	}
+	for _, sh := range db.Shards {
+		if teller := sh.Name == s.StandIn || s.StandIn == "" && sh == db.Home; teller {
 			continue
 		}
-		if o, asked := s.Asked[sh.Name]; !asked || o != sh.Ordinal {
+		if o, asked := s.Asked[sh.Name]; !asked || o != (Asked{sh.Ordinal, sh.System}) {
 			return false
 		}
 	}

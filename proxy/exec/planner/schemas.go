@@ -136,17 +136,17 @@ func unread(db *shardmap.DB, sh *shardmap.ShardInfo, err error) error {
 // mapTypes reads the user types of every shard, to be translated to home's, or those of the shard that stands in for it. A shard that
 // cannot be reached has no translation until the schema is read again, which its first statement with an unknown type brings about.
 func (s *Schemas) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, home *schema.Types, snap *schema.Snapshot) {
-	snap.Maps, snap.Asked = map[string]*schema.TypeMap{}, map[string]int{}
+	snap.Maps = map[string]*schema.TypeMap{}
 	if len(db.Shards) < 2 {
 		return
 	}
+	snap.Ask(db)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, sh := range db.Shards {
 		if sh == teller {
 			continue
 		}
-		snap.Asked[sh.Name] = sh.Ordinal
 		wg.Go(func() {
 			m, err := s.typesOf(ctx, db, sh, home)
 			mu.Lock()

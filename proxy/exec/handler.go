@@ -276,7 +276,7 @@ func (h *Handler) current(ctx context.Context) error {
 	}
 	for {
 		h.using.Store(h.planner.Map.Version)
-		if h.e.Catalog.Current() == h.planner.Map && h.planner.Newest() == h.planner.Schema {
+		if h.planner.InUse(h.e.Catalog.Current()) {
 			return nil
 		}
 		was := h.planner.Map

@@ -36,6 +36,7 @@ type Session struct {
 	count   *metrics.Database
 	space   Space
 	moved   bool
+	whole   bool // the schema was taken that goes with the map
 
 	// What the last lookup needed, to be used again.
 	key      []byte
@@ -86,7 +87,7 @@ func (s *Session) TakeMap(m *shardmap.Snapshot) error {
 	if db.Home == nil {
 		return router.Refuse(router.RuleNoShard)
 	}
-	s.Map, s.DB, s.moved = m, db, true
+	s.Map, s.DB, s.moved, s.whole = m, db, true, false
 	return nil
 }
 
@@ -113,8 +114,14 @@ func (s *Session) TakeSchema(ctx context.Context, leave func()) (err error) {
 	if cur != s.Schema {
 		s.Schema, s.moved = cur, true
 	}
-	s.DB = s.planner.Schemas.WithPartitions(db, cur)
+	s.DB, s.whole = s.planner.Schemas.WithPartitions(db, cur), true
 	return nil
+}
+
+// InUse says whether a map is what the session plans by, and the newest schema with it. A map is not whose schema could not be read: without
+// it the partitions of distributed tables would be home's own.
+func (s *Session) InUse(m *shardmap.Snapshot) bool {
+	return m == s.Map && s.whole && s.Newest() == s.Schema
 }
 
 // Newest is the newest schema of the session's database, nil if none has been read. It takes no lock.

@@ -58,6 +58,7 @@ type watch struct {
 	line    uint32
 	newer   uint32 // the timeline that replicas follow, while no node has served
 	expect  atomic.Pointer[shardmap.Expected]
+	dropped bool // the map has it no more
 }
 
 type nodeWatch struct {
@@ -103,7 +104,7 @@ func NewMonitor(policy Policy, cat *shardmap.Catalog, events Events, log *slog.L
 func (m *Monitor) Policy() Policy { return m.policy }
 
 // Slot returns the place where a shard's newest view is published, or nil before the monitor knows the
-// shard. It may be kept: it is stable until the shard is dropped.
+// shard. It may be kept: it is stable until the shard is dropped, and holds nil then.
 func (m *Monitor) Slot(database, shard string) *atomic.Pointer[View] {
 	return (*m.views.Load())[shardKey{database, shard}]
 }
@@ -190,6 +191,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 				n.stop()
 				x.stale = append(x.stale, n.DSN)
 			}
+			w.drop()
 			told[k] = x
 			delete(m.shards, k)
 		}
@@ -238,6 +240,14 @@ func (m *Monitor) reconcileNodes(ctx context.Context, wg *sync.WaitGroup, w *wat
 	slices.Sort(w.former)
 	w.former = slices.Compact(w.former)
 	return slices.DeleteFunc(gone, has)
+}
+
+// drop ends what is known of a shard that the map has no more. One that is made under its name has a place of its own.
+func (w *watch) drop() {
+	w.dropped = true
+	if v := w.view.Swap(nil); v != nil {
+		close(v.changed)
+	}
 }
 
 // node is the shard's node of a number; nil for none.
@@ -301,6 +311,9 @@ type news struct {
 func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if w.dropped { // the sample was on its way
+		return out
+	}
 	if s.Err == nil {
 		if g := &n.good; !g.Sent.IsZero() && (s.Primary != g.Primary || !s.Started.Equal(g.Started) || s.SystemID != g.SystemID) {
 			n.epoch++

@@ -528,6 +528,47 @@ func TestWhoIsAtADeposedNodeIsTold(t *testing.T) {
 	}
 }
 
+// Who waits for a shard's primary learns that the shard is dropped: one that is made under its name has a place of its own.
+func TestWhoWaitsForADroppedShardIsTold(t *testing.T) {
+	snap := func(shards ...string) *shardmap.Snapshot {
+		doc := &shardmap.Document{Install: "i", Databases: []*shardmap.Database{{Name: "db", Home: "home"}}}
+		for i, name := range append([]string{"home"}, shards...) {
+			doc.Shards = append(doc.Shards, &shardmap.Shard{Database: "db", Name: name, Ordinal: i})
+			doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "db", Shard: name, Name: "n", DSN: name})
+		}
+		s, err := shardmap.Compile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	f := newFeed(0)
+	f.m.log, f.m.shards = slog.New(slog.DiscardHandler), map[shardKey]*watch{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody is asked
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	f.m.reconcile(ctx, &wg, snap("s"))
+	slot := f.m.Slot("db", "s")
+	waits := slot.Load()
+	if waits.Serves() {
+		t.Fatal("a shard is served that nobody has asked")
+	}
+	f.m.reconcile(ctx, &wg, snap())
+	select {
+	case <-waits.Changed():
+	default:
+		t.Error("who waits for the shard goes on to wait")
+	}
+	if slot.Load() != nil {
+		t.Error("the dropped shard has a view still")
+	}
+	f.m.reconcile(ctx, &wg, snap("s"))
+	if next := f.m.Slot("db", "s"); next == slot || next.Load() == nil {
+		t.Error("the new shard is not seen in a place of its own")
+	}
+}
+
 // A connection string that the map gives another shard is that shard's: who is there is not cut off because the shard that had it is
 // another system from then on.
 func TestAnotherShardsNodeIsNotCutOff(t *testing.T) {

@@ -70,7 +70,7 @@ func (v *View) serving() string {
 	return v.Nodes[v.Primary].Name
 }
 
-// Changed is closed when the shard is served where it was not, or no longer, or by another node.
+// Changed is closed when the shard is served where it was not, or no longer, or by another node, or is dropped.
 func (v *View) Changed() <-chan struct{} { return v.changed }
 
 // Level is a promise about reads: pgmosaic.read_consistency.

@@ -148,15 +148,33 @@ func (s *Shards) SeeAll(now time.Time) {
 
 // View is the shard's newest view, nil while there is none that fits the map in use.
 func (s *Shard) View() *replication.View {
-	if s.view == nil {
+	var v *replication.View
+	if s.view != nil {
+		v = s.view.Load()
+	}
+	if v == nil { // not looked for yet, or that place is of a shard of the same name that was dropped
 		if s.view = s.from.Monitor.Slot(s.db, s.Info.Name); s.view == nil {
 			return nil
 		}
+		v = s.view.Load()
 	}
-	if v := s.view.Load(); v != nil && len(v.Nodes) == len(s.Pools) {
-		return v
+	if v == nil || !s.fits(v) {
+		return nil
 	}
-	return nil
+	return v
+}
+
+// fits says whether a view is of the nodes that the map in use names: what is chosen by their numbers in the view would be others' else.
+func (s *Shard) fits(v *replication.View) bool {
+	if len(v.Nodes) != len(s.Info.Nodes) {
+		return false
+	}
+	for i, n := range s.Info.Nodes {
+		if x := &v.Nodes[i]; x.DSN != n.DSN || x.Name != n.Name {
+			return false
+		}
+	}
+	return true
 }
 
 // Settled notes that what the session did on a node has an outcome.

@@ -111,3 +111,25 @@ func opening(m *Manager) chan struct{} {
 	defer g.mu.Unlock()
 	return g.open
 }
+
+// A node that is another shard's by now, under another name, has a pool that says so: a pause of the shard holds what runs there.
+func TestThePoolOfANodeIsItsShards(t *testing.T) {
+	m := NewManager(Options{})
+	old := m.Pool("shop", "s2", "n2", "host=node.test", "app")
+	p := m.Pool("shop", "s3", "n3", "host=node.test", "app")
+	if p.Shard != "s3" || p.Node != "n3" || old.Shard != "s2" {
+		t.Errorf("the pool is of shard %s, node %s; the one before of %s", p.Shard, p.Node, old.Shard)
+	}
+	if g := m.Gatherers("shop", "s3", "n3", "host=node.test", "app"); g == p || g.Shard != "s3" {
+		t.Errorf("that of the servers to gather on is of shard %s", g.Shard)
+	}
+	if m.Pool("shop", "s3", "n3", "host=node.test", "app") != p {
+		t.Error("the node has two pools")
+	}
+	p.active = 1
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.Pause(ctx, "shop", "s3"); err == nil {
+		t.Error("the shard is said to be paused while work runs there")
+	}
+}

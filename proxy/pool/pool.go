@@ -73,8 +73,8 @@ func (o Options) WithDefaults() Options {
 }
 
 type poolKey struct {
-	database, dsn, role string
-	gather              bool
+	database, shard, node, dsn, role string
+	gather                           bool
 }
 
 // Manager owns every pool.
@@ -181,23 +181,24 @@ func (m *Manager) gone(p *Pool) {
 }
 
 // Pool returns the pool of a node for a database and role, which it makes if need be. The pointer may be
-// kept: it stays the right one as long as the node's connection string does.
+// kept: it stays the right one as long as the node's name, shard and connection string do.
 func (m *Manager) Pool(database, shard, node, dsn, role string) *Pool {
-	return m.pool(shard, node, poolKey{database: database, dsn: dsn, role: role})
+	return m.pool(node, poolKey{database, shard, node, dsn, role, false})
 }
 
 // Gatherers is Pool for the servers that rows of other shards are gathered on. They have a pool of their own: a session
 // that holds servers of all others may need one of these, and must not wait for a session like itself.
 func (m *Manager) Gatherers(database, shard, node, dsn, role string) *Pool {
-	return m.pool(shard, node+" (gather)", poolKey{database: database, dsn: dsn, role: role, gather: true})
+	return m.pool(node+" (gather)", poolKey{database, shard, node, dsn, role, true})
 }
 
-func (m *Manager) pool(shard, node string, k poolKey) *Pool {
+// pool is that of a key; node is what it is called.
+func (m *Manager) pool(node string, k poolKey) *Pool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.pools[k]
 	if p == nil {
-		p = &Pool{mgr: m, key: k, Database: k.database, Shard: shard, Node: node, Role: k.role, gates: [2]*gate{m.gateLocked(k.database, ""), m.gateLocked(k.database, shard)}, all: map[*Server]struct{}{}}
+		p = &Pool{mgr: m, key: k, Database: k.database, Shard: k.shard, Node: node, Role: k.role, gates: [2]*gate{m.gateLocked(k.database, ""), m.gateLocked(k.database, k.shard)}, all: map[*Server]struct{}{}}
 		m.pools[k] = p
 	}
 	return p

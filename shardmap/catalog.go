@@ -341,6 +341,9 @@ func (tx *Tx) SetSystem(database, name, system string, adopted bool) error {
 	if s.System == "" || adopted {
 		s.System = system
 	}
+	if adopted {
+		s.Adopted++
+	}
 	return tx.PutShard(s)
 }
 

@@ -75,7 +75,7 @@ func (d *Document) Declared() string {
 	shards, nodes := make([]Shard, len(d.Shards)), make([]Node, len(d.Nodes))
 	for i, s := range d.Shards {
 		shards[i] = *s
-		shards[i].Marked, shards[i].System = false, ""
+		shards[i].Marked, shards[i].System, shards[i].Adopted = false, "", 0
 	}
 	for i, n := range d.Nodes {
 		nodes[i] = *n
@@ -114,6 +114,8 @@ type Shard struct {
 
 	Marked bool   `json:"marked,omitempty"` // its database has been told its Identity: one that does not say it is another
 	System string `json:"system,omitempty"` // the system identifier of its servers: one with another is none of them. Empty for a map of an older version
+
+	Adopted int `json:"adopted,omitempty"` // how often its database has become another: what had been asked of the one before is to be asked anew
 }
 
 // Node is one PostgreSQL server of a shard.

@@ -66,6 +66,7 @@ type ShardInfo struct {
 	Named   int    // how often that was
 	Marked  bool   // its database has been told its Identity
 	System  string // the system identifier of its servers; empty if not known
+	Adopted int    // how often its database has become another
 	Nodes   []*Node
 }
 
@@ -200,7 +201,7 @@ func compileShards(s *Snapshot, doc *Document) error {
 		if _, dup := db.Shard(sh.Name); dup {
 			return invalid(pgsql.DuplicateObject, "", "shard %q of database %q already exists", sh.Name, sh.Database)
 		}
-		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked, System: sh.System})
+		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked, System: sh.System, Adopted: sh.Adopted})
 	}
 	for _, n := range doc.Nodes {
 		db := s.Databases[n.Database]

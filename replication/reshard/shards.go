@@ -201,7 +201,7 @@ func (mv *Mover) namePrimary(db string, s *shardmap.ShardInfo, node string, tx *
 			}
 		}
 	}
-	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1, Marked: s.Marked, System: s.System})
+	return tx.PutShard(shardmap.Shard{Database: db, Name: s.Name, Ordinal: s.Ordinal, Primary: node, Named: s.Named + 1, Marked: s.Marked, System: s.System, Adopted: s.Adopted})
 }
 
 // Rejoined lets a node that the admin had barred be a shard's primary again some day: it is a replica now.

@@ -49,16 +49,13 @@ type Snapshot struct {
 }
 
 // Asked is a shard that was asked for its types, as the map had it.
-type Asked struct {
-	Ordinal int
-	System  string
-}
+type Asked struct{ Ordinal, Adopted int }
 
 // Ask notes that the shards of a database are asked for their types.
 func (s *Snapshot) Ask(db *shardmap.DB) {
 	s.Asked, s.Joined = map[string]Asked{}, db.Joined
 	for _, sh := range db.Shards {
-		s.Asked[sh.Name] = Asked{sh.Ordinal, sh.System}
+		s.Asked[sh.Name] = Asked{sh.Ordinal, sh.Adopted}
 	}
 }
 
@@ -72,10 +69,7 @@ func (s *Snapshot) Knows(db *shardmap.DB) bool {
 		return false
 	}
 	for _, sh := range db.Shards {
-		if teller := sh.Name == s.StandIn || s.StandIn == "" && sh == db.Home; teller {
-			continue
-		}
-		if o, asked := s.Asked[sh.Name]; !asked || o != (Asked{sh.Ordinal, sh.System}) {
+		if o, asked := s.Asked[sh.Name]; !asked || o != (Asked{sh.Ordinal, sh.Adopted}) {
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"testing"
 )
@@ -69,4 +70,45 @@ func TestTypesOfAShardThatIsRestored(t *testing.T) {
 	d.adminExec(t, "ALTER SHARD redone_s1 IN redone ADOPT")
 	eventually(t, "it is used", func() bool { return d.Monitor.View("redone", "redone_s1").Up() })
 	from("restored")
+}
+
+// A shard's node is another server while a transaction has not come to that shard: what it writes there goes to no node that is none of the
+// shard's any more.
+func TestATransactionWritesOnNoNodeThatHasGone(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "goneaway")
+	mustExec(t, c, "create table rows_ (k int primary key, v text); insert into rows_ select i, 'old' from generate_series(1, 60) i")
+	d.adminExec(t, "CREATE GROUP g IN goneaway KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE goneaway.public.rows_ IN GROUP g KEY (k)")
+	node := d.cluster.Node("s2-a")
+	for _, sql := range []string{
+		"alter database goneaway_1 with allow_connections false", "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'goneaway_1'",
+		"create database goneaway_9 template goneaway_1", "alter database goneaway_1 with allow_connections true",
+	} {
+		if err := node.Exec(t.Context(), "postgres", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := node.Exec(context.Background(), "postgres", "drop database goneaway_9 with (force)"); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the shard is used", func() bool { return d.Monitor.View("goneaway", "goneaway_s1").Up() })
+	old := connectTo(t, node.DSN("goneaway_1"))
+	k0, k1 := queryOne[int](t, d.on(t, "goneaway", 0), "select min(k) from rows_"), queryOne[int](t, old, "select min(k) from rows_")
+	mustExec(t, c, "begin")
+	mustExec(t, c, fmt.Sprintf("update rows_ set v = 'new' where k = %d", k0))
+	d.adminExec(t, "ALTER SHARD goneaway_s1 IN goneaway ALTER NODE goneaway_n1 '"+node.DSN("goneaway_9")+"'")
+	eventually(t, "the other is used", func() bool { return d.Monitor.View("goneaway", "goneaway_s1").Up() })
+	_, err := c.Exec(t.Context(), fmt.Sprintf("update rows_ set v = 'new' where k = %d", k1))
+	wantCode(t, err, "40001")
+	mustExec(t, c, "rollback")
+	mustExec(t, c, fmt.Sprintf("update rows_ set v = 'new' where k = %d", k1))
+	if v := queryOne[string](t, old, fmt.Sprintf("select v from rows_ where k = %d", k1)); v != "old" {
+		t.Errorf("the node that has gone has the row %q", v)
+	}
+	if v := queryOne[string](t, connectTo(t, node.DSN("goneaway_9")), fmt.Sprintf("select v from rows_ where k = %d", k1)); v != "new" {
+		t.Errorf("the node that has come has the row %q", v)
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -248,4 +249,82 @@ func TestSecondShardFindsHomeInItsPlace(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) - count(distinct n) from t"); n != 0 {
 		t.Errorf("%d values twice", n)
 	}
+}
+
+// waitedFor says whether somebody waits for a lock on a relation of the database.
+func waitedFor(t *testing.T, c *pgx.Conn, relation string) func() bool {
+	return func() bool {
+		return queryOne[bool](t, c, "select exists (select from pg_locks l join pg_class c on c.oid = l.relation and c.relname = $1 where not l.granted and l.database = (select oid from pg_database where datname = current_database()))", relation)
+	}
+}
+
+// What a client draws by hand while a table is distributed, or comes home, comes again nowhere: home's sequence, and those of the shards, begin
+// above all that was drawn until it was held.
+func TestDrawnByHandWhileATableMoves(t *testing.T) {
+	t.Parallel()
+	for name, table := range map[string]string{"handed": "create table t (k bigint, n serial)", "handedon": "create table t (k bigint, n serial, primary key (k, n))"} {
+		d, c := schemesWorld(t, name)
+		mustExec(t, c, table)
+		d.adminExec(t, "CREATE GROUP g IN "+name+" KEY (bigint) BY HASH")
+		hand := connectTo(t, dsnFor("app", "app", d.Server.Addr(), name))
+		seen := map[int64]bool{}
+		draw := func(n int) {
+			t.Helper()
+			for range n {
+				v := queryOne[int64](t, hand, "select nextval('t_n_seq')")
+				if seen[v] {
+					t.Errorf("%d is drawn again by hand", v)
+				}
+				seen[v] = true
+			}
+		}
+		there, locks := d.on(t, name, 0), d.on(t, name, 0)
+		for _, sql := range []string{"DISTRIBUTE TABLE " + name + ".public.t IN GROUP g KEY (k)", "UNDISTRIBUTE TABLE " + name + ".public.t"} {
+			mustExec(t, there, "begin")
+			mustExec(t, there, "lock table t in access share mode")
+			var wg sync.WaitGroup
+			wg.Go(func() { d.adminExec(t, sql) })
+			eventually(t, "it waits for the table", waitedFor(t, locks, "t"))
+			mustExec(t, hand, "begin")
+			draw(1)
+			mustExec(t, there, "commit")
+			eventually(t, "it waits for the sequence", waitedFor(t, locks, "t_n_seq"))
+			draw(150)
+			mustExec(t, hand, "commit")
+			wg.Wait()
+			for k := range 30 {
+				drawsAll(t, c, "t", k, 4, seen)
+			}
+			draw(5)
+		}
+	}
+}
+
+// Nor does what is drawn on home while a second shard joins it.
+func TestDrawnWhileTheSecondShardJoins(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	node := d.cluster.Node("s2-a")
+	freshDatabase(t, node, "second_0")
+	freshDatabase(t, node, "second_1")
+	d.adminExec(t, "CREATE DATABASE second")
+	t.Cleanup(func() { d.forget(t, "second") })
+	d.adminExec(t, "CREATE SHARD second_s0 IN second NODE '"+node.DSN("second_0")+"' NAME second_n0")
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "second"))
+	mustExec(t, c, "create table t (k bigint, n serial)")
+	d.adminExec(t, "CREATE GROUP g IN second KEY (bigint) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE second.public.t IN GROUP g KEY (k)")
+	seen := map[int64]bool{}
+	there, locks := connectTo(t, node.DSN("second_0")), connectTo(t, node.DSN("second_0"))
+	mustExec(t, there, "begin")
+	drawsAll(t, there, "t", 7, 1, seen)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		d.adminExec(t, "CREATE SHARD second_s1 IN second NODE '"+node.DSN("second_1")+"' NAME second_n1")
+	})
+	eventually(t, "it waits for the sequence", waitedFor(t, locks, "t_n_seq"))
+	drawsAll(t, there, "t", 7, 5, seen)
+	mustExec(t, there, "commit")
+	wg.Wait()
+	drawsAll(t, c, "t", 7, 10, seen)
 }

@@ -421,6 +421,9 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 	if err := checkTable(ctx, home, d, t, localUnique); err != nil { // again: until the lock its owner could give it rules, heirs, references and rows without a place
 		return err
 	}
+	if err := holdDrawn(ctx, mv, d, tx, info); err != nil {
+		return ownOr(d.Home.Name, err)
+	}
 	if o != nil {
 		if err := o.finish(ctx, home, tx); err != nil {
 			return err

@@ -97,6 +97,25 @@ func holdSequence(c drawn) string {
 	return fmt.Sprintf("ALTER SEQUENCE %s INCREMENT BY %d", c.sequence, c.increment)
 }
 
+// holdDrawn has nobody draw from home's sequences of a sharded table until the transaction has ended, by hand neither: how far they have come is
+// read behind it, and what was drawn between that and their restart would come again.
+func holdDrawn(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, t *shardmap.TableInfo) error {
+	if t.Kind != shardmap.Sharded || len(t.Keys) == 0 {
+		return nil
+	}
+	cols, err := drawnColumns(ctx, tx, t.TableName, t.Keys)
+	if err != nil {
+		return err
+	}
+	var hold []string
+	for _, c := range cols {
+		if !c.isKey {
+			hold = append(hold, holdSequence(c))
+		}
+	}
+	return shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, hold) })
+}
+
 // markLost notes them in the map.
 func markLost(tx *shardmap.Tx, doc *shardmap.Document, db string, lost map[shardmap.TableName]bool) error {
 	for _, t := range doc.Tables {
@@ -184,6 +203,9 @@ func countHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, info *
 			"hint", "ALTER SEQUENCE .. INCREMENT BY 1 RESTART WITH a value above all that were ever seen")
 		return nil
 	}
+	if err := holdDrawn(ctx, mv, d, tx, info); err != nil {
+		return err
+	}
 	seqs, err := placeOn(ctx, tx.Conn(), info, d.Home.Ordinal, others...)
 	if err != nil {
 		return err
@@ -194,6 +216,9 @@ func countHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, info *
 // placeHome has home's sequences count in home's place again, above all: while home was the only shard, nothing kept them there.
 func placeHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx) error {
 	for _, t := range d.SortedTables() {
+		if err := holdDrawn(ctx, mv, d, tx, t); err != nil {
+			return err
+		}
 		seqs, err := placeOn(ctx, tx.Conn(), t, d.Home.Ordinal)
 		if err == nil {
 			err = shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })

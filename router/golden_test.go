@@ -84,6 +84,7 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 	}
 	for name, d := range map[string]schema.Drawer{
 		"orders_n": {Column: "order_id", TableName: shardmap.TableName{Schema: "public", Name: "orders"}, Owns: true, Draws: true}, "customers_k": {Column: "customer_id", TableName: shardmap.TableName{Schema: "public", Name: "customers"}, Owns: true, Draws: true},
+		"tail_of_a_name_that_has_sixty_three_bytes_and_is_then_cut_there": {Column: "order_id", TableName: shardmap.TableName{Schema: "public", Name: "orders"}, Draws: true},
 		"free": {}, "Odd.n": {Column: "line", TableName: shardmap.TableName{Schema: "public", Name: "items"}, Draws: true}, "acme.things_n": {Column: "id", TableName: shardmap.TableName{Schema: "acme", Name: "things"}, Owns: true, Draws: true},
 	} {
 		n := shardmap.TableName{Schema: "public", Name: name}

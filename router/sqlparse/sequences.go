@@ -2,6 +2,7 @@ package sqlparse
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
@@ -42,8 +43,10 @@ func (c *Called) counts(x *pg.FuncCall) {
 // uncast is what is cast to a text or to the name of a relation, by itself.
 func uncast(n *pg.Node) *pg.Node {
 	for t := n.GetTypeCast(); t != nil; t = n.GetTypeCast() {
-		switch lastName(t.TypeName.GetNames()) {
-		case "regclass", "text", "varchar":
+		switch name := lastName(t.TypeName.GetNames()); {
+		case len(t.TypeName.Typmods) > 0: // which cuts it
+			return n
+		case name == "regclass" || name == "text" || name == "varchar":
 			n = t.Arg
 		default:
 			return n
@@ -89,7 +92,7 @@ func readName(s string) (ref TableRef, ok bool) {
 				return ref, false
 			}
 		}
-		parts = append(parts, part)
+		parts = append(parts, cut(part))
 		if s = strings.TrimSpace(s); s == "" {
 			break
 		}
@@ -104,6 +107,21 @@ func readName(s string) (ref TableRef, ok bool) {
 		return TableRef{Schema: parts[0], Name: parts[1]}, parts[0] != "" && parts[1] != ""
 	}
 	return ref, false
+}
+
+// nameBytes is how much of a name PostgreSQL keeps.
+const nameBytes = 63
+
+// cut is what PostgreSQL keeps of a name that is too long.
+func cut(name string) string {
+	if len(name) <= nameBytes {
+		return name
+	}
+	end := nameBytes
+	for end > 0 && !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end]
 }
 
 // asciiLower folds the letters that PostgreSQL folds in every encoding.

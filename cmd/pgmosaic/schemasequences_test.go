@@ -210,3 +210,53 @@ func TestSequencesGoWithASchemaInUse(t *testing.T) {
 		t.Errorf("values twice: %s", got)
 	}
 }
+
+// Nobody has other rights to a sequence on its schema's shard than at home: what default privileges of the proxy's role would give there is taken
+// away, and a sequence of somebody else than the table's owner stays where it is.
+func TestRightsToSequencesGoWithTheirSchema(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "rightful")
+	home, there := d.on(t, "rightful", 0), d.on(t, "rightful", 1)
+	roles := []*pgx.Conn{home, there}
+	t.Cleanup(func() {
+		for _, x := range roles {
+			_, _ = x.Exec(context.Background(), "alter default privileges revoke all on sequences from public; drop owned by seq_one, seq_two; drop role seq_one, seq_two")
+		}
+	})
+	for _, x := range roles {
+		mustExec(t, x, "create role seq_one; create role seq_two; grant seq_one, seq_two to app")
+	}
+	mustExec(t, there, "alter default privileges grant all on sequences to public")
+	for _, sql := range []string{
+		"create schema acme", "grant all on schema acme to seq_one, seq_two", "create sequence acme.theirs", "grant usage on sequence acme.theirs to seq_one", "alter sequence acme.theirs owner to seq_two",
+		"create table acme.t (id serial, i int generated always as identity)", "grant usage on sequence acme.t_id_seq to seq_two", "alter table acme.t owner to seq_one",
+		"create table acme.u (id bigint default nextval('acme.theirs'))", "alter table acme.u owner to seq_one",
+	} {
+		mustExec(t, c, sql)
+	}
+	d.adminFails(t, "DISTRIBUTE SCHEMA rightful.acme ON rightful_s1", "0A000", "column id of table acme.u draws from sequence acme.theirs, which has another owner than the table")
+	mustExec(t, c, "alter sequence acme.theirs owner to seq_one")
+	rights := "select string_agg(c.relname || ' ' || r.rolname || ' ' || has_sequence_privilege(r.oid, c.oid, 'usage') || ' ' || has_sequence_privilege(r.oid, c.oid, 'update') || ' ' || has_sequence_privilege(r.oid, c.oid, 'select'), ', ' order by 1, r.rolname, c.relname) from pg_class c, pg_roles r where c.relkind = 'S' and c.relnamespace = 'acme'::regnamespace and r.rolname in ('seq_one', 'seq_two', 'pg_monitor') group by c.relnamespace"
+	d.adminExec(t, "DISTRIBUTE SCHEMA rightful.acme ON rightful_s1")
+	if got, want := queryOne[string](t, there, rights), queryOne[string](t, home, rights); got != want {
+		t.Errorf("the rights are\n%s\nnot\n%s", got, want)
+	}
+	d.adminExec(t, "UNDISTRIBUTE SCHEMA rightful.acme")
+	mustExec(t, c, "drop schema acme cascade")
+}
+
+// A CHECK that draws lets a schema come home: home's sequences are no longer at their end when its rows come.
+func TestSchemaWithACheckThatDrawsComesHome(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "drawncheck")
+	for _, sql := range []string{"create schema acme", "create sequence acme.free", "create table acme.t (id bigint default nextval('acme.free'), v int check (v < nextval('acme.free')))"} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "DISTRIBUTE SCHEMA drawncheck.acme ON drawncheck_s1")
+	mustExec(t, c, "insert into acme.t (v) values (0), (0)")
+	last := queryOne[int64](t, c, "select nextval('acme.free')")
+	d.adminExec(t, "UNDISTRIBUTE SCHEMA drawncheck.acme")
+	if n := queryOne[int64](t, c, "insert into acme.t (v) values (0) returning id"); n <= last {
+		t.Errorf("%d is drawn behind %d", n, last)
+	}
+}

@@ -3,7 +3,6 @@ package reshard
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -127,9 +126,13 @@ func identities(list []ownSequence, table shardmap.TableName) *place {
 // makeLast ties the shard's sequences to their columns, with which they will be dropped, and has them go on from home's place.
 func makeLast(ctx context.Context, tx pgx.Tx, list []ownSequence) error {
 	for _, s := range list {
-		sql := s.grants
+		sql, err := strings1(ctx, tx, straysSQL, s.sequence)
+		if err != nil {
+			return err
+		}
+		sql = append(sql, s.grants...)
 		if s.identity == "" {
-			sql = append(slices.Clone(sql), "ALTER SEQUENCE "+s.sequence+" OWNER TO "+pgsql.Ident(s.owner), fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", s.sequence, s.table.SQL(), pgsql.Ident(s.column)))
+			sql = append(sql, "ALTER SEQUENCE "+s.sequence+" OWNER TO "+pgsql.Ident(s.owner), fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", s.sequence, s.table.SQL(), pgsql.Ident(s.column)))
 		}
 		if err := run(ctx, tx, append([]string{s.place()}, sql...)); err != nil {
 			return err
@@ -162,7 +165,7 @@ func takeSequences(ctx context.Context, tx, there pgx.Tx, schema string) error {
 // schemaDrawsSQL lists the columns that own, or draw from, a sequence of a schema, and those of the schema's tables that do so from any.
 const schemaDrawsSQL = `with draws (rel, att, seq) as (select d.refobjid, d.refobjsubid, d.objid from pg_depend d join pg_sequence s on s.seqrelid = d.objid where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
   union select f.adrelid, f.adnum, s.seqrelid from pg_sequence s join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = s.seqrelid join pg_attrdef f on f.oid = d.objid)
-select n.nspname::text, c.relname::text, a.attname::text, sn.nspname::text, s.relname::text, q.seqcycle
+select n.nspname::text, c.relname::text, a.attname::text, sn.nspname::text, s.relname::text, q.seqcycle, s.relowner <> c.relowner
   from draws x join pg_class c on c.oid = x.rel join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = x.rel and a.attnum = x.att
   join pg_class s on s.oid = x.seq join pg_namespace sn on sn.oid = s.relnamespace join pg_sequence q on q.seqrelid = x.seq
  where $1 in (n.nspname, sn.nspname) order by n.nspname = $1 desc, 1, 2, 3, 4, 5`
@@ -175,16 +178,18 @@ func checkSequences(ctx context.Context, home *pgx.Conn, d *shardmap.DB, schema 
 	rows, _ := home.Query(ctx, schemaDrawsSQL, schema) // an error comes with the rows
 	var n, seq shardmap.TableName
 	var column string
-	var cycles bool
+	var cycles, others bool
 	var refused error
 	goes := map[string]bool{}
-	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &column, &seq.Schema, &seq.Name, &cycles}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &column, &seq.Schema, &seq.Name, &cycles, &others}, func() error {
 		switch {
 		case refused != nil:
 		case n.Schema == schema && seq.Schema != schema:
 			refused = refuse(n, column, "draws from sequence "+seq.String()+", which is of another schema", "ALTER SEQUENCE ... SET SCHEMA, or give the column a sequence of its own.")
 		case n.Schema == schema && cycles:
 			refused = refuse(n, column, "has a sequence that cycles: home's could not be held at its end meanwhile", "ALTER SEQUENCE ... NO CYCLE first.")
+		case n.Schema == schema && others: // who would own it there
+			refused = refuse(n, column, "draws from sequence "+seq.String()+", which has another owner than the table", "ALTER SEQUENCE ... OWNER TO that of the table, and GRANT who had it the rights to it.")
 		case n.Schema == schema:
 			goes[seq.Name] = true
 		case goes[seq.Name]:

@@ -353,6 +353,10 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
+		// before the rows: a CHECK may draw, and home's are at their end
+		if err := shortly(ctx, mv, tx, d, func(ctx context.Context) error { return takeSequences(ctx, tx, back.txs[len(back.txs)-1], t.Schema) }); err != nil {
+			return err
+		}
 		drop, add, err := foreignKeysOf(ctx, home, tables)
 		if err != nil {
 			return err
@@ -371,9 +375,6 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			for _, sql := range after {
 				add = append(add, definition{sql: sql})
 			}
-		}
-		if err := shortly(ctx, mv, tx, d, func(ctx context.Context) error { return takeSequences(ctx, tx, back.txs[len(back.txs)-1], t.Schema) }); err != nil {
-			return err
 		}
 		return define(ctx, tx, add)
 	})

@@ -133,3 +133,17 @@ func asciiLower(s string) string {
 		return r
 	}, s)
 }
+
+// ownedBy is the table that a sequence is to belong to, by what is said of it; empty for none.
+func ownedBy(options []*pg.Node) (ref TableRef) {
+	for _, o := range options {
+		d := o.GetDefElem()
+		if names := d.GetArg().GetList().GetItems(); d.GetDefname() == "owned_by" && len(names) > 1 {
+			ref.Name = names[len(names)-2].GetString_().GetSval()
+			if len(names) > 2 {
+				ref.Schema = names[len(names)-3].GetString_().GetSval()
+			}
+		}
+	}
+	return ref
+}

@@ -406,7 +406,6 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 		return err
 	}
 	info := d.Tables[t.TableName()]
-	name := t.TableName().SQL()
 	tx, err := home.Begin(ctx)
 	if err != nil {
 		return nodeFailed(d.Home.Name, err)
@@ -449,18 +448,7 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 		return ownOr(d.Home.Name, err)
 	}
 	if info.Kind == shardmap.Sharded {
-		after, err := quiet(ctx, tx, name)
-		if err != nil {
-			return nodeFailed(d.Home.Name, err)
-		}
-		owner, err := ownerOf(ctx, tx, name)
-		if err == nil {
-			err = asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE %s AND NOT %s", name, keyed(info), placeWhere(info, d.Home.Name))) // the constraint refuses what has no key, and is on no shard
-		}
-		if err == nil {
-			err = run(ctx, tx, append([]string{placeCheck(info, d.Home.Name)}, after...))
-		}
-		if err != nil {
+		if err := keepOwn(ctx, tx, d, info); err != nil {
 			return ownOr(d.Home.Name, err)
 		}
 	}
@@ -481,6 +469,23 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 		return nodeFailed(d.Home.Name, err)
 	}
 	return nil
+}
+
+// keepOwn leaves home the rows that belong there, of a table whose others are on their shards.
+func keepOwn(ctx context.Context, tx pgx.Tx, d *shardmap.DB, info *shardmap.TableInfo) error {
+	name := info.SQL()
+	after, err := quiet(ctx, tx, name)
+	if err != nil {
+		return err
+	}
+	owner, err := ownerOf(ctx, tx, name)
+	if err != nil {
+		return err
+	}
+	if err := asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE %s AND NOT %s", name, keyed(info), placeWhere(info, d.Home.Name))); err != nil { // the constraint refuses what has no key, and is on no shard
+		return err
+	}
+	return run(ctx, tx, append([]string{placeCheck(info, d.Home.Name)}, after...))
 }
 
 // fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is

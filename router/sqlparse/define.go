@@ -341,7 +341,7 @@ func (c *converter) sharedDefinition(n *pg.Node) {
 	case *pg.Node_DropRoleStmt, *pg.Node_GrantRoleStmt:
 		d.Scope, d.Alters = OnCluster, true
 	case *pg.Node_AlterSeqStmt:
-		d.Unsafe, d.OwnedBy = AlterSequence, ownedBy(x.AlterSeqStmt.Options)
+		d.Unsafe = AlterSequence
 	case *pg.Node_AlterOwnerStmt:
 		of(x.AlterOwnerStmt.ObjectType)
 	case *pg.Node_AlterObjectSchemaStmt:

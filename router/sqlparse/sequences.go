@@ -134,9 +134,9 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// ownedBy is the table that a sequence is to belong to, by what is said of it; empty for none.
-func ownedBy(options []*pg.Node) (ref TableRef) {
-	for _, o := range options {
+// OwnedBy is the table to one of whose columns ALTER SEQUENCE has a sequence belong; empty for none.
+func (s *Statement) OwnedBy() (ref TableRef) {
+	for _, o := range s.inner().GetAlterSeqStmt().GetOptions() {
 		d := o.GetDefElem()
 		if names := d.GetArg().GetList().GetItems(); d.GetDefname() == "owned_by" && len(names) > 1 {
 			ref.Name = names[len(names)-2].GetString_().GetSval()

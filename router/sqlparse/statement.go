@@ -192,7 +192,6 @@ type Definition struct {
 	Chooses   bool       // PostgreSQL may choose names of what it makes
 	Makes     []TableRef // types that it makes or alters, where it chooses names
 	Like      []TableRef // tables whose CHECKs or identities CREATE TABLE (LIKE ..) takes along
-	OwnedBy   TableRef   // ALTER SEQUENCE OWNED BY one of its columns
 	Unique    bool       // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
 	NoTx      bool       // cannot run in a transaction block
 	IfExists  bool

@@ -11,12 +11,13 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
-type watched struct{}
+// nowhere are views of no node.
+type nowhere struct{}
 
-func (watched) Policy() replication.Policy {
+func (nowhere) Policy() replication.Policy {
 	return replication.Policy{Interval: 100 * time.Millisecond, MaxAge: time.Hour, HardLimit: time.Hour}
 }
-func (watched) Slot(_, _ string) *atomic.Pointer[replication.View] { return nil }
+func (nowhere) Slot(_, _ string) *atomic.Pointer[replication.View] { return nil }
 
 // A replica is read only if it has what the session must see, whoever wrote it and whatever the session knows of the shard.
 func TestReplicasThatMayAnswer(t *testing.T) {
@@ -63,7 +64,7 @@ func TestReplicasThatMayAnswer(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s, %s", x.level, x.what), func(t *testing.T) {
 			e, m := sources(), database(t, 1)
-			e.Monitor = watched{}
+			e.Monitor = nowhere{}
 			e.Horizon = replication.NewHorizons(before.Add(-time.Hour))
 			m.At = before
 			none := e.Open("d", "r")

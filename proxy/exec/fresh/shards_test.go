@@ -83,6 +83,7 @@ type watched struct {
 	t   *testing.T
 	c   *shardmap.Catalog
 	src *Sources
+	mon *replication.Monitor
 }
 
 // watch begins with home and a shard s of some nodes. None of them answers.
@@ -91,16 +92,17 @@ func watch(t *testing.T, nodes ...string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watched{t, c, sources()}
+	w := &watched{t: t, c: c, src: sources()}
 	w.change(func(tx *shardmap.Tx) error {
 		return errors.Join(tx.PutDatabase(shardmap.Database{Name: "d", Home: "home"}), putShard(tx, "home", 0, "h"), putShard(tx, "s", 1, nodes...))
 	})
-	w.src.Monitor = replication.NewMonitor(replication.DefaultPolicy(), c, replication.Events{}, slog.New(slog.DiscardHandler))
+	w.mon = replication.NewMonitor(replication.DefaultPolicy(), c, replication.Events{}, slog.New(slog.DiscardHandler))
+	w.src.Monitor = w.mon
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
-	go func() { ran <- w.src.Monitor.Run(ctx) }()
+	go func() { ran <- w.mon.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ran })
-	w.until(func() bool { return w.src.Monitor.View("d", "s") != nil })
+	w.until(func() bool { return w.mon.View("d", "s") != nil })
 	return w
 }
 
@@ -154,7 +156,7 @@ func TestAShardMadeAgainIsSeenWhereItIs(t *testing.T) {
 		t.Errorf("a shard that was dropped has a view: %+v", v)
 	}
 	w.change(func(tx *shardmap.Tx) error { return putShard(tx, "s", 1, "a") })
-	w.until(func() bool { return w.src.Monitor.View("d", "s") != nil })
+	w.until(func() bool { return w.mon.View("d", "s") != nil })
 	if v := st.View(); v == nil || v.Changed() == old.Changed() {
 		t.Errorf("the shard that was made again is not seen: %+v", v)
 	}
@@ -176,9 +178,9 @@ func TestAViewOfOtherNodesDoesNotFit(t *testing.T) {
 		if st.View() == nil {
 			t.Fatal("no view")
 		}
-		before := w.src.Monitor.View("d", "s").Nodes[0]
+		before := w.mon.View("d", "s").Nodes[0]
 		w.change(edit)
-		w.until(func() bool { return w.src.Monitor.View("d", "s").Nodes[0].DSN != before.DSN })
+		w.until(func() bool { return w.mon.View("d", "s").Nodes[0].DSN != before.DSN })
 		if v := st.View(); v != nil {
 			t.Errorf("%s: %q is taken for %q", what, v.Nodes[0].DSN, st.Info.Nodes[0].DSN)
 		}
@@ -191,7 +193,7 @@ func TestAViewOfOtherNodesDoesNotFit(t *testing.T) {
 	w.change(func(tx *shardmap.Tx) error {
 		return tx.PutNode(shardmap.Node{Database: "d", Shard: "s", Name: "a", DSN: "postgres://127.0.0.1:1/a", Ordinal: 0, Zone: "z"})
 	})
-	w.until(func() bool { return w.src.Monitor.View("d", "s").Nodes[0].Zone == "z" })
+	w.until(func() bool { return w.mon.View("d", "s").Nodes[0].Zone == "z" })
 	if st.View() == nil {
 		t.Error("a node in another zone is another node")
 	}

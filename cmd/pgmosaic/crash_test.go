@@ -50,6 +50,8 @@ func stepOf(sql string) string {
 		return "prepare"
 	case strings.Contains(sql, "pgmosaic.decide("):
 		return "decide"
+	case sql == "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE":
+		return "begin behind"
 	case sql == "COMMIT":
 		return "commit"
 	case strings.HasPrefix(sql, "COMMIT PREPARED"):
@@ -427,6 +429,9 @@ func crashes(t *testing.T, d *demo, db string, x crash) {
 		}
 	}
 	steps = append(steps, step{"decide", 0}, step{"commit", 0})
+	if x.only {
+		steps = append(steps, step{"begin behind", 0})
+	}
 	id, committed, lost := 0, 0, 0
 	for _, s := range steps {
 		for _, when := range []moment{before, during, after} {
@@ -582,6 +587,67 @@ func TestLostRepliesOfACommitMadeReadOnly(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	crashes(t, d, "readonly", crash{nodes: []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}, shards: 2, only: true, hit: replyLost})
+}
+
+// A process stops for long between the parts of a transaction that was made READ ONLY and its decision: nothing of it is open on the decider then.
+// The transaction was rolled back meanwhile, and the decision to do so is forgotten. It is not told that it is committed.
+func TestDecisionBehindPartsThatAreGone(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	nodes := []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a"), d.cluster.Node("s1-a")}
+	doc, ts := crashWorld(t, d, "behind", nodes)
+	defer d.forget(t, "behind")
+	c := connectTo(t, dsnFor("app", "app", startApp(t, crashConfig(t, doc)).Server.Addr(), "behind"))
+	direct := []*pgx.Conn{connectTo(t, nodes[0].DSN("behind_0")), connectTo(t, nodes[1].DSN("behind_1"))}
+	left := func(sql string) (n int) {
+		for _, c := range direct {
+			n += queryOne[int](t, c, sql)
+		}
+		return n
+	}
+	for i, at := range []string{"prepare alone", "begin behind", "decide"} {
+		for _, sql := range []string{"begin", "insert into moves values (0, " + itoa(i) + ")", "insert into moves values (1, " + itoa(i) + ")", "set transaction read only"} {
+			mustExec(t, c, sql)
+		}
+		came, stopped := make(chan struct{}), make(chan struct{})
+		goOn := sync.OnceFunc(func() { close(stopped) })
+		defer goOn()
+		ts.mu.Lock()
+		ts.comes = func(s step) {
+			if s == (step{at, 0}) {
+				close(came)
+				<-stopped
+			}
+		}
+		ts.mu.Unlock()
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(t.Context(), "commit")
+			done <- err
+		}()
+		<-came
+		if at != "begin behind" { // it stays as long as the decider's transaction is open
+			eventually(t, at+": it is decided", func() bool { return left("select count(*) from pgmosaic.decision where outcome = 'abort'") == 1 })
+		}
+		eventually(t, at+": the parts are rolled back", func() bool {
+			return left("select count(*) from pg_prepared_xacts where gid like 'pgmosaic:%' and database = current_database()") == 0
+		})
+		if at == "begin behind" {
+			eventually(t, at+": that is forgotten", func() bool { return left("select count(*) from pgmosaic.decision") == 0 })
+		}
+		goOn()
+		told := <-done
+		ts.mu.Lock()
+		ts.comes = nil
+		ts.mu.Unlock()
+		if there := left("select count(*) from moves where id = " + itoa(i)); there != 0 || pgCode(told) != "40001" {
+			t.Errorf("%s: %d rows are there, the client is told %v", at, there, told)
+		}
+		eventually(t, at+": nothing is prepared", func() bool {
+			return left("select count(*) from pg_prepared_xacts where gid like 'pgmosaic:%' and database = current_database()") == 0
+		})
+		eventually(t, at+": all is forgotten", func() bool { return left("select count(*) from pgmosaic.decision") == 0 })
+	}
 }
 
 // The proxy is gone at each step of a commit, as after kill -9: its servers see their connections end, and nothing more

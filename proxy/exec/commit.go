@@ -333,6 +333,9 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		}
 		return err
 	}
+	if errors.Is(err, txn.ErrOvertaken) {
+		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the commit over several shards was not decided within resolver_grace: the transaction was rolled back", Hint: "Run the transaction again."}
+	}
 	if errors.Is(err, txn.ErrRolledBack) {
 		return &pgsql.Error{Code: pgsql.TransactionRollback, Message: "a shard rolled the transaction back at COMMIT"}
 	}

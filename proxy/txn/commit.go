@@ -82,6 +82,9 @@ const (
 // ErrRolledBack means that PostgreSQL answered ROLLBACK to a step that asked for something else.
 var ErrRolledBack = errors.New("the transaction was rolled back by the server")
 
+// ErrOvertaken means that a resolver has decided to roll the transaction back before its own process had decided.
+var ErrOvertaken = errors.New("the transaction was rolled back before it was decided")
+
 // Commit commits a transaction with at least two participants. others are prepared; decider decides. It takes three round
 // trips, each in parallel over those that it concerns: the decision is written while the others are prepared, and counts when
 // the decider commits. Who sweeps it is the resolver. A step has succeeded only if its command tag is exactly the expected
@@ -94,6 +97,7 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 	prepared, err := prepare(gid, others)
 	if written == nil {
 		_, written = decider.Recv()
+		written = overtaken(written)
 	}
 	if err = first(err, written); err != nil {
 		abort(gid, decider, others, prepared)
@@ -103,7 +107,9 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 }
 
 // commitBehind is Commit where the decider's transaction cannot carry the decision. It is prepared with the others, and decides in a
-// transaction behind that: until then a resolver that finds them old may decide to abort, and the first one counts.
+// transaction behind that: until then a resolver that finds them old may decide to abort, and the first one counts. Nothing of the transaction is open on
+// the decider in between, so a process that was stopped for long may find such a decision forgotten. It finds the decider's part gone then: a decision to
+// abort stays while a part is prepared. So it looks for that when its own row is there: from then on nobody else decides.
 func commitBehind(gid string, all []Participant) (Outcome, error) {
 	prepared, err := prepare(gid, all)
 	decider, begun := all[0], false
@@ -112,10 +118,12 @@ func commitBehind(gid string, all []Participant) (Outcome, error) {
 		begun = err == nil
 	}
 	if err == nil {
-		err = decider.Decide(gid, "commit", shardsOf(all), "")
+		err = decider.Decide(gid, "commit", shardsOf(all), "SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+pgsql.Literal(PartGID(gid, 0)))
 	}
 	if err == nil {
-		_, err = decider.Recv()
+		if err = overtaken(told(decider, "SELECT 1")); errors.Is(err, ErrRolledBack) {
+			err = ErrOvertaken
+		}
 	}
 	if err != nil {
 		if begun {
@@ -125,6 +133,15 @@ func commitBehind(gid string, all []Participant) (Outcome, error) {
 		return Aborted, err
 	}
 	return conclude(gid, decider, all)
+}
+
+// overtaken is the error of a decision, which has one row.
+func overtaken(err error) error {
+	var s interface{ SQLState() string }
+	if errors.As(err, &s) && s.SQLState() == pgsql.UniqueViolation {
+		return ErrOvertaken
+	}
+	return err
 }
 
 // conclude has the decider commit, by which the decision counts, and tells the others.
@@ -233,6 +250,11 @@ func step(p Participant, sql, want string) error {
 	if err := p.Send(sql); err != nil {
 		return err
 	}
+	return told(p, want)
+}
+
+// told waits for what was sent, and for its command tag.
+func told(p Participant, want string) error {
 	tag, err := p.Recv()
 	if err == nil && tag != want {
 		err = ErrRolledBack

@@ -82,6 +82,13 @@ func (s *shard) Recv() (string, error) {
 		s.state, tag = "prepared", "PREPARE TRANSACTION"
 	case "BEGIN":
 		s.begun = true
+		if fail && s.how == "gone" { // a resolver has rolled its part back before, and nobody remembers
+			s.state = "gone"
+		}
+	case "SELECT":
+		if strings.Contains(sql, "pg_prepared_xacts") && s.state == "prepared" {
+			tag = "SELECT 1"
+		}
 	case "COMMIT", "COMMIT PREPARED":
 		switch {
 		case s.begun:
@@ -158,6 +165,14 @@ func judged(p []*shard, outcome Outcome, err error, doubtful bool) string {
 		}
 	}
 	return ""
+}
+
+// What was rolled back, and forgotten, before its process has decided is not decided any more.
+func TestNothingIsDecidedBehindPartsThatAreGone(t *testing.T) {
+	p := []*shard{{name: "a", state: "open", only: true, failAt: "BEGIN", how: "gone"}, {name: "b", state: "open", only: true}}
+	if outcome, err := Commit("gid", p[0], []Participant{p[1]}); outcome != Aborted || !errors.Is(err, ErrOvertaken) || p[0].decided || p[0].begun {
+		t.Errorf("%v, %v, decided %v", outcome, err, p[0].decided)
+	}
 }
 
 func TestGIDs(t *testing.T) {

@@ -319,7 +319,15 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		if writers[0].only {
 			parts = writers
 		}
-		return h.settleCommit(gid, decider.name, outcome, parts)
+		var gone *txn.GonePartError
+		if e := h.settleCommit(gid, decider.name, outcome, parts); e != nil || !errors.As(err, &gone) {
+			return e
+		}
+		h.count.InDoubt.Add(1)
+		h.e.Log.Error("a committed transaction may have lost a part", "gid", gid, "shard", gone.Shard)
+		return &pgsql.Error{
+			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and it is not known whether its part on shard " + gone.Shard + " was: it is not there any more", Hint: lookHint,
+		}
 	}
 	h.count.TwoPhaseAborted.Add(1)
 	var se *pool.ServerError

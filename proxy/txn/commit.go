@@ -74,7 +74,7 @@ type Outcome uint8
 // The outcomes.
 const (
 	Committed  Outcome = iota // all of it, and every participant knows
-	Unfinished                // committed; some participant has still to be told: the resolver does it
+	Unfinished                // committed; some participant has still to be told: the resolver does it. The error may be a *GonePartError
 	Aborted                   // none of it
 	InDoubt                   // the decider's answer was lost: the resolver finds out
 )
@@ -162,8 +162,9 @@ func conclude(gid string, decider Participant, others []Participant) (Outcome, e
 		}
 		return Aborted, err
 	}
-	if !finishAll(gid, others) {
-		return Unfinished, nil
+	done, err := finishAll(gid, others)
+	if !done {
+		return Unfinished, err
 	}
 	return Committed, nil
 }
@@ -262,8 +263,9 @@ func told(p Participant, want string) error {
 	return err
 }
 
-func finishAll(gid string, others []Participant) bool {
-	ok := true
+// finishAll commits what was prepared. The error is a *GonePartError, or none: whoever finds that another part is missing finds out why.
+func finishAll(gid string, others []Participant) (ok bool, gone error) {
+	ok = true
 	sent := make([]bool, len(others))
 	for i, p := range others {
 		sent[i] = p.Send("COMMIT PREPARED "+pgsql.Literal(PartGID(gid, i))) == nil
@@ -275,8 +277,20 @@ func finishAll(gid string, others []Participant) bool {
 		}
 		tag, err := p.Recv()
 		ok = ok && err == nil && tag == "COMMIT PREPARED"
+		var s interface{ SQLState() string }
+		if p.ReadOnly() && errors.As(err, &s) && s.SQLState() == pgsql.UndefinedObject {
+			gone = &GonePartError{p.Shard()}
+		}
 	}
-	return ok
+	return ok, gone
+}
+
+// GonePartError says that a part without a row of its own was not there when the transaction had been decided: it was committed by another
+// who took it for old, or it is lost, and nothing tells which.
+type GonePartError struct{ Shard string }
+
+func (e *GonePartError) Error() string {
+	return "the part on shard " + e.Shard + " is not there any more"
 }
 
 // isServerError says whether PostgreSQL itself answered, so that the outcome is known.

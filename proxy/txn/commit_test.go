@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // shard is a scripted participant: it knows whether its work is open, prepared, committed or gone, and
@@ -23,6 +25,10 @@ type serverError struct{}
 
 func (serverError) Error() string    { return "deferred constraint" }
 func (serverError) SQLState() string { return "23505" }
+
+type absent struct{ serverError }
+
+func (absent) SQLState() string { return pgsql.UndefinedObject }
 
 func (s *shard) Shard() string  { return s.name }
 func (s *shard) ReadOnly() bool { return s.only }
@@ -59,6 +65,10 @@ func (s *shard) Recv() (string, error) {
 		step += " PREPARED"
 	}
 	fail := step == s.failAt
+	if fail && s.how == "absent" {
+		s.state = "gone"
+		return "", absent{}
+	}
 	if fail && s.how == "error" {
 		switch {
 		case step == "COMMIT" && s.begun:
@@ -189,6 +199,21 @@ func TestGIDs(t *testing.T) {
 	for name, may := range map[string]bool{"s1": true, "Größe 2": true, "a:b": false, "a/b": false, strings.Repeat("x", 100): true, strings.Repeat("x", 120): false} {
 		if MayDecide("5e8c5d39-0d2c-4a3e-9a68-000000000000", name) != may {
 			t.Errorf("a shard called %q", name)
+		}
+	}
+}
+
+// Of a part without a row nothing tells what became of it when it is not there: whoever commits is told. Of another part its row tells.
+func TestPartsThatAreNotThereAnyMore(t *testing.T) {
+	for _, only := range []string{"b", "abc", "a c", ""} {
+		p := []*shard{{name: "a", state: "open"}, {name: "b", state: "open", failAt: "COMMIT PREPARED", how: "absent"}, {name: "c", state: "open"}}
+		for _, s := range p {
+			s.only = strings.Contains(only, s.name)
+		}
+		outcome, err := Commit("gid", p[0], []Participant{p[1], p[2]})
+		var gone *GonePartError
+		if told := errors.As(err, &gone) && gone.Shard == "b"; outcome != Unfinished || told != p[1].only || p[2].state != "committed" {
+			t.Errorf("with %q READ ONLY: outcome %d, %v, states %s %s %s", only, outcome, err, p[0].state, p[1].state, p[2].state)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -280,7 +281,7 @@ func (a *analysis) dropped(objects []shardmap.TableName, everywhere func() error
 		return Refuse(RuleMixedObjects)
 	}
 	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, a.mapped(objects), a.placesOf(objects)
-	return nil
+	return lastDrawn(a, objects)
 }
 
 // altered plans ALTER TABLE and RENAME.
@@ -316,7 +317,7 @@ func (a *analysis) altered(objects []shardmap.TableName, everywhere func() error
 	if i := slices.IndexFunc(info.Keys, func(k string) bool { return contains(d.Columns, k) }); i >= 0 {
 		return Refuse(RuleKeyColumn, info.Keys[i])
 	}
-	return everywhere()
+	return cmp.Or(lastDrawn(a, objects), everywhere())
 }
 
 // fillsApart says whether ALTER TABLE fills a column with values that each copy makes up for itself.

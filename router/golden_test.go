@@ -93,6 +93,8 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 		}
 		sch.Tables[n] = &schema.Table{TableName: n, Kind: 'S', Drawers: []schema.Drawer{d}}
 	}
+	zoo, both := shardmap.TableName{Schema: "acme", Name: "zoo"}, shardmap.TableName{Schema: "acme", Name: "both"}
+	sch.Tables[both] = &schema.Table{TableName: both, Kind: 'S', Drawers: []schema.Drawer{{Column: "id", TableName: zoo, Draws: true}, {Column: "name", TableName: zoo, Draws: true}}}
 	table("countries", shardmap.Reference, "", "", "code text C", "name text")
 	table("stamped", shardmap.Reference, "", "", "id int4", "at timestamptz volatile")
 	table("settings", shardmap.Home, "", "", "name text", "value text")

@@ -42,6 +42,24 @@ func goneAlong(a *analysis, seq *schema.Table) bool {
 	return g != nil && g.Shards()[0] != a.db.Home.Index && slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema })
 }
 
+// lastDrawn refuses to drop the last column, or its default, that draws from a sequence on the shard of its schema which no column owns, or with CASCADE
+// any of them: there it belongs to one, and home's would stay at its end.
+func lastDrawn(a *analysis, objects []shardmap.TableName) error {
+	def := &a.stmt.Def
+	taken := func(d schema.Drawer) bool {
+		return slices.Contains(objects, d.TableName) && (def.TableDrop || slices.Contains(def.Undrawn, d.Column))
+	}
+	for _, seq := range a.sch.Tables {
+		if seq.Kind != 'S' || !goneAlong(a, seq) || !slices.ContainsFunc(seq.Drawers, taken) || slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Owns }) {
+			continue
+		}
+		if def.Cascade || !slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema && !taken(d) }) {
+			return Refuse(RuleDdl, "DROP of the last column or default that draws from sequence "+seq.String())
+		}
+	}
+	return nil
+}
+
 // anyElsewhere is a column of any table that draws on other shards than home; nil for none.
 func anyElsewhere(a *analysis) (found *elsewhere) {
 	if a.db.Plain() || len(a.db.Shards) == 1 {

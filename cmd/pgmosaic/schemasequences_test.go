@@ -140,7 +140,7 @@ func TestSequencesGoWithTheirSchema(t *testing.T) {
 func TestKilledWhileSequencesGoWithTheirSchema(t *testing.T) {
 	t.Parallel()
 	killedWhile(t, func(k *killing) {
-		for _, sql := range []string{"alter table tenant.one add n serial", "alter table tenant.two add i int generated always as identity", "create sequence tenant.free start with 17 increment by 3", "alter table tenant.two add f int default nextval('tenant.free')"} {
+		for _, sql := range []string{"alter table tenant.one add n serial", "alter table tenant.two add i int generated always as identity", "create sequence tenant.free start with 17 increment by 3", "alter sequence tenant.free owner to app", "alter table tenant.two add f int default nextval('tenant.free')"} {
 			mustExec(t, k.shards[0], sql)
 		}
 		const state = "select concat_ws(' ', a.last_value, a.is_called, b.last_value, b.is_called, c.last_value, c.is_called, (select string_agg(concat_ws(' ', seqstart, seqincrement, seqmin, seqmax), ', ' order by seqrelid::regclass::text) from pg_sequence where seqrelid::regclass::text ~ '^tenant')) from tenant.one_n_seq a, tenant.two_i_seq b, tenant.free c"
@@ -258,5 +258,35 @@ func TestSchemaWithACheckThatDrawsComesHome(t *testing.T) {
 	d.adminExec(t, "UNDISTRIBUTE SCHEMA drawncheck.acme")
 	if n := queryOne[int64](t, c, "insert into acme.t (v) values (0) returning id"); n <= last {
 		t.Errorf("%d is drawn behind %d", n, last)
+	}
+}
+
+// A sequence that no column owns outlives what draws from it, as on one PostgreSQL: while its schema lives on another shard the last column that draws from it stays.
+func TestSequenceOutlivesItsColumns(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "outlives")
+	for _, sql := range []string{"create schema acme", "create sequence acme.free", "create table acme.t (id bigint default nextval('acme.free'), v int)", "create table acme.u (id bigint default nextval('acme.free'))", "create table acme.own (id serial)"} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "DISTRIBUTE SCHEMA outlives.acme ON outlives_s1")
+	mustExec(t, c, "insert into acme.t (v) values (0), (0)")
+	for _, sql := range []string{"drop table acme.t cascade", "drop table acme.t, acme.u", "alter table acme.t drop column id cascade"} {
+		_, err := c.Exec(t.Context(), sql)
+		wantCode(t, err, "0A000")
+	}
+	for _, sql := range []string{"drop table acme.own", "drop table acme.u"} {
+		mustExec(t, c, sql)
+	}
+	for _, sql := range []string{"drop table acme.t", "alter table acme.t alter column id drop default", "alter table acme.t drop column id"} {
+		_, err := c.Exec(t.Context(), sql)
+		wantCode(t, err, "0A000")
+	}
+	if n := queryOne[int64](t, c, "select nextval('acme.free')"); n != 3 {
+		t.Errorf("%d", n)
+	}
+	d.adminExec(t, "UNDISTRIBUTE SCHEMA outlives.acme")
+	mustExec(t, c, "drop table acme.t")
+	if n := queryOne[int64](t, c, "select nextval('acme.free')"); n != 4 {
+		t.Errorf("at home %d", n)
 	}
 }

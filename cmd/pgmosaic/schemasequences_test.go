@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -288,5 +289,36 @@ func TestSequenceOutlivesItsColumns(t *testing.T) {
 	mustExec(t, c, "drop table acme.t")
 	if n := queryOne[int64](t, c, "select nextval('acme.free')"); n != 4 {
 		t.Errorf("at home %d", n)
+	}
+}
+
+// The owner of a sequence who has its name mean a view, while it is read how far the sequence has come, has nothing of the view's run as the proxy's role.
+func TestSequenceThatBecomesAViewRunsNothing(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "becomes")
+	home := d.on(t, "becomes", 0)
+	mustExec(t, home, "create role becomer; grant becomer to app")
+	evil := d.on(t, "becomes", 0)
+	t.Cleanup(func() { _, _ = home.Exec(context.Background(), "drop owned by becomer; drop role becomer") })
+	d.adminExec(t, "CREATE GROUP g IN becomes KEY (bigint) BY HASH")
+	for _, sql := range []string{"create schema acme", "grant all on schema acme to becomer", "create table acme.t (k bigint, id bigserial)", "alter table acme.t owner to becomer"} {
+		mustExec(t, c, sql)
+	}
+	for _, sql := range []string{"DISTRIBUTE SCHEMA becomes.acme ON becomes_s1", "DISTRIBUTE TABLE becomes.acme.t IN GROUP g KEY (k)"} {
+		mustExec(t, evil, "set session authorization becomer; begin")
+		mustExec(t, evil, "alter sequence acme.t_id_seq rename to other")
+		mustExec(t, evil, "create or replace function acme.grab() returns bigint language plpgsql as $$ begin raise exception 'run by %', current_user; end $$")
+		mustExec(t, evil, "create view acme.t_id_seq as select acme.grab() as last_value, true as is_called")
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := d.Admin.Exec(t.Context(), sql, false)
+			if err == nil || strings.Contains(err.Error(), "run by") {
+				t.Errorf("%s: %v", sql, err)
+			}
+		})
+		eventually(t, "it waits for the sequence", waitedFor(t, home, "t_id_seq"))
+		mustExec(t, evil, "commit")
+		wg.Wait()
+		mustExec(t, evil, "drop view acme.t_id_seq; alter sequence acme.other rename to t_id_seq; reset session authorization")
 	}
 }

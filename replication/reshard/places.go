@@ -85,8 +85,7 @@ func raise(ctx context.Context, tx pgx.Tx, c drawn, next int64) error {
 	if err := runBounded(ctx, tx, definitionWait, holdSequence(c)); err != nil {
 		return err
 	}
-	var last int64
-	if err := tx.QueryRow(ctx, "SELECT last_value FROM "+c.sequence).Scan(&last); err != nil || last >= next {
+	if err := c.readLast(ctx, tx); err != nil || c.last >= next {
 		return err
 	}
 	return run(ctx, tx, []string{fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", c.sequence, next)})

@@ -47,8 +47,7 @@ func ownSequences(ctx context.Context, c queryer, schema string) (out []ownSeque
 		return nil, err
 	}
 	for i := range out {
-		rows, _ := c.Query(ctx, "select last_value, is_called from "+out[i].sequence)
-		if _, err := pgx.ForEachRow(rows, []any{&out[i].last, &out[i].called}, func() error { return nil }); err != nil {
+		if err := out[i].readLast(ctx, c); err != nil {
 			return nil, err
 		}
 	}

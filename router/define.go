@@ -356,7 +356,7 @@ func drawnFrom(a *analysis) error {
 	if s.Def.Unsafe != sqlparse.AlterSequence && s.Kind != sqlparse.Rename && s.Kind != sqlparse.Drop {
 		return nil
 	}
-	if n, ok := a.env.resolve(a.db, a.sch, s.OwnedBy()); ok && a.db.Tenant(n.Schema) != nil && a.db.Tenant(n.Schema).Shards()[0] != a.db.Home.Index {
+	if n, ok := a.env.resolve(a.db, a.sch, sqlparse.OwnedBy(s)); ok && a.db.Tenant(n.Schema) != nil && a.db.Tenant(n.Schema).Shards()[0] != a.db.Home.Index {
 		return Refuse(RuleDdl, "OWNED BY, which would tie a sequence of home to table "+n.String()+" of another shard,")
 	}
 	for _, n := range a.home {

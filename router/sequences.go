@@ -45,15 +45,16 @@ func goneAlong(a *analysis, seq *schema.Table) bool {
 // lastDrawn refuses to drop the last column, or its default, that draws from a sequence on the shard of its schema which no column owns, or with CASCADE
 // any of them: there it belongs to one, and home's would stay at its end.
 func lastDrawn(a *analysis, objects []shardmap.TableName) error {
-	def := &a.stmt.Def
+	columns, cascade := sqlparse.Undrawn(a.stmt)
+	cascade = cascade || a.stmt.Def.Cascade
 	taken := func(d schema.Drawer) bool {
-		return slices.Contains(objects, d.TableName) && (def.TableDrop || slices.Contains(def.Undrawn, d.Column))
+		return slices.Contains(objects, d.TableName) && (a.stmt.Def.TableDrop || slices.Contains(columns, d.Column))
 	}
 	for _, seq := range a.sch.Tables {
 		if seq.Kind != 'S' || !goneAlong(a, seq) || !slices.ContainsFunc(seq.Drawers, taken) || slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Owns }) {
 			continue
 		}
-		if def.Cascade || !slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema && !taken(d) }) {
+		if cascade || !slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema && !taken(d) }) {
 			return Refuse(RuleDdl, "DROP of the last column or default that draws from sequence "+seq.String())
 		}
 	}

@@ -417,11 +417,8 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 	if err := sameTable(ctx, tx, info.TableName, x); err != nil {
 		return ownOr(d.Home.Name, err)
 	}
-	if err := checkTable(ctx, home, d, t, localUnique); err != nil { // again: until the lock its owner could give it rules, heirs, references and rows without a place
+	if err := checkHeld(ctx, mv, d, tx, t, localUnique); err != nil { // again: until the lock its owner could give it rules, heirs, references and rows without a place
 		return err
-	}
-	if err := holdDrawn(ctx, mv, d, tx, info); err != nil {
-		return ownOr(d.Home.Name, err)
 	}
 	if o != nil {
 		if err := o.finish(ctx, home, tx); err != nil {

@@ -115,6 +115,14 @@ func holdDrawn(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, t *sha
 	return shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, hold) })
 }
 
+// checkHeld checks a table that is to be distributed, and holds its sequences.
+func checkHeld(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, t shardmap.Table, localUnique bool) error {
+	if err := checkTable(ctx, tx.Conn(), d, t, localUnique); err != nil {
+		return err
+	}
+	return ownOr(d.Home.Name, holdDrawn(ctx, mv, d, tx, d.Tables[t.TableName()]))
+}
+
 // markLost notes them in the map.
 func markLost(tx *shardmap.Tx, doc *shardmap.Document, db string, lost map[shardmap.TableName]bool) error {
 	for _, t := range doc.Tables {

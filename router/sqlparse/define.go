@@ -457,9 +457,6 @@ func (d *Definition) fill(expr *pg.Node) {
 func (c *converter) alter(cmd *pg.AlterTableCmd) {
 	d := &c.stmt.Def
 	d.Chooses = d.Chooses || cmd.Subtype == pg.AlterTableType_AT_AddConstraint || cmd.Subtype == pg.AlterTableType_AT_AddColumn
-	if cmd.Subtype == pg.AlterTableType_AT_DropColumn || cmd.Subtype == pg.AlterTableType_AT_ColumnDefault {
-		d.Undrawn, d.Cascade = append(d.Undrawn, cmd.Name), d.Cascade || cmd.Behavior == pg.DropBehavior_DROP_CASCADE
-	}
 	switch cmd.Subtype {
 	case pg.AlterTableType_AT_AddColumn:
 		if col := cmd.Def.GetColumnDef(); col != nil {

@@ -134,8 +134,8 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// OwnedBy is the table to one of whose columns ALTER SEQUENCE has a sequence belong; empty for none.
-func (s *Statement) OwnedBy() (ref TableRef) {
+// OwnedBy is the table that ALTER SEQUENCE has a sequence belong to; empty for none.
+func OwnedBy(s *Statement) (ref TableRef) {
 	for _, o := range s.inner().GetAlterSeqStmt().GetOptions() {
 		d := o.GetDefElem()
 		if names := d.GetArg().GetList().GetItems(); d.GetDefname() == "owned_by" && len(names) > 1 {
@@ -146,4 +146,15 @@ func (s *Statement) OwnedBy() (ref TableRef) {
 		}
 	}
 	return ref
+}
+
+// Undrawn are the columns that ALTER TABLE drops, or gives another default or none. cascade says that others' may go with one.
+func Undrawn(s *Statement) (columns []string, cascade bool) {
+	for _, n := range s.inner().GetAlterTableStmt().GetCmds() {
+		c := n.GetAlterTableCmd()
+		if c.GetSubtype() == pg.AlterTableType_AT_DropColumn || c.GetSubtype() == pg.AlterTableType_AT_ColumnDefault {
+			columns, cascade = append(columns, c.Name), cascade || c.Behavior == pg.DropBehavior_DROP_CASCADE
+		}
+	}
+	return columns, cascade
 }

@@ -192,7 +192,6 @@ type Definition struct {
 	Chooses   bool       // PostgreSQL may choose names of what it makes
 	Makes     []TableRef // types that it makes or alters, where it chooses names
 	Like      []TableRef // tables whose CHECKs or identities CREATE TABLE (LIKE ..) takes along
-	Undrawn   []string   // columns that ALTER TABLE drops, or gives another default or none
 	Unique    bool       // CREATE UNIQUE INDEX, ADD PRIMARY KEY or UNIQUE
 	NoTx      bool       // cannot run in a transaction block
 	IfExists  bool

@@ -24,7 +24,7 @@ func TestNamesThatNeedQuotes(t *testing.T) {
 	for i := range 2 {
 		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i])
 		freshDatabase(t, node, fmt.Sprintf("names_%d", i))
-		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s IN %s NODE %s NAME %s", q(fmt.Sprintf(`sh.a"rd:%d`, i)), q(db), pgsql.Literal(node.DSN(fmt.Sprintf("names_%d", i))), q(fmt.Sprintf("no.de'%d", i))))
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD %s IN %s NODE %s NAME %s", q(fmt.Sprintf(`sh.a"rd%d`, i)), q(db), pgsql.Literal(node.DSN(fmt.Sprintf("names_%d", i))), q(fmt.Sprintf("no.de'%d", i))))
 	}
 	t.Cleanup(func() { d.forget(t, db) })
 	conf, err := pgx.ParseConfig(d.shopDSN())
@@ -163,7 +163,7 @@ func TestNamesThatNeedQuotes(t *testing.T) {
 
 	show := fmt.Sprint(d.adminExec(t, "SHOW TABLES"), d.adminExec(t, "SHOW SHARDS"), d.adminExec(t, "SHOW GROUPS"), d.adminExec(t, "SHOW JOBS"), d.adminExec(t, "SHOW MAP AS SQL"))
 	for _, want := range []string{
-		`[odd."base S.ch re.named sharded gr.oup "K,2" serving]`, `sh.a"rd:0`, `DISTRIBUTE TABLE "S.ch"."t.a""b"`,
+		`[odd."base S.ch re.named sharded gr.oup "K,2" serving]`, `sh.a"rd0`, `DISTRIBUTE TABLE "S.ch"."t.a""b"`,
 		`DISTRIBUTE TABLE "odd.""base"."S.ch"."re.named" IN GROUP "gr.oup" KEY ("K,2");`, `DISTRIBUTE TABLE "odd.""base".public."ref.""1" AS REFERENCE;`, `CREATE GROUP "gr.oup" IN "odd.""base"`,
 	} {
 		if !strings.Contains(show, want) {

@@ -101,7 +101,7 @@ func watch(t *testing.T, nodes ...string) *watched {
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- w.mon.Run(ctx) }()
-	t.Cleanup(func() { stop(); <-ran })
+	t.Cleanup(func() { stop(); _ = <-ran })
 	w.until(func() bool { return w.mon.View("d", "s") != nil })
 	return w
 }

@@ -101,7 +101,12 @@ func watch(t *testing.T, nodes ...string) *watched {
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- w.mon.Run(ctx) }()
-	t.Cleanup(func() { stop(); _ = <-ran })
+	t.Cleanup(func() {
+		stop()
+		if err := <-ran; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 	w.until(func() bool { return w.mon.View("d", "s") != nil })
 	return w
 }

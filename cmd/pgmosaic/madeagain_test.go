@@ -4,23 +4,23 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
-// A shard is dropped, and another is made in its name and place, on another database, whose types have other OIDs. What comes from it has
-// home's.
-func TestTypesOfAShardThatIsMadeAgain(t *testing.T) {
-	t.Parallel()
-	d, c := schemesWorld(t, "madeagain")
+// moodsWorld has a reference table with a type of users', and looks at the type of what comes from one shard.
+func moodsWorld(t *testing.T, name, shard string) (d *demo, c *pgx.Conn, from func(when string)) {
+	t.Helper()
+	d, c = schemesWorld(t, name)
 	mustExec(t, c, "create type mood as enum ('sad', 'happy')")
 	mustExec(t, c, "create table moods (id int primary key, m mood)")
 	mustExec(t, c, "insert into moods values (1, 'sad')")
-	d.adminExec(t, "DISTRIBUTE TABLE madeagain.public.moods AS REFERENCE")
+	d.adminExec(t, "DISTRIBUTE TABLE "+name+".public.moods AS REFERENCE")
 	home := queryOne[uint32](t, c, "select 'mood'::regtype::oid")
-	from := func(when string) {
+	return d, c, func(when string) {
 		t.Helper()
-		mustExec(t, c, "set pgmosaic.shard = 'madeagain_s2'")
-		res := c.PgConn().Exec(t.Context(), "select m from moods where id = 1")
-		all, err := res.ReadAll()
+		mustExec(t, c, "set pgmosaic.shard = '"+shard+"'")
+		all, err := c.PgConn().Exec(t.Context(), "select m from moods where id = 1").ReadAll()
 		if err != nil || len(all) != 1 || len(all[0].Rows) != 1 {
 			t.Fatalf("%s: %v, %v", when, all, err)
 		}
@@ -29,6 +29,13 @@ func TestTypesOfAShardThatIsMadeAgain(t *testing.T) {
 		}
 		mustExec(t, c, "reset pgmosaic.shard")
 	}
+}
+
+// A shard is dropped, and another is made in its name and place, on another database, whose types have other OIDs. What comes from it has
+// home's.
+func TestTypesOfAShardThatIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	d, c, from := moodsWorld(t, "madeagain", "madeagain_s2")
 	from("before")
 	d.adminExec(t, "DROP SHARD madeagain_s2 IN madeagain")
 	mustExec(t, c, "select count(*) from moods")
@@ -41,24 +48,7 @@ func TestTypesOfAShardThatIsMadeAgain(t *testing.T) {
 // A shard is restored from a dump: what it was asked for its types it is asked again when it is adopted, also if its server is the same.
 func TestTypesOfAShardThatIsRestored(t *testing.T) {
 	t.Parallel()
-	d, c := schemesWorld(t, "redone")
-	mustExec(t, c, "create type mood as enum ('sad', 'happy')")
-	mustExec(t, c, "create table moods (id int primary key, m mood)")
-	mustExec(t, c, "insert into moods values (1, 'sad')")
-	d.adminExec(t, "DISTRIBUTE TABLE redone.public.moods AS REFERENCE")
-	home := queryOne[uint32](t, c, "select 'mood'::regtype::oid")
-	from := func(when string) {
-		t.Helper()
-		mustExec(t, c, "set pgmosaic.shard = 'redone_s1'")
-		all, err := c.PgConn().Exec(t.Context(), "select m from moods where id = 1").ReadAll()
-		if err != nil || len(all) != 1 || len(all[0].Rows) != 1 {
-			t.Fatalf("%s: %v, %v", when, all, err)
-		}
-		if oid := all[0].FieldDescriptions[0].DataTypeOID; oid != home {
-			t.Errorf("%s: the column's type is %d, home's %d", when, oid, home)
-		}
-		mustExec(t, c, "reset pgmosaic.shard")
-	}
+	d, _, from := moodsWorld(t, "redone", "redone_s1")
 	from("before")
 	node := d.cluster.Node("s2-a")
 	if err := node.Exec(t.Context(), "postgres", "drop database redone_1 with (force)"); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 // drawsAll inserts rows of a key one by one and notes the values that they draw. Any that was seen before is an error.
@@ -225,17 +226,23 @@ func TestTablesThatDrawFromOneSequence(t *testing.T) {
 	drawsAll(t, c, "third", 1, 1, seen)
 }
 
+// onlyHome makes a database whose only shard is home, and another shard's, to come.
+func onlyHome(t *testing.T, name string) (d *demo, c *pgx.Conn, node *cluster.Node) {
+	t.Helper()
+	d = shop(t)
+	node = d.cluster.Node("s2-a")
+	freshDatabase(t, node, name+"_0")
+	freshDatabase(t, node, name+"_1")
+	d.adminExec(t, "CREATE DATABASE "+name)
+	t.Cleanup(func() { d.forget(t, name) })
+	d.adminExec(t, fmt.Sprintf("CREATE SHARD %[1]s_s0 IN %[1]s NODE '%[2]s' NAME %[1]s_n0", name, node.DSN(name+"_0")))
+	return d, connectTo(t, dsnFor("app", "app", d.Server.Addr(), name)), node
+}
+
 // With home as the only shard nothing keeps a sequence in its place: another shard finds it there again.
 func TestSecondShardFindsHomeInItsPlace(t *testing.T) {
 	t.Parallel()
-	d := shop(t)
-	node := d.cluster.Node("s2-a")
-	freshDatabase(t, node, "lonely_0")
-	freshDatabase(t, node, "lonely_1")
-	d.adminExec(t, "CREATE DATABASE lonely")
-	t.Cleanup(func() { d.forget(t, "lonely") })
-	d.adminExec(t, "CREATE SHARD lonely_s0 IN lonely NODE '"+node.DSN("lonely_0")+"' NAME lonely_n0")
-	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "lonely"))
+	d, c, node := onlyHome(t, "lonely")
 	mustExec(t, c, "create table t (k text, n serial)")
 	d.adminExec(t, "CREATE GROUP g IN lonely KEY (text) BY LIST (('a') ON lonely_s0)")
 	d.adminExec(t, "DISTRIBUTE TABLE lonely.public.t IN GROUP g KEY (k)")
@@ -303,14 +310,7 @@ func TestDrawnByHandWhileATableMoves(t *testing.T) {
 // Nor does what is drawn on home while a second shard joins it.
 func TestDrawnWhileTheSecondShardJoins(t *testing.T) {
 	t.Parallel()
-	d := shop(t)
-	node := d.cluster.Node("s2-a")
-	freshDatabase(t, node, "second_0")
-	freshDatabase(t, node, "second_1")
-	d.adminExec(t, "CREATE DATABASE second")
-	t.Cleanup(func() { d.forget(t, "second") })
-	d.adminExec(t, "CREATE SHARD second_s0 IN second NODE '"+node.DSN("second_0")+"' NAME second_n0")
-	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "second"))
+	d, c, node := onlyHome(t, "second")
 	mustExec(t, c, "create table t (k bigint, n serial)")
 	d.adminExec(t, "CREATE GROUP g IN second KEY (bigint) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE second.public.t IN GROUP g KEY (k)")

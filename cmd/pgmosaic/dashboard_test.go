@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -241,6 +242,39 @@ func (p *webPage) quiet() {
 	}
 }
 
+// A list that is sorted anew, or loses a row, leaves the focus where it was: the keyboard's user is not thrown out of it.
+func TestListsKeepTheFocus(t *testing.T) {
+	t.Parallel()
+	p := openPage(t, shop(t).url("/"))
+	p.until("the page is there", `document.getElementById("nav").children.length > 0`)
+	var got []string
+	p.do("the lists", chromedp.Evaluate(`(async () => {
+		const { el, keyed } = await import("/js/dom.js");
+		const list = el("ul"), seen = [];
+		document.body.append(list);
+		const draw = (keys) => keyed(list, [...keys], (k) => k, (k) => el("li", { tabindex: "0" }, k), () => {});
+		const focused = () => list.contains(document.activeElement) ? document.activeElement.textContent : "none";
+		draw("abcd");
+		for (const key of "ad") {
+			[...list.children].find((e) => e.textContent === key).focus();
+			for (const keys of ["dcba", "abcd", "adx", "xda", "yda", "bcad", "abcd"]) { draw(keys); seen.push(list.textContent + " " + focused()); }
+		}
+		draw("bc");
+		seen.push(list.textContent + " " + focused());
+		return seen;
+	})()`, &got, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	var want []string
+	for _, key := range []string{"a", "d"} {
+		for _, keys := range []string{"dcba", "abcd", "adx", "xda", "yda", "bcad", "abcd"} {
+			want = append(want, keys+" "+key)
+		}
+	}
+	if want = append(want, "bc none"); !slices.Equal(got, want) {
+		t.Errorf("the lists and what is in focus:\n%q, not\n%q", got, want)
+	}
+	p.quiet()
+}
+
 // Every view of the page, driven in a real browser, with a lagging replica, a running job, a commit in doubt and a dead
 // primary shown on it.
 func TestDashboard(t *testing.T) {
@@ -249,6 +283,7 @@ func TestDashboard(t *testing.T) {
 	stopLoad := load(t, d)
 	_, err := connectTo(t, d.shopDSN()).Exec(t.Context(), "select * from customers order by name limit 1 for update")
 	wantCode(t, err, "0A000") // so that there is a refusal to show
+	connectTo(t, d.shopDSN()+"?application_name=stays")
 	p := openPage(t, d.url("/"))
 	p.see(`[data-shard="s2"]`, "served")
 	p.see("#verdict", "2 of 2 shards served")
@@ -280,7 +315,7 @@ func TestDashboard(t *testing.T) {
 	p.until("the filter is in focus", `document.activeElement.id === "filter"`)
 	// chromedp sends the character apart from the key, so it arrives although the page has taken the key.
 	p.do("clear it", chromedp.Evaluate(`document.activeElement.value = ""; document.activeElement.dispatchEvent(new Event("input"))`, nil))
-	p.until("one of the sessions is in focus", `(() => { const r = document.querySelector("tr.link"); r?.focus(); return r !== null && document.activeElement === r })()`) // there may be none while the page draws them anew
+	p.until("the session that stays is in focus", `(() => { const r = [...document.querySelectorAll("tr.link")].find((x) => x.textContent.includes("stays")); r?.focus(); return Boolean(r) && document.activeElement === r })()`)
 	p.do("open it", input.DispatchKeyEvent(input.KeyRawDown).WithKey("Enter").WithCode("Enter").WithWindowsVirtualKeyCode(13))
 	p.until("the dialog is open, and holds the focus", `document.getElementById("dialog").open && document.getElementById("dialog").contains(document.activeElement)`)
 	p.do("close it", chromedp.KeyEvent(kb.Escape))

@@ -22,14 +22,15 @@ export function cls(e, name) {
   if (e.getAttribute("class") !== name) e.setAttribute("class", name);
 }
 
-// keyed keeps one element for each key, in order: make builds one, change brings it up to date.
+// keyed keeps one element for each key, in order: make builds one, change brings it up to date. An element that is moved
+// loses the focus, and who uses the keyboard would be thrown out of the list each time that it is sorted anew: it is given back.
 export function keyed(parent, items, key, make, change) {
   const have = parent.kept || (parent.kept = new Map());
-  const want = new Set();
+  const want = new Set(items.map(key)), focus = parent.contains(document.activeElement) ? document.activeElement : null;
+  for (const [k, e] of have) if (!want.has(k)) { e.remove(); have.delete(k); }
   let at = parent.firstElementChild;
   for (const item of items) {
     const k = key(item);
-    want.add(k);
     let e = have.get(k);
     if (!e) {
       e = make(item);
@@ -39,7 +40,7 @@ export function keyed(parent, items, key, make, change) {
     if (e === at) at = at.nextElementSibling;
     else parent.insertBefore(e, at);
   }
-  for (const [k, e] of have) if (!want.has(k)) { e.remove(); have.delete(k); }
+  if (focus && focus.isConnected && document.activeElement !== focus) focus.focus({ preventScroll: true });
 }
 
 // objects turns a table of the server into objects by column.

@@ -125,7 +125,10 @@ func (d *Deadlocks) Run(ctx context.Context, period time.Duration, begun func(er
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if !d.Suspect() {
+			switch {
+			case ctx.Err() != nil: // both had come
+				return nil
+			case !d.Suspect():
 				d.before = nil
 				continue
 			}

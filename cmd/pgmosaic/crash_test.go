@@ -853,6 +853,7 @@ func TestFailoverThatLosesAPart(t *testing.T) {
 	doc, ts := crashWorld(t, d, "torn", nodes)
 	doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "torn", Shard: "c1", Name: "n1b", DSN: standby.DSN("torn_1"), Ordinal: 1})
 	a := startApp(t, crashConfig(t, doc))
+	a.Engine.SettleWithin = time.Minute // a busy machine is slow to promote
 	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "torn"))
 	mustExec(t, c, "insert into moves values (1, 0)")
 	eventually(t, "the standby follows", func() bool {

@@ -358,7 +358,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 			p.srv.Dirty = true
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), h.e.SettleWithin)
 	defer cancel()
 	h.client.Leave()
 	committed, err := h.e.Settle(ctx, h.db, gid)
@@ -400,7 +400,4 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	return &pgsql.Error{Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", Hint: hint}
 }
 
-const (
-	settleTimeout = 5 * time.Second
-	settleAgain   = 100 * time.Millisecond
-)
+const settleAgain = 100 * time.Millisecond

@@ -45,6 +45,7 @@ type Engine struct {
 	MergeMemory  atomic.Int64  // bytes that the merges of all may hold; 0: no limit
 	Commit       client.Commit // how a transaction that has written to several shards commits
 	Primary      time.Duration // how long work of our own waits for a shard's primary, 2 s
+	SettleWithin time.Duration // how long a client waits for what became of a commit whose answer was lost, 5 s
 	Fallback     bool          // reads that no replica is fit for go to the primary; false: they are refused
 	Zone         string        // where this process is: replicas of the same zone are read first
 	Failover     Failover
@@ -98,6 +99,9 @@ func (e *Engine) Init() error {
 	e.rooms = map[[2]string]*waitingRoom{}
 	if e.Primary == 0 {
 		e.Primary = 2 * time.Second
+	}
+	if e.SettleWithin == 0 {
+		e.SettleWithin = 5 * time.Second
 	}
 	return nil
 }

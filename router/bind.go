@@ -268,7 +268,7 @@ func (t *Template) Route(a *Args) (shard int, key uint64, ok bool) {
 	if p.use == assigns { // the row had another key before
 		key = 0
 	}
-	if shard, ok = p.group.Place(keys[:len(p.vals)]); !ok {
+	if shard, ok = t.DB.Placement(p.group).Place(keys[:len(p.vals)]); !ok {
 		return 0, 0, false
 	}
 	return shard, key, true
@@ -411,7 +411,7 @@ func (t *Template) rowShard(p *pin, a *Args, drawn *[]int64) (int, error) {
 			return 0, Refuse(RuleKeyUnreadable, p.columns[i])
 		}
 	}
-	shard, ok := p.group.Place(key[:len(p.vals)])
+	shard, ok := t.DB.Placement(p.group).Place(key[:len(p.vals)])
 	if !ok {
 		return 0, Refuse(RuleNoPlace, p.key())
 	}
@@ -448,14 +448,14 @@ func (t *Template) eval(p *pin, a *Args, add func(int)) error {
 	key := make([]pghash.Key, 0, pghash.MaxColumns)
 	if known == len(p.vals) {
 		combine(lists[:known], key, func(k []pghash.Key) {
-			if shard, ok := p.group.Place(k); ok {
+			if shard, ok := t.DB.Placement(p.group).Place(k); ok {
 				add(shard)
 			}
 		})
 		return nil
 	}
 	if p.group.Scheme != shardmap.ByRange {
-		for _, s := range p.group.Shards() {
+		for _, s := range t.DB.Placement(p.group).Shards() {
 			add(s)
 		}
 		return nil
@@ -466,7 +466,7 @@ func (t *Template) eval(p *pin, a *Args, add func(int)) error {
 			form = k[i].AppendOrdered(form)
 		}
 		low, high := t.between(p, a, known, form)
-		p.group.Between(low, high, add)
+		t.DB.Placement(p.group).Between(low, high, add)
 	})
 	return nil
 }

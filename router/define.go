@@ -49,7 +49,7 @@ func (a *analysis) placesOf(objects []shardmap.TableName) []int {
 		if g == nil || a.db.Tables[o] != nil {
 			return nil
 		}
-		hit.add(g.Shards()[0])
+		hit.add(a.db.Placement(g).Shards()[0])
 	}
 	if len(objects) == 0 {
 		return nil
@@ -356,7 +356,7 @@ func drawnFrom(a *analysis) error {
 	if s.Def.Unsafe != sqlparse.AlterSequence && s.Kind != sqlparse.Rename && s.Kind != sqlparse.Drop {
 		return nil
 	}
-	if n, ok := a.env.resolve(a.db, a.sch, sqlparse.OwnedBy(s)); ok && a.db.Tenant(n.Schema) != nil && a.db.Tenant(n.Schema).Shards()[0] != a.db.Home.Index {
+	if n, ok := a.env.resolve(a.db, a.sch, sqlparse.OwnedBy(s)); ok && a.db.Tenant(n.Schema) != nil && a.db.Placement(a.db.Tenant(n.Schema)).Shards()[0] != a.db.Home.Index {
 		return Refuse(RuleDdl, "OWNED BY, which would tie a sequence of home to table "+n.String()+" of another shard,")
 	}
 	for _, n := range a.home {
@@ -466,7 +466,7 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 		return nil
 	}
 	if a.db.Tenant(objects[0].Schema) != nil && !d.Parent {
-		if d.Serial || likesIdentity(a) && a.db.Tenant(objects[0].Schema).Shards()[0] != a.db.Home.Index { // home's would not be at its end
+		if d.Serial || likesIdentity(a) && a.db.Placement(a.db.Tenant(objects[0].Schema)).Shards()[0] != a.db.Home.Index { // home's would not be at its end
 			return Refuse(RuleDdl, "a column that draws from a sequence")
 		}
 		if a.likesPlaced() {

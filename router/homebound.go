@@ -54,7 +54,7 @@ func Homebound(db *shardmap.DB, sch *schema.Snapshot, tables []shardmap.TableNam
 // staysHere refuses a change of a table whose rows are on other shards than home, where it runs code that uses what home alone has.
 func staysHere(a *analysis, x *touched) error {
 	info := a.info(x.TableName)
-	if info == nil || info.Kind != shardmap.Sharded || !slices.ContainsFunc(info.Group.Shards(), func(i int) bool { return i != a.db.Home.Index }) {
+	if info == nil || info.Kind != shardmap.Sharded || !slices.ContainsFunc(a.db.Placement(info.Group).Shards(), func(i int) bool { return i != a.db.Home.Index }) {
 		return nil
 	}
 	code := slices.Concat(x.fires(), x.Code.Always, x.Code.Writes)

@@ -27,7 +27,7 @@ func (t *Template) OneShard(shard int, readOnly bool) *Error {
 		return Refuse(RuleOneShard, c.always)
 	case c.home != "" && shard != t.DB.Home.Index:
 		return Refuse(RuleOneShard, c.home)
-	case slices.ContainsFunc(c.rows, func(g *shardmap.GroupInfo) bool { return !slices.Contains(g.Shards(), shard) }):
+	case slices.ContainsFunc(c.rows, func(g *shardmap.GroupInfo) bool { return !slices.Contains(t.DB.Placement(g).Shards(), shard) }):
 		return Refuse(RuleOneShard, "a write of "+c.table.String()+", whose rows are on other shards,")
 	}
 	return nil

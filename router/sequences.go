@@ -39,7 +39,7 @@ func drawsElsewhere(a *analysis, seq *schema.Table) (found *elsewhere) {
 // goneAlong says whether a sequence is on the shard of its schema, which lives on one: a column of the schema owns it, or draws from it.
 func goneAlong(a *analysis, seq *schema.Table) bool {
 	g := a.db.Tenant(seq.Schema)
-	return g != nil && g.Shards()[0] != a.db.Home.Index && slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema })
+	return g != nil && a.db.Placement(g).Shards()[0] != a.db.Home.Index && slices.ContainsFunc(seq.Drawers, func(d schema.Drawer) bool { return d.Schema == seq.Schema })
 }
 
 // lastDrawn refuses to drop the last column, or its default, that draws from a sequence on the shard of its schema which no column owns, or with CASCADE
@@ -200,7 +200,7 @@ func isCounter(f string) bool { return f == "nextval" || f == "currval" || f == 
 func countsThere(a *analysis) bool {
 	if len(a.sharded) > 0 && !slices.ContainsFunc(a.sharded, func(n shardmap.TableName) bool {
 		g := a.db.Table(n).Group
-		return g.Scheme != shardmap.ByTenant || g.Shards()[0] != a.db.Home.Index
+		return g.Scheme != shardmap.ByTenant || a.db.Placement(g).Shards()[0] != a.db.Home.Index
 	}) {
 		return true
 	}

@@ -184,7 +184,7 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 		a.moved.Fills = a.fills(t)
 	}
 	if info.Group != nil {
-		a.moved.on = info.Group.Shards()
+		a.moved.on = a.db.Placement(info.Group).Shards()
 	}
 	return !slices.Contains(key, -1)
 }
@@ -333,7 +333,7 @@ func (a *analysis) copy() error {
 		return nil
 	}
 	if !c.From {
-		a.t.Class, a.t.Target, a.t.Home, a.t.on = Copy, info, false, info.Group.Shards()
+		a.t.Class, a.t.Target, a.t.Home, a.t.on = Copy, info, false, a.db.Placement(info.Group).Shards()
 		return nil
 	}
 	if err := a.copyOptions(c, info); err != nil {
@@ -370,7 +370,7 @@ func (a *analysis) copy() error {
 		a.t.Fills = a.fills(t)
 	}
 	if info.Group != nil {
-		a.t.on = info.Group.Shards()
+		a.t.on = a.db.Placement(info.Group).Shards()
 	}
 	a.t.Class, a.t.Target, a.t.Ref, a.t.Home, a.t.Names = Copy, info, info.Kind == shardmap.Reference, false, names
 	return nil

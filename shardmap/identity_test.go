@@ -54,7 +54,7 @@ func TestFingerprintIsWhatTheMapSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return snap.Fingerprint
+		return snap.Fingerprint()
 	}
 	want := of(func(*Document) {})
 	if want == 0 || want >= 1<<48 || float64(want) != float64(int64(want)) {
@@ -66,7 +66,7 @@ func TestFingerprintIsWhatTheMapSays(t *testing.T) {
 	}{
 		"the version":          {func(d *Document) { d.Version = 9 }, true},
 		"what was found out":   {func(d *Document) { d.Shards[0].System, d.Shards[0].Marked, d.Nodes[0].Barred = "7", true, true }, true},
-		"empty lists":          {func(d *Document) { d.Pins, d.Lists = []*Pin{}, []*List{} }, true},
+		"empty lists":          {func(d *Document) { d.Tenants, d.Placements = []*Tenant{}, []*Placement{} }, true},
 		"another table":        {func(d *Document) { d.Tables[0].Name = "u" }, false},
 		"another node":         {func(d *Document) { d.Nodes[0].DSN = "y" }, false},
 		"another installation": {func(d *Document) { d.Install = "you" }, false},

@@ -21,45 +21,22 @@ const (
 	Reference Kind = "reference"
 )
 
-// Document is the whole map as it is stored: plain data, ordered, with a version that only grows.
+// Document is the whole map: plain data, ordered, with a version that only grows. What it holds is never changed once it is in use:
+// the next one shares with it what is as it was.
 type Document struct {
-	Version   uint64      `json:"version"`
-	Install   string      `json:"install"`          // uuid of this installation, part of every two-phase gid
-	Secret    string      `json:"secret,omitempty"` // of this installation: see Snapshot.Key
-	Databases []*Database `json:"databases"`
-	Shards    []*Shard    `json:"shards"`
-	Nodes     []*Node     `json:"nodes"`
-	Groups    []*Group    `json:"groups"`
-	Slots     []*SlotRun  `json:"slots"`
-	Ranges    []*Range    `json:"ranges,omitempty"`
-	Lists     []*List     `json:"lists,omitempty"`
-	Pins      []*Pin      `json:"pins,omitempty"`
-	Tables    []*Table    `json:"tables"`
-	Tenants   []*Tenant   `json:"tenants,omitempty"`
-	Routines  []*Routine  `json:"routines,omitempty"`
-	Attempts  []*Attempt  `json:"attempts,omitempty"`
-	Setup     *Setup      `json:"setup,omitempty"`
-}
-
-// of is what the map says of one database.
-func (d *Document) of(database string) [11]any {
-	return [...]any{
-		those(d.Databases, func(x *Database) bool { return x.Name == database }), those(d.Shards, func(x *Shard) bool { return x.Database == database }), those(d.Nodes, func(x *Node) bool { return x.Database == database }),
-		those(d.Groups, func(x *Group) bool { return x.Database == database }), those(d.Slots, func(x *SlotRun) bool { return x.Database == database }), those(d.Ranges, func(x *Range) bool { return x.Database == database }),
-		those(d.Lists, func(x *List) bool { return x.Database == database }), those(d.Pins, func(x *Pin) bool { return x.Database == database }), those(d.Tables, func(x *Table) bool { return x.Database == database }),
-		those(d.Tenants, func(x *Tenant) bool { return x.Database == database }), those(d.Attempts, func(x *Attempt) bool { return x.Database == database }),
-	}
-}
-
-// those are what a condition holds for.
-func those[T any](list []*T, keep func(*T) bool) []*T {
-	out := []*T{}
-	for _, x := range list {
-		if keep(x) {
-			out = append(out, x)
-		}
-	}
-	return out
+	Version    uint64
+	Install    string // uuid of this installation, part of every two-phase gid
+	Secret     string // of this installation: see Snapshot.Key
+	Databases  []*Database
+	Shards     []*Shard
+	Nodes      []*Node
+	Groups     []*Group
+	Placements []*Placement
+	Tables     []*Table
+	Tenants    []*Tenant
+	Routines   []*Routine
+	Attempts   []*Attempt
+	Setup      *Setup
 }
 
 // Setup is there while the statements that set up a new map are under way: until all are done, the map is not to be used.
@@ -81,8 +58,9 @@ func (d *Document) Declared() string {
 		nodes[i] = *n
 		nodes[i].Barred = false
 	}
+	p := flatten(d.Placements)
 	h := sha256.New()
-	for _, list := range []any{shards, nodes, listed(d.Databases), listed(d.Groups), listed(d.Slots), listed(d.Ranges), listed(d.Lists), listed(d.Pins), listed(d.Tables), listed(d.Tenants), listed(d.Routines)} {
+	for _, list := range []any{shards, nodes, listed(d.Databases), listed(d.Groups), listed(p.Slots), listed(p.Ranges), listed(p.Lists), listed(p.Pins), listed(d.Tables), listed(d.Tenants), listed(d.Routines)} {
 		_ = json.NewEncoder(h).Encode(list) // a hash takes all, and these are what is stored
 	}
 	return hex.EncodeToString(h.Sum(nil))
@@ -148,42 +126,40 @@ type Group struct {
 	Keys     []string `json:"keys"` // PostgreSQL's names of the types of the key columns
 }
 
+// Placement says which shard has which key of a group.
+type Placement struct {
+	Database, Group string
+
+	Slots  []SlotRun // of a hash group, in order
+	Ranges []Range   // of a range group, in order
+	Lists  []List    // of a list group
+	Pins   []Pin
+}
+
 // SlotRun gives the slots From..To, both included, of a hash group to a shard.
 type SlotRun struct {
-	Database string `json:"database"`
-	Group    string `json:"group"`
-	From     int    `json:"from"`
-	To       int    `json:"to"`
-	Shard    string `json:"shard"`
+	From, To int
+	Shard    string
 }
 
 // Range gives the keys of a range group from From, up to where the next range begins, to a shard. That leaves no gap and
 // no overlap to check.
 type Range struct {
-	Database string   `json:"database"`
-	Group    string   `json:"group"`
-	Ordinal  int      `json:"ordinal"`
-	From     []string `json:"from"` // a value for each key column; none in the first range, which begins at MINVALUE
-	Shard    string   `json:"shard"`
+	From  []string // a value for each key column; none in the first range, which begins at MINVALUE
+	Shard string
 }
 
 // List gives keys of a list group to a shard. A shard may have several.
 type List struct {
-	Database string   `json:"database"`
-	Group    string   `json:"group"`
-	Ordinal  int      `json:"ordinal"`
-	Values   []string `json:"values"`
-	Default  bool     `json:"default,omitempty"` // and every key that no other list names
-	Shard    string   `json:"shard"`
+	Values  []string
+	Default bool // and every key that no other list names
+	Shard   string
 }
 
 // Pin sends one key of a group to a shard, whatever the group's scheme says of it.
 type Pin struct {
-	Database string   `json:"database"`
-	Group    string   `json:"group"`
-	Ordinal  int      `json:"ordinal"`
-	Key      []string `json:"key"`
-	Shard    string   `json:"shard"`
+	Key   []string
+	Shard string
 }
 
 // Tenant is a schema whose tables all live on one shard.

@@ -28,8 +28,8 @@ func (s *Snapshot) Key(purpose string) []byte {
 	return mac.Sum(nil)
 }
 
-// fingerprint is Fingerprint. Connection strings are in what is declared, and so is a password: the key keeps it from being guessed.
-func (s *Snapshot) fingerprint() uint64 {
+// fingerprinted is Fingerprint. Connection strings are in what is declared, and so is a password: the key keeps it from being guessed.
+func (s *Snapshot) fingerprinted() uint64 {
 	mac := hmac.New(sha256.New, s.Key("fingerprint"))
 	mac.Write([]byte(s.Install + " " + s.Document.Declared()))
 	return binary.BigEndian.Uint64(mac.Sum(nil)) >> 16

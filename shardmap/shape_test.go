@@ -59,13 +59,13 @@ func TestShapeIsAllButTheNodes(t *testing.T) {
 			if err := tx.PutGroup(group); err != nil {
 				return err
 			}
-			return tx.SetSlots("d", "g", []shardmap.SlotRun{{Database: "d", Group: "g", From: 0, To: 16383, Shard: "s1"}})
+			return tx.SetSlots("d", "g", []shardmap.SlotRun{{From: 0, To: 16383, Shard: "s1"}})
 		}},
 		{"slots", false, func(tx *shardmap.Tx) error {
-			return tx.SetSlots("d", "g", []shardmap.SlotRun{{Database: "d", Group: "g", From: 0, To: 9, Shard: "s1"}, {Database: "d", Group: "g", From: 10, To: 16383, Shard: "s2"}})
+			return tx.SetSlots("d", "g", []shardmap.SlotRun{{From: 0, To: 9, Shard: "s1"}, {From: 10, To: 16383, Shard: "s2"}})
 		}},
 		{"a pin", false, func(tx *shardmap.Tx) error {
-			return tx.SetPins("d", "g", []shardmap.Pin{{Database: "d", Group: "g", Key: []string{"1"}, Shard: "s2"}})
+			return tx.SetPins("d", "g", []shardmap.Pin{{Key: []string{"1"}, Shard: "s2"}})
 		}},
 		{"a table", false, func(tx *shardmap.Tx) error {
 			return tx.PutTable(shardmap.Table{Database: "d", Schema: "public", Name: "t", Kind: shardmap.Sharded, Group: "g", Key: []string{"id"}})

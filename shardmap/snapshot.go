@@ -1,7 +1,6 @@
 package shardmap
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,12 +17,15 @@ type Snapshot struct {
 	At        time.Time // when this process took it into use: what it says was so on every primary by then
 	Databases map[string]*DB
 
-	// Fingerprint is a number below 1<<48, and equal for maps of one installation that declare the same; others are most unlikely to have it.
-	// Versions are equal, too, where two copies of a map have been changed apart. Nothing can be found out from it.
-	Fingerprint uint64
-
-	superseded chan struct{}
+	parts       map[string]*part // of the document
+	fingerprint func() uint64
+	superseded  chan struct{}
 }
+
+// Fingerprint is a number below 1<<48, and equal for maps of one installation that declare the same; others are most unlikely to have it.
+// Versions are equal, too, where two copies of a map have been changed apart. Nothing can be found out from it. Its first call reads
+// the whole map.
+func (s *Snapshot) Fingerprint() uint64 { return s.fingerprint() }
 
 // Superseded is closed when a newer map is in use. Of a snapshot that was never in use it is nil.
 func (s *Snapshot) Superseded() <-chan struct{} { return s.superseded }
@@ -39,13 +41,15 @@ type DB struct {
 	Joined  int  // how many shards have joined others: see Database.Shards
 	Joining bool // a shard gets the last of what all shards have in common, which nobody changes meanwhile
 
-	tenants map[string]*GroupInfo // by schema
-	safe    map[TableName]bool    // routines that are shard safe
+	placements []*PlacementInfo      // by GroupInfo.index
+	tenants    map[string]*GroupInfo // by schema
+	safe       map[TableName]bool    // routines that are shard safe
+	byName     map[string]*ShardInfo
 
 	Version uint64 // the map's
-	Shape   uint64 // see shape
+	Shape   uint64 // see part.sameShape
 
-	document *Document // the map's
+	part *part // of the map's document
 }
 
 // TableName names a table within a database.
@@ -57,7 +61,7 @@ func (n TableName) String() string { return pgsql.PlainQualified(n.Schema, n.Nam
 // SQL is the name in a statement.
 func (n TableName) SQL() string { return pgsql.Qualified(n.Schema, n.Name) }
 
-// ShardInfo is a compiled shard. Index is its place in DB.Shards and in a group's Owner.
+// ShardInfo is a compiled shard. Index is its place in DB.Shards, by which placements name it.
 type ShardInfo struct {
 	Name    string
 	Index   int
@@ -110,7 +114,7 @@ func (d *DB) Tenant(schema string) *GroupInfo { return d.tenants[schema] }
 
 // HomeTable describes a table that is home's alone as one whose rows all go there.
 func (d *DB) HomeTable(n TableName) *TableInfo {
-	return &TableInfo{TableName: n, Kind: Home, Group: &GroupInfo{Name: d.Home.Name, Scheme: ByTenant, fallback: d.Home.Index, all: []int{d.Home.Index}}}
+	return &TableInfo{TableName: n, Kind: Home, Group: onOne(d.Home.Name, d.Home.Index)}
 }
 
 // Tenants are the groups of all schemas that live on one shard, by name.
@@ -141,152 +145,8 @@ func (d *DB) Plain() bool { return len(d.Tables) == 0 && len(d.tenants) == 0 }
 
 // Shard finds a shard by name.
 func (d *DB) Shard(name string) (*ShardInfo, bool) {
-	for _, s := range d.Shards {
-		if s.Name == name {
-			return s, true
-		}
-	}
-	return nil, false
-}
-
-func invalid(code, hint, format string, args ...any) error {
-	return &pgsql.Error{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
-}
-
-// Compile validates a document as a whole and builds its snapshot. Errors are *pgsql.Error.
-func Compile(doc *Document) (*Snapshot, error) {
-	s := &Snapshot{Version: doc.Version, Install: doc.Install, Document: doc, Databases: map[string]*DB{}}
-	s.Fingerprint = s.fingerprint()
-	for _, d := range doc.Databases {
-		if _, dup := s.Databases[d.Name]; dup {
-			return nil, invalid(pgsql.DuplicateDatabase, "", "database %q already exists", d.Name)
-		}
-		s.Databases[d.Name] = &DB{Name: d.Name, Joined: d.Shards, Groups: map[string]*GroupInfo{}, Tables: map[TableName]*TableInfo{}, Version: doc.Version, Shape: doc.Version, tenants: map[string]*GroupInfo{}, safe: map[TableName]bool{}, document: doc}
-	}
-	if err := compileShards(s, doc); err != nil {
-		return nil, err
-	}
-	if err := compileGroups(s, doc); err != nil {
-		return nil, err
-	}
-	if err := compileTenants(s, doc); err != nil {
-		return nil, err
-	}
-	for _, r := range doc.Routines {
-		db := s.Databases[r.Database]
-		if db == nil {
-			return nil, noDatabase(r.Database)
-		}
-		db.safe[TableName{r.Schema, r.Name}] = true
-	}
-	for _, x := range doc.Attempts {
-		db := s.Databases[x.Database]
-		switch {
-		case db == nil:
-		case x.Step == Joining:
-			db.Joining = true
-		case x.Step == Placing && db.Groups[x.Group] != nil:
-			db.Groups[x.Group].Moving = true
-		}
-	}
-	return s, compileTables(s, doc)
-}
-
-func compileShards(s *Snapshot, doc *Document) error {
-	for _, sh := range doc.Shards {
-		db := s.Databases[sh.Database]
-		if db == nil {
-			return noDatabase(sh.Database)
-		}
-		if _, dup := db.Shard(sh.Name); dup {
-			return invalid(pgsql.DuplicateObject, "", "shard %q of database %q already exists", sh.Name, sh.Database)
-		}
-		db.Shards = append(db.Shards, &ShardInfo{Name: sh.Name, Index: len(db.Shards), Ordinal: sh.Ordinal, Primary: sh.Primary, Named: sh.Named, Marked: sh.Marked, System: sh.System, Adopted: sh.Adopted})
-	}
-	for _, n := range doc.Nodes {
-		db := s.Databases[n.Database]
-		if db == nil {
-			return noDatabase(n.Database)
-		}
-		sh, ok := db.Shard(n.Shard)
-		if !ok {
-			return noShard(n.Shard, n.Database)
-		}
-		sh.Nodes = append(sh.Nodes, n)
-	}
-	for _, d := range doc.Databases {
-		db := s.Databases[d.Name]
-		for _, sh := range db.Shards {
-			if len(sh.Nodes) == 0 {
-				return invalid(pgsql.InvalidParameterValue, "Add NODE '<dsn>'.", "shard %q of database %q has no node", sh.Name, d.Name)
-			}
-		}
-		if d.Home == "" {
-			if len(db.Shards) > 0 {
-				return invalid(pgsql.InvalidParameterValue, "", "database %q has shards and no home shard", d.Name)
-			}
-			continue
-		}
-		home, ok := db.Shard(d.Home)
-		if !ok {
-			return noShard(d.Home, d.Name)
-		}
-		db.Home = home
-	}
-	return nil
-}
-
-func compileTables(s *Snapshot, doc *Document) error {
-	for _, t := range doc.Tables {
-		db := s.Databases[t.Database]
-		if db == nil {
-			return noDatabase(t.Database)
-		}
-		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving, Made: t.Made, Lost: t.Lost}
-		switch t.Kind {
-		case Sharded:
-			if info.Group = db.Groups[t.Group]; info.Group == nil {
-				return noGroup(t.Group, t.Database)
-			}
-			info.Moving = info.Moving || info.Group.Moving
-			if want := len(info.Group.Keys); len(t.Key) != want {
-				return invalid(pgsql.InvalidParameterValue, fmt.Sprintf("Name %d key columns, in the group's order.", want), "table %s has %d key columns, group %q has %d", info.TableName, len(t.Key), t.Group, want)
-			}
-			if db.tenants[t.Schema] != nil {
-				return invalid(pgsql.DuplicateObject, "UNDISTRIBUTE SCHEMA it first.", "schema %q of table %s lives on one shard", t.Schema, info.TableName)
-			}
-		case Reference:
-		default:
-			return invalid(pgsql.InvalidParameterValue, "", "table %s has the unknown kind %q", info.TableName, t.Kind)
-		}
-		db.Tables[info.TableName] = info
-	}
-	for _, t := range doc.Tables {
-		if t.Renaming != nil {
-			db := s.Databases[t.Database]
-			db.rename(db.Tables[t.TableName()], t.Renaming)
-		}
-	}
-	return nil
-}
-
-// rename declares a table under the name that it will have, too. Where that is the name of another table now, or the key has
-// another, statements wait until it is settled.
-func (d *DB) rename(t *TableInfo, r *Renaming) {
-	if !slices.Equal(t.Keys, r.Key) {
-		t.Moving = true
-	}
-	next := *t
-	next.TableName, next.Keys = TableName{r.Schema, r.Name}, r.Key
-	if next.TableName == t.TableName {
-		return
-	}
-	if other := d.Tables[next.TableName]; other != nil {
-		both := *other
-		both.Moving = both.Moving || other.Kind != t.Kind || other.Group != t.Group || !slices.Equal(other.Keys, r.Key)
-		next = both
-	}
-	d.Tables[next.TableName] = &next
+	s := d.byName[name]
+	return s, s != nil
 }
 
 // WithPartitions is the database with the partitions of declared tables, which are what the tables at their tops are.
@@ -327,16 +187,4 @@ func (d *DB) Renamed(from, to TableName, keys []string) *DB {
 	delete(out.Tables, from)
 	out.Tables[to] = &next
 	return &out
-}
-
-func noDatabase(name string) error {
-	return invalid(pgsql.InvalidCatalogName, "SHOW DATABASES lists them; CREATE DATABASE makes one.", "database %q does not exist", name)
-}
-
-func noShard(name, db string) error {
-	return invalid(pgsql.UndefinedObject, "SHOW SHARDS lists them.", "shard %q does not exist in database %q", name, db)
-}
-
-func noGroup(name, db string) error {
-	return invalid(pgsql.UndefinedObject, "SHOW GROUPS lists them; CREATE GROUP makes one.", "group %q does not exist in database %q", name, db)
 }

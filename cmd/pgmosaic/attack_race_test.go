@@ -72,8 +72,10 @@ func mapSays(doc *shardmap.Document) (s mapState) {
 	for _, t := range doc.Tables {
 		s.Keyed, s.Codes = s.Keyed || t.Name == "keyed", s.Codes || t.Name == "codes"
 	}
-	for _, p := range doc.Pins {
-		s.Pin = p.Shard
+	for _, p := range doc.Placements {
+		for _, x := range p.Pins {
+			s.Pin = x.Shard
+		}
 	}
 	return s
 }

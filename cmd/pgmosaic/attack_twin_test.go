@@ -57,7 +57,7 @@ func newTwins(t *testing.T, name string) *twins {
 	}
 	w.last = doc.Nodes[2].DSN
 	doc.Shards, doc.Nodes = doc.Shards[:2], doc.Nodes[:2]
-	doc.Slots = []*shardmap.SlotRun{{Database: name, Group: "g", From: 0, To: 8191, Shard: name + "_s0"}, {Database: name, Group: "g", From: 8192, To: 16383, Shard: name + "_s1"}}
+	doc.Placements = []*shardmap.Placement{{Database: name, Group: "g", Slots: shardmap.SpreadSlots([]string{name + "_s0", name + "_s1"})}}
 	doc.Version = 1
 	mustExec(t, shards[2], "delete from pgmosaic.identity")
 	w.cfg = crashConfig(t, doc)
@@ -379,7 +379,7 @@ func TestAttackTwinsPinAndAdopt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pinned := func(d *shardmap.DB) bool { return len(d.Groups["g"].Pins) > 0 }
+	pinned := func(d *shardmap.DB) bool { return len(d.Placement(d.Groups["g"]).Pins) > 0 }
 	for _, s := range []string{"0", "1"} {
 		w.steps("PIN KEY (1000) OF %s.g ON %s_s"+s, "UNPIN KEY (1000) OF %s.g", pinned, func() {})
 	}

@@ -103,8 +103,10 @@ func TestAttackTwoAdminsAtOnce(t *testing.T) {
 	for _, x := range doc.Routines {
 		have["routine "+x.Name] = true
 	}
-	for _, x := range doc.Pins {
-		have["pin "+x.Key[0]] = true
+	for _, p := range doc.Placements {
+		for _, x := range p.Pins {
+			have["pin "+x.Key[0]] = true
+		}
 	}
 	for thing, there := range is {
 		if have[thing] != there {

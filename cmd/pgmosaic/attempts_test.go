@@ -239,7 +239,7 @@ func TestVerbsOfAProcessWithAnotherMap(t *testing.T) {
 	doc = mapOf(d, "foreign")
 	doc.Tenants, doc.Attempts = nil, nil
 	doc.Shards, doc.Nodes = doc.Shards[:2], doc.Nodes[:2]
-	doc.Groups, doc.Slots, doc.Tables = nil, nil, only(doc.Tables, func(x *shardmap.Table) bool { return x.Name == "codes" })
+	doc.Groups, doc.Placements, doc.Tables = nil, nil, only(doc.Tables, func(x *shardmap.Table) bool { return x.Name == "codes" })
 	two, err := stranger(t, doc)
 	if err != nil {
 		t.Fatal(err)
@@ -577,7 +577,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 	}
 	last := doc.Nodes[2].DSN
 	doc.Shards, doc.Nodes = doc.Shards[:2], doc.Nodes[:2]
-	doc.Slots = []*shardmap.SlotRun{{Database: "killed", Group: "g", From: 0, To: 8191, Shard: "killed_s0"}, {Database: "killed", Group: "g", From: 8192, To: 16383, Shard: "killed_s1"}}
+	doc.Placements = []*shardmap.Placement{{Database: "killed", Group: "g", Slots: shardmap.SpreadSlots([]string{"killed_s0", "killed_s1"})}}
 	doc.Version = 1
 	store := t.TempDir() + "/map.json"
 	if err := filestore.New(store).Save(t.Context(), 0, doc); err != nil {

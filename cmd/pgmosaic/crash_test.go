@@ -340,17 +340,14 @@ func mapOf(d *demo, db string) *shardmap.Document {
 func ofDatabase(all *shardmap.Document, db string) *shardmap.Document {
 	return &shardmap.Document{
 		Version: 1, Install: all.Install,
-		Databases: only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db }),
-		Shards:    only(all.Shards, func(x *shardmap.Shard) bool { return x.Database == db }),
-		Nodes:     only(all.Nodes, func(x *shardmap.Node) bool { return x.Database == db }),
-		Groups:    only(all.Groups, func(x *shardmap.Group) bool { return x.Database == db }),
-		Lists:     only(all.Lists, func(x *shardmap.List) bool { return x.Database == db }),
-		Ranges:    only(all.Ranges, func(x *shardmap.Range) bool { return x.Database == db }),
-		Pins:      only(all.Pins, func(x *shardmap.Pin) bool { return x.Database == db }),
-		Slots:     only(all.Slots, func(x *shardmap.SlotRun) bool { return x.Database == db }),
-		Tables:    only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db }),
-		Tenants:   only(all.Tenants, func(x *shardmap.Tenant) bool { return x.Database == db }),
-		Attempts:  only(all.Attempts, func(x *shardmap.Attempt) bool { return x.Database == db }),
+		Databases:  only(all.Databases, func(x *shardmap.Database) bool { return x.Name == db }),
+		Shards:     only(all.Shards, func(x *shardmap.Shard) bool { return x.Database == db }),
+		Nodes:      only(all.Nodes, func(x *shardmap.Node) bool { return x.Database == db }),
+		Groups:     only(all.Groups, func(x *shardmap.Group) bool { return x.Database == db }),
+		Placements: only(all.Placements, func(x *shardmap.Placement) bool { return x.Database == db }),
+		Tables:     only(all.Tables, func(x *shardmap.Table) bool { return x.Database == db }),
+		Tenants:    only(all.Tenants, func(x *shardmap.Tenant) bool { return x.Database == db }),
+		Attempts:   only(all.Attempts, func(x *shardmap.Attempt) bool { return x.Database == db }),
 	}
 }
 

@@ -113,7 +113,7 @@ func TestInitSQLIsDoneOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.stop(0)
-	if db := a.Catalog.Current().Databases["once"]; len(db.Shards) != 2 || len(db.Tables) != 1 || len(db.Groups["g"].Lists) != 3 || a.Catalog.Current().Document.Setup != nil {
+	if db := a.Catalog.Current().Databases["once"]; len(db.Shards) != 2 || len(db.Tables) != 1 || len(db.Placement(db.Groups["g"]).Lists) != 3 || a.Catalog.Current().Document.Setup != nil {
 		t.Errorf("the map is %+v", a.Catalog.Current().Document)
 	}
 }

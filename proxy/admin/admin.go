@@ -229,7 +229,7 @@ func (a *Admin) parseLocate(p *parser) action {
 		if g.Scheme == shardmap.ByHash {
 			slot = g.Slot(k)
 		}
-		if at, ok := g.Place(k); ok {
+		if at, ok := d.Placement(g).Place(k); ok {
 			shard = d.Shards[at].Name
 		}
 		return &Result{Columns: []string{"database", "group", "key", "slot", "shard"}, Rows: [][]any{{db, group, strings.Join(key, ", "), slot, shard}}, Tag: "LOCATE"}, nil
@@ -333,8 +333,8 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 			add("CREATE SHARD %s IN %s%s%s;", pgsql.Plain(s.Name), pgsql.Plain(d.Name), b.String(), home)
 		}
 		for _, g := range sortedGroups(d) {
-			add("CREATE GROUP %s IN %s KEY (%s) BY %s;", pgsql.Plain(g.Name), pgsql.Plain(d.Name), g.TypeList(), placementSQL(g))
-			for _, p := range g.Pins {
+			add("CREATE GROUP %s IN %s KEY (%s) BY %s;", pgsql.Plain(g.Name), pgsql.Plain(d.Name), g.TypeList(), placementSQL(d.Placement(g)))
+			for _, p := range d.Placement(g).Pins {
 				add("PIN KEY (%s) OF %s.%s ON %s;", pgsql.Literals(p.Key), pgsql.Plain(d.Name), pgsql.Plain(g.Name), pgsql.Plain(p.Shard))
 			}
 		}
@@ -350,30 +350,30 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 			add("ALTER ROUTINE %s.%s SHARD SAFE;", pgsql.Plain(d.Name), r)
 		}
 		for _, t := range d.Tenants() {
-			add("DISTRIBUTE SCHEMA %s.%s ON %s;", pgsql.Plain(d.Name), pgsql.Plain(t.Name), pgsql.Plain(d.Shards[t.Shards()[0]].Name))
+			add("DISTRIBUTE SCHEMA %s.%s ON %s;", pgsql.Plain(d.Name), pgsql.Plain(t.Name), pgsql.Plain(d.Shards[d.Placement(t).Shards()[0]].Name))
 		}
 	}
 	return res, nil
 }
 
 // placementSQL is what CREATE GROUP says behind BY.
-func placementSQL(g *shardmap.GroupInfo) string {
+func placementSQL(p *shardmap.PlacementInfo) string {
 	var parts []string
-	switch g.Scheme {
+	switch p.Group.Scheme {
 	case shardmap.ByRange:
-		for i, r := range g.Ranges {
+		for i, r := range p.Ranges {
 			from, to := "MINVALUE", "MAXVALUE"
 			if i > 0 {
 				from = "(" + pgsql.Literals(r.From) + ")"
 			}
-			if i+1 < len(g.Ranges) {
-				to = "(" + pgsql.Literals(g.Ranges[i+1].From) + ")"
+			if i+1 < len(p.Ranges) {
+				to = "(" + pgsql.Literals(p.Ranges[i+1].From) + ")"
 			}
 			parts = append(parts, from+" TO "+to+" ON "+pgsql.Plain(r.Shard))
 		}
 		return "RANGE (" + strings.Join(parts, ", ") + ")"
 	case shardmap.ByList:
-		for _, l := range g.Lists {
+		for _, l := range p.Lists {
 			if len(l.Values) > 0 {
 				parts = append(parts, "("+pgsql.Literals(l.Values)+") ON "+pgsql.Plain(l.Shard))
 			}
@@ -383,7 +383,7 @@ func placementSQL(g *shardmap.GroupInfo) string {
 		}
 		return "LIST (" + strings.Join(parts, ", ") + ")"
 	}
-	for _, r := range g.Runs {
+	for _, r := range p.Slots {
 		parts = append(parts, pgsql.Plain(r.Shard))
 	}
 	return "HASH ON (" + strings.Join(parts, ", ") + ")"

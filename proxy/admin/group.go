@@ -184,7 +184,7 @@ func (a *Admin) parseAlterGroup(p *parser) action {
 		at := p.values()
 		dry := p.dryRun()
 		return func(ctx context.Context) (*Result, error) {
-			return answer("ALTER GROUP", dry)(a.Replace(ctx, "ALTER GROUP", db, name, dry, nil, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error { return splitRange(g, tx, db, at) }))
+			return answer("ALTER GROUP", dry)(a.Replace(ctx, "ALTER GROUP", db, name, dry, nil, func(p *shardmap.PlacementInfo, tx *shardmap.Tx) error { return splitRange(p, tx, db, at) }))
 		}
 	case p.words("add", "values"):
 		vals := p.values()
@@ -196,11 +196,11 @@ func (a *Admin) parseAlterGroup(p *parser) action {
 			keys = append(keys, []string{v})
 		}
 		return func(ctx context.Context) (*Result, error) {
-			return answer("ALTER GROUP", dry)(a.Replace(ctx, "ALTER GROUP", db, name, dry, keys, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
-				if g.Scheme != shardmap.ByList {
-					return wrongScheme(g, shardmap.ByList)
+			return answer("ALTER GROUP", dry)(a.Replace(ctx, "ALTER GROUP", db, name, dry, keys, func(p *shardmap.PlacementInfo, tx *shardmap.Tx) error {
+				if p.Group.Scheme != shardmap.ByList {
+					return wrongScheme(p.Group, shardmap.ByList)
 				}
-				return tx.SetLists(db, name, append(slices.Clone(g.Lists), shardmap.List{Values: vals, Shard: shard}))
+				return tx.SetLists(db, name, append(slices.Clone(p.Lists), shardmap.List{Values: vals, Shard: shard}))
 			}))
 		}
 	}
@@ -213,15 +213,15 @@ func wrongScheme(g *shardmap.GroupInfo, want shardmap.Scheme) error {
 }
 
 // splitRange cuts a range in two, both on the shard that has it.
-func splitRange(g *shardmap.GroupInfo, tx *shardmap.Tx, db string, at []string) error {
-	if g.Scheme != shardmap.ByRange {
-		return wrongScheme(g, shardmap.ByRange)
+func splitRange(p *shardmap.PlacementInfo, tx *shardmap.Tx, db string, at []string) error {
+	if p.Group.Scheme != shardmap.ByRange {
+		return wrongScheme(p.Group, shardmap.ByRange)
 	}
-	i, err := g.RangeOf(at)
+	i, err := p.RangeOf(at)
 	if err != nil {
 		return err
 	}
-	return tx.SetRanges(db, g.Name, slices.Insert(slices.Clone(g.Ranges), i+1, shardmap.Range{From: at, Shard: g.Ranges[i].Shard}))
+	return tx.SetRanges(db, p.Group.Name, slices.Insert(slices.Clone(p.Ranges), i+1, shardmap.Range{From: at, Shard: p.Ranges[i].Shard}))
 }
 
 // keyRef reads KEY's (value, ..) OF database.group.
@@ -239,8 +239,8 @@ func (a *Admin) parsePin(p *parser) action {
 	shard := p.name("shard")
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
-		return answer("PIN KEY", dry)(a.Replace(ctx, "PIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
-			return tx.SetPins(db, group, append(slices.Clone(g.Pins), shardmap.Pin{Key: key, Shard: shard}))
+		return answer("PIN KEY", dry)(a.Replace(ctx, "PIN KEY", db, group, dry, [][]string{key}, func(p *shardmap.PlacementInfo, tx *shardmap.Tx) error {
+			return tx.SetPins(db, group, append(slices.Clone(p.Pins), shardmap.Pin{Key: key, Shard: shard}))
 		}))
 	}
 }
@@ -249,15 +249,15 @@ func (a *Admin) parseUnpin(p *parser) action {
 	key, db, group := p.keyRef()
 	dry := p.dryRun()
 	return func(ctx context.Context) (*Result, error) {
-		return answer("UNPIN KEY", dry)(a.Replace(ctx, "UNPIN KEY", db, group, dry, [][]string{key}, func(g *shardmap.GroupInfo, tx *shardmap.Tx) error {
-			i, err := g.PinOf(key)
+		return answer("UNPIN KEY", dry)(a.Replace(ctx, "UNPIN KEY", db, group, dry, [][]string{key}, func(p *shardmap.PlacementInfo, tx *shardmap.Tx) error {
+			i, err := p.PinOf(key)
 			if err != nil {
 				return err
 			}
 			if i < 0 {
 				return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("key (%s) of group %q is not pinned", strings.Join(key, ", "), group), Hint: "SHOW KEYS lists the pinned ones."}
 			}
-			return tx.SetPins(db, group, slices.Delete(slices.Clone(g.Pins), i, i+1))
+			return tx.SetPins(db, group, slices.Delete(slices.Clone(p.Pins), i, i+1))
 		}))
 	}
 }

@@ -97,13 +97,13 @@ func showShards(a *Admin) [][]any {
 			slots, groups := 0, 0
 			for _, g := range d.Groups {
 				n := 0
-				for _, r := range g.Runs {
+				for _, r := range d.Placement(g).Slots {
 					if r.Shard == s.Name {
 						n += r.To - r.From + 1
 					}
 				}
 				slots += n
-				if slices.Contains(g.Shards(), s.Index) {
+				if slices.Contains(d.Placement(g).Shards(), s.Index) {
 					groups++
 				}
 			}
@@ -231,7 +231,7 @@ func showGroups(a *Admin) [][]any {
 					tables++
 				}
 			}
-			out = append(out, []any{d.Name, g.Name, g.TypeList(), string(g.Scheme), len(g.Shards()), tables})
+			out = append(out, []any{d.Name, g.Name, g.TypeList(), string(g.Scheme), len(d.Placement(g).Shards()), tables})
 		}
 	}
 	return out
@@ -258,7 +258,7 @@ func showSlots(a *Admin) [][]any {
 	var out [][]any
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
-			for _, r := range g.Runs {
+			for _, r := range d.Placement(g).Slots {
 				out = append(out, []any{d.Name, g.Name, r.From, r.To, r.Shard})
 			}
 		}
@@ -271,20 +271,21 @@ func showKeys(a *Admin) [][]any {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
 			add := func(kind, key, shard string) { out = append(out, []any{d.Name, g.Name, kind, key, shard}) }
-			for _, p := range g.Pins {
+			places := d.Placement(g)
+			for _, p := range places.Pins {
 				add("pin", strings.Join(p.Key, ", "), p.Shard)
 			}
-			for i, r := range g.Ranges {
+			for i, r := range places.Ranges {
 				from, to := "MINVALUE", "MAXVALUE"
 				if i > 0 {
 					from = "(" + strings.Join(r.From, ", ") + ")"
 				}
-				if i+1 < len(g.Ranges) {
-					to = "(" + strings.Join(g.Ranges[i+1].From, ", ") + ")"
+				if i+1 < len(places.Ranges) {
+					to = "(" + strings.Join(places.Ranges[i+1].From, ", ") + ")"
 				}
 				add("range", from+" TO "+to, r.Shard)
 			}
-			for _, l := range g.Lists {
+			for _, l := range places.Lists {
 				for _, v := range l.Values {
 					add("list", v, l.Shard)
 				}
@@ -305,7 +306,7 @@ func showTenants(a *Admin) [][]any {
 			if t.Moving {
 				state = "moving"
 			}
-			out = append(out, []any{d.Name, t.Name, d.Shards[t.Shards()[0]].Name, state})
+			out = append(out, []any{d.Name, t.Name, d.Shards[d.Placement(t).Shards()[0]].Name, state})
 		}
 	}
 	return out
@@ -318,7 +319,7 @@ func showMap(a *Admin) [][]any {
 	if err := a.Catalog.Trouble(); err != nil {
 		trouble = err.Error()
 	}
-	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables), trouble, fmt.Sprintf("%012x", s.Fingerprint)}}
+	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables), trouble, fmt.Sprintf("%012x", s.Fingerprint())}}
 }
 
 func showHistory(a *Admin) [][]any {

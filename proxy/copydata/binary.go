@@ -95,8 +95,8 @@ func (s *Splitter) AddBinaryRow(row []byte) error {
 				return s.badLine(pgsql.NotNullViolation, "null value in key column %q: the row has no shard", s.keys[k].Column)
 			}
 			var ok bool
-			if s.key[k], ok = pghash.ParseBinary(s.group.Keys[k], row[at:at+n]); !ok {
-				return s.badLine(pgsql.InvalidBinaryRepresentation, "incorrect binary data format in key column %q of type %s", s.keys[k].Column, s.group.Keys[k])
+			if s.key[k], ok = pghash.ParseBinary(s.places.Group.Keys[k], row[at:at+n]); !ok {
+				return s.badLine(pgsql.InvalidBinaryRepresentation, "incorrect binary data format in key column %q of type %s", s.keys[k].Column, s.places.Group.Keys[k])
 			}
 			found++
 		}

@@ -18,7 +18,7 @@ type Key struct {
 // Splitter finds the rows in COPY data and the shard of each. It is for one goroutine.
 type Splitter struct {
 	format Format
-	group  *shardmap.GroupInfo // nil: each row goes to all
+	places *shardmap.PlacementInfo // nil: each row goes to all
 	keys   []Key
 	at     []int       // where the key columns stand in a row
 	place  map[int]int // shard index to position
@@ -33,11 +33,11 @@ type Splitter struct {
 	ended   bool         // binary: the trailer has come
 }
 
-// New makes a splitter for a COPY of a table of a group. The positions that Add and the others send to are those of the shards in the list.
-func New(format Format, group *shardmap.GroupInfo, keys []Key, shards []int) *Splitter {
+// New makes a splitter for a COPY of a table whose keys are placed so. The positions that Add and the others send to are those of the shards in the list.
+func New(format Format, places *shardmap.PlacementInfo, keys []Key, shards []int) *Splitter {
 	n := len(shards)
 	s := &Splitter{
-		format: format, group: group, keys: keys, key: make([]pghash.Key, len(keys)), vals: make([]keyField, len(keys)),
+		format: format, places: places, keys: keys, key: make([]pghash.Key, len(keys)), vals: make([]keyField, len(keys)),
 		place: map[int]int{}, out: make([][]byte, n), sent: make([]lineLog, n),
 	}
 	for _, k := range keys {

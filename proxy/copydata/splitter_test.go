@@ -9,7 +9,7 @@ import (
 )
 
 // split runs a splitter over data that comes in pieces of the given size.
-func split(t testing.TB, g *shardmap.GroupInfo, format Format, data []byte, size int) string {
+func split(t testing.TB, g *shardmap.PlacementInfo, format Format, data []byte, size int) string {
 	s := New(format, g, []Key{{Column: "k", At: 1}}, []int{0, 1})
 	var out [2]bytes.Buffer
 	send := func(i int, rows []byte) error {
@@ -45,15 +45,12 @@ func FuzzSplitter(f *testing.F) {
 		Nodes:  []*shardmap.Node{{Database: "d", Shard: "a", Name: "a1"}, {Database: "d", Shard: "b", Name: "b1"}},
 		Groups: []*shardmap.Group{{Database: "d", Name: "g", Scheme: shardmap.ByHash, Keys: []string{"bigint"}}},
 	}
-	for _, r := range shardmap.SpreadSlots([]string{"a", "b"}) {
-		r.Database, r.Group = "d", "g"
-		doc.Slots = append(doc.Slots, &r)
-	}
+	doc.Placements = []*shardmap.Placement{{Database: "d", Group: "g", Slots: shardmap.SpreadSlots([]string{"a", "b"})}}
 	snap, err := shardmap.Compile(doc)
 	if err != nil {
 		f.Fatal(err)
 	}
-	g := snap.Databases["d"].Groups["g"]
+	g := snap.Databases["d"].Placement(snap.Databases["d"].Groups["g"])
 	f.Fuzz(func(t *testing.T, data []byte, format, size byte) {
 		kind := FormatOf([]map[string]string{{}, {"format": "csv"}, {"format": "binary"}, {"header": "true"}, {"format": "csv", "escape": "\\", "header": "match"}}[format%5])
 		whole, pieces := split(t, g, kind, data, max(len(data), 1)), split(t, g, kind, data, int(size)+1)

@@ -81,8 +81,8 @@ func (s *Splitter) row(row []byte) error {
 			return bad(pgsql.NotNullViolation, "no value for key column %q: the row has no shard", s.keys[i].Column)
 		}
 		var ok bool
-		if s.key[i], ok = pghash.ParseText(s.group.Keys[i], v.text); !ok {
-			return bad(pgsql.InvalidTextRepresentation, "invalid input syntax for key column %q of type %s: %q", s.keys[i].Column, s.group.Keys[i], v.text)
+		if s.key[i], ok = pghash.ParseText(s.places.Group.Keys[i], v.text); !ok {
+			return bad(pgsql.InvalidTextRepresentation, "invalid input syntax for key column %q of type %s: %q", s.keys[i].Column, s.places.Group.Keys[i], v.text)
 		}
 	}
 	return s.put(row, lines)
@@ -90,16 +90,16 @@ func (s *Splitter) row(row []byte) error {
 
 // put sends a row, whose key has been read, to its shard.
 func (s *Splitter) put(row []byte, lines int64) error {
-	if s.group == nil { // every copy of a reference table
+	if s.places == nil { // every copy of a reference table
 		for i := range s.out {
 			s.out[i] = append(s.out[i], row...)
 			s.sent[i].add(lines, s.line)
 		}
 		return nil
 	}
-	shard, ok := s.group.Place(s.key)
+	shard, ok := s.places.Place(s.key)
 	if !ok {
-		return s.badLine(pgsql.CheckViolation, "no list of group %s names the value of key column %q: the row has no shard", s.group.Name, s.keys[0].Column)
+		return s.badLine(pgsql.CheckViolation, "no list of group %s names the value of key column %q: the row has no shard", s.places.Group.Name, s.keys[0].Column)
 	}
 	i := s.place[shard]
 	s.out[i] = append(s.out[i], row...)

@@ -12,6 +12,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // copy runs COPY of a distributed table, one COPY for each shard.
@@ -316,5 +317,9 @@ func splitterOf(p *router.Plan, c *sqlparse.CopyInfo) *copydata.Splitter {
 		name := p.Target.Keys[i]
 		keys = append(keys, copydata.Key{Column: name, At: at, ForceNull: forced("force_null", name), ForceNotNull: forced("force_not_null", name)})
 	}
-	return copydata.New(copydata.FormatOf(c.Options), p.Target.Group, keys, p.Shards)
+	var places *shardmap.PlacementInfo // of a reference table: none
+	if p.Target.Group != nil {
+		places = p.DB.Placement(p.Target.Group)
+	}
+	return copydata.New(copydata.FormatOf(c.Options), places, keys, p.Shards)
 }

@@ -115,7 +115,7 @@ func placeRows(p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int
 				return nil, nil, router.Refuse(router.RuleKeyUnreadable, p.Target.Keys[k])
 			}
 		}
-		shard, ok := p.Target.Group.Place(key)
+		shard, ok := p.DB.Placement(p.Target.Group).Place(key)
 		if !ok {
 			return nil, nil, router.Refuse(router.RuleNoPlace, p.Target.KeyList())
 		}

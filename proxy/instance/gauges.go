@@ -97,5 +97,5 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 // mapGauges tell which map is in force.
 func mapGauges(m *shardmap.Snapshot, emit func(name, help string, v float64, labels ...string)) {
 	emit("map_version", "Version of the shard map in force.", float64(m.Version))
-	emit("map_fingerprint", "A number that proxies with the same shard map share, as SHOW MAP has it in hexadecimal.", float64(m.Fingerprint))
+	emit("map_fingerprint", "A number that proxies with the same shard map share, as SHOW MAP has it in hexadecimal.", float64(m.Fingerprint()))
 }

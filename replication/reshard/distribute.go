@@ -312,7 +312,7 @@ func checkPlaces(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	info := &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: g}
 	var places []string
 	for _, s := range d.Shards {
-		places = append(places, placeWhere(info, s.Name))
+		places = append(places, placeWhere(d, info, s.Name))
 	}
 	value, err := ask(ctx, home, t.TableName(), fmt.Sprintf("SELECT %s::text FROM %s WHERE NOT (%s) LIMIT 1", pgsql.Ident(t.Key[0]), t.TableName().SQL(), strings.Join(places, " OR ")))
 	if err != nil {
@@ -479,10 +479,10 @@ func keepOwn(ctx context.Context, tx pgx.Tx, d *shardmap.DB, info *shardmap.Tabl
 	if err != nil {
 		return err
 	}
-	if err := asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE %s AND NOT %s", name, keyed(info), placeWhere(info, d.Home.Name))); err != nil { // the constraint refuses what has no key, and is on no shard
+	if err := asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE %s AND NOT %s", name, keyed(info), placeWhere(d, info, d.Home.Name))); err != nil { // the constraint refuses what has no key, and is on no shard
 		return err
 	}
-	return run(ctx, tx, append([]string{placeCheck(info, d.Home.Name)}, after...))
+	return run(ctx, tx, append([]string{placeCheck(d, info, d.Home.Name)}, after...))
 }
 
 // fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is
@@ -509,8 +509,8 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 		}
 		where := ""
 		if info.Kind == shardmap.Sharded {
-			where = placeWhere(info, s.Name)
-			if _, err := tx.Exec(ctx, placeCheck(info, s.Name)); err != nil {
+			where = placeWhere(d, info, s.Name)
+			if _, err := tx.Exec(ctx, placeCheck(d, info, s.Name)); err != nil {
 				return err
 			}
 		}

@@ -175,7 +175,7 @@ func (g *joiner) first(ctx context.Context) error {
 				return err
 			}
 			if o == nil {
-				if _, err := tx.Exec(ctx, placeCheck(t, g.x.Shard.Name)); err != nil {
+				if _, err := tx.Exec(ctx, placeCheck(g.d, t, g.x.Shard.Name)); err != nil {
 					return err
 				}
 				continue

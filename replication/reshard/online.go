@@ -305,7 +305,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		remove, where = "DELETE FROM "+o.name, "true"
 	}
 	if o.info.Kind == shardmap.Sharded {
-		where += " AND " + placeWhere(o.info, s.name)
+		where += " AND " + placeWhere(o.d, o.info, s.name)
 	}
 	return ownOr(s.name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
 		if err := named(ctx, tx, o.info.TableName); err != nil {

@@ -14,8 +14,8 @@ import (
 )
 
 // placeCheck is the DDL of the constraint that keeps misplaced rows out of a shard.
-func placeCheck(t *shardmap.TableInfo, shard string) string {
-	return checkOn(t.SQL(), placeWhere(t, shard))
+func placeCheck(d *shardmap.DB, t *shardmap.TableInfo, shard string) string {
+	return checkOn(t.SQL(), placeWhere(d, t, shard))
 }
 
 func checkOn(table, where string) string {
@@ -24,8 +24,8 @@ func checkOn(table, where string) string {
 
 // placeWhere is the condition that a row of a table belongs to a shard, in immutable SQL: false for a shard that owns no key, and for a
 // row without one, which belongs to none. It is never NULL, which a CHECK would take for true.
-func placeWhere(t *shardmap.TableInfo, shard string) string {
-	where := ownWhere(t, shard)
+func placeWhere(d *shardmap.DB, t *shardmap.TableInfo, shard string) string {
+	where := ownWhere(d, t, shard)
 	if len(t.Keys) == 0 || where == "false" {
 		return where
 	}
@@ -42,8 +42,8 @@ func keyed(t *shardmap.TableInfo) string {
 }
 
 // ownWhere is the condition that a row's key is a shard's. Where a part of the key is NULL, it may be anything.
-func ownWhere(t *shardmap.TableInfo, shard string) string {
-	g := t.Group
+func ownWhere(d *shardmap.DB, t *shardmap.TableInfo, shard string) string {
+	g, places := t.Group, d.Placement(t.Group)
 	cols := make([]string, len(t.Keys))
 	for i, k := range t.Keys {
 		cols[i] = pgsql.Ident(k)
@@ -54,16 +54,16 @@ func ownWhere(t *shardmap.TableInfo, shard string) string {
 	var base string
 	switch g.Scheme {
 	case shardmap.ByHash:
-		base = slotWhere(g, cols, shard)
+		base = slotWhere(places, cols, shard)
 	case shardmap.ByRange:
-		base = rangeWhere(g, cols, shard)
+		base = rangeWhere(places, cols, shard)
 	case shardmap.ByList:
-		base = listWhere(g, cols, shard)
+		base = listWhere(places, cols, shard)
 	default:
 		base = "false" // of a schema that lives on another shard
 	}
 	var here, elsewhere []string
-	for _, p := range g.Pins {
+	for _, p := range places.Pins {
 		if p.Shard == shard {
 			here = append(here, rowLiteral(g, p.Key))
 		} else {
@@ -84,10 +84,10 @@ func isText(t pghash.Type) bool {
 	return t == pghash.TypeText || t == pghash.TypeVarchar || t == pghash.TypeBpchar
 }
 
-func slotWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
-	expr, _ := pghash.SlotSQL(g.Keys, cols) // hash groups have only types that SQL can hash
+func slotWhere(places *shardmap.PlacementInfo, cols []string, shard string) string {
+	expr, _ := pghash.SlotSQL(places.Group.Keys, cols) // hash groups have only types that SQL can hash
 	var parts []string
-	for _, r := range g.Runs {
+	for _, r := range places.Slots {
 		if r.Shard == shard {
 			parts = append(parts, fmt.Sprintf("(%s) BETWEEN %d AND %d", expr, r.From, r.To))
 		}
@@ -95,19 +95,19 @@ func slotWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
 	return anyOf(parts)
 }
 
-func rangeWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
+func rangeWhere(places *shardmap.PlacementInfo, cols []string, shard string) string {
 	row := "(" + strings.Join(cols, ", ") + ")"
 	var parts []string
-	for i, r := range g.Ranges {
+	for i, r := range places.Ranges {
 		if r.Shard != shard {
 			continue
 		}
 		var both []string
 		if i > 0 {
-			both = append(both, row+" >= "+rowLiteral(g, r.From))
+			both = append(both, row+" >= "+rowLiteral(places.Group, r.From))
 		}
-		if i+1 < len(g.Ranges) {
-			both = append(both, row+" < "+rowLiteral(g, g.Ranges[i+1].From))
+		if i+1 < len(places.Ranges) {
+			both = append(both, row+" < "+rowLiteral(places.Group, places.Ranges[i+1].From))
 		}
 		if len(both) == 0 {
 			return "true"
@@ -117,13 +117,13 @@ func rangeWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
 	return anyOf(parts)
 }
 
-func listWhere(g *shardmap.GroupInfo, cols []string, shard string) string {
+func listWhere(places *shardmap.PlacementInfo, cols []string, shard string) string {
 	var here, all []string
 	rest := false
-	for _, l := range g.Lists {
+	for _, l := range places.Lists {
 		rest = rest || l.Default && l.Shard == shard
 		for _, v := range l.Values {
-			lit := rowLiteral(g, []string{v})
+			lit := rowLiteral(places.Group, []string{v})
 			all = append(all, lit)
 			if l.Shard == shard {
 				here = append(here, lit)
@@ -166,7 +166,7 @@ func rowLiteral(g *shardmap.GroupInfo, key []string) string {
 // Replace changes which shard owns some keys of a group. No row travels: it is refused where a table holds rows with these
 // keys on a shard that gives them up. Statements on the group's tables are held back meanwhile, and the constraints that keep misplaced
 // rows out change first, so that a row written by an older map would be an error, never lost.
-func (mv *Mover) Replace(ctx context.Context, tag, db, group string, dry bool, keys [][]string, edit func(*shardmap.GroupInfo, *shardmap.Tx) error) (*shardmap.Snapshot, error) {
+func (mv *Mover) Replace(ctx context.Context, tag, db, group string, dry bool, keys [][]string, edit func(*shardmap.PlacementInfo, *shardmap.Tx) error) (*shardmap.Snapshot, error) {
 	defer mv.Alone()()
 	d, err := mv.settled(ctx, db)
 	if err != nil {
@@ -176,7 +176,7 @@ func (mv *Mover) Replace(ctx context.Context, tag, db, group string, dry bool, k
 	if err != nil {
 		return nil, err
 	}
-	change := func(tx *shardmap.Tx) error { return edit(g, tx) }
+	change := func(tx *shardmap.Tx) error { return edit(d.Placement(g), tx) }
 	then, err := mv.Catalog.Change(ctx, true, change)
 	if err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func (mv *Mover) Replace(ctx context.Context, tag, db, group string, dry bool, k
 			continue
 		}
 		for _, s := range next.Shards {
-			if was := placeWhere(d.Tables[t.TableName], s.Name); was != placeWhere(t, s.Name) && len(keys) > 0 {
-				moves = append(moves, recheck{s, d.Tables[t.TableName], t})
+			if was := placeWhere(d, d.Tables[t.TableName], s.Name); was != placeWhere(next, t, s.Name) && len(keys) > 0 {
+				moves = append(moves, recheck{s, d.Tables[t.TableName], next, t})
 			}
 		}
 	}
@@ -244,7 +244,7 @@ func (mv *Mover) recoverPlaces(ctx context.Context, d *shardmap.DB, home *pgx.Co
 		}
 		for _, t := range d.SortedTables() {
 			if err == nil && t.Group != nil && t.Group.Name == x.Group {
-				err = mv.recheck(ctx, c, d.Name, recheck{s, t, t}, nil)
+				err = mv.recheck(ctx, c, d.Name, recheck{s, t, d, t}, nil)
 			}
 		}
 		giveBack(ctx, mv.Conns, c)
@@ -257,8 +257,10 @@ func (mv *Mover) recoverPlaces(ctx context.Context, d *shardmap.DB, home *pgx.Co
 
 // recheck is a table on a shard that gives or takes keys.
 type recheck struct {
-	shard     *shardmap.ShardInfo
-	now, next *shardmap.TableInfo
+	shard *shardmap.ShardInfo
+	now   *shardmap.TableInfo
+	then  *shardmap.DB // with the next placement
+	next  *shardmap.TableInfo
 }
 
 // recheck gives a table on a shard the constraint of its next placement. The rows that are there need not be read again:
@@ -281,7 +283,7 @@ func (mv *Mover) recheck(ctx context.Context, c *pgx.Conn, db string, m recheck,
 			for _, k := range now.Keys {
 				cols = append(cols, pgsql.Ident(k))
 			}
-			held, err := ask(ctx, c, now.TableName, fmt.Sprintf("EXISTS (SELECT FROM %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(next, s.Name)))
+			held, err := ask(ctx, c, now.TableName, fmt.Sprintf("EXISTS (SELECT FROM %s WHERE (%s) IN (%s) AND NOT (%s))", name, strings.Join(cols, ", "), strings.Join(lits, ", "), placeWhere(m.then, next, s.Name)))
 			if err != nil {
 				return err
 			}
@@ -295,7 +297,7 @@ func (mv *Mover) recheck(ctx context.Context, c *pgx.Conn, db string, m recheck,
 		if _, err := tx.Exec(ctx, "ALTER TABLE "+name+" DROP CONSTRAINT IF EXISTS pgmosaic_slot"); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, placeCheck(next, s.Name)+" NOT VALID")
+		_, err := tx.Exec(ctx, placeCheck(m.then, next, s.Name)+" NOT VALID")
 		return err
 	})
 	return ownOr(s.Name, err)

@@ -23,13 +23,13 @@ const (
 
 // slotCheckOf looks at a table's constraint on a shard, in a transaction that the caller rolls back, or that may hold a definition of its own.
 // PostgreSQL writes a constraint in its own words: what it should be is said of a table with the same columns.
-func slotCheckOf(ctx context.Context, tx querier, t *shardmap.TableInfo, shard string) (state checkState, err error) {
+func slotCheckOf(ctx context.Context, tx querier, d *shardmap.DB, t *shardmap.TableInfo, shard string) (state checkState, err error) {
 	var has *string
 	if err := tx.QueryRow(ctx, "SELECT (SELECT pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE conrelid = $1::text::regclass AND conname = 'pgmosaic_slot' AND contype = 'c')", t.SQL()).Scan(&has); err != nil || has == nil {
 		return checkNone, err
 	}
 	state = checkOther
-	for where, as := range map[string]checkState{placeWhere(t, shard): checkRight, ownWhere(t, shard): checkOlder} {
+	for where, as := range map[string]checkState{placeWhere(d, t, shard): checkRight, ownWhere(d, t, shard): checkOlder} {
 		if where == "false" { // it is both
 			as = checkRight
 		}
@@ -67,15 +67,15 @@ func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c 
 		if t.Kind != shardmap.Sharded || t.Moving || len(t.Keys) == 0 {
 			continue
 		}
-		state, err := lookOnly(ctx, c, t, s.Name, time.Second)
+		state, err := lookOnly(ctx, c, d, t, s.Name, time.Second)
 		if err == nil && state == checkOlder {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 				err := runBounded(ctx, tx, 200*time.Millisecond, "LOCK TABLE "+t.SQL()+" IN ACCESS EXCLUSIVE MODE") // readers queue behind it, and it is tried again
 				if err == nil {
-					state, err = slotCheckOf(ctx, tx, t, s.Name)
+					state, err = slotCheckOf(ctx, tx, d, t, s.Name)
 				}
 				if err == nil && state == checkOlder {
-					err = run(ctx, tx, []string{"ALTER TABLE " + t.SQL() + " DROP CONSTRAINT pgmosaic_slot", placeCheck(t, s.Name) + " NOT VALID"})
+					err = run(ctx, tx, []string{"ALTER TABLE " + t.SQL() + " DROP CONSTRAINT pgmosaic_slot", placeCheck(d, t, s.Name) + " NOT VALID"})
 				}
 				return err
 			})
@@ -88,12 +88,12 @@ func recheckOlder(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, c 
 }
 
 // lookOnly is slotCheckOf in a transaction of its own, of which nothing stays. Who has the table to itself is waited for so long.
-func lookOnly(ctx context.Context, c *pgx.Conn, t *shardmap.TableInfo, shard string, wait time.Duration) (state checkState, err error) {
+func lookOnly(ctx context.Context, c *pgx.Conn, d *shardmap.DB, t *shardmap.TableInfo, shard string, wait time.Duration) (state checkState, err error) {
 	tx, err := c.Begin(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing of it is to stay
-	_, err = bounded(ctx, tx, wait, func(ctx context.Context) (err error) { state, err = slotCheckOf(ctx, tx, t, shard); return err })
+	_, err = bounded(ctx, tx, wait, func(ctx context.Context) (err error) { state, err = slotCheckOf(ctx, tx, d, t, shard); return err })
 	return state, err
 }

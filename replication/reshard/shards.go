@@ -258,12 +258,12 @@ func mayDrop(d *shardmap.DB, kind, name string) error {
 			return NoShard(name, d.Name)
 		}
 		for _, g := range d.Groups {
-			if slices.Contains(g.Shards(), s.Index) {
+			if slices.Contains(d.Placement(g).Shards(), s.Index) {
 				return inUse("shard %q still owns keys of group %q", name, g.Name)
 			}
 		}
 		for _, t := range d.Tenants() {
-			if t.Shards()[0] == s.Index {
+			if d.Placement(t).Shards()[0] == s.Index {
 				return inUse("schema %q lives on shard %q", t.Name, name)
 			}
 		}

@@ -109,7 +109,7 @@ func (mv *Mover) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.
 		if err := c.QueryRow(ctx, "select to_regclass($1) is not null", info.SQL()).Scan(&there); err != nil {
 			return v, nodeFailed(s.Name, err)
 		}
-		switch owner := len(info.Keys) > 0 || info.Kind == shardmap.Reference || info.Group.Shards()[0] == s.Index; {
+		switch owner := len(info.Keys) > 0 || info.Kind == shardmap.Reference || d.Placement(info.Group).Shards()[0] == s.Index; {
 		case !there && owner:
 			return v, &pgsql.Error{Code: pgsql.UndefinedTable, Message: fmt.Sprintf("table %s does not exist on shard %s", info.TableName, s.Name), Hint: "It was dropped there by other means than this proxy. UNDISTRIBUTE TABLE or restore it."}
 		case !there:

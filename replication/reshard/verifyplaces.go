@@ -19,7 +19,7 @@ import (
 func (v *verify) places(ctx context.Context) (found []Difference, err error) {
 	v.job.phase("looking at places")
 	for _, c := range v.copies {
-		state, err := lookOnly(ctx, c.c, v.table, c.shard.Name, definitionWait)
+		state, err := lookOnly(ctx, c.c, v.db, v.table, c.shard.Name, definitionWait)
 		if err != nil {
 			return nil, nodeFailed(c.shard.Name, err)
 		}
@@ -52,9 +52,9 @@ func (v *verify) tiedToShard() bool {
 func (v *verify) misplaced(ctx context.Context, c copyOf) (found []Difference, err error) {
 	belongs := "case"
 	for _, s := range v.db.Shards {
-		belongs += fmt.Sprintf(" when %s then %s", placeWhere(v.table, s.Name), pgsql.Literal(s.Name))
+		belongs += fmt.Sprintf(" when %s then %s", placeWhere(v.db, v.table, s.Name), pgsql.Literal(s.Name))
 	}
-	rows, err := v.ask(ctx, c, 2, "", fmt.Sprintf("select %s, %s else '' end from %s where (%s) is not true limit %d", v.keyArray(), belongs, v.table.SQL(), placeWhere(v.table, c.shard.Name), MaxDifferences+1))
+	rows, err := v.ask(ctx, c, 2, "", fmt.Sprintf("select %s, %s else '' end from %s where (%s) is not true limit %d", v.keyArray(), belongs, v.table.SQL(), placeWhere(v.db, v.table, c.shard.Name), MaxDifferences+1))
 	if err != nil {
 		return nil, nodeFailed(c.shard.Name, err)
 	}
@@ -99,7 +99,7 @@ func (v *verify) misplaced(ctx context.Context, c copyOf) (found []Difference, e
 // strayed finds rows of a table whose schema lives on one shard on the others.
 func (v *verify) strayed(ctx context.Context) (found []Difference, err error) {
 	v.job.phase("looking at places")
-	owner := v.db.Shards[v.table.Group.Shards()[0]]
+	owner := v.db.Shards[v.db.Placement(v.table.Group).Shards()[0]]
 	for _, c := range v.copies {
 		if c.shard == owner {
 			continue

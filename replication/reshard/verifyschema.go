@@ -125,7 +125,7 @@ type Defect struct {
 func belongs(d *shardmap.DB, shard int, o defined) bool {
 	has := func(n shardmap.TableName) bool {
 		if g := d.Tenant(n.Schema); g != nil {
-			return slices.Contains(g.Shards(), shard)
+			return slices.Contains(d.Placement(g).Shards(), shard)
 		}
 		return d.Tables[n] != nil
 	}

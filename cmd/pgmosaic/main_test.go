@@ -139,7 +139,7 @@ func testServers() cluster.Options {
 	return cluster.Options{
 		Settings: []string{
 			"fsync = off", "full_page_writes = off", "dynamic_shared_memory_type = 'mmap'",
-			"wal_keep_size = '64MB'", "max_wal_size = '96MB'", "min_wal_size = '32MB'", // their files may be in memory
+			"wal_init_zero = off", "wal_recycle = off", "wal_keep_size = '64MB'", "max_wal_size = '96MB'", "min_wal_size = '32MB'", // their files may be in memory
 		},
 		Auth:     "md5",
 		Template: filepath.Join(os.TempDir(), "template"), // this process's own, as ownTemp has it

@@ -245,7 +245,7 @@ func smallInt(b []byte) (int64, bool) {
 // Route is the short form of Bind for a template that is tied to one key: it finds the one shard and
 // allocates nothing. ok is false where Bind must be asked. key stands for the key, 0 for none: rows of the first
 // t.Sharded of t.Tables that have another key are neither read nor written. Equal keys have equal ones, others may.
-func (t *Template) Route(a *Args) (shard int, key uint64, ok bool) {
+func (t *Template) Route(db *shardmap.DB, a *Args) (shard int, key uint64, ok bool) {
 	if t.Class != Single {
 		return 0, 0, false
 	}
@@ -268,15 +268,16 @@ func (t *Template) Route(a *Args) (shard int, key uint64, ok bool) {
 	if p.use == assigns { // the row had another key before
 		key = 0
 	}
-	if shard, ok = t.DB.Placement(p.group).Place(keys[:len(p.vals)]); !ok {
+	if shard, ok = db.Placement(p.group).Place(keys[:len(p.vals)]); !ok {
 		return 0, 0, false
 	}
 	return shard, key, true
 }
 
-// Bind finds the shards of a statement for given values. Its error is an *Error or ErrNeedTypes.
-func (t *Template) Bind(a *Args) (*Plan, error) {
-	p := &Plan{Template: t}
+// Bind finds the shards of a statement for given values by a map of the template's shape, the newest of which knows which shard has which
+// key. Its error is an *Error or ErrNeedTypes.
+func (t *Template) Bind(db *shardmap.DB, a *Args) (*Plan, error) {
+	p := &Plan{Template: t, by: db}
 	switch {
 	case t.Class == Control, t.Class == Explained:
 		return p, nil
@@ -298,9 +299,9 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 	p.Drawn = a.Drawn
 	var err error
 	if t.rekey != nil {
-		return t.bindKey(a, p)
+		return t.bindKey(db, a, p)
 	}
-	if p.Shards, err = t.shards(a, p); err != nil {
+	if p.Shards, err = t.shards(db, a, p); err != nil {
 		return nil, err
 	}
 	if len(p.Shards) == 1 && p.Plain() {
@@ -322,10 +323,10 @@ func (t *Template) Bind(a *Args) (*Plan, error) {
 }
 
 // bindKey binds an UPDATE that assigns a key: as it is if all stays on one shard, else as one that moves rows.
-func (t *Template) bindKey(a *Args, p *Plan) (*Plan, error) {
+func (t *Template) bindKey(db *shardmap.DB, a *Args, p *Plan) (*Plan, error) {
 	r := t.rekey
 	if t.Class == Single {
-		set, err := t.shards(a, p)
+		set, err := t.shards(db, a, p)
 		if errors.Is(err, ErrNeedTypes) {
 			return nil, err
 		}
@@ -334,14 +335,14 @@ func (t *Template) bindKey(a *Args, p *Plan) (*Plan, error) {
 			return p, nil
 		}
 	}
-	set, err := r.plan.shards(a, &Plan{})
+	set, err := r.plan.shards(db, a, &Plan{})
 	if err != nil {
 		return nil, err
 	}
 	if len(set) > 1 && r.narrow != nil {
 		return nil, r.narrow
 	}
-	return &Plan{Template: r.plan, Shards: set}, nil
+	return &Plan{Template: r.plan, Shards: set, by: db}, nil
 }
 
 // hits is a set of shards.
@@ -363,13 +364,13 @@ func (h hits) list() []int {
 
 // shards evaluates the pins: the shards that may hold what they stand for, in order, at least one. p gets the rows of an
 // INSERT.
-func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
+func (t *Template) shards(db *shardmap.DB, a *Args, p *Plan) ([]int, error) {
 	hit := newHits(t.DB)
 	drawn := a.Drawn
 	for i := range t.pins {
 		pn := &t.pins[i]
 		if pn.use == inserts {
-			shard, err := t.rowShard(pn, a, &drawn)
+			shard, err := t.rowShard(db, pn, a, &drawn)
 			if err != nil {
 				return nil, err
 			}
@@ -377,7 +378,7 @@ func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
 			p.Rows = append(p.Rows, shard)
 			continue
 		}
-		if err := t.eval(pn, a, hit.add); err != nil {
+		if err := t.eval(db, pn, a, hit.add); err != nil {
 			return nil, err
 		}
 		if pn.use == assigns && len(hit.list()) > 1 {
@@ -392,7 +393,7 @@ func (t *Template) shards(a *Args, p *Plan) ([]int, error) {
 }
 
 // rowShard is the shard of one row of an INSERT. A drawn value is taken from drawn.
-func (t *Template) rowShard(p *pin, a *Args, drawn *[]int64) (int, error) {
+func (t *Template) rowShard(db *shardmap.DB, p *pin, a *Args, drawn *[]int64) (int, error) {
 	var key [pghash.MaxColumns]pghash.Key
 	for i := range p.vals {
 		var err error
@@ -411,7 +412,7 @@ func (t *Template) rowShard(p *pin, a *Args, drawn *[]int64) (int, error) {
 			return 0, Refuse(RuleKeyUnreadable, p.columns[i])
 		}
 	}
-	shard, ok := t.DB.Placement(p.group).Place(key[:len(p.vals)])
+	shard, ok := db.Placement(p.group).Place(key[:len(p.vals)])
 	if !ok {
 		return 0, Refuse(RuleNoPlace, p.key())
 	}
@@ -422,7 +423,7 @@ func (t *Template) rowShard(p *pin, a *Args, drawn *[]int64) (int, error) {
 const maxCombined = 4096
 
 // eval calls add with the shards that may hold rows of a relation.
-func (t *Template) eval(p *pin, a *Args, add func(int)) error {
+func (t *Template) eval(db *shardmap.DB, p *pin, a *Args, add func(int)) error {
 	if p.group == nil {
 		add(t.DB.Home.Index)
 		return nil
@@ -448,14 +449,14 @@ func (t *Template) eval(p *pin, a *Args, add func(int)) error {
 	key := make([]pghash.Key, 0, pghash.MaxColumns)
 	if known == len(p.vals) {
 		combine(lists[:known], key, func(k []pghash.Key) {
-			if shard, ok := t.DB.Placement(p.group).Place(k); ok {
+			if shard, ok := db.Placement(p.group).Place(k); ok {
 				add(shard)
 			}
 		})
 		return nil
 	}
 	if p.group.Scheme != shardmap.ByRange {
-		for _, s := range t.DB.Placement(p.group).Shards() {
+		for _, s := range db.Placement(p.group).Shards() {
 			add(s)
 		}
 		return nil
@@ -466,7 +467,7 @@ func (t *Template) eval(p *pin, a *Args, add func(int)) error {
 			form = k[i].AppendOrdered(form)
 		}
 		low, high := t.between(p, a, known, form)
-		t.DB.Placement(p.group).Between(low, high, add)
+		db.Placement(p.group).Between(low, high, add)
 	})
 	return nil
 }

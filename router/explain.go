@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -72,7 +73,7 @@ func (p *Plan) copies() (out []string) {
 }
 
 func (p *Plan) loadNames(l *Load) []string {
-	shards, err := l.Shards(p.Template, &Args{Text: []byte(p.Stmt.Text)})
+	shards, err := l.Shards(p.Template, cmp.Or(p.by, p.DB), &Args{Text: []byte(p.Stmt.Text)})
 	if err != nil {
 		return []string{"by parameter values"}
 	}

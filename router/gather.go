@@ -557,16 +557,16 @@ func (g *gathering) steady(c sqlparse.Cond) bool {
 }
 
 // Shards are the shards that hold rows which a load wants, in order. Its error is that of Bind.
-func (l *Load) Shards(t *Template, a *Args) ([]int, error) {
+func (l *Load) Shards(t *Template, db *shardmap.DB, a *Args) ([]int, error) {
 	if l.Home {
 		return []int{t.DB.Home.Index}, nil
 	}
 	if l.Part != nil && l.Part.Own == "" {
-		return t.shards(a, &Plan{})
+		return t.shards(db, a, &Plan{})
 	}
 	hit := newHits(t.DB)
 	for i := range l.pins {
-		if err := t.eval(&l.pins[i], a, hit.add); err != nil {
+		if err := t.eval(db, &l.pins[i], a, hit.add); err != nil {
 			return nil, err
 		}
 	}

@@ -160,10 +160,10 @@ func TestGoldenPlans(t *testing.T) {
 				tmpl, err := Analyze(s, db, sch, env)
 				var p *Plan
 				if err == nil {
-					p, err = tmpl.Bind(args)
+					p, err = tmpl.Bind(db, args)
 				}
 				if s, ok := db.Shard(alone); ok && err == nil {
-					if no := tmpl.OneShard(s.Index, false); no != nil {
+					if no := tmpl.OneShard(db, s.Index, false); no != nil {
 						err = no
 					} else {
 						p = &Plan{Template: tmpl.Forced(), Shards: []int{s.Index}, Narrow: true}
@@ -296,7 +296,7 @@ func TestOwnerIsAmongTheTargets(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				p, err := tmpl.Bind(&Args{})
+				p, err := tmpl.Bind(db, &Args{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -329,7 +329,7 @@ func BenchmarkRouteByKey(b *testing.B) {
 	args := &Args{Params: [][]byte{[]byte("123456")}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, ok := tmpl.Route(args); !ok {
+		if _, _, ok := tmpl.Route(db, args); !ok {
 			b.Fatal("no route")
 		}
 	}
@@ -358,10 +358,10 @@ func BenchmarkBind(b *testing.B) {
 		b.Run(sql, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, ok := tmpl.Route(args); ok {
+				if _, _, ok := tmpl.Route(db, args); ok {
 					continue
 				}
-				if _, err := tmpl.Bind(args); err != nil {
+				if _, err := tmpl.Bind(db, args); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -389,7 +389,7 @@ func BenchmarkPlan(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if _, err := t.Bind(&Args{}); err != nil {
+				if _, err := t.Bind(db, &Args{}); err != nil {
 					b.Fatal(err)
 				}
 			}

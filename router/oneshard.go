@@ -19,7 +19,7 @@ type common struct {
 
 // OneShard says why a statement may not run on one shard that its client names; nil: it may. In a READ ONLY transaction the server
 // sees to it.
-func (t *Template) OneShard(shard int, readOnly bool) *Error {
+func (t *Template) OneShard(db *shardmap.DB, shard int, readOnly bool) *Error {
 	c := &t.common
 	switch {
 	case len(t.DB.Shards) == 1 || readOnly:
@@ -27,7 +27,7 @@ func (t *Template) OneShard(shard int, readOnly bool) *Error {
 		return Refuse(RuleOneShard, c.always)
 	case c.home != "" && shard != t.DB.Home.Index:
 		return Refuse(RuleOneShard, c.home)
-	case slices.ContainsFunc(c.rows, func(g *shardmap.GroupInfo) bool { return !slices.Contains(t.DB.Placement(g).Shards(), shard) }):
+	case slices.ContainsFunc(c.rows, func(g *shardmap.GroupInfo) bool { return !slices.Contains(db.Placement(g).Shards(), shard) }):
 		return Refuse(RuleOneShard, "a write of "+c.table.String()+", whose rows are on other shards,")
 	}
 	return nil

@@ -214,6 +214,8 @@ type Plan struct {
 	Rows   []int   // of Split: the shard of each row
 	Drawn  []int64 // of Draw
 	Narrow bool    // a Scatter template that turned out to need one shard: runs as Single
+
+	by *shardmap.DB // that it was bound by; nil: the template's
 }
 
 // keyFits says whether a constant of this class and cast can be compared with a key of type t as the

@@ -127,7 +127,7 @@ func TestWhatIsSharedIsWhatTheWholeMapMakes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		done := 0
+		done, shapes := 0, map[string]string{}
 		for step := range 300 {
 			c := both[r.IntN(2)]
 			edits := make([]func(*Tx) error, 1+r.IntN(3))
@@ -159,15 +159,41 @@ func TestWhatIsSharedIsWhatTheWholeMapMakes(t *testing.T) {
 			if now, err := json.Marshal(before); err != nil || string(now) != string(said) {
 				t.Fatalf("%s: the map before has changed", what)
 			}
-			for _, c := range both {
+			for i, c := range both {
 				c.CatchUp(t.Context())
 				isWhole(t, what, c)
+				for name, d := range c.Current().Databases {
+					at, says := fmt.Sprint(i, name, d.Shape), planned(t, d)
+					if was, ok := shapes[at]; ok && was != says {
+						t.Fatalf("%s: shape %d of %s was\n%s and is\n%s", what, d.Shape, name, was, says)
+					}
+					shapes[at] = says
+				}
 			}
 		}
 		if done < 50 {
 			t.Errorf("seed %d: only %d changes of a map with groups and nodes", seed, done)
 		}
 	}
+}
+
+// planned is all that plans of a database are made of.
+func planned(t *testing.T, d *DB) string {
+	t.Helper()
+	shards, has := []Shard{}, map[string][]int{}
+	for _, s := range d.part.shards {
+		s := *s
+		s.Primary, s.Named = "", 0
+		shards = append(shards, s)
+	}
+	for name, g := range d.Groups {
+		has[name] = d.Placement(g).Shards()
+	}
+	b, err := json.Marshal([]any{d.part.databases, shards, has, d.part.groups, d.part.tables, d.part.tenants, d.part.routines, d.part.attempts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // isWhole compares a catalog's snapshot and tables with what its document, read anew, makes.
@@ -233,7 +259,7 @@ func alikeDatabases(a, b *DB) bool {
 	if !x.part.equals(y.part) {
 		return false
 	}
-	x.part, y.part = nil, nil // which may differ in empty lists
+	x.part, y.part, x.shapes, y.shapes = nil, nil, nil, nil // which may differ in empty lists, and in what was
 	return reflect.DeepEqual(unnamed(x), unnamed(y))
 }
 

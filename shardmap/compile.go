@@ -44,8 +44,6 @@ func compileDatabase(p *part, was *DB, version uint64) (*DB, error) {
 	d := &DB{Name: declared.Name, Joined: declared.Shards, Version: version, Shape: version, part: p}
 	if was == nil {
 		was = &DB{part: &part{}}
-	} else if p.sameShape(was.part) {
-		d.Shape = was.Shape
 	}
 	if err := d.compileShards(was); err != nil {
 		return nil, err
@@ -68,7 +66,12 @@ func compileDatabase(p *part, was *DB, version uint64) (*DB, error) {
 			d.safe[TableName{r.Schema, r.Name}] = true
 		}
 	}
-	return d, d.compileTables(was)
+	if err := d.compileTables(was); err != nil {
+		return nil, err
+	}
+	d.shapes = shapesOf(d, was)
+	d.Shape = d.shapes[0].number
+	return d, nil
 }
 
 func (d *DB) compileShards(was *DB) error {

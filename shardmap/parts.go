@@ -86,35 +86,9 @@ func equal[T any, P object[T]](a, b P) bool {
 }
 
 // equals says whether the map says the same of a database.
-func (p *part) equals(q *part) bool {
-	return !slices.ContainsFunc(kinds, func(k kind) bool { return !k.alike(p, q) })
-}
+func (p *part) equals(q *part) bool { return p.alikeBut(q) }
 
-// sameShape says whether the map says the same of a database, but for its nodes, and which of them is a shard's primary: of all that
-// statements are planned by. DB.Shape is the version of the map since which it has been the same, as far as this process has seen.
-// Databases of one name and Shape differ in nothing that a plan is made of: what was planned by the one is as good for the other.
-func (p *part) sameShape(q *part) bool {
-	return !slices.ContainsFunc(kinds, func(k kind) bool {
-		switch k.table {
-		case "nodes":
-			return false
-		case "shards":
-			return !same(p.shards, q.shards) && !alike(bare(p.shards), bare(q.shards))
-		}
-		return !k.alike(p, q)
-	})
-}
-
-// bare are shards without the word which of their nodes is the primary.
-func bare(shards []*Shard) []*Shard {
-	out := make([]*Shard, len(shards))
-	for i, s := range shards {
-		out[i] = s
-		if s.Primary != "" || s.Named != 0 {
-			b := *s
-			b.Primary, b.Named = "", 0
-			out[i] = &b
-		}
-	}
-	return out
+// alikeBut says whether the map says the same of a database, but for some kinds of objects.
+func (p *part) alikeBut(q *part, kindsBut ...string) bool {
+	return !slices.ContainsFunc(kinds, func(k kind) bool { return !slices.Contains(kindsBut, k.table) && !k.alike(p, q) })
 }

@@ -33,7 +33,7 @@ func (d *DB) Placement(g *GroupInfo) *PlacementInfo {
 	switch {
 	case g.fixed != nil:
 		return g.fixed
-	case g.index < len(d.placements) && d.placements[g.index].Group == g:
+	case g.index < len(d.placements) && d.placements[g.index].Group.Name == g.Name:
 		return d.placements[g.index]
 	}
 	return d.placements[d.Groups[g.Name].index]

@@ -1,6 +1,7 @@
 package shardmap_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -64,9 +65,16 @@ func TestShapeIsAllButTheNodes(t *testing.T) {
 		{"slots", false, func(tx *shardmap.Tx) error {
 			return tx.SetSlots("d", "g", []shardmap.SlotRun{{From: 0, To: 9, Shard: "s1"}, {From: 10, To: 16383, Shard: "s2"}})
 		}},
-		{"a pin", false, func(tx *shardmap.Tx) error {
+		{"slots that one of these shards gives the other", true, func(tx *shardmap.Tx) error {
+			return tx.SetSlots("d", "g", []shardmap.SlotRun{{From: 0, To: 16000, Shard: "s1"}, {From: 16001, To: 16383, Shard: "s2"}})
+		}},
+		{"a pin to one of them", true, func(tx *shardmap.Tx) error {
 			return tx.SetPins("d", "g", []shardmap.Pin{{Key: []string{"1"}, Shard: "s2"}})
 		}},
+		{"the last slots of a shard", true, func(tx *shardmap.Tx) error { // it has the pin
+			return tx.SetSlots("d", "g", []shardmap.SlotRun{{From: 0, To: 16383, Shard: "s1"}})
+		}},
+		{"its pin", false, func(tx *shardmap.Tx) error { return tx.SetPins("d", "g", nil) }},
 		{"a table", false, func(tx *shardmap.Tx) error {
 			return tx.PutTable(shardmap.Table{Database: "d", Schema: "public", Name: "t", Kind: shardmap.Sharded, Group: "g", Key: []string{"id"}})
 		}},
@@ -92,5 +100,20 @@ func TestShapeIsAllButTheNodes(t *testing.T) {
 		if db.Version != c.Current().Version || db.Shape > db.Version {
 			t.Errorf("%s: version %d, shape %d", x.what, db.Version, db.Shape)
 		}
+	}
+
+	// What is announced and over leads back to the plans from before.
+	before := c.Current().Databases["d"].Shape
+	placing := change("keys are placed", func(tx *shardmap.Tx) error {
+		return tx.PutAttempt(shardmap.Attempt{ID: "2", Database: "d", Group: "g", Step: shardmap.Placing})
+	})
+	if !placing.Tables[shardmap.TableName{Schema: "public", Name: "t"}].Moving || placing.Shape == before {
+		t.Error("a table whose keys are placed is planned as before")
+	}
+	placed := change("they are placed", func(tx *shardmap.Tx) error {
+		return errors.Join(tx.EndAttempt("2"), tx.SetPins("d", "g", []shardmap.Pin{{Key: []string{"1"}, Shard: "s1"}}))
+	})
+	if placed.Shape != before {
+		t.Errorf("the shape is %d, and was %d before", placed.Shape, before)
 	}
 }

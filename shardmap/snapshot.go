@@ -47,9 +47,10 @@ type DB struct {
 	byName     map[string]*ShardInfo
 
 	Version uint64 // the map's
-	Shape   uint64 // see part.sameShape
+	Shape   uint64 // see shape
 
-	part *part // of the map's document
+	part   *part   // of the map's document
+	shapes []shape // that it had lately: first comes Shape
 }
 
 // TableName names a table within a database.

@@ -134,7 +134,7 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
-	sp := splitterOf(p, &p.Stmt.Copy)
+	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy)
 	feed := h.feed(p, sp, parts)
 	ends, ferr := h.finishCopies(parts, feed, sp)
 	if ferr != nil {
@@ -308,7 +308,7 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.
 }
 
 // splitterOf splits the rows of a COPY of a plan's table. A list of FORCE_NULL that is * names all columns.
-func splitterOf(p *router.Plan, c *sqlparse.CopyInfo) *copydata.Splitter {
+func splitterOf(db *shardmap.DB, p *router.Plan, c *sqlparse.CopyInfo) *copydata.Splitter {
 	forced := func(option, key string) bool {
 		return slices.Contains(c.Lists[option], key) || slices.Contains(c.Lists[option], "*")
 	}
@@ -319,7 +319,7 @@ func splitterOf(p *router.Plan, c *sqlparse.CopyInfo) *copydata.Splitter {
 	}
 	var places *shardmap.PlacementInfo // of a reference table: none
 	if p.Target.Group != nil {
-		places = p.DB.Placement(p.Target.Group)
+		places = db.Placement(p.Target.Group)
 	}
 	return copydata.New(copydata.FormatOf(c.Options), places, keys, p.Shards)
 }

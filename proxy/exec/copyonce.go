@@ -42,7 +42,7 @@ func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
-	sp := splitterOf(p, &p.Stmt.Copy)
+	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy)
 	on := []*participant{g.on}
 	if _, err := h.finishCopies(on, h.feed(p, sp, on), sp); err != nil {
 		return 0, err

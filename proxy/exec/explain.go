@@ -43,7 +43,7 @@ func ExplainRoute(sql string, db *shardmap.DB, sch *schema.Snapshot, env router.
 			out = append(out, fmt.Sprintf("Split by %d values of nextval(%s) for key column %s", t.Draw.Rows, pgsql.Literal(t.Draw.Sequence), t.Draw.Column))
 			continue
 		}
-		p, err := t.Bind(&router.Args{Text: []byte(s.Text)})
+		p, err := t.Bind(db, &router.Args{Text: []byte(s.Text)})
 		if err != nil {
 			return nil, err
 		}
@@ -76,7 +76,7 @@ func (h *Handler) typed(ctx context.Context, p *router.Plan) (*router.Plan, erro
 // explainShards answers EXPLAIN of a statement over several shards: its route, and behind each shard's name the plan
 // that the shard has for its part.
 func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
-	inner, err := p.Inner.Bind(&router.Args{Text: []byte(p.Inner.Stmt.Text)})
+	inner, err := p.Inner.Bind(h.planner.DB, &router.Args{Text: []byte(p.Inner.Stmt.Text)})
 	if errors.Is(err, router.ErrNeedValues) { // of a sequence: an EXPLAIN draws none
 		return router.Refuse(router.RuleExplain)
 	}
@@ -144,7 +144,7 @@ func (h *Handler) shardParts(p *router.Plan) ([]shardPart, error) {
 	case p.Class == router.Gathered, p.Class == router.Moved:
 		for i := range p.Gather.Loads {
 			l := &p.Gather.Loads[i]
-			shards, err := l.Shards(p.Template, &router.Args{Text: []byte(p.Stmt.Text)})
+			shards, err := l.Shards(p.Template, h.planner.DB, &router.Args{Text: []byte(p.Stmt.Text)})
 			if err != nil {
 				return nil, err
 			}

@@ -272,7 +272,7 @@ func (g *gathering) start(ctx context.Context) error {
 		l := &loading{Load: &g.plan.Loads[i]}
 		l.tmpl = g.t.Part(l.Read)
 		var err error
-		if l.shards, err = l.Shards(g.t, g.args); err != nil {
+		if l.shards, err = l.Shards(g.t, g.h.planner.DB, g.args); err != nil {
 			return err
 		}
 		g.loads = append(g.loads, l)

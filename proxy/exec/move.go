@@ -164,7 +164,7 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 	}); err != nil {
 		return 0, nil, nil, err
 	}
-	byShard, order, err := placeRows(p, p.Key, rows)
+	byShard, order, err := placeRows(h.planner.DB, p, p.Key, rows)
 	if err != nil {
 		return 0, nil, nil, err
 	}
@@ -273,7 +273,7 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 	if err != nil {
 		return 0, err
 	}
-	sp := splitterOf(p, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}})
+	sp := splitterOf(h.planner.DB, p, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}})
 	failed := g.take(sp, h.copySender(parts))
 	counts, err := h.finishCopies(parts, failed, sp)
 	for i, n := range counts {

@@ -121,19 +121,19 @@ func (h *Handler) analyze(ctx context.Context, s *sqlparse.Statement) (*router.T
 
 // bind finds the shards of a planned statement, asking a server for parameter types if they decide.
 func (h *Handler) bind(ctx context.Context, t *router.Template, a *router.Args, describe func() ([]uint32, error)) (*router.Plan, error) {
-	p, err := t.Bind(a)
+	p, err := t.Bind(h.planner.DB, a)
 	if errors.Is(err, router.ErrNeedTypes) && describe != nil {
 		if a.Types, err = describe(); err != nil {
 			return nil, err
 		}
-		p, err = t.Bind(a)
+		p, err = t.Bind(h.planner.DB, a)
 	}
 	if errors.Is(err, router.ErrNeedValues) {
 		if h.own.Shard == "" {
 			if a.Drawn, err = h.draw(ctx, t.Draw); err != nil {
 				return nil, err
 			}
-			p, err = t.Bind(a)
+			p, err = t.Bind(h.planner.DB, a)
 		} else {
 			p, err = &router.Plan{Template: t}, nil // the client has named the shard
 		}
@@ -158,7 +158,7 @@ func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
 	if !ok {
 		return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: "pgmosaic.shard names shard \"" + h.own.Shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
 	}
-	if err := p.Template.OneShard(sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
+	if err := p.Template.OneShard(h.planner.DB, sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
 		return nil, err
 	}
 	return &router.Plan{Template: p.Template.Forced(), Shards: []int{sh.Index}, Narrow: true}, nil

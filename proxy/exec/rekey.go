@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/pghash"
 )
 
@@ -60,7 +61,7 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 			return "", nil, nil, router.Refuse(router.RuleNamesObject, "column "+cols[i].Name)
 		}
 	}
-	byShard, order, err := placeRows(p, at, rows)
+	byShard, order, err := placeRows(h.planner.DB, p, at, rows)
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -101,8 +102,8 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 	return fmt.Sprintf("UPDATE %d", len(rows)), desc, out, nil
 }
 
-// placeRows finds the shard of each row, in binary, whose key columns stand at the given positions. order has each shard once.
-func placeRows(p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int, order []int, err error) {
+// placeRows finds the shard of each row, in binary, whose key columns stand at the given positions, by a map. order has each shard once.
+func placeRows(db *shardmap.DB, p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int, order []int, err error) {
 	key := make([]pghash.Key, len(at))
 	byShard = map[int][]int{}
 	for n, r := range rows {
@@ -115,7 +116,7 @@ func placeRows(p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int
 				return nil, nil, router.Refuse(router.RuleKeyUnreadable, p.Target.Keys[k])
 			}
 		}
-		shard, ok := p.DB.Placement(p.Target.Group).Place(key)
+		shard, ok := db.Placement(p.Target.Group).Place(key)
 		if !ok {
 			return nil, nil, router.Refuse(router.RuleNoPlace, p.Target.KeyList())
 		}

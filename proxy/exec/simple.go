@@ -184,7 +184,7 @@ func (h *Handler) simple(ctx context.Context, t *router.Template, a *router.Args
 func (h *Handler) route(t *router.Template, a *router.Args) (shard int, ok bool) {
 	h.key = 0
 	if h.own.Shard == "" {
-		shard, h.key, ok = t.Route(a)
+		shard, h.key, ok = t.Route(h.planner.DB, a)
 	}
 	return shard, ok
 }

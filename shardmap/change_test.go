@@ -1,12 +1,14 @@
 package shardmap
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -45,14 +47,14 @@ func randomEdit(r *rand.Rand) func(*Tx) error {
 	pick := func(prefix string, n int) string { return fmt.Sprint(prefix, r.IntN(n)) }
 	db, shard, group, table, schema := pick("d", 2), pick("s", 3), pick("g", 3), pick("t", 6), []string{"public", "other"}[r.IntN(2)]
 	flag := r.IntN(2) == 0
-	switch r.IntN(24) {
+	switch r.IntN(28) {
 	case 0:
 		return func(tx *Tx) error {
 			return errors.Join(tx.PutDatabase(Database{Name: db, Home: "s0", Shards: r.IntN(3)}), tx.PutShard(Shard{Database: db, Name: "s0"}), tx.PutNode(Node{Database: db, Shard: "s0", Name: "a"}))
 		}
 	case 1, 2, 3:
 		return func(tx *Tx) error {
-			return errors.Join(tx.PutShard(Shard{Database: db, Name: shard, Ordinal: r.IntN(4), Named: r.IntN(2), Marked: flag}), tx.PutNode(Node{Database: db, Shard: shard, Name: pick("n", 3), DSN: pick("x", 9)}))
+			return errors.Join(tx.PutShard(Shard{Database: db, Name: shard, Ordinal: r.IntN(4), Named: r.IntN(2), Marked: flag}), tx.PutNode(Node{Database: db, Shard: shard, Name: pick("n", 3), DSN: pick("x", 9), Ordinal: r.IntN(3)}))
 		}
 	case 4:
 		return func(tx *Tx) error { return tx.SetSystem(db, shard, pick("sys", 3), flag) }
@@ -82,7 +84,8 @@ func randomEdit(r *rand.Rand) func(*Tx) error {
 	case 12:
 		return func(tx *Tx) error { return tx.SetPins(db, group, []Pin{{Key: []string{pick("", 9)}, Shard: shard}}) }
 	case 13:
-		return func(tx *Tx) error { return tx.SetPins(db, group, nil) }
+		none := [][]Pin{nil, {}}[r.IntN(2)]
+		return func(tx *Tx) error { return tx.SetPins(db, group, none) }
 	case 14:
 		return func(tx *Tx) error { return tx.DropGroup(db, group) }
 	case 15, 16, 17:
@@ -108,11 +111,97 @@ func randomEdit(r *rand.Rand) func(*Tx) error {
 		}
 	case 22:
 		return func(tx *Tx) error { return tx.Delete("attempts", pick("", 3)) }
+	case 23: // the group alone: its placement says what it did, of keys of another type
+		g := Group{Database: db, Name: group, Scheme: []Scheme{ByHash, ByRange, ByList}[r.IntN(3)], Keys: []string{[]string{"int4", "text"}[r.IntN(2)]}}
+		return func(tx *Tx) error { return tx.PutGroup(g) }
+	case 24: // all that there may be, but for attempts
+		if r.IntN(12) == 0 {
+			return func(tx *Tx) error { return dropAll(tx, db) }
+		}
+		fallthrough
+	case 25:
+		return func(tx *Tx) error {
+			return tx.PutShard(Shard{Database: db, Name: shard, Ordinal: r.IntN(4), Named: r.IntN(2), Primary: pick("n", 3)})
+		}
 	}
 	if flag {
 		return func(tx *Tx) error { return tx.PutRoutine(Routine{Database: db, Schema: "public", Name: pick("f", 2)}) }
 	}
 	return func(tx *Tx) error { return tx.Delete("routines", db, "public", pick("f", 2)) }
+}
+
+func dropAll(tx *Tx, db string) error {
+	err := tx.Delete("databases", db)
+	for _, k := range kinds[1:8] {
+		all, e := collect[any](tx.txn, k.table)
+		err = errors.Join(err, e)
+		for _, x := range all {
+			if o := x.(interface{ id() id }); o.id()[0] == db {
+				err = errors.Join(err, tx.txn.Delete(k.table, x))
+			}
+		}
+	}
+	return err
+}
+
+// sayings are what a process was told of its databases, as the shapes have it, and since which version.
+type sayings map[string]saying
+
+type saying struct {
+	text  string
+	since uint64
+}
+
+// next is what the sayings are by the next map that the process uses.
+func (was sayings) next(t *testing.T, s *Snapshot) sayings {
+	is := sayings{}
+	for name := range s.Databases {
+		now := saying{said(t, s.Document, name, true), s.Version}
+		if was[name].text == now.text {
+			now.since = was[name].since
+		}
+		is[name] = now
+	}
+	return is
+}
+
+// said is what a document says of one database: all of it, or only what plans are made of.
+func said(t *testing.T, doc *Document, name string, planned bool) string {
+	t.Helper()
+	d := &Document{}
+	for _, x := range doc.Shards {
+		c := *x
+		if planned {
+			c.Primary, c.Named = "", 0
+		}
+		if c.Database == name {
+			d.Shards = append(d.Shards, &c)
+		}
+	}
+	d.Databases, d.Groups, d.Placements, d.Tables = only(doc.Databases, name), only(doc.Groups, name), only(doc.Placements, name), only(doc.Tables, name)
+	d.Tenants, d.Routines, d.Attempts = only(doc.Tenants, name), only(doc.Routines, name), only(doc.Attempts, name)
+	if !planned {
+		d.Nodes = only(doc.Nodes, name)
+	}
+	return written(t, d)
+}
+
+func only[T any, P object[T]](all []P, database string) (out []P) {
+	for _, x := range all {
+		if x.id()[0] == database {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func written(t *testing.T, d *Document) string {
+	t.Helper()
+	b, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // A snapshot that shares with the one before it is what the whole map makes, whoever changed it; and the tables say what it does.
@@ -127,21 +216,32 @@ func TestWhatIsSharedIsWhatTheWholeMapMakes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		done, shapes := 0, map[string]string{}
-		for step := range 300 {
-			c := both[r.IntN(2)]
+		done, conflicts, unchanged := 0, 0, 0
+		var told [2]sayings
+		var past [][2]any // a snapshot, and one of its databases
+		for step := range 400 {
+			by := r.IntN(2)
+			c := both[by]
 			edits := make([]func(*Tx) error, 1+r.IntN(3))
 			for i := range edits {
 				edits[i] = randomEdit(r)
 			}
 			before := c.Current().Document
-			said, err := json.Marshal(before)
-			if err != nil {
-				t.Fatal(err)
-			}
+			stood := written(t, before)
 			dry, what := r.IntN(10) == 0, fmt.Sprintf("seed %d, step %d", seed, step)
 			var edited *Document
-			_, err = c.Change(t.Context(), dry, func(tx *Tx) error {
+			_, err := c.Change(t.Context(), dry, func(tx *Tx) error {
+				if len(past) > 0 {
+					x := past[len(past)-1-r.IntN(min(len(past), 9))]
+					s, d := x[0].(*Snapshot), x[1].(*DB)
+					same := said(t, before, d.Name, false) == said(t, s.Document, d.Name, false)
+					if err := tx.Unchanged(d); (err == nil) != same {
+						t.Fatalf("%s: %s is the same since version %d: %v, and Unchanged says %v", what, d.Name, d.Version, same, err)
+					}
+					if same && s.Document != before {
+						unchanged++
+					}
+				}
 				for _, e := range edits {
 					if err := e(tx); err != nil {
 						return err
@@ -156,44 +256,34 @@ func TestWhatIsSharedIsWhatTheWholeMapMakes(t *testing.T) {
 					done++
 				}
 			}
-			if now, err := json.Marshal(before); err != nil || string(now) != string(said) {
+			if errors.Is(err, ErrConflict) {
+				conflicts++
+			}
+			if written(t, before) != stood {
 				t.Fatalf("%s: the map before has changed", what)
 			}
 			for i, c := range both {
-				c.CatchUp(t.Context())
+				if i != by && r.IntN(2) == 0 {
+					c.CatchUp(t.Context())
+				}
+				s := c.Current()
+				if len(told[i]) == 0 || s.Version != told[i][""].since {
+					told[i] = told[i].next(t, s)
+					told[i][""] = saying{since: s.Version}
+				}
 				isWhole(t, what, c)
-				for name, d := range c.Current().Databases {
-					at, says := fmt.Sprint(i, name, d.Shape), planned(t, d)
-					if was, ok := shapes[at]; ok && was != says {
-						t.Fatalf("%s: shape %d of %s was\n%s and is\n%s", what, d.Shape, name, was, says)
+				for name, d := range s.Databases {
+					if d.Shape != told[i][name].since {
+						t.Fatalf("%s: the shape of %s is %d, and it is so since %d", what, name, d.Shape, told[i][name].since)
 					}
-					shapes[at] = says
+					past = append(past, [2]any{s, d})
 				}
 			}
 		}
-		if done < 50 {
-			t.Errorf("seed %d: only %d changes of a map with groups and nodes", seed, done)
+		if done < 50 || conflicts == 0 || unchanged < 9 {
+			t.Errorf("seed %d: only %d changes of a map with groups and nodes, %d conflicts, %d databases of another map that are unchanged", seed, done, conflicts, unchanged)
 		}
 	}
-}
-
-// planned is all that plans of a database are made of.
-func planned(t *testing.T, d *DB) string {
-	t.Helper()
-	shards, has := []Shard{}, map[string][]int{}
-	for _, s := range d.part.shards {
-		s := *s
-		s.Primary, s.Named = "", 0
-		shards = append(shards, s)
-	}
-	for name, g := range d.Groups {
-		has[name] = d.Placement(g).Shards()
-	}
-	b, err := json.Marshal([]any{d.part.databases, shards, has, d.part.groups, d.part.tables, d.part.tenants, d.part.routines, d.part.attempts})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // isWhole compares a catalog's snapshot and tables with what its document, read anew, makes.
@@ -213,6 +303,7 @@ func isWhole(t *testing.T, what string, c *Catalog) {
 		t.Fatalf("%s: a map in force is wrong: %v", what, err)
 	}
 	for name, db := range whole.Databases {
+		knowsItself(t, what, s.Databases[name])
 		got := *s.Databases[name]
 		got.Shape = db.Shape
 		if !alikeDatabases(&got, db) {
@@ -222,7 +313,41 @@ func isWhole(t *testing.T, what string, c *Catalog) {
 	if len(whole.Databases) != len(s.Databases) {
 		t.Fatalf("%s: %d databases, not %d", what, len(s.Databases), len(whole.Databases))
 	}
-	says(t, what, inTables(t, &Tx{txn: c.db.Txn(false)}), s.Document)
+	if !slices.IsSortedFunc(s.Document.Shards, func(a, b *Shard) int { return cmp.Or(cmp.Compare(a.Database, b.Database), a.Ordinal-b.Ordinal) }) ||
+		!slices.IsSortedFunc(s.Document.Nodes, func(a, b *Node) int {
+			return cmp.Or(cmp.Compare(a.Database, b.Database), cmp.Compare(a.Shard, b.Shard), a.Ordinal-b.Ordinal)
+		}) {
+		t.Fatalf("%s: shards or nodes are out of their order", what)
+	}
+	tables := inTables(t, &Tx{txn: c.db.Txn(false)})
+	says(t, what, tables, s.Document)
+	tables.Version, tables.Install, tables.Secret = s.Document.Version, s.Document.Install, s.Document.Secret
+	if a, b := written(t, tables), written(t, s.Document); a != b {
+		t.Fatalf("%s: what is written depends on who has read it:\n%s\n%s", what, a, b)
+	}
+}
+
+// knowsItself fails if something of a database is of another one: of that before.
+func knowsItself(t *testing.T, what string, d *DB) {
+	t.Helper()
+	for name, g := range d.Groups {
+		if d.Placement(g).Group != g || g.Name != name {
+			t.Fatalf("%s: the placement of group %s is another one's", what, name)
+		}
+	}
+	for name, x := range d.Tables {
+		if x.Group != nil && d.Groups[x.Group.Name] != x.Group {
+			t.Fatalf("%s: the group of table %s is another one's", what, name)
+		}
+	}
+	for i, s := range d.Shards {
+		if found, _ := d.Shard(s.Name); found != s || s.Index != i {
+			t.Fatalf("%s: shard %s is another one's", what, s.Name)
+		}
+	}
+	if d.Home != nil && d.Home != d.Shards[d.Home.Index] {
+		t.Fatalf("%s: home is another one's", what)
+	}
 }
 
 // inTables is what the tables say.
@@ -259,7 +384,7 @@ func alikeDatabases(a, b *DB) bool {
 	if !x.part.equals(y.part) {
 		return false
 	}
-	x.part, y.part, x.shapes, y.shapes = nil, nil, nil, nil // which may differ in empty lists, and in what was
+	x.part, y.part = nil, nil // which may differ in empty lists
 	return reflect.DeepEqual(unnamed(x), unnamed(y))
 }
 
@@ -289,4 +414,31 @@ func unnamed(d DB) DB {
 	}
 	d.Tables = tables
 	return d
+}
+
+// A map that was compiled behind one that is not in force any more, as another came first, shares with that which is.
+func TestAMapBehindAnotherThanTheOneInForceIsCompiledAnew(t *testing.T) {
+	c, err := Open(t.Context(), &memory{doc: bigMap(2, 3, 2)}, "i")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := c.Current()
+	third := *first.Document
+	third.Version, third.Tables = 3, third.Tables[1:]
+	late, err := compile(&third, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Change(t.Context(), false, func(tx *Tx) error {
+		return errors.Join(tx.Delete("tables", "d", "public", "t00002"), tx.PutTable(Table{Database: "d", Schema: "public", Name: "new", Kind: Reference}))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.use(late, first); err != nil {
+		t.Fatal(err)
+	}
+	if d := c.Current().Databases["d"]; c.Current().Version != 3 || d.Shape != 3 || len(d.Tables) != 2 {
+		t.Errorf("version %d, shape %d, tables %v", c.Current().Version, d.Shape, d.Tables)
+	}
+	isWhole(t, "behind", c)
 }

@@ -83,7 +83,10 @@ func kindOf[T any, P object[T]](table string, list func(*Document) *[]P, of func
 
 // shared is a list with the objects of the one before in place of those that say the same.
 func shared[T any, P object[T]](list, before []P) []P {
-	if same(list, before) {
+	switch {
+	case len(list) == 0:
+		return nil // as the tables have it: what is written does not depend on who has read it
+	case same(list, before):
 		return before
 	}
 	have := make(map[id]P, len(before))

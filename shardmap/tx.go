@@ -124,22 +124,30 @@ func (tx *Tx) EndAttempt(attempt string) error {
 
 // SetSlots replaces all slots of a group. They are the map's from now on.
 func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {
-	return tx.place(db, group, func(p *Placement) { p.Slots = runs })
+	return tx.place(db, group, func(p *Placement) { p.Slots = orNone(runs) })
 }
 
 // SetRanges replaces all ranges of a group; they are given in order.
 func (tx *Tx) SetRanges(db, group string, ranges []Range) error {
-	return tx.place(db, group, func(p *Placement) { p.Ranges = ranges })
+	return tx.place(db, group, func(p *Placement) { p.Ranges = orNone(ranges) })
 }
 
 // SetLists replaces all lists of a group.
 func (tx *Tx) SetLists(db, group string, lists []List) error {
-	return tx.place(db, group, func(p *Placement) { p.Lists = lists })
+	return tx.place(db, group, func(p *Placement) { p.Lists = orNone(lists) })
 }
 
 // SetPins replaces all pins of keys of a group.
 func (tx *Tx) SetPins(db, group string, pins []Pin) error {
-	return tx.place(db, group, func(p *Placement) { p.Pins = pins })
+	return tx.place(db, group, func(p *Placement) { p.Pins = orNone(pins) })
+}
+
+// orNone is a list, or nil if it is empty: that is how it is read from a file, too.
+func orNone[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 // place changes the placement of a group. One that places nothing is none.

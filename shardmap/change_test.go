@@ -442,3 +442,49 @@ func TestAMapBehindAnotherThanTheOneInForceIsCompiledAnew(t *testing.T) {
 	}
 	isWhole(t, "behind", c)
 }
+
+// What a hand has written into the file twice is there once, the last counts, and changes are taken into use as ever.
+func TestOfTwoOfANameInTheFileTheLastCounts(t *testing.T) {
+	doc := bigMap(2, 2, 2)
+	again := *doc.Groups[3]
+	doc.Groups = append(doc.Groups, &again)
+	table := *doc.Tables[0]
+	table.Lost = true
+	doc.Tables = append(doc.Tables, &table)
+	doc.Attempts = []*Attempt{{ID: "1", Database: "d"}, {ID: "1", Database: "other"}}
+	c, err := Open(t.Context(), &memory{doc: doc, whole: true}, "i")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Current().Databases["d"].Tables[table.TableName()].Lost {
+		t.Error("the first table counts")
+	}
+	for i, edit := range []func(*Tx) error{
+		func(tx *Tx) error { return tx.EndAttempt("1") },
+		func(tx *Tx) error { return tx.SetSlots("d", "g3", SpreadSlots([]string{"s0001", "s0000"})) },
+		func(tx *Tx) error {
+			return errors.Join(tx.Delete("tables", "d", "public", "t00000"), tx.Delete("tables", "d", "public", "t00001"), tx.DropGroup("d", "g3"))
+		},
+	} {
+		if _, err := c.Change(t.Context(), false, edit); err != nil || c.Current().Version != uint64(i)+2 {
+			t.Fatalf("change %d: version %d, %v", i, c.Current().Version, err)
+		}
+	}
+	isWhole(t, "two of a name", c)
+	if d := c.Current().Databases["d"]; d.Groups["g3"] != nil || len(d.Tables) > 0 || len(c.Current().Document.Attempts) > 0 {
+		t.Errorf("what was there twice is still there: %v, %v", d.Groups["g3"], d.Tables)
+	}
+}
+
+// A map that is wrong in several ways has the same error each time: whoever waits for another one is not told anew.
+func TestOfSeveralErrorsItIsAlwaysTheSame(t *testing.T) {
+	doc := &Document{}
+	for i := range 9 {
+		doc.Databases = append(doc.Databases, &Database{Name: fmt.Sprint("d", i), Home: "none"})
+	}
+	for range 20 {
+		if _, err := Compile(doc); err == nil || err.Error() != `shard "none" does not exist in database "d0"` {
+			t.Fatal(err)
+		}
+	}
+}

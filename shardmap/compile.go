@@ -21,7 +21,8 @@ func compile(doc *Document, before *Snapshot) (*Snapshot, error) {
 		before = &Snapshot{Document: &Document{}}
 	}
 	s.parts = doc.parts(before.Document, before.parts)
-	for name, p := range s.parts {
+	for _, name := range slices.Sorted(maps.Keys(s.parts)) { // of several errors it is always the same
+		p := s.parts[name]
 		switch {
 		case len(p.databases) > 1:
 			return nil, invalid(pgsql.DuplicateDatabase, "", "database %q already exists", name)
@@ -144,7 +145,6 @@ func (d *DB) compileGroups(was *DB) error {
 			g.index, g.Moving = len(d.placements), moving[x.Name]
 		}
 		pl := placed[x.Name]
-		delete(placed, x.Name)
 		if pl == nil {
 			pl = &Placement{}
 		}
@@ -156,8 +156,10 @@ func (d *DB) compileGroups(was *DB) error {
 		}
 		d.Groups[x.Name], d.placements = g, append(d.placements, old)
 	}
-	for name := range placed {
-		return noGroup(name, d.Name)
+	for _, x := range p.placements {
+		if d.Groups[x.Group] == nil {
+			return noGroup(x.Group, d.Name)
+		}
 	}
 	return nil
 }

@@ -280,7 +280,7 @@ func TestWhatIsSharedIsWhatTheWholeMapMakes(t *testing.T) {
 				}
 			}
 		}
-		if done < 50 || conflicts == 0 || unchanged < 9 {
+		if done < 30 || conflicts == 0 || unchanged < 9 {
 			t.Errorf("seed %d: only %d changes of a map with groups and nodes, %d conflicts, %d databases of another map that are unchanged", seed, done, conflicts, unchanged)
 		}
 	}
@@ -485,6 +485,36 @@ func TestOfSeveralErrorsItIsAlwaysTheSame(t *testing.T) {
 	for range 20 {
 		if _, err := Compile(doc); err == nil || err.Error() != `shard "none" does not exist in database "d0"` {
 			t.Fatal(err)
+		}
+	}
+}
+
+// How far the setting up is stays in the map, whatever is changed meanwhile, until it is done.
+func TestTheSettingUpIsNotedUntilItIsDone(t *testing.T) {
+	store := &memory{whole: true}
+	c, err := Open(t.Context(), store, "i")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []func() error{
+		func() error { return c.SetUp(t.Context(), &Setup{Done: 1, Before: c.Current().Document.Declared()}) },
+		func() error {
+			_, err := c.Change(t.Context(), false, func(tx *Tx) error {
+				return errors.Join(tx.PutDatabase(Database{Name: "d"}), tx.SetPins("d", "none", nil))
+			})
+			return err
+		},
+		func() error { return c.SetUp(t.Context(), nil) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := store.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if under := i < 2; (stored.Setup != nil) != under || (c.Current().Document.Setup != nil) != under {
+			t.Errorf("step %d: the map has %+v, the store %+v", i, c.Current().Document.Setup, stored.Setup)
 		}
 	}
 }

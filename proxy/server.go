@@ -68,6 +68,7 @@ type Server struct {
 	room     room
 	sessions map[uint32]*session.Session
 	next     uint32
+	leaving  []chan struct{} // see empty
 }
 
 // Peers bounds the numbers of processes that forward each other's cancel requests.
@@ -139,9 +140,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			first = err
 		}
 	}
-	for len(s.Sessions()) > 0 { // drained ones still have limits
-		time.Sleep(watchEvery / 4)
-	}
+	<-s.empty() // drained ones still have limits
 	return first
 }
 
@@ -207,6 +206,12 @@ func (s *Server) ended(sess *session.Session, err error) {
 	s.mu.Lock()
 	delete(s.sessions, sess.PID())
 	s.room.leave(sess)
+	if len(s.sessions) == 0 {
+		for _, c := range s.leaving {
+			close(c)
+		}
+		s.leaving = nil
+	}
 	s.mu.Unlock()
 	var cancel session.CancelRequest
 	switch {
@@ -336,6 +341,27 @@ func (s *Server) Sessions() []*session.Session {
 	return out
 }
 
+// empty is closed when no session is left.
+func (s *Server) empty() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := make(chan struct{})
+	if len(s.sessions) == 0 {
+		close(c)
+	} else {
+		s.leaving = append(s.leaving, c)
+	}
+	return c
+}
+
+// untilEmpty waits until no session is left, or ctx ends.
+func (s *Server) untilEmpty(ctx context.Context) {
+	select {
+	case <-s.empty():
+	case <-ctx.Done():
+	}
+}
+
 // Drain stops accepting and lets every session end at the end of its transaction. After timeout, or when
 // ctx ends, the rest are closed.
 func (s *Server) Drain(ctx context.Context, timeout time.Duration) {
@@ -343,13 +369,12 @@ func (s *Server) Drain(ctx context.Context, timeout time.Duration) {
 		return
 	}
 	s.closeListeners()
-	end := time.Now().Add(timeout)
-	for len(s.Sessions()) > 0 && time.Now().Before(end) && ctx.Err() == nil {
-		for _, x := range s.Sessions() {
-			x.Drain()
-		}
-		time.Sleep(10 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, x := range s.Sessions() {
+		x.Drain()
 	}
+	s.untilEmpty(ctx)
 	s.Stop()
 }
 
@@ -359,9 +384,7 @@ func (s *Server) WaitForClients(ctx context.Context) {
 		return
 	}
 	s.closeListeners()
-	for len(s.Sessions()) > 0 && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.untilEmpty(ctx)
 	s.Stop()
 }
 
@@ -374,10 +397,9 @@ func (s *Server) Stop() {
 	for _, x := range s.Sessions() {
 		x.Terminate(&pgsql.Error{Code: pgsql.AdminShutdown, Message: "terminating connection due to administrator command", Hint: "The proxy is shutting down: connect again."})
 	}
-	end := time.Now().Add(time.Second)
-	for len(s.Sessions()) > 0 && time.Now().Before(end) {
-		time.Sleep(5 * time.Millisecond)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s.untilEmpty(ctx)
 	for _, x := range s.Sessions() {
 		x.Kill()
 	}

@@ -5,6 +5,7 @@ package loop
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,4 +63,50 @@ func TestCheckAccuses(t *testing.T) {
 	accused("has been closed")
 	_ = s.Close()
 	said = nil
+}
+
+// Who blocks and has not left its loop is told of, with its stack; who has left, or computes, is not.
+func TestCheckBlamesWhoBlocks(t *testing.T) {
+	said := make(chan string, 10)
+	was := blames
+	blames = func(stack string) { said <- stack }
+	defer func() { blames = was }()
+	for name, do := range map[string]func(*Task, chan struct{}){
+		"blocks": func(_ *Task, c chan struct{}) { <-c },
+		"has left": func(t *Task, c chan struct{}) {
+			t.Leave()
+			<-c
+		},
+		"computes": func(_ *Task, c chan struct{}) {
+			for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
+			}
+			<-c // which is closed by now
+		},
+	} {
+		s, peer := pair(t)
+		c, done := make(chan struct{}), make(chan struct{})
+		task := NewTask()
+		s.OnInput(task, func() {
+			defer close(done)
+			do(task, c)
+		})
+		if _, err := peer.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if name == "computes" {
+			time.AfterFunc(50*time.Millisecond, func() { close(c) })
+		}
+		blamed := ""
+		select {
+		case blamed = <-said:
+		case <-time.After(300 * time.Millisecond):
+		}
+		if name != "computes" {
+			close(c)
+		}
+		<-done
+		if (blamed != "") != (name == "blocks") || blamed != "" && !strings.Contains(blamed, "TestCheckBlamesWhoBlocks") {
+			t.Errorf("who %s: %q", name, blamed)
+		}
+	}
 }

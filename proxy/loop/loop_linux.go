@@ -24,6 +24,7 @@ type loop struct {
 	charge atomic.Uint64
 	runs   atomic.Uint64 // counts what has been run
 	sleeps atomic.Bool   // it waits for the kernel, or is about to
+	watch  watcher
 
 	// of the goroutine in charge
 	events   [128]unix.EpollEvent
@@ -142,6 +143,7 @@ func (l *loop) look(fd uintptr) bool {
 func (l *loop) run(t *Task, id uint64) bool {
 	l.charge.Store(id | 1)
 	l.runs.Add(1)
+	l.watch.runs(t)
 	t.run(true)
 	return l.charge.CompareAndSwap(id|1, id)
 }
@@ -200,6 +202,7 @@ func guard(all []*loop) {
 				quiet = 0
 			}
 			if now == last[i] && now.charge&1 == 1 && l.charge.CompareAndSwap(now.charge, now.charge+1) {
+				l.watch.caught()
 				go l.drive(now.charge + 1)
 			}
 			last[i] = now

@@ -32,8 +32,9 @@ type Task struct {
 	leaves bool // it asks for a goroutine of its own
 	reads  int  // without a wait between them
 
-	home interface{ enqueue(*Task) } // the loop of the socket that it began with
-	gate atomic.Pointer[waiter]      // of Pause: nil, ready, or its own
+	witness witness
+	home    interface{ enqueue(*Task) } // the loop of the socket that it began with
+	gate    atomic.Pointer[waiter]      // of Pause: nil, ready, or its own
 }
 
 // NewTask returns a task for the goroutine that calls it.
@@ -50,6 +51,7 @@ func (t *Task) run(looped bool) {
 		t.begin, t.alone = nil, false
 		t.next, _ = iter.Pull(func(yield func(struct{}) bool) {
 			t.yield = yield
+			t.witness.begins()
 			_ = panics.Catch(panics.Session, func() error { f(); return nil }, nil) // the loop has others
 		})
 	}

@@ -40,7 +40,7 @@ test-leaks: deps ## random sessions over few servers, each reply against a model
 	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace|LateCancel|SessionsLikePostgreSQL' -leak.n $(N)000 -late.n $(N)00 -likeness.n $(N)0
 	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'SessionsLikePostgreSQL' -likeness.n $(N)0 -likeness.unnamed
 
-test-descriptors: deps ## a build that checks at each system call whose the descriptor is, under kills, lost servers, cancels, random sessions and load
+test-descriptors: deps ## a build that checks at each system call whose the descriptor is, and that nobody blocks on a loop, under kills, lost servers, cancels, random sessions and load
 	$(GO) test -timeout 5m -count=1 -tags fdcheck ./proxy/loop
 	$(GO) test -timeout 60m -count=1 -tags fdcheck ./cmd/pgmosaic -run 'Killed|Lost|Dead|Vanished|Silent|Cancel|Crash|Leak|HalfOpen|Garbage|Failover' -leak.n $(N)000
 	$(GO) build -tags fdcheck -o bin/pgmosaic-fdcheck ./cmd/pgmosaic

@@ -31,6 +31,7 @@ func (h *Handler) tidy(p *participant) {
 	left, err := s.Left(h.ext.most())
 	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.held.Heed(false)
+		h.client.Leave()
 		s.AwaitCancels()
 		for range 5 {
 			if left, err = s.Left(h.ext.most()); !cancelled(err) {

@@ -452,6 +452,7 @@ func (h *Handler) endStreams(streams []*stream) {
 func (h *Handler) quiet(s *stream) {
 	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 {
 		if !s.p.srv.Buffered() {
+			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 			_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer
 			cancel()

@@ -278,7 +278,7 @@ func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
 // secretOf is what a participant's shard knows the proxy by.
 func (h *Handler) secretOf(ctx context.Context, p *participant) (txn.Secret, error) {
 	name := h.shards.Name(p.shard)
-	secret, err := h.e.Turns.Secret(ctx, h.db, name)
+	secret, err := h.e.Turns.Secret(ctx, h.db, name, h.client.Leave)
 	var refused interface{ SQLState() string }
 	switch {
 	case err != nil && !errors.As(err, &refused):

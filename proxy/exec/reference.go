@@ -17,8 +17,8 @@ import (
 
 // Turns is what turns, and decisions, need beside a client's servers.
 type Turns struct {
-	// Secret is what a shard tells the proxy's own calls by. It is read once, and again after Forget.
-	Secret func(ctx context.Context, database, shard string) (txn.Secret, error)
+	// Secret is what a shard tells the proxy's own calls by. It is read once, and again after Forget; leave is called before.
+	Secret func(ctx context.Context, database, shard string, leave func()) (txn.Secret, error)
 	Forget func(database string)
 	// Holder says in words who has a turn on a shard; empty if nobody knows.
 	Holder func(ctx context.Context, database, shard, name string) string
@@ -141,6 +141,7 @@ func (h *Handler) turnRefused(ctx context.Context, part *participant, turn strin
 
 // turnHeld is what who has waited long enough for a turn is told.
 func turnHeld(ctx context.Context, h *Handler, shard, turn string, se *pool.ServerError) error {
+	h.client.Leave()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	e := &pgsql.Error{Code: se.Response.Code, Message: se.Response.Message, Hint: "SHOW CLIENTS on the admin console shows who is in a transaction, and KILL_CLIENT ends it. idle_in_transaction_session_timeout bounds how long one may be left open."}

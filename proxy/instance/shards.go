@@ -167,10 +167,14 @@ func (in *Instance) shareSecrets() {
 	secrets := &txn.Secrets{}
 	in.Engine.Turns.Wait.Store(int64(definitionWait))
 	in.Engine.Turns.Holder = in.holderOf
-	in.Engine.Turns.Secret = func(ctx context.Context, db, shard string) (txn.Secret, error) {
+	in.Engine.Turns.Secret = func(ctx context.Context, db, shard string, leave func()) (txn.Secret, error) {
 		if d := in.Catalog.Current().Databases[db]; d != nil {
 			if s, ok := d.Shard(shard); ok {
 				visited := in.shardOf(d, s)
+				if s, ok := secrets.Known(db, visited); ok {
+					return s, nil
+				}
+				leave()
 				if visited.DSN == "" { // as a client's statement, it waits for one that is late, and asks one that is slow
 					visited.DSN, _ = in.Engine.PrimaryDSN(ctx, d, s) // why there is none is told by who asks
 				}

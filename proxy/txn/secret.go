@@ -55,10 +55,7 @@ type secretKey struct{ database, shard, dsn string }
 // Of is the secret of a shard of a database, read with the shard's own connection string the first time. A shard that an older
 // version has made gets what it lacks.
 func (c *Secrets) Of(ctx context.Context, database string, shard Shard) (Secret, error) {
-	key := secretKey{database, shard.Name, shard.DSN}
-	c.mu.Lock()
-	s, ok := c.known[key]
-	c.mu.Unlock()
+	s, ok := c.Known(database, shard)
 	if ok {
 		return s, nil
 	}
@@ -80,8 +77,16 @@ func (c *Secrets) Of(ctx context.Context, database string, shard Shard) (Secret,
 	if c.known == nil {
 		c.known = map[secretKey]Secret{}
 	}
-	c.known[key] = s
+	c.known[secretKey{database, shard.Name, shard.DSN}] = s
 	return s, nil
+}
+
+// Known is the secret of a shard if it has been read.
+func (c *Secrets) Known(database string, shard Shard) (Secret, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.known[secretKey{database, shard.Name, shard.DSN}]
+	return s, ok
 }
 
 // Forget has the secrets of a database's shards read again: a shard may be another one than before, under the same name.

@@ -145,6 +145,7 @@ func (l *loop) run(t *Task, id uint64) bool {
 	l.runs.Add(1)
 	l.watch.runs(t)
 	t.run(true)
+	l.watch.ran(t)
 	return l.charge.CompareAndSwap(id|1, id)
 }
 

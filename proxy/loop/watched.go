@@ -14,8 +14,11 @@ import (
 
 // In the build with fdcheck whoever blocks without Leave ends the process, too: its loop goes on without it, but milliseconds late.
 
-// witness knows the goroutine of a task's coroutine.
-type witness struct{ goroutine atomic.Pointer[string] }
+// witness knows the goroutine of a task's coroutine, and when a loop runs it.
+type witness struct {
+	goroutine atomic.Pointer[string]
+	turns     atomic.Uint64 // odd while a loop runs it
+}
 
 func (w *witness) begins() {
 	var buf [64]byte
@@ -26,14 +29,19 @@ func (w *witness) begins() {
 // watcher knows whom a loop runs.
 type watcher struct{ task atomic.Pointer[Task] }
 
-func (w *watcher) runs(t *Task) { w.task.Store(t) }
+func (w *watcher) runs(t *Task) {
+	t.witness.turns.Add(1)
+	w.task.Store(t)
+}
+
+func (w *watcher) ran(t *Task) { t.witness.turns.Add(1) }
 
 // caught looks at a task that has run for too long. It may compute, or be one of many that want the processor: it is at fault if it waits, and
 // still does a while later.
 func (w *watcher) caught() {
 	t := w.task.Load()
-	head := t.witness.goroutine.Load()
-	if head == nil {
+	head, turn := t.witness.goroutine.Load(), t.witness.turns.Load()
+	if head == nil || turn&1 == 0 {
 		return
 	}
 	first := waiting(*head)
@@ -42,8 +50,7 @@ func (w *watcher) caught() {
 	}
 	go func() {
 		time.Sleep(20 * time.Millisecond)
-		again := waiting(*head)
-		if again == first {
+		if again := waiting(*head); again == first && t.witness.turns.Load() == turn { // it is the loop's still
 			blames(first)
 		}
 	}()

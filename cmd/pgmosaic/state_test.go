@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // small is a pass-through proxy over one node of the shop, with a pool of so many servers.
@@ -476,4 +477,33 @@ func TestWhatACallByNumberSetsStaysWithItsSession(t *testing.T) {
 	}
 	r.SendQuery("select '2026-02-01'::date || current_setting('app.by_number')")
 	r.want('Z', "TD(01.02.2026one)C<SELECT 1>ZI")
+}
+
+// A cancel request that comes behind a statement is none of the call by number that follows.
+func TestACancelBehindAStatementIsNoneOfACall(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	for _, begun := range []string{"begin", "begin; select 1 from customers where customer_id = 1", "select 1"} {
+		pc, err := pgconn.Connect(t.Context(), d.shopDSN())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pc.Exec(t.Context(), begun).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		if err := pc.CancelRequest(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h, err := pc.Hijack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &raw{t, wire.New(h.Conn, 1<<30)}
+		call := append(binary.BigEndian.AppendUint32(nil, 1397), 0, 1, 0, 0, 0, 1, 0, 0, 0, 3) // abs(int4), in text
+		r.SendFrame('F', append(append(call, "-42"...), 0, 0))
+		if got := r.until('Z'); strings.Contains(got, "E[") {
+			t.Errorf("behind %s and a cancel request: %s", begun, got)
+		}
+		_ = r.Close()
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -15,7 +14,7 @@ import (
 // Function implements session.Handler: a call by the fast-path protocol goes to home, where large objects
 // are, which is what it is used for.
 func (h *Handler) Function(ctx context.Context, m wire.Message) error {
-	h.now = time.Now()
+	h.beginRequest(len(m.Raw))
 	err := h.function(ctx, m)
 	if err != nil {
 		if err := h.report(err, "fast-path function call"); err != nil {

@@ -102,6 +102,7 @@ func (h *Handler) listenAfter(ctx context.Context, list []listening) {
 
 func (h *Handler) unlistenAll() {
 	if h.listen != nil {
+		h.client.Leave()
 		ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 		defer cancel()
 		h.e.Hub.Unlisten(ctx, h.db, "", h.listen)

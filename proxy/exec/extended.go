@@ -84,6 +84,11 @@ type portal struct {
 	held    int64 // bytes that are counted for it
 }
 
+// waits says that a portal, if there is one, has yet to run on shards that were found when it was bound.
+func (pt *portal) waits() bool {
+	return pt != nil && pt.plan != nil && pt.plan.Class != router.Control && !pt.ran && !pt.dead
+}
+
 // op is one expected answer.
 type op struct {
 	kind    opKind
@@ -411,7 +416,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		if err == nil {
 			err = h.message(ctx, m)
 		}
-		for try := 0; errors.Is(err, errReplan) && try < 3 && m.Type == 'B' && x.cur == nil && len(h.tx.parts) == 0; try++ { // nothing was sent
+		for try := 0; errors.Is(err, errReplan) && try < 3 && m.Type == 'B' && !h.keepsMap(); try++ { // nothing was sent
 			if err = h.refresh(ctx); err == nil {
 				err = h.message(ctx, m)
 			}

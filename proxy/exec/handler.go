@@ -291,6 +291,21 @@ func (h *Handler) bound() bool {
 	return len(h.tx.parts) > 0 || h.ext.cur != nil || h.ext.anonymous != nil || len(h.ext.portals) > 0
 }
 
+// keepsMap says that a newer map would be another than what the session is at was bound by: it has servers by the map that it has, or
+// portals that wait here for their Execute.
+func (h *Handler) keepsMap() bool {
+	x := &h.ext
+	if len(h.tx.parts) > 0 || x.cur != nil || x.anonymous.waits() {
+		return true
+	}
+	for _, pt := range x.portals {
+		if pt.waits() {
+			return true
+		}
+	}
+	return false
+}
+
 // Using is the version of the map by which the session runs statements, or a transaction, now; 0 if it does neither. A session may hold
 // servers, for temporary tables for one, and use none. Any goroutine may call it.
 func (h *Handler) Using() uint64 { return h.using.Load() }

@@ -59,13 +59,13 @@ func (h *Handler) cacheable() bool {
 const moveWait = 30 * time.Second
 
 // awaitMove waits for the map to change, if err says that a table is moving or a shard joining, and takes the new one over. false: err stands. A
-// transaction or pipeline that has servers keeps the map that it began with.
+// transaction or pipeline that has servers, or portals that wait for them, keeps the map that it began with.
 func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 	if err == nil {
 		return false
 	}
 	var refused *router.Error
-	if !errors.As(err, &refused) || refused.Rule != router.RuleMoving && refused.Rule != router.RuleJoining || len(h.tx.parts) > 0 || h.ext.cur != nil {
+	if !errors.As(err, &refused) || refused.Rule != router.RuleMoving && refused.Rule != router.RuleJoining || h.keepsMap() {
 		return false
 	}
 	h.client.Leave()
@@ -185,7 +185,11 @@ func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) 
 		if err := h.e.Planner.Schemas.Check(ctx, h.planner.DB); err != nil {
 			return false, err
 		}
-		if h.tx.base.DB == nil {
+		switch {
+		case h.tx.base.DB != nil:
+		case h.keepsMap():
+			err = h.planner.TakeSchema(ctx, h.client.Leave)
+		default:
 			err = h.refresh(ctx)
 		}
 		return h.planner.Schema != before, err

@@ -88,7 +88,10 @@ func TestPlansOutliveKeysThatGetAnotherShard(t *testing.T) {
 			sql  string
 			args []any
 		}{
-			{sql: "insert into t values (1000, 0)"}, {sql: "execute put(1000)"}, {sql: "upsert", args: []any{1000, 2}}, {sql: "insert into t values (1000, 3), (5000, 3)"},
+			{sql: "insert into t values (1000, 0)"},
+			{sql: "execute put(1000)"},
+			{sql: "upsert", args: []any{1000, 2}},
+			{sql: "insert into t values (1000, 3), (5000, 3)"},
 			{sql: "insert into t select * from source"},
 		} {
 			mustExec(t, c, x.sql, x.args...)

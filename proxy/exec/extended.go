@@ -416,7 +416,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		if err == nil {
 			err = h.message(ctx, m)
 		}
-		for try := 0; errors.Is(err, errReplan) && try < 3 && m.Type == 'B' && !h.keepsMap(); try++ { // nothing was sent
+		for try := 0; errors.Is(err, errReplan) && try < 3 && m.Type == 'B' && !keepsMap(h); try++ { // nothing was sent
 			if err = h.refresh(ctx); err == nil {
 				err = h.message(ctx, m)
 			}

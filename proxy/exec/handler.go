@@ -293,7 +293,7 @@ func (h *Handler) bound() bool {
 
 // keepsMap says that a newer map would be another than what the session is at was bound by: it has servers by the map that it has, or
 // portals that wait here for their Execute.
-func (h *Handler) keepsMap() bool {
+func keepsMap(h *Handler) bool {
 	x := &h.ext
 	if len(h.tx.parts) > 0 || x.cur != nil || x.anonymous.waits() {
 		return true

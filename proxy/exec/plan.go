@@ -65,7 +65,7 @@ func (h *Handler) awaitMove(ctx context.Context, err error) bool {
 		return false
 	}
 	var refused *router.Error
-	if !errors.As(err, &refused) || refused.Rule != router.RuleMoving && refused.Rule != router.RuleJoining || h.keepsMap() {
+	if !errors.As(err, &refused) || refused.Rule != router.RuleMoving && refused.Rule != router.RuleJoining || keepsMap(h) {
 		return false
 	}
 	h.client.Leave()
@@ -187,7 +187,7 @@ func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) 
 		}
 		switch {
 		case h.tx.base.DB != nil:
-		case h.keepsMap():
+		case keepsMap(h):
 			err = h.planner.TakeSchema(ctx, h.client.Leave)
 		default:
 			err = h.refresh(ctx)

@@ -144,7 +144,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.dropFailed()
 			continue
 		}
-		if errors.Is(err, errReplan) && try < 3 && !h.keepsMap() && h.tx.status != 'E' {
+		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
 				continue
 			}

@@ -42,7 +42,7 @@ func compile(doc *Document, before *Snapshot) (*Snapshot, error) {
 // compileDatabase builds a database. was is what it was before; nil for nothing.
 func compileDatabase(p *part, was *DB, version uint64) (*DB, error) {
 	declared := p.databases[0]
-	d := &DB{Name: declared.Name, Joined: declared.Shards, Version: version, Shape: version, part: p}
+	d := &DB{Name: declared.Name, Joined: declared.Shards, Version: version, part: p}
 	if was == nil {
 		was = &DB{part: &part{}}
 	}

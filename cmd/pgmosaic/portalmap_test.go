@@ -6,6 +6,20 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
+// pinning begins a PIN KEY, and returns once a table of the group is held back. What becomes of it is told.
+func (d *demo) pinning(t *testing.T, sql, database, table string) <-chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), sql, false)
+		done <- err
+	}()
+	eventually(t, "the group is announced", func() bool {
+		return d.Catalog.Current().Databases[database].Tables[shardmap.TableName{Schema: "public", Name: table}].Moving
+	})
+	return done
+}
+
 // A portal that waits here for its Execute keeps the map that it was bound by, also where the session then asks for a name that it does
 // not know yet: it would look for keys where they were.
 func TestBoundPortalsKeepTheirMapWhereNamesAreLearnt(t *testing.T) {
@@ -23,14 +37,7 @@ func TestBoundPortalsKeepTheirMapWhereNamesAreLearnt(t *testing.T) {
 	r.SendBind("p", "", []byte{0, 0, 0, 0, 0, 0})
 	r.SendSync()
 	r.want('Z', "12ZT")
-	done := make(chan error, 1)
-	go func() {
-		_, err := d.Admin.Exec(t.Context(), "PIN KEY (1000) OF learnt.g ON learnt_s2", false)
-		done <- err
-	}()
-	eventually(t, "the group is announced", func() bool {
-		return d.Catalog.Current().Databases["learnt"].Tables[shardmap.TableName{Schema: "public", Name: "h"}].Moving
-	})
+	done := d.pinning(t, "PIN KEY (1000) OF learnt.g ON learnt_s2", "learnt", "h")
 	mustExec(t, d.on(t, "learnt", 0), "create table unseen (a int); insert into unseen values (1); grant all on unseen to public")
 	r.SendQuery("select a from unseen")
 	r.want('Z', "TD(1)C<SELECT 1>ZT")
@@ -63,19 +70,11 @@ func TestBoundPortalsKeepTheirMapWhereOthersWait(t *testing.T) {
 	if _, err := held.Exec(t.Context(), "lock table l in access share mode"); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() {
-		at := d.adminExec(t, "LOCATE KEY (1000) OF boundwait.l")[0][4].(string)
-		to := "boundwait_s0"
-		if at == to {
-			to = "boundwait_s1"
-		}
-		_, err := d.Admin.Exec(t.Context(), "PIN KEY (1000) OF boundwait.l ON "+to, false)
-		done <- err
-	}()
-	eventually(t, "the group is announced", func() bool {
-		return d.Catalog.Current().Databases["boundwait"].Tables[shardmap.TableName{Schema: "public", Name: "l"}].Moving
-	})
+	to := "boundwait_s0"
+	if d.adminExec(t, "LOCATE KEY (1000) OF boundwait.l")[0][4] == to {
+		to = "boundwait_s1"
+	}
+	done := d.pinning(t, "PIN KEY (1000) OF boundwait.l ON "+to, "boundwait", "l")
 	r := rawTo(t, dsnFor("app", "app", d.Server.Addr(), "boundwait"))
 	r.SendQuery("begin")
 	r.want('Z', "C<BEGIN>ZT")

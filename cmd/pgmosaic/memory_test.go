@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // heap is what lives.
@@ -160,6 +162,69 @@ func TestMemoryLimits(t *testing.T) {
 	if n := m.Used(memory.Parsing); n != 0 {
 		t.Errorf("%d bytes are counted for statements that have been planned", n)
 	}
+}
+
+// The bytes of messages that have not wholly come count, too: many clients that send half of a long one do not use the process's memory up.
+// Who is refused hears why, and goes on; so do the others.
+func TestHalfSentMessagesAreCounted(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	m := &d.Engine.Memory
+	limit := m.Limit.Load()
+	t.Cleanup(func() { m.Limit.Store(limit) })
+	if n := m.Used(memory.Messages); n != 0 {
+		t.Fatalf("%d bytes are counted before", n)
+	}
+	m.Limit.Store(2 * (m.Used(memory.Plans) + m.Used(memory.Prepared) + 48<<20))
+	const half = 10 << 20
+	frame, err := (&wire.Bind{PreparedStatement: "p", Parameters: [][]byte{bytes.Repeat([]byte("v"), half)}}).Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := make([]*raw, 8)
+	for i := range clients {
+		clients[i] = rawTo(t, d.shopDSN())
+		clients[i].SendParse("p", "select length($1::text)", nil)
+		clients[i].SendSync()
+		clients[i].want('Z', "1ZI")
+		if err := errors.Join(clients[i].Write(frame[:len(frame)-1]), clients[i].Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			eventually(t, "half a message is counted", func() bool { return m.Used(memory.Messages) >= half })
+		}
+	}
+	mustExec(t, connectTo(t, d.shopDSN()), "select 1")
+	refused := 0
+	for i, c := range clients {
+		if err := c.Write(frame[len(frame)-1:]); err != nil {
+			t.Fatal(err)
+		}
+		c.SendExecute()
+		c.SendSync()
+		switch got := c.until('Z'); {
+		case got == "E[53200]ZI" && i > 0: // the first has its room
+			refused++
+		case got != fmt.Sprintf("2D(%d)C<SELECT 1>ZI", half):
+			t.Errorf("client %d: %s", i, got)
+		}
+		c.SendQuery("select 8")
+		if got := c.until('Z'); !strings.Contains(got, "D(8)") {
+			t.Errorf("behind it: %s", got)
+		}
+	}
+	if refused == 0 {
+		t.Error("nobody was refused")
+	}
+	gone := rawTo(t, d.shopDSN())
+	if err := errors.Join(gone.Write(frame[:len(frame)-1]), gone.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "half a message is counted", func() bool { return m.Used(memory.Messages) >= half })
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing is counted when nothing is kept", func() bool { return m.Used(memory.Messages) == 0 })
 }
 
 // Rows over shards that a client has not fetched yet, and what portals were bound with, count for the session and the process, and are counted back

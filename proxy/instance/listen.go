@@ -10,9 +10,21 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 )
+
+// countMessages counts the bytes of clients' long messages: see session.Config.
+func countMessages(m *memory.Ledger) func(bytes int64) error {
+	return func(bytes int64) error {
+		if bytes < 0 {
+			m.Give(memory.Messages, -bytes)
+			return nil
+		}
+		return m.Take(memory.Messages, bytes)
+	}
+}
 
 // buildServer makes what accepts clients, and listens for them and for peers.
 func (in *Instance) buildServer() error {
@@ -20,7 +32,7 @@ func (in *Instance) buildServer() error {
 	in.Server = &proxy.Server{
 		Session: session.Config{
 			Backend: backend{in.Gate, in}, TLS: func() *tls.Config { return in.Gate.Access().TLS }, LoginTimeout: cfg.Login.Value(),
-			MaxStatement: int(cfg.MaxStatement), Log: in.log, Proxied: func(from netip.Addr) bool { return in.Gate.Access().Proxied(from) },
+			MaxStatement: int(cfg.MaxStatement), Memory: countMessages(&in.Engine.Memory), Log: in.log, Proxied: func(from netip.Addr) bool { return in.Gate.Access().Proxied(from) },
 		},
 		Log: in.log, Peer: cfg.PeerID, Others: in.peers.address, Owners: in.peers.owners, PeerKey: in.peers.key,
 	}

@@ -22,17 +22,18 @@ const (
 	Settings                      // of sessions
 	Transactions                  // what they have set and saved, for servers that join them later, and to go back to
 	Notifications                 // that wait for their sessions, and the channels that these listen to
+	Messages                      // of clients, that are longer than a few pieces
 
 	consumers = iota
 )
 
 // Names are the consumers' names in metrics, in order.
-var Names = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals", "settings", "transactions", "notifications"}
+var Names = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals", "settings", "transactions", "notifications", "messages"}
 
 // Ledger counts what sessions hold, by consumer. What is taken is given back by whoever took it. It counts what is made
 // and what goes, nothing in between.
 type Ledger struct {
-	// Limit is the process's memory, 0 for none: the consumers together get half of it. The other half is for buffers,
+	// Limit is the process's memory, 0 for none: the consumers together get half of it. The other half is for small buffers,
 	// and for what the garbage collector has not found yet.
 	Limit atomic.Int64
 

@@ -134,7 +134,10 @@ type Config struct {
 	// nil: there is room.
 	Room         func(s *Session, admin, loggedIn bool) error
 	MaxStatement int // max_statement_size, 64 MB
-	Log          *slog.Logger
+	// Memory counts the bytes that clients' long messages take, and fewer than none when they are given back; an error refuses them. Nil: nobody
+	// counts.
+	Memory func(bytes int64) error
+	Log    *slog.Logger
 }
 
 // Key is what a client cancels with.
@@ -176,6 +179,7 @@ func New(nc net.Conn, key Key, cfg Config) *Session {
 	s.login.Remote, _ = netip.ParseAddrPort(nc.RemoteAddr().String()) // not valid for a Unix socket
 	s.login.Local, _ = netip.ParseAddrPort(nc.LocalAddr().String())
 	s.conn.Frugal()
+	s.conn.Memory.Use(cfg.Memory)
 	s.conn.SetTask(loop.NewTask())
 	s.tx.Store('I')
 	return s
@@ -349,6 +353,7 @@ func (s *Session) last(done func(error), f func()) {
 	err := panics.Catch(panics.Session, func() error { f(); return nil }, s.about)
 	if err != nil {
 		s.Kill()
+		s.conn.Memory.Use(nil)
 		done(err)
 	}
 }
@@ -410,6 +415,7 @@ func (s *Session) end(err error, done func(error)) {
 	s.mu.Unlock()
 	s.to(Closed)
 	_ = s.conn.Close()
+	s.conn.Memory.Use(nil)
 	done(err)
 }
 
@@ -490,9 +496,22 @@ func (s *Session) settled() {
 	}
 }
 
-// oversize skips a message that is too long, and says so: the session goes on. Other errors end it.
+// unread says whether an error has left its message unread, and what the client is told of it.
+func unread(err error) (told error, yes bool) {
+	var refused *wire.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return refused.Err, true
+	case errors.Is(err, wire.ErrTooLarge):
+		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."}, true
+	}
+	return err, false
+}
+
+// oversize skips a message that is too long, or for which there is no memory, and says so: the session goes on. Other errors end it.
 func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
-	if !errors.Is(err, wire.ErrTooLarge) {
+	told, ok := unread(err)
+	if !ok {
 		return s.broken(err)
 	}
 	s.conn.Release() // what came before it has been answered: else all of it would be kept behind that
@@ -502,15 +521,15 @@ func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
 	if typ == 'd' { // left over from a COPY that failed
 		return nil
 	}
-	return s.handler.Fail(ctx, &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."}, typ == 'Q' || typ == 'F')
+	return s.handler.Fail(ctx, told, typ == 'Q' || typ == 'F')
 }
 
 // broken turns a framing error into a FATAL; other errors mean that the client is gone.
 func (s *Session) broken(err error) error {
-	switch {
-	case errors.Is(err, wire.ErrTooLarge):
-		return s.fatal(&pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: err.Error(), Hint: "Raise max_statement_size, or send smaller statements."})
-	case errors.Is(err, wire.ErrMalformed):
+	if told, ok := unread(err); ok {
+		return s.fatal(told)
+	}
+	if errors.Is(err, wire.ErrMalformed) {
 		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: err.Error()})
 	}
 	return err
@@ -600,7 +619,7 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 			}
 		}
 		if m, err = s.conn.Next(); err != nil {
-			if errors.Is(err, wire.ErrTooLarge) {
+			if _, ok := unread(err); ok {
 				if err := run(false); err != nil { // what came before it is answered first
 					return err
 				}

@@ -28,6 +28,12 @@ const (
 // ErrTooLarge means that a message is longer than the connection accepts.
 var ErrTooLarge = errors.New("message too large")
 
+// RefusedError means that there is no memory for a message of several pieces now, and says why.
+type RefusedError struct{ Err error }
+
+func (e *RefusedError) Error() string { return e.Err.Error() }
+func (e *RefusedError) Unwrap() error { return e.Err }
+
 // ErrMalformed means that the bytes are no PostgreSQL message.
 var ErrMalformed = errors.New("malformed message")
 
@@ -57,6 +63,8 @@ type Conn struct {
 	frugal bool // holds no buffer while it waits for input
 	outBox *outBuffer
 	held   *string // a tag that is kept back, empty for none yet; nil: none is kept back
+
+	Memory Budget // of long messages
 
 	in, sent atomic.Int64
 }
@@ -198,7 +206,9 @@ func (c *Conn) read(n int) error {
 			m, err = c.nc.Read(c.buf)
 		}
 	} else {
-		c.makeRoom(n)
+		if err := c.makeRoom(n); err != nil {
+			return err
+		}
 		m, err = c.nc.Read(c.buf[c.end:])
 	}
 	if m > 0 {
@@ -232,20 +242,23 @@ func (c *Conn) readLate() (int, error) {
 }
 
 // makeRoom makes room behind what is unread.
-func (c *Conn) makeRoom(n int) {
+func (c *Conn) makeRoom(n int) error {
 	if len(c.buf)-c.end >= min(n-(c.end-c.pos), readSize) && c.end < len(c.buf) {
-		return
+		return nil
 	}
 	if !c.keep && c.pos > 0 {
 		c.end = copy(c.buf, c.buf[c.pos:c.end])
 		c.pos = 0
-		return
+		return nil
 	}
 	// Doubling, so a claimed length costs nothing until its bytes have come.
 	var grown []byte
 	if len(c.buf) < wideSize {
 		grown = wideBuffers.Get().(*[wideSize]byte)[:]
 	} else {
+		if err := c.Memory.take(2 * len(c.buf)); err != nil {
+			return err
+		}
 		grown = make([]byte, 2*len(c.buf))
 	}
 	n = copy(grown, c.buf[c.pos:c.end])
@@ -253,6 +266,7 @@ func (c *Conn) makeRoom(n int) {
 		c.dropBuffer()
 	}
 	c.pos, c.end, c.buf = 0, n, grown
+	return nil
 }
 
 // Peek waits for the next message's header. length counts the whole message, header included.
@@ -269,7 +283,7 @@ func (c *Conn) Peek() (typ byte, length int, err error) {
 	return c.buf[c.pos], int(n) + 1, nil
 }
 
-// Next returns the next message, waiting for it. One that is too long is left unread: Skip gets past it. Its bytes are valid until Release, or if Hold was
+// Next returns the next message, waiting for it. One that is too long, or that is refused, is left unread: Skip gets past it. Its bytes are valid until Release, or if Hold was
 // not called, until the next read.
 func (c *Conn) Next() (Message, error) {
 	typ, n, err := c.Peek()
@@ -281,7 +295,7 @@ func (c *Conn) Next() (Message, error) {
 	}
 	if c.end-c.pos < n {
 		if err := c.fill(n); err != nil {
-			return Message{}, unexpected(err)
+			return Message{Type: typ}, unexpected(err)
 		}
 	}
 	m := Message{typ, c.buf[c.pos : c.pos+n : c.pos+n]}
@@ -309,7 +323,12 @@ func (c *Conn) Buffered() bool {
 func (c *Conn) Hold() { c.keep = true }
 
 // Release ends Hold.
-func (c *Conn) Release() { c.keep = false }
+func (c *Conn) Release() {
+	c.keep = false
+	if c.Memory.taken > 0 {
+		c.Memory.give(c.Memory.taken - large(c.buf))
+	}
+}
 
 // Skip drops the next message without keeping it in memory.
 func (c *Conn) Skip() error { return c.Pieces(func([]byte) error { return nil }) }

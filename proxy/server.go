@@ -144,6 +144,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	return first
 }
 
+// acceptPause is how long nobody is let in after a failure that passes, as too many open files do.
+const acceptPause = 10 * time.Millisecond
+
 func (s *Server) accept(ctx context.Context, l net.Listener) error {
 	for {
 		nc, err := l.Accept()
@@ -155,7 +158,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 				return err
 			}
 			s.Log.Warn("accept", "error", err)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(acceptPause)
 			continue
 		}
 		if err := s.Options().TCP.Set(nc); err != nil { // it is gone already
@@ -254,7 +257,12 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener) error {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			return err
+			s.Log.Warn("accept of another process", "error", err) // of the moment, as too many open files are
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		s.active.Add(1)
 		go func() {

@@ -7,10 +7,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,6 +143,103 @@ host     all       all   all           scram-sha-256
 		t.Error("channel binding without TLS")
 	}
 	wantCode(t, as("listed", "x", "shop", "?sslmode=disable"), "28P01")
+}
+
+// clientcert=verify-full asks for a certificate in the user's name, or in one that a map has for it, besides the method; verify-ca for any.
+func TestACertificateBesidesIsTheUsers(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	dir := t.TempDir()
+	cert, key := certificate(t, dir)
+	ca := authority(t, dir, "app", "stranger")
+	hba, ident := filepath.Join(dir, "hba.conf"), filepath.Join(dir, "ident.conf")
+	for file, text := range map[string]string{
+		hba:   "hostssl shop app all scram-sha-256 clientcert=verify-full\nhostssl pgbouncer admin all scram-sha-256 clientcert=verify-full map=people\nhostssl all all all scram-sha-256 clientcert=verify-ca\n",
+		ident: "people stranger admin\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := small(t, d, 2, func(c *config.Config) {
+		c.TLSCert, c.TLSKey, c.TLSCA, c.AuthHBA, c.AuthIdent = cert, key, ca, hba, ident
+	})
+	for _, x := range []struct {
+		user, db, cert, password string
+		in                       bool
+	}{
+		{"app", "shop", "app", "app", true},
+		{"app", "shop", "stranger", "app", false},
+		{"app", "shop", "app", "wrong", false},
+		{"admin", "pgmosaic", "stranger", "admin", true}, // by the map, and the console's other name
+		{"admin", "pgmosaic", "app", "admin", false},
+		{"admin", "pgbouncer", "app", "admin", false},
+		{"admin", "nosuch", "stranger", "admin", true}, // any certificate will do
+	} {
+		c, err := pgx.Connect(t.Context(), dsnFor(x.user, x.password, a.Server.Addr(), x.db)+
+			fmt.Sprintf("?sslmode=require&default_query_exec_mode=simple_protocol&sslcert=%[1]s/%[2]s.pem&sslkey=%[1]s/%[2]s.key", dir, x.cert))
+		if err == nil {
+			_ = c.Close(t.Context())
+		}
+		var pe *pgconn.PgError
+		refused := errors.As(err, &pe) && strings.HasPrefix(pe.Code, "28")
+		if x.in == refused || !x.in && err == nil {
+			t.Errorf("%s in %s with the certificate of %s: %v", x.user, x.db, x.cert, err)
+		}
+	}
+}
+
+// Who brings many wrong passwords at once is judged when each comes, and not only when it was asked for.
+func TestManyWrongPasswordsAtOnceAreTurnedAway(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	a := small(t, d, 2, func(c *config.Config) { c.AuthTries = 3 })
+	var all []*wire.Conn
+	step := func(c *wire.Conn) wire.Message {
+		t.Helper()
+		m, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for range 12 {
+		nc, err := net.Dial("tcp", a.Server.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := wire.New(nc, 1<<20)
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		startup := "\x00\x03\x00\x00user\x00app\x00database\x00shop\x00\x00"
+		first := "n,,n=,r=abcdefgh"
+		packet := append(binary.BigEndian.AppendUint32(nil, uint32(len(startup)+4)), startup...)
+		if err := errors.Join(c.Write(packet), c.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		step(c)
+		c.SendFrame('p', append(binary.BigEndian.AppendUint32([]byte("SCRAM-SHA-256\x00"), uint32(len(first))), first...))
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		said, ok := strings.CutPrefix(string(step(c).Body()[4:]), "r=")
+		if !ok {
+			t.Fatalf("it says %s", said)
+		}
+		nonce, _, _ := strings.Cut(said, ",")
+		c.SendFrame('p', []byte("c=biws,r="+nonce+",p="+strings.Repeat("A", 43)+"="))
+		all = append(all, c)
+	}
+	codes := map[string]int{}
+	for _, c := range all {
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		codes[wire.ParseError(step(c).Body()).Code]++
+	}
+	if codes["28P01"] != 3 || codes["28000"] != 9 {
+		t.Errorf("with auth_failures = 3 they hear %v", codes)
+	}
 }
 
 func TestTooManyFailedLoginsAreTurnedAway(t *testing.T) {

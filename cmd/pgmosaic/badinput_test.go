@@ -103,6 +103,8 @@ func TestConfigurationMistakesAreExplained(t *testing.T) {
 		{"users:\n  - name: app\n", "neither password nor scram_verifier"},
 		{"auth_rules:\n  - method: trust\n", "loopback"},
 		{"auth_rules:\n  - {method: trust, address: 10.0.0.0/8}\n", "loopback"},
+		{"auth_rules:\n  - {method: trust, address: 127.0.0.1/0}\n", "loopback"},
+		{"auth_rules:\n  - {method: trust, address: '::1/0'}\n", "loopback"},
 		{"tls_cert_file: x\n", "tls_key_file"},
 		{"max_statement_size: big\n", "is no size"},
 		{"resolver_grace: 0s\n", "at least 100ms"},

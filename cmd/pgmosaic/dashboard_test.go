@@ -498,7 +498,7 @@ func TestDashboardIsGuarded(t *testing.T) {
 	cfg.Users = append(cfg.Users, config.User{Name: "eyes", Password: "eyes"})
 	cfg.StatsUsers = []string{"eyes"}
 	a := startApp(t, cfg)
-	s := dashboard.Server{Admin: a.Admin, Gatherer: prometheus.NewRegistry(), Ready: a.Ready, Login: a.Gate.WebLogin, Bounds: dashboard.DefaultBounds()}
+	s := dashboard.Server{Admin: a.Admin, Gatherer: prometheus.NewRegistry(), Ready: a.Ready, Login: a.Gate.WebLogin, Standing: a.Gate.Standing, Bounds: dashboard.DefaultBounds()}
 	srv := httptest.NewServer(s.Handler())
 	defer srv.Close()
 	status := func(method, path, user, body string, change func(*http.Request)) int {

@@ -46,6 +46,13 @@ func New(cfg *config.Config, key []byte) (*Access, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range rules {
+		for k, name := range rules[i].Databases {
+			if IsConsole(name) { // it has two names, and one is as good as the other
+				rules[i].Databases[k] = Console
+			}
+		}
+	}
 	a := &Access{
 		salts: auth.Salts{Key: key}, rules: rules, users: map[string]user{}, admin: map[string]bool{}, stats: map[string]bool{},
 		trusted: cfg.Direct.User, tries: cfg.AuthTries, query: cfg.AuthQuery,
@@ -96,11 +103,14 @@ func (a *Access) Key() []byte { return a.salts.Key }
 
 // Proxied says whether connections from an address begin with a PROXY protocol header.
 func (a *Access) Proxied(from netip.Addr) bool {
-	return slices.ContainsFunc(a.proxied, func(p netip.Prefix) bool { return p.Contains(from) })
+	return slices.ContainsFunc(a.proxied, func(p netip.Prefix) bool { return p.Contains(from.WithZone("")) })
 }
 
+// Console is the admin console's name. It answers to PgBouncer's as well.
+const Console = "pgmosaic"
+
 // IsConsole says whether a database is the admin console.
-func IsConsole(database string) bool { return database == "pgmosaic" || database == "pgbouncer" }
+func IsConsole(database string) bool { return database == Console || database == "pgbouncer" }
 
 // Role is what a user may do on the console.
 type Role int

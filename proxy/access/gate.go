@@ -2,6 +2,8 @@ package access
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,18 +73,25 @@ func (g *Gate) Admin(l session.Login) bool {
 	return IsConsole(l.Database) && g.Access().Console(l.User) == Admin
 }
 
-// Admit implements session.Backend. What it tells is the same for users and databases that do not exist.
+// origin is the address that a login's failures are counted under. Those by the Unix socket have one in common.
+func origin(l session.Login) (from netip.Addr, called string) {
+	if a := l.Remote.Addr(); a.IsValid() {
+		return a.Unmap(), a.Unmap().String()
+	}
+	return netip.IPv6Unspecified(), "[local]"
+}
+
+// Admit implements session.Backend. What it tells is the same for users and databases that do not exist. It is asked before a password is asked
+// for, and again before one is looked at: who brings many at once would have been judged by none.
 func (g *Gate) Admit(ctx context.Context, l session.Login) error {
 	a := g.Access()
-	from, limit := l.Remote.Addr().Unmap(), a.tries
-	if !from.IsValid() {
-		return nil
-	}
+	from, called := origin(l)
+	limit := a.tries
 	always := IsConsole(l.Database) && a.named(l.User)
 	switch g.tries.Judge(g.now(), from, l.User, limit, always) {
 	case auth.Barred:
 		return &pgsql.Error{
-			Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, from, limit, auth.TryWindow),
+			Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, called, limit, auth.TryWindow),
 			Hint: "Wait a minute and use the right password.",
 		}
 	case auth.Slow:
@@ -99,15 +108,18 @@ func (g *Gate) Admit(ctx context.Context, l session.Login) error {
 // Failed implements session.Backend.
 func (g *Gate) Failed(l session.Login) {
 	g.metrics.FailedLogins.Add(1)
-	if from := l.Remote.Addr(); from.IsValid() {
-		g.tries.Failed(g.now(), from, l.User)
-	}
+	from, _ := origin(l)
+	g.tries.Failed(g.now(), from, l.User)
 }
 
 // Rule implements session.Backend.
 func (g *Gate) Rule(l session.Login) auth.Rule {
 	a := g.Access()
-	r := auth.Match(a.rules, auth.Attempt{Database: l.Database, User: l.User, From: l.Remote.Addr(), Origin: l.Origin()})
+	database := l.Database
+	if IsConsole(database) {
+		database = Console
+	}
+	r := auth.Match(a.rules, auth.Attempt{Database: database, User: l.User, From: l.Remote.Addr(), Origin: l.Origin()})
 	if r.Method == auth.Trust && IsConsole(l.Database) && l.User != a.trusted {
 		r.Method = auth.SCRAM // admin power needs a password
 	}
@@ -119,11 +131,14 @@ func (g *Gate) Credential(ctx context.Context, l session.Login) (auth.Credential
 	if u, ok := g.Access().users[l.User]; ok {
 		return u.cred, nil
 	}
-	if g.Access().query == "" || IsConsole(l.Database) {
+	if g.Access().query == "" || IsConsole(l.Database) || len(l.User) > longestName {
 		return g.fake(l.User), nil
 	}
 	return g.query(ctx, l)
 }
+
+// longestName is the longest that a role of PostgreSQL's can have, in bytes.
+const longestName = 63
 
 // fake is the credential of a user that does not exist.
 func (g *Gate) fake(user string) auth.Credential {
@@ -154,7 +169,13 @@ func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password
 		cred = g.fake(name)
 	}
 	fits, err := g.Check(ctx, cred, password)
+	if err == nil {
+		err = g.Admit(ctx, l) // nobody is told what came of too many tries at once
+	}
 	if err != nil {
+		if !fits {
+			g.Failed(l)
+		}
 		return false, err
 	}
 	if fits && ok && acc.named(name) {
@@ -162,4 +183,16 @@ func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password
 	}
 	g.Failed(l)
 	return false, errors.New("wrong name or password, or the user is none of admin_users and stats_users")
+}
+
+// Standing is what a user of the dashboard may do now, and a mark that is another one when its password is: a login that was let in by
+// another password, or in another place, is over.
+func (g *Gate) Standing(user string) (isAdmin, may bool, mark string) {
+	a := g.Access()
+	u, ok := a.users[user]
+	if !ok || !a.named(user) {
+		return false, false, ""
+	}
+	sum := sha256.Sum256([]byte(u.cred.Verifier()))
+	return a.admin[user], true, hex.EncodeToString(sum[:])
 }

@@ -52,6 +52,21 @@ hostssl all        all  127.0.0.0/8       password clientcert=verify-full
 	if !r.CertUser("alice", "app") || r.CertUser("alice", "root") || r.CertUser("bob smith", "app") || r.CertUser("", "app") {
 		t.Error("the map of names is not kept")
 	}
+	if r := Match(rules, Attempt{Database: "shop", User: "y", From: netip.MustParseAddr("127.0.0.1"), Origin: TLS}); !r.ClientCert || !r.CertName {
+		t.Errorf("verify-full asks for certificate %v, name %v", r.ClientCert, r.CertName)
+	}
+	if r := Match(rules, Attempt{Database: "shop", User: "y", From: netip.MustParseAddr("::1%lo"), Origin: Plain}); r.Method != SCRAM {
+		t.Errorf("an address with a zone is in no network: %v", r.Method)
+	}
+}
+
+func TestVerifiersOfManyIterations(t *testing.T) {
+	keys := strings.Repeat("A", 43) + "="
+	for n, ok := range map[string]bool{"4096": true, "1000000": true, "1000001": false, "9000000000000000000": false, "0": false} {
+		if _, err := ParseVerifier("SCRAM-SHA-256$" + n + ":c2FsdA==$" + keys + ":" + keys); (err == nil) != ok {
+			t.Errorf("%s iterations: %v", n, err)
+		}
+	}
 }
 
 func TestHBAMistakesAreExplained(t *testing.T) {

@@ -89,7 +89,7 @@ func parseRule(f [][]string, maps map[string]map[string]string) (r Rule, err err
 		key, val, _ := strings.Cut(opt[0], "=")
 		switch {
 		case key == "clientcert" && (val == "verify-full" || val == "verify-ca"):
-			r.ClientCert = true
+			r.ClientCert, r.CertName = true, val == "verify-full"
 		case key == "map" && maps[val] != nil:
 			r.Map = maps[val]
 		case key == "map":
@@ -104,11 +104,11 @@ func parseRule(f [][]string, maps map[string]map[string]string) (r Rule, err err
 	if m == Password && kind != "hostssl" && kind != "local" {
 		return r, fmt.Errorf("method password is for hostssl and local lines only: it sends the password itself")
 	}
-	return r, r.check()
+	return r, r.Check()
 }
 
-// check refuses what would let everybody in.
-func (r *Rule) check() error {
+// Check refuses what would let everybody in.
+func (r *Rule) Check() error {
 	if r.Method == Trust && !(len(r.Origins) == 1 && r.Origins[0] == Local) && !(r.Network.IsValid() && r.Network.Addr().IsLoopback() && r.Network.Bits() >= 8) {
 		return fmt.Errorf("method trust is for loopback addresses and local lines only")
 	}

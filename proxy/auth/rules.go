@@ -43,7 +43,8 @@ type Rule struct {
 	Network    netip.Prefix // not valid: all
 	Method     Method
 	ClientCert bool              // a verified certificate is needed besides
-	Map        map[string]string // of Cert: a certificate's name to the user; nil: they are equal
+	CertName   bool              // and its name must be the user's: see CertUser
+	Map        map[string]string // a certificate's name to the user; nil: they are equal
 }
 
 // Attempt is what the rules look at.
@@ -73,7 +74,7 @@ func (r *Rule) matches(a Attempt) bool {
 			return false
 		}
 	}
-	if r.Network.IsValid() && (a.Origin == Local || !r.Network.Contains(a.From.Unmap())) {
+	if r.Network.IsValid() && (a.Origin == Local || !r.Network.Contains(a.From.Unmap().WithZone(""))) {
 		return false
 	}
 	return named(r.Users, a.User, "") && named(r.Databases, a.Database, a.User)

@@ -6,6 +6,9 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 )
@@ -19,7 +22,7 @@ func Load(file string) (Config, error) {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
 	if err := decode(b, &c); err != nil && len(bytes.TrimSpace(b)) > 0 {
-		return c, fmt.Errorf("%s: %s", file, explain(err))
+		return c, fmt.Errorf("%s: %s", file, explain(b, err))
 	}
 	return c, c.Validate()
 }
@@ -36,11 +39,25 @@ func decode(b []byte, c *Config) (err error) {
 
 var unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
 
-// explain adds the nearest known key to the decoder's message, which has line and column.
-func explain(err error) string {
-	msg := yaml.FormatError(err, false, true)
+var (
+	place     = regexp.MustCompile(`^\[(\d+):\d+\]`)
+	keyOfLine = regexp.MustCompile(`^[\s-]*([a-z_]+)\s*:`)
+)
+
+// explain adds to the decoder's message, which has line and column, the key of that line, if it is a known one, or the nearest known key. It
+// does not show the lines around, as the decoder would: there may be passwords in them.
+func explain(text []byte, err error) string {
+	msg := yaml.FormatError(err, false, false)
 	m := unknownField.FindStringSubmatch(msg)
 	if m == nil {
+		if at := place.FindStringSubmatch(msg); at != nil {
+			line, _ := strconv.Atoi(at[1]) // of digits
+			if lines := strings.Split(string(text), "\n"); line >= 1 && line <= len(lines) {
+				if key := keyOfLine.FindStringSubmatch(lines[line-1]); key != nil && slices.Contains(knownKeys(), key[1]) {
+					return key[1] + ": " + msg
+				}
+			}
+		}
 		return msg
 	}
 	best, dist := "", 1<<30

@@ -76,19 +76,20 @@ func (c *Config) ownRules() ([]auth.Rule, error) {
 			if err != nil {
 				return nil, bad("address %q is no network such as 10.0.0.0/8", r.Address)
 			}
-			rule.Network = p
+			rule.Network = p.Masked()
 		}
 		m, ok := auth.ParseMethod(r.Method)
 		rule.Method = m
 		switch {
 		case !ok:
 			return nil, bad("method %q is none of scram-sha-256, password, cert, trust, reject", r.Method)
-		case m == auth.Trust && !r.Local && (!rule.Network.IsValid() || !rule.Network.Addr().IsLoopback()):
-			return nil, bad("method trust is for loopback addresses and the Unix socket only")
 		case (m == auth.Password || m == auth.Cert) && !r.TLS && !(m == auth.Password && r.Local):
 			return nil, bad("method %s needs tls: true", r.Method)
 		case m == auth.Cert:
 			rule.Map = maps["pgmosaic"]
+		}
+		if err := rule.Check(); err != nil {
+			return nil, bad("%v", err)
 		}
 		out = append(out, rule)
 	}

@@ -125,3 +125,24 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		t.Error(s, err)
 	}
 }
+
+// What a mistake is about is told by its key and place: the lines of a file may hold passwords.
+func TestMistakesShowNoSecrets(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"users:\n  - name: app\n    pasword: hunter2\n":                          `Did you mean "password"?`,
+		"users:\n  - name: app\n    password: hunter2\npool_size: [many]\n":      "[4:1]",
+		"peer_key: hunter2\nlisten: [1\n":                                        "[2:",
+		"peer_key: hunter2-hunter2-hunter2\nmin_pool_size: [1]\nlisten: x:1\n":   "min_pool_size: [2:",
+		"init_sql: |\n  NODE 'postgres://u:hunter2@h/d'\nlisten: {a: hunter2}\n": "listen: [3:",
+	} {
+		file := filepath.Join(t.TempDir(), "pgmosaic.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(file)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}

@@ -37,6 +37,8 @@ type Server struct {
 	Ready func() (bool, string)
 	// Login checks a user, and says whether it is an admin.
 	Login func(ctx context.Context, from netip.AddrPort, user, password string) (isAdmin bool, err error)
+	// Standing is what a user who has logged in may do now, and a mark that is another one when it must log in again.
+	Standing func(user string) (isAdmin, may bool, mark string)
 	// Open lets anybody look without a login: for addresses that only this machine reaches.
 	Open   bool
 	Bounds Bounds

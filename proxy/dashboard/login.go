@@ -24,6 +24,7 @@ type viewerKey struct{}
 type visit struct {
 	viewer
 	until time.Time
+	mark  string // of the user's standing at the login
 }
 
 const (
@@ -58,11 +59,8 @@ func viewerOf(r *http.Request) viewer {
 
 func (s *Server) identify(r *http.Request) (viewer, bool) {
 	if c, err := r.Cookie(cookie); err == nil {
-		s.mu.Lock()
-		v, ok := s.visits[c.Value]
-		s.mu.Unlock()
-		if ok && time.Now().Before(v.until) {
-			return v.viewer, true
+		if v, ok := s.visitor(c.Value); ok {
+			return v, true
 		}
 	}
 	if user, password, ok := r.BasicAuth(); ok {
@@ -72,16 +70,26 @@ func (s *Server) identify(r *http.Request) (viewer, bool) {
 	return viewer{}, s.Open
 }
 
+// visitor is who has logged in and was given a cookie, as long as that is good: the user may look still, and has the password that it had.
+func (s *Server) visitor(token string) (viewer, bool) {
+	s.mu.Lock()
+	v, ok := s.visits[token]
+	s.mu.Unlock()
+	if !ok || !time.Now().Before(v.until) {
+		return viewer{}, false
+	}
+	isAdmin, may, mark := s.Standing(v.User)
+	return viewer{v.User, isAdmin}, may && mark == v.mark
+}
+
 // stillIn says whether who came by a cookie is logged in still.
 func (s *Server) stillIn(r *http.Request) bool {
 	c, err := r.Cookie(cookie)
 	if err != nil || s.Open {
 		return true
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v, ok := s.visits[c.Value]
-	return ok && time.Now().Before(v.until)
+	_, ok := s.visitor(c.Value)
+	return ok
 }
 
 func remote(r *http.Request) netip.AddrPort {
@@ -104,7 +112,8 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	_, _ = rand.Read(b) // never fails
 	token := base64.RawURLEncoding.EncodeToString(b)
 	now := time.Now()
-	v := visit{viewer{in.User, isAdmin}, now.Add(visitLife)}
+	_, _, mark := s.Standing(in.User)
+	v := visit{viewer{in.User, isAdmin}, now.Add(visitLife), mark}
 	s.mu.Lock()
 	for t, x := range s.visits {
 		if len(s.visits) >= maxVisits || now.After(x.until) {

@@ -31,7 +31,7 @@ func (in *Instance) newPage() *page {
 	reg := prometheus.NewRegistry()
 	in.Metrics.AddGauges(in.gauges)
 	reg.MustRegister(in.Metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p := &page{board: &dashboard.Server{Admin: in.Admin, Gatherer: reg, Ready: in.Ready, Login: in.Gate.WebLogin, Open: dashboard.Loopback(in.cfg.HTTP), Bounds: dashboard.DefaultBounds()}}
+	p := &page{board: &dashboard.Server{Admin: in.Admin, Gatherer: reg, Ready: in.Ready, Login: in.Gate.WebLogin, Standing: in.Gate.Standing, Open: dashboard.Loopback(in.cfg.HTTP), Bounds: dashboard.DefaultBounds()}}
 	var config *tls.Config
 	if in.cfg.HTTPCert != "" {
 		config = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -62,6 +62,9 @@ func (s *Session) authenticate(ctx context.Context) error {
 		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("no authentication rule for host %q, user %q, database %q, %s",
 			from, s.login.User, s.login.Database, enc)})
 	}
+	if err == nil && rule.CertName && rule.Method != auth.Cert {
+		err = s.certificate(&rule)
+	}
 	if err != nil {
 		if errors.Is(err, errPassword) {
 			s.cfg.Backend.Failed(s.login)
@@ -139,6 +142,9 @@ func (s *Session) scram(ctx context.Context) error {
 		if in, err = s.response(maxSASL); err != nil {
 			return err
 		}
+		if err := s.cfg.Backend.Admit(ctx, s.login); err != nil { // the proof has come
+			return s.fatal(err)
+		}
 	}
 }
 
@@ -158,6 +164,9 @@ func (s *Session) password(ctx context.Context) error {
 	}
 	cred, err := s.cfg.Backend.Credential(ctx, s.login)
 	if err != nil {
+		return s.fatal(err)
+	}
+	if err := s.cfg.Backend.Admit(ctx, s.login); err != nil {
 		return s.fatal(err)
 	}
 	if ok, err := s.cfg.Backend.Check(ctx, cred, string(pw)); err != nil {

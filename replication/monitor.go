@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/cond"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -25,6 +26,8 @@ type Monitor struct {
 	views  atomic.Pointer[map[shardKey]*atomic.Pointer[View]]
 	wake   chan *shardmap.Snapshot
 	dials  chan struct{} // holds one for each node that is connected to at the moment
+
+	published cond.Var // a view
 }
 
 // Events are told of what the monitor sees. None may block, and each may be nil.
@@ -115,6 +118,12 @@ func (m *Monitor) View(database, shard string) *View {
 		return s.Load()
 	}
 	return nil
+}
+
+// Await waits until something holds of what is published, or the context ends: then it is an error. holds is called by the caller's
+// goroutine, at first and after each sample.
+func (m *Monitor) Await(ctx context.Context, holds func() bool) error {
+	return m.published.Wait(ctx, holds)
 }
 
 // Since is a position that a replica of a shard must have replayed to have all that was acknowledged before a moment. ok is false
@@ -518,6 +527,7 @@ func (m *Monitor) publishLocked(w *watch, now time.Time) []Change {
 		v.Since, v.changed = now, make(chan struct{})
 	}
 	w.view.Store(v)
+	m.published.Changed()
 	if old != nil && old.changed != v.changed {
 		close(old.changed)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/router"
 )
@@ -86,12 +87,19 @@ func TestDocsOfStates(t *testing.T) {
 		}
 	}
 	diagram("The server", "`proxy.State`: changed by Drain and Stop.", lines)
+	lines = nil
+	for from, list := range pool.Transitions {
+		for _, to := range list {
+			lines = append(lines, from.String()+" --> "+to.String())
+		}
+	}
+	diagram("A server of a pool", "`pool.State`: changed by whoever has it in hand, the session that leases it or the pool. Another change is a fault: it ends the session.", lines)
 	page(t, "states.md", b.String())
 }
 
 func TestDocsOfAdminSQL(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` as one of `admin_users`; `stats_users` may use SHOW, EXPLAIN ROUTE, LOCATE KEY and VERIFY SCHEMA.\n" +
+	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` (or `pgbouncer`: its other name, in rules too) as one of `admin_users`; `stats_users` may use SHOW, EXPLAIN ROUTE, LOCATE KEY and VERIFY SCHEMA.\n" +
 		"`DRY RUN` at the end of a change says what it would do. Names quote as in PostgreSQL.\n\n| statement | what it does |\n|---|---|\n")
 	for _, s := range admin.Statements() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.ReplaceAll(s[0], "|", `\|`), s[1])

@@ -165,19 +165,16 @@ type Info struct {
 func (p *Pool) Servers() []Info {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	idle := map[*Server]bool{}
-	for _, s := range p.idle {
-		idle[s] = true
-	}
 	out := make([]Info, 0, len(p.all))
 	for s := range p.all {
 		i := Info{
 			Database: p.Database, Role: p.Role, Shard: p.Shard, Node: p.Node, State: "active", PID: s.PID, Client: s.client.Load(), Remote: s.NetConn().RemoteAddr(),
 			Local: s.NetConn().LocalAddr(), TLS: s.tls, Connected: s.dialed, Since: s.dialed, Prepared: int(s.count.Load()), server: s,
 		}
-		if idle[s] {
+		switch s.State() {
+		case Idle:
 			i.State, i.Since = "idle", s.since
-		} else if i.Client == 0 {
+		case Tested:
 			i.State = "tested"
 		}
 		if s.gen != p.gen {

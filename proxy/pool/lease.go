@@ -75,7 +75,7 @@ func (p *Pool) Busy() int {
 	defer p.mu.Unlock()
 	n := p.active - p.testing
 	for s := range p.all {
-		if s.parked.Load() {
+		if s.Parked() {
 			n--
 		}
 	}
@@ -106,7 +106,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 		return s, err
 	}
 	for {
-		if !inTx && p.paused() {
+		if !inTx && p.Paused() {
 			waited = true
 			if err := w.during(ctx, moved, p.pass); err != nil {
 				return nil, true, err
@@ -119,7 +119,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 		if err != nil {
 			return nil, waited, err
 		}
-		if !inTx && p.paused() { // shut since. Who shuts a gate and then counts, counts this lease or holds it back
+		if !inTx && p.Paused() { // shut since. Who shuts a gate and then counts, counts this lease or holds it back
 			p.back(s)
 			continue
 		}
@@ -128,10 +128,7 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 			return s, waited, err
 		}
 		if leavesCustom(s.settings, want) { // it cannot be undone: another one is dialled in its place
-			if !p.shut(s) && !p.mgr.room(p) { // it was closed beside us, and its place on the books is taken
-				p.give(nil)
-				continue
-			}
+			p.shut(s) // its place on the books is the other's
 			s, err = dial()
 			return s, waited, err
 		}
@@ -148,26 +145,14 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 // Try leases an idle server that nobody waits for, if there is one that is surely alive; else nil, and Acquire
 // must be called. now may be a little old.
 func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
-	if !inTx && p.paused() {
+	if !inTx && p.Paused() {
 		return nil
 	}
-	p.mu.Lock()
-	n := len(p.idle)
-	if n == 0 || len(p.waiters) > 0 {
-		p.mu.Unlock()
+	s := p.pick(want)
+	if s == nil {
 		return nil
 	}
-	at := p.bestLocked(want)
-	s := p.idle[at]
-	if leavesCustom(s.settings, want) {
-		p.mu.Unlock()
-		return nil
-	}
-	p.cutLocked(at)
-	p.active++
-	p.served++
-	p.mu.Unlock()
-	if !inTx && p.paused() { // as in Acquire
+	if !inTx && p.Paused() { // as in Acquire
 		p.back(s)
 		return nil
 	}
@@ -177,6 +162,21 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 	p.discard(s)
 	p.give(nil)
 	return nil
+}
+
+// pick leases an idle server that carries nothing that the settings would have to undo, where nobody waits for one.
+func (p *Pool) pick(want *Settings) *Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) == 0 || len(p.waiters) > 0 {
+		return nil
+	}
+	at := p.bestLocked(want)
+	if leavesCustom(p.idle[at].settings, want) {
+		return nil
+	}
+	p.served++
+	return p.leaseLocked(at)
 }
 
 // pass waits until the pool is not paused.
@@ -189,7 +189,8 @@ func (p *Pool) pass(ctx context.Context) error {
 	return nil
 }
 
-func (p *Pool) paused() bool { return p.gates[0].paused.Load() || p.gates[1].paused.Load() }
+// Paused says whether the pool's work is held back. Any goroutine may call it.
+func (p *Pool) Paused() bool { return p.gates[0].paused.Load() || p.gates[1].paused.Load() }
 
 // size is how many servers the pool may have, reserve aside.
 func (p *Pool) size(o *Options) int {
@@ -227,11 +228,23 @@ func (p *Pool) bestLocked(want *Settings) int {
 	return n - 1
 }
 
-func (p *Pool) cutLocked(at int) {
-	n := len(p.idle)
+// leaseLocked leases an idle server.
+func (p *Pool) leaseLocked(at int) *Server {
+	s, n := p.idle[at], len(p.idle)
 	copy(p.idle[at:], p.idle[at+1:])
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
+	p.active++
+	s.become(Leased)
+	return s
+}
+
+// idleLocked gives a lease up, and has the server wait for the next.
+func (p *Pool) idleLocked(s *Server, now time.Time) {
+	s.become(Idle)
+	p.active--
+	s.since, p.used = now, now
+	p.idle = append(p.idle, s)
 }
 
 // take returns an idle server, or nothing for leave to dial, or puts w into the queue.
@@ -241,11 +254,7 @@ func (p *Pool) take(want *Settings, w *Wait) (s *Server, queued bool, err error)
 	defer p.mu.Unlock()
 	p.served++
 	if n := len(p.idle); n > 0 && len(p.waiters) == 0 {
-		at := p.bestLocked(want)
-		s := p.idle[at]
-		p.cutLocked(at)
-		p.active++
-		return s, false, nil
+		return p.leaseLocked(p.bestLocked(want)), false, nil
 	}
 	if p.active < p.size(o) && len(p.waiters) == 0 {
 		if p.failed != nil && time.Now().Before(p.until) {
@@ -331,32 +340,48 @@ func (p *Pool) dial(ctx context.Context) (*Server, error) {
 func (p *Pool) release(s *Server, now time.Time) {
 	s.client.Store(0)
 	s.SetTask(nil)
-	p.mu.Lock()
-	fit := !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && s.Pending() == 0 && s.settings.Size() <= mostBooked && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
-	if fit && !s.suspect && s.pendingCancels.Load() == 0 && len(p.waiters) == 0 { // as nearly always
-		s.Conn.Release()
-		p.active--
-		s.since = now
-		p.used = now
-		p.idle = append(p.idle, s)
-		p.mu.Unlock()
-		return
-	}
-	if fit && s.suspect {
-		p.testing++
-	}
-	p.mu.Unlock()
-	if !fit {
+	switch fit, idle := p.takeBack(s, now); {
+	case idle:
+		p.left()
+	case !fit:
 		p.discard(s)
 		p.give(nil)
-		return
+	default:
+		s.Conn.Release()
+		if !s.suspect && s.pendingCancels.Load() == 0 {
+			p.give(s)
+			return
+		}
+		p.left()
+		panics.Go(panics.Background, func() { p.giveLater(s) }) // ends when the cancel requests have, and by inspectTimeout
 	}
-	s.Conn.Release()
-	if !s.suspect && s.pendingCancels.Load() == 0 {
-		p.give(s)
-		return
+}
+
+// takeBack has a leased server wait for the next session, as nearly always: then idle is true. fit is whether another session may have it,
+// once the cancel requests have ended that are on their way, and what it may carry was looked at.
+func (p *Pool) takeBack(s *Server, now time.Time) (fit, idle bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fit = !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && s.Pending() == 0 && s.settings.Size() <= mostBooked && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
+	switch {
+	case fit && s.suspect:
+		s.become(Tested)
+		p.testing++
+	case fit && s.pendingCancels.Load() == 0 && len(p.waiters) == 0:
+		s.Conn.Release()
+		p.idleLocked(s, now)
+		return true, true
 	}
-	panics.Go(panics.Background, func() { p.giveLater(s) }) // ends when the cancel requests have, and by inspectTimeout
+	return fit, false
+}
+
+// left tells a pause that waits that there may be one lease less. It is called after each change by which Busy may fall, without the
+// pool's lock.
+func (p *Pool) left() {
+	if p.Paused() {
+		p.gates[0].left.Changed()
+		p.gates[1].left.Changed()
+	}
 }
 
 // giveLater gives a server on whose cancel requests have ended, and that has nothing left of its client.
@@ -385,18 +410,15 @@ func (p *Pool) giveLater(s *Server) {
 
 // discard closes a server and takes it off the books.
 func (p *Pool) discard(s *Server) {
-	if p.shut(s) {
-		p.mgr.gone(p)
-	}
+	p.shut(s)
+	p.mgr.gone(p)
 }
 
-// shut closes a server, which stays on the books: the caller owns its place there if it was open. One that still works
-// on something is told to stop.
-func (p *Pool) shut(s *Server) (open bool) {
-	p.mu.Lock()
-	_, open = p.all[s]
-	delete(p.all, s)
-	p.mu.Unlock()
+// shut closes a server, which stays on the books: the caller owns its place there. One that still works on something is told to stop.
+func (p *Pool) shut(s *Server) {
+	if p.strike(s) {
+		p.mgr.ended.Changed()
+	}
 	if s.running {
 		panics.Go(panics.Background, func() { // bounded by its own deadline
 			ctx, cancel := context.WithTimeout(context.Background(), inspectTimeout)
@@ -404,10 +426,18 @@ func (p *Pool) shut(s *Server) (open bool) {
 			_ = s.BeginCancel()(ctx) // if it fails, the server notices when it next writes
 			_ = s.Close()
 		})
-		return open
+		return
 	}
 	_ = s.Close()
-	return open
+}
+
+// strike takes a server that is closed off the list. old says that it was condemned.
+func (p *Pool) strike(s *Server) (old bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.become(Closed)
+	delete(p.all, s)
+	return s.gen != p.gen
 }
 
 // back gives up a lease with which nothing was done: of a server, or for nil the right to dial one.
@@ -420,6 +450,7 @@ func (p *Pool) back(s *Server) {
 
 // give hands a server, or for nil the right to dial one, to the first waiter, or gives the lease up.
 func (p *Pool) give(s *Server) {
+	defer p.left()
 	p.mu.Lock()
 	if s != nil && s.gen != p.gen {
 		p.mu.Unlock()
@@ -432,13 +463,15 @@ func (p *Pool) give(s *Server) {
 	if len(p.waiters) > 0 && (s != nil || p.mgr.room(p)) {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
+		if s != nil && s.State() == Tested {
+			s.become(Leased)
+		}
 		w.hand(s)
 		return
 	}
-	p.active--
 	if s != nil {
-		s.since = time.Now()
-		p.used = s.since
-		p.idle = append(p.idle, s)
+		p.idleLocked(s, time.Now())
+		return
 	}
+	p.active--
 }

@@ -6,17 +6,23 @@ import "context"
 // its session parks it, and is held back like others when it wants to go on.
 
 // Park says that the session that leases the server does nothing on it before it has called Unpark.
-func (s *Server) Park() { s.parked.Store(true) }
+func (s *Server) Park() {
+	if s.Parked() {
+		return
+	}
+	s.become(Parked)
+	s.Pool.left()
+}
 
 // Parked says whether Unpark must be called before the server is used.
-func (s *Server) Parked() bool { return s.parked.Load() }
+func (s *Server) Parked() bool { return s.State() == Parked }
 
 // Unpark lets the session use the server again; false: its pool is paused, and it stays parked. Who shuts a gate and then counts, counts
 // this server or holds it back.
 func (s *Server) Unpark() bool {
-	s.parked.Store(false)
-	if s.Pool.paused() {
-		s.parked.Store(true)
+	s.become(Leased)
+	if s.Pool.Paused() {
+		s.Park()
 		return false
 	}
 	return true

@@ -25,11 +25,7 @@ func TestPausesOfTwoAdmins(t *testing.T) {
 		p.active = 1
 		return m, p
 	}
-	end := func(p *Pool) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.active = 0
-	}
+	end := func(p *Pool) { p.give(nil) }
 	t.Run("resumed while it waits", func(t *testing.T) {
 		m, p := busy()
 		done := paused(m, t.Context())
@@ -65,6 +61,62 @@ func TestPausesOfTwoAdmins(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A pause that waits is told of each way in which the last lease may end: it does not look by itself.
+func TestAPauseHearsOfEachEnd(t *testing.T) {
+	for name, end := range map[string]func(p *Pool, s *Server){
+		"given back":             func(_ *Pool, s *Server) { s.Release(time.Time{}) },
+		"closed":                 func(_ *Pool, s *Server) { s.Dirty = true; s.Release(time.Time{}) },
+		"given back for a look":  func(_ *Pool, s *Server) { s.suspect = true; s.Release(time.Time{}) },
+		"kept by an idle client": func(_ *Pool, s *Server) { s.Park() },
+		"nothing was dialled":    func(p *Pool, _ *Server) { p.back(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := NewManager(Options{})
+			p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
+			s := saying(t)
+			s.Pool, s.settings, s.TxStatus, s.dialed = p, NoSettings, 'I', time.Now()
+			p.active, p.all[s] = 1, struct{}{}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			done := make(chan error, 1)
+			was := opening(m)
+			go func() { _, err := m.Pause(ctx, "shop", ""); done <- err }()
+			for opening(m) == was {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(20 * time.Millisecond) // it has looked, and waits
+			end(p, s)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// WAIT_CLOSE is told when the last condemned server is closed.
+func TestTheLastOldServerIsHeardOf(t *testing.T) {
+	m := NewManager(Options{})
+	p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
+	s := saying(t)
+	s.Pool, s.settings, s.TxStatus, s.dialed = p, NoSettings, 'I', time.Now()
+	p.active, p.all[s] = 1, struct{}{}
+	m.Reconnect("shop")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- m.AwaitOld(ctx, "shop") }()
+	time.Sleep(20 * time.Millisecond) // it has looked, and waits
+	select {
+	case err := <-done:
+		t.Fatalf("it is there, and the wait has ended: %v", err)
+	default:
+	}
+	s.Release(time.Time{})
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/cond"
 	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 )
 
@@ -90,12 +91,14 @@ type Manager struct {
 	counts map[string]int           // servers by database and role, where they are limited
 
 	stray atomic.Int64 // servers that an inspection found changed
+	ended cond.Var     // a condemned server has been closed: see AwaitOld
 }
 
 // gate holds back new leases of one database, or of one of its shards, while it is paused.
 type gate struct {
 	paused   atomic.Bool
 	disabled atomic.Bool // new clients are refused
+	left     cond.Var    // a lease has ended while it was paused, or the pause has
 
 	mu   sync.Mutex    // guards the rest, and changes of paused
 	open chan struct{} // closed when work may go on
@@ -221,6 +224,9 @@ func (m *Manager) gateOf(database, shard string) *gate {
 	return m.gateLocked(database, shard)
 }
 
+// To says whether the pool's servers are those of a connection string.
+func (p *Pool) To(dsn string) bool { return p.key.dsn == dsn }
+
 // All lists the pools in a stable order.
 func (m *Manager) All() []*Pool {
 	m.mu.Lock()
@@ -250,26 +256,30 @@ func (m *Manager) Pause(ctx context.Context, database, shard string) (undo func(
 	if !shut {
 		return nil, fmt.Errorf("%s is already paused", what)
 	}
-	for {
-		if !g.holds(turn) {
-			return nil, fmt.Errorf("%s was resumed meanwhile", what)
-		}
-		busy := 0
-		for _, p := range m.All() {
-			if p.Database == database && (shard == "" || p.Shard == shard) {
-				busy += p.Busy()
-			}
-		}
-		if busy == 0 && g.holds(turn) {
-			return func() { g.reopen(turn) }, nil
-		}
-		select {
-		case <-ctx.Done():
-			g.reopen(turn)
-			return nil, fmt.Errorf("%d transactions of %s are still running: %w", busy, what, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
+	busy, resumed := 0, false
+	err = g.left.Wait(ctx, func() bool {
+		busy = m.busy(database, shard)
+		resumed = !g.holds(turn)
+		return resumed || busy == 0
+	})
+	switch {
+	case err != nil:
+		g.reopen(turn)
+		return nil, fmt.Errorf("%d transactions of %s are still running: %w", busy, what, err)
+	case resumed:
+		return nil, fmt.Errorf("%s was resumed meanwhile", what)
+	}
+	return func() { g.reopen(turn) }, nil
+}
+
+// busy is the number of leases of a database, or of one of its shards unless that is "".
+func (m *Manager) busy(database, shard string) (n int) {
+	for _, p := range m.All() {
+		if p.Database == database && (shard == "" || p.Shard == shard) {
+			n += p.Busy()
 		}
 	}
+	return n
 }
 
 // Paused says whether new leases of a database, or of one of its shards unless that is "", are held back.
@@ -316,6 +326,7 @@ func (g *gate) reopen(turn uint64) {
 func (g *gate) openLocked() {
 	if g.paused.CompareAndSwap(true, false) {
 		close(g.open)
+		g.left.Changed()
 	}
 }
 

@@ -45,8 +45,8 @@ type Server struct {
 	gen      uint64
 	cancels  sync.WaitGroup
 
-	cutOff         atomic.Bool // nobody may have it any more
-	parked         atomic.Bool // see Park
+	state          atomic.Uint32 // a State
+	cutOff         atomic.Bool   // nobody may have it any more
 	pendingCancels atomic.Int32
 	client         atomic.Uint32 // who leases it
 	last           atomic.Uint32 // who leased it last
@@ -384,13 +384,19 @@ func (s *Server) CutOff() {
 	s.Cut()
 }
 
-// Release gives the server back, or closes it if it is not fit for another client. It takes s over.
+// Release gives the server back, or closes it if it is not fit for another client. It takes s over: whoever calls it again panics.
 // now may be a little old.
 func (s *Server) Release(now time.Time) {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	s.parked.Store(false)
+	switch st := s.State(); st {
+	case Leased:
+	case Parked:
+		s.become(Leased)
+	default:
+		panic("pool: a server of node " + s.Pool.Node + " is given back that is " + st.String())
+	}
 	s.Pool.release(s, now)
 }
 

@@ -78,6 +78,11 @@ func (m *Manager) Old(database string) int {
 	return n
 }
 
+// AwaitOld waits until Old is 0, or the context ends: then it is an error.
+func (m *Manager) AwaitOld(ctx context.Context, database string) error {
+	return m.ended.Wait(ctx, func() bool { return m.Old(database) == 0 })
+}
+
 // upkeep is how often pools are looked after.
 const upkeep = 100 * time.Millisecond
 

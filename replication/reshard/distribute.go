@@ -127,24 +127,20 @@ func (mv *Mover) announce(ctx context.Context, x shardmap.Attempt, edit, back fu
 		return err
 	}
 	version := mv.Catalog.Current().Version
-	late := time.NewTimer(mv.PauseTimeout)
-	defer late.Stop()
-	for {
-		left := mv.Using(x.Database, version)
-		if len(left) == 0 {
-			return nil
+	waiting, cancel := context.WithTimeout(ctx, mv.PauseTimeout)
+	defer cancel()
+	var users []string
+	switch err := mv.AwaitLeft(waiting, func() bool { users = mv.Using(x.Database, version); return len(users) == 0 }); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return errors.Join(&pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}, mv.Catalog.Retry(context.WithoutCancel(ctx), back))
+	default:
+		err := &pgsql.Error{
+			Code: pgsql.ObjectInUse, Message: "the tables could not be taken out of use within " + mv.PauseTimeout.String() + ": " + describe(users),
+			Hint: "Wait until what they run has ended, or end it: KILL_CLIENT, or pg_terminate_backend for their servers.",
 		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(&pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}, mv.Catalog.Retry(context.WithoutCancel(ctx), back))
-		case <-late.C:
-			err := &pgsql.Error{
-				Code: pgsql.ObjectInUse, Message: "the tables could not be taken out of use within " + mv.PauseTimeout.String() + ": " + describe(left),
-				Hint: "Wait until what they run has ended, or end it: KILL_CLIENT, or pg_terminate_backend for their servers.",
-			}
-			return errors.Join(err, mv.Catalog.Retry(ctx, back))
-		case <-time.After(5 * time.Millisecond):
-		}
+		return errors.Join(err, mv.Catalog.Retry(ctx, back))
 	}
 }
 

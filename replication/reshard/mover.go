@@ -27,6 +27,8 @@ type Mover struct {
 
 	// Using describes the clients of a database that run by a map of an older version.
 	Using func(database string, before uint64) []string
+	// AwaitLeft waits until holds is true, or the context ends: then it is an error. It asks again whenever a client has left an older map.
+	AwaitLeft func(ctx context.Context, holds func() bool) error
 	// SchemaChanged is told when a database's tables have changed their places.
 	SchemaChanged func(ctx context.Context, database string)
 	// Homebound refuses tables that run code on the shards of their rows which uses what home alone has. They go together.

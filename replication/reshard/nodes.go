@@ -185,12 +185,19 @@ func (mv *Mover) primaryOf(ctx context.Context, db string, s *shardmap.ShardInfo
 
 // primaryAt is primaryOf, with the address where the monitor has found it.
 func (mv *Mover) primaryAt(ctx context.Context, db string, s *shardmap.ShardInfo) (n shardmap.Node, addr string, err error) {
-	for end := time.Now().Add(primaryWait); ctx.Err() == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if v := mv.Monitor.View(db, s.Name); v != nil && v.Primary >= 0 && v.Primary < len(s.Nodes) && v.Up() {
-			return *s.Nodes[v.Primary], v.Nodes[v.Primary].Sample.Addr, nil
+	ctx, cancel := context.WithTimeout(ctx, primaryWait)
+	defer cancel()
+	if mv.Monitor.Await(ctx, func() bool {
+		v := mv.Monitor.View(db, s.Name)
+		if v == nil || v.Primary < 0 || v.Primary >= len(s.Nodes) || !v.Up() {
+			return false
 		}
+		n, addr = *s.Nodes[v.Primary], v.Nodes[v.Primary].Sample.Addr
+		return true
+	}) != nil {
+		return n, "", &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
 	}
-	return n, "", &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("shard %s has no primary that answers", s.Name), Hint: "SHOW REPLICAS shows its nodes and why."}
+	return n, addr, nil
 }
 
 // openShard has a maintenance connection to a shard's primary. The caller closes it, or gives it back if he leaves nothing on it.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -98,4 +99,19 @@ func TestWhyAServerIsKept(t *testing.T) {
 	if cause, _ := l.Kept(); cause != "" || l.Any() || l.Count() != 0 || l.Link() != 0 || l.InUse() {
 		t.Errorf("%q, %d servers", cause, l.Count())
 	}
+}
+
+// A session that gives a server back which it does not hold any more is at fault: another session may have it by now.
+func TestASessionGivesBackWhatItHolds(t *testing.T) {
+	s := &pool.Server{Pool: &pool.Pool{Node: "n"}}
+	l := open(func(time.Duration) {})
+	defer func() {
+		if recover() == nil {
+			t.Error("a server that it does not hold was given back")
+		}
+		if st := s.State(); st != pool.Leased {
+			t.Errorf("the other's server is %s", st)
+		}
+	}()
+	l.Free(s, time.Time{})
 }

@@ -51,15 +51,25 @@ func (l *Servers) Track(s *pool.Server, task *loop.Task) {
 	l.mu.Unlock()
 }
 
-// Free gives a server back.
+// Free gives a server back. It panics where the session does not hold it: it may be another's by now.
 func (l *Servers) Free(s *pool.Server, now time.Time) {
-	l.mu.Lock()
-	if i := slices.Index(l.held, s); i >= 0 {
-		l.held[i] = l.held[len(l.held)-1]
-		l.held = l.held[:len(l.held)-1]
+	if !l.forget(s) {
+		panic("lease: the session gives a server of node " + s.Pool.Node + " back that it does not hold")
 	}
-	l.mu.Unlock()
 	s.Release(now)
+}
+
+// forget takes a server off the list, if it is there.
+func (l *Servers) forget(s *pool.Server) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.held, s)
+	if i < 0 {
+		return false
+	}
+	l.held[i] = l.held[len(l.held)-1]
+	l.held = l.held[:len(l.held)-1]
+	return true
 }
 
 // Rest lets go of what a session that holds nothing does not need.

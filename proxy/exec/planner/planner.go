@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/pgmosaic/pgmosaic/proxy/cond"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
@@ -17,6 +18,7 @@ type Planner struct {
 
 	cache  *cache
 	memory *memory.Ledger
+	left   cond.Var // a session has left a map that is not the newest
 }
 
 // Nodes finds whom to ask about definitions.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -36,7 +37,8 @@ type Session struct {
 	count   *metrics.Database
 	space   Space
 	moved   bool
-	whole   bool // the schema was taken that goes with the map
+	whole   bool          // the schema was taken that goes with the map
+	using   atomic.Uint64 // see Using
 
 	// What the last lookup needed, to be used again.
 	key      []byte
@@ -88,6 +90,7 @@ func (s *Session) TakeMap(m *shardmap.Snapshot) error {
 		return router.Refuse(router.RuleNoShard)
 	}
 	s.Map, s.DB, s.moved, s.whole = m, db, true, false
+	s.useNewer()
 	return nil
 }
 

@@ -1,0 +1,56 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// panicked runs f and tells what it panics with.
+func panicked(f func()) (why string) {
+	defer func() {
+		if r := recover(); r != nil {
+			why = fmt.Sprint(r)
+		}
+	}()
+	f()
+	return ""
+}
+
+func TestServersChangeStateAsTheTableSays(t *testing.T) {
+	p := NewManager(Options{}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
+	for from := Leased; from <= Closed; from++ {
+		for to := Leased; to <= Closed; to++ {
+			s := &Server{Pool: p}
+			s.state.Store(uint32(from))
+			why := panicked(func() { s.become(to) })
+			if want := slices.Contains(Transitions[from], to); want != (why == "") {
+				t.Errorf("from %s to %s: %q", from, to, why)
+			}
+			if why != "" && s.State() != from {
+				t.Errorf("from %s to %s: it is %s", from, to, s.State())
+			}
+		}
+	}
+}
+
+// Who gives a server back that is not leased is at fault, and the pool is as it was: no server is there twice, and no lease is counted back twice.
+func TestAServerIsGivenBackOnce(t *testing.T) {
+	for _, dirty := range []bool{false, true} {
+		p := NewManager(Options{}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
+		s := saying(t)
+		s.Pool, s.settings, s.TxStatus, s.dialed, s.Dirty = p, NoSettings, 'I', time.Now(), dirty
+		p.active, p.all[s] = 2, struct{}{} // another's lease, too
+		s.Park()
+		s.Release(time.Time{})
+		before := p.Stats()
+		if why := panicked(func() { s.Release(time.Time{}) }); !strings.Contains(why, "given back") {
+			t.Errorf("it is given back twice: %q", why)
+		}
+		if after := p.Stats(); after.Active != 1 || after.Active != before.Active || after.Idle != before.Idle {
+			t.Errorf("before %+v, after %+v", before, after)
+		}
+	}
+}

@@ -27,6 +27,7 @@ import (
 type raw struct {
 	t testing.TB
 	*wire.Conn
+	pid uint32 // that its session goes by
 }
 
 func rawTo(t testing.TB, dsn string) *raw {
@@ -42,7 +43,7 @@ func rawTo(t testing.TB, dsn string) *raw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &raw{t, wire.New(h.Conn, 1<<30)}
+	r := &raw{t, wire.New(h.Conn, 1<<30), h.PID}
 	_ = r.SetDeadline(time.Now().Add(3 * time.Minute))
 	t.Cleanup(func() { _ = r.Close() })
 	return r

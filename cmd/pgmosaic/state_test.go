@@ -498,7 +498,7 @@ func TestACancelBehindAStatementIsNoneOfACall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &raw{t, wire.New(h.Conn, 1<<30)}
+		r := &raw{t, wire.New(h.Conn, 1<<30), h.PID}
 		call := append(binary.BigEndian.AppendUint32(nil, 1397), 0, 1, 0, 0, 0, 1, 0, 0, 0, 3) // abs(int4), in text
 		r.SendFrame('F', append(append(call, "-42"...), 0, 0))
 		if got := r.until('Z'); strings.Contains(got, "E[") {

@@ -412,11 +412,11 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		if x.copied { // sent before the COPY's data; and their bytes are gone
 			return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", m.Type)}
 		}
-		err := h.payFirst(ctx, m)
-		if err == nil {
-			err = h.message(ctx, m)
+		if err := h.payFirst(ctx, m); err != nil {
+			return err
 		}
-		for try := 0; errors.Is(err, errReplan) && try < 3 && m.Type == 'B' && !keepsMap(h); try++ { // nothing was sent
+		err := h.message(ctx, m)
+		for try := 0; errors.Is(err, errReplan) && try < 3 && (m.Type == 'B' || m.Type == 'D') && !keepsMap(h); try++ { // nothing was sent
 			if err = h.refresh(ctx); err == nil {
 				err = h.message(ctx, m)
 			}
@@ -631,7 +631,16 @@ func (h *Handler) pay(ctx context.Context) error {
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if _, err := h.describe(ctx, s); err != nil {
+	_, err := h.describe(ctx, s)
+	for try := 0; errors.Is(err, errReplan) && try < 3 && !keepsMap(h); try++ { // nothing was sent
+		if err = h.refresh(ctx); err == nil {
+			err = h.replan(ctx, s)
+		}
+		if err == nil {
+			_, err = h.describe(ctx, s)
+		}
+	}
+	if err != nil {
 		x.set(s.name, nil)
 		return err
 	}

@@ -51,7 +51,13 @@ func (h *Handler) serving(ctx context.Context, st *fresh.Shard, after, lost time
 	if v := st.View(); v != nil && v.Serves() && v.Nodes[v.Primary].Sample.Sent.After(after) {
 		return v, nil
 	}
-	return h.waitForPrimary(ctx, st, after, lost)
+	back, idle := idles(h)
+	v, err := h.waitForPrimary(ctx, st, after, lost)
+	back()
+	if err == nil && idle && h.e.Catalog.Current() != h.planner.Map {
+		return nil, errReplan
+	}
+	return v, err
 }
 
 // lookAgain is how often one that waits looks whether its primary has answered a newer probe.

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
@@ -48,7 +47,6 @@ type Handler struct {
 	own      client.Settings
 	ownLogin client.Settings // what the session began with
 	tx       transaction
-	using    atomic.Uint64   // see Using
 	pinned   *participant    // a server that outlives the transaction, on home
 	listen   *notify.Session // nil until the first LISTEN
 	calls
@@ -251,11 +249,16 @@ func (h *Handler) refresh(ctx context.Context) error {
 		if err := h.planner.TakeMap(snap); err != nil {
 			return err
 		}
-		if h.using.Load() != 0 {
-			h.using.Store(snap.Version)
-		}
 		h.shards = h.shards.By(snap, h.planner.DB.Shards)
+		if err := repin(h); err != nil {
+			return err
+		}
 	}
+	return takeSchema(ctx, h)
+}
+
+// takeSchema takes the newest schema into use, with the map at hand.
+func takeSchema(ctx context.Context, h *Handler) error {
 	err := h.planner.TakeSchema(ctx, h.client.Leave)
 	if errors.Is(err, planner.ErrHomeBack) { // the client was told the other's OIDs
 		h.dismiss(planner.ErrHomeBack)
@@ -263,8 +266,7 @@ func (h *Handler) refresh(ctx context.Context) error {
 	return err
 }
 
-// current is refresh for the hot path: two pointer compares. What a session says that it uses, it says before it looks whether that
-// is the newest: who publishes a map and asks sessions afterwards either is told of an older one, or the session sees the new one.
+// current is refresh for the hot path: two pointer compares.
 func (h *Handler) current(ctx context.Context) error {
 	if h.tx.status == 'E' || h.bound() {
 		return nil
@@ -275,7 +277,7 @@ func (h *Handler) current(ctx context.Context) error {
 		}
 	}
 	for {
-		h.using.Store(h.planner.Map.Version)
+		h.planner.Use()
 		if h.planner.InUse(h.e.Catalog.Current()) {
 			return nil
 		}
@@ -286,29 +288,30 @@ func (h *Handler) current(ctx context.Context) error {
 	}
 }
 
-// bound says that the session goes on by the map that it has: it has servers by it, or portals that were planned by it.
+// bound says that the session goes on by the map that it has: it has servers by it, or portals that run there or wait here for their Execute.
 func (h *Handler) bound() bool {
-	return len(h.tx.parts) > 0 || h.ext.cur != nil || h.ext.anonymous != nil || len(h.ext.portals) > 0
+	return keepsMapFor(h, func(pt *portal) bool { return pt.waits() || pt != nil && pt.on != nil })
 }
 
 // keepsMap says that a newer map would be another than what the session is at was bound by: it has servers by the map that it has, or
 // portals that wait here for their Execute.
-func keepsMap(h *Handler) bool {
+func keepsMap(h *Handler) bool { return keepsMapFor(h, (*portal).waits) }
+
+func keepsMapFor(h *Handler, keeps func(*portal) bool) bool {
 	x := &h.ext
-	if len(h.tx.parts) > 0 || x.cur != nil || x.anonymous.waits() {
+	if len(h.tx.parts) > 0 || x.cur != nil || keeps(x.anonymous) {
 		return true
 	}
 	for _, pt := range x.portals {
-		if pt.waits() {
+		if keeps(pt) {
 			return true
 		}
 	}
 	return false
 }
 
-// Using is the version of the map by which the session runs statements, or a transaction, now; 0 if it does neither. A session may hold
-// servers, for temporary tables for one, and use none. Any goroutine may call it.
-func (h *Handler) Using() uint64 { return h.using.Load() }
+// Using is the version of the map by which the session runs statements now: see planner.Session.Using. Any goroutine may call it.
+func (h *Handler) Using() uint64 { return h.planner.Using() }
 
 // TxStatus implements session.Handler.
 func (h *Handler) TxStatus() byte { return h.tx.status }
@@ -373,6 +376,7 @@ func (h *Handler) Close() {
 	h.unlistenAll()
 	h.ext.forget()
 	defer leave(h)
+	defer h.planner.Done()
 	defer h.ext.closePortals()
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil

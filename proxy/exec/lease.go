@@ -16,6 +16,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // participant is a server that the session holds for a statement or a transaction.
@@ -73,10 +74,17 @@ func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan stru
 	inTx := len(h.tx.parts) > 0 || h.held.InUse()
 	s, waited := p.Try(h.settings, inTx, h.now), false
 	if s == nil {
+		back, idle := func() {}, false
+		if !inTx && p.Paused() {
+			back, idle = idles(h)
+		}
 		var err error
-		if s, waited, err = h.held.Acquire(ctx, h.client.Task(), p, h.settings, inTx, moved); err != nil {
+		s, waited, err = h.held.Acquire(ctx, h.client.Task(), p, h.settings, inTx, moved)
+		back()
+		if err != nil {
 			return nil, err
 		}
+		waited = waited || idle
 	}
 	h.held.Track(s, h.client.Task())
 	if waited && h.e.Catalog.Current() != h.planner.Map {
@@ -84,6 +92,45 @@ func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan stru
 		return nil, errReplan
 	}
 	return s, nil
+}
+
+// idles says that a session which is about to wait for its first server uses no map meanwhile: nobody who changes the map waits for it. back ends
+// that, behind the wait; where idle is true, the map may be another by then.
+func idles(h *Handler) (back func(), idle bool) {
+	if keepsMap(h) || h.held.Any() {
+		return func() {}, false
+	}
+	return h.planner.Idle()
+}
+
+// repin finds the server that the session keeps in a newer map. A session whose server the map no longer has ends, with what it had there.
+func repin(h *Handler) error {
+	p := h.pinned
+	if p == nil {
+		return nil
+	}
+	for i, info := range h.shards.Infos {
+		if info.Name != p.srv.Pool.Shard {
+			continue
+		}
+		if node := slices.IndexFunc(info.Nodes, func(n *shardmap.Node) bool { return p.srv.Pool.To(n.DSN) }); node >= 0 {
+			p.shard = i
+			if p.node >= 0 {
+				p.node = node
+			}
+			return nil
+		}
+	}
+	cause, _ := h.held.Kept()
+	p.srv.Dirty = true
+	h.pinned = nil
+	h.setPin("") // freeLost ends it
+	err := &pgsql.Error{
+		Code: pgsql.AdminShutdown, Message: "terminating connection: it kept a server of node " + p.srv.Pool.Node + " of shard " + p.srv.Pool.Shard + " (" + cause + "), which the shard map no longer has",
+		Hint: "Connect again. What the session had there is gone, and its last statement was not run.",
+	}
+	h.dismiss(err)
+	return err
 }
 
 // forRead chooses who answers a read outside a transaction and leases a server there.

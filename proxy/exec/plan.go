@@ -176,7 +176,7 @@ const nameAge = 200 * time.Millisecond
 // learn has a statement that names what the schema does not know planned by one that is read anew: by the transaction's own eyes
 // inside of one. What was read just now is not read again, unless it must. false: there is nothing newer.
 func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) {
-	before := h.planner.Schema
+	schema, db := h.planner.Schema, h.planner.DB
 	if !must && time.Since(h.planner.SeenAt()) <= nameAge {
 		return false, nil
 	}
@@ -188,13 +188,13 @@ func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) 
 		switch {
 		case h.tx.base.DB != nil:
 		case keepsMap(h):
-			err = h.planner.TakeSchema(ctx, h.client.Leave)
+			err = takeSchema(ctx, h)
 		default:
 			err = h.refresh(ctx)
 		}
-		return h.planner.Schema != before, err
+		return h.planner.Schema != schema || h.planner.DB != db, err // what was planned by the map before is not what runs by this one
 	}
 	h.tx.defined = true
 	err = h.reread(ctx)
-	return h.planner.Schema != before, err
+	return h.planner.Schema != schema || h.planner.DB != db, err
 }

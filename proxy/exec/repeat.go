@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -28,8 +29,13 @@ func isAgain(err error) bool {
 
 // mayRepeat says whether the request may begin anew unnoticed.
 func (h *Handler) mayRepeat() bool {
+	return h.repeatable && !h.repeated && unsent(h)
+}
+
+// unsent says that nothing of the request's answer has gone to the client: it can be taken back.
+func unsent(h *Handler) bool {
 	sent, _ := h.sentSoFar()
-	return h.repeatable && !h.repeated && sent == h.begunAt.sent
+	return sent == h.begunAt.sent
 }
 
 // again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
@@ -91,25 +97,23 @@ const orphans = 100 * time.Millisecond
 // come back. It waits for a sample of the node that only one with a postmaster answers.
 func (h *Handler) stillUp(p *participant) bool {
 	h.client.Leave()
-	st, now := h.shards.At(p.shard), time.Now()
-	for time.Since(now) < time.Second {
+	st, now, up := h.shards.At(p.shard), time.Now(), false
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return h.e.Monitor.Await(ctx, func() bool {
 		v := st.View()
 		if v == nil {
-			return false
+			return true
 		}
 		i := slices.IndexFunc(v.Nodes, func(n replication.NodeView) bool { return n.Name == p.srv.Pool.Node })
 		if i < 0 {
-			return false
-		}
-		switch s := &v.Nodes[i].Sample; {
-		case s.Sent.After(now) && s.Err != nil:
-			return false
-		case s.Sent.After(now.Add(orphans)):
 			return true
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return false
+		s := &v.Nodes[i].Sample
+		failed := s.Sent.After(now) && s.Err != nil
+		up = !failed && s.Sent.After(now.Add(orphans))
+		return failed || up
+	}) == nil && up
 }
 
 // outputMark is a place in what is written to the client.

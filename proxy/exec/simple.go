@@ -102,7 +102,7 @@ func (h *Handler) ready4Query() {
 		}
 	}
 	if !h.bound() { // also in a transaction that has done nothing yet
-		h.using.Store(0)
+		h.planner.Done()
 		if h.pinned != nil {
 			h.pinned.srv.Park()
 		} else if h.held.Any() {
@@ -144,8 +144,9 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.dropFailed()
 			continue
 		}
-		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' {
+		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' && unsent(h) {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
+				h.client.Truncate(h.begunAt.out)
 				continue
 			}
 		}

@@ -395,11 +395,11 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		}
 		part, err := h.on(ctx, shard, p.Template)
 		if err != nil {
-			return err
+			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}
 		if err := names.about(h, part); err != nil {
 			h.finish(part)
-			return err
+			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}
 		if i == 0 { // its notices are the client's
 			tag, err = h.exec(part, text)
@@ -429,6 +429,7 @@ func partly(err error, shard string, done, all int) error {
 	if done == 0 {
 		return err
 	}
+	err = worded(err)
 	return &pgsql.Error{Code: codeOf(err), Message: fmt.Sprintf("on shard %s: %v", shard, err), Hint: fmt.Sprintf("It is done on %d of %d shards. Run it again when the cause is gone.", done, all)}
 }
 

@@ -56,9 +56,9 @@ type Admin struct {
 	Reload    func() error
 	Set       func(name, value string) error
 	Shutdown  func(waitForClients bool)
-	Config    func() [][]any
+	Config    func() []Setting
 	PlanCount func() int
-	Plans     func(limit int) [][]any // rows of SHOW PLANS
+	Plans     func(limit int) []Plan
 	Explain   func(ctx context.Context, database, sql string) ([]string, error)
 	Prepared  func(ctx context.Context, database string) ([]txn.Prepared, error)
 	Found     func() []txn.Prepared // what the resolver found last
@@ -288,12 +288,8 @@ func (a *Admin) traffic(ctx context.Context, verb, db, shard string) (*Result, e
 			a.Pools.Hold(n)
 			a.Pools.Kill(n)
 		case "wait_close":
-			for a.Pools.Old(n) > 0 {
-				select {
-				case <-ctx.Done():
-					return nil, &pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}
-				case <-time.After(20 * time.Millisecond):
-				}
+			if a.Pools.AwaitOld(ctx, n) != nil {
+				return nil, &pgsql.Error{Code: pgsql.QueryCanceled, Message: "canceling statement due to user request"}
 			}
 		default:
 			a.Pools.Reconnect(n)

@@ -1,9 +1,13 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -11,11 +15,6 @@ import (
 
 // The views of this file have the names, columns and order of PgBouncer 1.25's, so that exporters, dashboards
 // and habits go on working. Columns of our own stand at the right.
-
-var socketColumns = []string{
-	"type", "user", "database", "replication", "state", "addr", "port", "local_addr", "local_port", "connect_time", "request_time", "wait", "wait_us", "close_needed", "ptr", "link",
-	"remote_pid", "tls", "application_name", "prepared_statements", "id",
-}
 
 var statNames = []string{
 	"server_assignment_count", "xact_count", "query_count", "received", "sent", "xact_time", "query_time", "wait_time", "client_parse_count", "server_parse_count", "bind_count",
@@ -35,28 +34,31 @@ func with(list []string, more ...string) []string {
 }
 
 func init() {
-	view("databases", "logical databases", showDatabases, "name", "host", "port", "database", "force_user", "pool_size", "min_pool_size", "reserve_pool_size",
-		"server_lifetime", "pool_mode", "load_balance_hosts", "max_connections", "current_connections", "max_client_connections", "current_client_connections",
-		"paused", "disabled", "home", "shards", "map_version")
-	view("pools", "clients and servers by database and user", showPools, "database", "user", "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active",
-		"sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us", "pool_mode", "load_balance_hosts")
-	view("node_pools", "the server pool of each node", showNodePools, "database", "user", "shard", "node", "cl_waiting", "sv_active", "sv_idle", "sv_tested", "sv_login", "maxwait", "maxwait_us", "error")
-	view("clients", "client connections", showClients, with(socketColumns, "servers", "pin", "pin_seconds", "tx")...)
-	view("servers", "server connections", showServers, with(socketColumns, "shard", "node", "client")...)
+	table("databases", "logical databases", showDatabases)
+	table("pools", "clients and servers by database and user", showPools)
+	table("node_pools", "the server pool of each node", showNodePools)
+	table("clients", "client connections", showClients)
+	table("servers", "server connections", showServers)
 	stats := with(append([]string{"database"}, append(prefixed("total_", statNames), prefixed("avg_", averageNames())...)...),
 		"errors", "plan_single", "plan_scatter", "plan_gather", "plan_write", "plan_split", "plan_copy", "plan_cache_hits", "plan_cache_misses", "two_phase", "in_doubt", "pins", "wait_us")
 	view("stats", "work done by database", showStats, stats...)
 	view("stats_totals", "work done by database since the start", func(a *Admin) [][]any { return a.statRows(false) }, append([]string{"database"}, plainNames()...)...)
 	view("stats_averages", "work done by database, each second of the last minute", func(a *Admin) [][]any { return a.statRows(true) }, append([]string{"database"}, plainNames()...)...)
-	view("totals", "work done in all since the start", showTotals, "name", "value")
-	view("lists", "counts of internal things", showLists, "list", "items")
-	view("config", "settings in force", func(a *Admin) [][]any { return a.Config() }, "key", "value", "default", "changeable")
-	view("users", "users that the proxy knows", showUsers, "name", "pool_size", "reserve_pool_size", "pool_mode", "max_user_connections", "current_connections",
-		"max_user_client_connections", "current_client_connections", "role")
-	view("state", "the proxy's own state", showState, "key", "value")
-	view("version", "the version", func(a *Admin) [][]any { return [][]any{{"PgBouncer 1.25.0 compatible: pgmosaic " + a.Version}} }, "version")
-	view("dns_hosts", "names of nodes", showDNS, "hostname", "ttl", "addrs")
+	table("totals", "work done in all since the start", showTotals)
+	table("lists", "counts of internal things", showLists)
+	table("config", "settings in force", func(a *Admin) []Setting { return a.Config() })
+	table("users", "users that the proxy knows", showUsers)
+	table("state", "the proxy's own state", showState)
+	table("version", "the version", func(a *Admin) []versionRow {
+		return []versionRow{{"PgBouncer 1.25.0 compatible: pgmosaic " + a.Version}}
+	})
+	table("dns_hosts", "names of nodes", showDNS)
 }
+
+type versionRow struct{ Version string }
+
+// Setting is a setting in force, as SHOW CONFIG has it.
+type Setting struct{ Key, Value, Default, Changeable string }
 
 // averageNames are the names behind avg_, which PgBouncer shortens.
 func averageNames() []string {
@@ -89,37 +91,52 @@ type User struct {
 // Limits are the configured limits, for the views that show them; 0 is none.
 type Limits struct{ MaxDatabase, MaxUser, MaxDatabaseClients, MaxUserClients int }
 
-func showDatabases(a *Admin) [][]any {
-	var out [][]any
+type databaseRow struct {
+	Name, Host, Port, Database                                                         string
+	ForceUser                                                                          any
+	PoolSize, MinPoolSize, ReservePoolSize                                             int
+	ServerLifetime                                                                     int64
+	PoolMode                                                                           string
+	LoadBalanceHosts                                                                   any
+	MaxConnections, CurrentConnections, MaxClientConnections, CurrentClientConnections int
+	Paused, Disabled                                                                   int
+	Home                                                                               any
+	Shards                                                                             int
+	MapVersion                                                                         int64
+}
+
+func showDatabases(a *Admin) (out []databaseRow) {
 	snap := a.Catalog.Current()
 	o, l := a.Pools.Options(), a.Limits()
 	host, port, _ := net.SplitHostPort(a.Addr())
-	row := func(name string, size int, servers, clients int, more ...any) {
-		r := []any{
-			name, host, port, name, nil, size, o.Min, o.Reserve, int64(o.Lifetime.Seconds()), "transaction", nil, l.MaxDatabase, servers, l.MaxDatabaseClients, clients,
-			b01(a.Pools.Paused(name, "")), b01(a.Pools.Disabled(name)),
-		}
-		out = append(out, append(r, more...))
-	}
 	clients := map[string]int{}
 	for _, c := range a.Clients() {
 		clients[c.Database]++
 	}
-	for _, d := range snap.SortedDatabases() {
-		home := any(nil)
-		if d.Home != nil {
-			home = d.Home.Name
+	row := func(name string) databaseRow {
+		return databaseRow{
+			Name: name, Host: host, Port: port, Database: name, PoolSize: o.Size, MinPoolSize: o.Min, ReservePoolSize: o.Reserve, ServerLifetime: int64(o.Lifetime.Seconds()),
+			PoolMode: "transaction", MaxConnections: l.MaxDatabase, MaxClientConnections: l.MaxDatabaseClients, CurrentClientConnections: clients[name],
+			Paused: b01(a.Pools.Paused(name, "")), Disabled: b01(a.Pools.Disabled(name)), MapVersion: int64(snap.Version),
 		}
-		servers := 0
+	}
+	for _, d := range snap.SortedDatabases() {
+		r := row(d.Name)
+		r.Shards = len(d.Shards)
+		if d.Home != nil {
+			r.Home = d.Home.Name
+		}
 		for _, p := range a.Pools.All() {
 			if p.Database == d.Name {
-				servers += len(p.Servers())
+				r.CurrentConnections += len(p.Servers())
 			}
 		}
-		row(d.Name, o.Size, servers, clients[d.Name], home, len(d.Shards), int64(snap.Version))
+		out = append(out, r)
 	}
-	row("pgbouncer", 2, 0, clients["pgbouncer"]+clients["pgmosaic"], nil, 0, int64(snap.Version))
-	return out
+	console := row("pgbouncer")
+	console.PoolSize = 2
+	console.CurrentClientConnections += clients["pgmosaic"]
+	return append(out, console)
 }
 
 type pair struct{ database, user string }
@@ -138,7 +155,16 @@ func (a *Admin) clientCounts() (active, waiting map[pair]int) {
 	return active, waiting
 }
 
-func showPools(a *Admin) [][]any {
+type poolRow struct {
+	Database, User                                                               string
+	ClActive, ClWaiting, ClActiveCancelReq, ClWaitingCancelReq                   int
+	SvActive, SvActiveCancel, SvBeingCanceled, SvIdle, SvUsed, SvTested, SvLogin int
+	Maxwait, MaxwaitUs                                                           int64
+	PoolMode                                                                     string
+	LoadBalanceHosts                                                             any
+}
+
+func showPools(a *Admin) (out []poolRow) {
 	active, waiting := a.clientCounts()
 	sums := map[pair]*pool.Stats{}
 	for _, p := range a.Pools.All() {
@@ -161,30 +187,36 @@ func showPools(a *Admin) [][]any {
 			sums[k] = &pool.Stats{}
 		}
 	}
-	var out [][]any
 	for k, s := range sums {
-		out = append(out, []any{
-			k.database, k.user, active[k], waiting[k], 0, 0, s.Active, 0, s.Cancelling, s.Idle, 0, s.Testing, s.Dialing, int64(s.MaxWait.Seconds()), s.MaxWait.Microseconds() % 1e6,
-			"transaction", nil,
+		out = append(out, poolRow{
+			Database: k.database, User: k.user, ClActive: active[k], ClWaiting: waiting[k], SvActive: s.Active, SvBeingCanceled: s.Cancelling, SvIdle: s.Idle, SvTested: s.Testing,
+			SvLogin: s.Dialing, Maxwait: int64(s.MaxWait.Seconds()), MaxwaitUs: s.MaxWait.Microseconds() % 1e6, PoolMode: "transaction",
 		})
 	}
-	sort.Slice(out, func(i, j int) bool {
-		return fmt.Sprint(out[i][0], "\x00", out[i][1]) < fmt.Sprint(out[j][0], "\x00", out[j][1])
+	slices.SortFunc(out, func(a, b poolRow) int {
+		return cmp.Or(cmp.Compare(a.Database, b.Database), cmp.Compare(a.User, b.User))
 	})
 	return out
 }
 
-func showNodePools(a *Admin) [][]any {
-	var out [][]any
+type nodePoolRow struct {
+	Database, User, Shard, Node                    string
+	ClWaiting, SvActive, SvIdle, SvTested, SvLogin int
+	Maxwait, MaxwaitUs                             int64
+	Error                                          any
+}
+
+func showNodePools(a *Admin) (out []nodePoolRow) {
 	for _, p := range a.Pools.All() {
 		s := p.Stats()
-		var failed any
-		if s.LastError != nil {
-			failed = s.LastError.Error()
+		row := nodePoolRow{
+			Database: p.Database, User: p.Role, Shard: p.Shard, Node: p.Node, ClWaiting: s.Waiting, SvActive: s.Active, SvIdle: s.Idle, SvTested: s.Testing, SvLogin: s.Dialing,
+			Maxwait: int64(s.MaxWait.Seconds()), MaxwaitUs: s.MaxWait.Microseconds() % 1e6,
 		}
-		out = append(out, []any{
-			p.Database, p.Role, p.Shard, p.Node, s.Waiting, s.Active, s.Idle, s.Testing, s.Dialing, int64(s.MaxWait.Seconds()), s.MaxWait.Microseconds() % 1e6, failed,
-		})
+		if s.LastError != nil {
+			row.Error = s.LastError.Error()
+		}
+		out = append(out, row)
 	}
 	return out
 }
@@ -204,31 +236,62 @@ func tlsName(yes bool) string {
 	return ""
 }
 
-func showClients(a *Admin) [][]any {
+// socketRow is what clients and servers have in common.
+type socketRow struct {
+	Type, User, Database, Replication, State, Addr string
+	Port                                           int
+	LocalAddr                                      string
+	LocalPort                                      int
+	ConnectTime, RequestTime                       any
+	Wait, WaitUs                                   int64
+	CloseNeeded                                    int
+	Ptr, Link                                      string
+	RemotePid                                      int64
+	TLS, ApplicationName                           string
+	PreparedStatements                             int
+	ID                                             int64
+}
+
+type clientRow struct {
+	socketRow
+	Servers    int
+	Pin        string
+	PinSeconds any
+	Tx         string
+}
+
+func showClients(a *Admin) (out []clientRow) {
 	now := time.Now()
-	var out [][]any
 	for _, c := range a.Clients() {
-		state, wait, link, pinned := "active", time.Duration(0), "", any(nil)
+		row := clientRow{socketRow: socketRow{
+			Type: "C", User: c.User, Database: c.Database, Replication: "none", State: "active", Addr: c.Addr, Port: c.Port, LocalAddr: c.LocalAddr, LocalPort: c.LocalPort,
+			ConnectTime: stamp(c.Connected), RequestTime: stamp(c.Request), Ptr: fmt.Sprintf("0x%x", c.ID), TLS: tlsName(c.TLS), ApplicationName: c.Application,
+			PreparedStatements: c.Prepared, ID: int64(c.ID),
+		}, Servers: c.Servers, Pin: c.Pin, Tx: c.Tx}
 		if !c.Waiting.IsZero() {
-			state, wait = "waiting", now.Sub(c.Waiting)
+			wait := now.Sub(c.Waiting)
+			row.State, row.Wait, row.WaitUs = "waiting", int64(wait.Seconds()), wait.Microseconds()%1e6
 		} else if c.State == "startup" || c.State == "authenticating" {
-			state = "login"
+			row.State = "login"
 		}
 		if c.Link != 0 {
-			link = fmt.Sprintf("0x%x", c.Link)
+			row.Link = fmt.Sprintf("0x%x", c.Link)
 		}
 		if c.Pin != "" {
-			pinned = int64(now.Sub(c.PinSince).Seconds())
+			row.PinSeconds = int64(now.Sub(c.PinSince).Seconds())
 		}
-		out = append(out, []any{
-			"C", c.User, c.Database, "none", state, c.Addr, c.Port, c.LocalAddr, c.LocalPort, stamp(c.Connected), stamp(c.Request), int64(wait.Seconds()), wait.Microseconds() % 1e6, 0,
-			fmt.Sprintf("0x%x", c.ID), link, 0, tlsName(c.TLS), c.Application, c.Prepared, int64(c.ID), c.Servers, c.Pin, pinned, c.Tx,
-		})
+		out = append(out, row)
 	}
 	return out
 }
 
-func showServers(a *Admin) [][]any {
+type serverRow struct {
+	socketRow
+	Shard, Node string
+	Client      any
+}
+
+func showServers(a *Admin) (out []serverRow) {
 	names := map[uint32]string{}
 	for _, c := range a.Clients() {
 		names[c.ID] = c.Application
@@ -239,21 +302,21 @@ func showServers(a *Admin) [][]any {
 		}
 		return "unix", 0
 	}
-	var out [][]any
 	for _, p := range a.Pools.All() {
 		list := p.Servers()
 		sort.Slice(list, func(i, j int) bool { return list[i].PID < list[j].PID })
 		for _, s := range list {
-			ra, rp := addr(s.Remote)
-			la, lp := addr(s.Local)
-			link, client := "", any(nil)
+			row := serverRow{socketRow: socketRow{
+				Type: "S", User: s.Role, Database: s.Database, Replication: "none", State: s.State, ConnectTime: stamp(s.Connected), RequestTime: stamp(s.Since),
+				CloseNeeded: b01(s.State == "old"), Ptr: fmt.Sprintf("0x%x", s.PID), RemotePid: int64(s.PID), TLS: tlsName(s.TLS), ApplicationName: names[s.Client],
+				PreparedStatements: s.Prepared, ID: int64(s.PID),
+			}, Shard: s.Shard, Node: s.Node}
+			row.Addr, row.Port = addr(s.Remote)
+			row.LocalAddr, row.LocalPort = addr(s.Local)
 			if s.Client != 0 {
-				link, client = fmt.Sprintf("0x%x", s.Client), int64(s.Client)
+				row.Link, row.Client = fmt.Sprintf("0x%x", s.Client), int64(s.Client)
 			}
-			out = append(out, []any{
-				"S", s.Role, s.Database, "none", s.State, ra, rp, la, lp, stamp(s.Connected), stamp(s.Since), 0, 0, b01(s.State == "old"), fmt.Sprintf("0x%x", s.PID), link,
-				int64(s.PID), tlsName(s.TLS), names[s.Client], s.Prepared, int64(s.PID), s.Shard, s.Node, client,
-			})
+			out = append(out, row)
 		}
 	}
 	return out
@@ -369,7 +432,12 @@ func showStats(a *Admin) [][]any {
 	return out
 }
 
-func showTotals(a *Admin) [][]any {
+type totalRow struct {
+	Name  string
+	Value int64
+}
+
+func showTotals(a *Admin) (out []totalRow) {
 	total, avg := make([]int64, len(statNames)), make([]int64, len(statNames))
 	for _, name := range a.Metrics.Databases() {
 		for i, v := range a.totals(name) {
@@ -379,30 +447,44 @@ func showTotals(a *Admin) [][]any {
 			avg[i] += v
 		}
 	}
-	var out [][]any
 	for i, n := range prefixed("total_", statNames) {
-		out = append(out, []any{n, total[i]})
+		out = append(out, totalRow{n, total[i]})
 	}
 	for i, n := range prefixed("avg_", averageNames()) {
-		out = append(out, []any{n, avg[i]})
+		out = append(out, totalRow{n, avg[i]})
 	}
 	return out
 }
 
-func showUsers(a *Admin) [][]any {
+type userRow struct {
+	Name                                                                                       string
+	PoolSize, ReservePoolSize                                                                  int
+	PoolMode                                                                                   string
+	MaxUserConnections, CurrentConnections, MaxUserClientConnections, CurrentClientConnections int
+	Role                                                                                       string
+}
+
+func showUsers(a *Admin) (out []userRow) {
 	o, l := a.Pools.Options(), a.Limits()
 	servers := map[string]int{}
 	for _, p := range a.Pools.All() {
 		servers[p.Role] += len(p.Servers())
 	}
-	var out [][]any
 	for _, u := range a.Users() {
-		out = append(out, []any{u.Name, o.Size, o.Reserve, "transaction", l.MaxUser, servers[u.Name], l.MaxUserClients, u.Clients, u.Role})
+		out = append(out, userRow{
+			Name: u.Name, PoolSize: o.Size, ReservePoolSize: o.Reserve, PoolMode: "transaction", MaxUserConnections: l.MaxUser, CurrentConnections: servers[u.Name],
+			MaxUserClientConnections: l.MaxUserClients, CurrentClientConnections: u.Clients, Role: u.Role,
+		})
 	}
 	return out
 }
 
-func showLists(a *Admin) [][]any {
+type listRow struct {
+	List  string
+	Items any
+}
+
+func showLists(a *Admin) []listRow {
 	login, used, prepared := 0, 0, 0
 	for _, c := range a.Clients() {
 		if c.State == "startup" || c.State == "authenticating" {
@@ -419,7 +501,7 @@ func showLists(a *Admin) [][]any {
 		idle += s.Idle
 	}
 	conns, channels := a.Listening()
-	return [][]any{
+	return []listRow{
 		{"databases", len(a.Catalog.Current().Databases)},
 		{"users", len(a.Users())},
 		{"peers", 0},
@@ -442,7 +524,12 @@ func showLists(a *Admin) [][]any {
 	}
 }
 
-func showState(a *Admin) [][]any {
+type stateRow struct {
+	Key   string
+	Value any
+}
+
+func showState(a *Admin) []stateRow {
 	yes := func(b bool) string {
 		if b {
 			return "yes"
@@ -453,12 +540,17 @@ func showState(a *Admin) [][]any {
 	for n := range a.Catalog.Current().Databases {
 		paused = paused && a.Pools.Paused(n, "")
 	}
-	return [][]any{{"active", yes(!paused)}, {"paused", yes(paused)}, {"suspended", "no"}, {"uptime_seconds", int64(time.Since(a.Metrics.Started).Seconds())}}
+	return []stateRow{{"active", yes(!paused)}, {"paused", yes(paused)}, {"suspended", "no"}, {"uptime_seconds", int64(time.Since(a.Metrics.Started).Seconds())}}
 }
 
-func showDNS(a *Admin) [][]any {
+type dnsRow struct {
+	Hostname string
+	TTL      int64
+	Addrs    string
+}
+
+func showDNS(a *Admin) (out []dnsRow) {
 	seen := map[string]bool{}
-	var out [][]any
 	for _, p := range a.Pools.All() {
 		name := p.Host()
 		if name == "" || seen[name] {
@@ -471,14 +563,7 @@ func showDNS(a *Admin) [][]any {
 				addrs[t.IP.String()] = true
 			}
 		}
-		list := ""
-		for x := range addrs {
-			if list != "" {
-				list += ","
-			}
-			list += x
-		}
-		out = append(out, []any{name, int64(a.Pools.Options().DNSTTL.Seconds()), list})
+		out = append(out, dnsRow{name, int64(a.Pools.Options().DNSTTL.Seconds()), strings.Join(slices.Sorted(maps.Keys(addrs)), ",")})
 	}
 	return out
 }

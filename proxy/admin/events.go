@@ -31,13 +31,18 @@ func (a *Admin) Note(e Event) {
 	a.events.list = append(a.events.list, e)
 }
 
+type eventRow struct {
+	At                                          time.Time
+	Level, Database, Shard, Node, Event, Reason string
+}
+
 // showEvents lists the newest first.
-func showEvents(a *Admin) (out [][]any) {
+func showEvents(a *Admin) (out []eventRow) {
 	a.events.mu.Lock()
 	defer a.events.mu.Unlock()
 	for i := len(a.events.list) - 1; i >= 0; i-- {
 		e := a.events.list[i]
-		out = append(out, []any{e.At, e.Level, e.Database, e.Shard, e.Node, e.What, e.Reason})
+		out = append(out, eventRow{At: e.At, Level: e.Level, Database: e.Database, Shard: e.Shard, Node: e.Node, Event: e.What, Reason: e.Reason})
 	}
 	return out
 }

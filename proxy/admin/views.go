@@ -24,38 +24,22 @@ type Result struct {
 	Tag     string
 }
 
-// View is a table that SHOW prints, the dashboard draws and metrics may read: one source for all of them.
-type View struct {
-	Name    string
-	Help    string
-	Columns []string
-	Rows    func(*Admin) [][]any
-}
-
-// Views lists what can be shown, by name.
-var Views = map[string]*View{}
-
-func view(name, help string, rows func(*Admin) [][]any, columns ...string) {
-	Views[name] = &View{name, help, columns, rows}
-}
-
 func init() {
-	view("shards", "shards with their primaries", showShards, "database", "shard", "home", "nodes", "primary", "state", "slots", "groups", "paused")
-	view("nodes", "nodes as declared, with their observed role", showNodes, "database", "shard", "node", "dsn", "zone", "role", "state", "reason")
-	view("replicas", "every node with its lag and why it may or may not be read", showReplicas, "database", "shard", "node", "zone", "role", "state", "eligible", "reason",
-		"replay_lsn", "primary_lsn", "lag_bytes", "lag_ms", "timeline", "in_flight", "reads", "last_seen_ms")
-	view("groups", "groups of co-located tables", showGroups, "database", "group", "key_type", "scheme", "shards", "tables")
-	view("tables", "declared tables", showTables, "database", "schema", "table", "kind", "group", "key", "state")
-	view("slots", "which shard owns which slots", showSlots, "database", "group", "from", "to", "shard")
-	view("keys", "which shard owns which ranges, lists and pinned keys", showKeys, "database", "group", "kind", "key", "shard")
-	view("tenants", "schemas that live on one shard", showTenants, "database", "schema", "shard", "state")
-	view("map", "the version and size of the shard map in force, why the store's is another, and the fingerprint that processes with the same map share", showMap, "version", "install", "databases", "shards", "nodes", "groups", "tables", "trouble", "fingerprint")
-	view("map history", "versions that can be gone back to", showHistory, "version")
-	view("transactions", "prepared parts of commits over shards, and commits that have lost one", showTransactions, "database", "shard", "gid", "owner", "decider", "age_ms", "state")
-	view("jobs", "statements that move rows: those that run, and the last that have ended", showJobs, "id", "database", "statement", "state", "rows", "expected_rows", "started", "ended", "ms")
-	view("plans", "cached plans, the busiest first, without the literals of their statements", showPlans, "database", "route", "hits", "exact", "bytes", "map_version", "schema_version", "statement")
-	view("events", "what happened by itself: failovers, replicas that left the reads and came back, maps that cannot be used", showEvents, "at", "level", "database", "shard", "node", "event", "reason")
-	view("refusals", "statements refused, by rule", showRefusals, "rule", "sqlstate", "count", "last", "sample", "hint")
+	table("shards", "shards with their primaries", showShards)
+	table("nodes", "nodes as declared, with their observed role", showNodes)
+	table("replicas", "every node with its lag and why it may or may not be read", showReplicas)
+	table("groups", "groups of co-located tables", showGroups)
+	table("tables", "declared tables", showTables)
+	table("slots", "which shard owns which slots", showSlots)
+	table("keys", "which shard owns which ranges, lists and pinned keys", showKeys)
+	table("tenants", "schemas that live on one shard", showTenants)
+	table("map", "the version and size of the shard map in force, why the store's is another, and the fingerprint that processes with the same map share", showMap)
+	table("map history", "versions that can be gone back to", showHistory)
+	table("transactions", "prepared parts of commits over shards, and commits that have lost one", showTransactions)
+	table("jobs", "statements that move rows: those that run, and the last that have ended", showJobs)
+	table("plans", "cached plans, the busiest first, without the literals of their statements", showPlans)
+	table("events", "what happened by itself: failovers, replicas that left the reads and came back, maps that cannot be used", showEvents)
+	table("refusals", "statements refused, by rule", showRefusals)
 }
 
 func b01(b bool) int {
@@ -74,8 +58,17 @@ func sortedGroups(d *shardmap.DB) []*shardmap.GroupInfo {
 	return out
 }
 
-func showShards(a *Admin) [][]any {
-	var out [][]any
+type shardRow struct {
+	Database, Shard string
+	Home            bool
+	Nodes           int
+	Primary         any // its node's name
+	State           string
+	Slots, Groups   int
+	Paused          bool
+}
+
+func showShards(a *Admin) (out []shardRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, s := range d.Shards {
 			primary, state := any(nil), "unknown"
@@ -107,13 +100,16 @@ func showShards(a *Admin) [][]any {
 					groups++
 				}
 			}
-			out = append(out, []any{d.Name, s.Name, s == d.Home, len(s.Nodes), primary, state, slots, groups, a.Pools.Paused(d.Name, s.Name)})
+			out = append(out, shardRow{
+				Database: d.Name, Shard: s.Name, Home: s == d.Home, Nodes: len(s.Nodes), Primary: primary, State: state, Slots: slots, Groups: groups, Paused: a.Pools.Paused(d.Name, s.Name),
+			})
 		}
 	}
 	return out
 }
 
-var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)`)
+// passwordPair is a password in a connection string of key words: sslpassword, too. A value without quotes goes on behind an escaped space.
+var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:\\.|\S)+)`)
 
 // maskDSN hides the password of a connection string.
 func maskDSN(dsn string) string {
@@ -122,9 +118,11 @@ func maskDSN(dsn string) string {
 			u.User = url.UserPassword(u.User.Username(), "xxxxx")
 		}
 		q := u.Query()
-		if q.Has("password") {
-			q.Set("password", "xxxxx")
-			u.RawQuery = q.Encode()
+		for key := range q {
+			if strings.Contains(strings.ToLower(key), "password") {
+				q.Set(key, "xxxxx")
+				u.RawQuery = q.Encode()
+			}
 		}
 		return u.String()
 	}
@@ -160,7 +158,9 @@ func nodeState(nv *replication.NodeView) string {
 	return nv.Verdict.Health.String()
 }
 
-func showNodes(a *Admin) (out [][]any) {
+type nodeRow struct{ Database, Shard, Node, DSN, Zone, Role, State, Reason string }
+
+func showNodes(a *Admin) (out []nodeRow) {
 	a.eachNode(func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, _ *replication.View) {
 		role, reason := "unknown", ""
 		if nv != nil {
@@ -169,32 +169,41 @@ func showNodes(a *Admin) (out [][]any) {
 				reason = nv.Verdict.Reason
 			}
 		}
-		out = append(out, []any{d.Name, s.Name, n.Name, maskDSN(n.DSN), n.Zone, role, nodeState(nv), reason})
+		out = append(out, nodeRow{Database: d.Name, Shard: s.Name, Node: n.Name, DSN: maskDSN(n.DSN), Zone: n.Zone, Role: role, State: nodeState(nv), Reason: reason})
 	})
 	return out
 }
 
-func showReplicas(a *Admin) (out [][]any) {
+// replicaRow is NULL where nothing is known of a node.
+type replicaRow struct {
+	Database, Shard, Node, Zone, Role, State string
+	Eligible                                 bool
+	Reason, ReplayLSN, PrimaryLSN            any
+	LagBytes, LagMs, Timeline                any
+	InFlight                                 int
+	Reads                                    int64
+	LastSeenMs                               any
+}
+
+func showReplicas(a *Admin) (out []replicaRow) {
 	now := time.Now()
 	a.eachNode(func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, _ *replication.View) {
-		row := []any{d.Name, s.Name, n.Name, n.Zone, "unknown", nodeState(nv), false, nil, nil, nil, nil, nil, nil, a.inFlight(d.Name, n.Name), a.reads(d.Name, s.Name, n.Name), nil}
+		row := replicaRow{
+			Database: d.Name, Shard: s.Name, Node: n.Name, Zone: n.Zone, Role: "unknown", State: nodeState(nv), InFlight: a.inFlight(d.Name, n.Name), Reads: a.reads(d.Name, s.Name, n.Name),
+		}
 		if nv != nil {
-			row[4] = nv.Role()
-			row[6] = nv.Verdict.Health == replication.Eligible
-			row[7] = nv.Verdict.Reason
-			row[9] = nv.PrimaryLSN.String()
-			row[12] = int64(nv.Sample.Timeline)
+			row.Role, row.Eligible, row.Reason = nv.Role(), nv.Verdict.Health == replication.Eligible, nv.Verdict.Reason
+			row.PrimaryLSN, row.Timeline = nv.PrimaryLSN.String(), int64(nv.Sample.Timeline)
 			if nv.Primary {
-				row[10], row[11] = int64(0), int64(0)
+				row.LagBytes, row.LagMs = int64(0), int64(0)
 			} else {
-				row[8] = nv.Sample.LSN.String()
-				row[10] = nv.LagBytes
+				row.ReplayLSN, row.LagBytes = nv.Sample.LSN.String(), nv.LagBytes
 				if nv.LagKnown || nv.Lag > 0 {
-					row[11] = nv.Lag.Milliseconds()
+					row.LagMs = nv.Lag.Milliseconds()
 				}
 			}
 			if !nv.LastSeen.IsZero() {
-				row[15] = now.Sub(nv.LastSeen).Milliseconds()
+				row.LastSeenMs = now.Sub(nv.LastSeen).Milliseconds()
 			}
 		}
 		out = append(out, row)
@@ -221,8 +230,12 @@ func (a *Admin) reads(db, shard, node string) int64 {
 	return n
 }
 
-func showGroups(a *Admin) [][]any {
-	var out [][]any
+type groupRow struct {
+	Database, Group, KeyType, Scheme string
+	Shards, Tables                   int
+}
+
+func showGroups(a *Admin) (out []groupRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
 			tables := 0
@@ -231,46 +244,59 @@ func showGroups(a *Admin) [][]any {
 					tables++
 				}
 			}
-			out = append(out, []any{d.Name, g.Name, g.TypeList(), string(g.Scheme), len(d.Placement(g).Shards()), tables})
+			out = append(out, groupRow{Database: d.Name, Group: g.Name, KeyType: g.TypeList(), Scheme: string(g.Scheme), Shards: len(d.Placement(g).Shards()), Tables: tables})
 		}
 	}
 	return out
 }
 
-func showTables(a *Admin) [][]any {
-	var out [][]any
+type tableRow struct {
+	Database, Schema, Table, Kind string
+	Group, Key                    any
+	State                         string
+}
+
+func showTables(a *Admin) (out []tableRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, t := range d.SortedTables() {
-			group, key, state := any(nil), any(nil), "serving"
+			row := tableRow{Database: d.Name, Schema: t.Schema, Table: t.Name, Kind: string(t.Kind), State: "serving"}
 			if t.Group != nil {
-				group, key = t.Group.Name, t.KeyList()
+				row.Group, row.Key = t.Group.Name, t.KeyList()
 			}
 			if t.Moving {
-				state = "moving"
+				row.State = "moving"
 			}
-			out = append(out, []any{d.Name, t.Schema, t.Name, string(t.Kind), group, key, state})
+			out = append(out, row)
 		}
 	}
 	return out
 }
 
-func showSlots(a *Admin) [][]any {
-	var out [][]any
+type slotRow struct {
+	Database, Group string
+	From, To        int
+	Shard           string
+}
+
+func showSlots(a *Admin) (out []slotRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
 			for _, r := range d.Placement(g).Slots {
-				out = append(out, []any{d.Name, g.Name, r.From, r.To, r.Shard})
+				out = append(out, slotRow{Database: d.Name, Group: g.Name, From: r.From, To: r.To, Shard: r.Shard})
 			}
 		}
 	}
 	return out
 }
 
-func showKeys(a *Admin) [][]any {
-	var out [][]any
+type keyRow struct{ Database, Group, Kind, Key, Shard string }
+
+func showKeys(a *Admin) (out []keyRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, g := range sortedGroups(d) {
-			add := func(kind, key, shard string) { out = append(out, []any{d.Name, g.Name, kind, key, shard}) }
+			add := func(kind, key, shard string) {
+				out = append(out, keyRow{Database: d.Name, Group: g.Name, Kind: kind, Key: key, Shard: shard})
+			}
 			places := d.Placement(g)
 			for _, p := range places.Pins {
 				add("pin", strings.Join(p.Key, ", "), p.Shard)
@@ -298,45 +324,62 @@ func showKeys(a *Admin) [][]any {
 	return out
 }
 
-func showTenants(a *Admin) [][]any {
-	var out [][]any
+type tenantRow struct{ Database, Schema, Shard, State string }
+
+func showTenants(a *Admin) (out []tenantRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		for _, t := range d.Tenants() {
 			state := "serving"
 			if t.Moving {
 				state = "moving"
 			}
-			out = append(out, []any{d.Name, t.Name, d.Shards[d.Placement(t).Shards()[0]].Name, state})
+			out = append(out, tenantRow{Database: d.Name, Schema: t.Name, Shard: d.Shards[d.Placement(t).Shards()[0]].Name, State: state})
 		}
 	}
 	return out
 }
 
-func showMap(a *Admin) [][]any {
+type mapRow struct {
+	Version                                  int64
+	Install                                  string
+	Databases, Shards, Nodes, Groups, Tables int
+	Trouble, Fingerprint                     string
+}
+
+func showMap(a *Admin) []mapRow {
 	s := a.Catalog.Current()
 	d := s.Document
 	trouble := ""
 	if err := a.Catalog.Trouble(); err != nil {
 		trouble = err.Error()
 	}
-	return [][]any{{int64(s.Version), s.Install, len(d.Databases), len(d.Shards), len(d.Nodes), len(d.Groups), len(d.Tables), trouble, fmt.Sprintf("%012x", s.Fingerprint())}}
+	return []mapRow{{
+		Version: int64(s.Version), Install: s.Install, Databases: len(d.Databases), Shards: len(d.Shards), Nodes: len(d.Nodes), Groups: len(d.Groups), Tables: len(d.Tables),
+		Trouble: trouble, Fingerprint: fmt.Sprintf("%012x", s.Fingerprint()),
+	}}
 }
 
-func showHistory(a *Admin) [][]any {
+type historyRow struct{ Version int64 }
+
+func showHistory(a *Admin) (out []historyRow) {
 	versions, _ := a.Catalog.History(a.ctx) // an unreadable folder has no history
-	var out [][]any
 	for _, v := range versions {
-		out = append(out, []any{int64(v)})
+		out = append(out, historyRow{int64(v)})
 	}
 	return out
 }
 
-func showTransactions(a *Admin) [][]any {
-	var out [][]any
+type transactionRow struct {
+	Database, Shard, GID, Owner, Decider string
+	AgeMs                                int64
+	State                                string
+}
+
+func showTransactions(a *Admin) (out []transactionRow) {
 	for _, d := range a.Catalog.Current().SortedDatabases() {
 		parts, _ := a.Prepared(a.ctx, d.Name) // what could not be asked is missing; SHOW SHARDS says why
 		for _, p := range parts {
-			out = append(out, []any{d.Name, p.Shard, p.GID, p.Owner, p.Decider, p.Age.Milliseconds(), cmp.Or(p.Damage, "prepared")})
+			out = append(out, transactionRow{Database: d.Name, Shard: p.Shard, GID: p.GID, Owner: p.Owner, Decider: p.Decider, AgeMs: p.Age.Milliseconds(), State: cmp.Or(p.Damage, "prepared")})
 		}
 	}
 	return out
@@ -345,16 +388,32 @@ func showTransactions(a *Admin) [][]any {
 // maxPlans bounds what SHOW PLANS prints.
 const maxPlans = 2000
 
-func showPlans(a *Admin) [][]any { return a.Plans(maxPlans) }
+func showPlans(a *Admin) []Plan { return a.Plans(maxPlans) }
 
-func showRefusals(a *Admin) [][]any {
-	var out [][]any
+// Plan is a cached plan, as SHOW PLANS has it.
+type Plan struct {
+	Database, Route           string
+	Hits                      int64
+	Exact                     bool
+	Bytes                     int64
+	MapVersion, SchemaVersion int64
+	Statement                 string
+}
+
+type refusalRow struct {
+	Rule, Sqlstate string
+	Count          int64
+	Last           string
+	Sample, Hint   string
+}
+
+func showRefusals(a *Admin) (out []refusalRow) {
 	for _, r := range a.Metrics.Refusals() {
 		code, hint := "", ""
 		if info := router.InfoOf(router.Rule(r.Rule)); info != nil {
 			code, hint = info.Code, info.Hint
 		}
-		out = append(out, []any{r.Rule, code, r.Count, r.Last.Format(time.DateTime), r.Sample, hint})
+		out = append(out, refusalRow{Rule: r.Rule, Sqlstate: code, Count: r.Count, Last: r.Last.Format(time.DateTime), Sample: r.Sample, Hint: hint})
 	}
 	return out
 }
@@ -529,16 +588,27 @@ func Text(v any) string {
 	return fmt.Sprint(v)
 }
 
-func showJobs(a *Admin) (out [][]any) {
+type jobRow struct {
+	ID                         int
+	Database, Statement, State string
+	Rows                       int64
+	ExpectedRows               any
+	Started                    string
+	Ended                      any
+	Ms                         int64
+}
+
+func showJobs(a *Admin) (out []jobRow) {
 	for _, j := range a.Jobs() {
-		end, ended, expected := time.Now(), any(nil), any(nil)
+		row, end := jobRow{ID: j.ID, Database: j.Database, Statement: j.Statement, State: j.State, Rows: j.Rows, Started: j.Started.Format(time.DateTime)}, time.Now()
 		if !j.Ended.IsZero() {
-			end, ended = j.Ended, j.Ended.Format(time.DateTime)
+			end, row.Ended = j.Ended, j.Ended.Format(time.DateTime)
 		}
 		if j.Expected > 0 {
-			expected = j.Expected
+			row.ExpectedRows = j.Expected
 		}
-		out = append(out, []any{j.ID, j.Database, j.Statement, j.State, j.Rows, expected, j.Started.Format(time.DateTime), ended, end.Sub(j.Started).Milliseconds()})
+		row.Ms = end.Sub(j.Started).Milliseconds()
+		out = append(out, row)
 	}
 	return out
 }

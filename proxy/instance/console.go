@@ -19,7 +19,7 @@ import (
 // buildAdmin makes what the console does.
 func (in *Instance) buildAdmin() {
 	in.Mover = &reshard.Mover{
-		Catalog: in.Catalog, Monitor: in.Monitor, Conns: &in.conns, Log: in.log, PauseTimeout: 10 * time.Second, Using: in.Using,
+		Catalog: in.Catalog, Monitor: in.Monitor, Conns: &in.conns, Log: in.log, PauseTimeout: 10 * time.Second, Using: in.Using, AwaitLeft: in.Engine.Planner.AwaitLeft,
 		SchemaChanged: func(ctx context.Context, db string) {
 			if d := in.Catalog.Current().Databases[db]; d != nil && d.Home != nil {
 				if _, err := in.Engine.Planner.Schemas.Refresh(ctx, d); err != nil {
@@ -78,22 +78,23 @@ func (in *Instance) homebound(ctx context.Context, d *shardmap.DB, tables []shar
 }
 
 // plans are the rows of SHOW PLANS.
-func (in *Instance) plans(limit int) [][]any {
-	var out [][]any
+func (in *Instance) plans(limit int) (out []admin.Plan) {
 	for _, p := range in.Engine.Planner.Plans(limit) {
-		out = append(out, []any{p.Database, p.Route, p.Hits, p.Exact, p.Bytes, int64(p.MapVersion), int64(p.SchemaVersion), p.Statement})
+		out = append(out, admin.Plan{
+			Database: p.Database, Route: p.Route, Hits: p.Hits, Exact: p.Exact, Bytes: p.Bytes, MapVersion: int64(p.MapVersion), SchemaVersion: int64(p.SchemaVersion), Statement: p.Statement,
+		})
 	}
 	return out
 }
 
 // settings are the rows of SHOW CONFIG.
-func (in *Instance) settings() (out [][]any) {
+func (in *Instance) settings() (out []admin.Setting) {
 	for _, s := range in.config.Load().Settings() {
 		may := "no"
 		if s.Changeable {
 			may = "yes"
 		}
-		out = append(out, []any{s.Name, s.Value, s.Default, may})
+		out = append(out, admin.Setting{Key: s.Name, Value: s.Value, Default: s.Default, Changeable: may})
 	}
 	return out
 }

@@ -167,6 +167,23 @@ func (t *Template) key(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, 
 	return k, nil
 }
 
+// OIDs of types that parameters are declared to be of, which are the same on every server.
+const textType, varcharType, unknownType = 25, 1043, 705
+
+// castFrom is the type of a cast around a parameter, which is of that type itself unless another one is known. ok is false where the cast may give another
+// value than the parameter's own bytes say. text: they are the text of such a value, whatever their format.
+func castFrom(cast string, oid uint32, known bool) (ct pghash.Type, text, ok bool) {
+	if ct, ok = pghash.TypeByName(cast); !ok || !known || oid == ct.OID() {
+		return ct, false, ok
+	}
+	if oid == textType || oid == varcharType { // their cast reads the text as that of a literal is read
+		return ct, family(ct) != pghash.TypeText, true
+	}
+	own, ok := pghash.TypeByOID(oid)
+	return ct, false, ok && own.IsInteger() && ct.IsInteger()
+}
+
+// paramKey reads a parameter by its declared or described type, from which a cast around it is made.
 func (t *Template) paramKey(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, error) {
 	n := v.Param - 1
 	if n < 0 || n >= len(a.Params) {
@@ -180,22 +197,25 @@ func (t *Template) paramKey(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.
 	if p == nil {
 		return pghash.Key{}, errNull
 	}
-	if v.Cast != "" { // $1::type: the parameter has that type
-		ct, ok := pghash.TypeByName(v.Cast)
+	bin := a.format(n) == 1
+	known := oid != 0 && oid != unknownType
+	if !known && t.Stmt.ParamUses(v.Param) > 1 && (v.Cast == "" || !t.Stmt.ParamAlwaysCast(v.Param)) {
+		return pghash.Key{}, ErrNeedTypes // another place may say of what type it is
+	}
+	if v.Cast != "" {
+		ct, text, ok := castFrom(v.Cast, oid, known)
 		if !ok {
 			return pghash.Key{}, errUnreadable
 		}
-		oid = ct.OID()
+		oid, known, bin = ct.OID(), true, bin && !text
 	}
-	if oid == 0 || oid == 705 {
-		if t.Stmt.ParamUses(v.Param) > 1 {
-			return pghash.Key{}, ErrNeedTypes
+	if known {
+		if pt, ok := pghash.TypeByOID(oid); !ok || family(pt) != family(kt) {
+			return pghash.Key{}, errUnreadable
 		}
-	} else if pt, ok := pghash.TypeByOID(oid); !ok || family(pt) != family(kt) {
-		return pghash.Key{}, errUnreadable
 	}
 	if kt.IsInteger() {
-		if a.format(n) == 1 {
+		if bin {
 			i, ok := pghash.BinaryInt(p)
 			if !ok {
 				return pghash.Key{}, errUnreadable
@@ -209,7 +229,7 @@ func (t *Template) paramKey(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.
 	}
 	var k pghash.Key
 	var ok bool
-	if a.format(n) == 1 {
+	if bin {
 		k, ok = pghash.ParseBinary(kt, p)
 	} else {
 		k, ok = pghash.ParseText(kt, string(p))
@@ -536,13 +556,28 @@ func (t *Template) keys(vals []sqlparse.Value, kt pghash.Type, a *Args) ([]pghas
 	return out, nil
 }
 
+// arrayTypes are the types of elements by the OIDs of their arrays. Source: pg_type.dat of PostgreSQL.
+var arrayTypes = map[uint32]pghash.Type{
+	1005: pghash.TypeInt2, 1007: pghash.TypeInt4, 1016: pghash.TypeInt8, 1009: pghash.TypeText, 1015: pghash.TypeVarchar, 1014: pghash.TypeBpchar, 2951: pghash.TypeUUID,
+	1182: pghash.TypeDate, 1115: pghash.TypeTimestamp, 1185: pghash.TypeTimestamptz, 1001: pghash.TypeBytea, 1231: pghash.TypeNumeric, 1000: pghash.TypeBool,
+}
+
 func (t *Template) arrayKeys(v *sqlparse.Value, kt pghash.Type, a *Args) ([]pghash.Key, error) {
 	n := v.Param - 1
 	if n < 0 || n >= len(a.Params) || a.Params[n] == nil {
 		return nil, errNull
 	}
-	if t.Stmt.ParamUses(v.Param) > 1 && (n >= len(a.Types) || a.Types[n] == 0) {
+	var oid uint32
+	if n < len(a.Types) {
+		oid = a.Types[n]
+	}
+	switch known := oid != 0 && oid != unknownType; {
+	case !known && t.Stmt.ParamUses(v.Param) > 1:
 		return nil, ErrNeedTypes
+	case known:
+		if et, ok := arrayTypes[oid]; !ok || family(et) != family(kt) {
+			return nil, errUnreadable
+		}
 	}
 	if a.format(n) == 1 {
 		return binaryArray(a.Params[n], kt)

@@ -145,6 +145,15 @@ func TestGoldenPlans(t *testing.T) {
 				if a.Key == "shard" {
 					alone = a.Vals[0]
 				}
+				if a.Key == "types" {
+					for _, v := range a.Vals {
+						oid, err := strconv.ParseUint(v, 10, 32)
+						if err != nil {
+							t.Fatal(err)
+						}
+						args.Types = append(args.Types, uint32(oid))
+					}
+				}
 				if a.Key == "args" {
 					for _, v := range a.Vals {
 						if v == "NULL" {

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -67,20 +68,41 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 // executeArgs are EXECUTE's arguments as text parameters. ok is false where one is computed, or would be
 // coerced otherwise than a parameter is.
 func executeArgs(s *sqlparse.Statement) (params [][]byte, ok bool) {
+	ok = true
 	for _, v := range s.Args {
 		switch v.Kind {
 		case sqlparse.ValNull:
 			params = append(params, nil)
 		case sqlparse.ValInt, sqlparse.ValString, sqlparse.ValBool:
-			if v.Cast != "" {
+			text := v.Text
+			if v.Kind == sqlparse.ValInt {
+				text, ok = plainInteger(text)
+			}
+			if v.Cast != "" || !ok {
 				return nil, false
 			}
-			params = append(params, []byte(v.Text))
+			params = append(params, []byte(text))
 		default:
 			return nil, false
 		}
 	}
 	return params, true
+}
+
+// plainInteger is an integer constant as PostgreSQL prints its value. ok is false for one that is not written in decimal digits alone.
+func plainInteger(s string) (text string, ok bool) {
+	digits, negative := strings.CutPrefix(s, "-")
+	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return "", false
+	}
+	digits = strings.TrimLeft(digits, "0")
+	switch {
+	case digits == "":
+		return "0", true
+	case negative:
+		return "-" + digits, true
+	}
+	return digits, true
 }
 
 // executeSQL runs EXECUTE in the simple protocol.

@@ -99,6 +99,10 @@ func (c *converter) inventory(n *pg.Node) {
 			c.stmt.Ops = withName(c.stmt.Ops, x.UseOp)
 		case *pg.TypeName:
 			c.stmt.TypeNames = withName(c.stmt.TypeNames, x.Names)
+		case *pg.TypeCast:
+			if p := x.Arg.GetParamRef(); p != nil {
+				c.castParam(int(p.Number), castName(x.TypeName))
+			}
 		case *pg.ParamRef:
 			c.param(int(x.Number))
 		case *pg.CurrentOfExpr:
@@ -151,14 +155,34 @@ func readsClock(m any) bool {
 }
 
 func (c *converter) param(n int) {
-	if n < 1 || n > 65535 {
+	if u := c.paramUse(n); u != nil {
+		u.all++
+		c.stmt.Params = max(c.stmt.Params, n)
+	}
+}
+
+// castParam notes a cast around $n, which is counted by itself.
+func (c *converter) castParam(n int, to string) {
+	u := c.paramUse(n)
+	if u == nil {
 		return
 	}
-	for len(c.stmt.paramUse) < n {
-		c.stmt.paramUse = append(c.stmt.paramUse, 0)
+	if u.cast == 0 {
+		u.to = to
 	}
-	c.stmt.paramUse[n-1]++
-	c.stmt.Params = max(c.stmt.Params, n)
+	if u.to == to {
+		u.cast++
+	}
+}
+
+func (c *converter) paramUse(n int) *paramUse {
+	if n < 1 || n > 65535 {
+		return nil
+	}
+	for len(c.stmt.paramUse) < n {
+		c.stmt.paramUse = append(c.stmt.paramUse, paramUse{})
+	}
+	return &c.stmt.paramUse[n-1]
 }
 
 func (c *converter) statement(n *pg.Node) {

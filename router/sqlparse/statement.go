@@ -83,7 +83,7 @@ type Statement struct {
 	Syntax    *SyntaxError // why it could not be read, of a text that is left to its server
 	Closes    bool         // may end what ties a session to its server: an unlock, DROP, CLOSE, DISCARD
 
-	paramUse []int // how often each $n stands in it
+	paramUse []paramUse
 	tree     any
 	base     int // offset of Text in the parsed text
 }
@@ -107,7 +107,18 @@ func (s *Statement) ParamUses(n int) int {
 	if n < 1 || n > len(s.paramUse) {
 		return 0
 	}
-	return s.paramUse[n-1]
+	return s.paramUse[n-1].all
+}
+
+// ParamAlwaysCast says whether $n stands nowhere but in casts to one type, which is then its own, if none is declared.
+func (s *Statement) ParamAlwaysCast(n int) bool {
+	return n >= 1 && n <= len(s.paramUse) && s.paramUse[n-1].cast == s.paramUse[n-1].all
+}
+
+// paramUse is how often a parameter stands in a statement.
+type paramUse struct {
+	all, cast int    // cast: in a cast to the type of the first
+	to        string // that type
 }
 
 // Tx is what a transaction statement asks for.

@@ -1,0 +1,82 @@
+package router
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+)
+
+// A parameter that stands in a cast is read by its own type: as the literal that PostgreSQL makes of it, or not at all.
+func TestACastParameterIsReadByItsOwnType(t *testing.T) {
+	db, sch := world(t)
+	env := Env{SearchPath: []string{"public"}}
+	bind := func(sql string, a *Args) ([]int, error) {
+		t.Helper()
+		stmts, err := sqlparse.Parse(sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl, err := Analyze(stmts[0], db, sch, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := tmpl.Bind(db, a)
+		if err != nil {
+			return nil, err
+		}
+		return p.Shards, nil
+	}
+	const source, customer, day = "select * from events where source = ", "update customers set age = 1 where customer_id = ", "select * from days where day = "
+	for _, c := range []struct {
+		of, param, rest string
+		oid             uint32
+		value           string
+		bin             bool
+		as              string // the literal that it is; "refused" or "asked"
+	}{
+		{source, "$1::text", "", 23, "007", false, "refused"},
+		{source, "$1::text", "", 23, "\x00\x00\x00\x07", true, "refused"},
+		{source, "$1::text", "", 2950, "00000000000000000000000000000007", false, "refused"},
+		{source, "$1::text", "", 1042, "007 ", false, "refused"},
+		{source, "$1::text", "", 25, "007", false, "'007'"},
+		{source, "$1::text", "", 1043, "007", true, "'007'"},
+		{source, "$1::varchar", "", 25, "007", true, "'007'"},
+		{source, "$1::text", "", 0, "007", false, "'007'"},
+		{source, "$1::text", "", 705, "007", true, "'007'"},
+		{source, "$1::text", " and payload = $1::text", 0, "007", false, "'007'"},
+		{source, "$1::text", " and payload = $1", 0, "007", false, "asked"},
+		{source, "$1::text", " and payload = $1", 25, "007", false, "'007'"},
+		{customer, "$1::bigint", "", 25, "1234", true, "1234"},
+		{customer, "$1::bigint", "", 1043, "1234", false, "1234"},
+		{customer, "$1::bigint", "", 21, "\x04\xd2", true, "1234"},
+		{customer, "$1::int", "", 20, "\x00\x00\x00\x00\x00\x00\x04\xd2", true, "1234"},
+		{customer, "$1::bigint", "", 23, "1234", false, "1234"},
+		{customer, "$1::bigint", "", 1700, "1234.4", false, "refused"},
+		{customer, "$1::bigint", "", 701, "1234", false, "refused"},
+		{customer, "$1::bigint", " and age = $1", 0, "1234", false, "asked"},
+		{day, "$1::date", "", 25, "2026-01-02", true, "'2026-01-02'"},
+		{day, "$1::date", "", 1114, "2026-01-02 23:00:00", false, "refused"},
+	} {
+		a := &Args{Params: [][]byte{[]byte(c.value)}, Types: []uint32{c.oid}}
+		if c.bin {
+			a.Formats = []int16{1}
+		}
+		got, err := bind(c.of+c.param+c.rest, a)
+		var refused *Error
+		ok := false
+		switch c.as {
+		case "asked":
+			ok = errors.Is(err, ErrNeedTypes)
+		case "refused":
+			ok = errors.As(err, &refused) && refused.Rule == RuleKeyUnreadable
+		default:
+			want, _ := bind(c.of+c.as, &Args{})
+			ok = err == nil && len(want) == 1 && slices.Equal(got, want)
+		}
+		if !ok {
+			t.Errorf("%s%s%s of type %d, %q: shards %v, %v; it is %s", c.of, c.param, c.rest, c.oid, c.value, got, err, c.as)
+		}
+	}
+}

@@ -134,6 +134,43 @@ func TestCopyFormatsOverShards(t *testing.T) {
 	}
 }
 
+// A header that is a record of several lines, and what comes behind \., are not taken for rows: every shard loads what one PostgreSQL does.
+func TestCopyOfHeadersOfSeveralLines(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "copyhead")
+	one := connectTo(t, d.cluster.Node("s1-a").DSN("copyhead_0"))
+	mustExec(t, c, "create table rows_ (k text primary key, name text)")
+	mustExec(t, one, "create table public.oracle (k text primary key, name text)")
+	d.adminExec(t, "CREATE GROUP g IN copyhead KEY (text) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE copyhead.public.rows_ IN GROUP g KEY (k)")
+	var csv, text strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&csv, "%d,\"n\n%d\"\n", i, i)
+		fmt.Fprintf(&text, "%d\tn%d\n", i, i)
+	}
+	for _, x := range []struct{ data, opts string }{
+		{"\"the\nkey\",name\n" + csv.String(), "(format csv, header)"},
+		{"k,name\r\n" + strings.ReplaceAll(csv.String(), "\"\n", "\"\r\n"), "(format csv, header)"},
+		{"k,name\n" + csv.String(), "(format csv, header match)"},
+		{csv.String() + "\\.\n" + "77,x\nno row\n", "(format csv)"},
+		{text.String() + "\\.\n" + "77\tx\nno row\n", "(format text)"},
+		{text.String() + "88\ty\\.\n" + "77\tx\nno row\n", "(format text)"},
+		{"5\tgood\nno row\n", "(format text)"},
+	} {
+		there, why := one.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), "copy oracle from stdin "+x.opts)
+		here, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), "copy rows_ from stdin "+x.opts)
+		if pgCode(err) != pgCode(why) || here.String() != there.String() {
+			t.Errorf("%s %.20q: %s %v, and PostgreSQL says %s %v", x.opts, x.data, here, err, there, why)
+		}
+		sum := "select count(*) || ' ' || coalesce(sum(hashtext(k || name)), 0) from "
+		if got, want := queryOne[string](t, c, sum+"rows_"), queryOne[string](t, one, sum+"oracle"); got != want {
+			t.Errorf("%s %.20q: rows %s, want %s", x.opts, x.data, got, want)
+		}
+		mustExec(t, c, "truncate rows_")
+		mustExec(t, one, "truncate oracle")
+	}
+}
+
 // A reference table takes COPY in every format, with and without columns whose defaults are drawn once for all copies.
 func TestCopyFormatsOfReferenceTables(t *testing.T) {
 	t.Parallel()

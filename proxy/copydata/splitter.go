@@ -30,7 +30,8 @@ type Splitter struct {
 	line    int64        // of the input
 	partial []byte       // a row that is not whole
 	began   bool         // binary: the header has passed
-	ended   bool         // binary: the trailer has come
+	ended   bool         // what ends the data has come: binary's trailer, or \.
+	headed  bool         // the header line has passed, which may be several in CSV
 }
 
 // New makes a splitter for a COPY of a table whose keys are placed so. The positions that Add and the others send to are those of the shards in the list.
@@ -60,7 +61,7 @@ func (s *Splitter) Add(data []byte, send func(int, []byte) error) error {
 	for i := range s.out {
 		s.out[i] = s.out[i][:0]
 	}
-	for {
+	for !s.over() {
 		n, err := s.rowEnd(data)
 		if err != nil {
 			return err
@@ -72,6 +73,9 @@ func (s *Splitter) Add(data []byte, send func(int, []byte) error) error {
 			return err
 		}
 		data = data[n:]
+	}
+	if s.over() {
+		data = nil
 	}
 	s.partial = append(s.partial[:0:0], data...)
 	if len(s.partial) > 1<<30 {

@@ -3,6 +3,7 @@ package copydata
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -34,23 +35,32 @@ func split(t testing.TB, g *shardmap.PlacementInfo, format Format, data []byte, 
 	return fmt.Sprintf("%q %q %d", out[0].Bytes(), out[1].Bytes(), s.line)
 }
 
+// places is a group by a bigint over shards of these names.
+func places(t testing.TB, shards ...string) *shardmap.PlacementInfo {
+	t.Helper()
+	doc := &shardmap.Document{
+		Databases: []*shardmap.Database{{Name: "d", Home: shards[0]}},
+		Groups:    []*shardmap.Group{{Database: "d", Name: "g", Scheme: shardmap.ByHash, Keys: []string{"bigint"}}},
+	}
+	for i, name := range shards {
+		doc.Shards = append(doc.Shards, &shardmap.Shard{Database: "d", Name: name, Ordinal: i})
+		doc.Nodes = append(doc.Nodes, &shardmap.Node{Database: "d", Shard: name, Name: name + "1"})
+	}
+	doc.Placements = []*shardmap.Placement{{Database: "d", Group: "g", Slots: shardmap.SpreadSlots(shards)}}
+	snap, err := shardmap.Compile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap.Databases["d"].Placement(snap.Databases["d"].Groups["g"])
+}
+
 // COPY data may come in any pieces: the shards get the same.
 func FuzzSplitter(f *testing.F) {
 	f.Add([]byte("a\t1\nb\t2\n"), byte(0), byte(3))
 	f.Add([]byte("a,1\n\"b\n\",\"2\"\nc,3"), byte(1), byte(1))
 	f.Add([]byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01a\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x07\xff\xff"), byte(2), byte(5))
 	f.Add([]byte("x\t\\\\\\\n\\\t5\nb\t\\N\n\\.\n"), byte(3), byte(2))
-	doc := &shardmap.Document{
-		Databases: []*shardmap.Database{{Name: "d", Home: "a"}}, Shards: []*shardmap.Shard{{Database: "d", Name: "a"}, {Database: "d", Name: "b", Ordinal: 1}},
-		Nodes:  []*shardmap.Node{{Database: "d", Shard: "a", Name: "a1"}, {Database: "d", Shard: "b", Name: "b1"}},
-		Groups: []*shardmap.Group{{Database: "d", Name: "g", Scheme: shardmap.ByHash, Keys: []string{"bigint"}}},
-	}
-	doc.Placements = []*shardmap.Placement{{Database: "d", Group: "g", Slots: shardmap.SpreadSlots([]string{"a", "b"})}}
-	snap, err := shardmap.Compile(doc)
-	if err != nil {
-		f.Fatal(err)
-	}
-	g := snap.Databases["d"].Placement(snap.Databases["d"].Groups["g"])
+	g := places(f, "a", "b")
 	f.Fuzz(func(t *testing.T, data []byte, format, size byte) {
 		kind := FormatOf([]map[string]string{{}, {"format": "csv"}, {"format": "binary"}, {"header": "true"}, {"format": "csv", "escape": "\\", "header": "match"}}[format%5])
 		whole, pieces := split(t, g, kind, data, max(len(data), 1)), split(t, g, kind, data, int(size)+1)
@@ -58,4 +68,44 @@ func FuzzSplitter(f *testing.F) {
 			t.Fatalf("in one piece: %s\nin pieces of %d: %s", whole, int(size)+1, pieces)
 		}
 	})
+}
+
+// A header is one record, of however many lines, and each shard gets it; behind \. nothing is a row.
+func TestHeadersAndEndsOfWhatIsCopied(t *testing.T) {
+	for _, c := range []struct {
+		options    map[string]string
+		data, rows string
+		lines      int64
+	}{
+		{map[string]string{"format": "csv", "header": "true"}, "\"a\nb\",k\nx,1\ny,1\n", "\"a\nb\",k\nx,1\ny,1\n", 4},
+		{map[string]string{"format": "csv", "header": "true"}, "a,k\nx,1\ny,1\n", "a,k\nx,1\ny,1\n", 3},
+		{map[string]string{"format": "csv"}, "x,1\n\\.\ny,1\n\"never ended", "x,1\n", 2},
+		{map[string]string{"format": "csv"}, "\\.,1\n", "\\.,1\n", 1},
+		{map[string]string{}, "x\t1\n\\.\ny\tbad\n", "x\t1\n", 2},
+		{map[string]string{}, "x\t1\\.\ny\tbad\n", "x\t1\\.\n", 1},
+		{map[string]string{"header": "true"}, "\\.\ny\t1\n", "\\.\n", 1},
+	} {
+		for _, size := range []int{1, 1000} {
+			s := New(FormatOf(c.options), places(t, "a"), []Key{{Column: "k", At: 1}}, []int{0})
+			var out bytes.Buffer
+			send := func(_ int, rows []byte) error {
+				out.Write(rows)
+				return nil
+			}
+			var err error
+			for data := []byte(c.data); len(data) > 0 && err == nil; data = data[min(size, len(data)):] {
+				n := min(size, len(data))
+				err = s.Add(data[:n:n], send)
+			}
+			if err == nil {
+				err = s.End(send)
+			}
+			if err != nil || out.String() != c.rows || s.line != c.lines {
+				t.Errorf("%v %q: %q, %d lines, %v; want %q, %d", c.options, c.data, out.String(), s.line, err, c.rows, c.lines)
+			}
+			if line, ok := s.InputLine(0, s.line); strings.Count(c.rows, "\n") == int(s.line) && (!ok || line != s.line) {
+				t.Errorf("%q: the last line is %d, %v", c.data, line, ok)
+			}
+		}
+	}
 }

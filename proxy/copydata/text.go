@@ -59,14 +59,16 @@ func (s *Splitter) row(row []byte) error {
 	}
 	s.line += lines
 	body := bytes.TrimRight(row, "\r\n")
-	if s.format.Header && s.line == 1 {
+	body, s.ended = s.endMark(body)
+	switch {
+	case s.format.Header && !s.headed:
+		s.headed = true
 		for i := range s.out {
-			s.out[i] = append(s.out[i], row...) // each shard skips one line
-			s.sent[i].add(1, s.line)
+			s.out[i] = append(s.out[i], row...) // each shard skips it
+			s.sent[i].add(lines, s.line)
 		}
 		return nil
-	}
-	if !s.format.CSV && string(body) == `\.` || s.format.CSV && string(body) == `\.` {
+	case s.ended && len(body) == 0:
 		return nil
 	}
 	s.fields(body)
@@ -87,6 +89,19 @@ func (s *Splitter) row(row []byte) error {
 	}
 	return s.put(row, lines)
 }
+
+// endMark takes the mark off that ends the data, \. behind a row's text or, in CSV, instead of one. Source: CopyReadLineText in copyfromparse.c of PostgreSQL.
+func (s *Splitter) endMark(body []byte) (rest []byte, ended bool) {
+	rest, ended = bytes.CutSuffix(body, []byte(`\.`))
+	slashes := len(rest) - len(bytes.TrimRight(rest, `\`))
+	if !ended || slashes%2 == 1 || s.format.CSV && len(rest) > 0 {
+		return body, false
+	}
+	return rest, true
+}
+
+// over says whether what still comes is ignored, as PostgreSQL does behind \. in a COPY from a client.
+func (s *Splitter) over() bool { return s.ended && !s.format.Binary }
 
 // put sends a row, whose key has been read, to its shard.
 func (s *Splitter) put(row []byte, lines int64) error {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
@@ -114,6 +116,24 @@ func (s *shape) resolve(m *router.Merge) error {
 		s.keys = append(s.keys, merge.Key{Column: base + k.Column, Desc: k.Desc, NullsFirst: k.NullsFirst, Compare: cmp})
 	}
 	return nil
+}
+
+// sumsFloats says whether floats are written here that no server has written.
+func (s *shape) sumsFloats() bool {
+	return slices.ContainsFunc(s.cols, func(c merge.Column) bool {
+		return c.Func != nil && !c.Func.Compares() && (c.OID == merge.Float4 || c.OID == merge.Float8)
+	})
+}
+
+// writesShortest says whether the session's servers write the fewest digits of a float that are read as the same one.
+func writesShortest(h *Handler) bool {
+	const name = "extra_float_digits"
+	if slices.ContainsFunc(h.tx.steps, func(s step) bool { return s.kind == stepLocal && s.name == name }) {
+		return false // nobody but a server has read what was set
+	}
+	v, ok := h.settings.Get(name)
+	n, err := strconv.Atoi(strings.Trim(v, "'"))
+	return !ok || err == nil && n > 0
 }
 
 func refuseOrder(oid uint32) error {
@@ -276,8 +296,12 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	if err != nil {
 		return err
 	}
-	if sh.refused != nil {
-		g, err := t.Fallback(sh.refused)
+	why := sh.refused
+	if why == nil && sh.sumsFloats() && !writesShortest(h) {
+		why = router.Refuse(router.RuleAggregateType, "float, written as extra_float_digits says,")
+	}
+	if why != nil {
+		g, err := t.Fallback(why)
 		if err != nil {
 			return err
 		}
@@ -496,7 +520,7 @@ func (h *Handler) mergeRows(sources []merge.Source, sh *shape, m *router.Merge, 
 		defer hold.release()
 		err = merge.Groups(sources, cols, sh.keys, w, hold.take, emit)
 	}
-	if errors.Is(err, merge.ErrOverflow) {
+	if errors.Is(err, merge.ErrOverflow) || errors.Is(err, merge.ErrFloatOverflow) {
 		err = &pgsql.Error{Code: pgsql.NumericValueOutOfRange, Message: err.Error()}
 	}
 	return n, err

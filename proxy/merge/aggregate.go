@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -28,8 +29,11 @@ var Aggregates = map[string]Aggregate{
 	"count": count{}, "sum": sum{}, "avg": average{}, "min": extreme{less: -1}, "max": extreme{less: 1},
 }
 
-// ErrOverflow means that a sum left its type.
-var ErrOverflow = errors.New("bigint out of range")
+// ErrOverflow and ErrFloatOverflow mean that a sum left its type.
+var (
+	ErrOverflow      = errors.New("bigint out of range")
+	ErrFloatOverflow = errors.New("value out of range: overflow")
+)
 
 // Accumulator is the value of one column in one group, as far as it is known.
 type Accumulator struct {
@@ -121,9 +125,11 @@ func (sum) Result(a *Accumulator, c *Column) (bin, out []byte) {
 // average divides the sum of the sums by that of the counts.
 type average struct{}
 
-func (average) Parts() []string          { return []string{"sum", "count"} }
-func (average) Compares() bool           { return false }
-func (average) Combines(oid uint32) bool { return adds(oid) }
+func (average) Parts() []string { return []string{"sum", "count"} }
+func (average) Compares() bool  { return false }
+
+// Combines is false of float4, whose average PostgreSQL makes of a sum in float8: the shards' sums have lost its digits.
+func (average) Combines(oid uint32) bool { return adds(oid) && oid != Float4 }
 
 func (average) Add(a *Accumulator, c *Column, row [][]byte) error {
 	v := row[c.At]
@@ -138,7 +144,7 @@ func (average) Result(a *Accumulator, c *Column) (bin, out []byte) {
 	switch {
 	case !a.any || a.n == 0:
 		return nil, nil
-	case c.OID == Float4 || c.OID == Float8:
+	case c.OID == Float8:
 		return formatFloat(a.float/float64(a.n), Float8, c.Binary)
 	}
 	return formatNumeric(a.sum.DivInt(a.n), c.Binary)
@@ -152,8 +158,7 @@ func (a *Accumulator) add(oid uint32, v []byte) error {
 	var d Decimal
 	switch oid {
 	case Float4, Float8:
-		a.float, a.any = a.float+float(v), true
-		return nil
+		return a.addFloat(oid, float(v))
 	case Int8:
 		d = FromInt(signed(v))
 	case Numeric:
@@ -168,6 +173,19 @@ func (a *Accumulator) add(oid uint32, v []byte) error {
 		d = a.sum.Add(d)
 	}
 	a.sum, a.any = d, true
+	return nil
+}
+
+// addFloat adds a float up in its type. Finite ones whose sum is not are too much, as for PostgreSQL.
+func (a *Accumulator) addFloat(oid uint32, f float64) error {
+	sum := a.float + f
+	if oid == Float4 {
+		sum = float64(float32(sum))
+	}
+	if math.IsInf(sum, 0) && !math.IsInf(a.float, 0) && !math.IsInf(f, 0) {
+		return ErrFloatOverflow
+	}
+	a.float, a.any = sum, true
 	return nil
 }
 

@@ -259,3 +259,10 @@ select "nullif".total, count(*) from customers c, nullif('(6,1,,)'::orders, '(7,
 select nullif(f.x, 1), count(*) from orders o, jsonb_to_recordset(jsonb_build_array(jsonb_build_object('x', o.order_id))) f(x int) group by 1 order by 1
 select c.customer_id from customers c where exists (select from orders o, nullif(o.order_id, 1) f where o.customer_id = c.customer_id and f = c.small) order by 1
 select a.customer_id, count(*) from customers a join customers b on a.country = b.country, nullif(b.small, 1::smallint) f where f is not null group by 1 order by 1
+-- sums and averages of floats
+select avg((customer_id / 3.0)::real), avg(customer_id::real) from customers
+select country, avg((customer_id / 3.0)::real) from customers group by country order by 2
+select sum(case when customer_id in (4, 12) then 1e308::float8 end) from customers
+select avg(case when customer_id in (4, 12) then 1e308::float8 end) from customers
+select sum(case when customer_id in (4, 12) then 3e38::real end) from customers
+select sum(case when customer_id in (4, 12) then 'Infinity'::float8 end) from customers

@@ -133,7 +133,7 @@ var Reasons = []RuleInfo{
 	{RuleAggregateType, unsupported, "an aggregate over type %s is not combined from several shards", "Cast its argument to numeric, or fix the key with =."},
 	{RuleOrderType, unsupported, "rows ordered by type %s are not merged from several shards", "Order by an integer, float, numeric, uuid, date, timestamp, boolean, bytea or text COLLATE \"C\"."},
 	{RuleOrderCollation, unsupported, "rows ordered by text in this collation are not merged from several shards", "Add COLLATE \"C\" to the ORDER BY expression."},
-	{RuleOrderStar, unsupported, "an ORDER BY position behind * is not resolved", "Name the columns, or order by the column's name."},
+	{RuleOrderStar, unsupported, "an ORDER BY position or name that * may stand for is not resolved", "Name the columns, or order by the column's name."},
 	{RuleOrderGroup, unsupported, "ORDER BY of a grouped query names no output column", "Add the expression to the select list and order by its position."},
 	{RuleOrderUsing, unsupported, "rows ordered by ORDER BY ... USING are not merged from several shards", "Use ASC or DESC."},
 	{RuleWithTies, unsupported, "FETCH FIRST ... WITH TIES is not merged from several shards", "Use LIMIT."},

@@ -280,23 +280,33 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 		return m, nil
 	}
 	p := sqlparse.Partial{AddOffset: true, DropLimit: q.Locking}
-	if len(q.OrderBy) > 0 {
-		m.Mode = Ordered
-		for i, s := range q.OrderBy {
-			e, err := a.sortTarget(q, s.Expr)
-			if err != nil {
-				return nil, err
-			}
-			bytes := a.bytesOrder(b, e)
-			if !bytes && a.isText(b, e) {
-				return nil, Refuse(RuleOrderCollation)
-			}
-			p.HideSorts = append(p.HideSorts, i)
-			m.Sorts = append(m.Sorts, SortKey{Column: i, Desc: s.Desc, NullsFirst: s.NullsFirst, Bytes: bytes})
+	for i, s := range q.OrderBy {
+		e, ofStar, err := a.sortTarget(q, s.Expr, q.SortName(i))
+		if err != nil {
+			return nil, err
 		}
-		m.Hidden = len(m.Sorts)
+		h := sqlparse.HideSort{Item: i}
+		if ofStar {
+			h.As = e.Col
+		}
+		p.HideSorts = append(p.HideSorts, h)
+		if err := a.sortBy(b, m, e, s.Desc, s.NullsFirst); err != nil {
+			return nil, err
+		}
 	}
 	return m, a.partial(m, p)
+}
+
+// sortBy adds a hidden column by which the shards' rows are sorted and merged.
+func (a *analysis) sortBy(b *block, m *Merge, e sqlparse.Expr, desc, nullsFirst bool) *Error {
+	bytes := a.bytesOrder(b, e)
+	if !bytes && a.isText(b, e) {
+		return Refuse(RuleOrderCollation)
+	}
+	m.Mode = Ordered
+	m.Sorts = append(m.Sorts, SortKey{Column: m.Hidden, Desc: desc, NullsFirst: nullsFirst, Bytes: bytes})
+	m.Hidden++
+	return nil
 }
 
 func (a *analysis) partial(m *Merge, p sqlparse.Partial) *Error {
@@ -308,28 +318,43 @@ func (a *analysis) partial(m *Merge, p sqlparse.Partial) *Error {
 	return nil
 }
 
-// sortTarget is the expression that an ORDER BY item means: an ordinal or an output name stands for its
-// output column.
-func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr) (sqlparse.Expr, *Error) {
-	if e.Ordinal > 0 {
-		for i := 0; i < e.Ordinal && i < len(q.Targets); i++ {
-			if q.Targets[i].Expr.Star {
-				return e, Refuse(RuleOrderStar)
-			}
-		}
-		if e.Ordinal <= len(q.Targets) {
-			return q.Targets[e.Ordinal-1].Expr, nil
-		}
-		return e, &Error{Code: pgsql.InvalidColumnReference, Message: "ORDER BY position is not in select list"}
+// sortTarget is the expression that an ORDER BY item means: an ordinal or an output name stands for its output column. name is the item's bare name, if it
+// is one. ofStar: the name is that of a column of t.*, which the expression says with its table.
+func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr, name string) (target sqlparse.Expr, ofStar bool, err *Error) {
+	switch {
+	case e.Ordinal > 0 && a.starBefore(q, min(e.Ordinal, len(q.Targets))):
+		return e, false, Refuse(RuleOrderStar)
+	case e.Ordinal > len(q.Targets):
+		return e, false, &Error{Code: pgsql.InvalidColumnReference, Message: "ORDER BY position is not in select list"}
+	case e.Ordinal > 0:
+		return q.Targets[e.Ordinal-1].Expr, false, nil
+	case name == "":
+		return e, false, nil
 	}
-	if e.Col != nil && e.Col.Qual == "" {
-		for _, t := range q.Targets {
-			if t.Name == e.Col.Name {
-				return t.Expr, nil
-			}
+	at, sure := q.OutputAt(name)
+	switch {
+	case at > 0: // if it is another's name too, the servers say so
+		return q.Targets[at-1].Expr, false, nil
+	case !sure:
+		return e, false, Refuse(RuleOrderStar)
+	}
+	for i := range q.Targets {
+		qualifier, plain, expanded := q.Expands(i)
+		switch {
+		case !expanded, plain && qualifier == "": // what a bare name means among all columns it means in an expression
+			continue
+		case !plain:
+			return e, false, Refuse(RuleOrderStar)
+		}
+		names, sure := a.starNames(q, qualifier)
+		switch {
+		case !sure:
+			return e, false, Refuse(RuleOrderStar)
+		case slices.Contains(names, name):
+			return sqlparse.Expr{Col: &sqlparse.Col{Qual: qualifier, Name: name}}, true, nil
 		}
 	}
-	return e, nil
+	return e, false, nil
 }
 
 // groupsByKey says whether every group's rows are on one shard: it groups by the key of a sharded table whose rows no
@@ -365,8 +390,8 @@ func (a *analysis) distinctByKey(b *block) bool {
 	}
 	if len(q.DistinctOn) > 0 { // its names mean what those of ORDER BY mean
 		var by []sqlparse.Expr
-		for _, e := range q.DistinctOn {
-			e, err := a.sortTarget(q, e)
+		for i, e := range q.DistinctOn {
+			e, _, err := a.sortTarget(q, e, q.DistinctName(i))
 			if err != nil {
 				return false
 			}
@@ -381,13 +406,19 @@ func (a *analysis) distinctByKey(b *block) bool {
 	return a.holdsKey(b, out)
 }
 
+// starBefore says whether one of so many output columns stands for several.
 func (a *analysis) starBefore(q *sqlparse.Query, ordinal int) bool {
-	for _, t := range q.Targets[:ordinal] {
-		if t.Expr.Star {
+	for i := range q.Targets[:ordinal] {
+		if a.expands(q, i) {
 			return true
 		}
 	}
 	return false
+}
+
+func (a *analysis) expands(q *sqlparse.Query, i int) bool {
+	_, _, expanded := q.Expands(i)
+	return expanded
 }
 
 // holdsKey says whether the whole key of a sharded table of the block, which no outer join can blank, is among the
@@ -487,7 +518,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		}
 		_, grouped := groups[e.Key]
 		switch {
-		case e.Star:
+		case a.expands(q, i):
 			return nil, Refuse(RuleAggregateExpression, "*")
 		case grouped:
 			groups[e.Key] = true
@@ -530,28 +561,25 @@ func (a *analysis) groupName(b *block, q *sqlparse.Query, g sqlparse.Expr) sqlpa
 	if _, _, ok := b.resolve(q, *g.Col); ok {
 		return g
 	}
-	for _, t := range q.Targets {
-		if t.Name == g.Col.Name {
-			return t.Expr
+	for _, r := range q.Rels {
+		if names, sure := a.columnsOf(r); !sure || slices.Contains(names, g.Col.Name) {
+			return g
 		}
+	}
+	if at, sure := q.OutputAt(g.Col.Name); at > 0 && sure {
+		return q.Targets[at-1].Expr
 	}
 	return g
 }
 
 func (a *analysis) groupOrder(b *block, m *Merge) *Error {
 	q := b.query
-	for _, s := range q.OrderBy {
-		at := -1
-		e, err := a.sortTarget(q, s.Expr)
+	for i, s := range q.OrderBy {
+		e, _, err := a.sortTarget(q, s.Expr, q.SortName(i))
 		if err != nil {
 			return err
 		}
-		for i, t := range q.Targets {
-			if t.Expr.Key == e.Key || s.Expr.Col != nil && s.Expr.Col.Qual == "" && t.Name == s.Expr.Col.Name {
-				at = i
-				break
-			}
-		}
+		at := slices.IndexFunc(q.Targets, func(t sqlparse.Target) bool { return t.Expr.Key == e.Key })
 		if s.Expr.Ordinal > 0 {
 			at = s.Expr.Ordinal - 1
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -263,6 +264,9 @@ func (g *gen) where(depth int, cols []genCol) string {
 
 // query writes a SELECT and says of what kinds its columns are. They are named c0, c1 and so on.
 func (g *gen) query(depth int, top bool) (string, []kind) {
+	if top && g.pick(6) == 1 {
+		return g.unnamed(depth), nil
+	}
 	with := ""
 	known := len(g.ctes)
 	if depth > 0 && g.pick(5) == 1 {
@@ -320,6 +324,44 @@ func (g *gen) plain(depth int) (string, []kind) {
 		out = append(out, k)
 	}
 	return "select " + g.of("", "", "", "distinct ") + strings.Join(list, ", ") + " from " + from + g.where(depth, cols), out
+}
+
+// unnamed writes a SELECT whose output columns have the names that PostgreSQL gives them, and sorts by these.
+func (g *gen) unnamed(depth int) string {
+	from, cols := g.from(depth, nil)
+	var list, by []string
+	for range 1 + g.pick(3) {
+		c := cols[g.pick(len(cols))]
+		_, name, _ := strings.Cut(c.expr, ".")
+		e := c.expr
+		switch how := g.pick(4); {
+		case c.kind == kFloat:
+			continue
+		case c.kind == kNum:
+			e, name = exact(e, kNum), "round"
+		case how == 1:
+			e += "::text"
+		case how == 2 && c.kind == kText:
+			e += ` collate "C"`
+		case how == 2 && (c.kind == kInt || c.kind == kBig):
+			e += "::numeric"
+		case how == 3 && c.kind == kText:
+			e, name = "upper("+e+` collate "C")`, "upper"
+		case how == 3 && c.kind == kInt:
+			e = "case when " + g.cond(0, cols) + " then 0 else " + e + " end"
+		}
+		if !slices.ContainsFunc(by, func(b string) bool { return strings.HasPrefix(b, name+" ") }) {
+			list, by = append(list, e), append(by, name+" "+g.of("asc", "desc", "asc nulls first"))
+		}
+	}
+	if len(list) == 0 {
+		return "select count(*) from " + from + " order by count"
+	}
+	where := g.where(depth, cols)
+	if g.pick(5) == 1 {
+		return "select " + strings.Join(list, ", ") + ", count(*) from " + from + where + " group by " + strings.Join(list, ", ") + " order by " + strings.Join(by, ", ")
+	}
+	return "select " + strings.Join(list, ", ") + " from " + from + where + " order by " + strings.Join(by, ", ") + g.of("", " limit 3", " limit 4 offset 1")
 }
 
 // aggregate writes an aggregate whose value does not hang on the order of rows.

@@ -3,6 +3,7 @@ package sqlparse
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -51,6 +52,11 @@ func (s *Statement) Finished(q *Query, table string, in Inputs) (*Finish, error)
 		f.sel.LimitCount, f.sel.LimitOption = position(1), pg.LimitOption_LIMIT_OPTION_COUNT
 	}
 	if f.sel.WithClause != nil || f.sel.IntoClause != nil || len(f.sel.LockingClause) > 0 || f.distinctOn() {
+		return nil, errNoFinish
+	}
+	if slices.ContainsFunc(f.sel.TargetList, func(t *pg.Node) bool { // it stands for several columns, of whatever names
+		return t.GetResTarget().GetVal().GetAIndirection() != nil && expands(t.GetResTarget().GetVal())
+	}) {
 		return nil, errNoFinish
 	}
 	grouped := len(f.sel.GroupClause) > 0 || f.sel.HavingClause != nil
@@ -150,18 +156,17 @@ func (f *finisher) rows() (*Finish, error) {
 		if len(o.GetSortBy().UseOp) > 0 || windowed(o) {
 			return nil, errNoFinish
 		}
-		at := outputAt(n, visible)
+		at, sure := outputAt(n, visible)
 		switch {
+		case !sure, at == 0 && len(shard.DistinctClause) > 0: // of the latter an output column in another spelling
+			return nil, errNoFinish
 		case at > 0:
 			final.SortClause[i].GetSortBy().Node = column(f.parts[at-1].GetResTarget().Name)
-		case len(shard.DistinctClause) > 0:
-			return nil, errNoFinish // it must be an output column in another spelling
 		default:
 			final.SortClause[i].GetSortBy().Node = column(f.part("s", n))
+			at = len(f.parts)
 		}
-		if at > 0 { // by its position: the names have changed
-			o.GetSortBy().Node = position(at)
-		}
+		o.GetSortBy().Node = position(at) // the names have changed
 	}
 	if len(f.parts) == 0 {
 		return nil, errNoFinish
@@ -246,26 +251,23 @@ func windowed(n *pg.Node) bool {
 	return found
 }
 
-// outputAt is the position of the output column that a bare ORDER BY item means, or 0.
-func outputAt(n *pg.Node, visible []*pg.Node) int {
+// outputAt is the position of the output column that a bare ORDER BY item means, or 0. sure is false where only a server can tell.
+func outputAt(n *pg.Node, visible []*pg.Node) (at int, sure bool) {
 	if i := OrdinalOf(n.GetAConst()); i > 0 && i <= len(visible) {
-		return i
+		return i, true
 	}
-	if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
-		name := ref.Fields[0].GetString_().GetSval()
-		for i, t := range visible {
-			if outputName(t.GetResTarget()) == name {
-				return i + 1
-			}
+	if name := bareName(n); name != "" {
+		if at, sure := named(visible, name); at > 0 || !sure {
+			return at, sure
 		}
 	}
 	key := canonical(n)
 	for i, t := range visible {
 		if canonical(t.GetResTarget().GetVal()) == key {
-			return i + 1
+			return i + 1, true
 		}
 	}
-	return 0
+	return 0, true
 }
 
 // aggregates splits a grouped SELECT: each shard gives partial aggregates of its groups.
@@ -286,9 +288,13 @@ func (f *finisher) aggregates() (*Finish, error) {
 		f.finish(w)
 	}
 	for _, o := range final.SortClause {
-		if at := outputAt(o.GetSortBy().Node, visible); at > 0 {
+		at, sure := outputAt(o.GetSortBy().Node, visible)
+		switch {
+		case !sure:
+			return nil, errNoFinish
+		case at > 0:
 			o.GetSortBy().Node = position(at)
-		} else {
+		default:
 			f.finish(o.GetSortBy().Node)
 		}
 	}
@@ -330,8 +336,8 @@ func (f *finisher) key(n *pg.Node) {
 		e = f.sel.TargetList[i-1].GetResTarget().Val
 	} else if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
 		if name := ref.Fields[0].GetString_().GetSval(); !f.in.Has(name) {
-			at := outputAt(n, f.sel.TargetList)
-			if at == 0 {
+			at, sure := outputAt(n, f.sel.TargetList)
+			if at == 0 || !sure {
 				f.err = errNoFinish
 				return
 			}

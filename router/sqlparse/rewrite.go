@@ -10,12 +10,22 @@ import (
 
 // Partial describes the statement that each shard runs for a merged SELECT.
 type Partial struct {
-	HideSorts  []int   // ORDER BY items to append as hidden columns, by index
-	HideTarget []int   // output columns to append again as hidden columns, by index
-	Parts      []Parts // output columns that become parts of what they are
-	DropOrder  bool    // sorting happens after the merge
+	HideSorts  []HideSort // ORDER BY items to append as hidden columns
+	HideTarget []int      // output columns to append again as hidden columns, by index
+	Parts      []Parts    // output columns that become parts of what they are
+	DropOrder  bool       // sorting happens after the merge
 	DropLimit  bool
 	AddOffset  bool // LIMIT becomes LIMIT + OFFSET, OFFSET goes
+}
+
+// HideSort is an ORDER BY item, by its index. As is the column that its bare name means, where that is one of t.*.
+type HideSort struct {
+	Item int
+	As   *Col
+}
+
+func (c *Col) node() *pg.Node {
+	return pg.MakeColumnRefNode([]*pg.Node{pg.MakeStrNode(c.Qual), pg.MakeStrNode(c.Name)}, -1)
 }
 
 // Parts has an output column that is an aggregate become the first of these of the same argument; the others are appended as hidden columns.
@@ -50,8 +60,12 @@ func (s *Statement) Partial(p Partial) (string, error) {
 		sel.TargetList = append(sel.TargetList, pg.MakeResTargetNodeWithNameAndVal(name, proto.Clone(n).(*pg.Node), -1))
 	}
 	visible := sel.TargetList
-	for _, i := range p.HideSorts {
-		hide(sortExpr(sel.SortClause[i].GetSortBy().GetNode(), visible))
+	for _, h := range p.HideSorts {
+		if h.As != nil {
+			hide(h.As.node())
+			continue
+		}
+		hide(sortExpr(sel.SortClause[h.Item].GetSortBy().GetNode(), visible))
 	}
 	for _, i := range p.HideTarget {
 		hide(visible[i].GetResTarget().GetVal())
@@ -102,12 +116,9 @@ func sortExpr(n *pg.Node, targets []*pg.Node) *pg.Node {
 	if i := OrdinalOf(n.GetAConst()); i > 0 && i <= len(targets) {
 		return targets[i-1].GetResTarget().GetVal()
 	}
-	if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
-		name := ref.Fields[0].GetString_().GetSval()
-		for _, t := range targets {
-			if outputName(t.GetResTarget()) == name {
-				return t.GetResTarget().GetVal()
-			}
+	if name := bareName(n); name != "" {
+		if at, _ := named(targets, name); at > 0 {
+			return targets[at-1].GetResTarget().GetVal()
 		}
 	}
 	return n
@@ -119,12 +130,4 @@ func OrdinalOf(a *pg.A_Const) int {
 		return int(v.Ival.GetIval())
 	}
 	return 0
-}
-
-// outputName is the name that a bare column or an AS gives to an output column.
-func outputName(t *pg.ResTarget) string {
-	if t.GetName() != "" {
-		return t.GetName()
-	}
-	return lastName(t.GetVal().GetColumnRef().GetFields())
 }

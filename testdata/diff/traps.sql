@@ -259,6 +259,34 @@ select "nullif".total, count(*) from customers c, nullif('(6,1,,)'::orders, '(7,
 select nullif(f.x, 1), count(*) from orders o, jsonb_to_recordset(jsonb_build_array(jsonb_build_object('x', o.order_id))) f(x int) group by 1 order by 1
 select c.customer_id from customers c where exists (select from orders o, nullif(o.order_id, 1) f where o.customer_id = c.customer_id and f = c.small) order by 1
 select a.customer_id, count(*) from customers a join customers b on a.country = b.country, nullif(b.small, 1::smallint) f where f is not null group by 1 order by 1
+-- names of output columns that no AS gives, which ORDER BY means before columns of FROM, and GROUP BY behind them
+select customer_id::text from customers order by customer_id limit 3
+select customer_id::text, name from customers order by customer_id offset 15
+select name collate "C" from customers order by name limit 3
+select small::text, count(*) from customers group by small order by small limit 3
+select small::text as s, count(*) from customers group by small order by small limit 3
+select -customer_id as customer_id from customers order by customer_id limit 3
+select lower(name), customer_id from customers order by lower, customer_id limit 3
+select case when customer_id > 3 then -small else -customer_id end::text from customers order by "case" limit 4
+select case when customer_id > 3 then small else customer_id end from customers order by customer_id desc limit 4
+select (array[-customer_id])[1] from customers order by "array" limit 3
+select coalesce(small, 99) from customers order by coalesce desc limit 5
+select name, (select max(code) from countries) from customers order by max, name limit 2
+select o.order_id from customers c join orders o using (customer_id) order by order_id limit 4
+select distinct on (customer_id) o.customer_id, c.name from customers c join orders o on o.customer_id = c.customer_id order by customer_id
+select distinct on (customer_id) o.order_id % 5 as customer_id, 1 from customers c join orders o on o.customer_id = c.customer_id order by customer_id
+select upper(t) as t, count(*) from (select case when customer_id > 9 then 'a' else 'A' end as t from customers) s group by t order by 1, 2
+select round(total) as total, count(*) from (select total * 2 as total from orders) s group by total order by 1, 2
+select upper(t) as u, count(*) from (select * from (select case when customer_id > 9 then 'a' else 'A' end as t from customers) r) s group by u order by u
+select name as name, country as name from customers order by name
+select s.name from (select name, small as c1 from customers) s order by c1 nulls first, name limit 3
+select s.c2 from (select small as c1, name as c2 from customers) s order by c1, c2 limit 3
+select o.* from customers c join orders o on o.customer_id = c.customer_id order by customer_id, order_id limit 5
+select o.* from customers c left join (select * from orders where order_id > 60) o using (customer_id) order by customer_id, order_id
+select o.customer_id, c.* from customers c left join (select * from orders where order_id > 60) o on o.customer_id = c.customer_id order by customer_id
+select *, 1 from customers c join orders o on o.customer_id = c.customer_id order by customer_id
+select (c).* from customers c order by 2 desc, 1 limit 3
+select (c).*, -small from customers c order by 4, 1 limit 3
 -- sums and averages of floats
 select avg((customer_id / 3.0)::real), avg(customer_id::real) from customers
 select country, avg((customer_id / 3.0)::real) from customers group by country order by 2

@@ -30,6 +30,7 @@ const (
 	RuleOrderStar           Rule = "order-star"
 	RuleOrderGroup          Rule = "order-group"
 	RuleOrderUsing          Rule = "order-using"
+	RuleOrderInside         Rule = "order-inside"
 	RuleWithTies            Rule = "with-ties"
 	RuleLimitExpression     Rule = "limit-expression"
 	RuleSetReturning        Rule = "set-returning"
@@ -136,6 +137,7 @@ var Reasons = []RuleInfo{
 	{RuleOrderStar, unsupported, "an ORDER BY position or name that * may stand for is not resolved", "Name the columns, or order by the column's name."},
 	{RuleOrderGroup, unsupported, "ORDER BY of a grouped query names no output column", "Add the expression to the select list and order by its position."},
 	{RuleOrderUsing, unsupported, "rows ordered by ORDER BY ... USING are not merged from several shards", "Use ASC or DESC."},
+	{RuleOrderInside, unsupported, "the order that a subquery in FROM gives its rows is not merged from several shards", "Say ORDER BY at the top level too, or select what the subquery is sorted by."},
 	{RuleWithTies, unsupported, "FETCH FIRST ... WITH TIES is not merged from several shards", "Use LIMIT."},
 	{RuleLimitExpression, unsupported, "LIMIT or OFFSET is neither a constant nor a parameter", "Compute the number before."},
 	{RuleSetReturning, unsupported, "a set-returning function in the select list is not merged from several shards", "Move the function to FROM."},

@@ -275,11 +275,15 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 	if (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b) {
 		return a.mergeGroups(b, m)
 	}
-	if m.Locks = q.Locking; !m.Locks && len(q.OrderBy) == 0 && q.Offset == nil {
+	inner, known := a.keptOrder(q)
+	if !known {
+		return nil, Refuse(RuleOrderInside)
+	}
+	if m.Locks = q.Locking; !m.Locks && len(q.OrderBy)+len(inner) == 0 && q.Offset == nil {
 		m.Own, m.SQL = true, a.stmt.Text
 		return m, nil
 	}
-	p := sqlparse.Partial{AddOffset: true, DropLimit: q.Locking}
+	p := sqlparse.Partial{AddOffset: true, DropLimit: q.Locking, Sorts: inner}
 	for i, s := range q.OrderBy {
 		e, ofStar, err := a.sortTarget(q, s.Expr, q.SortName(i))
 		if err != nil {
@@ -291,6 +295,11 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 		}
 		p.HideSorts = append(p.HideSorts, h)
 		if err := a.sortBy(b, m, e, s.Desc, s.NullsFirst); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range inner {
+		if err := a.sortBy(b, m, sqlparse.Expr{Col: &s.Col}, s.Desc, s.NullsFirst); err != nil {
 			return nil, err
 		}
 	}

@@ -138,6 +138,9 @@ func (f *finisher) both(shard, final *pg.SelectStmt) (*Finish, error) {
 // rows splits a SELECT without aggregates: each shard gives its distinct rows, sorted and cut where the statement cuts.
 func (f *finisher) rows() (*Finish, error) {
 	shard := f.sel
+	if len(shard.SortClause)+len(shard.DistinctClause) == 0 && len(shard.FromClause) == 1 && shard.FromClause[0].GetRangeSubselect() != nil && f.sorted() {
+		return nil, errNoFinish // the rows come in the subquery's order
+	}
 	if err := f.expand(); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 // Partial describes the statement that each shard runs for a merged SELECT.
 type Partial struct {
 	HideSorts  []HideSort // ORDER BY items to append as hidden columns
+	Sorts      []SortBy   // more items of ORDER BY, which are appended as hidden columns too
 	HideTarget []int      // output columns to append again as hidden columns, by index
 	Parts      []Parts    // output columns that become parts of what they are
 	DropOrder  bool       // sorting happens after the merge
@@ -22,6 +23,23 @@ type Partial struct {
 type HideSort struct {
 	Item int
 	As   *Col
+}
+
+// SortBy is an item of ORDER BY that is a column.
+type SortBy struct {
+	Col              Col
+	Desc, NullsFirst bool
+}
+
+func (s *SortBy) node() *pg.Node {
+	dir, nulls := pg.SortByDir_SORTBY_ASC, pg.SortByNulls_SORTBY_NULLS_LAST
+	if s.Desc {
+		dir = pg.SortByDir_SORTBY_DESC
+	}
+	if s.NullsFirst {
+		nulls = pg.SortByNulls_SORTBY_NULLS_FIRST
+	}
+	return pg.MakeSortByNode(s.Col.node(), dir, nulls, -1)
 }
 
 func (c *Col) node() *pg.Node {
@@ -39,12 +57,12 @@ const longText = 16 << 10
 
 // changes says whether a SELECT is any other for a shard.
 func (p *Partial) changes(x *pg.SelectStmt) bool {
-	return len(p.HideSorts)+len(p.HideTarget)+len(p.Parts) > 0 || p.DropOrder && len(x.SortClause) > 0 ||
+	return len(p.HideSorts)+len(p.Sorts)+len(p.HideTarget)+len(p.Parts) > 0 || p.DropOrder && len(x.SortClause) > 0 ||
 		(p.DropLimit || p.AddOffset) && (x.LimitCount != nil || x.LimitOffset != nil)
 }
 
 // Partial writes the text that a shard runs: hidden columns stand behind the visible ones, in the order
-// HideSorts, HideTarget, Parts. It is for plain SELECT statements.
+// HideSorts, Sorts, HideTarget, Parts. It is for plain SELECT statements.
 func (s *Statement) Partial(p Partial) (string, error) {
 	raw, ok := s.tree.(*pg.Node)
 	if !ok || raw.GetSelectStmt() == nil {
@@ -66,6 +84,10 @@ func (s *Statement) Partial(p Partial) (string, error) {
 			continue
 		}
 		hide(sortExpr(sel.SortClause[h.Item].GetSortBy().GetNode(), visible))
+	}
+	for i := range p.Sorts {
+		hide(p.Sorts[i].Col.node())
+		sel.SortClause = append(sel.SortClause, p.Sorts[i].node())
 	}
 	for _, i := range p.HideTarget {
 		hide(visible[i].GetResTarget().GetVal())

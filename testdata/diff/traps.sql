@@ -287,6 +287,16 @@ select o.customer_id, c.* from customers c left join (select * from orders where
 select *, 1 from customers c join orders o on o.customer_id = c.customer_id order by customer_id
 select (c).* from customers c order by 2 desc, 1 limit 3
 select (c).*, -small from customers c order by 4, 1 limit 3
+-- the order of a subquery, which what only reads its rows keeps
+select * from (select * from orders order by created_at desc) s limit 10
+select order_id from (select * from orders order by total desc nulls last, order_id) s limit 5
+select * from (select customer_id, count(*) from orders group by customer_id order by 2 desc, 1) s limit 3
+select * from (select order_id as n, customer_id from orders order by n desc) s where customer_id > 3 limit 5 offset 2
+select name from (select * from (select name, customer_id from customers order by customer_id desc) a) b limit 4
+select total from (select total, order_id from orders order by -order_id) s limit 4
+select * from (select name from customers order by name) s limit 4
+select * from (select distinct on (customer_id) customer_id, order_id from orders order by customer_id, total desc nulls last, order_id) s limit 3
+select count(*) from (select * from orders order by created_at) s
 -- sums and averages of floats
 select avg((customer_id / 3.0)::real), avg(customer_id::real) from customers
 select country, avg((customer_id / 3.0)::real) from customers group by country order by 2

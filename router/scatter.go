@@ -462,12 +462,8 @@ func (a *analysis) isText(b *block, e sqlparse.Expr) bool {
 
 // bytesOrder says whether text values of the expression may be sorted by their bytes.
 func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
-	switch e.Collate {
-	case "C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8":
-		return true
-	case "":
-	default:
-		return false
+	if e.Collate != "" {
+		return byBytes(e.Collate)
 	}
 	if e.Col != nil {
 		if _, col, ok := b.resolve(b.query, *e.Col); ok {
@@ -475,9 +471,9 @@ func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
 		}
 		return false
 	}
-	// An expression takes the collation of what it is made of: sure only if nothing in the statement's
+	// An expression takes the collation of what it is made of: sure only if nothing in the statement and its
 	// tables has another one.
-	if !a.sch.BytesOK {
+	if !a.sch.BytesOK || a.collates() {
 		return false
 	}
 	for _, n := range a.t.Tables {
@@ -492,6 +488,31 @@ func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
 	return true
 }
 
+// byBytes says whether a collation sorts text by its bytes.
+func byBytes(collation string) bool {
+	switch collation {
+	case "C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8":
+		return true
+	}
+	return false
+}
+
+// collates says whether the statement itself may give text another collation than that of columns: by COLLATE, or by a cast to a user's type.
+func (a *analysis) collates() bool {
+	return slices.ContainsFunc(a.stmt.Collates, func(c string) bool { return !byBytes(c) }) ||
+		slices.ContainsFunc(a.stmt.TypeNames, func(n string) bool { return !builtin[n] })
+}
+
+// builtin are PostgreSQL's own types that statements name most. Text of none of them is compared but by its bytes or by the database's collation.
+var builtin = func() map[string]bool {
+	m := map[string]bool{}
+	for _, n := range strings.Fields("bool bytea char name int8 int2 int4 text oid json jsonb xml point float4 float8 money inet cidr macaddr varchar bpchar date time timestamp timestamptz " +
+		"interval timetz bit varbit numeric uuid regclass regtype regproc record tsvector tsquery int4range int8range numrange daterange tsrange tstzrange") {
+		m[n] = true
+	}
+	return m
+}()
+
 // mergeGroups plans aggregates in two phases.
 func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 	q := b.query
@@ -505,6 +526,9 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 				}
 			}
 		}
+	}
+	if len(q.GroupBy) > 0 && a.collates() { // perhaps in such a one
+		return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
 	}
 	groups := map[string]bool{}
 	for _, g := range q.GroupBy {

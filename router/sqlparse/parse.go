@@ -103,6 +103,8 @@ func (c *converter) inventory(n *pg.Node) {
 			if p := x.Arg.GetParamRef(); p != nil {
 				c.castParam(int(p.Number), castName(x.TypeName))
 			}
+		case *pg.CollateClause:
+			c.stmt.Collates = withName(c.stmt.Collates, x.Collname)
 		case *pg.ParamRef:
 			c.param(int(x.Number))
 		case *pg.CurrentOfExpr:

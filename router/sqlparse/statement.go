@@ -81,6 +81,7 @@ type Statement struct {
 	Signals   bool         // calls pg_terminate_backend or pg_cancel_backend
 	CurrentOf string       // the cursor that WHERE CURRENT OF names
 	Syntax    *SyntaxError // why it could not be read, of a text that is left to its server
+	Collates  []string     // the collations that COLLATE names in it
 	Closes    bool         // may end what ties a session to its server: an unlock, DROP, CLOSE, DISCARD
 
 	paramUse []paramUse
@@ -91,7 +92,7 @@ type Statement struct {
 // Slim forgets the parse tree, and of the query all but what running it needs: a plan that is kept is a tenth of the size.
 // The statement cannot be planned again.
 func (s *Statement) Slim() {
-	s.tree, s.Attrs = nil, nil
+	s.tree, s.Attrs, s.Collates = nil, nil, nil
 	q := s.Query
 	if q == nil {
 		return

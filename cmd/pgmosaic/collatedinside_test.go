@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// In a database that sorts by bytes, text that a statement gives another collation, somewhere inside, is sorted and grouped by that.
+func TestCollationsInsideOfExpressionsAreFollowed(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	d.adminExec(t, "CREATE DATABASE bytewise")
+	t.Cleanup(func() { d.forget(t, "bytewise") })
+	for i := range 3 {
+		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i%2])
+		name := fmt.Sprintf("bytewise_%d", i)
+		super := connectTo(t, node.DSN("postgres"))
+		mustExec(t, super, "drop database if exists "+name+" with (force)")
+		mustExec(t, super, "create database "+name+" owner app template template0 lc_collate 'C' lc_ctype 'C' encoding 'UTF8'")
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD bytewise_s%d IN bytewise NODE '%s' NAME bytewise_n%[1]d", i, node.DSN(name)))
+	}
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "bytewise"))
+	one := connectTo(t, d.cluster.Node("s1-a").DSN("bytewise_0"))
+	mustExec(t, c, `create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+	mustExec(t, c, `create domain spoken as text collate "und-x-icu"`)
+	mustExec(t, c, "create table words (id bigint primary key, name text)")
+	mustExec(t, one, "create table public.oracle (id bigint primary key, name text)")
+	d.adminExec(t, "CREATE GROUP g IN bytewise KEY (bigint) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE bytewise.public.words IN GROUP g KEY (id)")
+	for conn, table := range map[*pgx.Conn]string{c: "words", one: "oracle"} {
+		mustExec(t, conn, "insert into "+table+" select i, case when i % 2 > 0 then chr(96 + i % 13) else chr(64 + i % 13) end from generate_series(1, 40) i")
+	}
+	for _, sql := range []string{
+		"select min(name), max(name) from %s",
+		`select min(name collate "und-x-icu"), max(name collate "und-x-icu") from %s`,
+		"select min(name::spoken), max(name::spoken) from %s",
+		`select id from %s order by lower(name collate "und-x-icu") || name, id limit 9`,
+		`select name from %s order by coalesce(name collate "und-x-icu", '') limit 7`,
+		"select id from %s order by (name::spoken) || '', id limit 9",
+		`select s.n || '' from (select name collate "und-x-icu" as n from %s) s order by s.n || '' limit 9`,
+		`select name || ('x' collate "und-x-icu"), count(*) from %s group by 1 order by 1 limit 9`,
+		`select upper(name), count(*) from %s group by 1 order by upper(name) collate "C" desc limit 3`,
+		"select name from %s order by name || 'x' limit 3",
+	} {
+		want, got := ask2(t, one, fmt.Sprintf(sql, "oracle"), pgx.QueryExecModeExec), ask2(t, c, fmt.Sprintf(sql, "words"), pgx.QueryExecModeExec)
+		if why := differs(sql, want, got); why != "" {
+			t.Errorf("%s: %s", sql, why)
+		}
+	}
+	counts := func(conn *pgx.Conn, table string) (out []string) { // which of equal texts a group shows is any
+		for _, row := range ask2(t, conn, "select name collate nocase, count(*) from "+table+" group by 1", pgx.QueryExecModeExec).rows {
+			out = append(out, strings.ToLower(row))
+		}
+		slices.Sort(out)
+		return out
+	}
+	if got, want := counts(c, "words"), counts(one, "oracle"); !slices.Equal(got, want) {
+		t.Errorf("groups %v, want %v", got, want)
+	}
+	for sql, want := range map[string]string{"select max(name) from words": "Scatter", `select max(name collate "und-x-icu") from words`: "Gather"} {
+		if got := simply(t, c, "explain (route) "+sql); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", sql, got, want)
+		}
+	}
+}

@@ -351,7 +351,7 @@ func (mv *Mover) look(ctx context.Context, d *shardmap.DB, home *pgx.Conn, table
 		}
 		owner, err := ownerOf(ctx, home, name)
 		if err == nil {
-			err = inertTable(ctx, home, n, owner)
+			err = inertTable(ctx, home, nil, n, owner)
 		}
 		if err != nil {
 			return nil, ownOr(d.Home.Name, err)

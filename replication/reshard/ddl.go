@@ -402,7 +402,7 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 	}
 	owner, err := ownerOf(ctx, home, name)
 	if err == nil {
-		err = inertTable(ctx, home, n, owner)
+		err = inertTable(ctx, home, tx, n, owner)
 	}
 	if err != nil {
 		return nil, err

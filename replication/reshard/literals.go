@@ -3,10 +3,12 @@ package reshard
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -50,6 +52,46 @@ func objectLiterals(ctx context.Context, q queryer) (map[node][]uint32, error) {
 	return out, err
 }
 
+// objectVersionsSQL is another text as soon as anybody has changed what objectsSQL or objectLiteralsSQL read, to and fro too.
+const objectVersionsSQL = `select md5(coalesce(string_agg(x, ' ' order by x), '')) from (
+  select format('p %s %s', p.oid, p.xmin) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid >= 16384 and n.nspname !~ '^pg_' and n.nspname <> 'pgmosaic'
+  union all select format('a %s %s', aggfnoid::oid, xmin) from pg_aggregate where aggfnoid::oid >= 16384
+  union all select format('t %s %s', oid, xmin) from pg_type t where oid >= 16384 and (typtype in ('d', 'r', 'm') or typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
+  union all select format('c %s %s', oid, xmin) from pg_constraint where contypid >= 16384
+  union all select format('r %s %s', rngtypid, xmin) from pg_range where rngtypid >= 16384
+  union all select format('f %s %s %s', a.attrelid, a.attnum, a.xmin) from pg_class c join pg_attribute a on a.attrelid = c.oid where c.relkind = 'c' and c.oid >= 16384) q (x)`
+
+// newest is a connection that sees what home has now. One that is in a transaction of one snapshot sees older rows of catalogs, while PostgreSQL prints
+// functions by those of the moment.
+func newest(ctx context.Context, home *pgx.Conn) (c *pgx.Conn, done func(), err error) {
+	done = func() {}
+	if home.PgConn().TxStatus() == 'I' {
+		return home, done, nil
+	}
+	isolation, err := strings1(ctx, home, "select current_setting('transaction_isolation')")
+	if err != nil || slices.Contains(isolation, "read committed") {
+		return home, done, err
+	}
+	if c, err = nodeconn.Open(ctx, home.Config().ConnString(), nodeconn.Admin); err != nil {
+		return nil, nil, of(home, err)
+	}
+	done = func() { _ = c.Close(context.WithoutCancel(ctx)) } // nothing was done on it
+	if at, want := c.PgConn().Conn().RemoteAddr().String(), home.PgConn().Conn().RemoteAddr().String(); at != want {
+		done()
+		return nil, nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("home's connection string leads to %s now, and led to %s", at, want), Hint: "Run it again."}
+	}
+	return c, done, nil
+}
+
+// unchanged is an error if what users have defined is not what it was.
+func unchanged(ctx context.Context, q queryer, was []string) error {
+	is, err := strings1(ctx, q, objectVersionsSQL)
+	if err == nil && !slices.Equal(is, was) {
+		err = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "functions or types were changed on home while their definitions were read", Hint: "Nothing is left of the statement. Run it again."}
+	}
+	return err
+}
+
 // inert is an error if a literal of one of some types runs code of a role that is not to be trusted. in is where it stands.
 func inert(ctx context.Context, q queryer, in string, types ...uint32) error {
 	for _, t := range types {
@@ -85,6 +127,34 @@ func literalOwner(ctx context.Context, home queryer, o object, types []uint32) (
 	return strings.Join(owners, ""), err
 }
 
+// literalOwners has, of objects that a shard is to be given, the role as which those are to be made whose literals run something. Some definitions are
+// printed as home sees them, others as they are now, so the literals and types of both count.
+func literalOwners(ctx context.Context, home, now *pgx.Conn, all []object, there map[string]bool) (map[node]string, error) {
+	views, literals, owners := slices.Compact([]*pgx.Conn{home, now}), map[node][]uint32{}, map[node]string{}
+	for _, q := range views {
+		more, err := objectLiterals(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for of, types := range more {
+			literals[of] = append(literals[of], types...)
+		}
+	}
+	for _, o := range all {
+		for _, q := range views {
+			if there[o.Name] || owners[o.node] != "" || len(literals[o.node]) == 0 {
+				continue
+			}
+			owner, err := literalOwner(ctx, q, o, literals[o.node])
+			if err != nil {
+				return nil, err
+			}
+			owners[o.node] = owner
+		}
+	}
+	return owners, nil
+}
+
 // asIts is asOwner where the proxy's schema may be missing yet: what is only tried is undone with it.
 func asIts(ctx context.Context, tx querier, owner, sql string) error {
 	if err := run(ctx, tx, []string{"CREATE SCHEMA IF NOT EXISTS pgmosaic"}); err != nil {
@@ -93,8 +163,9 @@ func asIts(ctx context.Context, tx querier, owner, sql string) error {
 	return asOwner(ctx, tx, owner, sql)
 }
 
-// inertTable is inert for what a table has and is made as the nodes' role. owner is ownerOf.
-func inertTable(ctx context.Context, home queryer, n shardmap.TableName, owner string) error {
+// inertTable is inert for what a table has and is made as the nodes' role, by the types of home and those that a shard has by their names: these may be older. owner is ownerOf.
+// A shard that is not asked yet is nil.
+func inertTable(ctx context.Context, home, shard queryer, n shardmap.TableName, owner string) error {
 	rows, err := home.Query(ctx, tableLiteralsSQL, n.SQL(), owner != "")
 	if err != nil {
 		return err
@@ -105,9 +176,30 @@ func inertTable(ctx context.Context, home queryer, n shardmap.TableName, owner s
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[literal])
 	for _, l := range list {
+		in := fmt.Sprintf("%s of table %s", l.In, n)
 		if err == nil {
-			err = inert(ctx, home, fmt.Sprintf("%s of table %s", l.In, n), l.Type)
+			err = inert(ctx, home, in, l.Type)
+		}
+		if err == nil && shard != nil {
+			err = inertThere(ctx, home, shard, in, l.Type)
 		}
 	}
 	return err
+}
+
+// inertThere is inert for the type of a shard that has the name of one of home's.
+func inertThere(ctx context.Context, home, shard queryer, in string, typ uint32) error {
+	names, err := strings1(ctx, home, "select format_type($1::oid, null)", typ)
+	if err != nil {
+		return err
+	}
+	rows, err := shard.Query(ctx, "select x::oid from unnest($1::text[]) name, to_regtype(name) x where x is not null", names)
+	if err != nil {
+		return err
+	}
+	types, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return err
+	}
+	return inert(ctx, shard, in, types...)
 }

@@ -140,14 +140,11 @@ func (g *joiner) first(ctx context.Context) error {
 			others = append(others, c)
 		}
 	}
-	still, err := g.home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	still, err := frozenSince(ctx, g.home, namesOf(g.tables)...)
 	if err != nil {
-		return nodeFailed(g.d.Home.Name, err)
-	}
-	defer still.Rollback(context.WithoutCancel(ctx)) // it only reads
-	if err := frozen(ctx, still, namesOf(g.tables)...); err != nil {
 		return ownOr(g.d.Home.Name, err)
 	}
+	defer still.Rollback(context.WithoutCancel(ctx)) // it only reads
 	return g.bring(ctx, func(dst *pgx.Conn, tx pgx.Tx) error {
 		for _, t := range g.tables {
 			if t.Kind == shardmap.Reference && g.online[t.TableName] == nil {

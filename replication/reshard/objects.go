@@ -118,6 +118,15 @@ func objects(ctx context.Context, q queryer) ([]object, error) {
 // bringObjects gives a server home's schemas, extensions and what users have defined, where it has them not. What it has already must
 // be what home has: bounds, indexes and CHECKs are made with it. made are the names of the objects that it had not.
 func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) (made []string, err error) {
+	now, done, err := newest(ctx, home)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	was, err := strings1(ctx, now, objectVersionsSQL)
+	if err != nil {
+		return nil, err
+	}
 	all, err := objects(ctx, home)
 	if err != nil {
 		return nil, err
@@ -147,7 +156,10 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
 		return nil, err
 	}
-	literals, err := objectLiterals(ctx, home)
+	owners, err := literalOwners(ctx, home, now, all, there)
+	if err == nil {
+		err = unchanged(ctx, now, was)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +170,7 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		sql := o.SQL
 		if there[o.Name] {
 			sql = sql[min(len(sql), 2):] // who may use it
-		} else if owner, err := literalOwner(ctx, home, o, literals[o.node]); err != nil {
-			return nil, err
-		} else if owner != "" {
+		} else if owner := owners[o.node]; owner != "" {
 			if err := asIts(ctx, tx, owner, sql[0]); err != nil {
 				return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
 			}

@@ -191,9 +191,9 @@ func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
 
 // copyAll makes the table on every other shard and copies its rows there, from one snapshot.
 func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
-	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}) // not READ ONLY: that forbids named
+	tx, err := frozenSince(ctx, home, o.info.TableName)
 	if err != nil {
-		return nodeFailed(o.d.Home.Name, err)
+		return ownOr(o.d.Home.Name, err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
 	if err := o.still(ctx, tx); err != nil {

@@ -202,22 +202,57 @@ func asDefined(ctx context.Context, tx querier, owner string, statements ...stri
 // frozen keeps everybody from giving tables, and those that foreign keys tie to them, other indexes, constraints, columns and statistics
 // while a transaction lasts. Rows may change.
 func frozen(ctx context.Context, tx querier, tables ...shardmap.TableName) error {
-	var all []string
-	for _, n := range tables {
-		more, err := strings1(ctx, tx, linked+" select format('%I.%I', n.nspname, c.relname) from linked l join pg_class c on c.oid = l.oid join pg_namespace n on n.oid = c.relnamespace", n.SQL())
-		if err != nil {
-			return err
-		}
-		all = append(all, more...)
+	all, err := tied(ctx, tx, tables...)
+	if err != nil || all == "" {
+		return err
 	}
-	if len(all) == 0 {
-		return nil
-	}
-	slices.Sort(all)
 	if err := named(ctx, tx, tables...); err != nil {
 		return err
 	}
-	return boundedLock(ctx, tx, strings.Join(slices.Compact(all), ", "), "SHARE UPDATE EXCLUSIVE")
+	return boundedLock(ctx, tx, all, frozenMode)
+}
+
+const frozenMode = "SHARE UPDATE EXCLUSIVE"
+
+// tied lists tables and those that foreign keys tie to them.
+func tied(ctx context.Context, q queryer, tables ...shardmap.TableName) (string, error) {
+	var all []string
+	for _, n := range tables {
+		more, err := strings1(ctx, q, linked+" select format('%I.%I', n.nspname, c.relname) from linked l join pg_class c on c.oid = l.oid join pg_namespace n on n.oid = c.relnamespace", n.SQL())
+		if err != nil {
+			return "", err
+		}
+		all = append(all, more...)
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", "), nil
+}
+
+// frozenSince begins a transaction of one snapshot for which tables are frozen before it takes that: the definition of a trigger is printed as it is now, and
+// what is asked about it is answered by the snapshot.
+func frozenSince(ctx context.Context, home *pgx.Conn, tables ...shardmap.TableName) (pgx.Tx, error) {
+	all, err := tied(ctx, home, tables...)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}) // not READ ONLY: that forbids named
+	if err != nil {
+		return nil, err
+	}
+	if all != "" { // neither SET nor LOCK takes a snapshot
+		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", definitionWait.Milliseconds()), "LOCK TABLE " + all + " IN " + frozenMode + " MODE", "SET LOCAL lock_timeout = 0"})
+		if lockHeld(err) {
+			err = definitionHeld(all)
+		}
+	}
+	if err == nil {
+		err = frozen(ctx, tx, tables...) // some may have been tied to them since
+	}
+	if err != nil {
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // it has done nothing
+		return nil, err
+	}
+	return tx, nil
 }
 
 // named keeps the schemas of tables from being renamed while a transaction lasts: their names would mean other tables, which nobody has
@@ -244,9 +279,20 @@ func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
 		return run(ctx, tx, []string{"LOCK TABLE " + tables + " IN " + mode + " MODE"})
 	})
 	if held {
-		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
+		return definitionHeld(tables)
 	}
 	return err
+}
+
+// lockHeld says whether a lock could not be had in time.
+func lockHeld(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable
+}
+
+// definitionHeld says that somebody else has locked tables.
+func definitionHeld(tables string) error {
+	return &pgsql.Error{Code: pgsql.ObjectInUse, Message: "the definition of " + tables + " is held by another admin statement, a VACUUM or a definition, for longer than " + definitionWait.String(), Hint: "pg_locks on the node shows which. Run the statement again when it has ended."}
 }
 
 // lateBy is how much later than by lock_timeout a wait ends for us: a node's clock that goes back in the middle of it would have it last as
@@ -279,8 +325,7 @@ func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() e
 	if err == nil {
 		err = run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
 	}
-	var pe *pgconn.PgError
-	return errors.As(err, &pe) && pe.Code == pgsql.LockNotAvailable, err
+	return lockHeld(err), err
 }
 
 // definesWait is how long a definition on a shard waits for others. Who asks for a statement that another process is at is told sooner: see holdWait.

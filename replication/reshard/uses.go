@@ -94,8 +94,17 @@ func uses(ctx context.Context, q queryer, sql string, args ...any) (map[string]m
 	return out, err
 }
 
-// finish makes what tables get when their rows are there.
+// finish makes what tables get when their rows are there. The types of its literals may have been changed on the shard since they were asked.
 func finish(ctx context.Context, home *pgx.Conn, tx querier, late []definition, tables ...shardmap.TableName) error {
+	for _, n := range tables {
+		owner, err := ownerOf(ctx, home, n.SQL())
+		if err == nil {
+			err = inertTable(ctx, home, tx, n, owner)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if err := define(ctx, tx, late); err != nil {
 		return err
 	}

@@ -271,7 +271,7 @@ func (a *analysis) orGather(top *block) {
 				return
 			}
 			out = &Template{
-				Class: Gathered, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Hidden: t.Hidden, Gather: plan, Exact: true, pins: t.pins,
+				Class: Gathered, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Hidden: t.Hidden, Counts: t.Counts, Gather: plan, Exact: true, pins: t.pins,
 			}
 		})
 		return out, err

@@ -58,6 +58,7 @@ type look struct {
 	path    bool
 	modes   bool
 	writes  bool
+	recalls bool // it may ask for values that were drawn
 }
 
 func newLook(a *analysis) *look {
@@ -94,6 +95,8 @@ func (l *look) add(h *Hidden) {
 type quiet struct {
 	hidden, fires *Hidden
 	writes        bool // what only seems to read may write
+	recalls       bool // it may ask for values that were drawn
+	firesRecalls  bool
 }
 
 type quietKey struct{}
@@ -154,7 +157,7 @@ func quietOf(sch *schema.Snapshot) *quiet {
 		for _, f := range sch.Firing {
 			fired.function(f)
 		}
-		return &quiet{used.found(), fired.found(), used.writes}
+		return &quiet{used.found(), fired.found(), used.writes, used.recalls, fired.recalls}
 	}).(*quiet)
 }
 
@@ -206,7 +209,9 @@ func (a *analysis) hiddenState() *Hidden {
 	}
 	if fires || l.writes || q.writes {
 		l.add(q.fires)
+		l.recalls = l.recalls || q.firesRecalls
 	}
+	a.t.Counts = countsOf(a, l, q)
 	return l.found()
 }
 
@@ -254,7 +259,9 @@ func (l *look) function(name string) {
 		case f.Lang == "sql" || f.Lang == "plpgsql":
 			l.body(f)
 		case f.Volatile && len(f.Calls) == 0: // nobody can tell what it does; of an aggregate, it is what that calls
-			l.changes, l.unknown, l.writes = true, true, true
+			l.changes, l.unknown, l.writes, l.recalls = true, true, true, true
+		case f.Lang != "c" && f.Lang != "internal":
+			l.recalls = true
 		}
 		for _, c := range f.Calls {
 			l.function(c)
@@ -267,6 +274,7 @@ func (l *look) body(f *schema.Func) {
 	views := viewsOf(l.a.sch)
 	for w := range f.Words() {
 		l.changes, l.writes = l.changes || changers[w], l.writes || drawers[w] || f.Volatile && writers[w]
+		l.recalls = l.recalls || recallers[w] || w == "execute"
 		l.keeps(w)
 		l.path = l.path || w == "search_path" || w == "execute"
 		l.modes = l.modes || w == "transaction_read_only" || w == "only" || w == "execute"

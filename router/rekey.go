@@ -30,7 +30,7 @@ func (a *analysis) rekeys(top *block) *rekey {
 	if t == nil || t.Cascades || t.Rules || t.RowRules || slices.ContainsFunc(a.touched, func(x *touched) bool { return len(x.Triggers) > 0 }) || t.Parent && t.Kind != 'p' || t.Child && t.Root.Name == "" {
 		return nil
 	}
-	plan := &Template{Class: Rekey, Stmt: a.stmt, DB: a.db, Schema: a.sch, Tables: a.t.Tables, Target: info, Hidden: a.t.Hidden}
+	plan := &Template{Class: Rekey, Stmt: a.stmt, DB: a.db, Schema: a.sch, Tables: a.t.Tables, Target: info, Hidden: a.t.Hidden, Counts: a.t.Counts}
 	if _, ok := plan.Rekeyed(a.stmt.Text); !ok {
 		return nil
 	}

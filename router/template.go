@@ -86,15 +86,9 @@ type Template struct {
 	Source  string               // of Moved: the SELECT's own text
 	Tail    string               // of Moved: ON CONFLICT and RETURNING
 	Fills   *sqlparse.Fills      // of what writes the copies of a reference table: what must be evaluated once
+	Counts  Counts               // what it has to do with what its session has drawn from sequences
 
-	// Aux is the executor's: what a server said about the statement, kept for the next run.
-	Aux sync.Map
-
-	// Kept is the executor's too: where it keeps the template.
-	Kept any
-
-	// Runs counts what ran by a statement that was prepared before: looking the plan up counts the others.
-	Runs atomic.Int64
+	Executors
 
 	pins  []pin
 	wide  *Error // why the statement may not run on more than one shard
@@ -106,6 +100,13 @@ type Template struct {
 	rekey *rekey // of an UPDATE that assigns a key
 
 	fallback func(why *Error) (*Template, *Error) // of Scatter
+}
+
+// Executors is what the executor keeps with a template.
+type Executors struct {
+	Aux  sync.Map     // what a server said about the statement, for the next run
+	Kept any          // where the template is kept
+	Runs atomic.Int64 // what ran by a statement that was prepared before: looking the plan up counts the others
 }
 
 // Renamed is what a declared table and its key columns are called from now on.
@@ -260,7 +261,7 @@ func (t *Template) Defines() bool { return t.DDL && !t.Temp && t.Stmt.Kind != sq
 
 // Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
 func (t *Template) Forced() *Template {
-	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp, OnTemp: t.OnTemp}
+	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp, OnTemp: t.OnTemp, Counts: t.Counts}
 }
 
 // Part is the template of what is asked of a shard for the sake of this one: a read, or not, of its tables.

@@ -40,6 +40,8 @@ type model struct {
 	lock     bool
 	heard    int // notifications on the session's own channel
 	expect   int
+	drawn    string       // what it has drawn last; empty: nothing, and notKnown
+	inTx     bool         // it was in the transaction that runs
 	cancels  atomic.Int64 // cancel requests that were sent for it so far
 	log      []string
 }
@@ -68,7 +70,7 @@ func (m *model) connect(ctx context.Context) error {
 		return err
 	}
 	m.target.Store(m.c)
-	m.tx, m.set, m.temp, m.prepared, m.lock, m.heard, m.expect = 'I', map[string]string{}, -1, map[string]bool{}, false, 0, 0
+	m.tx, m.set, m.temp, m.prepared, m.lock, m.heard, m.expect, m.drawn, m.inTx = 'I', map[string]string{}, -1, map[string]bool{}, false, 0, 0, "", false
 	_, err = m.c.Exec(ctx, "listen "+m.name)
 	return err
 }
@@ -96,6 +98,9 @@ func (m *model) step(ctx context.Context) error {
 	} else if err != nil {
 		return fmt.Errorf("%s: %w", sql, err)
 	}
+	if got == "57014" && want == anyValue {
+		m.drawn = notKnown
+	}
 	if got == "57014" && want != "57014" {
 		if m.cancels.Load() == 0 {
 			return fmt.Errorf("%s: cancelled, and nobody had asked for it", sql)
@@ -117,6 +122,12 @@ func (m *model) step(ctx context.Context) error {
 		}
 		return nil
 	}
+	switch {
+	case want == anyValue && err == nil:
+		m.drawn, m.inTx, want = got, m.tx == 'T', got
+	case want == ownValue && (m.drawn != "" && (got == m.drawn || m.drawn == notKnown) || got == "55000" && !m.inTx): // what nobody else has drawn, or nothing
+		want = got
+	}
 	if got != want {
 		var tags []string
 		for _, r := range res {
@@ -135,6 +146,9 @@ func (m *model) step(ctx context.Context) error {
 	}
 	return nil
 }
+
+// What next says of values that are drawn: any, and the last that the session has drawn itself.
+const anyValue, ownValue, notKnown = "a value", "its own value", "not known"
 
 var names = []string{"app.a", "app.b", "work_mem", "application_name"}
 
@@ -155,7 +169,7 @@ func (m *model) next() (sql, want string, then func()) {
 	if name == "work_mem" {
 		value = fmt.Sprintf("%dMB", 2+r.IntN(60))
 	}
-	switch r.IntN(22) {
+	switch r.IntN(25) {
 	case 0, 1:
 		return fmt.Sprintf("set %s = '%s'", name, value), "", func() { m.set[name] = value }
 	case 2:
@@ -172,9 +186,9 @@ func (m *model) next() (sql, want string, then func()) {
 		return "show statement_timeout", "0", nil
 	case 8, 9:
 		if m.tx == 'I' {
-			return "begin", "", func() { m.tx, m.before, m.tempWas = 'T', clone(m.set), m.temp }
+			return "begin", "", func() { m.tx, m.before, m.tempWas, m.inTx = 'T', clone(m.set), m.temp, false }
 		}
-		return "commit", "", func() { m.tx = 'I' }
+		return "commit", "", func() { m.tx, m.inTx = 'I', false }
 	case 10:
 		if m.tx == 'T' {
 			return "rollback", "", m.undo
@@ -236,6 +250,12 @@ func (m *model) next() (sql, want string, then func()) {
 		if r.IntN(4) == 0 {
 			return "", "", nil
 		}
+	case 22:
+		return "select nextval('leak_s')", anyValue, nil
+	case 23:
+		return "insert into leak_rows (v) values ('x') returning id", anyValue, nil
+	case 24:
+		return "select leak_last()", ownValue, nil // lastval by itself would have each session keep a server
 	}
 	return m.show(name)
 }
@@ -252,12 +272,19 @@ func (m *model) show(name string) (sql, want string, then func()) {
 }
 
 // undo is what ROLLBACK does to the session. Prepared statements and session locks stay.
-func (m *model) undo() { m.tx, m.set, m.temp = 'I', m.before, m.tempWas }
+func (m *model) undo() { m.tx, m.set, m.temp, m.inTx = 'I', m.before, m.tempWas, false }
 
 func TestNothingLeaksBetweenClients(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	a := small(t, d, 9, nil)
+	owner := connectTo(t, a.dsn())
+	mustExec(t, owner, "create sequence leak_s; create table leak_rows (id bigint default nextval('leak_s'), v text); create function leak_last() returns bigint language sql as 'select lastval()'")
+	t.Cleanup(func() {
+		if _, err := owner.Exec(context.Background(), "drop function leak_last; drop table leak_rows; drop sequence leak_s"); err != nil {
+			t.Error(err)
+		}
+	})
 	seed := *leakSeed
 	if seed == 0 {
 		seed = 20261125
@@ -302,7 +329,7 @@ func TestNothingLeaksBetweenClients(t *testing.T) {
 						t.Errorf("%s: %v", m.name, err)
 						return
 					}
-					m.set, m.temp, m.prepared, m.lock = map[string]string{}, -1, map[string]bool{}, false
+					m.set, m.temp, m.prepared, m.lock, m.drawn = map[string]string{}, -1, map[string]bool{}, false, ""
 				}
 				if err := m.step(ctx); err != nil {
 					t.Errorf("seed %d, session %s, step %d: %v\nbefore: %s", seed, m.name, n, err, strings.Join(m.log[max(0, len(m.log)-12):], "; "))

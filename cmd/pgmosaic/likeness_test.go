@@ -217,6 +217,8 @@ const likenessSetup = `
 drop schema if exists c%[1]d cascade; create schema c%[1]d; grant all on schema c%[1]d to public;
 create table c%[1]d.t (k int, d date); grant all on c%[1]d.t to public;
 create table c%[1]d.w (k int); grant all on c%[1]d.w to public;
+create table c%[1]d.n (id serial, k int); create sequence c%[1]d.q; grant all on c%[1]d.n to public; grant all on all sequences in schema c%[1]d to public;
+create function c%[1]d.last() returns bigint language sql as 'select lastval()';
 create function c%[1]d.tell() returns trigger language plpgsql as $$begin raise notice 'committed %%', new.k; return null; end$$;
 create constraint trigger late after insert on c%[1]d.w deferrable initially deferred for each row execute function c%[1]d.tell();
 create function c%[1]d.f(n text, v text, l bool) returns text language plpgsql as $$begin return set_config(n, v, l); end$$;
@@ -327,9 +329,13 @@ func interleaving(rng *rand.Rand, clients, acts int, super bool, shards int) []a
 			if shards > 1 && rng.IntN(3) == 0 {
 				return overShards(rng, client)
 			}
-			switch rng.IntN(30) {
+			switch rng.IntN(36) {
 			case 0, 1, 2, 3, 4, 5:
 				return set()
+			case 30, 31, 32:
+				return pick("insert into "+schema+"n (k) values (1) returning id", "insert into "+schema+"n (k) values (2), (3)", "select nextval('"+schema+"q')", "select setval('"+schema+"q', 100)")
+			case 33, 34, 35:
+				return pick("select lastval()", "select currval('"+schema+"n_id_seq')", "select currval('"+schema+"q')", "select lastval()", "select "+schema+"last()", "discard sequences")
 			case 6, 7:
 				return call()
 			case 8, 9:
@@ -556,11 +562,23 @@ func (l *likeness) play(ctx context.Context, script []act) (at int, differs stri
 			}
 			return -1, ""
 		}
+		if forgotten(want, got) {
+			if p[0].tx == 'I' && p[1].tx == 'I' && !strings.Contains(x.text, ";") {
+				continue
+			}
+			l.cut = fmt.Sprintf("%s\n  PostgreSQL %s\n  pgmosaic   %s", x, want, got)
+			return -1, ""
+		}
 		if want != got && !absent(want, got) {
 			return i, fmt.Sprintf("PostgreSQL %s\n  pgmosaic   %s", want, got)
 		}
 	}
 	return -1, ""
+}
+
+// forgotten says whether it is not known, and said so, what a session has drawn from a sequence: see differences.md.
+func forgotten(want, got string) bool {
+	return strings.Contains(got, " is not yet defined in this session]") && !strings.Contains(want, "E[")
 }
 
 // absent says whether both refuse a statement about what was rolled back: PostgreSQL finds that it is not there only when it plans

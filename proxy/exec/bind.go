@@ -34,7 +34,7 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 				h.markSent(cur, t)
 				x.wrote = x.wrote || !t.Read
 			}
-			return cur, nil
+			return cur, counts(ctx, h, cur, t)
 		}
 		if err := h.leave(ctx, t.Read); err != nil {
 			return nil, err

@@ -21,6 +21,9 @@ func (h *Handler) draw(ctx context.Context, d *router.Draw) ([]int64, error) {
 		return nil, err
 	}
 	defer done()
+	if err := counts(ctx, h, p, drawsKey); err != nil {
+		return nil, err
+	}
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}

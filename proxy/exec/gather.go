@@ -236,6 +236,9 @@ func (g *gathering) open(ctx context.Context) error {
 	if err := spread(ctx, h, nil); err != nil {
 		return err
 	}
+	if err := countsCopies(g); err != nil {
+		return err
+	}
 	return g.begin()
 }
 

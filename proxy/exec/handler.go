@@ -67,16 +67,22 @@ type Handler struct {
 	repeatable bool            // nothing of it keeps it from being run again
 	repeated   bool            // it has been run again
 
-	temps        uint64 // grows with every change of the temporary objects
-	tempsMark    string // which they are
-	tempsOld     bool   // they may be others by now
-	tempsAltered bool   // or be what they were not
-	hadTemps     bool   // the server that the session keeps has had some
-	checkPin     bool   // what ties the pinned server may have ended
+	temporaries
+	drawn    drawing // from sequences
+	checkPin bool    // what ties the pinned server may have ended
 
 	ext extended
 
 	held lease.Servers
+}
+
+// temporaries are what a session knows of its temporary objects.
+type temporaries struct {
+	temps        uint64 // grows with every change of them
+	tempsMark    string // which they are
+	tempsOld     bool   // they may be others by now
+	tempsAltered bool   // or be what they were not
+	hadTemps     bool   // the server that the session keeps has had some
 }
 
 // Client is what the handler knows of its client.
@@ -114,7 +120,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
-	h.tx.status = 'I'
+	h.tx.status, h.drawn = 'I', anew(h.drawn)
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
 	for n, v := range params {

@@ -347,6 +347,11 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 	if err == nil && t.Hidden != nil && h.tx.status == 'I' {
 		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
+	if err == nil && t.Counts != 0 && h.tx.status == 'I' {
+		if err = counts(ctx, h, p, t); err != nil && p != h.pinned {
+			h.finish(p)
+		}
+	}
 	return p, err
 }
 

@@ -318,12 +318,18 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 	if s.Name == "temp" {
 		h.forgetTemps()
 	}
+	if s.Name == "all" || s.Name == "sequences" {
+		h.drawn = anew(h.drawn)
+	}
 	if h.pinned != nil {
 		p := h.pinned
 		if _, err := p.srv.Exec(s.Text); err != nil {
 			err = h.lost(p, err)
 			h.freeIfLost(p)
 			return err
+		}
+		if s.Name == "sequences" {
+			p.srv.Forgotten()
 		}
 		h.checkPin = true
 		h.unpin(p)
@@ -348,6 +354,7 @@ func (h *Handler) cleanPinned() {
 		p.srv.Dirty = p.srv.Dirty || isCustom(n)
 	}
 	p.srv.ForgetAll()
+	p.srv.Forgotten()
 	p.srv.SetSettings(pool.NoSettings)
 	if p.srv.IsSuspect() {
 		p.srv.Dirty = true

@@ -69,6 +69,9 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 		maySet(h, p, t)
 	}
+	if err == nil && t.Counts != 0 {
+		err = counts(ctx, h, p, t)
+	}
 	return p, err
 }
 

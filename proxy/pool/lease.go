@@ -21,6 +21,7 @@ type Pool struct {
 	gates [2]*gate // the database's and the shard's
 
 	suspect atomic.Int64 // until then, since the manager's start, every server is asked whether it lives
+	recalls atomic.Bool  // see Recall
 
 	mu       sync.Mutex           // guards the rest; slow work never happens under it
 	all      map[*Server]struct{} // open ones, in whatever state

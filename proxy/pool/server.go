@@ -52,10 +52,16 @@ type Server struct {
 	last           atomic.Uint32 // who leased it last
 	count          atomic.Int32  // of prepared statements
 	tls            bool
-	vars           []string // custom parameters to look at
-	unknown        bool     // there may be others
-	suspect        bool     // must be looked at before another client gets it
-	running        bool     // an answer is still to come
+	running        bool // an answer is still to come
+	doubt
+	drawn drawn
+}
+
+// doubt is what may be left on a server that nobody knows of.
+type doubt struct {
+	vars    []string // custom parameters to look at
+	unknown bool     // there may be others
+	suspect bool     // must be looked at before another client gets it
 }
 
 // Origin is the postmaster that a server belongs to.

@@ -62,6 +62,8 @@ type Shard struct {
 	tryAt   time.Time       // not before then is a replica asked for its word again
 	load    []int32
 	keys    []uint32
+
+	Drawn uint64 // which of the session's draws from sequences was the last there; 0: none
 }
 
 // pageShards is how many shards have a page: a session that has used one of them has a pointer for each.
@@ -78,6 +80,7 @@ func (s *Shards) By(m *shardmap.Snapshot, infos []*shardmap.ShardInfo) Shards {
 			if info.Name == o.Info.Name {
 				st := next.At(i)
 				st.seen, st.horizon, st.wrote, st.floor, st.at = o.seen, o.horizon, o.wrote, later(o.floor, st.floor), o.at
+				st.Drawn = o.Drawn
 			}
 		}
 	}

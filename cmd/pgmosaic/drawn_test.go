@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// drawers are clients of one role, of a proxy of their own, and a schema for them whose table h has a serial column. What they say one after the other, one
+// server does, until one of them keeps it.
+func drawers(t *testing.T, schema string, clients int) []*pgx.Conn {
+	t.Helper()
+	d := shop(t)
+	a := small(t, d, 6, nil)
+	c := connectTo(t, a.dsn())
+	mustExec(t, c, fmt.Sprintf("create schema %[1]s; create table %[1]s.h (id bigserial, v text)", schema))
+	t.Cleanup(func() {
+		c, err := pgx.Connect(context.Background(), d.cluster.Node("s1-a").DSN("shop"))
+		if err == nil {
+			_, err = c.Exec(context.Background(), "drop schema "+schema+" cascade")
+			_ = c.Close(context.Background())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	var all []*pgx.Conn
+	for range clients {
+		all = append(all, connectTo(t, a.dsn()))
+	}
+	mustExec(t, c, "discard all")
+	_ = c.Close(t.Context())
+	return all
+}
+
+// toldValue is the value that a query of one gives, or the SQLSTATE of its error.
+func toldValue(t *testing.T, c *pgx.Conn, sql string, mode pgx.QueryExecMode) string {
+	t.Helper()
+	var v int64
+	if err := c.QueryRow(t.Context(), sql, mode).Scan(&v); err != nil {
+		return pgCode(err)
+	}
+	return fmt.Sprint(v)
+}
+
+var bothProtocols = []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec}
+
+// currval and lastval are a server's, which many clients use: no client is told what another has drawn.
+func TestNobodyIsToldWhatAnotherClientHasDrawn(t *testing.T) {
+	t.Parallel()
+	for i, mode := range bothProtocols {
+		in := fmt.Sprintf("drawn_others_%d", i)
+		all := drawers(t, in, 3)
+		a, b, c := all[0], all[1], all[2]
+		insert := "insert into " + in + ".h (v) values ('x') returning id"
+		server := toldValue(t, a, "select pg_backend_pid()", mode)
+		if one, two := toldValue(t, a, insert, mode), toldValue(t, b, insert, mode); one != "1" || two != "2" {
+			t.Fatalf("%s, %s", one, two)
+		}
+		if other := toldValue(t, c, "select pg_backend_pid()", mode); other != server {
+			t.Fatalf("server %s, not %s", other, server)
+		}
+		if got := toldValue(t, c, "select lastval()", mode); got != "55000" {
+			t.Errorf("%s: a client that has drawn nothing is told %s", mode, got)
+		}
+		toldValue(t, a, insert, mode)
+		toldValue(t, b, insert, mode)
+		if got := toldValue(t, a, "select currval('"+in+".h_id_seq')", mode); got != "55000" { // PostgreSQL: 3
+			t.Errorf("%s: it is told %s, which the other has drawn", mode, got)
+		}
+	}
+}
+
+// Nor what was drawn where no statement says so.
+func TestNobodyIsToldWhatCodeHasDrawnForAnotherClient(t *testing.T) {
+	t.Parallel()
+	all := drawers(t, "drawn_by_code", 2)
+	a, b := all[0], all[1]
+	const mode = pgx.QueryExecModeSimpleProtocol
+	mustExec(t, a, `set search_path to drawn_by_code;
+		create function draws() returns bigint language plpgsql as $$begin insert into drawn_by_code.h (v) values ('f'); return 1; end$$;
+		create function asks() returns bigint language sql as 'select lastval()';
+		create table log (id bigserial, v text);
+		create function logs() returns trigger language plpgsql as $$begin insert into drawn_by_code.log (v) values ('l'); return null; end$$;
+		create table plain (k int); create trigger logs after insert on plain for each row execute function logs();
+		create domain drawn as bigint default nextval('drawn_by_code.h_id_seq'); create table of_domain (k int, n drawn);
+		create view seen as select * from h; reset search_path`)
+	for _, sql := range []string{
+		"select drawn_by_code.draws()", "insert into drawn_by_code.plain values (1)", "do $$begin perform nextval('drawn_by_code.h_id_seq'); end$$", "select setval('drawn_by_code.h_id_seq', 1000)",
+		"insert into drawn_by_code.seen (v) values ('x')", "insert into drawn_by_code.of_domain values (1)", "update drawn_by_code.h set (id, v) = (default, 'y')", "with n as (insert into drawn_by_code.h (v) values ('w')) select 1",
+		"merge into drawn_by_code.h using (select 1) x on false when not matched then insert (v) values ('m')", "alter table drawn_by_code.plain add column n bigserial", "explain analyze insert into drawn_by_code.h (v) values ('e')",
+		"create table drawn_by_code.made as select nextval('drawn_by_code.h_id_seq')",
+	} {
+		for _, ask := range []string{"select drawn_by_code.asks()", "select lastval()"} {
+			mustExec(t, b, strings.Replace(sql, "add column n", fmt.Sprintf("add column n%d", len(ask)), 1))
+			if strings.HasPrefix(sql, "create") {
+				mustExec(t, b, "drop table drawn_by_code.made")
+			}
+			if got := toldValue(t, a, ask, mode); got != "55000" {
+				t.Errorf("behind %s, %s tells another client %s", sql, ask, got)
+			}
+			mustExec(t, a, "discard all") // it keeps no server
+		}
+	}
+	if _, err := b.PgConn().CopyFrom(t.Context(), strings.NewReader("x\n"), "copy drawn_by_code.h (v) from stdin"); err != nil {
+		t.Fatal(err)
+	}
+	if got := toldValue(t, a, "select lastval()", mode); got != "55000" {
+		t.Errorf("behind COPY another client is told %s", got)
+	}
+}
+
+// Who draws in a transaction knows what it was until its end, whoever has drawn on the server before; and so does who draws by itself, with nobody between.
+func TestAClientKnowsWhatItHasDrawn(t *testing.T) {
+	t.Parallel()
+	for i, mode := range bothProtocols {
+		in := fmt.Sprintf("drawn_own_%d", i)
+		all := drawers(t, in, 3)
+		a, b, c := all[0], all[1], all[2]
+		insert, ask := "insert into "+in+".h (v) values ('x') returning id", "select currval('"+in+".h_id_seq')"
+		same := func(what string, want string) {
+			t.Helper()
+			for _, sql := range []string{ask, "select lastval()"} {
+				if got := toldValue(t, a, sql, mode); got != want {
+					t.Errorf("%s, %s: %s is %s, want %s", mode, what, sql, got, want)
+				}
+			}
+		}
+		same("by itself", toldValue(t, a, insert, mode))
+		mustExec(t, a, "discard all") // it keeps no server
+		for _, first := range []string{"", "select count(*) from " + in + ".h"} {
+			toldValue(t, b, insert, mode)
+			mustExec(t, a, "begin isolation level repeatable read")
+			if first != "" {
+				toldValue(t, a, first, mode)
+			}
+			id := toldValue(t, a, insert, mode)
+			mustExec(t, a, "savepoint s")
+			same("in a transaction", id)
+			same("behind nextval", toldValue(t, a, "select nextval('"+in+".h_id_seq')", mode))
+			mustExec(t, a, "commit")
+			mustExec(t, a, "discard all")
+		}
+		toldValue(t, b, insert, mode)
+		same("where clients ask", toldValue(t, a, insert, mode))
+		toldValue(t, b, insert, mode)
+		same("while it keeps its server", toldValue(t, a, insert, mode))
+		mustExec(t, a, "discard sequences")
+		if got := toldValue(t, a, ask, mode); got != "55000" {
+			t.Errorf("%s: behind DISCARD SEQUENCES it is %s", mode, got)
+		}
+		same("behind that", toldValue(t, a, insert, mode))
+		toldValue(t, c, insert, mode)
+		mustExec(t, c, "discard sequences")
+		if got := toldValue(t, c, ask, mode); got != "55000" {
+			t.Errorf("%s: behind DISCARD SEQUENCES without a server of its own it is %s", mode, got)
+		}
+	}
+}
+
+// A session that has drawn on two servers is not told on the first what it drew there: on the second it drew again.
+func TestNobodyIsToldWhatItHasDrawnBefore(t *testing.T) {
+	t.Parallel()
+	all := drawers(t, "drawn_before", 2)
+	a, b := all[0], all[1]
+	const mode = pgx.QueryExecModeSimpleProtocol
+	const insert = "insert into drawn_before.h (v) values ('x') returning id"
+	server := toldValue(t, a, "select pg_backend_pid()", mode)
+	old := toldValue(t, a, insert, mode)
+	mustExec(t, b, "begin")
+	if got := toldValue(t, b, "select pg_backend_pid()", mode); got != server {
+		t.Fatalf("server %s, not %s", got, server)
+	}
+	now := toldValue(t, a, insert, mode)
+	mustExec(t, b, "commit")
+	if got := toldValue(t, a, "select currval('drawn_before.h_id_seq')", mode); got != now && got != "55000" {
+		t.Errorf("it is told %s of %s and %s", got, old, now)
+	}
+	if got := toldValue(t, a, "select pg_backend_pid()", mode); got != server {
+		t.Errorf("it was asked on server %s, not on %s", got, server)
+	}
+}
+
+// A pipeline draws, and asks, on a server that others have drawn on.
+func TestPipelinesKnowWhatTheyHaveDrawn(t *testing.T) {
+	t.Parallel()
+	all := drawers(t, "drawn_piped", 3)
+	b := all[2]
+	for i, begin := range []bool{true, false} {
+		a := all[i]
+		mustExec(t, b, "insert into drawn_piped.h (v) values ('b')")
+		if begin {
+			mustExec(t, a, "begin")
+		}
+		p := &pgx.Batch{}
+		p.Queue("select count(*) from drawn_piped.h")
+		p.Queue("insert into drawn_piped.h (v) values ('a') returning id")
+		p.Queue("select lastval()")
+		res := a.SendBatch(t.Context(), p)
+		var n, id, last int64
+		err := res.QueryRow().Scan(&n)
+		if err == nil {
+			err = res.QueryRow().Scan(&id)
+		}
+		if err == nil {
+			err = res.QueryRow().Scan(&last)
+		}
+		_ = res.Close()
+		if err != nil || last != id || n == 0 {
+			t.Errorf("%v: %d rows, %d, and then %d, %v", begin, n, id, last, err)
+		}
+		if begin {
+			mustExec(t, a, "commit")
+		}
+	}
+}

@@ -80,7 +80,7 @@ type Engine struct {
 
 	mu      sync.Mutex // guards welcome and rooms
 	welcome welcomes
-	logins  atomic.Uint32 // grows with what sessions begin with
+	logins  logins
 	rooms   map[[2]string]*waitingRoom
 }
 
@@ -95,7 +95,7 @@ func (e *Engine) Init() error {
 	e.fresh = fresh.Sources{Horizon: e.Horizon, Monitor: e.Monitor, Pools: e.Pools, Metrics: e.Metrics}
 	e.texts.shared = map[string]*sharedText{}
 	e.seeds[0], e.seeds[1] = maphash.MakeSeed(), maphash.MakeSeed()
-	e.welcome.of = map[welcomeKey]*welcome{}
+	e.welcome.of, e.welcome.with = map[welcomeKey]*welcome{}, map[[2]string]string{}
 	e.rooms = map[[2]string]*waitingRoom{}
 	if e.Primary == 0 {
 		e.Primary = 2 * time.Second

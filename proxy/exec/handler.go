@@ -40,10 +40,8 @@ type Handler struct {
 	firstModes modes           // its transactions' then
 
 	login    *pool.Settings // what the startup packet asked for
-	defaults *pool.Settings // what servers began with, and
-	logins   uint32         // Engine.logins, when the session began
-	kept     bool           // see keepDefaults
 	settings *pool.Settings
+	begun
 	own      client.Settings
 	ownLogin client.Settings // what the session began with
 	tx       transaction
@@ -161,7 +159,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
-	h.login, h.settings, h.defaults, h.logins = w.login, w.login, w.defaults, w.logins
+	h.login, h.settings, h.begun = w.login, w.login, begun{defaults: w.defaults, with: w.with, logins: w.logins, looked: w.logins}
 	h.firstPath, h.told, h.firstModes = w.searchPath, client.Begin(w.params), w.modes
 	h.planner.Env.SearchPath = w.searchPath
 	h.planner.Moved()
@@ -171,9 +169,9 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 // greet finds the parameters that a session like this one is told, asking a server for each new kind: one of home, whose word
 // counts, or while that is away, of another shard, whose roles and their settings are the same.
 func (h *Handler) greet(ctx context.Context) (*welcome, error) {
-	key := welcomeKey{h.db, h.role, h.settings.Key()}
+	key, logins := welcomeKey{h.db, h.role, h.settings.Key()}, h.e.logins.times.Load()
 	h.e.mu.Lock()
-	w := h.e.welcome.of[key]
+	w, with := h.e.welcome.of[key], h.e.welcome.with[key.whose()]
 	h.e.mu.Unlock()
 	teller := h.e.served(h.planner.DB)
 	if w != nil && (w.by == h.planner.DB.Home.Name || teller != h.planner.DB.Home) {
@@ -182,13 +180,12 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	var rows [][][]byte
 	var params map[string]string
 	var login, defaults *pool.Settings
-	logins := h.e.logins.Load()
 	for try := 1; ; try++ {
 		s, err := h.lease(ctx, teller.Index)
 		if err != nil {
 			return nil, err
 		}
-		login, rows, err = h.introduce(s)
+		login, rows, err = h.introduce(s, introduceSQL(with))
 		params, defaults = maps.Clone(s.Params), s.Defaults()
 		h.free(s)
 		var se *pool.ServerError
@@ -199,24 +196,38 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 			return nil, err
 		}
 	}
-	w = &welcome{by: teller.Name, params: map[string]string{}, login: login, defaults: defaults, logins: logins}
+	w = &welcome{by: teller.Name, params: map[string]string{}, login: login, defaults: defaults, with: with, logins: logins}
 	maps.Copy(w.params, params)
-	if len(rows) == 1 && len(rows[0]) == 3 {
+	if len(rows) == 1 && len(rows[0]) >= 3 {
 		w.searchPath, w.modes = strings.Split(string(rows[0][0]), "\n"), modes{string(rows[0][1]), string(rows[0][2])}
+		if len(rows[0]) > 3 {
+			w.with = string(rows[0][3])
+		}
 	}
 	h.e.mu.Lock()
+	if h.e.logins.times.Load() == logins {
+		h.e.welcome.with[key.whose()] = w.with
+	}
 	h.e.welcome.keep(key, w)
 	h.e.mu.Unlock()
 	return w, nil
 }
 
-// introduceSQL asks for the search_path, a name a line, and the isolation of transactions, and whether they are READ ONLY. It runs with the client's own path.
-const introduceSQL = `select pg_catalog.array_to_string(array(select trim(both '"' from trim(x)) from pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.current_setting('search_path'), ',')) x), e'\n'),
+// introduceSQL asks for the search_path, a name a line, and the isolation of transactions, and whether they are READ ONLY, and what the server began with, unless that is known. It
+// runs with the client's own path.
+func introduceSQL(with string) string {
+	if with == "" {
+		return pathSQL + ", (" + beganSQL + ")"
+	}
+	return pathSQL
+}
+
+const pathSQL = `select pg_catalog.array_to_string(array(select trim(both '"' from trim(x)) from pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.current_setting('search_path'), ',')) x), e'\n'),
  pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('default_transaction_read_only')`
 
 // introduce gives a server what the startup packet asks for, as if it were fresh, and asks it what it makes of a session. login
 // is the packet as the server has understood it: a value may be half of one, and leave the rest to the role's own settings.
-func (h *Handler) introduce(s *pool.Server) (login *pool.Settings, rows [][][]byte, err error) {
+func (h *Handler) introduce(s *pool.Server, sql string) (login *pool.Settings, rows [][][]byte, err error) {
 	login, fresh := h.login, h.login
 	for _, n := range h.login.Names() {
 		if _, ok := s.Reported(n); ok {
@@ -231,7 +242,7 @@ func (h *Handler) introduce(s *pool.Server) (login *pool.Settings, rows [][][]by
 		}
 	}
 	if err == nil {
-		rows, err = s.Rows(introduceSQL)
+		rows, err = s.Rows(sql)
 	}
 	if err == nil {
 		for _, n := range h.login.Names() {

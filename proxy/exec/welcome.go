@@ -10,6 +10,7 @@ type welcome struct {
 	modes      modes
 	login      *pool.Settings
 	defaults   *pool.Settings // of the server that was asked
+	with       string         // what it began with: see beganSQL
 	logins     uint32         // of the engine, then
 }
 
@@ -25,9 +26,13 @@ type welcomeKey struct {
 	settings [2]uint64 // of the startup packet
 }
 
+// whose are the database and the role: servers begin alike for them.
+func (k *welcomeKey) whose() [2]string { return [2]string{k.db, k.role} }
+
 // welcomes are what new sessions are told. The engine's mu guards them.
 type welcomes struct {
 	of    map[welcomeKey]*welcome
+	with  map[[2]string]string // what servers begin with: see beganSQL
 	bytes int64
 }
 
@@ -36,6 +41,7 @@ const mostWelcomes = 16 << 20
 
 func (w *welcomes) clear() {
 	clear(w.of)
+	clear(w.with)
 	w.bytes = 0
 }
 

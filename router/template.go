@@ -261,7 +261,7 @@ func (t *Template) Defines() bool { return t.DDL && !t.Temp && t.Stmt.Kind != sq
 
 // Forced is the template as it runs on a shard that the client has named: its text, there and nowhere else.
 func (t *Template) Forced() *Template {
-	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp, OnTemp: t.OnTemp, Counts: t.Counts}
+	return &Template{Class: Single, Stmt: t.Stmt, DB: t.DB, Schema: t.Schema, Read: t.Read, Tables: t.Tables, Behind: t.Behind, Beyond: t.Beyond, Whole: t.Whole, Temp: t.Temp, OnTemp: t.OnTemp, Hidden: t.Hidden, Counts: t.Counts}
 }
 
 // Part is the template of what is asked of a shard for the sake of this one: a read, or not, of its tables.

@@ -184,7 +184,7 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 	if len(h.planner.DB.Shards) > 1 && !st.tmpl.Home {
 		return router.Refuse(router.RulePrepare)
 	}
-	t := &router.Template{Class: router.Single, Stmt: s, DB: h.planner.DB, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp, Counts: st.tmpl.Counts}
+	t := &router.Template{Class: router.Single, Stmt: s, DB: h.planner.DB, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp, Hidden: st.tmpl.Hidden, Counts: st.tmpl.Counts}
 	return h.executeAs(ctx, h.planner.DB.Home.Index, t, st, s, nil)
 }
 

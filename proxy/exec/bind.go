@@ -331,7 +331,7 @@ func wrongCount(b *wire.BindParts, s *stmt, want int) error {
 // bindHere keeps a portal that no single server can run.
 func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b *wire.BindParts) error {
 	if plan.Class != router.Control {
-		if _, err := h.describe(ctx, pt.stmt); err != nil {
+		if _, err := asTold(ctx, h, pt.stmt); err != nil {
 			return err
 		}
 	}

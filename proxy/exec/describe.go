@@ -2,12 +2,16 @@ package exec
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // describe asks a server, once for each statement, for its parameters and columns.
@@ -28,9 +32,64 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.desc = d
-	h.ext.recount(s)
+	learn(h, s, d)
 	return d, nil
+}
+
+// learn keeps what a server has said about a statement: the client knows it, or could have asked.
+func learn(h *Handler, s *stmt, d *described) {
+	s.desc, s.likened = d, s.tmpl
+	h.ext.recount(s)
+}
+
+// asTold describes a statement that was planned just now. What it is about may be another than when the client was told of its columns: they
+// must be the same.
+func asTold(ctx context.Context, h *Handler, s *stmt) (*described, error) {
+	d := s.desc
+	switch {
+	case d == nil:
+		return h.describe(ctx, s)
+	case d.fields == nil || s.likened == s.tmpl || !s.fixed():
+		return d, nil
+	}
+	if err := h.drain(ctx, false); err != nil {
+		return nil, err
+	}
+	now, err := h.wholeOf(ctx, s.tmpl, d.params)
+	if err != nil {
+		return nil, err
+	}
+	if now.form != d.form {
+		return nil, errPlanChanged
+	}
+	s.likened = s.tmpl
+	return d, nil
+}
+
+// fixed says whether a statement must give what it gave: PostgreSQL has each FETCH give what the cursor has that is of this name just now.
+func (s *stmt) fixed() bool { return s.tmpl.Stmt.Kind != sqlparse.Fetch }
+
+// formOf is the form of what a server has described, parameters and columns: where it is the same, so are they, as far as they must be. It is
+// never zero. A parameter of a user's type is read from a text or from the same bytes, whatever number the type has.
+func formOf(e *Engine, params []uint32, fields []wire.Field) pool.StmtKey {
+	b := []byte{1}
+	if fields == nil { // no columns is not the same as no rows
+		b[0] = 0
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(len(params)))
+	for _, t := range params {
+		if schema.IsUser(t) {
+			t = 0
+		}
+		b = binary.BigEndian.AppendUint32(b, t)
+	}
+	for i := range fields {
+		f := &fields[i]
+		b = append(append(b, f.Name...), 0)
+		b = binary.BigEndian.AppendUint32(b, f.DataTypeOID)
+		b = binary.BigEndian.AppendUint32(b, uint32(f.TypeModifier))
+	}
+	return pool.StmtKey{maphash.Bytes(e.seeds[0], b) | 1, maphash.Bytes(e.seeds[1], b)}
 }
 
 // describer is the shard that describes a statement: home, or while that is away another one, if the statement needs nothing
@@ -175,7 +234,12 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 		h.local(rowDescription(fields, nil))
 		return nil
 	}
-	d, err := h.describe(ctx, s)
+	if s.desc != nil && s.desc.fields != nil {
+		if err := h.replan(ctx, s); err != nil {
+			return err
+		}
+	}
+	d, err := asTold(ctx, h, s)
 	if err != nil {
 		return err
 	}

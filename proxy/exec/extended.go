@@ -59,13 +59,15 @@ type stmt struct {
 	batch   uint64 // that its Parse came in
 	owed    bool   // ParseComplete has not been sent to the client
 	desc    *described
-	counted int64 // bytes, of one that has a name
+	likened *router.Template // planned by which it gave that
+	counted int64            // bytes, of one that has a name
 }
 
 // described is what a server said about a statement.
 type described struct {
 	params []uint32
 	fields []wire.Field // nil: no rows
+	form   pool.StmtKey // see formOf
 }
 
 // portal is a bound statement: on a server, or waiting here for Execute.

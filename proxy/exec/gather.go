@@ -126,7 +126,7 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 	if d, ok := t.Aux.Load(key); ok {
 		return d.(*described), nil
 	}
-	d, err := h.describeText(ctx, h.planner.DB.Home.Index, sql, types)
+	d, err := h.describeText(ctx, h.describer(t), sql, types)
 	if err == nil {
 		h.e.Planner.Learn(t, key, d)
 	}

@@ -80,7 +80,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 			res = x.portal.res
 		}
 		rows, desc, out, err = g.insert(ctx, p, list, types, res)
-		return err
+		return first(err, asReturned(x, desc))
 	})
 	if err != nil {
 		return err

@@ -49,13 +49,15 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 		_, _ = srv.ReadTag() // the Describe failed for the same reason
 		return h.lost(p, err)
 	}
-	if st.desc, err = h.readDescription(p, false); err != nil {
+	d, err := h.readDescription(p, false)
+	if err != nil {
 		return err
 	}
 	if _, err := srv.Exec("DEALLOCATE " + judge); err != nil {
 		return h.lost(p, err)
 	}
-	st.types = st.desc.params
+	learn(h, st, d)
+	st.types = d.params
 	h.keyed(st)
 	if err := h.ext.fits(st); err != nil {
 		return err
@@ -151,6 +153,9 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 			shard = h.anyShard()
 		}
 		return h.executeOn(ctx, shard, st, s)
+	}
+	if d, err = asTold(ctx, h, st); err != nil {
+		return err
 	}
 	if d.fields != nil {
 		if err := h.client.Write(rowDescription(d.fields, nil)); err != nil {
@@ -248,7 +253,7 @@ func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 		p.srv.Forget(st.key)
 		return "", err
 	}
-	if st.desc != nil && !st.desc.same(d) {
+	if st.desc != nil && st.desc.form != d.form {
 		p.srv.Drop(st.key)
 		return "", errPlanChanged
 	}
@@ -264,30 +269,11 @@ const revalidates = "RevalidateCachedQuery"
 // them if they are not what it was told.
 func (h *Handler) compare(p *participant, s *stmt) error {
 	d, err := h.readDescription(p, true)
-	if err == nil && !s.desc.same(d) {
+	if err == nil && s.desc.form != d.form {
 		p.srv.Dirty = true
 		err = errPlanChanged
 	}
 	return err
-}
-
-// same says whether a client that has seen d may get what e describes.
-func (d *described) same(e *described) bool {
-	if len(d.params) != len(e.params) || len(d.fields) != len(e.fields) {
-		return false
-	}
-	for i := range d.params {
-		if d.params[i] != e.params[i] {
-			return false
-		}
-	}
-	for i := range d.fields {
-		a, b := &d.fields[i], &e.fields[i]
-		if a.DataTypeOID != b.DataTypeOID || a.TypeModifier != b.TypeModifier || string(a.Name) != string(b.Name) {
-			return false
-		}
-	}
-	return true
 }
 
 // asBind turns EXECUTE by the extended protocol into a Bind of the statement that it names, which is there.
@@ -388,6 +374,7 @@ func (h *Handler) readDescription(p *participant, open bool) (*described, error)
 		case a.Ended && a.Failed != nil:
 			return d, a.Failed
 		case a.Ended:
+			d.form = formOf(h.e, d.params, d.fields)
 			return d, nil
 		case err != nil:
 			return nil, h.unread(p, &a, err)
@@ -409,6 +396,7 @@ func (h *Handler) readDescription(p *participant, open bool) (*described, error)
 			translateFields(h.typesOf(p.shard), d.fields)
 		}
 		if open && (m.Type == 'T' || m.Type == 'n') {
+			d.form = formOf(h.e, d.params, d.fields)
 			return d, nil
 		}
 	}

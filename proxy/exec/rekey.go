@@ -30,7 +30,7 @@ func (h *Handler) rekey(ctx context.Context, p *router.Plan, a *router.Args, x *
 	var rows []returned
 	err := h.atomically(ctx, func() (err error) {
 		tag, desc, rows, err = h.moveKeys(ctx, p, sql.Delete, sql.Insert, a, x)
-		return err
+		return first(err, asReturned(x, desc))
 	})
 	if err != nil {
 		return err

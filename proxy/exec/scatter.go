@@ -50,7 +50,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 	if s, ok := t.Aux.Load(key); ok {
 		return s.(*shape), nil
 	}
-	whole, err := h.describeText(ctx, h.describer(t), t.Stmt.Text, types)
+	whole, err := h.wholeOf(ctx, t, types)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +166,7 @@ type stream struct {
 	done bool
 	hold *holding // of all rows of the statement that are held at once; nil: they are not counted
 	held int      // of the row that Next returned last
+	wide int      // how many values a row has
 
 	answer pool.Answer
 }
@@ -224,13 +225,19 @@ func (s *stream) Next() ([][]byte, error) {
 			if s.h.again(s.p, s.answer.Failed.Response) {
 				return nil, &againError{s.answer.Failed}
 			}
+			if s.answer.Failed.Response.Routine == "PortalSetResultFormat" { // it has another number of columns, and nobody here knows of it
+				return nil, errPlanChanged
+			}
 			return nil, s.answer.Failed
 		case err != nil:
 			s.done = true
 			return nil, s.h.unread(s.p, &s.answer, err)
 		case m.Type == 'D':
 			s.raw = m.Body()
-			if s.vals, err = wire.RowValues(s.vals, m.Body()); err == nil && s.deep != nil {
+			if s.vals, err = wire.RowValues(s.vals, m.Body()); err == nil && len(s.vals) != s.wide { // nor of this
+				return nil, errPlanChanged
+			}
+			if err == nil && s.deep != nil {
 				err = toHome(s.h.typesOf(s.p.shard), s.deep, s.vals)
 			}
 			return s.vals, err
@@ -459,7 +466,7 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 	p.srv.SendExecuteRows(rows)
 	p.srv.SendSync()
 	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })
-	return &stream{h: h, p: p, deep: deep, answer: h.answer(p)}, nil
+	return &stream{h: h, p: p, deep: deep, wide: len(fields), answer: h.answer(p)}, nil
 }
 
 // endStreams leaves every server clean: what is still running is cancelled, the rest is read.

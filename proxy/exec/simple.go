@@ -203,7 +203,12 @@ func (h *Handler) cursorOn(s *sqlparse.Statement) *participant {
 }
 
 // run executes a bound plan whose text holds its values (simple protocol) or whose values are in a.
-func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *execution) (err error) {
+	defer func() {
+		if errors.Is(err, errPlanChanged) {
+			h.staleSchema(ctx)
+		}
+	}()
 	switch {
 	case p.Class == router.Copy:
 		h.count.Copy.Add(1)

@@ -256,7 +256,22 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 			rows = append(rows, returned{r, at})
 		}
 	}
+	if err == nil {
+		err = asReturned(x, desc)
+	}
 	return sum.String(), desc, rows, err
+}
+
+// asReturned is an error where a write has returned other columns than the client was told of, so that it is undone: something was
+// defined where nobody here knows of it. Their names may be others: what is evaluated once for all copies is called otherwise.
+func asReturned(x *execution, desc []wire.Field) error {
+	if x == nil || desc == nil || x.portal.stmt.desc == nil {
+		return nil
+	}
+	if !slices.EqualFunc(desc, x.portal.stmt.desc.fields, func(a, b wire.Field) bool { return a.DataTypeOID == b.DataTypeOID }) {
+		return errPlanChanged
+	}
+	return nil
 }
 
 // readPiece reads one answer to its ReadyForQuery. mute drops its notices.

@@ -3,12 +3,14 @@ package exec
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // target finds the participant for a shard: the one in use, the transaction's, or a fresh one. A pipeline
@@ -77,26 +79,25 @@ func (h *Handler) leave(ctx context.Context, reads bool) error {
 	return h.escalate(ctx, p)
 }
 
-// know makes sure that the server has the statement and returns its name there.
+// know makes sure that the server has the statement, as the client knows it, and returns its name there.
 func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, error) {
 	x := &h.ext
-	if s.name == "" { // relayed as it came; an unnamed statement lives until the next Parse
-		h.count.ServerParses.Add(1)
-		p.srv.SendParse("", s.sql, h.typesFor(p.shard, s.types))
-		h.parseOp(s, pool.StmtKey{})
-		return "", nil
+	if s.name == "" {
+		return "", knowUnnamed(ctx, h, p, s)
 	}
 	if s.formats != h.told.Formats() {
 		h.keyed(s)
 	}
-	if name, ok := p.srv.Prepared(s.key); ok {
+	if name, ok := s.knownTo(p); ok {
 		if s.owed {
 			h.parsed(s)
 		}
+		if s.desc == nil && s.asked != x.batches {
+			ask(h, p, s, name)
+		}
 		return name, nil
 	}
-	shows := s.desc != nil && s.desc.fields != nil                                       // columns, which the client has seen
-	if s.desc != nil && s.version != h.planner.Schema.Version || shows && !s.tmpl.Read { // to write first and compare then would be late
+	if s.desc != nil && (s.likened != s.tmpl || s.desc.fields != nil && !s.tmpl.Read) { // to write first and compare then would be late
 		return h.knowAgain(ctx, p, s)
 	}
 	h.count.ServerParses.Add(1)
@@ -105,13 +106,80 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		p.srv.SendClose('S', evict)
 		x.ops = append(x.ops, op{kind: opHidden})
 	}
-	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.types))
-	h.parseOp(s, s.key)
-	if shows { // they may have been changed where nobody here knows of it
-		p.srv.SendDescribe('S', name)
-		x.ops = append(x.ops, op{kind: opCompare, parsed: s})
+	if s.desc != nil {
+		p.srv.Note(s.key, s.desc.form)
 	}
+	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.typed()))
+	h.parseOp(s, s.key)
+	ask(h, p, s, name)
 	return name, nil
+}
+
+// knownTo is the name of a statement on a server that has it. One that gives there what the client was not told of is dropped: others
+// have prepared it before or after something was defined, or with another search_path.
+func (s *stmt) knownTo(p *participant) (name string, ok bool) {
+	name, form, ok := p.srv.Prepared(s.key)
+	if !ok || s.desc == nil || form == s.desc.form || !s.fixed() {
+		return name, ok
+	}
+	p.srv.Drop(s.key)
+	return "", false
+}
+
+// typed are the types of a statement's parameters: they stay what they were when it was prepared. A user's type that the client has not
+// named is left to the server, which may have it by a number that is not known here yet.
+func (s *stmt) typed() []uint32 {
+	if s.desc == nil {
+		return s.types
+	}
+	types := slices.Clone(s.desc.params)
+	for i, t := range types {
+		if schema.IsUser(t) {
+			types[i] = 0
+			if i < len(s.types) {
+				types[i] = s.types[i]
+			}
+		}
+	}
+	return types
+}
+
+// ask has a server describe a statement amid the pipeline. Whether the client was told of its columns, or will have seen them by Describe of a
+// portal, from now on it must give them. They may have been changed where nobody here knows of it.
+func ask(h *Handler, p *participant, s *stmt, name string) {
+	if !s.fixed() {
+		return
+	}
+	s.asked = h.ext.batches
+	p.srv.SendDescribe('S', name)
+	h.ext.ops = append(h.ext.ops, op{kind: opCompare, parsed: s, key: s.key})
+}
+
+// knowUnnamed has a server parse an unnamed statement. It is relayed as it came, and lives until the next Parse. What was parsed before this
+// pipeline, or before a definition in it, must be what it was.
+func knowUnnamed(ctx context.Context, h *Handler, p *participant, s *stmt) error {
+	before := s.batch != h.ext.batches
+	shows := (before || h.tx.defined) && s.desc != nil && s.desc.fields != nil && s.fixed()
+	switch {
+	case shows && (s.likened != s.tmpl || !s.tmpl.Read): // to write first and compare then would be late
+		_, err := h.knowAgain(ctx, p, s)
+		return err
+	case before && s.desc == nil && s.likened != s.tmpl && h.cacheable() && !h.tx.defined && s.selects():
+		return errPlanChanged // perhaps: nobody knows what it gave
+	}
+	h.count.ServerParses.Add(1)
+	p.srv.SendParse("", s.sql, h.typesFor(p.shard, s.typed()))
+	h.parseOp(s, pool.StmtKey{})
+	if shows {
+		ask(h, p, s, "")
+	}
+	return nil
+}
+
+// selects says whether a statement gives rows of tables.
+func (s *stmt) selects() bool {
+	q := s.tmpl.Stmt.Query
+	return s.tmpl.Stmt.Kind == sqlparse.Select || q != nil && q.Returning
 }
 
 // knowAgain parses a statement on a server and compares what it returns now with what the client was told. It

@@ -22,6 +22,9 @@ func (h *Handler) describe(ctx context.Context, s *stmt) (*described, error) {
 	if err := h.drain(ctx, false); err != nil {
 		return nil, err
 	}
+	if s.desc != nil { // by an answer to what came before
+		return s.desc, nil
+	}
 	var d *described
 	var err error
 	if p := h.cursorOn(s.tmpl.Stmt); p != nil {

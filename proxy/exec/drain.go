@@ -131,12 +131,6 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 			}
 			continue
 		}
-		if o.kind == opCompare {
-			if err := h.compare(p, o.parsed); err != nil {
-				return "", err
-			}
-			continue
-		}
 		for answered := false; !answered; {
 			typ, _, err := s.Peek()
 			if err != nil {
@@ -146,6 +140,12 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 			switch typ {
 			case '1', '2', '3':
 				answered, hide = true, o.kind == opHidden
+			case 't': // what the proxy has asked for
+				if err := h.compare(p, o); err != nil {
+					return "", err
+				}
+				answered = true
+				continue
 			case 'T', 'n':
 				answered = o.kind == opDescribe
 			case 'C', 'I', 's':

@@ -53,13 +53,13 @@ type stmt struct {
 	types   []uint32
 	key     pool.StmtKey
 	formats string // by which it is keyed: see Handler.formatsNow
-	version uint64 // of the schema, when it was parsed
 	tmpl    *router.Template
 	space   [8]byte
 	batch   uint64 // that its Parse came in
+	asked   uint64 // the batch in which a server was asked last for desc, amid the pipeline
 	owed    bool   // ParseComplete has not been sent to the client
 	desc    *described
-	likened *router.Template // planned by which it gave that
+	likened *router.Template // planned by which it gives that, or was parsed
 	counted int64            // bytes, of one that has a name
 }
 
@@ -96,7 +96,7 @@ type op struct {
 	kind    opKind
 	local   []byte // for opLocal: what is written to the client at this place
 	tmpl    *router.Template
-	key     pool.StmtKey // of a Parse of a statement with a name
+	key     pool.StmtKey // of a Parse of a statement with a name, and of opCompare
 	portal  *portal      // that is executed
 	parsed  *stmt        // whose Parse it is, if the client waits for its answer; that is described, for opCompare
 	configs []setting    // what set_config calls set
@@ -117,7 +117,7 @@ const (
 	opDescribe               // up to RowDescription or NoData
 	opExecute                // up to CommandComplete, EmptyQuery or PortalSuspended
 	opLocal                  // no answer of the server: bytes of our own
-	opCompare                // a description, kept from the client, of what it has seen before
+	opCompare                // a description, kept from the client, of what it has seen before or is about to see
 )
 
 // maxNamed bounds a session's prepared statements.
@@ -233,7 +233,11 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 		x.set(s.name, nil)
 	}
 	for _, o := range ops[i:] {
-		if o.key != (pool.StmtKey{}) {
+		switch {
+		case o.key == (pool.StmtKey{}):
+		case o.kind == opCompare: // the server has it, and nobody knows what it gives
+			srv.Drop(o.key)
+		default:
 			srv.Forget(o.key)
 		}
 	}
@@ -400,6 +404,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 			}
 		}
 	}
+	x.batches++ // what servers were asked amid it, they are asked again
 	h.beginAgain()
 	return h.batch(ctx, msgs, sync)
 }
@@ -459,7 +464,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 			return err
 		}
 	}
-	s.owed, s.desc, s.version = true, nil, h.planner.Schema.Version
+	s.owed, s.desc, s.batch = true, nil, x.batches
 	if s.name == "" {
 		x.put("", nil) // gone, also if this fails
 	} else { // the unnamed one is parsed anew by each server
@@ -469,6 +474,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
+	s.likened = s.tmpl
 	if err := h.mayRun(s.tmpl.Stmt); err != nil {
 		return err
 	}
@@ -504,7 +510,7 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	if pp.Name != "" && len(x.named) >= maxNamed {
 		return nil, &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
-	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types, batch: x.batches}
+	s := &stmt{name: pp.Name, sql: pp.SQL, types: pp.Types}
 	if s.name != "" {
 		if err := x.fits(s); err != nil {
 			return nil, err

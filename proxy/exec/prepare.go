@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -29,7 +30,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if len(h.ext.named) >= maxNamed {
 		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
-	st := &stmt{name: s.Name, sql: s.Body, version: h.planner.Schema.Version}
+	st := &stmt{name: s.Name, sql: s.Body}
 	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
@@ -215,7 +216,7 @@ func (h *Handler) ensure(p *participant, st *stmt) (string, error) {
 	if st.formats != h.told.Formats() {
 		h.keyed(st)
 	}
-	if name, ok := p.srv.Prepared(st.key); ok {
+	if name, ok := st.knownTo(p); ok {
 		return name, nil
 	}
 	if err := h.ready(p); err != nil {
@@ -234,11 +235,14 @@ func (h *Handler) keyed(st *stmt) {
 func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 	h.count.ServerParses.Add(1)
 	suspectParse(h, p)
-	name, evict := p.srv.Prepare(st.key)
+	name, evict := "", ""
+	if st.name != "" {
+		name, evict = p.srv.Prepare(st.key)
+	}
 	if evict != "" {
 		p.srv.SendClose('S', evict)
 	}
-	p.srv.SendParse(name, st.sql, h.typesFor(p.shard, st.types))
+	p.srv.SendParse(name, st.sql, h.typesFor(p.shard, st.typed()))
 	p.srv.SendDescribe('S', name)
 	if open {
 		p.srv.SendFlush()
@@ -253,10 +257,15 @@ func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 		p.srv.Forget(st.key)
 		return "", err
 	}
-	if st.desc != nil && st.desc.form != d.form {
+	if st.desc == nil {
+		learn(h, st, d)
+	}
+	if st.desc.form != d.form && st.fixed() {
 		p.srv.Drop(st.key)
 		return "", errPlanChanged
 	}
+	p.srv.Note(st.key, d.form)
+	st.likened = st.tmpl
 	return name, nil
 }
 
@@ -265,15 +274,27 @@ var errPlanChanged = &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: "cac
 // revalidates is PostgreSQL's function that reports it. Drivers know the error by that, and prepare their statement again.
 const revalidates = "RevalidateCachedQuery"
 
-// compare reads the description of a statement that was parsed on a server, whose rows are on their way. The client must not get
-// them if they are not what it was told.
-func (h *Handler) compare(p *participant, s *stmt) error {
-	d, err := h.readDescription(p, true)
-	if err == nil && s.desc.form != d.form {
-		p.srv.Dirty = true
-		err = errPlanChanged
+// compare reads the description of a statement that was asked for, and whose rows may be on their way. The client must not get them if they
+// are not what it was told.
+func (h *Handler) compare(p *participant, o *op) error {
+	if o.kind != opCompare {
+		return h.lost(p, &pool.ProtocolError{Shard: p.srv.Pool.Shard, Node: p.srv.Pool.Node, Cause: fmt.Errorf("%w: ParameterDescription, which nobody has asked for", wire.ErrMalformed)})
 	}
-	return err
+	d, err := h.readDescription(p, true)
+	if err != nil {
+		p.srv.Drop(o.key)
+		return err
+	}
+	s := o.parsed
+	if s.desc == nil {
+		learn(h, s, d)
+	}
+	if s.desc.form != d.form {
+		p.srv.Dirty = true
+		return errPlanChanged
+	}
+	p.srv.Note(o.key, d.form)
+	return nil
 }
 
 // asBind turns EXECUTE by the extended protocol into a Bind of the statement that it names, which is there.

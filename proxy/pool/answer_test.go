@@ -93,10 +93,10 @@ func TestStatementsSinceAMarkAreDropped(t *testing.T) {
 	mark := s.Mark()
 	name, _ := s.Prepare(after)
 	s.DropSince(mark)
-	if _, ok := s.Prepared(before); !ok {
+	if _, _, ok := s.Prepared(before); !ok {
 		t.Error("an older statement is gone")
 	}
-	if _, ok := s.Prepared(after); ok {
+	if _, _, ok := s.Prepared(after); ok {
 		t.Error("a newer statement is still there")
 	}
 	if _, evict := s.Prepare(StmtKey{3}); evict != name || !strings.HasPrefix(evict, "pgmosaic_") {

@@ -81,19 +81,28 @@ type preparedEntry struct {
 	key  StmtKey
 	name string
 	nth  uint64
+	form StmtKey // see Note
 }
 
 // StmtKey identifies a statement's text and declared parameter types by a 128-bit hash.
 type StmtKey [2]uint64
 
-// Prepared returns the server's name of a statement with this key, if it has it.
-func (s *Server) Prepared(key StmtKey) (string, bool) {
+// Prepared returns the server's name of a statement with this key, if it has it, and the form that was noted of it.
+func (s *Server) Prepared(key StmtKey) (name string, form StmtKey, ok bool) {
 	e := s.prepared[key]
 	if e == nil {
-		return "", false
+		return "", StmtKey{}, false
 	}
 	s.lru.MoveToFront(e)
-	return e.Value.(*preparedEntry).name, true
+	p := e.Value.(*preparedEntry)
+	return p.name, p.form, true
+}
+
+// Note keeps, for a statement that the server has, the form of what it gives. The server sees to it that it gives nothing else.
+func (s *Server) Note(key, form StmtKey) {
+	if e := s.prepared[key]; e != nil {
+		e.Value.(*preparedEntry).form = form
+	}
 }
 
 // Prepare makes room for a statement and returns the name to parse it under, and the name of a
@@ -109,7 +118,7 @@ func (s *Server) Prepare(key StmtKey) (name, evict string) {
 	}
 	s.named++
 	name = fmt.Sprintf("pgmosaic_%d", s.named)
-	s.prepared[key] = s.lru.PushFront(&preparedEntry{key, name, s.named})
+	s.prepared[key] = s.lru.PushFront(&preparedEntry{key: key, name: name, nth: s.named})
 	s.count.Store(int32(s.lru.Len()))
 	return name, evict
 }

@@ -231,6 +231,21 @@ func TestPreparedStatementsGiveWhatTheyGaveOrFail(t *testing.T) {
 	}
 }
 
+// The Parse of a statement whose types the proxy has to ask for is answered before its Bind.
+func TestParseIsAnsweredBeforeBindWhereTypesAreAskedFor(t *testing.T) {
+	t.Parallel()
+	via, plain, _ := reshapedWorld(t, "askedfor", 1)
+	p := pair{rawTo(t, via), rawTo(t, plain)}
+	for _, name := range []string{"", "new", "known"} {
+		p.each("by its key, in binary, as "+name, false, func(r *raw) {
+			r.SendParse(name, "update t0 set a = a where k = $1 and k + $1 = 2 returning k", nil)
+			r.SendBindParts(name, []int16{1}, [][]byte{binary.BigEndian.AppendUint32(nil, 1)}, nil)
+			r.SendExecute()
+			r.SendSync()
+		})
+	}
+}
+
 // What is defined on the shards themselves, and nobody here knows of yet, gives no rows that are not those of the columns before them, and
 // no write that is told of wrongly stays.
 func TestRowsOfColumnsThatNobodyKnowsOfAreRefused(t *testing.T) {

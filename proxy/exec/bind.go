@@ -191,7 +191,11 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 	if err := h.ready(p); err != nil {
 		return "", err
 	}
-	return h.parseOn(p, s, true)
+	name, err := h.parseOn(p, s, true)
+	if err == nil && s.owed {
+		h.parsed(s)
+	}
+	return name, err
 }
 
 func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
 // Row security gives each role that a session may take the rows that one PostgreSQL would give it, on one shard, on many and
@@ -87,7 +90,7 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 		"update docs set i = i where true", "update docs set who = 'g_other' where k = 4", "delete from docs where k > 90", "update refs set who = who", "update homes set i = i",
 		"insert into refs values (50, 'g_other')", "insert into docs select k + 1000, i, who from docs where k < 20", "update docs set k = k + 2000 where k in (4, 5, 6)",
 	}
-	compare := func(c *pgx.Conn, as, sql string, mode pgx.QueryExecMode) {
+	compare := func(plain, c *pgx.Conn, as, sql string, mode pgx.QueryExecMode) {
 		t.Helper()
 		want, got := says(t, plain, sql, mode), says(t, c, sql, mode)
 		if got != want && !(got == "0A000" || strings.HasPrefix(got, "0A")) {
@@ -96,20 +99,23 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 			t.Logf("as %s: refused: %s: %s", as, sql, got)
 		}
 	}
+	const authorize = "select set_config('session_authorization', 'g_other', false)"
+	above := superAlone(t, d, "guarded")
+	if got := says(t, above, "set session authorization g_other", pgx.QueryExecModeExec); got != "0A000" {
+		t.Errorf("SET SESSION AUTHORIZATION: %s", got)
+	}
+	abovePlain := connectTo(t, strings.Replace(one.DSN("guarded_one"), "postgres:"+d.cluster.Password, "guarded_super:guarded_super", 1))
 	for _, force := range []string{"no force", "force"} {
 		for _, table := range []string{"docs", "homes", "refs"} {
 			both("alter table " + table + " " + force + " row level security")
 		}
-		for _, take := range []string{"", "set role g_member", "set role g_other", "set role g_bypass", "set local role g_member", "set session authorization g_other", "reset role", "set row_security = off"} {
-			if take == "set session authorization g_other" {
-				want, got := says(t, plain, take, pgx.QueryExecModeExec), says(t, owner, take, pgx.QueryExecModeExec)
-				if got != want && got != "0A000" {
-					t.Errorf("%s: %s, want %s", take, got, want)
-				}
-				continue
+		for _, take := range []string{"", "set role g_member", "set role g_other", "set role g_bypass", "set local role g_member", authorize, "reset role", "set row_security = off"} {
+			dsn, plain, login := owner.Config().ConnString(), plain, "app"
+			if take == authorize { // which app may not
+				dsn, plain, login = above.Config().ConnString(), abovePlain, "guarded_super"
 			}
 			for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement} {
-				c := connectTo(t, owner.Config().ConnString())
+				c := connectTo(t, dsn)
 				for _, x := range []*pgx.Conn{c, plain} {
 					if strings.Contains(take, "local") {
 						mustExec(t, x, "begin")
@@ -124,7 +130,7 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 						mustExec(t, c, "savepoint s")
 						mustExec(t, plain, "savepoint s")
 					}
-					compare(c, as, sql, mode)
+					compare(plain, c, as, sql, mode)
 					if strings.Contains(take, "local") {
 						mustExec(t, c, "rollback to s")
 						mustExec(t, plain, "rollback to s")
@@ -137,19 +143,33 @@ func TestRowSecurityForEveryRole(t *testing.T) {
 					for _, sql := range writes {
 						mustExec(t, c, "begin")
 						mustExec(t, plain, "begin")
-						compare(c, as, sql, mode)
+						compare(plain, c, as, sql, mode)
 						mustExec(t, c, "rollback")
 						mustExec(t, plain, "rollback")
 					}
 				}
-				mustExec(t, plain, "reset all; reset role")
+				mustExec(t, plain, "reset session authorization; reset all; reset role")
 				_ = c.Close(t.Context())
-				if got := queryOne[string](t, connectTo(t, owner.Config().ConnString()), "select current_user || ' ' || current_setting('row_security')"); got != "app on" {
+				if got := queryOne[string](t, connectTo(t, dsn), "select current_user || ' ' || current_setting('row_security')"); got != login+" on" {
 					t.Errorf("after %s the next client is %s", as, got)
 				}
 			}
 		}
 	}
+}
+
+// superAlone connects to a database as a superuser, through a process of its own that lets one in.
+func superAlone(t *testing.T, d *demo, name string) *pgx.Conn {
+	t.Helper()
+	role := name + "_super"
+	for _, n := range []string{"s1-a", "s2-a"} {
+		node := d.cluster.Node(n)
+		mustExec(t, connectTo(t, node.DSN("postgres")), "create role "+role+" superuser login password '"+role+"'")
+		t.Cleanup(func() { _ = node.Exec(context.Background(), "postgres", "drop role "+role) })
+	}
+	cfg := crashConfig(t, mapOf(d, name))
+	cfg.Users = append(cfg.Users, config.User{Name: role, Password: config.Secret(role)})
+	return connectTo(t, dsnFor(role, role, startApp(t, cfg).Server.Addr(), name))
 }
 
 // listed is the values of n rows.

@@ -158,6 +158,9 @@ func shadows(t *testing.T, c *pgx.Conn, schema string, same bool) (out []string)
 	usable := func(typ string) bool {
 		return !slices.Contains([]string{"internal", "cstring", "record", `"any"`, "void", "trigger", "event_trigger", "language_handler", "anyenum", "record[]", "cstring[]"}, typ) && !strings.HasPrefix(typ, "any") && !strings.HasPrefix(typ, "fdw") && !strings.HasSuffix(typ, "_handler")
 	}
+	polymorphic := func(typ string) bool { // of which a user's function may be
+		return strings.HasPrefix(typ, "any") && typ != "any" && typ != "anyenum"
+	}
 	rows, _ := c.Query(t.Context(), `select proname::text, array(select format_type(x, null) from unnest(proargtypes) x)::text[], format_type(prorettype, null), proretset, provariadic <> 0
 		from pg_proc where pronamespace = 'pg_catalog'::regnamespace and proname = any($1) and prokind <> 'p'`, functions)
 	type proc struct {
@@ -182,11 +185,18 @@ func shadows(t *testing.T, c *pgx.Conn, schema string, same bool) (out []string)
 		if p.Set {
 			returns = "setof " + returns
 		}
-		plain := !slices.ContainsFunc(p.Args, func(a string) bool { return !usable(a) })
-		if plain && same {
-			shadow(p.Name, returns, p.Args)
+		whatever := slices.Contains(p.Args, `"any"`) // no user's function takes that: one for the types in use fits better
+		if same && !whatever && !slices.ContainsFunc(p.Args, func(a string) bool { return !usable(a) && !polymorphic(a) }) {
+			args := slices.Clone(p.Args)
+			if p.Variadic {
+				args[len(args)-1] = "variadic " + args[len(args)-1]
+			}
+			if polymorphic(p.Returns) {
+				returns = map[bool]string{true: "setof ", false: ""}[p.Set] + p.Returns
+			}
+			shadow(p.Name, returns, args)
 		}
-		if same {
+		if same && !whatever {
 			continue
 		}
 		for _, typ := range shadowTypes {

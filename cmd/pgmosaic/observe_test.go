@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -228,7 +230,12 @@ func TestRefusalsShowNoLiterals(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	for _, parameters := range []bool{false, true} {
-		a := small(t, d, 2, func(c *config.Config) { c.LogParams = parameters })
+		cfg := smallConfig(t, d, 2, func(c *config.Config) { c.Listen, c.HTTP, c.LogParams = "127.0.0.1:0", "127.0.0.1:0", parameters })
+		a, err := startWith(t.Context(), cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { a.stop(time.Second) })
 		c := connectTo(t, a.dsn())
 		for _, sql := range []string{"prepare transaction '4111 1111 1111 1111'", "prepare transaction 'bob@example.com' -- " + strings.Repeat("x", 300)} {
 			_, err := c.PgConn().Exec(t.Context(), sql).ReadAll()
@@ -241,9 +248,39 @@ func TestRefusalsShowNoLiterals(t *testing.T) {
 			if len(res.Rows) != 1 || !strings.Contains(shown, "prepare transaction") {
 				t.Errorf("%s", shown)
 			}
-			if has := strings.Contains(shown, "4111") || strings.Contains(shown, "bob"); has != parameters {
-				t.Errorf("log_parameters = %v: %s", parameters, shown)
+			for where, shown := range map[string]string{"SHOW REFUSALS": shown, "the page's view": fetched(t, a, "/api/view/refusals", ""), "what the page is sent": fetched(t, a, "/api/events", "data: ")} {
+				if !strings.Contains(shown, "prepare transaction") {
+					t.Errorf("%s: %s", where, shown)
+				}
+				if has := strings.Contains(shown, "4111") || strings.Contains(shown, "bob"); has != parameters {
+					t.Errorf("%s, log_parameters = %v: %s", where, parameters, shown)
+				}
 			}
+		}
+	}
+}
+
+// fetched is the first line that begins so of what the page gives to somebody who has not logged in.
+func fetched(t *testing.T, a *app, path, begins string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.Page()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	for r := bufio.NewReader(res.Body); ; {
+		line, err := r.ReadString('\n')
+		if strings.HasPrefix(line, begins) {
+			return line
+		}
+		if err != nil {
+			t.Fatalf("%s: %s, %v", path, res.Status, err)
 		}
 	}
 }

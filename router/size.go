@@ -15,10 +15,12 @@ func (t *Template) Slim() int {
 	return SizeOf(t)
 }
 
-// SizeOf is how many bytes hang on a pointer, but for what the map and the schema own, which all share.
-func SizeOf(p any) int {
+// SizeOf is how many bytes hang on pointers, but for what the map and the schema own, which all share. What several hang on counts once.
+func SizeOf(ps ...any) int {
 	s := sizer{seen: map[unsafe.Pointer]bool{}}
-	s.inside(reflect.ValueOf(p))
+	for _, p := range ps {
+		s.inside(reflect.ValueOf(p))
+	}
 	return s.bytes
 }
 

@@ -103,12 +103,15 @@ func (c *cache) keep(key string, x *entry, size int) {
 
 // Learn keeps what a server said about a template with it, and with the plan's size.
 func (p *Planner) Learn(t *router.Template, key, value any) {
+	var had []any
+	t.Aux.Range(func(_, v any) bool { had = append(had, v); return true })
 	t.Aux.Store(key, value)
 	x, cached := t.Kept.(*entry)
 	if !cached {
 		return
 	}
-	x.cost.Add(uint32(min(router.SizeOf(value)+entryCost, 1<<30)))
+	more := router.SizeOf(append(had, value)...) - router.SizeOf(had...) // it may share with what was learnt before
+	x.cost.Add(uint32(min(more+entryCost, 1<<30)))
 	if now, ok := p.cache.plans.GetIfPresent(x.key); ok && now == x {
 		p.cache.plans.Set(x.key, x) // it is weighed again
 	}

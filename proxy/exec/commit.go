@@ -31,7 +31,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	for _, p := range h.tx.parts {
 		from := len(p.inFlight)
-		p.inFlight = append(p.inFlight, p.keys...)
+		p.inFlight, p.failed = append(p.inFlight, p.keys...), false
 		h.sending(p, from)
 	}
 	twoPhase := len(writers) > 1 && h.own.Commit != client.CommitBestEffort
@@ -46,7 +46,6 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		h.rollback()
 		return "", err
 	}
-	tag = "COMMIT"
 	switch {
 	case twoPhase:
 		err = h.commitMany(ctx, writers)
@@ -54,25 +53,22 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		err = h.commitEach(writers)
 	default:
 		for _, p := range writers {
-			tag, err = h.commits(p.srv, "COMMIT")
-			err = h.commitError(p, err)
+			err = commitAlone(h, p)
 		}
 	}
 	if err == nil {
-		for _, p := range readers {
-			if t, e := h.commits(p.srv, "COMMIT"); e != nil && len(writers) == 0 {
-				err = h.commitError(p, e)
-			} else if e == nil && t != "COMMIT" && len(writers) == 0 {
-				tag = t
-			}
-		}
+		err = commitReaders(h, readers, len(writers) == 0)
 	}
 	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
 		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
 	}
-	h.count.Ended(len(writers), outcomeOf(tag, err))
-	if err == nil && tag == "COMMIT" {
+	h.count.Ended(len(writers), outcomeOf(err))
+	if err == nil {
 		for _, p := range h.tx.parts {
+			if p.failed { // it has what it had before the transaction
+				p.srv.Dirty = p.srv.Dirty || p != h.pinned
+				continue
+			}
 			p.srv.SetSettings(h.settings)
 		}
 		h.own = h.tx.own.kept
@@ -82,18 +78,40 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	ddl, logins, listens, notified := h.tx.ddl, h.tx.logins, h.tx.listens, h.tx.notifies
 	h.endTx()
-	if err == nil && tag == "COMMIT" {
-		h.listenAfter(ctx, listens)
-		h.tx.notifies = notified
-		if ddl {
-			h.afterDDL(ctx)
-		}
-		if logins {
-			h.e.newLogins()
+	if err != nil {
+		return "", err
+	}
+	h.listenAfter(ctx, listens)
+	h.tx.notifies = notified
+	if ddl {
+		h.afterDDL(ctx)
+	}
+	if logins {
+		h.e.newLogins()
+	}
+	return "COMMIT", nil
+}
+
+// commitAlone commits a participant by itself. One that answers with another tag had failed, and nobody was told: nothing of it is there.
+func commitAlone(h *Handler, p *participant) error {
+	tag, err := h.commits(p.srv, "COMMIT")
+	if p.failed = err != nil || tag != "COMMIT"; err == nil && p.failed {
+		return errRolledBack
+	}
+	return h.commitError(p, err)
+}
+
+// commitReaders ends the participants that have only read. Unless they are all that there are, the transaction is committed by now, whatever they say.
+func commitReaders(h *Handler, readers []*participant, all bool) (err error) {
+	for _, p := range readers {
+		if e := commitAlone(h, p); all {
+			err = first(err, e)
 		}
 	}
-	return tag, err
+	return err
 }
+
+var errRolledBack = &pgsql.Error{Code: pgsql.TransactionRollback, Message: "a shard rolled the transaction back at COMMIT"}
 
 // takeBack gives the session the settings back that it had before its transaction, and tells the client.
 func takeBack(h *Handler) {
@@ -119,11 +137,11 @@ func stayBehind(h *Handler) {
 	}
 }
 
-// outcomeOf is what became of a transaction whose COMMIT was answered so.
-func outcomeOf(tag string, err error) metrics.Outcome {
+// outcomeOf is what became of a transaction by the error of its COMMIT.
+func outcomeOf(err error) metrics.Outcome {
 	var s interface{ SQLState() string }
 	switch {
-	case err == nil && tag == "COMMIT":
+	case err == nil:
 		return metrics.Committed
 	case errors.As(err, &s) && s.SQLState() == pgsql.TransactionResolutionUnknown:
 		return metrics.Unknown
@@ -180,14 +198,10 @@ func decidesFirst(writers []*participant) error {
 // commitEach commits one shard after the other, as multi_shard_commit = best_effort asks for. What has committed stays so.
 func (h *Handler) commitEach(writers []*participant) error {
 	for i, p := range writers {
-		tag, err := h.commits(p.srv, "COMMIT")
-		if err == nil && tag != "COMMIT" {
-			err = txn.ErrRolledBack
-		}
+		err := commitAlone(h, p)
 		if err == nil {
 			continue
 		}
-		err = h.commitError(p, err)
 		for _, rest := range writers[i+1:] {
 			h.abort(rest)
 		}
@@ -345,7 +359,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the commit over several shards was not decided within resolver_grace: the transaction was rolled back", Hint: "Run the transaction again."}
 	}
 	if errors.Is(err, txn.ErrRolledBack) {
-		return &pgsql.Error{Code: pgsql.TransactionRollback, Message: "a shard rolled the transaction back at COMMIT"}
+		return errRolledBack
 	}
 	return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "a shard was lost before the commit over several shards was decided: the transaction was rolled back", Hint: "Run the transaction again."}
 }

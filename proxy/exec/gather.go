@@ -513,7 +513,7 @@ func (g *gathering) end(err error) {
 	h := g.h
 	for _, l := range g.loads { // in the order in which the servers answer
 		for _, s := range l.streams {
-			h.quiet(s)
+			h.quiet(s, isAgain(err))
 		}
 	}
 	for _, p := range g.parts {

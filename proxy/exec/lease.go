@@ -50,8 +50,9 @@ type participant struct {
 
 // ending is how a participant may commit with others: see decidesFirst.
 type ending struct {
-	bound bool // it cannot be prepared: it has touched temporary objects, or notifies
-	only  bool // it was made READ ONLY behind what it has written
+	bound  bool // it cannot be prepared: it has touched temporary objects, or notifies
+	only   bool // it was made READ ONLY behind what it has written
+	failed bool // it was to commit by itself, and has not
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.

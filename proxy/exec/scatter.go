@@ -297,7 +297,7 @@ func tellColumns(h *Handler, streams []*stream, fields []wire.Field) error {
 }
 
 // scatter runs a SELECT on several shards and merges their rows.
-func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
+func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x *execution) (err error) {
 	t, m := p.Template, p.Merge
 	sh, err := h.shapeOf(ctx, t, a.Types)
 	if err != nil {
@@ -316,18 +316,9 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		h.count.Gather.Add(1)
 		return h.gather(ctx, &router.Plan{Template: g, Shards: p.Shards}, a, x)
 	}
-	w := merge.Window{}
-	if w.Limit, w.All, err = a.Int64(m.Limit); err != nil {
+	w, err := windowOf(m, a)
+	if err != nil {
 		return err
-	}
-	if w.Offset, _, err = a.Int64(m.Offset); err != nil {
-		return err
-	}
-	if w.Limit < 0 && !w.All {
-		return &pgsql.Error{Code: "2201W", Message: "LIMIT must not be negative"}
-	}
-	if w.Offset < 0 {
-		return &pgsql.Error{Code: "2201X", Message: "OFFSET must not be negative"}
 	}
 	var res []int16
 	if x != nil {
@@ -338,7 +329,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	var sources []merge.Source
 	hold := &holding{h: h}
 	defer hold.release()
-	defer func() { h.endStreams(streams) }()
+	defer func() { h.endStreams(streams, isAgain(err)) }()
 	if m.Locks && m.Mode == router.Concat {
 		turns := &turns{left: -1, ask: func(shard int, rows uint32) (*stream, error) {
 			s, err := h.askOne(ctx, p, shard, sh, a, formats, rows)
@@ -371,11 +362,9 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		s.hold = hold
 	}
 	n, err := h.mergeRows(sources, sh, m, res, w)
-	if err == nil {
-		for _, s := range streams { // an error behind the last row counts as well
-			if !s.done && m.Limit == nil {
-				err = first(err, s.drain())
-			}
+	for _, s := range streams { // an error behind the last row counts as well. In a transaction no server is cancelled whose client hears of none
+		if err == nil && !s.done && (m.Limit == nil || h.tx.status != 'I') {
+			err = s.drain()
 		}
 	}
 	if err != nil {
@@ -386,6 +375,23 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		h.count.Transactions.Add(1)
 	}
 	return nil
+}
+
+// windowOf is what OFFSET and LIMIT say.
+func windowOf(m *router.Merge, a *router.Args) (w merge.Window, err error) {
+	if w.Limit, w.All, err = a.Int64(m.Limit); err != nil {
+		return w, err
+	}
+	if w.Offset, _, err = a.Int64(m.Offset); err != nil {
+		return w, err
+	}
+	switch {
+	case w.Limit < 0 && !w.All:
+		err = &pgsql.Error{Code: "2201W", Message: "LIMIT must not be negative"}
+	case w.Offset < 0:
+		err = &pgsql.Error{Code: "2201X", Message: "OFFSET must not be negative"}
+	}
+	return w, err
 }
 
 func first(a, b error) error {
@@ -469,20 +475,21 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 	return &stream{h: h, p: p, deep: deep, wide: len(fields), answer: h.answer(p)}, nil
 }
 
-// endStreams leaves every server clean: what is still running is cancelled, the rest is read.
-func (h *Handler) endStreams(streams []*stream) {
+// endStreams leaves every server clean: what is still running is cancelled, the rest is read. again says that the statement begins again.
+func (h *Handler) endStreams(streams []*stream, again bool) {
 	for _, s := range streams {
-		h.quiet(s)
+		h.quiet(s, again)
 		if h.tx.status == 'I' {
 			h.finish(s.p)
 		}
 	}
 }
 
-// quiet ends what a server still sends of a query: it is cancelled, and the rest is read.
-func (h *Handler) quiet(s *stream) {
+// quiet ends what a server still sends of a query: it is cancelled, and the rest is read. A server of the client's transaction is cancelled only
+// where the client is told of an error: what it has done there is undone by that, and COMMIT would be a ROLLBACK.
+func (h *Handler) quiet(s *stream, again bool) {
 	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 {
-		if !s.p.srv.Buffered() {
+		if !s.p.srv.Buffered() && (h.tx.status == 'I' || !again) {
 			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 			_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer

@@ -46,10 +46,8 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.staleSchema(ctx)
 	}
 	if err != nil {
-		if (errors.Is(err, errRelayed) || isAgain(err)) && end && !x.copied { // the Sync is on its way already
-			if _, e := p.srv.ReadTag(); e != nil {
-				p.srv.Dirty = true
-			}
+		if answered(p, err) && end && !x.copied { // the Sync is on its way already
+			restOf(p)
 			x.cur = nil
 			if h.tx.status == 'I' {
 				h.finish(p)
@@ -93,6 +91,19 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	h.afterwards(ctx, p, post)
 	return nil
+}
+
+// answered says whether an error is of what a server has said: the rest of its answer is still to come.
+func answered(p *participant, err error) bool {
+	var se *pool.ServerError
+	return errors.Is(err, errRelayed) || isAgain(err) || !p.srv.Dirty && (errors.Is(err, errPlanChanged) || errors.As(err, &se))
+}
+
+// restOf reads what a server still says of a pipeline that was closed. A loss marks it.
+func restOf(p *participant) {
+	if !p.srv.Dirty {
+		_, _ = p.srv.ReadTag()
+	}
 }
 
 // configured takes over what the statements of a pipeline have set on their server.

@@ -290,6 +290,9 @@ func (g *gathering) start(ctx context.Context) error {
 				}
 				g.parts[shard] = p
 			}
+			if _, _, err := h.paramsFor(shard, g.types, g.args.Formats, g.args.Params); err != nil {
+				return err
+			}
 		}
 	}
 	g.asked = true

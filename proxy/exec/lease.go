@@ -403,10 +403,14 @@ func (h *Handler) adaptTo(p *participant, want *pool.Settings) error {
 	if err := p.srv.Flush(); err != nil {
 		return h.lost(p, err)
 	}
-	if err := p.srv.Settle(want); err != nil {
-		return h.lost(p, err)
+	err := p.srv.Settle(want)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if err = h.lost(p, err); p == h.pinned { // it has refused them all, and has what it had
+		p.srv.Dirty = false
+	}
+	return err
 }
 
 func (h *Handler) markSent(p *participant, t *router.Template) {
@@ -489,6 +493,10 @@ func (h *Handler) finish(p *participant) {
 	p.defined()
 	h.tidy(p)
 	h.unpin(p)
+	if p == h.pinned && p.srv.Dirty { // what it still has to say is no answer to the next statement
+		h.pinned = nil
+		h.setPin("")
+	}
 	if p == h.pinned {
 		return
 	}

@@ -227,12 +227,14 @@ func (h *Handler) everyPartTold(name string, sql ...string) error {
 	return nil
 }
 
-// everyPartQuiet runs a statement on every participant of the transaction.
+// everyPartQuiet runs a statement on every participant of the transaction, or on none where one is lost.
 func (h *Handler) everyPartQuiet(sql string) error {
 	for _, p := range h.tx.parts {
 		if err := h.ready(p); err != nil {
 			return err
 		}
+	}
+	for _, p := range h.tx.parts {
 		if _, err := p.srv.Exec(sql); err != nil {
 			return h.lost(p, err)
 		}

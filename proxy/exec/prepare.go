@@ -290,7 +290,7 @@ func (h *Handler) compare(p *participant, o *op) error {
 		learn(h, s, d)
 	}
 	if s.desc.form != d.form {
-		p.srv.Dirty = true
+		p.srv.Drop(o.key)
 		return errPlanChanged
 	}
 	p.srv.Note(o.key, d.form)

@@ -144,20 +144,23 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 	if err != nil {
 		return nil, err
 	}
-	for i, shard := range p.Shards {
-		params, _, err := h.paramsFor(shard, types, a.Formats, a.Params)
-		if err != nil {
+	params := make([][][]byte, len(parts))
+	for i, shard := range p.Shards { // before anything is sent
+		if params[i], _, err = h.paramsFor(shard, types, a.Formats, a.Params); err != nil {
 			return nil, err
 		}
+	}
+	for i, shard := range p.Shards {
 		s := parts[i].srv
 		s.SendParse("", del, h.typesFor(shard, types))
-		s.SendBindParts("", a.Formats, params, binaryAll)
+		s.SendBindParts("", a.Formats, params[i], binaryAll)
 		s.SendDescribe('P', "")
 		s.SendExecute()
 		s.SendSync()
 	}
 	for i := range parts {
 		if err := parts[i].srv.Flush(); err != nil {
+			unheard(parts)
 			return nil, h.lost(parts[i], err)
 		}
 	}

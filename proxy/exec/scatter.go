@@ -424,6 +424,10 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 	parts := make([]*participant, 0, len(p.Shards))
 	for _, shard := range p.Shards { // all of them before one is asked
 		part, err := h.on(ctx, shard, p.Template)
+		if err == nil {
+			parts = append(parts, part)
+			_, _, err = h.paramsFor(shard, sh.params, a.Formats, a.Params)
+		}
 		if err != nil {
 			for _, part := range parts {
 				if h.tx.status == 'I' {
@@ -432,7 +436,6 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 			}
 			return nil, err
 		}
-		parts = append(parts, part)
 	}
 	for i, part := range parts {
 		s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, 0)
@@ -488,7 +491,7 @@ func (h *Handler) endStreams(streams []*stream, again bool) {
 // quiet ends what a server still sends of a query: it is cancelled, and the rest is read. A server of the client's transaction is cancelled only
 // where the client is told of an error: what it has done there is undone by that, and COMMIT would be a ROLLBACK.
 func (h *Handler) quiet(s *stream, again bool) {
-	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 {
+	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 && h.prologue(s.p) == nil {
 		if !s.p.srv.Buffered() && (h.tx.status == 'I' || !again) {
 			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)

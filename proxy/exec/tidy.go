@@ -279,7 +279,9 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 		m, err := a.Next()
 		switch {
 		case a.Ended && a.Failed != nil:
-			s.Dirty = true
+			if p != h.ext.cur { // else the pipeline's end does it
+				resync(p)
+			}
 			return a.Failed
 		case err != nil:
 			return h.lost(p, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -81,6 +82,9 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	}
 	for _, p := range h.tx.parts {
 		if p.shard == shard {
+			if p.srv.Dirty {
+				return nil, lostBefore(h, p)
+			}
 			if stays, err := h.staysOnReplica(p, t); err != nil {
 				return nil, err
 			} else if !stays {
@@ -189,8 +193,12 @@ func (h *Handler) joinAll(ctx context.Context, shards []int, t *router.Template)
 	return parts, nil
 }
 
-// ready sends BEGIN and its kin to a participant that joined for a statement which was never sent.
+// ready sends BEGIN and its kin to a participant that joined for a statement which was never sent. One that was given up is in no transaction any
+// more, and may have answers to come that nobody has read: nothing is asked of it.
 func (h *Handler) ready(p *participant) error {
+	if p.srv.Dirty {
+		return lostBefore(h, p)
+	}
 	if p.prologue == 0 {
 		return nil
 	}
@@ -199,6 +207,14 @@ func (h *Handler) ready(p *participant) error {
 		return h.lost(p, err)
 	}
 	return h.prologue(p)
+}
+
+// lostBefore is what the client is told where its transaction cannot go on, for want of a server that it has lost.
+func lostBefore(h *Handler, p *participant) error {
+	return &pgsql.Error{
+		Code: pgsql.ConnectionFailure, Message: "the transaction has lost its connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ")",
+		Hint: "ROLLBACK, and run the transaction again.",
+	}
 }
 
 // prologue swallows the answers to BEGIN and its kin. They were sent by the extended protocol without a Sync: had
@@ -265,7 +281,7 @@ func (h *Handler) letGo() {
 	}
 	for _, p := range h.tx.parts {
 		if p.undone {
-			if _, err := p.srv.ReadTag(); err != nil {
+			if tag, err := p.srv.ReadTag(); err != nil || tag != "ROLLBACK" {
 				p.srv.Dirty = true
 			}
 		}
@@ -280,7 +296,7 @@ func (h *Handler) abort(p *participant) {
 		p.srv.Dirty = true
 		return
 	}
-	if _, err := p.srv.Exec("ROLLBACK"); err != nil {
+	if tag, err := p.srv.Exec("ROLLBACK"); err != nil || tag != "ROLLBACK" {
 		p.srv.Dirty = true
 	}
 }

@@ -230,6 +230,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		s.SendExecute()
 		s.SendSync()
 		if flushing[i], err = s.FlushAside(); err != nil {
+			unheard(parts[:i])
 			return "", nil, nil, h.lost(parts[i], err)
 		}
 	}
@@ -272,6 +273,13 @@ func asReturned(x *execution, desc []wire.Field) error {
 		return errPlanChanged
 	}
 	return nil
+}
+
+// unheard gives servers up whose answers nobody will read.
+func unheard(parts []*participant) {
+	for _, p := range parts {
+		p.srv.Dirty = true
+	}
 }
 
 // readPiece reads one answer to its ReadyForQuery. mute drops its notices.

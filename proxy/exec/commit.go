@@ -42,7 +42,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 		}
 	}
 	h.count.Transactions.Add(1)
-	if err := h.listenBefore(ctx); err != nil {
+	heard, err := listenBefore(ctx, h)
+	if err != nil {
+		unhear(h, heard)
 		h.rollback()
 		return "", err
 	}
@@ -58,6 +60,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	if err == nil {
 		err = commitReaders(h, readers, len(writers) == 0)
+	}
+	if err != nil {
+		unhear(h, heard)
 	}
 	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
 		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK

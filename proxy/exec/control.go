@@ -27,6 +27,7 @@ type savepoint struct {
 	defined  bool
 	path     []string // the search_path
 	before   kept     // what the session kept before it
+	listens  int      // of the transaction
 }
 
 // control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
@@ -207,7 +208,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		reckonKept(h)
 		at := h.ext.kept
 		h.tx.step(stepSave, "", sql)
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, h.told.Mark(), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.planner.Env.SearchPath, at})
+		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, h.told.Mark(), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.planner.Env.SearchPath, at, len(h.tx.listens)})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
 		save := h.tx.saves[at]

@@ -63,16 +63,31 @@ func (h *Handler) hear(ctx context.Context, channel string) error {
 	return nil
 }
 
-// listenBefore makes a transaction's LISTENs heard before its COMMIT, so that nothing is missed behind it.
-func (h *Handler) listenBefore(ctx context.Context) error {
+// listenBefore makes a transaction's LISTENs heard before its COMMIT, so that nothing is missed behind it. It returns those that are new.
+func listenBefore(ctx context.Context, h *Handler) (heard []string, err error) {
 	for _, l := range h.tx.listens {
 		if l.on && (h.listen == nil || !h.listen.Has(l.channel)) {
 			if err := h.hear(ctx, l.channel); err != nil {
-				return err
+				return heard, err
 			}
+			heard = append(heard, l.channel)
 		}
 	}
-	return nil
+	return heard, nil
+}
+
+// unhear takes back what was listened to for a COMMIT that has failed, with what has come meanwhile.
+func unhear(h *Handler, channels []string) {
+	if len(channels) == 0 {
+		return
+	}
+	h.client.Leave()
+	ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
+	defer cancel()
+	for _, c := range channels {
+		h.e.Hub.Unlisten(ctx, h.db, c, h.listen)
+		h.listen.Forget(c)
+	}
 }
 
 // listenAfter does what a committed transaction said last.

@@ -93,7 +93,7 @@ func (tx *transaction) released(at int) {
 // backTo undoes what came behind a savepoint, which stays. Of custom parameters that were set there an empty text is left.
 func (tx *transaction) backTo(at int) {
 	save := &tx.saves[at]
-	tx.steps, tx.opts, tx.saves = tx.steps[:save.steps], save.opts, tx.saves[:at+1]
+	tx.steps, tx.opts, tx.saves, tx.listens = tx.steps[:save.steps], save.opts, tx.saves[:at+1], tx.listens[:save.listens]
 	if len(tx.unseen.customs.list) == 0 {
 		return
 	}

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 )
@@ -60,14 +61,31 @@ func (s *Session) takeLocked() []Notification {
 	q := s.queue
 	s.queue = nil
 	for _, n := range q {
-		s.held -= waitCost + n.size()
-		back := waitCost
-		if n.waits.Add(-1) == 0 {
-			back += n.size()
-		}
-		s.memory.Let(back)
+		s.letLocked(n)
 	}
 	return q
+}
+
+// letLocked counts back a notification that has left the queue.
+func (s *Session) letLocked(n Notification) {
+	s.held -= waitCost + n.size()
+	back := waitCost
+	if n.waits.Add(-1) == 0 {
+		back += n.size()
+	}
+	s.memory.Let(back)
+}
+
+// Forget takes what has come on a channel out of the queue.
+func (s *Session) Forget(channel string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = slices.DeleteFunc(s.queue, func(n Notification) bool {
+		if n.Channel == channel {
+			s.letLocked(n)
+		}
+		return n.Channel == channel
+	})
 }
 
 // listens gives the session a channel.

@@ -19,6 +19,9 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 	x := &h.ext
 	if cur := x.cur; cur != nil {
 		if cur.shard == shard && (!cur.replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
+			if err := paid(ctx, h, shard); err != nil {
+				return nil, err
+			}
 			if h.tx.unseen.by != nil {
 				if err := spreadTo(ctx, h, shard, t); err != nil {
 					return nil, err

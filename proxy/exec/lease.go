@@ -361,6 +361,9 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 		return h.join(ctx, shard, t)
 	}
 	if p := h.pinned; p != nil && p.shard == shard {
+		if err := paid(ctx, h, shard); err != nil {
+			return nil, err
+		}
 		h.markSent(p, t)
 		if err := h.adapt(p); err != nil {
 			h.freeIfLost(p)

@@ -65,6 +65,16 @@ func (o *owed) has(database, shard string) bool {
 	return d != nil && d.left.Load() > 0
 }
 
+// paid has what is owed on a shard finished before a statement runs there on a server that the session has already.
+func paid(ctx context.Context, h *Handler, shard int) error {
+	name := h.shards.Name(shard)
+	if !h.e.owed.has(h.db, name) {
+		return nil
+	}
+	h.client.Leave()
+	return h.e.pay(ctx, h.db, name)
+}
+
 // owedTimeout bounds how long a statement waits for what has to be finished first.
 const owedTimeout = 5 * time.Second
 

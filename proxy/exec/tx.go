@@ -80,6 +80,9 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	if err := h.held.Stopped(); err != nil {
 		return nil, err
 	}
+	if err := paid(ctx, h, shard); err != nil {
+		return nil, err
+	}
 	for _, p := range h.tx.parts {
 		if p.shard == shard {
 			if p.srv.Dirty {

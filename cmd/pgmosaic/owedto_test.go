@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/replication/cluster"
+)
+
+// What was acknowledged is there, too, for who has a server of the shard already, in a transaction or for the session.
+func TestDecidedCommitIsFinishedForWhoHasAServer(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
+	doc, ts := crashWorld(t, d, "owedto", []*cluster.Node{one, two, one})
+	t.Cleanup(func() { d.forget(t, "owedto") })
+	cfg := crashConfig(t, doc)
+	cfg.Resolve = config.Duration(time.Hour)
+	a := startApp(t, cfg)
+	a.Engine.SettleWithin = time.Millisecond
+	a.Engine.Settle = func(context.Context, string, string) (bool, error) { return false, errors.New("nobody knows") }
+	dsn := dsnFor("app", "app", a.Server.Addr(), "owedto")
+	c := connectTo(t, dsn)
+	for i, begin := range []string{"begin", "create temporary table mine (n int)"} {
+		reader := connectTo(t, dsn)
+		mustExec(t, reader, begin)
+		const count = "select count(*) from moves where shard = 0"
+		if n := queryOne[int](t, reader, count); n != i {
+			t.Errorf("%s: %d rows before", begin, n)
+		}
+		ts.arm(step{"commit prepared", 0}, before, func(int) bool { return false })
+		for _, sql := range []string{"begin", fmt.Sprintf("insert into moves values (1, %d)", i), fmt.Sprintf("insert into moves values (0, %d)", i), "commit"} {
+			mustExec(t, c, sql)
+		}
+		if n := queryOne[int](t, reader, count); n != i+1 {
+			t.Errorf("%s: %d rows of what was acknowledged", begin, n)
+		}
+	}
+}

@@ -115,12 +115,12 @@ func (h *Handler) amongCatalogs(p *participant, f func() error) (err error) {
 	return failed
 }
 
-// endOwn ends a transaction of the proxy's own that has failed: each of its statements, the last one, too, may have met a cancel request
-// for the client's statement. A server on which that cannot be done is not used again.
+// endOwn ends a transaction of the proxy's own that has failed, or what one of the client's has left: each of its statements, the last one, too, may
+// have met a cancel request for the client's statement. A server on which that cannot be done is not used again.
 func (h *Handler) endOwn(p *participant) {
 	const tries = 5
 	for try := 0; p.srv.TxStatus != 'I' && !p.srv.Dirty; try++ {
-		if _, err := p.srv.Exec("ROLLBACK"); err == nil || cancelled(err) && try < tries {
+		if tag, err := p.srv.Exec("ROLLBACK"); err == nil && tag == "ROLLBACK" || cancelled(err) && try < tries {
 			continue
 		}
 		p.srv.Dirty = true

@@ -304,7 +304,7 @@ func (h *Handler) abort(p *participant) {
 	}
 }
 
-// endTx gives the transaction's servers back.
+// endTx gives the transaction's servers back. None is left in it, also where it has failed at its end: the session may keep one.
 func (h *Handler) endTx() {
 	if !h.tx.since.IsZero() {
 		h.count.XactNanos.Add(int64(time.Since(h.tx.since)))
@@ -319,6 +319,7 @@ func (h *Handler) endTx() {
 	for i, p := range h.tx.parts {
 		p.keys, p.open, p.ending, p.undone, p.judged = p.keys[:0], false, ending{}, false, nil
 		p.forgetTold()
+		h.endOwn(p)
 		if i == len(h.tx.parts)-1 {
 			outcome(h, p)
 		}

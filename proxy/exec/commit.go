@@ -231,12 +231,14 @@ type part struct {
 	h        *Handler
 	name     string
 	secret   txn.Secret
-	deciding bool // what comes next is the answer to Decide
+	deciding bool   // what comes next is the answer to Decide
+	sent     string // what Send has sent last
 }
 
 func (p *part) Shard() string  { return p.name }
 func (p *part) ReadOnly() bool { return p.only }
 func (p *part) Send(sql string) error {
+	p.sent = sql
 	p.srv.SendQuery(sql)
 	err := p.srv.Flush()
 	if err != nil {
@@ -247,7 +249,13 @@ func (p *part) Send(sql string) error {
 
 func (p *part) Recv() (string, error) {
 	if !p.deciding {
-		return p.h.committed(p.srv)
+		tag, err := p.h.committed(p.srv)
+		if err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
+			if _, gid, ok := strings.Cut(p.sent, " PREPARED "); ok {
+				return p.asOwner(gid, err)
+			}
+		}
+		return tag, err
 	}
 	p.deciding = false
 	a := pool.Answer{Server: p.srv}
@@ -263,6 +271,26 @@ func (p *part) Recv() (string, error) {
 		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
 	}
 	return a.Tag, err
+}
+
+// asOwner finishes a prepared part as the role that has prepared it, where the session is another one: SET LOCAL ROLE has ended since.
+func (p *part) asOwner(gid string, refused error) (tag string, err error) {
+	rows, err := p.srv.RowsOf(1, "SELECT owner FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+gid)
+	if err != nil || len(rows) != 1 {
+		return "", first(err, refused)
+	}
+	if _, err := p.srv.Exec("SET ROLE " + pgsql.Ident(string(rows[0][0]))); err != nil {
+		return "", err
+	}
+	tag, err = p.h.commits(p.srv, p.sent)
+	back := "RESET ROLE"
+	if role, ok := p.h.settings.Get("role"); ok { // PREPARE TRANSACTION has left it so
+		back = "SET " + pgsql.Setting("role") + " TO " + role
+	}
+	if _, e := p.srv.Exec(back); e != nil {
+		p.srv.Dirty = true
+	}
+	return tag, err
 }
 
 // Decide sends the call by the extended protocol, so that only the server reads its parameters.

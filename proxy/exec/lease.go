@@ -50,7 +50,7 @@ type participant struct {
 
 // ending is how a participant may commit with others: see decidesFirst.
 type ending struct {
-	bound  bool // it cannot be prepared: it has touched temporary objects, or notifies
+	bound  bool // it cannot be prepared: it has touched temporary objects, notifies or has a cursor WITH HOLD
 	only   bool // it was made READ ONLY behind what it has written
 	failed bool // it was to commit by itself, and has not
 }
@@ -591,6 +591,9 @@ func (h *Handler) pin(p *participant, cause string) {
 // tryLock is the cause of a pin for a lock that may not have been taken.
 const tryLock = "advisory lock, tried"
 
+// holdsCursor says whether a statement makes a cursor WITH HOLD, with which PostgreSQL prepares no transaction.
+func holdsCursor(s *sqlparse.Statement) bool { return s.Kind == sqlparse.Cursor && s.Def.NoTx }
+
 // pinCauseOf says why a statement ties its session to its server, or "".
 func pinCauseOf(t *router.Template) string {
 	s := t.Stmt
@@ -598,7 +601,7 @@ func pinCauseOf(t *router.Template) string {
 	case sqlparse.Load:
 		return "LOAD"
 	case sqlparse.Cursor:
-		if s.Def.NoTx {
+		if holdsCursor(s) {
 			return "WITH HOLD"
 		}
 	}

@@ -164,7 +164,7 @@ func (h *Handler) isolation() string {
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
-	p.bound = p.bound || t.Temp || t.OnTemp || t.Stmt != nil && notifies(t.Stmt)
+	p.bound = p.bound || t.Temp || t.OnTemp || t.Stmt != nil && (notifies(t.Stmt) || holdsCursor(t.Stmt))
 	h.tx.writes = h.tx.writes || !h.readsOnly()
 	if t.Read {
 		return nil

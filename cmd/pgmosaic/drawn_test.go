@@ -217,3 +217,32 @@ func TestPipelinesKnowWhatTheyHaveDrawn(t *testing.T) {
 		}
 	}
 }
+
+// A key that the proxy draws on home, before its row goes to another shard, is known there as one that the client has drawn.
+func TestAKeyThatIsDrawnOnHomeIsItsClients(t *testing.T) {
+	t.Parallel()
+	d, a := schemesWorld(t, "drawnkeys")
+	b := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "drawnkeys"))
+	mustExec(t, a, "create table people (id bigserial primary key, v text)")
+	d.adminExec(t, "CREATE GROUP g IN drawnkeys KEY (bigint) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE drawnkeys.public.people IN GROUP g KEY (id)")
+	const insert, ask = "insert into people (v) values ('x') returning id", "select currval('people_id_seq')"
+	for _, mode := range bothProtocols {
+		for range 6 { // to several shards
+			toldValue(t, b, insert, mode)
+			mustExec(t, a, "begin")
+			id := toldValue(t, a, insert, mode)
+			if got := toldValue(t, a, ask, mode); got != id {
+				t.Errorf("%s: it is told %s, and has drawn %s", mode, got, id)
+			}
+			mustExec(t, a, "commit")
+			mustExec(t, a, "discard all")
+			id = toldValue(t, a, insert, mode)
+			toldValue(t, b, insert, mode)
+			if got := toldValue(t, a, ask, mode); got != id && got != "55000" {
+				t.Errorf("%s: it is told %s, and has drawn %s", mode, got, id)
+			}
+			mustExec(t, a, "discard all")
+		}
+	}
+}

@@ -11,7 +11,7 @@ const careful = `create function %sf(int) returns boolean language plpgsql as $$
 	if (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then raise exception 'it ran as %%', current_user; end if; return true; end $$`
 
 // Who changes a definition to and fro while CREATE SHARD reads home has none of it run with the rights of the node's role.
-func TestADefinitionThatIsChangedWhileItIsReadIsNotMade(t *testing.T) {
+func TestADefinitionThatIsChangedWhileItIsReadIsReadAgain(t *testing.T) {
 	t.Parallel()
 	d, _ := schemesWorld(t, "toandfro")
 	home, node := d.on(t, "toandfro", 0), d.cluster.Node("s2-a")
@@ -40,10 +40,9 @@ func TestADefinitionThatIsChangedWhileItIsReadIsNotMade(t *testing.T) {
 	})
 	mustExec(t, home, g+"null"+rest)
 	mustExec(t, shard, "rollback")
-	if err := <-result; err == nil || !strings.Contains(err.Error(), "were changed on home") {
-		t.Errorf("error %v", err)
+	if err := <-result; err != nil { // it is read again
+		t.Error(err)
 	}
-	d.adminExec(t, create)
 }
 
 // Nor has who changes a trigger while CREATE SHARD waits for the table: it looks at what it is then.

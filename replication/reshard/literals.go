@@ -3,6 +3,7 @@ package reshard
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -52,14 +53,14 @@ func objectLiterals(ctx context.Context, q queryer) (map[node][]uint32, error) {
 	return out, err
 }
 
-// objectVersionsSQL is another text as soon as anybody has changed what objectsSQL or objectLiteralsSQL read, to and fro too.
-const objectVersionsSQL = `select md5(coalesce(string_agg(x, ' ' order by x), '')) from (
-  select format('p %s %s', p.oid, p.xmin) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid >= 16384 and n.nspname !~ '^pg_' and n.nspname <> 'pgmosaic'
-  union all select format('a %s %s', aggfnoid::oid, xmin) from pg_aggregate where aggfnoid::oid >= 16384
-  union all select format('t %s %s', oid, xmin) from pg_type t where oid >= 16384 and (typtype in ('d', 'r', 'm') or typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
-  union all select format('c %s %s', oid, xmin) from pg_constraint where contypid >= 16384
-  union all select format('r %s %s', rngtypid, xmin) from pg_range where rngtypid >= 16384
-  union all select format('f %s %s %s', a.attrelid, a.attnum, a.xmin) from pg_class c join pg_attribute a on a.attrelid = c.oid where c.relkind = 'c' and c.oid >= 16384) q (x)`
+// objectVersionsSQL has for objects that objectsSQL lists, and that may hold literals or be the types of some, what changes as soon as anybody changes them, to and fro too.
+const objectVersionsSQL = `select class, obj, string_agg(x, ' ' order by x) from (
+  select 'pg_proc'::regclass::oid, p.oid, p.xmin::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid >= 16384 and n.nspname !~ '^pg_' and n.nspname <> 'pgmosaic'
+  union all select 'pg_proc'::regclass, aggfnoid::oid, format('a %s', xmin) from pg_aggregate where aggfnoid::oid >= 16384
+  union all select 'pg_type'::regclass, oid, xmin::text from pg_type t where oid >= 16384 and (typtype in ('d', 'r') or typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
+  union all select 'pg_type'::regclass, contypid, format('c %s %s', oid, xmin) from pg_constraint where contypid >= 16384
+  union all select 'pg_type'::regclass, rngtypid, format('r %s', xmin) from pg_range where rngtypid >= 16384
+  union all select 'pg_type'::regclass, c.reltype, format('f %s %s', a.attnum, a.xmin) from pg_class c join pg_attribute a on a.attrelid = c.oid where c.relkind = 'c' and c.oid >= 16384) q (class, obj, x) group by 1, 2`
 
 // newest is a connection that sees what home has now. One that is in a transaction of one snapshot sees older rows of catalogs, while PostgreSQL prints
 // functions by those of the moment.
@@ -83,13 +84,80 @@ func newest(ctx context.Context, home *pgx.Conn) (c *pgx.Conn, done func(), err 
 	return c, done, nil
 }
 
-// unchanged is an error if what users have defined is not what it was.
-func unchanged(ctx context.Context, q queryer, was []string) error {
-	is, err := strings1(ctx, q, objectVersionsSQL)
-	if err == nil && !slices.Equal(is, was) {
-		err = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "functions or types were changed on home while their definitions were read", Hint: "Nothing is left of the statement. Run it again."}
+// reading is what users have defined on home, as it was read for a shard.
+type reading struct {
+	home, now *pgx.Conn // see newest
+	all       []object
+	there     map[string]bool // of them, by name: the shard has it
+	versions  map[node]string // before they were read
+}
+
+func (r *reading) objects(ctx context.Context, shard queryer, name string) (err error) {
+	if r.versions, err = objectVersions(ctx, r.now); err == nil {
+		r.all, err = objects(ctx, r.home)
+	}
+	if err == nil {
+		r.there, err = alike(ctx, r.all, shard, name)
 	}
 	return err
+}
+
+// mostReads is how often definitions are read that change meanwhile.
+const mostReads = 5
+
+// owners has, of the objects that the shard is to be given, the role as which those are to be made whose literals run something. When it has been found out, they are what was read:
+// else they are read again. Nothing of them has been made by then.
+func (r *reading) owners(ctx context.Context, shard pgx.Tx, name string) (map[node]string, error) {
+	for try := 1; ; try++ {
+		owners, err := literalOwners(ctx, r.home, r.now, r.all, r.there)
+		if err != nil {
+			return nil, err
+		}
+		changed, err := r.changed(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case changed == "":
+			return owners, nil
+		case try == mostReads:
+			return nil, &pgsql.Error{Code: pgsql.SerializationFailure, Message: changed + " was changed on home while its definition was read", Hint: "Nothing is left of the statement. Run it again."}
+		}
+		if err := r.objects(ctx, shard, name); err != nil {
+			return nil, err
+		}
+		if err := bringPlaces(ctx, r.home, shard, name); err != nil { // of what has been added
+			return nil, err
+		}
+	}
+}
+
+// changed names an object that is not what it was when its definition was read, and whose definition has something that is read as a literal, or is a type's.
+func (r *reading) changed(ctx context.Context) (string, error) {
+	versions, err := objectVersions(ctx, r.now)
+	if err != nil {
+		return "", err
+	}
+	for _, o := range r.all {
+		if !r.there[o.Name] && versions[o.node] != r.versions[o.node] && holdsExpressions.MatchString(o.SQL[0]) {
+			return o.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// holdsExpressions finds in what makes an object that it may hold one which is parsed as it is made. The words may be some body's.
+var holdsExpressions = regexp.MustCompile(`^CREATE (DOMAIN|TYPE)|DEFAULT|BEGIN ATOMIC|(?m:^RETURN )|COND = `)
+
+func objectVersions(ctx context.Context, q queryer) (map[node]string, error) {
+	rows, err := q.Query(ctx, objectVersionsSQL)
+	if err != nil {
+		return nil, err
+	}
+	out := map[node]string{}
+	var of node
+	var version string
+	_, err = pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &version}, func() error { out[of] = version; return nil })
+	return out, err
 }
 
 // inert is an error if a literal of one of some types runs code of a role that is not to be trusted. in is where it stands.

@@ -123,28 +123,18 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		return nil, err
 	}
 	defer done()
-	was, err := strings1(ctx, now, objectVersionsSQL)
-	if err != nil {
+	read := &reading{home: home, now: now}
+	if err := read.objects(ctx, tx, shard); err != nil {
 		return nil, err
 	}
-	all, err := objects(ctx, home)
-	if err != nil {
+	if err := bringPlaces(ctx, home, tx, shard); err != nil || read.all == nil {
 		return nil, err
 	}
-	there, err := alike(ctx, all, tx, shard)
-	if err != nil {
+	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
 		return nil, err
 	}
-	for _, sql := range []string{schemasSQL, schemaGrantsSQL} {
-		list, err := strings1(ctx, home, sql)
-		if err != nil {
-			return nil, err
-		}
-		if err := run(ctx, tx, list); err != nil {
-			return nil, err
-		}
-	}
-	if err := bringExtensions(ctx, home, tx, shard); err != nil || all == nil {
+	owners, err := read.owners(ctx, tx, shard)
+	if err != nil {
 		return nil, err
 	}
 	needs := map[node][]node{}
@@ -153,22 +143,12 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 	if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &on.Class, &on.OID}, func() error { needs[of] = append(needs[of], on); return nil }); err != nil {
 		return nil, err
 	}
-	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
+	if err := takeGrants(ctx, home, tx, read.there); err != nil {
 		return nil, err
 	}
-	owners, err := literalOwners(ctx, home, now, all, there)
-	if err == nil {
-		err = unchanged(ctx, now, was)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := takeGrants(ctx, home, tx, there); err != nil {
-		return nil, err
-	}
-	for _, o := range inOrder(all, needs) {
+	for _, o := range inOrder(read.all, needs) {
 		sql := o.SQL
-		if there[o.Name] {
+		if read.there[o.Name] {
 			sql = sql[min(len(sql), 2):] // who may use it
 		} else if owner := owners[o.node]; owner != "" {
 			if err := asIts(ctx, tx, owner, sql[0]); err != nil {
@@ -179,7 +159,7 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		if err := run(ctx, tx, sql); err != nil {
 			return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
 		}
-		if !there[o.Name] {
+		if !read.there[o.Name] {
 			made = append(made, o.Name)
 		}
 	}
@@ -213,6 +193,20 @@ func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]b
 		}
 	}
 	return nil
+}
+
+// bringPlaces gives a server home's schemas and extensions.
+func bringPlaces(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {
+	for _, sql := range []string{schemasSQL, schemaGrantsSQL} {
+		list, err := strings1(ctx, home, sql)
+		if err == nil {
+			err = run(ctx, tx, list)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return bringExtensions(ctx, home, tx, shard)
 }
 
 func bringExtensions(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {

@@ -170,6 +170,14 @@ func (t *Template) key(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, 
 // OIDs of types that parameters are declared to be of, which are the same on every server.
 const textType, varcharType, unknownType = 25, 1043, 705
 
+// typeOf is a parameter's declared or described type, if it is known.
+func (a *Args) typeOf(n int) (oid uint32, known bool) {
+	if n < len(a.Types) {
+		oid = a.Types[n]
+	}
+	return oid, oid != 0 && oid != unknownType
+}
+
 // castFrom is the type of a cast around a parameter, which is of that type itself unless another one is known. ok is false where the cast may give another
 // value than the parameter's own bytes say. text: they are the text of such a value, whatever their format.
 func castFrom(cast string, oid uint32, known bool) (ct pghash.Type, text, ok bool) {
@@ -189,16 +197,12 @@ func (t *Template) paramKey(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.
 	if n < 0 || n >= len(a.Params) {
 		return pghash.Key{}, errNull // the server will complain
 	}
-	var oid uint32
-	if n < len(a.Types) {
-		oid = a.Types[n]
-	}
 	p := a.Params[n]
 	if p == nil {
 		return pghash.Key{}, errNull
 	}
 	bin := a.format(n) == 1
-	known := oid != 0 && oid != unknownType
+	oid, known := a.typeOf(n)
 	if !known && t.Stmt.ParamUses(v.Param) > 1 && (v.Cast == "" || !t.Stmt.ParamAlwaysCast(v.Param)) {
 		return pghash.Key{}, ErrNeedTypes // another place may say of what type it is
 	}
@@ -567,11 +571,7 @@ func (t *Template) arrayKeys(v *sqlparse.Value, kt pghash.Type, a *Args) ([]pgha
 	if n < 0 || n >= len(a.Params) || a.Params[n] == nil {
 		return nil, errNull
 	}
-	var oid uint32
-	if n < len(a.Types) {
-		oid = a.Types[n]
-	}
-	switch known := oid != 0 && oid != unknownType; {
+	switch oid, known := a.typeOf(n); {
 	case !known && t.Stmt.ParamUses(v.Param) > 1:
 		return nil, ErrNeedTypes
 	case known:
@@ -672,7 +672,13 @@ func (a *Args) Int64(v *sqlparse.Value) (n int64, null bool, err error) {
 		if i < 0 || i >= len(a.Params) || a.Params[i] == nil {
 			return 0, true, nil
 		}
-		if a.format(i) == 1 {
+		oid, known := a.typeOf(i)
+		pt, ok := pghash.TypeByOID(oid)
+		switch text := oid == textType || oid == varcharType; {
+		case a.format(i) == 0 || text: // in a cast
+		case known && !(ok && pt.IsInteger()):
+			return 0, false, Refuse(RuleLimitExpression)
+		default:
 			if n, ok := pghash.BinaryInt(a.Params[i]); ok {
 				return n, false, nil
 			}

@@ -80,3 +80,26 @@ func TestACastParameterIsReadByItsOwnType(t *testing.T) {
 		}
 	}
 }
+
+// So is that of LIMIT and OFFSET.
+func TestALimitIsReadByItsOwnType(t *testing.T) {
+	for _, c := range []struct {
+		oid   uint32
+		value string
+		bin   bool
+		want  int64 // -1: refused
+	}{
+		{0, "7", false, 7}, {0, "\x00\x00\x00\x07", true, 7}, {20, "\x00\x00\x00\x00\x00\x00\x00\x07", true, 7}, {21, "\x00\x07", true, 7},
+		{25, "0007", true, 7}, {1043, "0007", false, 7}, {701, "\x40\x08\x00\x00\x00\x00\x00\x00", true, -1}, {1700, "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07", true, -1},
+		{1700, "7", false, 7}, {1700, "6.6", false, -1},
+	} {
+		a := &Args{Params: [][]byte{[]byte(c.value)}, Types: []uint32{c.oid}}
+		if c.bin {
+			a.Formats = []int16{1}
+		}
+		n, null, err := a.Int64(&sqlparse.Value{Kind: sqlparse.ValParam, Param: 1})
+		if null || (err != nil) != (c.want < 0) || err == nil && n != c.want {
+			t.Errorf("%q of type %d: %d, %v, %v; want %d", c.value, c.oid, n, null, err, c.want)
+		}
+	}
+}

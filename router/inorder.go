@@ -8,7 +8,7 @@ import (
 
 // keptOrder is the ORDER BY of a subquery whose order PostgreSQL's answer has: the query takes its rows from there alone, and neither sorts them nor makes others
 // of them. known is false where it is not by columns that the query can name.
-func (a *analysis) keptOrder(q *sqlparse.Query) (by []sqlparse.SortBy, known bool) {
+func keptOrder(a *analysis, q *sqlparse.Query) (by []sqlparse.SortBy, known bool) {
 	if len(q.OrderBy) > 0 || len(q.Rels) != 1 || q.Distinct || q.Agg || len(q.GroupBy) > 0 || q.Having || q.Window || q.Locking {
 		return nil, true
 	}
@@ -18,10 +18,10 @@ func (a *analysis) keptOrder(q *sqlparse.Query) (by []sqlparse.SortBy, known boo
 		return nil, true
 	}
 	if len(sub.OrderBy) == 0 {
-		deeper, known := a.keptOrder(sub)
+		deeper, known := keptOrder(a, sub)
 		return nil, known && len(deeper) == 0
 	}
-	cols, sure := a.listed(sub)
+	cols, sure := listed(a, sub)
 	if !sure || r.Name() == "" {
 		return nil, false
 	}

@@ -9,7 +9,7 @@ type outputColumn struct {
 }
 
 // listed are the output columns of a SELECT, those that * stands for among them. sure is false where they are not all known.
-func (a *analysis) listed(q *sqlparse.Query) (cols []outputColumn, sure bool) {
+func listed(a *analysis, q *sqlparse.Query) (cols []outputColumn, sure bool) {
 	for i := range q.Targets {
 		qualifier, plain, expanded := q.Expands(i)
 		if !expanded {
@@ -20,7 +20,7 @@ func (a *analysis) listed(q *sqlparse.Query) (cols []outputColumn, sure bool) {
 			cols = append(cols, outputColumn{name, false})
 			continue
 		}
-		names, certain := a.starNames(q, qualifier)
+		names, certain := starNames(a, q, qualifier)
 		if !plain || !certain {
 			return nil, false
 		}
@@ -32,11 +32,11 @@ func (a *analysis) listed(q *sqlparse.Query) (cols []outputColumn, sure bool) {
 }
 
 // starNames are the columns that t.*, or * where FROM has one item, stands for. sure is false where they are not known.
-func (a *analysis) starNames(q *sqlparse.Query, qualifier string) (names []string, sure bool) {
+func starNames(a *analysis, q *sqlparse.Query, qualifier string) (names []string, sure bool) {
 	found := 0
 	for _, r := range q.Rels {
 		if qualifier == "" || r.Name() == qualifier {
-			names, sure = a.columnsOf(r)
+			names, sure = columnsOf(a, r)
 			found++
 		}
 	}
@@ -44,11 +44,11 @@ func (a *analysis) starNames(q *sqlparse.Query, qualifier string) (names []strin
 }
 
 // columnsOf is outputs, and looks into a subquery's own *.
-func (a *analysis) columnsOf(r *sqlparse.Rel) (names []string, sure bool) {
+func columnsOf(a *analysis, r *sqlparse.Rel) (names []string, sure bool) {
 	if r.Kind != sqlparse.RelQuery || r.Sub == nil || r.Sub.SetOp {
 		return a.outputs(r)
 	}
-	cols, sure := a.listed(r.Sub)
+	cols, sure := listed(a, r.Sub)
 	for _, c := range cols {
 		names = append(names, c.name)
 	}

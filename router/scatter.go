@@ -275,7 +275,7 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 	if (q.Agg || len(q.GroupBy) > 0) && !a.groupsByKey(b) {
 		return a.mergeGroups(b, m)
 	}
-	inner, known := a.keptOrder(q)
+	inner, known := keptOrder(a, q)
 	if !known {
 		return nil, Refuse(RuleOrderInside)
 	}
@@ -294,12 +294,12 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 			h.As = e.Col
 		}
 		p.HideSorts = append(p.HideSorts, h)
-		if err := a.sortBy(b, m, e, s.Desc, s.NullsFirst); err != nil {
+		if err := sortBy(b, m, e, s.Desc, s.NullsFirst); err != nil {
 			return nil, err
 		}
 	}
 	for _, s := range inner {
-		if err := a.sortBy(b, m, sqlparse.Expr{Col: &s.Col}, s.Desc, s.NullsFirst); err != nil {
+		if err := sortBy(b, m, sqlparse.Expr{Col: &s.Col}, s.Desc, s.NullsFirst); err != nil {
 			return nil, err
 		}
 	}
@@ -307,9 +307,9 @@ func (a *analysis) merge(b *block) (*Merge, *Error) {
 }
 
 // sortBy adds a hidden column by which the shards' rows are sorted and merged.
-func (a *analysis) sortBy(b *block, m *Merge, e sqlparse.Expr, desc, nullsFirst bool) *Error {
-	bytes := a.bytesOrder(b, e)
-	if !bytes && a.isText(b, e) {
+func sortBy(b *block, m *Merge, e sqlparse.Expr, desc, nullsFirst bool) *Error {
+	bytes := b.a.bytesOrder(b, e)
+	if !bytes && b.a.isText(b, e) {
 		return Refuse(RuleOrderCollation)
 	}
 	m.Mode = Ordered
@@ -355,7 +355,7 @@ func (a *analysis) sortTarget(q *sqlparse.Query, e sqlparse.Expr, name string) (
 		case !plain:
 			return e, false, Refuse(RuleOrderStar)
 		}
-		names, sure := a.starNames(q, qualifier)
+		names, sure := starNames(a, q, qualifier)
 		switch {
 		case !sure:
 			return e, false, Refuse(RuleOrderStar)
@@ -418,14 +418,14 @@ func (a *analysis) distinctByKey(b *block) bool {
 // starBefore says whether one of so many output columns stands for several.
 func (a *analysis) starBefore(q *sqlparse.Query, ordinal int) bool {
 	for i := range q.Targets[:ordinal] {
-		if a.expands(q, i) {
+		if expands(q, i) {
 			return true
 		}
 	}
 	return false
 }
 
-func (a *analysis) expands(q *sqlparse.Query, i int) bool {
+func expands(q *sqlparse.Query, i int) bool {
 	_, _, expanded := q.Expands(i)
 	return expanded
 }
@@ -473,7 +473,7 @@ func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
 	}
 	// An expression takes the collation of what it is made of: sure only if nothing in the statement and its
 	// tables has another one.
-	if !a.sch.BytesOK || a.collates() {
+	if !a.sch.BytesOK || collates(a) {
 		return false
 	}
 	for _, n := range a.t.Tables {
@@ -498,7 +498,7 @@ func byBytes(collation string) bool {
 }
 
 // collates says whether the statement itself may give text another collation than that of columns: by COLLATE, or by a cast to a user's type.
-func (a *analysis) collates() bool {
+func collates(a *analysis) bool {
 	return slices.ContainsFunc(a.stmt.Collates, func(c string) bool { return !byBytes(c) }) ||
 		slices.ContainsFunc(a.stmt.TypeNames, func(n string) bool { return !builtin[n] })
 }
@@ -527,7 +527,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 			}
 		}
 	}
-	if len(q.GroupBy) > 0 && a.collates() { // perhaps in such a one
+	if len(q.GroupBy) > 0 && collates(a) { // perhaps in such a one
 		return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
 	}
 	groups := map[string]bool{}
@@ -551,7 +551,7 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		}
 		_, grouped := groups[e.Key]
 		switch {
-		case a.expands(q, i):
+		case expands(q, i):
 			return nil, Refuse(RuleAggregateExpression, "*")
 		case grouped:
 			groups[e.Key] = true
@@ -595,7 +595,7 @@ func (a *analysis) groupName(b *block, q *sqlparse.Query, g sqlparse.Expr) sqlpa
 		return g
 	}
 	for _, r := range q.Rels {
-		if names, sure := a.columnsOf(r); !sure || slices.Contains(names, g.Col.Name) {
+		if names, sure := columnsOf(a, r); !sure || slices.Contains(names, g.Col.Name) {
 			return g
 		}
 	}

@@ -42,6 +42,8 @@ func TestACastParameterFindsWhatItFindsOnOnePostgreSQL(t *testing.T) {
 		{"update %sids set n = n + 1 where k = $1::bigint", 25, func(i int) []byte { return fmt.Append(nil, i) }, 1, true},
 		{"update %sids set n = n + 1 where k = $1::bigint", 21, func(i int) []byte { return []byte{byte(i >> 8), byte(i)} }, 1, true},
 		{"update %sids set n = n + 1 where k = $1::bigint", 1700, func(i int) []byte { return fmt.Appendf(nil, "%d.4", i) }, 0, false},
+		{"select k from %sids order by k limit $1::int", 25, func(int) []byte { return []byte("0007") }, 1, true},
+		{"select k from %sids order by k offset $1 limit 3", 701, func(int) []byte { return []byte{0x40, 8, 0, 0, 0, 0, 0, 0} }, 1, false},
 		{"delete from %sids where k = $1::bigint and $1::bigint > 0", 0, func(i int) []byte { return fmt.Append(nil, i) }, 0, true},
 	} {
 		for n := 1000; n < 1020; n++ {

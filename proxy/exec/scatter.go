@@ -118,6 +118,14 @@ func (s *shape) resolve(m *router.Merge) error {
 	return nil
 }
 
+// unmerged is why rows of a shape do not merge in this session; nil: they do.
+func unmerged(h *Handler, s *shape) *router.Error {
+	if s.refused == nil && s.sumsFloats() && !writesShortest(h) {
+		return router.Refuse(router.RuleAggregateType, "float, written as extra_float_digits says,")
+	}
+	return s.refused
+}
+
 // sumsFloats says whether floats are written here that no server has written.
 func (s *shape) sumsFloats() bool {
 	return slices.ContainsFunc(s.cols, func(c merge.Column) bool {
@@ -303,11 +311,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	if err != nil {
 		return err
 	}
-	why := sh.refused
-	if why == nil && sh.sumsFloats() && !writesShortest(h) {
-		why = router.Refuse(router.RuleAggregateType, "float, written as extra_float_digits says,")
-	}
-	if why != nil {
+	if why := unmerged(h, sh); why != nil {
 		g, err := t.Fallback(why)
 		if err != nil {
 			return err

@@ -52,8 +52,8 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 	})
 	switch x := n.GetNode().(type) {
 	case *pg.Node_ColumnRef:
-		for _, f := range x.ColumnRef.Fields {
-			e.Star = e.Star || f.GetAStar() != nil
+		if fields := x.ColumnRef.Fields; fields[len(fields)-1].GetAStar() != nil {
+			e.Star, e.Of = true, lastName(fields[:len(fields)-1])
 		}
 		if col, ok := c.column(q, x.ColumnRef); ok {
 			e.Col = &col

@@ -431,6 +431,7 @@ type Expr struct {
 	Key     string // canonical text: equal keys are equal expressions; of a query that neither groups nor sorts, none has one
 	Col     *Col   // a bare column
 	Star    bool   // * or t.*
+	Of      string // of t.*: t
 	Ordinal int    // a bare integer constant (ORDER BY 1)
 	Agg     string // one of merge.Aggregates, called plainly
 	AggStar bool

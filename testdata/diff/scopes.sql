@@ -1,0 +1,12 @@
+-- What a name means hangs on where it stands. In most of these the key of one table has the name that a column of another one has.
+-- x.* in a subquery is that of x alone.
+select * from (select p.* from (select customer_id as id, name from customers) u join (select customer_id as user_id, order_id as id, total from orders) p on p.user_id = u.id) s where s.id = 7
+select s.user_id, t.what from (select p.* from (select customer_id as id, name from customers) u join (select customer_id as user_id, order_id as id, total from orders) p on p.user_id = u.id) s join (select "Key" as id, "select" as what from "Odd Table") t on t.id = s.id order by 1, 2
+select s.id, count(*) from (select p.* from (select customer_id as id, name from customers) u join (select customer_id as user_id, small as id, name from customers) p on p.user_id = u.id) s group by s.id order by 1
+select distinct s.id from (select p.* from (select customer_id as id, name from customers) u join (select customer_id as user_id, small as id, name from customers) p on p.user_id = u.id) s order by 1
+select distinct on (s.id) s.id, s.user_id from (select p.* from (select customer_id as id, name from customers) u join (select customer_id as user_id, small as id, name from customers) p on p.user_id = u.id) s order by s.id, s.user_id desc
+select s.id, row_number() over (partition by s.id order by s.user_id) from (select p.* from (select customer_id as id, name from customers) u join (select customer_id as user_id, small as id, name from customers) p on p.user_id = u.id) s order by 1, 2
+select c.name, s.n from customers c join (select p.*, row_number() over (partition by p.user_id order by p.name) as n from (select customer_id as id, name from customers) u join (select customer_id as user_id, small as id, name from customers) p on p.user_id = u.id) s on s.id = c.customer_id order by 1, 2
+select s.total, rank() over (order by s.total) from (select o.* from customers c join (select customer_id, order_id as small, total from orders) o on o.customer_id = c.customer_id) s where s.small = 3
+select s.name from (select u.*, p.total from (select customer_id as id, name from customers) u join (select customer_id as user_id, order_id as id, total from orders) p on p.user_id = u.id) s where s.id = 7 order by 1
+select * from (select k.*, c.customer_id from customers c join countries k on k.code = c.country) s where s.name = 'Austria' order by customer_id

@@ -12,7 +12,8 @@ import (
 // with a key of another type the statement is a mistake that any server can tell.
 func (b *block) constants(q *sqlparse.Query, c sqlparse.Col) []sqlparse.Value {
 	var found []sqlparse.Value
-	for _, r := range q.Rels {
+	rels := seen(q, c.In).Rels
+	for _, r := range rels {
 		if c.Qual != "" && c.Qual != r.Name() {
 			continue
 		}
@@ -24,7 +25,7 @@ func (b *block) constants(q *sqlparse.Query, c sqlparse.Col) []sqlparse.Value {
 			return nil
 		}
 	}
-	if c.Qual == "" && slices.ContainsFunc(q.Rels, func(r *sqlparse.Rel) bool {
+	if c.Qual == "" && slices.ContainsFunc(rels, func(r *sqlparse.Rel) bool {
 		t := b.a.tableOf(r)
 		return r.Kind == sqlparse.RelTable && (t == nil || hasColumn(t, c.Name))
 	}) {

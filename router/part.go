@@ -80,10 +80,11 @@ func (b *block) shardedPins() (out []pin) {
 
 // mayName says whether a name can be one of a level's own.
 func (a *analysis) mayName(q *sqlparse.Query, c sqlparse.Col) bool {
+	rels := seen(q, c.In).Rels
 	if c.Qual != "" {
-		return hasName(q, c.Qual)
+		return slices.ContainsFunc(rels, func(r *sqlparse.Rel) bool { return r.Name() == c.Qual })
 	}
-	for _, r := range q.Rels {
+	for _, r := range rels {
 		if cols, sure := a.outputs(r); !sure || slices.Contains(cols, c.Name) {
 			return true
 		}

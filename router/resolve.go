@@ -10,7 +10,7 @@ import (
 // resolve finds the table column that a name of query q means. ok is false where that is not certain.
 func (b *block) resolve(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Column, bool) {
 	id, col, found, known := b.among(q, c)
-	if found || !known || c.Qual != "" && hasName(q, c.Qual) {
+	if found || !known {
 		return id, col, found
 	}
 	// Not of this query: of the one around it, in the same block or the next.
@@ -22,28 +22,27 @@ func (b *block) resolve(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Colum
 	if b.outer == nil {
 		return colID{}, nil, false
 	}
+	c.In = nil
 	return b.outer.resolve(b.outer.query, c)
 }
 
-func hasName(q *sqlparse.Query, name string) bool {
-	for _, r := range q.Rels {
-		if r.Name() == name {
-			return true
-		}
-	}
-	return false
-}
-
-// among looks a name up in the FROM of one query. known is false where it may be there all the same.
+// among looks a name up in what it sees of one query's FROM. known is false where it may be there all the same.
 func (b *block) among(q *sqlparse.Query, c sqlparse.Col) (id colID, col *schema.Column, found, known bool) {
-	rels := q.Rels
+	from := seen(q, c.In)
+	rels := from.Rels
+	if of, is := from.Merged[c.Name]; is && c.Qual == "" {
+		if of == "" {
+			return colID{}, nil, false, false
+		}
+		c.Qual = of
+	}
 	if c.Qual != "" {
 		rels = slices.DeleteFunc(slices.Clone(rels), func(r *sqlparse.Rel) bool { return r.Name() != c.Qual })
 		if len(rels) > 1 { // two tables of one name in two schemas
 			return colID{}, nil, false, false
 		}
 	}
-	known = true
+	known = c.Qual == "" || len(rels) == 0
 	for _, r := range rels {
 		id, col, is, sure := b.column(r, c.Name)
 		if is {
@@ -52,6 +51,14 @@ func (b *block) among(q *sqlparse.Query, c sqlparse.Col) (id colID, col *schema.
 		known = known && sure
 	}
 	return colID{}, nil, false, known
+}
+
+// seen is what a name sees of a query's FROM.
+func seen(q *sqlparse.Query, s *sqlparse.Sight) *sqlparse.Sight {
+	if s != nil {
+		return s
+	}
+	return &q.Sight
 }
 
 // column looks a name up in one range table entry. known is false if its columns are not all known.

@@ -5,7 +5,7 @@ import (
 )
 
 func (c *converter) insert(x *pg.InsertStmt) *Query {
-	q := &level{Query: &Query{Cmd: Insert, Returning: len(x.ReturningList) > 0}, using: map[string]string{}}
+	q := newLevel(&Query{Cmd: Insert, Returning: len(x.ReturningList) > 0})
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	q.Target = c.rel(x.Relation)
@@ -47,7 +47,7 @@ func (c *converter) returning(q *level, list []*pg.Node) {
 }
 
 func (c *converter) merge(x *pg.MergeStmt) *Query {
-	q := &level{Query: &Query{Cmd: Merge}, using: map[string]string{}}
+	q := newLevel(&Query{Cmd: Merge})
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	c.target(q, x.Relation)
@@ -56,7 +56,7 @@ func (c *converter) merge(x *pg.MergeStmt) *Query {
 	for _, n := range x.MergeWhenClauses { // a row of the source that is not matched counts: an outer join
 		if w := n.GetMergeWhenClause(); !w.GetMatched() && w.GetCommandType() == pg.CmdType_CMD_INSERT {
 			q.Target.Nullable, into = true, []*Rel{q.Target}
-			for _, r := range source {
+			for _, r := range source.Rels {
 				r.Kept = true
 			}
 		}
@@ -98,7 +98,7 @@ func (c *converter) assigns(q *level, targets []*pg.Node) {
 }
 
 func (c *converter) update(x *pg.UpdateStmt) *Query {
-	q := &level{Query: &Query{Cmd: Update, Returning: len(x.ReturningList) > 0}, using: map[string]string{}}
+	q := newLevel(&Query{Cmd: Update, Returning: len(x.ReturningList) > 0})
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	c.target(q, x.Relation)
@@ -112,7 +112,7 @@ func (c *converter) update(x *pg.UpdateStmt) *Query {
 }
 
 func (c *converter) delete(x *pg.DeleteStmt) *Query {
-	q := &level{Query: &Query{Cmd: Delete, Returning: len(x.ReturningList) > 0}, using: map[string]string{}}
+	q := newLevel(&Query{Cmd: Delete, Returning: len(x.ReturningList) > 0})
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	c.target(q, x.Relation)

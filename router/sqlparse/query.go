@@ -1,20 +1,39 @@
 package sqlparse
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
 
-// level is a query being read, with the columns that USING merged.
+// level is a query being read.
 type level struct {
 	*Query
-	using map[string]string // merged column: the relation whose column it is; "" when it is neither's
-	keyed bool              // its expressions are compared with one another: it groups or sorts
+	scope *Sight // of what is being read; nil: all of FROM
+	keyed bool   // its expressions are compared with one another: it groups or sorts
 }
 
+func newLevel(q *Query) *level {
+	q.Merged = map[string]string{}
+	return &level{Query: q}
+}
+
+// within reads with names that see no more than a scope.
+func (q *level) within(s *Sight, read func()) {
+	around := q.scope
+	q.scope = s
+	read()
+	q.scope = around
+}
+
+// before is what stands in FROM up to here.
+func (q *level) before() *Sight { return &Sight{slices.Clone(q.Rels), maps.Clone(q.Merged)} }
+
 func (c *converter) query(x *pg.SelectStmt) *Query {
-	q := &level{Query: &Query{Cmd: Select, tree: x}, using: map[string]string{}, keyed: len(x.GroupClause)+len(x.SortClause) > 0}
+	q := newLevel(&Query{Cmd: Select, tree: x})
+	q.keyed = len(x.GroupClause)+len(x.SortClause) > 0
 	defer c.scope()()
 	c.with(q, x.WithClause)
 	if x.Op != pg.SetOperation_SETOP_NONE {
@@ -154,8 +173,8 @@ func (c *converter) rel(r *pg.RangeVar) *Rel {
 	return rel
 }
 
-// from adds one FROM item and returns the relations that it brought.
-func (c *converter) from(q *level, n *pg.Node) []*Rel {
+// from adds one FROM item and returns what it brought.
+func (c *converter) from(q *level, n *pg.Node) *Sight {
 	var rel *Rel
 	switch x := n.GetNode().(type) {
 	case *pg.Node_RangeVar:
@@ -180,9 +199,11 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 			rel.Alias = functionName(x.RangeFunction.Functions[0].GetList().GetItems()[0])
 		}
 		sets := q.SRF
-		for _, f := range x.RangeFunction.Functions {
-			c.scan(q, f)
-		}
+		q.within(q.before(), func() {
+			for _, f := range x.RangeFunction.Functions {
+				c.scan(q, f)
+			}
+		})
 		q.SRF = sets // there a set is rows like any other item's
 	case *pg.Node_JoinExpr:
 		return c.join(q, x.JoinExpr)
@@ -192,10 +213,10 @@ func (c *converter) from(q *level, n *pg.Node) []*Rel {
 	default:
 		q.Opaque = "this kind of FROM item"
 		c.scan(q, n)
-		return nil
+		return &Sight{}
 	}
 	q.Rels = append(q.Rels, rel)
-	return []*Rel{rel}
+	return &Sight{Rels: []*Rel{rel}}
 }
 
 // functionName is what a function in FROM is called that has no alias. Of what cannot be a row it does not matter.
@@ -220,17 +241,17 @@ func functionName(n *pg.Node) string {
 	return ""
 }
 
-func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
-	left := c.from(q, j.Larg)
-	right := c.from(q, j.Rarg)
+func (c *converter) join(q *level, j *pg.JoinExpr) *Sight {
+	l, r := c.from(q, j.Larg), c.from(q, j.Rarg)
+	left, right := l.Rels, r.Rels
 	mark := func(rels []*Rel, nullable, kept bool) {
-		for _, r := range rels {
-			r.Nullable = r.Nullable || nullable
-			r.Kept = r.Kept || kept
+		for _, x := range rels {
+			x.Nullable = x.Nullable || nullable
+			x.Kept = x.Kept || kept
 		}
 	}
 	var into []*Rel
-	prefer := left
+	prefer := l
 	switch j.Jointype {
 	case pg.JoinType_JOIN_INNER:
 	case pg.JoinType_JOIN_LEFT:
@@ -240,7 +261,7 @@ func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
 	case pg.JoinType_JOIN_RIGHT:
 		mark(left, true, false)
 		mark(right, false, true)
-		into, prefer = left, right
+		into, prefer = left, r
 	default:
 		mark(left, true, true)
 		mark(right, true, true)
@@ -250,35 +271,49 @@ func (c *converter) join(q *level, j *pg.JoinExpr) []*Rel {
 	if j.IsNatural {
 		q.Opaque, q.Star = "NATURAL JOIN", true
 	}
+	both := l.and(r)
 	for _, u := range j.UsingClause {
-		c.using(q, u.GetString_().GetSval(), left, right, prefer, into)
+		col := u.GetString_().GetSval()
+		q.Words = append(q.Words, col)
+		both.Merged[col] = ""
+		if lq, rq := l.qualifier(col), r.qualifier(col); !q.FullJoin && lq != "" && rq != "" {
+			q.Facts = append(q.Facts, Fact{L: Col{Qual: lq, Name: col}, R: Operand{IsCol: true, Col: Col{Qual: rq, Name: col}}, Into: into})
+			both.Merged[col] = prefer.qualifier(col)
+		}
+		q.Merged[col] = both.Merged[col]
 	}
-	if j.Jointype == pg.JoinType_JOIN_FULL {
-		c.scan(q, j.Quals)
-	} else {
-		c.where(q, j.Quals, into)
-	}
+	q.within(both, func() {
+		if j.Jointype == pg.JoinType_JOIN_FULL {
+			c.scan(q, j.Quals)
+		} else {
+			c.where(q, j.Quals, into)
+		}
+	})
 	if j.GetAlias() != nil || j.GetJoinUsingAlias() != nil {
 		q.Opaque = "an alias of a join"
 	}
-	return append(left, right...) // nobody else appends to left
+	return both
 }
 
-func (c *converter) using(q *level, col string, left, right, prefer, into []*Rel) {
-	q.Words = append(q.Words, col)
-	name := func(rels []*Rel) string {
-		if len(rels) == 1 {
-			return rels[0].Name()
+// and is what names see of two sides of a join. What USING merged on both is ambiguous.
+func (s *Sight) and(r *Sight) *Sight {
+	out := &Sight{slices.Concat(s.Rels, r.Rels), map[string]string{}}
+	maps.Copy(out.Merged, s.Merged)
+	for col, of := range r.Merged {
+		if _, twice := out.Merged[col]; twice {
+			of = ""
 		}
-		return q.using[col]
+		out.Merged[col] = of
 	}
-	l, r := name(left), name(right)
-	if q.FullJoin || l == "" || r == "" {
-		q.using[col] = ""
-		return
+	return out
+}
+
+// qualifier is the relation whose column a name means that USING has; "" where that is none's or not known.
+func (s *Sight) qualifier(col string) string {
+	if len(s.Rels) == 1 {
+		return s.Rels[0].Name()
 	}
-	q.Facts = append(q.Facts, Fact{L: Col{l, col}, R: Operand{IsCol: true, Col: Col{r, col}}, Into: into})
-	q.using[col] = name(prefer)
+	return s.Merged[col]
 }
 
 // where adds the facts of a condition's conjuncts; into restricts them to an outer join's nullable side.
@@ -432,12 +467,14 @@ func (c *converter) column(q *level, ref *pg.ColumnRef) (Col, bool) {
 	}
 	switch len(names) {
 	case 1:
-		if qual, merged := q.using[names[0]]; merged {
-			return Col{qual, names[0]}, qual != ""
+		merged := q.Merged
+		if q.scope != nil {
+			merged = q.scope.Merged
 		}
-		return Col{"", names[0]}, true
+		of, is := merged[names[0]]
+		return Col{of, names[0], q.scope}, !is || of != ""
 	case 2:
-		return Col{names[0], names[1]}, true
+		return Col{names[0], names[1], q.scope}, true
 	}
 	return Col{}, false
 }

@@ -275,7 +275,17 @@ type Value struct {
 }
 
 // Col is a column as the statement names it.
-type Col struct{ Qual, Name string }
+type Col struct {
+	Qual, Name string
+	In         *Sight // among what it is looked for first; nil: all of its level's FROM
+}
+
+// Sight is what names see at a place of a level where they do not see all of its FROM: in the ON of a join its two sides, in a function or a
+// LATERAL subquery what stands before.
+type Sight struct {
+	Rels   []*Rel
+	Merged map[string]string // a column that USING merged: the relation whose column it is; "" when it is neither's
+}
 
 // Operand is one side of an equality: a column or a value.
 type Operand struct {
@@ -349,7 +359,7 @@ func (r *Rel) Name() string {
 type Query struct {
 	Cmd    Kind
 	Target *Rel // of Insert, Update, Delete; also in Rels for the latter two
-	Rels   []*Rel
+	Sight       // all of FROM
 	Facts  []Fact
 	Bounds []Bound
 	Subs   []*Query // sublinks, in any clause

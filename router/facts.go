@@ -47,6 +47,7 @@ type block struct {
 	flat    []*sqlparse.Query // query and the subqueries pulled up
 	rels    []*sqlparse.Rel   // tables of all of them
 	subs    []*sqlparse.Query // blocks below
+	stands  map[*sqlparse.Query]stand
 	classes map[colID]*class
 	scan    map[colID][][]sqlparse.Value // what an outer join's ON adds for the rows read
 	above   map[*sqlparse.Query]above    // of those that were pulled up
@@ -80,6 +81,12 @@ func (b *block) certain(u unit, r *sqlparse.Rel) bool {
 	return u.inner == nil || !r.Nullable && !u.inner.nullableAbove(r)
 }
 
+// stand is where a query of a block below stands.
+type stand struct {
+	level *sqlparse.Query
+	sees  bool // what is in the level's FROM, as a sublink or LATERAL subquery does; another one sees what is around the level
+}
+
 // above is the level that a pulled-up subquery stands in.
 type above struct {
 	level    *sqlparse.Query
@@ -99,7 +106,7 @@ func (b *block) nullableAbove(r *sqlparse.Rel) bool {
 }
 
 func newBlock(a *analysis, q *sqlparse.Query, outer *block) *block {
-	b := &block{a: a, outer: outer, query: q, classes: map[colID]*class{}, scan: map[colID][][]sqlparse.Value{}}
+	b := &block{a: a, outer: outer, query: q, stands: map[*sqlparse.Query]stand{}, classes: map[colID]*class{}, scan: map[colID][][]sqlparse.Value{}}
 	b.pullUp(q)
 	for _, f := range b.flat {
 		for _, fact := range f.Facts {
@@ -135,7 +142,7 @@ func (b *block) pullUp(q *sqlparse.Query) {
 			b.above[sub] = above{q, r.Nullable || b.above[q].nullable}
 			b.pullUp(sub)
 		case sub != nil:
-			b.subs = append(b.subs, sub)
+			b.below(stand{q, r.Lateral}, sub)
 			if inner := b.a.keyed(r, sub); inner != nil {
 				u := unit{outer: r, inner: inner}
 				for _, v := range inner.units() {
@@ -147,11 +154,19 @@ func (b *block) pullUp(q *sqlparse.Query) {
 			b.rels = append(b.rels, r)
 		}
 	}
-	b.subs = append(b.subs, q.Subs...)
-	b.subs = append(b.subs, q.CTEs...)
-	b.subs = append(b.subs, q.Leaves...)
+	b.below(stand{q, true}, q.Subs...)
+	b.below(stand{q, false}, q.CTEs...)
+	b.below(stand{q, false}, q.Leaves...)
 	if q.Source != nil {
-		b.subs = append(b.subs, q.Source)
+		b.below(stand{q, false}, q.Source)
+	}
+}
+
+// below notes blocks below that stand at a place.
+func (b *block) below(at stand, subs ...*sqlparse.Query) {
+	for _, q := range subs {
+		b.subs = append(b.subs, q)
+		b.stands[q] = at
 	}
 }
 

@@ -96,7 +96,7 @@ func (b *block) test(outer *block) {
 		return
 	}
 	inner, ic, ok1 := b.resolve(q, *q.Targets[0].Expr.Col)
-	tested, tc, ok2 := outer.resolve(outer.query, *q.InTest)
+	tested, tc, ok2 := outer.resolve(outer.stands[q].level, *q.InTest)
 	if !ok1 || !ok2 || b.a.isNullable(inner) || b.a.isNullable(tested) || outer.nullableAbove(tested.rel) {
 		return
 	}

@@ -13,17 +13,23 @@ func (b *block) resolve(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Colum
 	if found || !known {
 		return id, col, found
 	}
-	// Not of this query: of the one around it, in the same block or the next.
-	for i, f := range b.flat {
-		if f == q && i > 0 {
-			return colID{}, nil, false // only LATERAL sees its neighbours; not worth a proof
-		}
-	}
-	if b.outer == nil {
+	return b.around(q, c)
+}
+
+// around is resolve for a name that is surely not of query q: it is looked for where that stands.
+func (b *block) around(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Column, bool) {
+	if q != b.query || b.outer == nil { // of those that are pulled up only LATERAL sees its neighbours; not worth a proof
 		return colID{}, nil, false
 	}
-	c.In = nil
-	return b.outer.resolve(b.outer.query, c)
+	at, known := b.outer.stands[q]
+	switch {
+	case !known:
+		return colID{}, nil, false
+	case !at.sees:
+		return b.outer.around(at.level, c)
+	}
+	c.In = q.In
+	return b.outer.resolve(at.level, c)
 }
 
 // among looks a name up in what it sees of one query's FROM. known is false where it may be there all the same.
@@ -73,7 +79,7 @@ func (b *block) column(r *sqlparse.Rel, name string) (id colID, col *schema.Colu
 		if c, _ := t.Column(name); c != nil {
 			return colID{r, name}, c, true, true
 		}
-		return colID{}, nil, false, true
+		return colID{}, nil, false, !systemColumns[name]
 	case sub != nil && isFlat(sub):
 		return b.output(sub, name)
 	}
@@ -103,6 +109,8 @@ func (b *block) output(q *sqlparse.Query, name string) (id colID, col *schema.Co
 			}
 			id, col, found = b.resolve(q, *t.Expr.Col)
 			return id, col, found, found
+		case t.Name == "" && t.Expr.Col == nil: // PostgreSQL names it by what is in it
+			known = false
 		}
 	}
 	return colID{}, nil, false, known

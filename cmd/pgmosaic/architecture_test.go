@@ -24,7 +24,7 @@ var larger = map[string]struct {
 	"fields of proxy/config.Config":                           {83, "one for each key of the file"},
 	"fields of proxy/metrics.Database":                        {31, "one for each counter"},
 	"fields of router/sqlparse.Definition":                    {32, "a union of all definitions: becomes types of their own"},
-	"fields of router/sqlparse.Query":                         {47, "a union of all queries: becomes types of their own"},
+	"fields of router/sqlparse.Query":                         {46, "a union of all queries: becomes types of their own"},
 	"fields of router.Template":                               {46, "a union of all plans: becomes router/step"},
 	"fields of proxy/pool.Server":                             {31, "its states are booleans: become one state with a table"},
 	"fields of proxy/exec.Engine":                             {37, "becomes the rooms of exec"},

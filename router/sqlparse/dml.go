@@ -64,26 +64,35 @@ func (c *converter) merge(x *pg.MergeStmt) *Query {
 	c.where(q, x.JoinCondition, into)
 	for _, n := range x.MergeWhenClauses {
 		w := n.GetMergeWhenClause()
-		c.scan(q, w.GetCondition())
-		switch w.GetCommandType() {
-		case pg.CmdType_CMD_UPDATE:
-			c.assigns(q, w.TargetList)
-		case pg.CmdType_CMD_INSERT:
-			var m MergeInsert
-			for _, t := range w.TargetList {
-				m.Columns = append(m.Columns, t.GetResTarget().GetName())
-				if len(t.GetResTarget().GetIndirection()) > 0 {
-					q.Opaque = "an assignment to a part of a column"
-				}
-			}
-			for _, v := range w.Values {
-				c.scan(q, v)
-				m.Values = append(m.Values, c.expr(q, v))
-			}
-			q.Inserts = append(q.Inserts, m)
+		var sees *Sight
+		if !w.GetMatched() { // there is no row of the target
+			sees = source
 		}
+		q.within(sees, func() { c.when(q, w) })
 	}
 	return q.Query
+}
+
+// when reads a WHEN clause of MERGE.
+func (c *converter) when(q *level, w *pg.MergeWhenClause) {
+	c.scan(q, w.GetCondition())
+	switch w.GetCommandType() {
+	case pg.CmdType_CMD_UPDATE:
+		c.assigns(q, w.TargetList)
+	case pg.CmdType_CMD_INSERT:
+		var m MergeInsert
+		for _, t := range w.TargetList {
+			m.Columns = append(m.Columns, t.GetResTarget().GetName())
+			if len(t.GetResTarget().GetIndirection()) > 0 {
+				q.Opaque = "an assignment to a part of a column"
+			}
+		}
+		for _, v := range w.Values {
+			c.scan(q, v)
+			m.Values = append(m.Values, c.expr(q, v))
+		}
+		q.Inserts = append(q.Inserts, m)
+	}
 }
 
 func (c *converter) assigns(q *level, targets []*pg.Node) {

@@ -185,6 +185,7 @@ func (c *converter) from(q *level, n *pg.Node) *Sight {
 	case *pg.Node_RangeSubselect:
 		rel = &Rel{Kind: RelQuery, Alias: x.RangeSubselect.GetAlias().GetAliasname(), Lateral: x.RangeSubselect.Lateral}
 		rel.Sub = c.query(x.RangeSubselect.GetSubquery().GetSelectStmt())
+		rel.Sub.In = q.before()
 		if len(rel.Sub.Rows) > 0 {
 			rel.Kind = RelValues
 			for _, n := range x.RangeSubselect.GetAlias().GetColnames() {
@@ -540,6 +541,7 @@ func (c *converter) scan(q *level, n *pg.Node) {
 					s.InTest = &col
 				}
 			}
+			s.In = q.scope
 			s.Exists = x.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK
 			q.Subs = append(q.Subs, s)
 			c.scan(q, x.Testexpr)

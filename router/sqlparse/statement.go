@@ -399,7 +399,6 @@ type Query struct {
 	Star       bool     // * stands somewhere, or NATURAL JOIN
 	Stars      []string // the qualifiers of t.*
 	Conds      []Cond   // the conjuncts of WHERE and of joins
-	InTest     *Col     // of a subquery: the bare column that is tested by col = ANY (subquery), IN or NOT IN
 
 	// Opaque names a construct that these facts do not describe.
 	Opaque string
@@ -408,8 +407,15 @@ type Query struct {
 	Outputs []Target      // of RETURNING
 	Inserts []MergeInsert // of MERGE
 
-	Exists bool           // it stands in EXISTS, which asks for one row
-	tree   *pg.SelectStmt // nil for other commands
+	Around
+	tree *pg.SelectStmt // nil for other commands
+}
+
+// Around is what a subquery has to do with the level around it.
+type Around struct {
+	In     *Sight // of a sublink or LATERAL subquery: what it sees of that level; nil: all of its FROM
+	InTest *Col   // the bare column that is tested by col = ANY (subquery), IN or NOT IN
+	Exists bool   // it stands in EXISTS, which asks for one row
 }
 
 // MergeInsert is what MERGE inserts for a row of its source that is not matched.

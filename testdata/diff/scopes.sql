@@ -17,3 +17,26 @@ select u.name from (select customer_id as id, name from customers) u, (select cu
 select u.name from (select customer_id as id, name from customers) u, (select customer_id as user_id, order_id as id, total from orders) p left join (select "Key" as user_id, "select" as what from "Odd Table") l on l.user_id = p.user_id and id < 9 where u.id = p.user_id and l.what is not null order by 1
 select u.name from (select customer_id as id, name from customers) u, (select customer_id as user_id, order_id as id, total from orders) p join (select "Key" as user_id, "select" as what from "Odd Table") l on exists (select 1 from "Odd Table" t where t."Key" = id) and l.user_id = p.user_id where u.id = 8 and p.user_id = u.id
 select a.k, c.o from (select customer_id as k from customers) a join (select "Key" as k from "Odd Table") b using (k), (select order_id as k, customer_id as o from orders) c join (select "Key" as m from "Odd Table") d on k = d.m where a.k = 5 order by 1, 2
+-- A sublink in a subquery in FROM sees that one's FROM.
+select u.id, q.total from (select customer_id as id, name from customers) u join (select user_id, total from (select customer_id as user_id, order_id as id, total from orders) p where id in (select "Key" from "Odd Table")) q on q.user_id = u.id order by 1, 2
+select u.id, q.total from (select customer_id as id, name from customers) u join (select user_id, total from (select customer_id as user_id, order_id as id, total from orders) p where id not in (select "Key" from "Odd Table")) q on q.user_id = u.id order by 1, 2
+select u.name from (select customer_id as id, name from customers) u join (select user_id from (select customer_id as user_id, order_id as id, total from orders) p where exists (select 1 from "Odd Table" t where t."Key" = id)) q on q.user_id = u.id where u.id = 8
+select u.name from (select customer_id as id, name from customers) u join (select user_id from (select customer_id as user_id, order_id as id, total from orders) p where exists (select 1 from "Odd Table" t where t."Key" = id)) q on q.user_id = u.id where u.id = 5
+select u.name from (select customer_id as id, name from customers) u join (select user_id from (select customer_id as user_id, order_id as id, total from orders) p where exists (select 1 from "Odd Table" t where t."Key" = id)) q on q.user_id = u.id where u.id = 10
+select u.name, q.what from (select customer_id as id, name from customers) u join (select user_id, (select max("select") from "Odd Table" t where t."Key" = id) as what from (select customer_id as user_id, order_id as id, total from orders) p) q on q.user_id = u.id order by 1, 2
+-- WITH and a subquery in FROM do not see what stands beside them.
+select p.total from (select customer_id as user_id, order_id as id, total from orders) p where p.user_id = 8 and exists (with x as (select 1 from "Odd Table" t where t."Key" = id) select 1 from x, (select customer_id as id, name from customers) u where u.id = p.user_id)
+select p.total from (select customer_id as user_id, order_id as id, total from orders) p where p.user_id = 10 and exists (select 1 from (select customer_id as id, name from customers) u, (select 1 from "Odd Table" t where t."Key" = id limit 1) y where u.id = p.user_id)
+-- What has no AS has the name of what is cast in it.
+select u.name from (select customer_id as id, name from customers) u where u.id = 8 and exists (select 1 from (select id::int, user_id from (select customer_id as user_id, order_id as id, total from orders) p) q join "Odd Table" t on t."Key" = id where q.user_id = u.id)
+select u.name from (select customer_id as id, name from customers) u where exists (select 1 from (select id::int, user_id from (select customer_id as user_id, order_id as id, total from orders) p) q join "Odd Table" t on t."Key" = id where q.user_id = u.id) order by 1
+-- LATERAL sees what stands before it.
+select u.name, t.total from (select customer_id as id, name from customers) u cross join lateral (select total from orders o where o.customer_id = id order by total nulls last, order_id limit 1) t order by 1, 2
+select u.name, t.total from (select customer_id as id, name from customers) u cross join lateral (select total from orders o where o.customer_id = id order by total nulls last, order_id limit 1) t, (select customer_id as user_id, order_id as id, total from orders) p where p.user_id = u.id and u.id = 7 order by 1, 2
+-- What MERGE inserts is made of the source.
+insert into orders (customer_id, order_id) values (201, 1), (202, 2), (203, 3), (204, 4)
+merge into customers c using orders o on c.customer_id = o.customer_id when not matched and order_id < 4 then insert (customer_id, name) values (customer_id, 'n' || order_id)
+merge into customers c using orders o on c.customer_id = o.customer_id when not matched and exists (select 1 from "Odd Table" where "Key" = customer_id) then insert (customer_id, name) values (customer_id, 'n' || order_id)
+select customer_id, name from customers where customer_id > 200 order by 1
+delete from customers where customer_id > 200
+delete from orders where customer_id > 200

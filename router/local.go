@@ -120,7 +120,7 @@ func filters(q *sqlparse.Query) bool {
 	if isFlat(q) {
 		return true
 	}
-	plain := q.Cmd == sqlparse.Select && !q.SetOp && q.Rows == nil && len(q.CTEs) == 0 && !q.Window && q.Limit == nil && q.Offset == nil && !q.Locking && !q.SRF && !q.Into && !q.Grouping
+	plain := q.Cmd == sqlparse.Select && !q.SetOp && q.Rows == nil && len(q.CTEs) == 0 && len(q.DistinctOn) == 0 && !q.Window && q.Limit == nil && q.Offset == nil && !q.Locking && !q.SRF && !q.Into && !q.Grouping
 	if !plain || len(q.GroupBy) > 1 || q.Agg && len(q.GroupBy) == 0 || q.Having && len(q.GroupBy) == 0 {
 		return false
 	}

@@ -33,6 +33,9 @@ select u.name from (select customer_id as id, name from customers) u where exist
 -- LATERAL sees what stands before it.
 select u.name, t.total from (select customer_id as id, name from customers) u cross join lateral (select total from orders o where o.customer_id = id order by total nulls last, order_id limit 1) t order by 1, 2
 select u.name, t.total from (select customer_id as id, name from customers) u cross join lateral (select total from orders o where o.customer_id = id order by total nulls last, order_id limit 1) t, (select customer_id as user_id, order_id as id, total from orders) p where p.user_id = u.id and u.id = 7 order by 1, 2
+-- DISTINCT ON in IN: which rows are left hangs on all of them.
+select customer_id from customers where customer_id in (select distinct on (small) customer_id from customers order by small, customer_id desc) order by 1
+select customer_id from customers where customer_id not in (select distinct on (count(*)) customer_id from orders group by customer_id order by count(*), customer_id desc) order by 1
 -- What MERGE inserts is made of the source.
 insert into orders (customer_id, order_id) values (201, 1), (202, 2), (203, 3), (204, 4)
 merge into customers c using orders o on c.customer_id = o.customer_id when not matched and order_id < 4 then insert (customer_id, name) values (customer_id, 'n' || order_id)

@@ -97,7 +97,7 @@ func (b *block) test(outer *block) {
 	}
 	inner, ic, ok1 := b.resolve(q, *q.Targets[0].Expr.Col)
 	tested, tc, ok2 := outer.resolve(outer.stands[q].level, *q.InTest)
-	if !ok1 || !ok2 || b.a.isNullable(inner) || b.a.isNullable(tested) || outer.nullableAbove(tested.rel) {
+	if !ok1 || !ok2 || !b.filled(inner) || !outer.filled(tested) {
 		return
 	}
 	it, ok1 := keyType(ic)
@@ -108,11 +108,21 @@ func (b *block) test(outer *block) {
 	b.class(inner).join(b.class(tested))
 }
 
-// isNullable says whether a column may hold NULL in the rows of its block: any but a sharding key that no outer join
-// can blank.
-func (a *analysis) isNullable(id colID) bool {
-	info := a.declared(id.rel)
-	return info == nil || !info.IsKey(id.name) || id.rel.Nullable
+// filled says whether a column holds no NULL in any row of the block, or of the one around it that it is of: a sharding key that no outer
+// join can blank, wherever its table stands.
+func (b *block) filled(id colID) bool {
+	info := b.a.declared(id.rel)
+	if info == nil || !info.IsKey(id.name) {
+		return false
+	}
+	for o := b; o != nil; o = o.outer {
+		for _, u := range o.units() {
+			if slices.Contains(u.rels, id.rel) {
+				return o.certain(u, id.rel)
+			}
+		}
+	}
+	return false
 }
 
 // filters says whether a query only filters and joins, or groups by its one output column.

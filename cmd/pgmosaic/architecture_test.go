@@ -32,7 +32,7 @@ var larger = map[string]struct {
 	"methods of replication/reshard.Mover":                    {105, "each kind of move becomes a job of its own"},
 	"methods of proxy/exec.Handler":                           {324, "becomes the rooms of exec"},
 	"methods of proxy/wire.Conn":                              {67, "one for each message, and each way to read and write"},
-	"methods of router.analysis":                              {151, "the proof becomes router/prove"},
+	"methods of router.analysis":                              {150, "the proof becomes router/prove"},
 	"lines of proxy/exec.Handler.answers":                     {102, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.bindMsg":                     {147, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.copyIn":                      {104, "becomes exec/run"},

@@ -36,6 +36,10 @@ select u.name, t.total from (select customer_id as id, name from customers) u cr
 -- DISTINCT ON in IN: which rows are left hangs on all of them.
 select customer_id from customers where customer_id in (select distinct on (small) customer_id from customers order by small, customer_id desc) order by 1
 select customer_id from customers where customer_id not in (select distinct on (count(*)) customer_id from orders group by customer_id order by count(*), customer_id desc) order by 1
+-- NOT IN over what an outer join blanks.
+select order_id from orders o where o.customer_id not in (select s.customer_id from countries k left join (select customer_id, country from customers where small = 2) s on s.country = k.code where k.code = 'DE') order by 1
+select order_id from orders o where o.customer_id not in (select s.customer_id from countries k left join (select customer_id, max(country) as country from customers where small = 2 group by customer_id) s on s.country = k.code where k.code = 'DE') order by 1
+select order_id from orders o where o.customer_id not in (select s.customer_id from (select customer_id, country from customers where small = 2) s join countries k on s.country = k.code) order by 1
 -- What MERGE inserts is made of the source.
 insert into orders (customer_id, order_id) values (201, 1), (202, 2), (203, 3), (204, 4)
 merge into customers c using orders o on c.customer_id = o.customer_id when not matched and order_id < 4 then insert (customer_id, name) values (customer_id, 'n' || order_id)

@@ -10,10 +10,16 @@ import (
 // resolve finds the table column that a name of query q means. ok is false where that is not certain.
 func (b *block) resolve(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Column, bool) {
 	id, col, found, known := b.among(q, c)
-	if found || !known {
+	if found || !known || blanked(c.In) {
 		return id, col, found
 	}
 	return b.around(q, c)
+}
+
+// blanked says whether an outer join may blank all that a name sees in ON: what that demands of a row of the level around is not so for every
+// one that counts.
+func blanked(s *sqlparse.Sight) bool {
+	return s != nil && !slices.ContainsFunc(s.Rels, func(r *sqlparse.Rel) bool { return !r.Nullable })
 }
 
 // around is resolve for a name that is surely not of query q: it is looked for where that stands.
@@ -29,7 +35,11 @@ func (b *block) around(q *sqlparse.Query, c sqlparse.Col) (colID, *schema.Column
 		return b.outer.around(at.level, c)
 	}
 	c.In = q.In
-	return b.outer.resolve(at.level, c)
+	id, col, found, sure := b.outer.among(at.level, c)
+	if found || !sure {
+		return id, col, found
+	}
+	return b.outer.around(at.level, c)
 }
 
 // among looks a name up in what it sees of one query's FROM. known is false where it may be there all the same.

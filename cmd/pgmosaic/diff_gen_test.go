@@ -104,6 +104,8 @@ func (g *gen) rel(depth int) (sql, alias string, cols []genCol) {
 		r = g.ctes[g.pick(len(g.ctes))]
 	case n == 9:
 		return "generate_series(1, " + g.of("3", "25") + ") " + alias + "(g)", alias, []genCol{{alias + ".g", kInt}}
+	case n == 10:
+		return "(" + g.overlap() + ") " + alias, alias, prefixedCols(alias, []genCol{{"x", kInt}, {"y", kInt}, {"z", kInt}})
 	case depth > 0:
 		q, out := g.query(depth-1, false)
 		sql = "(" + q + ") " + alias
@@ -118,6 +120,53 @@ func (g *gen) rel(depth int) (sql, alias string, cols []genCol) {
 		cols = append(cols, genCol{alias + "." + c.expr, c.kind})
 	}
 	return r.name + " " + alias, alias, cols
+}
+
+// overlapping are queries whose z is the key; so is the x of one and the y of another, so that a name that is looked for in the wrong place is
+// found there.
+var overlapping = []string{
+	"(select customer_id as x, small as y, customer_id as z from customers)", "(select order_id as x, customer_id as y, customer_id as z from orders)",
+	`(select "Key" as x, "Key" as y, "Key" as z from "Odd Table")`, "(select small as x, customer_id as y, customer_id as z from customers)",
+}
+
+// overlap writes a query with columns x, y and z of which tables that it joins have several.
+func (g *gen) overlap() string {
+	a, b := g.of(overlapping...)+" a", g.of(overlapping...)+" b"
+	other := g.of(`(select "Key" as w from "Odd Table") o`, "(select customer_id as w from orders) o")
+	switch g.pick(4) {
+	case 1: // the sublink means b's x
+		test := g.of("x in (select w from "+other+")", "x not in (select w from "+other+")", "exists (select 1 from "+other+" where w = x)", "exists (select 1 from "+other+", lateral (select w as v limit 1) l where v = x)")
+		return "select a.x, c.y, c.z from " + a + " join (select y, z from " + b + " where " + test + ") c on c.z = a.z"
+	case 2: // and so does ON
+		return "select a.x, b.y, b.z from " + a + ", " + b + g.of(" join ", " left join ") + other + " on o.w = b.z and x" + g.of(" = ", " < ") + g.literal(kInt) + " where a.z = b.z"
+	case 3:
+		return "select b.x, a.y, a.z from " + a + g.of(" join ", " left join ") + "(" + b + " join " + other + " on w = z and y = " + g.literal(kInt) + ") on b.z = a.z"
+	}
+	return "select " + g.of("b.*", "a.*") + " from " + a + g.of(" join ", " left join ") + b + " on b.z = a.z"
+}
+
+// among tests a number by rows of which an outer join blanks some, or DISTINCT ON leaves some.
+func (g *gen) among() string {
+	return g.of(" not in ", " in ") + g.of("(select q.z from countries k left join (select customer_id as z, country from customers where small = "+g.literal(kInt)+") q on q.country = k.code where k.code = 'DE')",
+		"(select distinct on (y) z from "+g.of(overlapping...)+" q order by y, z desc)")
+}
+
+// narrow writes little around such a query, so that its rows are tied to shards, grouped and merged.
+func (g *gen) narrow() string {
+	by := g.of("t.x", "t.y", "t.z")
+	from := " from (" + g.overlap() + ") t" + g.of("", " where "+g.of("t.x", "t.y", "t.z")+g.of(" = ", " < ")+g.literal(kInt), " where t.z"+g.among())
+	switch g.pick(5) {
+	case 1:
+		return "select " + by + " as c0, count(*) as c1, sum(t.z) as c2" + from + " group by " + g.of("1", by)
+	case 2:
+		return "select distinct " + by + " as c0" + from
+	case 3:
+		return "select " + by + " as c0, count(*) over (partition by " + by + ") as c1" + from
+	case 4:
+		first := g.of("x", "y", "z")
+		return "select distinct on (" + first + ") " + g.of("t.x, t.y, t.z as n", "t.y as x, t.x as y, t.z", "t.*") + from + " order by " + first + ", t.z, t.x, t.y"
+	}
+	return "select t.x as c0, t.y as c1, t.z as c2" + from
 }
 
 // from writes FROM with up to three relations.
@@ -233,6 +282,9 @@ func (g *gen) cond(depth int, cols []genCol) string {
 		from, inner := g.from(depth-1, cols)
 		return g.of("", "not ") + "exists (select 1 from " + from + " where " + g.equal(cols, inner) + " and " + g.cond(depth-1, inner) + ")"
 	case 9:
+		if k == kInt && g.pick(3) == 1 {
+			return col + g.among()
+		}
 		from, inner := g.from(depth-1, cols)
 		return col + g.of(" in ", " not in ") + "(select " + g.column(k, inner) + " from " + from + " where " + g.cond(depth-1, inner) + ")"
 	case 10:
@@ -471,6 +523,9 @@ func (g *gen) setOperation(depth int) (string, []kind) {
 func statement(c *choices) string {
 	c.at = 0
 	g := &gen{choices: c}
+	if g.pick(5) == 1 {
+		return g.narrow()
+	}
 	sql, _ := g.query(2, true)
 	return sql
 }

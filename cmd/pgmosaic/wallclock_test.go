@@ -19,7 +19,7 @@ var wallClock = map[string]string{
 	"proxy/dashboard/dashboard.go history":        "shown",
 	"proxy/exec/copyin.go":                        "a deadline in the past ends a wait",
 	"proxy/exec/lease.go originOf":                "a server's start, which is only compared with itself",
-	"proxy/exec/repeat.go beginAgain":             "bytes are cut off, no time is",
+	"proxy/exec/repeat.go unwrite":                "bytes are cut off, no time is",
 	"proxy/session/session.go":                    "a deadline in the past ends a wait",
 	"proxy/wire/duplex.go":                        "a deadline in the past ends a wait",
 	"replication/cluster/cluster.go own":          "a file is cut off",

@@ -146,7 +146,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		}
 		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' && unsent(h) {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
-				h.client.Truncate(h.begunAt.out)
+				unwrite(h)
 				continue
 			}
 		}

@@ -85,7 +85,7 @@ func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, i
 	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), notes: notes, again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
 	var rows int64
 	var err error
-	o.names, err = strings1(ctx, home, "select a.attname from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o", o.name)
+	o.names, err = strings1(ctx, home, "select a.attname::text "+primaryKey+" order by k.o", o.name)
 	if err != nil || len(o.names) == 0 {
 		return nil, err
 	}

@@ -77,9 +77,13 @@ type verify struct {
 	locked  bool     // the copies, in transactions that are open
 }
 
+// primaryKey is where a question finds the columns of a table's primary key, as a, and their places in it, as k.o. What the key merely includes is
+// none of it.
+const primaryKey = "from pg_index i, unnest(i.indkey) with ordinality k (n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and k.o <= i.indnkeyatts and a.attrelid = i.indrelid"
+
 const verifiedSQL = `select array(select attname::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum),
- array(select a.attname::text from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o),
- array(select format_type(a.atttypid, null) from pg_index i, unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and a.attrelid = i.indrelid order by k.o)`
+ array(select a.attname::text ` + primaryKey + ` order by k.o),
+ array(select format_type(a.atttypid, null) ` + primaryKey + ` order by k.o)`
 
 // openVerify connects to all shards that have the table. close ends it.
 func (mv *Mover) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.TableInfo, j *job) (v *verify, err error) {

@@ -141,3 +141,98 @@ func TestWhatChangesWhileAShardJoinsIsFollowed(t *testing.T) {
 		}
 	}
 }
+
+// What writes all rows of a table anew, and leaves its columns what they were, fires no trigger: a table for which that is done while it moves stays on home.
+func TestATableThatIsWrittenAnewWhileItMovesStaysHome(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "rewritten")
+	d.adminExec(t, "CREATE GROUP g IN rewritten KEY (int) BY HASH")
+	for i, alter := range []string{"alter v type int using v * 2", "alter w type text collate \"C\""} {
+		table := fmt.Sprintf("busy_%d", i)
+		mustExec(t, c, "create table "+table+" (id int primary key, v int, w text)")
+		mustExec(t, c, "insert into "+table+" select i, i, 'w' || i from generate_series(1, 300) i")
+		release := heldCopy(t, d, d.on(t, "rewritten", 1), table, "DISTRIBUTE TABLE rewritten.public."+table+" IN GROUP g KEY (id)")
+		mustExec(t, c, "update "+table+" set v = v + 1 where id <= 100") // which is noted
+		home, ran := d.on(t, "rewritten", 0), make(chan error, 1)
+		mustExec(t, home, "begin")
+		go func() {
+			_, err := home.Exec(t.Context(), "alter table "+table+" "+alter)
+			ran <- err
+		}()
+		watch := d.on(t, "rewritten", 0)
+		waits := func(mode string) func() bool {
+			return func() bool {
+				return queryOne[bool](t, watch, "select exists (select from pg_locks where relation = $1::text::regclass and mode = $2 and not granted)", table, mode)
+			}
+		}
+		eventually(t, "ALTER TABLE waits for the snapshot", waits("AccessExclusiveLock"))
+		done := release()
+		if err := <-ran; err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the move waits for ALTER TABLE, or has ended", func() bool { return len(done) > 0 || waits("ShareUpdateExclusiveLock")() })
+		mustExec(t, home, "commit")
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "was altered while it moved") {
+			t.Errorf("%s: the move ended with %v", alter, err)
+		}
+		want := []string{"300 90500", "300 45250"}[i]
+		if got := queryOne[string](t, c, "select count(*) || ' ' || sum(v) from "+table); got != want {
+			t.Errorf("%s: the table holds %s, want %s", alter, got, want)
+		}
+		d.adminExec(t, "DISTRIBUTE TABLE rewritten.public."+table+" IN GROUP g KEY (id)")
+		if got := queryOne[string](t, c, "select count(*) || ' ' || sum(v) from "+table); got != want {
+			t.Errorf("%s: distributed, the table holds %s, want %s", alter, got, want)
+		}
+	}
+}
+
+// A shard that joins while a reference table is written anew gets no copy from a snapshot that cannot see its rows.
+func TestAShardJoinsBesideATableThatIsWrittenAnew(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	d.adminExec(t, "CREATE DATABASE anew")
+	t.Cleanup(func() { d.forget(t, "anew") })
+	shard := func(i int) string {
+		node := d.cluster.Node([]string{"s1-a", "s2-a"}[i])
+		return fmt.Sprintf("CREATE SHARD anew_s%d IN anew NODE '%s' NAME anew_n%[1]d", i, node.DSN(fmt.Sprintf("anew_%d", i)))
+	}
+	for i := range 2 {
+		freshDatabase(t, d.cluster.Node([]string{"s1-a", "s2-a"}[i]), fmt.Sprintf("anew_%d", i))
+	}
+	d.adminExec(t, shard(0))
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "anew"))
+	mustExec(t, c, "create table codes (id int primary key, v int)")
+	mustExec(t, c, "insert into codes select i, i from generate_series(1, 50) i")
+	mustExec(t, c, "create table counted (k int primary key, n serial)")
+	d.adminExec(t, "CREATE GROUP g IN anew KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE anew.public.codes AS REFERENCE")
+	d.adminExec(t, "DISTRIBUTE TABLE anew.public.counted IN GROUP g KEY (k)")
+	sequence, home, watch := d.on(t, "anew", 0), d.on(t, "anew", 0), d.on(t, "anew", 0)
+	mustExec(t, sequence, "begin; alter sequence counted_n_seq cache 1") // for which the statement waits between its triggers and its snapshot
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), shard(1), false)
+		done <- err
+	}()
+	waits := func(relation string) func() bool {
+		return func() bool {
+			return len(done) > 0 || queryOne[bool](t, watch, "select exists (select from pg_locks where relation = $1::text::regclass and not granted)", relation)
+		}
+	}
+	eventually(t, "the statement waits for the sequence", waits("counted_n_seq"))
+	mustExec(t, home, "begin; alter table codes alter v type int using v * 2")
+	mustExec(t, sequence, "commit")
+	eventually(t, "the statement waits for ALTER TABLE", waits("codes"))
+	mustExec(t, home, "commit")
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "was altered while it moved") {
+		t.Errorf("CREATE SHARD ended with %v", err)
+	}
+	if len(d.Catalog.Current().Databases["anew"].Shards) == 1 {
+		d.adminExec(t, shard(1))
+	}
+	for i, s := range copiesOf(t, d, "anew", "codes") {
+		if n := strings.Count(s, "\n") + 1; n != 50 || !strings.Contains(s, "(7,14)") {
+			t.Errorf("shard %d holds %d rows: %.60s", i, n, s)
+		}
+	}
+}

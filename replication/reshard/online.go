@@ -55,16 +55,17 @@ const (
 	maxSwitches = 5 // tries to find a moment without a running transaction
 )
 
-// shapeSQL is all that a table and its partitions are, but for their rows.
+// shapeSQL is all that a table and its partitions are, but for their rows. A column is also the transaction that has defined it: who gives it the type that
+// it has writes all rows anew, by an expression of his own, and no trigger fires.
 const shapeSQL = `with t (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass))
 select md5(coalesce(string_agg(oid || ' ' || x, E'\n' order by oid, x), '')) from t, lateral (
  select attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attnotnull || attgenerated::text || attidentity::text || ' ' || coalesce(attacl::text, '')
-   || concat_ws(' ', '', attstorage, to_jsonb(a) ->> 'attcompression', attstattarget, attoptions) from pg_attribute a where attrelid = t.oid and attnum > 0
+   || concat_ws(' ', '', attstorage, to_jsonb(a) ->> 'attcompression', attstattarget, attoptions, attcollation, a.xmin) from pg_attribute a where attrelid = t.oid and attnum > 0
  union all select conname || ' ' || pg_get_constraintdef(c.oid) from pg_constraint c where conrelid = t.oid
- union all select pg_get_indexdef(indexrelid) from pg_index where indrelid = t.oid
+ union all select pg_get_indexdef(indexrelid) || indisvalid from pg_index where indrelid = t.oid
  union all select pg_get_triggerdef(g.oid) || tgenabled::text from pg_trigger g where tgrelid = t.oid and not tgisinternal and tgname !~ '^pgmosaic_'
  union all select concat_ws(' ', pg_get_statisticsobjdef(e.oid), stxowner, to_jsonb(e) ->> 'stxstattarget') from pg_statistic_ext e where stxrelid = t.oid
- union all select concat_ws(' ', relname, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions, pg_get_expr(relpartbound, c.oid)) from pg_class c where c.oid = t.oid
+ union all select concat_ws(' ', relname, relam, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions, pg_get_expr(relpartbound, c.oid)) from pg_class c where c.oid = t.oid
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = t.oid
  union all select polname || polcmd::text || polpermissive || polroles::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = t.oid) q (x)`
 
@@ -191,14 +192,11 @@ func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
 
 // copyAll makes the table on every other shard and copies its rows there, from one snapshot.
 func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
-	tx, err := frozenSince(ctx, home, o.info.TableName)
+	tx, err := o.view(ctx, home)
 	if err != nil {
-		return ownOr(o.d.Home.Name, err)
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
-	if err := o.still(ctx, tx); err != nil {
 		return err
 	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
 	for _, s := range o.d.Shards {
 		if s == o.d.Home {
 			continue
@@ -211,9 +209,29 @@ func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
 	return nil
 }
 
-// still makes sure, for home's transaction, that the table has got nothing that its owner's code would be run for.
+// view begins a transaction that sees one state of home, in which the table is what it was when the copies were made, and stays so.
+func (o *online) view(ctx context.Context, home *pgx.Conn) (pgx.Tx, error) {
+	tx, err := frozenSince(ctx, home, o.info.TableName)
+	if err != nil {
+		return nil, ownOr(o.d.Home.Name, err)
+	}
+	if err := o.still(ctx, tx); err != nil {
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // nothing was done in it
+		return nil, err
+	}
+	return tx, nil
+}
+
+// still makes sure, for home's transaction, that the table is what it was, and has got nothing that its owner's code would be run for.
 func (o *online) still(ctx context.Context, tx pgx.Tx) error {
 	err := frozen(ctx, tx, o.info.TableName)
+	var shape string
+	if err == nil {
+		err = tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape)
+	}
+	if err == nil && shape != o.shape {
+		return o.altered()
+	}
 	if err == nil {
 		var owner string
 		if owner, err = ownerOf(ctx, tx, o.name); owner != "" {
@@ -234,14 +252,11 @@ func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
 	last := int64(1 << 62)
 	for n := range maxRounds {
 		o.job.phase(fmt.Sprintf("catching up, round %d", n+1))
-		tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+		tx, err := o.view(ctx, home)
 		if err != nil {
-			return nodeFailed(o.d.Home.Name, err)
+			return err
 		}
-		var keys int64
-		if err = o.still(ctx, tx); err == nil {
-			keys, err = o.round(ctx, home, false)
-		}
+		keys, err := o.round(ctx, home, false)
 		if err == nil {
 			err = nodeFailedOrNil(o.d.Home.Name, tx.Commit(ctx))
 		}
@@ -358,15 +373,11 @@ func qualified(table string, cols []string) string {
 // finish follows the last changes, under the lock that home's transaction holds.
 func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	o.job.phase("switching")
-	var shape string
-	if err := tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape); err != nil {
-		return nodeFailed(o.d.Home.Name, err)
-	}
 	var watched int
 	if err := tx.QueryRow(ctx, "select count(*) from pg_trigger where tgrelid = $1::text::regclass and tgfoid = ($2 || '()')::text::regprocedure and tgenabled = 'A'", o.name, o.notes).Scan(&watched); err != nil {
 		return nodeFailed(o.d.Home.Name, err)
 	}
-	if shape != o.shape || watched != 2 {
+	if watched != 2 {
 		return o.altered()
 	}
 	if err := o.still(ctx, tx); err != nil {

@@ -313,10 +313,11 @@ func bounded(ctx context.Context, tx querier, wait time.Duration, f func(context
 	})
 }
 
-// lockTimeout is bounded for what may take its time besides. It believes the node's clock.
+// lockTimeout is bounded for what may take its time besides. It believes the node's clock. It asks by SHOW, which chooses no state for the transaction to
+// see: see frozenSince.
 func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() error) (held bool, err error) {
 	var before string
-	if err = tx.QueryRow(ctx, "SELECT current_setting('lock_timeout')").Scan(&before); err == nil {
+	if err = tx.QueryRow(ctx, "SHOW lock_timeout").Scan(&before); err == nil {
 		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds())})
 	}
 	if err == nil {

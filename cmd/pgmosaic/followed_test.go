@@ -57,6 +57,14 @@ var followed = []struct{ name, needs, as, rows, meanwhile string }{
 		"included", "", "(id int, note text, val int, primary key (id) include (note))", "select i, case when i % 3 > 0 then 'n' || i end, i from generate_series(1, 60) i",
 		"insert into included select i, null, i from generate_series(61, 90) i; update included set val = -val where id % 2 = 0; update included set id = id + 1000 where id % 5 = 0; delete from included where id % 7 = 0",
 	},
+	{
+		"cited", "citext", "(id citext primary key, val int)", "select 'k' || i, i from generate_series(1, 60) i",
+		"update cited set id = 'K' || substr(id, 2) where val % 2 = 0; update cited set val = -val where id = 'K3'; delete from cited where id = 'K5'",
+	},
+	{
+		"treed", "ltree", "(id ltree primary key, val int)", "select ('a.b' || i)::ltree, i from generate_series(1, 60) i",
+		"update treed set val = -val where id <@ 'a.b7'; update treed set id = id || 'c' where val = 8; delete from treed where id = 'a.b9'; insert into treed values ('z', 99)",
+	},
 }
 
 // Rows that clients change while their table moves are on its shards what one PostgreSQL has, whatever the primary key: it includes columns, its type is an

@@ -69,7 +69,7 @@ select md5(coalesce(string_agg(oid || ' ' || x, E'\n' order by oid, x), '')) fro
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = t.oid
  union all select polname || polcmd::text || polpermissive || polroles::text || coalesce(pg_get_expr(polqual, polrelid), '') || coalesce(pg_get_expr(polwithcheck, polrelid), '') from pg_policy where polrelid = t.oid) q (x)`
 
-// newOnline prepares the move; nil if the table has no primary key, or is partitioned.
+// newOnline prepares the move; nil if the table has no primary key by which changes can be noted, or is partitioned.
 func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table, x shardmap.Attempt, j *job) (*online, error) {
 	info := &shardmap.TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Group: d.Groups[t.Group]}
 	var to []copying
@@ -86,7 +86,7 @@ func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, i
 	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), notes: notes, again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
 	var rows int64
 	var err error
-	o.names, err = strings1(ctx, home, "select a.attname::text "+primaryKey+" order by k.o", o.name)
+	o.names, err = notedKey(ctx, home, o.name)
 	if err != nil || len(o.names) == 0 {
 		return nil, err
 	}
@@ -111,6 +111,23 @@ func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, i
 	}
 	j.expect(rows)
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
+}
+
+// notedKey are the columns of a table's primary key; none where changes cannot be noted by it: there is none, or
+// its values are equal by an operator that is not found for them.
+func notedKey(ctx context.Context, home queryer, table string) (names []string, err error) {
+	rows, err := home.Query(ctx, "select a.attname::text, "+plainEqual+" "+primaryKey+" order by k.o", table)
+	if err != nil {
+		return nil, err
+	}
+	var name string
+	var fit bool
+	all := true
+	_, err = pgx.ForEachRow(rows, []any{&name, &fit}, func() error { names, all = append(names, name), all && fit; return nil })
+	if !all {
+		names = nil
+	}
+	return names, err
 }
 
 // bareColumns are some columns of a table, in the types below their domains.

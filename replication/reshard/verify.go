@@ -73,7 +73,7 @@ type verify struct {
 	copies  []copyOf // home's is the first
 	columns []string
 	key     []string // the primary key; none: rows are told apart by all that they hold
-	types   []string // of the key's columns, to cast to
+	types   []string // as which the key's columns are compared: their own, or text
 	locked  bool     // the copies, in transactions that are open
 }
 
@@ -81,9 +81,14 @@ type verify struct {
 // none of it.
 const primaryKey = "from pg_index i, unnest(i.indkey) with ordinality k (n, o) join pg_attribute a on a.attnum = k.n where i.indrelid = $1::text::regclass and i.indisprimary and k.o <= i.indnkeyatts and a.attrelid = i.indrelid"
 
+// plainEqual is whether such a column's values are equal, for the key's index, by an operator of PostgreSQL's. An extension's is not found by our
+// search path: there is no other, or one of another type is taken for it.
+const plainEqual = `exists (select from pg_opclass c join pg_amop m on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 3
+  join pg_operator e on e.oid = m.amopopr where c.oid = i.indclass[k.o::int - 1] and c.opcmethod = (select oid from pg_am where amname = 'btree') and e.oprnamespace = 'pg_catalog'::regnamespace)`
+
 const verifiedSQL = `select array(select attname::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum),
  array(select a.attname::text ` + primaryKey + ` order by k.o),
- array(select format_type(a.atttypid, null) ` + primaryKey + ` order by k.o)`
+ array(select case when ` + plainEqual + ` then format_type(a.atttypid, null) else 'text' end ` + primaryKey + ` order by k.o)`
 
 // openVerify connects to all shards that have the table. close ends it.
 func (mv *Mover) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.TableInfo, j *job) (v *verify, err error) {

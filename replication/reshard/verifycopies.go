@@ -263,15 +263,13 @@ func (v *verify) among(keys [][]string) string {
 			lists[i] = append(lists[i], x)
 		}
 	}
-	for i := range v.key {
+	cols, own := make([]string, len(v.key)), make([]string, len(v.key))
+	for i, n := range v.key {
+		cols[i], own[i] = fmt.Sprintf("c%d", i), pgsql.Ident(n)+"::"+v.types[i]
 		names = append(names, pgsql.Literal(pgsql.Array(lists[i]))+"::text[]")
 		casted = append(casted, fmt.Sprintf("k.c%d::%s", i, v.types[i]))
 	}
-	cols := make([]string, len(v.key))
-	for i := range cols {
-		cols[i] = fmt.Sprintf("c%d", i)
-	}
-	return fmt.Sprintf("where (%s) in (select %s from unnest(%s) k (%s))", pgsql.List(v.key), strings.Join(casted, ", "), strings.Join(names, ", "), strings.Join(cols, ", "))
+	return fmt.Sprintf("where (%s) in (select %s from unnest(%s) k (%s))", strings.Join(own, ", "), strings.Join(casted, ", "), strings.Join(names, ", "), strings.Join(cols, ", "))
 }
 
 // columnsOf names the columns in which a row of a copy differs from home's.

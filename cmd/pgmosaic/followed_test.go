@@ -65,6 +65,10 @@ var followed = []struct{ name, needs, as, rows, meanwhile string }{
 		"treed", "ltree", "(id ltree primary key, val int)", "select ('a.b' || i)::ltree, i from generate_series(1, 60) i",
 		"update treed set val = -val where id <@ 'a.b7'; update treed set id = id || 'c' where val = 8; delete from treed where id = 'a.b9'; insert into treed values ('z', 99)",
 	},
+	{
+		"computed", "", "(id int, twice int generated always as (id * 2) stored, val int, primary key (id, twice))", "select i from generate_series(1, 60) i",
+		"insert into computed (id) values (61), (62), (63); update computed set id = id + 1000 where id % 2 = 0; delete from computed where id % 7 = 0",
+	},
 }
 
 // Rows that clients change while their table moves are on its shards what one PostgreSQL has, whatever the primary key: it includes columns, its type is an

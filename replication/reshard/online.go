@@ -113,10 +113,10 @@ func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, i
 	return o, home.QueryRow(ctx, shapeSQL, o.name).Scan(&o.shape)
 }
 
-// notedKey are the columns of a table's primary key; none where changes cannot be noted by it: there is none, or
+// notedKey are the columns of a table's primary key; none where changes cannot be noted by it: there is none, a column of it is computed from others, or
 // its values are equal by an operator that is not found for them.
 func notedKey(ctx context.Context, home queryer, table string) (names []string, err error) {
-	rows, err := home.Query(ctx, "select a.attname::text, "+plainEqual+" "+primaryKey+" order by k.o", table)
+	rows, err := home.Query(ctx, "select a.attname::text, a.attgenerated = '' and "+plainEqual+" "+primaryKey+" order by k.o", table)
 	if err != nil {
 		return nil, err
 	}

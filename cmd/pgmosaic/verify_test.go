@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 )
 
@@ -134,6 +136,34 @@ func TestVerifyShardedTables(t *testing.T) {
 		mustExec(t, one, sql)
 	}
 	mustExec(t, home, "delete from loose where id = 3; delete from tenant.things")
+}
+
+// Rows are found by their keys whatever the keys' types: padded ones, one that includes a column, and those of extensions, whose equality our search path does
+// not find.
+func TestVerifyFindsRowsByKeysOfAllTypes(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "keytypes")
+	mustExec(t, c, "create extension citext; create extension ltree", pgx.QueryExecModeSimpleProtocol)
+	d.adminExec(t, "CREATE GROUP g IN keytypes KEY (char(5)) BY LIST (('ab') ON keytypes_s1, DEFAULT ON keytypes_s2)")
+	for i, x := range []struct{ key, one, other string }{
+		{"id char(5) primary key", "ab", "cd"}, {"id bit(4) primary key", "1010", "0101"}, {"id int, note text, primary key (id) include (note)", "1", "2"}, {"id ltree primary key", "a.b", "c.d"}, {"id citext primary key", "Ab", "cd"},
+	} {
+		name := fmt.Sprintf("t_%d", i)
+		mustExec(t, c, "create table "+name+" ("+x.key+")")
+		mustExec(t, c, "alter table "+name+" add column v int")
+		mustExec(t, c, fmt.Sprintf("insert into %s (id, v) values ('%s', 1), ('%s', 2)", name, x.one, x.other))
+		d.adminExec(t, "DISTRIBUTE TABLE keytypes.public."+name+" AS REFERENCE")
+		wantVerified(t, d, "keytypes.public."+name)
+		there := d.past(t, "keytypes", 1)
+		mustExec(t, there, fmt.Sprintf("update %s set v = 7 where id::text = '%s'", name, x.one))
+		mustExec(t, there, fmt.Sprintf("delete from %s where id::text = '%s'", name, x.other))
+		wantVerified(t, d, "keytypes.public."+name, "keytypes_s1: "+x.one+": differs from home's row in v", "keytypes_s1: "+x.other+": missing")
+	}
+	mustExec(t, c, "create table keyed (id char(5) primary key, v int)")
+	mustExec(t, c, "insert into keyed values ('ab', 1), ('cd', 2)")
+	d.adminExec(t, "DISTRIBUTE TABLE keytypes.public.keyed IN GROUP g KEY (id)")
+	mustExec(t, d.on(t, "keytypes", 1), "alter table keyed drop constraint pgmosaic_slot; insert into keyed values ('cd', 3)")
+	wantVerified(t, d, "keytypes.public.keyed", "keytypes_s1: : it has no constraint pgmosaic_slot", "keytypes_s1: cd: belongs to shard keytypes_s2, and shard keytypes_s2 has one with the same primary key")
 }
 
 // The copies are compared in the background: what differs is an event and a number, until it is repaired.

@@ -88,7 +88,7 @@ const plainEqual = `exists (select from pg_opclass c join pg_amop m on m.amopfam
 
 const verifiedSQL = `select array(select attname::text from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum),
  array(select a.attname::text ` + primaryKey + ` order by k.o),
- array(select case when ` + plainEqual + ` then format_type(a.atttypid, null) else 'text' end ` + primaryKey + ` order by k.o)`
+ array(select case when ` + plainEqual + ` then format_type(a.atttypid, a.atttypmod) else 'text' end ` + primaryKey + ` order by k.o)`
 
 // openVerify connects to all shards that have the table. close ends it.
 func (mv *Mover) openVerify(ctx context.Context, d *shardmap.DB, info *shardmap.TableInfo, j *job) (v *verify, err error) {

@@ -85,6 +85,22 @@ func equal[T any, P object[T]](a, b P) bool {
 	return p.id() == q.id() && slices.Equal(p.Slots, q.Slots) && reflect.DeepEqual([]any{p.Ranges, p.Lists, p.Pins}, []any{q.Ranges, q.Lists, q.Pins})
 }
 
+// keysOf is what the map says of one group.
+func (p *part) keysOf(group string) *part {
+	out := &part{}
+	for _, g := range p.groups {
+		if g.Name == group {
+			out.groups = append(out.groups, g)
+		}
+	}
+	for _, x := range p.placements {
+		if x.Group == group {
+			out.placements = append(out.placements, x)
+		}
+	}
+	return out
+}
+
 // equals says whether the map says the same of a database.
 func (p *part) equals(q *part) bool { return p.alikeBut(q) }
 

@@ -28,6 +28,19 @@ func (tx *Tx) Unchanged(d *DB) error {
 	return nil
 }
 
+// SameKeys is ErrChanged unless a group places its keys as it did when d was compiled. Without a name there is none, and nothing has changed.
+func (tx *Tx) SameKeys(d *DB, group string) error {
+	doc, err := tx.document()
+	if err != nil {
+		return err
+	}
+	now := doc.parts(tx.base.Document, tx.base.parts)[d.Name]
+	if group != "" && (now == nil || !now.keysOf(group).equals(d.part.keysOf(group))) {
+		return ErrChanged
+	}
+	return nil
+}
+
 // HasDatabase says whether a database is declared.
 func (tx *Tx) HasDatabase(name string) (bool, error) {
 	o, err := tx.txn.First("databases", "id", name)

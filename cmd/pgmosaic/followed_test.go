@@ -248,3 +248,35 @@ func TestAShardJoinsBesideATableThatIsWrittenAnew(t *testing.T) {
 		}
 	}
 }
+
+// Which shards keys have is asked again where the map says that a table moves: its rows have gone where they had been.
+func TestAGroupThatIsMadeAnewWhileATableMoves(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "regrouped")
+	mustExec(t, c, "create table busy (id int primary key, v int)")
+	mustExec(t, c, "insert into busy select i, i from generate_series(1, 100) i")
+	d.adminExec(t, "CREATE GROUP g IN regrouped KEY (int) BY LIST ((1) ON regrouped_s1, DEFAULT ON regrouped_s2)")
+	release := heldCopy(t, d, d.on(t, "regrouped", 1), "busy", "DISTRIBUTE TABLE regrouped.public.busy IN GROUP g KEY (id)")
+	if err := d.Catalog.Retry(t.Context(), func(tx *shardmap.Tx) error { // as another process
+		if err := tx.DropGroup("regrouped", "g"); err != nil {
+			return err
+		}
+		if err := tx.PutGroup(shardmap.Group{Database: "regrouped", Name: "g", Scheme: shardmap.ByList, Keys: []string{"int"}}); err != nil {
+			return err
+		}
+		return tx.SetLists("regrouped", "g", []shardmap.List{{Values: []string{"1"}, Shard: "regrouped_s2"}, {Default: true, Shard: "regrouped_s1"}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-release(); err == nil || !strings.Contains(err.Error(), "the shard map was changed meanwhile") {
+		t.Errorf("the move ended with %v", err)
+	}
+	if n := queryOne[int](t, c, "select count(*) from busy"); n != 100 {
+		t.Errorf("%d rows", n)
+	}
+	d.adminExec(t, "DISTRIBUTE TABLE regrouped.public.busy IN GROUP g KEY (id)")
+	if n := queryOne[int](t, c, "select count(*) from busy"); n != 100 {
+		t.Errorf("distributed, %d rows", n)
+	}
+	wantVerified(t, d, "regrouped.public.busy")
+}

@@ -102,11 +102,14 @@ func (mv *Mover) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.
 	}
 	moving := t
 	moving.Moving, moving.From = true, shardmap.Home
+	switched := func(tx *shardmap.Tx) error { // rows have gone where d says
+		return cmp.Or(tx.SameKeys(d, t.Group), tx.PutTable(moving))
+	}
 	for try := 1; ; try++ { // transactions that run for long hold the switch back: the copies need not be made anew
-		if err = mv.announce(ctx, x, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) }); err == nil {
+		if err = mv.announce(ctx, x, switched, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) }); err == nil {
 			break
 		}
-		if o == nil || try == maxSwitches {
+		if o == nil || try == maxSwitches || errors.Is(err, shardmap.ErrChanged) {
 			return err
 		}
 		if err := o.catchUp(ctx, home); err != nil {

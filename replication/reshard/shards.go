@@ -357,6 +357,9 @@ func (mv *Mover) Adopt(ctx context.Context, db, shard string, dry bool) (*shardm
 func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*shardmap.Snapshot, error) {
 	defer mv.Alone()()
 	d, err := mv.Database(db)
+	if err == nil && d.Home != nil { // a table that is about to be distributed needs its group, and its shards
+		d, err = mv.settled(ctx, db)
+	}
 	if err != nil {
 		return nil, err
 	}

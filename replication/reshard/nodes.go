@@ -185,6 +185,9 @@ func (mv *Mover) primaryOf(ctx context.Context, db string, s *shardmap.ShardInfo
 
 // primaryAt is primaryOf, with the address where the monitor has found it.
 func (mv *Mover) primaryAt(ctx context.Context, db string, s *shardmap.ShardInfo) (n shardmap.Node, addr string, err error) {
+	if s == nil { // home, of a database that has none
+		return n, "", &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
+	}
 	ctx, cancel := context.WithTimeout(ctx, primaryWait)
 	defer cancel()
 	if mv.Monitor.Await(ctx, func() bool {

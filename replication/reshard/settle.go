@@ -38,14 +38,19 @@ func (mv *Mover) SettleLater() {
 	if mv.settling.CompareAndSwap(false, true) {
 		panics.Go(panics.Background, func() {
 			for {
-				mv.settleRest(mv.ctx)
-				mv.settling.Store(false)
+				settleOnce(mv)
 				if mv.ctx.Err() != nil || mv.Unfinished() == nil || !mv.settling.CompareAndSwap(false, true) {
 					return
 				}
 			}
 		})
 	}
+}
+
+// settleOnce is settleRest, behind which another may begin, after a panic too.
+func settleOnce(mv *Mover) {
+	defer mv.settling.Store(false)
+	mv.settleRest(mv.ctx)
 }
 
 // settleRest tries until all is settled, or ctx ends. A statement that is just at work is let end.

@@ -233,7 +233,7 @@ func NoShard(name, db string) error {
 	return &pgsql.Error{Code: pgsql.UndefinedObject, Message: fmt.Sprintf("shard %q does not exist in database %q", name, db), Hint: "SHOW SHARDS lists them."}
 }
 
-func mayDrop(d *shardmap.DB, kind, name string) error {
+func mayDrop(d *shardmap.DB, attempts []*shardmap.Attempt, kind, name string) error {
 	inUse := func(format string, args ...any) error {
 		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf(format, args...), Hint: "Move or drop what depends on it first."}
 	}
@@ -269,6 +269,22 @@ func mayDrop(d *shardmap.DB, kind, name string) error {
 		}
 		if s == d.Home && len(d.Shards) > 1 {
 			return inUse("shard %q is the home shard", name)
+		}
+		if s == d.Home {
+			return mayLeaveHome(d, attempts, name)
+		}
+	}
+	return nil
+}
+
+// mayLeaveHome refuses to drop the last shard while the map has a table of its database, or a statement that home has to decide.
+func mayLeaveHome(d *shardmap.DB, attempts []*shardmap.Attempt, name string) error {
+	if tables := d.SortedTables(); len(tables) > 0 {
+		return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("shard %q has all of table %s, which is distributed", name, tables[0].TableName), Hint: "UNDISTRIBUTE TABLE it first."}
+	}
+	for _, x := range attempts {
+		if x.Database == d.Name {
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("shard %q is the home of what is unfinished: %s", name, x.Statement), Hint: "It is undone when the nodes that it was at answer: SHOW JOBS, and the log, say which do not."}
 		}
 	}
 	return nil
@@ -363,7 +379,7 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 	if err != nil {
 		return nil, err
 	}
-	if err := mayDrop(d, kind, name); err != nil {
+	if err := mayDrop(d, mv.Catalog.Current().Document.Attempts, kind, name); err != nil {
 		return nil, err
 	}
 	var parts *parting

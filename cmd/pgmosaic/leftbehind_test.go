@@ -7,6 +7,43 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
+// A transaction renames a table that is about to be brought home: it is under its new name what it was.
+func TestATableThatIsRenamedBeforeItIsBroughtHome(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "underway")
+	mustExec(t, c, "create table rows_ (k int primary key, v text)")
+	mustExec(t, c, "insert into rows_ select i, 'v' || i from generate_series(1, 90) i")
+	d.adminExec(t, "CREATE GROUP g IN underway KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE underway.public.rows_ IN GROUP g KEY (k)")
+	hold, watch := d.on(t, "underway", 1), d.on(t, "underway", 1)
+	mustExec(t, hold, "begin; select from pgmosaic.made for update") // which the statement changes before the map
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE underway.public.rows_", false)
+		done <- err
+	}()
+	eventually(t, "the statement is about to tell the map", func() bool {
+		return queryOne[bool](t, watch, "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pgmosaic.made')")
+	})
+	mustExec(t, c, "begin; alter table rows_ rename to lines")
+	mustExec(t, hold, "commit")
+	eventually(t, "the map has been told, or has not", func() bool { return len(done) > 0 || d.moving("underway", "rows_") })
+	mustExec(t, c, "commit")
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "the shard map was changed meanwhile") {
+		t.Errorf("it ended with %v", err)
+	}
+	eventually(t, "what it has begun is undone", func() bool { return len(mapOf(d, "underway").Attempts) == 0 })
+	eventually(t, "the table has its new name", func() bool { return declared(d, "underway") == "public.lines k" })
+	if n := queryOne[int](t, c, "select count(*) from lines"); n != 90 {
+		t.Errorf("%d rows", n)
+	}
+	wantVerified(t, d, "underway.public.lines")
+	d.adminExec(t, "UNDISTRIBUTE TABLE underway.public.lines")
+	if n := queryOne[int](t, d.on(t, "underway", 0), "select count(*) from lines"); n != 90 {
+		t.Errorf("at home, %d rows", n)
+	}
+}
+
 // The last shard of a database stays while the map has something of the database that it has to decide or has the rows of.
 func TestTheLastShardStaysWhileSomethingIsUnfinished(t *testing.T) {
 	t.Parallel()

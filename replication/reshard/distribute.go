@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -571,7 +572,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	moving := t
 	moving.Moving, moving.From = true, t.Kind
 	if err = mv.start(ctx, d, home, x, ready); err == nil {
-		err = mv.takeHome(ctx, d, home, x, d.Shards, []shardmap.TableName{n}, func(tx *shardmap.Tx) error { return tx.PutTable(moving) }, func(tx *shardmap.Tx) error { return tx.PutTable(t) })
+		err = mv.takeHome(ctx, d, home, x, d.Shards, []shardmap.TableName{n}, func(tx *shardmap.Tx) error { return replaceTable(tx, t, moving) }, func(tx *shardmap.Tx) error { return settleMap(tx, x, false) })
 	}
 	back := &held{}
 	defer back.release(ctx)
@@ -588,6 +589,15 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	}
 	mv.SchemaChanged(ctx, db)
 	return mv.done("UNDISTRIBUTE TABLE"), nil
+}
+
+// replaceTable has the map say another thing of a table, if it says still what a statement has found: a transaction may have begun to rename the table.
+func replaceTable(tx *shardmap.Tx, was, is shardmap.Table) error {
+	all, err := tx.Tables(was.Database)
+	if err == nil && !slices.ContainsFunc(all, func(t shardmap.Table) bool { return reflect.DeepEqual(t, was) }) {
+		err = shardmap.ErrChanged
+	}
+	return cmp.Or(err, tx.PutTable(is))
 }
 
 // checkReferrers refuses to take away copies that foreign keys of other copies refer to.

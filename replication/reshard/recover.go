@@ -257,17 +257,20 @@ func settleMap(tx *shardmap.Tx, x shardmap.Attempt, home bool) error {
 		return errors.Join(err, unsettled(home, "schema "+x.Schema))
 	}
 	all, err := tx.Tables(x.Database)
-	for _, t := range all {
-		if t.Schema != x.Schema || t.Name != x.Name {
-			continue
-		}
-		if home {
-			return tx.Delete("tables", t.Database, t.Schema, t.Name)
-		}
-		t.Moving, t.From = false, ""
-		return tx.PutTable(t)
+	n := shardmap.TableName{Schema: x.Schema, Name: x.Name}
+	i := slices.IndexFunc(all, func(t shardmap.Table) bool { return t.Made != "" && t.Made == cmp.Or(x.Takes, x.ID) }) // it may have another name by now
+	if i < 0 {
+		i = slices.IndexFunc(all, func(t shardmap.Table) bool { return t.TableName() == n })
 	}
-	return errors.Join(err, unsettled(home, "table "+shardmap.TableName{Schema: x.Schema, Name: x.Name}.String()))
+	if i < 0 {
+		return errors.Join(err, unsettled(home, "table "+n.String()))
+	}
+	t := all[i]
+	if home {
+		return tx.Delete("tables", t.Database, t.Schema, t.Name)
+	}
+	t.Moving, t.From = false, ""
+	return tx.PutTable(t)
 }
 
 // unsettled is an error for what the map does not know, though its rows are on the shards.

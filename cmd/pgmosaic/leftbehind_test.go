@@ -1,11 +1,68 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
+
+// noted is how many triggers, functions and tables that note changes are on home.
+func noted(t *testing.T, home *pgx.Conn) int {
+	t.Helper()
+	return queryOne[int](t, home, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic' and tgname <> 'pgmosaic_copy')::int + (select count(*) from pg_class where relname ~ '^changed_')::int + (select count(*) from pg_proc where proname ~ '^changed_')::int")
+}
+
+// A CREATE SHARD whose server is gone for good leaves nothing on home, and stands in no other one's way.
+func TestAShardThatIsGoneForGoodWhileItJoins(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "goneshard")
+	mustExec(t, c, "create table codes (id int primary key)")
+	mustExec(t, c, "insert into codes select generate_series(1, 20)")
+	d.adminExec(t, "DISTRIBUTE TABLE goneshard.public.codes AS REFERENCE")
+	node := d.cluster.Node("s2-a")
+	create := func(i int) string {
+		freshDatabase(t, node, fmt.Sprintf("goneshard_%d", i))
+		return fmt.Sprintf("CREATE SHARD goneshard_s%d IN goneshard NODE '%s' NAME goneshard_n%[1]d", i, node.DSN(fmt.Sprintf("goneshard_%d", i)))
+	}
+	sql := create(3)
+	release := heldCopy(t, d, connectTo(t, node.DSN("goneshard_3")), "codes", sql)
+	mustExec(t, connectTo(t, node.DSN("postgres")), "drop database goneshard_3 with (force)")
+	if err := <-release(); err == nil {
+		t.Error("the shard has joined")
+	}
+	if n := noted(t, d.on(t, "goneshard", 0)); n != 0 {
+		t.Errorf("%d things are left on home", n)
+	}
+	mustExec(t, c, "insert into codes values (21)")
+	d.adminExec(t, create(4))
+	mustExec(t, c, "insert into codes values (22)")
+	wantVerified(t, d, "goneshard.public.codes")
+}
+
+// A shard joins while what another one has left cannot go: a pg_dump has read the tables that have its triggers.
+func TestAShardJoinsBesideWhatAnotherHasLeft(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "leftover")
+	mustExec(t, c, "create table codes (id int primary key)")
+	mustExec(t, c, "insert into codes select generate_series(1, 20)")
+	d.adminExec(t, "DISTRIBUTE TABLE leftover.public.codes AS REFERENCE")
+	dump := d.on(t, "leftover", 0)
+	mustExec(t, dump, "begin; lock table codes in access share mode")
+	node := d.cluster.Node("s2-a")
+	for i := 3; i < 5; i++ {
+		freshDatabase(t, node, fmt.Sprintf("leftover_%d", i))
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD leftover_s%d IN leftover NODE '%s' NAME leftover_n%[1]d", i, node.DSN(fmt.Sprintf("leftover_%d", i))))
+		mustExec(t, c, fmt.Sprintf("insert into codes values (10%d)", i))
+	}
+	mustExec(t, dump, "commit")
+	home := d.on(t, "leftover", 0)
+	eventually(t, "nothing is left on home", func() bool { return noted(t, home) == 0 })
+	wantVerified(t, d, "leftover.public.codes")
+}
 
 // A transaction renames a table that is about to be brought home: it is under its new name what it was.
 func TestATableThatIsRenamedBeforeItIsBroughtHome(t *testing.T) {

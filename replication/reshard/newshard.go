@@ -92,7 +92,7 @@ func (g *joiner) watch(ctx context.Context) error {
 		if t.Kind != shardmap.Reference {
 			continue
 		}
-		o, err := g.mv.onlineTo(ctx, g.d, g.home, t, t.Made, notesOf(fmt.Sprintf("%s_%d", g.x.ID, i)), to, g.job)
+		o, err := g.mv.onlineTo(ctx, g.d, g.home, t, t.Made, markOf(fmt.Sprintf("%s_%d", g.x.ID, i)), to, g.job)
 		if err == nil && o != nil {
 			o.again = "Run CREATE SHARD again."
 			g.online[t.TableName] = o

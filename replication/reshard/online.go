@@ -30,6 +30,7 @@ type online struct {
 	to    []copying
 	again string   // what to do if the table is altered meanwhile
 	name  string   // of the table, as SQL
+	mark  string   // by which the attempt's notes of this table are called
 	notes string   // of the table of changed keys, as SQL
 	names []string // of the key columns
 	key   []string // the same as SQL
@@ -78,12 +79,12 @@ func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			to = append(to, copying{s.Name, s.Ordinal, func(ctx context.Context) (*pgx.Conn, error) { return mv.openFor(ctx, d, s, x.ID) }, mv.Conns})
 		}
 	}
-	return mv.onlineTo(ctx, d, home, info, x.ID, notesOf(x.ID), to, j)
+	return mv.onlineTo(ctx, d, home, info, x.ID, markOf(x.ID), to, j)
 }
 
 // onlineTo is newOnline for the copies of a distribution on some shards.
-func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, info *shardmap.TableInfo, distribution, notes string, to []copying, j *job) (*online, error) {
-	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), notes: notes, again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
+func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, info *shardmap.TableInfo, distribution, mark string, to []copying, j *job) (*online, error) {
+	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), mark: mark, notes: pgsql.Qualified("pgmosaic", mark), again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
 	var rows int64
 	var err error
 	o.names, err = notedKey(ctx, home, o.name)
@@ -167,23 +168,23 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 		ELSIF TG_OP = 'UPDATE' THEN IF (%[2]s) IS DISTINCT FROM (%[3]s) THEN INSERT INTO %[1]s VALUES (%[3]s); END IF; END IF;
 		RETURN NULL; END`, o.notes, oldKey, newKey, strings.Join(oldTypes, " OR "), strings.Join(newTypes, " OR "),
 		"EXCEPTION USING ERRCODE = '55006', MESSAGE = 'the primary key of a table that is being distributed was altered', HINT = 'Wait until DISTRIBUTE TABLE has ended: SHOW JOBS.'")
+	changed, truncated := pgsql.Ident("pgmosaic_"+o.mark), pgsql.Ident("pgmosaic_truncated_"+o.mark)
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
 		return runBounded(
 			ctx, tx, 10*time.Second,
 			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, o.bare, o.name),
 			fmt.Sprintf("CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %s", o.notes, pgsql.Literal(body)),
 			fmt.Sprintf("REVOKE ALL ON FUNCTION %s() FROM PUBLIC", o.notes),
-			fmt.Sprintf("CREATE TRIGGER pgmosaic_changed AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", o.name, o.notes),
-			fmt.Sprintf("CREATE TRIGGER pgmosaic_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", o.name, o.notes),
-			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER pgmosaic_changed, ENABLE ALWAYS TRIGGER pgmosaic_truncated", o.name),
+			fmt.Sprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()", changed, o.name, o.notes),
+			fmt.Sprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", truncated, o.name, o.notes),
+			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", o.name, changed, truncated),
 		)
 	})
 }
 
-// notesOf names the table, and the function, with which an attempt notes changed keys.
-func notesOf(attempt string) string {
-	return pgsql.Qualified("pgmosaic", "changed_"+attempt)
-}
+// markOf is what an attempt calls the table, and the function, with which it notes changed keys. The triggers have it in their names: those that another
+// attempt has left are in nobody's way.
+func markOf(attempt string) string { return "changed_" + attempt }
 
 // unwatch are the statements that take away what watch has made for an attempt: its id is in the names, and the triggers go with the
 // functions that only they have.

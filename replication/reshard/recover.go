@@ -299,9 +299,10 @@ func (mv *Mover) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Con
 	for i, n := range x.Nodes {
 		nodes[i] = *n
 	}
-	primary, _, err := checkShard(ctx, nil, nodes)
+	err := unwatchAll(ctx, home, x.ID) // first: the shard's server may be gone for good
+	var primary shardmap.Node
 	if err == nil {
-		err = unwatchAll(ctx, home, x.ID)
+		primary, _, err = checkShard(ctx, nil, nodes)
 	}
 	var c *pgx.Conn
 	if err == nil {

@@ -14,8 +14,12 @@ import (
 // A statement that cannot end as it should, because the map's store cannot be written or a shard is away, leaves its attempt in the
 // map. It is gone on with in the background until it is settled: tables that it was at are of use to nobody meanwhile.
 
-// recoverPause is the time between two tries.
-const recoverPause = time.Second
+// recoverPause is the time before the first try. The time before each further one is twice as long, up to the other: a try may wait for a lock, and others
+// behind it.
+const (
+	recoverPause     = time.Second
+	longRecoverPause = 15 * time.Second
+)
 
 // laterError is why something is left that keeps nothing else from being changed.
 type laterError struct{ err error }
@@ -65,16 +69,19 @@ func (mv *Mover) settleRest(ctx context.Context) {
 	var err error
 	defer j.close(&err)
 	mv.Log.Warn("a statement has left something unfinished: the background goes on with it", "statement", x.Statement)
+	pause := recoverPause
 	for told := ""; x != nil; x = mv.Unfinished() {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
 			return
-		case <-time.After(recoverPause):
+		case <-time.After(pause):
 		}
 		if err = mv.settle(ctx, x.Database); err == nil {
+			pause = recoverPause
 			continue
 		}
+		pause = min(2*pause, longRecoverPause)
 		j.phase("waiting to try again: " + err.Error())
 		if told != err.Error() {
 			told = err.Error()

@@ -153,3 +153,30 @@ func TestAnAttemptWithoutAHomeStopsNoStart(t *testing.T) {
 		return len(a.Catalog.Current().Document.Attempts) == 0
 	})
 }
+
+// A table does not come home without the one that its foreign key refers to: home would have a key that nobody keeps.
+func TestForeignKeysToShardedTablesKeepTablesAway(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "keptaway")
+	for _, sql := range []string{
+		"create table codes (id int primary key)", "create table customers (k int primary key)", "create table orders (k int primary key, code int references codes)",
+		"insert into codes values (1)", "insert into customers select generate_series(1, 20)",
+	} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "CREATE GROUP g IN keptaway KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE keptaway.public.codes AS REFERENCE")
+	for _, n := range []string{"customers", "orders"} {
+		d.adminExec(t, "DISTRIBUTE TABLE keptaway.public."+n+" IN GROUP g KEY (k)")
+	}
+	mustExec(t, c, "alter table orders add foreign key (k) references customers")
+	for _, dry := range []string{" DRY RUN", ""} {
+		d.adminFails(t, "UNDISTRIBUTE TABLE keptaway.public.orders"+dry, "0A000", "refers to table public.customers, whose rows are on their shards")
+		d.adminFails(t, "UNDISTRIBUTE TABLE keptaway.public.customers"+dry, "2BP01", "refers to it")
+	}
+	mustExec(t, c, "alter table orders drop constraint orders_k_fkey")
+	for _, n := range []string{"orders", "customers"} {
+		d.adminExec(t, "UNDISTRIBUTE TABLE keptaway.public."+n)
+	}
+	mustExec(t, c, "alter table orders add foreign key (k) references customers")
+}

@@ -180,3 +180,36 @@ func TestForeignKeysToShardedTablesKeepTablesAway(t *testing.T) {
 	}
 	mustExec(t, c, "alter table orders add foreign key (k) references customers")
 }
+
+// An index that has the key and may still forbid rows of two shards beside each other, or ask for them, is one that no shard could enforce.
+func TestIndexesThatCompareTheKeyOtherwise(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "otherwise")
+	mustExec(t, c, "create extension btree_gist")
+	mustExec(t, c, "create collation lax (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+	d.adminExec(t, "CREATE GROUP g IN otherwise KEY (int) BY HASH")
+	d.adminExec(t, "CREATE GROUP s IN otherwise KEY (text) BY HASH")
+	for i, x := range []struct {
+		sql, group string
+		may        bool
+	}{
+		{"room int, k int, exclude using gist (room with =, k with <>)", "g", false},
+		{"room int, k int, exclude using gist (room with <>, k with =)", "g", true},
+		{"room int, k int, exclude using gist (room with =)", "g", false},
+		{"k text collate \"C\", unique (k)", "s", true},
+		{"k text, room text collate lax, unique (k, room)", "s", true},
+	} {
+		table := fmt.Sprintf("otherwise.public.t_%d", i)
+		mustExec(t, c, fmt.Sprintf("create table t_%d (%s)", i, x.sql))
+		sql := fmt.Sprintf("DISTRIBUTE TABLE %s IN GROUP %s KEY (k)", table, x.group)
+		if x.may {
+			d.adminExec(t, sql+" DRY RUN")
+			continue
+		}
+		d.adminFails(t, sql+" DRY RUN", "0A000", "no shard could enforce it")
+		d.adminExec(t, sql+" ALLOW LOCAL UNIQUE DRY RUN")
+	}
+	mustExec(t, c, "create table folded (k text)")
+	mustExec(t, c, "create unique index on folded (k collate lax)")
+	d.adminFails(t, "DISTRIBUTE TABLE otherwise.public.folded IN GROUP s KEY (k)", "0A000", "no shard could enforce it")
+}

@@ -256,19 +256,36 @@ func checkKey(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Ta
 	if localUnique {
 		return nil
 	}
-	bad, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i where (i.indrelid = $1::text::regclass or i.indrelid in (select relid from pg_partition_tree($1::text::regclass))) and (i.indisunique or i.indisexclusion)
-	   and not $2::text[] <@ array(select a.attname::text from unnest(i.indkey) with ordinality k(n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts)`, name, t.Key)
-	if err != nil {
+	rows, _ := home.Query(ctx, apartSQL, name, t.Key) // an error comes with the rows
+	var index string
+	var contains bool
+	var refused error
+	if _, err := pgx.ForEachRow(rows, []any{&index, &contains}, func() error {
+		how := "does not contain key column"
+		if contains {
+			how = "does not tell rows by plain equality of key column"
+		}
+		refused = cmp.Or[error](refused, &pgsql.Error{
+			Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("unique index %s of table %s %s %q: no shard could enforce it", index, label, how, strings.Join(t.Key, ", ")),
+			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only.",
+		})
+		return nil
+	}); err != nil {
 		return nodeFailed(d.Home.Name, err)
 	}
-	if len(bad) > 0 {
-		return &pgsql.Error{
-			Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("unique index %s of table %s does not contain key column %q: no shard could enforce it", bad[0], label, strings.Join(t.Key, ", ")),
-			Hint: "Add the key to it, or say ALLOW LOCAL UNIQUE to have it enforced on each shard only.",
-		}
-	}
-	return nil
+	return refused
 }
+
+// apartSQL lists the indexes of a table, and of its partitions, that may forbid two rows of unlike keys beside each other, and says whether all key columns are
+// in them: not by equality, as an exclusion constraint may, or by that of a collation to which unlike bytes are equal.
+const apartSQL = `select i.indexrelid::regclass::text, $2::text[] <@ array(select a.attname::text ` + indexed + `)
+ from pg_index i where (i.indrelid = $1::text::regclass or i.indrelid in (select relid from pg_partition_tree($1::text::regclass))) and (i.indisunique or i.indisexclusion)
+  and not $2::text[] <@ array(select a.attname::text ` + indexed + ` and coalesce((select collisdeterministic from pg_collation where oid = i.indcollation[k.o::int - 1]), true)
+   and (not i.indisexclusion or exists (select from pg_constraint c join pg_amop m on m.amopopr = c.conexclop[k.o::int] and m.amopstrategy = 3 join pg_am y on y.oid = m.amopmethod and y.amname = 'btree'
+     where c.conindid = i.indexrelid and c.contype = 'x')))`
+
+// indexed is where it has the columns by which an index i tells rows apart.
+const indexed = "from unnest(i.indkey) with ordinality k (n, o) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts"
 
 func checkKeyColumn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table, key string, want pghash.Type) error {
 	name := t.TableName().SQL()

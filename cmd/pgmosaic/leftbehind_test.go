@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -212,4 +213,66 @@ func TestIndexesThatCompareTheKeyOtherwise(t *testing.T) {
 	mustExec(t, c, "create table folded (k text)")
 	mustExec(t, c, "create unique index on folded (k collate lax)")
 	d.adminFails(t, "DISTRIBUTE TABLE otherwise.public.folded IN GROUP s KEY (k)", "0A000", "no shard could enforce it")
+}
+
+// What an older version has distributed comes home, also if a statement that was to note it has failed in the middle; and a schema does when home was adopted.
+func TestWhatIsNotedInPartComesHome(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "inpart")
+	for _, sql := range []string{"create table keyed (k int primary key)", "insert into keyed select generate_series(1, 60)", "create schema tenant", "create table tenant.one (a int primary key)", "insert into tenant.one select generate_series(1, 7)"} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "CREATE GROUP g IN inpart KEY (int) BY HASH")
+	home := d.on(t, "inpart", 0)
+	older := func() { // the map and the notes of a version that knew no distributions
+		t.Helper()
+		if err := d.Catalog.Retry(t.Context(), func(tx *shardmap.Tx) error {
+			tables, err := tx.Tables("inpart")
+			for _, x := range tables {
+				x.Made = ""
+				err = errors.Join(err, tx.PutTable(x))
+			}
+			schemas, serr := tx.Tenants("inpart")
+			for _, x := range schemas {
+				x.Made = ""
+				err = errors.Join(err, tx.PutTenant(x))
+			}
+			return errors.Join(err, serr)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			mustExec(t, d.on(t, "inpart", i), "delete from pgmosaic.made where relation = to_regclass('tenant.one'); update pgmosaic.made set distribution = '', attempt = ''")
+		}
+		mustExec(t, home, "delete from pgmosaic.placed where relation is not null; update pgmosaic.placed set distribution = '', attempt = '' where schema is not null")
+	}
+	for _, failed := range []struct{ what, where string }{
+		{"a shard was away behind the first", "shard"}, {"the map could not be written", "map"},
+	} {
+		d.adminExec(t, "DISTRIBUTE TABLE inpart.public.keyed IN GROUP g KEY (k)")
+		d.adminExec(t, "DISTRIBUTE SCHEMA inpart.tenant ON inpart_s1")
+		older()
+		mustExec(t, d.on(t, "inpart", 1), "update pgmosaic.made set distribution = 'early', attempt = 'early' where relation = 'keyed'::regclass")
+		if failed.where == "map" {
+			mustExec(t, d.on(t, "inpart", 2), "update pgmosaic.made set distribution = 'early', attempt = 'early' where relation = 'keyed'::regclass")
+			mustExec(t, home, "insert into pgmosaic.placed (relation, distribution, attempt, at) values ('keyed', 'early', 'early', 'shards')")
+			mustExec(t, home, "update pgmosaic.placed set distribution = 'soon', attempt = 'soon' where schema = 'tenant'")
+		}
+		for _, sql := range []string{"UNDISTRIBUTE TABLE inpart.public.keyed", "UNDISTRIBUTE SCHEMA inpart.tenant"} {
+			if _, err := d.Admin.Exec(t.Context(), sql, false); err != nil {
+				t.Fatalf("%s: %s: %v", failed.what, sql, err)
+			}
+		}
+		if got := queryOne[string](t, home, "select (select count(*) from keyed) || ' ' || (select count(*) from tenant.one)"); got != "60 7" {
+			t.Errorf("%s: at home are %s rows", failed.what, got)
+		}
+	}
+	d.adminExec(t, "DISTRIBUTE SCHEMA inpart.tenant ON inpart_s1")
+	mustExec(t, home, "delete from pgmosaic.placed; delete from pgmosaic.identity") // as one from before
+	d.adminExec(t, "ALTER SHARD inpart_s0 IN inpart ADOPT")
+	eventually(t, "home is used", func() bool { return d.Monitor.View("inpart", "inpart_s0").Up() })
+	d.adminExec(t, "UNDISTRIBUTE SCHEMA inpart.tenant")
+	if n := queryOne[int](t, home, "select count(*) from tenant.one"); n != 7 {
+		t.Errorf("%d rows", n)
+	}
 }

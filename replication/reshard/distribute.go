@@ -793,12 +793,18 @@ func placedAs(ctx context.Context, home *pgx.Conn, node, column, value, label, d
 
 // noteOlder gives a table that an older version distributed what proves which copies are its own.
 func (mv *Mover) noteOlder(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Table) (shardmap.Table, error) {
-	t.Made = newAttempt(shardmap.Attempt{}).ID
 	name := t.TableName().SQL()
 	for _, s := range d.Shards {
 		if err := mv.noteful(ctx, d, s); err != nil {
 			return t, err
 		}
+	}
+	made, err := olderID(ctx, mv, d, home, name)
+	if err != nil {
+		return t, err
+	}
+	t.Made = made
+	for _, s := range d.Shards {
 		if s == d.Home {
 			continue
 		}
@@ -812,8 +818,39 @@ func (mv *Mover) noteOlder(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 			return t, nodeFailed(s.Name, err)
 		}
 	}
-	if _, err := home.Exec(ctx, "INSERT INTO pgmosaic.placed (relation, distribution, attempt, at) VALUES ($1::text::regclass, $2, $2, 'shards')", name, t.Made); err != nil {
+	if _, err := home.Exec(ctx, "INSERT INTO pgmosaic.placed (relation, distribution, attempt, at) VALUES ($1::text::regclass, $2, $2, 'shards') ON CONFLICT DO NOTHING", name, t.Made); err != nil {
 		return t, nodeFailed(d.Home.Name, err)
 	}
 	return t, mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return errors.Join(tx.Unchanged(d), tx.PutTable(t)) })
+}
+
+// olderID is the id under which such a table is noted: that of a statement which has noted it in part, and has failed, or a new one.
+func olderID(ctx context.Context, mv *Mover, d *shardmap.DB, home *pgx.Conn, name string) (string, error) {
+	ids, err := strings1(ctx, home, "SELECT distribution FROM pgmosaic.placed WHERE relation = to_regclass($1) AND at = 'shards'", name)
+	if err != nil {
+		return "", nodeFailed(d.Home.Name, err)
+	}
+	for _, s := range d.Shards {
+		if s == d.Home {
+			continue
+		}
+		c, err := mv.openShard(ctx, d.Name, s)
+		if err != nil {
+			return "", err
+		}
+		more, err := strings1(ctx, c, "SELECT distribution FROM pgmosaic.made WHERE relation = to_regclass($1) AND distribution <> '' AND attempt = distribution", name)
+		giveBack(ctx, mv.Conns, c)
+		if err != nil {
+			return "", nodeFailed(s.Name, err)
+		}
+		ids = append(ids, more...)
+	}
+	slices.Sort(ids)
+	switch ids = slices.Compact(ids); len(ids) {
+	case 0:
+		return newID(), nil
+	case 1:
+		return ids[0], nil
+	}
+	return "", &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s is noted on its shards under %d distributions, and this map has none", name, len(ids)), Hint: otherMap}
 }

@@ -345,7 +345,7 @@ func recount(ctx context.Context, c *pgx.Conn, joined int, before bool) error {
 	})
 }
 
-// noteAdopted notes that the tables which the map distributes over a shard are what it has made there: the database may come from before
+// noteAdopted notes that the tables and schemas which the map distributes over a shard are what it has made there: the database may come from before
 // they were, or without the schema in which that is noted.
 func (mv *Mover) noteAdopted(ctx context.Context, db string, s *shardmap.ShardInfo, node string, c *pgx.Conn) error {
 	d, err := mv.Database(db)
@@ -361,6 +361,14 @@ func (mv *Mover) noteAdopted(ctx context.Context, db string, s *shardmap.ShardIn
 			continue
 		}
 		if _, err := c.Exec(ctx, note, t.TableName().SQL(), t.Made); err != nil {
+			return nodeFailed(node, err)
+		}
+	}
+	for _, t := range mv.Catalog.Current().Document.Tenants { // home is told of a schema; of its tables the shard is when they go
+		if t.Database != db || t.Moving || t.Made == "" || s.Name != d.Home.Name {
+			continue
+		}
+		if _, err := c.Exec(ctx, "INSERT INTO pgmosaic.placed (schema, distribution, attempt, at) SELECT nspname, $2, $2, 'shards' FROM pg_namespace WHERE nspname = $1 ON CONFLICT DO NOTHING", t.Schema, t.Made); err != nil {
 			return nodeFailed(node, err)
 		}
 	}

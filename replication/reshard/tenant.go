@@ -1,6 +1,7 @@
 package reshard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -320,10 +321,14 @@ func (mv *Mover) UndistributeSchema(ctx context.Context, db, schema string, dry 
 
 // noteOlderSchema is noteOlder for a schema that lives on one shard.
 func (mv *Mover) noteOlderSchema(ctx context.Context, d *shardmap.DB, home *pgx.Conn, t shardmap.Tenant) (shardmap.Tenant, error) {
-	t.Made = newAttempt(shardmap.Attempt{}).ID
 	if err := mv.noteful(ctx, d, d.Home); err != nil {
 		return t, err
 	}
+	noted, err := strings1(ctx, home, "SELECT distribution FROM pgmosaic.placed WHERE schema = $1 AND at = 'shards' AND attempt = distribution", t.Schema) // by one that has failed since
+	if err != nil {
+		return t, ownOr(d.Home.Name, err)
+	}
+	t.Made = cmp.Or(strings.Join(noted, ""), newID())
 	if _, err := home.Exec(ctx, "UPDATE pgmosaic.placed SET distribution = $2, attempt = $2 WHERE schema = $1 AND distribution = ''", t.Schema, t.Made); err != nil {
 		return t, ownOr(d.Home.Name, err)
 	}

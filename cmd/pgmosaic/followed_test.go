@@ -69,6 +69,14 @@ var followed = []struct{ name, needs, as, rows, meanwhile string }{
 		"computed", "", "(id int, twice int generated always as (id * 2) stored, val int, primary key (id, twice))", "select i from generate_series(1, 60) i",
 		"insert into computed (id) values (61), (62), (63); update computed set id = id + 1000 where id % 2 = 0; delete from computed where id % 7 = 0",
 	},
+	{
+		"k", "", "(id int primary key, val int)", "select i, i from generate_series(1, 60) i",
+		"insert into k select i, i from generate_series(61, 90) i; update k set val = -val where id % 2 = 0; delete from k where id % 7 = 0",
+	},
+	{
+		"pgmosaic_keys", "", "(id int primary key, val int)", "select i, i from generate_series(1, 60) i",
+		"insert into pgmosaic_keys values (61, 61); update pgmosaic_keys set val = -val where id % 2 = 0; delete from pgmosaic_keys where id % 7 = 0",
+	},
 }
 
 // Rows that clients change while their table moves are on its shards what one PostgreSQL has, whatever the primary key: it includes columns, its type is an

@@ -276,3 +276,44 @@ func TestWhatIsNotedInPartComesHome(t *testing.T) {
 		t.Errorf("%d rows", n)
 	}
 }
+
+// What home has, and its rows need not meet, is no reason for copies to be refused: a CHECK that is not valid, and what an index that could not be built has left.
+func TestRowsThatNeedNotMeetWhatHomeHas(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "unmet")
+	d.adminExec(t, "CREATE GROUP g IN unmet KEY (int) BY HASH")
+	home := d.on(t, "unmet", 0)
+	for _, n := range []string{"codes", "loose"} {
+		mustExec(t, c, "create table "+n+" (id int primary key, v int)")
+		mustExec(t, c, "insert into "+n+" select i, i % 10 from generate_series(1, 50) i")
+		mustExec(t, c, "alter table "+n+" add constraint most check (v < 5) not valid")
+	}
+	mustExec(t, c, "create schema tenant; create table tenant.one (v int); insert into tenant.one select generate_series(1, 9); alter table tenant.one add constraint most check (v < 5) not valid", pgx.QueryExecModeSimpleProtocol)
+	d.adminExec(t, "DISTRIBUTE SCHEMA unmet.tenant ON unmet_s1")
+	if _, err := home.Exec(t.Context(), "create unique index concurrently broken on codes (v)"); pgCode(err) != "23505" {
+		t.Fatal(err)
+	}
+	d.adminExec(t, "DISTRIBUTE TABLE unmet.public.codes AS REFERENCE")
+	mustExec(t, c, "alter table loose drop constraint loose_pkey") // so it moves under a lock
+	d.adminExec(t, "DISTRIBUTE TABLE unmet.public.loose IN GROUP g KEY (id)")
+	node := d.cluster.Node("s2-a")
+	freshDatabase(t, node, "unmet_3")
+	d.adminExec(t, "CREATE SHARD unmet_s3 IN unmet NODE '"+node.DSN("unmet_3")+"' NAME unmet_n3")
+	for i, s := range copiesOf(t, d, "unmet", "codes") {
+		if n := strings.Count(s, "\n") + 1; n != 50 {
+			t.Errorf("shard %d holds %d rows", i, n)
+		}
+	}
+	if n := queryOne[int](t, c, "select count(*) from loose"); n != 50 {
+		t.Errorf("%d rows", n)
+	}
+	for id := range 20 {
+		_, err := c.Exec(t.Context(), fmt.Sprintf("insert into loose values (%d, 7)", 100+id)) // a new row must meet it
+		wantCode(t, err, "23514")
+	}
+	d.adminExec(t, "UNDISTRIBUTE TABLE unmet.public.loose")
+	d.adminExec(t, "UNDISTRIBUTE SCHEMA unmet.tenant")
+	if got := queryOne[string](t, home, "select (select count(*) from loose) || ' ' || (select count(*) from tenant.one) || ' ' || count(*) from pg_constraint where conname = 'most' and not convalidated"); got != "50 9 3" {
+		t.Errorf("at home are %s rows and constraints", got)
+	}
+}

@@ -313,10 +313,10 @@ select format('ALTER TABLE %s ALTER COLUMN %I %s', $1::text, a.attname, x.what),
     ('SET (' || (select string_agg(format('%I = %L', option_name, option_value), ', ') from pg_options_to_table(a.attoptions)) || ')')) x (what)
  where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and x.what is not null
 union all
-select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case c.contype when 'c' then 2 else 1 end
+select format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, c.conname, pg_get_constraintdef(c.oid)), case when c.contype <> 'c' then 1 when c.convalidated then 2 else 9 end
   from pg_constraint c where c.conrelid = $1::text::regclass and c.contype in ('p', 'u', 'c', 'x') and c.conname <> 'pgmosaic_slot' and c.coninhcount = 0
 union all
-select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::text::regclass and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+select pg_get_indexdef(i.indexrelid), 3 from pg_index i where i.indrelid = $1::text::regclass and ` + serves + ` and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
    and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
 union all
 select format('ALTER TABLE %s OWNER TO %I', $1::text, pg_get_userbyid(c.relowner)), 4 from pg_class c where c.oid = $1::text::regclass
@@ -333,7 +333,7 @@ select format('ALTER TABLE %s REPLICA IDENTITY %s', $1::text, case c.relrepliden
 union all
 select format('ALTER TABLE %s CLUSTER ON %I', $1::text, i.relname), 8 from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = $1::text::regclass and x.indisclustered
 union all
-select format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', a.attrelid::regclass, a.attnum, a.attstattarget), 8 from pg_index x join pg_attribute a on a.attrelid = x.indexrelid where x.indrelid = $1::text::regclass and a.attstattarget >= 0
+select format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', a.attrelid::regclass, a.attnum, a.attstattarget), 8 from pg_index i join pg_attribute a on a.attrelid = i.indexrelid where i.indrelid = $1::text::regclass and ` + serves + ` and a.attstattarget >= 0
 union all
 select format('ALTER STATISTICS %s.%I SET STATISTICS %s', s.stxnamespace::regnamespace, s.stxname, to_jsonb(s) ->> 'stxstattarget'), 7 from pg_statistic_ext s where s.stxrelid = $1::text::regclass and (to_jsonb(s) ->> 'stxstattarget')::int >= 0
 union all
@@ -355,6 +355,10 @@ select format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $1::text), 13 from pg_
 union all
 select format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relforcerowsecurity
 order by 2, 1`
+
+// serves is whether an index i is more than what a CREATE INDEX CONCURRENTLY that has failed has left: the rows may not be what it asks for. One of a partitioned table has
+// no rows itself.
+const serves = "(i.indisvalid or exists (select from pg_class p where p.oid = i.indexrelid and p.relkind = 'I'))"
 
 // triggerState is the word that puts a trigger into the state that it is in.
 const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"
@@ -378,6 +382,27 @@ func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err err
 		return nil, err
 	}
 	return append(after, bound...), run(ctx, tx, append(before, free...))
+}
+
+// unmet takes away the CHECKs of a table, and of its partitions, that rows which were there need not meet, and gives what brings them back: rows that come are new
+// ones to them.
+func unmet(ctx context.Context, tx pgx.Tx, name string) (again []definition, err error) {
+	owner, err := ownerOf(ctx, tx, name)
+	if err != nil {
+		return nil, err
+	}
+	rows, _ := tx.Query(ctx, `select format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, c.relname, k.conname), format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid))
+	  from pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace where (c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass)))
+	   and k.contype = 'c' and not k.convalidated and k.coninhcount = 0 and k.conname <> 'pgmosaic_slot' order by c.oid, k.conname`, name) // an error comes with the rows
+	var off, on string
+	var before []string
+	if _, err := pgx.ForEachRow(rows, []any{&off, &on}, func() error {
+		before, again = append(before, off), append(again, definition{sql: on, owner: owner})
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return again, run(ctx, tx, before)
 }
 
 // definition is a statement that defines something of a table on a shard. With an owner it may run what that role has made, and runs as it.
@@ -551,7 +576,7 @@ func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name, owner strin
 	var now []definition
 	_, err = pgx.ForEachRow(rows, []any{&sql, &rank}, func() error {
 		d := definition{sql: sql}
-		if rank == checkRank {
+		if rank == checkRank || rank == lateRank {
 			d.owner = owner
 		}
 		if rank >= lateRank || inUse && rank >= ownerRank {
@@ -578,7 +603,7 @@ func bringDefs(ctx context.Context, home *pgx.Conn, tx pgx.Tx, name, owner strin
 const (
 	checkRank = 2
 	ownerRank = 4 // the owner, and what others may do
-	lateRank  = 9
+	lateRank  = 9 // a CHECK that the rows need not meet, and what follows
 )
 
 // define makes what definitions say.

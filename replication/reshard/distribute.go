@@ -699,6 +699,10 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err := run(ctx, tx, []string{"ALTER TABLE " + name + " DROP CONSTRAINT pgmosaic_slot"}); err != nil {
 			return err
 		}
+		again, err := unmet(ctx, tx, name)
+		if err != nil {
+			return err
+		}
 		after, err := quiet(ctx, tx, name)
 		if err != nil {
 			return err
@@ -718,6 +722,9 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			}
 		}
 		if err := countHome(ctx, mv, d, tx, info, others); err != nil {
+			return err
+		}
+		if err := define(ctx, tx, again); err != nil {
 			return err
 		}
 		return run(ctx, tx, after)

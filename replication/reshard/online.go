@@ -333,7 +333,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 	}
 	defer giveBack(ctx, s.conns, dst)
 	list := strings.Join(o.key, ", ")
-	remove, where := fmt.Sprintf("DELETE FROM %s USING pgmosaic_keys k WHERE (%s) = (%s)", o.name, qualified(o.name, o.key), qualified("k", o.key)), "("+list+") IN (SELECT "+list+" FROM pgmosaic_keys)"
+	remove, where := fmt.Sprintf("DELETE FROM %s AS pgmosaic_t USING pgmosaic_keys AS pgmosaic_k WHERE (%s) = (%s)", o.name, qualified("pgmosaic_t", o.key), qualified("pgmosaic_k", o.key)), "("+list+") IN (SELECT "+list+" FROM pgmosaic_keys)"
 	if all {
 		remove, where = "DELETE FROM "+o.name, "true"
 	}

@@ -370,6 +370,11 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			return err
 		}
 		for _, n := range tables {
+			again, err := unmet(ctx, tx, n.SQL())
+			if err != nil {
+				return err
+			}
+			add = append(add, again...)
 			after, err := quiet(ctx, tx, n.SQL())
 			if err != nil {
 				return err

@@ -246,6 +246,28 @@ func TestParseIsAnsweredBeforeBindWhereTypesAreAskedFor(t *testing.T) {
 	}
 }
 
+// A Parse is answered, or judged, also where the proxy refuses its Bind, and not with the next one.
+func TestParseIsAnsweredWhereItsBindIsRefused(t *testing.T) {
+	t.Parallel()
+	via, _, _ := reshapedWorld(t, "refusedbind", 1)
+	r := rawTo(t, via)
+	for _, name := range []string{"named", ""} {
+		for sql, want := range map[string][2]string{
+			"select k from t0 where k = $1":                {"31E[0A000]ZI", "2D(1)C<SELECT 1>ZI"},
+			"select k from t0 where k = $1 and nosuch = 1": {"3E[42703]ZI", "E[26000]ZI"},
+		} {
+			r.SendClose('S', name)
+			r.SendParse(name, sql, nil)
+			for i, value := range []string{"no number", "1"} {
+				r.SendBindParts(name, nil, [][]byte{[]byte(value)}, nil)
+				r.SendExecute()
+				r.SendSync()
+				r.want('Z', want[i])
+			}
+		}
+	}
+}
+
 // What is defined on the shards themselves, and nobody here knows of yet, gives no rows that are not those of the columns before them, and
 // no write that is told of wrongly stays.
 func TestRowsOfColumnsThatNobodyKnowsOfAreRefused(t *testing.T) {

@@ -298,7 +298,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 			return d.params, nil
 		})
 		if err != nil {
-			return err
+			return h.afterParse(ctx, err)
 		}
 		if !plan.Plain() {
 			return h.bindHere(ctx, pt, plan, b)
@@ -340,7 +340,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	pt.configs = configsOf(s.tmpl, &router.Args{Params: b.Params})
 	b, err = h.translateBind(ctx, p, pt, s, b, &m)
 	if err != nil {
-		return err
+		return h.afterParse(ctx, err)
 	}
 	name, err := h.know(ctx, p, s)
 	if err != nil {

@@ -334,6 +334,9 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	if err := h.report(err, string(h.request.Text())); err != nil {
 		return err
 	}
+	if s := x.owed; s != nil && s.owed && x.statement([]byte(s.name)) == s { // nobody will answer its Parse any more
+		x.set(s.name, nil)
+	}
 	x.skipping, x.owed, x.post = true, nil, x.post[:0]
 	if p := x.cur; p != nil {
 		x.cur, x.ops, x.changes = nil, x.ops[:0], x.changes[:0]

@@ -137,7 +137,7 @@ func reshapedWorld(t *testing.T, name string, tables int) (via, plain string, ad
 }
 
 // prepared is a statement of a pair, by name or without, with how the client was told of its columns: by Describe of it, of its portal, or not
-// at all.
+// at all; or it is prepared and run by SQL.
 type prepared struct {
 	pair
 	name, how, sql string
@@ -148,10 +148,16 @@ func (s *prepared) what(when string) string {
 	return fmt.Sprintf("%s: %s, %q (%s)", when, s.sql, s.name, s.how)
 }
 
+const bySQL = "SQL"
+
 // prepare prepares it and runs it once.
 func (s *prepared) prepare(when string) {
 	s.via.t.Helper()
 	s.each(s.what(when), false, func(r *raw) {
+		if s.how == bySQL {
+			r.SendQuery("prepare " + s.name + " as " + s.sql)
+			return
+		}
 		r.SendClose('S', s.name)
 		r.SendParse(s.name, s.sql, nil)
 		if s.how == "statement" {
@@ -172,6 +178,12 @@ func (s *prepared) prepare(when string) {
 // again runs it as drivers do that know its columns. What an unnamed one gave that was not described is not known.
 func (s *prepared) again(when string) {
 	s.via.t.Helper()
+	if s.how == bySQL {
+		s.each(s.what(when), false, func(r *raw) {
+			r.SendQuery("execute " + s.name + map[bool]string{true: "(2)", false: ""}[s.param])
+		})
+		return
+	}
 	s.run(s.what(when), s.name == "" && s.how != "statement", s.param, s.how == "statement", s.name)
 }
 
@@ -195,6 +207,9 @@ func TestPreparedStatementsGiveWhatTheyGaveOrFail(t *testing.T) {
 			for j, how := range hows {
 				all = append(all, &prepared{named, fmt.Sprint(how, k), how, on(sql), x.param}, &prepared{unnamed[k*len(hows)+j], "", how, on(sql), x.param})
 			}
+		}
+		for k, sql := range x.statements {
+			all = append(all, &prepared{named, fmt.Sprintf("sql%d_%d", i, k), bySQL, on(sql), x.param})
 		}
 		for k, sql := range x.statements { // last, and in the path that it began with
 			all = append(all, &prepared{other, fmt.Sprint("other", k), "statement", on(sql), x.param})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -343,7 +344,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 			}
 			return s, err
 		}}
-		if !w.All {
+		if !w.All && w.Limit <= math.MaxInt64-w.Offset {
 			turns.left = w.Limit + w.Offset
 		}
 		for _, shard := range p.Shards {

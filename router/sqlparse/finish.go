@@ -180,7 +180,7 @@ func (f *finisher) rows() (*Finish, error) {
 		shard.LimitCount, shard.LimitOffset, shard.LimitOption = nil, nil, pg.LimitOption_LIMIT_OPTION_DEFAULT
 		shard.SortClause = nil
 	case shard.LimitOffset != nil:
-		shard.LimitCount = pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("+")}, asBigint(shard.LimitCount), asBigint(orZero(shard.LimitOffset)), -1)
+		shard.LimitCount = reach(shard.LimitCount, asBigint(orZero(shard.LimitOffset)))
 		shard.LimitOffset = nil
 	}
 	return f.both(shard, final)

@@ -110,8 +110,7 @@ func (s *Statement) Partial(p Partial) (string, error) {
 	}
 	if p.AddOffset && sel.LimitOffset != nil {
 		if sel.LimitCount != nil {
-			sum := pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("+")}, asBigint(sel.LimitCount), asBigint(sel.LimitOffset), -1)
-			sel.LimitCount = sum
+			sel.LimitCount = reach(sel.LimitCount, asBigint(sel.LimitOffset))
 		} else {
 			sel.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
 		}
@@ -122,6 +121,21 @@ func (s *Statement) Partial(p Partial) (string, error) {
 		sel.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
 	}
 	return write(root)
+}
+
+// reach is LIMIT and OFFSET, a bigint, together: how many rows of each shard may be wanted. What is more than there are numbers is all.
+func reach(limit, offset *pg.Node) *pg.Node {
+	op := func(name string, l, r *pg.Node) *pg.Node {
+		return pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode(name)}, l, r, -1)
+	}
+	limit = asBigint(limit)
+	if OrdinalOf(limit.GetTypeCast().Arg.GetAConst()) == 0 { // a small constant is not too much
+		most := &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Fval{Fval: &pg.Float{Fval: "9223372036854775807"}}, Location: -1}}}
+		limit = &pg.Node{Node: &pg.Node_MinMaxExpr{MinMaxExpr: &pg.MinMaxExpr{
+			Op: pg.MinMaxOp_IS_LEAST, Args: []*pg.Node{limit, op("-", most, proto.Clone(offset).(*pg.Node))}, Location: -1,
+		}}}
+	}
+	return op("+", limit, offset)
 }
 
 func setFuncName(f *pg.FuncCall, name string) {

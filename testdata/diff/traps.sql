@@ -304,3 +304,10 @@ select sum(case when customer_id in (4, 12) then 1e308::float8 end) from custome
 select avg(case when customer_id in (4, 12) then 1e308::float8 end) from customers
 select sum(case when customer_id in (4, 12) then 3e38::real end) from customers
 select sum(case when customer_id in (4, 12) then 'Infinity'::float8 end) from customers
+-- a LIMIT that means all
+select customer_id from customers order by customer_id limit 9223372036854775807 offset 3
+select customer_id from customers order by name limit 9223372036854775807 offset 17
+select count(*) from customers offset 0 limit 9223372036854775807
+select country, count(*) from customers group by country order by 2, 1 limit 9223372036854775807 offset 1
+select customer_id from customers order by customer_id limit null offset 18
+select customer_id from customers order by customer_id limit 2147483647 offset 2147483647

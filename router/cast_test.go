@@ -89,9 +89,16 @@ func TestALimitIsReadByItsOwnType(t *testing.T) {
 		bin   bool
 		want  int64 // -1: refused
 	}{
-		{0, "7", false, 7}, {0, "\x00\x00\x00\x07", true, 7}, {20, "\x00\x00\x00\x00\x00\x00\x00\x07", true, 7}, {21, "\x00\x07", true, 7},
-		{25, "0007", true, 7}, {1043, "0007", false, 7}, {701, "\x40\x08\x00\x00\x00\x00\x00\x00", true, -1}, {1700, "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07", true, -1},
-		{1700, "7", false, 7}, {1700, "6.6", false, -1},
+		{0, "7", false, 7},
+		{0, "\x00\x00\x00\x07", true, 7},
+		{20, "\x00\x00\x00\x00\x00\x00\x00\x07", true, 7},
+		{21, "\x00\x07", true, 7},
+		{25, "0007", true, 7},
+		{1043, "0007", false, 7},
+		{701, "\x40\x08\x00\x00\x00\x00\x00\x00", true, -1},
+		{1700, "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07", true, -1},
+		{1700, "7", false, 7},
+		{1700, "6.6", false, -1},
 	} {
 		a := &Args{Params: [][]byte{[]byte(c.value)}, Types: []uint32{c.oid}}
 		if c.bin {

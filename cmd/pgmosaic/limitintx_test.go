@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // threeKeys is a database of three shards that have one key each, 0, 1 and 2, in tables a, which is empty, and b, of 30 rows; own is home's.
@@ -89,9 +91,14 @@ func (a aborter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// aborting stands before a node as an aborter.
-func aborting(t *testing.T, node string) (addr string) {
+// changing stands before the node of a map, which it moves there: what that is sent passes wrap.
+func changing(t *testing.T, doc *shardmap.Document, node int, wrap func(io.Writer) io.Writer) {
 	t.Helper()
+	moved := *doc.Nodes[node]
+	cfg, err := pgx.ParseConfig(moved.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -103,16 +110,17 @@ func aborting(t *testing.T, node string) (addr string) {
 			if err != nil {
 				return
 			}
-			s, err := net.Dial("tcp", node)
+			s, err := net.Dial("tcp", net.JoinHostPort(cfg.Host, itoa(int(cfg.Port))))
 			if err != nil {
 				_ = c.Close()
 				continue
 			}
-			go func() { _, _ = io.Copy(aborter{s}, c); _ = s.Close() }()
+			go func() { _, _ = io.Copy(wrap(s), c); _ = s.Close() }()
 			go func() { _, _ = io.Copy(c, s); _ = c.Close() }()
 		}
 	}()
-	return l.Addr().String()
+	moved.DSN = dsnFor(cfg.User, cfg.Password, l.Addr().String(), cfg.Database) + "?sslmode=disable"
+	doc.Nodes[node] = &moved
 }
 
 // Whose server answers COMMIT with ROLLBACK, though nobody was told of an error, is told at COMMIT; one on which the transaction has only read is not
@@ -121,13 +129,7 @@ func TestCommitsThatAServerHasNotDone(t *testing.T) {
 	t.Parallel()
 	d, _ := threeKeys(t, "undoing")
 	doc := mapOf(d, "undoing")
-	node := *doc.Nodes[1]
-	cfg, err := pgx.ParseConfig(node.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	node.DSN = dsnFor(cfg.User, cfg.Password, aborting(t, net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))), cfg.Database) + "?sslmode=disable"
-	doc.Nodes[1] = &node
+	changing(t, doc, 1, func(to io.Writer) io.Writer { return aborter{to} })
 	a := startApp(t, crashConfig(t, doc))
 	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "undoing"))
 	for _, x := range []struct{ sql, code string }{

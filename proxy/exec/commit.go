@@ -250,12 +250,10 @@ func (p *part) Send(sql string) error {
 func (p *part) Recv() (string, error) {
 	if !p.deciding {
 		tag, err := p.h.committed(p.srv)
-		if err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
-			if _, gid, ok := strings.Cut(p.sent, " PREPARED "); ok {
-				return p.asOwner(gid, err)
-			}
+		if err != nil {
+			return p.finished(err)
 		}
-		return tag, err
+		return tag, nil
 	}
 	p.deciding = false
 	a := pool.Answer{Server: p.srv}
@@ -271,6 +269,20 @@ func (p *part) Recv() (string, error) {
 		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
 	}
 	return a.Tag, err
+}
+
+// finished runs what should have finished a prepared part, and has failed, once more, if it may not fail again: a cancel request may come late, for the
+// statement before, and SET LOCAL ROLE may have made the part another role's. Else it would keep its locks until a resolver comes.
+func (p *part) finished(err error) (tag string, _ error) {
+	const tries = 5
+	_, gid, ok := strings.Cut(p.sent, " PREPARED ")
+	for try := 0; ok && try < tries && cancelled(err); try++ {
+		tag, err = p.h.commits(p.srv, p.sent)
+	}
+	if ok && err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
+		return p.asOwner(gid, err)
+	}
+	return tag, err
 }
 
 // asOwner finishes a prepared part as the role that has prepared it, where the session is another one: SET LOCAL ROLE has ended since.

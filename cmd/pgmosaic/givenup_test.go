@@ -42,6 +42,38 @@ func TestTransactionThatHasLostAServerEnds(t *testing.T) {
 	}
 }
 
+// What a pipeline has written is undone where a statement of it is refused because its columns are others than its client was told.
+func TestRefusedStatementUndoesItsPipeline(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	direct := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, direct, "create table undone_by (n int); insert into undone_by values (1); create table undone_rows (n int); grant all on undone_by, undone_rows to public")
+	defer mustExec(t, direct, "drop table undone_by, undone_rows")
+	r := rawTo(t, small(t, d, 2, nil).dsn())
+	r.SendParse("s", "select * from undone_by", nil)
+	r.SendDescribe('S', "s")
+	r.SendSync()
+	r.until('Z')
+	mustExec(t, direct, "alter table undone_by add column m int")
+	for _, first := range []bool{true, false} {
+		if first {
+			r.run("insert into undone_rows values (1)")
+		}
+		r.SendBind("", "s", []byte{0, 0, 0, 0, 0, 0})
+		r.SendExecute()
+		if !first {
+			r.run("insert into undone_rows values (2)")
+		}
+		r.SendSync()
+		if got := r.until('Z'); !strings.HasSuffix(got, "E[0A000]ZI") {
+			t.Errorf("the write is first: %t: %s", first, got)
+		}
+	}
+	if n := queryOne[int](t, direct, "select count(*) from undone_rows"); n != 0 {
+		t.Errorf("%d rows are committed", n)
+	}
+}
+
 // Of a statement that is refused because its columns are others than its client was told, the rest is read: its server, which the session may
 // keep, has no more to say of it when the next one comes.
 func TestRefusedStatementLeavesNoAnswer(t *testing.T) {

@@ -439,7 +439,27 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 	if err := h.pay(ctx); err != nil {
 		return err
 	}
+	if sync && mayUndo(h) {
+		if err := h.drain(ctx, false); err != nil || h.ext.copied {
+			return err
+		}
+	}
 	return h.drain(ctx, sync)
+}
+
+// mayUndo says whether what a pipeline has written by itself may have to be undone, because a statement of it turns out to give other columns than its
+// client was told: its Sync, which commits it, waits for that.
+func mayUndo(h *Handler) bool {
+	x := &h.ext
+	if !x.wrote || h.tx.status != 'I' {
+		return false
+	}
+	for i := range x.ops {
+		if x.ops[i].kind == opCompare {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *Handler) message(ctx context.Context, m wire.Message) error {

@@ -335,6 +335,40 @@ func (mv *Mover) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Con
 	return err
 }
 
+// forsake gives up a CREATE SHARD that could not be undone, as the new shard's server does not answer. What it has made there stays.
+func forsake(ctx context.Context, mv *Mover, d *shardmap.DB, x shardmap.Attempt, dry bool) (*shardmap.Snapshot, error) {
+	forget := func(tx *shardmap.Tx) error { return tx.Delete("attempts", x.ID) }
+	if dry || d.Home == nil {
+		return mv.Change(ctx, "DROP SHARD", dry, d, forget)
+	}
+	home, err := mv.openShard(ctx, d.Name, d.Home)
+	if err != nil {
+		return nil, err
+	}
+	defer giveBack(ctx, mv.Conns, home)
+	var joined []string
+	if err = hold(ctx, home, x); err == nil {
+		joined, err = strings1(ctx, home, "SELECT attempt FROM pgmosaic.placed WHERE attempt = $1 AND at = 'shards'", x.ID)
+	}
+	if err == nil && len(joined) > 0 {
+		err = &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("home has decided that %s is done, and the map does not say so yet", x.Statement), Hint: "Run the statement again."}
+	}
+	if err == nil {
+		err = unwatchAll(ctx, home, x.ID)
+	}
+	if err != nil {
+		return nil, ownOr(d.Home.Name, err)
+	}
+	if err := mv.Catalog.Retry(ctx, forget); err != nil {
+		return nil, err
+	}
+	if _, err := home.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE attempt = $1", x.ID); err != nil {
+		return nil, nodeFailed(d.Home.Name, err)
+	}
+	mv.Log.Warn("what a CREATE SHARD has made stays on its server, which does not answer", "database", d.Name, "shard", x.Shard.Name)
+	return mv.done("DROP SHARD"), nil
+}
+
 // recoverOlder settles a table that an older version, which knew no attempts, left moving. Nothing proves what it made on the
 // shards: that stays.
 func (mv *Mover) recoverOlder(ctx context.Context, d *shardmap.DB, t shardmap.Table) error {

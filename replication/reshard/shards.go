@@ -284,7 +284,7 @@ func mayLeaveHome(d *shardmap.DB, attempts []*shardmap.Attempt, name string) err
 	}
 	for _, x := range attempts {
 		if x.Database == d.Name {
-			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("shard %q is the home of what is unfinished: %s", name, x.Statement), Hint: "It is undone when the nodes that it was at answer: SHOW JOBS, and the log, say which do not."}
+			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("shard %q is the home of what is unfinished: %s", name, x.Statement), Hint: "It is undone when the nodes that it was at answer: SHOW JOBS, and the log, say which do not. DROP SHARD gives up a CREATE SHARD whose server is gone for good."}
 		}
 	}
 	return nil
@@ -379,7 +379,15 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 	if err != nil {
 		return nil, err
 	}
-	if err := mayDrop(d, mv.Catalog.Current().Document.Attempts, kind, name); err != nil {
+	attempts := mv.Catalog.Current().Document.Attempts
+	if _, there := d.Shard(name); kind == "shard" && !there {
+		for _, x := range attempts { // which could not be undone just now
+			if x.Database == db && x.Shard != nil && x.Shard.Name == name {
+				return forsake(ctx, mv, d, *x, dry)
+			}
+		}
+	}
+	if err := mayDrop(d, attempts, kind, name); err != nil {
 		return nil, err
 	}
 	var parts *parting

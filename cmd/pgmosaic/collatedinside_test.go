@@ -45,6 +45,8 @@ func TestCollationsInsideOfExpressionsAreFollowed(t *testing.T) {
 		`select name || ('x' collate "und-x-icu"), count(*) from %s group by 1 order by 1 limit 9`,
 		`select upper(name), count(*) from %s group by 1 order by upper(name) collate "C" desc limit 3`,
 		"select name from %s order by name || 'x' limit 3",
+		`select id from %s order by name::name collate "und-x-icu", id limit 9`,
+		"select id from %s order by name::name, id limit 9",
 	} {
 		want, got := ask2(t, one, fmt.Sprintf(sql, "oracle"), pgx.QueryExecModeExec), ask2(t, c, fmt.Sprintf(sql, "words"), pgx.QueryExecModeExec)
 		if why := differs(sql, want, got); why != "" {

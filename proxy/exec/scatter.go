@@ -147,7 +147,7 @@ func writesShortest(h *Handler) bool {
 
 func refuseOrder(oid uint32) error {
 	switch oid {
-	case merge.Text, merge.Varchar, merge.Bpchar:
+	case merge.Text, merge.Varchar, merge.Bpchar, merge.Name:
 		return router.Refuse(router.RuleOrderCollation)
 	}
 	return router.Refuse(router.RuleOrderType, named(typeNames[oid]))

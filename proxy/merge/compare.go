@@ -32,10 +32,8 @@ func ComparatorFor(oid uint32, textByBytes bool) (c Compare, ok bool) {
 		return bytes.Compare, true
 	case Float4, Float8:
 		return func(a, b []byte) int { return compareFloat(float(a), float(b)) }, true
-	case Text, Varchar:
+	case Text, Varchar, Name:
 		return bytes.Compare, textByBytes
-	case Name:
-		return bytes.Compare, true
 	case Numeric:
 		return compareNumeric, true
 	}

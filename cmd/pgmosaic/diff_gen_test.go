@@ -381,6 +381,9 @@ func (g *gen) plain(depth int) (string, []kind) {
 // unnamed writes a SELECT whose output columns have the names that PostgreSQL gives them, and sorts by these.
 func (g *gen) unnamed(depth int) string {
 	from, cols := g.from(depth, nil)
+	if g.pick(4) == 1 {
+		return g.starred(from, cols, depth)
+	}
 	var list, by []string
 	for range 1 + g.pick(3) {
 		c := cols[g.pick(len(cols))]
@@ -413,7 +416,23 @@ func (g *gen) unnamed(depth int) string {
 	if g.pick(5) == 1 {
 		return "select " + strings.Join(list, ", ") + ", count(*) from " + from + where + " group by " + strings.Join(list, ", ") + " order by " + strings.Join(by, ", ")
 	}
-	return "select " + strings.Join(list, ", ") + " from " + from + where + " order by " + strings.Join(by, ", ") + g.of("", " limit 3", " limit 4 offset 1")
+	sql := "select " + strings.Join(list, ", ") + " from " + from + where + " order by " + strings.Join(by, ", ")
+	if g.pick(4) == 1 { // the order is kept
+		sql = "select * from (" + sql + ") s"
+	}
+	return sql + g.of("", " limit 3", " limit 4 offset 1")
+}
+
+// starred writes a SELECT of all columns of one relation, sorted by their names, which others may have too.
+func (g *gen) starred(from string, cols []genCol, depth int) string {
+	alias, _, _ := strings.Cut(cols[g.pick(len(cols))].expr, ".")
+	var by []string
+	for _, c := range cols {
+		if of, name, _ := strings.Cut(c.expr, "."); of == alias {
+			by = append(by, name+g.of("", " desc"))
+		}
+	}
+	return "select " + alias + ".* from " + from + g.where(depth, cols) + " order by " + strings.Join(by, ", ") + g.of("", " limit 3")
 }
 
 // aggregate writes an aggregate whose value does not hang on the order of rows.

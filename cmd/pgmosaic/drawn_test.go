@@ -164,8 +164,8 @@ func TestAClientKnowsWhatItHasDrawn(t *testing.T) {
 // A session that has drawn on two servers is not told on the first what it drew there: on the second it drew again.
 func TestNobodyIsToldWhatItHasDrawnBefore(t *testing.T) {
 	t.Parallel()
-	all := drawers(t, "drawn_before", 2)
-	a, b := all[0], all[1]
+	all := drawers(t, "drawn_before", 3)
+	a, b, c := all[0], all[1], all[2]
 	const mode = pgx.QueryExecModeSimpleProtocol
 	const insert = "insert into drawn_before.h (v) values ('x') returning id"
 	server := toldValue(t, a, "select pg_backend_pid()", mode)
@@ -175,12 +175,36 @@ func TestNobodyIsToldWhatItHasDrawnBefore(t *testing.T) {
 		t.Fatalf("server %s, not %s", got, server)
 	}
 	now := toldValue(t, a, insert, mode)
+	mustExec(t, c, "begin") // on the second
+	if got := toldValue(t, c, "select pg_backend_pid()", mode); got == server {
+		t.Fatalf("server %s", got)
+	}
 	mustExec(t, b, "commit")
-	if got := toldValue(t, a, "select currval('drawn_before.h_id_seq')", mode); got != now && got != "55000" {
+	if got := toldValue(t, a, "select currval('drawn_before.h_id_seq')", mode); got != "55000" {
 		t.Errorf("it is told %s of %s and %s", got, old, now)
 	}
 	if got := toldValue(t, a, "select pg_backend_pid()", mode); got != server {
 		t.Errorf("it was asked on server %s, not on %s", got, server)
+	}
+}
+
+// Who asks is asked on the server on which it has drawn, if that is free, whichever was used last.
+func TestAClientIsToldWhereItHasDrawn(t *testing.T) {
+	t.Parallel()
+	all := drawers(t, "drawn_where", 3)
+	a, b, c := all[0], all[1], all[2]
+	for _, mode := range bothProtocols {
+		id := toldValue(t, a, "insert into drawn_where.h (v) values ('x') returning id", mode)
+		for _, x := range []*pgx.Conn{b, c} {
+			mustExec(t, x, "begin")
+			toldValue(t, x, "select 1", mode)
+		}
+		mustExec(t, b, "commit")
+		mustExec(t, c, "commit") // its server is another one
+		if got := toldValue(t, a, "select lastval()", mode); got != id {
+			t.Errorf("%s: it is told %s, and has drawn %s", mode, got, id)
+		}
+		mustExec(t, a, "discard all") // it keeps no server
 	}
 }
 

@@ -17,14 +17,15 @@ const forgetSQL = "DISCARD SEQUENCES"
 
 // drawing is what a session has drawn.
 type drawing struct {
-	by   uint64 // what servers know the session by; another one when it has forgotten what it had drawn
-	last uint64 // its draws so far
+	by    uint64 // what servers know the session by; another one when it has forgotten what it had drawn
+	last  uint64 // its draws so far
+	asked uint64 // the draw of which a statement asks that wants a server; 0: of none
 }
 
 var drawings atomic.Uint64
 
 // anew is what a session has drawn that begins, or has forgotten it, as by DISCARD: what servers know it by is not its own any more.
-func anew(d drawing) drawing { return drawing{drawings.Add(1), d.last} }
+func anew(d drawing) drawing { return drawing{by: drawings.Add(1), last: d.last} }
 
 // drawsKey is how the proxy's own drawing of a key counts.
 var drawsKey = &router.Template{Counts: router.Draws}

@@ -73,7 +73,12 @@ func (h *Handler) lease(ctx context.Context, shard int) (*pool.Server, error) {
 // leaseFrom takes a server of a pool. It gives up when moved is closed; nil never is.
 func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan struct{}) (*pool.Server, error) {
 	inTx := len(h.tx.parts) > 0 || h.held.InUse()
-	s, waited := p.Try(h.settings, inTx, h.now), false
+	s, waited := (*pool.Server)(nil), false
+	if last := h.drawn.asked; last != 0 {
+		s = p.TryKnowing(h.settings, h.drawn.by, last, inTx, h.now)
+	} else {
+		s = p.Try(h.settings, inTx, h.now)
+	}
 	if s == nil {
 		back, idle := func() {}, false
 		if !inTx && p.Paused() {
@@ -341,7 +346,11 @@ func replayed(s *pool.Server, lsn string) bool {
 // autocommit a fresh lease that finish gives back.
 func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	h.request.Asks()
+	if t.Counts&router.Recalls != 0 {
+		h.drawn.asked = h.shards.At(shard).Drawn
+	}
 	p, err := h.anyOn(ctx, shard, t)
+	h.drawn.asked = 0
 	if err == nil {
 		h.request.Joined(p.shard, p.node)
 	}

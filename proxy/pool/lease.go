@@ -146,10 +146,19 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 // Try leases an idle server that nobody waits for, if there is one that is surely alive; else nil, and Acquire
 // must be called. now may be a little old.
 func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
+	return p.try(want, drawn{}, inTx, now)
+}
+
+// TryKnowing is Try of the server that knows what a session has drawn from sequences, up to its last draw, if there is such a one.
+func (p *Pool) TryKnowing(want *Settings, by, last uint64, inTx bool, now time.Time) *Server {
+	return p.try(want, drawn{by, last}, inTx, now)
+}
+
+func (p *Pool) try(want *Settings, knows drawn, inTx bool, now time.Time) *Server {
 	if !inTx && p.Paused() {
 		return nil
 	}
-	s := p.pick(want)
+	s := p.pick(want, knows)
 	if s == nil {
 		return nil
 	}
@@ -166,13 +175,16 @@ func (p *Pool) Try(want *Settings, inTx bool, now time.Time) *Server {
 }
 
 // pick leases an idle server that carries nothing that the settings would have to undo, where nobody waits for one.
-func (p *Pool) pick(want *Settings) *Server {
+func (p *Pool) pick(want *Settings, knows drawn) *Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.idle) == 0 || len(p.waiters) > 0 {
 		return nil
 	}
 	at := p.bestLocked(want)
+	if knows.by != 0 {
+		at = p.knowingLocked(knows, at)
+	}
 	if leavesCustom(p.idle[at].settings, want) {
 		return nil
 	}
@@ -227,6 +239,16 @@ func (p *Pool) bestLocked(want *Settings) int {
 		}
 	}
 	return n - 1
+}
+
+// knowingLocked picks an idle server that knows what was drawn, else another one.
+func (p *Pool) knowingLocked(knows drawn, other int) int {
+	for i, s := range p.idle {
+		if s.drawn == knows {
+			return i
+		}
+	}
+	return other
 }
 
 // leaseLocked leases an idle server.

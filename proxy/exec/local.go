@@ -300,7 +300,7 @@ func (h *Handler) judgeInside(ctx context.Context) error {
 }
 
 // discard drops the session's state.
-func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
+func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Name == "all" {
 		if h.tx.status != 'I' {
 			return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "DISCARD ALL cannot run inside a transaction block"}
@@ -318,6 +318,9 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 		h.planner.Moved()
 	}
 	if s.Name == "temp" {
+		if err := joinPinned(ctx, h, s); err != nil {
+			return err
+		}
 		h.forgetTemps()
 	}
 	if s.Name == "all" || s.Name == "sequences" {
@@ -325,9 +328,10 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 	}
 	if h.pinned != nil {
 		p := h.pinned
-		if _, err := p.srv.Exec(s.Text); err != nil {
-			err = h.lost(p, err)
-			h.freeIfLost(p)
+		if _, err := h.exec(p, s.Text); err != nil {
+			if h.tx.status == 'I' {
+				h.freeIfLost(p)
+			}
 			return err
 		}
 		if s.Name == "sequences" {
@@ -341,6 +345,16 @@ func (h *Handler) discard(_ context.Context, s *sqlparse.Statement) error {
 	}
 	h.client.SendTag("DISCARD " + strings.ToUpper(s.Name))
 	return nil
+}
+
+// joinPinned has the server that the session keeps join the transaction, if one is open: its end decides whether what comes is undone there.
+func joinPinned(ctx context.Context, h *Handler, s *sqlparse.Statement) error {
+	if h.pinned == nil || h.tx.status != 'T' {
+		return nil
+	}
+	h.hadTemps = true // its end may bring them back
+	_, err := h.join(ctx, h.pinned.shard, &router.Template{Class: router.Single, Stmt: s, DB: h.planner.DB, Home: true, Temp: true})
+	return err
 }
 
 // cleanPinned makes the pinned server forget the session, now: its locks must be free when the client is told. The

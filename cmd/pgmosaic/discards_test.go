@@ -12,5 +12,6 @@ func TestDiscardTempIsUndoneWithItsTransaction(t *testing.T) {
 		made + "begin; discard temp; commit; select count(*) from x; create temp table x (b int); select count(*) from x",
 		made + "begin; savepoint s; discard temp; rollback to s; select count(*) from x; commit; select count(*) from x",
 		made + "begin; select i from parts where k = 1; discard temp; rollback; select count(*) from x; discard temp; select count(*) from x",
+		"begin; discard temp; rollback; start transaction; commit; begin; start transaction; rollback; START TRANSACTION READ ONLY; commit",
 	})
 }

@@ -85,6 +85,10 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 var errFailedTx = &pgsql.Error{Code: pgsql.InFailedSQLTransaction, Message: "current transaction is aborted, commands ignored until end of transaction block"}
 
 func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error {
+	tag := "BEGIN"
+	if s.Tx.Start {
+		tag = "START TRANSACTION"
+	}
 	if h.tx.status == 'T' && !h.tx.implicit {
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.ActiveSQLTransaction, Message: "there is already a transaction in progress"})
 		set := s.Tx.Set() // its modes count all the same
@@ -104,7 +108,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 			h.tx.step(stepModes, "", set)
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
-		h.client.SendTag("BEGIN")
+		h.client.SendTag(tag)
 		return nil
 	}
 	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
@@ -116,7 +120,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
 		h.tx.implicit = false
-		h.client.SendTag("BEGIN")
+		h.client.SendTag(tag)
 		return nil
 	}
 	begin := strings.TrimSuffix(strings.TrimSpace(s.Text), ";")
@@ -126,7 +130,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 		begin = strings.Clone(begin) // it may be a part of a long text
 	}
 	h.begin(begin, s.Tx, false)
-	h.client.SendTag("BEGIN")
+	h.client.SendTag(tag)
 	return nil
 }
 

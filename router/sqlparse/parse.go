@@ -331,7 +331,7 @@ func (c *converter) transaction(x *pg.TransactionStmt) {
 	s.Tx.Chain = x.Chain
 	switch x.Kind {
 	case pg.TransactionStmtKind_TRANS_STMT_BEGIN, pg.TransactionStmtKind_TRANS_STMT_START:
-		s.Kind = Begin
+		s.Kind, s.Tx.Start = Begin, x.Kind == pg.TransactionStmtKind_TRANS_STMT_START
 		c.txOptions(x.Options)
 	case pg.TransactionStmtKind_TRANS_STMT_COMMIT:
 		s.Kind = Commit

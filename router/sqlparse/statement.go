@@ -128,6 +128,7 @@ type Tx struct {
 	Deferrable, NotDeferrable bool
 	Isolation                 string // lower case, or empty
 	Chain                     bool
+	Start                     bool // START TRANSACTION, as BEGIN but for its tag
 }
 
 // Set is the SET TRANSACTION with these modes, empty for none.

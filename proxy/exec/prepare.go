@@ -51,11 +51,8 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return h.lost(p, err)
 	}
 	d, err := h.readDescription(p, false)
-	if err != nil {
+	if err = first(err, dropJudge(h, p)); err != nil {
 		return err
-	}
-	if _, err := srv.Exec("DEALLOCATE " + judge); err != nil {
-		return h.lost(p, err)
 	}
 	learn(h, st, d)
 	st.types = d.params
@@ -65,6 +62,24 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	}
 	h.ext.set(s.Name, st)
 	h.client.SendTag("PREPARE")
+	return nil
+}
+
+// dropJudge has a server forget what a PREPARE was judged by, also where the transaction has failed since: the next PREPARE takes the name. Else nobody may have it.
+func dropJudge(h *Handler, p *participant) error {
+	if p.srv.Dirty {
+		return nil
+	}
+	p.srv.SendClose('S', judge)
+	p.srv.SendSync()
+	err := p.srv.Flush()
+	if err == nil {
+		_, err = p.srv.ReadTag()
+	}
+	if err != nil {
+		p.srv.Dirty = true
+		return h.lost(p, err)
+	}
 	return nil
 }
 

@@ -22,7 +22,7 @@ type Hidden struct {
 // changers are words of a function's body that may change the server which runs it beyond the transaction.
 var changers = map[string]bool{
 	"set": true, "set_config": true, "reset": true, "execute": true, "prepare": true, "listen": true, "load": true, "setseed": true, "temp": true, "temporary": true,
-	"create": true, "alter": true, "drop": true,
+	"create": true, "alter": true, "drop": true, "deallocate": true,
 	"pg_advisory_lock": true, "pg_advisory_lock_shared": true, "pg_try_advisory_lock": true, "pg_try_advisory_lock_shared": true, "hold": true,
 }
 

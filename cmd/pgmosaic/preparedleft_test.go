@@ -56,3 +56,40 @@ func TestAPrepareThatIsStoppedHalfWayLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+// DEALLOCATE ALL in a function or DO block takes the statements of other sessions, too, which are prepared again where they were.
+func TestStatementsThatAFunctionDeallocatesArePreparedAgain(t *testing.T) {
+	t.Parallel()
+	a := small(t, shop(t), 1, nil)
+	c, other := connectTo(t, a.dsn()), connectTo(t, a.dsn())
+	mustExec(t, c, "create function deallocates() returns void language plpgsql as $$ begin deallocate all; end $$")
+	defer mustExec(t, c, "drop function deallocates()")
+	if _, err := c.PgConn().Prepare(t.Context(), "mine", "select 7", nil); err != nil {
+		t.Fatal(err)
+	}
+	mine := func() (string, error) {
+		res := c.PgConn().ExecPrepared(t.Context(), "mine", nil, nil, nil).Read()
+		if res.Err != nil {
+			return "", res.Err
+		}
+		return string(res.Rows[0][0]), nil
+	}
+	for _, sql := range []string{"do $$ begin deallocate all; end $$", "select deallocates()", "begin; select deallocates(); rollback"} {
+		if _, err := mine(); err != nil {
+			t.Fatal(err)
+		}
+		simply(t, other, sql)
+		if got, err := mine(); got != "7" || err != nil {
+			t.Errorf("behind %s: %q, %v", sql, got, err)
+		}
+	}
+	// Within the transaction that has done it nothing has been looked at yet: the statement is told to be gone, once.
+	simply(t, c, "begin; select deallocates()")
+	if _, err := mine(); pgCode(err) != "26000" && err != nil {
+		t.Errorf("in the same transaction: %v", err)
+	}
+	simply(t, c, "rollback")
+	if got, err := mine(); got != "7" || err != nil {
+		t.Errorf("behind that transaction: %q, %v", got, err)
+	}
+}

@@ -125,9 +125,12 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
 	h.request.Failed(e.Code, e.Message)
-	if e.Routine == revalidates || e.Code == pgsql.InternalError && strings.HasPrefix(e.Message, "cache lookup failed") {
+	switch {
+	case e.Routine == revalidates, e.Code == pgsql.InternalError && strings.HasPrefix(e.Message, "cache lookup failed"):
 		s.DropSince(0) // else whoever prepares them again gets the same answer
 		p.outdated = true
+	case e.Code == pgsql.InvalidSQLStatementName && strings.Contains(e.Message, "pgmosaic_"): // a function has deallocated it
+		s.DropSince(0)
 	}
 	if e.Code == lease.ErrCancelled.Code && h.held.Ending() {
 		s.Dirty = true

@@ -103,3 +103,25 @@ func TestStatementsSinceAMarkAreDropped(t *testing.T) {
 		t.Errorf("%q is closed, not %q", evict, name)
 	}
 }
+
+// What a function has deallocated is prepared again, and a name that one has taken is none of ours.
+func TestTheBooksHaveTheStatementsThatTheServerHas(t *testing.T) {
+	s := &Server{Pool: &Pool{mgr: &Manager{}}}
+	s.Pool.mgr.opts.Store(&Options{MaxPrepared: 10})
+	s.ForgetAll()
+	gone, there := StmtKey{1}, StmtKey{2}
+	s.Prepare(gone)
+	name, _ := s.Prepare(there)
+	forgetMissing(s, "pgmosaic_77 "+name)
+	if _, ok := s.Prepared(gone); ok {
+		t.Error("a statement that the server does not have is on the books")
+	}
+	if _, ok := s.Prepared(there); !ok {
+		t.Error("a statement that the server has is off the books")
+	}
+	taken(s, "pgmosaic_9")
+	taken(s, "pgmosaic_3")
+	if name, _ := s.Prepare(gone); name != "pgmosaic_10" {
+		t.Errorf("a statement is named %s", name)
+	}
+}

@@ -34,12 +34,13 @@ const whoSQL = `select pg_catalog.concat('u', session_user) union all select pg_
 reset session_authorization; reset role;
 select pg_catalog.concat('U', session_user) union all select pg_catalog.concat('R', pg_catalog.current_setting('role'))`
 
-// inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements,
+// inspectSQL lists what a server carries that it would not carry fresh: settings, prepared statements, and which of ours there are,
 // session locks, temporary objects, cursors, channels. It runs with what the client has left: all of its names have a schema, so
 // that nothing of a user's, not even a temporary table, answers in the place of PostgreSQL's own.
 var inspectSQL = whoSQL + `;
 select ` + foundSQL("'s'", "name", "setting") + ` from pg_catalog.pg_settings where source operator(pg_catalog.=) 'session' union all
-select pg_catalog.concat('p', name) from pg_catalog.pg_prepared_statements where name operator(pg_catalog.!~) '^pgmosaic_[0-9]+$' union all
+select pg_catalog.concat(case when name operator(pg_catalog.~) '^pgmosaic_[0-9]+$' then 'q' else 'p' end, name) from pg_catalog.pg_prepared_statements where from_sql or name operator(pg_catalog.!~) '^pgmosaic_[0-9]+$' union all
+select pg_catalog.concat('P', pg_catalog.string_agg(name, ' ')) from pg_catalog.pg_prepared_statements where not from_sql and name operator(pg_catalog.~) '^pgmosaic_[0-9]+$' union all
 ` + holdsSQL + ` union all
 select 'n' from pg_catalog.pg_listening_channels()`
 
@@ -93,6 +94,11 @@ func (s *Server) Left(most int64) (Left, error) {
 			was.role = f[1:]
 		case 'R':
 			is.role = f[1:]
+		case 'P':
+			forgetMissing(s, f[1:])
+		case 'q':
+			taken(s, f[1:])
+			left.State = true
 		default:
 			left.State = true
 		}

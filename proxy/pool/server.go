@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -158,6 +159,31 @@ func (s *Server) Forget(key StmtKey) {
 		s.lru.Remove(e)
 		delete(s.prepared, key)
 	}
+// forgetMissing takes the statements off the books that are not among these names, which a space separates: a function has deallocated them.
+func forgetMissing(s *Server, there string) {
+	if s.lru.Len() == 0 {
+		return
+	}
+	has := map[string]bool{}
+	for _, name := range strings.Fields(there) {
+		has[name] = true
+	}
+	for e := s.lru.Front(); e != nil; {
+		p := e.Value.(*preparedEntry)
+		e = e.Next()
+		if !has[p.name] {
+			s.Forget(p.key)
+		}
+	}
+}
+
+// taken notes that a function has prepared a statement under a name like ours: none of ours gets that name.
+func taken(s *Server, name string) {
+	if n, err := strconv.ParseUint(strings.TrimPrefix(name, "pgmosaic_"), 10, 32); err == nil {
+		s.named = max(s.named, n)
+	}
+}
+
 }
 
 // Dialed is when the connection was made.

@@ -359,7 +359,10 @@ func (h *Handler) Rest() {
 	h.spare = nil
 	h.planner.Rest()
 	h.args = nil
-	x.ops, x.changes, x.post, x.bound = nil, nil, nil, nil
+	x.ops, x.changes, x.bound = nil, nil, nil
+	if len(x.post) == 0 { // else a pipeline is open, at whose end it is due
+		x.post = nil
+	}
 	if x.anonymous == nil {
 		x.own = nil
 	}

@@ -40,9 +40,9 @@ test-leaks: deps ## random sessions over few servers, each reply against a model
 	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'NothingLeaks|CancelRace|LateCancel|SessionsLikePostgreSQL' -leak.n $(N)000 -late.n $(N)00 -likeness.n $(N)0
 	$(GO) test -timeout 4h -count=1 ./cmd/pgmosaic -run 'SessionsLikePostgreSQL' -likeness.n $(N)0 -likeness.unnamed
 
-test-descriptors: deps ## a build that checks at each system call whose the descriptor is, and that nobody blocks on a loop, under kills, lost servers, cancels, random sessions and load
-	$(GO) test -timeout 5m -count=1 -tags fdcheck ./proxy/loop
-	$(GO) test -timeout 60m -count=1 -tags fdcheck ./cmd/pgmosaic -run 'Killed|Lost|Dead|Vanished|Silent|Cancel|Crash|Leak|HalfOpen|Garbage|Failover' -leak.n $(N)000
+test-descriptors: deps ## a build that checks at each system call whose the descriptor is, that nobody blocks on a loop and that no message is read when its buffer was given back, under kills, lost servers, cancels, random sessions and load
+	$(GO) test -timeout 5m -count=1 -tags fdcheck ./proxy/loop ./proxy/wire
+	$(GO) test -timeout 60m -count=1 -tags fdcheck ./cmd/pgmosaic -run 'Killed|Lost|Dead|Vanished|Silent|Cancel|Crash|Leak|HalfOpen|Garbage|Failover|Copy|Pipeline' -leak.n $(N)000
 	$(GO) build -tags fdcheck -o bin/pgmosaic-fdcheck ./cmd/pgmosaic
 	PGMOSAIC_BINARY=../../bin/pgmosaic-fdcheck $(GO) test -timeout 20m -count=1 -tags 'load fdcheck' ./cmd/pgmosaic -run 'TestLoad(Active|Storm|Slow|Big)' -v
 
@@ -74,7 +74,7 @@ lint: ## all linters; the table of imports and the list of what is too large are
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)" || { echo "run: go tool gofumpt -w ."; exit 1; }
 	@test -z "$$($(GO) tool goimports -l . | tee /dev/stderr)" || { echo "run: go tool goimports -w ."; exit 1; }
 	$(GO) vet $(PKGS)
-	$(GO) vet -tags 'attack load drivers tpch tpcc fdcheck' ./cmd/pgmosaic ./shardmap/filestore ./proxy/loop
+	$(GO) vet -tags 'attack load drivers tpch tpcc fdcheck' ./cmd/pgmosaic ./shardmap/filestore ./proxy/loop ./proxy/wire
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) tool errcheck -exclude .ci/errcheck.txt $(PKGS)
 	$(GO) tool go-errorlint $(PKGS)

@@ -59,7 +59,7 @@ type Handler interface {
 	// Query runs a simple query string and writes its whole answer, ReadyForQuery included.
 	Query(ctx context.Context, sql []byte) error
 	// Batch runs messages of the extended protocol. With sync set the batch ends with a Sync, and the
-	// answer with ReadyForQuery; else all that can be answered is. The messages are valid for the call.
+	// answer with ReadyForQuery; else all that can be answered is. The messages are valid until more is read from the client.
 	// waited is how long the first of them waited for the last.
 	Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error
 	// Fail reports that a message could not be taken; ready says that the answer ends with ReadyForQuery, as a
@@ -540,14 +540,15 @@ const maxBatch = 1 << 20
 
 // request1 handles one request: a simple query, or a batch of extended messages.
 func (s *Session) request1(ctx context.Context, m wire.Message) error {
-	switch m.Type {
-	case 'Q':
+	switch {
+	case m.Type == 'Q':
 		return s.query(ctx, m)
-	case 'P', 'B', 'D', 'E', 'C', 'H', 'S':
+	case extends(m.Type):
 		return s.extended(ctx, m)
-	case 'd', 'c', 'f': // left over from a COPY that failed
+	case m.Type == 'd', m.Type == 'c', m.Type == 'f': // left over from a COPY that failed
 		return nil
-	case 'F':
+	case m.Type == 'F':
+		s.unfinished = time.Time{}
 		s.conn.Hold()
 		return s.handler.Function(ctx, m)
 	}
@@ -594,40 +595,44 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 			return run(true)
 		case 'H':
 			return run(false)
-		case 'P', 'B', 'D', 'E', 'C':
-			s.batch = append(s.batch, m)
-			size += len(m.Raw)
-		case 'X':
-			return io.EOF
-		case 'd', 'c', 'f':
-		default:
-			if err := run(false); err != nil {
-				return err
-			}
-			return s.request1(ctx, m)
 		}
-		if size > maxBatch {
+		s.batch = append(s.batch, m)
+		if size += len(m.Raw); size > maxBatch {
 			return run(false)
 		}
-		var err error
 		if !s.conn.Buffered() {
 			if paused.IsZero() {
 				paused = time.Now()
 			}
-			if len(s.batch) > 0 && !s.more() {
+			if !s.more() {
 				return run(false)
 			}
 		}
+		typ, n, err := s.conn.Peek()
+		switch {
+		case err != nil:
+			return s.broken(err)
+		case typ == 'X':
+			return io.EOF
+		case !extends(typ) || n > s.conn.Max(): // it stays unread: a COPY among these takes what comes behind it, and what it leaves is the next request
+			return run(false)
+		}
 		if m, err = s.conn.Next(); err != nil {
-			if _, ok := unread(err); ok {
-				if err := run(false); err != nil { // what came before it is answered first
-					return err
-				}
-				return s.oversize(ctx, err, m.Type)
+			if _, ok := unread(err); ok { // so does one for which there is no memory now
+				return run(false)
 			}
 			return s.broken(err)
 		}
 	}
+}
+
+// extends says whether a message is one of a batch.
+func extends(typ byte) bool {
+	switch typ {
+	case 'P', 'B', 'D', 'E', 'C', 'H', 'S':
+		return true
+	}
+	return false
 }
 
 // patience is how long a pipeline without its Sync is let grow. Then what has come is worked on, and an error in it reaches the

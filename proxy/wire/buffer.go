@@ -30,6 +30,7 @@ func (c *Conn) takeBuffer() {
 // dropBuffer gives the read buffer back. Nothing may be unread.
 func (c *Conn) dropBuffer() {
 	c.Memory.give(large(c.buf))
+	spoil(c.buf)
 	switch len(c.buf) {
 	case readSize:
 		smallBuffers.Put((*[readSize]byte)(c.buf))

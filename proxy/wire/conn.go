@@ -249,6 +249,7 @@ func (c *Conn) makeRoom(n int) error {
 	if !c.keep && c.pos > 0 {
 		c.end = copy(c.buf, c.buf[c.pos:c.end])
 		c.pos = 0
+		spoil(c.buf[c.end:])
 		return nil
 	}
 	// Doubling, so a claimed length costs nothing until its bytes have come.

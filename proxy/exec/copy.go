@@ -240,8 +240,7 @@ func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) erro
 func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participant) error {
 	var failed error
 	send := h.copySender(parts)
-	h.request.KeepText()
-	h.client.Release()
+	readsOn(h)
 	for {
 		m, err := h.client.Next()
 		if err != nil {
@@ -269,7 +268,7 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			return &pgsql.Error{Code: pgsql.QueryCanceled, Message: "COPY from stdin failed: " + string(msg)}
 		case 'H', 'S':
 		default:
-			return clientError{&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "unexpected message during COPY from stdin"}}
+			return outOfCopy(h, m.Type)
 		}
 	}
 }

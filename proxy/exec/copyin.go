@@ -1,13 +1,126 @@
 package exec
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
+
+// copying is a COPY FROM STDIN amid a pipeline. What its client sends behind the Execute is for the COPY, as far as that reads: what comes before the
+// data, a Sync apart, ends the session, and a Sync is passed over, unless the COPY has failed before it got there.
+type copying struct {
+	executed bool // the last message was an Execute of one
+	behind   byte // the message that had come behind that by then; 0 for none
+	begun    bool // a server has asked for the data
+	syncs    int  // of the client's that the server was sent meanwhile
+	answered int  // of those: it had not read them when it failed
+}
+
+// takesData says whether a statement may be such a COPY. A text that only its server can read may be anything.
+func takesData(s *sqlparse.Statement) bool {
+	return s.Kind == sqlparse.Copy && s.Copy.From && s.Copy.Stdio || s.Syntax != nil
+}
+
+// takeCopy has the COPY run that was just executed, before anything is made of the messages behind it: it reads on from the client, and their bytes
+// are not valid behind it.
+func takeCopy(ctx context.Context, h *Handler, behind []wire.Message, sync bool) error {
+	x := &h.ext
+	c, p := &x.copy, x.cur
+	c.executed = false
+	switch {
+	case len(behind) > 0:
+		c.behind = behind[0].Type
+	case sync:
+		c.behind = 'S'
+	}
+	err := h.drain(ctx, false)
+	switch {
+	case c.syncs == 0:
+	case err == nil:
+		p.srv.Swallowed(c.syncs)
+	case errors.Is(err, errRelayed) && !p.srv.Dirty:
+		n, lost := unreadSyncs(h, p, c.syncs)
+		if lost != nil {
+			break // the client knows that its COPY has failed
+		}
+		x.cur, c.answered = nil, n
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
+	}
+	return err
+}
+
+// unreadSyncs says how many of the Syncs that a server was sent amid a COPY, which has failed, it had not read by then: those it answers. All that it
+// says is read, and its pipeline has ended.
+func unreadSyncs(h *Handler, p *participant, syncs int) (unread int, err error) {
+	p.srv.SendSync()
+	p.srv.SendClose('S', judge) // there is none, and that is no error
+	p.srv.SendSync()
+	if err := p.srv.Flush(); err != nil {
+		return 0, h.lost(p, err)
+	}
+	ready := 0
+	for known := false; !known; ready++ {
+		if _, err := h.read(p, func(m wire.Message) error { known = known || m.Type == '3'; return nil }); err != nil {
+			p.srv.Dirty = true
+			return 0, err
+		}
+	}
+	unread = ready - 2
+	p.srv.Swallowed(syncs - unread)
+	return unread, nil
+}
+
+// takeData passes the data of a COPY amid a pipeline on.
+func takeData(h *Handler, p *participant) (end copyEnd, code string, err error) {
+	c := &h.ext.copy
+	c.begun = true
+	switch c.behind {
+	case 0:
+	case 'S':
+		c.syncs++
+		p.srv.SendSync()
+		if err := p.srv.Flush(); err != nil {
+			return 0, "", h.lost(p, err)
+		}
+	default:
+		p.srv.Dirty = true
+		return 0, "", outOfCopy(h, c.behind)
+	}
+	return h.copyIn(p, &c.syncs)
+}
+
+// passOver takes a Flush or Sync amid a COPY's data.
+func passOver(h *Handler, p *participant, typ byte, syncs *int) error {
+	if typ == 'S' && syncs != nil {
+		*syncs++
+		p.srv.SendSync()
+	}
+	return h.client.Skip()
+}
+
+// readsOn gives up the messages that the client has sent: more is read from it within the request.
+func readsOn(h *Handler) {
+	h.request.KeepText()
+	h.request.Binds = 0 // the parameters are not there any more
+	h.client.Release()
+}
+
+// outOfCopy ends a session whose client has sent what no COPY FROM STDIN takes: like PostgreSQL, which does not know where the next message begins.
+func outOfCopy(h *Handler, typ byte) error {
+	unexpected := &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", typ)}
+	h.client.Send(wire.ErrorFor("ERROR", unexpected))
+	h.client.Send(wire.ErrorFor("FATAL", &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "terminating connection because protocol synchronization was lost"}))
+	_ = h.client.Flush() // the session ends anyway
+	return clientError{unexpected}
+}
 
 // copyEnd is how a COPY FROM STDIN of one server ended.
 type copyEnd uint8
@@ -22,14 +135,13 @@ const copyBurst = 64 << 10
 
 // copyIn passes the client's COPY data on until it ends. What the server says meanwhile reaches the client at
 // once: an error ends the COPY there and then, as PostgreSQL would, and the session discards what the client
-// still sends.
-func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
+// still sends. Amid a pipeline the server gets the client's Syncs, too, which are counted.
+func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, err error) {
 	if err := h.client.Flush(); err != nil {
 		p.srv.Dirty = true
 		return 0, "", clientError{err}
 	}
-	h.request.KeepText()
-	h.client.Release()
+	readsOn(h)
 	h.client.Leave()
 	refused := false
 	said := func() error {
@@ -110,12 +222,12 @@ func (h *Handler) copyIn(p *participant) (end copyEnd, code string, err error) {
 			}
 			return copySent, "", nil
 		case 'H', 'S': // PostgreSQL ignores them here
-			if err := h.client.Skip(); err != nil {
+			if err := passOver(h, p, typ, syncs); err != nil {
 				return 0, code, h.copyFailed(p, err)
 			}
 		default:
 			p.srv.Dirty = true
-			return 0, code, clientError{&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "unexpected message type during COPY from stdin"}}
+			return 0, code, outOfCopy(h, typ)
 		}
 		if p.srv.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
 			if err := flush(); err != nil {

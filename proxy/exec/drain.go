@@ -46,7 +46,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.staleSchema(ctx)
 	}
 	if err != nil {
-		if answered(p, err) && end && !x.copied { // the Sync is on its way already
+		if answered(p, err) && end { // the Sync is on its way already
 			restOf(p)
 			x.cur = nil
 			if h.tx.status == 'I' {
@@ -55,7 +55,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		}
 		return err
 	}
-	if !end || x.copied {
+	if !end {
 		return nil
 	}
 	_, err = h.read(p, func(m wire.Message) error {
@@ -68,6 +68,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	var se *pool.ServerError
 	if errors.As(err, &se) { // a deferred constraint at the implicit commit
 		h.client.Send(se.Response)
+		x.undone(p.srv)
 		if h.tx.status == 'I' {
 			h.finish(p)
 		}
@@ -76,8 +77,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if err != nil {
 		return err
 	}
-	post := x.post
-	if err := h.configured(p, post); err != nil {
+	if err := h.configured(p, x.post); err != nil {
 		return err
 	}
 	if h.tx.status == 'I' {
@@ -89,7 +89,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.ext.closePortals()
 		h.finish(p)
 	}
-	h.afterwards(ctx, p, post)
+	h.afterwards(ctx, p, x.post)
 	return nil
 }
 
@@ -197,8 +197,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				if err := s.Forward(h.client); err != nil {
 					return "", h.lostOrGone(p, err)
 				}
-				x.copied = true // a Sync sent before was swallowed: the client sends another
-				switch end, code, err := h.copyIn(p); {
+				switch end, code, err := takeData(h, p); {
 				case err != nil:
 					return "", err
 				case end == copyRefused:

@@ -35,6 +35,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 		}
 		h.count.Single.Add(1)
+		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
 		pt.on.srv.Gather(m.Raw)
 		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()

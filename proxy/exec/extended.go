@@ -37,7 +37,7 @@ type extended struct {
 	batches   uint64       // that have come
 	changes   []change     // what messages behind some of ops have made of statements
 	post      []post       // executed: what they entail is done at the pipeline's end
-	copied    bool         // a COPY swallowed the Sync: the client sends another
+	copy      copying      // of the batch
 	wrote     bool         // this pipeline, so far in autocommit, ran something that was no read
 	skipping  bool         // after an error, to the next Sync
 	executing bool         // a result of our own has been described already
@@ -217,9 +217,7 @@ func (x *extended) putPortal(name string, pt *portal) {
 // leaves no statement. Of custom parameters that were set something may be left.
 func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 	failed(srv, ops[i].configs)
-	for _, before := range x.post {
-		failed(srv, before.configs)
-	}
+	x.undone(srv)
 	for _, c := range slices.Backward(x.changes) {
 		switch {
 		case c.behind <= i:
@@ -240,6 +238,13 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 		default:
 			srv.Forget(o.key)
 		}
+	}
+}
+
+// undone notes on the server of a pipeline that what was executed in it comes to nothing.
+func (x *extended) undone(srv *pool.Server) {
+	for _, before := range x.post {
+		failed(srv, before.configs)
 	}
 }
 
@@ -274,7 +279,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 		size += len(m.Raw)
 	}
 	h.beginRequest(size)
-	x.copied = false
+	x.copy = copying{}
 	x.batches++
 	if !x.skipping {
 		if late := h.overdue(waited); late != nil {
@@ -296,7 +301,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	h.timed(idle)
 	x.count.Store(int32(len(x.named)))
-	if !sync || x.copied {
+	if x.copy.answered == 0 && (!sync || x.copy.begun) { // a COPY has read the Sync: the client sends another
 		return nil
 	}
 	x.skipping, x.wrote, h.signals = false, false, false
@@ -310,6 +315,9 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	x.closePortalsIf(h.tx.status == 'I')
 	h.ready4Query()
+	for i := 1; i < x.copy.answered; i++ {
+		h.client.SendReady(h.tx.status)
+	}
 	return nil
 }
 
@@ -337,8 +345,9 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	if s := x.owed; s != nil && s.owed && x.statement([]byte(s.name)) == s { // nobody will answer its Parse any more
 		x.set(s.name, nil)
 	}
-	x.skipping, x.owed, x.post = true, nil, x.post[:0]
+	x.skipping, x.owed = true, nil
 	if p := x.cur; p != nil {
+		x.undone(p.srv)
 		x.cur, x.ops, x.changes = nil, x.ops[:0], x.changes[:0]
 		if !p.srv.Dirty {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
@@ -350,6 +359,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 			h.finish(p)
 		}
 	}
+	x.post = x.post[:0]
 	if h.tx.implicit {
 		h.rollback()
 	}
@@ -385,7 +395,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if !errors.As(err, &again) {
 		return err
 	}
-	if x.wrote || x.copied || h.tx.status != status || h.settings != settings || h.own != own {
+	if x.wrote || x.copy.begun || h.tx.status != status || h.settings != settings || h.own != own {
 		return again.cause
 	}
 	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
@@ -419,10 +429,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 			return err
 		}
 	}
-	for _, m := range msgs {
-		if x.copied { // sent before the COPY's data; and their bytes are gone
-			return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", m.Type)}
-		}
+	for i, m := range msgs {
 		if err := h.payFirst(ctx, m); err != nil {
 			return err
 		}
@@ -432,6 +439,9 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 				err = h.message(ctx, m)
 			}
 		}
+		if err == nil && x.copy.executed {
+			err = takeCopy(ctx, h, msgs[i+1:], sync)
+		}
 		if err != nil {
 			return err
 		}
@@ -439,12 +449,12 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 	if err := h.pay(ctx); err != nil {
 		return err
 	}
-	if sync && mayUndo(h) {
-		if err := h.drain(ctx, false); err != nil || h.ext.copied {
+	if sync && mayUndo(h) && !x.copy.begun {
+		if err := h.drain(ctx, false); err != nil {
 			return err
 		}
 	}
-	return h.drain(ctx, sync)
+	return h.drain(ctx, sync && !x.copy.begun)
 }
 
 // mayUndo says whether what a pipeline has written by itself may have to be undone, because a statement of it turns out to give other columns than its

@@ -12,11 +12,18 @@ import (
 )
 
 // Function implements session.Handler: a call by the fast-path protocol goes to home, where large objects
-// are, which is what it is used for.
+// are, which is what it is used for. As a simple query it ends a pipeline that has not seen its Sync, and is part of that.
 func (h *Handler) Function(ctx context.Context, m wire.Message) error {
+	if h.ext.skipping {
+		return nil
+	}
 	h.beginRequest(len(m.Raw))
-	err := h.function(ctx, m)
-	if err != nil {
+	err := h.joinPipeline(ctx)
+	joined := h.tx.implicit
+	if err == nil {
+		err = h.function(ctx, m)
+	}
+	if err = endPipeline(ctx, h, joined, err); err != nil {
 		if err := h.report(err, "fast-path function call"); err != nil {
 			return err
 		}
@@ -38,7 +45,7 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	p.srv.Gather(m.Raw)
+	p.srv.GatherCall(m.Raw)
 	var r relayed
 	if err = p.srv.Flush(); err != nil {
 		err = h.lost(p, err)

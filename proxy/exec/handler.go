@@ -437,11 +437,11 @@ func (h *Handler) free(s *pool.Server) { h.held.Free(s, h.settled) }
 
 // Fail implements session.Handler: a message could not be taken.
 func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
+	if h.ext.skipping {
+		return nil
+	}
 	h.now = time.Now()
 	if !ready {
-		if h.ext.skipping {
-			return nil
-		}
 		return h.failBatch(ctx, err)
 	}
 	if e := h.joinPipeline(ctx); e != nil {

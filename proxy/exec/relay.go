@@ -57,7 +57,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			if err := s.Forward(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
 			}
-			switch end, code, err := h.copyIn(p); {
+			switch end, code, err := h.copyIn(p, nil); {
 			case err != nil:
 				return r, err
 			case end == copyRefused:

@@ -13,6 +13,9 @@ import (
 
 // Query implements session.Handler.
 func (h *Handler) Query(ctx context.Context, sql []byte) error {
+	if h.ext.skipping { // up to Sync
+		return nil
+	}
 	h.beginRequest(len(sql))
 	h.request.Choose(sql)
 	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
@@ -22,15 +25,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	if err == nil {
 		err = h.query(ctx, sql)
 	}
-	if joined && h.tx.implicit && h.tx.status != 'I' {
-		if err != nil {
-			h.rollback()
-		} else {
-			err = h.commitImplicit(ctx)
-		}
-	}
-	h.ext.closePortalsIf(h.tx.status == 'I')
-	if err != nil {
+	if err = endPipeline(ctx, h, joined, err); err != nil {
 		if err := h.report(err, string(h.request.Text())); err != nil {
 			return err
 		}
@@ -47,24 +42,36 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 // query behind them, as they are in PostgreSQL.
 func (h *Handler) joinPipeline(ctx context.Context) error {
 	x := &h.ext
-	x.skipping = false
 	p := x.cur
 	if p == nil {
 		return nil
+	}
+	if h.tx.status != 'I' { // whose end does not come with the pipeline's; what that has set is reported at a Sync
+		return h.drain(ctx, true)
 	}
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
 	x.cur = nil
-	if h.tx.status != 'I' {
-		return nil
-	}
 	if err := h.escalate(ctx, p); err != nil {
 		p.srv.Dirty = true
 		h.finish(p)
 		return err
 	}
 	return nil
+}
+
+// endPipeline ends the transaction of a pipeline that a request has joined, and that request with it.
+func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error {
+	if joined && h.tx.implicit && h.tx.status != 'I' {
+		if err != nil {
+			h.rollback()
+		} else {
+			err = h.commitImplicit(ctx)
+		}
+	}
+	h.ext.closePortalsIf(h.tx.status == 'I')
+	return err
 }
 
 // commitImplicit commits a transaction that we made.

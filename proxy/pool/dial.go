@@ -228,7 +228,7 @@ func (s *Server) login(scram *auth.Client) error {
 			if len(b) != 1 {
 				return wire.ErrMalformed
 			}
-			s.TxStatus = b[0]
+			s.TxStatus, s.owes = b[0], 0 // nothing was asked yet
 			return nil
 		}
 	}

@@ -385,7 +385,7 @@ func (p *Pool) release(s *Server, now time.Time) {
 func (p *Pool) takeBack(s *Server, now time.Time) (fit, idle bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fit = !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && s.Pending() == 0 && s.settings.Size() <= mostBooked && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
+	fit = !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && inStep(s) && s.settings.Size() <= mostBooked && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
 	switch {
 	case fit && s.suspect:
 		s.become(Tested)

@@ -53,7 +53,7 @@ type Server struct {
 	last           atomic.Uint32 // who leased it last
 	count          atomic.Int32  // of prepared statements
 	tls            bool
-	running        bool // an answer is still to come
+	due
 	doubt
 	drawn drawn
 }
@@ -63,6 +63,12 @@ type doubt struct {
 	vars    []string // custom parameters to look at
 	unknown bool     // there may be others
 	suspect bool     // must be looked at before another client gets it
+}
+
+// due is what a server is yet to answer.
+type due struct {
+	running bool // an answer is still to come that nobody reads
+	owes    int  // ReadyForQuery is to come so often
 }
 
 // Origin is the postmaster that a server belongs to.
@@ -153,12 +159,6 @@ func (s *Server) DropSince(mark uint64) {
 	}
 }
 
-// Forget drops a statement that could not be parsed.
-func (s *Server) Forget(key StmtKey) {
-	if e := s.prepared[key]; e != nil {
-		s.lru.Remove(e)
-		delete(s.prepared, key)
-	}
 // forgetMissing takes the statements off the books that are not among these names, which a space separates: a function has deallocated them.
 func forgetMissing(s *Server, there string) {
 	if s.lru.Len() == 0 {
@@ -184,6 +184,12 @@ func taken(s *Server, name string) {
 	}
 }
 
+// Forget drops a statement that could not be parsed.
+func (s *Server) Forget(key StmtKey) {
+	if e := s.prepared[key]; e != nil {
+		s.lru.Remove(e)
+		delete(s.prepared, key)
+	}
 }
 
 // Dialed is when the connection was made.
@@ -251,6 +257,38 @@ func (s *Server) Settle(want *Settings) error {
 	return nil
 }
 
+// What is sent here is counted until its ReadyForQuery is read: a server that owes one is out of step, and nobody else's.
+
+// SendQuery gathers a simple query.
+func (s *Server) SendQuery(sql string) {
+	s.owes++
+	s.Conn.SendQuery(sql)
+}
+
+// SendQueryBytes is SendQuery.
+func (s *Server) SendQueryBytes(sql []byte) {
+	s.owes++
+	s.Conn.SendQueryBytes(sql)
+}
+
+// SendSync gathers Sync.
+func (s *Server) SendSync() {
+	s.owes++
+	s.Conn.SendSync()
+}
+
+// GatherCall gathers a FunctionCall as it came.
+func (s *Server) GatherCall(raw []byte) {
+	s.owes++
+	s.Gather(raw)
+}
+
+// Swallowed notes that a COPY has read so many of the Syncs that were sent, which are not answered.
+func (s *Server) Swallowed(syncs int) { s.owes -= syncs }
+
+// inStep says whether all that the server was asked has been sent, and all that it answered read.
+func inStep(s *Server) bool { return s.owes == 0 && s.Pending() == 0 && s.Out() == 0 }
+
 // Exec runs a simple query whose rows nobody wants, and returns its last command tag.
 func (s *Server) Exec(sql string) (tag string, err error) {
 	s.SendQuery(sql)
@@ -274,6 +312,9 @@ func (s *Server) Next() (wire.Message, error) {
 	m, err := s.Conn.Next()
 	if err == nil {
 		err = wire.CheckServer(m)
+	}
+	if err == nil && m.Type == 'Z' {
+		s.owes--
 	}
 	if errors.Is(err, wire.ErrMalformed) {
 		return m, s.violates(err)

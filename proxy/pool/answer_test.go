@@ -113,10 +113,10 @@ func TestTheBooksHaveTheStatementsThatTheServerHas(t *testing.T) {
 	s.Prepare(gone)
 	name, _ := s.Prepare(there)
 	forgetMissing(s, "pgmosaic_77 "+name)
-	if _, ok := s.Prepared(gone); ok {
+	if _, _, ok := s.Prepared(gone); ok {
 		t.Error("a statement that the server does not have is on the books")
 	}
-	if _, ok := s.Prepared(there); !ok {
+	if _, _, ok := s.Prepared(there); !ok {
 		t.Error("a statement that the server has is off the books")
 	}
 	taken(s, "pgmosaic_9")

@@ -10,23 +10,23 @@ const several = ^uint64(0)
 
 // Drew notes that a session may have drawn a value of a sequence on the server, or set one. now is the draw, before the one before it of the
 // session: if that was elsewhere, the server knows older values than the other one does.
-func (s *Server) Drew(by, before, now uint64) {
-	if d := s.drawn; d.by != 0 && (d.by != by || d.now != before) {
+func (d *drawn) Drew(by, before, now uint64) {
+	if d.by != 0 && (d.by != by || d.now != before) {
 		by = several
 	}
-	s.drawn = drawn{by, now}
+	*d = drawn{by, now}
 }
 
 // DrewUnknown notes the same of nobody in particular.
-func (s *Server) DrewUnknown() { s.drawn = drawn{by: several} }
+func (d *drawn) DrewUnknown() { *d = drawn{by: several} }
 
 // Knows says whether what the server knows of sequences is a session's own and no one else's, last being its last draw, or nobody's.
-func (s *Server) Knows(by, last uint64) bool {
-	return s.drawn.by == 0 || s.drawn == drawn{by, last}
+func (d *drawn) Knows(by, last uint64) bool {
+	return d.by == 0 || *d == drawn{by, last}
 }
 
 // Forgotten notes that the server has forgotten what was drawn.
-func (s *Server) Forgotten() { s.drawn = drawn{} }
+func (d *drawn) Forgotten() { *d = drawn{} }
 
 // Recall notes that sessions of the pool ask by currval or lastval what they have drawn.
 func (p *Pool) Recall() {

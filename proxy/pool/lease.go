@@ -258,13 +258,13 @@ func (p *Pool) leaseLocked(at int) *Server {
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
 	p.active++
-	s.become(Leased)
+	become(s, Leased)
 	return s
 }
 
 // idleLocked gives a lease up, and has the server wait for the next.
 func (p *Pool) idleLocked(s *Server, now time.Time) {
-	s.become(Idle)
+	become(s, Idle)
 	p.active--
 	s.since, p.used = now, now
 	p.idle = append(p.idle, s)
@@ -388,7 +388,7 @@ func (p *Pool) takeBack(s *Server, now time.Time) (fit, idle bool) {
 	fit = !s.Dirty && !s.cutOff.Load() && s.TxStatus == 'I' && s.Itself() && s.gen == p.gen && inStep(s) && s.settings.Size() <= mostBooked && (now.Sub(s.dialed) < p.mgr.opts.Load().Lifetime || !p.agedLocked(s, now))
 	switch {
 	case fit && s.suspect:
-		s.become(Tested)
+		become(s, Tested)
 		p.testing++
 	case fit && s.pendingCancels.Load() == 0 && len(p.waiters) == 0:
 		s.Conn.Release()
@@ -458,7 +458,7 @@ func (p *Pool) shut(s *Server) {
 func (p *Pool) strike(s *Server) (old bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.become(Closed)
+	become(s, Closed)
 	delete(p.all, s)
 	return s.gen != p.gen
 }
@@ -487,7 +487,7 @@ func (p *Pool) give(s *Server) {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
 		if s != nil && s.State() == Tested {
-			s.become(Leased)
+			become(s, Leased)
 		}
 		w.hand(s)
 		return

@@ -10,7 +10,7 @@ func (s *Server) Park() {
 	if s.Parked() {
 		return
 	}
-	s.become(Parked)
+	become(s, Parked)
 	s.Pool.left()
 }
 
@@ -20,7 +20,7 @@ func (s *Server) Parked() bool { return s.State() == Parked }
 // Unpark lets the session use the server again; false: its pool is paused, and it stays parked. Who shuts a gate and then counts, counts
 // this server or holds it back.
 func (s *Server) Unpark() bool {
-	s.become(Leased)
+	become(s, Leased)
 	if s.Pool.Paused() {
 		s.Park()
 		return false

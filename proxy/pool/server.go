@@ -55,7 +55,7 @@ type Server struct {
 	tls            bool
 	due
 	doubt
-	drawn drawn
+	drawn
 }
 
 // doubt is what may be left on a server that nobody knows of.
@@ -475,7 +475,7 @@ func (s *Server) Release(now time.Time) {
 	switch st := s.State(); st {
 	case Leased:
 	case Parked:
-		s.become(Leased)
+		become(s, Leased)
 	default:
 		panic("pool: a server of node " + s.Pool.Node + " is given back that is " + st.String())
 	}

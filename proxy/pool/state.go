@@ -41,7 +41,7 @@ var allowed = func() (bits [Closed + 1]uint32) {
 func (s *Server) State() State { return State(s.state.Load()) }
 
 // become changes the state, and panics where that is no transition: the fault is the caller's, and no second session gets the server.
-func (s *Server) become(to State) {
+func become(s *Server, to State) {
 	for {
 		from := s.state.Load()
 		if allowed[from]&(1<<to) == 0 {

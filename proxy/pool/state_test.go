@@ -25,7 +25,7 @@ func TestServersChangeStateAsTheTableSays(t *testing.T) {
 		for to := Leased; to <= Closed; to++ {
 			s := &Server{Pool: p}
 			s.state.Store(uint32(from))
-			why := panicked(func() { s.become(to) })
+			why := panicked(func() { become(s, to) })
 			if want := slices.Contains(Transitions[from], to); want != (why == "") {
 				t.Errorf("from %s to %s: %q", from, to, why)
 			}

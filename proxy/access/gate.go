@@ -81,19 +81,32 @@ func origin(l session.Login) (from netip.Addr, called string) {
 	return netip.IPv6Unspecified(), "[local]"
 }
 
-// Admit implements session.Backend. What it tells is the same for users and databases that do not exist. It is asked before a password is asked
-// for, and again before one is looked at: who brings many at once would have been judged by none.
-func (g *Gate) Admit(ctx context.Context, l session.Login) error {
+// judge is what the failures of before make of a login. barred is what it is told that is turned away.
+func (g *Gate) judge(l session.Login) (v auth.Verdict, barred error) {
 	a := g.Access()
 	from, called := origin(l)
-	limit := a.tries
-	always := IsConsole(l.Database) && a.named(l.User)
-	switch g.tries.Judge(g.now(), from, l.User, limit, always) {
-	case auth.Barred:
-		return &pgsql.Error{
-			Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, called, limit, auth.TryWindow),
+	v = g.tries.Judge(g.now(), from, l.User, a.tries, IsConsole(l.Database) && a.named(l.User))
+	if v == auth.Barred {
+		barred = &pgsql.Error{
+			Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, called, a.tries, auth.TryWindow),
 			Hint: "Wait a minute and use the right password.",
 		}
+	}
+	return v, barred
+}
+
+// Barred implements session.Backend: a password, or its proof, has come, and is not looked at if too many have failed since it was asked for. Who
+// brings many at once would have been judged by none.
+func (g *Gate) Barred(l session.Login) error {
+	_, barred := g.judge(l)
+	return barred
+}
+
+// Admit implements session.Backend. What it tells is the same for users and databases that do not exist.
+func (g *Gate) Admit(ctx context.Context, l session.Login) error {
+	switch v, barred := g.judge(l); v {
+	case auth.Barred:
+		return barred
 	case auth.Slow:
 		g.metrics.SlowedLogins.Add(1)
 		select {
@@ -170,7 +183,7 @@ func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password
 	}
 	fits, err := g.Check(ctx, cred, password)
 	if err == nil {
-		err = g.Admit(ctx, l) // nobody is told what came of too many tries at once
+		err = g.Barred(l) // nobody is told what came of too many tries at once
 	}
 	if err != nil {
 		if !fits {

@@ -142,7 +142,7 @@ func (s *Session) scram(ctx context.Context) error {
 		if in, err = s.response(maxSASL); err != nil {
 			return err
 		}
-		if err := s.cfg.Backend.Admit(ctx, s.login); err != nil { // the proof has come
+		if err := s.cfg.Backend.Barred(s.login); err != nil { // the proof has come
 			return s.fatal(err)
 		}
 	}
@@ -166,7 +166,7 @@ func (s *Session) password(ctx context.Context) error {
 	if err != nil {
 		return s.fatal(err)
 	}
-	if err := s.cfg.Backend.Admit(ctx, s.login); err != nil {
+	if err := s.cfg.Backend.Barred(s.login); err != nil {
 		return s.fatal(err)
 	}
 	if ok, err := s.cfg.Backend.Check(ctx, cred, string(pw)); err != nil {

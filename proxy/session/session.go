@@ -100,6 +100,8 @@ type Backend interface {
 	Admin(l Login) bool
 	// Admit refuses a login, or has it wait, before anything is asked of it: because too many have failed.
 	Admit(ctx context.Context, l Login) error
+	// Barred refuses a login whose password, or its proof, has come, if too many have failed meanwhile. It does not wait.
+	Barred(l Login) error
 	// Rule is how a login is checked.
 	Rule(l Login) auth.Rule
 	// Credential is what the password is checked against. Users that do not exist have one, too.

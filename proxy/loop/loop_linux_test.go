@@ -310,6 +310,7 @@ func TestBusyTasksLeave(t *testing.T) {
 
 // Tasks of one loop go on though one of them blocks without having left it, whatever it blocks on.
 func TestGuard(t *testing.T) {
+	unblamed(t)
 	const n = 8
 	release := make(chan struct{})
 	blocked := make(chan struct{}, n)

@@ -16,7 +16,7 @@ func Schema(ordinal, joined int) string {
 	if joined != Unknown {
 		parts = append(parts, count(joined))
 	}
-	return strings.Join(append(parts, privileges), ";\n")
+	return strings.Join(append(parts, privileges, closed), ";\n")
 }
 
 // Unknown is how many shards have joined where that is not known.
@@ -27,7 +27,7 @@ const Complete = `select (select count(*) from (` + ownFunctions + `) f where fo
   and to_regclass('pgmosaic.secret') is not null and to_regclass('pgmosaic.identity') is not null and to_regclass('pgmosaic.copy') is null and to_regclass('pgmosaic.tenant') is null
   and exists (select from pg_catalog.pg_attribute where attrelid = to_regclass('pgmosaic.identity') and attname = 'attempt') and to_regclass('pgmosaic.made') is not null and to_regclass('pgmosaic.placed') is not null
   and exists (` + Counted + `) and to_regclass('pgmosaic.holder') is not null and to_regclass('pgmosaic.brought') is not null
-  and not exists (` + tooMuch + `)`
+  and not exists (` + tooMuch + `) and not exists (` + open + `)`
 
 // present are the forms of the functions that Schema makes, but for home's count.
 const present = `'decide(gid text, outcome text, parts text[], token bytea) void', 'next_id() bigint', 'shown(said bytea, purpose text, token bytea) boolean',
@@ -72,6 +72,9 @@ BEGIN
   END IF;
 END $$`
 
+// drawn is half of a secret, by chance.
+const drawn = `sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))`
+
 const tables = `
 CREATE TABLE IF NOT EXISTS pgmosaic.decision (gid text PRIMARY KEY, outcome text NOT NULL, parts text[], at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS pgmosaic.made (relation regclass PRIMARY KEY, distribution text NOT NULL, attempt text NOT NULL);
@@ -82,9 +85,7 @@ CREATE TABLE IF NOT EXISTS pgmosaic.holder (attempt text PRIMARY KEY, pid intege
 CREATE TABLE IF NOT EXISTS pgmosaic.identity (one boolean PRIMARY KEY DEFAULT true CHECK (one), installation text NOT NULL, database text NOT NULL, shard text NOT NULL, attempt text);
 CREATE TABLE IF NOT EXISTS pgmosaic.secret (one bool PRIMARY KEY DEFAULT true CHECK (one), inner_key bytea NOT NULL, outer_key bytea NOT NULL);
 REVOKE ALL ON pgmosaic.secret FROM PUBLIC;
-INSERT INTO pgmosaic.secret (inner_key, outer_key)
-  SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
-  ON CONFLICT DO NOTHING;
+INSERT INTO pgmosaic.secret (inner_key, outer_key) SELECT ` + drawn + `, ` + drawn + ` ON CONFLICT DO NOTHING;
 DO $$
 DECLARE before text := current_setting('lock_timeout');
 BEGIN
@@ -147,6 +148,10 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
   INSERT INTO pgmosaic.decision (gid, outcome, parts) VALUES ($1, $2, $3);
+END $$;
+CREATE OR REPLACE FUNCTION pgmosaic.kept() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'only pgmosaic says whose the database is' USING ERRCODE = '42501';
 END $$`
 
 // mostIDs is how many shards may give ids.
@@ -189,3 +194,51 @@ END $$;
 GRANT USAGE ON SCHEMA pgmosaic TO PUBLIC;
 GRANT SELECT ON pgmosaic.identity TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pgmosaic.decide(text, text, text[], bytea), pgmosaic.take_turn(text, bytea), pgmosaic.take_turn(text, bytea, int), pgmosaic.written() TO PUBLIC`
+
+// open finds the schema's tables that roles may still read or write to whom PostgreSQL gives all tables, whatever is granted there: members of
+// pg_read_all_data and pg_write_all_data. These do not get past row level security, and the owner does, who has functions of ours
+// run as itself: so each table has that, with no policy for the secret, and for the others one that lets those read who may, and nobody write. The table
+// that says whose a database is must stay a plain one, which all can read, also older versions (see nodeconn): a trigger refuses to have it written. It asks for a
+// privilege that only the owner and superusers have.
+const open = `select c.oid, c.oid::regclass::text as name, c.relname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspowner = c.relowner
+ where n.nspname = 'pgmosaic' and c.relkind in ('r', 'p') and case c.relname when 'identity' then not exists (select from pg_catalog.pg_trigger t where t.tgrelid = c.oid and t.tgname = 'pgmosaic_kept' and t.tgenabled = 'A')
+   else not c.relrowsecurity or coalesce((select string_agg(p.polname || ' ' || p.polcmd::text, ',') from pg_catalog.pg_policy p where p.polrelid = c.oid), '') <> case c.relname when 'secret' then '' else 'granted r' end end`
+
+// closed closes them. What an older version has made waits for nobody here, or others would wait behind it: who has a table in use keeps it
+// open, and whoever runs this next tries again. A secret that could be read is another one from then on: a process that knows the
+// old one is refused once, and asks for it again.
+const closed = `
+DO $$
+DECLARE
+  before text := current_setting('lock_timeout');
+  x record;
+  policy name;
+  readable bool;
+BEGIN
+  FOR x IN ` + open + ` ORDER BY c.relname <> 'secret' LOOP
+    BEGIN
+      PERFORM set_config('lock_timeout', '200ms', true);
+      IF x.relname = 'identity' THEN -- who reads does not stand in the way
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', x.name);
+        IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = x.oid AND tgname = 'pgmosaic_kept') THEN
+          EXECUTE format('CREATE TRIGGER pgmosaic_kept BEFORE INSERT OR UPDATE OR DELETE ON %1$s FOR EACH STATEMENT WHEN (NOT has_table_privilege(%1$L::regclass, ''TRUNCATE'')) EXECUTE FUNCTION pgmosaic.kept()', x.name);
+        END IF;
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pgmosaic_kept', x.name);
+      ELSE
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', x.name);
+        SELECT NOT relrowsecurity INTO readable FROM pg_class WHERE oid = x.oid; -- another process may have been here
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', x.name);
+        FOR policy IN SELECT polname FROM pg_policy WHERE polrelid = x.oid LOOP
+          EXECUTE format('DROP POLICY %I ON %s', policy, x.name);
+        END LOOP;
+        IF x.relname <> 'secret' THEN
+          EXECUTE format('CREATE POLICY granted ON %s FOR SELECT USING (true)', x.name);
+        ELSIF readable THEN
+          UPDATE pgmosaic.secret SET inner_key = ` + drawn + `, outer_key = ` + drawn + `;
+        END IF;
+      END IF;
+    EXCEPTION WHEN lock_not_available THEN
+    END;
+    PERFORM set_config('lock_timeout', before, true);
+  END LOOP;
+END $$`

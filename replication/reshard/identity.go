@@ -423,7 +423,7 @@ func stays(mv *Mover, db, shard string, err error) {
 // RunUpgrade gives the shards of the map what an older process did not make there, and tells them whose they are. It tries again
 // after every pause until all have it, or ctx ends.
 func (mv *Mover) RunUpgrade(ctx context.Context, pause time.Duration) error {
-	for told := map[string]string{}; ; {
+	for told, most := map[string]string{}, 6*pause; ; pause = min(2*pause, most) { // each try may hold others up for a moment
 		if mv.upgrade(ctx, told) {
 			return nil
 		}
@@ -497,9 +497,16 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 			return err
 		}
 	}
+	var held error
 	if !have {
 		if err := mv.prepareShard(ctx, c, n.Name, identityOf(mv, db, s.Name), s.Ordinal, true); err != nil {
 			return err
+		}
+		if have, err = hasAll(ctx, c, n.Name); err != nil {
+			return err
+		}
+		if !have {
+			held = errHeld
 		}
 	}
 	if err := mv.watchCopies(ctx, d, c); err != nil {
@@ -509,10 +516,13 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 		return nodeFailed(n.Name, err)
 	}
 	if s.Marked {
-		return nil
+		return held
 	}
-	return mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.MarkShard(db, s.Name) })
+	return errors.Join(held, mv.Catalog.Retry(ctx, func(tx *shardmap.Tx) error { return tx.MarkShard(db, s.Name) }))
 }
+
+// errHeld is that somebody has a table in use that an older version has made: see txn.Schema.
+var errHeld = errors.New("tables of schema pgmosaic that an older version has made are in use, and cannot be brought up to date: until then, members of pg_read_all_data and pg_write_all_data may read and write them; pg_locks shows who holds them, a pg_dump for one")
 
 // hasAll says whether a shard has all that the proxy makes there, and nothing of it is open to those who should not have it.
 func hasAll(ctx context.Context, c *pgx.Conn, node string) (have bool, err error) {

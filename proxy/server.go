@@ -2,6 +2,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -282,7 +283,7 @@ func (s *Server) servePeer(nc net.Conn) {
 		if len(key) == 0 {
 			return // nobody may ask
 		}
-		if err := peer.Answer(nc, key, s.Owners); err != nil {
+		if err := peer.Answer(nc, key, bytes.Clone(body), s.Owners); err != nil {
 			s.Log.Warn("the question of another process was not answered", "from", nc.RemoteAddr().String(), "error", err)
 		}
 		return

@@ -34,6 +34,7 @@ func TestConnectionStringsWithoutPasswords(t *testing.T) {
 		"postgres://u:hunter2@h/d":                              "postgres://u:xxxxx@h/d",
 		"postgres://u@h/d?sslkey=/k&sslpassword=hunter2":        "postgres://u@h/d?sslkey=%2Fk&sslpassword=xxxxx",
 		"postgres://u@h/d?Password=hunter2":                     "postgres://u@h/d?Password=xxxxx",
+		"postgres://u:hunter2%@h/d":                             "postgres://xxxxx",
 		"host=h password=hunter2 user=u":                        "host=h password=xxxxx user=u",
 		`host=h password='hunt\'er2 x' user=u`:                  "host=h password=xxxxx user=u",
 		`host=h password=hunt\ er2 user=u`:                      "host=h password=xxxxx user=u",

@@ -113,7 +113,11 @@ var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|(
 
 // maskDSN hides the password of a connection string.
 func maskDSN(dsn string) string {
-	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+	u, err := url.Parse(dsn)
+	if scheme, _, is := strings.Cut(dsn, "://"); err != nil && is { // nobody can connect with it
+		return scheme + "://xxxxx"
+	}
+	if err == nil && u.Scheme != "" {
 		if _, has := u.User.Password(); has {
 			u.User = url.UserPassword(u.User.Username(), "xxxxx")
 		}

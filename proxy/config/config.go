@@ -90,7 +90,7 @@ type Config struct {
 	LogFailed      bool     `yaml:"log_failed_statements"`                                                        // statements that end with an error are logged
 	LogRefused     bool     `yaml:"log_refused_statements"`                                                       // statements that no plan can answer are logged, with the rule
 	LogParams      bool     `yaml:"log_parameters"`                                                               // with their literals and parameters, which may be secrets, in SHOW REFUSALS and on the page too; false: hidden
-	Traces         string   `yaml:"otlp_endpoint" is:"restart"`                                                   // URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces
+	Traces         string   `yaml:"otlp_endpoint" is:"restart file"`                                              // URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces
 	TraceShare     float64  `yaml:"trace_sample_ratio" is:"restart" max:"1"`                                      // share of the statements that are traced, besides those that carry a sampled traceparent
 
 	File   string `yaml:"-"` // where it was read from; empty for none

@@ -12,8 +12,8 @@ import (
 )
 
 // key is one key of the file: a field of Config with what its tags say. A change of a key is in force
-// at the next start only if its tag says "restart"; it is not shown if it says "hidden"; it may be in the file only, and not
-// be SET, if it says "file": what runs as somebody else is the file's alone.
+// at the next start only if its tag says "restart"; it is not shown if it says "hidden"; it may be in the file only, and neither
+// be SET nor read outside, if it says "file": what runs as somebody else, or speaks to somebody else, is the file's alone, and its text may have a password.
 type key struct {
 	name string
 	at   int // the field's number
@@ -49,18 +49,24 @@ type Setting struct {
 	Changeable           bool // by SET
 }
 
-// Settings lists the keys in their order, without those that may hold secrets or are lists of their own.
+// Settings lists the keys in their order, without those that are hidden. Who may look at them may not know what is the file's alone: only
+// whether it is there.
 func (c *Config) Settings() (out []Setting) {
 	def := Default()
 	for _, k := range keys {
 		if !k.is("hidden") {
-			out = append(out, Setting{k.name, text(k.of(c)), text(k.of(&def)), k.changeable()})
+			out = append(out, Setting{k.name, k.shown(c), k.shown(&def), k.changeable()})
 		}
 	}
 	return out
 }
 
-func text(v reflect.Value) string {
+// shown is a key's value as others may see it.
+func (k key) shown(c *Config) string {
+	v := k.of(c)
+	if k.is("file") && v.Kind() == reflect.String {
+		return Secret(v.String()).String()
+	}
 	if b, ok := v.Interface().(bool); ok {
 		return map[bool]string{true: "1", false: "0"}[b]
 	}

@@ -121,6 +121,19 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			t.Error(s)
 		}
 	}
+	c.Hook, c.AuthQuery, c.Traces = "curl -H 'Authorization: hush' http://pager", "select * from dblink('password=hush', '..') x (a text, b text) where a = $1", "http://u:hush@collector:4318"
+	shown := map[string]string{}
+	for _, s := range c.Settings() {
+		shown[s.Name] = s.Value
+		if strings.Contains(s.Value, "hush") {
+			t.Errorf("SHOW CONFIG has %s: %s", s.Name, s.Value)
+		}
+	}
+	for _, name := range []string{"failover_hook", "auth_query", "otlp_endpoint"} {
+		if shown[name] != "********" {
+			t.Errorf("%s is there, and shown as %q", name, shown[name])
+		}
+	}
 	if s, err := c.PeerKey.Reveal(); err != nil || s != "hush-hush-hush-hush" {
 		t.Error(s, err)
 	}

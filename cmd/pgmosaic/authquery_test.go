@@ -88,6 +88,16 @@ func TestSaltsTellNothing(t *testing.T) {
 		if !strings.HasSuffix(first, ",i=4096") {
 			t.Errorf("%s: %s", user, first)
 		}
+		for _, elsewhere := range []string{"pgmosaic", "pgbouncer", "nosuch", "postgres"} { // where auth_query lets nobody in
+			if there := factors(t, one, user, elsewhere); there != first {
+				t.Errorf("%s: %s, and %s in database %s", user, first, there, elsewhere)
+			}
+		}
+	}
+	for _, elsewhere := range []string{"pgmosaic", "nosuch"} {
+		if _, err := pgx.Connect(t.Context(), dsnFor("postgres", d.cluster.Password, one.Server.Addr(), elsewhere)); pgCode(err) != "28P01" {
+			t.Errorf("a user of auth_query enters %s, or is told something: %v", elsewhere, err)
+		}
 	}
 	before := factors(t, one, "nobody", "shop")
 	one.stop(0)

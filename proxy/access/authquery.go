@@ -12,7 +12,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/session"
 )
 
 const (
@@ -134,17 +133,14 @@ func (a *asker) close(ctx context.Context) {
 
 // query looks a user up on the home shard of its database, or on another while that is away: roles are the same on all. The
 // connection has seen none of the client's parameters.
-func (g *Gate) query(ctx context.Context, l session.Login) (auth.Credential, error) {
-	key := l.Database + "\x00" + l.User
+func (g *Gate) query(ctx context.Context, database, user string) (auth.Credential, error) {
+	key := database + "\x00" + user
 	if cred, ok := g.questions.remembered(key); ok {
 		return cred, nil
 	}
-	if !g.ask.Exists(l.Database) {
-		return g.fake(l.User), nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	ask := g.questions.of(l.Database)
+	ask := g.questions.of(database)
 	select {
 	case ask.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -154,9 +150,9 @@ func (g *Gate) query(ctx context.Context, l session.Login) (auth.Credential, err
 	if cred, ok := g.questions.remembered(key); ok { // by who had the turn before
 		return cred, nil
 	}
-	cred, exists, err := g.look(ctx, ask, l.Database, l.User)
+	cred, exists, err := g.look(ctx, ask, database, user)
 	if err != nil {
-		g.log.Warn("auth_query", "database", l.Database, "error", err)
+		g.log.Warn("auth_query", "database", database, "error", err)
 		return auth.Credential{}, &pgsql.Error{Code: pgsql.ConnectionFailure, Message: "the user could not be looked up", Hint: "The proxy's log says why."}
 	}
 	g.questions.remember(key, cred, exists)

@@ -38,6 +38,8 @@ type Gate struct {
 type Asking struct {
 	// Exists says whether there is such a database, with a shard.
 	Exists func(database string) bool
+	// First is the first database by name that exists; empty if none does.
+	First func() string
 	// Moved says whether home's primary answers and is another server than the one of a connection string.
 	Moved func(database, dsn string) bool
 	// Server is where to ask, and how to see that the server there is the one that it should be.
@@ -139,15 +141,24 @@ func (g *Gate) Rule(l session.Login) auth.Rule {
 	return r
 }
 
-// Credential implements session.Backend: configured users first, then auth_query.
+// Credential implements session.Backend: configured users first, then auth_query. Where that lets nobody in, on the console and in databases
+// that do not exist, a name is told the salt that it has in the first database that does: else two salts of one name would tell that somebody has it.
 func (g *Gate) Credential(ctx context.Context, l session.Login) (auth.Credential, error) {
 	if u, ok := g.Access().users[l.User]; ok {
 		return u.cred, nil
 	}
-	if g.Access().query == "" || IsConsole(l.Database) || len(l.User) > longestName {
+	if g.Access().query == "" || len(l.User) > longestName {
 		return g.fake(l.User), nil
 	}
-	return g.query(ctx, l)
+	if !IsConsole(l.Database) && g.ask.Exists(l.Database) {
+		return g.query(ctx, l.Database, l.User)
+	}
+	other := g.ask.First()
+	if other == "" {
+		return g.fake(l.User), nil
+	}
+	cred, err := g.query(ctx, other, l.User)
+	return cred.Unknown(), err
 }
 
 // longestName is the longest that a role of PostgreSQL's can have, in bytes.

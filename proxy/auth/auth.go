@@ -92,9 +92,15 @@ func (c Credential) Verifier() string {
 
 // Fake is the credential of a user that does not exist: no password fits it. iterations are those of the users that do.
 func (s Salts) Fake(user string, iterations int) Credential {
+	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: s.of(user), Iters: iterations}}}.Unknown()
+}
+
+// Unknown is a credential with the same salt that no password fits.
+func (c Credential) Unknown() Credential {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
-	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: s.of(user), Iters: iterations}, StoredKey: key, ServerKey: key}}
+	c.stored.StoredKey, c.stored.ServerKey = key, key
+	return c
 }
 
 // Check says whether a password fits, for logins that are not SCRAM (the dashboard's).

@@ -90,6 +90,14 @@ func (in *Instance) asking() access.Asking {
 			d := in.Catalog.Current().Databases[database]
 			return d != nil && d.Home != nil
 		},
+		First: func() string {
+			for _, d := range in.Catalog.Current().SortedDatabases() {
+				if d.Home != nil {
+					return d.Name
+				}
+			}
+			return ""
+		},
 		Moved: func(database, dsn string) bool {
 			d := in.Catalog.Current().Databases[database]
 			if d == nil || d.Home == nil {

@@ -36,7 +36,7 @@ var layers = []layer{
 	{"proxy/exec/observe", "proxy/metrics proxy/pgsql router router/sqlparse", "who is told of requests; answers none"},
 	{"proxy/memory", "proxy/pgsql", "a leaf: counts what sessions hold"},
 	{"proxy/admin", "router shardmap proxy/pgsql proxy/pool proxy/txn proxy/metrics proxy/panics replication replication/reshard", "grammar and views: moves no data, knows no query path"},
-	{"proxy/console", "proxy/admin proxy/pgsql proxy/wire", "the admin database as clients see it"},
+	{"proxy/console", "proxy/admin proxy/memory proxy/pgsql proxy/wire", "the admin database as clients see it"},
 	{"proxy/dashboard", "proxy/admin proxy/panics proxy/pgsql", "draws the admin's views and nothing else"},
 	{"proxy/pool", "proxy/cond proxy/auth proxy/loop proxy/pgsql proxy/tcp proxy/wire proxy/panics", "connections, not statements"},
 	{"proxy/txn", "proxy/nodeconn proxy/panics proxy/pgsql", "writes to no client, knows no pool"},

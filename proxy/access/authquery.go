@@ -31,12 +31,17 @@ type questions struct {
 	unknown map[string]asked
 	askers  map[string]*asker // by database
 	now     func() time.Time
+	count   func(bytes int64) error
 }
 
 type asked struct {
-	cred  auth.Credential
-	until time.Time
+	cred   auth.Credential
+	until  time.Time
+	weight int64
 }
+
+// askedWeight is what an answer holds besides its name and its salt.
+const askedWeight = 400
 
 // asker is a database's connection. Whoever has taken its turn owns the rest.
 type asker struct {
@@ -48,8 +53,8 @@ type asker struct {
 	until  time.Time
 }
 
-func newQuestions(now func() time.Time) *questions {
-	return &questions{now: now, known: map[string]asked{}, unknown: map[string]asked{}, askers: map[string]*asker{}}
+func newQuestions(now func() time.Time, count func(bytes int64) error) *questions {
+	return &questions{now: now, count: count, known: map[string]asked{}, unknown: map[string]asked{}, askers: map[string]*asker{}}
 }
 
 func (q *questions) remembered(key string) (auth.Credential, bool) {
@@ -71,17 +76,34 @@ func (q *questions) remember(key string, c auth.Credential, exists bool) {
 		m = q.known
 	}
 	if len(m) >= askedLimit {
-		clear(m)
+		q.dropLocked(m, q.now().Add(askedFor))
 	}
-	m[key] = asked{c, q.now().Add(askedFor)}
+	if old, ok := m[key]; ok {
+		delete(m, key)
+		_ = q.count(-old.weight)
+	}
+	weight := int64(len(key)+c.SaltBytes()) + askedWeight
+	if q.count(weight) != nil {
+		return // it is asked again
+	}
+	m[key] = asked{c, q.now().Add(askedFor), weight}
 }
 
-// forget forgets what was answered.
-func (q *questions) forget() {
+// forget forgets what was answered and holds for no longer than until then.
+func (q *questions) forget(until time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	clear(q.known)
-	clear(q.unknown)
+	q.dropLocked(q.known, until)
+	q.dropLocked(q.unknown, until)
+}
+
+func (q *questions) dropLocked(m map[string]asked, until time.Time) {
+	for key, a := range m {
+		if !a.until.After(until) {
+			delete(m, key)
+			_ = q.count(-a.weight) // never fails
+		}
+	}
 }
 
 func (q *questions) of(database string) *asker {
@@ -105,6 +127,7 @@ func (q *questions) run(ctx context.Context) error {
 			ended = true
 		case <-tick.C:
 		}
+		q.forget(q.now())
 		q.mu.Lock()
 		var all []*asker
 		for _, a := range q.askers {

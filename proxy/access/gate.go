@@ -38,6 +38,8 @@ type Gate struct {
 type Asking struct {
 	// Exists says whether there is such a database, with a shard.
 	Exists func(database string) bool
+	// Memory counts bytes that answers hold, or fewer; an error: there are none for more.
+	Memory func(bytes int64) error
 	// First is the first database by name that exists; empty if none does.
 	First func() string
 	// Moved says whether home's primary answers and is another server than the one of a connection string.
@@ -51,7 +53,7 @@ const slowLogin = time.Second
 
 // NewGate makes a gate with the Access in force. now is the clock.
 func NewGate(a *Access, ask Asking, m *metrics.Metrics, log *slog.Logger, now func() time.Time) *Gate {
-	g := &Gate{metrics: m, log: log, ask: ask, now: now, questions: newQuestions(now), checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
+	g := &Gate{metrics: m, log: log, ask: ask, now: now, questions: newQuestions(now, ask.Memory), checks: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))}
 	g.iterations.Store(auth.Iterations)
 	g.inForce.Store(a)
 	return g
@@ -63,7 +65,7 @@ func (g *Gate) Access() *Access { return g.inForce.Load() }
 // Use brings another Access in force. Who has logged in stays. What another auth_query has answered is forgotten.
 func (g *Gate) Use(a *Access) {
 	if old := g.inForce.Swap(a); old.query != a.query {
-		g.questions.forget()
+		g.questions.forget(g.now().Add(askedFor))
 	}
 }
 

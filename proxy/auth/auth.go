@@ -95,6 +95,9 @@ func (s Salts) Fake(user string, iterations int) Credential {
 	return Credential{scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: s.of(user), Iters: iterations}}}.Unknown()
 }
 
+// SaltBytes is how long the salt is: a verifier may have any.
+func (c Credential) SaltBytes() int { return len(c.stored.Salt) }
+
 // Unknown is a credential with the same salt that no password fits.
 func (c Credential) Unknown() Credential {
 	key := make([]byte, 32)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -24,9 +25,8 @@ type Console struct {
 	cancel   context.CancelFunc
 	ctx      context.Context
 
-	stmts    map[string]string
-	portals  map[string]*admin.Result
-	pending  map[string]string
+	stmts    store[string]
+	portals  store[*admin.Result]
 	skipping bool
 
 	mu   sync.Mutex // guards stop
@@ -34,9 +34,12 @@ type Console struct {
 }
 
 // New makes the handler of an admin session. readOnly is for users that may only look.
-func New(a *admin.Admin, client *wire.Conn, readOnly bool) *Console {
+func New(a *admin.Admin, client *wire.Conn, m *memory.Ledger, readOnly bool) *Console {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Console{admin: a, client: client, readOnly: readOnly, ctx: ctx, cancel: cancel, stmts: map[string]string{}, portals: map[string]*admin.Result{}, pending: map[string]string{}}
+	return &Console{
+		admin: a, client: client, readOnly: readOnly, ctx: ctx, cancel: cancel,
+		stmts: store[string]{memory: m, as: memory.Prepared, times: 1}, portals: store[*admin.Result]{memory: m, as: memory.Portals, times: 4},
+	}
 }
 
 // TxStatus implements session.Handler: the console has no transactions.
@@ -93,7 +96,11 @@ func (c *Console) Function(context.Context, wire.Message) error {
 func (c *Console) Abandon() { c.cancel() }
 
 // Close implements session.Handler.
-func (c *Console) Close() { c.cancel() }
+func (c *Console) Close() {
+	c.cancel()
+	c.stmts.clear()
+	c.portals.clear()
+}
 
 // Query implements session.Handler.
 func (c *Console) Query(_ context.Context, sql []byte) error {
@@ -167,6 +174,7 @@ func (c *Console) Batch(_ context.Context, msgs []wire.Message, sync bool, _ tim
 	}
 	if sync {
 		c.skipping = false
+		c.portals.clear() // they end with their transaction, and there is none
 		c.client.SendReady('I')
 	}
 	return nil
@@ -181,7 +189,9 @@ func (c *Console) message(m wire.Message) error {
 		if err != nil {
 			return errMessage
 		}
-		c.stmts[p.Name] = p.SQL
+		if err := c.stmts.put(p.Name, p.SQL, int64(len(p.SQL))); err != nil {
+			return err
+		}
 		c.client.SendFrame('1', nil)
 	case 'B':
 		return c.bind(m)
@@ -192,7 +202,7 @@ func (c *Console) message(m wire.Message) error {
 		if err != nil {
 			return errMessage
 		}
-		res := c.portals[string(name)]
+		res, _ := c.portals.get(string(name))
 		if res == nil {
 			return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 		}
@@ -203,8 +213,13 @@ func (c *Console) message(m wire.Message) error {
 		c.rows(res)
 	case 'C':
 		c.client.SendFrame('3', nil)
-		if b := m.Body(); len(b) > 1 && b[0] == 'S' {
-			delete(c.stmts, strings.TrimRight(string(b[1:]), "\x00"))
+		if b := m.Body(); len(b) > 1 {
+			name := strings.TrimRight(string(b[1:]), "\x00")
+			if b[0] == 'S' {
+				c.stmts.drop(name)
+			} else {
+				c.portals.drop(name)
+			}
 		}
 	}
 	return nil
@@ -215,7 +230,7 @@ func (c *Console) bind(m wire.Message) error {
 	if err := b.Decode(m.Body()); err != nil {
 		return errMessage
 	}
-	sql, ok := c.stmts[string(b.Statement)]
+	sql, ok := c.stmts.get(string(b.Statement))
 	if !ok {
 		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
@@ -231,7 +246,9 @@ func (c *Console) bind(m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	c.portals[string(b.Portal)] = res
+	if err := c.portals.put(string(b.Portal), res, weightOf(res)); err != nil {
+		return err
+	}
 	c.client.SendFrame('2', nil)
 	return nil
 }
@@ -243,14 +260,14 @@ func (c *Console) describe(body []byte) error {
 	}
 	name := strings.TrimRight(string(body[1:]), "\x00")
 	if body[0] == 'P' {
-		res := c.portals[name]
+		res, _ := c.portals.get(name)
 		if res == nil {
 			return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 		}
 		c.describeResult(res)
 		return nil
 	}
-	sql, ok := c.stmts[name]
+	sql, ok := c.stmts.get(name)
 	if !ok {
 		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}

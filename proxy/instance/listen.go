@@ -15,14 +15,14 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/tcp"
 )
 
-// countMessages counts the bytes of clients' long messages: see session.Config.
-func countMessages(m *memory.Ledger) func(bytes int64) error {
+// counting counts the bytes of a consumer: more, or fewer.
+func counting(in *Instance, as memory.Consumer) func(bytes int64) error {
 	return func(bytes int64) error {
 		if bytes < 0 {
-			m.Give(memory.Messages, -bytes)
+			in.Engine.Memory.Give(as, -bytes)
 			return nil
 		}
-		return m.Take(memory.Messages, bytes)
+		return in.Engine.Memory.Take(as, bytes)
 	}
 }
 
@@ -32,7 +32,7 @@ func (in *Instance) buildServer() error {
 	in.Server = &proxy.Server{
 		Session: session.Config{
 			Backend: backend{in.Gate, in}, TLS: func() *tls.Config { return in.Gate.Access().TLS }, LoginTimeout: cfg.Login.Value(),
-			MaxStatement: int(cfg.MaxStatement), Memory: countMessages(&in.Engine.Memory), Log: in.log, Proxied: func(from netip.Addr) bool { return in.Gate.Access().Proxied(from) },
+			MaxStatement: int(cfg.MaxStatement), Memory: counting(in, memory.Messages), Log: in.log, Proxied: func(from netip.Addr) bool { return in.Gate.Access().Proxied(from) },
 		},
 		Log: in.log, Peer: cfg.PeerID, Others: in.peers.address, Owners: in.peers.owners, PeerKey: in.peers.key,
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/access"
 	"github.com/pgmosaic/pgmosaic/proxy/console"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 )
@@ -29,7 +30,7 @@ func (b backend) Open(ctx context.Context, l session.Login, client session.Clien
 			"server_version": "15.0 (pgmosaic " + b.in.opts.Version + ")", "client_encoding": "UTF8", "server_encoding": "UTF8", "DateStyle": "ISO, MDY",
 			"TimeZone": "UTC", "integer_datetimes": "on", "standard_conforming_strings": "on", "application_name": l.Params["application_name"],
 		}
-		return console.New(b.in.Admin, client.Conn, role != access.Admin), params, nil
+		return console.New(b.in.Admin, client.Conn, &b.in.Engine.Memory, role != access.Admin), params, nil
 	}
 	if err := b.room(l); err != nil {
 		return nil, nil, err
@@ -86,6 +87,7 @@ func (in *Instance) serverPassword(_, role string) (string, error) {
 // asking is how auth_query reaches a database: on home, or on another shard while home is away. Roles are the same on all.
 func (in *Instance) asking() access.Asking {
 	return access.Asking{
+		Memory: counting(in, memory.Logins),
 		Exists: func(database string) bool {
 			d := in.Catalog.Current().Databases[database]
 			return d != nil && d.Home != nil

@@ -23,12 +23,13 @@ const (
 	Transactions                  // what they have set and saved, for servers that join them later, and to go back to
 	Notifications                 // that wait for their sessions, and the channels that these listen to
 	Messages                      // of clients, that are longer than a few pieces
+	Logins                        // what auth_query has answered
 
 	consumers = iota
 )
 
 // Names are the consumers' names in metrics, in order.
-var Names = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals", "settings", "transactions", "notifications", "messages"}
+var Names = [consumers]string{"plans", "prepared_statements", "merges", "parsing", "portals", "settings", "transactions", "notifications", "messages", "logins"}
 
 // Ledger counts what sessions hold, by consumer. What is taken is given back by whoever took it. It counts what is made
 // and what goes, nothing in between.

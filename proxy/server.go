@@ -207,6 +207,11 @@ func (s *Server) watch(ctx context.Context) {
 const quietAfter = 2 * time.Second
 
 func (s *Server) ended(sess *session.Session, err error) {
+	var cancel session.CancelRequest
+	asks := errors.As(err, &cancel)
+	if asks { // its connection is open meanwhile, and has its place
+		s.cancel(cancel)
+	}
 	s.mu.Lock()
 	delete(s.sessions, sess.PID())
 	s.room.leave(sess)
@@ -217,11 +222,7 @@ func (s *Server) ended(sess *session.Session, err error) {
 		s.leaving = nil
 	}
 	s.mu.Unlock()
-	var cancel session.CancelRequest
-	switch {
-	case errors.As(err, &cancel):
-		s.cancel(cancel)
-	case err != nil:
+	if err != nil && !asks {
 		i := sess.Info()
 		s.Log.Info("client gone", "client", i.PID, "user", i.Login.User, "database", i.Login.Database, "from", i.From(), "error", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -152,6 +153,36 @@ func behind(t testing.TB, d *demo) (*app, *middleman) {
 		c.Direct.Setup = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, m.Addr().String(), "shop") + "'"}
 	})
 	return a, m
+}
+
+// Who asks for a cancel waits until its connection is closed, as PostgreSQL's clients do. It is, when the servers have been asked: a request that were
+// still on its way would hit the client's next statement.
+func TestACancelRequestIsDoneWhenItsConnectionCloses(t *testing.T) {
+	t.Parallel()
+	a, m := behind(t, shop(t))
+	c := connectTo(t, a.dsn())
+	mustExec(t, c, "begin")
+	mustExec(t, c, "select 1")
+	m.set(func() { m.stalled = true })
+	nc, err := net.Dial("tcp", a.Server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := wire.WriteAll(nc, wire.CancelRequest(c.PgConn().PID(), c.PgConn().SecretKey())); err != nil {
+		t.Fatal(err)
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if n, err := nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("while the server is being asked: %d bytes, %v", n, err)
+	}
+	m.set(func() { m.stalled = false })
+	_ = nc.SetReadDeadline(time.Time{})
+	if n, err := nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("when the server has been asked: %d bytes, %v", n, err)
+	}
+	mustExec(t, c, "select 1")
+	mustExec(t, c, "rollback")
 }
 
 // A session that is terminated ends, though the cancel request that was to stop its statement got lost.

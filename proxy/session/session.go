@@ -416,8 +416,14 @@ func (s *Session) end(err error, done func(error)) {
 	s.opened = nil
 	s.mu.Unlock()
 	s.to(Closed)
-	_ = s.conn.Close()
 	s.conn.Memory.Use(nil)
+	var asks CancelRequest
+	if errors.As(err, &asks) { // its sender waits until the connection is closed: what it sends from then on is not to be cancelled
+		done(err)
+		_ = s.conn.Close()
+		return
+	}
+	_ = s.conn.Close()
 	done(err)
 }
 

@@ -172,6 +172,10 @@ func mayWrite(a *analysis) bool {
 
 // hiddenState finds what a statement may leave behind unseen; nil for nothing.
 func (a *analysis) hiddenState() *Hidden {
+	switch a.stmt.Kind {
+	case sqlparse.Show, sqlparse.Lock, sqlparse.Notify: // they run nobody's code, and have no snapshot: the isolation may still be chosen behind them
+		return nil
+	}
 	l, q := newLook(a), quietOf(a.sch)
 	l.add(q.hidden)
 	fires := false // triggers of tables that it does not name

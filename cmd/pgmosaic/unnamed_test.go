@@ -67,6 +67,26 @@ var unnamed = []struct{ name, setup, run string }{
 	{"a table made of a query", "", "create table w18 as select 5::d3 as x"},
 }
 
+// What runs nobody's code leaves the isolation of its transaction to be chosen, whatever code of the database could run: to look what such code
+// has set takes a snapshot.
+func TestTheIsolationIsChosenBehindWhatRunsNoCode(t *testing.T) {
+	t.Parallel()
+	c := connectTo(t, ownPool(t, "chosenlate", []string{
+		"create function sets(v text) returns bool language plpgsql as $$ begin perform set_config('search_path', v, true); return true; end $$; create domain late as text check (sets(value)); create table t (a int)",
+	}, "s1-a", "s2-a"))
+	for _, first := range []string{"show transaction_read_only", "lock table t in share mode", "notify late"} {
+		for _, then := range []string{"begin isolation level repeatable read", "set transaction isolation level repeatable read"} {
+			for _, sql := range []string{"begin", first, then} {
+				mustExec(t, c, sql, pgx.QueryExecModeSimpleProtocol)
+			}
+			if got := simply(t, c, "show transaction_isolation"); got != "repeatable read" {
+				t.Errorf("behind %s and %s: %s", first, then, got)
+			}
+			mustExec(t, c, "rollback")
+		}
+	}
+}
+
 // What code of a database sets that runs where no statement names it is the session's, and nobody else's.
 func TestUnnamedCodeLeavesNothingToOthers(t *testing.T) {
 	t.Parallel()

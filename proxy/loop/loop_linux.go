@@ -101,9 +101,6 @@ func (l *loop) drive(id uint64) {
 			}
 		}
 		l.wait()
-		if drowsy.Load() {
-			rouse()
-		}
 	}
 }
 
@@ -143,6 +140,9 @@ func (l *loop) look(fd uintptr) bool {
 func (l *loop) run(t *Task, id uint64) bool {
 	l.charge.Store(id | 1)
 	l.runs.Add(1)
+	if drowsy.Load() { // behind these: a guard that falls asleep meanwhile looks at them behind that
+		rouse()
+	}
 	l.watch.runs(t)
 	t.run(true)
 	l.watch.ran(t)

@@ -38,6 +38,10 @@ func pair(t testing.TB) (*Socket, net.Conn) {
 		t.Fatal(err)
 	}
 	a := <-got
+	for a.err == nil && a.nc.RemoteAddr().String() != nc.LocalAddr().String() { // somebody else's, who looks for a server that had the port before
+		_ = a.nc.Close()
+		a.nc, a.err = l.Accept()
+	}
 	if a.err != nil {
 		t.Fatal(a.err)
 	}
@@ -47,6 +51,41 @@ func pair(t testing.TB) (*Socket, net.Conn) {
 	}
 	t.Cleanup(func() { _ = s.Close(); _ = a.nc.Close() })
 	return s, a.nc
+}
+
+// unixPair is pair by Unix sockets, which take no ports: those of connections by TCP are kept for a minute behind each.
+func unixPair(t testing.TB) (*Socket, net.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		nc, err := net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[i] = nc
+	}
+	s, ok := Adopt(ends[0]).(*Socket)
+	if !ok {
+		t.Fatal("a Unix connection was not adopted")
+	}
+	return s, ends[1]
+}
+
+// until waits for what is about to be so.
+func until(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error(what + " is not so")
+			return
+		}
+	}
 }
 
 // within fails a test that hangs.
@@ -168,6 +207,7 @@ func TestCloseEndsWaits(t *testing.T) {
 		func(s *Socket) error { _, err := s.Read(make([]byte, 8)); return err },
 		func(s *Socket) error { _, err := s.Write(make([]byte, 64<<20)); return err },
 		func(s *Socket) error {
+			s.task.Leave() // it waits as a goroutine does
 			rc, _ := s.SyscallConn()
 			return rc.Read(func(uintptr) bool { return false })
 		},
@@ -267,7 +307,7 @@ func TestEventOfAnEarlierConnection(t *testing.T) {
 // A wait that begins while its socket is closed, or its deadline set to the past, ends.
 func TestWaitsThatJustBegin(t *testing.T) {
 	for i := range 3000 {
-		s, peer := pair(t)
+		s, peer := unixPair(t)
 		done := spawn(s, func(*Task) { _, _ = s.Read(make([]byte, 1)) })
 		for range rand.IntN(60) {
 			runtime.Gosched()
@@ -285,9 +325,12 @@ func TestWaitsThatJustBegin(t *testing.T) {
 // Who finds more and more to read, or cannot write, leaves the loop to the others.
 func TestBusyTasksLeave(t *testing.T) {
 	s, peer := pair(t)
+	_, _ = peer.Write(make([]byte, maxReads+1))
+	until(t, "all is there", func() bool {
+		n, err := unix.IoctlGetInt(s.fd.number, unix.SIOCINQ)
+		return err == nil && n == maxReads+1
+	})
 	within(t, "reading", spawn(s, func(task *Task) {
-		_, _ = peer.Write(make([]byte, maxReads+1))
-		time.Sleep(10 * time.Millisecond) // it is all there
 		b := make([]byte, 1)
 		for i := range maxReads + 1 {
 			if task.alone {
@@ -299,13 +342,15 @@ func TestBusyTasksLeave(t *testing.T) {
 			t.Error("it stays whatever there is to read")
 		}
 	}))
-	go func() { time.Sleep(50 * time.Millisecond); _, _ = io.Copy(io.Discard, peer) }()
-	within(t, "writing", spawn(s, func(task *Task) {
+	written := spawn(s, func(task *Task) {
 		_, _ = s.Write(make([]byte, 64<<20))
 		if !task.alone {
 			t.Error("it waits in the loop for a peer that does not read")
 		}
-	}))
+	})
+	until(t, "it waits", func() bool { w := s.wr.w.Load(); return w != nil && w != ready })
+	go func() { _, _ = io.Copy(io.Discard, peer) }()
+	within(t, "writing", written)
 }
 
 // Tasks of one loop go on though one of them blocks without having left it, whatever it blocks on.
@@ -461,6 +506,7 @@ func TestOnInput(t *testing.T) {
 func TestManyTasks(t *testing.T) {
 	const tasks, rounds = 64, 300
 	var all sync.WaitGroup
+	var came atomic.Int64 // bytes that have come back
 	for i := range tasks {
 		client, far := pair(t) // our end of a client's connection
 		server, echo := pair(t)
@@ -515,23 +561,35 @@ func TestManyTasks(t *testing.T) {
 					t.Errorf("round %d: %d, %v", r, b[0], err)
 					break
 				}
+				came.Add(1)
 			}
 			_ = far.Close()
 		}()
 	}
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
-	within(t, "the tasks", done)
+	for last := int64(-1); ; { // on a busy machine they take long: they must go on
+		select {
+		case <-done:
+			return
+		case <-time.After(20 * time.Second):
+			if now := came.Load(); now == last {
+				t.Fatalf("the tasks stand still, when %d of %d bytes have come back", now, tasks*rounds)
+			} else {
+				last = now
+			}
+		}
+	}
 }
 
 // After a time without work the guard sleeps, and is there when it is needed.
 func TestGuardSleeps(t *testing.T) {
-	deadline := time.Now().Add(20 * time.Second)
-	for !drowsy.Load() {
-		if time.Now().After(deadline) {
+	loops() // it is there
+	for turns := 0; !drowsy.Load(); turns++ {
+		if turns > 10*quietTicks { // on a busy machine its ticks are late, as these turns are
 			t.Fatal("the guard does not sleep")
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(guardEvery)
 	}
 	TestGuard(t)
 }

@@ -184,6 +184,45 @@ func TestWhatCopyCannotTakeIsNotRun(t *testing.T) {
 	}
 }
 
+// What no COPY takes is no part of one that has failed by itself before it read anything: as on PostgreSQL it is run, or skipped with its pipeline, and the
+// session goes on. A COPY that fails behind its rows would have read it.
+func TestWhatComesBehindACopyThatFailsByItself(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for _, table := range []string{"before", "after"} {
+		for _, s := range []string{
+			"copy T; insert; Sync", "copy T; insert; Sync; insert; Sync", "copy T; query-insert", "copy T; query-insert; Sync; query-insert", "copy T; call -1; Sync; call -1",
+			"copy T; Sync; query-insert", "copy T; Sync; insert; Sync", "copy T; Sync; await G; insert; Sync", "copy T; Flush; insert; Sync", "copy T; Flush; Sync; insert; Sync; insert; Sync",
+			"query-copy T; query-insert", "query-copy T; insert; Sync", "query-copy T; call -1", "query-copy T; rows 1; query-insert",
+			"begin; copy T; insert; Sync; insert", "begin; query-copy T; query-insert", "insert; copy T; insert; Sync", "insert; copy T; query-insert", "copy T; rows 1; insert; Sync",
+		} {
+			scripts = append(scripts, strings.ReplaceAll(s, " T;", " "+table+";"))
+		}
+	}
+	sameMessages(t, "itself", scripts)
+	d, c := schemesWorld(t, "itselfover")
+	d.adminExec(t, "CREATE GROUP g IN itselfover KEY (int) BY HASH")
+	mustExec(t, c, "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$")
+	for _, when := range []string{"before", "after"} {
+		mustExec(t, c, "create table "+when+"wards (id int primary key)")
+		mustExec(t, c, "create trigger refuses "+when+" insert on "+when+"wards for each statement execute function refuse()")
+		d.adminExec(t, "DISTRIBUTE TABLE itselfover.public."+when+"wards IN GROUP g KEY (id)")
+	}
+	for _, x := range []struct{ table, want string }{{"beforewards", "GE[P0001]ZITD(1)C<SELECT 1>ZI"}, {"afterwards", "GE[08P01]E[08P01]" + ended}} {
+		for _, first := range []string{"", "1\n"} {
+			r := rawTo(t, dsnFor("app", "app", d.Server.Addr(), "itselfover"))
+			r.SendQuery("copy " + x.table + " from stdin")
+			if first != "" {
+				r.SendFrame('d', []byte(first))
+			}
+			r.SendQuery("select 1")
+			if got := r.toldUpTo("C<SELECT 1>ZI"); got != x.want {
+				t.Errorf("over shards, %s, %q: %s, not %s", x.table, first, got, x.want)
+			}
+		}
+	}
+}
+
 // A simple query and a call by number are part of the pipeline before them, which they end, and behind an error they are skipped up to Sync.
 func TestRequestsAmidAPipelineLikePostgreSQL(t *testing.T) {
 	t.Parallel()

@@ -1,10 +1,12 @@
 package exec
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/copydata"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -235,13 +237,16 @@ func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) erro
 	}
 }
 
-// feed reads the client's data to its end and passes the rows on. The error is the client's CopyFail, or a
-// row that cannot be placed.
+// feed reads the client's data to its end and passes the rows on. The error is the client's CopyFail, a
+// row that cannot be placed, or an amissError.
 func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participant) error {
 	var failed error
 	send := h.copySender(parts)
 	readsOn(h)
 	for {
+		if typ, _, err := h.client.Peek(); err == nil && !strings.ContainsRune("dcfHS", rune(typ)) { // it stays unread
+			return cmp.Or[error](failed, &amissError{typ})
+		}
 		m, err := h.client.Next()
 		if err != nil {
 			return clientError{err}
@@ -266,9 +271,6 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 		case 'f':
 			msg, _, _ := wire.CString(m.Body())
 			return &pgsql.Error{Code: pgsql.QueryCanceled, Message: "COPY from stdin failed: " + string(msg)}
-		case 'H', 'S':
-		default:
-			return outOfCopy(h, m.Type)
 		}
 	}
 }
@@ -280,7 +282,7 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.
 			continue
 		}
 		if failed != nil {
-			p.srv.SendFrame('f', []byte("the proxy gave the COPY up\x00"))
+			p.srv.SendFrame('f', []byte(notData+"\x00"))
 		} else {
 			p.srv.SendFrame('c', nil)
 		}
@@ -294,13 +296,21 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.
 			continue
 		}
 		tag, e := h.read(p, nil)
-		if e != nil {
+		var told *pool.ServerError
+		switch {
+		case e != nil && failed != nil && errors.As(e, &told) && toldNotData(told.Response):
+			continue
+		case e != nil:
 			err = first(err, located(sp, i, e))
 			continue
 		}
 		_, rows[i], _ = wire.TagRows(tag)
 	}
-	if failed != nil {
+	var amiss *amissError
+	switch {
+	case errors.As(failed, &amiss) && err == nil: // they would have read it
+		return nil, outOfCopy(h, amiss.typ)
+	case failed != nil && amiss == nil:
 		return nil, failed
 	}
 	return rows, err

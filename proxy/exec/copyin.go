@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // copying is a COPY FROM STDIN amid a pipeline. What its client sends behind the Execute is for the COPY, as far as that reads: what comes before the
-// data, a Sync apart, ends the session, and a Sync is passed over, unless the COPY has failed before it got there.
+// data, a Sync apart, ends the session, and a Sync is passed over, unless the COPY has failed by itself before it got there.
 type copying struct {
 	executed bool // the last message was an Execute of one
 	behind   byte // the message that had come behind that by then; 0 for none
@@ -91,8 +92,8 @@ func takeData(h *Handler, p *participant) (end copyEnd, code string, err error) 
 			return 0, "", h.lost(p, err)
 		}
 	default:
-		p.srv.Dirty = true
-		return 0, "", outOfCopy(h, c.behind)
+		c.begun = false // what has come is read when the COPY is over
+		return amiss(h, p, c.behind)
 	}
 	return h.copyIn(p, &c.syncs)
 }
@@ -120,6 +121,59 @@ func outOfCopy(h *Handler, typ byte) error {
 	h.client.Send(wire.ErrorFor("FATAL", &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "terminating connection because protocol synchronization was lost"}))
 	_ = h.client.Flush() // the session ends anyway
 	return clientError{unexpected}
+}
+
+// notData is what a server is told in place of what no COPY takes.
+const notData = "pgmosaic: what has come is no data"
+
+// toldNotData says whether a server's COPY has failed because it was told so, and not by itself.
+func toldNotData(e *wire.ErrorResponse) bool {
+	return e.Code == pgsql.QueryCanceled && strings.Contains(e.Message, notData)
+}
+
+// amissError is a message that no COPY FROM STDIN takes: see amiss.
+type amissError struct{ typ byte }
+
+func (e *amissError) Error() string { return notData }
+
+// amiss is for a message that no COPY FROM STDIN takes. A COPY that has failed by itself does not read it, and it is a request like any other; one that
+// would read it ends the session. Which of the two it is only the server knows: it is told to fail, and says why it has.
+func amiss(h *Handler, p *participant, typ byte) (end copyEnd, code string, err error) {
+	s := p.srv
+	s.SendFrame('f', append([]byte(notData), 0))
+	if err := s.Flush(); err != nil {
+		return 0, "", h.lost(p, err)
+	}
+	for {
+		says, _, err := s.Peek()
+		if err != nil {
+			return 0, "", h.lost(p, err)
+		}
+		switch says {
+		case 'E':
+			m, err := s.Next()
+			if err != nil {
+				return 0, "", h.lost(p, err)
+			}
+			if toldNotData(wire.ParseError(m.Body())) {
+				s.Dirty = true
+				return 0, "", outOfCopy(h, typ)
+			}
+			if code, err = passError(h, p, m); err != nil {
+				return 0, code, h.lostOrGone(p, err)
+			}
+			return copyRefused, code, nil
+		case 'S':
+			err = h.relayParam(s)
+		case 'N', 'A':
+			err = s.Forward(h.client)
+		default:
+			err = wire.ErrMalformed
+		}
+		if err != nil {
+			return 0, "", h.lostOrGone(p, err)
+		}
+	}
 }
 
 // copyEnd is how a COPY FROM STDIN of one server ended.
@@ -226,8 +280,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 				return 0, code, h.copyFailed(p, err)
 			}
 		default:
-			p.srv.Dirty = true
-			return 0, code, outOfCopy(h, typ)
+			return amiss(h, p, typ)
 		}
 		if p.srv.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
 			if err := flush(); err != nil {

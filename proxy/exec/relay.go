@@ -114,12 +114,16 @@ func (h *Handler) lostOrGone(p *participant, err error) error {
 // relayError passes an ErrorResponse on. A server that says FATAL goes, but the session stays. An againError means that
 // nothing was passed on.
 func (h *Handler) relayError(p *participant) (code string, err error) {
-	s := p.srv
-	m, err := s.Next()
+	m, err := p.srv.Next()
 	if err != nil {
 		return "", err
 	}
-	e := wire.ParseError(m.Body())
+	return passError(h, p, m)
+}
+
+// passError is relayError for one that was read.
+func passError(h *Handler, p *participant, m wire.Message) (code string, err error) {
+	s, e := p.srv, wire.ParseError(m.Body())
 	if h.again(p, e) {
 		s.Dirty = s.Dirty || isFatal(e)
 		return e.Code, &againError{&pool.ServerError{Response: e}}

@@ -281,6 +281,35 @@ func TestWhatIsNotedInPartComesHome(t *testing.T) {
 	}
 }
 
+// A foreign key that is not valid moves with its table and comes home as it was: rows that were there need not meet it, new ones must.
+func TestForeignKeysThatAreNotValidComeHome(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "notvalid")
+	d.adminExec(t, "CREATE GROUP g IN notvalid KEY (int) BY HASH")
+	home := d.on(t, "notvalid", 0)
+	mustExec(t, c, "create table codes (code int primary key)")
+	mustExec(t, c, "insert into codes select generate_series(0, 4)")
+	d.adminExec(t, "DISTRIBUTE TABLE notvalid.public.codes AS REFERENCE")
+	mustExec(t, c, "create table things (id int primary key, code int, above int)")
+	mustExec(t, c, "insert into things select i, i % 10, i from generate_series(1, 50) i")
+	mustExec(t, c, "alter table things add constraint known foreign key (code) references codes on delete restrict not valid")
+	mustExec(t, c, "create table parts (id int primary key, code int) partition by hash (id)")
+	mustExec(t, c, "create table parts_0 partition of parts for values with (modulus 1, remainder 0)")
+	mustExec(t, c, "insert into parts select i, i % 10 from generate_series(1, 50) i")
+	mustExec(t, c, "alter table parts_0 add constraint known foreign key (code) references codes not valid")
+	for _, n := range []string{"things", "parts"} {
+		d.adminExec(t, "DISTRIBUTE TABLE notvalid.public."+n+" IN GROUP g KEY (id)")
+		_, err := c.Exec(t.Context(), "insert into "+n+" (id, code) values (99, 9)")
+		wantCode(t, err, "23503")
+		d.adminExec(t, "UNDISTRIBUTE TABLE notvalid.public."+n)
+		_, err = c.Exec(t.Context(), "insert into "+n+" (id, code) values (99, 9)")
+		wantCode(t, err, "23503")
+	}
+	if got := queryOne[string](t, home, "select (select count(*) from things) || ' ' || (select count(*) from parts) || ' ' || string_agg(pg_get_constraintdef(oid), ', ' order by conrelid::regclass::text desc) from pg_constraint where conname = 'known'"); got != "50 50 FOREIGN KEY (code) REFERENCES codes(code) ON DELETE RESTRICT NOT VALID, FOREIGN KEY (code) REFERENCES codes(code) NOT VALID" {
+		t.Errorf("at home are %s", got)
+	}
+}
+
 // What home has, and its rows need not meet, is no reason for copies to be refused: a CHECK that is not valid, and what an index that could not be built has left.
 func TestRowsThatNeedNotMeetWhatHomeHas(t *testing.T) {
 	t.Parallel()

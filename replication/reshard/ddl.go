@@ -405,6 +405,31 @@ func unmet(ctx context.Context, tx pgx.Tx, name string) (again []definition, err
 	return again, run(ctx, tx, before)
 }
 
+// unmetKeys is unmet for foreign keys. To take one away PostgreSQL locks the table that it refers to, too.
+func unmetKeys(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, name string) (again []definition, err error) {
+	tables, err := strings1(ctx, tx, "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass)) order by c.oid", name)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		keys, err := foreignKeys(ctx, tx.Conn(), t)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			if k.Valid {
+				continue
+			}
+			drop := func(ctx context.Context) error { return run(ctx, tx, []string{"ALTER TABLE " + k.Table + " DROP CONSTRAINT " + k.Name}) }
+			if err := shortly(ctx, mv, tx, d, drop); err != nil {
+				return nil, err
+			}
+			again = append(again, definition{key: &k})
+		}
+	}
+	return again, nil
+}
+
 // definition is a statement that defines something of a table on a shard. With an owner it may run what that role has made, and runs as it.
 type definition struct {
 	sql, owner string

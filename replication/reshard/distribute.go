@@ -703,6 +703,11 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
+		keys, err := unmetKeys(ctx, mv, d, tx, name)
+		if err != nil {
+			return err
+		}
+		again = append(again, keys...)
 		after, err := quiet(ctx, tx, name)
 		if err != nil {
 			return err

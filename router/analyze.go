@@ -91,6 +91,7 @@ func (a *analysis) run() error {
 	a.t.Exact = s.Configs != nil || hangsOnName(a)
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
 	a.t.Class, a.t.Home = Single, true
+	a.t.Columns = givesColumns(a)
 	a.t.Read = a.isRead() && a.t.Hidden == nil && !mayWrite(a) // what a server keeps, a replica must not
 	a.t.Temp = s.Def.Temp || s.Def.Bare && a.env.makesTemp() || a.definesTemp()
 	a.t.DDL = isDefinition(s.Kind)

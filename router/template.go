@@ -58,6 +58,7 @@ type Template struct {
 	Sharded int                  // how many of them, at the front, are sharded
 	Whole   bool                 // what it touches is not known in full: freshness is kept for the whole shard
 	Unknown bool                 // it names a relation or function that the schema does not know
+	Columns bool                 // all that it gives are columns of its tables: see GiveTheSame
 	Home    bool                 // Single on the home shard, whatever the values
 	Any     bool                 // Single on any shard: only reference tables or nothing
 	Hidden  *Hidden              // how it may change its server where no parser sees it; nil: it does not

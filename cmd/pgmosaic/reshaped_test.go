@@ -246,6 +246,48 @@ func TestPreparedStatementsGiveWhatTheyGaveOrFail(t *testing.T) {
 	}
 }
 
+// An unnamed statement that was never described runs on behind a definition of something else, as on one PostgreSQL, and where another table is found by its
+// name, or the table has other columns, it gives what it gave or nothing.
+func TestUndescribedStatementsOutliveOtherDefinitions(t *testing.T) {
+	t.Parallel()
+	via, plain, _ := reshapedWorld(t, "undescribed", 1)
+	definers := []*pgx.Conn{connectTo(t, via), connectTo(t, plain)}
+	var all []*prepared
+	for _, x := range []struct {
+		sql   string
+		param bool
+	}{
+		{"select * from t0 where k = 1", false},
+		{"select x.b, k from t0 x where x.k + 1 = $1 and k = 1", true},
+		{"select y.*, x.a from t0 x join t0 y on x.k = y.k where x.k = 1", false},
+		{"update t0 set a = a where k = 1 returning *", false},
+		{"select k, a from t0_seen where k = 1", false},
+		{"select relname from pg_class where relname = 't0'", false},
+	} {
+		all = append(all, &prepared{pair{rawTo(t, via), rawTo(t, plain)}, "", "none", x.sql, x.param})
+	}
+	for _, s := range all {
+		s.prepare("new")
+	}
+	for _, x := range []struct {
+		definition string
+		may        bool
+	}{
+		{"create table unrelated (k int)", false},
+		{"create function unrelated() returns int language sql as 'select 1'", false},
+		{"create schema nearer; create table nearer.unrelated (k int)", false},
+		{"alter table t0 add column z int", true},
+	} {
+		for _, c := range definers {
+			mustExec(t, c, x.definition, pgx.QueryExecModeSimpleProtocol)
+		}
+		for _, s := range all {
+			known := strings.Contains(s.sql, "from t0 ") || strings.Contains(s.sql, "update t0 ")
+			s.run(s.what(x.definition), x.may || !known, s.param, true, "")
+		}
+	}
+}
+
 // The Parse of a statement whose types the proxy has to ask for is answered before its Bind.
 func TestParseIsAnsweredBeforeBindWhereTypesAreAskedFor(t *testing.T) {
 	t.Parallel()

@@ -168,7 +168,10 @@ func knowUnnamed(ctx context.Context, h *Handler, p *participant, s *stmt) error
 		_, err := h.knowAgain(ctx, p, s)
 		return err
 	case before && s.desc == nil && s.likened != s.tmpl && h.cacheable() && !h.tx.defined && s.selects():
-		return errPlanChanged // perhaps: nobody knows what it gave
+		if !router.GiveTheSame(s.likened, s.tmpl) {
+			return errPlanChanged // perhaps: nobody knows what it gave
+		}
+		s.likened = s.tmpl
 	}
 	h.count.ServerParses.Add(1)
 	p.srv.SendParse("", s.sql, h.typesFor(p.shard, s.typed()))

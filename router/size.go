@@ -1,23 +1,27 @@
 package router
 
 import (
+	"math"
 	"reflect"
 	"strings"
 	"unsafe"
 )
 
-// Slim forgets what only planning needs, and says how many bytes the template holds. The statement must belong to it
+// Slim forgets what only planning needs, and says how many bytes the template holds: more than most, if it does. The statement must belong to it
 // alone, and is not planned again.
-func (t *Template) Slim() int {
+func (t *Template) Slim(most int) int {
 	for x := t; x != nil; x = x.Inner {
 		x.Stmt.Slim()
 	}
-	return SizeOf(t)
+	return sizeUpTo(most, t)
 }
 
 // SizeOf is how many bytes hang on pointers, but for what the map and the schema own, which all share. What several hang on counts once.
-func SizeOf(ps ...any) int {
-	s := sizer{seen: map[unsafe.Pointer]bool{}}
+func SizeOf(ps ...any) int { return sizeUpTo(math.MaxInt, ps...) }
+
+// sizeUpTo is SizeOf that ends its count when it is above most: hundreds of thousands of values take as long to count as to plan.
+func sizeUpTo(most int, ps ...any) int {
+	s := sizer{seen: map[unsafe.Pointer]bool{}, most: most}
 	for _, p := range ps {
 		s.inside(reflect.ValueOf(p))
 	}
@@ -27,11 +31,12 @@ func SizeOf(ps ...any) int {
 type sizer struct {
 	bytes int
 	seen  map[unsafe.Pointer]bool
+	most  int // behind which nothing more is counted
 }
 
 // took counts an allocation at p, rounded up as the allocator does on average. false: it was counted before.
 func (s *sizer) took(p unsafe.Pointer, n int) bool {
-	if n == 0 || p == nil || s.seen[p] {
+	if n == 0 || p == nil || s.bytes > s.most || s.seen[p] {
 		return false
 	}
 	s.seen[p] = true
@@ -54,7 +59,7 @@ func (s *sizer) inside(v reflect.Value) {
 		if t := v.Type().Elem(); t.Kind() == reflect.Uint8 { // often a part of a message, with all of that as its capacity
 			s.took(v.UnsafePointer(), v.Len())
 		} else if v.Cap() > 0 && s.took(v.UnsafePointer(), v.Cap()*int(t.Size())) && points(t.Kind()) {
-			for i := range v.Len() {
+			for i := 0; i < v.Len() && s.bytes <= s.most; i++ {
 				s.inside(v.Index(i))
 			}
 		}
@@ -65,7 +70,7 @@ func (s *sizer) inside(v reflect.Value) {
 	case reflect.Map:
 		t := v.Type()
 		if !v.IsNil() && s.took(v.UnsafePointer(), 48+v.Len()*2*int(t.Key().Size()+t.Elem().Size()+1)) {
-			for it := v.MapRange(); it.Next(); {
+			for it := v.MapRange(); s.bytes <= s.most && it.Next(); {
 				s.inside(it.Key())
 				s.inside(it.Value())
 			}

@@ -19,6 +19,9 @@ import (
 // cacheBytes is what all cached plans may hold.
 const cacheBytes = 64 << 20
 
+// mostPlan is what a plan in the cache may hold: a larger one would push many others out.
+const mostPlan = cacheBytes / 64
+
 // entryCost is what the cache needs for an entry, besides its key and what hangs on its template.
 const entryCost = 150
 
@@ -88,9 +91,9 @@ func (c *cache) find(key []byte) (*entry, bool) {
 	return c.plans.GetIfPresent(unsafe.String(unsafe.SliceData(key), len(key)))
 }
 
-// keep puts a plan into the cache, unless it would push many others out. size is what hangs on its template.
+// keep puts a plan into the cache, unless it is too large. size is what hangs on its template.
 func (c *cache) keep(key string, x *entry, size int) {
-	if size > cacheBytes/64 {
+	if size > mostPlan {
 		return
 	}
 	x.key = key

@@ -190,7 +190,7 @@ func (s *Session) Plan(ctx context.Context, c Circumstances, sql []byte) (p Plan
 	if !shared || !c.Shared() || s.Space() != space { // it may have been planned by a newer schema
 		return Planned{Template: t}, nil, nil
 	}
-	size := t.Slim()
+	size := t.Slim(mostPlan)
 	if !t.Exact && t.NumberLiterals(lits) {
 		s.planner.cache.keep(string(key), &entry{tmpl: t}, size)
 		return Planned{t, lits}, nil, nil
@@ -251,7 +251,7 @@ func (s *Session) PlanExactly(c Circumstances, sql string) (*router.Template, er
 	if err != nil {
 		return nil, err
 	}
-	if size := t.Slim(); c.Shared() {
+	if size := t.Slim(mostPlan); c.Shared() {
 		s.keepExactly(space, t, size)
 	}
 	return t, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -193,6 +194,23 @@ func TestRulesAreConstants(t *testing.T) {
 			t.Errorf("nothing raises %s: take it off", name)
 		}
 	}
+}
+
+// A SQLSTATE is called by its name: the codes themselves stand in proxy/pgsql.
+func TestSQLSTATEsHaveNames(t *testing.T) {
+	t.Parallel()
+	code := regexp.MustCompile(`^"[0-9A-Z]*[0-9][0-9A-Z]*"$`)
+	sources(t, func(path string, set *token.FileSet, f *ast.File) {
+		if strings.HasPrefix(path, "proxy/pgsql/") {
+			return
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if l, ok := n.(*ast.BasicLit); ok && len(l.Value) == 7 && code.MatchString(l.Value) {
+				t.Errorf("%s: %s has a name in proxy/pgsql, or gets one there", set.Position(l.Pos()), l.Value)
+			}
+			return true
+		})
+	})
 }
 
 // unqualified is Name of Name and of package.Name; otherwise nothing.

@@ -392,9 +392,9 @@ func windowOf(m *router.Merge, a *router.Args) (w merge.Window, err error) {
 	}
 	switch {
 	case w.Limit < 0 && !w.All:
-		err = &pgsql.Error{Code: "2201W", Message: "LIMIT must not be negative"}
+		err = &pgsql.Error{Code: pgsql.InvalidRowCountInLimitClause, Message: "LIMIT must not be negative"}
 	case w.Offset < 0:
-		err = &pgsql.Error{Code: "2201X", Message: "OFFSET must not be negative"}
+		err = &pgsql.Error{Code: pgsql.InvalidRowCountInResultOffsetClause, Message: "OFFSET must not be negative"}
 	}
 	return w, err
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -29,7 +30,7 @@ func (h *Handler) signalled(body []byte) bool {
 		return false
 	}
 	var n wire.NoticeResponse
-	if err := n.Decode(body); err != nil || n.Code != "01000" {
+	if err := n.Decode(body); err != nil || n.Code != pgsql.Warning {
 		return false
 	}
 	for _, w := range strings.Fields(n.Message) {

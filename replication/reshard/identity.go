@@ -30,7 +30,7 @@ func makeOwn(ctx context.Context, mv *Mover, c *pgx.Conn, db string, ordinal int
 	for tries := 1; ; tries++ {
 		_, err := c.Exec(ctx, txn.Schema(ordinal, joined))
 		var pe *pgconn.PgError
-		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{pgsql.InternalError, pgsql.UniqueViolation, pgsql.DeadlockDetected, "42P06", pgsql.DuplicateTable, pgsql.DuplicateObject, "42723"}, pe.Code) {
+		if tries == mostMakers || !errors.As(err, &pe) || !slices.Contains([]string{pgsql.InternalError, pgsql.UniqueViolation, pgsql.DeadlockDetected, pgsql.DuplicateSchema, pgsql.DuplicateTable, pgsql.DuplicateObject, pgsql.DuplicateFunction}, pe.Code) {
 			return err
 		}
 	}

@@ -78,7 +78,9 @@ lint: ## all linters; the table of imports and the list of what is too large are
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) tool errcheck -exclude .ci/errcheck.txt $(PKGS)
 	$(GO) tool go-errorlint $(PKGS)
-	$(GO) test -short -run 'TestImports|TestNothingOutgrows' ./cmd/pgmosaic
+	$(GO) tool exhaustive -d -typeonly pgmosaic $(PKGS)
+	$(GO) tool unparam -tests=false $(PKGS)
+	$(GO) test -short -run 'TestImports|TestNothingOutgrows|TestComments' ./cmd/pgmosaic
 
 golden: ## rewrites the golden files and the generated pages
 	$(GO) test -short ./router ./cmd/pgmosaic -run 'TestGolden|TestDocs' -rewrite

@@ -147,6 +147,7 @@ func Pick(v *View, w Want, now time.Time, p Policy) (int, Reason) {
 			}
 		case NotFresh:
 			reason = NotFresh
+		default: // that it is no replica, or too far behind, is known already
 		}
 	}
 	if all == 0 {

@@ -60,24 +60,31 @@ func marked(text string) bool {
 	return at >= 0 && strings.HasSuffix(text, "*/") && !strings.Contains(text[at:len(text)-2], "*/")
 }
 
-func (a *analysis) run() error {
-	s := a.stmt
+// isControl says whether a statement is about the session, or names one that is prepared: it keeps the Class Control.
+func isControl(s *sqlparse.Statement) bool {
 	switch s.Kind {
 	case sqlparse.Begin, sqlparse.Commit, sqlparse.Rollback, sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo,
 		sqlparse.Set, sqlparse.Discard, sqlparse.Prepare, sqlparse.Execute, sqlparse.Deallocate, sqlparse.Empty, sqlparse.Listen, sqlparse.Unlisten:
-		return nil // Control
-	case sqlparse.TwoPhase:
-		return Refuse(RuleTwoPhase)
+		return true
 	case sqlparse.Show:
 		if strings.HasPrefix(s.Var.Name, "pgmosaic.") {
-			return nil
+			return true
 		}
 	case sqlparse.Explain:
 		if s.Name == "route" {
-			return nil
+			return true
 		}
+	default: // only by what it names
 	}
-	if s.NameAt != (sqlparse.Span{}) { // EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE
+	return s.NameAt != (sqlparse.Span{}) // EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE
+}
+
+func (a *analysis) run() error {
+	s := a.stmt
+	if s.Kind == sqlparse.TwoPhase {
+		return Refuse(RuleTwoPhase)
+	}
+	if isControl(s) {
 		return nil
 	}
 	if len(a.db.Shards) > 1 && marked(s.Text) {
@@ -132,7 +139,9 @@ func (a *analysis) run() error {
 		return err
 	}
 	if len(a.sharded) == 0 && len(a.reference) == 0 {
-		return cmp.Or(drawnFrom(a), intoSchema(a.db, s, a.home), onTenant(a))
+		err := cmp.Or(drawnFrom(a), intoSchema(a.db, s, a.home))
+		onTenant(a)
+		return err
 	}
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
@@ -141,8 +150,9 @@ func (a *analysis) run() error {
 		return a.explain()
 	case sqlparse.Copy:
 		return a.copy()
+	default:
+		return a.definition()
 	}
-	return a.definition()
 }
 
 // everywhere says whether a statement changes what every shard has: a definition, or the rows of a reference table.
@@ -161,8 +171,9 @@ func (a *analysis) definesTemp() bool {
 		return len(a.temps) > 0
 	case sqlparse.AlterTable, sqlparse.Drop, sqlparse.Rename, sqlparse.CreateIndex:
 		return len(a.temps) > 0 && len(a.sharded)+len(a.reference)+len(a.home) == 0
+	default:
+		return false
 	}
-	return false
 }
 
 // gathers says whether the statement's rows may be gathered on home: it only reads, and home can do with them what it asks.
@@ -175,8 +186,9 @@ func (a *analysis) gathers() bool {
 		return !s.Def.NoTx // its server is held by the transaction, not by the session
 	case sqlparse.Copy:
 		return s.Copy.Table == nil && !s.Copy.From && s.Copy.Stdio
+	default:
+		return false
 	}
-	return false
 }
 
 // explain plans EXPLAIN: on the statement's own shard, or for one over several a report of what each is asked.
@@ -202,8 +214,9 @@ func (a *analysis) refuseWide() *Error {
 		return Refuse(RuleCursor)
 	case sqlparse.Copy:
 		return Refuse(RuleCopy, "a query over several shards")
+	default:
+		return Refuse(RuleExplain)
 	}
-	return Refuse(RuleExplain)
 }
 
 // oneShard is the fate of every statement of a database with one shard: it goes there.
@@ -219,6 +232,7 @@ func (a *analysis) oneShard() error {
 				a.t.Class, a.t.Ref, a.t.Home = Write, true, false
 			}
 		}
+	default: // the map says nothing of what others define
 	}
 	return nil
 }

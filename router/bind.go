@@ -49,7 +49,7 @@ func (a *Args) format(n int) int16 {
 	return 0
 }
 
-// LiteralIndex finds the literal of a constant of the template; neg is true for -5, whose sign is an
+// literalAt finds the literal of a constant of the template; neg is true for -5, whose sign is an
 // operator to the lexer.
 func literalAt(text []byte, lits []sqlparse.Literal, loc int) (i int, neg, ok bool) {
 	lo, hi := 0, len(lits)
@@ -70,7 +70,7 @@ func literalAt(text []byte, lits []sqlparse.Literal, loc int) (i int, neg, ok bo
 	return 0, false, false
 }
 
-// Literals numbers the template's literals, so that another text with the same stripped form can be
+// NumberLiterals numbers the template's literals, so that another text with the same stripped form can be
 // bound. It must be called once, before the template is shared. ok is false if that cannot be done.
 func (t *Template) NumberLiterals(lits []sqlparse.Literal) bool {
 	text := []byte(t.Stmt.Text)
@@ -155,6 +155,7 @@ func (t *Template) key(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.Key, 
 				return pghash.IntKey(n), nil
 			}
 		}
+	default: // read as a text, below
 	}
 	text := a.constant(v)
 	if kt.IsInteger() { // the column may be narrower than the value, which then matches nothing

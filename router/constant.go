@@ -71,6 +71,7 @@ func standsAlone(v sqlparse.Value) bool {
 	switch v.Kind {
 	case sqlparse.ValOther, sqlparse.ValDefault, sqlparse.ValNull:
 		return false
+	case sqlparse.ValInt, sqlparse.ValNumber, sqlparse.ValString, sqlparse.ValBool, sqlparse.ValParam:
 	}
 	return true
 }

@@ -36,6 +36,7 @@ func countsOf(a *analysis, l *look, q *quiet) (c Counts) {
 		if s.Def.Refresh || strings.Contains(strings.ToLower(s.Text), "extension") { // which may have a script
 			c |= Draws
 		}
+	default: // what it writes has been looked at
 	}
 	if l.writes || q.writes {
 		c |= Draws

@@ -15,8 +15,9 @@ func isDefinition(k sqlparse.Kind) bool {
 	case sqlparse.CreateTable, sqlparse.AlterTable, sqlparse.Drop, sqlparse.CreateIndex, sqlparse.Rename, sqlparse.CreateView,
 		sqlparse.CreateTableAs, sqlparse.DDL, sqlparse.Routine:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 func (a *analysis) declaredObjects() []shardmap.TableName {
@@ -224,6 +225,7 @@ func (a *analysis) definition() error {
 			a.granted()
 			return nil
 		}
+	default: // no definition
 	}
 	return Refuse(RuleDdl, "this statement")
 }

@@ -53,6 +53,7 @@ func (p *Plan) Lines() []string {
 		if p.NoTx {
 			out[0] += " (one after the other)"
 		}
+	case Control, Single, Copy, Explained: // the first line says it all
 	}
 	return out
 }

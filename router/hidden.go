@@ -193,6 +193,7 @@ func (a *analysis) hiddenState() *Hidden {
 		}
 	case sqlparse.Explain:
 		fires = a.stmt.Def.NoTx // ANALYZE, perhaps of a write
+	default: // what it names and calls is looked at below
 	}
 	for _, ref := range a.stmt.Tables {
 		if n, ok := a.env.resolve(a.db, a.sch, ref); ok {

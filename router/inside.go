@@ -223,6 +223,7 @@ func (a *analysis) handedBy(d *sqlparse.Query, column string) []sqlparse.Value {
 		}
 		b := newBlock(a, d, nil)
 		return best(b.pinsOf(colID{d.Target, column}))
+	default:
+		return nil
 	}
-	return nil
 }

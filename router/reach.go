@@ -34,6 +34,7 @@ func (a *analysis) ranBy(s *sqlparse.Statement) (out []string) {
 	switch s.Kind {
 	case sqlparse.CreateTable, sqlparse.CreateView, sqlparse.DDL, sqlparse.Drop, sqlparse.Rename:
 		return nil
+	default: // what it runs is looked at below
 	}
 	for _, n := range append(a.ran(s), s.TypeNames...) { // f(x) is a cast where f is a type
 		if key := schema.TypeFunc(n); len(a.sch.Funcs[key]) > 0 {
@@ -285,6 +286,7 @@ func (a *analysis) usesDefaults() bool {
 	switch a.stmt.Kind {
 	case sqlparse.Insert, sqlparse.Merge, sqlparse.Copy:
 		return true
+	default: // what its queries do is looked at below
 	}
 	uses := false
 	everyQuery(a.stmt.Query, func(q *sqlparse.Query) {

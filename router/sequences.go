@@ -166,11 +166,10 @@ func runsAsQuery(s *sqlparse.Statement) bool {
 }
 
 // onTenant plans a statement that names no table, and a sequence of a schema that lives on one shard: there.
-func onTenant(a *analysis) error {
+func onTenant(a *analysis) {
 	if a.tenant != nil {
 		a.t.Home, a.t.pins = false, []pin{{group: a.tenant}}
 	}
-	return nil
 }
 
 // setsSequence says whether words of a function's body may be those of one that sets a sequence from which columns draw on other shards: they name

@@ -242,6 +242,7 @@ func keyFits(t pghash.Type, v sqlparse.Value) bool {
 		return t == pghash.TypeBool
 	case sqlparse.ValString, sqlparse.ValParam, sqlparse.ValNull:
 		return true
+	case sqlparse.ValOther, sqlparse.ValDefault:
 	}
 	return false
 }
@@ -292,6 +293,7 @@ func (p *Plan) Plain() bool {
 		if p.Ref {
 			return false
 		}
+	case Single, Scatter, Split, Gathered:
 	}
 	return len(p.Shards) == 1 && p.Draw == nil && !p.blind
 }

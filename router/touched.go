@@ -57,6 +57,7 @@ func changes(a *analysis) []*touched {
 		for _, o := range s.Def.Objects {
 			c.ref(o, change{named: true, on: schema.OnTrunc, cascade: s.Def.Cascade})
 		}
+	default: // only its queries touch tables
 	}
 	return c.found
 }

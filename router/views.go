@@ -20,8 +20,9 @@ func (a *analysis) readsRows() bool {
 	switch a.stmt.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Copy, sqlparse.Explain, sqlparse.Cursor, sqlparse.CreateTableAs:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // view notes a view over sharded tables and resolves what it is made of.

@@ -73,6 +73,7 @@ func randomEdit(r *rand.Rand) func(*Tx) error {
 				return errors.Join(err, tx.SetSlots(db, group, SpreadSlots([]string{"s0", shard})))
 			case ByRange:
 				return errors.Join(err, tx.SetRanges(db, group, []Range{{Shard: "s0"}, {From: []string{"7"}, Shard: shard}}))
+			case ByList, ByTenant:
 			}
 			return errors.Join(err, tx.SetLists(db, group, []List{{Values: []string{"1", "2"}, Shard: shard}, {Default: flag, Values: []string{"3"}, Shard: "s0"}}))
 		}

@@ -61,6 +61,7 @@ func (p *PlacementInfo) Place(key []pghash.Key) (shard int, ok bool) {
 		if s, ok := p.values[string(form)]; ok {
 			return s, true
 		}
+	case ByTenant:
 	}
 	return p.fallback, p.fallback >= 0
 }

@@ -41,7 +41,6 @@ var larger = map[string]struct {
 	"lines of proxy/exec.Handler.writeMany":                   {88, "becomes exec/run"},
 	"lines of proxy/instance.Instance.gauges":                 {83, "one line for each gauge"},
 	"lines of router.analysis.query":                          {95, "becomes router/step"},
-	"lines of router.analysis.run":                            {83, "becomes router/step"},
 	"parameters of cmd/benchmark.compare":                     {7, "a table's row"},
 	"parameters of replication/reshard.Mover.distributeTable": {7, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.fillShard":       {7, "each kind of move becomes a job, with what it is about as its fields"},

@@ -215,8 +215,11 @@ func (g *gen) literal(k kind) string {
 		return g.of("date '2026-01-02'", "date '2026-01-03'")
 	case kFloat:
 		return g.of("1.5", "0", "'NaN'::float8")
+	case kBig:
+		return g.of("460000000000000000", "0", "9200000000000000000")
+	default:
+		panic("no such kind")
 	}
-	return g.of("460000000000000000", "0", "9200000000000000000")
 }
 
 func (g *gen) column(k kind, cols []genCol) string {

@@ -118,6 +118,7 @@ func (g *Gate) Admit(ctx context.Context, l session.Login) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	case auth.Welcome:
 	}
 	return nil
 }

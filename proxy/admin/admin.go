@@ -378,6 +378,7 @@ func placementSQL(p *shardmap.PlacementInfo) string {
 			}
 		}
 		return "LIST (" + strings.Join(parts, ", ") + ")"
+	case shardmap.ByHash, shardmap.ByTenant: // slots
 	}
 	for _, r := range p.Slots {
 		parts = append(parts, pgsql.Plain(r.Shard))

@@ -116,6 +116,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 				return tx.SetRanges(db, name, pl.ranges)
 			case shardmap.ByList:
 				return tx.SetLists(db, name, pl.lists)
+			case shardmap.ByHash, shardmap.ByTenant: // slots
 			}
 			return tx.SetSlots(db, name, shardmap.SpreadSlots(pl.on))
 		}))

@@ -3,7 +3,6 @@ package copydata
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -21,8 +20,8 @@ var (
 // HeaderSize is the length of a header without extension, which is what PostgreSQL sends.
 const HeaderSize = 19
 
-func binaryError(format string, args ...any) error {
-	return &pgsql.Error{Code: pgsql.BadCopyFileFormat, Message: fmt.Sprintf(format, args...)}
+func binaryError(message string) error {
+	return &pgsql.Error{Code: pgsql.BadCopyFileFormat, Message: message}
 }
 
 // binaryRow is the length of what comes next: the header, a row or the trailer; -1 if it is not whole.

@@ -244,6 +244,7 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 		}
 	case sqlparse.Begin:
 		return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text)))
+	default: // nothing of it is kept
 	}
 	return nil
 }

@@ -398,8 +398,9 @@ func (s *stmt) params() int {
 	switch s.tmpl.Stmt.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Execute:
 		return max(s.tmpl.Stmt.Params, len(s.types))
+	default:
+		return len(s.types)
 	}
-	return len(s.types)
 }
 
 func wrongCount(b *wire.BindParts, s *stmt, want int) error {

@@ -387,6 +387,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		return &pgsql.Error{
 			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and it is not known whether its part on shard " + gone.Shard + " was: it is not there any more", Hint: lookHint,
 		}
+	case txn.Aborted:
 	}
 	h.count.TwoPhaseAborted.Add(1)
 	var se *pool.ServerError

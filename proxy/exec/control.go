@@ -75,6 +75,7 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 		return h.prepareSQL(ctx, s)
 	case sqlparse.Execute:
 		return h.executeSQL(ctx, s)
+	default: // others are no control statements by themselves
 	}
 	if s.NameAt.End > 0 {
 		return h.executeInside(ctx, s)
@@ -203,6 +204,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		}
 	case sqlparse.RollbackTo:
 		h.tx.unseen.by, h.tx.unseen.path = nil, false
+	default: // RELEASE changes nothing here
 	}
 	if err := h.everyPartQuiet(sql); err != nil {
 		return err
@@ -248,6 +250,7 @@ func verbOf(k sqlparse.Kind) string {
 		return "SAVEPOINT"
 	case sqlparse.Release:
 		return "RELEASE SAVEPOINT"
+	default:
+		return "ROLLBACK TO SAVEPOINT"
 	}
-	return "ROLLBACK TO SAVEPOINT"
 }

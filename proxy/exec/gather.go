@@ -197,6 +197,7 @@ func (g *gathering) begin() error {
 				return err
 			}
 			sql = ""
+		case stepSave: // a connection of its own goes back to nothing
 		}
 	}
 	if sql == "" {

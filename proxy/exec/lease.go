@@ -613,6 +613,7 @@ func pinCauseOf(t *router.Template) string {
 		if holdsCursor(s) {
 			return "WITH HOLD"
 		}
+	default: // what it names decides
 	}
 	if t.Temp {
 		return "temporary table"

@@ -19,8 +19,9 @@ func describeLocal(s *sqlparse.Statement) []wire.Field {
 		return textFields([]string{s.Var.Name})
 	case sqlparse.Explain:
 		return textFields([]string{"QUERY PLAN"})
+	default:
+		return nil
 	}
-	return nil
 }
 
 func textFields(names []string) []wire.Field {

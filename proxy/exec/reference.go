@@ -174,6 +174,7 @@ func writesRows(k sqlparse.Kind) bool {
 	switch k {
 	case sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Truncate, sqlparse.Copy:
 		return true
+	default:
+		return false
 	}
-	return false
 }

@@ -118,6 +118,7 @@ func (h *Handler) ranOut(pt *portal) error {
 		tag = "UPDATE 0"
 	case sqlparse.Delete:
 		tag = "DELETE 0"
+	default: // a query, whatever wrote in it
 	}
 	h.client.SendTag(tag)
 	return nil

@@ -86,6 +86,7 @@ func (in *Instance) set(name, value string) error {
 		return &pgsql.Error{Code: pgsql.UndefinedObject, Message: why.Text, Hint: "SHOW CONFIG lists them."}
 	case config.Fixed:
 		return &pgsql.Error{Code: pgsql.CantChangeRuntimeParam, Message: why.Text, Hint: "Change the configuration file and RELOAD, or restart."}
+	case config.Invalid:
 	}
 	return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: why.Text}
 }

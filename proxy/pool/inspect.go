@@ -182,6 +182,7 @@ func (p *Pool) Servers() []Info {
 			i.State, i.Since = "idle", s.since
 		case Tested:
 			i.State = "tested"
+		case Leased, Parked, Closed:
 		}
 		if s.gen != p.gen {
 			i.State = "old"

@@ -119,6 +119,7 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 			s.Kill()
 			panics.Go(panics.Session, func() { s.Terminate(errVanished) }) // a node that does not answer must not hold up the watch of the others
 		}
+	case Startup, Authenticating, Closed:
 	}
 	return worked
 }

@@ -244,7 +244,8 @@ func abortParts(gid string, parts []Participant, prepared []bool) {
 	}
 }
 
-func finish(p Participant, sql, want string) bool { return step(p, sql, want) == nil }
+// finish runs a statement whose failure the resolver makes good.
+func finish(p Participant, sql, want string) { _ = step(p, sql, want) }
 
 // step runs a statement whose command tag is known.
 func step(p Participant, sql, want string) error {

@@ -161,16 +161,16 @@ func (n *Node) copyBackup(ctx context.Context, of *Node, conninfo string) error 
 	if err := conn.QueryRow(ctx, stop).Scan(&label); err != nil {
 		return fmt.Errorf("backup of %s: %w", of.Name, err)
 	}
-	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "backup_label"), []byte(label), 0o600), n.follow(conninfo))
+	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "backup_label"), []byte(label)), n.follow(conninfo))
 }
 
 // follow makes a copy of the primary a standby of it, from its next start on.
 func (n *Node) follow(conninfo string) error {
-	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "standby.signal"), nil, 0o600), n.Set("primary_conninfo", conninfo))
+	return errors.Join(n.c.writeFile(filepath.Join(n.dir, "standby.signal"), nil), n.Set("primary_conninfo", conninfo))
 }
 
-func (c *Cluster) writeFile(path string, text []byte, mode os.FileMode) error {
-	if err := os.WriteFile(path, text, mode); err != nil {
+func (c *Cluster) writeFile(path string, text []byte) error {
+	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	return chownToServer(path)

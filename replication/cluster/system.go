@@ -29,7 +29,7 @@ func (c *Cluster) copySystem(from, dir string) error {
 	if !control.rename(binary.NativeEndian.Uint64(id)) {
 		return fmt.Errorf("copy of %s: its pg_control has no checksum that is right", from)
 	}
-	if err := c.writeFile(controlPath(dir), control, 0o600); err != nil {
+	if err := c.writeFile(controlPath(dir), control); err != nil {
 		return err
 	}
 	log, _ := filepath.Glob(filepath.Join(dir, "pg_wal", "0*")) // the pattern is well-formed

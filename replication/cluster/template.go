@@ -28,7 +28,7 @@ func newPassword() string {
 // initdb fills a folder. Its superuser has the password.
 func (c *Cluster) initdb(ctx context.Context, dir, password string) error {
 	pw := dir + ".pw"
-	if err := c.writeFile(pw, []byte(password+"\n"), 0o600); err != nil {
+	if err := c.writeFile(pw, []byte(password+"\n")); err != nil {
 		return err
 	}
 	defer os.Remove(pw) // it holds what cluster.json holds
@@ -62,7 +62,7 @@ func (c *Cluster) openTemplate(ctx context.Context) (password string, err error)
 	if err := c.initdb(ctx, c.templateData(), password); err != nil {
 		return "", err
 	}
-	return password, c.writeFile(saved, []byte(password), 0o600)
+	return password, c.writeFile(saved, []byte(password))
 }
 
 func (c *Cluster) templateData() string { return filepath.Join(c.template, "data") }

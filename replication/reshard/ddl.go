@@ -694,10 +694,10 @@ func (k *foreignKey) add(ctx context.Context, tx querier) error {
 
 // copyRows streams the rows of a table that satisfy where from one server to another, in text, because the OIDs of user types
 // differ between servers. Both tables may run nothing that is not to be trusted: see fill.
-func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) (int64, error) {
+func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) error {
 	cols, err := copiedColumns(ctx, from, n.SQL())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	list := strings.Join(cols, ", ")
 	if where != "" {
@@ -708,20 +708,18 @@ func copyRows(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, whe
 
 // copyWhole streams all rows of a table, partition by partition: without a query, so that nothing is planned and nothing of the
 // table's is evaluated.
-func copyWhole(ctx context.Context, from, to *pgx.Conn, table, into, cols string, progress *job) (rows int64, err error) {
+func copyWhole(ctx context.Context, from, to *pgx.Conn, table, into, cols string, progress *job) error {
 	leaves, err := strings1(ctx, from, `select format('%I.%I', n.nspname, c.relname) from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) t (oid)
 	  join pg_class c on c.oid = t.oid join pg_namespace n on n.oid = c.relnamespace where c.relkind <> 'p' order by 1`, table)
 	if err != nil {
-		return 0, of(from, err)
+		return of(from, err)
 	}
 	for _, leaf := range leaves {
-		var more int64
-		if more, err = copyBetween(ctx, from, to, "COPY "+leaf+" ("+cols+") TO STDOUT", into, cols, progress); err != nil {
-			break
+		if err := copyBetween(ctx, from, to, "COPY "+leaf+" ("+cols+") TO STDOUT", into, cols, progress); err != nil {
+			return err
 		}
-		rows += more
 	}
-	return rows, err
+	return nil
 }
 
 // copiedColumns are the columns of a table that are not generated.
@@ -730,17 +728,17 @@ func copiedColumns(ctx context.Context, from queryer, table string) ([]string, e
 }
 
 // copyQuery streams the rows of a query on one server into a table of another. progress, if there is one, is told of them.
-func copyQuery(ctx context.Context, from, to *pgx.Conn, query, table, cols string, progress *job) (int64, error) {
+func copyQuery(ctx context.Context, from, to *pgx.Conn, query, table, cols string, progress *job) error {
 	return copyBetween(ctx, from, to, "COPY ("+query+") TO STDOUT", table, cols, progress)
 }
 
-func copyBetween(ctx context.Context, from, to *pgx.Conn, out, table, cols string, progress *job) (int64, error) {
+func copyBetween(ctx context.Context, from, to *pgx.Conn, out, table, cols string, progress *job) error {
 	return pipe(func(w *pipeEnd) error {
 		_, err := from.PgConn().CopyTo(ctx, &counting{w, progress}, out)
 		return of(from, err)
-	}, func(r *pipeEnd) (int64, error) {
-		tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" ("+cols+") FROM STDIN")
-		return tag.RowsAffected(), of(to, err)
+	}, func(r *pipeEnd) error {
+		_, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" ("+cols+") FROM STDIN")
+		return of(to, err)
 	})
 }
 

@@ -531,7 +531,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 				return err
 			}
 		}
-		if _, err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
+		if err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
 			return err
 		}
 		if err := finish(ctx, home, tx, late, info.TableName); err != nil {
@@ -722,7 +722,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 				return err
 			}
 			others = append(others, src)
-			if _, err := fill(ctx, src, home, info.TableName, "", nil); err != nil {
+			if err := fill(ctx, src, home, info.TableName, "", nil); err != nil {
 				return ownOr(s.Name, err)
 			}
 		}

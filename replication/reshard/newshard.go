@@ -180,7 +180,7 @@ func (g *joiner) first(ctx context.Context) error {
 			if err := o.still(ctx, still); err != nil {
 				return err
 			}
-			if _, err := fill(ctx, g.home, dst, t.TableName, "", g.job); err != nil {
+			if err := fill(ctx, g.home, dst, t.TableName, "", g.job); err != nil {
 				return err
 			}
 		}
@@ -285,7 +285,7 @@ func (g *joiner) rest(ctx context.Context, dst *pgx.Conn, there pgx.Tx) error {
 		if err := g.table(ctx, there, t, nil, false); err != nil {
 			return err
 		}
-		if _, err := fill(ctx, g.home, dst, t.TableName, "", nil); err != nil {
+		if err := fill(ctx, g.home, dst, t.TableName, "", nil); err != nil {
 			return err
 		}
 	}

@@ -353,14 +353,14 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA", o.bare, o.name)); err != nil {
 			return err
 		}
-		if _, err := copyQuery(ctx, home, dst, "SELECT "+list+" FROM pgmosaic_keys WHERE "+o.key[0]+" IS NOT NULL", "pg_temp.pgmosaic_keys", list, nil); err != nil {
+		if err := copyQuery(ctx, home, dst, "SELECT "+list+" FROM pgmosaic_keys WHERE "+o.key[0]+" IS NOT NULL", "pg_temp.pgmosaic_keys", list, nil); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, remove); err != nil {
 			return err
 		}
 		cols := strings.Join(o.cols, ", ")
-		if _, err := copyQuery(ctx, home, dst, "SELECT "+cols+" FROM ONLY "+o.name+" WHERE "+where, o.name, cols, nil); err != nil {
+		if err := copyQuery(ctx, home, dst, "SELECT "+cols+" FROM ONLY "+o.name+" WHERE "+where, o.name, cols, nil); err != nil {
 			return err
 		}
 		if !last {

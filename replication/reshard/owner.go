@@ -458,16 +458,16 @@ func stageColumns(ctx context.Context, tx querier, table string) (out []staged, 
 
 // fill copies rows from one server into a table of another, where a transaction is open that lets nobody change the table's definition.
 // where chooses among the rows, if nobody can change the other table's definition either; empty: all.
-func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) (rows int64, err error) {
+func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) error {
 	table := n.SQL()
 	owner, err := ownerOf(ctx, to, table)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	theirs := ""
 	if where != "" {
 		if theirs, err = ownerOf(ctx, from, table); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if owner == "" && theirs == "" {
@@ -475,7 +475,7 @@ func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where s
 	}
 	cols, err := stageColumns(ctx, to, table)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	stage := pgsql.Qualified("pgmosaic", "stage_"+newID())
 	var defs, names, values []string
@@ -484,10 +484,10 @@ func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where s
 	}
 	list := strings.Join(names, ", ")
 	if err := run(ctx, to, []string{fmt.Sprintf("CREATE UNLOGGED TABLE %s (%s)", stage, strings.Join(defs, ", "))}); err != nil {
-		return 0, err
+		return err
 	}
-	if rows, err = copyWhole(ctx, from, to, table, stage, list, progress); err != nil {
-		return 0, err
+	if err := copyWhole(ctx, from, to, table, stage, list, progress); err != nil {
+		return err
 	}
 	insert := fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s", table, list, strings.Join(values, ", "), stage)
 	if where != "" {
@@ -495,12 +495,12 @@ func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where s
 	}
 	if owner != "" {
 		if _, err := to.Exec(ctx, "GRANT SELECT ON "+stage+" TO "+pgsql.Ident(owner)); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := asDefined(ctx, to, owner, insert); err != nil {
-		return 0, err
+		return err
 	}
 	_, err = to.Exec(ctx, "DROP TABLE "+stage)
-	return rows, err
+	return err
 }

@@ -17,7 +17,7 @@ func (p *pipeEnd) Read(b []byte) (int, error)  { return p.r.Read(b) }
 func (p *pipeEnd) Write(b []byte) (int, error) { return p.w.Write(b) }
 
 // pipe runs a producer beside a consumer and waits for both.
-func pipe(produce func(*pipeEnd) error, consume func(*pipeEnd) (int64, error)) (int64, error) {
+func pipe(produce, consume func(*pipeEnd) error) error {
 	r, w := io.Pipe()
 	end := &pipeEnd{r, w}
 	done := make(chan error, 1)
@@ -26,22 +26,16 @@ func pipe(produce func(*pipeEnd) error, consume func(*pipeEnd) (int64, error)) (
 		_ = w.CloseWithError(err) // nil means EOF
 		done <- err
 	}()
-	var n int64
 	var err, perr error
 	func() {
 		defer func() { // also if consume panics: the producer would wait for ever
 			_ = r.CloseWithError(errPipe)
 			perr = <-done
 		}()
-		n, err = consume(end)
+		err = consume(end)
 	}()
-	if err == nil || errors.Is(perr, errPipe) {
-		if errors.Is(perr, errPipe) {
-			perr = nil
-		}
+	if perr != nil && !errors.Is(perr, errPipe) {
+		return perr
 	}
-	if perr != nil {
-		return n, perr
-	}
-	return n, err
+	return err
 }

@@ -11,11 +11,11 @@ func TestAPipeEndsWithAPanic(t *testing.T) {
 				t.Error("the panic is gone")
 			}
 		}()
-		_, _ = pipe(func(w *pipeEnd) error {
+		_ = pipe(func(w *pipeEnd) error {
 			_, err := w.Write(make([]byte, 1<<20))
 			ended <- err
 			return err
-		}, func(r *pipeEnd) (int64, error) {
+		}, func(r *pipeEnd) error {
 			_, _ = r.Read(make([]byte, 1))
 			panic("amid the rows")
 		})

@@ -236,7 +236,7 @@ func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 			if err := noteCopy(ctx, tx, n, x.ID, x.ID); err != nil {
 				return err
 			}
-			if _, err := fill(ctx, home, dst, n, "", nil); err != nil {
+			if err := fill(ctx, home, dst, n, "", nil); err != nil {
 				return err
 			}
 		}
@@ -379,7 +379,7 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			if err != nil {
 				return err
 			}
-			if _, err := fill(ctx, src, tx.Conn(), n, "", nil); err != nil {
+			if err := fill(ctx, src, tx.Conn(), n, "", nil); err != nil {
 				return err
 			}
 			for _, sql := range after {

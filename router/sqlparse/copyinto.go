@@ -29,6 +29,7 @@ func CopyInto(sql, table, columns string) (text string, ok bool) {
 			case ')':
 				depth--
 			}
+		default: // passed over
 		}
 	}
 }

@@ -92,6 +92,7 @@ func (s *formSet) form(t reflect.Type) *form {
 				to.to = s.form(sf.Type.Elem())
 			case aList:
 				to.to = s.form(sf.Type.Elem().Elem())
+			default: // a value
 			}
 			f.put(sf, to)
 		}
@@ -309,6 +310,7 @@ func (d *decoder) bytes(f *field, number protowire.Number, p unsafe.Pointer, v, 
 		return ok
 	case aChoice:
 		return (*words)(at).p == nil && d.choose(f, p, d.room(&f.whole), v)
+	case unreadable, aBool, aWord32, aWord64, aDouble:
 	}
 	return false
 }

@@ -71,6 +71,7 @@ func listStart(head string) int {
 			case ')':
 				depth--
 			}
+		default: // passed over
 		}
 	}
 }

@@ -574,6 +574,7 @@ func wordAt(text string, words ...string) int {
 			case ')':
 				depth--
 			}
+		default: // passed over
 		}
 	}
 }

@@ -143,6 +143,7 @@ func list(text string) (out []Span, ok bool) {
 					out, start = append(out, Span{start, t.start}), t.end
 				}
 			}
+		default: // passed over
 		}
 	}
 }

@@ -63,6 +63,7 @@ func HasParam(sql string) bool {
 			return false
 		case tokParam, tokBad:
 			return true
+		default: // passed over
 		}
 	}
 }

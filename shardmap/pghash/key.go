@@ -181,6 +181,7 @@ func (k *Key) Hash() uint64 {
 		return Int32(int32(k.n))
 	case kindBytes:
 		return Bytes(k.bytes)
+	case kindNumeric:
 	}
 	return Numeric(k.num.digits, k.num.weight, k.num.sign&numNaN == numNaN)
 }
@@ -200,6 +201,7 @@ func (k *Key) AppendOrdered(dst []byte) []byte {
 			}
 		}
 		return append(dst, 0, 1)
+	case kindNumeric:
 	}
 	digits, weight := k.num.trim()
 	switch {
@@ -271,6 +273,7 @@ func ParseText(t Type, s string) (k Key, ok bool) {
 		case "f", "false", "n", "no", "off", "0":
 			return int32Key(0), true
 		}
+	case TypeInvalid:
 	}
 	return Key{}, false
 }
@@ -311,6 +314,7 @@ func ParseBinary(t Type, b []byte) (k Key, ok bool) {
 		if len(b) == 1 {
 			return int32Key(int32(b[0])), true
 		}
+	case TypeInvalid:
 	}
 	return Key{}, false
 }
@@ -334,8 +338,9 @@ func intFits(t Type, v int64) bool {
 		return v == int64(int16(v))
 	case TypeInt4:
 		return v == int64(int32(v))
+	default:
+		return true
 	}
-	return true
 }
 
 func trimSpace(s string) string { return strings.Trim(s, " \t\n\r\f\v") }

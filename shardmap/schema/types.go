@@ -159,6 +159,7 @@ func (t *Types) deep(oid uint32, depth int) bool {
 		return IsUser(i.elem)
 	case rangeType, multirange, domainType:
 		return t.deep(i.elem, depth+1)
+	case plainType:
 	}
 	return false
 }
@@ -195,6 +196,7 @@ func (m *TypeMap) value(t *Types, by map[uint32]uint32, oid uint32, b []byte, de
 		return m.array(t, by, b, depth, toHome)
 	case recordType:
 		return m.record(t, by, b, depth, toHome)
+	case plainType, rangeType, multirange:
 	}
 	return nil
 }

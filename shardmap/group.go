@@ -46,7 +46,7 @@ func (g *GroupInfo) TypeList() string {
 	return strings.Join(out, ", ")
 }
 
-// ParseKey reads the values of a key given as text. The error is an *InvalidError.
+// ParseKey reads the values of a key given as text. The error is a *pgsql.Error.
 func (g *GroupInfo) ParseKey(vals []string) ([]pghash.Key, error) {
 	if len(vals) != len(g.Keys) {
 		return nil, invalid(pgsql.InvalidParameterValue, "", "a key of group %q has %d columns, %d values were given", g.Name, len(g.Keys), len(vals))

@@ -148,7 +148,7 @@ func TestDistributeATableInUse(t *testing.T) {
 	}
 }
 
-// A move that fails leaves the table on home and in use, and nothing behind. The tests KilledWhile have those whose process dies.
+// A move that fails leaves the table on home and in use, and nothing behind. Those whose process dies are in attempts_test.go.
 func TestDistributeATableInUseUndone(t *testing.T) {
 	t.Parallel()
 	d, c := schemesWorld(t, "undone")

@@ -232,7 +232,7 @@ func otherProcess(t *testing.T, d *demo) *app {
 	return startApp(t, cfg)
 }
 
-// readsByNode counts the reads that each node of a kind answered.
+// replicaReads counts the reads that each node of a kind answered.
 func replicaReads(d *demo) (replica, primary int64) {
 	for _, s := range []string{"s1", "s2"} {
 		for _, n := range []string{"a", "b", "c"} {

@@ -52,7 +52,7 @@ type stmt struct {
 	sql     string
 	types   []uint32
 	key     pool.StmtKey
-	formats string // by which it is keyed: see Handler.formatsNow
+	formats string // by which it is keyed: see client.Told.Formats
 	tmpl    *router.Template
 	space   [8]byte
 	batch   uint64 // that its Parse came in

@@ -16,7 +16,7 @@ import (
 type Checked struct {
 	Database string
 	Table    shardmap.TableName
-	Differs  int // rows, at most maxDifferences and one
+	Differs  int // rows, at most MaxDifferences and one
 	At       time.Time
 }
 

@@ -5,7 +5,7 @@ PKGS    := ./...
 N       ?= 1
 FUZZTIME ?= 2m
 
-.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-descriptors test-load test-attack test-drivers fuzz bench lint golden docs demo run deps clean
+.PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-descriptors test-load test-attack test-drivers fuzz bench lint vuln golden docs demo run deps clean
 
 all: lint test
 
@@ -78,9 +78,11 @@ lint: ## all linters; the table of imports and the list of what is too large are
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) tool errcheck -exclude .ci/errcheck.txt $(PKGS)
 	$(GO) tool go-errorlint $(PKGS)
-	$(GO) tool exhaustive -d -typeonly pgmosaic $(PKGS)
-	$(GO) tool unparam -tests=false $(PKGS)
+	$(GO) tool unparam -tests=false $(PKGS) & unparam=$$!; $(GO) tool exhaustive -d -typeonly pgmosaic $(PKGS); enums=$$?; wait $$unparam && exit $$enums
 	$(GO) test -short -run 'TestImports|TestNothingOutgrows|TestComments' ./cmd/pgmosaic
+
+vuln: ## what is known against the libraries; asks vuln.go.dev, so it is no part of lint: a build without a network would fail, or say nothing
+	$(GO) tool govulncheck $(PKGS)
 
 golden: ## rewrites the golden files and the generated pages
 	$(GO) test -short ./router ./cmd/pgmosaic -run 'TestGolden|TestDocs' -rewrite

@@ -5,8 +5,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -35,13 +37,11 @@ var (
 	aLink = regexp.MustCompile(`https?://\S+`)
 )
 
-// A comment that names what is not there any more misleads whoever looks for it. What is exported, and each function that has a comment, is
-// introduced by its name: so a comment is found, and one that was left behind is seen.
-func TestCommentsNameWhatExists(t *testing.T) {
-	t.Parallel()
-	set := token.NewFileSet()
-	files := map[string]*ast.File{}
-	names, bases := map[string]bool{}, map[string]bool{}
+// allSources parses every file, tests too, with its comments. names are the identifiers of all of them, and the words of their texts: a key of
+// the configuration stands in one, and SQL.
+func allSources(t *testing.T) (set *token.FileSet, files map[string]*ast.File, names map[string]bool) {
+	t.Helper()
+	set, files, names = token.NewFileSet(), map[string]*ast.File{}, map[string]bool{}
 	err := filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") {
 			return err
@@ -50,12 +50,12 @@ func TestCommentsNameWhatExists(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		files[path], bases[filepath.Base(path)] = f, true
+		files[path] = f
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.Ident:
 				names[n.Name] = true
-			case *ast.BasicLit: // a key of the configuration, or SQL
+			case *ast.BasicLit:
 				if n.Kind == token.STRING {
 					for _, w := range word.FindAllString(n.Value, -1) {
 						names[w] = true
@@ -68,6 +68,18 @@ func TestCommentsNameWhatExists(t *testing.T) {
 	})
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no sources are found: %v", err)
+	}
+	return set, files, names
+}
+
+// A comment that names what is not there any more misleads whoever looks for it. What is exported, and each function that has a comment, is
+// introduced by its name: so a comment is found, and one that was left behind is seen.
+func TestCommentsNameWhatExists(t *testing.T) {
+	t.Parallel()
+	set, files, names := allSources(t)
+	bases := map[string]bool{}
+	for path := range files {
+		bases[filepath.Base(path)] = true
 	}
 	for path, f := range files {
 		for _, g := range f.Comments {
@@ -94,20 +106,26 @@ func TestCommentsNameWhatExists(t *testing.T) {
 				must := d.Name.IsExported() && (d.Recv == nil || ast.IsExported(receiver(d.Recv.List[0].Type)) && !known[d.Name.Name])
 				introduced(t, set, d.Pos(), d.Name.Name, d.Doc, must)
 			case *ast.GenDecl:
-				for _, s := range d.Specs {
-					switch s := s.(type) {
-					case *ast.TypeSpec:
-						doc := s.Doc
-						if doc == nil && !d.Lparen.IsValid() {
-							doc = d.Doc
-						}
-						introduced(t, set, s.Pos(), s.Name.Name, doc, s.Name.IsExported() && d.Doc == nil)
-					case *ast.ValueSpec:
-						if d.Doc == nil && s.Doc == nil && s.Comment == nil && s.Names[0].IsExported() {
-							t.Errorf("%s: %s has no comment", set.Position(s.Pos()), s.Names[0].Name)
-						}
-					}
-				}
+				commented(t, set, d)
+			}
+		}
+	}
+}
+
+// commented wants comments of what a declaration exports: of each type, and of constants and variables of each, or of all together.
+func commented(t *testing.T, set *token.FileSet, d *ast.GenDecl) {
+	t.Helper()
+	for _, s := range d.Specs {
+		switch s := s.(type) {
+		case *ast.TypeSpec:
+			doc := s.Doc
+			if doc == nil && !d.Lparen.IsValid() {
+				doc = d.Doc
+			}
+			introduced(t, set, s.Pos(), s.Name.Name, doc, s.Name.IsExported() && d.Doc == nil)
+		case *ast.ValueSpec:
+			if d.Doc == nil && s.Doc == nil && s.Comment == nil && s.Names[0].IsExported() {
+				t.Errorf("%s: %s has no comment", set.Position(s.Pos()), s.Names[0].Name)
 			}
 		}
 	}
@@ -128,5 +146,65 @@ func introduced(t *testing.T, set *token.FileSet, at token.Pos, name string, doc
 	}
 	if word.FindString(text) != name {
 		t.Errorf("%s: the comment of %s begins with %q", set.Position(at), name, strings.SplitN(text, "\n", 2)[0])
+	}
+}
+
+// Two pages lead through the code: what they name in it is there.
+func TestDocsNameWhatExists(t *testing.T) {
+	t.Parallel()
+	_, files, names := allSources(t)
+	bases := map[string]bool{}
+	for path := range files {
+		bases[filepath.Base(path)] = true
+	}
+	quoted, aPath := regexp.MustCompile("`[^`\n]+`"), regexp.MustCompile(`^[a-z]+(/[a-zA-Z0-9_.-]+)+$`)
+	for _, page := range []string{"where.md", "life-of-a-query.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range quoted.FindAllString(string(text), -1) {
+			q = strings.Trim(q, "`")
+			switch {
+			case aPath.MatchString(q):
+				if !slices.ContainsFunc([]string{"", "proxy", "docs"}, func(in string) bool {
+					_, err := os.Stat(filepath.Join("..", "..", in, q))
+					return err == nil
+				}) {
+					t.Errorf("docs/%s: there is no %s", page, q)
+				}
+			case aFile.FindString(q) == q:
+				if !bases[q] {
+					t.Errorf("docs/%s: there is no file %s", page, q)
+				}
+			default:
+				for _, w := range word.FindAllString(q, -1) {
+					if !names[w] {
+						t.Errorf("docs/%s: %s is nowhere", page, w)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Each library that the code uses by itself was decided about.
+func TestDocsNameEachDependency(t *testing.T) {
+	t.Parallel()
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/decisions/0003-dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, _, _ := strings.Cut(string(mod), "// indirect")
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(direct, -1) {
+		name := strings.TrimPrefix(regexp.MustCompile(`/v\d+$`).ReplaceAllString(m[1], ""), "github.com/")
+		owner, _, _ := strings.Cut(name, "/")
+		if !strings.Contains(string(page), name) && (owner == "golang.org" || !strings.Contains(string(page), owner)) {
+			t.Errorf("%s is not on the page of dependencies", m[1])
+		}
 	}
 }

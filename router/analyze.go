@@ -93,12 +93,16 @@ func (a *analysis) run() error {
 	if err := a.names(); err != nil {
 		return err
 	}
-	a.t.Unknown = len(a.db.Shards) > 1 && a.unknown()
+	if len(a.db.Shards) > 1 && a.unknown() {
+		a.t.Known = NamesUnknown
+	}
 	a.t.Hidden = a.hiddenState()
 	a.t.Exact = s.Configs != nil || hangsOnName(a)
 	a.t.Tables = append(append(append([]shardmap.TableName(nil), a.sharded...), a.reference...), a.home...)
 	a.t.Class, a.t.Home = Single, true
-	a.t.Columns = givesColumns(a)
+	if givesColumns(a) {
+		a.t.Known = ColumnsKnown
+	}
 	a.t.Read = a.isRead() && a.t.Hidden == nil && !mayWrite(a) // what a server keeps, a replica must not
 	a.t.Temp = s.Def.Temp || s.Def.Bare && a.env.makesTemp() || a.definesTemp()
 	a.t.DDL = isDefinition(s.Kind)

@@ -10,7 +10,7 @@ import (
 // GiveTheSame says whether two plans of one text are known to take the same parameters and to give the same columns, though something was defined between
 // them or the search_path is another: all that the text gives are columns of tables that both plans have found, and found alike. False says nothing.
 func GiveTheSame(was, is *Template) bool {
-	return was != nil && is != nil && was.Columns && is.Columns && slices.Equal(was.Tables, is.Tables) && slices.Equal(was.Schema.Unnamed, is.Schema.Unnamed) &&
+	return was != nil && is != nil && was.Known == ColumnsKnown && is.Known == ColumnsKnown && slices.Equal(was.Tables, is.Tables) && slices.Equal(was.Schema.Unnamed, is.Schema.Unnamed) &&
 		!slices.ContainsFunc(is.Tables, func(n shardmap.TableName) bool {
 			return !slices.Equal(was.Schema.Tables[n].Columns, is.Schema.Tables[n].Columns)
 		})
@@ -19,7 +19,7 @@ func GiveTheSame(was, is *Template) bool {
 // givesColumns says whether all that a statement gives are columns of tables which the schema has, and it calls nothing of a user's.
 func givesColumns(a *analysis) bool {
 	q := a.stmt.Query
-	if q == nil || q.Opaque != "" || q.SetOp || len(q.Subs) > 0 || len(q.CTEs) > 0 || q.Source != nil || a.t.Unknown || slices.ContainsFunc(a.stmt.Funcs, func(f string) bool { return len(a.sch.Funcs[f]) > 0 }) {
+	if q == nil || q.Opaque != "" || q.SetOp || len(q.Subs) > 0 || len(q.CTEs) > 0 || q.Source != nil || a.t.Known == NamesUnknown || slices.ContainsFunc(a.stmt.Funcs, func(f string) bool { return len(a.sch.Funcs[f]) > 0 }) {
 		return false
 	}
 	if slices.ContainsFunc(a.t.Tables, func(n shardmap.TableName) bool { return a.sch.Tables[n] == nil }) {

@@ -57,8 +57,7 @@ type Template struct {
 	Tables  []shardmap.TableName // what it reads or writes, for freshness
 	Sharded int                  // how many of them, at the front, are sharded
 	Whole   bool                 // what it touches is not known in full: freshness is kept for the whole shard
-	Unknown bool                 // it names a relation or function that the schema does not know
-	Columns bool                 // all that it gives are columns of its tables: see GiveTheSame
+	Known   Known                // what the schema knows of what it names
 	Home    bool                 // Single on the home shard, whatever the values
 	Any     bool                 // Single on any shard: only reference tables or nothing
 	Hidden  *Hidden              // how it may change its server where no parser sees it; nil: it does not
@@ -102,6 +101,16 @@ type Template struct {
 
 	fallback func(why *Error) (*Template, *Error) // of Scatter
 }
+
+// Known is what the schema knows of what a statement names and gives.
+type Known uint8
+
+// Known's values.
+const (
+	NamesKnown   Known = iota // all relations and functions
+	NamesUnknown              // it names one that the schema does not know
+	ColumnsKnown              // names, and all that it gives are columns of its tables: see GiveTheSame
+)
 
 // Executors is what the executor keeps with a template.
 type Executors struct {

@@ -103,7 +103,7 @@ func (h *Handler) analyze(ctx context.Context, s *sqlparse.Statement) (*router.T
 	t, err := router.Analyze(s, h.planner.DB, h.planner.Schema, h.planner.Env)
 	var refused *router.Error
 	undeclared := errors.As(err, &refused) && refused.Rule == router.RuleUndeclared // UNDISTRIBUTE may just have ended
-	if !undeclared && (err != nil || !t.Unknown) {
+	if !undeclared && (err != nil || t.Known != router.NamesUnknown) {
 		return t, err
 	}
 	if err := h.outdated(s); err != nil {

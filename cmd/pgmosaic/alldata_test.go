@@ -106,6 +106,7 @@ func TestWhoReadsAndWritesAllTablesDoesNotReachOurs(t *testing.T) {
 			before := contents(table)
 			for _, sql := range []string{
 				"delete from pgmosaic.%s", "update pgmosaic.%s set %[2]s = %[2]s", "insert into pgmosaic.%s select (x).* from (select null::pgmosaic.%[1]s as x) y", "truncate pgmosaic.%s", "with x as (delete from pgmosaic.%s returning 1) select count(*) from x",
+				"merge into pgmosaic.%s using (select 1) x on true when matched then delete",
 			} {
 				tx, err := c.Begin(t.Context())
 				if err != nil {
@@ -124,6 +125,9 @@ func TestWhoReadsAndWritesAllTablesDoesNotReachOurs(t *testing.T) {
 				if contents(table) != before {
 					t.Fatalf("%s has written pgmosaic.%s: %s", name, table, sql)
 				}
+			}
+			if _, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader(""), "copy pgmosaic."+table+" from stdin"); err == nil {
+				t.Errorf("%s may COPY into pgmosaic.%s", name, table)
 			}
 		}
 		for _, sql := range []string{ // forged: what rows could be made to say

@@ -83,7 +83,7 @@ func TestAnswersAreNotSaidAgain(t *testing.T) {
 	key := []byte("the shared key")
 	addr, _ := serve(t, string(key))
 	list := []Process{{"shop", "s1", 7}}
-	var heard []byte
+	all := make(chan []byte, 1)
 	between := func(answer func(asks net.Conn)) string {
 		t.Helper()
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -108,11 +108,13 @@ func TestAnswersAreNotSaidAgain(t *testing.T) {
 		}
 		defer real.Close()
 		go func() { _, _ = io.Copy(real, asks) }()
-		heard, _ = io.ReadAll(io.TeeReader(real, asks))
+		heard, _ := io.ReadAll(io.TeeReader(real, asks))
+		all <- heard
 	}), key, list)
 	if err != nil || got[0].Client != 8 {
 		t.Fatalf("by way of somebody who listens: %v, %v", got, err)
 	}
+	heard := <-all
 	got, err = Ask(t.Context(), between(func(asks net.Conn) {
 		_, _ = asks.Write(heard)
 		_ = asks.(*net.TCPConn).CloseWrite()

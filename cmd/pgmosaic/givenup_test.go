@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // A transaction that has lost one of its servers, which could not follow it, goes on from no savepoint: that server is in no transaction, and what it
@@ -117,5 +120,95 @@ func TestRefusedStatementLeavesNoAnswer(t *testing.T) {
 	}
 	if !queryOne[bool](t, c, "select pg_advisory_unlock(4712)") {
 		t.Error("the lock was gone")
+	}
+}
+
+// What stands in a pipeline in front of a statement that is refused because its columns are others than its client was told is undone, and what stands
+// behind it is skipped, as on PostgreSQL, on the client's side and on the server's: also what no rollback would undo.
+func TestRefusedStatementEndsItsPipelineLikePostgreSQL(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	a := small(t, d, 1, nil)
+	direct := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, direct, "create table skipped_of (n int); create table skipped_rows (a int); create sequence skipped_seq; grant all on skipped_of, skipped_rows, skipped_seq to public")
+	defer mustExec(t, direct, "drop table skipped_of, skipped_rows; drop sequence skipped_seq")
+	named := func(r *raw, name, sql string) {
+		r.SendParse(name, sql, nil)
+		r.Send(&wire.Bind{PreparedStatement: name})
+		r.SendExecute()
+	}
+	const left = "select concat_ws(' ', coalesce(current_setting('skipped.x', true), 'null'), current_setting('work_mem'), (select last_value from skipped_seq), (select count(*) from skipped_rows), (select count(*) from pg_locks where locktype = 'advisory' and objid = 4713))"
+	for _, x := range []struct {
+		name          string
+		before, after func(r *raw)
+	}{
+		{name: "nothing"},
+		{name: "statements", after: func(r *raw) {
+			named(r, "bad", "select skipped_nosuch(1)")
+			named(r, "good", "select a + 7 from skipped_rows")
+		}},
+		{name: "set_config behind", after: func(r *raw) { r.run("select set_config('skipped.x', '7', false)") }},
+		{name: "set_config in front", before: func(r *raw) { r.run("select set_config('work_mem', '9MB', false)") }},
+		{name: "a custom one in front", before: func(r *raw) { r.run("select set_config('skipped.x', '7', false)") }},
+		{name: "a lock", after: func(r *raw) { r.run("select pg_advisory_lock(4713)") }},
+		{name: "setval", after: func(r *raw) { r.run("select setval('skipped_seq', 1000)") }},
+		{name: "rows", before: func(r *raw) { r.run("insert into skipped_rows values (1)") }, after: func(r *raw) { r.run("insert into skipped_rows values (2)") }},
+		{name: "a COPY", after: func(r *raw) { r.run("copy skipped_rows from stdin") }},
+		{name: "a named INSERT", after: func(r *raw) { named(r, "ins", "insert into skipped_rows values (3)") }},
+	} {
+		for _, begin := range []bool{false, true} {
+			var told [2]string
+			for i, dsn := range []string{d.cluster.Node("s1-a").DSN("shop"), a.dsn()} {
+				mustExec(t, direct, "alter table skipped_of alter n type int using 1")
+				r := rawTo(t, dsn)
+				_ = r.SetDeadline(time.Now().Add(20 * time.Second))
+				r.SendParse("s", "select * from skipped_of", nil)
+				r.SendDescribe('S', "s")
+				r.SendSync()
+				r.until('Z')
+				a.Pools.Reconnect("") // its next server has not got the statement
+				mustExec(t, direct, "alter table skipped_of alter n type text")
+				status := "I"
+				if begin {
+					r.SendQuery("begin")
+					r.until('Z')
+					status = "E"
+				}
+				if x.before != nil {
+					x.before(r)
+				}
+				r.Send(&wire.Bind{PreparedStatement: "s"})
+				r.SendExecute()
+				if x.after != nil {
+					x.after(r)
+				}
+				r.SendSync()
+				told[i] = r.toldUpTo("Z"+status) + ", "
+				if begin {
+					r.SendQuery("rollback")
+					told[i] += r.toldUpTo("ZI") + ", "
+				}
+				for _, name := range []string{"bad", "good", "ins"} { // free again
+					r.SendParse(name, "select 5", nil)
+					r.SendSync()
+					told[i] += r.toldUpTo("ZI") + ", "
+				}
+				o := rawTo(t, dsn)
+				_ = o.SetDeadline(time.Now().Add(20 * time.Second))
+				o.SendQuery(left)
+				told[i] += o.toldUpTo("ZI") + ", "
+				named(o, "other", "select a + 7 from skipped_rows")
+				o.SendSync()
+				told[i] += o.toldUpTo("ZI")
+				if i == 1 && len(pins(a)) > 0 {
+					t.Errorf("%s, begin %t: pins %v", x.name, begin, pins(a))
+				}
+				_, _ = o.Close(), r.Close()
+				mustExec(t, direct, "delete from skipped_rows; select setval('skipped_seq', 1, false)")
+			}
+			if told[1] != told[0] {
+				t.Errorf("%s, begin %t:\ngot  %s\nwant %s", x.name, begin, told[1], told[0])
+			}
+		}
 	}
 }

@@ -156,6 +156,9 @@ func ask(h *Handler, p *participant, s *stmt, name string) {
 	s.asked = h.ext.batches
 	p.srv.SendDescribe('S', name)
 	h.ext.ops = append(h.ext.ops, op{kind: opCompare, parsed: s, key: s.key})
+	if s.desc != nil {
+		h.ext.compared = len(h.ext.ops)
+	}
 }
 
 // knowUnnamed has a server parse an unnamed statement. It is relayed as it came, and lives until the next Parse. What was parsed before this

@@ -46,13 +46,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.staleSchema(ctx)
 	}
 	if err != nil {
-		if answered(p, err) && end { // the Sync is on its way already
-			restOf(p)
-			x.cur = nil
-			if h.tx.status == 'I' {
-				h.finish(p)
-			}
-		}
+		brokenOff(h, p, end && answered(p, err))
 		return err
 	}
 	if !end {
@@ -91,6 +85,18 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	h.afterwards(ctx, p, x.post)
 	return nil
+}
+
+// brokenOff ends what a server was sent of a pipeline that has failed. closed says that the Sync is on its way already, and to be answered.
+func brokenOff(h *Handler, p *participant, closed bool) {
+	doubtPin(h, p)
+	if closed {
+		restOf(p)
+		h.ext.cur = nil
+		if h.tx.status == 'I' {
+			h.finish(p)
+		}
+	}
 }
 
 // answered says whether an error is of what a server has said: the rest of its answer is still to come.
@@ -153,6 +159,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				answered, hide = true, o.kind == opHidden
 			case 't': // what the proxy has asked for
 				if err := h.compare(p, o); err != nil {
+					x.skipped(s, done, i)
 					return "", err
 				}
 				answered = true

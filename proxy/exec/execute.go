@@ -34,6 +34,11 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.implicit && !s.Def.NoTx { // the server does not know that it is ours
 			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 		}
+		if !pt.stmt.tmpl.Read && mayRefuse(x) { // it is skipped if that is another: a lock that it takes, or what it draws, nobody could undo
+			if err := h.drain(ctx, false); err != nil {
+				return err
+			}
+		}
 		h.count.Single.Add(1)
 		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
 		pt.on.srv.Gather(m.Raw)

@@ -33,6 +33,7 @@ type extended struct {
 
 	cur       *participant // the server that holds messages not yet answered
 	ops       []op         // what its answers are, in order
+	compared  int          // the place behind the last of ops that compares with what the client was told; any place where there is none
 	owed      *stmt        // parsed, and ParseComplete is not sent yet
 	batches   uint64       // that have come
 	changes   []change     // what messages behind some of ops have made of statements
@@ -214,9 +215,9 @@ func (x *extended) putPortal(name string, pt *portal) {
 }
 
 // skipped undoes what came of the messages behind the i-th of ops, which has failed: they are skipped. A Parse that fails
-// leaves no statement. Of custom parameters that were set something may be left.
+// leaves no statement. Of custom parameters that were set something may be left. Where it is a comparison that has failed, only the client's
+// side skips them: the server has done what they say, and has what it parsed.
 func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
-	failed(srv, ops[i].configs)
 	x.undone(srv)
 	for _, c := range slices.Backward(x.changes) {
 		switch {
@@ -231,12 +232,9 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 		x.set(s.name, nil)
 	}
 	for _, o := range ops[i:] {
-		switch {
-		case o.key == (pool.StmtKey{}):
-		case o.kind == opCompare: // the server has it, and nobody knows what it gives
+		failed(srv, o.configs)
+		if o.key != (pool.StmtKey{}) { // the server may have it, and nobody knows what it gives
 			srv.Drop(o.key)
-		default:
-			srv.Forget(o.key)
 		}
 	}
 }
@@ -348,6 +346,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	x.skipping, x.owed = true, nil
 	if p := x.cur; p != nil {
 		x.undone(p.srv)
+		doubtPin(h, p)
 		x.cur, x.ops, x.changes = nil, x.ops[:0], x.changes[:0]
 		if !p.srv.Dirty {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
@@ -460,16 +459,16 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 // mayUndo says whether what a pipeline has written by itself may have to be undone, because a statement of it turns out to give other columns than its
 // client was told: its Sync, which commits it, waits for that.
 func mayUndo(h *Handler) bool {
-	x := &h.ext
-	if !x.wrote || h.tx.status != 'I' {
+	return h.ext.wrote && h.tx.status == 'I' && mayRefuse(&h.ext)
+}
+
+// mayRefuse says whether a description is still to come that may be another than what its client was told.
+func mayRefuse(x *extended) bool {
+	if x.compared == 0 || x.compared > len(x.ops) {
 		return false
 	}
-	for i := range x.ops {
-		if x.ops[i].kind == opCompare {
-			return true
-		}
-	}
-	return false
+	o := &x.ops[x.compared-1]
+	return o.kind == opCompare && o.parsed.desc != nil
 }
 
 func (h *Handler) message(ctx context.Context, m wire.Message) error {

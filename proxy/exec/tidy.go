@@ -134,6 +134,9 @@ func (h *Handler) unpin(p *participant) {
 	h.forgetTemps()
 }
 
+// doubtPin has the pinned server looked at behind a pipeline that failed: what was to tie it may not have come about.
+func doubtPin(h *Handler, p *participant) { h.checkPin = h.checkPin || p == h.pinned }
+
 // setting is what a set_config call sets.
 type setting struct {
 	name, value string

@@ -212,3 +212,57 @@ func TestRefusedStatementEndsItsPipelineLikePostgreSQL(t *testing.T) {
 		}
 	}
 }
+
+// A server that is lost while a pipeline is open is given back once, whatever request ends the pipeline, and the session goes on.
+func TestServerLostBehindAnOpenPipeline(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	node := d.cluster.Node("s1-a").DSN("shop")
+	killer := connectTo(t, node)
+	mustExec(t, killer, "create table lost_rows (a int); grant all on lost_rows to public")
+	defer mustExec(t, killer, "drop table lost_rows")
+	for _, begin := range []bool{false, true} {
+		for how, lose := range map[string]func(pid int){"ended": func(pid int) { ends(t, killer, pid) }, "cut off": func(int) { a.Pools.CutNode(node) }} {
+			for name, request := range map[string]func(r *raw){"Query": func(r *raw) { r.SendQuery("select 1") }, "FunctionCall": func(r *raw) { r.call(absInt4, "-1") }} {
+				r := rawTo(t, a.dsn())
+				_ = r.SetDeadline(time.Now().Add(20 * time.Second))
+				status := "I"
+				if begin {
+					r.SendQuery("begin")
+					r.until('Z')
+					status = "E"
+				}
+				r.run("insert into lost_rows values (1)")
+				r.SendFlush()
+				r.until('C')
+				lose(queryOne[int](t, killer, "select pid from pg_stat_activity where query like 'insert into lost_rows%' and pid <> pg_backend_pid() order by query_start desc limit 1"))
+				request(r)
+				got := r.toldUpTo("Z" + status)
+				for range 2 {
+					r.SendQuery("rollback")
+					got += r.toldUpTo("ZI")
+				}
+				if got = strings.ReplaceAll(got, "57P01", "08006"); got != "E[08006]Z"+status+"C<ROLLBACK>ZIC<ROLLBACK>ZI" {
+					t.Errorf("begin %t, %s, %s: %s", begin, how, name, got)
+				}
+				r.SendQuery("select 2")
+				if got := r.toldUpTo("ZI"); got != "TD(2)C<SELECT 1>ZI" {
+					t.Errorf("begin %t, %s, %s, and then: %s", begin, how, name, got)
+				}
+				_ = r.Close()
+			}
+		}
+	}
+	if n := queryOne[int](t, killer, "select count(*) from lost_rows"); n != 0 {
+		t.Errorf("%d rows are committed", n)
+	}
+	eventually(t, "no lease is left", func() bool {
+		for _, p := range a.Pools.All() {
+			if p.Database == "shop" && p.Busy() > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}

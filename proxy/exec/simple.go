@@ -46,19 +46,22 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	if h.tx.status != 'I' { // whose end does not come with the pipeline's; what that has set is reported at a Sync
-		return h.drain(ctx, true)
-	}
-	if err := h.drain(ctx, false); err != nil {
+	if h.tx.status == 'I' {
+		err := h.drain(ctx, false)
+		if err == nil {
+			err = h.escalate(ctx, p)
+		}
+		if err != nil {
+			x.post = x.post[:0]
+		}
 		return err
 	}
-	x.cur = nil
-	if err := h.escalate(ctx, p); err != nil {
-		p.srv.Dirty = true
-		h.finish(p)
-		return err
+	err := h.drain(ctx, true) // the transaction's end does not come with the pipeline's; what that has set is reported at a Sync
+	if err != nil {           // the server, which may be lost, is the transaction's
+		x.undone(p.srv)
+		x.cur, x.post = nil, x.post[:0]
 	}
-	return nil
+	return err
 }
 
 // endPipeline ends the transaction of a pipeline that a request has joined, and that request with it.

@@ -349,7 +349,7 @@ func (h *Handler) abandon() {
 const beginPortal = "pgmosaic begin"
 
 // escalate makes a transaction of the autocommit pipeline on p, which needs a second shard or an answer in between: BEGIN amid a
-// pipeline keeps the statements before it. p is given up if that fails.
+// pipeline keeps the statements before it. p is given back if that fails, and the transaction's else, also where an error comes behind it.
 func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.ext.cur = nil
 	s := p.srv
@@ -375,7 +375,8 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 		maySet(h, p, nil)
 	}
 	post := h.ext.post
-	if err := h.configured(p, post); err != nil {
+	if err := h.configured(p, post); err != nil { // it is the transaction's by now
+		h.ext.undone(s)
 		return err
 	}
 	h.afterwards(ctx, p, post)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // drawers are clients of one role, of a proxy of their own, and a schema for them whose table h has a serial column. What they say one after the other, one
@@ -267,6 +269,49 @@ func TestAKeyThatIsDrawnOnHomeIsItsClients(t *testing.T) {
 				t.Errorf("%s: it is told %s, and has drawn %s", mode, got, id)
 			}
 			mustExec(t, a, "discard all")
+		}
+	}
+}
+
+// What a server is told amid a client's pipeline or transaction leaves the client's unnamed portal alone.
+func TestUnnamedPortalOutlivesWhatAServerIsTold(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	a := small(t, d, 1, nil)
+	node := d.cluster.Node("s1-a").DSN("shop")
+	direct := connectTo(t, node)
+	mustExec(t, direct, "create sequence aside_seq; grant all on sequence aside_seq to public")
+	defer mustExec(t, direct, "drop sequence aside_seq")
+	for _, sql := range []string{"select nextval('aside_seq') > 0", "select count(*) > 0 from pg_prepared_statements", "select count(*) = 2 from pg_cursors"} {
+		for _, begin := range []bool{false, true} {
+			var told [2]string
+			for i, dsn := range []string{node, a.dsn()} {
+				c := connectTo(t, dsn)
+				mustExec(t, c, "select nextval('aside_seq')") // another client has drawn there
+				r := rawTo(t, dsn)
+				if begin {
+					r.SendQuery("begin")
+					r.until('Z')
+				}
+				r.SendParse("", "select generate_series(1, 3)", nil)
+				r.SendBindParts("", nil, nil, nil)
+				r.executeLimited("", 1)
+				for range 2 {
+					r.SendParse("n", sql, nil)
+					r.Send(&wire.Bind{PreparedStatement: "n", DestinationPortal: "p"})
+					r.executeLimited("p", 0)
+					r.SendFrame('C', []byte("Pp\x00"))
+					r.SendFrame('C', []byte("Sn\x00"))
+				}
+				r.executeLimited("", 0)
+				r.SendSync()
+				told[i] = r.until('Z')
+				_ = r.Close()
+				_ = c.Close(t.Context())
+			}
+			if told[1] != told[0] {
+				t.Errorf("%s, begin %t:\ngot  %s\nwant %s", sql, begin, told[1], told[0])
+			}
 		}
 	}
 }

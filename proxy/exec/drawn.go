@@ -62,7 +62,7 @@ func forgets(ctx context.Context, h *Handler, p *participant) error {
 		}
 	}
 	if amid || h.tx.status != 'I' {
-		p.first(forgetSQL)
+		p.aside(forgetSQL)
 	} else if _, err := p.srv.Exec(forgetSQL); err != nil {
 		return h.lost(p, err)
 	}

@@ -24,7 +24,7 @@ type participant struct {
 	shard    int
 	node     int // index in the shard's nodes; the primary's for a writer
 	srv      *pool.Server
-	prologue int          // simple queries whose answers must be swallowed first: BEGIN, savepoints
+	prologue int          // answers that must be swallowed first: of BEGIN, savepoints
 	wrote    bool         // some statement on it was no proved read
 	open     bool         // in a transaction block
 	deep     []deepColumn // of the rows that come: those with OIDs inside

@@ -180,6 +180,23 @@ func (p *participant) first(sql string) {
 	p.prologue++
 }
 
+// asidePortal is the portal of what a server runs amid a client's pipeline or transaction, whose own unnamed one may be open.
+const asidePortal = "pgmosaic aside"
+
+// sendAside sends a statement of our own that leaves the client's portals alone. It is answered by four messages, CloseComplete being the last.
+func sendAside(s *pool.Server, sql string) {
+	s.SendParse("", sql, nil)
+	s.SendBind(asidePortal, "", []byte{0, 0, 0, 0, 0, 0})
+	s.SendFrame('E', append([]byte(asidePortal), 0, 0, 0, 0, 0))
+	s.SendClose('P', asidePortal)
+}
+
+// aside is first for a participant that has been at work in the transaction or pipeline.
+func (p *participant) aside(sql string) {
+	sendAside(p.srv, sql)
+	p.prologue += 2
+}
+
 // outcome tells the client what became of the settings of a transaction in which functions have set some. last is the participant whose
 // word counts; the others are done with.
 func outcome(h *Handler, last *participant) {

@@ -263,10 +263,8 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 	p.shown = true
 	s := p.srv
 	s.ForgetAll()
-	s.SendParse("", "DEALLOCATE ALL", nil)
-	s.SendBindParts("", nil, nil, nil)
-	s.SendExecute()
-	answers := 3
+	sendAside(s, "DEALLOCATE ALL")
+	answers := 4
 	for name, st := range h.ext.named {
 		if st.tmpl != nil && st.tmpl.Class != router.Control {
 			s.SendParse(name, st.sql, h.typesFor(p.shard, st.types))
@@ -288,7 +286,7 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 			return a.Failed
 		case err != nil:
 			return h.lost(p, err)
-		case m.Type == '1' || m.Type == '2' || m.Type == 'C':
+		case m.Type == '1' || m.Type == '2' || m.Type == 'C' || m.Type == '3':
 			answers--
 		}
 	}

@@ -238,6 +238,8 @@ func (h *Handler) prologue(p *participant) error {
 		case m.Type == 'C':
 			p.prologue--
 			p.srv.TxStatus = 'T'
+		case m.Type == '3': // of what was sent aside
+			p.prologue--
 		}
 	}
 	return nil

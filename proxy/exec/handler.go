@@ -171,7 +171,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	key, logins := welcomeKey{h.db, h.role, h.settings.Key()}, h.e.logins.times.Load()
 	h.e.mu.Lock()
-	w, with := h.e.welcome.of[key], h.e.welcome.with[key.whose()]
+	w, with, since := h.e.welcome.of[key], h.e.welcome.with[key.whose()], h.e.welcome.cleared
 	h.e.mu.Unlock()
 	teller := h.e.served(h.planner.DB)
 	if w != nil && (w.by == h.planner.DB.Home.Name || teller != h.planner.DB.Home) {
@@ -205,10 +205,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 		}
 	}
 	h.e.mu.Lock()
-	if h.e.logins.times.Load() == logins {
-		h.e.welcome.with[key.whose()] = w.with
-	}
-	h.e.welcome.keep(key, w)
+	h.e.welcome.keep(key, w, since)
 	h.e.mu.Unlock()
 	return w, nil
 }

@@ -34,6 +34,8 @@ type welcomes struct {
 	of    map[welcomeKey]*welcome
 	with  map[[2]string]string // what servers begin with: see beganSQL
 	bytes int64
+
+	cleared uint64 // how often they were forgotten
 }
 
 // mostWelcomes is how many bytes of them are kept: who asks for something else each time has the server asked each time.
@@ -43,9 +45,15 @@ func (w *welcomes) clear() {
 	clear(w.of)
 	clear(w.with)
 	w.bytes = 0
+	w.cleared++
 }
 
-func (w *welcomes) keep(key welcomeKey, x *welcome) {
+// keep keeps what a server has said that was asked when they had been forgotten since times. What sessions begin with may have been changed behind its
+// word, if they were forgotten again.
+func (w *welcomes) keep(key welcomeKey, x *welcome, since uint64) {
+	if w.cleared != since {
+		return
+	}
 	n := 500 + x.login.Size() + x.defaults.Size()
 	for name, value := range x.params {
 		n += saidCost + int64(len(name)+len(value))
@@ -53,7 +61,7 @@ func (w *welcomes) keep(key welcomeKey, x *welcome) {
 	if w.bytes+n > mostWelcomes {
 		w.clear()
 	}
-	w.of[key] = x
+	w.of[key], w.with[key.whose()] = x, x.with
 	w.bytes += n
 }
 

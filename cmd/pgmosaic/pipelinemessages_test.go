@@ -285,3 +285,17 @@ func TestACustomParameterOfAPipelineIsNobodyElses(t *testing.T) {
 		}
 	}
 }
+
+// A call by number is a request like others: the time that it takes is counted.
+func TestCallsByNumberAreTimed(t *testing.T) {
+	t.Parallel()
+	a := small(t, shop(t), 1, nil)
+	r := rawTo(t, a.dsn())
+	nanos := func() time.Duration { return time.Duration(a.Metrics.Database("shop").QueryNanos.Load()) }
+	before := nanos()
+	r.call(2626, "0.2") // pg_sleep
+	r.until('Z')
+	if d := nanos() - before; d < 200*time.Millisecond {
+		t.Errorf("a call that sleeps for 200 ms counts as %s", d)
+	}
+}

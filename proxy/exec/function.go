@@ -11,6 +11,9 @@ import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
+// callText stands for a call where a statement is named.
+var callText = []byte("fast-path function call")
+
 // Function implements session.Handler: a call by the fast-path protocol goes to home, where large objects
 // are, which is what it is used for. As a simple query it ends a pipeline that has not seen its Sync, and is part of that.
 func (h *Handler) Function(ctx context.Context, m wire.Message) error {
@@ -18,18 +21,19 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 		return nil
 	}
 	h.beginRequest(len(m.Raw))
+	h.request.About(callText)
+	idle := h.tx.status == 'I'
 	err := h.joinPipeline(ctx)
 	joined := h.tx.implicit
 	if err == nil {
 		err = h.function(ctx, m)
 	}
 	if err = endPipeline(ctx, h, joined, err); err != nil {
-		if err := h.report(err, "fast-path function call"); err != nil {
+		if err := h.report(err, string(callText)); err != nil {
 			return err
 		}
 	}
-	h.count.Queries.Add(1)
-	h.ready4Query()
+	endRequest(h, idle)
 	return nil
 }
 

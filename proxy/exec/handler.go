@@ -444,12 +444,10 @@ func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
 	if e := h.joinPipeline(ctx); e != nil {
 		err = e
 	}
-	if h.tx.implicit && h.tx.status != 'I' {
-		h.rollback()
-	}
-	if err := h.report(err, ""); err != nil {
+	if err := h.report(endPipeline(ctx, h, true, err), ""); err != nil {
 		return err
 	}
+	h.held.End()
 	h.ready4Query()
 	return nil
 }

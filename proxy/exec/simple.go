@@ -30,11 +30,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 			return err
 		}
 	}
-	h.count.Queries.Add(1)
-	h.timed(idle)
-	h.signals = false
-	h.held.End()
-	h.ready4Query()
+	endRequest(h, idle)
 	return nil
 }
 
@@ -75,6 +71,15 @@ func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error 
 	}
 	h.ext.closePortalsIf(h.tx.status == 'I')
 	return err
+}
+
+// endRequest ends a request that is not a part of a pipeline; idle says that no transaction was open when it began.
+func endRequest(h *Handler, idle bool) {
+	h.count.Queries.Add(1)
+	h.timed(idle)
+	h.signals = false
+	h.held.End()
+	h.ready4Query()
 }
 
 // commitImplicit commits a transaction that we made.

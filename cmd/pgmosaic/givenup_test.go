@@ -266,3 +266,38 @@ func TestServerLostBehindAnOpenPipeline(t *testing.T) {
 		return true
 	})
 }
+
+// A pipeline that has written and was ended by a simple query is over: the next one, which only reads, is run again where its server is lost.
+func TestAPipelineBeginsAnewBehindASimpleQuery(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	a := small(t, d, 1, nil)
+	node := d.cluster.Node("s1-a").DSN("shop")
+	direct, holder := connectTo(t, node), connectTo(t, node)
+	mustExec(t, direct, "create table anew_rows (a int); insert into anew_rows values (7); grant all on anew_rows to public")
+	defer mustExec(t, direct, "drop table anew_rows")
+	r := rawTo(t, a.dsn())
+	for _, wrote := range []bool{false, true} {
+		if wrote {
+			r.run("delete from anew_rows where a = 1")
+			r.SendFlush()
+			r.until('C')
+		}
+		r.SendQuery("select 1")
+		r.want('Z', "TD(1)C<SELECT 1>ZI")
+		mustExec(t, holder, "begin; lock table anew_rows in access exclusive mode")
+		r.run("select a from anew_rows")
+		r.SendSync()
+		if err := r.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it waits for the lock", func() bool {
+			return queryOne[bool](t, direct, "select exists (select from pg_locks where relation = 'anew_rows'::regclass and not granted)")
+		})
+		a.Pools.CutNode(node)
+		mustExec(t, holder, "rollback")
+		if got := r.until('Z'); got != "12D(7)C<SELECT 1>ZI" {
+			t.Errorf("behind a write %t: %s", wrote, got)
+		}
+	}
+}

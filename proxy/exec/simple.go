@@ -69,6 +69,7 @@ func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error 
 			err = h.commitImplicit(ctx)
 		}
 	}
+	h.ext.wrote = false
 	h.ext.closePortalsIf(h.tx.status == 'I')
 	return err
 }

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
 )
 
 // A transaction that has lost one of its servers, which could not follow it, goes on from no savepoint: that server is in no transaction, and what it
@@ -265,6 +270,37 @@ func TestServerLostBehindAnOpenPipeline(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// A pipeline that has set more than its session may keep fails behind its Sync. Its server is given back there and then, also where the session keeps another.
+func TestServerOfAPipelineThatHasSetTooMuchIsGivenBack(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	doc := mapOf(d, "shop")
+	doc.Nodes = slices.DeleteFunc(doc.Nodes, func(n *shardmap.Node) bool { return strings.HasSuffix(n.Name, "-b") })
+	a := small(t, d, 2, func(cfg *config.Config) {
+		cfg.Direct.Setup, cfg.SessionMemory = nil, 64<<10
+		if err := filestore.New(cfg.Store).Save(t.Context(), 0, doc); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r := rawTo(t, a.dsn())
+	r.SendQuery("select pg_advisory_lock(4714)") // it keeps home's server
+	r.until('Z')
+	r.SendQuery("set pgmosaic.shard = 's2'")
+	r.want('Z', "C<SET>ZI")
+	for _, name := range []string{"a", "b"} { // each would fit
+		r.run(fmt.Sprintf("select set_config('toomuch.%s', '%s', false)", name, strings.Repeat("x", 40000)))
+	}
+	r.SendSync()
+	if got := r.until('Z'); !strings.HasSuffix(got, "E[53200]ZI") {
+		t.Errorf("it is told .. %s", got[max(0, len(got)-40):])
+	}
+	for _, p := range a.Pools.All() {
+		if p.Database == "shop" && p.Shard == "s2" && p.Busy() > 0 {
+			t.Errorf("%d servers are leased", p.Busy())
+		}
+	}
 }
 
 // A pipeline that has written and was ended by a simple query is over: the next one, which only reads, is run again where its server is lost.

@@ -68,10 +68,13 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		}
 		return errRelayed
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = h.configured(p, x.post)
 	}
-	if err := h.configured(p, x.post); err != nil {
+	if err != nil {
+		if h.tx.status == 'I' { // nobody else gives it back
+			h.finish(p)
+		}
 		return err
 	}
 	if h.tx.status == 'I' {

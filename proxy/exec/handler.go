@@ -386,15 +386,15 @@ func (h *Handler) Cut() { h.held.Cut() }
 
 // Close implements session.Handler: whatever is open is rolled back.
 func (h *Handler) Close() {
+	defer leave(h) // these whatever fails
+	defer h.planner.Done()
+	defer h.ext.closePortals()
 	in, out := h.client.Traffic()
 	h.count.Received.Add(in)
 	h.count.Sent.Add(out)
 	h.request.Flush(time.Now())
 	h.unlistenAll()
 	h.ext.forget()
-	defer leave(h)
-	defer h.planner.Done()
-	defer h.ext.closePortals()
 	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
 		p.srv.Dirty = true

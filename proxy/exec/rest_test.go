@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/router"
 )
@@ -20,5 +21,23 @@ func TestARestForgetsNothingOfAnOpenPipeline(t *testing.T) {
 	h.Rest()
 	if h.ext.post != nil {
 		t.Error("a session at rest keeps memory that only work needs")
+	}
+}
+
+// What a session is counted for is counted back when it ends, also where its end fails halfway.
+func TestAnEndThatFailsCountsBack(t *testing.T) {
+	h := &Handler{}
+	h.ext.memory = &memory.Ledger{}
+	h.ext.tally(1000, 10)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("a session without a client has ended well: the test sees nothing")
+			}
+		}()
+		h.Close()
+	}()
+	if n := h.ext.memory.Used(memory.Settings) + h.ext.memory.Used(memory.Transactions); n != 0 {
+		t.Errorf("%d bytes are still counted", n)
 	}
 }

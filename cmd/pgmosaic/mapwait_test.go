@@ -102,6 +102,19 @@ func TestWhatWaitsIsPlannedByTheNewMap(t *testing.T) {
 	r.SendSync()
 	d.pausedAt(t, "waited", "waited", r)
 	r.want('Z', "1tTZI")
+	r.SendParse("d", "select count(v) from h", nil) // the name is taken, which is said when a server has judged it
+	r.SendSync()
+	d.pausedAt(t, "waited", "waited", r)
+	r.want('Z', "E[42P05]ZI")
+	r.SendQuery("set work_mem = '5MB'; select count(*) from h; select v from h where id = 7")
+	d.pausedAt(t, "waited", "waited", r)
+	r.want('Z', "C<SET>TD(30)C<SELECT 1>TD(7)C<SELECT 1>ZI")
+	r.SendQuery("select v from h where id = 7; select count(*) from h")
+	d.pausedAt(t, "waited", "waited", r)
+	r.want('Z', "TD(7)C<SELECT 1>TD(30)C<SELECT 1>ZI")
+	r.call(absInt4, "-1")
+	d.pausedAt(t, "waited", "waited", r)
+	r.want('Z', "VZI")
 }
 
 // Nobody who changes the map waits for a client that waits itself, for the end of a pause, or that has only begun a transaction.

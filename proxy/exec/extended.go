@@ -525,7 +525,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 // twice refuses a statement whose name is taken, or for what a server finds wrong in it, which comes first.
 func (h *Handler) twice(ctx context.Context, s *stmt) error {
 	if s.tmpl.Class != router.Control {
-		if _, err := h.describe(ctx, s); err != nil {
+		if err := judged(ctx, h, s); err != nil {
 			return err
 		}
 	}
@@ -672,6 +672,16 @@ func (h *Handler) pay(ctx context.Context) error {
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
+	if err := judged(ctx, h, s); err != nil {
+		x.set(s.name, nil)
+		return err
+	}
+	h.parsed(s)
+	return nil
+}
+
+// judged has a server describe a statement, by a newer map if need be.
+func judged(ctx context.Context, h *Handler, s *stmt) error {
 	_, err := h.describe(ctx, s)
 	for try := 0; errors.Is(err, errReplan) && try < 3 && !keepsMap(h); try++ { // nothing was sent
 		if err = h.refresh(ctx); err == nil {
@@ -681,10 +691,5 @@ func (h *Handler) pay(ctx context.Context) error {
 			_, err = h.describe(ctx, s)
 		}
 	}
-	if err != nil {
-		x.set(s.name, nil)
-		return err
-	}
-	h.parsed(s)
-	return nil
+	return err
 }

@@ -26,7 +26,7 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 	err := h.joinPipeline(ctx)
 	joined := h.tx.implicit
 	if err == nil {
-		err = h.function(ctx, m)
+		err = byNewerMap(ctx, h, func() error { return h.function(ctx, m) })
 	}
 	if err = endPipeline(ctx, h, joined, err); err != nil {
 		if err := h.report(err, string(callText)); err != nil {

@@ -138,13 +138,13 @@ func (h *Handler) beginRequest(size int) {
 
 // beginAgain takes back what was written to the client since the request began. Its reads go to primaries now.
 func (h *Handler) beginAgain() {
-	unwrite(h)
+	unwrite(h, h.begunAt.out)
 	h.repeated = true
 	h.count.Repeated.Add(1)
 }
 
-// unwrite takes back what was written to the client since the request began.
-func unwrite(h *Handler) { h.client.Truncate(h.begunAt.out) }
+// unwrite takes back what was written to the client behind the first out bytes of what has not been sent.
+func unwrite(h *Handler, out int) { h.client.Truncate(out) }
 
 // dropFailed takes the replicas of the transaction, on which no statement has run yet, out of it: it begins again elsewhere.
 func (h *Handler) dropFailed() {

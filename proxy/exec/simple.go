@@ -162,7 +162,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 		}
 		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' && unsent(h) {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
-				unwrite(h)
+				unwrite(h, h.begunAt.out)
 				continue
 			}
 		}
@@ -431,7 +431,7 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err
 		if i == len(stmts)-1 {
 			h.client.HoldTag()
 		}
-		if err := h.oneOfSeveral(ctx, s); err != nil {
+		if err := byNewerMap(ctx, h, func() error { return h.oneOfSeveral(ctx, s) }); err != nil {
 			if h.tx.implicit {
 				h.rollback()
 			}
@@ -442,6 +442,22 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err
 		return h.commitImplicit(ctx)
 	}
 	return nil
+}
+
+// byNewerMap runs something, and again if the map has changed while that waited for its first server, and the client has seen nothing of it.
+func byNewerMap(ctx context.Context, h *Handler, run func() error) error {
+	sent, out := h.sentSoFar()
+	err := run()
+	for try := 0; errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E'; try++ {
+		if now, _ := h.sentSoFar(); now != sent {
+			break
+		}
+		if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
+			unwrite(h, out)
+			err = run()
+		}
+	}
+	return err
 }
 
 func (h *Handler) oneOfSeveral(ctx context.Context, s *sqlparse.Statement) error {

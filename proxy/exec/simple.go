@@ -86,8 +86,8 @@ func endRequest(h *Handler, idle bool) {
 // commitImplicit commits a transaction that we made.
 func (h *Handler) commitImplicit(ctx context.Context) error {
 	tag, err := h.commit(ctx)
-	if err == nil && tag != "COMMIT" {
-		err = &pgsql.Error{Code: pgsql.TransactionRollback, Message: "the transaction was rolled back by a shard"}
+	if err == nil && tag != "COMMIT" { // it had failed
+		err = errRolledBack
 	}
 	return err
 }

@@ -32,11 +32,7 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 		h.rollback()
 		return err
 	}
-	tag, err := h.commit(ctx)
-	if err == nil && tag != "COMMIT" {
-		err = &pgsql.Error{Code: pgsql.TransactionRollback, Message: "the transaction was rolled back by a shard"}
-	}
-	return err
+	return h.commitImplicit(ctx)
 }
 
 // piece is what one shard does of a write.

@@ -189,6 +189,7 @@ func (s *Server) Forget(key StmtKey) {
 	if e := s.prepared[key]; e != nil {
 		s.lru.Remove(e)
 		delete(s.prepared, key)
+		s.count.Store(int32(s.lru.Len()))
 	}
 }
 

@@ -54,3 +54,19 @@ func TestAServerIsGivenBackOnce(t *testing.T) {
 		}
 	}
 }
+
+// The number of statements that SHOW SERVERS tells is that of the server's books, whatever takes one off them.
+func TestStatementsOffTheBooksAreNotCounted(t *testing.T) {
+	m := NewManager(Options{MaxPrepared: 5})
+	s := &Server{Pool: m.Pool("shop", "s1", "s1-a", "host=node.test", "app")}
+	s.ForgetAll()
+	for i := range uint64(4) {
+		s.Prepare(StmtKey{1, i})
+	}
+	s.Forget(StmtKey{1, 0})
+	forgetMissing(s, "pgmosaic_2 pgmosaic_3")
+	s.Drop(StmtKey{1, 1})
+	if n := s.count.Load(); n != 1 || s.lru.Len() != 1 {
+		t.Errorf("%d are counted, %d are on the books", n, s.lru.Len())
+	}
+}

@@ -107,7 +107,7 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 	name, evict := p.srv.Prepare(s.key)
 	if evict != "" {
 		p.srv.SendClose('S', evict)
-		x.ops = append(x.ops, op{kind: opHidden})
+		x.ops = append(x.ops, op{kind: opHidden, closes: evict})
 	}
 	if s.desc != nil {
 		p.srv.Note(s.key, s.desc.form)

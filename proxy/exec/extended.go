@@ -101,6 +101,7 @@ type op struct {
 	portal  *portal      // that is executed
 	parsed  *stmt        // whose Parse it is, if the client waits for its answer; that is described, for opCompare
 	configs []setting    // what set_config calls set
+	closes  string       // the statement of the server's that is closed, for one that nobody else would close
 	deep    []deepColumn // of its rows: those with OIDs inside
 }
 
@@ -231,10 +232,18 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 	if s := ops[i].parsed; s != nil && ops[i].kind != opCompare && x.statement([]byte(s.name)) == s {
 		x.set(s.name, nil)
 	}
+	ran := ops[i].kind == opCompare
 	for _, o := range ops[i:] {
 		failed(srv, o.configs)
-		if o.key != (pool.StmtKey{}) { // the server may have it, and nobody knows what it gives
+		if !ran && o.closes != "" {
+			pool.StillHas(srv, o.closes)
+		}
+		switch {
+		case o.key == (pool.StmtKey{}):
+		case ran || o.kind == opCompare: // the server may have it, and nobody knows what it gives
 			srv.Drop(o.key)
+		default:
+			srv.Forget(o.key)
 		}
 	}
 }

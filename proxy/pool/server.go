@@ -144,6 +144,9 @@ func (s *Server) Drop(key StmtKey) {
 	}
 }
 
+// StillHas notes that a statement of a server's which Prepare gave to be closed was not: its name is returned by a later one.
+func StillHas(s *Server, name string) { s.garbage = append(s.garbage, name) }
+
 // Mark is a moment in the life of the server's statements, for DropSince.
 func (s *Server) Mark() uint64 { return s.named }
 

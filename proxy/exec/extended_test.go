@@ -1,0 +1,22 @@
+package exec
+
+import (
+	"testing"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
+)
+
+// A statement that a server was to close in a pipeline, and whose Close was skipped, is closed later: nobody else would, for as long as the server lives.
+func TestAStatementWhoseCloseWasSkippedIsClosedLater(t *testing.T) {
+	srv := &pool.Server{Pool: pool.NewManager(pool.Options{MaxPrepared: 2}).Pool("shop", "s1", "s1-a", "host=node.test", "app")}
+	srv.ForgetAll()
+	for i := range uint64(2) {
+		srv.Prepare(pool.StmtKey{1, i})
+	}
+	_, evict := srv.Prepare(pool.StmtKey{1, 2})
+	x := &extended{}
+	x.skipped(srv, []op{{}, {kind: opHidden, closes: evict}, {kind: opRelay, key: pool.StmtKey{1, 2}}}, 0)
+	if _, name := srv.Prepare(pool.StmtKey{1, 2}); name != evict {
+		t.Errorf("%q is closed, and %q is still there", name, evict)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
@@ -20,7 +21,7 @@ import (
 
 // commit ends the transaction. tag is what the client is told: COMMIT, or ROLLBACK for a failed one.
 func (h *Handler) commit(ctx context.Context) (tag string, err error) {
-	if h.tx.status == 'E' {
+	if h.tx.status == branch.Failed {
 		h.rollback()
 		return "ROLLBACK", nil
 	}

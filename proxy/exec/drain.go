@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -49,7 +50,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		if answered(p, err) && end { // the Sync is on its way already
 			restOf(p)
 			x.cur = nil
-			if h.tx.status == 'I' {
+			if h.tx.status == branch.Idle {
 				h.finish(p)
 			}
 		}
@@ -69,7 +70,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if errors.As(err, &se) { // a deferred constraint at the implicit commit
 		h.client.Send(se.Response)
 		x.undone(p.srv)
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.finish(p)
 		}
 		return errRelayed
@@ -80,7 +81,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if err := h.configured(p, x.post); err != nil {
 		return err
 	}
-	if h.tx.status == 'I' {
+	if h.tx.status == branch.Idle {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, nil)
 		if p.srv.TxStatus != 'I' {

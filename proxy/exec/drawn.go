@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -36,7 +37,7 @@ func counts(ctx context.Context, h *Handler, p *participant, t *router.Template)
 		return nil
 	}
 	s, st := p.srv, h.shards.At(p.shard)
-	if !s.Knows(h.drawn.by, st.Drawn) && (t.Counts&router.Recalls != 0 || h.tx.status != 'I' || s.Pool.Recalls()) {
+	if !s.Knows(h.drawn.by, st.Drawn) && (t.Counts&router.Recalls != 0 || h.tx.status != branch.Idle || s.Pool.Recalls()) {
 		if err := forgets(ctx, h, p); err != nil {
 			return err
 		}
@@ -61,7 +62,7 @@ func forgets(ctx context.Context, h *Handler, p *participant) error {
 			return err
 		}
 	}
-	if amid || h.tx.status != 'I' {
+	if amid || h.tx.status != branch.Idle {
 		p.first(forgetSQL)
 	} else if _, err := p.srv.Exec(forgetSQL); err != nil {
 		return h.lost(p, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -47,7 +48,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	}
 	h.key = 0 // that of the Bind that came last, not this portal's
 	// Something of our own: all that came before must be answered first.
-	if err := h.drain(ctx, h.tx.status != 'I'); err != nil {
+	if err := h.drain(ctx, h.tx.status != branch.Idle); err != nil {
 		return err
 	}
 	x.executing = true
@@ -61,7 +62,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		x.setPortal(pt.name, pt) // the end of what came before has closed it
 	}
-	if h.tx.status == 'I' && pt.plan.Writes() { // it is undone if the pipeline fails behind it
+	if h.tx.status == branch.Idle && pt.plan.Writes() { // it is undone if the pipeline fails behind it
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	if x.anonymous != nil && x.anonymous.on != nil { // its server is about to need its own unnamed one
@@ -99,7 +100,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 	if ends {
 		defer h.ext.closePortals()
 	}
-	if h.ext.cur != nil && h.tx.status == 'I' && s.Kind != sqlparse.Empty {
+	if h.ext.cur != nil && h.tx.status == branch.Idle && s.Kind != sqlparse.Empty {
 		var err error
 		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.replica {
 			err = h.drain(ctx, true)
@@ -113,7 +114,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 			h.ext.setPortal(pt.name, pt) // the end of what came before has closed it
 		}
 	}
-	if h.tx.status == 'I' && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
+	if h.tx.status == branch.Idle && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	return h.control(ctx, s)
@@ -138,7 +139,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		delete(h.tx.cursors, string(name))
 		h.checkPin = true
 	}
-	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.status == 'T') {
+	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.status == branch.Active) {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
@@ -155,7 +156,7 @@ func (h *Handler) declaredOn(name string) *participant {
 	if p := h.tx.cursors[name]; p != nil {
 		return p
 	}
-	if name != "" && h.tx.status == 'I' {
+	if name != "" && h.tx.status == branch.Idle {
 		return h.pinned // whatever ties it: a function may have declared one
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -273,7 +274,7 @@ var (
 // Batch implements session.Handler.
 func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error {
 	x := &h.ext
-	idle := h.tx.status == 'I'
+	idle := h.tx.status == branch.Idle
 	size := 0
 	for _, m := range msgs {
 		size += len(m.Raw)
@@ -306,17 +307,17 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	x.skipping, x.wrote, h.signals = false, false, false
 	h.held.End()
-	if h.tx.status == 'T' && h.tx.implicit {
+	if h.tx.status == branch.Active && h.tx.implicit {
 		if err := h.commitImplicit(ctx); err != nil {
 			if err := h.report(err, ""); err != nil {
 				return err
 			}
 		}
 	}
-	x.closePortalsIf(h.tx.status == 'I')
+	x.closePortalsIf(h.tx.status == branch.Idle)
 	h.ready4Query()
 	for i := 1; i < x.copy.answered; i++ {
-		h.client.SendReady(h.tx.status)
+		h.client.SendReady(byte(h.tx.status))
 	}
 	return nil
 }
@@ -355,7 +356,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 			}
 			resync(p)
 		}
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.finish(p)
 		}
 	}
@@ -404,7 +405,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 		if !p.srv.Dirty {
 			resync(p)
 		}
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.finish(p)
 		}
 	}
@@ -461,7 +462,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 // client was told: its Sync, which commits it, waits for that.
 func mayUndo(h *Handler) bool {
 	x := &h.ext
-	if !x.wrote || h.tx.status != 'I' {
+	if !x.wrote || h.tx.status != branch.Idle {
 		return false
 	}
 	for i := range x.ops {
@@ -564,7 +565,7 @@ func (x *extended) again(body []byte) *stmt {
 // mayRun refuses what a failed transaction does not run. A text that cannot be read is said to be so even then.
 func (h *Handler) mayRun(s *sqlparse.Statement) error {
 	switch {
-	case h.tx.status != 'E' || endsTx(s):
+	case h.tx.status != branch.Failed || endsTx(s):
 		return nil
 	case s.Syntax != nil:
 		return &router.Error{Code: pgsql.SyntaxError, Message: s.Syntax.Message, Pos: s.Syntax.Position}
@@ -629,7 +630,7 @@ func (h *Handler) parsed(s *stmt) {
 func (h *Handler) use(ctx context.Context, p *participant) error {
 	x := &h.ext
 	if x.cur != nil && x.cur != p {
-		if err := h.drain(ctx, h.tx.status != 'I'); err != nil {
+		if err := h.drain(ctx, h.tx.status != branch.Idle); err != nil {
 			return err
 		}
 	}

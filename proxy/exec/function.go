@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -34,7 +35,7 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 }
 
 func (h *Handler) function(ctx context.Context, m wire.Message) error {
-	if h.tx.status == 'E' {
+	if h.tx.status == branch.Failed {
 		return errFailedTx
 	}
 	if err := h.current(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -70,7 +71,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	}
 	g := h.gathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
-	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
+	if cursor && (h.tx.status == branch.Idle || h.tx.implicit) {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 	}
 	if cursor && h.tx.cursors[p.Stmt.Name] != nil { // perhaps on another server, which alone could tell
@@ -136,7 +137,7 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 // usesHome says whether what home holds must be read through the client's transaction: it may have written there, or
 // it has one snapshot for all its statements.
 func (h *Handler) usesHome() bool {
-	if h.tx.status == 'I' {
+	if h.tx.status == branch.Idle {
 		return false
 	}
 	if h.isolation() != "" {
@@ -227,7 +228,7 @@ func (g *gathering) open(ctx context.Context) error {
 	g.on = &participant{shard: home, node: -1, srv: s}
 	h.keepDefaults(s)
 	before := h.settings
-	if h.tx.status != 'I' {
+	if h.tx.status != branch.Idle {
 		before = h.tx.before
 	}
 	if err := h.adaptTo(g.on, before); err != nil {
@@ -280,7 +281,7 @@ func (g *gathering) start(ctx context.Context) error {
 		}
 		g.loads = append(g.loads, l)
 	}
-	g.tx = h.tx.status == 'I' && len(g.loads) > 1
+	g.tx = h.tx.status == branch.Idle && len(g.loads) > 1
 	for _, l := range g.loads { // all servers before one is asked
 		for _, shard := range l.shards {
 			if g.parts[shard] == nil {
@@ -445,7 +446,7 @@ func (g *gathering) release() (err error) {
 				err = first(err, g.h.lost(p, e))
 			}
 		}
-		if g.h.tx.status == 'I' {
+		if g.h.tx.status == branch.Idle {
 			g.h.finish(p)
 		}
 		delete(g.parts, shard)
@@ -501,7 +502,7 @@ func (g *gathering) run(res []int16) error {
 		case a.Ended && a.Failed != nil:
 			return unnumbered(a.Failed)
 		case a.Ended:
-			if h.tx.status == 'I' {
+			if h.tx.status == branch.Idle {
 				h.count.Transactions.Add(1)
 			}
 			return nil
@@ -530,7 +531,7 @@ func (g *gathering) end(err error) {
 				p.srv.Dirty = true
 			}
 		}
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.finish(p)
 		}
 	}

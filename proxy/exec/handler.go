@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
@@ -118,7 +119,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
-	h.tx.status, h.drawn = 'I', anew(h.drawn)
+	h.tx.status, h.drawn = branch.Idle, anew(h.drawn)
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
 	for n, v := range params {
@@ -285,7 +286,7 @@ func takeSchema(ctx context.Context, h *Handler) error {
 
 // current is refresh for the hot path: two pointer compares.
 func (h *Handler) current(ctx context.Context) error {
-	if h.tx.status == 'E' || h.bound() {
+	if h.tx.status == branch.Failed || h.bound() {
 		return nil
 	}
 	if p := h.pinned; p != nil && p.srv.Parked() {
@@ -331,7 +332,7 @@ func keepsMapFor(h *Handler, keeps func(*portal) bool) bool {
 func (h *Handler) Using() uint64 { return h.planner.Using() }
 
 // TxStatus implements session.Handler.
-func (h *Handler) TxStatus() byte { return h.tx.status }
+func (h *Handler) TxStatus() byte { return byte(h.tx.status) }
 
 // Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may call it.
 func (h *Handler) Pinned() (cause string, since time.Time) { return h.held.Kept() }
@@ -398,7 +399,7 @@ func (h *Handler) Close() {
 	defer leave(h)
 	defer h.planner.Done()
 	defer h.ext.closePortals()
-	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
+	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
 		p.srv.Dirty = true
 		h.finish(p)
@@ -447,7 +448,7 @@ func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
 	if e := h.joinPipeline(ctx); e != nil {
 		err = e
 	}
-	if h.tx.implicit && h.tx.status != 'I' {
+	if h.tx.implicit && h.tx.status != branch.Idle {
 		h.rollback()
 	}
 	if err := h.report(err, ""); err != nil {
@@ -501,8 +502,8 @@ func (h *Handler) report(err error, sql string) error {
 		h.client.Send(wire.ErrorFor("ERROR", err))
 		h.request.FailedBy(err)
 	}
-	if h.tx.status == 'T' {
-		h.tx.status = 'E'
+	if h.tx.status == branch.Active {
+		h.tx.status.On(branch.Fail)
 		h.unsay()
 		h.ext.killPortals()
 		h.letGo()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -354,10 +355,10 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 	if err == nil {
 		h.request.Joined(p.shard, p.node)
 	}
-	if err == nil && t.Hidden != nil && h.tx.status == 'I' {
+	if err == nil && t.Hidden != nil && h.tx.status == branch.Idle {
 		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
-	if err == nil && t.Counts != 0 && h.tx.status == 'I' {
+	if err == nil && t.Counts != 0 && h.tx.status == branch.Idle {
 		if err = counts(ctx, h, p, t); err != nil && p != h.pinned {
 			h.finish(p)
 		}
@@ -366,7 +367,7 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 }
 
 func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	if h.tx.status != 'I' {
+	if h.tx.status != branch.Idle {
 		return h.join(ctx, shard, t)
 	}
 	if p := h.pinned; p != nil && p.shard == shard {
@@ -513,7 +514,7 @@ func (h *Handler) finish(p *participant) {
 		return
 	}
 	h.free(p.srv)
-	if h.tx.status == 'I' && len(h.tx.parts) == 0 {
+	if h.tx.status == branch.Idle && len(h.tx.parts) == 0 {
 		h.spare = p
 	}
 }
@@ -537,7 +538,7 @@ func (h *Handler) lost(p *participant, err error) error {
 	if h.pinned == p {
 		h.pinned = nil
 		h.setPin("")
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.settle(p)
 		}
 	}
@@ -593,7 +594,7 @@ func (h *Handler) pin(p *participant, cause string) {
 		h.pinned = p
 		h.setPin(cause)
 		h.count.Pins.Add(1)
-		h.checkPin = h.tx.status != 'I' || cause == tryLock // the transaction's end may undo what ties it
+		h.checkPin = h.tx.status != branch.Idle || cause == tryLock // the transaction's end may undo what ties it
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -49,7 +50,7 @@ func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 		if h.outsideBlock() {
 			h.warnLocal()
 		}
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			now = h.own
 		}
 	default:

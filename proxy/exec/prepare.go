@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -217,7 +218,7 @@ func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, 
 	}
 	name, err := h.ensure(p, st)
 	if err != nil {
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.finish(p)
 		}
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -45,7 +46,7 @@ func isOn(v string) bool { return v == "on" || v == "true" || v == "yes" || v ==
 // chained are the modes that AND CHAIN passes on. What was set by name, or by code, a server is asked for.
 func chained(ctx context.Context, h *Handler) (sqlparse.Tx, error) {
 	opts := explicit(h, h.tx.chained())
-	if !h.tx.modes || h.tx.status != 'T' || len(h.tx.parts) == 0 {
+	if !h.tx.modes || h.tx.status != branch.Active || len(h.tx.parts) == 0 {
 		return opts, nil
 	}
 	if err := spread(ctx, h, nil); err != nil {
@@ -88,7 +89,7 @@ const readOnlySetting = "transaction_read_only"
 
 // modesUnseen notes that one of them is set by its name. The transaction counts as READ WRITE then: a replica could not undo READ ONLY.
 func modesUnseen(h *Handler) {
-	if h.tx.status != 'I' {
+	if h.tx.status != branch.Idle {
 		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite, h.tx.modes = false, true, true
 	}
 }

@@ -3,6 +3,7 @@ package exec
 import (
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -11,7 +12,7 @@ import (
 // PostgreSQL goes back to what the packet said, of which a shared server knows nothing. tidy sees to it between transactions; in one, what follows is read by the
 // setting at once, where it is one that servers report. It lasts as long as the transaction: then tidy looks.
 func reassert(h *Handler, p *participant) error {
-	if h.tx.status == 'I' || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
+	if h.tx.status == branch.Idle || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
 		return nil
 	}
 	for name, told := range h.told.Since() {

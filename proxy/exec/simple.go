@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -19,7 +20,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.beginRequest(len(sql))
 	h.request.Choose(sql)
 	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
-	idle := h.tx.status == 'I'
+	idle := h.tx.status == branch.Idle
 	err := h.joinPipeline(ctx)
 	joined := h.tx.implicit
 	if err == nil {
@@ -46,7 +47,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	if h.tx.status != 'I' { // whose end does not come with the pipeline's; what that has set is reported at a Sync
+	if h.tx.status != branch.Idle { // whose end does not come with the pipeline's; what that has set is reported at a Sync
 		return h.drain(ctx, true)
 	}
 	if err := h.drain(ctx, false); err != nil {
@@ -63,14 +64,14 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 
 // endPipeline ends the transaction of a pipeline that a request has joined, and that request with it.
 func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error {
-	if joined && h.tx.implicit && h.tx.status != 'I' {
+	if joined && h.tx.implicit && h.tx.status != branch.Idle {
 		if err != nil {
 			h.rollback()
 		} else {
 			err = h.commitImplicit(ctx)
 		}
 	}
-	h.ext.closePortalsIf(h.tx.status == 'I')
+	h.ext.closePortalsIf(h.tx.status == branch.Idle)
 	return err
 }
 
@@ -91,7 +92,7 @@ func (h *Handler) timed(idle bool) {
 	}
 	d := end.Sub(h.now)
 	h.count.QueryNanos.Add(int64(d))
-	if idle && h.tx.status == 'I' {
+	if idle && h.tx.status == branch.Idle {
 		h.count.AutoNanos.Add(int64(d))
 	}
 	h.request.Done(end, d, (*observing)(h))
@@ -100,7 +101,7 @@ func (h *Handler) timed(idle bool) {
 // ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
 func (h *Handler) ready4Query() {
 	h.hearOwn()
-	if h.listen != nil && h.tx.status == 'I' {
+	if h.listen != nil && h.tx.status == branch.Idle {
 		_ = h.Deliver()
 	}
 	for _, p := range h.tx.parts {
@@ -116,7 +117,7 @@ func (h *Handler) ready4Query() {
 			freeLost(h)
 		}
 	}
-	h.client.SendReady(h.tx.status)
+	h.client.SendReady(byte(h.tx.status))
 }
 
 func (h *Handler) query(ctx context.Context, sql []byte) error {
@@ -132,7 +133,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			if h.awaitMove(ctx, err) {
 				continue
 			}
-			if h.tx.status == 'E' {
+			if h.tx.status == branch.Failed {
 				return errFailedTx
 			}
 			return err
@@ -151,7 +152,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.dropFailed()
 			continue
 		}
-		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' && unsent(h) {
+		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != branch.Failed && unsent(h) {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
 				unwrite(h)
 				continue
@@ -270,7 +271,7 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 		return err
 	}
 	if err := h.showPrepared(p, t); err != nil {
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.finish(p)
 		}
 		return err
@@ -311,7 +312,7 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 	if err == nil && r.failed {
 		err = errRelayed
 	}
-	if h.tx.status == 'I' {
+	if h.tx.status == branch.Idle {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, err)
 		if p.srv.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
@@ -366,7 +367,7 @@ func (h *Handler) staleSchema(ctx context.Context) {
 
 // after does what a successful statement entails for the session and the map.
 func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
-	if t.Stmt.Kind == sqlparse.Cursor && h.tx.status != 'I' {
+	if t.Stmt.Kind == sqlparse.Cursor && h.tx.status != branch.Idle {
 		for _, p := range h.tx.parts {
 			if p.shard == shard {
 				h.declared(t.Stmt.Name, p)
@@ -385,7 +386,7 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		}
 	}
 	if t.Defines() {
-		if h.tx.status == 'I' {
+		if h.tx.status == branch.Idle {
 			h.tx.defined = false
 			h.afterDDL(ctx)
 			if t.Stmt.Def.Logins {
@@ -409,11 +410,11 @@ func (h *Handler) declared(name string, p *participant) {
 // complete when that has committed.
 func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err error) {
 	defer func() { h.client.ReleaseTag(err == nil) }()
-	if h.tx.status == 'I' {
+	if h.tx.status == branch.Idle {
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	for i, s := range stmts {
-		if h.tx.status == 'I' { // behind a COMMIT inside the string
+		if h.tx.status == branch.Idle { // behind a COMMIT inside the string
 			h.begin("BEGIN", sqlparse.Tx{}, true)
 			if err := h.current(ctx); err != nil {
 				return err
@@ -429,7 +430,7 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err
 			return err
 		}
 	}
-	if h.tx.status != 'I' && h.tx.implicit {
+	if h.tx.status != branch.Idle && h.tx.implicit {
 		return h.commitImplicit(ctx)
 	}
 	return nil

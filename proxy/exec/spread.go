@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -26,7 +27,7 @@ type unseen struct {
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.
 func maySet(h *Handler, p *participant, t *router.Template) {
-	if h.tx.status == 'I' || len(h.planner.DB.Shards) == 1 {
+	if h.tx.status == branch.Idle || len(h.planner.DB.Shards) == 1 {
 		return
 	}
 	u := &h.tx.unseen
@@ -64,7 +65,7 @@ func spreadTo(ctx context.Context, h *Handler, shard int, t *router.Template) er
 // What a function has set lasts as long as the transaction on the others; tidy finds what stays.
 func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	u := &h.tx.unseen
-	if len(u.by) == 0 || h.tx.status != 'T' {
+	if len(u.by) == 0 || h.tx.status != branch.Active {
 		return nil
 	}
 	if cur := h.ext.cur; cur != nil && len(h.ext.ops) > 0 {

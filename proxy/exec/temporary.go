@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -36,13 +37,13 @@ func (h *Handler) forgetTemps() {
 
 // rereadTemps asks the session's server for its temporary objects, if they may have changed.
 func (h *Handler) rereadTemps(ctx context.Context) error {
-	if !h.tempsOld || h.tx.status == 'E' {
+	if !h.tempsOld || h.tx.status == branch.Failed {
 		return nil
 	}
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
+	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a simple query would end a pipeline's transaction
 		if err := h.escalate(ctx, p); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -179,7 +180,7 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
 	if err := mayConfigure(h, list); err != nil { // several of a pipeline may be more together than each was
-		p.srv.Dirty = p.srv.Dirty || h.tx.status == 'I'
+		p.srv.Dirty = p.srv.Dirty || h.tx.status == branch.Idle
 		return err
 	}
 	for _, c := range list {
@@ -191,7 +192,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		value := pgsql.SettingValue(c.name, c.value)
 		sql, kind := "SET "+pgsql.Setting(c.name)+" TO "+value, stepSet
 		if c.local {
-			if h.tx.status == 'I' { // it ended with its statement
+			if h.tx.status == branch.Idle { // it ended with its statement
 				adopt(h, emptied(h.settings, c.name))
 				p.srv.SetSettings(emptied(p.srv.Settings(), c.name))
 				continue
@@ -199,7 +200,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else if !ofTransactions[c.name] {
 			adopt(h, reported(p.srv, h.settings.With(c.name, value), c.name))
-			if h.tx.status == 'I' {
+			if h.tx.status == branch.Idle {
 				p.srv.SetSettings(h.settings)
 			}
 		}
@@ -251,7 +252,7 @@ func readsPrepared(t *router.Template) bool {
 // showPrepared makes pg_prepared_statements on a server list the session's own statements, and nobody else's,
 // for a statement that reads it. It is part of the pipeline or transaction that the statement belongs to.
 func (h *Handler) showPrepared(p *participant, t *router.Template) error {
-	if !readsPrepared(t) || h.tx.status == 'E' {
+	if !readsPrepared(t) || h.tx.status == branch.Failed {
 		return nil
 	}
 	if err := h.ready(p); err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -18,7 +19,7 @@ import (
 // transaction is the client's transaction over the shards that it has reached so far. BEGIN is answered at
 // once and sent to a shard only with the first statement that needs it.
 type transaction struct {
-	status    byte // I, T, E
+	status    branch.Status
 	implicit  bool // made by us for one statement or pipeline, not by the client
 	begin     string
 	opts      sqlparse.Tx
@@ -54,7 +55,9 @@ type effects struct {
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
+	status := h.tx.status
+	status.On(branch.Begin)
+	h.tx = transaction{status: status, implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
 	reckonAnew(h)
 }
 
@@ -331,7 +334,9 @@ func (h *Handler) endTx() {
 		p.resets = nil
 	}
 	h.mayChangeTemps(false)
-	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}
+	status := h.tx.status
+	status.On(branch.End)
+	h.tx = transaction{status: status, parts: h.tx.parts[:0]}
 	reckonAnew(h)
 	h.ext.closePortals()
 	h.planner.Env.SearchPath = h.searchPath()
@@ -340,7 +345,7 @@ func (h *Handler) endTx() {
 
 // abandon rolls back for a client that is gone.
 func (h *Handler) abandon() {
-	if h.tx.status != 'I' {
+	if h.tx.status != branch.Idle {
 		h.rollback()
 	}
 }

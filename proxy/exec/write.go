@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -24,7 +25,7 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 		}
 		return h.held.Stopped()
 	}
-	if h.tx.status != 'I' {
+	if h.tx.status != branch.Idle {
 		return steps()
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
@@ -406,7 +407,7 @@ func homeFirst(shards []int, home int) []int {
 
 // oneByOne runs what cannot run in a transaction on each shard in turn.
 func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) error {
-	if h.tx.status != 'I' {
+	if h.tx.status != branch.Idle {
 		return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "this statement cannot run inside a transaction block"}
 	}
 	var tag string

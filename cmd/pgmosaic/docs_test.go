@@ -102,6 +102,18 @@ func TestDocsOfStates(t *testing.T) {
 		}
 	}
 	diagram("A client's transaction", "`branch.Status`: changed by the session. Another change is a fault: it ends the session.", lines)
+	lines = nil
+	for from, list := range branch.Phases {
+		for e, to := range list {
+			if from != branch.Lost {
+				lines = append(lines, from.String()+" --> "+to.String()+": "+e.String())
+			}
+		}
+		if from != branch.Lost {
+			lines = append(lines, from.String()+" --> "+branch.Lost.String())
+		}
+	}
+	diagram("A branch of a transaction", "`branch.State`: a server that a session has leased for a statement or a transaction; changed by the session. Whether it may have written is kept beside. Another change is a fault: it ends the session.", lines)
 	page(t, "states.md", b.String())
 }
 

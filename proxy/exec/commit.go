@@ -101,6 +101,9 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 // commitAlone commits a participant by itself. One that answers with another tag had failed, and nobody was told: nothing of it is there.
 func commitAlone(h *Handler, p *participant) error {
 	tag, err := h.commits(p.srv, "COMMIT")
+	if p.srv.TxStatus == 'I' { // else it was cancelled, and waits for ROLLBACK
+		p.on(branch.Ends)
+	}
 	if p.failed = err != nil || tag != "COMMIT"; err == nil && p.failed {
 		return errRolledBack
 	}
@@ -164,7 +167,7 @@ func (h *Handler) commitError(p *participant, err error) error {
 		return err
 	}
 	p.srv.Dirty = true
-	if !p.wrote {
+	if !p.state.HasWritten() {
 		return &pgsql.Error{
 			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
 			Hint: "Nothing was to be committed. Run the transaction again if its end matters.",
@@ -248,7 +251,22 @@ func (p *part) Send(sql string) error {
 	return err
 }
 
-func (p *part) Recv() (string, error) {
+func (p *part) Recv() (tag string, err error) {
+	if tag, err = p.recv(); err != nil {
+		return tag, err
+	}
+	switch tag {
+	case "PREPARE TRANSACTION":
+		p.on(branch.Prepares)
+	case "COMMIT", "ROLLBACK":
+		p.on(branch.Ends)
+	case "COMMIT PREPARED", "ROLLBACK PREPARED":
+		p.on(branch.Finishes)
+	}
+	return tag, nil
+}
+
+func (p *part) recv() (string, error) {
 	if !p.deciding {
 		tag, err := p.h.committed(p.srv)
 		if err != nil {
@@ -414,7 +432,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 // misses a write that is there. parts are those that were prepared.
 func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts []*participant) error {
 	for _, p := range h.tx.parts {
-		if outcome == txn.InDoubt && p.wrote {
+		if outcome == txn.InDoubt && p.state.HasWritten() {
 			p.srv.Dirty = true
 		}
 	}

@@ -370,6 +370,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 // resync ends a server's pipeline and reads what it still says. One that is lost is dirty.
 func resync(p *participant) {
 	p.prologue = 0 // its answers are among what is read
+	p.begun()
 	p.srv.SendSync()
 	if err := p.srv.Flush(); err != nil {
 		p.srv.Dirty = true

@@ -143,7 +143,7 @@ func (h *Handler) usesHome() bool {
 	if h.isolation() != "" {
 		return true
 	}
-	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.wrote })
+	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.state.HasWritten() })
 }
 
 // prepare leases the server of the copies and makes them, empty. whole is what the statement's rows must be.
@@ -302,6 +302,7 @@ func (g *gathering) start(ctx context.Context) error {
 			p.srv.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
 			p.srv.SendBindParts("", nil, nil, nil)
 			p.srv.SendExecute()
+			p.on(branch.Begins)
 			p.prologue++
 		}
 	}

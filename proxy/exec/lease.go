@@ -26,8 +26,7 @@ type participant struct {
 	node     int // index in the shard's nodes; the primary's for a writer
 	srv      *pool.Server
 	prologue int          // simple queries whose answers must be swallowed first: BEGIN, savepoints
-	wrote    bool         // some statement on it was no proved read
-	open     bool         // in a transaction block
+	state    branch.State // how far its transaction is, and whether some statement on it was no proved read
 	deep     []deepColumn // of the rows that come: those with OIDs inside
 	vals     [][]byte
 	shown    bool // pg_prepared_statements was made to list the session's own
@@ -38,7 +37,6 @@ type participant struct {
 	used     bool              // a statement of the transaction has run on it
 	judged   map[string]string // reported parameters of the startup packet that were looked at: see reassert
 	resets   map[string]string // those of them that a function has reset, with the server's own values
-	undone   bool              // rolled back, before the transaction has ended
 	replayed bool              // it has joined a transaction that had set something, and not been heard since
 	defines  bool              // it may have made or changed what statements are about
 	mark     uint64            // when it began to
@@ -48,6 +46,9 @@ type participant struct {
 	customs  customs           // custom parameters that it was told of in the transaction: see emptied
 	ending
 }
+
+// on changes the participant's state.
+func (p *participant) on(e branch.Event) { p.state.On(e, p.srv.Dirty) }
 
 // ending is how a participant may commit with others: see decidesFirst.
 type ending struct {
@@ -430,7 +431,7 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 	if t.Read {
 		return
 	}
-	p.wrote = true
+	p.on(branch.Writes)
 	p.mayDefine(t)
 	from := len(p.inFlight)
 	p.inFlight = h.shards.At(p.shard).WriteKeys(p.inFlight, t, h.key)
@@ -468,8 +469,8 @@ func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
 	h.acknowledge(p, now)
-	h.shards.At(p.shard).Settled(now, p.wrote, p.replica)
-	p.wrote = false
+	h.shards.At(p.shard).Settled(now, p.state.HasWritten(), p.replica)
+	p.on(branch.Settles)
 }
 
 // acknowledge ends what sending has begun.
@@ -510,6 +511,7 @@ func (h *Handler) finish(p *participant) {
 		h.pinned = nil
 		h.setPin("")
 	}
+	p.on(branch.Returns)
 	if p == h.pinned {
 		return
 	}

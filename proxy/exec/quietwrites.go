@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -22,7 +23,7 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 		return nil, nil, err
 	}
 	for _, p := range h.tx.parts {
-		if p.wrote && h.tx.changes {
+		if p.state.HasWritten() && h.tx.changes {
 			writers = append(writers, p)
 		} else {
 			readers = append(readers, p)
@@ -42,7 +43,7 @@ func askParts(h *Handler) error {
 	}
 	var asked []*participant
 	for _, p := range h.tx.parts {
-		writer := p.wrote && changes
+		writer := p.state.HasWritten() && changes
 		if p.replica || writer && !modes || !writer && !quiet {
 			continue
 		}
@@ -71,11 +72,15 @@ func askParts(h *Handler) error {
 			p.srv.Dirty, lost = true, p
 			continue
 		}
-		if wrote && !(p.wrote && changes) {
+		if wrote && !(p.state.HasWritten() && changes) {
 			p.keys = h.shards.At(p.shard).UnseenKeys(p.keys)
 			h.tx.changes = true
 		}
-		p.wrote = wrote || p.wrote && p.bound
+		if wrote {
+			p.on(branch.Writes)
+		} else if !p.bound {
+			p.on(branch.HasRead)
+		}
 	}
 	if lost != nil {
 		return &pgsql.Error{

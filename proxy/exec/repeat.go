@@ -40,7 +40,7 @@ func unsent(h *Handler) bool {
 
 // again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
 func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
-	if p == h.pinned || p.wrote || !h.mayRepeat() {
+	if p == h.pinned || p.state.HasWritten() || !h.mayRepeat() {
 		return false
 	}
 	mine := p.reads || p.replica && !p.used
@@ -164,6 +164,6 @@ func (h *Handler) leaveReplica(p *participant) {
 			break
 		}
 	}
-	p.keys, p.open = p.keys[:0], false
+	p.keys = p.keys[:0]
 	h.finish(p)
 }

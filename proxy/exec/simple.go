@@ -341,7 +341,7 @@ func (p *participant) outdates(code string) bool {
 
 // endedAlone counts an autocommit statement that wrote.
 func (h *Handler) endedAlone(p *participant, err error) {
-	if !p.wrote {
+	if !p.state.HasWritten() {
 		return
 	}
 	switch {

@@ -100,6 +100,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 			if err := h.mayWrite(p, t); err != nil {
 				return nil, err
 			}
+			p.on(branch.Runs)
 			p.used = true
 			return p, nil
 		}
@@ -145,9 +146,9 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 		drop()
 		return nil, err
 	}
+	p.on(branch.Begins)
 	p.first(h.tx.begin)
 	h.tx.parts = append(h.tx.parts, p)
-	p.open = true
 	return p, lead(h, p)
 }
 
@@ -172,14 +173,15 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	if t.Read {
 		return nil
 	}
-	if !p.wrote {
+	if !p.state.HasWritten() {
 		for _, o := range h.tx.parts {
-			if o != p && o.wrote && h.own.Commit == client.CommitRefuse {
+			if o != p && o.state.HasWritten() && h.own.Commit == client.CommitRefuse {
 				return router.Refuse(router.RuleNoTwoPhase, "pgmosaic.multi_shard_commit is refuse")
 			}
 		}
 	}
-	p.wrote, h.tx.changes = true, h.tx.changes || !h.readsOnly() || p.bound
+	p.on(branch.Writes)
+	h.tx.changes = h.tx.changes || !h.readsOnly() || p.bound
 	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.shards.At(p.shard).WriteKeys(p.keys, t, h.key)
@@ -227,6 +229,9 @@ func lostBefore(h *Handler, p *participant) error {
 // one failed (a cancel request may hit BEGIN), the server would have skipped what was sent behind it, a simple
 // query too, and nothing would have run outside of the transaction. Such a server is given up.
 func (h *Handler) prologue(p *participant) error {
+	if p.prologue == 0 {
+		return nil
+	}
 	a := pool.Answer{Server: p.srv, Open: true}
 	for p.prologue > 0 {
 		m, err := a.Next()
@@ -243,14 +248,22 @@ func (h *Handler) prologue(p *participant) error {
 			p.srv.TxStatus = 'T'
 		}
 	}
+	p.begun()
 	return nil
+}
+
+// begun notes that the answers to BEGIN and its kin are read, if there was a BEGIN among them.
+func (p *participant) begun() {
+	if p.state.Phase() == branch.Opening {
+		p.on(branch.Begun)
+	}
 }
 
 // rollback ends the transaction everywhere. Servers that do not answer are closed.
 func (h *Handler) rollback() {
 	writers := 0
 	for _, p := range h.tx.parts {
-		if p.wrote {
+		if p.state.HasWritten() {
 			writers++
 		}
 		h.abort(p)
@@ -273,6 +286,7 @@ func (h *Handler) letGo() {
 	if h.tx.implicit || len(h.tx.saves) > 0 {
 		return
 	}
+	asked := make([]*participant, 0, 8)
 	for _, p := range h.tx.parts {
 		s := p.srv
 		if s.Dirty || s.TxStatus != 'T' || p.prologue > 0 || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
@@ -283,19 +297,18 @@ func (h *Handler) letGo() {
 			s.Dirty = true
 			continue
 		}
-		p.undone = true
+		asked = append(asked, p)
 	}
-	for _, p := range h.tx.parts {
-		if p.undone {
-			if tag, err := p.srv.ReadTag(); err != nil || tag != "ROLLBACK" {
-				p.srv.Dirty = true
-			}
+	for _, p := range asked {
+		if tag, err := p.srv.ReadTag(); err != nil || tag != "ROLLBACK" {
+			p.srv.Dirty = true
 		}
+		p.on(branch.Ends)
 	}
 }
 
 func (h *Handler) abort(p *participant) {
-	if p.srv.Dirty || p.undone {
+	if p.srv.Dirty || p.state.Phase() == branch.Done {
 		return
 	}
 	if h.ready(p) != nil {
@@ -305,6 +318,7 @@ func (h *Handler) abort(p *participant) {
 	if tag, err := p.srv.Exec("ROLLBACK"); err != nil || tag != "ROLLBACK" {
 		p.srv.Dirty = true
 	}
+	p.on(branch.Ends)
 }
 
 // endTx gives the transaction's servers back. None is left in it, also where it has failed at its end: the session may keep one.
@@ -320,7 +334,7 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for i, p := range h.tx.parts {
-		p.keys, p.open, p.ending, p.undone, p.judged = p.keys[:0], false, ending{}, false, nil
+		p.keys, p.ending, p.judged = p.keys[:0], ending{}, nil
 		p.forgetTold()
 		h.endOwn(p)
 		if i == len(h.tx.parts)-1 {
@@ -373,9 +387,9 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 		return err
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
-	p.open = true
+	p.on(branch.Joins)
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
-	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.wrote, true
+	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.state.HasWritten(), true
 	if s.IsSuspect() {
 		maySet(h, p, nil)
 	}

@@ -13,7 +13,7 @@ func (h *Handler) answer(p *participant) pool.Answer {
 	if h.hearing == nil {
 		h.hearing = h.said
 	}
-	return pool.Answer{Server: p.srv, Hear: h.hearing}
+	return pool.Answer{Server: p.Server, Hear: h.hearing}
 }
 
 // said passes on what a server says beside its answer.
@@ -59,8 +59,8 @@ func (h *Handler) exec(p *participant, sql string) (tag string, err error) {
 	if err := h.ready(p); err != nil {
 		return "", err
 	}
-	p.srv.SendQuery(sql)
-	if err := p.srv.Flush(); err != nil {
+	p.Server.SendQuery(sql)
+	if err := p.Server.Flush(); err != nil {
 		return "", h.lost(p, err)
 	}
 	return h.read(p, nil)

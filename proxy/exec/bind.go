@@ -29,7 +29,7 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 				}
 			}
 			if t.Hidden != nil {
-				cur.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+				cur.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 				maySet(h, cur, t)
 			}
 			if h.tx.status != branch.Idle {
@@ -105,15 +105,15 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		return h.knowAgain(ctx, p, s)
 	}
 	h.count.ServerParses.Add(1)
-	name, evict := p.srv.Prepare(s.key)
+	name, evict := p.Server.Prepare(s.key)
 	if evict != "" {
-		p.srv.SendClose('S', evict)
+		p.Server.SendClose('S', evict)
 		x.ops = append(x.ops, op{kind: opHidden})
 	}
 	if s.desc != nil {
-		p.srv.Note(s.key, s.desc.form)
+		p.Server.Note(s.key, s.desc.form)
 	}
-	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.typed()))
+	p.Server.SendParse(name, s.sql, h.typesFor(p.shard, s.typed()))
 	h.parseOp(s, s.key)
 	ask(h, p, s, name)
 	return name, nil
@@ -122,11 +122,11 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 // knownTo is the name of a statement on a server that has it. One that gives there what the client was not told of is dropped: others
 // have prepared it before or after something was defined, or with another search_path.
 func (s *stmt) knownTo(p *participant) (name string, ok bool) {
-	name, form, ok := p.srv.Prepared(s.key)
+	name, form, ok := p.Server.Prepared(s.key)
 	if !ok || s.desc == nil || form == s.desc.form || !s.fixed() {
 		return name, ok
 	}
-	p.srv.Drop(s.key)
+	p.Server.Drop(s.key)
 	return "", false
 }
 
@@ -155,7 +155,7 @@ func ask(h *Handler, p *participant, s *stmt, name string) {
 		return
 	}
 	s.asked = h.ext.batches
-	p.srv.SendDescribe('S', name)
+	p.Server.SendDescribe('S', name)
 	h.ext.ops = append(h.ext.ops, op{kind: opCompare, parsed: s, key: s.key})
 }
 
@@ -172,7 +172,7 @@ func knowUnnamed(ctx context.Context, h *Handler, p *participant, s *stmt) error
 		return errPlanChanged // perhaps: nobody knows what it gave
 	}
 	h.count.ServerParses.Add(1)
-	p.srv.SendParse("", s.sql, h.typesFor(p.shard, s.typed()))
+	p.Server.SendParse("", s.sql, h.typesFor(p.shard, s.typed()))
 	h.parseOp(s, pool.StmtKey{})
 	if shows {
 		ask(h, p, s, "")
@@ -348,9 +348,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		return err
 	}
 	if name == s.name && m.Raw != nil {
-		p.srv.Gather(m.Raw)
+		p.Server.Gather(m.Raw)
 	} else {
-		p.srv.SendBind(string(b.Portal), name, b.Rest)
+		p.Server.SendBind(string(b.Portal), name, b.Rest)
 	}
 	pt.on = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before

@@ -65,17 +65,17 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	if err != nil {
 		unhear(h, heard)
 	}
-	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
+	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].Server.TxStatus == 'E' && !h.tx.parts[0].Server.Dirty && !h.tx.implicit {
 		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
 	}
 	h.count.Ended(len(writers), outcomeOf(err))
 	if err == nil {
 		for _, p := range h.tx.parts {
 			if p.failed { // it has what it had before the transaction
-				p.srv.Dirty = p.srv.Dirty || p != h.pinned
+				p.Server.Dirty = p.Server.Dirty || p != h.pinned
 				continue
 			}
-			p.srv.SetSettings(h.settings)
+			p.Server.SetSettings(h.settings)
 		}
 		h.own = h.tx.own.kept
 	} else {
@@ -100,8 +100,8 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 
 // commitAlone commits a participant by itself. One that answers with another tag had failed, and nobody was told: nothing of it is there.
 func commitAlone(h *Handler, p *participant) error {
-	tag, err := h.commits(p.srv, "COMMIT")
-	if p.srv.TxStatus == 'I' { // else it was cancelled, and waits for ROLLBACK
+	tag, err := h.commits(p.Server, "COMMIT")
+	if p.Server.TxStatus == 'I' { // else it was cancelled, and waits for ROLLBACK
 		p.on(branch.Ends)
 	}
 	if p.failed = err != nil || tag != "COMMIT"; err == nil && p.failed {
@@ -137,11 +137,11 @@ func stayBehind(h *Handler) {
 	}
 	for _, p := range h.tx.parts {
 		switch {
-		case h.settings.Same(h.tx.before) && !p.srv.IsSuspect():
+		case h.settings.Same(h.tx.before) && !p.Server.IsSuspect():
 		case p == h.pinned:
-			p.srv.Suspect(nil, false)
+			p.Server.Suspect(nil, false)
 		default:
-			p.srv.Dirty = true
+			p.Server.Dirty = true
 		}
 	}
 }
@@ -166,10 +166,10 @@ func (h *Handler) commitError(p *participant, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	p.srv.Dirty = true
+	p.Server.Dirty = true
 	if !p.state.HasWritten() {
 		return &pgsql.Error{
-			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
+			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ") was lost at the end of a transaction that only read",
 			Hint: "Nothing was to be committed. Run the transaction again if its end matters.",
 		}
 	}
@@ -243,10 +243,10 @@ func (p *part) Shard() string  { return p.name }
 func (p *part) ReadOnly() bool { return p.only }
 func (p *part) Send(sql string) error {
 	p.sent = sql
-	p.srv.SendQuery(sql)
-	err := p.srv.Flush()
+	p.Server.SendQuery(sql)
+	err := p.Server.Flush()
 	if err != nil {
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 	}
 	return err
 }
@@ -268,14 +268,14 @@ func (p *part) Recv() (tag string, err error) {
 
 func (p *part) recv() (string, error) {
 	if !p.deciding {
-		tag, err := p.h.committed(p.srv)
+		tag, err := p.h.committed(p.Server)
 		if err != nil {
 			return p.finished(err)
 		}
 		return tag, nil
 	}
 	p.deciding = false
-	a := pool.Answer{Server: p.srv}
+	a := pool.Answer{Server: p.Server}
 	a.Hear = func(m wire.Message) error {
 		if m.Type == 'N' && a.Tag == "" {
 			return nil // about the call
@@ -296,7 +296,7 @@ func (p *part) finished(err error) (tag string, _ error) {
 	const tries = 5
 	_, gid, ok := strings.Cut(p.sent, " PREPARED ")
 	for try := 0; ok && try < tries && cancelled(err); try++ {
-		tag, err = p.h.commits(p.srv, p.sent)
+		tag, err = p.h.commits(p.Server, p.sent)
 	}
 	if ok && err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
 		return p.asOwner(gid, err)
@@ -306,20 +306,20 @@ func (p *part) finished(err error) (tag string, _ error) {
 
 // asOwner finishes a prepared part as the role that has prepared it, where the session is another one: SET LOCAL ROLE has ended since.
 func (p *part) asOwner(gid string, refused error) (tag string, err error) {
-	rows, err := p.srv.RowsOf(1, "SELECT owner FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+gid)
+	rows, err := p.Server.RowsOf(1, "SELECT owner FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+gid)
 	if err != nil || len(rows) != 1 {
 		return "", first(err, refused)
 	}
-	if _, err := p.srv.Exec("SET ROLE " + pgsql.Ident(string(rows[0][0]))); err != nil {
+	if _, err := p.Server.Exec("SET ROLE " + pgsql.Ident(string(rows[0][0]))); err != nil {
 		return "", err
 	}
-	tag, err = p.h.commits(p.srv, p.sent)
+	tag, err = p.h.commits(p.Server, p.sent)
 	back := "RESET ROLE"
 	if role, ok := p.h.settings.Get("role"); ok { // PREPARE TRANSACTION has left it so
 		back = "SET " + pgsql.Setting("role") + " TO " + role
 	}
-	if _, e := p.srv.Exec(back); e != nil {
-		p.srv.Dirty = true
+	if _, e := p.Server.Exec(back); e != nil {
+		p.Server.Dirty = true
 	}
 	return tag, err
 }
@@ -327,19 +327,19 @@ func (p *part) asOwner(gid string, refused error) (tag string, err error) {
 // Decide sends the call by the extended protocol, so that only the server reads its parameters.
 func (p *part) Decide(gid, outcome string, parts []string, then string) error {
 	p.deciding = true
-	sql, params := p.secret.Call(gid, outcome, parts, p.srv.PID)
-	p.srv.SendParse("", sql, nil)
-	p.srv.SendBindParts("", nil, params, nil)
-	p.srv.SendExecute()
+	sql, params := p.secret.Call(gid, outcome, parts, p.Server.PID)
+	p.Server.SendParse("", sql, nil)
+	p.Server.SendBindParts("", nil, params, nil)
+	p.Server.SendExecute()
 	if then != "" {
-		p.srv.SendParse("", then, nil)
-		p.srv.SendBindParts("", nil, nil, nil)
-		p.srv.SendExecute()
+		p.Server.SendParse("", then, nil)
+		p.Server.SendBindParts("", nil, nil, nil)
+		p.Server.SendExecute()
 	}
-	p.srv.SendSync()
-	err := p.srv.Flush()
+	p.Server.SendSync()
+	err := p.Server.Flush()
 	if err != nil {
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 	}
 	return err
 }
@@ -433,7 +433,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts []*participant) error {
 	for _, p := range h.tx.parts {
 		if outcome == txn.InDoubt && p.state.HasWritten() {
-			p.srv.Dirty = true
+			p.Server.Dirty = true
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), h.e.SettleWithin)

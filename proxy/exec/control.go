@@ -234,7 +234,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		rewind(h, h.tx.saves[at].before, 0)
 		for _, p := range h.tx.parts {
 			if p.defines { // perhaps not any more, and perhaps again
-				p.srv.DropSince(p.mark)
+				p.Server.DropSince(p.mark)
 			}
 		}
 		h.tx.status.On(branch.Resume)

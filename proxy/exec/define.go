@@ -94,7 +94,7 @@ func (h *Handler) samePassword(home *participant, s *sqlparse.Statement) (string
 	if err := h.ready(home); err != nil {
 		return "", err
 	}
-	row, err := home.srv.Row(1, "SHOW password_encryption")
+	row, err := home.Server.Row(1, "SHOW password_encryption")
 	if err != nil {
 		return "", h.lost(home, err)
 	}
@@ -116,15 +116,15 @@ func (h *Handler) defineOn(part *participant, text string, alters bool) error {
 	if err := h.ready(part); err != nil {
 		return err
 	}
-	if _, err := part.srv.Exec("SET LOCAL check_function_bodies = off; SAVEPOINT pgmosaic_define"); err != nil {
+	if _, err := part.Server.Exec("SET LOCAL check_function_bodies = off; SAVEPOINT pgmosaic_define"); err != nil {
 		return h.lost(part, err)
 	}
-	_, err := part.srv.Exec(text)
+	_, err := part.Server.Exec(text)
 	if alters && isAbsent(err) {
-		_, err = part.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_define")
+		_, err = part.Server.Exec("ROLLBACK TO SAVEPOINT pgmosaic_define")
 	}
 	if err == nil {
-		_, err = part.srv.Exec("RELEASE SAVEPOINT pgmosaic_define")
+		_, err = part.Server.Exec("RELEASE SAVEPOINT pgmosaic_define")
 	}
 	if err != nil {
 		return h.onShard(part, h.lost(part, err))

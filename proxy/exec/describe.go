@@ -126,14 +126,14 @@ func (h *Handler) describeOn(p *participant, sql string, types []uint32) (*descr
 		return nil, err
 	}
 	suspectParse(h, p)
-	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
-	p.srv.SendDescribe('S', "")
+	p.Server.SendParse("", sql, h.typesFor(p.shard, types))
+	p.Server.SendDescribe('S', "")
 	if open {
-		p.srv.SendFlush()
+		p.Server.SendFlush()
 	} else {
-		p.srv.SendSync()
+		p.Server.SendSync()
 	}
-	if err := p.srv.Flush(); err != nil {
+	if err := p.Server.Flush(); err != nil {
 		return nil, h.lost(p, err)
 	}
 	return h.readDescription(p, open)
@@ -163,7 +163,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
-		pt.on.srv.Gather(m.Raw)
+		pt.on.Server.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opDescribe})
 		return nil
 	}

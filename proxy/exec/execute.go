@@ -37,7 +37,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
-		pt.on.srv.Gather(m.Raw)
+		pt.on.Server.Gather(m.Raw)
 		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
 		if h.changesTemps(pt.stmt.tmpl) {
@@ -143,7 +143,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
-		pt.on.srv.Gather(m.Raw)
+		pt.on.Server.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opRelay})
 		return nil
 	}

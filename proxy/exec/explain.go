@@ -169,7 +169,7 @@ func (h *Handler) askShard(ctx context.Context, t *router.Template, shard int, t
 	if err := h.ready(part); err != nil {
 		return nil, err
 	}
-	rows, err := part.srv.RowsOf(1, text)
+	rows, err := part.Server.RowsOf(1, text)
 	if err != nil {
 		return nil, h.lost(part, err)
 	}

@@ -335,7 +335,7 @@ func parsesOf(msgs []wire.Message) []wire.Message {
 func (h *Handler) failBatch(ctx context.Context, err error) error {
 	x := &h.ext
 	relayed := errors.Is(err, errRelayed)
-	if !relayed && x.cur != nil && !x.cur.srv.Dirty { // what came before the mistake is answered first
+	if !relayed && x.cur != nil && !x.cur.Server.Dirty { // what came before the mistake is answered first
 		if e := h.drain(ctx, false); e != nil {
 			err, relayed = e, errors.Is(e, errRelayed)
 		}
@@ -348,11 +348,11 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	}
 	x.skipping, x.owed = true, nil
 	if p := x.cur; p != nil {
-		x.undone(p.srv)
+		x.undone(p.Server)
 		x.cur, x.ops, x.changes = nil, x.ops[:0], x.changes[:0]
-		if !p.srv.Dirty {
+		if !p.Server.Dirty {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
-				p.srv.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
+				p.Server.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
 			}
 			resync(p)
 		}
@@ -371,12 +371,12 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 func resync(p *participant) {
 	p.prologue = 0 // its answers are among what is read
 	p.begun()
-	p.srv.SendSync()
-	if err := p.srv.Flush(); err != nil {
-		p.srv.Dirty = true
+	p.Server.SendSync()
+	if err := p.Server.Flush(); err != nil {
+		p.Server.Dirty = true
 		return
 	}
-	_, _ = p.srv.ReadTag() // an error that it reports is of the pipeline; a loss marks it
+	_, _ = p.Server.ReadTag() // an error that it reports is of the pipeline; a loss marks it
 }
 
 func closesStatement(m wire.Message) bool {
@@ -403,7 +403,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
 	if p := x.cur; p != nil {
 		x.cur = nil
-		if !p.srv.Dirty {
+		if !p.Server.Dirty {
 			resync(p)
 		}
 		if h.tx.status == branch.Idle {

@@ -46,9 +46,9 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	p.srv.GatherCall(m.Raw)
+	p.Server.GatherCall(m.Raw)
 	var r relayed
-	if err = p.srv.Flush(); err != nil {
+	if err = p.Server.Flush(); err != nil {
 		err = h.lost(p, err)
 	} else if err = h.prologue(p); err == nil {
 		r, err = h.relay(p)

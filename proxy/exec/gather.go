@@ -225,7 +225,7 @@ func (g *gathering) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.on = &participant{shard: home, node: -1, srv: s}
+	g.on = &participant{shard: home, node: -1, Server: s}
 	h.keepDefaults(s)
 	before := h.settings
 	if h.tx.status != branch.Idle {
@@ -248,7 +248,7 @@ func (g *gathering) exec(sql string) error {
 	if err := g.h.held.Stopped(); err != nil {
 		return err
 	}
-	_, err := g.on.srv.Exec(sql)
+	_, err := g.on.Server.Exec(sql)
 	var se *pool.ServerError
 	switch {
 	case err == nil:
@@ -299,9 +299,9 @@ func (g *gathering) start(ctx context.Context) error {
 	g.asked = true
 	if g.tx {
 		for _, p := range g.parts {
-			p.srv.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
-			p.srv.SendBindParts("", nil, nil, nil)
-			p.srv.SendExecute()
+			p.Server.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
+			p.Server.SendBindParts("", nil, nil, nil)
+			p.Server.SendExecute()
 			p.on(branch.Begins)
 			p.prologue++
 		}
@@ -323,7 +323,7 @@ func (g *gathering) start(ctx context.Context) error {
 		}
 	}
 	for _, p := range g.parts {
-		if err := p.srv.Flush(); err != nil {
+		if err := p.Server.Flush(); err != nil {
 			return h.lost(p, err)
 		}
 	}
@@ -342,7 +342,7 @@ const copyHeader = "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // load copies the rows of one table. A DataRow's body in binary is a tuple of COPY's binary format.
 func (g *gathering) load(l *loading) error {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendQuery("COPY pg_temp." + l.Name + " FROM STDIN (FORMAT binary)")
 	if err := s.Flush(); err != nil {
 		return g.h.lost(g.on, err)
@@ -395,7 +395,7 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 			Hint:    "EXPLAIN (ROUTE) shows what is copied and why. Narrow the statement, join on the keys, or raise pgmosaic.gather_limit.",
 		}
 	}
-	s := g.on.srv
+	s := g.on.Server
 	s.SendFrame('d', tuple)
 	if s.Out() >= 32<<10 {
 		if err := s.Flush(); err != nil {
@@ -407,7 +407,7 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 
 // copyReady reads up to CopyInResponse.
 func (g *gathering) copyReady() error {
-	a := pool.Answer{Server: g.on.srv}
+	a := pool.Answer{Server: g.on.Server}
 	for {
 		m, err := a.Next()
 		switch {
@@ -423,7 +423,7 @@ func (g *gathering) copyReady() error {
 
 // copyFail ends a COPY that will not be completed.
 func (g *gathering) copyFail() {
-	s := g.on.srv
+	s := g.on.Server
 	if s.Dirty {
 		return
 	}
@@ -442,8 +442,8 @@ func (g *gathering) failed(err error) error {
 // release gives the servers of the rows back: the client's transaction keeps its own.
 func (g *gathering) release() (err error) {
 	for shard, p := range g.parts {
-		if g.tx && !p.srv.Dirty {
-			if _, e := p.srv.Exec("COMMIT"); e != nil {
+		if g.tx && !p.Server.Dirty {
+			if _, e := p.Server.Exec("COMMIT"); e != nil {
 				err = first(err, g.h.lost(p, e))
 			}
 		}
@@ -457,7 +457,7 @@ func (g *gathering) release() (err error) {
 
 // run runs the statement on the copies and passes its rows on.
 func (g *gathering) run(res []int16) error {
-	h, s := g.h, g.on.srv
+	h, s := g.h, g.on.Server
 	if err := h.held.Stopped(); err != nil {
 		return err
 	}
@@ -523,13 +523,13 @@ func (g *gathering) end(err error) {
 	}
 	for _, p := range g.parts {
 		switch {
-		case p.srv.Dirty:
+		case p.Server.Dirty:
 		case !g.asked: // what the transaction has still to send goes with its next statement
-		case p.srv.Out() > 0: // asked for rows, and never sent
-			p.srv.Dirty = true
+		case p.Server.Out() > 0: // asked for rows, and never sent
+			p.Server.Dirty = true
 		case g.tx:
-			if _, e := p.srv.Exec("ROLLBACK"); e != nil {
-				p.srv.Dirty = true
+			if _, e := p.Server.Exec("ROLLBACK"); e != nil {
+				p.Server.Dirty = true
 			}
 		}
 		if h.tx.status == branch.Idle {
@@ -541,14 +541,14 @@ func (g *gathering) end(err error) {
 	}
 	var gone clientError
 	if errors.As(err, &gone) {
-		g.on.srv.Dirty = true
+		g.on.Server.Dirty = true
 	}
 	g.close()
 }
 
 // close gives the server of the copies back, without them.
 func (g *gathering) close() {
-	s := g.on.srv
+	s := g.on.Server
 	if !s.Dirty {
 		if _, e := s.Exec("ROLLBACK"); e != nil {
 			s.Dirty = true

@@ -289,8 +289,8 @@ func (h *Handler) current(ctx context.Context) error {
 	if h.tx.status == branch.Failed || h.bound() {
 		return nil
 	}
-	if p := h.pinned; p != nil && p.srv.Parked() {
-		if err := h.held.Unpark(ctx, h.client.Task(), p.srv); err != nil {
+	if p := h.pinned; p != nil && p.Server.Parked() {
+		if err := h.held.Unpark(ctx, h.client.Task(), p.Server); err != nil {
 			return err
 		}
 	}
@@ -401,13 +401,13 @@ func (h *Handler) Close() {
 	defer h.ext.closePortals()
 	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 		h.finish(p)
 	}
 	h.abandon()
 	if h.pinned != nil {
-		h.pinned.srv.Dirty = true
-		h.free(h.pinned.srv)
+		h.pinned.Server.Dirty = true
+		h.free(h.pinned.Server)
 		h.pinned = nil
 	}
 	freeLost(h)

@@ -24,7 +24,7 @@ import (
 type participant struct {
 	shard    int
 	node     int // index in the shard's nodes; the primary's for a writer
-	srv      *pool.Server
+	Server   *pool.Server
 	prologue int          // simple queries whose answers must be swallowed first: BEGIN, savepoints
 	state    branch.State // how far its transaction is, and whether some statement on it was no proved read
 	deep     []deepColumn // of the rows that come: those with OIDs inside
@@ -48,7 +48,7 @@ type participant struct {
 }
 
 // on changes the participant's state.
-func (p *participant) on(e branch.Event) { p.state.On(e, p.srv.Dirty) }
+func (p *participant) on(e branch.Event) { p.state.On(e, p.Server.Dirty) }
 
 // ending is how a participant may commit with others: see decidesFirst.
 type ending struct {
@@ -118,10 +118,10 @@ func repin(h *Handler) error {
 		return nil
 	}
 	for i, info := range h.shards.Infos {
-		if info.Name != p.srv.Pool.Shard {
+		if info.Name != p.Server.Pool.Shard {
 			continue
 		}
-		if node := slices.IndexFunc(info.Nodes, func(n *shardmap.Node) bool { return p.srv.Pool.To(n.DSN) }); node >= 0 {
+		if node := slices.IndexFunc(info.Nodes, func(n *shardmap.Node) bool { return p.Server.Pool.To(n.DSN) }); node >= 0 {
 			p.shard = i
 			if p.node >= 0 {
 				p.node = node
@@ -130,11 +130,11 @@ func repin(h *Handler) error {
 		}
 	}
 	cause, _ := h.held.Kept()
-	p.srv.Dirty = true
+	p.Server.Dirty = true
 	h.pinned = nil
 	h.setPin("") // freeLost ends it
 	err := &pgsql.Error{
-		Code: pgsql.AdminShutdown, Message: "terminating connection: it kept a server of node " + p.srv.Pool.Node + " of shard " + p.srv.Pool.Shard + " (" + cause + "), which the shard map no longer has",
+		Code: pgsql.AdminShutdown, Message: "terminating connection: it kept a server of node " + p.Server.Pool.Node + " of shard " + p.Server.Pool.Shard + " (" + cause + "), which the shard map no longer has",
 		Hint: "Connect again. What the session had there is gone, and its last statement was not run.",
 	}
 	h.dismiss(err)
@@ -186,7 +186,7 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 		p = &participant{}
 	}
 	h.spare = nil
-	*p = participant{shard: shard, node: node, srv: s, keys: p.keys[:0], inFlight: p.inFlight[:0]}
+	*p = participant{shard: shard, node: node, Server: s, keys: p.keys[:0], inFlight: p.inFlight[:0]}
 	return p
 }
 
@@ -357,7 +357,7 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 		h.request.Joined(p.shard, p.node)
 	}
 	if err == nil && t.Hidden != nil && h.tx.status == branch.Idle {
-		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+		p.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
 	if err == nil && t.Counts != 0 && h.tx.status == branch.Idle {
 		if err = counts(ctx, h, p, t); err != nil && p != h.pinned {
@@ -405,24 +405,24 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 
 // adapt gives a server the session's settings, outside a transaction.
 func (h *Handler) adapt(p *participant) error {
-	h.keepDefaults(p.srv)
+	h.keepDefaults(p.Server)
 	return h.adaptTo(p, h.settings)
 }
 
 // adaptTo is adapt for settings that the session had, or will have.
 func (h *Handler) adaptTo(p *participant, want *pool.Settings) error {
-	if p.srv.Settings().Same(want) || !p.srv.Adapt(want) {
+	if p.Server.Settings().Same(want) || !p.Server.Adapt(want) {
 		return nil
 	}
-	if err := p.srv.Flush(); err != nil {
+	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)
 	}
-	err := p.srv.Settle(want)
+	err := p.Server.Settle(want)
 	if err == nil {
 		return nil
 	}
 	if err = h.lost(p, err); p == h.pinned { // it has refused them all, and has what it had
-		p.srv.Dirty = false
+		p.Server.Dirty = false
 	}
 	return err
 }
@@ -452,14 +452,14 @@ func (h *Handler) sending(p *participant, from int) {
 // is known at the transaction's end: what is prepared from here on is prepared again then.
 func (p *participant) mayDefine(t *router.Template) {
 	if !p.defines && (t.DDL || t.Hidden != nil) {
-		p.defines, p.mark = true, p.srv.Mark()
+		p.defines, p.mark = true, p.Server.Mark()
 	}
 }
 
 // defined ends that.
 func (p *participant) defined() {
 	if p.defines {
-		p.srv.DropSince(p.mark)
+		p.Server.DropSince(p.mark)
 		p.defines = false
 	}
 }
@@ -507,7 +507,7 @@ func (h *Handler) finish(p *participant) {
 	p.defined()
 	h.tidy(p)
 	h.unpin(p)
-	if p == h.pinned && p.srv.Dirty { // what it still has to say is no answer to the next statement
+	if p == h.pinned && p.Server.Dirty { // what it still has to say is no answer to the next statement
 		h.pinned = nil
 		h.setPin("")
 	}
@@ -515,7 +515,7 @@ func (h *Handler) finish(p *participant) {
 	if p == h.pinned {
 		return
 	}
-	h.free(p.srv)
+	h.free(p.Server)
 	if h.tx.status == branch.Idle && len(h.tx.parts) == 0 {
 		h.spare = p
 	}
@@ -527,12 +527,12 @@ func (h *Handler) lost(p *participant, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	p.srv.Dirty = true
+	p.Server.Dirty = true
 	wide := errors.Is(err, wire.ErrTooLarge) // nothing is wrong with the node
 	var broken *pool.ProtocolError
 	garbled := errors.As(err, &broken) // it would say the same again
 	if !wide && !garbled {
-		p.srv.Pool.Suspect() // its others may be dead as well
+		p.Server.Pool.Suspect() // its others may be dead as well
 		if h.again(p, nil) {
 			return &againError{err}
 		}
@@ -551,7 +551,7 @@ func (h *Handler) lost(p *participant, err error) error {
 		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: broken.Error(), Hint: lostHint}
 	}
 	return &pgsql.Error{
-		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ") was lost: " + shortError(err),
 		Hint: lostHint,
 	}
 }
@@ -560,7 +560,7 @@ const lostHint = "The outcome of the statement is not known if it wrote. Outside
 
 // freeIfLost gives a pinned server up that turned out to be lost outside of a statement's own path.
 func (h *Handler) freeIfLost(p *participant) {
-	if p.srv.Dirty && p != h.pinned {
+	if p.Server.Dirty && p != h.pinned {
 		h.finish(p)
 	}
 }
@@ -569,7 +569,7 @@ func (h *Handler) freeIfLost(p *participant) {
 // asked for the session's own sake, before a statement. Nobody else would: it would count as in use for ever.
 func freeLost(h *Handler) {
 	for _, s := range h.held.All() {
-		if h.pinned == nil || s != h.pinned.srv {
+		if h.pinned == nil || s != h.pinned.Server {
 			s.Dirty = true
 			h.free(s)
 		}

@@ -126,7 +126,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 		if !v.Default {
-			next = reported(h.tx.parts[0].srv, next, v.Name)
+			next = reported(h.tx.parts[0].Server, next, v.Name)
 		}
 	}
 	adopt(h, next)
@@ -175,7 +175,7 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 	case v.Default && p == h.pinned: // it may carry what only a function has set
 		sql = strings.Join(resets(v, h.login), ";")
 	case v.Default: // RESET means the startup packet's value, which the server does not know
-		if sql = p.srv.Difference(next); sql == "" {
+		if sql = p.Server.Difference(next); sql == "" {
 			return next, nil
 		}
 	}
@@ -183,9 +183,9 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 		return nil, err
 	}
 	if !v.Default {
-		next = reported(p.srv, next, v.Name)
+		next = reported(p.Server, next, v.Name)
 	}
-	p.srv.SetSettings(next)
+	p.Server.SetSettings(next)
 	return next, nil
 }
 
@@ -201,7 +201,7 @@ func (h *Handler) inVain(ctx context.Context, name string, sql []string) error {
 			return err
 		}
 	}
-	p.srv.SetSettings(emptied(p.srv.Settings(), name))
+	p.Server.SetSettings(emptied(p.Server.Settings(), name))
 	adopt(h, emptied(h.settings, name))
 	return nil
 }
@@ -220,7 +220,7 @@ func (h *Handler) everyPartTold(name string, sql ...string) error {
 			if err := h.ready(p); err != nil {
 				return err
 			}
-			if _, err := p.srv.Exec(s); err != nil {
+			if _, err := p.Server.Exec(s); err != nil {
 				return h.lost(p, err)
 			}
 		}
@@ -236,7 +236,7 @@ func (h *Handler) everyPartQuiet(sql string) error {
 		}
 	}
 	for _, p := range h.tx.parts {
-		if _, err := p.srv.Exec(sql); err != nil {
+		if _, err := p.Server.Exec(sql); err != nil {
 			return h.lost(p, err)
 		}
 	}
@@ -336,12 +336,12 @@ func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 		if s.Name == "sequences" {
-			p.srv.Forgotten()
+			p.Server.Forgotten()
 		}
 		h.checkPin = true
 		h.unpin(p)
 		if h.pinned == nil {
-			h.free(p.srv)
+			h.free(p.Server)
 		}
 	}
 	h.client.SendTag("DISCARD " + strings.ToUpper(s.Name))
@@ -364,20 +364,20 @@ func (h *Handler) cleanPinned() {
 	p := h.pinned
 	h.pinned = nil
 	h.setPin("")
-	if _, err := p.srv.Exec("DISCARD ALL"); err != nil {
-		p.srv.Dirty = true
+	if _, err := p.Server.Exec("DISCARD ALL"); err != nil {
+		p.Server.Dirty = true
 	}
-	for _, n := range p.srv.Settings().Names() {
-		p.srv.Dirty = p.srv.Dirty || isCustom(n)
+	for _, n := range p.Server.Settings().Names() {
+		p.Server.Dirty = p.Server.Dirty || isCustom(n)
 	}
-	p.srv.ForgetAll()
-	p.srv.Forgotten()
-	p.srv.SetSettings(pool.NoSettings)
-	if p.srv.IsSuspect() {
-		p.srv.Dirty = true
+	p.Server.ForgetAll()
+	p.Server.Forgotten()
+	p.Server.SetSettings(pool.NoSettings)
+	if p.Server.IsSuspect() {
+		p.Server.Dirty = true
 	}
 	h.settle(p)
-	h.free(p.srv)
+	h.free(p.Server)
 }
 
 // innerText cuts EXPLAIN (...) off.

@@ -114,7 +114,7 @@ func (g *gathering) roots(types []uint32) ([]uint32, error) {
 		if !schema.IsUser(t) {
 			continue
 		}
-		row, err := g.on.srv.Row(1, fmt.Sprintf(`WITH RECURSIVE r (oid, typ, base) AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) %d
+		row, err := g.on.Server.Row(1, fmt.Sprintf(`WITH RECURSIVE r (oid, typ, base) AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) %d
  UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM r JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) r.base) SELECT oid FROM r WHERE typ OPERATOR(pg_catalog.<>) 'd'`, t))
 		if err != nil {
 			return nil, g.h.lost(g.on, err)
@@ -178,7 +178,7 @@ func (g *gathering) list() string {
 
 // each calls f with every row that was made, in binary. The first error is returned when all are read.
 func (g *gathering) each(f func(row []byte) error) error {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendParse("", "SELECT "+g.list()+" FROM "+movedTable, nil)
 	s.SendBindParts("", nil, nil, binaryAll)
 	s.SendExecute()

@@ -47,9 +47,9 @@ func askParts(h *Handler) error {
 		if p.replica || writer && !modes || !writer && !quiet {
 			continue
 		}
-		p.srv.SendQuery(wroteSQL)
-		if p.srv.Flush() != nil {
-			p.srv.Dirty = true
+		p.Server.SendQuery(wroteSQL)
+		if p.Server.Flush() != nil {
+			p.Server.Dirty = true
 		}
 		asked = append(asked, p)
 	}
@@ -57,9 +57,9 @@ func askParts(h *Handler) error {
 	var refused error // by a server that lives: the question was cancelled, or its time was over
 	for _, p := range asked {
 		wrote, err := false, error(nil)
-		if !p.srv.Dirty {
+		if !p.Server.Dirty {
 			var rows [][][]byte
-			if rows, err = p.srv.Answers(2); err == nil && len(rows) == 1 {
+			if rows, err = p.Server.Answers(2); err == nil && len(rows) == 1 {
 				wrote, p.only = string(rows[0][0]) == "t", string(rows[0][1]) == "on"
 			}
 		}
@@ -68,8 +68,8 @@ func askParts(h *Handler) error {
 		case errors.As(err, &se):
 			refused = err
 			continue
-		case err != nil || p.srv.Dirty:
-			p.srv.Dirty, lost = true, p
+		case err != nil || p.Server.Dirty:
+			p.Server.Dirty, lost = true, p
 			continue
 		}
 		if wrote && !(p.state.HasWritten() && changes) {

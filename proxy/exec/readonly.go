@@ -56,7 +56,7 @@ func chained(ctx context.Context, h *Handler) (sqlparse.Tx, error) {
 	if err := h.ready(p); err != nil {
 		return opts, err
 	}
-	row, err := p.srv.Row(3, "select pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_setting('transaction_deferrable')")
+	row, err := p.Server.Row(3, "select pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_setting('transaction_deferrable')")
 	if err != nil {
 		return opts, h.lost(p, err)
 	}

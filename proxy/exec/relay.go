@@ -22,7 +22,7 @@ type relayed struct {
 // relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
 func (h *Handler) relay(p *participant) (r relayed, err error) {
 	panics.Point("executor")
-	s := p.srv
+	s := p.Server
 	for {
 		typ, _, err := s.Peek()
 		if err != nil {
@@ -99,13 +99,13 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 func (h *Handler) lostOrGone(p *participant, err error) error {
 	var torn *wire.TornError
 	if errors.As(err, &torn) {
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 		return clientError{err}
 	}
 	var pe *wire.PeerError
 	if errors.As(err, &pe) {
-		p.srv.Dirty = true
-		p.srv.Running(true) // nobody will read the rest: it is told to stop
+		p.Server.Dirty = true
+		p.Server.Running(true) // nobody will read the rest: it is told to stop
 		return clientError{err}
 	}
 	return h.lost(p, err)
@@ -114,7 +114,7 @@ func (h *Handler) lostOrGone(p *participant, err error) error {
 // relayError passes an ErrorResponse on. A server that says FATAL goes, but the session stays. An againError means that
 // nothing was passed on.
 func (h *Handler) relayError(p *participant) (code string, err error) {
-	s := p.srv
+	s := p.Server
 	m, err := s.Next()
 	if err != nil {
 		return "", err
@@ -165,8 +165,8 @@ func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
 	if !isFatal(e) {
 		return false
 	}
-	pool, goes := p.srv.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it
-	p.srv.Dirty = true
+	pool, goes := p.Server.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it
+	p.Server.Dirty = true
 	e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
 	if goes {
 		pool.Suspect()

@@ -136,7 +136,7 @@ func (h *Handler) identify(p *participant, n shardmap.TableName, keys []string) 
 	for _, k := range keys {
 		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) " + table + " AND attname OPERATOR(pg_catalog.=) " + pgsql.Literal(k) + ")"
 	}
-	row, err := p.srv.Row(1+len(keys), sql)
+	row, err := p.Server.Row(1+len(keys), sql)
 	if err != nil {
 		return nil, h.lost(p, err)
 	}

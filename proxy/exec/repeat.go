@@ -105,7 +105,7 @@ func (h *Handler) stillUp(p *participant) bool {
 		if v == nil {
 			return true
 		}
-		i := slices.IndexFunc(v.Nodes, func(n replication.NodeView) bool { return n.Name == p.srv.Pool.Node })
+		i := slices.IndexFunc(v.Nodes, func(n replication.NodeView) bool { return n.Name == p.Server.Pool.Node })
 		if i < 0 {
 			return true
 		}

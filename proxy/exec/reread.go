@@ -63,11 +63,11 @@ func (h *Handler) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
+	if _, err := p.Server.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
 		return h.lost(p, err)
 	}
 	next, failed := schema.ReadBy(ctx, h.asking(p), h.planner.Schema.Version)
-	if _, err := p.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
+	if _, err := p.Server.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
 		return h.lost(p, err)
 	}
 	if failed != nil {

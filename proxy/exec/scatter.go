@@ -186,7 +186,7 @@ const wideRow = 1 << 20
 
 // admit counts the row that comes next, if it is wide. One that is too much is passed over.
 func (s *stream) admit() error {
-	typ, n, err := s.p.srv.Peek()
+	typ, n, err := s.p.Server.Peek()
 	if err != nil || typ != 'D' || s.hold == nil {
 		return nil // Next will say
 	}
@@ -195,7 +195,7 @@ func (s *stream) admit() error {
 	if n < wideRow {
 		return nil
 	}
-	if err = s.hold.take(n); err == nil && n > s.p.srv.Max() {
+	if err = s.hold.take(n); err == nil && n > s.p.Server.Max() {
 		err = &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", pgsql.SizeText(int64(n))), Hint: "Read it from the one shard that has it."}
 	}
 	if err == nil {
@@ -203,7 +203,7 @@ func (s *stream) admit() error {
 		return nil
 	}
 	s.hold.give(n)
-	if e := s.p.srv.Skip(); e != nil {
+	if e := s.p.Server.Skip(); e != nil {
 		s.done = true
 		return s.h.unread(s.p, &s.answer, e)
 	}
@@ -217,7 +217,7 @@ func (s *stream) Next() ([][]byte, error) {
 			return nil, io.EOF
 		}
 		var since time.Time
-		if !s.p.srv.Buffered() {
+		if !s.p.Server.Buffered() {
 			since = time.Now()
 		}
 		if err := s.admit(); err != nil {
@@ -257,11 +257,11 @@ func (s *stream) Next() ([][]byte, error) {
 
 // bound reads until the server has planned and begun its statement: what fails before that has no columns for the client.
 func (s *stream) bound() error {
-	if !s.p.srv.Buffered() {
+	if !s.p.Server.Buffered() {
 		defer func(since time.Time) { s.h.request.Blocked += time.Since(since) }(time.Now())
 	}
 	for !s.done {
-		typ, _, err := s.p.srv.Peek()
+		typ, _, err := s.p.Server.Peek()
 		switch {
 		case err != nil || typ == 'E':
 			_, err := s.Next()
@@ -456,7 +456,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		streams = append(streams, s)
 	}
 	for _, s := range streams {
-		if err := s.p.srv.Flush(); err != nil {
+		if err := s.p.Server.Flush(); err != nil {
 			s.done = true
 			return streams, h.lost(s.p, err)
 		}
@@ -476,10 +476,10 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 	if err != nil {
 		return nil, err
 	}
-	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
-	p.srv.SendBindParts("", a.Formats, params, formats)
-	p.srv.SendExecuteRows(rows)
-	p.srv.SendSync()
+	p.Server.SendParse("", sql, h.typesFor(p.shard, types))
+	p.Server.SendBindParts("", a.Formats, params, formats)
+	p.Server.SendExecuteRows(rows)
+	p.Server.SendSync()
 	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })
 	return &stream{h: h, p: p, deep: deep, wide: len(fields), answer: h.answer(p)}, nil
 }
@@ -497,19 +497,19 @@ func (h *Handler) endStreams(streams []*stream, again bool) {
 // quiet ends what a server still sends of a query: it is cancelled, and the rest is read. A server of the client's transaction is cancelled only
 // where the client is told of an error: what it has done there is undone by that, and COMMIT would be a ROLLBACK.
 func (h *Handler) quiet(s *stream, again bool) {
-	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 && h.prologue(s.p) == nil {
-		if !s.p.srv.Buffered() && (h.tx.status == branch.Idle || !again) {
+	if !s.done && !s.p.Server.Dirty && s.p.Server.Out() == 0 && h.prologue(s.p) == nil {
+		if !s.p.Server.Buffered() && (h.tx.status == branch.Idle || !again) {
 			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
-			_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer
+			_ = s.p.Server.BeginCancel()(ctx) // if it fails, reading on takes longer
 			cancel()
 		}
 		if err := s.drain(); err != nil && !s.done {
-			s.p.srv.Dirty = true
+			s.p.Server.Dirty = true
 		}
 	}
 	if !s.done {
-		s.p.srv.Dirty = true
+		s.p.Server.Dirty = true
 	}
 }
 

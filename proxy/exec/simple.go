@@ -55,7 +55,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	}
 	x.cur = nil
 	if err := h.escalate(ctx, p); err != nil {
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 		h.finish(p)
 		return err
 	}
@@ -105,14 +105,14 @@ func (h *Handler) ready4Query() {
 		_ = h.Deliver()
 	}
 	for _, p := range h.tx.parts {
-		if p.replayed && p.prologue == 0 && !p.srv.Dirty {
+		if p.replayed && p.prologue == 0 && !p.Server.Dirty {
 			h.resay(p)
 		}
 	}
 	if !h.bound() { // also in a transaction that has done nothing yet
 		h.planner.Done()
 		if h.pinned != nil {
-			h.pinned.srv.Park()
+			h.pinned.Server.Park()
 		} else if h.held.Any() {
 			freeLost(h)
 		}
@@ -289,8 +289,8 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 		h.pin(p, cause)
 	}
 	h.client.Release()
-	p.srv.SendQueryBytes(text)
-	err := p.srv.Flush() // the server reads the whole text before it answers
+	p.Server.SendQueryBytes(text)
+	err := p.Server.Flush() // the server reads the whole text before it answers
 	var r relayed
 	if err != nil {
 		err = h.lost(p, err)
@@ -302,7 +302,7 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 			h.closed(p, t)
 		}
 	} else {
-		failed(p.srv, configs)
+		failed(p.Server, configs)
 	}
 	return h.ended(ctx, p, t, r, err)
 }
@@ -315,11 +315,11 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 	if h.tx.status == branch.Idle {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, err)
-		if p.srv.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
-			p.srv.Dirty = true
+		if p.Server.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
+			p.Server.Dirty = true
 		}
 		h.finish(p)
-	} else if p.srv.TxStatus == 'I' && r.ready && err == nil {
+	} else if p.Server.TxStatus == 'I' && r.ready && err == nil {
 		// The text ended the transaction behind our back: what the others do no longer belongs to it.
 		h.rollback()
 	}
@@ -347,7 +347,7 @@ func (h *Handler) endedAlone(p *participant, err error) {
 	switch {
 	case err == nil:
 		h.count.Ended(1, metrics.Committed)
-	case p.srv.Dirty:
+	case p.Server.Dirty:
 		h.count.Ended(1, metrics.Unknown)
 	default:
 		h.count.Ended(1, metrics.RolledBack)

@@ -40,7 +40,7 @@ func maySet(h *Handler, p *participant, t *router.Template) {
 // suspectParse notes that a statement is parsed on a server: a literal of a composite type or array has the checks of its parts run then.
 func suspectParse(h *Handler, p *participant) {
 	if hidden := router.RunsUnnamed(h.planner.Schema); hidden != nil {
-		p.srv.Suspect(hidden.Vars, hidden.Unknown)
+		p.Server.Suspect(hidden.Vars, hidden.Unknown)
 	}
 }
 
@@ -75,7 +75,7 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	}
 	vars := customNames(h.settings)
 	for _, p := range u.by {
-		vars = append(vars, p.srv.Vars()...)
+		vars = append(vars, p.Server.Vars()...)
 	}
 	seen := map[*participant]*pool.Carried{}
 	for _, p := range u.by {
@@ -116,7 +116,7 @@ func carries(h *Handler, p *participant, vars []string) (*pool.Carried, error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	c, err := p.srv.Carries(vars, h.ext.most())
+	c, err := p.Server.Carries(vars, h.ext.most())
 	if errors.Is(err, pool.ErrTooMuch) {
 		return nil, setTooMuch("")
 	}
@@ -133,10 +133,10 @@ func follow(h *Handler, p *participant, have, want *pool.Carried, vars []string)
 			return err
 		}
 	}
-	for _, c := range p.srv.Changes(have, want, h.login) {
+	for _, c := range p.Server.Changes(have, want, h.login) {
 		p.knows(c.Name)
 		h.tx.who = h.tx.who || c.Name == "session_authorization" || c.Name == "role"
-		_, err := p.srv.Exec(c.SQL)
+		_, err := p.Server.Exec(c.SQL)
 		var se *pool.ServerError
 		switch {
 		case errors.As(err, &se):
@@ -175,24 +175,24 @@ func (p *participant) knows(name string) {
 
 // first has a server run a statement before those that come; its answer is swallowed: see prologue.
 func (p *participant) first(sql string) {
-	p.srv.SendParse("", sql, nil)
-	p.srv.SendBindParts("", nil, nil, nil)
-	p.srv.SendExecute()
+	p.Server.SendParse("", sql, nil)
+	p.Server.SendBindParts("", nil, nil, nil)
+	p.Server.SendExecute()
 	p.prologue++
 }
 
 // outcome tells the client what became of the settings of a transaction in which functions have set some. last is the participant whose
 // word counts; the others are done with.
 func outcome(h *Handler, last *participant) {
-	if h.tx.unseen.base == nil || last.srv.Dirty || last.srv.TxStatus != 'I' {
+	if h.tx.unseen.base == nil || last.Server.Dirty || last.Server.TxStatus != 'I' {
 		return
 	}
 	h.hidePrepared(last)
 	h.tidy(last)
-	if last.srv.Dirty && h.pinned != nil { // what cannot be replayed is on the one that the session keeps
+	if last.Server.Dirty && h.pinned != nil { // what cannot be replayed is on the one that the session keeps
 		last = h.pinned
 	}
-	if last.srv.Dirty || h.adapt(last) != nil {
+	if last.Server.Dirty || h.adapt(last) != nil {
 		return
 	}
 	h.resay(last)
@@ -208,6 +208,6 @@ func inTurn(h *Handler) {
 
 // forgetTold ends what a participant was told of custom parameters, and what it may have set unseen.
 func (p *participant) forgetTold() {
-	p.srv.SetSettings(emptied(p.srv.Settings(), p.customs.list...))
+	p.Server.SetSettings(emptied(p.Server.Settings(), p.customs.list...))
 	p.customs, p.setAt = customs{}, 0
 }

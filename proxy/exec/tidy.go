@@ -23,7 +23,7 @@ var verifiable = map[string]bool{"temporary table": true, "advisory lock": true,
 // tidy looks at a server that ran something which may have changed it unseen, at the end of the statement or
 // transaction: settings become the session's, and what cannot be replayed ties the session to the server.
 func (h *Handler) tidy(p *participant) {
-	s := p.srv
+	s := p.Server
 	if !s.IsSuspect() || s.Dirty || s.TxStatus != 'I' || s.Pending() > 0 || s.Out() > 0 {
 		return
 	}
@@ -119,14 +119,14 @@ func (h *Handler) closed(p *participant, t *router.Template) {
 
 // unpin gives the pinned server up if what tied it has ended.
 func (h *Handler) unpin(p *participant) {
-	if !h.checkPin || p != h.pinned || p.srv.Dirty || p.srv.TxStatus != 'I' {
+	if !h.checkPin || p != h.pinned || p.Server.Dirty || p.Server.TxStatus != 'I' {
 		return
 	}
 	h.checkPin = false
 	if cause, _ := h.Pinned(); !verifiable[cause] {
 		return
 	}
-	holds, err := p.srv.Holds()
+	holds, err := p.Server.Holds()
 	if err != nil || holds {
 		return
 	}
@@ -180,12 +180,12 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
 	if err := mayConfigure(h, list); err != nil { // several of a pipeline may be more together than each was
-		p.srv.Dirty = p.srv.Dirty || h.tx.status == branch.Idle
+		p.Server.Dirty = p.Server.Dirty || h.tx.status == branch.Idle
 		return err
 	}
 	for _, c := range list {
 		if c.reset {
-			p.srv.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
+			p.Server.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
 			maySet(h, p, nil)
 			continue
 		}
@@ -194,14 +194,14 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		if c.local {
 			if h.tx.status == branch.Idle { // it ended with its statement
 				adopt(h, emptied(h.settings, c.name))
-				p.srv.SetSettings(emptied(p.srv.Settings(), c.name))
+				p.Server.SetSettings(emptied(p.Server.Settings(), c.name))
 				continue
 			}
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else if !ofTransactions[c.name] {
-			adopt(h, reported(p.srv, h.settings.With(c.name, value), c.name))
+			adopt(h, reported(p.Server, h.settings.With(c.name, value), c.name))
 			if h.tx.status == branch.Idle {
-				p.srv.SetSettings(h.settings)
+				p.Server.SetSettings(h.settings)
 			}
 		}
 		if ofTransactions[c.name] {
@@ -222,7 +222,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 			if err := h.ready(o); err != nil {
 				return err
 			}
-			if _, err := o.srv.Exec(sql); err != nil {
+			if _, err := o.Server.Exec(sql); err != nil {
 				return h.lost(o, err)
 			}
 		}
@@ -259,7 +259,7 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 		return err
 	}
 	p.shown = true
-	s := p.srv
+	s := p.Server
 	s.ForgetAll()
 	s.SendParse("", "DEALLOCATE ALL", nil)
 	s.SendBindParts("", nil, nil, nil)
@@ -299,14 +299,14 @@ func (h *Handler) hidePrepared(p *participant) {
 		return
 	}
 	p.shown = false
-	if p.srv.Dirty || p.srv.TxStatus != 'I' {
-		p.srv.Dirty = true
+	if p.Server.Dirty || p.Server.TxStatus != 'I' {
+		p.Server.Dirty = true
 		return
 	}
-	if _, err := p.srv.Exec("DEALLOCATE ALL"); err != nil {
-		p.srv.Dirty = true
+	if _, err := p.Server.Exec("DEALLOCATE ALL"); err != nil {
+		p.Server.Dirty = true
 	}
-	p.srv.ForgetAll()
+	p.Server.ForgetAll()
 }
 
 // overdue says whether the client has let statement_timeout pass between the messages of a pipeline. A server

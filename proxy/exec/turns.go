@@ -58,7 +58,7 @@ func (h *Handler) askOne(ctx context.Context, p *router.Plan, shard int, sh *sha
 		}
 		return nil, err
 	}
-	if err := part.srv.Flush(); err != nil {
+	if err := part.Server.Flush(); err != nil {
 		s.done = true
 		return s, h.lost(part, err)
 	}

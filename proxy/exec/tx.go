@@ -70,7 +70,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	}
 	p, err := joined(ctx, h, shard, t)
 	if err == nil && t.Hidden != nil {
-		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+		p.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 		maySet(h, p, t)
 	}
 	if err == nil && t.Counts != 0 {
@@ -88,7 +88,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	}
 	for _, p := range h.tx.parts {
 		if p.shard == shard {
-			if p.srv.Dirty {
+			if p.Server.Dirty {
 				return nil, lostBefore(h, p)
 			}
 			if stays, err := h.staysOnReplica(p, t); err != nil {
@@ -122,7 +122,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 		} else {
 			var s *pool.Server
 			s, err = h.lease(ctx, shard)
-			p = &participant{shard: shard, srv: s, node: -1}
+			p = &participant{shard: shard, Server: s, node: -1}
 		}
 		if err != nil {
 			if errors.Is(err, errReplan) && len(h.tx.parts) > 0 {
@@ -133,7 +133,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	}
 	drop := func() {
 		if p != h.pinned {
-			h.free(p.srv)
+			h.free(p.Server)
 			h.unload(p)
 		}
 	}
@@ -141,7 +141,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 		drop()
 		return nil, err
 	}
-	h.keepDefaults(p.srv)
+	h.keepDefaults(p.Server)
 	if err := h.adaptTo(p, h.tx.before); err != nil {
 		drop()
 		return nil, err
@@ -204,14 +204,14 @@ func (h *Handler) joinAll(ctx context.Context, shards []int, t *router.Template)
 // ready sends BEGIN and its kin to a participant that joined for a statement which was never sent. One that was given up is in no transaction any
 // more, and may have answers to come that nobody has read: nothing is asked of it.
 func (h *Handler) ready(p *participant) error {
-	if p.srv.Dirty {
+	if p.Server.Dirty {
 		return lostBefore(h, p)
 	}
 	if p.prologue == 0 {
 		return nil
 	}
-	p.srv.SendFlush()
-	if err := p.srv.Flush(); err != nil {
+	p.Server.SendFlush()
+	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)
 	}
 	return h.prologue(p)
@@ -220,7 +220,7 @@ func (h *Handler) ready(p *participant) error {
 // lostBefore is what the client is told where its transaction cannot go on, for want of a server that it has lost.
 func lostBefore(h *Handler, p *participant) error {
 	return &pgsql.Error{
-		Code: pgsql.ConnectionFailure, Message: "the transaction has lost its connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ")",
+		Code: pgsql.ConnectionFailure, Message: "the transaction has lost its connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ")",
 		Hint: "ROLLBACK, and run the transaction again.",
 	}
 }
@@ -232,20 +232,20 @@ func (h *Handler) prologue(p *participant) error {
 	if p.prologue == 0 {
 		return nil
 	}
-	a := pool.Answer{Server: p.srv, Open: true}
+	a := pool.Answer{Server: p.Server, Open: true}
 	for p.prologue > 0 {
 		m, err := a.Next()
 		switch {
 		case a.Failed != nil:
 			p.prologue = 0
-			p.srv.Dirty = true
+			p.Server.Dirty = true
 			return a.Failed
 		case err != nil:
 			p.prologue = 0
 			return h.lost(p, err)
 		case m.Type == 'C':
 			p.prologue--
-			p.srv.TxStatus = 'T'
+			p.Server.TxStatus = 'T'
 		}
 	}
 	p.begun()
@@ -268,7 +268,7 @@ func (h *Handler) rollback() {
 		}
 		h.abort(p)
 		if h.tx.who { // some releases of PostgreSQL do not bring the role back
-			p.srv.Suspect(nil, false)
+			p.Server.Suspect(nil, false)
 		}
 	}
 	h.count.Ended(writers, metrics.RolledBack)
@@ -288,7 +288,7 @@ func (h *Handler) letGo() {
 	}
 	asked := make([]*participant, 0, 8)
 	for _, p := range h.tx.parts {
-		s := p.srv
+		s := p.Server
 		if s.Dirty || s.TxStatus != 'T' || p.prologue > 0 || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
 			continue // the client's ROLLBACK ends it
 		}
@@ -300,23 +300,23 @@ func (h *Handler) letGo() {
 		asked = append(asked, p)
 	}
 	for _, p := range asked {
-		if tag, err := p.srv.ReadTag(); err != nil || tag != "ROLLBACK" {
-			p.srv.Dirty = true
+		if tag, err := p.Server.ReadTag(); err != nil || tag != "ROLLBACK" {
+			p.Server.Dirty = true
 		}
 		p.on(branch.Ends)
 	}
 }
 
 func (h *Handler) abort(p *participant) {
-	if p.srv.Dirty || p.state.Phase() == branch.Done {
+	if p.Server.Dirty || p.state.Phase() == branch.Done {
 		return
 	}
 	if h.ready(p) != nil {
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 		return
 	}
-	if tag, err := p.srv.Exec("ROLLBACK"); err != nil || tag != "ROLLBACK" {
-		p.srv.Dirty = true
+	if tag, err := p.Server.Exec("ROLLBACK"); err != nil || tag != "ROLLBACK" {
+		p.Server.Dirty = true
 	}
 	p.on(branch.Ends)
 }
@@ -340,7 +340,7 @@ func (h *Handler) endTx() {
 		if i == len(h.tx.parts)-1 {
 			outcome(h, p)
 		}
-		if p.srv.Dirty && p == h.pinned {
+		if p.Server.Dirty && p == h.pinned {
 			h.pinned = nil
 			h.setPin("")
 		}
@@ -371,7 +371,7 @@ const beginPortal = "pgmosaic begin"
 // pipeline keeps the statements before it. p is given up if that fails.
 func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.ext.cur = nil
-	s := p.srv
+	s := p.Server
 	s.SendParse("", "BEGIN", nil)
 	s.SendBind(beginPortal, "", []byte{0, 0, 0, 0, 0, 0}) // the unnamed portal may be the client's
 	s.SendFrame('E', append([]byte(beginPortal), 0, 0, 0, 0, 0))

@@ -169,7 +169,7 @@ func (h *Handler) behind(ctx context.Context, p *router.Plan, pieces []piece) er
 		if cause := pinCauseOf(p.Template); cause != "" {
 			h.pin(part, cause)
 		}
-		if _, err := part.srv.Exec(p.Then); err != nil {
+		if _, err := part.Server.Exec(p.Then); err != nil {
 			return h.lost(part, err)
 		}
 	}
@@ -199,7 +199,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 	defer func() {
 		for i, f := range flushing {
 			if f.Wait(err != nil) != nil {
-				parts[i].srv.Dirty = true
+				parts[i].Server.Dirty = true
 			}
 		}
 	}()
@@ -224,7 +224,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		}
 	}
 	for i, pc := range pieces {
-		s := parts[i].srv
+		s := parts[i].Server
 		s.SendParse("", texts[i], h.typesFor(pc.shard, types))
 		s.SendBindParts("", a.Formats, params[i], res)
 		s.SendDescribe('P', "")
@@ -279,7 +279,7 @@ func asReturned(x *execution, desc []wire.Field) error {
 // unheard gives servers up whose answers nobody will read.
 func unheard(parts []*participant) {
 	for _, p := range parts {
-		p.srv.Dirty = true
+		p.Server.Dirty = true
 	}
 }
 
@@ -428,7 +428,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		if i == 0 { // its notices are the client's
 			tag, err = h.exec(part, text)
 		} else {
-			_, err = part.srv.Exec(text)
+			_, err = part.Server.Exec(text)
 		}
 		switch {
 		case i > 0 && p.Shared && p.Stmt.Def.Alters && isAbsent(err):

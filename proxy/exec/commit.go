@@ -32,7 +32,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	for _, p := range h.tx.parts {
 		from := len(p.inFlight)
-		p.inFlight, p.failed = append(p.inFlight, p.keys...), false
+		p.inFlight, p.Failed = append(p.inFlight, p.keys...), false
 		h.sending(p, from)
 	}
 	twoPhase := len(writers) > 1 && h.own.Commit != client.CommitBestEffort
@@ -71,7 +71,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	h.count.Ended(len(writers), outcomeOf(err))
 	if err == nil {
 		for _, p := range h.tx.parts {
-			if p.failed { // it has what it had before the transaction
+			if p.Failed { // it has what it had before the transaction
 				p.Server.Dirty = p.Server.Dirty || p != h.pinned
 				continue
 			}
@@ -101,10 +101,8 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 // commitAlone commits a participant by itself. One that answers with another tag had failed, and nobody was told: nothing of it is there.
 func commitAlone(h *Handler, p *participant) error {
 	tag, err := h.commits(p.Server, "COMMIT")
-	if p.Server.TxStatus == 'I' { // else it was cancelled, and waits for ROLLBACK
-		p.on(branch.Ends)
-	}
-	if p.failed = err != nil || tag != "COMMIT"; err == nil && p.failed {
+	p.Committed()
+	if p.Failed = err != nil || tag != "COMMIT"; err == nil && p.Failed {
 		return errRolledBack
 	}
 	return h.commitError(p, err)
@@ -141,7 +139,7 @@ func stayBehind(h *Handler) {
 		case p == h.pinned:
 			p.Server.Suspect(nil, false)
 		default:
-			p.Server.Dirty = true
+			p.Lose()
 		}
 	}
 }
@@ -166,8 +164,8 @@ func (h *Handler) commitError(p *participant, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	p.Server.Dirty = true
-	if !p.state.HasWritten() {
+	p.Lose()
+	if !p.Wrote() {
 		return &pgsql.Error{
 			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ") was lost at the end of a transaction that only read",
 			Hint: "Nothing was to be committed. Run the transaction again if its end matters.",
@@ -187,18 +185,18 @@ const lookHint = "Look for its effects before you run it again."
 func decidesFirst(writers []*participant) error {
 	rank := func(p *participant) int {
 		switch {
-		case p.bound:
+		case p.Bound:
 			return 0
-		case p.only:
+		case p.Only:
 			return 2
 		}
 		return 1
 	}
 	slices.SortStableFunc(writers, func(a, b *participant) int { return rank(a) - rank(b) })
 	switch {
-	case writers[1].bound:
+	case writers[1].Bound:
 		return router.Refuse(router.RuleTwoBound)
-	case writers[0].bound && writers[0].only:
+	case writers[0].Bound && writers[0].Only:
 		return router.Refuse(router.RuleBoundReadOnly)
 	}
 	return nil
@@ -240,13 +238,13 @@ type part struct {
 }
 
 func (p *part) Shard() string  { return p.name }
-func (p *part) ReadOnly() bool { return p.only }
+func (p *part) ReadOnly() bool { return p.Only }
 func (p *part) Send(sql string) error {
 	p.sent = sql
 	p.Server.SendQuery(sql)
 	err := p.Server.Flush()
 	if err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 	return err
 }
@@ -255,14 +253,7 @@ func (p *part) Recv() (tag string, err error) {
 	if tag, err = p.recv(); err != nil {
 		return tag, err
 	}
-	switch tag {
-	case "PREPARE TRANSACTION":
-		p.on(branch.Prepares)
-	case "COMMIT", "ROLLBACK":
-		p.on(branch.Ends)
-	case "COMMIT PREPARED", "ROLLBACK PREPARED":
-		p.on(branch.Finishes)
-	}
+	p.Told(tag)
 	return tag, nil
 }
 
@@ -295,7 +286,7 @@ func (p *part) recv() (string, error) {
 func (p *part) finished(err error) (tag string, _ error) {
 	const tries = 5
 	_, gid, ok := strings.Cut(p.sent, " PREPARED ")
-	for try := 0; ok && try < tries && cancelled(err); try++ {
+	for try := 0; ok && try < tries && branch.Cancelled(err); try++ {
 		tag, err = p.h.commits(p.Server, p.sent)
 	}
 	if ok && err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
@@ -319,7 +310,7 @@ func (p *part) asOwner(gid string, refused error) (tag string, err error) {
 		back = "SET " + pgsql.Setting("role") + " TO " + role
 	}
 	if _, e := p.Server.Exec(back); e != nil {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 	return tag, err
 }
@@ -339,7 +330,7 @@ func (p *part) Decide(gid, outcome string, parts []string, then string) error {
 	p.Server.SendSync()
 	err := p.Server.Flush()
 	if err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 	return err
 }
@@ -394,7 +385,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		return nil
 	case txn.Unfinished, txn.InDoubt:
 		parts := writers[1:]
-		if writers[0].only {
+		if writers[0].Only {
 			parts = writers
 		}
 		var gone *txn.GonePartError
@@ -432,8 +423,8 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 // misses a write that is there. parts are those that were prepared.
 func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts []*participant) error {
 	for _, p := range h.tx.parts {
-		if outcome == txn.InDoubt && p.state.HasWritten() {
-			p.Server.Dirty = true
+		if outcome == txn.InDoubt && p.Wrote() {
+			p.Lose()
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), h.e.SettleWithin)

@@ -209,13 +209,13 @@ func (h *Handler) closeCopies(unread, open []*participant) {
 	for _, p := range open {
 		p.Server.SendFrame('f', []byte("another shard failed\x00"))
 		if p.Server.Flush() != nil {
-			p.Server.Dirty = true
+			p.Lose()
 			continue
 		}
 		if _, err := p.Server.ReadTag(); err != nil {
 			var se *pool.ServerError
 			if !errors.As(err, &se) {
-				p.Server.Dirty = true
+				p.Lose()
 			}
 		}
 	}

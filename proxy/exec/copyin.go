@@ -70,7 +70,7 @@ func unreadSyncs(h *Handler, p *participant, syncs int) (unread int, err error) 
 	ready := 0
 	for known := false; !known; ready++ {
 		if _, err := h.read(p, func(m wire.Message) error { known = known || m.Type == '3'; return nil }); err != nil {
-			p.Server.Dirty = true
+			p.Lose()
 			return 0, err
 		}
 	}
@@ -92,7 +92,7 @@ func takeData(h *Handler, p *participant) (end copyEnd, code string, err error) 
 			return 0, "", h.lost(p, err)
 		}
 	default:
-		p.Server.Dirty = true
+		p.Lose()
 		return 0, "", outOfCopy(h, c.behind)
 	}
 	return h.copyIn(p, &c.syncs)
@@ -139,7 +139,7 @@ const copyBurst = 64 << 10
 // still sends. Amid a pipeline the server gets the client's Syncs, too, which are counted.
 func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, err error) {
 	if err := h.client.Flush(); err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 		return 0, "", clientError{err}
 	}
 	readsOn(h)
@@ -193,7 +193,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 			continue
 		}
 		if err != nil {
-			p.Server.Dirty = true
+			p.Lose()
 			return 0, code, clientError{err}
 		}
 		switch typ {
@@ -227,7 +227,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 				return 0, code, h.copyFailed(p, err)
 			}
 		default:
-			p.Server.Dirty = true
+			p.Lose()
 			return 0, code, outOfCopy(h, typ)
 		}
 		if p.Server.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
@@ -274,6 +274,6 @@ func (h *Handler) copyFailed(p *participant, err error) error {
 	if _, ok := err.(interface{ SQLState() string }); ok { //nolint:errorlint // the outermost is meant
 		return err
 	}
-	p.Server.Dirty = true
+	p.Lose()
 	return clientError{err}
 }

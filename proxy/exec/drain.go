@@ -40,7 +40,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	x.changes = x.changes[:0]
 	if e := sending.Wait(err != nil && !errors.Is(err, errRelayed)); e != nil {
-		p.Server.Dirty = true
+		p.Lose()
 		err = first(err, h.lost(p, e))
 	}
 	if p.outdates(code) {
@@ -85,7 +85,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, nil)
 		if p.Server.TxStatus != 'I' {
-			p.Server.Dirty = true
+			p.Lose()
 		}
 		h.ext.closePortals()
 		h.finish(p)

@@ -63,7 +63,7 @@ func forgets(ctx context.Context, h *Handler, p *participant) error {
 		}
 	}
 	if amid || h.tx.status != branch.Idle {
-		p.first(forgetSQL)
+		p.First(forgetSQL)
 	} else if _, err := p.Server.Exec(forgetSQL); err != nil {
 		return h.lost(p, err)
 	}

@@ -354,7 +354,7 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
 				p.Server.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
 			}
-			resync(p)
+			p.Resync()
 		}
 		if h.tx.status == branch.Idle {
 			h.finish(p)
@@ -365,18 +365,6 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 		h.rollback()
 	}
 	return nil
-}
-
-// resync ends a server's pipeline and reads what it still says. One that is lost is dirty.
-func resync(p *participant) {
-	p.prologue = 0 // its answers are among what is read
-	p.begun()
-	p.Server.SendSync()
-	if err := p.Server.Flush(); err != nil {
-		p.Server.Dirty = true
-		return
-	}
-	_, _ = p.Server.ReadTag() // an error that it reports is of the pipeline; a loss marks it
 }
 
 func closesStatement(m wire.Message) bool {
@@ -404,7 +392,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if p := x.cur; p != nil {
 		x.cur = nil
 		if !p.Server.Dirty {
-			resync(p)
+			p.Resync()
 		}
 		if h.tx.status == branch.Idle {
 			h.finish(p)

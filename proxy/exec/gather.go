@@ -143,7 +143,7 @@ func (h *Handler) usesHome() bool {
 	if h.isolation() != "" {
 		return true
 	}
-	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.state.HasWritten() })
+	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.Wrote() })
 }
 
 // prepare leases the server of the copies and makes them, empty. whole is what the statement's rows must be.
@@ -225,7 +225,7 @@ func (g *gathering) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.on = &participant{shard: home, node: -1, Server: s}
+	g.on = &participant{Branch: branch.Of(s), shard: home, node: -1}
 	h.keepDefaults(s)
 	before := h.settings
 	if h.tx.status != branch.Idle {
@@ -299,11 +299,7 @@ func (g *gathering) start(ctx context.Context) error {
 	g.asked = true
 	if g.tx {
 		for _, p := range g.parts {
-			p.Server.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
-			p.Server.SendBindParts("", nil, nil, nil)
-			p.Server.SendExecute()
-			p.on(branch.Begins)
-			p.prologue++
+			p.Begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 		}
 	}
 	for i, l := range g.loads {
@@ -462,7 +458,7 @@ func (g *gathering) run(res []int16) error {
 		return err
 	}
 	if g.only != "" {
-		g.on.first(g.only)
+		g.on.First(g.only)
 	}
 	s.SendParse("", g.sql, g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, res)
@@ -526,10 +522,10 @@ func (g *gathering) end(err error) {
 		case p.Server.Dirty:
 		case !g.asked: // what the transaction has still to send goes with its next statement
 		case p.Server.Out() > 0: // asked for rows, and never sent
-			p.Server.Dirty = true
+			p.Lose()
 		case g.tx:
 			if _, e := p.Server.Exec("ROLLBACK"); e != nil {
-				p.Server.Dirty = true
+				p.Lose()
 			}
 		}
 		if h.tx.status == branch.Idle {
@@ -541,7 +537,7 @@ func (g *gathering) end(err error) {
 	}
 	var gone clientError
 	if errors.As(err, &gone) {
-		g.on.Server.Dirty = true
+		g.on.Lose()
 	}
 	g.close()
 }

@@ -401,12 +401,12 @@ func (h *Handler) Close() {
 	defer h.ext.closePortals()
 	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
-		p.Server.Dirty = true
+		p.Lose()
 		h.finish(p)
 	}
 	h.abandon()
 	if h.pinned != nil {
-		h.pinned.Server.Dirty = true
+		h.pinned.Lose()
 		h.free(h.pinned.Server)
 		h.pinned = nil
 	}

@@ -22,11 +22,10 @@ import (
 
 // participant is a server that the session holds for a statement or a transaction.
 type participant struct {
+	branch.Branch
+
 	shard    int
-	node     int // index in the shard's nodes; the primary's for a writer
-	Server   *pool.Server
-	prologue int          // simple queries whose answers must be swallowed first: BEGIN, savepoints
-	state    branch.State // how far its transaction is, and whether some statement on it was no proved read
+	node     int          // index in the shard's nodes; the primary's for a writer
 	deep     []deepColumn // of the rows that come: those with OIDs inside
 	vals     [][]byte
 	shown    bool // pg_prepared_statements was made to list the session's own
@@ -44,17 +43,6 @@ type participant struct {
 	outdated bool              // a statement turned out to be about what is not there any more
 	setAt    int               // when a statement was last run on it that may set something unseen: see maySet
 	customs  customs           // custom parameters that it was told of in the transaction: see emptied
-	ending
-}
-
-// on changes the participant's state.
-func (p *participant) on(e branch.Event) { p.state.On(e, p.Server.Dirty) }
-
-// ending is how a participant may commit with others: see decidesFirst.
-type ending struct {
-	bound  bool // it cannot be prepared: it has touched temporary objects, notifies or has a cursor WITH HOLD
-	only   bool // it was made READ ONLY behind what it has written
-	failed bool // it was to commit by itself, and has not
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
@@ -130,7 +118,7 @@ func repin(h *Handler) error {
 		}
 	}
 	cause, _ := h.held.Kept()
-	p.Server.Dirty = true
+	p.Lose()
 	h.pinned = nil
 	h.setPin("") // freeLost ends it
 	err := &pgsql.Error{
@@ -186,7 +174,7 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 		p = &participant{}
 	}
 	h.spare = nil
-	*p = participant{shard: shard, node: node, Server: s, keys: p.keys[:0], inFlight: p.inFlight[:0]}
+	*p = participant{Branch: branch.Of(s), shard: shard, node: node, keys: p.keys[:0], inFlight: p.inFlight[:0]}
 	return p
 }
 
@@ -431,7 +419,7 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 	if t.Read {
 		return
 	}
-	p.on(branch.Writes)
+	p.On(branch.Writes)
 	p.mayDefine(t)
 	from := len(p.inFlight)
 	p.inFlight = h.shards.At(p.shard).WriteKeys(p.inFlight, t, h.key)
@@ -469,8 +457,8 @@ func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
 	h.acknowledge(p, now)
-	h.shards.At(p.shard).Settled(now, p.state.HasWritten(), p.replica)
-	p.on(branch.Settles)
+	h.shards.At(p.shard).Settled(now, p.Wrote(), p.replica)
+	p.On(branch.Settles)
 }
 
 // acknowledge ends what sending has begun.
@@ -511,7 +499,7 @@ func (h *Handler) finish(p *participant) {
 		h.pinned = nil
 		h.setPin("")
 	}
-	p.on(branch.Returns)
+	p.On(branch.Returns)
 	if p == h.pinned {
 		return
 	}
@@ -527,7 +515,7 @@ func (h *Handler) lost(p *participant, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	p.Server.Dirty = true
+	p.Lose()
 	wide := errors.Is(err, wire.ErrTooLarge) // nothing is wrong with the node
 	var broken *pool.ProtocolError
 	garbled := errors.As(err, &broken) // it would say the same again

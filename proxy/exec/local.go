@@ -365,7 +365,7 @@ func (h *Handler) cleanPinned() {
 	h.pinned = nil
 	h.setPin("")
 	if _, err := p.Server.Exec("DISCARD ALL"); err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 	for _, n := range p.Server.Settings().Names() {
 		p.Server.Dirty = p.Server.Dirty || isCustom(n)
@@ -374,7 +374,7 @@ func (h *Handler) cleanPinned() {
 	p.Server.Forgotten()
 	p.Server.SetSettings(pool.NoSettings)
 	if p.Server.IsSuspect() {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 	h.settle(p)
 	h.free(p.Server)

@@ -78,7 +78,7 @@ func dropJudge(h *Handler, p *participant) error {
 		_, err = p.Server.ReadTag()
 	}
 	if err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 		return h.lost(p, err)
 	}
 	return nil
@@ -380,7 +380,7 @@ func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done f
 		if err != nil {
 			return nil, nil, err
 		}
-		p = &participant{shard: shard, node: -1, Server: s, reads: true} // whatever is asked may be asked again
+		p = &participant{Branch: branch.Of(s), shard: shard, node: -1, reads: true} // whatever is asked may be asked again
 		done = func() {
 			if h.tidy(p); p != h.pinned {
 				h.free(p.Server)

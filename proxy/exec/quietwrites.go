@@ -23,7 +23,7 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 		return nil, nil, err
 	}
 	for _, p := range h.tx.parts {
-		if p.state.HasWritten() && h.tx.changes {
+		if p.Wrote() && h.tx.changes {
 			writers = append(writers, p)
 		} else {
 			readers = append(readers, p)
@@ -43,13 +43,13 @@ func askParts(h *Handler) error {
 	}
 	var asked []*participant
 	for _, p := range h.tx.parts {
-		writer := p.state.HasWritten() && changes
+		writer := p.Wrote() && changes
 		if p.replica || writer && !modes || !writer && !quiet {
 			continue
 		}
 		p.Server.SendQuery(wroteSQL)
 		if p.Server.Flush() != nil {
-			p.Server.Dirty = true
+			p.Lose()
 		}
 		asked = append(asked, p)
 	}
@@ -60,7 +60,7 @@ func askParts(h *Handler) error {
 		if !p.Server.Dirty {
 			var rows [][][]byte
 			if rows, err = p.Server.Answers(2); err == nil && len(rows) == 1 {
-				wrote, p.only = string(rows[0][0]) == "t", string(rows[0][1]) == "on"
+				wrote, p.Only = string(rows[0][0]) == "t", string(rows[0][1]) == "on"
 			}
 		}
 		var se *pool.ServerError
@@ -72,14 +72,14 @@ func askParts(h *Handler) error {
 			p.Server.Dirty, lost = true, p
 			continue
 		}
-		if wrote && !(p.state.HasWritten() && changes) {
+		if wrote && !(p.Wrote() && changes) {
 			p.keys = h.shards.At(p.shard).UnseenKeys(p.keys)
 			h.tx.changes = true
 		}
 		if wrote {
-			p.on(branch.Writes)
-		} else if !p.bound {
-			p.on(branch.HasRead)
+			p.On(branch.Writes)
+		} else if !p.Bound {
+			p.On(branch.HasRead)
 		}
 	}
 	if lost != nil {

@@ -99,12 +99,12 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 func (h *Handler) lostOrGone(p *participant, err error) error {
 	var torn *wire.TornError
 	if errors.As(err, &torn) {
-		p.Server.Dirty = true
+		p.Lose()
 		return clientError{err}
 	}
 	var pe *wire.PeerError
 	if errors.As(err, &pe) {
-		p.Server.Dirty = true
+		p.Lose()
 		p.Server.Running(true) // nobody will read the rest: it is told to stop
 		return clientError{err}
 	}
@@ -166,7 +166,7 @@ func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
 		return false
 	}
 	pool, goes := p.Server.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it
-	p.Server.Dirty = true
+	p.Lose()
 	e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
 	if goes {
 		pool.Suspect()

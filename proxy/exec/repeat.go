@@ -40,7 +40,7 @@ func unsent(h *Handler) bool {
 
 // again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
 func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
-	if p == h.pinned || p.state.HasWritten() || !h.mayRepeat() {
+	if p == h.pinned || p.Wrote() || !h.mayRepeat() {
 		return false
 	}
 	mine := p.reads || p.replica && !p.used

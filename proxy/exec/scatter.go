@@ -505,11 +505,11 @@ func (h *Handler) quiet(s *stream, again bool) {
 			cancel()
 		}
 		if err := s.drain(); err != nil && !s.done {
-			s.p.Server.Dirty = true
+			s.p.Lose()
 		}
 	}
 	if !s.done {
-		s.p.Server.Dirty = true
+		s.p.Lose()
 	}
 }
 

@@ -55,7 +55,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	}
 	x.cur = nil
 	if err := h.escalate(ctx, p); err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 		h.finish(p)
 		return err
 	}
@@ -105,7 +105,7 @@ func (h *Handler) ready4Query() {
 		_ = h.Deliver()
 	}
 	for _, p := range h.tx.parts {
-		if p.replayed && p.prologue == 0 && !p.Server.Dirty {
+		if p.replayed && !p.Owes() && !p.Server.Dirty {
 			h.resay(p)
 		}
 	}
@@ -316,7 +316,7 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, err)
 		if p.Server.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
-			p.Server.Dirty = true
+			p.Lose()
 		}
 		h.finish(p)
 	} else if p.Server.TxStatus == 'I' && r.ready && err == nil {
@@ -341,7 +341,7 @@ func (p *participant) outdates(code string) bool {
 
 // endedAlone counts an autocommit statement that wrote.
 func (h *Handler) endedAlone(p *participant, err error) {
-	if !p.state.HasWritten() {
+	if !p.Wrote() {
 		return
 	}
 	switch {

@@ -163,7 +163,7 @@ func lead(h *Handler, p *participant) error {
 			continue
 		}
 		p.knows(s.name)
-		p.first(s.sql)
+		p.First(s.sql)
 	}
 	return nil
 }
@@ -171,14 +171,6 @@ func lead(h *Handler, p *participant) error {
 // knows notes that a participant is told of a parameter, if it is a custom one.
 func (p *participant) knows(name string) {
 	p.customs.add(name)
-}
-
-// first has a server run a statement before those that come; its answer is swallowed: see prologue.
-func (p *participant) first(sql string) {
-	p.Server.SendParse("", sql, nil)
-	p.Server.SendBindParts("", nil, nil, nil)
-	p.Server.SendExecute()
-	p.prologue++
 }
 
 // outcome tells the client what became of the settings of a transaction in which functions have set some. last is the participant whose

@@ -104,7 +104,7 @@ func (h *Handler) amongCatalogs(p *participant, f func() error) (err error) {
 	before, after := "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
 	if p.Server.TxStatus == 'I' {
 		before, after = "BEGIN", "COMMIT"
-		defer func() { h.endOwn(p) }()
+		defer p.Clear()
 	}
 	if _, err := p.Server.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
 		return h.lost(p, err)
@@ -114,18 +114,6 @@ func (h *Handler) amongCatalogs(p *participant, f func() error) (err error) {
 		return h.lost(p, err)
 	}
 	return failed
-}
-
-// endOwn ends a transaction of the proxy's own that has failed, or what one of the client's has left: each of its statements, the last one, too, may
-// have met a cancel request for the client's statement. A server on which that cannot be done is not used again.
-func (h *Handler) endOwn(p *participant) {
-	const tries = 5
-	for try := 0; p.Server.TxStatus != 'I' && !p.Server.Dirty; try++ {
-		if tag, err := p.Server.Exec("ROLLBACK"); err == nil && tag == "ROLLBACK" || cancelled(err) && try < tries {
-			continue
-		}
-		p.Server.Dirty = true
-	}
 }
 
 // asking has a server asked for the schema.

@@ -30,19 +30,19 @@ func (h *Handler) tidy(p *participant) {
 	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
 	s.Suspect(customNames(carried), false)
 	left, err := s.Left(h.ext.most())
-	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
+	if branch.Cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.held.Heed(false)
 		h.client.Leave()
 		s.AwaitCancels()
 		for range 5 {
-			if left, err = s.Left(h.ext.most()); !cancelled(err) {
+			if left, err = s.Left(h.ext.most()); !branch.Cancelled(err) {
 				break
 			}
 		}
 		h.held.Heed(true)
 	}
 	switch {
-	case cancelled(err) && p == h.pinned:
+	case branch.Cancelled(err) && p == h.pinned:
 		return // what it holds is the session's: it is looked at again after the next statement
 	case err != nil:
 		if s.Dirty = true; errors.Is(err, pool.ErrTooMuch) {
@@ -102,12 +102,6 @@ func customNames(s *pool.Settings) (names []string) {
 		}
 	}
 	return names
-}
-
-// cancelled says whether a server has cancelled what it was asked.
-func cancelled(err error) bool {
-	var se *pool.ServerError
-	return errors.As(err, &se) && se.Response.Code == pgsql.QueryCanceled
 }
 
 // closed notes that a statement on the pinned server may have ended what ties it.
@@ -281,7 +275,7 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 		switch {
 		case a.Ended && a.Failed != nil:
 			if p != h.ext.cur { // else the pipeline's end does it
-				resync(p)
+				p.Resync()
 			}
 			return a.Failed
 		case err != nil:
@@ -300,11 +294,11 @@ func (h *Handler) hidePrepared(p *participant) {
 	}
 	p.shown = false
 	if p.Server.Dirty || p.Server.TxStatus != 'I' {
-		p.Server.Dirty = true
+		p.Lose()
 		return
 	}
 	if _, err := p.Server.Exec("DEALLOCATE ALL"); err != nil {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 	p.Server.ForgetAll()
 }

@@ -100,7 +100,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 			if err := h.mayWrite(p, t); err != nil {
 				return nil, err
 			}
-			p.on(branch.Runs)
+			p.On(branch.Runs)
 			p.used = true
 			return p, nil
 		}
@@ -122,7 +122,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 		} else {
 			var s *pool.Server
 			s, err = h.lease(ctx, shard)
-			p = &participant{shard: shard, Server: s, node: -1}
+			p = &participant{Branch: branch.Of(s), shard: shard, node: -1}
 		}
 		if err != nil {
 			if errors.Is(err, errReplan) && len(h.tx.parts) > 0 {
@@ -146,8 +146,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 		drop()
 		return nil, err
 	}
-	p.on(branch.Begins)
-	p.first(h.tx.begin)
+	p.Begin(h.tx.begin)
 	h.tx.parts = append(h.tx.parts, p)
 	return p, lead(h, p)
 }
@@ -168,20 +167,20 @@ func (h *Handler) isolation() string {
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
-	p.bound = p.bound || t.Temp || t.OnTemp || t.Stmt != nil && (notifies(t.Stmt) || holdsCursor(t.Stmt))
+	p.Bound = p.Bound || t.Temp || t.OnTemp || t.Stmt != nil && (notifies(t.Stmt) || holdsCursor(t.Stmt))
 	h.tx.writes = h.tx.writes || !h.readsOnly()
 	if t.Read {
 		return nil
 	}
-	if !p.state.HasWritten() {
+	if !p.Wrote() {
 		for _, o := range h.tx.parts {
-			if o != p && o.state.HasWritten() && h.own.Commit == client.CommitRefuse {
+			if o != p && o.Wrote() && h.own.Commit == client.CommitRefuse {
 				return router.Refuse(router.RuleNoTwoPhase, "pgmosaic.multi_shard_commit is refuse")
 			}
 		}
 	}
-	p.on(branch.Writes)
-	h.tx.changes = h.tx.changes || !h.readsOnly() || p.bound
+	p.On(branch.Writes)
+	h.tx.changes = h.tx.changes || !h.readsOnly() || p.Bound
 	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.shards.At(p.shard).WriteKeys(p.keys, t, h.key)
@@ -207,7 +206,7 @@ func (h *Handler) ready(p *participant) error {
 	if p.Server.Dirty {
 		return lostBefore(h, p)
 	}
-	if p.prologue == 0 {
+	if !p.Owes() {
 		return nil
 	}
 	p.Server.SendFlush()
@@ -225,45 +224,22 @@ func lostBefore(h *Handler, p *participant) error {
 	}
 }
 
-// prologue swallows the answers to BEGIN and its kin. They were sent by the extended protocol without a Sync: had
-// one failed (a cancel request may hit BEGIN), the server would have skipped what was sent behind it, a simple
-// query too, and nothing would have run outside of the transaction. Such a server is given up.
+// prologue swallows the answers to BEGIN and its kin: see branch.Branch.Answered.
 func (h *Handler) prologue(p *participant) error {
-	if p.prologue == 0 {
+	if !p.Owes() {
 		return nil
 	}
-	a := pool.Answer{Server: p.Server, Open: true}
-	for p.prologue > 0 {
-		m, err := a.Next()
-		switch {
-		case a.Failed != nil:
-			p.prologue = 0
-			p.Server.Dirty = true
-			return a.Failed
-		case err != nil:
-			p.prologue = 0
-			return h.lost(p, err)
-		case m.Type == 'C':
-			p.prologue--
-			p.Server.TxStatus = 'T'
-		}
+	if err := p.Answered(); err != nil {
+		return h.lost(p, err)
 	}
-	p.begun()
 	return nil
-}
-
-// begun notes that the answers to BEGIN and its kin are read, if there was a BEGIN among them.
-func (p *participant) begun() {
-	if p.state.Phase() == branch.Opening {
-		p.on(branch.Begun)
-	}
 }
 
 // rollback ends the transaction everywhere. Servers that do not answer are closed.
 func (h *Handler) rollback() {
 	writers := 0
 	for _, p := range h.tx.parts {
-		if p.state.HasWritten() {
+		if p.Wrote() {
 			writers++
 		}
 		h.abort(p)
@@ -289,36 +265,26 @@ func (h *Handler) letGo() {
 	asked := make([]*participant, 0, 8)
 	for _, p := range h.tx.parts {
 		s := p.Server
-		if s.Dirty || s.TxStatus != 'T' || p.prologue > 0 || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
+		if s.Dirty || s.TxStatus != 'T' || p.Owes() || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
 			continue // the client's ROLLBACK ends it
 		}
-		s.SendQuery("ROLLBACK")
-		if s.Flush() != nil {
-			s.Dirty = true
-			continue
+		if p.AskRollback() {
+			asked = append(asked, p)
 		}
-		asked = append(asked, p)
 	}
 	for _, p := range asked {
-		if tag, err := p.Server.ReadTag(); err != nil || tag != "ROLLBACK" {
-			p.Server.Dirty = true
-		}
-		p.on(branch.Ends)
+		p.RolledBack()
 	}
 }
 
 func (h *Handler) abort(p *participant) {
-	if p.Server.Dirty || p.state.Phase() == branch.Done {
-		return
+	switch {
+	case p.Over():
+	case h.ready(p) != nil:
+		p.Lose()
+	default:
+		p.Rollback()
 	}
-	if h.ready(p) != nil {
-		p.Server.Dirty = true
-		return
-	}
-	if tag, err := p.Server.Exec("ROLLBACK"); err != nil || tag != "ROLLBACK" {
-		p.Server.Dirty = true
-	}
-	p.on(branch.Ends)
 }
 
 // endTx gives the transaction's servers back. None is left in it, also where it has failed at its end: the session may keep one.
@@ -334,9 +300,9 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for i, p := range h.tx.parts {
-		p.keys, p.ending, p.judged = p.keys[:0], ending{}, nil
+		p.keys, p.Ending, p.judged = p.keys[:0], branch.Ending{}, nil
 		p.forgetTold()
-		h.endOwn(p)
+		p.Clear()
 		if i == len(h.tx.parts)-1 {
 			outcome(h, p)
 		}
@@ -387,9 +353,9 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 		return err
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
-	p.on(branch.Joins)
+	p.On(branch.Joins)
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
-	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.state.HasWritten(), true
+	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.Wrote(), true
 	if s.IsSuspect() {
 		maySet(h, p, nil)
 	}

@@ -199,7 +199,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 	defer func() {
 		for i, f := range flushing {
 			if f.Wait(err != nil) != nil {
-				parts[i].Server.Dirty = true
+				parts[i].Lose()
 			}
 		}
 	}()
@@ -279,7 +279,7 @@ func asReturned(x *execution, desc []wire.Field) error {
 // unheard gives servers up whose answers nobody will read.
 func unheard(parts []*participant) {
 	for _, p := range parts {
-		p.Server.Dirty = true
+		p.Lose()
 	}
 }
 

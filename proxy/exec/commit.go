@@ -15,7 +15,6 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -100,8 +99,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 
 // commitAlone commits a participant by itself. One that answers with another tag had failed, and nobody was told: nothing of it is there.
 func commitAlone(h *Handler, p *participant) error {
-	tag, err := h.commits(p.Server, "COMMIT")
-	p.Committed()
+	tag, err := p.Commit(h.saidAnyway)
 	if p.Failed = err != nil || tag != "COMMIT"; err == nil && p.Failed {
 		return errRolledBack
 	}
@@ -227,121 +225,13 @@ func (h *Handler) commitEach(writers []*participant) error {
 	return nil
 }
 
-// part is a participant as the coordinator sees it.
-type part struct {
-	*participant
-	h        *Handler
-	name     string
-	secret   txn.Secret
-	deciding bool   // what comes next is the answer to Decide
-	sent     string // what Send has sent last
-}
-
-func (p *part) Shard() string  { return p.name }
-func (p *part) ReadOnly() bool { return p.Only }
-func (p *part) Send(sql string) error {
-	p.sent = sql
-	p.Server.SendQuery(sql)
-	err := p.Server.Flush()
-	if err != nil {
-		p.Lose()
-	}
-	return err
-}
-
-func (p *part) Recv() (tag string, err error) {
-	if tag, err = p.recv(); err != nil {
-		return tag, err
-	}
-	p.Told(tag)
-	return tag, nil
-}
-
-func (p *part) recv() (string, error) {
-	if !p.deciding {
-		tag, err := p.h.committed(p.Server)
-		if err != nil {
-			return p.finished(err)
-		}
-		return tag, nil
-	}
-	p.deciding = false
-	a := pool.Answer{Server: p.Server}
-	a.Hear = func(m wire.Message) error {
-		if m.Type == 'N' && a.Tag == "" {
-			return nil // about the call
-		}
-		return p.h.saidAnyway(m)
-	}
-	err := a.Read(nil)
-	var se *pool.ServerError
-	if errors.As(err, &se) {
-		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
-	}
-	return a.Tag, err
-}
-
-// finished runs what should have finished a prepared part, and has failed, once more, if it may not fail again: a cancel request may come late, for the
-// statement before, and SET LOCAL ROLE may have made the part another role's. Else it would keep its locks until a resolver comes.
-func (p *part) finished(err error) (tag string, _ error) {
-	const tries = 5
-	_, gid, ok := strings.Cut(p.sent, " PREPARED ")
-	for try := 0; ok && try < tries && branch.Cancelled(err); try++ {
-		tag, err = p.h.commits(p.Server, p.sent)
-	}
-	if ok && err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
-		return p.asOwner(gid, err)
-	}
-	return tag, err
-}
-
-// asOwner finishes a prepared part as the role that has prepared it, where the session is another one: SET LOCAL ROLE has ended since.
-func (p *part) asOwner(gid string, refused error) (tag string, err error) {
-	rows, err := p.Server.RowsOf(1, "SELECT owner FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+gid)
-	if err != nil || len(rows) != 1 {
-		return "", first(err, refused)
-	}
-	if _, err := p.Server.Exec("SET ROLE " + pgsql.Ident(string(rows[0][0]))); err != nil {
-		return "", err
-	}
-	tag, err = p.h.commits(p.Server, p.sent)
-	back := "RESET ROLE"
-	if role, ok := p.h.settings.Get("role"); ok { // PREPARE TRANSACTION has left it so
-		back = "SET " + pgsql.Setting("role") + " TO " + role
-	}
-	if _, e := p.Server.Exec(back); e != nil {
-		p.Lose()
-	}
-	return tag, err
-}
-
-// Decide sends the call by the extended protocol, so that only the server reads its parameters.
-func (p *part) Decide(gid, outcome string, parts []string, then string) error {
-	p.deciding = true
-	sql, params := p.secret.Call(gid, outcome, parts, p.Server.PID)
-	p.Server.SendParse("", sql, nil)
-	p.Server.SendBindParts("", nil, params, nil)
-	p.Server.SendExecute()
-	if then != "" {
-		p.Server.SendParse("", then, nil)
-		p.Server.SendBindParts("", nil, nil, nil)
-		p.Server.SendExecute()
-	}
-	p.Server.SendSync()
-	err := p.Server.Flush()
-	if err != nil {
-		p.Lose()
-	}
-	return err
-}
-
 // partOf makes a participant one that can decide, on a shard that knows the proxy.
-func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
+func (h *Handler) partOf(ctx context.Context, p *participant) (*branch.Part, error) {
 	secret, err := h.secretOf(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return &part{participant: p, h: h, name: h.shards.Name(p.shard), secret: secret}, nil
+	return &branch.Part{Branch: &p.Branch, Name: h.shards.Name(p.shard), Secret: secret, Settings: h.settings, Hear: h.saidAnyway}, nil
 }
 
 // secretOf is what a participant's shard knows the proxy by.
@@ -363,7 +253,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 	decider, err := h.partOf(ctx, writers[0])
 	var others []txn.Participant
 	for _, p := range writers[1:] {
-		var o *part
+		var o *branch.Part
 		if err == nil {
 			o, err = h.partOf(ctx, p)
 		}
@@ -376,7 +266,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		}
 		return err
 	}
-	gid := txn.GID(h.planner.Map.Install, decider.name)
+	gid := txn.GID(h.planner.Map.Install, decider.Name)
 	panics.Point("commit")
 	outcome, err := txn.Commit(gid, decider, others)
 	switch outcome {
@@ -389,7 +279,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 			parts = writers
 		}
 		var gone *txn.GonePartError
-		if e := h.settleCommit(gid, decider.name, outcome, parts); e != nil || !errors.As(err, &gone) {
+		if e := h.settleCommit(gid, decider.Name, outcome, parts); e != nil || !errors.As(err, &gone) {
 			return e
 		}
 		h.count.InDoubt.Add(1)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -121,7 +122,7 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 	}
 	e := wire.ParseError(m.Body())
 	if h.again(p, e) {
-		s.Dirty = s.Dirty || isFatal(e)
+		s.Dirty = s.Dirty || branch.Fatal(e)
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
 	h.request.Failed(e.Code, e.Message)
@@ -155,14 +156,10 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 	return e.Code, h.client.Write(m.Raw)
 }
 
-func isFatal(e *wire.ErrorResponse) bool {
-	return e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
-}
-
 // fatal says whether a server goes with an error, behind which nothing follows. Then the error becomes what the client is told,
 // whose session stays.
 func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
-	if !isFatal(e) {
+	if !branch.Fatal(e) {
 		return false
 	}
 	pool, goes := p.Server.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -51,7 +52,7 @@ func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
 	case pgsql.AdminShutdown, pgsql.CrashShutdown, pgsql.CannotConnectNow:
 		return mine && h.nodeGoes(p, e)
 	case pgsql.IdleSessionTimeout: // it was idle for too long, and had gone before it read the statement
-		return mine && isFatal(e)
+		return mine && branch.Fatal(e)
 	case pgsql.ReadOnlySQLTransaction, pgsql.FeatureNotSupported, pgsql.SerializationFailure, pgsql.DeadlockDetected, pgsql.ObjectNotInPrerequisiteState: // what recovery forbids, and its conflicts
 		return p.replica && (p.reads || !p.used)
 	}
@@ -72,7 +73,7 @@ func (h *Handler) onPrimaries() error {
 
 // nodeGoes says whether an error means that the node goes, and not just this one of its servers, or that a function raised it.
 func (h *Handler) nodeGoes(p *participant, e *wire.ErrorResponse) bool {
-	if !isFatal(e) {
+	if !branch.Fatal(e) {
 		return false
 	}
 	switch e.Code {

@@ -137,25 +137,6 @@ func (b *Branch) RolledBack() {
 	b.On(Ends)
 }
 
-// Committed notes that COMMIT was answered. One that was cancelled has ended nothing, and waits for ROLLBACK.
-func (b *Branch) Committed() {
-	if b.Server.TxStatus == 'I' {
-		b.On(Ends)
-	}
-}
-
-// Told notes the command tag of a step of a commit in two phases.
-func (b *Branch) Told(tag string) {
-	switch tag {
-	case "PREPARE TRANSACTION":
-		b.On(Prepares)
-	case "COMMIT", "ROLLBACK":
-		b.On(Ends)
-	case "COMMIT PREPARED", "ROLLBACK PREPARED":
-		b.On(Finishes)
-	}
-}
-
 // Clear ends a transaction of the proxy's own that has failed, or what one of the client's has left: each of its statements, the last one, too,
 // may have met a cancel request for the client's statement. A server on which that cannot be done is given up.
 func (b *Branch) Clear() {

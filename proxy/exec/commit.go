@@ -341,7 +341,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 		if err != nil {
 			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
 			for _, p := range parts {
-				h.e.owed.owe(h.db, h.shards.Name(p.shard), gid)
+				h.e.owed.Owe(h.db, h.shards.Name(p.shard), gid)
 			}
 		}
 		h.count.TwoPhase.Add(1)

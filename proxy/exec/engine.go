@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
@@ -76,7 +77,7 @@ type Engine struct {
 	fresh   fresh.Sources
 	Memory  memory.Ledger // what sessions hold; its Limit is set before Init
 	texts   texts
-	owed    owed
+	owed    branch.Debts
 
 	mu      sync.Mutex // guards welcome and rooms
 	welcome welcomes

@@ -174,7 +174,7 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *fres
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
 		switch {
 		case err == nil:
-			if h.e.owed.has(h.db, st.Info.Name) {
+			if h.e.owed.Has(h.db, st.Info.Name) {
 				h.client.Leave()
 			}
 			if err := h.e.pay(ctx, h.db, st.Info.Name); err != nil {

@@ -142,7 +142,7 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	st := h.shards.At(shard)
 	reason := replication.NoReplica
-	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.owed.has(h.db, st.Info.Name) {
+	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.owed.Has(h.db, st.Info.Name) {
 		c := h.choose(v, shard, t)
 		reason = c.Reason
 		if c.Node >= 0 {

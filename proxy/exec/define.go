@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -77,7 +78,7 @@ func (h *Handler) onePerServer(shards []int) (out []int, err error) {
 	for _, s := range shards {
 		v := h.shards.At(s).View()
 		if v == nil || !v.Serves() {
-			return nil, noPrimary(h.shards.Name(s), v, "")
+			return nil, branch.NoPrimary(h.shards.Name(s), v, "")
 		}
 		if id := v.Nodes[v.Primary].Sample.SystemID; !seen[id] {
 			seen[id] = true

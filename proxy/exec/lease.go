@@ -46,7 +46,7 @@ type participant struct {
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
-var errReplan = errors.New("the shard map changed")
+var errReplan = branch.ErrReplan
 
 // errMapChanged is what the client is told where that cannot be done.
 var errMapChanged = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the shard map changed while the statement waited", Hint: "Run it again."}

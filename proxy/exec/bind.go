@@ -19,7 +19,7 @@ import (
 func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	x := &h.ext
 	if cur := x.cur; cur != nil {
-		if cur.shard == shard && (!cur.replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
+		if cur.shard == shard && (!cur.Replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
 			if err := paid(ctx, h, shard); err != nil {
 				return nil, err
 			}
@@ -63,7 +63,7 @@ func (h *Handler) leave(ctx context.Context, reads bool) error {
 	if h.tx.status != branch.Idle {
 		return h.drain(ctx, true)
 	}
-	if p.replica && h.holdsPortal(p) {
+	if p.Replica && h.holdsPortal(p) {
 		if err := h.drain(ctx, false); err != nil { // perhaps it has run to its end
 			return err
 		}
@@ -77,7 +77,7 @@ func (h *Handler) leave(ctx context.Context, reads bool) error {
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p.replica { // it was only read: let it go
+	if p.Replica { // it was only read: let it go
 		return h.drain(ctx, true)
 	}
 	return h.escalate(ctx, p)

@@ -102,7 +102,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 	}
 	if h.ext.cur != nil && h.tx.status == branch.Idle && s.Kind != sqlparse.Empty {
 		var err error
-		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.replica {
+		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.Replica {
 			err = h.drain(ctx, true)
 		} else {
 			err = h.leave(ctx, h.ext.anonymous == nil || h.ext.anonymous == pt) // a portal that stays needs its transaction

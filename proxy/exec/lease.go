@@ -31,9 +31,6 @@ type participant struct {
 	shown    bool // pg_prepared_statements was made to list the session's own
 	keys     []uint32
 	inFlight []uint32          // horizon keys marked as sent
-	replica  bool              // of a node that was a replica when it was leased
-	reads    bool              // leased for one statement that only reads
-	used     bool              // a statement of the transaction has run on it
 	judged   map[string]string // reported parameters of the startup packet that were looked at: see reassert
 	resets   map[string]string // those of them that a function has reset, with the server's own values
 	replayed bool              // it has joined a transaction that had set something, and not been heard since
@@ -133,7 +130,7 @@ func repin(h *Handler) error {
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	p, err := h.forReader(ctx, shard, t)
 	if err == nil {
-		p.reads = true
+		p.Reads = true
 	}
 	return p, err
 }
@@ -193,8 +190,8 @@ func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fre
 
 // unload notes that a replica is done with what it was leased for.
 func (h *Handler) unload(p *participant) {
-	if p.replica {
-		p.replica = false
+	if p.Replica {
+		p.Replica = false
 		h.shards.At(p.shard).Counts[p.node].Running.Add(-1)
 		h.clear(p)
 	}
@@ -257,7 +254,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard in
 	count.Running.Add(1)
 	st.On(v, node)
 	p := h.participant(shard, node, s)
-	p.replica = true
+	p.Replica = true
 	h.owe(p)
 	return p, nil
 }
@@ -457,7 +454,7 @@ func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
 	h.acknowledge(p, now)
-	h.shards.At(p.shard).Settled(now, p.Wrote(), p.replica)
+	h.shards.At(p.shard).Settled(now, p.Wrote(), p.Replica)
 	p.On(branch.Settles)
 }
 
@@ -481,7 +478,7 @@ func (h *Handler) owe(p *participant) {
 }
 
 func (h *Handler) clear(p *participant) {
-	if i := slices.Index(h.unsettled, p); i >= 0 && !p.replica && len(p.inFlight) == 0 {
+	if i := slices.Index(h.unsettled, p); i >= 0 && !p.Replica && len(p.inFlight) == 0 {
 		h.unsettled = slices.Delete(h.unsettled, i, i+1)
 	}
 }

@@ -380,7 +380,7 @@ func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done f
 		if err != nil {
 			return nil, nil, err
 		}
-		p = &participant{Branch: branch.Of(s), shard: shard, node: -1, reads: true} // whatever is asked may be asked again
+		p = &participant{Branch: branch.Branch{Server: s, Reads: true}, shard: shard, node: -1} // whatever is asked may be asked again
 		done = func() {
 			if h.tidy(p); p != h.pinned {
 				h.free(p.Server)

@@ -44,7 +44,7 @@ func askParts(h *Handler) error {
 	var asked []*participant
 	for _, p := range h.tx.parts {
 		writer := p.Wrote() && changes
-		if p.replica || writer && !modes || !writer && !quiet {
+		if p.Replica || writer && !modes || !writer && !quiet {
 			continue
 		}
 		p.Server.SendQuery(wroteSQL)

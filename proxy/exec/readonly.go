@@ -97,7 +97,7 @@ func modesUnseen(h *Handler) {
 // staysOnReplica says whether a transaction that reads a replica may run a statement there. If not, it goes on on the
 // primary, which under READ COMMITTED is no difference. A transaction with one snapshot stays where that is.
 func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, error) {
-	if !p.replica {
+	if !p.Replica {
 		return true, nil
 	}
 	if h.isolation() != "" {

@@ -41,20 +41,14 @@ func unsent(h *Handler) bool {
 
 // again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
 func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
-	if p == h.pinned || p.Wrote() || !h.mayRepeat() {
+	if p == h.pinned || !h.mayRepeat() {
 		return false
 	}
-	mine := p.reads || p.replica && !p.used
-	if e == nil {
-		return mine
-	}
-	switch e.Code {
-	case pgsql.AdminShutdown, pgsql.CrashShutdown, pgsql.CannotConnectNow:
-		return mine && h.nodeGoes(p, e)
-	case pgsql.IdleSessionTimeout: // it was idle for too long, and had gone before it read the statement
-		return mine && branch.Fatal(e)
-	case pgsql.ReadOnlySQLTransaction, pgsql.FeatureNotSupported, pgsql.SerializationFailure, pgsql.DeadlockDetected, pgsql.ObjectNotInPrerequisiteState: // what recovery forbids, and its conflicts
-		return p.replica && (p.reads || !p.used)
+	switch p.Repeats(e) {
+	case branch.Yes:
+		return true
+	case branch.IfItGoes:
+		return h.nodeGoes(p, e)
 	}
 	return false
 }
@@ -80,15 +74,9 @@ func (h *Handler) nodeGoes(p *participant, e *wire.ErrorResponse) bool {
 	case pgsql.CrashShutdown, pgsql.CannotConnectNow:
 		return true
 	case pgsql.AdminShutdown:
-		return orphaned(e) || !h.stillUp(p)
+		return branch.Orphaned(e) || !h.stillUp(p)
 	}
 	return false
-}
-
-// orphaned says whether a server ended because its postmaster is no more. Its code and, in other languages, its text are those
-// of a server that was told to go: what differs is the function that says it, of PostgreSQL's be-secure.c.
-func orphaned(e *wire.ErrorResponse) bool {
-	return e.Routine == "secure_read" || e.Routine == "secure_write"
 }
 
 // orphans is how long the servers of a postmaster that was killed may go on to answer.
@@ -150,7 +138,7 @@ func unwrite(h *Handler) { h.client.Truncate(h.begunAt.out) }
 // dropFailed takes the replicas of the transaction, on which no statement has run yet, out of it: it begins again elsewhere.
 func (h *Handler) dropFailed() {
 	for i := len(h.tx.parts) - 1; i >= 0; i-- {
-		if p := h.tx.parts[i]; p.replica && !p.used {
+		if p := h.tx.parts[i]; p.Replica && !p.Used {
 			h.leaveReplica(p)
 		}
 	}

@@ -101,7 +101,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 				return nil, err
 			}
 			p.On(branch.Runs)
-			p.used = true
+			p.Used = true
 			return p, nil
 		}
 	}
@@ -116,7 +116,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	} else {
 		var err error
 		if t.Read && h.readsOnly() {
-			if p, err = h.forReader(ctx, shard, t); err == nil && !p.replica {
+			if p, err = h.forReader(ctx, shard, t); err == nil && !p.Replica {
 				p.node = -1
 			}
 		} else {

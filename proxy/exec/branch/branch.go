@@ -15,6 +15,10 @@ type Branch struct {
 	state State
 	owes  int // statements of ours before the client's whose answers were not read: BEGIN, what was set, savepoints
 	Ending
+
+	Replica bool // of a node that was a replica when it was leased
+	Reads   bool // leased for one statement that only reads
+	Used    bool // a statement of the transaction has run on it
 }
 
 // Ending is how a branch may commit with others.

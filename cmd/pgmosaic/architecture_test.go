@@ -30,7 +30,7 @@ var larger = map[string]struct {
 	"fields of proxy/exec.Engine":                             {37, "becomes the rooms of exec"},
 	"fields of proxy/exec.Handler":                            {63, "becomes the rooms of exec"},
 	"methods of replication/reshard.Mover":                    {105, "each kind of move becomes a job of its own"},
-	"methods of proxy/exec.Handler":                           {324, "becomes the rooms of exec"},
+	"methods of proxy/exec.Handler":                           {320, "becomes the rooms of exec"},
 	"methods of proxy/wire.Conn":                              {67, "one for each message, and each way to read and write"},
 	"methods of router.analysis":                              {150, "the proof becomes router/prove"},
 	"lines of proxy/exec.Handler.answers":                     {102, "becomes exec/pipeline"},

@@ -103,8 +103,11 @@ func (p *Part) Recv() (tag string, err error) {
 			tag, err = p.finished(err)
 		}
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		p.told(tag)
+	case !p.Server.Dirty && p.Server.TxStatus == 'I' && p.state.Phase() == Open: // what failed has ended it
+		p.On(Ends)
 	}
 	return tag, err
 }

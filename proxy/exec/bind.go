@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -32,7 +31,7 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 				cur.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 				maySet(h, cur, t)
 			}
-			if h.tx.status != branch.Idle {
+			if !h.tx.Idle() {
 				if err := h.mayWrite(cur, t); err != nil {
 					return nil, err
 				}
@@ -60,7 +59,7 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 func (h *Handler) leave(ctx context.Context, reads bool) error {
 	x := &h.ext
 	p := x.cur
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		return h.drain(ctx, true)
 	}
 	if p.Replica && h.holdsPortal(p) {
@@ -233,7 +232,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if len(b.Params) < want || exact && len(b.Params) > want {
 		return h.afterParse(ctx, wrongCount(b, s, want)) // before it is routed by what is not there
 	}
-	if h.tx.status == branch.Failed && s.tmpl.Stmt.Kind == sqlparse.Empty {
+	if h.tx.Failed() && s.tmpl.Stmt.Kind == sqlparse.Empty {
 		return errFailedTx
 	}
 	if err := h.mayRun(s.tmpl.Stmt); err != nil {

@@ -20,7 +20,7 @@ import (
 
 // commit ends the transaction. tag is what the client is told: COMMIT, or ROLLBACK for a failed one.
 func (h *Handler) commit(ctx context.Context) (tag string, err error) {
-	if h.tx.status == branch.Failed {
+	if h.tx.Failed() {
 		h.rollback()
 		return "ROLLBACK", nil
 	}
@@ -64,7 +64,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	if err != nil {
 		unhear(h, heard)
 	}
-	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].Server.TxStatus == 'E' && !h.tx.parts[0].Server.Dirty && !h.tx.implicit {
+	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].Server.TxStatus == 'E' && !h.tx.parts[0].Server.Dirty && !h.tx.Implicit {
 		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
 	}
 	h.count.Ended(len(writers), outcomeOf(err))

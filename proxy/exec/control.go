@@ -6,7 +6,6 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -33,7 +32,7 @@ type savepoint struct {
 
 // control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
 func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
-	if h.tx.status == branch.Failed {
+	if h.tx.Failed() {
 		switch s.Kind {
 		case sqlparse.Commit, sqlparse.Rollback, sqlparse.RollbackTo, sqlparse.Empty:
 		default:
@@ -90,7 +89,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 	if s.Tx.Start {
 		tag = "START TRANSACTION"
 	}
-	if h.tx.status == branch.Active && !h.tx.implicit {
+	if h.tx.Active() && !h.tx.Implicit {
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.ActiveSQLTransaction, Message: "there is already a transaction in progress"})
 		set := s.Tx.Set() // its modes count all the same
 		if set != "" {
@@ -112,7 +111,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 		h.client.SendTag(tag)
 		return nil
 	}
-	if h.tx.status == branch.Active { // BEGIN behind other statements of one string: theirs becomes the client's
+	if h.tx.Active() { // BEGIN behind other statements of one string: theirs becomes the client's
 		if set := s.Tx.Set(); set != "" {
 			if err := h.everyPartQuiet(set); err != nil {
 				return err
@@ -120,7 +119,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 			h.tx.step(stepModes, "", set)
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
-		h.tx.implicit = false
+		h.tx.Implicit = false
 		h.client.SendTag(tag)
 		return nil
 	}
@@ -140,13 +139,13 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Kind == sqlparse.Rollback {
 		verb = "ROLLBACK"
 	}
-	if h.tx.status == branch.Idle || h.tx.implicit {
+	if h.tx.Idle() || h.tx.Implicit {
 		if s.Tx.Chain {
 			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: verb + " AND CHAIN can only be used in transaction blocks"}
 		}
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "there is no transaction in progress"})
 	}
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		h.client.SendTag(verb)
 		return nil
 	}
@@ -176,7 +175,7 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 
 // outsideBlock says whether the client has begun no transaction, not even by a string of several statements.
 func (h *Handler) outsideBlock() bool {
-	return h.tx.status == branch.Idle || h.tx.implicit && h.ext.executing
+	return h.tx.Idle() || h.tx.Implicit && h.ext.executing
 }
 
 func (h *Handler) warnLocal() {
@@ -184,7 +183,7 @@ func (h *Handler) warnLocal() {
 }
 
 func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
-	if h.tx.status == branch.Idle || h.tx.implicit {
+	if h.tx.Idle() || h.tx.Implicit {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
 	}
 	at := -1
@@ -237,7 +236,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 				p.Server.DropSince(p.mark)
 			}
 		}
-		h.tx.status.On(branch.Resume)
+		h.tx.Resume()
 		h.client.SendTag("ROLLBACK")
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/copydata"
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -61,7 +60,7 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 			return err
 		}
 		err = h.copyOutOf(part, p.Stmt, &opened, &total)
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(part)
 		}
 		if err != nil {

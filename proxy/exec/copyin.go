@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -51,7 +50,7 @@ func takeCopy(ctx context.Context, h *Handler, behind []wire.Message, sync bool)
 			break // the client knows that its COPY has failed
 		}
 		x.cur, c.answered = nil, n
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -226,7 +225,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 	if s == nil {
 		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}
-	if h.tx.status == branch.Failed && (s.tmpl.Class != router.Control || describeLocal(s.tmpl.Stmt) != nil) && (s.desc == nil || s.desc.fields != nil) {
+	if h.tx.Failed() && (s.tmpl.Class != router.Control || describeLocal(s.tmpl.Stmt) != nil) && (s.desc == nil || s.desc.fields != nil) {
 		return errFailedTx // what gives no rows is described even then, if it is known
 	}
 	if s.tmpl.Class == router.Control {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -50,7 +49,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		if answered(p, err) && end { // the Sync is on its way already
 			restOf(p)
 			x.cur = nil
-			if h.tx.status == branch.Idle {
+			if h.tx.Idle() {
 				h.finish(p)
 			}
 		}
@@ -70,7 +69,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if errors.As(err, &se) { // a deferred constraint at the implicit commit
 		h.client.Send(se.Response)
 		x.undone(p.Server)
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 		return errRelayed
@@ -81,7 +80,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if err := h.configured(p, x.post); err != nil {
 		return err
 	}
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, nil)
 		if p.Server.TxStatus != 'I' {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -37,7 +36,7 @@ func counts(ctx context.Context, h *Handler, p *participant, t *router.Template)
 		return nil
 	}
 	s, st := p.Server, h.shards.At(p.shard)
-	if !s.Knows(h.drawn.by, st.Drawn) && (t.Counts&router.Recalls != 0 || h.tx.status != branch.Idle || s.Pool.Recalls()) {
+	if !s.Knows(h.drawn.by, st.Drawn) && (t.Counts&router.Recalls != 0 || !h.tx.Idle() || s.Pool.Recalls()) {
 		if err := forgets(ctx, h, p); err != nil {
 			return err
 		}
@@ -62,7 +61,7 @@ func forgets(ctx context.Context, h *Handler, p *participant) error {
 			return err
 		}
 	}
-	if amid || h.tx.status != branch.Idle {
+	if amid || !h.tx.Idle() {
 		p.First(forgetSQL)
 	} else if _, err := p.Server.Exec(forgetSQL); err != nil {
 		return h.lost(p, err)

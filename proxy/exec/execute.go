@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -32,7 +31,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
-		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.implicit && !s.Def.NoTx { // the server does not know that it is ours
+		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.Implicit && !s.Def.NoTx { // the server does not know that it is ours
 			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 		}
 		h.count.Single.Add(1)
@@ -48,7 +47,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	}
 	h.key = 0 // that of the Bind that came last, not this portal's
 	// Something of our own: all that came before must be answered first.
-	if err := h.drain(ctx, h.tx.status != branch.Idle); err != nil {
+	if err := h.drain(ctx, !h.tx.Idle()); err != nil {
 		return err
 	}
 	x.executing = true
@@ -62,7 +61,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		x.setPortal(pt.name, pt) // the end of what came before has closed it
 	}
-	if h.tx.status == branch.Idle && pt.plan.Writes() { // it is undone if the pipeline fails behind it
+	if h.tx.Idle() && pt.plan.Writes() { // it is undone if the pipeline fails behind it
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	if x.anonymous != nil && x.anonymous.on != nil { // its server is about to need its own unnamed one
@@ -100,7 +99,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 	if ends {
 		defer h.ext.closePortals()
 	}
-	if h.ext.cur != nil && h.tx.status == branch.Idle && s.Kind != sqlparse.Empty {
+	if h.ext.cur != nil && h.tx.Idle() && s.Kind != sqlparse.Empty {
 		var err error
 		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.Replica {
 			err = h.drain(ctx, true)
@@ -114,7 +113,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 			h.ext.setPortal(pt.name, pt) // the end of what came before has closed it
 		}
 	}
-	if h.tx.status == branch.Idle && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
+	if h.tx.Idle() && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	return h.control(ctx, s)
@@ -139,7 +138,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		delete(h.tx.cursors, string(name))
 		h.checkPin = true
 	}
-	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.status == branch.Active) {
+	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.Active()) {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
@@ -156,7 +155,7 @@ func (h *Handler) declaredOn(name string) *participant {
 	if p := h.tx.cursors[name]; p != nil {
 		return p
 	}
-	if name != "" && h.tx.status == branch.Idle {
+	if name != "" && h.tx.Idle() {
 		return h.pinned // whatever ties it: a function may have declared one
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -163,7 +162,7 @@ func (h *Handler) askShard(ctx context.Context, t *router.Template, shard int, t
 	if err != nil {
 		return nil, err
 	}
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		defer h.finish(part)
 	}
 	if err := h.ready(part); err != nil {

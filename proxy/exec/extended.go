@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -274,7 +273,7 @@ var (
 // Batch implements session.Handler.
 func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error {
 	x := &h.ext
-	idle := h.tx.status == branch.Idle
+	idle := h.tx.Idle()
 	size := 0
 	for _, m := range msgs {
 		size += len(m.Raw)
@@ -307,17 +306,17 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	x.skipping, x.wrote, h.signals = false, false, false
 	h.held.End()
-	if h.tx.status == branch.Active && h.tx.implicit {
+	if h.tx.Active() && h.tx.Implicit {
 		if err := h.commitImplicit(ctx); err != nil {
 			if err := h.report(err, ""); err != nil {
 				return err
 			}
 		}
 	}
-	x.closePortalsIf(h.tx.status == branch.Idle)
+	x.closePortalsIf(h.tx.Idle())
 	h.ready4Query()
 	for i := 1; i < x.copy.answered; i++ {
-		h.client.SendReady(byte(h.tx.status))
+		h.client.SendReady(h.tx.Status().Byte())
 	}
 	return nil
 }
@@ -356,12 +355,12 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 			}
 			p.Resync()
 		}
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
 	x.post = x.post[:0]
-	if h.tx.implicit {
+	if h.tx.Implicit {
 		h.rollback()
 	}
 	return nil
@@ -375,7 +374,7 @@ func closesStatement(m wire.Message) bool {
 // batch can be run again.
 func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
 	x := &h.ext
-	status, settings, own := h.tx.status, h.settings, h.own
+	status, settings, own := h.tx.Status(), h.settings, h.own
 	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
 	err := h.batch(ctx, msgs, sync)
 	if err == nil {
@@ -385,7 +384,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if !errors.As(err, &again) {
 		return err
 	}
-	if x.wrote || x.copy.begun || h.tx.status != status || h.settings != settings || h.own != own {
+	if x.wrote || x.copy.begun || h.tx.Status() != status || h.settings != settings || h.own != own {
 		return again.cause
 	}
 	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
@@ -394,7 +393,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 		if !p.Server.Dirty {
 			p.Resync()
 		}
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
@@ -451,7 +450,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 // client was told: its Sync, which commits it, waits for that.
 func mayUndo(h *Handler) bool {
 	x := &h.ext
-	if !x.wrote || h.tx.status != branch.Idle {
+	if !x.wrote || !h.tx.Idle() {
 		return false
 	}
 	for i := range x.ops {
@@ -554,7 +553,7 @@ func (x *extended) again(body []byte) *stmt {
 // mayRun refuses what a failed transaction does not run. A text that cannot be read is said to be so even then.
 func (h *Handler) mayRun(s *sqlparse.Statement) error {
 	switch {
-	case h.tx.status != branch.Failed || endsTx(s):
+	case !h.tx.Failed() || endsTx(s):
 		return nil
 	case s.Syntax != nil:
 		return &router.Error{Code: pgsql.SyntaxError, Message: s.Syntax.Message, Pos: s.Syntax.Position}
@@ -619,7 +618,7 @@ func (h *Handler) parsed(s *stmt) {
 func (h *Handler) use(ctx context.Context, p *participant) error {
 	x := &h.ext
 	if x.cur != nil && x.cur != p {
-		if err := h.drain(ctx, h.tx.status != branch.Idle); err != nil {
+		if err := h.drain(ctx, !h.tx.Idle()); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -20,7 +19,7 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 	}
 	h.beginRequest(len(m.Raw))
 	err := h.joinPipeline(ctx)
-	joined := h.tx.implicit
+	joined := h.tx.Implicit
 	if err == nil {
 		err = h.function(ctx, m)
 	}
@@ -35,7 +34,7 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 }
 
 func (h *Handler) function(ctx context.Context, m wire.Message) error {
-	if h.tx.status == branch.Failed {
+	if h.tx.Failed() {
 		return errFailedTx
 	}
 	if err := h.current(ctx); err != nil {

@@ -71,7 +71,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	}
 	g := h.gathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
-	if cursor && (h.tx.status == branch.Idle || h.tx.implicit) {
+	if cursor && (h.tx.Idle() || h.tx.Implicit) {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 	}
 	if cursor && h.tx.cursors[p.Stmt.Name] != nil { // perhaps on another server, which alone could tell
@@ -137,7 +137,7 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 // usesHome says whether what home holds must be read through the client's transaction: it may have written there, or
 // it has one snapshot for all its statements.
 func (h *Handler) usesHome() bool {
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		return false
 	}
 	if h.isolation() != "" {
@@ -228,7 +228,7 @@ func (g *gathering) open(ctx context.Context) error {
 	g.on = &participant{Branch: branch.Of(s), shard: home, node: -1}
 	h.keepDefaults(s)
 	before := h.settings
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		before = h.tx.before
 	}
 	if err := h.adaptTo(g.on, before); err != nil {
@@ -281,7 +281,7 @@ func (g *gathering) start(ctx context.Context) error {
 		}
 		g.loads = append(g.loads, l)
 	}
-	g.tx = h.tx.status == branch.Idle && len(g.loads) > 1
+	g.tx = h.tx.Idle() && len(g.loads) > 1
 	for _, l := range g.loads { // all servers before one is asked
 		for _, shard := range l.shards {
 			if g.parts[shard] == nil {
@@ -443,7 +443,7 @@ func (g *gathering) release() (err error) {
 				err = first(err, g.h.lost(p, e))
 			}
 		}
-		if g.h.tx.status == branch.Idle {
+		if g.h.tx.Idle() {
 			g.h.finish(p)
 		}
 		delete(g.parts, shard)
@@ -499,7 +499,7 @@ func (g *gathering) run(res []int16) error {
 		case a.Ended && a.Failed != nil:
 			return unnumbered(a.Failed)
 		case a.Ended:
-			if h.tx.status == branch.Idle {
+			if h.tx.Idle() {
 				h.count.Transactions.Add(1)
 			}
 			return nil
@@ -528,7 +528,7 @@ func (g *gathering) end(err error) {
 				p.Lose()
 			}
 		}
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
@@ -119,7 +118,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
-	h.tx.status, h.drawn = branch.Idle, anew(h.drawn)
+	h.drawn = anew(h.drawn)
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
 	for n, v := range params {
@@ -286,7 +285,7 @@ func takeSchema(ctx context.Context, h *Handler) error {
 
 // current is refresh for the hot path: two pointer compares.
 func (h *Handler) current(ctx context.Context) error {
-	if h.tx.status == branch.Failed || h.bound() {
+	if h.tx.Failed() || h.bound() {
 		return nil
 	}
 	if p := h.pinned; p != nil && p.Server.Parked() {
@@ -332,7 +331,7 @@ func keepsMapFor(h *Handler, keeps func(*portal) bool) bool {
 func (h *Handler) Using() uint64 { return h.planner.Using() }
 
 // TxStatus implements session.Handler.
-func (h *Handler) TxStatus() byte { return byte(h.tx.status) }
+func (h *Handler) TxStatus() byte { return h.tx.Status().Byte() }
 
 // Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may call it.
 func (h *Handler) Pinned() (cause string, since time.Time) { return h.held.Kept() }
@@ -399,7 +398,7 @@ func (h *Handler) Close() {
 	defer leave(h)
 	defer h.planner.Done()
 	defer h.ext.closePortals()
-	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a pipeline without its Sync: its transaction ends with its server
+	if p := h.ext.cur; p != nil && h.tx.Idle() { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
 		p.Lose()
 		h.finish(p)
@@ -448,7 +447,7 @@ func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
 	if e := h.joinPipeline(ctx); e != nil {
 		err = e
 	}
-	if h.tx.implicit && h.tx.status != branch.Idle {
+	if h.tx.Implicit && !h.tx.Idle() {
 		h.rollback()
 	}
 	if err := h.report(err, ""); err != nil {
@@ -502,8 +501,8 @@ func (h *Handler) report(err error, sql string) error {
 		h.client.Send(wire.ErrorFor("ERROR", err))
 		h.request.FailedBy(err)
 	}
-	if h.tx.status == branch.Active {
-		h.tx.status.On(branch.Fail)
+	if h.tx.Active() {
+		h.tx.Fail()
 		h.unsay()
 		h.ext.killPortals()
 		h.letGo()

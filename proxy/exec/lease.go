@@ -341,10 +341,10 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 	if err == nil {
 		h.request.Joined(p.shard, p.node)
 	}
-	if err == nil && t.Hidden != nil && h.tx.status == branch.Idle {
+	if err == nil && t.Hidden != nil && h.tx.Idle() {
 		p.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
-	if err == nil && t.Counts != 0 && h.tx.status == branch.Idle {
+	if err == nil && t.Counts != 0 && h.tx.Idle() {
 		if err = counts(ctx, h, p, t); err != nil && p != h.pinned {
 			h.finish(p)
 		}
@@ -353,7 +353,7 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 }
 
 func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		return h.join(ctx, shard, t)
 	}
 	if p := h.pinned; p != nil && p.shard == shard {
@@ -501,7 +501,7 @@ func (h *Handler) finish(p *participant) {
 		return
 	}
 	h.free(p.Server)
-	if h.tx.status == branch.Idle && len(h.tx.parts) == 0 {
+	if h.tx.Idle() && len(h.tx.parts) == 0 {
 		h.spare = p
 	}
 }
@@ -525,7 +525,7 @@ func (h *Handler) lost(p *participant, err error) error {
 	if h.pinned == p {
 		h.pinned = nil
 		h.setPin("")
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.settle(p)
 		}
 	}
@@ -581,7 +581,7 @@ func (h *Handler) pin(p *participant, cause string) {
 		h.pinned = p
 		h.setPin(cause)
 		h.count.Pins.Add(1)
-		h.checkPin = h.tx.status != branch.Idle || cause == tryLock // the transaction's end may undo what ties it
+		h.checkPin = !h.tx.Idle() || cause == tryLock // the transaction's end may undo what ties it
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -31,7 +30,7 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 	if !l.on {
 		tag = "UNLISTEN"
 	}
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		h.tx.listens = append(h.tx.listens, l)
 		h.client.SendTag(tag)
 		return nil
@@ -142,7 +141,7 @@ func (h *Handler) Deliver() error {
 // hearOwn waits, after the session has notified, until whoever listens in this process has it: their next
 // answer brings it, as it would from PostgreSQL.
 func (h *Handler) hearOwn() {
-	if !h.tx.notifies || h.tx.status != branch.Idle {
+	if !h.tx.notifies || !h.tx.Idle() {
 		return
 	}
 	h.tx.notifies = false

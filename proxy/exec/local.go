@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -83,7 +82,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		sql = resets(v, h.login)
 	}
 	if v.Local {
-		if h.tx.status == branch.Idle { // a server judges it, and warns that it is in vain
+		if h.tx.Idle() { // a server judges it, and warns that it is in vain
 			if err := h.inVain(ctx, v.Name, sql); err != nil {
 				return err
 			}
@@ -250,7 +249,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		if h.outsideBlock() {
 			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "SET TRANSACTION can only be used in transaction blocks"})
 		}
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.client.SendTag("SET")
 			return nil
 		}
@@ -303,7 +302,7 @@ func (h *Handler) judgeInside(ctx context.Context) error {
 // discard drops the session's state.
 func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Name == "all" {
-		if h.tx.status != branch.Idle {
+		if !h.tx.Idle() {
 			return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "DISCARD ALL cannot run inside a transaction block"}
 		}
 		adopt(h, afterReset("all", h.settings.Others(), h.login))
@@ -330,7 +329,7 @@ func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 	if h.pinned != nil {
 		p := h.pinned
 		if _, err := h.exec(p, s.Text); err != nil {
-			if h.tx.status == branch.Idle {
+			if h.tx.Idle() {
 				h.freeIfLost(p)
 			}
 			return err
@@ -350,7 +349,7 @@ func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 
 // joinPinned has the server that the session keeps join the transaction, if one is open: its end decides whether what comes is undone there.
 func joinPinned(ctx context.Context, h *Handler, s *sqlparse.Statement) error {
-	if h.pinned == nil || h.tx.status != branch.Active {
+	if h.pinned == nil || !h.tx.Active() {
 		return nil
 	}
 	h.hadTemps = true // its end may bring them back

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -63,7 +62,7 @@ func (g *gathering) oneValued(ctx context.Context, p *router.Plan, left []sqlpar
 			e.Parts = append(e.Parts, sqlparse.Part{Expr: c.Default, Steady: true, Default: true})
 		}
 	}
-	if g.h.tx.status == branch.Idle || len(e.Parts) == 0 {
+	if g.h.tx.Idle() || len(e.Parts) == 0 {
 		return nil, nil
 	}
 	home, err := g.h.join(ctx, g.h.planner.DB.Home.Index, p.Template)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -50,7 +49,7 @@ func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 		if h.outsideBlock() {
 			h.warnLocal()
 		}
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			now = h.own
 		}
 	default:

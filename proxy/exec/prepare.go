@@ -218,7 +218,7 @@ func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, 
 	}
 	name, err := h.ensure(p, st)
 	if err != nil {
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 		return err

@@ -23,7 +23,7 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 		return nil, nil, err
 	}
 	for _, p := range h.tx.parts {
-		if p.Wrote() && h.tx.changes {
+		if h.tx.Writer(&p.Branch) {
 			writers = append(writers, p)
 		} else {
 			readers = append(readers, p)
@@ -36,8 +36,8 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 // the database has written there: they commit with the others then, or not at all. Where no code of the database writes, they are not asked. And if the
 // transaction may have been made READ ONLY, all of them whether they were, and have written before that: a row of ours can be written there no more.
 func askParts(h *Handler) error {
-	changes, quiet := h.tx.changes, h.tx.writes && router.CodeWrites(h.planner.Schema)
-	modes := (quiet || changes) && (h.tx.modes || saidReadOnly(h, h.firstModes.only))
+	changes, quiet := h.tx.Changes, h.tx.Writes && router.CodeWrites(h.planner.Schema)
+	modes := (quiet || changes) && (h.tx.Modes || saidReadOnly(h, h.firstModes.only))
 	if len(h.tx.parts) < 2 || !quiet && !modes {
 		return nil
 	}
@@ -74,7 +74,7 @@ func askParts(h *Handler) error {
 		}
 		if wrote && !(p.Wrote() && changes) {
 			p.keys = h.shards.At(p.shard).UnseenKeys(p.keys)
-			h.tx.changes = true
+			h.tx.Changes = true
 		}
 		if wrote {
 			p.On(branch.Writes)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -13,7 +12,7 @@ import (
 
 // readsOnly says whether the client's transaction is READ ONLY and a replica may run it: SERIALIZABLE needs the primary.
 func (h *Handler) readsOnly() bool {
-	return !h.tx.implicit && saidReadOnly(h, "") && h.isolation() != "serializable"
+	return !h.tx.Implicit && saidReadOnly(h, "") && h.isolation() != "serializable"
 }
 
 // saidReadOnly says whether the client's transaction is to be READ ONLY, by what it was begun with, SET TRANSACTION or the default that the
@@ -46,7 +45,7 @@ func isOn(v string) bool { return v == "on" || v == "true" || v == "yes" || v ==
 // chained are the modes that AND CHAIN passes on. What was set by name, or by code, a server is asked for.
 func chained(ctx context.Context, h *Handler) (sqlparse.Tx, error) {
 	opts := explicit(h, h.tx.chained())
-	if !h.tx.modes || h.tx.status != branch.Active || len(h.tx.parts) == 0 {
+	if !h.tx.Modes || !h.tx.Active() || len(h.tx.parts) == 0 {
 		return opts, nil
 	}
 	if err := spread(ctx, h, nil); err != nil {
@@ -89,8 +88,8 @@ const readOnlySetting = "transaction_read_only"
 
 // modesUnseen notes that one of them is set by its name. The transaction counts as READ WRITE then: a replica could not undo READ ONLY.
 func modesUnseen(h *Handler) {
-	if h.tx.status != branch.Idle {
-		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite, h.tx.modes = false, true, true
+	if !h.tx.Idle() {
+		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite, h.tx.Modes = false, true, true
 	}
 }
 

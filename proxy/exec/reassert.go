@@ -3,7 +3,6 @@ package exec
 import (
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -12,7 +11,7 @@ import (
 // PostgreSQL goes back to what the packet said, of which a shared server knows nothing. tidy sees to it between transactions; in one, what follows is read by the
 // setting at once, where it is one that servers report. It lasts as long as the transaction: then tidy looks.
 func reassert(h *Handler, p *participant) error {
-	if h.tx.status == branch.Idle || p.Server.TxStatus != 'T' || !p.Server.IsSuspect() {
+	if h.tx.Idle() || p.Server.TxStatus != 'T' || !p.Server.IsSuspect() {
 		return nil
 	}
 	for name, told := range h.told.Since() {

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -181,7 +180,7 @@ func (h *Handler) forgetDDL() {
 // older map it would be a table of home's.
 func (h *Handler) outdated(s *sqlparse.Statement) error {
 	cur := h.e.Catalog.Current()
-	if cur == h.planner.Map || h.tx.status == branch.Idle || s == nil {
+	if cur == h.planner.Map || h.tx.Idle() || s == nil {
 		return nil
 	}
 	db, b := cur.Databases[h.db], h.tx.base

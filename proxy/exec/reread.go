@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -36,17 +35,17 @@ func (h *Handler) backTo(v planner.View) {
 // reread reads the schema by the transaction's own eyes, if it has defined something since the last time: a view or function
 // that only it knows must not be taken for one of home's alone.
 func (h *Handler) reread(ctx context.Context) error {
-	if !h.tx.defined || h.tx.status == branch.Failed {
+	if !h.tx.defined || h.tx.Failed() {
 		return nil
 	}
-	if len(h.planner.DB.Shards) == 1 || h.tx.status == branch.Idle && h.ext.cur == nil {
+	if len(h.planner.DB.Shards) == 1 || h.tx.Idle() && h.ext.cur == nil {
 		h.tx.defined = false
 		return nil
 	}
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a simple query would end a pipeline's transaction
+	if p := h.ext.cur; p != nil && h.tx.Idle() { // a simple query would end a pipeline's transaction
 		if err := h.escalate(ctx, p); err != nil {
 			return err
 		}

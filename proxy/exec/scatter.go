@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/merge"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -369,7 +368,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	}
 	n, err := h.mergeRows(sources, sh, m, res, w)
 	for _, s := range streams { // an error behind the last row counts as well. In a transaction no server is cancelled whose client hears of none
-		if err == nil && !s.done && (m.Limit == nil || h.tx.status != branch.Idle) {
+		if err == nil && !s.done && (m.Limit == nil || !h.tx.Idle()) {
 			err = s.drain()
 		}
 	}
@@ -377,7 +376,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		return err
 	}
 	h.client.SendTag(fmt.Sprintf("SELECT %d", n))
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		h.count.Transactions.Add(1)
 	}
 	return nil
@@ -436,7 +435,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		}
 		if err != nil {
 			for _, part := range parts {
-				if h.tx.status == branch.Idle {
+				if h.tx.Idle() {
 					h.finish(part)
 				}
 			}
@@ -447,7 +446,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, 0)
 		if err != nil {
 			for _, part := range parts[i:] {
-				if h.tx.status == branch.Idle {
+				if h.tx.Idle() {
 					h.finish(part)
 				}
 			}
@@ -488,7 +487,7 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 func (h *Handler) endStreams(streams []*stream, again bool) {
 	for _, s := range streams {
 		h.quiet(s, again)
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(s.p)
 		}
 	}
@@ -498,7 +497,7 @@ func (h *Handler) endStreams(streams []*stream, again bool) {
 // where the client is told of an error: what it has done there is undone by that, and COMMIT would be a ROLLBACK.
 func (h *Handler) quiet(s *stream, again bool) {
 	if !s.done && !s.p.Server.Dirty && s.p.Server.Out() == 0 && h.prologue(s.p) == nil {
-		if !s.p.Server.Buffered() && (h.tx.status == branch.Idle || !again) {
+		if !s.p.Server.Buffered() && (h.tx.Idle() || !again) {
 			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 			_ = s.p.Server.BeginCancel()(ctx) // if it fails, reading on takes longer

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -20,9 +19,9 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.beginRequest(len(sql))
 	h.request.Choose(sql)
 	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
-	idle := h.tx.status == branch.Idle
+	idle := h.tx.Idle()
 	err := h.joinPipeline(ctx)
-	joined := h.tx.implicit
+	joined := h.tx.Implicit
 	if err == nil {
 		err = h.query(ctx, sql)
 	}
@@ -47,7 +46,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	if h.tx.status != branch.Idle { // whose end does not come with the pipeline's; what that has set is reported at a Sync
+	if !h.tx.Idle() { // whose end does not come with the pipeline's; what that has set is reported at a Sync
 		return h.drain(ctx, true)
 	}
 	if err := h.drain(ctx, false); err != nil {
@@ -64,14 +63,14 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 
 // endPipeline ends the transaction of a pipeline that a request has joined, and that request with it.
 func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error {
-	if joined && h.tx.implicit && h.tx.status != branch.Idle {
+	if joined && h.tx.Implicit && !h.tx.Idle() {
 		if err != nil {
 			h.rollback()
 		} else {
 			err = h.commitImplicit(ctx)
 		}
 	}
-	h.ext.closePortalsIf(h.tx.status == branch.Idle)
+	h.ext.closePortalsIf(h.tx.Idle())
 	return err
 }
 
@@ -92,7 +91,7 @@ func (h *Handler) timed(idle bool) {
 	}
 	d := end.Sub(h.now)
 	h.count.QueryNanos.Add(int64(d))
-	if idle && h.tx.status == branch.Idle {
+	if idle && h.tx.Idle() {
 		h.count.AutoNanos.Add(int64(d))
 	}
 	h.request.Done(end, d, (*observing)(h))
@@ -101,7 +100,7 @@ func (h *Handler) timed(idle bool) {
 // ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
 func (h *Handler) ready4Query() {
 	h.hearOwn()
-	if h.listen != nil && h.tx.status == branch.Idle {
+	if h.listen != nil && h.tx.Idle() {
 		_ = h.Deliver()
 	}
 	for _, p := range h.tx.parts {
@@ -117,11 +116,11 @@ func (h *Handler) ready4Query() {
 			freeLost(h)
 		}
 	}
-	h.client.SendReady(byte(h.tx.status))
+	h.client.SendReady(h.tx.Status().Byte())
 }
 
 func (h *Handler) query(ctx context.Context, sql []byte) error {
-	if h.tx.implicit {
+	if h.tx.Implicit {
 		h.repeatable = false // a pipeline's
 	}
 	for try := 0; ; try++ {
@@ -133,7 +132,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			if h.awaitMove(ctx, err) {
 				continue
 			}
-			if h.tx.status == branch.Failed {
+			if h.tx.Failed() {
 				return errFailedTx
 			}
 			return err
@@ -152,7 +151,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.dropFailed()
 			continue
 		}
-		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != branch.Failed && unsent(h) {
+		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && !h.tx.Failed() && unsent(h) {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
 				unwrite(h)
 				continue
@@ -271,7 +270,7 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 		return err
 	}
 	if err := h.showPrepared(p, t); err != nil {
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 		return err
@@ -312,7 +311,7 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 	if err == nil && r.failed {
 		err = errRelayed
 	}
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, err)
 		if p.Server.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
@@ -367,7 +366,7 @@ func (h *Handler) staleSchema(ctx context.Context) {
 
 // after does what a successful statement entails for the session and the map.
 func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
-	if t.Stmt.Kind == sqlparse.Cursor && h.tx.status != branch.Idle {
+	if t.Stmt.Kind == sqlparse.Cursor && !h.tx.Idle() {
 		for _, p := range h.tx.parts {
 			if p.shard == shard {
 				h.declared(t.Stmt.Name, p)
@@ -386,7 +385,7 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		}
 	}
 	if t.Defines() {
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.tx.defined = false
 			h.afterDDL(ctx)
 			if t.Stmt.Def.Logins {
@@ -410,11 +409,11 @@ func (h *Handler) declared(name string, p *participant) {
 // complete when that has committed.
 func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err error) {
 	defer func() { h.client.ReleaseTag(err == nil) }()
-	if h.tx.status == branch.Idle {
+	if h.tx.Idle() {
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	for i, s := range stmts {
-		if h.tx.status == branch.Idle { // behind a COMMIT inside the string
+		if h.tx.Idle() { // behind a COMMIT inside the string
 			h.begin("BEGIN", sqlparse.Tx{}, true)
 			if err := h.current(ctx); err != nil {
 				return err
@@ -424,13 +423,13 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err
 			h.client.HoldTag()
 		}
 		if err := h.oneOfSeveral(ctx, s); err != nil {
-			if h.tx.implicit {
+			if h.tx.Implicit {
 				h.rollback()
 			}
 			return err
 		}
 	}
-	if h.tx.status != branch.Idle && h.tx.implicit {
+	if !h.tx.Idle() && h.tx.Implicit {
 		return h.commitImplicit(ctx)
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -27,14 +26,14 @@ type unseen struct {
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.
 func maySet(h *Handler, p *participant, t *router.Template) {
-	if h.tx.status == branch.Idle || len(h.planner.DB.Shards) == 1 {
+	if h.tx.Idle() || len(h.planner.DB.Shards) == 1 {
 		return
 	}
 	u := &h.tx.unseen
 	u.by = append(slices.DeleteFunc(u.by, func(o *participant) bool { return o == p }), p)
 	u.times++
 	u.of, p.setAt, u.path = t, u.times, u.path || t == nil || t.Hidden.Path
-	h.tx.modes = h.tx.modes || t == nil || t.Hidden.Modes
+	h.tx.Modes = h.tx.Modes || t == nil || t.Hidden.Modes
 }
 
 // suspectParse notes that a statement is parsed on a server: a literal of a composite type or array has the checks of its parts run then.
@@ -65,7 +64,7 @@ func spreadTo(ctx context.Context, h *Handler, shard int, t *router.Template) er
 // What a function has set lasts as long as the transaction on the others; tidy finds what stays.
 func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	u := &h.tx.unseen
-	if len(u.by) == 0 || h.tx.status != branch.Active {
+	if len(u.by) == 0 || !h.tx.Active() {
 		return nil
 	}
 	if cur := h.ext.cur; cur != nil && len(h.ext.ops) > 0 {

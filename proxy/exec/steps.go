@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -31,7 +30,7 @@ const (
 
 // step notes what servers that join later have to be told. name is that of the parameter, or empty.
 func (tx *transaction) step(kind stepKind, name string, sql ...string) {
-	if tx.status == branch.Idle {
+	if tx.Idle() {
 		return
 	}
 	tx.unseen.customs.add(name)
@@ -113,7 +112,7 @@ func (tx *transaction) backTo(at int) {
 // same way; of one that failed behind a savepoint they are as they were there.
 func (tx *transaction) chained() sqlparse.Tx {
 	switch n := len(tx.saves); {
-	case tx.status != branch.Failed:
+	case !tx.Failed():
 		return tx.opts
 	case n > 0:
 		return tx.saves[n-1].opts

@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
@@ -37,13 +36,13 @@ func (h *Handler) forgetTemps() {
 
 // rereadTemps asks the session's server for its temporary objects, if they may have changed.
 func (h *Handler) rereadTemps(ctx context.Context) error {
-	if !h.tempsOld || h.tx.status == branch.Failed {
+	if !h.tempsOld || h.tx.Failed() {
 		return nil
 	}
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p := h.ext.cur; p != nil && h.tx.status == branch.Idle { // a simple query would end a pipeline's transaction
+	if p := h.ext.cur; p != nil && h.tx.Idle() { // a simple query would end a pipeline's transaction
 		if err := h.escalate(ctx, p); err != nil {
 			return err
 		}

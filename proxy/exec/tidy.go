@@ -174,7 +174,7 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
 	if err := mayConfigure(h, list); err != nil { // several of a pipeline may be more together than each was
-		p.Server.Dirty = p.Server.Dirty || h.tx.status == branch.Idle
+		p.Server.Dirty = p.Server.Dirty || h.tx.Idle()
 		return err
 	}
 	for _, c := range list {
@@ -186,7 +186,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		value := pgsql.SettingValue(c.name, c.value)
 		sql, kind := "SET "+pgsql.Setting(c.name)+" TO "+value, stepSet
 		if c.local {
-			if h.tx.status == branch.Idle { // it ended with its statement
+			if h.tx.Idle() { // it ended with its statement
 				adopt(h, emptied(h.settings, c.name))
 				p.Server.SetSettings(emptied(p.Server.Settings(), c.name))
 				continue
@@ -194,12 +194,12 @@ func (h *Handler) configure(p *participant, list []setting) error {
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else if !ofTransactions[c.name] {
 			adopt(h, reported(p.Server, h.settings.With(c.name, value), c.name))
-			if h.tx.status == branch.Idle {
+			if h.tx.Idle() {
 				p.Server.SetSettings(h.settings)
 			}
 		}
 		if ofTransactions[c.name] {
-			kind, h.tx.modes = stepModes, true
+			kind, h.tx.Modes = stepModes, true
 		}
 		h.tx.step(kind, c.name, sql)
 		reckonKept(h)
@@ -246,7 +246,7 @@ func readsPrepared(t *router.Template) bool {
 // showPrepared makes pg_prepared_statements on a server list the session's own statements, and nobody else's,
 // for a statement that reads it. It is part of the pipeline or transaction that the statement belongs to.
 func (h *Handler) showPrepared(p *participant, t *router.Template) error {
-	if !readsPrepared(t) || h.tx.status == branch.Failed {
+	if !readsPrepared(t) || h.tx.Failed() {
 		return nil
 	}
 	if err := h.ready(p); err != nil {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"math"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
@@ -53,7 +52,7 @@ func (h *Handler) askOne(ctx context.Context, p *router.Plan, shard int, sh *sha
 	}
 	s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, rows)
 	if err != nil {
-		if h.tx.status == branch.Idle {
+		if h.tx.Idle() {
 			h.finish(part)
 		}
 		return nil, err

@@ -19,8 +19,8 @@ import (
 // transaction is the client's transaction over the shards that it has reached so far. BEGIN is answered at
 // once and sent to a shard only with the first statement that needs it.
 type transaction struct {
-	status    branch.Status
-	implicit  bool // made by us for one statement or pipeline, not by the client
+	branch.Tx
+
 	begin     string
 	opts      sqlparse.Tx
 	inherited sqlparse.Tx // by AND CHAIN
@@ -43,21 +43,13 @@ type transaction struct {
 	oids      []uint32     // of the declared tables that it has renamed or dropped
 	defined   bool         // something, since the schema was read
 	unseen    unseen
-	effects
-}
-
-// effects are what a transaction may have done.
-type effects struct {
-	changes bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
-	writes  bool // a statement has run while it was not known to be READ ONLY
-	modes   bool // it may have been made READ ONLY where no SET TRANSACTION says so
 }
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	status := h.tx.status
-	status.On(branch.Begin)
-	h.tx = transaction{status: status, implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
+	next := h.tx.Tx
+	next.Begin(implicit)
+	h.tx = transaction{Tx: next, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
 	reckonAnew(h)
 }
 
@@ -168,7 +160,7 @@ func (h *Handler) isolation() string {
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 	p.Bound = p.Bound || t.Temp || t.OnTemp || t.Stmt != nil && (notifies(t.Stmt) || holdsCursor(t.Stmt))
-	h.tx.writes = h.tx.writes || !h.readsOnly()
+	h.tx.Writes = h.tx.Writes || !h.readsOnly()
 	if t.Read {
 		return nil
 	}
@@ -180,7 +172,7 @@ func (h *Handler) mayWrite(p *participant, t *router.Template) error {
 		}
 	}
 	p.On(branch.Writes)
-	h.tx.changes = h.tx.changes || !h.readsOnly() || p.Bound
+	h.tx.Changes = h.tx.Changes || !h.readsOnly() || p.Bound
 	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.shards.At(p.shard).WriteKeys(p.keys, t, h.key)
@@ -259,7 +251,7 @@ func (h *Handler) rollback() {
 // letGo rolls a transaction that has failed back where it did not: as on one PostgreSQL it holds no locks any more, whenever
 // its client ends it. With savepoints it may go on, and keeps what it has.
 func (h *Handler) letGo() {
-	if h.tx.implicit || len(h.tx.saves) > 0 {
+	if h.tx.Implicit || len(h.tx.saves) > 0 {
 		return
 	}
 	asked := make([]*participant, 0, 8)
@@ -314,9 +306,9 @@ func (h *Handler) endTx() {
 		p.resets = nil
 	}
 	h.mayChangeTemps(false)
-	status := h.tx.status
-	status.On(branch.End)
-	h.tx = transaction{status: status, parts: h.tx.parts[:0]}
+	next := h.tx.Tx
+	next.End()
+	h.tx = transaction{Tx: next, parts: h.tx.parts[:0]}
 	reckonAnew(h)
 	h.ext.closePortals()
 	h.planner.Env.SearchPath = h.searchPath()
@@ -325,7 +317,7 @@ func (h *Handler) endTx() {
 
 // abandon rolls back for a client that is gone.
 func (h *Handler) abandon() {
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		h.rollback()
 	}
 }
@@ -355,7 +347,7 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.begin("BEGIN", sqlparse.Tx{}, true)
 	p.On(branch.Joins)
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
-	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.Wrote(), true
+	h.tx.parts, h.tx.Changes, h.tx.Writes = append(h.tx.parts, p), p.Wrote(), true
 	if s.IsSuspect() {
 		maySet(h, p, nil)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -25,7 +24,7 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 		}
 		return h.held.Stopped()
 	}
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		return steps()
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
@@ -407,7 +406,7 @@ func homeFirst(shards []int, home int) []int {
 
 // oneByOne runs what cannot run in a transaction on each shard in turn.
 func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) error {
-	if h.tx.status != branch.Idle {
+	if !h.tx.Idle() {
 		return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "this statement cannot run inside a transaction block"}
 	}
 	var tag string

@@ -9,26 +9,19 @@ package branch
 import "fmt"
 
 // Status is that of a client's transaction, as ReadyForQuery says it.
-type Status byte
+type Status uint8
 
 // The statuses.
 const (
-	Idle   Status = 'I' // there is none
-	Active Status = 'T' // it is open
-	Failed Status = 'E' // it is open, and runs nothing any more
+	Idle   Status = iota // there is none
+	Active               // it is open
+	Failed               // it is open, and runs nothing any more
 )
 
-func (s Status) String() string {
-	switch s {
-	case Idle:
-		return "idle"
-	case Active:
-		return "active"
-	case Failed:
-		return "failed"
-	}
-	return fmt.Sprintf("%q", byte(s))
-}
+func (s Status) String() string { return [...]string{"idle", "active", "failed"}[s] }
+
+// Byte is the status in ReadyForQuery.
+func (s Status) Byte() byte { return "ITE"[s] }
 
 // Change is what happens to a transaction.
 type Change uint8
@@ -61,3 +54,48 @@ func (s *Status) On(c Change) {
 	}
 	*s = next
 }
+
+// Tx is a client's transaction. Its zero value is none.
+type Tx struct {
+	status Status
+
+	Implicit bool // made by us for one statement or pipeline, not by the client
+
+	// What it may have done.
+	Changes bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
+	Writes  bool // a statement has run while it was not known to be READ ONLY
+	Modes   bool // it may have been made READ ONLY where no SET TRANSACTION says so
+}
+
+// Status is the transaction's present one.
+func (t *Tx) Status() Status { return t.status }
+
+// Idle says that there is no transaction.
+func (t *Tx) Idle() bool { return t.status == Idle }
+
+// Active says that it is open, and may run something.
+func (t *Tx) Active() bool { return t.status == Active }
+
+// Failed says that it is open, and runs nothing any more.
+func (t *Tx) Failed() bool { return t.status == Failed }
+
+// Begin begins a transaction.
+func (t *Tx) Begin(implicit bool) {
+	t.status.On(Begin)
+	*t = Tx{status: t.status, Implicit: implicit}
+}
+
+// Fail notes that the client was told of an error.
+func (t *Tx) Fail() { t.status.On(Fail) }
+
+// Resume goes back to a savepoint.
+func (t *Tx) Resume() { t.status.On(Resume) }
+
+// End ends it, committed or not.
+func (t *Tx) End() {
+	t.status.On(End)
+	*t = Tx{}
+}
+
+// Writer says whether a branch has to commit with the others: it may have written, in a transaction that may change something.
+func (t *Tx) Writer(b *Branch) bool { return b.Wrote() && t.Changes }

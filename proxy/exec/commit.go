@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +35,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	twoPhase := len(writers) > 1 && h.own.Commit != client.CommitBestEffort
 	if twoPhase {
-		if err := decidesFirst(writers); err != nil {
+		if err := branch.DecidesFirst(writers); err != nil {
 			h.rollback()
 			return "", err
 		}
@@ -176,29 +175,6 @@ func (h *Handler) commitError(p *participant, err error) error {
 }
 
 const lookHint = "Look for its effects before you run it again."
-
-// decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. There are several; only one can be
-// like that. Else it is one that can still be written to. Those that were made READ ONLY are prepared without a row of theirs, and where all were,
-// the decision comes behind.
-func decidesFirst(writers []*participant) error {
-	rank := func(p *participant) int {
-		switch {
-		case p.Bound:
-			return 0
-		case p.Only:
-			return 2
-		}
-		return 1
-	}
-	slices.SortStableFunc(writers, func(a, b *participant) int { return rank(a) - rank(b) })
-	switch {
-	case writers[1].Bound:
-		return router.Refuse(router.RuleTwoBound)
-	case writers[0].Bound && writers[0].Only:
-		return router.Refuse(router.RuleBoundReadOnly)
-	}
-	return nil
-}
 
 // commitEach commits one shard after the other, as multi_shard_commit = best_effort asks for. What has committed stays so.
 func (h *Handler) commitEach(writers []*participant) error {

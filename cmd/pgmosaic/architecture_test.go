@@ -28,7 +28,7 @@ var larger = map[string]struct {
 	"fields of router.Template":                               {46, "a union of all plans: becomes router/step"},
 	"fields of proxy/pool.Server":                             {31, "its states are booleans: become one state with a table"},
 	"fields of proxy/exec.Engine":                             {37, "becomes the rooms of exec"},
-	"fields of proxy/exec.Handler":                            {63, "becomes the rooms of exec"},
+	"fields of proxy/exec.Handler":                            {61, "becomes the rooms of exec"},
 	"methods of replication/reshard.Mover":                    {105, "each kind of move becomes a job of its own"},
 	"methods of proxy/exec.Handler":                           {320, "becomes the rooms of exec"},
 	"methods of proxy/wire.Conn":                              {67, "one for each message, and each way to read and write"},

@@ -375,7 +375,7 @@ func closesStatement(m wire.Message) bool {
 func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
 	x := &h.ext
 	status, settings, own := h.tx.Status(), h.settings, h.own
-	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
+	h.attempt.Repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
 	err := h.batch(ctx, msgs, sync)
 	if err == nil {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
@@ -61,9 +62,7 @@ type Handler struct {
 	request    observe.Request // the present one, for who observes it
 	args       *router.Args    // of the statement that runs, in the simple protocol
 	size       int             // of the present request, in bytes
-	begunAt    outputMark      // where its answer begins
-	repeatable bool            // nothing of it keeps it from being run again
-	repeated   bool            // it has been run again
+	attempt    branch.Attempt  // whether it may be run again
 
 	temporaries
 	drawn    drawing // from sequences

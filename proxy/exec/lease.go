@@ -178,7 +178,7 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 // choose picks a node for a read.
 func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fresh.Choice {
 	switch {
-	case h.repeated:
+	case h.attempt.Repeated():
 		return fresh.Choice{Node: fresh.Primary, Reason: replication.Retried}
 	case len(v.Nodes) < 2: // there is nothing to choose
 		return fresh.Choice{Node: fresh.Primary, Reason: replication.ByLevel}

@@ -30,13 +30,14 @@ func isAgain(err error) bool {
 
 // mayRepeat says whether the request may begin anew unnoticed.
 func (h *Handler) mayRepeat() bool {
-	return h.repeatable && !h.repeated && unsent(h)
+	sent, _ := h.sentSoFar()
+	return h.attempt.MayRepeat(sent)
 }
 
 // unsent says that nothing of the request's answer has gone to the client: it can be taken back.
 func unsent(h *Handler) bool {
 	sent, _ := h.sentSoFar()
-	return sent == h.begunAt.sent
+	return h.attempt.Unsent(sent)
 }
 
 // again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
@@ -105,12 +106,7 @@ func (h *Handler) stillUp(p *participant) bool {
 	}) == nil && up
 }
 
-// outputMark is a place in what is written to the client.
-type outputMark struct {
-	sent int64
-	out  int
-}
-
+// sentSoFar is what has gone to the client, and what is written to it and has not gone.
 func (h *Handler) sentSoFar() (sent int64, out int) {
 	_, sent = h.client.Traffic()
 	return sent, h.client.Out()
@@ -119,8 +115,7 @@ func (h *Handler) sentSoFar() (sent int64, out int) {
 // beginRequest notes that a request begins: until something has been sent to the client it may begin again.
 func (h *Handler) beginRequest(size int) {
 	h.now, h.size, h.key = time.Now(), size, 0
-	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
-	h.repeatable, h.repeated = true, false
+	h.attempt = branch.Attempted(h.sentSoFar())
 	h.held.Begin()
 	h.request.Begin(h.now)
 }
@@ -128,12 +123,12 @@ func (h *Handler) beginRequest(size int) {
 // beginAgain takes back what was written to the client since the request began. Its reads go to primaries now.
 func (h *Handler) beginAgain() {
 	unwrite(h)
-	h.repeated = true
+	h.attempt.Repeat()
 	h.count.Repeated.Add(1)
 }
 
 // unwrite takes back what was written to the client since the request began.
-func unwrite(h *Handler) { h.client.Truncate(h.begunAt.out) }
+func unwrite(h *Handler) { h.client.Truncate(h.attempt.Out()) }
 
 // dropFailed takes the replicas of the transaction, on which no statement has run yet, out of it: it begins again elsewhere.
 func (h *Handler) dropFailed() {

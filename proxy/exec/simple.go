@@ -121,7 +121,7 @@ func (h *Handler) ready4Query() {
 
 func (h *Handler) query(ctx context.Context, sql []byte) error {
 	if h.tx.Implicit {
-		h.repeatable = false // a pipeline's
+		h.attempt.Repeatable = false // a pipeline's
 	}
 	for try := 0; ; try++ {
 		if err := h.current(ctx); err != nil {
@@ -138,7 +138,7 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			return err
 		}
 		if multi != nil {
-			h.repeatable = false
+			h.attempt.Repeatable = false
 			return h.several(ctx, multi)
 		}
 		if h.args == nil { // one for many statements, until the session rests

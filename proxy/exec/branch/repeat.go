@@ -5,6 +5,33 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
+// Attempt is a run of a request. Until something of its answer has gone to the client it may be run again, once.
+type Attempt struct {
+	Repeatable bool // nothing of it keeps it from being run again
+
+	repeated bool
+	sent     int64 // what had gone to the client when it began
+	out      int   // what was written to the client then, and had not gone
+}
+
+// Attempted is the first run of a request that begins now.
+func Attempted(sent int64, out int) Attempt { return Attempt{Repeatable: true, sent: sent, out: out} }
+
+// Unsent says that nothing of the answer has gone to the client, to which so much was sent: it can be taken back.
+func (a *Attempt) Unsent(sent int64) bool { return sent == a.sent }
+
+// MayRepeat says whether the request may begin anew unnoticed.
+func (a *Attempt) MayRepeat(sent int64) bool { return a.Repeatable && !a.repeated && a.Unsent(sent) }
+
+// Repeat notes that the request begins anew: its reads go to primaries now.
+func (a *Attempt) Repeat() { a.repeated = true }
+
+// Repeated says whether it has been run again.
+func (a *Attempt) Repeated() bool { return a.repeated }
+
+// Out is where the answer begins in what is written to the client.
+func (a *Attempt) Out() int { return a.out }
+
 // Repeat is whether a statement may be run again, on another node.
 type Repeat uint8
 

@@ -47,3 +47,19 @@ func TestWhatIsRunAgain(t *testing.T) {
 		}
 	}
 }
+
+func TestARequestIsRunAgainOnce(t *testing.T) {
+	a := Attempted(100, 7)
+	if !a.MayRepeat(100) || a.MayRepeat(101) || a.Out() != 7 {
+		t.Error("it may be run again until something has gone to its client")
+	}
+	a.Repeatable = false
+	if a.MayRepeat(100) || !a.Unsent(100) {
+		t.Error("what is not repeatable is run again")
+	}
+	a.Repeatable = true
+	a.Repeat()
+	if a.MayRepeat(100) || !a.Repeated() {
+		t.Error("it is run again twice")
+	}
+}

@@ -195,3 +195,36 @@ func TestBranchesCommitTogetherOrNotAtAll(t *testing.T) {
 	}
 	t.Logf("outcomes: %v", seen)
 }
+
+// Where a pipeline ends before the answer to BEGIN was read, that is among what is read then.
+func TestTheEndOfAPipelineReadsTheAnswerToBegin(t *testing.T) {
+	p := &postgres{}
+	b := Of(p.server(t))
+	b.Begin("BEGIN")
+	b.First("SAVEPOINT a")
+	b.Resync()
+	if why := agrees(&b, p); why != "" || b.Owes() || b.State() != Open {
+		t.Errorf("it is %s, and owes %t; %s", b.State(), b.Owes(), why)
+	}
+}
+
+// Each statement is several events.
+func TestEventsAllocateNothing(t *testing.T) {
+	b := Of(&pool.Server{})
+	if n := testing.AllocsPerRun(100, func() {
+		for _, e := range [...]Event{Writes, Settles, Begins, Begun, Runs, Writes, HasRead, Ends, Returns} {
+			b.On(e)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkEventsOfAStatement(b *testing.B) {
+	on := Of(&pool.Server{})
+	for b.Loop() {
+		on.On(Writes)
+		on.On(Settles)
+		on.On(Returns)
+	}
+}

@@ -70,27 +70,12 @@ var Phases = map[State]map[Event]State{
 	},
 }
 
-const none = phases
-
-// phaseAfter is Phases, for the query path.
-var phaseAfter = func() (after [phases][events]State) {
-	for s := range phases {
-		for e := range events {
-			after[s][e] = none
-			if next, ok := Phases[s][e]; ok {
-				after[s][e] = next
-			}
-		}
-	}
-	return after
-}()
-
 // Next is what an event makes of a state; ok is false where it cannot happen. Only what has written is prepared, and no server is given back whose
 // writes were not noted: reads could miss them.
 func (s State) Next(e Event) (next State, ok bool) {
-	next = phaseAfter[s.Phase()][e]
+	next, ok = Phases[s.Phase()][e]
 	switch {
-	case next == none,
+	case !ok,
 		e == Prepares && !s.HasWritten() && s.Phase() != Lost,
 		e == Returns && s.HasWritten():
 		return s, false
@@ -102,6 +87,28 @@ func (s State) Next(e Event) (next State, ok bool) {
 	return next | s&Wrote, true
 }
 
+// refused stands in after for what cannot happen.
+const refused State = 0xff
+
+// after is Next, for the query path.
+var after = func() (after [16][16]State) {
+	for s := range after {
+		for e := range after[s] {
+			after[s][e] = refused
+		}
+	}
+	for s := range phases {
+		for e := range events {
+			for _, from := range []State{s, s | Wrote} {
+				if next, ok := from.Next(e); ok {
+					after[from][e] = next
+				}
+			}
+		}
+	}
+	return after
+}()
+
 // On changes the state, and panics where that cannot happen. lost says that the branch's server is lost: of such a branch only what it has
 // written still changes.
 func (s *State) On(e Event, lost bool) {
@@ -109,11 +116,11 @@ func (s *State) On(e Event, lost bool) {
 	if lost {
 		from = Lost | from&Wrote
 	}
-	next, ok := from.Next(e)
-	if !ok {
+	next := after[from%16][e%16]
+	switch {
+	case next == refused:
 		panic(fmt.Sprintf("branch: a branch that is %s cannot take the event %q", from, e))
-	}
-	if lost {
+	case lost:
 		next = s.Phase() | next&Wrote
 	}
 	*s = next

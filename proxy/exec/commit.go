@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
@@ -296,33 +295,27 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	ctx, cancel := context.WithTimeout(context.Background(), h.e.SettleWithin)
 	defer cancel()
 	h.client.Leave()
-	committed, err := h.e.Settle(ctx, h.db, gid)
-	var damage *txn.DamagedError
-	for err != nil && !errors.As(err, &damage) && !errors.Is(err, txn.ErrForgotten) && ctx.Err() == nil { // a shard that is away may be back, or have another primary
-		select {
-		case <-ctx.Done():
-		case <-time.After(settleAgain):
-			committed, err = h.e.Settle(ctx, h.db, gid)
-		}
-	}
-	switch {
-	case errors.As(err, &damage):
+	fate, err := branch.Settle(ctx, outcome, func(ctx context.Context) (bool, error) { return h.e.Settle(ctx, h.db, gid) })
+	switch fate {
+	case branch.Damaged:
+		var damage *txn.DamagedError
+		errors.As(err, &damage)
 		h.count.InDoubt.Add(1)
 		h.e.Log.Error("a committed transaction has lost a part", "gid", gid, "shard", damage.Shard)
 		return &pgsql.Error{
 			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
 			Hint: "Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
 		}
-	case outcome == txn.Unfinished || err == nil && committed:
-		if err != nil {
-			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
-			for _, p := range parts {
-				h.e.owed.Owe(h.db, h.shards.Name(p.shard), gid)
-			}
+	case branch.Owed:
+		h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
+		for _, p := range parts {
+			h.e.owed.Owe(h.db, h.shards.Name(p.shard), gid)
 		}
+		fallthrough
+	case branch.Whole:
 		h.count.TwoPhase.Add(1)
 		return nil
-	case err == nil:
+	case branch.Undone:
 		h.count.TwoPhaseAborted.Add(1)
 		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}
 	}
@@ -334,5 +327,3 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	}
 	return &pgsql.Error{Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", Hint: hint}
 }
-
-const settleAgain = 100 * time.Millisecond

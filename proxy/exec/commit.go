@@ -34,7 +34,7 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	twoPhase := len(writers) > 1 && h.own.Commit != client.CommitBestEffort
 	if twoPhase {
-		if err := branch.DecidesFirst(writers); err != nil {
+		if err := mayCommit(writers); err != nil {
 			h.rollback()
 			return "", err
 		}
@@ -174,6 +174,17 @@ func (h *Handler) commitError(p *participant, err error) error {
 }
 
 const lookHint = "Look for its effects before you run it again."
+
+// mayCommit puts the writer that decides in front, and refuses those that cannot commit together.
+func mayCommit(writers []*participant) error {
+	switch err := branch.DecidesFirst(writers); {
+	case errors.Is(err, branch.ErrTwoBound):
+		return router.Refuse(router.RuleTwoBound)
+	case errors.Is(err, branch.ErrBoundReadOnly):
+		return router.Refuse(router.RuleBoundReadOnly)
+	}
+	return nil
+}
 
 // commitEach commits one shard after the other, as multi_shard_commit = best_effort asks for. What has committed stays so.
 func (h *Handler) commitEach(writers []*participant) error {

@@ -1,9 +1,14 @@
 package branch
 
 import (
+	"errors"
 	"slices"
+)
 
-	"github.com/pgmosaic/pgmosaic/router"
+// What keeps writers from committing together.
+var (
+	ErrTwoBound      = errors.New("two writers cannot be prepared")
+	ErrBoundReadOnly = errors.New("the writer that cannot be prepared cannot be written to either")
 )
 
 // DecidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. There are several; only one can be
@@ -14,9 +19,9 @@ func DecidesFirst[W interface{ ending() *Ending }](writers []W) error {
 	first, second := writers[0].ending(), writers[1].ending()
 	switch {
 	case second.Bound:
-		return router.Refuse(router.RuleTwoBound)
+		return ErrTwoBound
 	case first.Bound && first.Only:
-		return router.Refuse(router.RuleBoundReadOnly)
+		return ErrBoundReadOnly
 	}
 	return nil
 }

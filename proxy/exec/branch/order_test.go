@@ -4,8 +4,6 @@ import (
 	"errors"
 	"slices"
 	"testing"
-
-	"github.com/pgmosaic/pgmosaic/router"
 )
 
 // Who decides is not prepared, and can be written to if anyone can; the others stay in their order.
@@ -17,22 +15,21 @@ func TestWhoDecides(t *testing.T) {
 		free := slices.DeleteFunc(slices.Clone(came), func(b *Branch) bool { return b.Only })
 		writers := slices.Clone(came)
 		err := DecidesFirst(writers)
-		rule, decider := router.Rule(""), came[0]
+		refused, decider := error(nil), came[0]
 		switch {
 		case len(bound) > 1:
-			rule = router.RuleTwoBound
+			refused = ErrTwoBound
 		case len(bound) == 1 && bound[0].Only:
-			rule = router.RuleBoundReadOnly
+			refused = ErrBoundReadOnly
 		case len(bound) == 1:
 			decider = bound[0]
 		case len(free) > 0:
 			decider = free[0]
 		}
-		var refused *router.Error
 		switch {
-		case rule != "":
-			if !errors.As(err, &refused) || refused.Rule != rule {
-				t.Errorf("%+v: %v, not %s", came, err, rule)
+		case refused != nil:
+			if !errors.Is(err, refused) {
+				t.Errorf("%d: %v, not %v", is, err, refused)
 			}
 			continue
 		case err != nil || writers[0] != decider:

@@ -16,6 +16,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy"
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -94,6 +95,25 @@ func TestDocsOfStates(t *testing.T) {
 		}
 	}
 	diagram("A server of a pool", "`pool.State`: changed by whoever has it in hand, the session that leases it or the pool. Another change is a fault: it ends the session.", lines)
+	lines = nil
+	for from, list := range branch.Statuses {
+		for c, to := range list {
+			lines = append(lines, from.String()+" --> "+to.String()+": "+c.String())
+		}
+	}
+	diagram("A client's transaction", "`branch.Status`: changed by the session. Another change is a fault: it ends the session.", lines)
+	lines = nil
+	for from, list := range branch.Phases {
+		for e, to := range list {
+			if from != branch.Lost {
+				lines = append(lines, from.String()+" --> "+to.String()+": "+e.String())
+			}
+		}
+		if from != branch.Lost {
+			lines = append(lines, from.String()+" --> "+branch.Lost.String())
+		}
+	}
+	diagram("A branch of a transaction", "`branch.State`: a server that a session has leased for a statement or a transaction; changed by the session. Whether it may have written is kept beside. Another change is a fault: it ends the session.", lines)
 	page(t, "states.md", b.String())
 }
 

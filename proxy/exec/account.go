@@ -100,7 +100,7 @@ func adopt(h *Handler, next *pool.Settings) {
 	if next == h.settings {
 		return
 	}
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		h.ext.kept.fresh += h.settings.More(next, h.tx.latest())
 	}
 	h.settings = next
@@ -138,7 +138,7 @@ func reckonKept(h *Handler) {
 		k.bytes += listenCost + int64(len(tx.listens[k.listens].channel))
 	}
 	settings, own := h.settings.Size(), int64(0)
-	if tx.status != 'I' {
+	if !tx.Idle() {
 		settings, own = tx.before.Size()+k.old+k.fresh, k.bytes
 		if n := len(tx.begin); n > longBegin {
 			own += int64(n)
@@ -146,7 +146,7 @@ func reckonKept(h *Handler) {
 	}
 	if h.settings != h.login {
 		settings = max(0, settings-h.login.Size())
-	} else if tx.status == 'I' {
+	} else if tx.Idle() {
 		settings = 0
 	}
 	h.ext.tally(settings, own)
@@ -166,7 +166,7 @@ func rewind(h *Handler, before kept, fresh int64) {
 func reckonAnew(h *Handler) {
 	k, tx := &h.ext.kept, &h.tx
 	*k = kept{settings: k.settings, tx: k.tx}
-	if tx.status != 'I' {
+	if !tx.Idle() {
 		last := tx.before
 		for i := range tx.saves {
 			k.old += last.More(tx.saves[i].settings, last)
@@ -221,7 +221,7 @@ func (a *account) mayKeep(c memory.Consumer, n int64) error {
 
 // mayControl says whether the session may keep what a statement of its own affair sets or saves.
 func mayControl(h *Handler, s *sqlparse.Statement) error {
-	inTx := h.tx.status != 'I'
+	inTx := !h.tx.Idle()
 	switch s.Kind {
 	case sqlparse.Set:
 		v := s.Var
@@ -253,7 +253,7 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 // there still, to go back to.
 func moreToKeep(h *Handler, name, value string) int64 {
 	n := pool.ParameterSize(name, value)
-	if was, ok := h.settings.Get(name); ok && h.tx.status == 'I' {
+	if was, ok := h.settings.Get(name); ok && h.tx.Idle() {
 		n -= pool.ParameterSize(name, was)
 	}
 	return n
@@ -268,7 +268,7 @@ func mayConfigure(h *Handler, list []setting) error {
 		}
 		step += stepCost + int64(len(c.name)+len(c.value))
 	}
-	if err := h.ext.mayKeep(memory.Settings, n); err != nil || h.tx.status == 'I' {
+	if err := h.ext.mayKeep(memory.Settings, n); err != nil || h.tx.Idle() {
 		return err
 	}
 	return h.ext.mayKeep(memory.Transactions, step)

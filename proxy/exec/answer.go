@@ -3,7 +3,6 @@ package exec
 import (
 	"errors"
 
-	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
@@ -13,7 +12,7 @@ func (h *Handler) answer(p *participant) pool.Answer {
 	if h.hearing == nil {
 		h.hearing = h.said
 	}
-	return pool.Answer{Server: p.srv, Hear: h.hearing}
+	return pool.Answer{Server: p.Server, Hear: h.hearing}
 }
 
 // said passes on what a server says beside its answer.
@@ -59,45 +58,11 @@ func (h *Handler) exec(p *participant, sql string) (tag string, err error) {
 	if err := h.ready(p); err != nil {
 		return "", err
 	}
-	p.srv.SendQuery(sql)
-	if err := p.srv.Flush(); err != nil {
+	p.Server.SendQuery(sql)
+	if err := p.Server.Flush(); err != nil {
 		return "", h.lost(p, err)
 	}
 	return h.read(p, nil)
-}
-
-// commits runs COMMIT and its kin. The client hears of it if it can, and is not asked.
-func (h *Handler) commits(s *pool.Server, sql string) (tag string, err error) {
-	s.SendQuery(sql)
-	if err := s.Flush(); err != nil {
-		s.Dirty = true
-		return "", err
-	}
-	return h.committed(s)
-}
-
-func (h *Handler) committed(s *pool.Server) (tag string, err error) {
-	a := pool.Answer{Server: s, Hear: h.saidAnyway}
-	err = a.Read(nil)
-	if err != nil && !a.Ended && a.Failed != nil && endedIdle(a.Failed.Response) {
-		e := a.Failed.Response
-		e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
-		if e.Detail == "" {
-			e.Detail = "This came from shard " + s.Pool.Shard + " (node " + s.Pool.Node + ")."
-		}
-		return "", a.Failed
-	}
-	return a.Tag, err
-}
-
-// endedIdle says whether a server had ended before it read what it was sent, so that it has not done it: its timeouts for idle
-// clients, and a standby's recovery, end it only then.
-func endedIdle(e *wire.ErrorResponse) bool {
-	switch e.Code {
-	case pgsql.IdleInTransactionSessionTimeout, pgsql.IdleSessionTimeout, pgsql.SerializationFailure:
-		return isFatal(e)
-	}
-	return false
 }
 
 // unnumbered is an error about a text that is not the client's: places in it mean nothing to the client.

@@ -18,7 +18,7 @@ import (
 func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	x := &h.ext
 	if cur := x.cur; cur != nil {
-		if cur.shard == shard && (!cur.replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
+		if cur.shard == shard && (!cur.Replica || t.Read && (h.isolation() != "" || h.stillFit(cur, t))) {
 			if err := paid(ctx, h, shard); err != nil {
 				return nil, err
 			}
@@ -28,10 +28,10 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 				}
 			}
 			if t.Hidden != nil {
-				cur.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+				cur.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 				maySet(h, cur, t)
 			}
-			if h.tx.status != 'I' {
+			if !h.tx.Idle() {
 				if err := h.mayWrite(cur, t); err != nil {
 					return nil, err
 				}
@@ -59,10 +59,10 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 func (h *Handler) leave(ctx context.Context, reads bool) error {
 	x := &h.ext
 	p := x.cur
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		return h.drain(ctx, true)
 	}
-	if p.replica && h.holdsPortal(p) {
+	if p.Replica && h.holdsPortal(p) {
 		if err := h.drain(ctx, false); err != nil { // perhaps it has run to its end
 			return err
 		}
@@ -76,7 +76,7 @@ func (h *Handler) leave(ctx context.Context, reads bool) error {
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p.replica { // it was only read: let it go
+	if p.Replica { // it was only read: let it go
 		return h.drain(ctx, true)
 	}
 	return h.escalate(ctx, p)
@@ -104,15 +104,15 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 		return h.knowAgain(ctx, p, s)
 	}
 	h.count.ServerParses.Add(1)
-	name, evict := p.srv.Prepare(s.key)
+	name, evict := p.Server.Prepare(s.key)
 	if evict != "" {
-		p.srv.SendClose('S', evict)
+		p.Server.SendClose('S', evict)
 		x.ops = append(x.ops, op{kind: opHidden, closes: evict})
 	}
 	if s.desc != nil {
-		p.srv.Note(s.key, s.desc.form)
+		p.Server.Note(s.key, s.desc.form)
 	}
-	p.srv.SendParse(name, s.sql, h.typesFor(p.shard, s.typed()))
+	p.Server.SendParse(name, s.sql, h.typesFor(p.shard, s.typed()))
 	h.parseOp(s, s.key)
 	ask(h, p, s, name)
 	return name, nil
@@ -121,11 +121,11 @@ func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, er
 // knownTo is the name of a statement on a server that has it. One that gives there what the client was not told of is dropped: others
 // have prepared it before or after something was defined, or with another search_path.
 func (s *stmt) knownTo(p *participant) (name string, ok bool) {
-	name, form, ok := p.srv.Prepared(s.key)
+	name, form, ok := p.Server.Prepared(s.key)
 	if !ok || s.desc == nil || form == s.desc.form || !s.fixed() {
 		return name, ok
 	}
-	p.srv.Drop(s.key)
+	p.Server.Drop(s.key)
 	return "", false
 }
 
@@ -154,7 +154,7 @@ func ask(h *Handler, p *participant, s *stmt, name string) {
 		return
 	}
 	s.asked = h.ext.batches
-	p.srv.SendDescribe('S', name)
+	p.Server.SendDescribe('S', name)
 	h.ext.ops = append(h.ext.ops, op{kind: opCompare, parsed: s, key: s.key})
 	if s.desc != nil {
 		h.ext.compared = len(h.ext.ops)
@@ -177,7 +177,7 @@ func knowUnnamed(ctx context.Context, h *Handler, p *participant, s *stmt) error
 		s.likened = s.tmpl
 	}
 	h.count.ServerParses.Add(1)
-	p.srv.SendParse("", s.sql, h.typesFor(p.shard, s.typed()))
+	p.Server.SendParse("", s.sql, h.typesFor(p.shard, s.typed()))
 	h.parseOp(s, pool.StmtKey{})
 	if shows {
 		ask(h, p, s, "")
@@ -238,7 +238,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if len(b.Params) < want || exact && len(b.Params) > want {
 		return h.afterParse(ctx, wrongCount(b, s, want)) // before it is routed by what is not there
 	}
-	if h.tx.status == 'E' && s.tmpl.Stmt.Kind == sqlparse.Empty {
+	if h.tx.Failed() && s.tmpl.Stmt.Kind == sqlparse.Empty {
 		return errFailedTx
 	}
 	if err := h.mayRun(s.tmpl.Stmt); err != nil {
@@ -353,9 +353,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		return err
 	}
 	if name == s.name && m.Raw != nil {
-		p.srv.Gather(m.Raw)
+		p.Server.Gather(m.Raw)
 	} else {
-		p.srv.SendBind(string(b.Portal), name, b.Rest)
+		p.Server.SendBind(string(b.Portal), name, b.Rest)
 	}
 	pt.on = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before

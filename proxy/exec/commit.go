@@ -4,23 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
-	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 )
 
 // commit ends the transaction. tag is what the client is told: COMMIT, or ROLLBACK for a failed one.
 func (h *Handler) commit(ctx context.Context) (tag string, err error) {
-	if h.tx.status == 'E' {
+	if h.tx.Failed() {
 		h.rollback()
 		return "ROLLBACK", nil
 	}
@@ -31,12 +29,12 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	}
 	for _, p := range h.tx.parts {
 		from := len(p.inFlight)
-		p.inFlight, p.failed = append(p.inFlight, p.keys...), false
+		p.inFlight, p.Failed = append(p.inFlight, p.keys...), false
 		h.sending(p, from)
 	}
 	twoPhase := len(writers) > 1 && h.own.Commit != client.CommitBestEffort
 	if twoPhase {
-		if err := decidesFirst(writers); err != nil {
+		if err := mayCommit(writers); err != nil {
 			h.rollback()
 			return "", err
 		}
@@ -64,17 +62,17 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 	if err != nil {
 		unhear(h, heard)
 	}
-	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].srv.TxStatus == 'E' && !h.tx.parts[0].srv.Dirty && !h.tx.implicit {
+	if err != nil && len(h.tx.parts) == 1 && h.tx.parts[0].Server.TxStatus == 'E' && !h.tx.parts[0].Server.Dirty && !h.tx.Implicit {
 		return "", err // COMMIT itself was cancelled: the transaction has failed and waits for ROLLBACK
 	}
 	h.count.Ended(len(writers), outcomeOf(err))
 	if err == nil {
 		for _, p := range h.tx.parts {
-			if p.failed { // it has what it had before the transaction
-				p.srv.Dirty = p.srv.Dirty || p != h.pinned
+			if p.Failed { // it has what it had before the transaction
+				p.Server.Dirty = p.Server.Dirty || p != h.pinned
 				continue
 			}
-			p.srv.SetSettings(h.settings)
+			p.Server.SetSettings(h.settings)
 		}
 		h.own = h.tx.own.kept
 	} else {
@@ -99,8 +97,8 @@ func (h *Handler) commit(ctx context.Context) (tag string, err error) {
 
 // commitAlone commits a participant by itself. One that answers with another tag had failed, and nobody was told: nothing of it is there.
 func commitAlone(h *Handler, p *participant) error {
-	tag, err := h.commits(p.srv, "COMMIT")
-	if p.failed = err != nil || tag != "COMMIT"; err == nil && p.failed {
+	tag, err := p.Commit(h.saidAnyway)
+	if p.Failed = err != nil || tag != "COMMIT"; err == nil && p.Failed {
 		return errRolledBack
 	}
 	return h.commitError(p, err)
@@ -133,11 +131,11 @@ func stayBehind(h *Handler) {
 	}
 	for _, p := range h.tx.parts {
 		switch {
-		case h.settings.Same(h.tx.before) && !p.srv.IsSuspect():
+		case h.settings.Same(h.tx.before) && !p.Server.IsSuspect():
 		case p == h.pinned:
-			p.srv.Suspect(nil, false)
+			p.Server.Suspect(nil, false)
 		default:
-			p.srv.Dirty = true
+			p.Lose()
 		}
 	}
 }
@@ -162,10 +160,10 @@ func (h *Handler) commitError(p *participant, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	p.srv.Dirty = true
-	if !p.wrote {
+	p.Lose()
+	if !p.Wrote() {
 		return &pgsql.Error{
-			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost at the end of a transaction that only read",
+			Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ") was lost at the end of a transaction that only read",
 			Hint: "Nothing was to be committed. Run the transaction again if its end matters.",
 		}
 	}
@@ -177,24 +175,12 @@ func (h *Handler) commitError(p *participant, err error) error {
 
 const lookHint = "Look for its effects before you run it again."
 
-// decidesFirst puts the writer that cannot be prepared in front: who decides is not prepared. There are several; only one can be
-// like that. Else it is one that can still be written to. Those that were made READ ONLY are prepared without a row of theirs, and where all were,
-// the decision comes behind.
-func decidesFirst(writers []*participant) error {
-	rank := func(p *participant) int {
-		switch {
-		case p.bound:
-			return 0
-		case p.only:
-			return 2
-		}
-		return 1
-	}
-	slices.SortStableFunc(writers, func(a, b *participant) int { return rank(a) - rank(b) })
-	switch {
-	case writers[1].bound:
+// mayCommit puts the writer that decides in front, and refuses those that cannot commit together.
+func mayCommit(writers []*participant) error {
+	switch err := branch.DecidesFirst(writers); {
+	case errors.Is(err, branch.ErrTwoBound):
 		return router.Refuse(router.RuleTwoBound)
-	case writers[0].bound && writers[0].only:
+	case errors.Is(err, branch.ErrBoundReadOnly):
 		return router.Refuse(router.RuleBoundReadOnly)
 	}
 	return nil
@@ -225,113 +211,13 @@ func (h *Handler) commitEach(writers []*participant) error {
 	return nil
 }
 
-// part is a participant as the coordinator sees it.
-type part struct {
-	*participant
-	h        *Handler
-	name     string
-	secret   txn.Secret
-	deciding bool   // what comes next is the answer to Decide
-	sent     string // what Send has sent last
-}
-
-func (p *part) Shard() string  { return p.name }
-func (p *part) ReadOnly() bool { return p.only }
-func (p *part) Send(sql string) error {
-	p.sent = sql
-	p.srv.SendQuery(sql)
-	err := p.srv.Flush()
-	if err != nil {
-		p.srv.Dirty = true
-	}
-	return err
-}
-
-func (p *part) Recv() (string, error) {
-	if !p.deciding {
-		tag, err := p.h.committed(p.srv)
-		if err != nil {
-			return p.finished(err)
-		}
-		return tag, nil
-	}
-	p.deciding = false
-	a := pool.Answer{Server: p.srv}
-	a.Hear = func(m wire.Message) error {
-		if m.Type == 'N' && a.Tag == "" {
-			return nil // about the call
-		}
-		return p.h.saidAnyway(m)
-	}
-	err := a.Read(nil)
-	var se *pool.ServerError
-	if errors.As(err, &se) {
-		se.Response.Where = "" // with log_parameter_max_length_on_error it shows what the call was made with
-	}
-	return a.Tag, err
-}
-
-// finished runs what should have finished a prepared part, and has failed, once more, if it may not fail again: a cancel request may come late, for the
-// statement before, and SET LOCAL ROLE may have made the part another role's. Else it would keep its locks until a resolver comes.
-func (p *part) finished(err error) (tag string, _ error) {
-	const tries = 5
-	_, gid, ok := strings.Cut(p.sent, " PREPARED ")
-	for try := 0; ok && try < tries && cancelled(err); try++ {
-		tag, err = p.h.commits(p.srv, p.sent)
-	}
-	if ok && err != nil && codeOf(err) == pgsql.InsufficientPrivilege {
-		return p.asOwner(gid, err)
-	}
-	return tag, err
-}
-
-// asOwner finishes a prepared part as the role that has prepared it, where the session is another one: SET LOCAL ROLE has ended since.
-func (p *part) asOwner(gid string, refused error) (tag string, err error) {
-	rows, err := p.srv.RowsOf(1, "SELECT owner FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+gid)
-	if err != nil || len(rows) != 1 {
-		return "", first(err, refused)
-	}
-	if _, err := p.srv.Exec("SET ROLE " + pgsql.Ident(string(rows[0][0]))); err != nil {
-		return "", err
-	}
-	tag, err = p.h.commits(p.srv, p.sent)
-	back := "RESET ROLE"
-	if role, ok := p.h.settings.Get("role"); ok { // PREPARE TRANSACTION has left it so
-		back = "SET " + pgsql.Setting("role") + " TO " + role
-	}
-	if _, e := p.srv.Exec(back); e != nil {
-		p.srv.Dirty = true
-	}
-	return tag, err
-}
-
-// Decide sends the call by the extended protocol, so that only the server reads its parameters.
-func (p *part) Decide(gid, outcome string, parts []string, then string) error {
-	p.deciding = true
-	sql, params := p.secret.Call(gid, outcome, parts, p.srv.PID)
-	p.srv.SendParse("", sql, nil)
-	p.srv.SendBindParts("", nil, params, nil)
-	p.srv.SendExecute()
-	if then != "" {
-		p.srv.SendParse("", then, nil)
-		p.srv.SendBindParts("", nil, nil, nil)
-		p.srv.SendExecute()
-	}
-	p.srv.SendSync()
-	err := p.srv.Flush()
-	if err != nil {
-		p.srv.Dirty = true
-	}
-	return err
-}
-
 // partOf makes a participant one that can decide, on a shard that knows the proxy.
-func (h *Handler) partOf(ctx context.Context, p *participant) (*part, error) {
+func (h *Handler) partOf(ctx context.Context, p *participant) (*branch.Part, error) {
 	secret, err := h.secretOf(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return &part{participant: p, h: h, name: h.shards.Name(p.shard), secret: secret}, nil
+	return &branch.Part{Branch: &p.Branch, Name: h.shards.Name(p.shard), Secret: secret, Settings: h.settings, Hear: h.saidAnyway}, nil
 }
 
 // secretOf is what a participant's shard knows the proxy by.
@@ -353,7 +239,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 	decider, err := h.partOf(ctx, writers[0])
 	var others []txn.Participant
 	for _, p := range writers[1:] {
-		var o *part
+		var o *branch.Part
 		if err == nil {
 			o, err = h.partOf(ctx, p)
 		}
@@ -366,7 +252,7 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		}
 		return err
 	}
-	gid := txn.GID(h.planner.Map.Install, decider.name)
+	gid := txn.GID(h.planner.Map.Install, decider.Name)
 	panics.Point("commit")
 	outcome, err := txn.Commit(gid, decider, others)
 	switch outcome {
@@ -375,11 +261,11 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 		return nil
 	case txn.Unfinished, txn.InDoubt:
 		parts := writers[1:]
-		if writers[0].only {
+		if writers[0].Only {
 			parts = writers
 		}
 		var gone *txn.GonePartError
-		if e := h.settleCommit(gid, decider.name, outcome, parts); e != nil || !errors.As(err, &gone) {
+		if e := h.settleCommit(gid, decider.Name, outcome, parts); e != nil || !errors.As(err, &gone) {
 			return e
 		}
 		h.count.InDoubt.Add(1)
@@ -414,40 +300,34 @@ func (h *Handler) commitMany(ctx context.Context, writers []*participant) error 
 // misses a write that is there. parts are those that were prepared.
 func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts []*participant) error {
 	for _, p := range h.tx.parts {
-		if outcome == txn.InDoubt && p.wrote {
-			p.srv.Dirty = true
+		if outcome == txn.InDoubt && p.Wrote() {
+			p.Lose()
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), h.e.SettleWithin)
 	defer cancel()
 	h.client.Leave()
-	committed, err := h.e.Settle(ctx, h.db, gid)
-	var damage *txn.DamagedError
-	for err != nil && !errors.As(err, &damage) && !errors.Is(err, txn.ErrForgotten) && ctx.Err() == nil { // a shard that is away may be back, or have another primary
-		select {
-		case <-ctx.Done():
-		case <-time.After(settleAgain):
-			committed, err = h.e.Settle(ctx, h.db, gid)
-		}
-	}
-	switch {
-	case errors.As(err, &damage):
+	fate, err := branch.Settle(ctx, outcome, func(ctx context.Context) (bool, error) { return h.e.Settle(ctx, h.db, gid) })
+	switch fate {
+	case branch.Damaged:
+		var damage *txn.DamagedError
+		errors.As(err, &damage)
 		h.count.InDoubt.Add(1)
 		h.e.Log.Error("a committed transaction has lost a part", "gid", gid, "shard", damage.Shard)
 		return &pgsql.Error{
 			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
 			Hint: "Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
 		}
-	case outcome == txn.Unfinished || err == nil && committed:
-		if err != nil {
-			h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
-			for _, p := range parts {
-				h.e.owed.owe(h.db, h.shards.Name(p.shard), gid)
-			}
+	case branch.Owed:
+		h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
+		for _, p := range parts {
+			h.e.owed.Owe(h.db, h.shards.Name(p.shard), gid)
 		}
+		fallthrough
+	case branch.Whole:
 		h.count.TwoPhase.Add(1)
 		return nil
-	case err == nil:
+	case branch.Undone:
 		h.count.TwoPhaseAborted.Add(1)
 		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}
 	}
@@ -459,5 +339,3 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	}
 	return &pgsql.Error{Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", Hint: hint}
 }
-
-const settleAgain = 100 * time.Millisecond

@@ -32,7 +32,7 @@ type savepoint struct {
 
 // control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
 func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
-	if h.tx.status == 'E' {
+	if h.tx.Failed() {
 		switch s.Kind {
 		case sqlparse.Commit, sqlparse.Rollback, sqlparse.RollbackTo, sqlparse.Empty:
 		default:
@@ -90,7 +90,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 	if s.Tx.Start {
 		tag = "START TRANSACTION"
 	}
-	if h.tx.status == 'T' && !h.tx.implicit {
+	if h.tx.Active() && !h.tx.Implicit {
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.ActiveSQLTransaction, Message: "there is already a transaction in progress"})
 		set := s.Tx.Set() // its modes count all the same
 		if set != "" {
@@ -112,7 +112,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 		h.client.SendTag(tag)
 		return nil
 	}
-	if h.tx.status == 'T' { // BEGIN behind other statements of one string: theirs becomes the client's
+	if h.tx.Active() { // BEGIN behind other statements of one string: theirs becomes the client's
 		if set := s.Tx.Set(); set != "" {
 			if err := h.everyPartQuiet(set); err != nil {
 				return err
@@ -120,7 +120,7 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 			h.tx.step(stepModes, "", set)
 			h.tx.opts = h.tx.opts.With(s.Tx)
 		}
-		h.tx.implicit = false
+		h.tx.Implicit = false
 		h.client.SendTag(tag)
 		return nil
 	}
@@ -140,13 +140,13 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Kind == sqlparse.Rollback {
 		verb = "ROLLBACK"
 	}
-	if h.tx.status == 'I' || h.tx.implicit {
+	if h.tx.Idle() || h.tx.Implicit {
 		if s.Tx.Chain {
 			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: verb + " AND CHAIN can only be used in transaction blocks"}
 		}
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "there is no transaction in progress"})
 	}
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		h.client.SendTag(verb)
 		return nil
 	}
@@ -176,7 +176,7 @@ func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
 
 // outsideBlock says whether the client has begun no transaction, not even by a string of several statements.
 func (h *Handler) outsideBlock() bool {
-	return h.tx.status == 'I' || h.tx.implicit && h.ext.executing
+	return h.tx.Idle() || h.tx.Implicit && h.ext.executing
 }
 
 func (h *Handler) warnLocal() {
@@ -184,7 +184,7 @@ func (h *Handler) warnLocal() {
 }
 
 func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
-	if h.tx.status == 'I' || h.tx.implicit {
+	if h.tx.Idle() || h.tx.Implicit {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
 	}
 	at := -1
@@ -235,10 +235,10 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		rewind(h, h.tx.saves[at].before, 0)
 		for _, p := range h.tx.parts {
 			if p.defines { // perhaps not any more, and perhaps again
-				p.srv.DropSince(p.mark)
+				p.Server.DropSince(p.mark)
 			}
 		}
-		h.tx.status = 'T'
+		h.tx.Resume()
 		h.client.SendTag("ROLLBACK")
 	}
 	return nil

@@ -62,7 +62,7 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 			return err
 		}
 		err = h.copyOutOf(part, p.Stmt, &opened, &total)
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(part)
 		}
 		if err != nil {
@@ -83,8 +83,8 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 	o := s.Copy.Options["header"]
 	again := *opened                            // another shard has sent the header
 	begins := binary || o != "" && o != "false" // the next message holds the header
-	p.srv.SendQuery(s.Text)
-	if err := p.srv.Flush(); err != nil {
+	p.Server.SendQuery(s.Text)
+	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)
 	}
 	if err := h.prologue(p); err != nil {
@@ -92,13 +92,13 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 	}
 	a := h.answer(p)
 	for {
-		typ, _, err := p.srv.Peek()
+		typ, _, err := p.Server.Peek()
 		if err != nil && a.Failed == nil {
 			return h.lost(p, err)
 		}
 		if typ == 'd' && !binary && !(begins && again) || typ == 'H' && !*opened {
 			*opened = true
-			if err := p.srv.Forward(h.client); err != nil {
+			if err := p.Server.Forward(h.client); err != nil {
 				return h.lostOrGone(p, err)
 			}
 			continue
@@ -162,8 +162,8 @@ func (h *Handler) openCopies(ctx context.Context, p *router.Plan, text string) (
 		}
 	}
 	for i := range parts {
-		parts[i].srv.SendQuery(texts[i])
-		if err := parts[i].srv.Flush(); err != nil {
+		parts[i].Server.SendQuery(texts[i])
+		if err := parts[i].Server.Flush(); err != nil {
 			h.closeCopies(parts[:i], nil)
 			return nil, nil, h.lost(parts[i], err)
 		}
@@ -199,7 +199,7 @@ func (h *Handler) awaitCopyIn(p *participant) ([]byte, error) {
 // closeCopies fails the copies that are open, so that their servers are ready for ROLLBACK.
 func (h *Handler) closeCopies(unread, open []*participant) {
 	for _, p := range unread {
-		if p.srv.Dirty || h.prologue(p) != nil {
+		if p.Server.Dirty || h.prologue(p) != nil {
 			continue
 		}
 		if _, err := h.awaitCopyIn(p); err != nil {
@@ -208,15 +208,15 @@ func (h *Handler) closeCopies(unread, open []*participant) {
 		open = append(open, p)
 	}
 	for _, p := range open {
-		p.srv.SendFrame('f', []byte("another shard failed\x00"))
-		if p.srv.Flush() != nil {
-			p.srv.Dirty = true
+		p.Server.SendFrame('f', []byte("another shard failed\x00"))
+		if p.Server.Flush() != nil {
+			p.Lose()
 			continue
 		}
-		if _, err := p.srv.ReadTag(); err != nil {
+		if _, err := p.Server.ReadTag(); err != nil {
 			var se *pool.ServerError
 			if !errors.As(err, &se) {
-				p.srv.Dirty = true
+				p.Lose()
 			}
 		}
 	}
@@ -225,7 +225,7 @@ func (h *Handler) closeCopies(unread, open []*participant) {
 // copySender sends data of a COPY to the parts, in bursts.
 func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) error {
 	return func(i int, rows []byte) error {
-		s := parts[i].srv
+		s := parts[i].Server
 		s.SendFrame('d', rows)
 		if s.Out() < 64<<10 {
 			return nil
@@ -278,21 +278,21 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 // finishCopies ends the copies on all shards: with failed set, in vain.
 func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.Splitter) (rows []int64, err error) {
 	for _, p := range parts {
-		if p.srv.Dirty {
+		if p.Server.Dirty {
 			continue
 		}
 		if failed != nil {
-			p.srv.SendFrame('f', []byte(notData+"\x00"))
+			p.Server.SendFrame('f', []byte(notData+"\x00"))
 		} else {
-			p.srv.SendFrame('c', nil)
+			p.Server.SendFrame('c', nil)
 		}
-		if e := p.srv.Flush(); e != nil {
+		if e := p.Server.Flush(); e != nil {
 			err = first(err, h.lost(p, e))
 		}
 	}
 	rows = make([]int64, len(parts))
 	for i, p := range parts {
-		if p.srv.Dirty {
+		if p.Server.Dirty {
 			continue
 		}
 		tag, e := h.read(p, nil)

@@ -44,14 +44,14 @@ func takeCopy(ctx context.Context, h *Handler, behind []wire.Message, sync bool)
 	switch {
 	case c.syncs == 0:
 	case err == nil:
-		p.srv.Swallowed(c.syncs)
-	case errors.Is(err, errRelayed) && !p.srv.Dirty:
+		p.Server.Swallowed(c.syncs)
+	case errors.Is(err, errRelayed) && !p.Server.Dirty:
 		n, lost := unreadSyncs(h, p, c.syncs)
 		if lost != nil {
 			break // the client knows that its COPY has failed
 		}
 		x.cur, c.answered = nil, n
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
@@ -61,21 +61,21 @@ func takeCopy(ctx context.Context, h *Handler, behind []wire.Message, sync bool)
 // unreadSyncs says how many of the Syncs that a server was sent amid a COPY, which has failed, it had not read by then: those it answers. All that it
 // says is read, and its pipeline has ended.
 func unreadSyncs(h *Handler, p *participant, syncs int) (unread int, err error) {
-	p.srv.SendSync()
-	p.srv.SendClose('S', judge) // there is none, and that is no error
-	p.srv.SendSync()
-	if err := p.srv.Flush(); err != nil {
+	p.Server.SendSync()
+	p.Server.SendClose('S', judge) // there is none, and that is no error
+	p.Server.SendSync()
+	if err := p.Server.Flush(); err != nil {
 		return 0, h.lost(p, err)
 	}
 	ready := 0
 	for known := false; !known; ready++ {
 		if _, err := h.read(p, func(m wire.Message) error { known = known || m.Type == '3'; return nil }); err != nil {
-			p.srv.Dirty = true
+			p.Lose()
 			return 0, err
 		}
 	}
 	unread = ready - 2
-	p.srv.Swallowed(syncs - unread)
+	p.Server.Swallowed(syncs - unread)
 	return unread, nil
 }
 
@@ -87,8 +87,8 @@ func takeData(h *Handler, p *participant) (end copyEnd, code string, err error) 
 	case 0:
 	case 'S':
 		c.syncs++
-		p.srv.SendSync()
-		if err := p.srv.Flush(); err != nil {
+		p.Server.SendSync()
+		if err := p.Server.Flush(); err != nil {
 			return 0, "", h.lost(p, err)
 		}
 	default:
@@ -102,7 +102,7 @@ func takeData(h *Handler, p *participant) (end copyEnd, code string, err error) 
 func passOver(h *Handler, p *participant, typ byte, syncs *int) error {
 	if typ == 'S' && syncs != nil {
 		*syncs++
-		p.srv.SendSync()
+		p.Server.SendSync()
 	}
 	return h.client.Skip()
 }
@@ -139,7 +139,7 @@ func (e *amissError) Error() string { return notData }
 // amiss is for a message that no COPY FROM STDIN takes. A COPY that has failed by itself does not read it, and it is a request like any other; one that
 // would read it ends the session. Which of the two it is only the server knows: it is told to fail, and says why it has.
 func amiss(h *Handler, p *participant, typ byte) (end copyEnd, code string, err error) {
-	s := p.srv
+	s := p.Server
 	s.SendFrame('f', append([]byte(notData), 0))
 	if err := s.Flush(); err != nil {
 		return 0, "", h.lost(p, err)
@@ -192,14 +192,14 @@ const copyBurst = 64 << 10
 // still sends. Amid a pipeline the server gets the client's Syncs, too, which are counted.
 func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, err error) {
 	if err := h.client.Flush(); err != nil {
-		p.srv.Dirty = true
+		p.Lose()
 		return 0, "", clientError{err}
 	}
 	readsOn(h)
 	h.client.Leave()
 	refused := false
 	said := func() error {
-		typ, _, err := p.srv.Peek()
+		typ, _, err := p.Server.Peek()
 		if err != nil {
 			return err
 		}
@@ -208,9 +208,9 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 			code, err = h.relayError(p)
 			refused = true
 		case 'S':
-			err = h.relayParam(p.srv)
+			err = h.relayParam(p.Server)
 		case 'N', 'A':
-			err = p.srv.Forward(h.client)
+			err = p.Server.Forward(h.client)
 		default:
 			err = wire.ErrMalformed
 		}
@@ -226,7 +226,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 		return nil
 	}
 	flush := func() error { // what has begun is finished, even if the server wants no more of it
-		if err := p.srv.FlushWatching(said); err != nil {
+		if err := p.Server.FlushWatching(said); err != nil {
 			return h.lostOrGone(p, err)
 		}
 		return nil
@@ -234,7 +234,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 	for {
 		typ, heard, err := h.awaitClient(p)
 		if heard {
-			if p.srv.Quiet() {
+			if p.Server.Quiet() {
 				continue
 			}
 			if err := said(); err != nil && !errors.Is(err, wire.ErrEnough) {
@@ -246,7 +246,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 			continue
 		}
 		if err != nil {
-			p.srv.Dirty = true
+			p.Lose()
 			return 0, code, clientError{err}
 		}
 		switch typ {
@@ -256,7 +256,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 				if lost != nil {
 					return nil // the message is read to its end all the same: the client's next one begins behind it
 				}
-				if p.srv.Gather(b); p.srv.Out() >= copyBurst {
+				if p.Server.Gather(b); p.Server.Out() >= copyBurst {
 					lost = flush()
 				}
 				return nil
@@ -268,10 +268,10 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 				return 0, code, h.copyFailed(p, err)
 			}
 		case 'c', 'f':
-			if err := h.client.Pieces(func(b []byte) error { p.srv.Gather(b); return nil }); err != nil {
+			if err := h.client.Pieces(func(b []byte) error { p.Server.Gather(b); return nil }); err != nil {
 				return 0, code, h.copyFailed(p, err)
 			}
-			if err := p.srv.Flush(); err != nil { // small, and the server reads on whatever it says
+			if err := p.Server.Flush(); err != nil { // small, and the server reads on whatever it says
 				return 0, code, h.lost(p, err)
 			}
 			return copySent, "", nil
@@ -282,7 +282,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 		default:
 			return amiss(h, p, typ)
 		}
-		if p.srv.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
+		if p.Server.Out() > 0 && (refused || h.client.Pending() == 0) { // the client pauses: what it sent is on its way
 			if err := flush(); err != nil {
 				return 0, code, err
 			}
@@ -296,7 +296,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 // awaitClient waits for the client's next message. While the client is silent the server may speak: then heard is
 // true, and nothing was read.
 func (h *Handler) awaitClient(p *participant) (typ byte, heard bool, err error) {
-	if p.srv.Pending() > 0 { // read along with what was said before
+	if p.Server.Pending() > 0 { // read along with what was said before
 		return 0, true, nil
 	}
 	if !h.client.Quiet() { // it is not silent: no need to watch
@@ -305,7 +305,7 @@ func (h *Handler) awaitClient(p *participant) (typ byte, heard bool, err error) 
 	}
 	var spoke atomic.Bool
 	nc := h.client.NetConn()
-	stop := p.srv.Watch(func() {
+	stop := p.Server.Watch(func() {
 		spoke.Store(true)
 		_ = nc.SetReadDeadline(time.Unix(1, 0)) // ends the wait
 	})
@@ -326,6 +326,6 @@ func (h *Handler) copyFailed(p *participant, err error) error {
 	if _, ok := err.(interface{ SQLState() string }); ok { //nolint:errorlint // the outermost is meant
 		return err
 	}
-	p.srv.Dirty = true
+	p.Lose()
 	return clientError{err}
 }

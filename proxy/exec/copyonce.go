@@ -30,8 +30,8 @@ func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err
 	if !ok {
 		return 0, router.Refuse(router.RuleCopy, "a reference table, written in this way")
 	}
-	g.on.srv.SendQuery(text)
-	if err := g.on.srv.Flush(); err != nil {
+	g.on.Server.SendQuery(text)
+	if err := g.on.Server.Flush(); err != nil {
 		return 0, h.lost(g.on, err)
 	}
 	said, err := h.awaitCopyIn(g.on)

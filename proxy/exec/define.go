@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -77,7 +78,7 @@ func (h *Handler) onePerServer(shards []int) (out []int, err error) {
 	for _, s := range shards {
 		v := h.shards.At(s).View()
 		if v == nil || !v.Serves() {
-			return nil, noPrimary(h.shards.Name(s), v, "")
+			return nil, branch.NoPrimary(h.shards.Name(s), v, "")
 		}
 		if id := v.Nodes[v.Primary].Sample.SystemID; !seen[id] {
 			seen[id] = true
@@ -94,7 +95,7 @@ func (h *Handler) samePassword(home *participant, s *sqlparse.Statement) (string
 	if err := h.ready(home); err != nil {
 		return "", err
 	}
-	row, err := home.srv.Row(1, "SHOW password_encryption")
+	row, err := home.Server.Row(1, "SHOW password_encryption")
 	if err != nil {
 		return "", h.lost(home, err)
 	}
@@ -116,15 +117,15 @@ func (h *Handler) defineOn(part *participant, text string, alters bool) error {
 	if err := h.ready(part); err != nil {
 		return err
 	}
-	if _, err := part.srv.Exec("SET LOCAL check_function_bodies = off; SAVEPOINT pgmosaic_define"); err != nil {
+	if _, err := part.Server.Exec("SET LOCAL check_function_bodies = off; SAVEPOINT pgmosaic_define"); err != nil {
 		return h.lost(part, err)
 	}
-	_, err := part.srv.Exec(text)
+	_, err := part.Server.Exec(text)
 	if alters && isAbsent(err) {
-		_, err = part.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_define")
+		_, err = part.Server.Exec("ROLLBACK TO SAVEPOINT pgmosaic_define")
 	}
 	if err == nil {
-		_, err = part.srv.Exec("RELEASE SAVEPOINT pgmosaic_define")
+		_, err = part.Server.Exec("RELEASE SAVEPOINT pgmosaic_define")
 	}
 	if err != nil {
 		return h.onShard(part, h.lost(part, err))

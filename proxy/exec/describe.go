@@ -125,14 +125,14 @@ func (h *Handler) describeOn(p *participant, sql string, types []uint32) (*descr
 		return nil, err
 	}
 	suspectParse(h, p)
-	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
-	p.srv.SendDescribe('S', "")
+	p.Server.SendParse("", sql, h.typesFor(p.shard, types))
+	p.Server.SendDescribe('S', "")
 	if open {
-		p.srv.SendFlush()
+		p.Server.SendFlush()
 	} else {
-		p.srv.SendSync()
+		p.Server.SendSync()
 	}
-	if err := p.srv.Flush(); err != nil {
+	if err := p.Server.Flush(); err != nil {
 		return nil, h.lost(p, err)
 	}
 	return h.readDescription(p, open)
@@ -162,7 +162,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
-		pt.on.srv.Gather(m.Raw)
+		pt.on.Server.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opDescribe})
 		return nil
 	}
@@ -225,7 +225,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 	if s == nil {
 		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", name)}
 	}
-	if h.tx.status == 'E' && (s.tmpl.Class != router.Control || describeLocal(s.tmpl.Stmt) != nil) && (s.desc == nil || s.desc.fields != nil) {
+	if h.tx.Failed() && (s.tmpl.Class != router.Control || describeLocal(s.tmpl.Stmt) != nil) && (s.desc == nil || s.desc.fields != nil) {
 		return errFailedTx // what gives no rows is described even then, if it is known
 	}
 	if s.tmpl.Class == router.Control {

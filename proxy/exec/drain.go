@@ -25,11 +25,11 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		return nil
 	}
 	if end {
-		p.srv.SendSync()
+		p.Server.SendSync()
 	} else {
-		p.srv.SendFlush()
+		p.Server.SendFlush()
 	}
-	sending, err := p.srv.FlushAside()
+	sending, err := p.Server.FlushAside()
 	if err != nil {
 		return h.lost(p, err)
 	}
@@ -39,7 +39,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	x.changes = x.changes[:0]
 	if e := sending.Wait(err != nil && !errors.Is(err, errRelayed)); e != nil {
-		p.srv.Dirty = true
+		p.Lose()
 		err = first(err, h.lost(p, e))
 	}
 	if p.outdates(code) {
@@ -62,8 +62,8 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	var se *pool.ServerError
 	if errors.As(err, &se) { // a deferred constraint at the implicit commit
 		h.client.Send(se.Response)
-		x.undone(p.srv)
-		if h.tx.status == 'I' {
+		x.undone(p.Server)
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 		return errRelayed
@@ -72,16 +72,16 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 		err = h.configured(p, x.post)
 	}
 	if err != nil {
-		if h.tx.status == 'I' { // nobody else gives it back
+		if h.tx.Idle() { // nobody else gives it back
 			h.finish(p)
 		}
 		return err
 	}
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, nil)
-		if p.srv.TxStatus != 'I' {
-			p.srv.Dirty = true
+		if p.Server.TxStatus != 'I' {
+			p.Lose()
 		}
 		h.ext.closePortals()
 		h.finish(p)
@@ -96,7 +96,7 @@ func brokenOff(h *Handler, p *participant, closed bool) {
 	if closed {
 		restOf(p)
 		h.ext.cur = nil
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
@@ -105,13 +105,13 @@ func brokenOff(h *Handler, p *participant, closed bool) {
 // answered says whether an error is of what a server has said: the rest of its answer is still to come.
 func answered(p *participant, err error) bool {
 	var se *pool.ServerError
-	return errors.Is(err, errRelayed) || isAgain(err) || !p.srv.Dirty && (errors.Is(err, errPlanChanged) || errors.As(err, &se))
+	return errors.Is(err, errRelayed) || isAgain(err) || !p.Server.Dirty && (errors.Is(err, errPlanChanged) || errors.As(err, &se))
 }
 
 // restOf reads what a server still says of a pipeline that was closed. A loss marks it.
 func restOf(p *participant) {
-	if !p.srv.Dirty {
-		_, _ = p.srv.ReadTag()
+	if !p.Server.Dirty {
+		_, _ = p.Server.ReadTag()
 	}
 }
 
@@ -140,7 +140,7 @@ func (h *Handler) afterwards(ctx context.Context, p *participant, list []post) {
 // answers passes on what the queue of expected answers says.
 func (h *Handler) answers(p *participant) (code string, err error) {
 	x := &h.ext
-	s := p.srv
+	s := p.Server
 	done := x.ops
 	x.ops = x.ops[:0]
 	for i := 0; i < len(done); i++ {

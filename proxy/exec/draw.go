@@ -31,7 +31,7 @@ func (h *Handler) draw(ctx context.Context, d *router.Draw) ([]int64, error) {
 	if d.Sequence != "" {
 		call = "pg_catalog.nextval(" + pgsql.Literal(d.Sequence) + ")"
 	}
-	rows, err := p.srv.RowsOf(1, fmt.Sprintf("SELECT %s FROM pg_catalog.generate_series(1, %d)", call, d.Rows))
+	rows, err := p.Server.RowsOf(1, fmt.Sprintf("SELECT %s FROM pg_catalog.generate_series(1, %d)", call, d.Rows))
 	if err != nil {
 		return nil, h.lost(p, err)
 	}

@@ -35,8 +35,8 @@ func counts(ctx context.Context, h *Handler, p *participant, t *router.Template)
 	if t.Counts == 0 {
 		return nil
 	}
-	s, st := p.srv, h.shards.At(p.shard)
-	if !s.Knows(h.drawn.by, st.Drawn) && (t.Counts&router.Recalls != 0 || h.tx.status != 'I' || s.Pool.Recalls()) {
+	s, st := p.Server, h.shards.At(p.shard)
+	if !s.Knows(h.drawn.by, st.Drawn) && (t.Counts&router.Recalls != 0 || !h.tx.Idle() || s.Pool.Recalls()) {
 		if err := forgets(ctx, h, p); err != nil {
 			return err
 		}
@@ -61,18 +61,18 @@ func forgets(ctx context.Context, h *Handler, p *participant) error {
 			return err
 		}
 	}
-	if amid || h.tx.status != 'I' {
-		p.aside(forgetSQL)
-	} else if _, err := p.srv.Exec(forgetSQL); err != nil {
+	if amid || !h.tx.Idle() {
+		p.Aside(forgetSQL)
+	} else if _, err := p.Server.Exec(forgetSQL); err != nil {
 		return h.lost(p, err)
 	}
-	p.srv.Forgotten()
+	p.Server.Forgotten()
 	return nil
 }
 
 // countsCopies is counts for the server of a gathering's copies, where only functions draw: whoever asks there what was drawn is told that nothing was.
 func countsCopies(g *gathering) error {
-	s := g.on.srv
+	s := g.on.Server
 	if g.t.Counts&router.Recalls != 0 {
 		if err := g.exec(forgetSQL); err != nil {
 			return err

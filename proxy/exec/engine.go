@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/observe"
@@ -76,12 +77,12 @@ type Engine struct {
 	fresh   fresh.Sources
 	Memory  memory.Ledger // what sessions hold; its Limit is set before Init
 	texts   texts
-	owed    owed
+	owed    branch.Debts
+	rooms   branch.Rooms
 
-	mu      sync.Mutex // guards welcome and rooms
+	mu      sync.Mutex // guards welcome
 	welcome welcomes
 	logins  logins
-	rooms   map[[2]string]*waitingRoom
 }
 
 // Init makes the engine ready. The exported fields must be set before and stay as they are.
@@ -96,7 +97,6 @@ func (e *Engine) Init() error {
 	e.texts.shared = map[string]*sharedText{}
 	e.seeds[0], e.seeds[1] = maphash.MakeSeed(), maphash.MakeSeed()
 	e.welcome.of, e.welcome.with = map[welcomeKey]*welcome{}, map[[2]string]string{}
-	e.rooms = map[[2]string]*waitingRoom{}
 	if e.Primary == 0 {
 		e.Primary = 2 * time.Second
 	}
@@ -151,7 +151,7 @@ func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View,
 		var joins <-chan time.Time
 		switch {
 		case v == nil: // the monitor has not taken the map over that names it
-			joins = time.After(lookAgain)
+			joins = time.After(branch.LookAgain)
 		case v.Serves():
 			return v, nil
 		default:
@@ -161,9 +161,9 @@ func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View,
 		case <-changed:
 		case <-joins:
 		case <-late.C:
-			return nil, noPrimary(shard, v, "")
+			return nil, branch.NoPrimary(shard, v, "")
 		case <-ctx.Done():
-			return nil, noPrimary(shard, v, "")
+			return nil, branch.NoPrimary(shard, v, "")
 		}
 	}
 }

@@ -31,7 +31,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
-		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.implicit && !s.Def.NoTx { // the server does not know that it is ours
+		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.Implicit && !s.Def.NoTx { // the server does not know that it is ours
 			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 		}
 		if !pt.stmt.tmpl.Read && mayRefuse(x) { // it is skipped if that is another: a lock that it takes, or what it draws, nobody could undo
@@ -41,7 +41,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
-		pt.on.srv.Gather(m.Raw)
+		pt.on.Server.Gather(m.Raw)
 		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
 		if h.changesTemps(pt.stmt.tmpl) {
@@ -52,7 +52,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	}
 	h.key = 0 // that of the Bind that came last, not this portal's
 	// Something of our own: all that came before must be answered first.
-	if err := h.drain(ctx, h.tx.status != 'I'); err != nil {
+	if err := h.drain(ctx, !h.tx.Idle()); err != nil {
 		return err
 	}
 	x.executing = true
@@ -66,7 +66,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		x.setPortal(pt.name, pt) // the end of what came before has closed it
 	}
-	if h.tx.status == 'I' && pt.plan.Writes() { // it is undone if the pipeline fails behind it
+	if h.tx.Idle() && pt.plan.Writes() { // it is undone if the pipeline fails behind it
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	if x.anonymous != nil && x.anonymous.on != nil { // its server is about to need its own unnamed one
@@ -104,9 +104,9 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 	if ends {
 		defer h.ext.closePortals()
 	}
-	if h.ext.cur != nil && h.tx.status == 'I' && s.Kind != sqlparse.Empty {
+	if h.ext.cur != nil && h.tx.Idle() && s.Kind != sqlparse.Empty {
 		var err error
-		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.replica {
+		if ends && s.Kind != sqlparse.Rollback || h.ext.cur.Replica {
 			err = h.drain(ctx, true)
 		} else {
 			err = h.leave(ctx, h.ext.anonymous == nil || h.ext.anonymous == pt) // a portal that stays needs its transaction
@@ -118,7 +118,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 			h.ext.setPortal(pt.name, pt) // the end of what came before has closed it
 		}
 	}
-	if h.tx.status == 'I' && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
+	if h.tx.Idle() && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	return h.control(ctx, s)
@@ -143,11 +143,11 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		delete(h.tx.cursors, string(name))
 		h.checkPin = true
 	}
-	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.status == 'T') {
+	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.Active()) {
 		if err := h.use(ctx, pt.on); err != nil {
 			return err
 		}
-		pt.on.srv.Gather(m.Raw)
+		pt.on.Server.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opRelay})
 		return nil
 	}
@@ -160,7 +160,7 @@ func (h *Handler) declaredOn(name string) *participant {
 	if p := h.tx.cursors[name]; p != nil {
 		return p
 	}
-	if name != "" && h.tx.status == 'I' {
+	if name != "" && h.tx.Idle() {
 		return h.pinned // whatever ties it: a function may have declared one
 	}
 	return nil

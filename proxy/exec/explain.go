@@ -162,13 +162,13 @@ func (h *Handler) askShard(ctx context.Context, t *router.Template, shard int, t
 	if err != nil {
 		return nil, err
 	}
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		defer h.finish(part)
 	}
 	if err := h.ready(part); err != nil {
 		return nil, err
 	}
-	rows, err := part.srv.RowsOf(1, text)
+	rows, err := part.Server.RowsOf(1, text)
 	if err != nil {
 		return nil, h.lost(part, err)
 	}

@@ -280,7 +280,7 @@ var (
 // Batch implements session.Handler.
 func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, waited time.Duration) error {
 	x := &h.ext
-	idle := h.tx.status == 'I'
+	idle := h.tx.Idle()
 	size := 0
 	for _, m := range msgs {
 		size += len(m.Raw)
@@ -313,17 +313,17 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 	}
 	x.skipping, x.wrote, h.signals = false, false, false
 	h.held.End()
-	if h.tx.status == 'T' && h.tx.implicit {
+	if h.tx.Active() && h.tx.Implicit {
 		if err := h.commitImplicit(ctx); err != nil {
 			if err := h.report(err, ""); err != nil {
 				return err
 			}
 		}
 	}
-	x.closePortalsIf(h.tx.status == 'I')
+	x.closePortalsIf(h.tx.Idle())
 	h.ready4Query()
 	for i := 1; i < x.copy.answered; i++ {
-		h.client.SendReady(h.tx.status)
+		h.client.SendReady(h.tx.Status().Byte())
 	}
 	return nil
 }
@@ -341,7 +341,7 @@ func parsesOf(msgs []wire.Message) []wire.Message {
 func (h *Handler) failBatch(ctx context.Context, err error) error {
 	x := &h.ext
 	relayed := errors.Is(err, errRelayed)
-	if !relayed && x.cur != nil && !x.cur.srv.Dirty { // what came before the mistake is answered first
+	if !relayed && x.cur != nil && !x.cur.Server.Dirty { // what came before the mistake is answered first
 		if e := h.drain(ctx, false); e != nil {
 			err, relayed = e, errors.Is(e, errRelayed)
 		}
@@ -354,35 +354,24 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	}
 	x.skipping, x.owed = true, nil
 	if p := x.cur; p != nil {
-		x.undone(p.srv)
+		x.undone(p.Server)
 		doubtPin(h, p)
 		x.cur, x.ops, x.changes = nil, x.ops[:0], x.changes[:0]
-		if !p.srv.Dirty {
+		if !p.Server.Dirty {
 			if !relayed { // the pipeline is one transaction: make the server fail it as well
-				p.srv.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
+				p.Server.SendBindParts("pgmosaic: the pipeline failed", nil, nil, nil)
 			}
-			resync(p)
+			p.Resync()
 		}
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
 	x.post = x.post[:0]
-	if h.tx.implicit {
+	if h.tx.Implicit {
 		h.rollback()
 	}
 	return nil
-}
-
-// resync ends a server's pipeline and reads what it still says. One that is lost is dirty.
-func resync(p *participant) {
-	p.prologue = 0 // its answers are among what is read
-	p.srv.SendSync()
-	if err := p.srv.Flush(); err != nil {
-		p.srv.Dirty = true
-		return
-	}
-	_, _ = p.srv.ReadTag() // an error that it reports is of the pipeline; a loss marks it
 }
 
 func closesStatement(m wire.Message) bool {
@@ -393,8 +382,8 @@ func closesStatement(m wire.Message) bool {
 // batch can be run again.
 func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
 	x := &h.ext
-	status, settings, own := h.tx.status, h.settings, h.own
-	h.repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
+	status, settings, own := h.tx.Status(), h.settings, h.own
+	h.attempt.Repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
 	err := h.batch(ctx, msgs, sync)
 	if err == nil {
 		return nil
@@ -403,16 +392,16 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if !errors.As(err, &again) {
 		return err
 	}
-	if x.wrote || x.copy.begun || h.tx.status != status || h.settings != settings || h.own != own {
+	if x.wrote || x.copy.begun || h.tx.Status() != status || h.settings != settings || h.own != own {
 		return again.cause
 	}
 	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
 	if p := x.cur; p != nil {
 		x.cur = nil
-		if !p.srv.Dirty {
-			resync(p)
+		if !p.Server.Dirty {
+			p.Resync()
 		}
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
@@ -468,7 +457,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 // mayUndo says whether what a pipeline has written by itself may have to be undone, because a statement of it turns out to give other columns than its
 // client was told: its Sync, which commits it, waits for that.
 func mayUndo(h *Handler) bool {
-	return h.ext.wrote && h.tx.status == 'I' && mayRefuse(&h.ext)
+	return h.ext.wrote && h.tx.Idle() && mayRefuse(&h.ext)
 }
 
 // mayRefuse says whether a description is still to come that may be another than what its client was told.
@@ -572,7 +561,7 @@ func (x *extended) again(body []byte) *stmt {
 // mayRun refuses what a failed transaction does not run. A text that cannot be read is said to be so even then.
 func (h *Handler) mayRun(s *sqlparse.Statement) error {
 	switch {
-	case h.tx.status != 'E' || endsTx(s):
+	case !h.tx.Failed() || endsTx(s):
 		return nil
 	case s.Syntax != nil:
 		return &router.Error{Code: pgsql.SyntaxError, Message: s.Syntax.Message, Pos: s.Syntax.Position}
@@ -637,7 +626,7 @@ func (h *Handler) parsed(s *stmt) {
 func (h *Handler) use(ctx context.Context, p *participant) error {
 	x := &h.ext
 	if x.cur != nil && x.cur != p {
-		if err := h.drain(ctx, h.tx.status != 'I'); err != nil {
+		if err := h.drain(ctx, !h.tx.Idle()); err != nil {
 			return err
 		}
 	}

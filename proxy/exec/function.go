@@ -22,9 +22,9 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 	}
 	h.beginRequest(len(m.Raw))
 	h.request.About(callText)
-	idle := h.tx.status == 'I'
+	idle := h.tx.Idle()
 	err := h.joinPipeline(ctx)
-	joined := h.tx.implicit
+	joined := h.tx.Implicit
 	if err == nil {
 		err = byNewerMap(ctx, h, func() error { return h.function(ctx, m) })
 	}
@@ -38,7 +38,7 @@ func (h *Handler) Function(ctx context.Context, m wire.Message) error {
 }
 
 func (h *Handler) function(ctx context.Context, m wire.Message) error {
-	if h.tx.status == 'E' {
+	if h.tx.Failed() {
 		return errFailedTx
 	}
 	if err := h.current(ctx); err != nil {
@@ -49,9 +49,9 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	p.srv.GatherCall(m.Raw)
+	p.Server.GatherCall(m.Raw)
 	var r relayed
-	if err = p.srv.Flush(); err != nil {
+	if err = p.Server.Flush(); err != nil {
 		err = h.lost(p, err)
 	} else if err = h.prologue(p); err == nil {
 		r, err = h.relay(p)

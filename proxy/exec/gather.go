@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
@@ -70,7 +71,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	}
 	g := h.gathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
-	if cursor && (h.tx.status == 'I' || h.tx.implicit) {
+	if cursor && (h.tx.Idle() || h.tx.Implicit) {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
 	}
 	if cursor && h.tx.cursors[p.Stmt.Name] != nil { // perhaps on another server, which alone could tell
@@ -136,13 +137,13 @@ func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql stri
 // usesHome says whether what home holds must be read through the client's transaction: it may have written there, or
 // it has one snapshot for all its statements.
 func (h *Handler) usesHome() bool {
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		return false
 	}
 	if h.isolation() != "" {
 		return true
 	}
-	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.wrote })
+	return slices.ContainsFunc(h.tx.parts, func(p *participant) bool { return p.shard == h.planner.DB.Home.Index && p.Wrote() })
 }
 
 // prepare leases the server of the copies and makes them, empty. whole is what the statement's rows must be.
@@ -225,10 +226,10 @@ func (g *gathering) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.on = &participant{shard: home, node: -1, srv: s}
+	g.on = &participant{Branch: branch.Of(s), shard: home, node: -1}
 	h.keepDefaults(s)
 	before := h.settings
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		before = h.tx.before
 	}
 	if err := h.adaptTo(g.on, before); err != nil {
@@ -248,7 +249,7 @@ func (g *gathering) exec(sql string) error {
 	if err := g.h.held.Stopped(); err != nil {
 		return err
 	}
-	_, err := g.on.srv.Exec(sql)
+	_, err := g.on.Server.Exec(sql)
 	var se *pool.ServerError
 	switch {
 	case err == nil:
@@ -281,7 +282,7 @@ func (g *gathering) start(ctx context.Context) error {
 		}
 		g.loads = append(g.loads, l)
 	}
-	g.tx = h.tx.status == 'I' && len(g.loads) > 1
+	g.tx = h.tx.Idle() && len(g.loads) > 1
 	for _, l := range g.loads { // all servers before one is asked
 		for _, shard := range l.shards {
 			if g.parts[shard] == nil {
@@ -299,10 +300,7 @@ func (g *gathering) start(ctx context.Context) error {
 	g.asked = true
 	if g.tx {
 		for _, p := range g.parts {
-			p.srv.SendParse("", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil)
-			p.srv.SendBindParts("", nil, nil, nil)
-			p.srv.SendExecute()
-			p.prologue++
+			p.Begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 		}
 	}
 	for i, l := range g.loads {
@@ -322,7 +320,7 @@ func (g *gathering) start(ctx context.Context) error {
 		}
 	}
 	for _, p := range g.parts {
-		if err := p.srv.Flush(); err != nil {
+		if err := p.Server.Flush(); err != nil {
 			return h.lost(p, err)
 		}
 	}
@@ -341,7 +339,7 @@ const copyHeader = "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // load copies the rows of one table. A DataRow's body in binary is a tuple of COPY's binary format.
 func (g *gathering) load(l *loading) error {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendQuery("COPY pg_temp." + l.Name + " FROM STDIN (FORMAT binary)")
 	if err := s.Flush(); err != nil {
 		return g.h.lost(g.on, err)
@@ -394,7 +392,7 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 			Hint:    "EXPLAIN (ROUTE) shows what is copied and why. Narrow the statement, join on the keys, or raise pgmosaic.gather_limit.",
 		}
 	}
-	s := g.on.srv
+	s := g.on.Server
 	s.SendFrame('d', tuple)
 	if s.Out() >= 32<<10 {
 		if err := s.Flush(); err != nil {
@@ -406,7 +404,7 @@ func (g *gathering) row(l *loading, tuple []byte) error {
 
 // copyReady reads up to CopyInResponse.
 func (g *gathering) copyReady() error {
-	a := pool.Answer{Server: g.on.srv}
+	a := pool.Answer{Server: g.on.Server}
 	for {
 		m, err := a.Next()
 		switch {
@@ -422,7 +420,7 @@ func (g *gathering) copyReady() error {
 
 // copyFail ends a COPY that will not be completed.
 func (g *gathering) copyFail() {
-	s := g.on.srv
+	s := g.on.Server
 	if s.Dirty {
 		return
 	}
@@ -441,12 +439,12 @@ func (g *gathering) failed(err error) error {
 // release gives the servers of the rows back: the client's transaction keeps its own.
 func (g *gathering) release() (err error) {
 	for shard, p := range g.parts {
-		if g.tx && !p.srv.Dirty {
-			if _, e := p.srv.Exec("COMMIT"); e != nil {
+		if g.tx && !p.Server.Dirty {
+			if _, e := p.Server.Exec("COMMIT"); e != nil {
 				err = first(err, g.h.lost(p, e))
 			}
 		}
-		if g.h.tx.status == 'I' {
+		if g.h.tx.Idle() {
 			g.h.finish(p)
 		}
 		delete(g.parts, shard)
@@ -456,12 +454,12 @@ func (g *gathering) release() (err error) {
 
 // run runs the statement on the copies and passes its rows on.
 func (g *gathering) run(res []int16) error {
-	h, s := g.h, g.on.srv
+	h, s := g.h, g.on.Server
 	if err := h.held.Stopped(); err != nil {
 		return err
 	}
 	if g.only != "" {
-		g.on.first(g.only)
+		g.on.First(g.only)
 	}
 	s.SendParse("", g.sql, g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, res)
@@ -502,7 +500,7 @@ func (g *gathering) run(res []int16) error {
 		case a.Ended && a.Failed != nil:
 			return unnumbered(a.Failed)
 		case a.Ended:
-			if h.tx.status == 'I' {
+			if h.tx.Idle() {
 				h.count.Transactions.Add(1)
 			}
 			return nil
@@ -522,16 +520,16 @@ func (g *gathering) end(err error) {
 	}
 	for _, p := range g.parts {
 		switch {
-		case p.srv.Dirty:
+		case p.Server.Dirty:
 		case !g.asked: // what the transaction has still to send goes with its next statement
-		case p.srv.Out() > 0: // asked for rows, and never sent
-			p.srv.Dirty = true
+		case p.Server.Out() > 0: // asked for rows, and never sent
+			p.Lose()
 		case g.tx:
-			if _, e := p.srv.Exec("ROLLBACK"); e != nil {
-				p.srv.Dirty = true
+			if _, e := p.Server.Exec("ROLLBACK"); e != nil {
+				p.Lose()
 			}
 		}
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 	}
@@ -540,14 +538,14 @@ func (g *gathering) end(err error) {
 	}
 	var gone clientError
 	if errors.As(err, &gone) {
-		g.on.srv.Dirty = true
+		g.on.Lose()
 	}
 	g.close()
 }
 
 // close gives the server of the copies back, without them.
 func (g *gathering) close() {
-	s := g.on.srv
+	s := g.on.Server
 	if !s.Dirty {
 		if _, e := s.Exec("ROLLBACK"); e != nil {
 			s.Dirty = true

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
@@ -61,9 +62,7 @@ type Handler struct {
 	request    observe.Request // the present one, for who observes it
 	args       *router.Args    // of the statement that runs, in the simple protocol
 	size       int             // of the present request, in bytes
-	begunAt    outputMark      // where its answer begins
-	repeatable bool            // nothing of it keeps it from being run again
-	repeated   bool            // it has been run again
+	attempt    branch.Attempt  // whether it may be run again
 
 	temporaries
 	drawn    drawing // from sequences
@@ -118,7 +117,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	})
 	h.ext.memory, h.ext.texts = &e.Memory, &e.texts
 	h.shards = e.fresh.Open(database, role)
-	h.tx.status, h.drawn = 'I', anew(h.drawn)
+	h.drawn = anew(h.drawn)
 	h.now = time.Now()
 	set, token := map[string]string{}, ""
 	for n, v := range params {
@@ -282,11 +281,11 @@ func takeSchema(ctx context.Context, h *Handler) error {
 
 // current is refresh for the hot path: two pointer compares.
 func (h *Handler) current(ctx context.Context) error {
-	if h.tx.status == 'E' || h.bound() {
+	if h.tx.Failed() || h.bound() {
 		return nil
 	}
-	if p := h.pinned; p != nil && p.srv.Parked() {
-		if err := h.held.Unpark(ctx, h.client.Task(), p.srv); err != nil {
+	if p := h.pinned; p != nil && p.Server.Parked() {
+		if err := h.held.Unpark(ctx, h.client.Task(), p.Server); err != nil {
 			return err
 		}
 	}
@@ -328,7 +327,7 @@ func keepsMapFor(h *Handler, keeps func(*portal) bool) bool {
 func (h *Handler) Using() uint64 { return h.planner.Using() }
 
 // TxStatus implements session.Handler.
-func (h *Handler) TxStatus() byte { return h.tx.status }
+func (h *Handler) TxStatus() byte { return h.tx.Status().Byte() }
 
 // Pinned says why the session keeps a server, for SHOW CLIENTS; empty if it does not. Any goroutine may call it.
 func (h *Handler) Pinned() (cause string, since time.Time) { return h.held.Kept() }
@@ -395,15 +394,15 @@ func (h *Handler) Close() {
 	h.request.Flush(time.Now())
 	h.unlistenAll()
 	h.ext.forget()
-	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a pipeline without its Sync: its transaction ends with its server
+	if p := h.ext.cur; p != nil && h.tx.Idle() { // a pipeline without its Sync: its transaction ends with its server
 		h.ext.cur = nil
-		p.srv.Dirty = true
+		p.Lose()
 		h.finish(p)
 	}
 	h.abandon()
 	if h.pinned != nil {
-		h.pinned.srv.Dirty = true
-		h.free(h.pinned.srv)
+		h.pinned.Lose()
+		h.free(h.pinned.Server)
 		h.pinned = nil
 	}
 	freeLost(h)
@@ -496,8 +495,8 @@ func (h *Handler) report(err error, sql string) error {
 		h.client.Send(wire.ErrorFor("ERROR", err))
 		h.request.FailedBy(err)
 	}
-	if h.tx.status == 'T' {
-		h.tx.status = 'E'
+	if h.tx.Active() {
+		h.tx.Fail()
 		h.unsay()
 		h.ext.killPortals()
 		h.letGo()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/fresh"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -21,23 +22,17 @@ import (
 
 // participant is a server that the session holds for a statement or a transaction.
 type participant struct {
+	branch.Branch
+
 	shard    int
-	node     int // index in the shard's nodes; the primary's for a writer
-	srv      *pool.Server
-	prologue int          // answers that must be swallowed first: of BEGIN, savepoints
-	wrote    bool         // some statement on it was no proved read
-	open     bool         // in a transaction block
+	node     int          // index in the shard's nodes; the primary's for a writer
 	deep     []deepColumn // of the rows that come: those with OIDs inside
 	vals     [][]byte
 	shown    bool // pg_prepared_statements was made to list the session's own
 	keys     []uint32
 	inFlight []uint32          // horizon keys marked as sent
-	replica  bool              // of a node that was a replica when it was leased
-	reads    bool              // leased for one statement that only reads
-	used     bool              // a statement of the transaction has run on it
 	judged   map[string]string // reported parameters of the startup packet that were looked at: see reassert
 	resets   map[string]string // those of them that a function has reset, with the server's own values
-	undone   bool              // rolled back, before the transaction has ended
 	replayed bool              // it has joined a transaction that had set something, and not been heard since
 	defines  bool              // it may have made or changed what statements are about
 	mark     uint64            // when it began to
@@ -45,18 +40,10 @@ type participant struct {
 	outdated bool              // a statement turned out to be about what is not there any more
 	setAt    int               // when a statement was last run on it that may set something unseen: see maySet
 	customs  customs           // custom parameters that it was told of in the transaction: see emptied
-	ending
-}
-
-// ending is how a participant may commit with others: see decidesFirst.
-type ending struct {
-	bound  bool // it cannot be prepared: it has touched temporary objects, notifies or has a cursor WITH HOLD
-	only   bool // it was made READ ONLY behind what it has written
-	failed bool // it was to commit by itself, and has not
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.
-var errReplan = errors.New("the shard map changed")
+var errReplan = branch.ErrReplan
 
 // errMapChanged is what the client is told where that cannot be done.
 var errMapChanged = &pgsql.Error{Code: pgsql.SerializationFailure, Message: "the shard map changed while the statement waited", Hint: "Run it again."}
@@ -116,10 +103,10 @@ func repin(h *Handler) error {
 		return nil
 	}
 	for i, info := range h.shards.Infos {
-		if info.Name != p.srv.Pool.Shard {
+		if info.Name != p.Server.Pool.Shard {
 			continue
 		}
-		if node := slices.IndexFunc(info.Nodes, func(n *shardmap.Node) bool { return p.srv.Pool.To(n.DSN) }); node >= 0 {
+		if node := slices.IndexFunc(info.Nodes, func(n *shardmap.Node) bool { return p.Server.Pool.To(n.DSN) }); node >= 0 {
 			p.shard = i
 			if p.node >= 0 {
 				p.node = node
@@ -128,11 +115,11 @@ func repin(h *Handler) error {
 		}
 	}
 	cause, _ := h.held.Kept()
-	p.srv.Dirty = true
+	p.Lose()
 	h.pinned = nil
 	h.setPin("") // freeLost ends it
 	err := &pgsql.Error{
-		Code: pgsql.AdminShutdown, Message: "terminating connection: it kept a server of node " + p.srv.Pool.Node + " of shard " + p.srv.Pool.Shard + " (" + cause + "), which the shard map no longer has",
+		Code: pgsql.AdminShutdown, Message: "terminating connection: it kept a server of node " + p.Server.Pool.Node + " of shard " + p.Server.Pool.Shard + " (" + cause + "), which the shard map no longer has",
 		Hint: "Connect again. What the session had there is gone, and its last statement was not run.",
 	}
 	h.dismiss(err)
@@ -143,7 +130,7 @@ func repin(h *Handler) error {
 func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	p, err := h.forReader(ctx, shard, t)
 	if err == nil {
-		p.reads = true
+		p.Reads = true
 	}
 	return p, err
 }
@@ -152,7 +139,7 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	st := h.shards.At(shard)
 	reason := replication.NoReplica
-	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.owed.has(h.db, st.Info.Name) {
+	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.owed.Has(h.db, st.Info.Name) {
 		c := h.choose(v, shard, t)
 		reason = c.Reason
 		if c.Node >= 0 {
@@ -184,14 +171,14 @@ func (h *Handler) participant(shard, node int, s *pool.Server) *participant {
 		p = &participant{}
 	}
 	h.spare = nil
-	*p = participant{shard: shard, node: node, srv: s, keys: p.keys[:0], inFlight: p.inFlight[:0]}
+	*p = participant{Branch: branch.Of(s), shard: shard, node: node, keys: p.keys[:0], inFlight: p.inFlight[:0]}
 	return p
 }
 
 // choose picks a node for a read.
 func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fresh.Choice {
 	switch {
-	case h.repeated:
+	case h.attempt.Repeated():
 		return fresh.Choice{Node: fresh.Primary, Reason: replication.Retried}
 	case len(v.Nodes) < 2: // there is nothing to choose
 		return fresh.Choice{Node: fresh.Primary, Reason: replication.ByLevel}
@@ -203,8 +190,8 @@ func (h *Handler) choose(v *replication.View, shard int, t *router.Template) fre
 
 // unload notes that a replica is done with what it was leased for.
 func (h *Handler) unload(p *participant) {
-	if p.replica {
-		p.replica = false
+	if p.Replica {
+		p.Replica = false
 		h.shards.At(p.shard).Counts[p.node].Running.Add(-1)
 		h.clear(p)
 	}
@@ -267,7 +254,7 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard in
 	count.Running.Add(1)
 	st.On(v, node)
 	p := h.participant(shard, node, s)
-	p.replica = true
+	p.Replica = true
 	h.owe(p)
 	return p, nil
 }
@@ -354,10 +341,10 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 	if err == nil {
 		h.request.Joined(p.shard, p.node)
 	}
-	if err == nil && t.Hidden != nil && h.tx.status == 'I' {
-		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+	if err == nil && t.Hidden != nil && h.tx.Idle() {
+		p.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 	}
-	if err == nil && t.Counts != 0 && h.tx.status == 'I' {
+	if err == nil && t.Counts != 0 && h.tx.Idle() {
 		if err = counts(ctx, h, p, t); err != nil && p != h.pinned {
 			h.finish(p)
 		}
@@ -366,7 +353,7 @@ func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*parti
 }
 
 func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*participant, error) {
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		return h.join(ctx, shard, t)
 	}
 	if p := h.pinned; p != nil && p.shard == shard {
@@ -403,24 +390,24 @@ func (h *Handler) anyOn(ctx context.Context, shard int, t *router.Template) (*pa
 
 // adapt gives a server the session's settings, outside a transaction.
 func (h *Handler) adapt(p *participant) error {
-	h.keepDefaults(p.srv)
+	h.keepDefaults(p.Server)
 	return h.adaptTo(p, h.settings)
 }
 
 // adaptTo is adapt for settings that the session had, or will have.
 func (h *Handler) adaptTo(p *participant, want *pool.Settings) error {
-	if p.srv.Settings().Same(want) || !p.srv.Adapt(want) {
+	if p.Server.Settings().Same(want) || !p.Server.Adapt(want) {
 		return nil
 	}
-	if err := p.srv.Flush(); err != nil {
+	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)
 	}
-	err := p.srv.Settle(want)
+	err := p.Server.Settle(want)
 	if err == nil {
 		return nil
 	}
 	if err = h.lost(p, err); p == h.pinned { // it has refused them all, and has what it had
-		p.srv.Dirty = false
+		p.Server.Dirty = false
 	}
 	return err
 }
@@ -429,7 +416,7 @@ func (h *Handler) markSent(p *participant, t *router.Template) {
 	if t.Read {
 		return
 	}
-	p.wrote = true
+	p.On(branch.Writes)
 	p.mayDefine(t)
 	from := len(p.inFlight)
 	p.inFlight = h.shards.At(p.shard).WriteKeys(p.inFlight, t, h.key)
@@ -450,14 +437,14 @@ func (h *Handler) sending(p *participant, from int) {
 // is known at the transaction's end: what is prepared from here on is prepared again then.
 func (p *participant) mayDefine(t *router.Template) {
 	if !p.defines && (t.DDL || t.Hidden != nil) {
-		p.defines, p.mark = true, p.srv.Mark()
+		p.defines, p.mark = true, p.Server.Mark()
 	}
 }
 
 // defined ends that.
 func (p *participant) defined() {
 	if p.defines {
-		p.srv.DropSince(p.mark)
+		p.Server.DropSince(p.mark)
 		p.defines = false
 	}
 }
@@ -467,8 +454,8 @@ func (h *Handler) settle(p *participant) {
 	now := time.Now()
 	h.settled = now
 	h.acknowledge(p, now)
-	h.shards.At(p.shard).Settled(now, p.wrote, p.replica)
-	p.wrote = false
+	h.shards.At(p.shard).Settled(now, p.Wrote(), p.Replica)
+	p.On(branch.Settles)
 }
 
 // acknowledge ends what sending has begun.
@@ -491,7 +478,7 @@ func (h *Handler) owe(p *participant) {
 }
 
 func (h *Handler) clear(p *participant) {
-	if i := slices.Index(h.unsettled, p); i >= 0 && !p.replica && len(p.inFlight) == 0 {
+	if i := slices.Index(h.unsettled, p); i >= 0 && !p.Replica && len(p.inFlight) == 0 {
 		h.unsettled = slices.Delete(h.unsettled, i, i+1)
 	}
 }
@@ -505,15 +492,16 @@ func (h *Handler) finish(p *participant) {
 	p.defined()
 	h.tidy(p)
 	h.unpin(p)
-	if p == h.pinned && p.srv.Dirty { // what it still has to say is no answer to the next statement
+	if p == h.pinned && p.Server.Dirty { // what it still has to say is no answer to the next statement
 		h.pinned = nil
 		h.setPin("")
 	}
+	p.On(branch.Returns)
 	if p == h.pinned {
 		return
 	}
-	h.free(p.srv)
-	if h.tx.status == 'I' && len(h.tx.parts) == 0 {
+	h.free(p.Server)
+	if h.tx.Idle() && len(h.tx.parts) == 0 {
 		h.spare = p
 	}
 }
@@ -524,12 +512,12 @@ func (h *Handler) lost(p *participant, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	p.srv.Dirty = true
+	p.Lose()
 	wide := errors.Is(err, wire.ErrTooLarge) // nothing is wrong with the node
 	var broken *pool.ProtocolError
 	garbled := errors.As(err, &broken) // it would say the same again
 	if !wide && !garbled {
-		p.srv.Pool.Suspect() // its others may be dead as well
+		p.Server.Pool.Suspect() // its others may be dead as well
 		if h.again(p, nil) {
 			return &againError{err}
 		}
@@ -537,7 +525,7 @@ func (h *Handler) lost(p *participant, err error) error {
 	if h.pinned == p {
 		h.pinned = nil
 		h.setPin("")
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.settle(p)
 		}
 	}
@@ -548,7 +536,7 @@ func (h *Handler) lost(p *participant, err error) error {
 		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: broken.Error(), Hint: lostHint}
 	}
 	return &pgsql.Error{
-		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ") was lost: " + shortError(err),
+		Code: pgsql.ConnectionFailure, Message: "the connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ") was lost: " + shortError(err),
 		Hint: lostHint,
 	}
 }
@@ -557,7 +545,7 @@ const lostHint = "The outcome of the statement is not known if it wrote. Outside
 
 // freeIfLost gives a pinned server up that turned out to be lost outside of a statement's own path.
 func (h *Handler) freeIfLost(p *participant) {
-	if p.srv.Dirty && p != h.pinned {
+	if p.Server.Dirty && p != h.pinned {
 		h.finish(p)
 	}
 }
@@ -566,7 +554,7 @@ func (h *Handler) freeIfLost(p *participant) {
 // asked for the session's own sake, before a statement. Nobody else would: it would count as in use for ever.
 func freeLost(h *Handler) {
 	for _, s := range h.held.All() {
-		if h.pinned == nil || s != h.pinned.srv {
+		if h.pinned == nil || s != h.pinned.Server {
 			s.Dirty = true
 			h.free(s)
 		}
@@ -593,7 +581,7 @@ func (h *Handler) pin(p *participant, cause string) {
 		h.pinned = p
 		h.setPin(cause)
 		h.count.Pins.Add(1)
-		h.checkPin = h.tx.status != 'I' || cause == tryLock // the transaction's end may undo what ties it
+		h.checkPin = !h.tx.Idle() || cause == tryLock // the transaction's end may undo what ties it
 	}
 }
 

@@ -30,7 +30,7 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 	if !l.on {
 		tag = "UNLISTEN"
 	}
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		h.tx.listens = append(h.tx.listens, l)
 		h.client.SendTag(tag)
 		return nil
@@ -141,7 +141,7 @@ func (h *Handler) Deliver() error {
 // hearOwn waits, after the session has notified, until whoever listens in this process has it: their next
 // answer brings it, as it would from PostgreSQL.
 func (h *Handler) hearOwn() {
-	if !h.tx.notifies || h.tx.status != 'I' {
+	if !h.tx.notifies || !h.tx.Idle() {
 		return
 	}
 	h.tx.notifies = false

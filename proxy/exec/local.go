@@ -83,7 +83,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 		sql = resets(v, h.login)
 	}
 	if v.Local {
-		if h.tx.status == 'I' { // a server judges it, and warns that it is in vain
+		if h.tx.Idle() { // a server judges it, and warns that it is in vain
 			if err := h.inVain(ctx, v.Name, sql); err != nil {
 				return err
 			}
@@ -126,7 +126,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 		if !v.Default {
-			next = reported(h.tx.parts[0].srv, next, v.Name)
+			next = reported(h.tx.parts[0].Server, next, v.Name)
 		}
 	}
 	adopt(h, next)
@@ -175,7 +175,7 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 	case v.Default && p == h.pinned: // it may carry what only a function has set
 		sql = strings.Join(resets(v, h.login), ";")
 	case v.Default: // RESET means the startup packet's value, which the server does not know
-		if sql = p.srv.Difference(next); sql == "" {
+		if sql = p.Server.Difference(next); sql == "" {
 			return next, nil
 		}
 	}
@@ -183,9 +183,9 @@ func (h *Handler) trySetting(ctx context.Context, sql string, next *pool.Setting
 		return nil, err
 	}
 	if !v.Default {
-		next = reported(p.srv, next, v.Name)
+		next = reported(p.Server, next, v.Name)
 	}
-	p.srv.SetSettings(next)
+	p.Server.SetSettings(next)
 	return next, nil
 }
 
@@ -201,7 +201,7 @@ func (h *Handler) inVain(ctx context.Context, name string, sql []string) error {
 			return err
 		}
 	}
-	p.srv.SetSettings(emptied(p.srv.Settings(), name))
+	p.Server.SetSettings(emptied(p.Server.Settings(), name))
 	adopt(h, emptied(h.settings, name))
 	return nil
 }
@@ -220,7 +220,7 @@ func (h *Handler) everyPartTold(name string, sql ...string) error {
 			if err := h.ready(p); err != nil {
 				return err
 			}
-			if _, err := p.srv.Exec(s); err != nil {
+			if _, err := p.Server.Exec(s); err != nil {
 				return h.lost(p, err)
 			}
 		}
@@ -236,7 +236,7 @@ func (h *Handler) everyPartQuiet(sql string) error {
 		}
 	}
 	for _, p := range h.tx.parts {
-		if _, err := p.srv.Exec(sql); err != nil {
+		if _, err := p.Server.Exec(sql); err != nil {
 			return h.lost(p, err)
 		}
 	}
@@ -250,7 +250,7 @@ func (h *Handler) setSpecial(ctx context.Context, s *sqlparse.Statement) error {
 		if h.outsideBlock() {
 			h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "SET TRANSACTION can only be used in transaction blocks"})
 		}
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.client.SendTag("SET")
 			return nil
 		}
@@ -303,7 +303,7 @@ func (h *Handler) judgeInside(ctx context.Context) error {
 // discard drops the session's state.
 func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 	if s.Name == "all" {
-		if h.tx.status != 'I' {
+		if !h.tx.Idle() {
 			return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "DISCARD ALL cannot run inside a transaction block"}
 		}
 		adopt(h, afterReset("all", h.settings.Others(), h.login))
@@ -330,18 +330,18 @@ func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 	if h.pinned != nil {
 		p := h.pinned
 		if _, err := h.exec(p, s.Text); err != nil {
-			if h.tx.status == 'I' {
+			if h.tx.Idle() {
 				h.freeIfLost(p)
 			}
 			return err
 		}
 		if s.Name == "sequences" {
-			p.srv.Forgotten()
+			p.Server.Forgotten()
 		}
 		h.checkPin = true
 		h.unpin(p)
 		if h.pinned == nil {
-			h.free(p.srv)
+			h.free(p.Server)
 		}
 	}
 	h.client.SendTag("DISCARD " + strings.ToUpper(s.Name))
@@ -350,7 +350,7 @@ func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 
 // joinPinned has the server that the session keeps join the transaction, if one is open: its end decides whether what comes is undone there.
 func joinPinned(ctx context.Context, h *Handler, s *sqlparse.Statement) error {
-	if h.pinned == nil || h.tx.status != 'T' {
+	if h.pinned == nil || !h.tx.Active() {
 		return nil
 	}
 	h.hadTemps = true // its end may bring them back
@@ -364,20 +364,20 @@ func (h *Handler) cleanPinned() {
 	p := h.pinned
 	h.pinned = nil
 	h.setPin("")
-	if _, err := p.srv.Exec("DISCARD ALL"); err != nil {
-		p.srv.Dirty = true
+	if _, err := p.Server.Exec("DISCARD ALL"); err != nil {
+		p.Lose()
 	}
-	for _, n := range p.srv.Settings().Names() {
-		p.srv.Dirty = p.srv.Dirty || isCustom(n)
+	for _, n := range p.Server.Settings().Names() {
+		p.Server.Dirty = p.Server.Dirty || isCustom(n)
 	}
-	p.srv.ForgetAll()
-	p.srv.Forgotten()
-	p.srv.SetSettings(pool.NoSettings)
-	if p.srv.IsSuspect() {
-		p.srv.Dirty = true
+	p.Server.ForgetAll()
+	p.Server.Forgotten()
+	p.Server.SetSettings(pool.NoSettings)
+	if p.Server.IsSuspect() {
+		p.Lose()
 	}
 	h.settle(p)
-	h.free(p.srv)
+	h.free(p.Server)
 }
 
 // innerText cuts EXPLAIN (...) off.

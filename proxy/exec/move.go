@@ -231,7 +231,7 @@ func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, 
 		params, all = append(params, vals...), append(all, types...)
 	}
 	b.WriteString(" " + tail)
-	s := p.srv
+	s := p.Server
 	s.SendParse("", b.String(), h.typesFor(p.shard, all))
 	s.SendBindParts("", binaryAll, params, res)
 	s.SendDescribe('P', "")
@@ -252,7 +252,7 @@ func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, 
 
 // fill runs the statement, with its parameters, on the copies.
 func (g *gathering) fill(sql string) error {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendParse("", sql, g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, nil)
 	s.SendExecute()

@@ -62,7 +62,7 @@ func (g *gathering) oneValued(ctx context.Context, p *router.Plan, left []sqlpar
 			e.Parts = append(e.Parts, sqlparse.Part{Expr: c.Default, Steady: true, Default: true})
 		}
 	}
-	if g.h.tx.status == 'I' || len(e.Parts) == 0 {
+	if g.h.tx.Idle() || len(e.Parts) == 0 {
 		return nil, nil
 	}
 	home, err := g.h.join(ctx, g.h.planner.DB.Home.Index, p.Template)
@@ -113,7 +113,7 @@ func (g *gathering) roots(types []uint32) ([]uint32, error) {
 		if !schema.IsUser(t) {
 			continue
 		}
-		row, err := g.on.srv.Row(1, fmt.Sprintf(`WITH RECURSIVE r (oid, typ, base) AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) %d
+		row, err := g.on.Server.Row(1, fmt.Sprintf(`WITH RECURSIVE r (oid, typ, base) AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) %d
  UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM r JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) r.base) SELECT oid FROM r WHERE typ OPERATOR(pg_catalog.<>) 'd'`, t))
 		if err != nil {
 			return nil, g.h.lost(g.on, err)
@@ -177,7 +177,7 @@ func (g *gathering) list() string {
 
 // each calls f with every row that was made, in binary. The first error is returned when all are read.
 func (g *gathering) each(f func(row []byte) error) error {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendParse("", "SELECT "+g.list()+" FROM "+movedTable, nil)
 	s.SendBindParts("", nil, nil, binaryAll)
 	s.SendExecute()

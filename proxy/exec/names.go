@@ -74,7 +74,7 @@ func (h *Handler) names(p *participant, list []string) (out []nameOf, err error)
 	if len(meant) == 0 {
 		return nil, nil
 	}
-	oids, err := p.srv.Row(len(meant), "SELECT "+strings.Join(meant, ", "))
+	oids, err := p.Server.Row(len(meant), "SELECT "+strings.Join(meant, ", "))
 	if err != nil {
 		return nil, h.lost(p, err)
 	}
@@ -87,7 +87,7 @@ func (h *Handler) names(p *participant, list []string) (out []nameOf, err error)
 		}
 	}
 	err = h.amongCatalogs(p, func() error {
-		rows, err := p.srv.RowsOf(5, namesSQL(strings.Join(tables, ", "), strings.Join(types, ", ")))
+		rows, err := p.Server.RowsOf(5, namesSQL(strings.Join(tables, ", "), strings.Join(types, ", ")))
 		if err != nil {
 			return h.lost(p, err)
 		}
@@ -123,7 +123,7 @@ func (n *namings) settle(h *Handler, p *participant) error {
 	}
 	sql, err := renamings(n.home, made)
 	if err == nil && sql != "" {
-		if _, err = p.srv.Exec(sql); err != nil {
+		if _, err = p.Server.Exec(sql); err != nil {
 			err = h.lost(p, err)
 		}
 	}

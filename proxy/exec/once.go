@@ -112,9 +112,9 @@ func (h *Handler) valuesOf(plan *router.Plan, p *participant, edits []sqlparse.E
 // asPrinted runs f on a server, in a transaction, under the search_path with which the schema's expressions are printed: under the
 // client's a name in them might be another function's.
 func (h *Handler) asPrinted(p *participant, f func() error) error {
-	row, err := p.srv.Row(1, "SELECT pg_catalog.current_setting('search_path')")
+	row, err := p.Server.Row(1, "SELECT pg_catalog.current_setting('search_path')")
 	if err == nil {
-		_, err = p.srv.Exec("SET LOCAL search_path = pg_catalog, pg_temp")
+		_, err = p.Server.Exec("SET LOCAL search_path = pg_catalog, pg_temp")
 	}
 	if err != nil {
 		return h.lost(p, err)
@@ -122,7 +122,7 @@ func (h *Handler) asPrinted(p *participant, f func() error) error {
 	if err := f(); err != nil {
 		return err
 	}
-	if _, err := p.srv.Exec("SELECT pg_catalog.set_config('search_path', " + pgsql.Literal(string(row[0])) + ", true)"); err != nil {
+	if _, err := p.Server.Exec("SELECT pg_catalog.set_config('search_path', " + pgsql.Literal(string(row[0])) + ", true)"); err != nil {
 		return h.lost(p, err)
 	}
 	return nil

@@ -39,7 +39,7 @@ func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []str
 				return nil, err
 			}
 		}
-		rows, err := p.srv.RowsOf(3, onceSQL(some, path))
+		rows, err := p.Server.RowsOf(3, onceSQL(some, path))
 		if err != nil {
 			return nil, h.lost(p, err)
 		}
@@ -112,7 +112,7 @@ func onceSQL(exprs []string, path *string) string {
 // asWritten has a server, in a transaction, read the next statement as the schema's expressions are printed, where pg_catalog comes first;
 // behind it comes what the client's search_path has, which is returned.
 func asWritten(h *Handler, p *participant) (path *string, err error) {
-	row, err := p.srv.Row(2, "SELECT pg_catalog.current_setting('search_path'), pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', CASE WHEN pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) '' THEN pg_catalog.current_setting('search_path') END, 'pg_temp'), true)")
+	row, err := p.Server.Row(2, "SELECT pg_catalog.current_setting('search_path'), pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', CASE WHEN pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) '' THEN pg_catalog.current_setting('search_path') END, 'pg_temp'), true)")
 	if err != nil {
 		return nil, h.lost(p, err)
 	}

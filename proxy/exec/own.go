@@ -49,7 +49,7 @@ func (h *Handler) setOwn(v sqlparse.Var, tag string) error {
 		if h.outsideBlock() {
 			h.warnLocal()
 		}
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			now = h.own
 		}
 	default:

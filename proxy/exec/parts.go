@@ -104,7 +104,7 @@ func sameTypes(a, b *described) bool {
 
 // describe asks the server of the copies what rows a text gives; nil if it gives none there, for whatever reason.
 func (g *gathering) describe(sql string) (*described, error) {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendParse("", sql, g.types)
 	s.SendDescribe('S', "")
 	s.SendSync()
@@ -155,7 +155,7 @@ func finalText(text string, fields []wire.Field) string {
 
 // partTable makes the table for what the shards send of a part, empty.
 func (g *gathering) partTable(l *router.Load) error {
-	s := g.on.srv
+	s := g.on.Server
 	s.SendParse("", "CREATE TEMPORARY TABLE "+l.Name+" ON COMMIT DROP AS "+l.SQL+" WITH NO DATA", g.types)
 	s.SendBindParts("", g.args.Formats, g.args.Params, nil)
 	s.SendExecute()

@@ -158,7 +158,7 @@ func (h *Handler) forced(p *router.Plan) (*router.Plan, error) {
 	if !ok {
 		return nil, &pgsql.Error{Code: pgsql.UndefinedObject, Message: "pgmosaic.shard names shard \"" + h.own.Shard + "\", which does not exist", Hint: "SHOW SHARDS on the admin database lists them."}
 	}
-	if err := p.Template.OneShard(h.planner.DB, sh.Index, h.tx.status == 'T' && h.readsOnly()); err != nil {
+	if err := p.Template.OneShard(h.planner.DB, sh.Index, h.tx.Active() && h.readsOnly()); err != nil {
 		return nil, err
 	}
 	return &router.Plan{Template: p.Template.Forced(), Shards: []int{sh.Index}, Narrow: true}, nil
@@ -180,7 +180,7 @@ func (h *Handler) learn(ctx context.Context, must bool) (newer bool, err error) 
 	if !must && time.Since(h.planner.SeenAt()) <= nameAge {
 		return false, nil
 	}
-	if h.tx.status == 'I' && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {
+	if h.tx.Idle() && h.ext.cur == nil || len(h.tx.parts) == 0 && h.ext.cur == nil {
 		h.client.Leave()
 		if err := h.e.Planner.Schemas.Check(ctx, h.planner.DB); err != nil {
 			return false, err

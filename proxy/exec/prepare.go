@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -39,7 +40,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 		return err
 	}
 	defer done()
-	srv := p.srv
+	srv := p.Server
 	srv.SendQuery(s.Text[:s.NameAt.Start] + judge + s.Text[s.NameAt.End:])
 	srv.SendDescribe('S', judge)
 	srv.SendSync()
@@ -67,17 +68,17 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 
 // dropJudge has a server forget what a PREPARE was judged by, also where the transaction has failed since: the next PREPARE takes the name. Else nobody may have it.
 func dropJudge(h *Handler, p *participant) error {
-	if p.srv.Dirty {
+	if p.Server.Dirty {
 		return nil
 	}
-	p.srv.SendClose('S', judge)
-	p.srv.SendSync()
-	err := p.srv.Flush()
+	p.Server.SendClose('S', judge)
+	p.Server.SendSync()
+	err := p.Server.Flush()
 	if err == nil {
-		_, err = p.srv.ReadTag()
+		_, err = p.Server.ReadTag()
 	}
 	if err != nil {
-		p.srv.Dirty = true
+		p.Lose()
 		return h.lost(p, err)
 	}
 	return nil
@@ -217,7 +218,7 @@ func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, 
 	}
 	name, err := h.ensure(p, st)
 	if err != nil {
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 		return err
@@ -252,34 +253,34 @@ func (h *Handler) parseOn(p *participant, st *stmt, open bool) (string, error) {
 	suspectParse(h, p)
 	name, evict := "", ""
 	if st.name != "" {
-		name, evict = p.srv.Prepare(st.key)
+		name, evict = p.Server.Prepare(st.key)
 	}
 	if evict != "" {
-		p.srv.SendClose('S', evict)
+		p.Server.SendClose('S', evict)
 	}
-	p.srv.SendParse(name, st.sql, h.typesFor(p.shard, st.typed()))
-	p.srv.SendDescribe('S', name)
+	p.Server.SendParse(name, st.sql, h.typesFor(p.shard, st.typed()))
+	p.Server.SendDescribe('S', name)
 	if open {
-		p.srv.SendFlush()
+		p.Server.SendFlush()
 	} else {
-		p.srv.SendSync()
+		p.Server.SendSync()
 	}
-	if err := p.srv.Flush(); err != nil {
+	if err := p.Server.Flush(); err != nil {
 		return "", h.lost(p, err)
 	}
 	d, err := h.readDescription(p, open)
 	if err != nil {
-		p.srv.Forget(st.key)
+		p.Server.Forget(st.key)
 		return "", err
 	}
 	if st.desc == nil {
 		learn(h, st, d)
 	}
 	if st.desc.form != d.form && st.fixed() {
-		p.srv.Drop(st.key)
+		p.Server.Drop(st.key)
 		return "", errPlanChanged
 	}
-	p.srv.Note(st.key, d.form)
+	p.Server.Note(st.key, d.form)
 	st.likened = st.tmpl
 	return name, nil
 }
@@ -293,11 +294,11 @@ const revalidates = "RevalidateCachedQuery"
 // are not what it was told.
 func (h *Handler) compare(p *participant, o *op) error {
 	if o.kind != opCompare {
-		return h.lost(p, &pool.ProtocolError{Shard: p.srv.Pool.Shard, Node: p.srv.Pool.Node, Cause: fmt.Errorf("%w: ParameterDescription, which nobody has asked for", wire.ErrMalformed)})
+		return h.lost(p, &pool.ProtocolError{Shard: p.Server.Pool.Shard, Node: p.Server.Pool.Node, Cause: fmt.Errorf("%w: ParameterDescription, which nobody has asked for", wire.ErrMalformed)})
 	}
 	d, err := h.readDescription(p, true)
 	if err != nil {
-		p.srv.Drop(o.key)
+		p.Server.Drop(o.key)
 		return err
 	}
 	s := o.parsed
@@ -305,10 +306,10 @@ func (h *Handler) compare(p *participant, o *op) error {
 		learn(h, s, d)
 	}
 	if s.desc.form != d.form {
-		p.srv.Drop(o.key)
+		p.Server.Drop(o.key)
 		return errPlanChanged
 	}
-	p.srv.Note(o.key, d.form)
+	p.Server.Note(o.key, d.form)
 	return nil
 }
 
@@ -379,10 +380,10 @@ func (h *Handler) borrow(ctx context.Context, shard int) (p *participant, done f
 		if err != nil {
 			return nil, nil, err
 		}
-		p = &participant{shard: shard, node: -1, srv: s, reads: true} // whatever is asked may be asked again
+		p = &participant{Branch: branch.Branch{Server: s, Reads: true}, shard: shard, node: -1} // whatever is asked may be asked again
 		done = func() {
 			if h.tidy(p); p != h.pinned {
-				h.free(p.srv)
+				h.free(p.Server)
 			}
 		}
 		if err := h.adapt(p); err != nil {

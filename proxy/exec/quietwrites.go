@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -22,7 +23,7 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 		return nil, nil, err
 	}
 	for _, p := range h.tx.parts {
-		if p.wrote && h.tx.changes {
+		if h.tx.Writer(&p.Branch) {
 			writers = append(writers, p)
 		} else {
 			readers = append(readers, p)
@@ -35,20 +36,20 @@ func sides(h *Handler) (writers, readers []*participant, err error) {
 // the database has written there: they commit with the others then, or not at all. Where no code of the database writes, they are not asked. And if the
 // transaction may have been made READ ONLY, all of them whether they were, and have written before that: a row of ours can be written there no more.
 func askParts(h *Handler) error {
-	changes, quiet := h.tx.changes, h.tx.writes && router.CodeWrites(h.planner.Schema)
-	modes := (quiet || changes) && (h.tx.modes || saidReadOnly(h, h.firstModes.only))
+	changes, quiet := h.tx.Changes, h.tx.Writes && router.CodeWrites(h.planner.Schema)
+	modes := (quiet || changes) && (h.tx.Modes || saidReadOnly(h, h.firstModes.only))
 	if len(h.tx.parts) < 2 || !quiet && !modes {
 		return nil
 	}
 	var asked []*participant
 	for _, p := range h.tx.parts {
-		writer := p.wrote && changes
-		if p.replica || writer && !modes || !writer && !quiet {
+		writer := p.Wrote() && changes
+		if p.Replica || writer && !modes || !writer && !quiet {
 			continue
 		}
-		p.srv.SendQuery(wroteSQL)
-		if p.srv.Flush() != nil {
-			p.srv.Dirty = true
+		p.Server.SendQuery(wroteSQL)
+		if p.Server.Flush() != nil {
+			p.Lose()
 		}
 		asked = append(asked, p)
 	}
@@ -56,10 +57,10 @@ func askParts(h *Handler) error {
 	var refused error // by a server that lives: the question was cancelled, or its time was over
 	for _, p := range asked {
 		wrote, err := false, error(nil)
-		if !p.srv.Dirty {
+		if !p.Server.Dirty {
 			var rows [][][]byte
-			if rows, err = p.srv.Answers(2); err == nil && len(rows) == 1 {
-				wrote, p.only = string(rows[0][0]) == "t", string(rows[0][1]) == "on"
+			if rows, err = p.Server.Answers(2); err == nil && len(rows) == 1 {
+				wrote, p.Only = string(rows[0][0]) == "t", string(rows[0][1]) == "on"
 			}
 		}
 		var se *pool.ServerError
@@ -67,15 +68,19 @@ func askParts(h *Handler) error {
 		case errors.As(err, &se):
 			refused = err
 			continue
-		case err != nil || p.srv.Dirty:
-			p.srv.Dirty, lost = true, p
+		case err != nil || p.Server.Dirty:
+			p.Server.Dirty, lost = true, p
 			continue
 		}
-		if wrote && !(p.wrote && changes) {
+		if wrote && !(p.Wrote() && changes) {
 			p.keys = h.shards.At(p.shard).UnseenKeys(p.keys)
-			h.tx.changes = true
+			h.tx.Changes = true
 		}
-		p.wrote = wrote || p.wrote && p.bound
+		if wrote {
+			p.On(branch.Writes)
+		} else if !p.Bound {
+			p.On(branch.HasRead)
+		}
 	}
 	if lost != nil {
 		return &pgsql.Error{

@@ -12,7 +12,7 @@ import (
 
 // readsOnly says whether the client's transaction is READ ONLY and a replica may run it: SERIALIZABLE needs the primary.
 func (h *Handler) readsOnly() bool {
-	return !h.tx.implicit && saidReadOnly(h, "") && h.isolation() != "serializable"
+	return !h.tx.Implicit && saidReadOnly(h, "") && h.isolation() != "serializable"
 }
 
 // saidReadOnly says whether the client's transaction is to be READ ONLY, by what it was begun with, SET TRANSACTION or the default that the
@@ -45,7 +45,7 @@ func isOn(v string) bool { return v == "on" || v == "true" || v == "yes" || v ==
 // chained are the modes that AND CHAIN passes on. What was set by name, or by code, a server is asked for.
 func chained(ctx context.Context, h *Handler) (sqlparse.Tx, error) {
 	opts := explicit(h, h.tx.chained())
-	if !h.tx.modes || h.tx.status != 'T' || len(h.tx.parts) == 0 {
+	if !h.tx.Modes || !h.tx.Active() || len(h.tx.parts) == 0 {
 		return opts, nil
 	}
 	if err := spread(ctx, h, nil); err != nil {
@@ -55,7 +55,7 @@ func chained(ctx context.Context, h *Handler) (sqlparse.Tx, error) {
 	if err := h.ready(p); err != nil {
 		return opts, err
 	}
-	row, err := p.srv.Row(3, "select pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_setting('transaction_deferrable')")
+	row, err := p.Server.Row(3, "select pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_setting('transaction_deferrable')")
 	if err != nil {
 		return opts, h.lost(p, err)
 	}
@@ -88,15 +88,15 @@ const readOnlySetting = "transaction_read_only"
 
 // modesUnseen notes that one of them is set by its name. The transaction counts as READ WRITE then: a replica could not undo READ ONLY.
 func modesUnseen(h *Handler) {
-	if h.tx.status != 'I' {
-		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite, h.tx.modes = false, true, true
+	if !h.tx.Idle() {
+		h.tx.opts.ReadOnly, h.tx.opts.ReadWrite, h.tx.Modes = false, true, true
 	}
 }
 
 // staysOnReplica says whether a transaction that reads a replica may run a statement there. If not, it goes on on the
 // primary, which under READ COMMITTED is no difference. A transaction with one snapshot stays where that is.
 func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, error) {
-	if !p.replica {
+	if !p.Replica {
 		return true, nil
 	}
 	if h.isolation() != "" {
@@ -127,7 +127,7 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 func (h *Handler) stillFit(p *participant, t *router.Template) bool {
 	st := h.shards.At(p.shard)
 	v := st.View()
-	if v == nil || p.node >= len(v.Nodes) || h.e.owed.has(h.db, st.Info.Name) {
+	if v == nil || p.node >= len(v.Nodes) || h.e.owed.Has(h.db, st.Info.Name) {
 		return false
 	}
 	st.Still(p.node)

@@ -11,7 +11,7 @@ import (
 // PostgreSQL goes back to what the packet said, of which a shared server knows nothing. tidy sees to it between transactions; in one, what follows is read by the
 // setting at once, where it is one that servers report. It lasts as long as the transaction: then tidy looks.
 func reassert(h *Handler, p *participant) error {
-	if h.tx.status == 'I' || p.srv.TxStatus != 'T' || !p.srv.IsSuspect() {
+	if h.tx.Idle() || p.Server.TxStatus != 'T' || !p.Server.IsSuspect() {
 		return nil
 	}
 	for name, told := range h.told.Since() {
@@ -24,8 +24,8 @@ func reassert(h *Handler, p *participant) error {
 		}
 		p.judged[name] = told
 		reset := false
-		p.srv.SendQuery("SELECT source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) " + pgsql.Literal(name))
-		if err := p.srv.Flush(); err != nil {
+		p.Server.SendQuery("SELECT source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) " + pgsql.Literal(name))
+		if err := p.Server.Flush(); err != nil {
 			return h.lost(p, err)
 		}
 		if _, err := h.read(p, func(m wire.Message) error {

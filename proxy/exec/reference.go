@@ -46,9 +46,9 @@ func (h *Handler) lockReference(ctx context.Context, p *router.Plan, shards []in
 		if err != nil {
 			return err
 		}
-		sql, params := secret.Turn(name, part.srv.PID)
+		sql, params := secret.Turn(name, part.Server.PID)
 		if shard == h.planner.DB.Home.Index {
-			sql, params = secret.HomeTurn(name, part.srv.PID, h.planner.DB.Joined)
+			sql, params = secret.HomeTurn(name, part.Server.PID, h.planner.DB.Joined)
 		}
 		if err := takeTurn(h, part, name, sql, params); err != nil {
 			return h.turnRefused(ctx, part, name, err)
@@ -65,32 +65,32 @@ func takeTurn(h *Handler, part *participant, name, sql string, params [][]byte) 
 		if err := h.ready(part); err != nil {
 			return err
 		}
-		row, err := part.srv.Row(1, "SELECT pg_catalog.current_setting('lock_timeout')")
+		row, err := part.Server.Row(1, "SELECT pg_catalog.current_setting('lock_timeout')")
 		if bounded = err == nil && string(row[0]) == "0"; bounded {
-			_, err = part.srv.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d", time.Duration(h.e.Turns.Wait.Load()).Milliseconds()))
+			_, err = part.Server.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d", time.Duration(h.e.Turns.Wait.Load()).Milliseconds()))
 		}
 		if err != nil {
 			return h.lost(part, err)
 		}
 	}
-	part.srv.SendParse("", sql, nil)
-	part.srv.SendBindParts("", nil, params, nil)
-	part.srv.SendExecute()
-	part.srv.SendSync()
-	if err := part.srv.Flush(); err != nil {
+	part.Server.SendParse("", sql, nil)
+	part.Server.SendBindParts("", nil, params, nil)
+	part.Server.SendExecute()
+	part.Server.SendSync()
+	if err := part.Server.Flush(); err != nil {
 		return h.lost(part, err)
 	}
 	if err := h.prologue(part); err != nil {
 		return err
 	}
-	a := pool.Answer{Server: part.srv}
+	a := pool.Answer{Server: part.Server}
 	if err := a.Read(part.transactionOf); errors.Is(err, errOlder) {
 		return err
 	} else if err != nil {
 		return h.lost(part, err)
 	}
 	if bounded {
-		if _, err := part.srv.Exec("SET LOCAL lock_timeout = 0"); err != nil {
+		if _, err := part.Server.Exec("SET LOCAL lock_timeout = 0"); err != nil {
 			return h.lost(part, err)
 		}
 	}
@@ -166,7 +166,7 @@ func (h *Handler) marked(ctx context.Context, p *router.Plan, part *participant,
 	if err != nil {
 		return "", err
 	}
-	return secret.Marked(text, part.xact, part.srv.PID), nil
+	return secret.Marked(text, part.xact, part.Server.PID), nil
 }
 
 // writesRows says whether a statement of a kind may write rows of the tables that it names.

@@ -151,7 +151,7 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 		}
 	}
 	for i, shard := range p.Shards {
-		s := parts[i].srv
+		s := parts[i].Server
 		s.SendParse("", del, h.typesFor(shard, types))
 		s.SendBindParts("", a.Formats, params[i], binaryAll)
 		s.SendDescribe('P', "")
@@ -159,7 +159,7 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 		s.SendSync()
 	}
 	for i := range parts {
-		if err := parts[i].srv.Flush(); err != nil {
+		if err := parts[i].Server.Flush(); err != nil {
 			unheard(parts)
 			return nil, h.lost(parts[i], err)
 		}
@@ -187,7 +187,7 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 
 // insertRows inserts rows on one shard, and reads what the client wants returned.
 func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows [][][]byte, which []int, res []int16) (desc []wire.Field, got [][][]byte, err error) {
-	s := p.srv
+	s := p.Server
 	s.SendParse("", sql, h.typesFor(p.shard, types))
 	for _, n := range which {
 		params, _, err := h.paramsFor(p.shard, types, binaryAll, rows[n])

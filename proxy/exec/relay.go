@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/lease"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -22,7 +23,7 @@ type relayed struct {
 // relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
 func (h *Handler) relay(p *participant) (r relayed, err error) {
 	panics.Point("executor")
-	s := p.srv
+	s := p.Server
 	for {
 		typ, _, err := s.Peek()
 		if err != nil {
@@ -99,13 +100,13 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 func (h *Handler) lostOrGone(p *participant, err error) error {
 	var torn *wire.TornError
 	if errors.As(err, &torn) {
-		p.srv.Dirty = true
+		p.Lose()
 		return clientError{err}
 	}
 	var pe *wire.PeerError
 	if errors.As(err, &pe) {
-		p.srv.Dirty = true
-		p.srv.Running(true) // nobody will read the rest: it is told to stop
+		p.Lose()
+		p.Server.Running(true) // nobody will read the rest: it is told to stop
 		return clientError{err}
 	}
 	return h.lost(p, err)
@@ -114,7 +115,7 @@ func (h *Handler) lostOrGone(p *participant, err error) error {
 // relayError passes an ErrorResponse on. A server that says FATAL goes, but the session stays. An againError means that
 // nothing was passed on.
 func (h *Handler) relayError(p *participant) (code string, err error) {
-	m, err := p.srv.Next()
+	m, err := p.Server.Next()
 	if err != nil {
 		return "", err
 	}
@@ -123,9 +124,9 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 
 // passError is relayError for one that was read.
 func passError(h *Handler, p *participant, m wire.Message) (code string, err error) {
-	s, e := p.srv, wire.ParseError(m.Body())
+	s, e := p.Server, wire.ParseError(m.Body())
 	if h.again(p, e) {
-		s.Dirty = s.Dirty || isFatal(e)
+		s.Dirty = s.Dirty || branch.Fatal(e)
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}
 	h.request.Failed(e.Code, e.Message)
@@ -159,18 +160,14 @@ func passError(h *Handler, p *participant, m wire.Message) (code string, err err
 	return e.Code, h.client.Write(m.Raw)
 }
 
-func isFatal(e *wire.ErrorResponse) bool {
-	return e.Severity == "FATAL" || e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
-}
-
 // fatal says whether a server goes with an error, behind which nothing follows. Then the error becomes what the client is told,
 // whose session stays.
 func (h *Handler) fatal(p *participant, e *wire.ErrorResponse) bool {
-	if !isFatal(e) {
+	if !branch.Fatal(e) {
 		return false
 	}
-	pool, goes := p.srv.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it
-	p.srv.Dirty = true
+	pool, goes := p.Server.Pool, h.nodeGoes(p, e) // which asks for the severity that the server gave it
+	p.Lose()
 	e.Severity, e.SeverityUnlocalized = "ERROR", "ERROR"
 	if goes {
 		pool.Suspect()

@@ -135,7 +135,7 @@ func (h *Handler) identify(p *participant, n shardmap.TableName, keys []string) 
 	for _, k := range keys {
 		sql += ", (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) " + table + " AND attname OPERATOR(pg_catalog.=) " + pgsql.Literal(k) + ")"
 	}
-	row, err := p.srv.Row(1+len(keys), sql)
+	row, err := p.Server.Row(1+len(keys), sql)
 	if err != nil {
 		return nil, h.lost(p, err)
 	}
@@ -180,7 +180,7 @@ func (h *Handler) forgetDDL() {
 // older map it would be a table of home's.
 func (h *Handler) outdated(s *sqlparse.Statement) error {
 	cur := h.e.Catalog.Current()
-	if cur == h.planner.Map || h.tx.status == 'I' || s == nil {
+	if cur == h.planner.Map || h.tx.Idle() || s == nil {
 		return nil
 	}
 	db, b := cur.Databases[h.db], h.tx.base

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/replication"
@@ -29,31 +30,26 @@ func isAgain(err error) bool {
 
 // mayRepeat says whether the request may begin anew unnoticed.
 func (h *Handler) mayRepeat() bool {
-	return h.repeatable && !h.repeated && unsent(h)
+	sent, _ := h.sentSoFar()
+	return h.attempt.MayRepeat(sent)
 }
 
 // unsent says that nothing of the request's answer has gone to the client: it can be taken back.
 func unsent(h *Handler) bool {
 	sent, _ := h.sentSoFar()
-	return sent == h.begunAt.sent
+	return h.attempt.Unsent(sent)
 }
 
 // again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
 func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
-	if p == h.pinned || p.wrote || !h.mayRepeat() {
+	if p == h.pinned || !h.mayRepeat() {
 		return false
 	}
-	mine := p.reads || p.replica && !p.used
-	if e == nil {
-		return mine
-	}
-	switch e.Code {
-	case pgsql.AdminShutdown, pgsql.CrashShutdown, pgsql.CannotConnectNow:
-		return mine && h.nodeGoes(p, e)
-	case pgsql.IdleSessionTimeout: // it was idle for too long, and had gone before it read the statement
-		return mine && isFatal(e)
-	case pgsql.ReadOnlySQLTransaction, pgsql.FeatureNotSupported, pgsql.SerializationFailure, pgsql.DeadlockDetected, pgsql.ObjectNotInPrerequisiteState: // what recovery forbids, and its conflicts
-		return p.replica && (p.reads || !p.used)
+	switch p.Repeats(e) {
+	case branch.Yes:
+		return true
+	case branch.IfItGoes:
+		return h.nodeGoes(p, e)
 	}
 	return false
 }
@@ -72,22 +68,16 @@ func (h *Handler) onPrimaries() error {
 
 // nodeGoes says whether an error means that the node goes, and not just this one of its servers, or that a function raised it.
 func (h *Handler) nodeGoes(p *participant, e *wire.ErrorResponse) bool {
-	if !isFatal(e) {
+	if !branch.Fatal(e) {
 		return false
 	}
 	switch e.Code {
 	case pgsql.CrashShutdown, pgsql.CannotConnectNow:
 		return true
 	case pgsql.AdminShutdown:
-		return orphaned(e) || !h.stillUp(p)
+		return branch.Orphaned(e) || !h.stillUp(p)
 	}
 	return false
-}
-
-// orphaned says whether a server ended because its postmaster is no more. Its code and, in other languages, its text are those
-// of a server that was told to go: what differs is the function that says it, of PostgreSQL's be-secure.c.
-func orphaned(e *wire.ErrorResponse) bool {
-	return e.Routine == "secure_read" || e.Routine == "secure_write"
 }
 
 // orphans is how long the servers of a postmaster that was killed may go on to answer.
@@ -105,7 +95,7 @@ func (h *Handler) stillUp(p *participant) bool {
 		if v == nil {
 			return true
 		}
-		i := slices.IndexFunc(v.Nodes, func(n replication.NodeView) bool { return n.Name == p.srv.Pool.Node })
+		i := slices.IndexFunc(v.Nodes, func(n replication.NodeView) bool { return n.Name == p.Server.Pool.Node })
 		if i < 0 {
 			return true
 		}
@@ -116,12 +106,7 @@ func (h *Handler) stillUp(p *participant) bool {
 	}) == nil && up
 }
 
-// outputMark is a place in what is written to the client.
-type outputMark struct {
-	sent int64
-	out  int
-}
-
+// sentSoFar is what has gone to the client, and what is written to it and has not gone.
 func (h *Handler) sentSoFar() (sent int64, out int) {
 	_, sent = h.client.Traffic()
 	return sent, h.client.Out()
@@ -130,16 +115,15 @@ func (h *Handler) sentSoFar() (sent int64, out int) {
 // beginRequest notes that a request begins: until something has been sent to the client it may begin again.
 func (h *Handler) beginRequest(size int) {
 	h.now, h.size, h.key = time.Now(), size, 0
-	h.begunAt.sent, h.begunAt.out = h.sentSoFar()
-	h.repeatable, h.repeated = true, false
+	h.attempt = branch.Attempted(h.sentSoFar())
 	h.held.Begin()
 	h.request.Begin(h.now)
 }
 
 // beginAgain takes back what was written to the client since the request began. Its reads go to primaries now.
 func (h *Handler) beginAgain() {
-	unwrite(h, h.begunAt.out)
-	h.repeated = true
+	unwrite(h, h.attempt.Out())
+	h.attempt.Repeat()
 	h.count.Repeated.Add(1)
 }
 
@@ -149,7 +133,7 @@ func unwrite(h *Handler, out int) { h.client.Truncate(out) }
 // dropFailed takes the replicas of the transaction, on which no statement has run yet, out of it: it begins again elsewhere.
 func (h *Handler) dropFailed() {
 	for i := len(h.tx.parts) - 1; i >= 0; i-- {
-		if p := h.tx.parts[i]; p.replica && !p.used {
+		if p := h.tx.parts[i]; p.Replica && !p.Used {
 			h.leaveReplica(p)
 		}
 	}
@@ -164,6 +148,6 @@ func (h *Handler) leaveReplica(p *participant) {
 			break
 		}
 	}
-	p.keys, p.open = p.keys[:0], false
+	p.keys = p.keys[:0]
 	h.finish(p)
 }

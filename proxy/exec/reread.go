@@ -35,17 +35,17 @@ func (h *Handler) backTo(v planner.View) {
 // reread reads the schema by the transaction's own eyes, if it has defined something since the last time: a view or function
 // that only it knows must not be taken for one of home's alone.
 func (h *Handler) reread(ctx context.Context) error {
-	if !h.tx.defined || h.tx.status == 'E' {
+	if !h.tx.defined || h.tx.Failed() {
 		return nil
 	}
-	if len(h.planner.DB.Shards) == 1 || h.tx.status == 'I' && h.ext.cur == nil {
+	if len(h.planner.DB.Shards) == 1 || h.tx.Idle() && h.ext.cur == nil {
 		h.tx.defined = false
 		return nil
 	}
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
+	if p := h.ext.cur; p != nil && h.tx.Idle() { // a simple query would end a pipeline's transaction
 		if err := h.escalate(ctx, p); err != nil {
 			return err
 		}
@@ -62,11 +62,11 @@ func (h *Handler) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.srv.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
+	if _, err := p.Server.Exec("SAVEPOINT pgmosaic_schema; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil { // what is printed names schemas
 		return h.lost(p, err)
 	}
 	next, failed := schema.ReadBy(ctx, h.asking(p), h.planner.Schema.Version)
-	if _, err := p.srv.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
+	if _, err := p.Server.Exec("ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"); err != nil {
 		return h.lost(p, err)
 	}
 	if failed != nil {

@@ -185,7 +185,7 @@ const wideRow = 1 << 20
 
 // admit counts the row that comes next, if it is wide. One that is too much is passed over.
 func (s *stream) admit() error {
-	typ, n, err := s.p.srv.Peek()
+	typ, n, err := s.p.Server.Peek()
 	if err != nil || typ != 'D' || s.hold == nil {
 		return nil // Next will say
 	}
@@ -194,7 +194,7 @@ func (s *stream) admit() error {
 	if n < wideRow {
 		return nil
 	}
-	if err = s.hold.take(n); err == nil && n > s.p.srv.Max() {
+	if err = s.hold.take(n); err == nil && n > s.p.Server.Max() {
 		err = &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a row of %s is too wide for a result over several shards", pgsql.SizeText(int64(n))), Hint: "Read it from the one shard that has it."}
 	}
 	if err == nil {
@@ -202,7 +202,7 @@ func (s *stream) admit() error {
 		return nil
 	}
 	s.hold.give(n)
-	if e := s.p.srv.Skip(); e != nil {
+	if e := s.p.Server.Skip(); e != nil {
 		s.done = true
 		return s.h.unread(s.p, &s.answer, e)
 	}
@@ -216,7 +216,7 @@ func (s *stream) Next() ([][]byte, error) {
 			return nil, io.EOF
 		}
 		var since time.Time
-		if !s.p.srv.Buffered() {
+		if !s.p.Server.Buffered() {
 			since = time.Now()
 		}
 		if err := s.admit(); err != nil {
@@ -256,11 +256,11 @@ func (s *stream) Next() ([][]byte, error) {
 
 // bound reads until the server has planned and begun its statement: what fails before that has no columns for the client.
 func (s *stream) bound() error {
-	if !s.p.srv.Buffered() {
+	if !s.p.Server.Buffered() {
 		defer func(since time.Time) { s.h.request.Blocked += time.Since(since) }(time.Now())
 	}
 	for !s.done {
-		typ, _, err := s.p.srv.Peek()
+		typ, _, err := s.p.Server.Peek()
 		switch {
 		case err != nil || typ == 'E':
 			_, err := s.Next()
@@ -368,7 +368,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	}
 	n, err := h.mergeRows(sources, sh, m, res, w)
 	for _, s := range streams { // an error behind the last row counts as well. In a transaction no server is cancelled whose client hears of none
-		if err == nil && !s.done && (m.Limit == nil || h.tx.status != 'I') {
+		if err == nil && !s.done && (m.Limit == nil || !h.tx.Idle()) {
 			err = s.drain()
 		}
 	}
@@ -376,7 +376,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		return err
 	}
 	h.client.SendTag(fmt.Sprintf("SELECT %d", n))
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		h.count.Transactions.Add(1)
 	}
 	return nil
@@ -435,7 +435,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		}
 		if err != nil {
 			for _, part := range parts {
-				if h.tx.status == 'I' {
+				if h.tx.Idle() {
 					h.finish(part)
 				}
 			}
@@ -446,7 +446,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, 0)
 		if err != nil {
 			for _, part := range parts[i:] {
-				if h.tx.status == 'I' {
+				if h.tx.Idle() {
 					h.finish(part)
 				}
 			}
@@ -455,7 +455,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 		streams = append(streams, s)
 	}
 	for _, s := range streams {
-		if err := s.p.srv.Flush(); err != nil {
+		if err := s.p.Server.Flush(); err != nil {
 			s.done = true
 			return streams, h.lost(s.p, err)
 		}
@@ -475,10 +475,10 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 	if err != nil {
 		return nil, err
 	}
-	p.srv.SendParse("", sql, h.typesFor(p.shard, types))
-	p.srv.SendBindParts("", a.Formats, params, formats)
-	p.srv.SendExecuteRows(rows)
-	p.srv.SendSync()
+	p.Server.SendParse("", sql, h.typesFor(p.shard, types))
+	p.Server.SendBindParts("", a.Formats, params, formats)
+	p.Server.SendExecuteRows(rows)
+	p.Server.SendSync()
 	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })
 	return &stream{h: h, p: p, deep: deep, wide: len(fields), answer: h.answer(p)}, nil
 }
@@ -487,7 +487,7 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 func (h *Handler) endStreams(streams []*stream, again bool) {
 	for _, s := range streams {
 		h.quiet(s, again)
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(s.p)
 		}
 	}
@@ -496,19 +496,19 @@ func (h *Handler) endStreams(streams []*stream, again bool) {
 // quiet ends what a server still sends of a query: it is cancelled, and the rest is read. A server of the client's transaction is cancelled only
 // where the client is told of an error: what it has done there is undone by that, and COMMIT would be a ROLLBACK.
 func (h *Handler) quiet(s *stream, again bool) {
-	if !s.done && !s.p.srv.Dirty && s.p.srv.Out() == 0 && h.prologue(s.p) == nil {
-		if !s.p.srv.Buffered() && (h.tx.status == 'I' || !again) {
+	if !s.done && !s.p.Server.Dirty && s.p.Server.Out() == 0 && h.prologue(s.p) == nil {
+		if !s.p.Server.Buffered() && (h.tx.Idle() || !again) {
 			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
-			_ = s.p.srv.BeginCancel()(ctx) // if it fails, reading on takes longer
+			_ = s.p.Server.BeginCancel()(ctx) // if it fails, reading on takes longer
 			cancel()
 		}
 		if err := s.drain(); err != nil && !s.done {
-			s.p.srv.Dirty = true
+			s.p.Lose()
 		}
 	}
 	if !s.done {
-		s.p.srv.Dirty = true
+		s.p.Lose()
 	}
 }
 

@@ -19,9 +19,9 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	h.beginRequest(len(sql))
 	h.request.Choose(sql)
 	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
-	idle := h.tx.status == 'I'
+	idle := h.tx.Idle()
 	err := h.joinPipeline(ctx)
-	joined := h.tx.implicit
+	joined := h.tx.Implicit
 	if err == nil {
 		err = h.query(ctx, sql)
 	}
@@ -42,7 +42,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		err := h.drain(ctx, false)
 		if err == nil {
 			err = h.escalate(ctx, p)
@@ -54,7 +54,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 	}
 	err := h.drain(ctx, true) // the transaction's end does not come with the pipeline's; what that has set is reported at a Sync
 	if err != nil {           // the server, which may be lost, is the transaction's
-		x.undone(p.srv)
+		x.undone(p.Server)
 		x.cur, x.post = nil, x.post[:0]
 	}
 	return err
@@ -62,7 +62,7 @@ func (h *Handler) joinPipeline(ctx context.Context) error {
 
 // endPipeline ends the transaction of a pipeline that a request has joined, and that request with it.
 func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error {
-	if joined && h.tx.implicit && h.tx.status != 'I' {
+	if joined && h.tx.Implicit && !h.tx.Idle() {
 		if err != nil {
 			h.rollback()
 		} else {
@@ -70,7 +70,7 @@ func endPipeline(ctx context.Context, h *Handler, joined bool, err error) error 
 		}
 	}
 	h.ext.wrote = false
-	h.ext.closePortalsIf(h.tx.status == 'I')
+	h.ext.closePortalsIf(h.tx.Idle())
 	return err
 }
 
@@ -100,7 +100,7 @@ func (h *Handler) timed(idle bool) {
 	}
 	d := end.Sub(h.now)
 	h.count.QueryNanos.Add(int64(d))
-	if idle && h.tx.status == 'I' {
+	if idle && h.tx.Idle() {
 		h.count.AutoNanos.Add(int64(d))
 	}
 	h.request.Done(end, d, (*observing)(h))
@@ -109,28 +109,28 @@ func (h *Handler) timed(idle bool) {
 // ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
 func (h *Handler) ready4Query() {
 	h.hearOwn()
-	if h.listen != nil && h.tx.status == 'I' {
+	if h.listen != nil && h.tx.Idle() {
 		_ = h.Deliver()
 	}
 	for _, p := range h.tx.parts {
-		if p.replayed && p.prologue == 0 && !p.srv.Dirty {
+		if p.replayed && !p.Owes() && !p.Server.Dirty {
 			h.resay(p)
 		}
 	}
 	if !h.bound() { // also in a transaction that has done nothing yet
 		h.planner.Done()
 		if h.pinned != nil {
-			h.pinned.srv.Park()
+			h.pinned.Server.Park()
 		} else if h.held.Any() {
 			freeLost(h)
 		}
 	}
-	h.client.SendReady(h.tx.status)
+	h.client.SendReady(h.tx.Status().Byte())
 }
 
 func (h *Handler) query(ctx context.Context, sql []byte) error {
-	if h.tx.implicit {
-		h.repeatable = false // a pipeline's
+	if h.tx.Implicit {
+		h.attempt.Repeatable = false // a pipeline's
 	}
 	for try := 0; ; try++ {
 		if err := h.current(ctx); err != nil {
@@ -141,13 +141,13 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			if h.awaitMove(ctx, err) {
 				continue
 			}
-			if h.tx.status == 'E' {
+			if h.tx.Failed() {
 				return errFailedTx
 			}
 			return err
 		}
 		if multi != nil {
-			h.repeatable = false
+			h.attempt.Repeatable = false
 			return h.several(ctx, multi)
 		}
 		if h.args == nil { // one for many statements, until the session rests
@@ -160,9 +160,9 @@ func (h *Handler) query(ctx context.Context, sql []byte) error {
 			h.dropFailed()
 			continue
 		}
-		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E' && unsent(h) {
+		if errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && !h.tx.Failed() && unsent(h) {
 			if err = h.refresh(ctx); err == nil { // also for a transaction that has no server yet
-				unwrite(h, h.begunAt.out)
+				unwrite(h, h.attempt.Out())
 				continue
 			}
 		}
@@ -279,7 +279,7 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 		return err
 	}
 	if err := h.showPrepared(p, t); err != nil {
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(p)
 		}
 		return err
@@ -297,8 +297,8 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 		h.pin(p, cause)
 	}
 	h.client.Release()
-	p.srv.SendQueryBytes(text)
-	err := p.srv.Flush() // the server reads the whole text before it answers
+	p.Server.SendQueryBytes(text)
+	err := p.Server.Flush() // the server reads the whole text before it answers
 	var r relayed
 	if err != nil {
 		err = h.lost(p, err)
@@ -310,7 +310,7 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 			h.closed(p, t)
 		}
 	} else {
-		failed(p.srv, configs)
+		failed(p.Server, configs)
 	}
 	return h.ended(ctx, p, t, r, err)
 }
@@ -320,14 +320,14 @@ func (h *Handler) ended(ctx context.Context, p *participant, t *router.Template,
 	if err == nil && r.failed {
 		err = errRelayed
 	}
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		h.count.Transactions.Add(1)
 		h.endedAlone(p, err)
-		if p.srv.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
-			p.srv.Dirty = true
+		if p.Server.TxStatus != 'I' && r.ready { // the text opened a transaction behind our back (DO, CALL)
+			p.Lose()
 		}
 		h.finish(p)
-	} else if p.srv.TxStatus == 'I' && r.ready && err == nil {
+	} else if p.Server.TxStatus == 'I' && r.ready && err == nil {
 		// The text ended the transaction behind our back: what the others do no longer belongs to it.
 		h.rollback()
 	}
@@ -349,13 +349,13 @@ func (p *participant) outdates(code string) bool {
 
 // endedAlone counts an autocommit statement that wrote.
 func (h *Handler) endedAlone(p *participant, err error) {
-	if !p.wrote {
+	if !p.Wrote() {
 		return
 	}
 	switch {
 	case err == nil:
 		h.count.Ended(1, metrics.Committed)
-	case p.srv.Dirty:
+	case p.Server.Dirty:
 		h.count.Ended(1, metrics.Unknown)
 	default:
 		h.count.Ended(1, metrics.RolledBack)
@@ -375,7 +375,7 @@ func (h *Handler) staleSchema(ctx context.Context) {
 
 // after does what a successful statement entails for the session and the map.
 func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
-	if t.Stmt.Kind == sqlparse.Cursor && h.tx.status != 'I' {
+	if t.Stmt.Kind == sqlparse.Cursor && !h.tx.Idle() {
 		for _, p := range h.tx.parts {
 			if p.shard == shard {
 				h.declared(t.Stmt.Name, p)
@@ -394,7 +394,7 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		}
 	}
 	if t.Defines() {
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.tx.defined = false
 			h.afterDDL(ctx)
 			if t.Stmt.Def.Logins {
@@ -418,11 +418,11 @@ func (h *Handler) declared(name string, p *participant) {
 // complete when that has committed.
 func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err error) {
 	defer func() { h.client.ReleaseTag(err == nil) }()
-	if h.tx.status == 'I' {
+	if h.tx.Idle() {
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	for i, s := range stmts {
-		if h.tx.status == 'I' { // behind a COMMIT inside the string
+		if h.tx.Idle() { // behind a COMMIT inside the string
 			h.begin("BEGIN", sqlparse.Tx{}, true)
 			if err := h.current(ctx); err != nil {
 				return err
@@ -432,13 +432,13 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err
 			h.client.HoldTag()
 		}
 		if err := byNewerMap(ctx, h, func() error { return h.oneOfSeveral(ctx, s) }); err != nil {
-			if h.tx.implicit {
+			if h.tx.Implicit {
 				h.rollback()
 			}
 			return err
 		}
 	}
-	if h.tx.status != 'I' && h.tx.implicit {
+	if !h.tx.Idle() && h.tx.Implicit {
 		return h.commitImplicit(ctx)
 	}
 	return nil
@@ -448,7 +448,7 @@ func (h *Handler) several(ctx context.Context, stmts []*sqlparse.Statement) (err
 func byNewerMap(ctx context.Context, h *Handler, run func() error) error {
 	sent, out := h.sentSoFar()
 	err := run()
-	for try := 0; errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && h.tx.status != 'E'; try++ {
+	for try := 0; errors.Is(err, errReplan) && try < 3 && !keepsMap(h) && !h.tx.Failed(); try++ {
 		if now, _ := h.sentSoFar(); now != sent {
 			break
 		}

@@ -26,20 +26,20 @@ type unseen struct {
 
 // maySet notes that a statement that may set something unseen is about to run on a participant of the transaction.
 func maySet(h *Handler, p *participant, t *router.Template) {
-	if h.tx.status == 'I' || len(h.planner.DB.Shards) == 1 {
+	if h.tx.Idle() || len(h.planner.DB.Shards) == 1 {
 		return
 	}
 	u := &h.tx.unseen
 	u.by = append(slices.DeleteFunc(u.by, func(o *participant) bool { return o == p }), p)
 	u.times++
 	u.of, p.setAt, u.path = t, u.times, u.path || t == nil || t.Hidden.Path
-	h.tx.modes = h.tx.modes || t == nil || t.Hidden.Modes
+	h.tx.Modes = h.tx.Modes || t == nil || t.Hidden.Modes
 }
 
 // suspectParse notes that a statement is parsed on a server: a literal of a composite type or array has the checks of its parts run then.
 func suspectParse(h *Handler, p *participant) {
 	if hidden := router.RunsUnnamed(h.planner.Schema); hidden != nil {
-		p.srv.Suspect(hidden.Vars, hidden.Unknown)
+		p.Server.Suspect(hidden.Vars, hidden.Unknown)
 	}
 }
 
@@ -64,7 +64,7 @@ func spreadTo(ctx context.Context, h *Handler, shard int, t *router.Template) er
 // What a function has set lasts as long as the transaction on the others; tidy finds what stays.
 func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	u := &h.tx.unseen
-	if len(u.by) == 0 || h.tx.status != 'T' {
+	if len(u.by) == 0 || !h.tx.Active() {
 		return nil
 	}
 	if cur := h.ext.cur; cur != nil && len(h.ext.ops) > 0 {
@@ -74,7 +74,7 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 	}
 	vars := customNames(h.settings)
 	for _, p := range u.by {
-		vars = append(vars, p.srv.Vars()...)
+		vars = append(vars, p.Server.Vars()...)
 	}
 	seen := map[*participant]*pool.Carried{}
 	for _, p := range u.by {
@@ -115,7 +115,7 @@ func carries(h *Handler, p *participant, vars []string) (*pool.Carried, error) {
 	if err := h.ready(p); err != nil {
 		return nil, err
 	}
-	c, err := p.srv.Carries(vars, h.ext.most())
+	c, err := p.Server.Carries(vars, h.ext.most())
 	if errors.Is(err, pool.ErrTooMuch) {
 		return nil, setTooMuch("")
 	}
@@ -132,10 +132,10 @@ func follow(h *Handler, p *participant, have, want *pool.Carried, vars []string)
 			return err
 		}
 	}
-	for _, c := range p.srv.Changes(have, want, h.login) {
+	for _, c := range p.Server.Changes(have, want, h.login) {
 		p.knows(c.Name)
 		h.tx.who = h.tx.who || c.Name == "session_authorization" || c.Name == "role"
-		_, err := p.srv.Exec(c.SQL)
+		_, err := p.Server.Exec(c.SQL)
 		var se *pool.ServerError
 		switch {
 		case errors.As(err, &se):
@@ -162,7 +162,7 @@ func lead(h *Handler, p *participant) error {
 			continue
 		}
 		p.knows(s.name)
-		p.first(s.sql)
+		p.First(s.sql)
 	}
 	return nil
 }
@@ -172,43 +172,18 @@ func (p *participant) knows(name string) {
 	p.customs.add(name)
 }
 
-// first has a server run a statement before those that come; its answer is swallowed: see prologue.
-func (p *participant) first(sql string) {
-	p.srv.SendParse("", sql, nil)
-	p.srv.SendBindParts("", nil, nil, nil)
-	p.srv.SendExecute()
-	p.prologue++
-}
-
-// asidePortal is the portal of what a server runs amid a client's pipeline or transaction, whose own unnamed one may be open.
-const asidePortal = "pgmosaic aside"
-
-// sendAside sends a statement of our own that leaves the client's portals alone. It is answered by four messages, CloseComplete being the last.
-func sendAside(s *pool.Server, sql string) {
-	s.SendParse("", sql, nil)
-	s.SendBind(asidePortal, "", []byte{0, 0, 0, 0, 0, 0})
-	s.SendFrame('E', append([]byte(asidePortal), 0, 0, 0, 0, 0))
-	s.SendClose('P', asidePortal)
-}
-
-// aside is first for a participant that has been at work in the transaction or pipeline.
-func (p *participant) aside(sql string) {
-	sendAside(p.srv, sql)
-	p.prologue += 2
-}
-
 // outcome tells the client what became of the settings of a transaction in which functions have set some. last is the participant whose
 // word counts; the others are done with.
 func outcome(h *Handler, last *participant) {
-	if h.tx.unseen.base == nil || last.srv.Dirty || last.srv.TxStatus != 'I' {
+	if h.tx.unseen.base == nil || last.Server.Dirty || last.Server.TxStatus != 'I' {
 		return
 	}
 	h.hidePrepared(last)
 	h.tidy(last)
-	if last.srv.Dirty && h.pinned != nil { // what cannot be replayed is on the one that the session keeps
+	if last.Server.Dirty && h.pinned != nil { // what cannot be replayed is on the one that the session keeps
 		last = h.pinned
 	}
-	if last.srv.Dirty || h.adapt(last) != nil {
+	if last.Server.Dirty || h.adapt(last) != nil {
 		return
 	}
 	h.resay(last)
@@ -224,6 +199,6 @@ func inTurn(h *Handler) {
 
 // forgetTold ends what a participant was told of custom parameters, and what it may have set unseen.
 func (p *participant) forgetTold() {
-	p.srv.SetSettings(emptied(p.srv.Settings(), p.customs.list...))
+	p.Server.SetSettings(emptied(p.Server.Settings(), p.customs.list...))
 	p.customs, p.setAt = customs{}, 0
 }

@@ -30,7 +30,7 @@ const (
 
 // step notes what servers that join later have to be told. name is that of the parameter, or empty.
 func (tx *transaction) step(kind stepKind, name string, sql ...string) {
-	if tx.status == 'I' {
+	if tx.Idle() {
 		return
 	}
 	tx.unseen.customs.add(name)
@@ -112,7 +112,7 @@ func (tx *transaction) backTo(at int) {
 // same way; of one that failed behind a savepoint they are as they were there.
 func (tx *transaction) chained() sqlparse.Tx {
 	switch n := len(tx.saves); {
-	case tx.status != 'E':
+	case !tx.Failed():
 		return tx.opts
 	case n > 0:
 		return tx.saves[n-1].opts

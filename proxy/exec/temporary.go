@@ -36,13 +36,13 @@ func (h *Handler) forgetTemps() {
 
 // rereadTemps asks the session's server for its temporary objects, if they may have changed.
 func (h *Handler) rereadTemps(ctx context.Context) error {
-	if !h.tempsOld || h.tx.status == 'E' {
+	if !h.tempsOld || h.tx.Failed() {
 		return nil
 	}
 	if err := h.drain(ctx, false); err != nil {
 		return err
 	}
-	if p := h.ext.cur; p != nil && h.tx.status == 'I' { // a simple query would end a pipeline's transaction
+	if p := h.ext.cur; p != nil && h.tx.Idle() { // a simple query would end a pipeline's transaction
 		if err := h.escalate(ctx, p); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (h *Handler) rereadTemps(ctx context.Context) error {
 	if err := h.ready(p); err != nil {
 		return err
 	}
-	row, err := p.srv.Row(1, schema.TemporaryMark)
+	row, err := p.Server.Row(1, schema.TemporaryMark)
 	if err != nil {
 		return h.lost(p, err)
 	}
@@ -101,36 +101,24 @@ func (h *Handler) readTemps(ctx context.Context, p *participant) (next *schema.T
 // transaction that is open nothing is left of it.
 func (h *Handler) amongCatalogs(p *participant, f func() error) (err error) {
 	before, after := "SAVEPOINT pgmosaic_schema", "ROLLBACK TO SAVEPOINT pgmosaic_schema; RELEASE SAVEPOINT pgmosaic_schema"
-	if p.srv.TxStatus == 'I' {
+	if p.Server.TxStatus == 'I' {
 		before, after = "BEGIN", "COMMIT"
-		defer func() { h.endOwn(p) }()
+		defer p.Clear()
 	}
-	if _, err := p.srv.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
+	if _, err := p.Server.Exec(before + "; SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
 		return h.lost(p, err)
 	}
 	failed := f()
-	if _, err := p.srv.Exec(after); err != nil {
+	if _, err := p.Server.Exec(after); err != nil {
 		return h.lost(p, err)
 	}
 	return failed
 }
 
-// endOwn ends a transaction of the proxy's own that has failed, or what one of the client's has left: each of its statements, the last one, too, may
-// have met a cancel request for the client's statement. A server on which that cannot be done is not used again.
-func (h *Handler) endOwn(p *participant) {
-	const tries = 5
-	for try := 0; p.srv.TxStatus != 'I' && !p.srv.Dirty; try++ {
-		if tag, err := p.srv.Exec("ROLLBACK"); err == nil && tag == "ROLLBACK" || cancelled(err) && try < tries {
-			continue
-		}
-		p.srv.Dirty = true
-	}
-}
-
 // asking has a server asked for the schema.
 func (h *Handler) asking(p *participant) schema.Ask {
 	return func(sql string) (types []uint32, rows [][][]byte, err error) {
-		desc, rows, err := p.srv.Result(sql)
+		desc, rows, err := p.Server.Result(sql)
 		for _, f := range desc {
 			types = append(types, f.DataTypeOID)
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
@@ -22,26 +23,26 @@ var verifiable = map[string]bool{"temporary table": true, "advisory lock": true,
 // tidy looks at a server that ran something which may have changed it unseen, at the end of the statement or
 // transaction: settings become the session's, and what cannot be replayed ties the session to the server.
 func (h *Handler) tidy(p *participant) {
-	s := p.srv
+	s := p.Server
 	if !s.IsSuspect() || s.Dirty || s.TxStatus != 'I' || s.Pending() > 0 || s.Out() > 0 {
 		return
 	}
 	carried := s.Settings() // not the session's, where a transaction that SET something was rolled back
 	s.Suspect(customNames(carried), false)
 	left, err := s.Left(h.ext.most())
-	if cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
+	if branch.Cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
 		h.held.Heed(false)
 		h.client.Leave()
 		s.AwaitCancels()
 		for range 5 {
-			if left, err = s.Left(h.ext.most()); !cancelled(err) {
+			if left, err = s.Left(h.ext.most()); !branch.Cancelled(err) {
 				break
 			}
 		}
 		h.held.Heed(true)
 	}
 	switch {
-	case cancelled(err) && p == h.pinned:
+	case branch.Cancelled(err) && p == h.pinned:
 		return // what it holds is the session's: it is looked at again after the next statement
 	case err != nil:
 		if s.Dirty = true; errors.Is(err, pool.ErrTooMuch) {
@@ -103,12 +104,6 @@ func customNames(s *pool.Settings) (names []string) {
 	return names
 }
 
-// cancelled says whether a server has cancelled what it was asked.
-func cancelled(err error) bool {
-	var se *pool.ServerError
-	return errors.As(err, &se) && se.Response.Code == pgsql.QueryCanceled
-}
-
 // closed notes that a statement on the pinned server may have ended what ties it.
 func (h *Handler) closed(p *participant, t *router.Template) {
 	if p == h.pinned && t.Stmt.Closes {
@@ -118,14 +113,14 @@ func (h *Handler) closed(p *participant, t *router.Template) {
 
 // unpin gives the pinned server up if what tied it has ended.
 func (h *Handler) unpin(p *participant) {
-	if !h.checkPin || p != h.pinned || p.srv.Dirty || p.srv.TxStatus != 'I' {
+	if !h.checkPin || p != h.pinned || p.Server.Dirty || p.Server.TxStatus != 'I' {
 		return
 	}
 	h.checkPin = false
 	if cause, _ := h.Pinned(); !verifiable[cause] {
 		return
 	}
-	holds, err := p.srv.Holds()
+	holds, err := p.Server.Holds()
 	if err != nil || holds {
 		return
 	}
@@ -182,32 +177,32 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 // configure takes what set_config has set on one server into the session, and to its other servers.
 func (h *Handler) configure(p *participant, list []setting) error {
 	if err := mayConfigure(h, list); err != nil { // several of a pipeline may be more together than each was
-		p.srv.Dirty = p.srv.Dirty || h.tx.status == 'I'
+		p.Server.Dirty = p.Server.Dirty || h.tx.Idle()
 		return err
 	}
 	for _, c := range list {
 		if c.reset {
-			p.srv.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
+			p.Server.Suspect([]string{c.name}, false) // to its own value, not to the startup packet's
 			maySet(h, p, nil)
 			continue
 		}
 		value := pgsql.SettingValue(c.name, c.value)
 		sql, kind := "SET "+pgsql.Setting(c.name)+" TO "+value, stepSet
 		if c.local {
-			if h.tx.status == 'I' { // it ended with its statement
+			if h.tx.Idle() { // it ended with its statement
 				adopt(h, emptied(h.settings, c.name))
-				p.srv.SetSettings(emptied(p.srv.Settings(), c.name))
+				p.Server.SetSettings(emptied(p.Server.Settings(), c.name))
 				continue
 			}
 			sql, kind = "SET LOCAL"+sql[3:], stepLocal
 		} else if !ofTransactions[c.name] {
-			adopt(h, reported(p.srv, h.settings.With(c.name, value), c.name))
-			if h.tx.status == 'I' {
-				p.srv.SetSettings(h.settings)
+			adopt(h, reported(p.Server, h.settings.With(c.name, value), c.name))
+			if h.tx.Idle() {
+				p.Server.SetSettings(h.settings)
 			}
 		}
 		if ofTransactions[c.name] {
-			kind, h.tx.modes = stepModes, true
+			kind, h.tx.Modes = stepModes, true
 		}
 		h.tx.step(kind, c.name, sql)
 		reckonKept(h)
@@ -224,7 +219,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 			if err := h.ready(o); err != nil {
 				return err
 			}
-			if _, err := o.srv.Exec(sql); err != nil {
+			if _, err := o.Server.Exec(sql); err != nil {
 				return h.lost(o, err)
 			}
 		}
@@ -254,16 +249,16 @@ func readsPrepared(t *router.Template) bool {
 // showPrepared makes pg_prepared_statements on a server list the session's own statements, and nobody else's,
 // for a statement that reads it. It is part of the pipeline or transaction that the statement belongs to.
 func (h *Handler) showPrepared(p *participant, t *router.Template) error {
-	if !readsPrepared(t) || h.tx.status == 'E' {
+	if !readsPrepared(t) || h.tx.Failed() {
 		return nil
 	}
 	if err := h.ready(p); err != nil {
 		return err
 	}
 	p.shown = true
-	s := p.srv
+	s := p.Server
 	s.ForgetAll()
-	sendAside(s, "DEALLOCATE ALL")
+	branch.SendAside(s, "DEALLOCATE ALL")
 	answers := 4
 	for name, st := range h.ext.named {
 		if st.tmpl != nil && st.tmpl.Class != router.Control {
@@ -281,7 +276,7 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 		switch {
 		case a.Ended && a.Failed != nil:
 			if p != h.ext.cur { // else the pipeline's end does it
-				resync(p)
+				p.Resync()
 			}
 			return a.Failed
 		case err != nil:
@@ -299,14 +294,14 @@ func (h *Handler) hidePrepared(p *participant) {
 		return
 	}
 	p.shown = false
-	if p.srv.Dirty || p.srv.TxStatus != 'I' {
-		p.srv.Dirty = true
+	if p.Server.Dirty || p.Server.TxStatus != 'I' {
+		p.Lose()
 		return
 	}
-	if _, err := p.srv.Exec("DEALLOCATE ALL"); err != nil {
-		p.srv.Dirty = true
+	if _, err := p.Server.Exec("DEALLOCATE ALL"); err != nil {
+		p.Lose()
 	}
-	p.srv.ForgetAll()
+	p.Server.ForgetAll()
 }
 
 // overdue says whether the client has let statement_timeout pass between the messages of a pipeline. A server

@@ -33,5 +33,5 @@ func (h *Handler) unsay() {
 // resay tells the client what a server that has joined its transaction has not.
 func (h *Handler) resay(p *participant) {
 	p.replayed = false
-	h.told.Now(p.srv.Params, h.sendParam)
+	h.told.Now(p.Server.Params, h.sendParam)
 }

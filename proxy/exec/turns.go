@@ -52,12 +52,12 @@ func (h *Handler) askOne(ctx context.Context, p *router.Plan, shard int, sh *sha
 	}
 	s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, rows)
 	if err != nil {
-		if h.tx.status == 'I' {
+		if h.tx.Idle() {
 			h.finish(part)
 		}
 		return nil, err
 	}
-	if err := part.srv.Flush(); err != nil {
+	if err := part.Server.Flush(); err != nil {
 		s.done = true
 		return s, h.lost(part, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
@@ -18,8 +19,8 @@ import (
 // transaction is the client's transaction over the shards that it has reached so far. BEGIN is answered at
 // once and sent to a shard only with the first statement that needs it.
 type transaction struct {
-	status    byte // I, T, E
-	implicit  bool // made by us for one statement or pipeline, not by the client
+	branch.Tx
+
 	begin     string
 	opts      sqlparse.Tx
 	inherited sqlparse.Tx // by AND CHAIN
@@ -42,19 +43,13 @@ type transaction struct {
 	oids      []uint32     // of the declared tables that it has renamed or dropped
 	defined   bool         // something, since the schema was read
 	unseen    unseen
-	effects
-}
-
-// effects are what a transaction may have done.
-type effects struct {
-	changes bool // a statement that may change something has run: it was not READ ONLY, or notified or used temporary tables
-	writes  bool // a statement has run while it was not known to be READ ONLY
-	modes   bool // it may have been made READ ONLY where no SET TRANSACTION says so
 }
 
 // begin opens a transaction without telling any server.
 func (h *Handler) begin(sql string, opts sqlparse.Tx, implicit bool) {
-	h.tx = transaction{status: 'T', implicit: implicit, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
+	next := h.tx.Tx
+	next.Begin(implicit)
+	h.tx = transaction{Tx: next, begin: sql, opts: opts, before: h.settings, parts: h.tx.parts[:0], since: h.now, told: h.told.Mark(), notifies: h.tx.notifies, own: ownInTx{h.own, h.own}}
 	reckonAnew(h)
 }
 
@@ -67,7 +62,7 @@ func (h *Handler) join(ctx context.Context, shard int, t *router.Template) (*par
 	}
 	p, err := joined(ctx, h, shard, t)
 	if err == nil && t.Hidden != nil {
-		p.srv.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
+		p.Server.Suspect(t.Hidden.Vars, t.Hidden.Unknown)
 		maySet(h, p, t)
 	}
 	if err == nil && t.Counts != 0 {
@@ -85,7 +80,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	}
 	for _, p := range h.tx.parts {
 		if p.shard == shard {
-			if p.srv.Dirty {
+			if p.Server.Dirty {
 				return nil, lostBefore(h, p)
 			}
 			if stays, err := h.staysOnReplica(p, t); err != nil {
@@ -97,7 +92,8 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 			if err := h.mayWrite(p, t); err != nil {
 				return nil, err
 			}
-			p.used = true
+			p.On(branch.Runs)
+			p.Used = true
 			return p, nil
 		}
 	}
@@ -112,13 +108,13 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	} else {
 		var err error
 		if t.Read && h.readsOnly() {
-			if p, err = h.forReader(ctx, shard, t); err == nil && !p.replica {
+			if p, err = h.forReader(ctx, shard, t); err == nil && !p.Replica {
 				p.node = -1
 			}
 		} else {
 			var s *pool.Server
 			s, err = h.lease(ctx, shard)
-			p = &participant{shard: shard, srv: s, node: -1}
+			p = &participant{Branch: branch.Of(s), shard: shard, node: -1}
 		}
 		if err != nil {
 			if errors.Is(err, errReplan) && len(h.tx.parts) > 0 {
@@ -129,7 +125,7 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 	}
 	drop := func() {
 		if p != h.pinned {
-			h.free(p.srv)
+			h.free(p.Server)
 			h.unload(p)
 		}
 	}
@@ -137,14 +133,13 @@ func joined(ctx context.Context, h *Handler, shard int, t *router.Template) (*pa
 		drop()
 		return nil, err
 	}
-	h.keepDefaults(p.srv)
+	h.keepDefaults(p.Server)
 	if err := h.adaptTo(p, h.tx.before); err != nil {
 		drop()
 		return nil, err
 	}
-	p.first(h.tx.begin)
+	p.Begin(h.tx.begin)
 	h.tx.parts = append(h.tx.parts, p)
-	p.open = true
 	return p, lead(h, p)
 }
 
@@ -164,19 +159,20 @@ func (h *Handler) isolation() string {
 // mayWrite marks a participant as a writer, unless the statement is a read. A second writer needs
 // two-phase commit.
 func (h *Handler) mayWrite(p *participant, t *router.Template) error {
-	p.bound = p.bound || t.Temp || t.OnTemp || t.Stmt != nil && (notifies(t.Stmt) || holdsCursor(t.Stmt))
-	h.tx.writes = h.tx.writes || !h.readsOnly()
+	p.Bound = p.Bound || t.Temp || t.OnTemp || t.Stmt != nil && (notifies(t.Stmt) || holdsCursor(t.Stmt))
+	h.tx.Writes = h.tx.Writes || !h.readsOnly()
 	if t.Read {
 		return nil
 	}
-	if !p.wrote {
+	if !p.Wrote() {
 		for _, o := range h.tx.parts {
-			if o != p && o.wrote && h.own.Commit == client.CommitRefuse {
+			if o != p && o.Wrote() && h.own.Commit == client.CommitRefuse {
 				return router.Refuse(router.RuleNoTwoPhase, "pgmosaic.multi_shard_commit is refuse")
 			}
 		}
 	}
-	p.wrote, h.tx.changes = true, h.tx.changes || !h.readsOnly() || p.bound
+	p.On(branch.Writes)
+	h.tx.Changes = h.tx.Changes || !h.readsOnly() || p.Bound
 	p.mayDefine(t)
 	h.tx.locks = h.tx.locks || t.DDL && !t.Temp || t.Stmt.Kind == sqlparse.Truncate || t.Stmt.Kind == sqlparse.Lock
 	p.keys = h.shards.At(p.shard).WriteKeys(p.keys, t, h.key)
@@ -199,14 +195,14 @@ func (h *Handler) joinAll(ctx context.Context, shards []int, t *router.Template)
 // ready sends BEGIN and its kin to a participant that joined for a statement which was never sent. One that was given up is in no transaction any
 // more, and may have answers to come that nobody has read: nothing is asked of it.
 func (h *Handler) ready(p *participant) error {
-	if p.srv.Dirty {
+	if p.Server.Dirty {
 		return lostBefore(h, p)
 	}
-	if p.prologue == 0 {
+	if !p.Owes() {
 		return nil
 	}
-	p.srv.SendFlush()
-	if err := p.srv.Flush(); err != nil {
+	p.Server.SendFlush()
+	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)
 	}
 	return h.prologue(p)
@@ -215,32 +211,18 @@ func (h *Handler) ready(p *participant) error {
 // lostBefore is what the client is told where its transaction cannot go on, for want of a server that it has lost.
 func lostBefore(h *Handler, p *participant) error {
 	return &pgsql.Error{
-		Code: pgsql.ConnectionFailure, Message: "the transaction has lost its connection to shard " + h.shards.Name(p.shard) + " (node " + p.srv.Pool.Node + ")",
+		Code: pgsql.ConnectionFailure, Message: "the transaction has lost its connection to shard " + h.shards.Name(p.shard) + " (node " + p.Server.Pool.Node + ")",
 		Hint: "ROLLBACK, and run the transaction again.",
 	}
 }
 
-// prologue swallows the answers to BEGIN and its kin. They were sent by the extended protocol without a Sync: had
-// one failed (a cancel request may hit BEGIN), the server would have skipped what was sent behind it, a simple
-// query too, and nothing would have run outside of the transaction. Such a server is given up.
+// prologue swallows the answers to BEGIN and its kin: see branch.Branch.Answered.
 func (h *Handler) prologue(p *participant) error {
-	a := pool.Answer{Server: p.srv, Open: true}
-	for p.prologue > 0 {
-		m, err := a.Next()
-		switch {
-		case a.Failed != nil:
-			p.prologue = 0
-			p.srv.Dirty = true
-			return a.Failed
-		case err != nil:
-			p.prologue = 0
-			return h.lost(p, err)
-		case m.Type == 'C':
-			p.prologue--
-			p.srv.TxStatus = 'T'
-		case m.Type == '3': // of what was sent aside
-			p.prologue--
-		}
+	if !p.Owes() {
+		return nil
+	}
+	if err := p.Answered(); err != nil {
+		return h.lost(p, err)
 	}
 	return nil
 }
@@ -249,12 +231,12 @@ func (h *Handler) prologue(p *participant) error {
 func (h *Handler) rollback() {
 	writers := 0
 	for _, p := range h.tx.parts {
-		if p.wrote {
+		if p.Wrote() {
 			writers++
 		}
 		h.abort(p)
 		if h.tx.who { // some releases of PostgreSQL do not bring the role back
-			p.srv.Suspect(nil, false)
+			p.Server.Suspect(nil, false)
 		}
 	}
 	h.count.Ended(writers, metrics.RolledBack)
@@ -269,40 +251,31 @@ func (h *Handler) rollback() {
 // letGo rolls a transaction that has failed back where it did not: as on one PostgreSQL it holds no locks any more, whenever
 // its client ends it. With savepoints it may go on, and keeps what it has.
 func (h *Handler) letGo() {
-	if h.tx.implicit || len(h.tx.saves) > 0 {
+	if h.tx.Implicit || len(h.tx.saves) > 0 {
 		return
 	}
+	asked := make([]*participant, 0, 8)
 	for _, p := range h.tx.parts {
-		s := p.srv
-		if s.Dirty || s.TxStatus != 'T' || p.prologue > 0 || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
+		s := p.Server
+		if s.Dirty || s.TxStatus != 'T' || p.Owes() || p == h.ext.cur || s.Out() > 0 || s.Pending() > 0 {
 			continue // the client's ROLLBACK ends it
 		}
-		s.SendQuery("ROLLBACK")
-		if s.Flush() != nil {
-			s.Dirty = true
-			continue
+		if p.AskRollback() {
+			asked = append(asked, p)
 		}
-		p.undone = true
 	}
-	for _, p := range h.tx.parts {
-		if p.undone {
-			if tag, err := p.srv.ReadTag(); err != nil || tag != "ROLLBACK" {
-				p.srv.Dirty = true
-			}
-		}
+	for _, p := range asked {
+		p.RolledBack()
 	}
 }
 
 func (h *Handler) abort(p *participant) {
-	if p.srv.Dirty || p.undone {
-		return
-	}
-	if h.ready(p) != nil {
-		p.srv.Dirty = true
-		return
-	}
-	if tag, err := p.srv.Exec("ROLLBACK"); err != nil || tag != "ROLLBACK" {
-		p.srv.Dirty = true
+	switch {
+	case p.Over():
+	case h.ready(p) != nil:
+		p.Lose()
+	default:
+		p.Rollback()
 	}
 }
 
@@ -319,13 +292,13 @@ func (h *Handler) endTx() {
 		g.close()
 	}
 	for i, p := range h.tx.parts {
-		p.keys, p.open, p.ending, p.undone, p.judged = p.keys[:0], false, ending{}, false, nil
+		p.keys, p.Ending, p.judged = p.keys[:0], branch.Ending{}, nil
 		p.forgetTold()
-		h.endOwn(p)
+		p.Clear()
 		if i == len(h.tx.parts)-1 {
 			outcome(h, p)
 		}
-		if p.srv.Dirty && p == h.pinned {
+		if p.Server.Dirty && p == h.pinned {
 			h.pinned = nil
 			h.setPin("")
 		}
@@ -333,7 +306,9 @@ func (h *Handler) endTx() {
 		p.resets = nil
 	}
 	h.mayChangeTemps(false)
-	h.tx = transaction{status: 'I', parts: h.tx.parts[:0]}
+	next := h.tx.Tx
+	next.End()
+	h.tx = transaction{Tx: next, parts: h.tx.parts[:0]}
 	reckonAnew(h)
 	h.ext.closePortals()
 	h.planner.Env.SearchPath = h.searchPath()
@@ -342,7 +317,7 @@ func (h *Handler) endTx() {
 
 // abandon rolls back for a client that is gone.
 func (h *Handler) abandon() {
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		h.rollback()
 	}
 }
@@ -354,7 +329,7 @@ const beginPortal = "pgmosaic begin"
 // pipeline keeps the statements before it. p is given back if that fails, and the transaction's else, also where an error comes behind it.
 func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	h.ext.cur = nil
-	s := p.srv
+	s := p.Server
 	s.SendParse("", "BEGIN", nil)
 	s.SendBind(beginPortal, "", []byte{0, 0, 0, 0, 0, 0}) // the unnamed portal may be the client's
 	s.SendFrame('E', append([]byte(beginPortal), 0, 0, 0, 0, 0))
@@ -370,9 +345,9 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 		return err
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
-	p.open = true
+	p.On(branch.Joins)
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
-	h.tx.parts, h.tx.changes, h.tx.writes = append(h.tx.parts, p), p.wrote, true
+	h.tx.parts, h.tx.Changes, h.tx.Writes = append(h.tx.parts, p), p.Wrote(), true
 	if s.IsSuspect() {
 		maySet(h, p, nil)
 	}

@@ -54,9 +54,9 @@ func (h *Handler) relayDescription(p *participant) error {
 	m := h.typesOf(p.shard)
 	if m == nil {
 		p.deep = nil
-		return p.srv.Forward(h.client)
+		return p.Server.Forward(h.client)
 	}
-	msg, err := p.srv.Next()
+	msg, err := p.Server.Next()
 	if err != nil {
 		return err
 	}
@@ -91,9 +91,9 @@ func translateFields(m *schema.TypeMap, fields []wire.Field) {
 // relayRows passes rows on, translated where need be.
 func (h *Handler) relayRows(p *participant) error {
 	if p.deep == nil {
-		return p.srv.ForwardRun(h.client)
+		return p.Server.ForwardRun(h.client)
 	}
-	msg, err := p.srv.Next()
+	msg, err := p.Server.Next()
 	if err != nil {
 		return err
 	}

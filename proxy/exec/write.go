@@ -24,7 +24,7 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 		}
 		return h.held.Stopped()
 	}
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		return steps()
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
@@ -164,7 +164,7 @@ func (h *Handler) behind(ctx context.Context, p *router.Plan, pieces []piece) er
 		if cause := pinCauseOf(p.Template); cause != "" {
 			h.pin(part, cause)
 		}
-		if _, err := part.srv.Exec(p.Then); err != nil {
+		if _, err := part.Server.Exec(p.Then); err != nil {
 			return h.lost(part, err)
 		}
 	}
@@ -194,7 +194,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 	defer func() {
 		for i, f := range flushing {
 			if f.Wait(err != nil) != nil {
-				parts[i].srv.Dirty = true
+				parts[i].Lose()
 			}
 		}
 	}()
@@ -219,7 +219,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		}
 	}
 	for i, pc := range pieces {
-		s := parts[i].srv
+		s := parts[i].Server
 		s.SendParse("", texts[i], h.typesFor(pc.shard, types))
 		s.SendBindParts("", a.Formats, params[i], res)
 		s.SendDescribe('P', "")
@@ -274,7 +274,7 @@ func asReturned(x *execution, desc []wire.Field) error {
 // unheard gives servers up whose answers nobody will read.
 func unheard(parts []*participant) {
 	for _, p := range parts {
-		p.srv.Dirty = true
+		p.Lose()
 	}
 }
 
@@ -402,7 +402,7 @@ func homeFirst(shards []int, home int) []int {
 
 // oneByOne runs what cannot run in a transaction on each shard in turn.
 func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) error {
-	if h.tx.status != 'I' {
+	if !h.tx.Idle() {
 		return &pgsql.Error{Code: pgsql.ActiveSQLTransaction, Message: "this statement cannot run inside a transaction block"}
 	}
 	var tag string
@@ -423,7 +423,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		if i == 0 { // its notices are the client's
 			tag, err = h.exec(part, text)
 		} else {
-			_, err = part.srv.Exec(text)
+			_, err = part.Server.Exec(text)
 		}
 		switch {
 		case i > 0 && p.Shared && p.Stmt.Def.Alters && isAbsent(err):

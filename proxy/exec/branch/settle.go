@@ -1,0 +1,59 @@
+package branch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
+)
+
+// Fate is what became of a commit in two phases that has not gone to its end.
+type Fate uint8
+
+// The fates.
+const (
+	Unknown Fate = iota // nobody could say in time
+	Whole               // it was committed, and every shard knows
+	Owed                // it was committed, and some shard has still to be told, before anything else runs there
+	Undone              // it was rolled back
+	Damaged             // it was committed, and a part of it is lost: the error is a *txn.DamagedError
+)
+
+// settleAgain is how long one that settles waits before it asks again: a shard that is away may be back, or have another primary.
+const settleAgain = 100 * time.Millisecond
+
+// Settle finds out what became of a commit, asking again until ctx ends, so that nobody misses a write that is there. outcome is as far as its
+// coordinator knew it: unfinished or in doubt. ask says whether it was committed, and has finished it then. The error is the last one.
+func Settle(ctx context.Context, outcome txn.Outcome, ask func(ctx context.Context) (committed bool, err error)) (Fate, error) {
+	committed, err := ask(ctx)
+	for err != nil && !final(err) && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(settleAgain):
+			committed, err = ask(ctx)
+		}
+	}
+	return fate(outcome, committed, err), err
+}
+
+// final says whether asking again would give the same.
+func final(err error) bool {
+	var damage *txn.DamagedError
+	return errors.As(err, &damage) || errors.Is(err, txn.ErrForgotten)
+}
+
+func fate(outcome txn.Outcome, committed bool, err error) Fate {
+	var damage *txn.DamagedError
+	switch {
+	case errors.As(err, &damage):
+		return Damaged
+	case err == nil && (committed || outcome == txn.Unfinished):
+		return Whole
+	case outcome == txn.Unfinished:
+		return Owed
+	case err == nil:
+		return Undone
+	}
+	return Unknown
+}

@@ -68,7 +68,7 @@ func run(ctx context.Context) (err error) {
 	fmt.Printf("pgbench -S, scale %d, %d s a run, median of %d rounds, interleaved; ratios to PgBouncer\n", *scale, *secs, *rounds)
 	for _, mode := range strings.Split(*modes, ",") {
 		for _, c := range strings.Split(*clients, ",") {
-			if err := compare(ctx, ends, dir, mode, c, *secs, *rounds); err != nil {
+			if err := compare(ctx, ends, workload{dir, mode, c, *secs}, *rounds); err != nil {
 				return err
 			}
 		}
@@ -231,18 +231,24 @@ func fill(ctx context.Context, port, scale int) error {
 	return nil
 }
 
-func compare(ctx context.Context, ends []endpoint, dir, mode, clients string, secs, rounds int) error {
+// workload is one run of pgbench.
+type workload struct {
+	dir, mode, clients string
+	secs               int
+}
+
+func compare(ctx context.Context, ends []endpoint, w workload, rounds int) error {
 	all := map[string][]figures{}
 	for range rounds {
 		for _, e := range ends {
-			f, err := measure(ctx, e, dir, mode, clients, secs)
+			f, err := measure(ctx, e, w)
 			if err != nil {
 				return err
 			}
 			all[e.name] = append(all[e.name], f)
 		}
 	}
-	fmt.Printf("\n%s, %s clients\n", mode, clients)
+	fmt.Printf("\n%s, %s clients\n", w.mode, w.clients)
 	base := median(all[ends[0].name])
 	for _, e := range ends {
 		m := median(all[e.name])
@@ -260,17 +266,17 @@ var (
 	countLine = regexp.MustCompile(`transactions actually processed: (\d+)`)
 )
 
-func measure(ctx context.Context, e endpoint, dir, mode, clients string, secs int) (figures, error) {
-	logs := filepath.Join(dir, "log")
+func measure(ctx context.Context, e endpoint, w workload) (figures, error) {
+	logs := filepath.Join(w.dir, "log")
 	before := cpuOf(e.pid)
-	cmd := exec.CommandContext(ctx, "pgbench", "-n", "-S", "-M", mode, "-c", clients, "-j", "1", "-T", strconv.Itoa(secs), "-l", "--log-prefix="+logs, "--sampling-rate=0.2")
+	cmd := exec.CommandContext(ctx, "pgbench", "-n", "-S", "-M", w.mode, "-c", w.clients, "-j", "1", "-T", strconv.Itoa(w.secs), "-l", "--log-prefix="+logs, "--sampling-rate=0.2")
 	cmd.Env = environment(e.port)
-	if e.name == "pgbouncer" && mode == "prepared" {
+	if e.name == "pgbouncer" && w.mode == "prepared" {
 		cmd.Env = append(cmd.Env, "PGDATABASE=prepared")
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return figures{}, fmt.Errorf("%s, %s, %s clients: %w: %s", e.name, mode, clients, err, out)
+		return figures{}, fmt.Errorf("%s, %s, %s clients: %w: %s", e.name, w.mode, w.clients, err, out)
 	}
 	after := cpuOf(e.pid)
 	t, n := tpsLine.FindSubmatch(out), countLine.FindSubmatch(out)

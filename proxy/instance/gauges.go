@@ -46,20 +46,7 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 			}
 		}
 	}
-	type poolName struct{ database, shard, node, role string }
-	pools := map[poolName]pool.Stats{} // a node whose connection string was changed has a pool by the old one, too, until its servers are given back
-	for _, p := range in.Pools.All() {
-		name, st := poolName{p.Database, p.Shard, p.Node, p.Role}, p.Stats()
-		sum := pools[name]
-		sum.Active, sum.Idle, sum.Waiting = sum.Active+st.Active, sum.Idle+st.Idle, sum.Waiting+st.Waiting
-		pools[name] = sum
-	}
-	for p, st := range pools {
-		l := []string{"database", p.database, "shard", p.shard, "node", p.node, "role", p.role}
-		emit("pool_servers_active", "Servers in use.", float64(st.Active), l...)
-		emit("pool_servers_idle", "Servers ready for use.", float64(st.Idle), l...)
-		emit("pool_clients_waiting", "Clients that wait for a server.", float64(st.Waiting), l...)
-	}
+	poolGauges(in, emit)
 	clients, strangers := in.Server.Clients()
 	emit("clients", "Client connections that have logged in.", float64(clients))
 	emit("clients_logging_in", "Client connections that have not logged in yet.", float64(strangers))
@@ -92,6 +79,24 @@ func (in *Instance) gauges(emit func(name, help string, v float64, labels ...str
 		emit("memory_bytes", "What sessions hold, by what it is for.", float64(in.Engine.Memory.Used(memory.Consumer(c))), "consumer", name)
 	}
 	emit("memory_limit_bytes", "How much memory the process may use (memory_limit); 0: no limit.", float64(in.Engine.Memory.Limit.Load()))
+}
+
+// poolGauges tell what the servers of each node are at.
+func poolGauges(in *Instance, emit func(name, help string, v float64, labels ...string)) {
+	type poolName struct{ database, shard, node, role string }
+	pools := map[poolName]pool.Stats{} // a node whose connection string was changed has a pool by the old one, too, until its servers are given back
+	for _, p := range in.Pools.All() {
+		name, st := poolName{p.Database, p.Shard, p.Node, p.Role}, p.Stats()
+		sum := pools[name]
+		sum.Active, sum.Idle, sum.Waiting = sum.Active+st.Active, sum.Idle+st.Idle, sum.Waiting+st.Waiting
+		pools[name] = sum
+	}
+	for p, st := range pools {
+		l := []string{"database", p.database, "shard", p.shard, "node", p.node, "role", p.role}
+		emit("pool_servers_active", "Servers in use.", float64(st.Active), l...)
+		emit("pool_servers_idle", "Servers ready for use.", float64(st.Idle), l...)
+		emit("pool_clients_waiting", "Clients that wait for a server.", float64(st.Waiting), l...)
+	}
 }
 
 // mapGauges tell which map is in force.

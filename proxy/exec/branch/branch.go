@@ -63,7 +63,7 @@ func (b *Branch) First(sql string) {
 // asidePortal is the portal of what a server runs amid a client's pipeline or transaction, whose own unnamed one may be open.
 const asidePortal = "pgmosaic aside"
 
-// SendAside sends a statement of ours that leaves the client's portals alone. It is answered by four messages, CloseComplete being the last.
+// SendAside sends a statement of ours that leaves the client's portals alone. It is answered by four messages, the last of which is to its Close.
 func SendAside(s *pool.Server, sql string) {
 	s.SendParse("", sql, nil)
 	s.SendBind(asidePortal, "", []byte{0, 0, 0, 0, 0, 0})

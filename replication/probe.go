@@ -151,7 +151,7 @@ func (p *prober) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	var err error
-	if p.conn, err = nodeconn.OpenRaw(ctx, p.dsn, nodeconn.Monitor, nil); err != nil {
+	if p.conn, err = nodeconn.OpenRaw(ctx, p.dsn, nodeconn.Monitor, nodeconn.Unasked("each probe asks, once a second"), nil); err != nil {
 		return err
 	}
 	p.addr = p.conn.Conn().RemoteAddr().String()

@@ -168,7 +168,7 @@ func TestAttackClocksGoBackUnderWhatIsLeft(t *testing.T) {
 	for i, n := range nodes {
 		db := fmt.Sprintf("clocks_%d", i)
 		freshDatabase(t, n, db)
-		shards = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
+		shards = append(shards, txn.Shard{Whose: anybodys, Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
 		direct = append(direct, connectTo(t, n.DSN(db)))
 		mustExec(t, direct[i], txn.Schema(i, 1))
 	}

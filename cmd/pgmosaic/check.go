@@ -66,7 +66,16 @@ const askWithin = 5 * time.Second
 func ask(ctx context.Context, dsn string, expected shardmap.Expected) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Check)
+	conn, err := nodeconn.Open(ctx, dsn, nodeconn.Check, nodeconn.Asked(func(ctx context.Context, c *pgconn.PgConn) error {
+		if !expected.Any() {
+			return nil
+		}
+		says, err := nodeconn.Identify(ctx, c)
+		if err == nil {
+			err = expected.Judge(says)
+		}
+		return err
+	}))
 	if err != nil {
 		return "", err
 	}
@@ -75,15 +84,6 @@ func ask(ctx context.Context, dsn string, expected shardmap.Expected) (string, e
 	err = conn.QueryRow(ctx, "select current_setting('server_version'), case when pg_is_in_recovery() then 'replica' else 'primary' end, current_setting('max_prepared_transactions'), system_identifier::text from pg_control_system()").Scan(&v, &role, &prepared, &system)
 	if err != nil {
 		return "", err
-	}
-	if expected.Any() {
-		says, err := nodeconn.Identify(ctx, conn.PgConn())
-		if err == nil {
-			err = expected.Judge(says)
-		}
-		if err != nil {
-			return "", err
-		}
 	}
 	if err := expected.JudgeSystem(system); err != nil {
 		return "", err

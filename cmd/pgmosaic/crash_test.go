@@ -976,7 +976,7 @@ func TestOutcomesAreRemembered(t *testing.T) {
 	for i, n := range nodes {
 		db := fmt.Sprintf("remembered_%d", i)
 		freshDatabase(t, n, db)
-		shards = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
+		shards = append(shards, txn.Shard{Whose: anybodys, Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)})
 		direct = append(direct, connectTo(t, n.DSN(db)))
 		mustExec(t, direct[i], txn.Schema(i, 1))
 	}
@@ -1090,7 +1090,7 @@ func TestOutcomesAreForgottenBetweenRareRounds(t *testing.T) {
 	for i, n := range []*cluster.Node{d.cluster.Node("s1-a"), d.cluster.Node("s2-a")} {
 		db := fmt.Sprintf("rare_%d", i)
 		freshDatabase(t, n, db)
-		shards, direct = append(shards, txn.Shard{Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)}), append(direct, connectTo(t, n.DSN(db)))
+		shards, direct = append(shards, txn.Shard{Whose: anybodys, Name: fmt.Sprintf("r%d", i), DSN: n.DSN(db)}), append(direct, connectTo(t, n.DSN(db)))
 		mustExec(t, direct[i], txn.Schema(i, 1))
 	}
 	gid, undone := txn.GID(install, "r0"), txn.GID(install, "r0")
@@ -1118,7 +1118,7 @@ func TestPartsAreFinishedAsTheirOwners(t *testing.T) {
 	defer mustExec(t, su, "drop owned by finisher; drop role finisher")
 	owner := connectTo(t, strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "app:app", 1))
 	mustExec(t, owner, "begin; create table owned_part (n int); prepare transaction '"+gid+"'")
-	s := txn.Shard{Name: "s1", DSN: strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "finisher:f", 1)}
+	s := txn.Shard{Whose: anybodys, Name: "s1", DSN: strings.Replace(node.DSN("shop"), "postgres:"+d.cluster.Password, "finisher:f", 1)}
 	r := txn.Resolver{Install: d.Catalog.Current().Install}
 	if err := r.FinishOn(t.Context(), s, txn.Base(gid)); err != nil {
 		t.Errorf("%v", err)

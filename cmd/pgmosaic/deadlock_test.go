@@ -268,7 +268,7 @@ func TestWaitsThatCameAndWentAreNoDeadlock(t *testing.T) {
 	clients := map[txn.Server]uint32{}
 	for i, name := range []string{"s1", "s2"} {
 		dsn := d.cluster.Node(name + "-a").DSN("shop")
-		shards = append(shards, txn.Shard{Name: name, Node: name + "-a", DSN: dsn})
+		shards = append(shards, txn.Shard{Whose: anybodys, Name: name, Node: name + "-a", DSN: dsn})
 		sides[i] = side{connectTo(t, dsn), connectTo(t, dsn), connectTo(t, dsn)}
 		clients[txn.Server{Shard: name, PID: sides[i].holder.PgConn().PID()}] = uint32(1 + i)
 		clients[txn.Server{Shard: name, PID: sides[i].waiter.PgConn().PID()}] = uint32(2 - i)

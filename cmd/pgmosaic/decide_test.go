@@ -56,7 +56,7 @@ func TestOnlyTheProxyDecides(t *testing.T) {
 	}
 
 	// A token holds for one server process, gid, outcome and list of parts, once.
-	secret, err := (&txn.Secrets{}).Of(t.Context(), "shop", txn.Shard{Name: "s1", DSN: d.cluster.Node("s1-a").DSN("shop")})
+	secret, err := (&txn.Secrets{}).Of(t.Context(), "shop", txn.Shard{Whose: anybodys, Name: "s1", DSN: d.cluster.Node("s1-a").DSN("shop")})
 	if err != nil {
 		t.Fatal(err)
 	}

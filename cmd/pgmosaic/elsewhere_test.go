@@ -95,16 +95,16 @@ func TestFingerprintOfASchema(t *testing.T) {
 	d, _ := renameWorld(t, "printed")
 	home := d.past(t, "printed", 0)
 	dsn := d.cluster.Node("s1-a").DSN("printed_0")
-	r := schema.Reader{Conns: &nodeconn.Kept{}}
+	r := schema.Reader{Conns: &nodeconn.Kept{}, Whose: func(string, string) nodeconn.Whose { return anybodys }}
 	defer r.Conns.Drop(dsn)
 	at := func() string {
-		fp, err := r.Fingerprint(t.Context(), dsn)
+		fp, err := r.Fingerprint(t.Context(), schema.Server{DSN: dsn})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return fp
 	}
-	snap, _, err := r.Load(t.Context(), dsn, 1, false)
+	snap, _, err := r.Load(t.Context(), schema.Server{DSN: dsn}, 1, false)
 	if err != nil || snap.Fingerprint != at() {
 		t.Fatalf("the snapshot has %v, %v", snap, err)
 	}

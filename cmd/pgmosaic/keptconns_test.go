@@ -12,6 +12,9 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 )
 
+// anybodys is for databases that tests have made.
+var anybodys = nodeconn.Unasked("a test has made it")
+
 // What the proxy reads schemas over is kept from one definition to the next, is replaced when it breaks, and is gone with the shard.
 func TestConnectionsThatReadSchemasAreKept(t *testing.T) {
 	t.Parallel()
@@ -76,7 +79,7 @@ func TestOnlyWhatIsFitIsKept(t *testing.T) {
 	var k nodeconn.Kept
 	defer k.Drop(dsn)
 	use := func(f func(c *pgx.Conn) error) (pid uint32) {
-		_ = k.Lend(t.Context(), dsn, nodeconn.Schema, nil, func(_ context.Context, c *pgx.Conn) error { pid = c.PgConn().PID(); return f(c) })
+		_ = k.Lend(t.Context(), dsn, nodeconn.Schema, anybodys, func(_ context.Context, c *pgx.Conn) error { pid = c.PgConn().PID(); return f(c) })
 		return pid
 	}
 	fine := func(*pgx.Conn) error { return nil }
@@ -104,7 +107,7 @@ func TestOnlyWhatIsFitIsKept(t *testing.T) {
 		}
 	}
 	borrow := func() *pgx.Conn {
-		c, _, err := k.Borrow(t.Context(), dsn, nodeconn.Schema)
+		c, _, err := k.Borrow(t.Context(), dsn, nodeconn.Schema, anybodys)
 		if err != nil {
 			t.Fatal(err)
 		}

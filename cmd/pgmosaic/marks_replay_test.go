@@ -13,7 +13,7 @@ import (
 func TestMarksHoldInOneTransaction(t *testing.T) {
 	t.Parallel()
 	d, c := temporaryWorld(t, "replayed")
-	secret, err := (&txn.Secrets{}).Of(t.Context(), "replayed", txn.Shard{Name: "replayed_s0", DSN: d.cluster.Node("s1-a").DSN("replayed_0")})
+	secret, err := (&txn.Secrets{}).Of(t.Context(), "replayed", txn.Shard{Whose: anybodys, Name: "replayed_s0", DSN: d.cluster.Node("s1-a").DSN("replayed_0")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -598,7 +598,7 @@ func TestOwnConnectionsAreAlike(t *testing.T) {
 		current_setting('session_replication_role'), current_setting('synchronous_commit'), current_setting('default_transaction_read_only'), current_setting('default_transaction_isolation'), current_setting('idle_in_transaction_session_timeout'),
 		current_setting('idle_session_timeout'), current_setting('quote_all_identifiers'), current_setting('bytea_output'))`
 	for _, more := range []string{"", "&search_path=public", "&options=-c%20search_path%3Dpublic%20-c%20datestyle%3DGerman%20-c%20statement_timeout%3D1", "&statement_timeout=1&DateStyle=German"} {
-		c, err := nodeconn.Open(t.Context(), dsn+more, nodeconn.Admin)
+		c, err := nodeconn.Open(t.Context(), dsn+more, nodeconn.Admin, anybodys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -616,7 +616,7 @@ func TestOwnConnectionsAreAlike(t *testing.T) {
 		}
 		_ = c.Close(t.Context())
 	}
-	if _, err := nodeconn.Open(t.Context(), "postgres://u:secret@[", nodeconn.Admin); err == nil || strings.Contains(err.Error(), "secret") {
+	if _, err := nodeconn.Open(t.Context(), "postgres://u:secret@[", nodeconn.Admin, anybodys); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("a connection string that cannot be read: %v", err)
 	}
 }

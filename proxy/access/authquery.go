@@ -202,7 +202,7 @@ func (g *Gate) look(ctx context.Context, ask *asker, database, user string) (cre
 
 // reach connects. A server that could not be reached just now is not tried again for each login.
 func (g *Gate) reach(ctx context.Context, ask *asker, database string) error {
-	dsn, verify, err := g.ask.Server(ctx, database)
+	dsn, whose, err := g.ask.Server(ctx, database)
 	if err != nil {
 		return err
 	}
@@ -210,10 +210,7 @@ func (g *Gate) reach(ctx context.Context, ask *asker, database string) error {
 		return ask.failed
 	}
 	ask.close(ctx)
-	conn, err := nodeconn.Open(ctx, dsn, nodeconn.AuthQuery)
-	if err == nil {
-		err = verify(ctx, conn.PgConn())
-	}
+	conn, err := nodeconn.Open(ctx, dsn, nodeconn.AuthQuery, whose)
 	iterations := auth.Iterations
 	if err == nil {
 		err = conn.QueryRow(ctx, "select coalesce(current_setting('scram_iterations', true), $1::text)::int", fmt.Sprint(auth.Iterations)).Scan(&iterations)

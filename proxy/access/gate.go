@@ -12,10 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 )
@@ -45,7 +44,7 @@ type Asking struct {
 	// Moved says whether home's primary answers and is another server than the one of a connection string.
 	Moved func(database, dsn string) bool
 	// Server is where to ask, and how to see that the server there is the one that it should be.
-	Server func(ctx context.Context, database string) (dsn string, verify func(context.Context, *pgconn.PgConn) error, err error)
+	Server func(ctx context.Context, database string) (dsn string, whose nodeconn.Whose, err error)
 }
 
 // slowLogin is how long a login waits that is slowed down.

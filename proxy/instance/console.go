@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/reshard"
@@ -28,6 +29,9 @@ func (in *Instance) buildAdmin() {
 			}
 		},
 		Homebound: in.homebound,
+		Joins: func(ctx context.Context, db, shard, dsn string, whose nodeconn.Whose) func() {
+			return shardJoins(ctx, in, db, shard, dsn, whose)
+		},
 		Tell: func(level slog.Level, database, shard, what, reason string) {
 			in.Admin.Note(admin.Event{At: time.Now(), Level: strings.ToLower(level.String()), Database: database, Shard: shard, What: what, Reason: reason})
 		},

@@ -9,12 +9,16 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/notify"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/replication"
 )
 
-// nodeLeft closes the connections to a node that is no longer to be trusted with work. The monitor must not wait for it.
+// nodeLeft closes the connections to a node that is no longer to be trusted with work: clients', the proxy's own, and those that listen. The
+// monitor must not wait for it.
 func (in *Instance) nodeLeft(dsn string, atOnce bool) {
+	in.hub.Left(dsn)
 	panics.Go(panics.Background, func() {
 		if atOnce {
 			in.Pools.CutNode(dsn)
@@ -23,6 +27,15 @@ func (in *Instance) nodeLeft(dsn string, atOnce bool) {
 		}
 	})
 	panics.Go(panics.Background, func() { in.conns.Drop(dsn) })
+}
+
+// shardJoins has those who listen in a database hear a shard before anybody is sent there.
+func shardJoins(ctx context.Context, in *Instance, database, shard, dsn string, whose nodeconn.Whose) (done func()) {
+	done, err := in.hub.Join(ctx, database, notify.Shard{Name: shard, DSN: dsn, Whose: whose})
+	if err != nil {
+		in.log.Warn("a shard that joins cannot be listened to: the sessions that listen will be ended", "database", database, "shard", shard, "error", err)
+	}
+	return done
 }
 
 // shardChanged remembers what is logged, for SHOW EVENTS.
@@ -42,8 +55,9 @@ func (in *Instance) nodeRejoined(database, shard, node string) {
 // hookTimeout bounds a failover_hook.
 const hookTimeout = 30 * time.Second
 
-// primaryChanged tells failover_hook that a shard has lost its primary (node is empty) or has one.
+// primaryChanged tells those who listen, and failover_hook, that a shard has lost its primary (node is empty) or has one.
 func (in *Instance) primaryChanged(database, shard, node string) {
+	in.hub.Follow()
 	hook := in.config.Load().Hook
 	if hook == "" {
 		return

@@ -112,7 +112,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*Instance, error
 	if in.traces, err = newTracing(ctx, &cfg, opts.Version); err != nil {
 		return nil, err
 	}
-	in.hub = &notify.Hub{Shards: in.listenOn, Sender: in.Pools.LastClient, Log: in.log}
+	in.hub = &notify.Hub{Shards: in.listenOn, Now: func(db string) []notify.Shard { return listenNow(in, db) }, Sender: in.Pools.LastClient, Log: in.log}
 	if err := in.buildEngine(level); err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (in *Instance) listen() error {
 func (in *Instance) buildEngine(level replication.Level) error {
 	cfg := &in.cfg
 	in.Engine = &exec.Engine{
-		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Reader: &schema.Reader{Conns: &in.conns}, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
+		Catalog: in.Catalog, Monitor: in.Monitor, Horizon: replication.NewHorizons(time.Now()), Pools: in.Pools, Reader: &schema.Reader{Conns: &in.conns, Whose: in.whose}, Metrics: in.Metrics, Log: in.log, Hub: in.hub,
 		Fallback: cfg.Fallback == client.Fallbacks()[0], Zone: cfg.Zone, Failover: exec.Failover{Window: cfg.Buffer.Value(), Requests: cfg.BufferRequests, Bytes: int64(cfg.BufferSize)},
 		Level: level, MaxStaleness: cfg.MaxLag.Value(), GatherLimit: int64(cfg.GatherLimit), Commit: client.Commit(slices.Index(client.Commits, cfg.Commit)), Signal: in.signal,
 		FinishOn: in.finishOn, Settle: in.settle,
@@ -166,7 +166,7 @@ func (in *Instance) buildEngine(level replication.Level) error {
 		in.Engine.Observer.Tracing = &observe.Tracing{Share: cfg.TraceShare, Record: in.traces.record}
 	}
 	in.shareSecrets()
-	in.retainConns()
+	in.followMap()
 	return in.Engine.Init()
 }
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgmosaic/pgmosaic/proxy/access"
 	"github.com/pgmosaic/pgmosaic/proxy/console"
 	"github.com/pgmosaic/pgmosaic/proxy/exec"
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 )
@@ -108,16 +108,16 @@ func (in *Instance) asking() access.Asking {
 			home := in.Monitor.View(d.Name, d.Home.Name)
 			return home.Up() && dsn != home.Nodes[home.Primary].DSN
 		},
-		Server: func(ctx context.Context, database string) (string, func(context.Context, *pgconn.PgConn) error, error) {
+		Server: func(ctx context.Context, database string) (string, nodeconn.Whose, error) {
 			d := in.Catalog.Current().Databases[database]
 			if d == nil || d.Home == nil {
-				return "", nil, fmt.Errorf("database %q does not exist", database)
+				return "", nodeconn.Whose{}, fmt.Errorf("database %q does not exist", database)
 			}
 			sh, dsn, err := in.Engine.Teller(ctx, d)
 			if err != nil {
-				return "", nil, err
+				return "", nodeconn.Whose{}, err
 			}
-			return dsn, func(ctx context.Context, c *pgconn.PgConn) error { return in.isShards(ctx, d.Name, sh.Name, c) }, nil
+			return dsn, in.whose(d.Name, sh.Name), nil
 		},
 	}
 }

@@ -27,9 +27,25 @@ func (in *Instance) listenOn(ctx context.Context, db string) ([]notify.Shard, er
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, notify.Shard{Name: s.Name, DSN: dsn})
+		out = append(out, notify.Shard{Name: s.Name, DSN: dsn, Whose: in.whose(db, s.Name)})
 	}
 	return out, nil
+}
+
+// listenNow is listenOn without a wait, and without those who ask whose a database is.
+func listenNow(in *Instance, db string) (out []notify.Shard) {
+	d := in.Catalog.Current().Databases[db]
+	if d == nil {
+		return nil
+	}
+	for _, s := range d.Shards {
+		sh := notify.Shard{Name: s.Name}
+		if v := in.Monitor.View(db, s.Name); v != nil && v.Serves() {
+			sh.DSN = v.Nodes[v.Primary].DSN
+		}
+		out = append(out, sh)
+	}
+	return out
 }
 
 // verify asks a client's server whether it is a shard's.
@@ -37,9 +53,11 @@ func (in *Instance) verify(database, shard string, ask func(sql string) ([][][]b
 	return in.judge(database, shard, func() (shardmap.Identity, error) { return nodeconn.IdentityOver(ask) })
 }
 
-// isShards asks a connection of the proxy's own the same.
-func (in *Instance) isShards(ctx context.Context, database, shard string, c *pgconn.PgConn) error {
-	return in.judge(database, shard, func() (shardmap.Identity, error) { return nodeconn.Identify(ctx, c) })
+// whose asks a connection of the proxy's own the same.
+func (in *Instance) whose(database, shard string) nodeconn.Whose {
+	return nodeconn.Asked(func(ctx context.Context, c *pgconn.PgConn) error {
+		return in.judge(database, shard, func() (shardmap.Identity, error) { return nodeconn.Identify(ctx, c) })
+	})
 }
 
 func (in *Instance) judge(database, shard string, ask func() (shardmap.Identity, error)) error {
@@ -70,8 +88,7 @@ func (in *Instance) ShardsOf(d *shardmap.DB) []txn.Shard {
 func (in *Instance) shardOf(d *shardmap.DB, s *shardmap.ShardInfo) txn.Shard {
 	whole := in.Engine.Horizon.Slot(in.Engine.Horizon.Shard(d.Name, s.Name), "", 0)
 	t := txn.Shard{
-		Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &in.conns,
-		Verify: func(ctx context.Context, c *pgconn.PgConn) error { return in.isShards(ctx, d.Name, s.Name, c) },
+		Database: d.Name, Name: s.Name, Ordinal: s.Ordinal, Conns: &in.conns, Whose: in.whose(d.Name, s.Name),
 		Writes: func() func() {
 			in.Engine.Horizon.Sent(whole)
 			return func() { in.Engine.Horizon.Acked(whole, time.Now()) }
@@ -199,8 +216,8 @@ func (in *Instance) shareSecrets() {
 	})
 }
 
-// retainConns closes connections to nodes that leave the map: their databases can be dropped then.
-func (in *Instance) retainConns() {
+// followMap closes connections to nodes that leave the map: their databases can be dropped then. Who listens follows it as well.
+func (in *Instance) followMap() {
 	in.Catalog.OnChange(func(s *shardmap.Snapshot) {
 		known := map[string]bool{}
 		for _, d := range s.Databases {
@@ -211,5 +228,6 @@ func (in *Instance) retainConns() {
 			}
 		}
 		panics.Go(panics.Background, func() { in.conns.Retain(func(dsn string) bool { return known[dsn] }) })
+		in.hub.Follow()
 	})
 }

@@ -20,6 +20,9 @@ const trustedSQL = plainSQL + ` and exists (select from pg_catalog.pg_roles r wh
 
 const identitySQL = "select installation, database, shard from pgmosaic.identity"
 
+// StrangerError means that a database is not that of the shard which it was asked for.
+type StrangerError = shardmap.StrangerError
+
 // Ask runs a query that has no parameters, and returns the rows of its result.
 type Ask func(sql string) ([][][]byte, error)
 

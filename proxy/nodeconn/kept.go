@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // idleFor is how long a connection is kept that nobody needs: who comes by regularly comes more often.
@@ -42,10 +41,10 @@ type idleConn struct {
 	since time.Time
 }
 
-// Lend lends f a connection, one that was kept or a new one. verify is asked about a new one, and may be nil. f leaves nothing on the
-// connection, or fails or panics: then it is closed. The error is f's, verify's or that of opening it.
-func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(context.Context, *pgconn.PgConn) error, f func(context.Context, *pgx.Conn) error) error {
-	c, kept, err := k.Borrow(ctx, dsn, p)
+// Lend lends f a connection, one that was kept or a new one, which has been asked whose it is. f leaves nothing on the connection, or fails
+// or panics: then it is closed. The error is f's, whose's or that of opening it.
+func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, whose Whose, f func(context.Context, *pgx.Conn) error) error {
+	c, _, err := k.Borrow(ctx, dsn, p, whose)
 	if err != nil {
 		return err
 	}
@@ -57,11 +56,6 @@ func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(cont
 			closeConn(c)
 		}
 	}()
-	if verify != nil && !kept {
-		if err := verify(ctx, c.PgConn()); err != nil {
-			return err
-		}
-	}
 	err = f(ctx, c)
 	fit = err == nil
 	return err
@@ -70,28 +64,23 @@ func (k *Kept) Lend(ctx context.Context, dsn string, p Purpose, verify func(cont
 // pingWait is how long one that was kept may take for an answer: where a server is frozen, a new one says so.
 const pingWait = 3 * time.Second
 
-// Borrow gives the caller a connection that was kept, or a new one, and says which. He closes it, or gives it to Return if he leaves
-// nothing on it.
-func (k *Kept) Borrow(ctx context.Context, dsn string, p Purpose) (c *pgx.Conn, kept bool, err error) {
+// Borrow gives the caller a connection that was kept, or a new one, and says which. Either has just been asked whose it is. He closes it, or
+// gives it to Return if he leaves nothing on it.
+func (k *Kept) Borrow(ctx context.Context, dsn string, p Purpose, whose Whose) (c *pgx.Conn, kept bool, err error) {
+	whose.must()
 	u := use{p.name, dsn}
 	c, drops := k.take(u)
-	if c != nil && !answers(ctx, c) { // it broke while nobody used it
+	if c != nil && !whose.still(ctx, c) { // it broke while nobody used it, or is another's: a new one tells why
 		closeConn(c)
 		c = nil
 	}
 	if kept = c != nil; !kept {
-		if c, err = Open(ctx, dsn, p); err != nil {
+		if c, err = Open(ctx, dsn, p, whose); err != nil {
 			return nil, false, err
 		}
 	}
 	c.PgConn().CustomData()[loanKey] = loan{u, drops}
 	return c, kept, nil
-}
-
-func answers(ctx context.Context, c *pgx.Conn) bool {
-	ctx, cancel := context.WithTimeout(ctx, pingWait)
-	defer cancel()
-	return c.Ping(ctx) == nil
 }
 
 // loan is what Return has to know of a connection; it stands under loanKey.

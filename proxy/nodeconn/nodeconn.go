@@ -84,18 +84,27 @@ func Refresh(ctx context.Context, c *pgx.Conn, then string) error {
 	return err
 }
 
-// Open connects for a purpose. Its errors hold no password.
-func Open(ctx context.Context, dsn string, p Purpose) (*pgx.Conn, error) {
+// Open connects for a purpose to the database that whose asks for. Its errors are those of connecting, which hold no password, and whose's own.
+func Open(ctx context.Context, dsn string, p Purpose, whose Whose) (*pgx.Conn, error) {
+	whose.must()
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, ErrString
 	}
 	p.apply(&cfg.Config)
-	return pgx.ConnectConfig(ctx, cfg)
+	c, err := pgx.ConnectConfig(ctx, cfg)
+	if err == nil {
+		err = whose.first(ctx, c.PgConn())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // OpenRaw is Open without pgx's types and caches. onNotification may be nil.
-func OpenRaw(ctx context.Context, dsn string, p Purpose, onNotification func(*pgconn.Notification)) (*pgconn.PgConn, error) {
+func OpenRaw(ctx context.Context, dsn string, p Purpose, whose Whose, onNotification func(*pgconn.Notification)) (*pgconn.PgConn, error) {
+	whose.must()
 	cfg, err := pgconn.ParseConfig(dsn)
 	if err != nil {
 		return nil, ErrString
@@ -104,7 +113,14 @@ func OpenRaw(ctx context.Context, dsn string, p Purpose, onNotification func(*pg
 	if onNotification != nil {
 		cfg.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { onNotification(n) }
 	}
-	return pgconn.ConnectConfig(ctx, cfg)
+	c, err := pgconn.ConnectConfig(ctx, cfg)
+	if err == nil {
+		err = whose.first(ctx, c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // patience is how long a node may take nothing that is sent to it: a connection string's tcp_user_timeout, in milliseconds as libpq has it,

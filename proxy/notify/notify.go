@@ -1,8 +1,8 @@
 // Package notify lets many sessions LISTEN over a few connections.
 //
 // There is one listening connection for each shard of a database in which somebody listens: a trigger on any
-// shard may notify. LISTEN returns when all of them have it. When such a connection is lost, notifications may
-// have been missed, and every session that listens is told so by ending it: as it would be without us.
+// shard may notify. LISTEN returns when all of them have it. When such a connection is lost, or a shard or its primary is
+// another, notifications may have been missed, and every session that listens is told so by ending it: as it would be without us.
 package notify
 
 import (
@@ -28,7 +28,10 @@ type Notification struct {
 }
 
 // Shard is where to listen.
-type Shard struct{ Name, DSN string }
+type Shard struct {
+	Name, DSN string
+	Whose     nodeconn.Whose
+}
 
 // maxQueued bounds what waits for one session that is in a transaction.
 const maxQueued = 10000
@@ -88,8 +91,10 @@ func (s *Session) offer(n Notification) {
 
 // Hub owns the listening connections.
 type Hub struct {
-	// Shards lists where a database's shards are now.
+	// Shards lists where a database's shards are now, and waits a little for primaries that are not known.
 	Shards func(ctx context.Context, database string) ([]Shard, error)
+	// Now is Shards without a wait: a primary that is not known has no DSN. It takes no lock.
+	Now func(database string) []Shard
 	// Sender finds the client that last used the server process pid of a shard; 0 for nobody known.
 	Sender func(database, shard string, pid uint32) uint32
 	Log    *slog.Logger
@@ -97,9 +102,13 @@ type Hub struct {
 	ctx context.Context
 	wg  sync.WaitGroup
 
-	ops sync.Mutex // one change of what is listened to at a time
-	mu  sync.Mutex // guards the maps; held for look-ups only, since a delivery needs it
-	dbs map[string]*database
+	ops     sync.Mutex // one change of what is listened to at a time
+	mu      sync.Mutex // guards the rest; held for look-ups only, since a delivery needs it
+	dbs     map[string]*database
+	joining map[place]Shard
+	busy    int            // how many may be about to keep a connection: see begin
+	lefts   int            // how often Left was called
+	left    map[string]int // connection strings of nodes that were let go while somebody was busy, by lefts
 }
 
 type database struct {
@@ -117,50 +126,58 @@ func (h *Hub) Run(ctx context.Context) error {
 // Init makes the hub ready; ctx bounds its connections.
 func (h *Hub) Init(ctx context.Context) {
 	h.ctx = ctx
-	h.dbs = map[string]*database{}
+	h.dbs, h.joining, h.left = map[string]*database{}, map[place]Shard{}, map[string]int{}
 }
+
+// tries is how often a LISTEN looks anew where the shards are, if that changes while it connects.
+const tries = 5
+
+var errMoving = errors.New("the shards, or their primaries, change all the time")
 
 // Listen adds a channel to a session and returns when every shard's connection listens to it.
 func (h *Hub) Listen(ctx context.Context, db, channel string, s *Session) error {
-	shards, err := h.Shards(ctx, db)
+	had := s.Has(channel)
+	err := s.listens(channel)
 	if err != nil {
 		return err
 	}
+	done := false
+	for try := 0; err == nil && !done; try++ {
+		if done, err = h.listen(ctx, db, channel, s); err == nil && !done && try == tries {
+			err = errMoving
+		}
+	}
+	if err != nil && !had {
+		s.deaf(channel)
+	}
+	return err
+}
+
+// listen is one try of Listen. It is false if the shards were not where they had been.
+func (h *Hub) listen(ctx context.Context, db, channel string, s *Session) (done bool, err error) {
+	since := h.begin()
+	defer h.finish()
+	shards, err := h.Shards(ctx, db)
+	if err != nil {
+		return false, err
+	}
 	h.ops.Lock()
 	defer h.ops.Unlock()
-	for _, sh := range shards {
-		c, others := h.connOf(db, sh.Name)
-		if c == nil || c.dead() {
-			if c, err = h.open(ctx, db, sh); err != nil {
-				h.shrink(db)
-				return fmt.Errorf("listen on shard %s: %w", sh.Name, err)
-			}
-			h.keep(db, c)
-		} else if others[channel] {
-			continue
-		} else {
-			others = map[string]bool{}
+	defer h.shrink(db)
+	for _, sh := range h.joiningTo(db, shards) {
+		ok, err := h.reach(ctx, db, sh, channel, since)
+		if err != nil {
+			return false, fmt.Errorf("listen on shard %s: %w", sh.Name, err)
 		}
-		others[channel] = true
-		for name := range others {
-			if err := c.exec(ctx, "LISTEN "+pgsql.Ident(name)); err != nil {
-				h.shrink(db)
-				return fmt.Errorf("listen on shard %s: %w", sh.Name, err)
-			}
+		if !ok {
+			return false, nil
 		}
 	}
-	if err := s.listens(channel); err != nil {
-		h.shrink(db)
-		return err
+	if !h.register(db, channel, s) {
+		h.end(db, "", "shards, or their primaries, are others")
+		return false, nil
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	d := h.databaseLocked(db)
-	if d.sessions[channel] == nil {
-		d.sessions[channel] = map[*Session]bool{}
-	}
-	d.sessions[channel][s] = true
-	return nil
+	return true, nil
 }
 
 func (h *Hub) databaseLocked(db string) *database {
@@ -182,12 +199,6 @@ func (h *Hub) connOf(db, shard string) (*conn, map[string]bool) {
 		names[n] = true
 	}
 	return d.conns[shard], names
-}
-
-func (h *Hub) keep(db string, c *conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.databaseLocked(db).conns[c.shard] = c
 }
 
 // Unlisten takes a channel, or for "" every one, from a session.
@@ -304,28 +315,19 @@ func (h *Hub) listeners(db, channel string) []*Session {
 // broken tells everybody who listens in a database that a connection was lost.
 func (h *Hub) broken(db string, c *conn, err error) {
 	h.mu.Lock()
-	d := h.dbs[db]
-	if d == nil || d.conns[c.shard] != c {
-		h.mu.Unlock()
-		return
-	}
-	delete(d.conns, c.shard)
-	seen := map[*Session]bool{}
-	for _, set := range d.sessions {
-		for s := range set {
-			seen[s] = true
-		}
+	var all []ending
+	if d := h.dbs[db]; d != nil && d.conns[c.shard] == c {
+		all = append(all, h.endLocked(db, c.shard, fmt.Sprint("the connection that listens was lost: ", err)))
 	}
 	h.mu.Unlock()
-	h.Log.Warn("the connection that listens for notifications was lost: the sessions that listen are ended", "database", db, "shard", c.shard, "sessions", len(seen), "error", err)
-	for s := range seen {
-		s.lost(nil)
-	}
+	h.tell(all)
 }
 
 // conn is one listening connection. Its goroutine owns the PgConn; others ask it to run something.
 type conn struct {
 	shard string
+	dsn   string
+	whose nodeconn.Whose
 	ask   chan request
 	ended chan struct{}
 	wake  chan struct{} // interrupts the wait for notifications
@@ -341,17 +343,21 @@ type request struct {
 const commandTimeout = 10 * time.Second
 
 func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
-	c := &conn{shard: sh.Name, ask: make(chan request), ended: make(chan struct{}), wake: make(chan struct{}, 1)}
+	c := &conn{shard: sh.Name, dsn: sh.DSN, whose: sh.Whose, ask: make(chan request), ended: make(chan struct{}), wake: make(chan struct{}, 1)}
 	run, halt := context.WithCancel(h.ctx)
 	c.halt = halt
 	dctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	pc, err := nodeconn.OpenRaw(dctx, sh.DSN, nodeconn.Listen, func(n *pgconn.Notification) { h.deliver(db, sh.Name, n) })
+	pc, err := nodeconn.OpenRaw(dctx, sh.DSN, nodeconn.Listen, sh.Whose, func(n *pgconn.Notification) { h.deliver(db, sh.Name, n) })
 	if err != nil {
 		halt()
 		var pe *pgconn.PgError
 		if errors.As(err, &pe) {
 			return nil, pe
+		}
+		var stranger *nodeconn.StrangerError
+		if errors.As(err, &stranger) {
+			return nil, stranger
 		}
 		if errors.Is(err, nodeconn.ErrString) {
 			return nil, err
@@ -375,8 +381,8 @@ func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
 	return c, nil
 }
 
-// askEvery is how often a connection without anything else to do is asked whether the server is there still. One that is lost without a
-// word would bring nothing for as long as TCP takes to notice, and sessions would wait for what they have missed.
+// askEvery is how often a connection without anything else to do is asked whether the server is there still, and is the shard's. One that is
+// lost without a word would bring nothing for as long as TCP takes to notice, and sessions would wait for what they have missed.
 const askEvery = 10 * time.Second
 
 // run waits for notifications and runs what it is asked to in between.
@@ -409,7 +415,11 @@ func (c *conn) run(ctx context.Context, pc *pgconn.PgConn) error {
 			return err
 		}
 		if idle {
-			if err := command(""); pc.IsClosed() {
+			err := command("")
+			if err == nil {
+				err = c.still(ctx, pc)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -453,6 +463,18 @@ func (c *conn) exec(ctx context.Context, sql string) error {
 		case <-time.After(time.Millisecond): // it was busy when it was woken: wake it again
 		}
 	}
+}
+
+// listen has the connection listen to a channel.
+func (c *conn) listen(ctx context.Context, channel string) error {
+	return c.exec(ctx, "LISTEN "+pgsql.Ident(channel))
+}
+
+// still asks whose the database is that the connection has led to so far: it may have been adopted by another since.
+func (c *conn) still(ctx context.Context, pc *pgconn.PgConn) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	return c.whose.Ask(ctx, pc)
 }
 
 func (c *conn) dead() bool {

@@ -22,8 +22,8 @@ type Shard struct {
 	Database, Name, Node, DSN string // Node is the primary, and DSN its connection string; both empty if none answers
 	Ordinal                   int
 
-	Conns  *nodeconn.Kept                                    // where connections are kept between visits; nil: nowhere
-	Verify func(ctx context.Context, c *pgconn.PgConn) error // asks a new connection whether it is the shard's; may be nil
+	Conns *nodeconn.Kept // where connections are kept between visits; nil: nowhere
+	Whose nodeconn.Whose // asks a connection whether it is the shard's
 
 	// Writes is told before a transaction's part is committed there, and calls what it returns after it.
 	Writes func() (done func())

@@ -40,7 +40,7 @@ func with(ctx context.Context, s Shard, f func(context.Context, *pgx.Conn) error
 	ctx, cancel := context.WithTimeout(ctx, shardTimeout)
 	defer cancel()
 	var nothing error
-	err := s.Conns.Lend(ctx, s.DSN, nodeconn.Resolver, s.Verify, func(ctx context.Context, c *pgx.Conn) error {
+	err := s.Conns.Lend(ctx, s.DSN, nodeconn.Resolver, s.Whose, func(ctx context.Context, c *pgx.Conn) error {
 		err := f(ctx, c)
 		if errors.Is(err, pgx.ErrNoRows) { // which is an answer
 			nothing, err = err, nil

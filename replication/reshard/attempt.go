@@ -72,7 +72,7 @@ func (mv *Mover) noteful(ctx context.Context, d *shardmap.DB, s *shardmap.ShardI
 	if err != nil {
 		return err
 	}
-	c, err := borrow(ctx, mv.Conns, n, addr)
+	c, err := borrow(ctx, mv.Conns, n, addr, mv.whose(d.Name, s, n.Name))
 	if err != nil {
 		return err
 	}

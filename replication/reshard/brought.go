@@ -177,7 +177,7 @@ func dropName(name string) string {
 
 // stays adds to a CREATE SHARD's error which roles have come to the shard's server since it began: they stay there.
 func (g *joiner) stays(ctx context.Context, err error) error {
-	c, e := connect(ctx, g.primary.conns, g.primary.Name, g.primary.DSN)
+	c, e := g.primary.connect(ctx)
 	if e != nil {
 		return err
 	}

@@ -119,17 +119,19 @@ func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node string, min
 	return tell(ctx, c, node, mine, nil)
 }
 
-// verify asks a connection that the proxy is about to work over whether it is the shard's.
-func (mv *Mover) verify(ctx context.Context, db string, s *shardmap.ShardInfo, node string, c *pgx.Conn) error {
-	expected := mv.Catalog.Current().Expected(db, s.Name)
-	if !expected.Any() {
-		return nil
-	}
-	says, err := nodeconn.Identify(ctx, c.PgConn())
-	if err != nil {
-		return nodeFailed(node, err)
-	}
-	return strange(node, expected.Judge(says))
+// whose asks a connection that the proxy is about to work over whether it is the shard's.
+func (mv *Mover) whose(db string, s *shardmap.ShardInfo, node string) nodeconn.Whose {
+	return nodeconn.Asked(func(ctx context.Context, c *pgconn.PgConn) error {
+		expected := mv.Catalog.Current().Expected(db, s.Name)
+		if !expected.Any() {
+			return nil
+		}
+		says, err := nodeconn.Identify(ctx, c)
+		if err != nil {
+			return nodeFailed(node, err)
+		}
+		return strange(node, expected.Judge(says))
+	})
 }
 
 // strange is what an admin statement says of a node that was judged.
@@ -281,7 +283,7 @@ func (mv *Mover) adopt(ctx context.Context, db string, s *shardmap.ShardInfo, dr
 	if primary == nil {
 		return nil, &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("no node of shard %q answers as a primary", s.Name), Hint: "SHOW NODES shows its nodes and why."}
 	}
-	c, err := connect(ctx, nil, primary.Name, primary.DSN)
+	c, err := connect(ctx, nil, primary.Name, primary.DSN, nodeconn.Unasked("it was asked before, and is told another thing"))
 	if err != nil {
 		return nil, err
 	}
@@ -388,7 +390,7 @@ func part(ctx context.Context, mv *Mover, db, shard string, v *replication.View)
 		return nil
 	}
 	p := &parting{}
-	c, err := connect(ctx, nil, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN)
+	c, err := connect(ctx, nil, v.Nodes[v.Primary].Name, v.Nodes[v.Primary].DSN, nodeconn.Unasked("the row that says so is all that is read and deleted"))
 	if err == nil {
 		p.Conn = c
 		err = c.QueryRow(ctx, "SELECT xmin::text FROM pgmosaic.identity WHERE installation = $1 AND database = $2 AND shard = $3", mv.Catalog.Current().Install, db, shard).Scan(&p.row)
@@ -486,7 +488,7 @@ func (mv *Mover) upgradeShard(ctx context.Context, db string, s *shardmap.ShardI
 	if !ok || !slices.ContainsFunc(s.Nodes, func(o *shardmap.Node) bool { return o.DSN == n.DSN }) {
 		return nil
 	}
-	c, err := connect(ctx, nil, n.Name, n.DSN)
+	c, err := connect(ctx, nil, n.Name, n.DSN, mv.whose(db, s, n.Name))
 	if err != nil {
 		return err
 	}

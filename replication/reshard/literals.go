@@ -73,7 +73,7 @@ func newest(ctx context.Context, home *pgx.Conn) (c *pgx.Conn, done func(), err 
 	if err != nil || slices.Contains(isolation, "read committed") {
 		return home, done, err
 	}
-	if c, err = nodeconn.Open(ctx, home.Config().ConnString(), nodeconn.Admin); err != nil {
+	if c, err = nodeconn.Open(ctx, home.Config().ConnString(), nodeconn.Admin, nodeconn.Unasked("it must be at the address of one that was asked")); err != nil {
 		return nil, nil, of(home, err)
 	}
 	done = func() { _ = c.Close(context.WithoutCancel(ctx)) } // nothing was done on it

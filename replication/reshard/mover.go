@@ -33,6 +33,8 @@ type Mover struct {
 	SchemaChanged func(ctx context.Context, database string)
 	// Homebound refuses tables that run code on the shards of their rows which uses what home alone has. They go together.
 	Homebound func(ctx context.Context, database *shardmap.DB, tables []shardmap.TableName) error
+	// Joins is told that a shard is about to be in the map, and calls done when it is, or is not to be; nil: nobody wants to know.
+	Joins func(ctx context.Context, database, shard, dsn string, whose nodeconn.Whose) (done func())
 	// Tell is told what has happened by itself. level is that of a log.
 	Tell func(level slog.Level, database, shard, what, reason string)
 

@@ -106,7 +106,7 @@ func (g *joiner) watch(ctx context.Context) error {
 }
 
 func (g *joiner) open(ctx context.Context) (*pgx.Conn, error) {
-	c, err := connect(ctx, g.primary.conns, g.primary.Name, g.primary.DSN)
+	c, err := g.primary.connect(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -15,11 +15,11 @@ import (
 )
 
 // connect has a maintenance connection as the role of the node's connection string: one of those that a statement has opened before, or another.
-// nil: another.
-func connect(ctx context.Context, conns *nodeconn.Kept, name, dsn string) (*pgx.Conn, error) {
+// nil: another. whose says whose its database must be.
+func connect(ctx context.Context, conns *nodeconn.Kept, name, dsn string, whose nodeconn.Whose) (*pgx.Conn, error) {
 	cctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, _, err := conns.Borrow(cctx, dsn, nodeconn.Admin)
+	c, _, err := conns.Borrow(cctx, dsn, nodeconn.Admin, whose)
 	if err != nil {
 		return nil, notConnected(name, err)
 	}
@@ -32,7 +32,7 @@ func notConnected(name string, err error) error {
 	if errors.Is(err, nodeconn.ErrString) {
 		return &pgsql.Error{Code: pgsql.InvalidParameterValue, Message: fmt.Sprintf("the connection string of node %q cannot be read", name), Hint: "Use postgres://user@host:port/dbname or host=.. port=.. dbname=.."}
 	}
-	return nodeFailed(name, err)
+	return ownOr(name, err)
 }
 
 // whoseKey is where a connection has the name by which errors tell of its server.
@@ -88,7 +88,7 @@ type facts struct {
 }
 
 func identify(ctx context.Context, conns *nodeconn.Kept, n shardmap.Node) (f facts, err error) {
-	c, err := connect(ctx, conns, n.Name, n.DSN)
+	c, err := connect(ctx, conns, n.Name, n.DSN, nodeconn.Unasked("whose it is, is what is found out here"))
 	if err != nil {
 		return f, err
 	}
@@ -209,12 +209,8 @@ func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo
 	if err != nil {
 		return nil, err
 	}
-	c, err := borrow(ctx, mv.Conns, n, addr)
+	c, err := borrow(ctx, mv.Conns, n, addr, mv.whose(db, s, n.Name))
 	if err != nil {
-		return nil, err
-	}
-	if err := mv.verify(ctx, db, s, n.Name, c); err != nil {
-		_ = c.Close(context.WithoutCancel(ctx)) // nothing was done on it
 		return nil, err
 	}
 	c.PgConn().CustomData()[whoseKey] = s.Name
@@ -223,13 +219,13 @@ func (mv *Mover) openShard(ctx context.Context, db string, s *shardmap.ShardInfo
 
 // borrow has a connection to a node, at the address where the monitor has found it if it is one that was kept: a name may be another
 // server's by now.
-func borrow(ctx context.Context, conns *nodeconn.Kept, n shardmap.Node, addr string) (*pgx.Conn, error) {
+func borrow(ctx context.Context, conns *nodeconn.Kept, n shardmap.Node, addr string, whose nodeconn.Whose) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, kept, err := conns.Borrow(ctx, n.DSN, nodeconn.Admin)
+	c, kept, err := conns.Borrow(ctx, n.DSN, nodeconn.Admin, whose)
 	if kept && c.PgConn().Conn().RemoteAddr().String() != addr {
 		_ = c.Close(ctx) // nothing is left on it
-		c, err = nodeconn.Open(ctx, n.DSN, nodeconn.Admin)
+		c, err = nodeconn.Open(ctx, n.DSN, nodeconn.Admin, whose)
 	}
 	if err != nil {
 		return nil, notConnected(n.Name, err)

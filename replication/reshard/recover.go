@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -306,7 +307,7 @@ func (mv *Mover) recoverShard(ctx context.Context, d *shardmap.DB, home *pgx.Con
 	}
 	var c *pgx.Conn
 	if err == nil {
-		c, err = connect(ctx, nil, primary.Name, primary.DSN)
+		c, err = connect(ctx, nil, primary.Name, primary.DSN, nodeconn.Unasked("what it was told has the attempt's id, as all that is undone"))
 	}
 	if err == nil {
 		if err = ownOr(primary.Name, dismiss(ctx, home, c, x.ID)); err == nil {

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
@@ -62,10 +65,10 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 		x.Nodes = append(x.Nodes, &n)
 	}
 	if d.Home != nil {
-		return mv.addShard(ctx, d, newcomer{primary, conns, 0}, x, dry)
+		return mv.addShard(ctx, d, newcomer{primary, conns, becomes(mv, db, name, primary.Name), 0}, x, dry)
 	}
 	if !dry {
-		err := prepareNew(ctx, mv, newcomer{primary, conns, 0}, x)
+		err := prepareNew(ctx, mv, newcomer{primary, conns, nodeconn.Unasked("an only shard is told nothing, and may be another's"), 0}, x)
 		var e *pgsql.Error
 		if err != nil && !(errors.As(err, &e) && e.Code == pgsql.InsufficientPrivilege) { // a database of one shard needs nothing of ours there; its second shard will
 			return nil, err
@@ -80,13 +83,33 @@ func (mv *Mover) CreateShard(ctx context.Context, db, name string, nodes []shard
 type newcomer struct {
 	shardmap.Node
 	conns *nodeconn.Kept // to it, of this statement alone: no map has it yet
+	whose nodeconn.Whose
 
 	counted int // home's count of shards before it
 }
 
+func (p newcomer) connect(ctx context.Context) (*pgx.Conn, error) {
+	return connect(ctx, p.conns, p.Name, p.DSN, p.whose)
+}
+
+// becomes asks a newcomer's database, which says nothing until it is told that it is the shard's.
+func becomes(mv *Mover, db, shard, node string) nodeconn.Whose {
+	return nodeconn.Asked(func(ctx context.Context, c *pgconn.PgConn) error {
+		mine := identityOf(mv, db, shard)
+		says, err := nodeconn.Identify(ctx, c)
+		if err != nil {
+			return nodeFailed(node, err)
+		}
+		if says != mine && says != (shardmap.Identity{}) {
+			return taken(node, mine, says)
+		}
+		return nil
+	})
+}
+
 // prepareNew is prepareShard for a newcomer.
 func prepareNew(ctx context.Context, mv *Mover, p newcomer, x shardmap.Attempt) error {
-	c, err := connect(ctx, p.conns, p.Name, p.DSN)
+	c, err := p.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,7 +144,7 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary newcomer,
 	if err != nil {
 		return nil, ownOr(d.Home.Name, err)
 	}
-	dst, err := connect(ctx, primary.conns, primary.Name, primary.DSN)
+	dst, err := primary.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +188,9 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary newcomer,
 	if err != nil {
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, mv.recoverLocked(context.WithoutCancel(ctx), d.Name))
+	}
+	if mv.Joins != nil {
+		defer mv.Joins(ctx, d.Name, x.Shard.Name, primary.DSN, primary.whose)()
 	}
 	err = mv.shardDone(ctx, d, home, x)
 	var later *laterError

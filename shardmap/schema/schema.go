@@ -226,13 +226,22 @@ type queryer interface {
 
 // Reader reads what servers have defined. Any goroutine may use it.
 type Reader struct {
-	Conns *nodeconn.Kept // where connections are kept in between; nil: nowhere
+	Conns *nodeconn.Kept                              // where connections are kept in between; nil: nowhere
+	Whose func(database, shard string) nodeconn.Whose // asks a connection whether it is a shard's
 }
 
-// Load reads the schema of the database of a connection string in one transaction, over a connection of its own or one that is kept. version becomes the
+// Server is where a shard's definitions are read.
+type Server struct{ Database, Shard, DSN string }
+
+// lend lends f a connection to a shard's server, which leaves nothing on it.
+func (r *Reader) lend(ctx context.Context, at Server, f func(context.Context, *pgx.Conn) error) error {
+	return r.Conns.Lend(ctx, at.DSN, nodeconn.Schema, r.Whose(at.Database, at.Shard), f)
+}
+
+// Load reads the schema of a shard's database in one transaction, over a connection of its own or one that is kept. version becomes the
 // snapshot's. types says to read its user types as well: nil without.
-func (r *Reader) Load(ctx context.Context, dsn string, version uint64, types bool) (s *Snapshot, t *Types, err error) {
-	err = r.Conns.Lend(ctx, dsn, nodeconn.Schema, nil, func(ctx context.Context, c *pgx.Conn) error {
+func (r *Reader) Load(ctx context.Context, at Server, version uint64, types bool) (s *Snapshot, t *Types, err error) {
+	err = r.lend(ctx, at, func(ctx context.Context, c *pgx.Conn) error {
 		return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			if s, err = read(ctx, tx, version); err == nil && types {
 				t, err = readTypes(ctx, tx)

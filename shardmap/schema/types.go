@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -55,8 +54,8 @@ select n.nspname, t.typname, t.oid,
 const relsSQL = `select n.nspname, c.relname, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f')`
 
 // LoadTypes reads the user types and relations of a server.
-func (r *Reader) LoadTypes(ctx context.Context, dsn string) (t *Types, err error) {
-	err = r.Conns.Lend(ctx, dsn, nodeconn.Schema, nil, func(ctx context.Context, c *pgx.Conn) error {
+func (r *Reader) LoadTypes(ctx context.Context, at Server) (t *Types, err error) {
+	err = r.lend(ctx, at, func(ctx context.Context, c *pgx.Conn) error {
 		t, err = readTypes(ctx, c)
 		return err
 	})

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
 )
 
 // fingerprintSQL changes with every definition that a plan may rest on, and with nothing else: TRUNCATE, VACUUM and ANALYZE leave
@@ -33,11 +31,11 @@ select md5(concat_ws(',',
 // lookTimeout bounds a look at a server that accepts connections and says nothing.
 const lookTimeout = 30 * time.Second
 
-// Fingerprint is that of the database of a connection string now: it differs from that of a Snapshot if something was defined since.
-func (r *Reader) Fingerprint(ctx context.Context, dsn string) (fp string, err error) {
+// Fingerprint is that of a shard's database now: it differs from that of a Snapshot if something was defined since.
+func (r *Reader) Fingerprint(ctx context.Context, at Server) (fp string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	err = r.Conns.Lend(ctx, dsn, nodeconn.Schema, nil, func(ctx context.Context, c *pgx.Conn) error {
+	err = r.lend(ctx, at, func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, fingerprintSQL).Scan(&fp)
 	})
 	if err != nil {

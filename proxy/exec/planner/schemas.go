@@ -107,7 +107,7 @@ func (s *Schemas) read(ctx context.Context, db *shardmap.DB, d *database, asked 
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	snap, types, err := s.parts.Reader.Load(ctx, dsn, version, len(db.Shards) > 1)
+	snap, types, err := s.parts.Reader.Load(ctx, schema.Server{Database: db.Name, Shard: teller.Name, DSN: dsn}, version, len(db.Shards) > 1)
 	if err != nil {
 		return nil, unread(db, teller, err)
 	}
@@ -171,7 +171,7 @@ func (s *Schemas) typesOf(ctx context.Context, db *shardmap.DB, sh *shardmap.Sha
 		if err != nil {
 			return err
 		}
-		types, err := s.parts.Reader.LoadTypes(ctx, dsn)
+		types, err := s.parts.Reader.LoadTypes(ctx, schema.Server{Database: db.Name, Shard: sh.Name, DSN: dsn})
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // What others define, on a node itself or through another process, is noticed in two ways: by a look at home's catalogs every few
@@ -73,7 +74,7 @@ func (s *Schemas) watch(ctx context.Context, name string) {
 			continue // its statements wait for a primary, too
 		}
 		begun := time.Now()
-		fp, err := s.parts.Reader.Fingerprint(ctx, dsn)
+		fp, err := s.parts.Reader.Fingerprint(ctx, schema.Server{Database: db.Name, Shard: db.Home.Name, DSN: dsn})
 		took, before = time.Since(begun), took
 		if err == nil && (known.StandIn != "" || known.Partial || fp != known.Fingerprint) && s.database(name).current.Load() == known {
 			_, err = s.Refresh(ctx, db)
@@ -98,7 +99,7 @@ func (s *Schemas) Check(ctx context.Context, db *shardmap.DB) error {
 	if err != nil {
 		return err
 	}
-	fp, err := s.parts.Reader.Fingerprint(ctx, dsn)
+	fp, err := s.parts.Reader.Fingerprint(ctx, schema.Server{Database: db.Name, Shard: db.Home.Name, DSN: dsn})
 	if err != nil {
 		return unread(db, db.Home, err)
 	}

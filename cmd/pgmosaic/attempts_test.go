@@ -720,3 +720,53 @@ func TestKilledWhileTablesGoHome(t *testing.T) {
 			})
 	})
 }
+
+// An interrupted statement's table has lost its name to another distributed one: the map keeps that.
+func TestAnUndoneMoveForgetsNoOtherTable(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "swapped")
+	for _, sql := range []string{
+		"create table t_new (k int primary key, v text)", "insert into t_new select i, 'v' || i from generate_series(1, 90) i", "create table t_now (k int primary key, v text)", "insert into t_now select i, 'w' || i from generate_series(1, 20) i",
+	} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "CREATE GROUP g IN swapped KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE swapped.public.t_new IN GROUP g KEY (k)")
+	hold, watch, home := d.on(t, "swapped", 1), d.on(t, "swapped", 1), d.on(t, "swapped", 0)
+	mustExec(t, hold, "begin; lock table pgmosaic.made")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(ctx, "DISTRIBUTE TABLE swapped.public.t_now IN GROUP g KEY (k)", false)
+		done <- err
+	}()
+	eventually(t, "its copy is about to be noted", func() bool {
+		return len(mapOf(d, "swapped").Attempts) == 1 && queryOne[bool](t, watch, "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pgmosaic.made')")
+	})
+	swapped := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(t.Context(), "begin; alter table t_now rename to t_old; alter table t_new rename to t_now; commit", pgx.QueryExecModeSimpleProtocol)
+		swapped <- err
+	}()
+	eventually(t, "the owner waits for it", func() bool {
+		return len(swapped) > 0 || queryOne[bool](t, home, "select exists (select from pg_locks where relation = to_regclass('t_now') and not granted)")
+	})
+	cancel()
+	if err := <-swapped; err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the table has its new name", func() bool { return declared(d, "swapped") == "public.t_now k" })
+	mustExec(t, hold, "commit")
+	if err := <-done; err == nil {
+		t.Error("the table was distributed")
+	}
+	eventually(t, "what it has begun is undone", func() bool { return len(mapOf(d, "swapped").Attempts) == 0 })
+	if got := declared(d, "swapped"); got != "public.t_now k" {
+		t.Errorf("the map has %s", got)
+	}
+	if got := queryOne[string](t, c, "select (select count(*) from t_now) || ' ' || (select count(*) from t_old)"); got != "90 20" {
+		t.Errorf("%s rows", got)
+	}
+	wantVerified(t, d, "swapped.public.t_now")
+}

@@ -74,7 +74,7 @@ func (mv *Mover) Distribute(ctx context.Context, t shardmap.Table, localUnique, 
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, mv.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err = mv.end(ctx, x, func(tx *shardmap.Tx) error { return tx.PutTable(t) }); err != nil {
+	if err = mv.end(ctx, x, func(tx *shardmap.Tx) error { return declare(tx, t) }); err != nil {
 		return nil, lastStep(x, err)
 	}
 	mv.SchemaChanged(ctx, d.Name)
@@ -104,10 +104,10 @@ func (mv *Mover) distributeTable(ctx context.Context, d *shardmap.DB, home *pgx.
 	moving := t
 	moving.Moving, moving.From = true, shardmap.Home
 	switched := func(tx *shardmap.Tx) error { // rows have gone where d says
-		return cmp.Or(tx.SameKeys(d, t.Group), tx.PutTable(moving))
+		return cmp.Or(tx.SameKeys(d, t.Group), declare(tx, moving))
 	}
 	for try := 1; ; try++ { // transactions that run for long hold the switch back: the copies need not be made anew
-		if err = mv.announce(ctx, x, switched, func(tx *shardmap.Tx) error { return tx.Delete("tables", t.Database, t.Schema, t.Name) }); err == nil {
+		if err = mv.announce(ctx, x, switched, func(tx *shardmap.Tx) error { return settleMap(tx, x, true) }); err == nil {
 			break
 		}
 		if o == nil || try == maxSwitches || errors.Is(err, shardmap.ErrChanged) {
@@ -606,6 +606,16 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	}
 	mv.SchemaChanged(ctx, db)
 	return mv.done("UNDISTRIBUTE TABLE"), nil
+}
+
+// declare has the map say something of a table that it may know by the same distribution, and by no other: a transaction may have given its name to one that
+// the map has, whose rows would be out of reach.
+func declare(tx *shardmap.Tx, t shardmap.Table) error {
+	all, err := tx.Tables(t.Database)
+	if err == nil && slices.ContainsFunc(all, func(x shardmap.Table) bool { return x.TableName() == t.TableName() && x.Made != t.Made }) {
+		err = shardmap.ErrChanged
+	}
+	return cmp.Or(err, tx.PutTable(t))
 }
 
 // replaceTable has the map say another thing of a table, if it says still what a statement has found: a transaction may have begun to rename the table.

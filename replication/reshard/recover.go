@@ -245,25 +245,20 @@ func (mv *Mover) end(ctx context.Context, x shardmap.Attempt, edit func(*shardma
 func settleMap(tx *shardmap.Tx, x shardmap.Attempt, home bool) error {
 	if x.Name == "" {
 		all, err := tx.Tenants(x.Database)
-		for _, t := range all {
-			if t.Schema != x.Schema {
-				continue
-			}
-			if home {
-				return tx.Delete("tenants", t.Database, t.Schema)
-			}
-			t.Moving = false
-			return tx.PutTenant(t)
+		i := slices.IndexFunc(all, func(t shardmap.Tenant) bool { return isOf(x, t.Made, t.Schema == x.Schema) })
+		switch {
+		case err != nil || i < 0:
+			return errors.Join(err, unsettled(home, "schema "+x.Schema))
+		case home:
+			return tx.Delete("tenants", all[i].Database, all[i].Schema)
 		}
-		return errors.Join(err, unsettled(home, "schema "+x.Schema))
+		all[i].Moving = false
+		return tx.PutTenant(all[i])
 	}
 	all, err := tx.Tables(x.Database)
 	n := shardmap.TableName{Schema: x.Schema, Name: x.Name}
-	i := slices.IndexFunc(all, func(t shardmap.Table) bool { return t.Made != "" && t.Made == cmp.Or(x.Takes, x.ID) }) // it may have another name by now
-	if i < 0 {
-		i = slices.IndexFunc(all, func(t shardmap.Table) bool { return t.TableName() == n })
-	}
-	if i < 0 {
+	i := slices.IndexFunc(all, func(t shardmap.Table) bool { return isOf(x, t.Made, t.TableName() == n) })
+	if err != nil || i < 0 {
 		return errors.Join(err, unsettled(home, "table "+n.String()))
 	}
 	t := all[i]
@@ -272,6 +267,15 @@ func settleMap(tx *shardmap.Tx, x shardmap.Attempt, home bool) error {
 	}
 	t.Moving, t.From = false, ""
 	return tx.PutTable(t)
+}
+
+// isOf says whether what the map says was distributed as made is what an attempt was at. It may have another name by now, and something else that name: only
+// what older versions, which knew no attempts, have left is known by it.
+func isOf(x shardmap.Attempt, made string, named bool) bool {
+	if x.ID == "" {
+		return made == "" && named
+	}
+	return made != "" && made == cmp.Or(x.Takes, x.ID)
 }
 
 // unsettled is an error for what the map does not know, though its rows are on the shards.

@@ -107,6 +107,37 @@ func TestATableThatIsRenamedBeforeItIsBroughtHome(t *testing.T) {
 	}
 }
 
+// A table that is dropped when it is about to be brought home is gone, and nothing of the statement stays.
+func TestATableThatIsDroppedBeforeItIsBroughtHome(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "droppedfirst")
+	for _, n := range []string{"rows_", "others"} {
+		mustExec(t, c, "create table "+n+" (k int primary key, v text)")
+		mustExec(t, c, "insert into "+n+" select i, 'v' || i from generate_series(1, 90) i")
+	}
+	d.adminExec(t, "CREATE GROUP g IN droppedfirst KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE droppedfirst.public.rows_ IN GROUP g KEY (k)")
+	hold, watch := d.on(t, "droppedfirst", 1), d.on(t, "droppedfirst", 1)
+	mustExec(t, hold, "begin; select from pgmosaic.made for update") // which the statement changes before the map
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE droppedfirst.public.rows_", false)
+		done <- err
+	}()
+	eventually(t, "the statement is about to tell the map", func() bool {
+		return queryOne[bool](t, watch, "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pgmosaic.made')")
+	})
+	mustExec(t, c, "drop table rows_")
+	eventually(t, "the map has it no more", func() bool { return declared(d, "droppedfirst") == "" })
+	mustExec(t, hold, "commit")
+	if err := <-done; err == nil {
+		t.Error("it was brought home")
+	}
+	eventually(t, "nothing of it is left", func() bool { return len(mapOf(d, "droppedfirst").Attempts) == 0 })
+	d.adminExec(t, "DISTRIBUTE TABLE droppedfirst.public.others IN GROUP g KEY (k)")
+	wantVerified(t, d, "droppedfirst.public.others")
+}
+
 // The last shard of a database stays while the map has something of the database that it has to decide or has the rows of.
 func TestTheLastShardStaysWhileSomethingIsUnfinished(t *testing.T) {
 	t.Parallel()

@@ -148,12 +148,8 @@ func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.
 			return ownOr(d.Home.Name, err)
 		}
 	}
-	distribution := x.ID
-	if x.Takes != "" {
-		distribution = x.Takes
-	}
 	var at string
-	err = home.QueryRow(ctx, "SELECT at FROM pgmosaic.placed WHERE distribution = $1", distribution).Scan(&at)
+	err = home.QueryRow(ctx, "SELECT at FROM pgmosaic.placed WHERE distribution = $1", cmp.Or(x.Takes, x.ID)).Scan(&at)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return ownOr(d.Home.Name, err)
 	}
@@ -193,9 +189,27 @@ func (mv *Mover) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.C
 			return ownOr(d.Home.Name, err)
 		}
 	}
-	err := mv.end(ctx, x, func(tx *shardmap.Tx) error { return settleMap(tx, x, false) })
-	mv.Log.Warn("an interrupted statement was settled: the rows are on the shards", "statement", x.Statement)
+	gone, err := goneWith(ctx, home, x)
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
+	err = mv.end(ctx, x, func(tx *shardmap.Tx) error {
+		if gone {
+			tables, err := tx.Tables(x.Database)
+			if err != nil || !slices.ContainsFunc(tables, func(t shardmap.Table) bool { return isOf(x, t.Made, false) }) {
+				return err // the map has been told by who has dropped it
+			}
+		}
+		return settleMap(tx, x, false)
+	})
+	mv.Log.Warn("an interrupted statement was settled: the rows are on the shards", "statement", x.Statement, "dropped", gone)
 	return err
+}
+
+// goneWith says whether the table that an attempt was at has been dropped on home.
+func goneWith(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) (gone bool, err error) {
+	err = home.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pgmosaic.placed WHERE distribution = $1 AND relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = relation))", cmp.Or(x.Takes, x.ID)).Scan(&gone)
+	return gone, err
 }
 
 // settleOnHome ends an attempt whose rows count at home: it has brought them there, or not distributed them. What it made, or was

@@ -3,10 +3,14 @@ package main
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
@@ -303,4 +307,83 @@ func TestCancelIsPassedOnBetweenProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCode(t, <-done, "57014")
+}
+
+// startedLogin is a connection that has said who it is.
+func startedLogin(t *testing.T, network, addr, user, database string) *wire.Conn {
+	t.Helper()
+	nc, err := net.Dial(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := wire.New(nc, 1<<20)
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	startup := "\x00\x03\x00\x00user\x00" + user + "\x00database\x00" + database + "\x00\x00"
+	if err := errors.Join(c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(startup)+4)), startup...)), c.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Of passwords that wait for a processor together no more are looked at than may fail, and the right one behind them is not.
+func TestManyPasswordsAtOnceAreTurnedAway(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	dir := t.TempDir()
+	hba := filepath.Join(dir, "hba.conf")
+	if err := os.WriteFile(hba, []byte("local all all password\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const iterations = 100_000
+	key, err := pbkdf2.Key(sha256.New, "right", []byte("0123456789abcdef"), iterations, sha256.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(text string) []byte {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(text))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(of("Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	verifier := fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64([]byte("0123456789abcdef")), b64(stored[:]), b64(of("Server Key")))
+	a := small(t, d, 2, func(c *config.Config) {
+		c.AuthTries, c.UnixDir, c.AuthHBA = 3, dir, hba
+		c.Users = append(c.Users, config.User{Name: "slow", Verifier: verifier})
+	})
+	_, port, _ := strings.Cut(a.Server.Addr(), ":")
+	var all []*wire.Conn
+	for i := range 16 {
+		c := startedLogin(t, "unix", filepath.Join(dir, ".s.PGSQL."+port), "slow", "shop")
+		if _, err := c.Next(); err != nil { // it asks for the password
+			t.Fatal(err)
+		}
+		password := "wrong"
+		if i == 15 {
+			password = "right"
+		}
+		c.SendFrame('p', []byte(password+"\x00"))
+		all = append(all, c)
+	}
+	for _, c := range all {
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	codes := map[string]int{}
+	for _, c := range all {
+		m, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Type == 'R' {
+			codes["let in"]++
+			continue
+		}
+		codes[wire.ParseError(m.Body()).Code]++
+	}
+	if codes["28P01"] > 3 || codes["28P01"]+codes["28000"]+codes["let in"] != 16 {
+		t.Errorf("with auth_failures = 3 they hear %v", codes)
+	}
 }

@@ -87,22 +87,24 @@ func origin(l session.Login) (from netip.Addr, called string) {
 // judge is what the failures of before make of a login. barred is what it is told that is turned away.
 func (g *Gate) judge(l session.Login) (v auth.Verdict, barred error) {
 	a := g.Access()
-	from, called := origin(l)
-	v = g.tries.Judge(g.now(), from, l.User, a.tries, IsConsole(l.Database) && a.named(l.User))
-	if v == auth.Barred {
-		barred = &pgsql.Error{
-			Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, called, a.tries, auth.TryWindow),
-			Hint: "Wait a minute and use the right password.",
-		}
-	}
-	return v, barred
+	from, _ := origin(l)
+	v = g.tries.Judge(g.now(), from, l.User, a.tries, a.always(l))
+	return v, a.barred(v, l)
 }
 
-// Barred implements session.Backend: a password, or its proof, has come, and is not looked at if too many have failed since it was asked for. Who
-// brings many at once would have been judged by none.
-func (g *Gate) Barred(l session.Login) error {
-	_, barred := g.judge(l)
-	return barred
+// always says whether a login gets in by the right password whatever was tried before.
+func (a *Access) always(l session.Login) bool { return IsConsole(l.Database) && a.named(l.User) }
+
+// barred is what a login is told that is turned away; nil for others.
+func (a *Access) barred(v auth.Verdict, l session.Login) error {
+	if v != auth.Barred {
+		return nil
+	}
+	_, called := origin(l)
+	return &pgsql.Error{
+		Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("too many failed logins of user %q from %s (auth_failures = %d within %s)", l.User, called, a.tries, auth.TryWindow),
+		Hint: "Wait a minute and use the right password.",
+	}
 }
 
 // Admit implements session.Backend. What it tells is the same for users and databases that do not exist.
@@ -122,11 +124,15 @@ func (g *Gate) Admit(ctx context.Context, l session.Login) error {
 	return nil
 }
 
-// Failed implements session.Backend.
-func (g *Gate) Failed(l session.Login) {
-	g.metrics.FailedLogins.Add(1)
+// Tried implements session.Backend. Who brings many passwords at once would have been judged before any of them had failed.
+func (g *Gate) Tried(l session.Login, right bool) error {
+	a := g.Access()
 	from, _ := origin(l)
-	g.tries.Failed(g.now(), from, l.User)
+	barred := a.barred(g.tries.Tried(g.now(), from, l.User, a.tries, a.always(l), right), l)
+	if barred == nil && !right {
+		g.metrics.FailedLogins.Add(1)
+	}
+	return barred
 }
 
 // Rule implements session.Backend.
@@ -171,15 +177,23 @@ func (g *Gate) fake(user string) auth.Credential {
 	return g.Access().salts.Fake(user, int(g.iterations.Load()))
 }
 
-// Check implements session.Backend. Deriving takes milliseconds of a processor, so only so many do it at once.
-func (g *Gate) Check(ctx context.Context, c auth.Credential, password string) (bool, error) {
+// Check implements session.Backend. Deriving takes milliseconds of a processor, so only so many do it at once, and none for who is turned away by now.
+func (g *Gate) Check(ctx context.Context, l session.Login, c auth.Credential, password string) (bool, error) {
+	return g.check(ctx, l, func() bool { return password != "" && c.Check(password) })
+}
+
+func (g *Gate) check(ctx context.Context, l session.Login, fits func() bool) (right bool, err error) {
 	select {
 	case g.checks <- struct{}{}:
 		defer func() { <-g.checks }()
-		return c.Check(password), nil
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
+	if _, barred := g.judge(l); barred != nil {
+		return false, barred
+	}
+	right = fits()
+	return right, g.Tried(l, right)
 }
 
 // WebLogin checks a user of the dashboard. Failures count like those of other logins.
@@ -194,21 +208,11 @@ func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password
 	if !ok {
 		cred = g.fake(name)
 	}
-	fits, err := g.Check(ctx, cred, password)
-	if err == nil {
-		err = g.Barred(l) // nobody is told what came of too many tries at once
+	in, err := g.check(ctx, l, func() bool { return cred.Check(password) && ok && acc.named(name) })
+	if err == nil && !in {
+		err = errors.New("wrong name or password, or the user is none of admin_users and stats_users")
 	}
-	if err != nil {
-		if !fits {
-			g.Failed(l)
-		}
-		return false, err
-	}
-	if fits && ok && acc.named(name) {
-		return acc.admin[name], nil
-	}
-	g.Failed(l)
-	return false, errors.New("wrong name or password, or the user is none of admin_users and stats_users")
+	return in && err == nil && acc.admin[name], err
 }
 
 // Standing is what a user of the dashboard may do now, and a mark that is another one when its password is: a login that was let in by

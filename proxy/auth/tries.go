@@ -41,24 +41,33 @@ type userFrom struct {
 	from netip.Addr
 }
 
-// Failed counts a failed login of a user from an address.
-func (t *Tries) Failed(now time.Time, from netip.Addr, user string) {
+// Judge says what becomes of a login before it is asked for its password, where limit failures within TryWindow are too many. 0 is no limit. always means that the
+// right password must get in whatever others did under the same name.
+func (t *Tries) Judge(now time.Time, from netip.Addr, user string, limit int, always bool) Verdict {
 	from = origin(from)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.users.add(now, userFrom{clip(user), from})
-	t.addresses.add(now, from)
+	return t.judge(now, from, user, limit, always)
 }
 
-// Judge says what becomes of a login where limit failures within TryWindow are too many. 0 is no limit. always means that the
-// right password must get in whatever others did under the same name.
-func (t *Tries) Judge(now time.Time, from netip.Addr, user string, limit int, always bool) Verdict {
+// Tried is Judge for a login of which it is known whether its password is right, and counts it if not, unless it is barred. Of many that come together, it
+// is heard of no more than may fail.
+func (t *Tries) Tried(now time.Time, from netip.Addr, user string, limit int, always, right bool) Verdict {
+	from = origin(from)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v := t.judge(now, from, user, limit, always)
+	if v != Barred && !right {
+		t.users.add(now, userFrom{clip(user), from})
+		t.addresses.add(now, from)
+	}
+	return v
+}
+
+func (t *Tries) judge(now time.Time, from netip.Addr, user string, limit int, always bool) Verdict {
 	if limit <= 0 {
 		return Welcome
 	}
-	from = origin(from)
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	switch tooMany := t.users.count(now, userFrom{clip(user), from}) >= limit; {
 	case tooMany && !always:
 		return Barred

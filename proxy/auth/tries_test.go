@@ -22,10 +22,10 @@ func TestFailedLoginsCountByUserAndAddress(t *testing.T) {
 		}
 	}
 	for range 2 {
-		tries.Failed(now, here, "app")
+		tries.Tried(now, here, "app", 0, false, false)
 	}
 	judge(0, here, "app", false, Welcome)
-	tries.Failed(now.Add(time.Second), here, "app")
+	tries.Tried(now.Add(time.Second), here, "app", 0, false, false)
 	judge(time.Second, here, "app", false, Barred)
 	judge(time.Second, netip.MustParseAddr("::ffff:10.0.0.1"), "app", false, Barred)
 	judge(time.Second, here, "app", true, Slow) // the console's
@@ -33,10 +33,32 @@ func TestFailedLoginsCountByUserAndAddress(t *testing.T) {
 	judge(time.Second, far, "app", false, Welcome)
 	judge(TryWindow-1, here, "app", false, Barred)
 	judge(TryWindow, here, "app", false, Welcome)
-	tries.Failed(now.Add(TryWindow), here, "app") // a new window
+	tries.Tried(now.Add(TryWindow), here, "app", 0, false, false) // a new window
 	judge(TryWindow, here, "app", false, Welcome)
 	if got := tries.Judge(now, here, "app", 0, false); got != Welcome {
 		t.Errorf("without a limit: %v", got)
+	}
+}
+
+// Of many that are known to be wrong at once no more are told than may fail, and no right one behind them.
+func TestManyAtOnceAreToldNoMoreThanMayFail(t *testing.T) {
+	tries := &Tries{}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	here := netip.MustParseAddr("10.0.0.1")
+	told := 0
+	for range 10 {
+		if tries.Tried(now, here, "app", 3, false, false) != Barred {
+			told++
+		}
+	}
+	if told != 3 {
+		t.Errorf("%d are told", told)
+	}
+	if got := tries.Tried(now, here, "app", 3, false, true); got != Barred {
+		t.Errorf("the right one: %v", got)
+	}
+	if got := tries.Tried(now.Add(TryWindow), here, "app", 3, false, true); got != Welcome {
+		t.Errorf("the right one later: %v", got)
 	}
 }
 
@@ -46,12 +68,12 @@ func TestAnAddressThatTriesManyNamesIsSlowedDown(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	here := netip.MustParseAddr("2001:db8::1")
 	for i := range 3*addressFactor - 1 {
-		tries.Failed(now, here, fmt.Sprint("name", i))
+		tries.Tried(now, here, fmt.Sprint("name", i), 0, false, false)
 	}
 	if got := tries.Judge(now, here, "app", 3, false); got != Welcome {
 		t.Errorf("%v", got)
 	}
-	tries.Failed(now, netip.MustParseAddr("2001:db8::ffff"), "name") // the same network
+	tries.Tried(now, netip.MustParseAddr("2001:db8::ffff"), "name", 0, false, false) // the same network
 	if got := tries.Judge(now, here, "app", 3, false); got != Slow {
 		t.Errorf("%v", got)
 	}
@@ -66,16 +88,16 @@ func TestFailedLoginsAreForgottenInTheirOrder(t *testing.T) {
 	here := netip.MustParseAddr("10.0.0.1")
 	long := strings.Repeat("x", 9000)
 	for range 3 {
-		tries.Failed(now, here, "app")
-		tries.Failed(now, here, long)
+		tries.Tried(now, here, "app", 0, false, false)
+		tries.Tried(now, here, long, 0, false, false)
 	}
 	for i := range mostTries - 2 {
-		tries.Failed(now, here, fmt.Sprint("name", i))
+		tries.Tried(now, here, fmt.Sprint("name", i), 0, false, false)
 	}
 	if got := tries.Judge(now, here, "app", 3, false); got != Barred {
 		t.Errorf("%v", got)
 	}
-	tries.Failed(now, here, "one more")
+	tries.Tried(now, here, "one more", 0, false, false)
 	if got := tries.Judge(now, here, "app", 3, false); got == Barred {
 		t.Error("nothing was forgotten")
 	}

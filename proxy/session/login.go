@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/pgmosaic/pgmosaic/proxy/auth"
@@ -66,21 +65,16 @@ func (s *Session) authenticate(ctx context.Context) error {
 		err = s.certificate(&rule)
 	}
 	if err != nil {
-		if errors.Is(err, errPassword) {
-			s.cfg.Backend.Failed(s.login)
-		}
 		return err
 	}
 	s.conn.SendFrame('R', authMessage(0, nil))
 	return nil
 }
 
-// errPassword is a login that failed for what the client sent.
-var errPassword = errors.New("password authentication failed")
-
+// denied ends a login whose password is wrong.
 func (s *Session) denied() error {
 	_ = s.fatal(&pgsql.Error{Code: pgsql.InvalidPassword, Message: fmt.Sprintf("password authentication failed for user %q", s.login.User)})
-	return fmt.Errorf("user %q: %w", s.login.User, errPassword)
+	return fmt.Errorf("user %q: password authentication failed", s.login.User)
 }
 
 // response waits for the client's answer to an authentication request.
@@ -128,6 +122,11 @@ func (s *Session) scram(ctx context.Context) error {
 	in = rest[4:]
 	for {
 		out, done, err := ex.Step(in)
+		if done || err != nil {
+			if barred := s.cfg.Backend.Tried(s.login, done && err == nil); barred != nil {
+				return s.fatal(barred)
+			}
+		}
 		if err != nil {
 			return s.denied()
 		}
@@ -141,9 +140,6 @@ func (s *Session) scram(ctx context.Context) error {
 		s.conn.SendFrame('R', authMessage(11, out))
 		if in, err = s.response(maxSASL); err != nil {
 			return err
-		}
-		if err := s.cfg.Backend.Barred(s.login); err != nil { // the proof has come
-			return s.fatal(err)
 		}
 	}
 }
@@ -166,12 +162,11 @@ func (s *Session) password(ctx context.Context) error {
 	if err != nil {
 		return s.fatal(err)
 	}
-	if err := s.cfg.Backend.Barred(s.login); err != nil {
+	right, err := s.cfg.Backend.Check(ctx, s.login, cred, string(pw))
+	switch {
+	case err != nil:
 		return s.fatal(err)
-	}
-	if ok, err := s.cfg.Backend.Check(ctx, cred, string(pw)); err != nil {
-		return s.fatal(err)
-	} else if !ok || len(pw) == 0 {
+	case !right:
 		return s.denied()
 	}
 	return nil
@@ -183,8 +178,9 @@ func (s *Session) certificate(r *auth.Rule) error {
 		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "connection requires a valid client certificate"})
 	}
 	if name := s.login.Peer[0].Subject.CommonName; !r.CertUser(name, s.login.User) {
+		_ = s.cfg.Backend.Tried(s.login, false) // it counts, and is told the same
 		_ = s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("certificate authentication failed for user %q", s.login.User)})
-		return fmt.Errorf("user %q with a certificate for %q: %w", s.login.User, name, errPassword)
+		return fmt.Errorf("user %q with a certificate for %q: certificate authentication failed", s.login.User, name)
 	}
 	return nil
 }

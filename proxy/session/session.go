@@ -100,16 +100,14 @@ type Backend interface {
 	Admin(l Login) bool
 	// Admit refuses a login, or has it wait, before anything is asked of it: because too many have failed.
 	Admit(ctx context.Context, l Login) error
-	// Barred refuses a login whose password, or its proof, has come, if too many have failed meanwhile. It does not wait.
-	Barred(l Login) error
 	// Rule is how a login is checked.
 	Rule(l Login) auth.Rule
 	// Credential is what the password is checked against. Users that do not exist have one, too.
 	Credential(ctx context.Context, l Login) (auth.Credential, error)
-	// Check says whether a password fits. It takes time on purpose, so it may wait for others.
-	Check(ctx context.Context, c auth.Credential, password string) (bool, error)
-	// Failed is told of a login that failed for what the client sent.
-	Failed(l Login)
+	// Check says whether a password fits, as Tried does. It takes time on purpose, so it may wait for others.
+	Check(ctx context.Context, l Login, c auth.Credential, password string) (bool, error)
+	// Tried is told of a login whether its password, or the proof of it, is right, and refuses it if too many have failed, also since it was asked for.
+	Tried(l Login, right bool) error
 	// Open makes the handler of a session and the parameters to report. It is called after the login.
 	Open(ctx context.Context, l Login, client Client) (Handler, map[string]string, error)
 }

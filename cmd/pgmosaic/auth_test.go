@@ -387,3 +387,48 @@ func TestManyPasswordsAtOnceAreTurnedAway(t *testing.T) {
 		t.Errorf("with auth_failures = 3 they hear %v", codes)
 	}
 }
+
+// Wrong passwords of somebody else from the same address are nothing to who is not asked for one, and certificates that name others bar nobody.
+func TestWhoNeedsNoPasswordIsNotTurnedAway(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	dir := t.TempDir()
+	cert, key := certificate(t, dir)
+	ca := authority(t, dir, "app", "stranger")
+	hba := filepath.Join(dir, "hba.conf")
+	if err := os.WriteFile(hba, []byte("local shop app trust\nlocal all all scram-sha-256\nhostssl shop app all cert\nhost all all all scram-sha-256\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := small(t, d, 2, func(c *config.Config) {
+		c.AuthTries, c.UnixDir, c.AuthHBA = 3, dir, hba
+		c.TLSCert, c.TLSKey, c.TLSCA = cert, key, ca
+	})
+	_, port, _ := strings.Cut(a.Server.Addr(), ":")
+	as := func(dsn string) error {
+		c, err := pgx.Connect(t.Context(), dsn)
+		if err == nil {
+			_ = c.Close(t.Context())
+		}
+		return err
+	}
+	local := func(password, db string) error {
+		return as(fmt.Sprintf("host=%s port=%s user=app password=%s dbname=%s", dir, port, password, db))
+	}
+	certified := func(name string) error {
+		return as(dsnFor("app", "", a.Server.Addr(), "shop") + fmt.Sprintf("?sslmode=require&sslcert=%[1]s/%[2]s.pem&sslkey=%[1]s/%[2]s.key", dir, name))
+	}
+	for range 3 {
+		wantCode(t, local("wrong", "pgmosaic"), "28P01")
+		wantCode(t, as(dsnFor("app", "wrong", a.Server.Addr(), "pgmosaic")+"?sslmode=disable"), "28P01")
+	}
+	wantCode(t, local("wrong", "pgmosaic"), "28000")
+	if err := local("any", "shop"); err != nil {
+		t.Errorf("by trust: %v", err)
+	}
+	for range 4 {
+		wantCode(t, certified("stranger"), "28000")
+	}
+	if err := certified("app"); err != nil {
+		t.Errorf("by certificate: %v", err)
+	}
+}

@@ -130,10 +130,13 @@ func (g *Gate) Tried(l session.Login, right bool) error {
 	from, _ := origin(l)
 	barred := a.barred(g.tries.Tried(g.now(), from, l.User, a.tries, a.always(l), right), l)
 	if barred == nil && !right {
-		g.metrics.FailedLogins.Add(1)
+		g.Failed(l)
 	}
 	return barred
 }
+
+// Failed implements session.Backend. What nobody guesses turns nobody away.
+func (g *Gate) Failed(session.Login) { g.metrics.FailedLogins.Add(1) }
 
 // Rule implements session.Backend.
 func (g *Gate) Rule(l session.Login) auth.Rule {

@@ -33,10 +33,12 @@ func (l *Login) Origin() auth.Origin {
 
 // authenticate runs the exchange that the rules ask for and ends with AuthenticationOk.
 func (s *Session) authenticate(ctx context.Context) error {
-	if err := s.cfg.Backend.Admit(ctx, s.login); err != nil {
-		return s.fatal(err)
-	}
 	rule := s.cfg.Backend.Rule(s.login)
+	if rule.Method == auth.SCRAM || rule.Method == auth.Password { // there is nothing to guess for others
+		if err := s.cfg.Backend.Admit(ctx, s.login); err != nil {
+			return s.fatal(err)
+		}
+	}
 	if rule.ClientCert && len(s.login.Peer) == 0 {
 		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "connection requires a valid client certificate"})
 	}
@@ -178,7 +180,7 @@ func (s *Session) certificate(r *auth.Rule) error {
 		return s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: "connection requires a valid client certificate"})
 	}
 	if name := s.login.Peer[0].Subject.CommonName; !r.CertUser(name, s.login.User) {
-		_ = s.cfg.Backend.Tried(s.login, false) // it counts, and is told the same
+		s.cfg.Backend.Failed(s.login)
 		_ = s.fatal(&pgsql.Error{Code: pgsql.InvalidAuthorizationSpecification, Message: fmt.Sprintf("certificate authentication failed for user %q", s.login.User)})
 		return fmt.Errorf("user %q with a certificate for %q: certificate authentication failed", s.login.User, name)
 	}

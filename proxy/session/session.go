@@ -98,7 +98,7 @@ type Login struct {
 type Backend interface {
 	// Admin says whether a login is an administrator's, for whom there is room beyond the limit.
 	Admin(l Login) bool
-	// Admit refuses a login, or has it wait, before anything is asked of it: because too many have failed.
+	// Admit refuses a login, or has it wait, before its password is asked for: because too many have failed.
 	Admit(ctx context.Context, l Login) error
 	// Rule is how a login is checked.
 	Rule(l Login) auth.Rule
@@ -108,6 +108,8 @@ type Backend interface {
 	Check(ctx context.Context, l Login, c auth.Credential, password string) (bool, error)
 	// Tried is told of a login whether its password, or the proof of it, is right, and refuses it if too many have failed, also since it was asked for.
 	Tried(l Login, right bool) error
+	// Failed is told of a login that failed for another reason than its password.
+	Failed(l Login)
 	// Open makes the handler of a session and the parameters to report. It is called after the login.
 	Open(ctx context.Context, l Login, client Client) (Handler, map[string]string, error)
 }

@@ -381,3 +381,38 @@ func TestRowsThatNeedNotMeetWhatHomeHas(t *testing.T) {
 		t.Errorf("at home are %s rows and constraints", got)
 	}
 }
+
+// A CHECK that is taken away on the way home comes back as what it was: not by a function that somebody has added since, which fits its words better, and with its comment.
+func TestChecksThatAreMadeAnewMeanWhatTheyDid(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "meant")
+	d.adminExec(t, "CREATE GROUP g IN meant KEY (int) BY HASH")
+	home := d.on(t, "meant", 0)
+	mustExec(t, c, `create schema common; create function common.ok(anyelement) returns boolean language sql immutable as 'select true'; create schema tenant`, pgx.QueryExecModeSimpleProtocol)
+	for _, n := range []string{"rows_", "tenant.one"} {
+		mustExec(t, c, "create table "+n+" (k int primary key, v int)")
+		mustExec(t, c, "insert into "+n+" select i, i from generate_series(1, 50) i")
+		mustExec(t, c, "alter table "+n+" add constraint fine check (common.ok(v)) not valid")
+		mustExec(t, home, "comment on constraint fine on "+n+" is 'looked at'")
+	}
+	d.adminExec(t, "DISTRIBUTE TABLE meant.public.rows_ IN GROUP g KEY (k)")
+	d.adminExec(t, "DISTRIBUTE SCHEMA meant.tenant ON meant_s1")
+	mustExec(t, home, "create function common.ok(int) returns boolean language sql immutable as 'select true'")
+	for _, x := range []string{"TABLE meant.public.rows_", "SCHEMA meant.tenant"} {
+		d.adminFails(t, "UNDISTRIBUTE "+x, "55000", "would use function common.ok(integer)")
+	}
+	const counts = "select (select count(*) from rows_) || ' ' || (select count(*) from tenant.one)"
+	if got := queryOne[string](t, c, counts); got != "50 50" {
+		t.Errorf("%s rows", got)
+	}
+	mustExec(t, home, "drop function common.ok(int)")
+	for _, x := range []string{"TABLE meant.public.rows_", "SCHEMA meant.tenant"} {
+		d.adminExec(t, "UNDISTRIBUTE "+x)
+	}
+	if got := queryOne[string](t, home, counts); got != "50 50" {
+		t.Errorf("at home are %s rows", got)
+	}
+	if got := queryOne[int](t, home, "select count(*) from pg_constraint k where conname = 'fine' and not convalidated and obj_description(oid, 'pg_constraint') = 'looked at'"); got != 2 {
+		t.Errorf("%d constraints are what they were", got)
+	}
+}

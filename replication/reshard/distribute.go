@@ -709,6 +709,10 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err := run(ctx, tx, []string{"ALTER TABLE " + name + " DROP CONSTRAINT pgmosaic_slot"}); err != nil {
 			return err
 		}
+		was, err := meanings(ctx, tx, info.TableName)
+		if err != nil {
+			return err
+		}
 		again, err := unmet(ctx, tx, name)
 		if err != nil {
 			return err
@@ -739,7 +743,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err := countHome(ctx, mv, d, tx, info, others); err != nil {
 			return err
 		}
-		if err := define(ctx, tx, again); err != nil {
+		if err := redefine(ctx, tx, again, was); err != nil {
 			return err
 		}
 		return run(ctx, tx, after)

@@ -362,6 +362,10 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err := shortly(ctx, mv, tx, d, func(ctx context.Context) error { return takeSequences(ctx, tx, back.txs[len(back.txs)-1], t.Schema) }); err != nil {
 			return err
 		}
+		was, err := meanings(ctx, tx, tables...)
+		if err != nil {
+			return err
+		}
 		drop, add, err := foreignKeysOf(ctx, home, tables)
 		if err != nil {
 			return err
@@ -386,7 +390,7 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 				add = append(add, definition{sql: sql})
 			}
 		}
-		return define(ctx, tx, add)
+		return redefine(ctx, tx, add, was)
 	})
 	return ownOr(d.Home.Name, err)
 }

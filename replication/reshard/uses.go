@@ -15,8 +15,9 @@ import (
 
 // What the words of a definition mean on a shard. They name schemas, and the types of what they give to functions, and still they can mean
 // something else where somebody has added a function, operator or cast that fits better than home's, one for integers beside one for any
-// type. On home nothing changes by that: what is defined keeps what it meant. A copy would run the new one, as a role that nobody has
-// considered for it (see owner.go), or keep rows that home refuses. So what copies depend on is compared with what home's depend on.
+// type. On home nothing changes by that: what is defined keeps what it meant, unless it is taken away and made anew (see meaning). A copy would
+// run the new one, as a role that nobody has considered for it (see owner.go), or keep rows that home refuses. So what copies depend on is compared with what
+// home's depend on.
 
 // usedSQL is the end of such a question: of each node what it depends on, by names that are the same on all servers.
 const usedSQL = `
@@ -52,25 +53,82 @@ func sameUses(ctx context.Context, home queryer, shard querier, sql string, tabl
 	if err != nil {
 		return err
 	}
+	name, used, meant := strayUse(want, have, len(table) > 0)
+	if name == "" {
+		return nil
+	}
+	return &pgsql.Error{
+		Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%s on a shard uses %s, which home's does not, by the same words", name, used),
+		Detail: "On home it uses " + meant + ".", Hint: "DROP or rename what home's does not use, if it was added later: on all shards, or on the one that alone has it. Nothing is left of the statement.",
+	}
+}
+
+// strayUse finds a node that depends on something that the one of its name should not; none if name is empty. Of a table nodes are looked at that have no such
+// namesake, too.
+func strayUse(want, have map[string]map[string]bool, ofTable bool) (name, used, meant string) {
 	all := map[string]bool{}
 	for _, of := range want {
 		maps.Copy(all, of)
 	}
 	for _, name := range slices.Sorted(maps.Keys(have)) {
-		meant := want[name]
-		if meant == nil {
-			if len(table) == 0 {
+		may := want[name]
+		if may == nil {
+			if !ofTable {
 				continue // home has it not
 			}
-			meant = all
+			may = all
 		}
 		for _, used := range slices.Sorted(maps.Keys(have[name])) {
-			if !meant[used] {
-				return &pgsql.Error{
-					Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%s on a shard uses %s, which home's does not, by the same words", strings.TrimPrefix(name, "pg_"), used),
-					Detail: "On home it uses " + strings.Join(slices.Sorted(maps.Keys(meant)), ", ") + ".", Hint: "DROP or rename what home's does not use, if it was added later: on all shards, or on the one that alone has it. Nothing is left of the statement.",
-				}
+			if !may[used] {
+				return strings.TrimPrefix(name, "pg_"), used, strings.Join(slices.Sorted(maps.Keys(may)), ", ")
 			}
+		}
+	}
+	return "", "", ""
+}
+
+// meaning is what a table's definitions on home depend on, and what is said of them, before some of them are taken away to be made anew by the same words.
+type meaning struct {
+	table    shardmap.TableName
+	uses     map[string]map[string]bool
+	comments []string
+}
+
+// meanings are those of some tables, whose definitions nobody else changes.
+func meanings(ctx context.Context, tx pgx.Tx, tables ...shardmap.TableName) (out []meaning, err error) {
+	for _, n := range tables {
+		m := meaning{table: n}
+		if m.uses, err = uses(ctx, tx, tableUsesSQL, n.SQL()); err == nil {
+			m.comments, err = strings1(ctx, tx, `select format('COMMENT ON CONSTRAINT %I ON %I.%I IS %L', k.conname, n.nspname, c.relname, d.description) from pg_constraint k join pg_class c on c.oid = k.conrelid
+			  join pg_namespace n on n.oid = c.relnamespace join pg_description d on d.classoid = 'pg_constraint'::regclass and d.objoid = k.oid
+			 where (c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass))) and k.coninhcount = 0 and k.conname <> 'pgmosaic_slot' order by 1`, n.SQL())
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// redefine makes what was taken away. It must mean what it did: somebody may have added a function since that fits its words better.
+func redefine(ctx context.Context, tx pgx.Tx, list []definition, was []meaning) error {
+	if err := define(ctx, tx, list); err != nil {
+		return err
+	}
+	for _, m := range was {
+		have, err := uses(ctx, tx, tableUsesSQL, m.table.SQL())
+		if err != nil {
+			return err
+		}
+		if name, used, meant := strayUse(m.uses, have, true); name != "" {
+			return &pgsql.Error{
+				Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("%s is made anew on home, and would use %s, which it does not now, by the same words", name, used),
+				Detail: "It uses " + meant + ".", Hint: "DROP or rename on home what it does not use, if that was added later. Nothing was changed.",
+			}
+		}
+		if err := run(ctx, tx, m.comments); err != nil {
+			return err
 		}
 	}
 	return nil

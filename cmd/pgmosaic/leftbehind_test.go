@@ -138,6 +138,38 @@ func TestATableThatIsDroppedBeforeItIsBroughtHome(t *testing.T) {
 	wantVerified(t, d, "droppedfirst.public.others")
 }
 
+// A shard that owns nothing, and whose server is gone for good, is dropped while a statement is unfinished there: what that has made goes with it.
+func TestAShardThatIsGoneForGoodIsDropped(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "gonefirst")
+	for _, n := range []string{"codes", "others"} {
+		mustExec(t, c, "create table "+n+" (id int primary key)")
+		mustExec(t, c, "insert into "+n+" select generate_series(1, 20)")
+	}
+	node := d.cluster.Node("s2-a")
+	release := heldCopy(t, d, connectTo(t, node.DSN("gonefirst_1")), "codes", "DISTRIBUTE TABLE gonefirst.public.codes AS REFERENCE")
+	mustExec(t, connectTo(t, node.DSN("postgres")), "drop database gonefirst_1 with (force)")
+	if err := <-release(); err == nil {
+		t.Error("the table was distributed")
+	}
+	eventually(t, "the shard is known to be away", func() bool { return !d.Monitor.View("gonefirst", "gonefirst_s1").Up() })
+	if _, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE gonefirst.public.others AS REFERENCE", false); err == nil {
+		t.Error("a table was distributed without one of the shards")
+	}
+	d.adminExec(t, "DROP SHARD gonefirst_s1 IN gonefirst DRY RUN")
+	if n := len(mapOf(d, "gonefirst").Attempts); n != 1 {
+		t.Errorf("a dry run has left %d attempts", n)
+	}
+	d.adminExec(t, "DROP SHARD gonefirst_s1 IN gonefirst")
+	if left := mapOf(d, "gonefirst").Attempts; len(left) != 0 {
+		t.Errorf("the map has %v", left)
+	}
+	for _, n := range []string{"codes", "others"} {
+		d.adminExec(t, "DISTRIBUTE TABLE gonefirst.public."+n+" AS REFERENCE")
+		wantVerified(t, d, "gonefirst.public."+n)
+	}
+}
+
 // The last shard of a database stays while the map has something of the database that it has to decide or has the rows of.
 func TestTheLastShardStaysWhileSomethingIsUnfinished(t *testing.T) {
 	t.Parallel()

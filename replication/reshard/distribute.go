@@ -601,7 +601,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 		_ = home.Close(context.WithoutCancel(ctx)) // which gives up the attempt
 		return nil, errors.Join(err, mv.recoverLocked(context.WithoutCancel(ctx), d.Name))
 	}
-	if err = errors.Join(back.drop(ctx, x.ID, mv.Conns), mv.clear(ctx, d, home, x)); err != nil {
+	if err = errors.Join(back.drop(ctx, x.ID, mv.Conns), mv.clear(ctx, d, d.Shards, home, x)); err != nil {
 		return nil, lastStep(x, err)
 	}
 	mv.SchemaChanged(ctx, db)

@@ -232,9 +232,9 @@ func (mv *Mover) place(ctx context.Context, tag string, d *shardmap.DB, group st
 	return snap, nil
 }
 
-// recoverPlaces gives the tables of a group the constraints that the map says, and forgets the attempt to give them others.
-func (mv *Mover) recoverPlaces(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
-	for _, s := range d.Shards {
+// recoverPlaces gives the tables of a group, on some shards, the constraints that the map says, and forgets the attempt to give them others.
+func (mv *Mover) recoverPlaces(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range shards {
 		if x.Step != shardmap.Placing {
 			break
 		}

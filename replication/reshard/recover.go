@@ -54,7 +54,7 @@ func (mv *Mover) RunRecover(ctx context.Context, pause time.Duration) error {
 
 func (mv *Mover) settle(ctx context.Context, db string) error {
 	defer mv.Alone()()
-	return mv.recoverAll(ctx, db)
+	return mv.recoverAll(ctx, db, nil)
 }
 
 // settled is a database in which nothing is left moving. The caller has the map to itself (Alone).
@@ -65,9 +65,31 @@ func (mv *Mover) settled(ctx context.Context, db string) (*shardmap.DB, error) {
 	return mv.Database(db)
 }
 
+// settledWithout is settled for who drops a shard that owns nothing, where why has kept it from being so. What unfinished statements have made on that shard is let
+// go if its server does not answer: it may be gone for good. The caller has the map to itself (Alone).
+func settledWithout(ctx context.Context, mv *Mover, db, shard string, dry bool, why error) (*shardmap.DB, error) {
+	d, err := mv.Database(db)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := d.Shard(shard)
+	if !ok || s == d.Home || mv.Monitor.View(db, shard).Up() || mayDrop(d, nil, "shard", shard) != nil {
+		return nil, why
+	}
+	if dry {
+		return d, nil
+	}
+	mv.Log.Warn("what unfinished statements have made on a shard that is dropped stays on its server, which does not answer", "database", db, "shard", shard)
+	var later *laterError
+	if err := mv.recoverAll(ctx, db, s); err != nil && !errors.As(err, &later) {
+		return nil, err
+	}
+	return mv.Database(db)
+}
+
 // recoverLocked is recoverAll for who only wants to change something else. The caller has the map to itself (Alone).
 func (mv *Mover) recoverLocked(ctx context.Context, db string) error {
-	err := mv.recoverAll(ctx, db)
+	err := mv.recoverAll(ctx, db, nil)
 	var later *laterError
 	if errors.As(err, &later) {
 		mv.Log.Warn("what a statement has left cannot be settled yet", "error", later)
@@ -77,8 +99,8 @@ func (mv *Mover) recoverLocked(ctx context.Context, db string) error {
 }
 
 // recoverAll settles the attempts of a database that have not ended. One that another process is at is left alone: that is an error,
-// a laterError if it keeps nothing else from being changed. The caller has the map to itself (Alone).
-func (mv *Mover) recoverAll(ctx context.Context, db string) error {
+// a laterError if it keeps nothing else from being changed. A shard that is gone, if there is one, is not asked. The caller has the map to itself (Alone).
+func (mv *Mover) recoverAll(ctx context.Context, db string, gone *shardmap.ShardInfo) error {
 	var later *laterError
 	d, err := mv.Database(db)
 	if err != nil {
@@ -89,7 +111,7 @@ func (mv *Mover) recoverAll(ctx context.Context, db string) error {
 	}
 	for _, x := range mv.Catalog.Current().Document.Attempts {
 		if x.Database == db {
-			if err := mv.recoverAttempt(ctx, d, *x); err != nil && !errors.As(err, &later) {
+			if err := mv.recoverAttempt(ctx, d, gone, *x); err != nil && !errors.As(err, &later) {
 				return err
 			}
 		}
@@ -115,7 +137,7 @@ func (mv *Mover) recoverAll(ctx context.Context, db string) error {
 }
 
 // recoverAttempt finishes or undoes an attempt, as home says.
-func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.Attempt) error {
+func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, gone *shardmap.ShardInfo, x shardmap.Attempt) error {
 	if err := mv.noteful(ctx, d, d.Home); err != nil {
 		return err
 	}
@@ -137,8 +159,12 @@ func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.
 	if d, err = mv.Database(x.Database); err != nil {
 		return err
 	}
+	shards := d.Shards
+	if gone != nil {
+		shards = slices.DeleteFunc(slices.Clone(shards), func(s *shardmap.ShardInfo) bool { return s.Name == gone.Name })
+	}
 	if x.Group != "" {
-		return mv.recoverPlaces(ctx, d, home, x)
+		return mv.recoverPlaces(ctx, d, shards, home, x)
 	}
 	if x.Step == shardmap.Joined {
 		return mv.shardClear(ctx, home, x)
@@ -162,14 +188,14 @@ func (mv *Mover) recoverAttempt(ctx context.Context, d *shardmap.DB, x shardmap.
 			Hint: "Home may have been restored to an older state. Nothing was dropped: compare the table on all shards, and restore the map that belongs to them.",
 		}
 	case at == "shards":
-		return mv.settleOnShards(ctx, d, home, x)
+		return mv.settleOnShards(ctx, d, shards, home, x)
 	}
-	return mv.settleOnHome(ctx, d, home, x)
+	return mv.settleOnHome(ctx, d, shards, home, x)
 }
 
 // settleOnShards ends an attempt whose rows count on the shards: it has distributed them, or not brought them home.
-func (mv *Mover) settleOnShards(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
-	for _, s := range d.Shards {
+func (mv *Mover) settleOnShards(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range shards {
 		if s == d.Home {
 			continue
 		}
@@ -214,17 +240,17 @@ func goneWith(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) (gone boo
 
 // settleOnHome ends an attempt whose rows count at home: it has brought them there, or not distributed them. What it made, or was
 // taking away, is dropped.
-func (mv *Mover) settleOnHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
-	if err := mv.clear(ctx, d, home, x); err != nil {
+func (mv *Mover) settleOnHome(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, home *pgx.Conn, x shardmap.Attempt) error {
+	if err := mv.clear(ctx, d, shards, home, x); err != nil {
 		return err
 	}
 	mv.Log.Warn("an interrupted statement was settled: the rows are on home", "statement", x.Statement)
 	return nil
 }
 
-// clear drops what an attempt has made or taken away, whose rows count at home, and forgets it.
-func (mv *Mover) clear(ctx context.Context, d *shardmap.DB, home *pgx.Conn, x shardmap.Attempt) error {
-	for _, s := range d.Shards {
+// clear drops what an attempt has made or taken away on some shards, whose rows count at home, and forgets it.
+func (mv *Mover) clear(ctx context.Context, d *shardmap.DB, shards []*shardmap.ShardInfo, home *pgx.Conn, x shardmap.Attempt) error {
+	for _, s := range shards {
 		if s == d.Home {
 			continue
 		}

@@ -400,7 +400,9 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 	defer mv.Alone()()
 	d, err := mv.Database(db)
 	if err == nil && d.Home != nil { // a table that is about to be distributed needs its group, and its shards
-		d, err = mv.settled(ctx, db)
+		if d, err = mv.settled(ctx, db); err != nil && kind == "shard" {
+			d, err = settledWithout(ctx, mv, db, name, dry, err)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -31,14 +31,19 @@ func TestEmbeddedRows(t *testing.T) {
 
 func TestConnectionStringsWithoutPasswords(t *testing.T) {
 	for dsn, want := range map[string]string{
-		"postgres://u:hunter2@h/d":                              "postgres://u:xxxxx@h/d",
-		"postgres://u@h/d?sslkey=/k&sslpassword=hunter2":        "postgres://u@h/d?sslkey=%2Fk&sslpassword=xxxxx",
-		"postgres://u@h/d?Password=hunter2":                     "postgres://u@h/d?Password=xxxxx",
-		"postgres://u:hunter2%@h/d":                             "postgres://xxxxx",
-		"host=h password=hunter2 user=u":                        "host=h password=xxxxx user=u",
-		`host=h password='hunt\'er2 x' user=u`:                  "host=h password=xxxxx user=u",
-		`host=h password=hunt\ er2 user=u`:                      "host=h password=xxxxx user=u",
-		"host=h sslkey=/k sslpassword = hunter2 sslmode=prefer": "host=h sslkey=/k sslpassword = xxxxx sslmode=prefer",
+		"postgres://u:hunter2@h/d":                               "postgres://u:xxxxx@h/d",
+		"postgres://u@h/d?sslkey=/k&sslpassword=hunter2":         "postgres://u@h/d?sslkey=%2Fk&sslpassword=xxxxx",
+		"postgres://u@h/d?Password=hunter2":                      "postgres://u@h/d?Password=xxxxx",
+		"postgres://u:hunter2@[::1]:5432,h2/d":                   "postgres://u:xxxxx@[::1]:5432,h2/d",
+		"postgresql://u:hun@ter2@[::1],h2/d?sslpassword=hunter":  "postgresql://u:xxxxx@[::1],h2/d?sslpassword=xxxxx",
+		"postgres://[::1]:5432,h2/d?user=u&password=hunter2&a=b": "postgres://[::1]:5432,h2/d?user=u&password=xxxxx&a=b",
+		"postgres://u@h/d?a=%zz&password=hunter2;x":              "postgres://u@h/d?a=%zz&password=xxxxx",
+		"postgres://u:hunter2%@h/d":                              "postgres://u:xxxxx@h/d",
+		"https://u:hunter2%@h/d":                                 "https://xxxxx",
+		"host=h password=hunter2 user=u":                         "host=h password=xxxxx user=u",
+		`host=h password='hunt\'er2 x' user=u`:                   "host=h password=xxxxx user=u",
+		`host=h password=hunt\ er2 user=u`:                       "host=h password=xxxxx user=u",
+		"host=h sslkey=/k sslpassword = hunter2 sslmode=prefer":  "host=h sslkey=/k sslpassword = xxxxx sslmode=prefer",
 	} {
 		if got := maskDSN(dsn); got != want {
 			t.Errorf("%s is shown as %s", dsn, got)

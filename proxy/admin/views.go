@@ -111,26 +111,40 @@ func showShards(a *Admin) (out []shardRow) {
 // passwordPair is a password in a connection string of key words: sslpassword, too. A value without quotes goes on behind an escaped space.
 var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:\\.|\S)+)`)
 
+// urlPair is a password among the parameters of a URL. A key with a percent sign may be any.
+var urlPair = regexp.MustCompile(`(?i)([^?&=]*(?:password|%)[^?&=]*=)[^&]*`)
+
 // maskDSN hides the password of a connection string.
 func maskDSN(dsn string) string {
 	u, err := url.Parse(dsn)
-	if scheme, _, is := strings.Cut(dsn, "://"); err != nil && is { // nobody can connect with it
-		return scheme + "://xxxxx"
+	var q url.Values
+	if err == nil {
+		q, err = url.ParseQuery(u.RawQuery)
 	}
-	if err == nil && u.Scheme != "" {
-		if _, has := u.User.Password(); has {
-			u.User = url.UserPassword(u.User.Username(), "xxxxx")
-		}
-		q := u.Query()
-		for key := range q {
-			if strings.Contains(strings.ToLower(key), "password") {
-				q.Set(key, "xxxxx")
-				u.RawQuery = q.Encode()
+	scheme, rest, _ := strings.Cut(dsn, "://")
+	switch {
+	case err != nil && (scheme == "postgres" || scheme == "postgresql"): // several hosts of IPv6 are no URL to others than PostgreSQL
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+			if user, _, has := strings.Cut(rest[:at], ":"); has {
+				rest = user + ":xxxxx" + rest[at:]
 			}
 		}
-		return u.String()
+		return scheme + "://" + urlPair.ReplaceAllString(rest, "${1}xxxxx")
+	case err != nil && rest != "" && !strings.ContainsAny(scheme, " ="): // nobody can connect with it
+		return scheme + "://xxxxx"
+	case err != nil || u.Scheme == "":
+		return passwordPair.ReplaceAllString(dsn, "${1}xxxxx")
 	}
-	return passwordPair.ReplaceAllString(dsn, "${1}xxxxx")
+	if _, has := u.User.Password(); has {
+		u.User = url.UserPassword(u.User.Username(), "xxxxx")
+	}
+	for key := range q {
+		if strings.Contains(strings.ToLower(key), "password") {
+			q.Set(key, "xxxxx")
+			u.RawQuery = q.Encode()
+		}
+	}
+	return u.String()
 }
 
 func (a *Admin) eachNode(f func(d *shardmap.DB, s *shardmap.ShardInfo, n *shardmap.Node, nv *replication.NodeView, v *replication.View)) {

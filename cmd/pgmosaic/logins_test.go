@@ -41,8 +41,12 @@ func TestWrongPasswordsOfOneLockOutNobodyElse(t *testing.T) {
 	if err := as("admin", "admin", "pgmosaic"); err != nil {
 		t.Errorf("the administrator: %v", err)
 	}
-	if isAdmin, err := a.Gate.WebLogin(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"), "admin", "admin"); err != nil || !isAdmin {
+	isAdmin, mark, err := a.Gate.WebLogin(t.Context(), netip.MustParseAddrPort("127.0.0.1:1"), "admin", "admin")
+	if err != nil || !isAdmin {
 		t.Errorf("the administrator on the dashboard: %v", err)
+	}
+	if _, _, now := a.Gate.Standing("admin"); mark != now || mark == "" {
+		t.Errorf("the mark of its login is %q, and %q now", mark, now)
 	}
 	wantCode(t, as("admin", "wrong", "pgmosaic"), "28P01")
 	if n := a.Metrics.SlowedLogins.Load() - before; n != 3 {

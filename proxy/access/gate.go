@@ -199,11 +199,12 @@ func (g *Gate) check(ctx context.Context, l session.Login, fits func() bool) (ri
 	return right, g.Tried(l, right)
 }
 
-// WebLogin checks a user of the dashboard. Failures count like those of other logins.
-func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password string) (isAdmin bool, err error) {
+// WebLogin checks a user of the dashboard, and gives the mark of Standing that it was let in by: it may be another one by now. Failures count like those of
+// other logins.
+func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password string) (isAdmin bool, mark string, err error) {
 	l := session.Login{User: name, Database: "pgmosaic", Remote: from}
 	if err := g.Admit(ctx, l); err != nil {
-		return false, err
+		return false, "", err
 	}
 	acc := g.Access()
 	u, ok := acc.users[name]
@@ -215,13 +216,20 @@ func (g *Gate) WebLogin(ctx context.Context, from netip.AddrPort, name, password
 	if err == nil && !in {
 		err = errors.New("wrong name or password, or the user is none of admin_users and stats_users")
 	}
-	return in && err == nil && acc.admin[name], err
+	if err != nil {
+		return false, "", err
+	}
+	isAdmin, _, mark = acc.standing(name)
+	return isAdmin, mark, nil
 }
 
 // Standing is what a user of the dashboard may do now, and a mark that is another one when its password is: a login that was let in by
 // another password, or in another place, is over.
 func (g *Gate) Standing(user string) (isAdmin, may bool, mark string) {
-	a := g.Access()
+	return g.Access().standing(user)
+}
+
+func (a *Access) standing(user string) (isAdmin, may bool, mark string) {
 	u, ok := a.users[user]
 	if !ok || !a.named(user) {
 		return false, false, ""

@@ -35,8 +35,8 @@ type Server struct {
 	Gatherer prometheus.Gatherer
 	// Ready says whether the process should be sent clients, and what is amiss, also if it should.
 	Ready func() (bool, string)
-	// Login checks a user, and says whether it is an admin.
-	Login func(ctx context.Context, from netip.AddrPort, user, password string) (isAdmin bool, err error)
+	// Login checks a user, and says whether it is an admin, and the mark of the standing that it was let in by.
+	Login func(ctx context.Context, from netip.AddrPort, user, password string) (isAdmin bool, mark string, err error)
 	// Standing is what a user who has logged in may do now, and a mark that is another one when it must log in again.
 	Standing func(user string) (isAdmin, may bool, mark string)
 	// Open lets anybody look without a login: for addresses that only this machine reaches.

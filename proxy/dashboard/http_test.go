@@ -21,11 +21,11 @@ func page(t *testing.T, change func(*Bounds)) (addr string) {
 	t.Helper()
 	s := &Server{
 		Gatherer: prometheus.NewRegistry(), Ready: func() (bool, string) { return true, "" }, Bounds: DefaultBounds(),
-		Login: func(_ context.Context, _ netip.AddrPort, user, password string) (bool, error) {
+		Login: func(_ context.Context, _ netip.AddrPort, user, password string) (bool, string, error) {
 			if user != password {
-				return false, io.EOF
+				return false, "", io.EOF
 			}
-			return true, nil
+			return true, "", nil
 		},
 	}
 	change(&s.Bounds)

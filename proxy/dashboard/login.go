@@ -24,7 +24,7 @@ type viewerKey struct{}
 type visit struct {
 	viewer
 	until time.Time
-	mark  string // of the user's standing at the login
+	mark  string // of the user's standing that the login was let in by
 }
 
 const (
@@ -64,7 +64,7 @@ func (s *Server) identify(r *http.Request) (viewer, bool) {
 		}
 	}
 	if user, password, ok := r.BasicAuth(); ok {
-		isAdmin, err := s.Login(r.Context(), remote(r), user, password)
+		isAdmin, _, err := s.Login(r.Context(), remote(r), user, password)
 		return viewer{user, isAdmin}, err == nil
 	}
 	return viewer{}, s.Open
@@ -103,7 +103,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	if !readJSON(w, r, &in) {
 		return
 	}
-	isAdmin, err := s.Login(r.Context(), remote(r), in.User, in.Password)
+	isAdmin, mark, err := s.Login(r.Context(), remote(r), in.User, in.Password)
 	if err != nil {
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"message": err.Error()})
 		return
@@ -112,7 +112,6 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	_, _ = rand.Read(b) // never fails
 	token := base64.RawURLEncoding.EncodeToString(b)
 	now := time.Now()
-	_, _, mark := s.Standing(in.User)
 	v := visit{viewer{in.User, isAdmin}, now.Add(visitLife), mark}
 	s.mu.Lock()
 	for t, x := range s.visits {

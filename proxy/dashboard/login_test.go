@@ -11,9 +11,13 @@ import (
 
 // A login is over when its user may look no more, or has another password; what it may do is what it may do now.
 func TestALoginEndsWithItsStanding(t *testing.T) {
-	isAdmin, may, mark := true, true, "1"
+	isAdmin, may, mark := true, true, "0"
 	s := &Server{
-		Login:    func(context.Context, netip.AddrPort, string, string) (bool, error) { return isAdmin, nil },
+		Login: func(context.Context, netip.AddrPort, string, string) (bool, string, error) {
+			let := mark // the password is another one when the login has been judged
+			mark = "1"
+			return isAdmin, let, nil
+		},
 		Standing: func(string) (bool, bool, string) { return isAdmin, may, mark },
 		visits:   map[string]visit{},
 	}
@@ -35,6 +39,10 @@ func TestALoginEndsWithItsStanding(t *testing.T) {
 		}
 		return v, ok
 	}
+	if v, ok := look(); ok {
+		t.Errorf("let in by the password of before: %+v", v)
+	}
+	mark = "0"
 	if v, ok := look(); !ok || !v.Admin || v.User != "boss" {
 		t.Errorf("logged in: %+v, %v", v, ok)
 	}

@@ -471,3 +471,53 @@ func TestPortalsKeepTheirMap(t *testing.T) {
 		}
 	}
 }
+
+// Who owns a table cannot keep its changes from being noted for a while.
+func TestTriggersThatWereDisabledForAWhile(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "disabled")
+	mustExec(t, c, "create table busy (id int primary key, v int)")
+	mustExec(t, c, "insert into busy select i, i from generate_series(1, 100) i")
+	d.adminExec(t, "CREATE GROUP g IN disabled KEY (int) BY HASH")
+	hold, err := d.on(t, "disabled", 1).Begin(t.Context()) // a table of that name, not yet committed: the copy waits for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hold.Exec(t.Context(), "create table busy (id int)"); err != nil {
+		t.Fatal(err)
+	}
+	home, watch := d.on(t, "disabled", 0), d.on(t, "disabled", 0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), "DISTRIBUTE TABLE disabled.public.busy IN GROUP g KEY (id)", false)
+		done <- err
+	}()
+	eventually(t, "it is watched", func() bool { return noted(t, watch) > 0 })
+	eventually(t, "the copy is about to be made", func() bool {
+		return len(done) > 0 || queryOne[bool](t, watch, "select exists (select from pg_locks where relation = 'busy'::regclass and mode = 'ShareUpdateExclusiveLock' and granted)")
+	})
+	ran := make(chan error, 1)
+	go func() {
+		_, err := home.Exec(t.Context(), `do $$ declare n name; begin
+			alter table busy disable trigger user;
+			update busy set v = v + 1000;
+			for n in select tgname from pg_trigger where tgrelid = 'busy'::regclass and tgname ~ '^pgmosaic_' loop execute format('alter table busy enable always trigger %I', n); end loop;
+			end $$`)
+		ran <- err
+	}()
+	eventually(t, "the owner waits for the copy", func() bool {
+		return len(ran) > 0 || queryOne[bool](t, watch, "select exists (select from pg_locks where relation = 'busy'::regclass and not granted)")
+	})
+	if err := hold.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "was altered while it moved") {
+		t.Errorf("it ended with %v", err)
+	}
+	if got := queryOne[string](t, c, "select count(*) || ' ' || min(v) from busy"); got != "100 1001" {
+		t.Errorf("the table holds %s", got)
+	}
+}

@@ -37,6 +37,7 @@ type online struct {
 	bare  string   // the key columns as SQL, in the types below domains: these have defaults and constraints
 	cols  []string
 	shape string                  // home's definition of the table when the copies were made
+	marks string                  // its triggers as watch has made them: see watchingSQL
 	late  map[string][]definition // by shard: what is made when all rows are there
 }
 
@@ -170,7 +171,7 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 		"EXCEPTION USING ERRCODE = '55006', MESSAGE = 'the primary key of a table that is being distributed was altered', HINT = 'Wait until DISTRIBUTE TABLE has ended: SHOW JOBS.'")
 	changed, truncated := pgsql.Ident("pgmosaic_"+o.mark), pgsql.Ident("pgmosaic_truncated_"+o.mark)
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		return runBounded(
+		err := runBounded(
 			ctx, tx, 10*time.Second,
 			fmt.Sprintf("CREATE TABLE %s AS SELECT %s FROM %s WITH NO DATA", o.notes, o.bare, o.name),
 			fmt.Sprintf("CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %s", o.notes, pgsql.Literal(body)),
@@ -179,8 +180,16 @@ func (o *online) watch(ctx context.Context, home *pgx.Conn) error {
 			fmt.Sprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", truncated, o.name, o.notes),
 			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", o.name, changed, truncated),
 		)
+		if err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, watchingSQL, o.name, o.notes).Scan(&o.marks)
 	})
 }
+
+// watchingSQL is what the triggers are that note a table's changes. Each is also the transaction that has defined it: the table's owner could disable one, change
+// rows, and enable it again.
+const watchingSQL = "select coalesce(string_agg(concat_ws(' ', oid, xmin, tgenabled), ', ' order by oid), '') from pg_trigger where tgrelid = $1::text::regclass and tgfoid = ($2 || '()')::text::regprocedure"
 
 // markOf is what an attempt calls the table, and the function, with which it notes changed keys. The triggers have it in their names: those that another
 // attempt has left are in nobody's way.
@@ -391,11 +400,11 @@ func qualified(table string, cols []string) string {
 // finish follows the last changes, under the lock that home's transaction holds.
 func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	o.job.phase("switching")
-	var watched int
-	if err := tx.QueryRow(ctx, "select count(*) from pg_trigger where tgrelid = $1::text::regclass and tgfoid = ($2 || '()')::text::regprocedure and tgenabled = 'A'", o.name, o.notes).Scan(&watched); err != nil {
+	var marks string
+	if err := tx.QueryRow(ctx, watchingSQL, o.name, o.notes).Scan(&marks); err != nil {
 		return nodeFailed(o.d.Home.Name, err)
 	}
-	if watched != 2 {
+	if marks != o.marks {
 		return o.altered()
 	}
 	if err := o.still(ctx, tx); err != nil {

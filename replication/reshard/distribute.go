@@ -570,7 +570,7 @@ func (mv *Mover) Undistribute(ctx context.Context, db, sch, tbl string, dry bool
 	if err := placedAs(ctx, home, d.Home.Name, "relation", n.SQL(), "table "+n.String(), t.Made); err != nil && t.Made != "" {
 		return nil, err
 	}
-	if err := cmp.Or(checkTies(ctx, home, d, n), checkSharedHome(ctx, home, d, t)); err != nil {
+	if err := cmp.Or(checkTies(ctx, home, d, t), checkSharedHome(ctx, home, d, t)); err != nil {
 		return nil, err
 	}
 	if err := owned(ctx, home, n); err != nil {
@@ -629,7 +629,8 @@ func replaceTable(tx *shardmap.Tx, was, is shardmap.Table) error {
 
 // checkTies refuses to take away copies that foreign keys of other copies refer to, and to bring home a table whose own foreign keys refer to rows that stay
 // on their shards.
-func checkTies(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shardmap.TableName) error {
+func checkTies(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
+	n := t.TableName()
 	rows, _ := home.Query(ctx, `select c.conname, rn.nspname, r.relname, c.conrelid = to_regclass($1) from pg_constraint c join pg_class r on r.oid = case when c.conrelid = to_regclass($1) then c.confrelid else c.conrelid end
 	  join pg_namespace rn on rn.oid = r.relnamespace where c.contype = 'f' and to_regclass($1) in (c.conrelid, c.confrelid) and c.conrelid <> c.confrelid`, n.SQL())
 	const together = "Drop the constraint, bring both tables home, and add it again."
@@ -643,7 +644,7 @@ func checkTies(ctx context.Context, home *pgx.Conn, d *shardmap.DB, n shardmap.T
 		case info == nil || outgoing && info.Kind != shardmap.Sharded:
 		case outgoing:
 			refused = &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be brought home: its foreign key %q refers to table %s, whose rows are on their shards", n, name, other), Hint: together}
-		case info.Kind == shardmap.Sharded && d.Table(n).Kind == shardmap.Sharded:
+		case info.Kind == shardmap.Sharded && t.Kind == shardmap.Sharded:
 			refused = &pgsql.Error{Code: pgsql.DependentObjectsStillExist, Message: fmt.Sprintf("table %s cannot be brought home: foreign key %q of table %s, which is distributed, refers to it", n, name, other), Hint: together}
 		default:
 			refused = &pgsql.Error{Code: pgsql.DependentObjectsStillExist, Message: fmt.Sprintf("table %s cannot be brought home: foreign key %q of table %s, which is distributed, refers to it", n, name, other), Hint: "UNDISTRIBUTE that table first, or drop the constraint."}

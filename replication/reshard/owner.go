@@ -239,11 +239,8 @@ func frozenSince(ctx context.Context, home *pgx.Conn, tables ...shardmap.TableNa
 	if err != nil {
 		return nil, err
 	}
-	if all != "" { // neither SET nor LOCK takes a snapshot
-		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", definitionWait.Milliseconds()), "LOCK TABLE " + all + " IN " + frozenMode + " MODE", "SET LOCAL lock_timeout = 0"})
-		if lockHeld(err) {
-			err = definitionHeld(all)
-		}
+	if all != "" { // neither SET, SHOW nor LOCK takes a snapshot
+		err = boundedLock(ctx, tx, all, frozenMode)
 	}
 	if err == nil {
 		err = frozen(ctx, tx, tables...) // some may have been tied to them since

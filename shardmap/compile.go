@@ -190,7 +190,7 @@ func (d *DB) compileTables(was *DB) error {
 	}
 	d.Tables = make(map[TableName]*TableInfo, len(p.tables))
 	for _, t := range p.tables {
-		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving, Made: t.Made, Lost: t.Lost}
+		info := &TableInfo{TableName: t.TableName(), Kind: t.Kind, Keys: t.Key, Moving: t.Moving, Made: t.Made, Lost: t.Lost, LocalUnique: t.LocalUnique}
 		switch t.Kind {
 		case Sharded:
 			if info.Group = d.Groups[t.Group]; info.Group == nil {

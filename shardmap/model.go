@@ -181,6 +181,9 @@ type Table struct {
 
 	Key []string `json:"key,omitempty"` // the key columns of a sharded table
 
+	// LocalUnique is set where unique indexes without the key were allowed. Older processes have not noted it.
+	LocalUnique bool `json:"local_unique,omitempty"`
+
 	// Moving is set while the table's rows travel to the placement above. Until it is cleared the
 	// rows are where From says, and statements that name the table are refused.
 	Moving bool `json:"moving,omitempty"`

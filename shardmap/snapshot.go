@@ -85,6 +85,8 @@ type TableInfo struct {
 	Made   string // the attempt that distributed it
 	Part   bool   // a partition of a declared table: the map does not name it
 	Lost   bool   // see Table
+
+	LocalUnique bool // likewise
 }
 
 // IsKey says whether a column is one of the table's key columns.

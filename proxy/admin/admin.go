@@ -340,7 +340,11 @@ func (a *Admin) mapAsSQL() (*Result, error) {
 				add("DISTRIBUTE TABLE %s AS REFERENCE;", name)
 				continue
 			}
-			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s);", name, pgsql.Plain(t.Group.Name), t.KeyList())
+			unique := ""
+			if t.LocalUnique {
+				unique = " ALLOW LOCAL UNIQUE"
+			}
+			add("DISTRIBUTE TABLE %s IN GROUP %s KEY (%s)%s;", name, pgsql.Plain(t.Group.Name), t.KeyList(), unique)
 		}
 		for _, r := range d.ShardSafes() {
 			add("ALTER ROUTINE %s.%s SHARD SAFE;", pgsql.Plain(d.Name), r)

@@ -66,7 +66,7 @@ func (mv *Mover) Distribute(ctx context.Context, t shardmap.Table, localUnique, 
 		return nil, err
 	}
 	x := newAttempt(shardmap.Attempt{Database: d.Name, Statement: j.statement, Schema: t.Schema, Name: t.Name})
-	t.Made = x.ID
+	t.Made, t.LocalUnique = x.ID, localUnique
 	if err = mv.start(ctx, d, home, x, ready); err == nil {
 		err = mv.distributeTable(ctx, d, home, t, localUnique, x, j)
 	}

@@ -97,7 +97,7 @@ func (a *analysis) draws(t *schema.Table, key string, at int, q *sqlparse.Query)
 // must then agree.
 func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) error {
 	src := q.Source
-	if b := a.perShard(src); b != nil && a.feeds(b, info, pos) {
+	if b := a.perShard(src); b != nil && a.feeds(b, info, pos) && !behindRows(a, q.Target, q.Subs, true) {
 		a.fed = true // the source's own keys say on which shards
 		return nil
 	}
@@ -148,7 +148,7 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 		return false
 	}
 	text, tail, ok := sqlparse.SourceOf(a.stmt.Text)
-	if !ok || sqlparse.HasParam(tail) { // a statement of our own has parameters of its own
+	if !ok || sqlparse.HasParam(tail) || behindRows(a, q.Target, q.Subs, info.Kind != shardmap.Home) { // a statement of our own has parameters of its own
 		return false
 	}
 	if info.Kind == shardmap.Reference && tail != "" {
@@ -187,6 +187,26 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 		a.moved.on = a.db.Placement(info.Group).Shards()
 	}
 	return !slices.Contains(key, -1)
+}
+
+// behindRows says whether one of the subqueries of ON CONFLICT or RETURNING would not see all of what it names where a statement's rows go: of
+// sharded tables that is what is on the row's shard, and of home's own, where shards says that rows go to others, nothing.
+func behindRows(a *analysis, target *sqlparse.Rel, subs []*sqlparse.Query, shards bool) bool {
+	excluded := &sqlparse.Rel{Kind: sqlparse.RelTable, Table: target.Table, Alias: "excluded"} // ON CONFLICT finds a row by its key
+	rows := newBlock(a, &sqlparse.Query{Cmd: sqlparse.Select, Sight: sqlparse.Sight{Rels: []*sqlparse.Rel{target, excluded}}, Subs: subs}, nil)
+	return slices.ContainsFunc(subs, func(q *sqlparse.Query) bool {
+		if _, sharded := a.anySharded(q); sharded {
+			return !shards || !a.isLocal(rows, q)
+		}
+		return shards && anyAlone(a, q)
+	})
+}
+
+// anyAlone says whether a query names a relation, at whatever level, that the map does not declare.
+func anyAlone(a *analysis, q *sqlparse.Query) bool {
+	return slices.ContainsFunc(q.Rels, func(r *sqlparse.Rel) bool {
+		return r.Kind == sqlparse.RelTable && !r.CTE && a.declared(r) == nil || r.Sub != nil && anyAlone(a, r.Sub)
+	}) || slices.ContainsFunc(slices.Concat(q.Subs, q.CTEs, q.Leaves), func(sub *sqlparse.Query) bool { return anyAlone(a, sub) })
 }
 
 // movesInto is moves for a table that is home's alone or on every shard; info is nil for the former.
@@ -228,7 +248,7 @@ func (a *analysis) feeds(b *block, info *shardmap.TableInfo, pos []int) bool {
 // splitInsert says why an INSERT may not be split over shards; nil means that it may.
 func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
 	switch {
-	case a.fed:
+	case a.fed && len(q.CTEs) == 0:
 		a.t.Class = Write
 		return nil
 	case q.Source != nil:

@@ -87,6 +87,10 @@ func (w writer) statement() string {
 			"insert into settings (value, name) select count(*), 'n' || count(*) from orders union all select name, code from countries",
 			"insert into countries select 'c' || small, min(name) from customers where small is not null group by small",
 			"insert into countries (name, code) select coalesce(value, '-'), name || '"+fmt.Sprint(w.IntN(1e6))+"' from settings",
+			"insert into customers (customer_id, name) select customer_id, 'c' from orders t where "+w.cond("t")+" group by customer_id on conflict (customer_id) do update set small = "+w.behind("customers")+" returning customer_id, small",
+			"insert into customers (customer_id, name) select customer_id, 'd' from orders t where "+w.cond("t")+" group by customer_id on conflict do nothing returning customer_id, "+w.behind("customers"),
+			"insert into customers (customer_id, name) select order_id % 30, 'm' from orders where order_id between 2 and 9 on conflict (customer_id) do update set small = "+w.behind("customers")+" where customers.customer_id <> "+w.behind("customers")+" returning customer_id, small",
+			"insert into settings select 'q' || customer_id, country from customers t where "+w.cond("t")+" on conflict (name) do update set value = "+w.behind("settings")+"::text returning name, "+w.behind("settings"),
 			"insert into customers (customer_id, small, name) select 50 + order_id, total, 'x' from orders where order_id in (1, 2, 3, 60)",
 		)
 	case 4:
@@ -139,6 +143,11 @@ func (w writer) statement() string {
 	}
 	return w.of("select 1/0 from customers", "insert into customers values (1, 'dup')", "update settings set value = value || 'x' where name = 'a'", "update orders set total = total / 0 where customer_id = 3", "insert into tenant.parts values (500, 12345, 1)",
 		"update customers set name = null where customer_id in (1, 2, 3, 4)", "delete from customers where customer_id = 1 / (small - small)")
+}
+
+// behind is a subquery of ON CONFLICT or RETURNING of a write of t.
+func (w writer) behind(t string) string {
+	return "(select count(*) from " + w.of("orders", "customers", "settings", "countries", "orders o where o.customer_id = "+w.id(), "orders o where o.customer_id = "+w.of(t, "excluded")+".customer_id", "orders o where o.customer_id = "+t+".customer_id and o.total > "+w.id()) + ")"
 }
 
 // odd is a write of a table whose names need quotes.

@@ -311,3 +311,15 @@ select count(*) from customers offset 0 limit 9223372036854775807
 select country, count(*) from customers group by country order by 2, 1 limit 9223372036854775807 offset 1
 select customer_id from customers order by customer_id limit null offset 18
 select customer_id from customers order by customer_id limit 2147483647 offset 2147483647
+-- subqueries of ON CONFLICT and RETURNING run where the rows go, and must see all that they name: refused where they would not
+insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where (select count(*) from orders) = 70 returning customer_id
+insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where customers.customer_id in (select order_id from orders) returning customer_id
+insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name returning customer_id, (select count(*) from orders)
+insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name returning customer_id, (select count(*) from orders o where o.customer_id = customers.customer_id), (select count(*) from countries)
+insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where (select count(*) from orders o where o.customer_id = excluded.customer_id) > 3 returning customer_id
+insert into customers (customer_id, name) select order_id, 'x' from orders where order_id < 5 on conflict (customer_id) do update set name = customers.name where (select count(*) from customers) = 20 returning customer_id
+insert into customers (customer_id, name) select order_id, 'x' from orders where order_id < 5 on conflict (customer_id) do update set name = customers.name returning (select count(*) from settings)
+insert into customers (customer_id, name) select order_id, 'x' from orders where order_id < 5 on conflict (customer_id) do update set name = customers.name returning (select count(*) from orders o where o.customer_id = customers.customer_id), (select count(*) from countries)
+insert into settings (name) select 'a' from customers where customer_id = 7 on conflict (name) do update set name = settings.name returning (select count(*) from orders)
+insert into settings (name) select 'a' from customers where customer_id = 7 on conflict (name) do update set name = settings.name returning (select count(*) from settings), (select count(*) from countries)
+with x as (select count(*) as n from orders where customer_id in (1, 2)) insert into customers (customer_id, name) select customer_id, 'x' from orders where customer_id in (1, 2, 3, 4) group by customer_id on conflict (customer_id) do update set name = customers.name returning (select n from x)

@@ -19,10 +19,16 @@ func (a *analysis) assignsKey(q *sqlparse.Query) bool {
 
 // rekeys plans an UPDATE that changes keys, as a DELETE that gives the rows back as they would be, and an INSERT of these. It
 // is nil where that is not the same: where a foreign key acts on what refers to a deleted row, and where what is returned
-// is not the row's own.
+// is not the row's own, nor of what is on its new shard.
 func (a *analysis) rekeys(top *block) *rekey {
 	q := top.query
-	if !a.assignsKey(q) || a.stmt.Kind != sqlparse.Update || q.Opaque != "" || len(q.CTEs) > 0 || q.Returning && len(q.Rels) > 1 {
+	var returned []*sqlparse.Query
+	for _, sub := range q.Subs {
+		if sub.Returned {
+			returned = append(returned, sub)
+		}
+	}
+	if !a.assignsKey(q) || a.stmt.Kind != sqlparse.Update || q.Opaque != "" || len(q.CTEs) > 0 || q.Returning && len(q.Rels) > 1 || behindRows(a, q.Target, returned, true) {
 		return nil
 	}
 	info := a.declared(q.Target)

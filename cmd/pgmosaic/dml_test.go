@@ -109,6 +109,7 @@ func (w writer) statement() string {
 		return w.of(
 			"update customers t set customer_id = "+w.id()+" where customer_id = "+w.id()+w.of("", " returning *", " returning t.customer_id, name"),
 			"update customers t set customer_id = customer_id + "+fmt.Sprint(1000+1000*w.IntN(1e6))+", name = 'moved', day = '2026-05-05' where "+w.cond("t")+w.of("", " returning customer_id, day"),
+			"update customers t set customer_id = customer_id + "+fmt.Sprint(1000+1000*w.IntN(1e6))+" where customer_id = "+w.id()+" returning customer_id, "+w.behind("t"),
 			"update customers set customer_id = customer_id - 1000, small = small + 1 where customer_id > 1000",
 			"update orders t set customer_id = c.small + 2, order_id = order_id + "+fmt.Sprint(w.IntN(1e9))+", total = total * 2 from customers c where c.customer_id = t.customer_id and order_id > 60 and c.small is not null and "+w.cond("t"),
 			"update orders o set order_id = o.order_id + 1000, customer_id = case when total is not distinct from 3 then 4 else 1 + order_id % 20 end where order_id between 1 and 9 and o.customer_id in ("+w.id()+", "+w.id()+")",

@@ -39,10 +39,14 @@ func (c *converter) insert(x *pg.InsertStmt) *Query {
 }
 
 func (c *converter) returning(q *level, list []*pg.Node) {
+	before := len(q.Subs)
 	for _, r := range list {
 		rt := r.GetResTarget()
 		c.scan(q, r)
 		q.Outputs = append(q.Outputs, Target{c.expr(q, rt.GetVal()), rt.GetName()})
+	}
+	for _, sub := range q.Subs[before:] {
+		sub.Returned = true
 	}
 }
 

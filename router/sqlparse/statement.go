@@ -414,9 +414,10 @@ type Query struct {
 
 // Around is what a subquery has to do with the level around it.
 type Around struct {
-	In     *Sight // of a sublink or LATERAL subquery: what it sees of that level; nil: all of its FROM
-	InTest *Col   // the bare column that is tested by col = ANY (subquery), IN or NOT IN
-	Exists bool   // it stands in EXISTS, which asks for one row
+	In       *Sight // of a sublink or LATERAL subquery: what it sees of that level; nil: all of its FROM
+	InTest   *Col   // the bare column that is tested by col = ANY (subquery), IN or NOT IN
+	Exists   bool   // it stands in EXISTS, which asks for one row
+	Returned bool   // it stands in RETURNING
 }
 
 // MergeInsert is what MERGE inserts for a row of its source that is not matched.

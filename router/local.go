@@ -2,6 +2,7 @@ package router
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -53,7 +54,10 @@ func (a *analysis) isLocal(b *block, sub *sqlparse.Query) bool {
 func (a *analysis) ordersRows() bool {
 	for _, f := range a.stmt.Funcs {
 		switch f {
-		case "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_object_agg", "jsonb_object_agg", "xmlagg":
+		case "array_agg", "string_agg", "xmlagg", "json_arrayagg", "json_objectagg":
+			return true
+		}
+		if strings.HasPrefix(f, "json_agg") || strings.HasPrefix(f, "jsonb_agg") || strings.HasPrefix(f, "json_object_agg") || strings.HasPrefix(f, "jsonb_object_agg") {
 			return true
 		}
 	}

@@ -22,13 +22,39 @@ var otherAggregates = map[string]bool{
 	"corr": true, "covar_pop": true, "covar_samp": true, "regr_avgx": true, "regr_avgy": true, "regr_count": true, "regr_intercept": true,
 	"regr_r2": true, "regr_slope": true, "regr_sxx": true, "regr_sxy": true, "regr_syy": true, "mode": true, "percentile_cont": true,
 	"percentile_disc": true, "rank": true, "dense_rank": true, "percent_rank": true, "cume_dist": true, "xmlagg": true,
-	"range_agg": true, "range_intersect_agg": true, "grouping": true,
+	"range_agg": true, "range_intersect_agg": true, "grouping": true, "json_agg_strict": true, "jsonb_agg_strict": true,
+	"json_object_agg_strict": true, "json_object_agg_unique": true, "json_object_agg_unique_strict": true,
+	"jsonb_object_agg_strict": true, "jsonb_object_agg_unique": true, "jsonb_object_agg_unique_strict": true,
 }
 
-func isAggregate(f *pg.FuncCall) bool {
-	name := strings.ToLower(lastName(f.Funcname))
-	return f.Over == nil && (merge.Aggregates[name] != nil || otherAggregates[name] || f.AggStar || f.AggDistinct || f.AggFilter != nil ||
-		f.AggWithinGroup || len(f.AggOrder) > 0)
+// IsAggregate says whether a name is that of an aggregate which queries are known by.
+func IsAggregate(name string) bool { return merge.Aggregates[name] != nil || otherAggregates[name] }
+
+// isAggregate says whether a part of a tree makes one value of many rows, and is no window function.
+func isAggregate(m any) bool {
+	if windowOf(m) != nil {
+		return false
+	}
+	switch x := m.(type) {
+	case *pg.FuncCall:
+		return IsAggregate(strings.ToLower(lastName(x.Funcname))) || x.AggStar || x.AggDistinct || x.AggFilter != nil || x.AggWithinGroup || len(x.AggOrder) > 0
+	case *pg.JsonArrayAgg, *pg.JsonObjectAgg:
+		return true
+	}
+	return false
+}
+
+// windowOf is the window that a part of a tree is computed over; nil for none.
+func windowOf(m any) *pg.WindowDef {
+	switch x := m.(type) {
+	case *pg.FuncCall:
+		return x.Over
+	case *pg.JsonArrayAgg:
+		return x.GetConstructor().GetOver()
+	case *pg.JsonObjectAgg:
+		return x.GetConstructor().GetOver()
+	}
+	return nil
 }
 
 func (c *converter) expr(q *level, n *pg.Node) Expr {
@@ -40,14 +66,11 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 		e.Key = canonical(n)
 	}
 	walk(n, func(m any) bool {
-		switch x := m.(type) {
-		case *pg.FuncCall:
-			if isAggregate(x) {
-				e.HasAgg = true
-			}
+		switch m.(type) {
 		case *pg.ColumnRef, *pg.SubLink:
 			e.Const = false
 		}
+		e.HasAgg = e.HasAgg || isAggregate(m)
 		return true
 	})
 	switch x := n.GetNode().(type) {

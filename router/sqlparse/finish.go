@@ -79,14 +79,13 @@ func (f *finisher) distinctOn() bool {
 func holdsAggregate(n *pg.Node) bool {
 	found := false
 	walk(n, func(m any) bool {
-		switch x := m.(type) {
+		switch m.(type) {
 		case *pg.SubLink:
 			return false
-		case *pg.FuncCall:
-			found = found || isAggregate(x)
 		case *pg.GroupingFunc:
 			found = true
 		}
+		found = found || isAggregate(m)
 		return true
 	})
 	return found
@@ -246,9 +245,7 @@ func position(at int) *pg.Node { return pg.MakeAConstIntNode(int64(at), -1) }
 func windowed(n *pg.Node) bool {
 	found := false
 	walk(n, func(m any) bool {
-		if x, ok := m.(*pg.FuncCall); ok && x.Over != nil {
-			found = true
-		}
+		found = found || windowOf(m) != nil
 		return !found
 	})
 	return found
@@ -393,6 +390,9 @@ func (f *finisher) finish(n *pg.Node) {
 				f.aggregate(x, y.FuncCall)
 				return false
 			}
+		case *pg.Node_JsonArrayAgg, *pg.Node_JsonObjectAgg:
+			f.err = errNoFinish // nothing combines what they make
+			return false
 		}
 		return true
 	})

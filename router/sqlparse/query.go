@@ -533,6 +533,13 @@ func (c *converter) scan(q *level, n *pg.Node) {
 		return
 	}
 	walk(n, func(m any) bool {
+		if w := windowOf(m); w != nil {
+			q.Window = true
+			if w.Name == "" { // else it is one of the WINDOW clause
+				c.partition(q, w)
+			}
+		}
+		q.Agg = q.Agg || isAggregate(m)
 		switch x := m.(type) {
 		case *pg.SubLink:
 			s := c.query(x.GetSubselect().GetSelectStmt())
@@ -547,13 +554,6 @@ func (c *converter) scan(q *level, n *pg.Node) {
 			c.scan(q, x.Testexpr)
 			return false
 		case *pg.FuncCall:
-			if x.Over != nil {
-				q.Window = true
-				if x.Over.Name == "" { // else it is one of the WINDOW clause
-					c.partition(q, x.Over)
-				}
-			}
-			q.Agg = q.Agg || isAggregate(x)
 			q.SRF = q.SRF || setReturning[strings.ToLower(lastName(x.Funcname))]
 		case *pg.ColumnRef:
 			if col, ok := c.column(q, x); ok {

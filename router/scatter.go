@@ -81,7 +81,7 @@ func (a *analysis) unions(b *block) *Error {
 		return Refuse(RuleVolatile, f)
 	}
 	for _, f := range a.ran(a.stmt) {
-		if a.sch.Aggs[f] {
+		if a.sch.Aggs[f] || a.sch.Given[f] && !sqlparse.IsAggregate(f) { // of the latter no query says that it aggregates
 			return Refuse(RuleAggregate, f)
 		}
 	}

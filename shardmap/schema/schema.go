@@ -27,6 +27,7 @@ type Snapshot struct {
 	Takes    map[string]Takes                          // how built-in functions can be called as attributes, by bare name
 	Fields   map[string]bool                           // names that composite types, and results of users' functions, have for their fields
 	Aggs     map[string]bool                           // user aggregates
+	Given    map[string]bool                           // aggregates of PostgreSQL's and of extensions'
 	Unnamed  []string                                  // user functions that run where no statement names them: what is no function uses them
 	Firing   []string                                  // those of triggers
 	Varying  map[string]bool                           // domains with a default that varies, by bare name
@@ -256,7 +257,7 @@ func (r *Reader) Load(ctx context.Context, at Server, version uint64, types bool
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Takes: map[string]Takes{}, Fields: map[string]bool{}, Aggs: map[string]bool{}, Schemas: map[string]bool{}}
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Takes: map[string]Takes{}, Fields: map[string]bool{}, Aggs: map[string]bool{}, Given: map[string]bool{}, Schemas: map[string]bool{}}
 	rows, _ := q.Query(ctx, "select datcollate::text from pg_database where datname = current_database()") // an error comes with the rows
 	collate, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	if err != nil {
@@ -382,14 +383,17 @@ func (s *Snapshot) loadFuncs(ctx context.Context, tx queryer) error {
 	if err := s.readFuncs(ctx, tx, asIs); err != nil {
 		return err
 	}
-	rows, _ := tx.Query(ctx, "select p.proname::text, bool_or(p.provolatile = 'v'), bool_and(p.provolatile = 's'), bit_or("+takesSQL+") from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace "+
+	rows, _ := tx.Query(ctx, "select p.proname::text, bool_or(p.provolatile = 'v'), bool_and(p.provolatile = 's'), bool_or(p.prokind = 'a'), bit_or("+takesSQL+") from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace "+
 		"or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e') group by p.proname")
 	var name string
-	var volatile, stable bool
+	var volatile, stable, agg bool
 	var takes Takes
 	s.Volatile["next_id"] = true // pgmosaic's own
-	_, err := pgx.ForEachRow(rows, []any{&name, &volatile, &stable, &takes}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&name, &volatile, &stable, &agg, &takes}, func() error {
 		s.Volatile[name] = volatile
+		if agg {
+			s.Given[name] = true
+		}
 		if takes&(TakesRow|TakesValue) != 0 {
 			s.Takes[name] = takes
 		}

@@ -141,7 +141,9 @@ func finalText(text string, fields []wire.Field) string {
 			return sum
 		case oid == merge.Int8, oid == merge.Numeric:
 			return "(" + sum + "::pg_catalog.numeric / pg_catalog.sum(pgmosaic." + m[3] + ")::pg_catalog.numeric)"
-		case oid == merge.Float8, oid == interval:
+		case oid == merge.Float8: // it begins with 0, and so is never -0
+			return "((0::pg_catalog.float8 + " + sum + ") / pg_catalog.sum(pgmosaic." + m[3] + ")::pg_catalog.float8)"
+		case oid == interval:
 			return "(" + sum + " / pg_catalog.sum(pgmosaic." + m[3] + ")::pg_catalog.float8)"
 		}
 		ok = false

@@ -98,7 +98,11 @@ func (sum) Add(a *Accumulator, c *Column, row [][]byte) error {
 	if v == nil {
 		return nil
 	}
-	if c.OID != Int8 {
+	switch {
+	case (c.OID == Float4 || c.OID == Float8) && !a.any: // -0 stays what it is, as 0 + -0 would not
+		a.float, a.any = float(v), true
+		return nil
+	case c.OID != Int8:
 		return a.add(c.OID, v)
 	}
 	n := signed(v)

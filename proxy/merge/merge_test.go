@@ -203,3 +203,42 @@ func TestAggregateCombinesPartialResults(t *testing.T) {
 		t.Errorf("%v\n%v\nwant %s", err, got, want)
 	}
 }
+
+// PostgreSQL takes the first value of a sum as it is, and begins an average with 0.
+func TestZerosKeepTheirSignInSums(t *testing.T) {
+	minus := math.Copysign(0, -1)
+	for _, oid := range []uint32{Float4, Float8} {
+		value := func(f float64) []byte {
+			if oid == Float4 {
+				return binary.BigEndian.AppendUint32(nil, math.Float32bits(float32(f)))
+			}
+			return binary.BigEndian.AppendUint64(nil, math.Float64bits(f))
+		}
+		for _, c := range []struct {
+			of       []float64
+			sum, avg bool // negative
+		}{{[]float64{minus}, true, false}, {[]float64{minus, minus, minus}, true, false}, {[]float64{minus, 0}, false, false}, {[]float64{0, minus}, false, false}, {[]float64{minus, -2}, true, true}} {
+			var s, v Accumulator
+			column := &Column{At: 0, Hidden: 1, OID: oid, Binary: true}
+			for _, f := range c.of {
+				row := [][]byte{value(f), int8of(1)}
+				if err := Aggregates["sum"].Add(&s, column, row); err != nil {
+					t.Fatal(err)
+				}
+				if err := Aggregates["avg"].Add(&v, column, row); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sum, _ := Aggregates["sum"].Result(&s, column)
+			if math.Signbit(float(sum)) != c.sum {
+				t.Errorf("the sum of %v of type %d is %v", c.of, oid, float(sum))
+			}
+			if oid == Float4 { // whose average is not made of sums
+				continue
+			}
+			if avg, _ := Aggregates["avg"].Result(&v, column); math.Signbit(float(avg)) != c.avg {
+				t.Errorf("the average of %v is %v", c.of, float(avg))
+			}
+		}
+	}
+}

@@ -311,6 +311,11 @@ select count(*) from customers offset 0 limit 9223372036854775807
 select country, count(*) from customers group by country order by 2, 1 limit 9223372036854775807 offset 1
 select customer_id from customers order by customer_id limit null offset 18
 select customer_id from customers order by customer_id limit 2147483647 offset 2147483647
+-- zeros that have a sign
+select sum(-ratio), sum((-ratio)::real), avg(-ratio) from customers where ratio = 0
+select country, sum(-ratio), avg(-ratio) from customers where ratio = 0 group by country
+select sum(-ratio), avg(-ratio), count(distinct country) from customers where ratio = 0
+select sum(ratio) from customers where ratio = 0
 -- subqueries of ON CONFLICT and RETURNING run where the rows go, and must see all that they name: refused where they would not
 insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where (select count(*) from orders) = 70 returning customer_id
 insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where customers.customer_id in (select order_id from orders) returning customer_id

@@ -34,10 +34,20 @@ func TestACastParameterIsReadByItsOwnType(t *testing.T) {
 		oid             uint32
 		value           string
 		bin             bool
-		as              string // the literal that it is; "refused" or "asked"
+		as              string // the literal that it is; "refused", "asked", or "everywhere"
 	}{
 		{source, "$1::text", "", 23, "007", false, "refused"},
 		{source, "$1::text", "", 23, "\x00\x00\x00\x07", true, "refused"},
+		{source, `$1::"char"`, "", 18, "abc", false, "everywhere"},
+		{source, `$1::"char"`, "", 0, "abc", false, "everywhere"},
+		{source, "$1::other.text", "", 0, "007", false, "everywhere"},
+		{source, "$1::pg_catalog.text", "", 0, "007", false, "'007'"},
+		{source, `$1::"TEXT"`, "", 0, "007", false, "everywhere"},
+		{source, "$1::d.pg_catalog.text", "", 0, "007", false, "everywhere"},
+		{customer, "$1::other.int8", "", 0, "1234", false, "everywhere"},
+		{customer, `$1::"int"`, "", 0, "1234", false, "everywhere"},
+		{customer, `$1::"bigint"`, "", 0, "1234", false, "everywhere"},
+		{customer, "$1::pg_catalog.int8", "", 0, "1234", false, "1234"},
 		{source, "$1::text", "", 2950, "00000000000000000000000000000007", false, "refused"},
 		{source, "$1::text", "", 1042, "007 ", false, "refused"},
 		{source, "$1::text", "", 25, "007", false, "'007'"},
@@ -69,6 +79,8 @@ func TestACastParameterIsReadByItsOwnType(t *testing.T) {
 		switch c.as {
 		case "asked":
 			ok = errors.Is(err, ErrNeedTypes)
+		case "everywhere": // it says nothing of the key
+			ok = err == nil && len(got) == 4
 		case "refused":
 			ok = errors.As(err, &refused) && refused.Rule == RuleKeyUnreadable
 		default:

@@ -518,14 +518,22 @@ func (c *converter) value(n *pg.Node) Value {
 	return Value{Kind: ValOther}
 }
 
-// castName is the type's last name, or "?" where a modifier or an array may change the value.
+// castName is the type's name in pg_catalog, or "?" where it may be another schema's and where a modifier or an array may change the value.
 func castName(t *pg.TypeName) string {
-	name := lastName(t.GetNames())
-	if name == "" || len(t.Typmods) > 0 || len(t.ArrayBounds) > 0 || t.Setof || t.PctType {
+	names := t.GetNames()
+	name := lastName(names)
+	if name == "" || len(t.Typmods) > 0 || len(t.ArrayBounds) > 0 || t.Setof || t.PctType || quotedOnly[name] || name != strings.ToLower(name) {
+		return "?"
+	}
+	if len(names) > 2 || len(names) == 2 && names[0].GetString_().GetSval() != "pg_catalog" {
 		return "?"
 	}
 	return name
 }
+
+// quotedOnly are names that mean another type in quotes than without, where the grammar has a name of pg_catalog for them: "char" is one
+// byte, and the others are types of users.
+var quotedOnly = map[string]bool{"char": true, "character": true, "character varying": true, "int": true, "integer": true, "smallint": true, "bigint": true, "boolean": true, "decimal": true}
 
 // scan notes what an expression holds: sublinks, aggregates, windows.
 func (c *converter) scan(q *level, n *pg.Node) {

@@ -155,7 +155,10 @@ func (g *gen) among() string {
 func (g *gen) narrow() string {
 	by := g.of("t.x", "t.y", "t.z")
 	from := " from (" + g.overlap() + ") t" + g.of("", " where "+g.of("t.x", "t.y", "t.z")+g.of(" = ", " < ")+g.literal(kInt), " where t.z"+g.among())
-	switch g.pick(5) {
+	switch g.pick(6) {
+	case 5: // rows as values
+		row := g.of("row("+by+")", "row(t.x, t.z)", "array[row("+by+")]")
+		return g.of("select distinct "+row+" as c0"+from, "select count(distinct "+row+") as c0"+from, "select "+row+" as c0, count(*) as c1"+from+" group by 1", "select "+row+" as c0"+from+" order by 1 limit 3")
 	case 1:
 		return "select " + by + " as c0, count(*) as c1, sum(t.z) as c2" + from + " group by " + g.of("1", by)
 	case 2:

@@ -22,6 +22,9 @@ type twoSteps struct {
 // combination finds what stands for a combined count, sum or average in the final text of two steps.
 var combination = regexp.MustCompile(`pgmosaic_(count|sum|avg)\(pgmosaic\.(\w+)(?:, pgmosaic\.(\w+))?\)`)
 
+// noColumn are types that no column of a table can have, and output columns can: record, record[], void, cstring, cstring[].
+var noColumn = map[uint32]bool{2249: true, 2287: true, 2278: true, 2275: true, 1263: true}
+
 // interval is PostgreSQL's type of that name.
 const interval = 1186
 
@@ -61,7 +64,7 @@ func (g *gathering) steps(whole *described) (*twoSteps, error) {
 			continue
 		}
 		sent, err := g.describe(l.SQL)
-		if sent == nil {
+		if sent == nil || slices.ContainsFunc(sent.fields, func(f wire.Field) bool { return noColumn[f.DataTypeOID] }) {
 			return &twoSteps{}, err
 		}
 		two.sent[i], inPlace[l.Name] = sent.fields, "("+l.SQL+")"

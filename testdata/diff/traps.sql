@@ -316,6 +316,13 @@ select sum(-ratio), sum((-ratio)::real), avg(-ratio) from customers where ratio 
 select country, sum(-ratio), avg(-ratio) from customers where ratio = 0 group by country
 select sum(-ratio), avg(-ratio), count(distinct country) from customers where ratio = 0
 select sum(ratio) from customers where ratio = 0
+-- values of types that no column can have
+select distinct row(small) from customers
+select count(distinct row(small, country)) from customers
+select row(name) from customers order by 1, customer_id limit 3
+select row(small, country), count(*) from customers group by 1 order by 1
+select count(distinct array[row(small)]) from customers
+select int2out(small) from customers order by lower(name), customer_id limit 3
 -- subqueries of ON CONFLICT and RETURNING run where the rows go, and must see all that they name: refused where they would not
 insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where (select count(*) from orders) = 70 returning customer_id
 insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where customers.customer_id in (select order_id from orders) returning customer_id

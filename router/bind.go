@@ -179,17 +179,32 @@ func (a *Args) typeOf(n int) (oid uint32, known bool) {
 	return oid, oid != 0 && oid != unknownType
 }
 
-// castFrom is the type of a cast around a parameter, which is of that type itself unless another one is known. ok is false where the cast may give another
-// value than the parameter's own bytes say. text: they are the text of such a value, whatever their format.
-func castFrom(cast string, oid uint32, known bool) (ct pghash.Type, text, ok bool) {
+// castFrom is the type of a cast around a parameter, which is of that type itself unless another one is known, and the bytes and format of what the cast makes
+// of the parameter's own. ok is false where that is not certain.
+func castFrom(cast string, oid uint32, known bool, p []byte, bin bool) (ct pghash.Type, of []byte, binary, ok bool) {
 	if ct, ok = pghash.TypeByName(cast); !ok || !known || oid == ct.OID() {
-		return ct, false, ok
+		return ct, p, bin, ok
 	}
 	if oid == textType || oid == varcharType { // their cast reads the text as that of a literal is read
-		return ct, family(ct) != pghash.TypeText, true
+		return ct, p, bin && family(ct) == pghash.TypeText, true
 	}
 	own, ok := pghash.TypeByOID(oid)
-	return ct, false, ok && own.IsInteger() && ct.IsInteger()
+	switch {
+	case !ok:
+		return ct, nil, false, false
+	case own.IsInteger() && ct.IsInteger():
+		return ct, p, bin, true
+	case own.IsInteger() && family(ct) == pghash.TypeText: // as the server writes the number that it has read
+		n, read := smallInt(p)
+		if bin {
+			n, read = pghash.BinaryInt(p)
+		}
+		return ct, strconv.AppendInt(nil, n, 10), false, read
+	case own == pghash.TypeNumeric && ct.IsInteger() && !bin: // what has no fraction is not rounded
+		_, read := smallInt(p)
+		return ct, p, false, read
+	}
+	return ct, nil, false, false
 }
 
 // paramKey reads a parameter by its declared or described type, from which a cast around it is made.
@@ -208,11 +223,11 @@ func (t *Template) paramKey(v *sqlparse.Value, kt pghash.Type, a *Args) (pghash.
 		return pghash.Key{}, ErrNeedTypes // another place may say of what type it is
 	}
 	if v.Cast != "" {
-		ct, text, ok := castFrom(v.Cast, oid, known)
+		ct, of, binary, ok := castFrom(v.Cast, oid, known, p, bin)
 		if !ok {
 			return pghash.Key{}, errUnreadable
 		}
-		oid, known, bin = ct.OID(), true, bin && !text
+		oid, known, p, bin = ct.OID(), true, of, binary
 	}
 	if known {
 		if pt, ok := pghash.TypeByOID(oid); !ok || family(pt) != family(kt) {

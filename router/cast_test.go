@@ -36,8 +36,15 @@ func TestACastParameterIsReadByItsOwnType(t *testing.T) {
 		bin             bool
 		as              string // the literal that it is; "refused", "asked", or "everywhere"
 	}{
-		{source, "$1::text", "", 23, "007", false, "refused"},
-		{source, "$1::text", "", 23, "\x00\x00\x00\x07", true, "refused"},
+		{source, "$1::text", "", 23, "007", false, "'7'"},
+		{source, "$1::text", "", 21, "-0", false, "'0'"},
+		{source, "$1::varchar", "", 20, "-12", false, "'-12'"},
+		{source, "$1::text", "", 23, "0x10", false, "refused"},
+		{source, "$1::text", "", 23, " 7", false, "refused"},
+		{source, "$1::text", "", 23, "\x00\x00\x00\x07", true, "'7'"},
+		{source, "$1::text", "", 20, "\xff\xff\xff\xff\xff\xff\xff\xfe", true, "'-2'"},
+		{source, "$1::text", "", 23, "\x07", true, "refused"},
+		{source, "$1::text", "", 1700, "7", false, "refused"},
 		{source, `$1::"char"`, "", 18, "abc", false, "everywhere"},
 		{source, `$1::"char"`, "", 0, "abc", false, "everywhere"},
 		{source, "$1::other.text", "", 0, "007", false, "everywhere"},
@@ -48,6 +55,8 @@ func TestACastParameterIsReadByItsOwnType(t *testing.T) {
 		{customer, `$1::"int"`, "", 0, "1234", false, "everywhere"},
 		{customer, `$1::"bigint"`, "", 0, "1234", false, "everywhere"},
 		{customer, "$1::pg_catalog.int8", "", 0, "1234", false, "1234"},
+		{customer, "$1::bigint", "", 1700, "1234", false, "1234"},
+		{customer, "$1::bigint", "", 1700, "\x00\x01\x00\x00\x00\x00\x00\x00\x04\xd2", true, "refused"},
 		{source, "$1::text", "", 2950, "00000000000000000000000000000007", false, "refused"},
 		{source, "$1::text", "", 1042, "007 ", false, "refused"},
 		{source, "$1::text", "", 25, "007", false, "'007'"},

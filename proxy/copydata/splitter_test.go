@@ -2,10 +2,12 @@ package copydata
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
@@ -72,21 +74,29 @@ func FuzzSplitter(f *testing.F) {
 
 // A header is one record, of however many lines, and each shard gets it; behind \. nothing is a row.
 func TestHeadersAndEndsOfWhatIsCopied(t *testing.T) {
+	newer := []string{"18.1 (Debian 18.1-1)", "19beta2"}
 	for _, c := range []struct {
 		options    map[string]string
 		data, rows string
 		lines      int64
+		servers    []string
 	}{
-		{map[string]string{"format": "csv", "header": "true"}, "\"a\nb\",k\nx,1\ny,1\n", "\"a\nb\",k\nx,1\ny,1\n", 4},
-		{map[string]string{"format": "csv", "header": "true"}, "a,k\nx,1\ny,1\n", "a,k\nx,1\ny,1\n", 3},
-		{map[string]string{"format": "csv"}, "x,1\n\\.\ny,1\n\"never ended", "x,1\n", 2},
-		{map[string]string{"format": "csv"}, "\\.,1\n", "\\.,1\n", 1},
-		{map[string]string{}, "x\t1\n\\.\ny\tbad\n", "x\t1\n", 2},
-		{map[string]string{}, "x\t1\\.\ny\tbad\n", "x\t1\\.\n", 1},
-		{map[string]string{"header": "true"}, "\\.\ny\t1\n", "\\.\n", 1},
+		{map[string]string{"format": "csv", "header": "true"}, "\"a\nb\",k\nx,1\ny,1\n", "\"a\nb\",k\nx,1\ny,1\n", 4, nil},
+		{map[string]string{"format": "csv", "header": "true"}, "a,k\nx,1\ny,1\n", "a,k\nx,1\ny,1\n", 3, nil},
+		{map[string]string{"format": "csv"}, "x,1\n\\.\ny,1\n\"never ended", "x,1\n", 2, nil},
+		{map[string]string{"format": "csv"}, "\\.,1\n", "\\.,1\n", 1, nil},
+		{map[string]string{}, "x\t1\n\\.\ny\tbad\n", "x\t1\n", 2, nil},
+		{map[string]string{}, "x\t1\\.\ny\tbad\n", "x\t1\\.\n", 1, nil},
+		{map[string]string{"format": "csv"}, "x,1\n\\.\ny,1\n", "x,1\n", 2, []string{"17.6", "15.18 (Debian)"}},
+		{map[string]string{"format": "csv"}, "x,1\n\\.,1\ny,1\n", "x,1\n\\.,1\ny,1\n", 3, newer},
+		{map[string]string{"format": "csv", "header": "true"}, "\\.\ny,1\n", "\\.\ny,1\n", 2, newer},
+		{map[string]string{}, "x\t1\n\\.\ny\tbad\n", "x\t1\n", 2, newer},
+		{map[string]string{"header": "true"}, "\\.\ny\t1\n", "\\.\n", 1, nil},
 	} {
 		for _, size := range []int{1, 1000} {
-			s := New(FormatOf(c.options), places(t, "a"), []Key{{Column: "k", At: 1}}, []int{0})
+			format := FormatOf(c.options)
+			format.Mark = MarkOf(c.servers)
+			s := New(format, places(t, "a"), []Key{{Column: "k", At: 1}}, []int{0})
 			var out bytes.Buffer
 			send := func(_ int, rows []byte) error {
 				out.Write(rows)
@@ -106,6 +116,36 @@ func TestHeadersAndEndsOfWhatIsCopied(t *testing.T) {
 			if line, ok := s.InputLine(0, s.line); strings.Count(c.rows, "\n") == int(s.line) && (!ok || line != s.line) {
 				t.Errorf("%q: the last line is %d, %v", c.data, line, ok)
 			}
+		}
+	}
+}
+
+// What follows a line that some servers take for the end is not dropped where others take it for a row: that is a row without a key then, or
+// refused.
+func TestALineThatEndsCSVForSomeServers(t *testing.T) {
+	for _, c := range []struct {
+		servers []string
+		code    string
+	}{
+		{[]string{"18.0"}, pgsql.BadCopyFileFormat},
+		{[]string{"18.0", "17.6"}, pgsql.FeatureNotSupported},
+		{[]string{"17.6", "18.0"}, pgsql.FeatureNotSupported},
+		{[]string{"devel"}, pgsql.FeatureNotSupported},
+		{[]string{""}, pgsql.FeatureNotSupported},
+		{[]string{"17.6"}, ""},
+		{nil, ""},
+	} {
+		format := FormatOf(map[string]string{"format": "csv"})
+		format.Mark = MarkOf(c.servers)
+		s := New(format, places(t, "a"), []Key{{Column: "k", At: 1}}, []int{0})
+		err := s.Add([]byte("x,1\n\\.\ny,1\n"), func(int, []byte) error { return nil })
+		code := ""
+		var pe *pgsql.Error
+		if errors.As(err, &pe) {
+			code = pe.Code
+		}
+		if code != c.code {
+			t.Errorf("%v: %v, want %q", c.servers, err, c.code)
 		}
 	}
 }

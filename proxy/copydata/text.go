@@ -61,6 +61,8 @@ func (s *Splitter) row(row []byte) error {
 	body := bytes.TrimRight(row, "\r\n")
 	body, s.ended = s.endMark(body)
 	switch {
+	case s.ended && s.format.CSV && s.format.Mark == MarkDiffers:
+		return s.badLine(pgsql.FeatureNotSupported, `a line \. in CSV ends the data for some of the servers, and is a row for others`)
 	case s.format.Header && !s.headed:
 		s.headed = true
 		for i := range s.out {
@@ -90,11 +92,11 @@ func (s *Splitter) row(row []byte) error {
 	return s.put(row, lines)
 }
 
-// endMark takes the mark off that ends the data, \. behind a row's text or, in CSV, instead of one. Source: CopyReadLineText in copyfromparse.c of PostgreSQL.
+// endMark takes the mark off that ends the data, \. behind a row's text or, in CSV of some servers, instead of one. Source: CopyReadLineText in copyfromparse.c of PostgreSQL.
 func (s *Splitter) endMark(body []byte) (rest []byte, ended bool) {
 	rest, ended = bytes.CutSuffix(body, []byte(`\.`))
 	slashes := len(rest) - len(bytes.TrimRight(rest, `\`))
-	if !ended || slashes%2 == 1 || s.format.CSV && len(rest) > 0 {
+	if !ended || slashes%2 == 1 || s.format.CSV && (len(rest) > 0 || s.format.Mark == MarkIsRow) {
 		return body, false
 	}
 	return rest, true

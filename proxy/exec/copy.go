@@ -136,7 +136,11 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
-	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy)
+	versions := make([]string, len(parts))
+	for i := range parts {
+		versions[i] = parts[i].srv.Params["server_version"]
+	}
+	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy, copydata.MarkOf(versions))
 	feed := h.feed(p, sp, parts)
 	ends, ferr := h.finishCopies(parts, feed, sp)
 	if ferr != nil {
@@ -317,7 +321,7 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.
 }
 
 // splitterOf splits the rows of a COPY of a plan's table. A list of FORCE_NULL that is * names all columns.
-func splitterOf(db *shardmap.DB, p *router.Plan, c *sqlparse.CopyInfo) *copydata.Splitter {
+func splitterOf(db *shardmap.DB, p *router.Plan, c *sqlparse.CopyInfo, mark copydata.Mark) *copydata.Splitter {
 	forced := func(option, key string) bool {
 		return slices.Contains(c.Lists[option], key) || slices.Contains(c.Lists[option], "*")
 	}
@@ -330,5 +334,7 @@ func splitterOf(db *shardmap.DB, p *router.Plan, c *sqlparse.CopyInfo) *copydata
 	if p.Target.Group != nil {
 		places = db.Placement(p.Target.Group)
 	}
-	return copydata.New(copydata.FormatOf(c.Options), places, keys, p.Shards)
+	format := copydata.FormatOf(c.Options)
+	format.Mark = mark
+	return copydata.New(format, places, keys, p.Shards)
 }

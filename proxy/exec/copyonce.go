@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 
+	"github.com/pgmosaic/pgmosaic/proxy/copydata"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -42,7 +43,7 @@ func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err
 	if err := h.client.Flush(); err != nil {
 		return 0, clientError{err}
 	}
-	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy)
+	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy, copydata.MarkEnds) // of one server, which is sent it as it is
 	on := []*participant{g.on}
 	if _, err := h.finishCopies(on, h.feed(p, sp, on), sp); err != nil {
 		return 0, err

@@ -273,7 +273,7 @@ func (g *gathering) send(ctx context.Context, p *router.Plan, sql string) (rows 
 	if err != nil {
 		return 0, err
 	}
-	sp := splitterOf(h.planner.DB, p, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}})
+	sp := splitterOf(h.planner.DB, p, &sqlparse.CopyInfo{Options: map[string]string{"format": "binary"}}, copydata.MarkEnds)
 	failed := g.take(sp, h.copySender(parts))
 	counts, err := h.finishCopies(parts, failed, sp)
 	for i, n := range counts {

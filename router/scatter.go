@@ -527,9 +527,6 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 			}
 		}
 	}
-	if len(q.GroupBy) > 0 && collates(a) { // perhaps in such a one
-		return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
-	}
 	groups := map[string]bool{}
 	for _, g := range q.GroupBy {
 		e := g
@@ -540,6 +537,13 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 			e = q.Targets[g.Ordinal-1].Expr
 		} else if g.Col != nil && g.Col.Qual == "" {
 			e = a.groupName(b, q, g)
+		}
+		column := false
+		if e.Col != nil {
+			_, _, column = b.resolve(q, *e.Col)
+		}
+		if !column && collates(a) { // perhaps in such a one
+			return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
 		}
 		groups[e.Key] = false
 	}

@@ -616,6 +616,9 @@ func (a *analysis) groupOrder(b *block, m *Merge) *Error {
 		if err != nil {
 			return err
 		}
+		if at, sure := q.OutputAt(q.SortName(i)); at > 0 && !sure { // it may be two columns' name, and no shard is asked to sort
+			return Refuse(RuleOrderGroup)
+		}
 		at := slices.IndexFunc(q.Targets, func(t sqlparse.Target) bool { return t.Expr.Key == e.Key })
 		if s.Expr.Ordinal > 0 {
 			at = s.Expr.Ordinal - 1

@@ -323,6 +323,10 @@ select row(name) from customers order by 1, customer_id limit 3
 select row(small, country), count(*) from customers group by 1 order by 1
 select count(distinct array[row(small)]) from customers
 select int2out(small) from customers order by lower(name), customer_id limit 3
+-- a name that two output columns have
+select country as x, max(small) as x from customers group by country order by x
+select country as x, country as x from customers group by country order by x
+select max(small) as x, min(small) as x from customers order by x
 -- subqueries of ON CONFLICT and RETURNING run where the rows go, and must see all that they name: refused where they would not
 insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where (select count(*) from orders) = 70 returning customer_id
 insert into customers (customer_id, name) select customer_id, 'x' from orders group by customer_id on conflict (customer_id) do update set name = customers.name where customers.customer_id in (select order_id from orders) returning customer_id

@@ -268,6 +268,7 @@ func (b *block) learnBound(q *sqlparse.Query, f sqlparse.Bound) {
 	if !ok || !keyFits(kt, f.Val) || kt == pghash.TypeBpchar || family(kt) == pghash.TypeText && !col.BytesOK {
 		return
 	}
+	f.Col.In = nil // what it has seen is not needed any more, and would be kept with the plan
 	c := b.class(id)
 	c.bounds = append(c.bounds, f)
 }

@@ -138,7 +138,7 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 	}
 	versions := make([]string, len(parts))
 	for i := range parts {
-		versions[i] = parts[i].srv.Params["server_version"]
+		versions[i] = parts[i].Server.Params["server_version"]
 	}
 	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy, copydata.MarkOf(versions))
 	feed := h.feed(p, sp, parts)

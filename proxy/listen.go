@@ -29,8 +29,8 @@ func Listen(addr string, mode os.FileMode, share Sharing) (net.Listener, error) 
 	shared := share.On
 	if l.Listener != nil {
 		if strings.HasPrefix(addr, "/") {
-			l.place = &place{path: addr}
-			if l.place.own, err = os.Lstat(addr); err != nil {
+			l.unix = &socketName{path: addr}
+			if l.unix.own, err = os.Lstat(addr); err != nil {
 				_ = l.Listener.Close()
 				return nil, fmt.Errorf("take over %s: %w", addr, err)
 			}
@@ -38,8 +38,8 @@ func Listen(addr string, mode os.FileMode, share Sharing) (net.Listener, error) 
 		return l, nil
 	}
 	if strings.HasPrefix(addr, "/") {
-		l.place = &place{path: addr}
-		l.Listener, err = l.place.listen(mode, shared)
+		l.unix = &socketName{path: addr}
+		l.Listener, err = l.unix.listen(mode, shared)
 	} else {
 		var lc net.ListenConfig
 		if shared {
@@ -56,7 +56,7 @@ func Listen(addr string, mode os.FileMode, share Sharing) (net.Listener, error) 
 // listener hands out what came before it was closed.
 type listener struct {
 	net.Listener
-	place *place // of a Unix socket
+	unix *socketName // of a Unix socket
 
 	mu     sync.Mutex // guards the rest
 	closed bool
@@ -90,8 +90,8 @@ func (l *listener) Close() error {
 	if l.gone {
 		return l.Listener.Close()
 	}
-	if l.place != nil {
-		l.place.leave()
+	if l.unix != nil {
+		l.unix.leave()
 	}
 	l.late = waiting(l.Listener)
 	return l.Listener.Close()
@@ -104,14 +104,14 @@ func (l *listener) given() {
 	l.gone = true
 }
 
-// place is a Unix socket's name. Whoever gives or takes it holds its lock file.
-type place struct {
+// socketName is a Unix socket's name. Whoever gives or takes it holds its lock file.
+type socketName struct {
 	path string
 	own  os.FileInfo
 }
 
 // locked runs f while no other process gives the name away, or takes it. The lock's file stays: to remove it would be a race.
-func (p *place) locked(f func() error) error {
+func (p *socketName) locked(f func() error) error {
 	lock, err := os.OpenFile(p.path+"~lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (p *place) locked(f func() error) error {
 }
 
 // listen makes the socket under another name, and renames it when it listens: at every moment somebody does.
-func (p *place) listen(mode os.FileMode, shared bool) (l net.Listener, err error) {
+func (p *socketName) listen(mode os.FileMode, shared bool) (l net.Listener, err error) {
 	err = p.locked(func() error {
 		if !shared {
 			if c, err := net.DialTimeout("unix", p.path, time.Second); err == nil {
@@ -158,7 +158,7 @@ func (p *place) listen(mode os.FileMode, shared bool) (l net.Listener, err error
 }
 
 // leave removes the name, unless another process has it by now.
-func (p *place) leave() {
+func (p *socketName) leave() {
 	_ = p.locked(func() error { // a name that stays does no harm: the next process takes it
 		if fi, err := os.Lstat(p.path); err == nil && os.SameFile(fi, p.own) {
 			return os.Remove(p.path)

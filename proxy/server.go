@@ -302,14 +302,14 @@ func (s *Server) servePeer(nc net.Conn) {
 
 // register gives a connection its key and its place. One too many is told so when it says who it is.
 func (s *Server) register(nc net.Conn) *session.Session {
-	sess, victim := s.place(nc)
+	sess, victim := s.addSession(nc)
 	if victim != nil {
 		victim.Kill()
 	}
 	return sess
 }
 
-func (s *Server) place(nc net.Conn) (sess, victim *session.Session) {
+func (s *Server) addSession(nc net.Conn) (sess, victim *session.Session) {
 	limit := s.opts.Load().MaxClients
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -66,16 +66,16 @@ type watch struct {
 
 type nodeWatch struct {
 	shardmap.Node
-	stop    context.CancelFunc
-	expect  *atomic.Pointer[shardmap.Expected] // what it must say of itself
-	sample  Sample                             // the last
-	good    Sample                             // the last without an error
-	verdict Verdict
-	epoch   uint32
-	told    time.Time // when it was last told that it has rejoined
-	came    time.Time // when the last sample without an error had come
-	ahead   bool      // it has replayed what its primary had not written: see watch.compare
-	doubt   doubt
+	stop       context.CancelFunc
+	expect     *atomic.Pointer[shardmap.Expected] // what it must say of itself
+	sample     Sample                             // the last
+	good       Sample                             // the last without an error
+	verdict    Verdict
+	epoch      uint32
+	rejoinedAt time.Time // when it was last told that it has rejoined
+	came       time.Time // when the last sample without an error had come
+	ahead      bool      // it has replayed what its primary had not written: see watch.compare
+	doubt      doubt
 }
 
 // doubt is a timeline that two nodes have begun. Who was there then may follow either of them: their numbers are the same.
@@ -155,9 +155,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 // reconcile starts and stops probes so that they match the map.
 func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shardmap.Snapshot) {
-	told := map[shardKey]news{}
+	changed := map[shardKey]news{}
 	defer func() {
-		for k, x := range told {
+		for k, x := range changed {
 			m.spread(k, x)
 		}
 	}()
@@ -189,7 +189,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 			w.elect()
 			x.left = append(x.left, w.deposed(primary, fenced)...)
 			x.changes, x.next = m.publishLocked(w, time.Now()), w.view.Load()
-			told[k] = x
+			changed[k] = x
 			views[k] = w.view
 		}
 	}
@@ -201,7 +201,7 @@ func (m *Monitor) reconcile(ctx context.Context, wg *sync.WaitGroup, snap *shard
 				x.stale = append(x.stale, n.DSN)
 			}
 			w.drop()
-			told[k] = x
+			changed[k] = x
 			delete(m.shards, k)
 		}
 	}
@@ -337,9 +337,9 @@ func (m *Monitor) take(w *watch, n *nodeWatch, s Sample) (out news) {
 		s.Alive = true
 	}
 	n.sample = s
-	out.rejoined = n.Barred && s.Err == nil && !s.Primary && s.Sent.Sub(n.told) > tellAgain
+	out.rejoined = n.Barred && s.Err == nil && !s.Primary && s.Sent.Sub(n.rejoinedAt) > tellAgain
 	if out.rejoined {
-		n.told = s.Sent
+		n.rejoinedAt = s.Sent
 	}
 	before, fenced := w.node(w.primary), len(w.rivals) > 0
 	w.elect()

@@ -24,7 +24,7 @@ type analysis struct {
 	other                    string   // of these, one that gives more or less than a value for each row
 	touched                  []*touched
 	keyedBlocks              map[*sqlparse.Query]*block
-	fed                      bool // the INSERT's rows are made on the shards where they belong
+	colocated                bool // the INSERT's rows are made on the shards where they belong
 	moved                    *Template
 	safe                     bool                // it runs where the rows are, and so do routines that are shard safe
 	tenant                   *shardmap.GroupInfo // the schema, on one shard, of the sequences that the statement names

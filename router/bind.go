@@ -305,7 +305,7 @@ func (t *Template) Route(db *shardmap.DB, a *Args) (shard int, key uint64, ok bo
 		key = pghash.Combine(key, keys[i].Hash())
 	}
 	key |= 1 << 63
-	if p.use == assigns { // the row had another key before
+	if p.pinRole == assigns { // the row had another key before
 		key = 0
 	}
 	if shard, ok = db.Placement(p.group).Place(keys[:len(p.vals)]); !ok {
@@ -328,7 +328,7 @@ func (t *Template) Bind(db *shardmap.DB, a *Args) (*Plan, error) {
 		p.Shards = []int{t.DB.Home.Index}
 		return p, nil
 	case t.Class == Copy, t.Class == Moved, t.Class == Write && t.Ref:
-		if p.Shards = t.on; p.Shards == nil {
+		if p.Shards = t.refShards; p.Shards == nil {
 			p.Shards = t.allShards()
 		}
 		return p, nil
@@ -353,7 +353,7 @@ func (t *Template) Bind(db *shardmap.DB, a *Args) (*Plan, error) {
 	}
 	if t.Class == Single {
 		for i := range t.pins {
-			if t.pins[i].use == assigns {
+			if t.pins[i].pinRole == assigns {
 				return nil, Refuse(RuleKeyChange, t.pins[i].key())
 			}
 		}
@@ -394,8 +394,8 @@ func (h hits) add(shard int) { h[shard] = true }
 
 func (h hits) list() []int {
 	var out []int
-	for i, on := range h {
-		if on {
+	for i, hit := range h {
+		if hit {
 			out = append(out, i)
 		}
 	}
@@ -409,7 +409,7 @@ func (t *Template) shards(db *shardmap.DB, a *Args, p *Plan) ([]int, error) {
 	drawn := a.Drawn
 	for i := range t.pins {
 		pn := &t.pins[i]
-		if pn.use == inserts {
+		if pn.pinRole == inserts {
 			shard, err := t.rowShard(db, pn, a, &drawn)
 			if err != nil {
 				return nil, err
@@ -421,7 +421,7 @@ func (t *Template) shards(db *shardmap.DB, a *Args, p *Plan) ([]int, error) {
 		if err := t.eval(db, pn, a, hit.add); err != nil {
 			return nil, err
 		}
-		if pn.use == assigns && len(hit.list()) > 1 {
+		if pn.pinRole == assigns && len(hit.list()) > 1 {
 			return nil, Refuse(RuleKeyChange, pn.key())
 		}
 	}
@@ -475,7 +475,7 @@ func (t *Template) eval(db *shardmap.DB, p *pin, a *Args, add func(int)) error {
 		switch {
 		case errors.Is(err, ErrNeedTypes):
 			return err
-		case err != nil && p.use == assigns:
+		case err != nil && p.pinRole == assigns:
 			return Refuse(RuleKeyChange, p.columns[i])
 		case err != nil:
 			continue

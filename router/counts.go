@@ -22,7 +22,7 @@ const (
 var recallers = map[string]bool{"currval": true, "lastval": true}
 
 // countsOf finds it out, of a statement whose code was looked through.
-func countsOf(a *analysis, l *look, q *quiet) (c Counts) {
+func countsOf(a *analysis, l *look, q *unnamed) (c Counts) {
 	s := a.stmt
 	c = fills(a)
 	switch s.Kind {

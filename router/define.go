@@ -158,7 +158,7 @@ func (a *analysis) indexed() (ok bool, err error) {
 	case d.Unsafe != "":
 		return true, Refuse(RuleDdl, "ALTER INDEX ... "+d.Unsafe)
 	}
-	a.t.Class, a.t.Ref, a.t.Home, a.t.Shared, a.t.NoTx, a.t.on = Write, true, false, true, d.NoTx, a.placesOf(tables)
+	a.t.Class, a.t.Ref, a.t.Home, a.t.Shared, a.t.NoTx, a.t.refShards = Write, true, false, true, d.NoTx, a.placesOf(tables)
 	return true, nil
 }
 
@@ -189,7 +189,7 @@ func (a *analysis) definition() error {
 				return Refuse(RuleMixedObjects)
 			}
 		}
-		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx, a.t.on = Write, true, false, s.Def.NoTx, a.placesOf(objects)
+		a.t.Class, a.t.Ref, a.t.Home, a.t.NoTx, a.t.refShards = Write, true, false, s.Def.NoTx, a.placesOf(objects)
 		return nil
 	}
 	switch s.Kind {
@@ -232,7 +232,7 @@ func (a *analysis) definition() error {
 
 // granted gives each shard the part of a GRANT or REVOKE that is about the tables which it has: home has all.
 func (a *analysis) granted() {
-	var on []int
+	var shards []int
 	apart := map[int]string{}
 	for i := range a.db.Shards {
 		text, some, ok := a.stmt.GrantedOn(func(ref sqlparse.TableRef) bool {
@@ -247,10 +247,10 @@ func (a *analysis) granted() {
 		case !ok:
 			return
 		case some:
-			on, apart[i] = append(on, i), text
+			shards, apart[i] = append(shards, i), text
 		}
 	}
-	a.t.on, a.t.Apart = on, apart
+	a.t.refShards, a.t.Apart = shards, apart
 }
 
 // partition plans CREATE TABLE .. PARTITION OF a declared table: every shard has it. One with an index or column of its own could
@@ -282,7 +282,7 @@ func (a *analysis) dropped(objects []shardmap.TableName, everywhere func() error
 	case len(d.Objects) != len(objects) && (!d.IfExists || len(a.home) > 0): // DROP TABLE IF EXISTS a, b with some that do not exist or are home's
 		return Refuse(RuleMixedObjects)
 	}
-	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.on = Write, true, false, a.mapped(objects), a.placesOf(objects)
+	a.t.Class, a.t.Ref, a.t.Home, a.t.Drops, a.t.refShards = Write, true, false, a.mapped(objects), a.placesOf(objects)
 	return lastDrawn(a, objects)
 }
 
@@ -429,7 +429,7 @@ func (a *analysis) madeAs(objects []shardmap.TableName) error {
 		table = "pg_temp." + pgsql.Ident(name.Name)
 	}
 	a.moved = &Template{
-		Gather: g, Target: a.db.HomeTable(shardmap.TableName{Schema: name.Schema, Name: name.Name}), Source: source, on: []int{a.db.Home.Index},
+		Gather: g, Target: a.db.HomeTable(shardmap.TableName{Schema: name.Schema, Name: name.Name}), Source: source, refShards: []int{a.db.Home.Index},
 		Made: &Made{SQL: head + " " + source + "\nWITH NO DATA", Table: table},
 	}
 	a.useMoved()
@@ -459,7 +459,7 @@ func (a *analysis) created(objects []shardmap.TableName, everywhere func() error
 			return a.partition()
 		}
 		if a.likesPlaced() {
-			a.t.Class, a.t.Ref, a.t.Home, a.t.Then, a.t.on = Write, true, false, unplaced(d.Objects[0]), []int{a.db.Home.Index}
+			a.t.Class, a.t.Ref, a.t.Home, a.t.Then, a.t.refShards = Write, true, false, unplaced(d.Objects[0]), []int{a.db.Home.Index}
 		}
 		return nil
 	}

@@ -12,7 +12,7 @@ func (p *Plan) Lines() []string {
 	for i, s := range p.Shards {
 		names[i] = p.DB.Shards[s].Name
 	}
-	on := strings.Join(names, " ")
+	shards := strings.Join(names, " ")
 	if p.Class == Control {
 		return []string{"Local"}
 	}
@@ -27,9 +27,9 @@ func (p *Plan) Lines() []string {
 		if p.Home {
 			how = "home"
 		}
-		return []string{fmt.Sprintf("Single on %s (%s)", on, how), p.readLine()}
+		return []string{fmt.Sprintf("Single on %s (%s)", shards, how), p.readLine()}
 	}
-	out := []string{fmt.Sprintf("%s on %s", p.Class, on)}
+	out := []string{fmt.Sprintf("%s on %s", p.Class, shards)}
 	switch p.Class {
 	case Gathered:
 		out[0] = fmt.Sprintf("Gather on %s (%s: %s)", p.DB.Home.Name, p.Gather.Why.Rule, p.Gather.Why.Message)
@@ -39,7 +39,7 @@ func (p *Plan) Lines() []string {
 			out = append(out, "  Delete: "+strings.ReplaceAll(r.Delete, "\n", " "), "  Insert where it belongs: "+r.Insert)
 		}
 	case Moved:
-		out[0] = fmt.Sprintf("Move rows made on %s to %s", p.DB.Home.Name, on)
+		out[0] = fmt.Sprintf("Move rows made on %s to %s", p.DB.Home.Name, shards)
 		out = append(out, p.copies()...)
 	case Scatter:
 		m := p.Merge

@@ -285,7 +285,7 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 			return nil, id, 0, false
 		}
 		for _, r := range f.Into {
-			if r == b.place(id.rel) {
+			if r == b.atLevel(id.rel) {
 				return r, id, kt, true
 			}
 		}
@@ -337,8 +337,8 @@ func (b *block) pinsOf(id colID) [][]sqlparse.Value {
 	return out
 }
 
-// place is where a table stands in the block: itself, or the keyed subquery that it is in.
-func (b *block) place(r *sqlparse.Rel) *sqlparse.Rel {
+// atLevel is where a table stands in the block: itself, or the keyed subquery that it is in.
+func (b *block) atLevel(r *sqlparse.Rel) *sqlparse.Rel {
 	for _, u := range b.keyed {
 		if slices.Contains(u.rels, r) {
 			return u.outer

@@ -61,27 +61,27 @@ type reference struct {
 	block *block
 }
 
-// place is what a name at one place of a text means; nothing that is copied, if it is zero.
-type place struct {
+// meaning is what a name at one place of a text means; nothing that is copied, if it is zero.
+type meaning struct {
 	table shardmap.TableName
 	view  *sqlparse.Statement // the query of a view over sharded tables
 }
 
-// gathering is the work on one statement.
-type gathering struct {
-	a      *analysis
-	places map[*sqlparse.Statement]map[int]place // of every relation's name, in the statement and in its views
-	owner  map[*sqlparse.Rel]*sqlparse.Statement
-	refs   map[shardmap.TableName][]reference
-	order  []shardmap.TableName
-	words  map[string]bool
-	stars  map[string]bool
-	whole  bool // no SELECT is copied as the shards make it
-	all    bool // of every table every column
-	vague  bool // conditions and keys prove nothing
-	groups bool
-	parts  map[*sqlparse.Query]*Load // SELECTs that are copied as the shards make them
-	listed []*Load                   // those, in order
+// gatherPlan is the work on one statement.
+type gatherPlan struct {
+	a        *analysis
+	meanings map[*sqlparse.Statement]map[int]meaning // of every relation's name, in the statement and in its views
+	owner    map[*sqlparse.Rel]*sqlparse.Statement
+	refs     map[shardmap.TableName][]reference
+	order    []shardmap.TableName
+	words    map[string]bool
+	stars    map[string]bool
+	whole    bool // no SELECT is copied as the shards make it
+	all      bool // of every table every column
+	vague    bool // conditions and keys prove nothing
+	groups   bool
+	parts    map[*sqlparse.Query]*Load // SELECTs that are copied as the shards make them
+	listed   []*Load                   // those, in order
 }
 
 // gather plans a SELECT on copies. why is the reason that it does not scatter, which stands where gathering is no way
@@ -102,7 +102,7 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 			return nil, Refuse(RuleVolatile, f)
 		}
 	}
-	g := &gathering{a: a, places: map[*sqlparse.Statement]map[int]place{}, owner: map[*sqlparse.Rel]*sqlparse.Statement{}, refs: map[shardmap.TableName][]reference{}, words: map[string]bool{}, stars: map[string]bool{}}
+	g := &gatherPlan{a: a, meanings: map[*sqlparse.Statement]map[int]meaning{}, owner: map[*sqlparse.Rel]*sqlparse.Statement{}, refs: map[shardmap.TableName][]reference{}, words: map[string]bool{}, stars: map[string]bool{}}
 	g.survey(a.stmt, q)
 	if err := g.visit(top); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 	plan, err := g.both()
 	if err == nil && len(g.listed) > 0 {
 		g.parts, g.listed = nil, nil
-		g.places, g.refs, g.order = map[*sqlparse.Statement]map[int]place{}, map[shardmap.TableName][]reference{}, nil
+		g.meanings, g.refs, g.order = map[*sqlparse.Statement]map[int]meaning{}, map[shardmap.TableName][]reference{}, nil
 		g.whole = true
 		if refused := g.visit(top); refused != nil {
 			return nil, refused
@@ -131,7 +131,7 @@ func (a *analysis) gather(top *block, why *Error) (*Gather, *Error) {
 }
 
 // both are the two plans of a statement: see Gather.Own.
-func (g *gathering) both() (*Gather, error) {
+func (g *gatherPlan) both() (*Gather, error) {
 	plan, err := g.build(false)
 	if err == nil {
 		plan.Own, err = g.build(true)
@@ -310,7 +310,7 @@ var harmless = map[string]bool{
 }
 
 // survey notes what names a level and those below it use.
-func (g *gathering) survey(of *sqlparse.Statement, q *sqlparse.Query) {
+func (g *gatherPlan) survey(of *sqlparse.Statement, q *sqlparse.Query) {
 	for _, w := range q.Words {
 		g.words[w] = true
 	}
@@ -337,19 +337,19 @@ func (g *gathering) survey(of *sqlparse.Statement, q *sqlparse.Query) {
 }
 
 // visit lists the relations of a block and of those below it.
-func (g *gathering) visit(b *block) *Error {
+func (g *gatherPlan) visit(b *block) *Error {
 	a := g.a
 	for _, f := range b.flat {
 		for _, r := range f.Rels {
 			if r.Kind != sqlparse.RelTable {
 				continue
 			}
-			at := g.places[g.owner[r]]
+			at := g.meanings[g.owner[r]]
 			if at == nil {
-				at = map[int]place{}
-				g.places[g.owner[r]] = at
+				at = map[int]meaning{}
+				g.meanings[g.owner[r]] = at
 			}
-			at[r.Loc] = place{view: a.views.at[r]}
+			at[r.Loc] = meaning{view: a.views.at[r]}
 			if r.CTE || a.views.at[r] != nil {
 				continue
 			}
@@ -370,7 +370,7 @@ func (g *gathering) visit(b *block) *Error {
 			if r.Only && t.Parent {
 				return Refuse(RuleOpaque, "ONLY")
 			}
-			at[r.Loc] = place{table: name}
+			at[r.Loc] = meaning{table: name}
 			if g.refs[name] == nil {
 				g.order = append(g.order, name)
 			}
@@ -389,7 +389,7 @@ func (g *gathering) visit(b *block) *Error {
 }
 
 // build writes the plan. own says whether home's tables are copied as well.
-func (g *gathering) build(own bool) (*Gather, error) {
+func (g *gatherPlan) build(own bool) (*Gather, error) {
 	out := &Gather{}
 	whole := map[*sqlparse.Query]string{}
 	for q, l := range g.parts {
@@ -432,9 +432,9 @@ func (g *gathering) build(own bool) (*Gather, error) {
 }
 
 // standIns says what stands in for each relation that a statement names.
-func (g *gathering) standIns(s *sqlparse.Statement, copies map[shardmap.TableName]string) map[int]sqlparse.StandIn {
+func (g *gatherPlan) standIns(s *sqlparse.Statement, copies map[shardmap.TableName]string) map[int]sqlparse.StandIn {
 	out := map[int]sqlparse.StandIn{}
-	for loc, p := range g.places[s] {
+	for loc, p := range g.meanings[s] {
 		switch {
 		case p.view != nil:
 			out[loc] = sqlparse.StandIn{View: p.view, Inside: g.standIns(p.view, copies)}
@@ -446,7 +446,7 @@ func (g *gathering) standIns(s *sqlparse.Statement, copies map[shardmap.TableNam
 }
 
 // columns are those that the statement can reach, in the table's order; at least one.
-func (g *gathering) columns(refs []reference) []*schema.Column {
+func (g *gatherPlan) columns(refs []reference) []*schema.Column {
 	t := refs[0].table
 	all := g.all
 	for _, r := range refs {
@@ -475,7 +475,7 @@ func hasColumn(t *schema.Table, name string) bool {
 }
 
 // key is the table's primary key, if the statement groups and the copy has all its columns.
-func (g *gathering) key(t *schema.Table, columns []*schema.Column) []string {
+func (g *gatherPlan) key(t *schema.Table, columns []*schema.Column) []string {
 	if !g.groups {
 		return nil
 	}
@@ -488,7 +488,7 @@ func (g *gathering) key(t *schema.Table, columns []*schema.Column) []string {
 }
 
 // pinned is what is known of the key of the rows wanted at one place.
-func (g *gathering) pinned(r reference) pin {
+func (g *gatherPlan) pinned(r reference) pin {
 	if g.vague {
 		return pin{group: r.info.Group, columns: r.info.Keys, vals: make([][]sqlparse.Value, len(r.info.Keys))}
 	}
@@ -497,7 +497,7 @@ func (g *gathering) pinned(r reference) pin {
 
 // conds are the conditions that rows must meet to matter at one place. A condition of WHERE says nothing of a table
 // whose rows an outer join may replace by NULLs, and that of an outer join's ON only of a nullable side that is this table alone.
-func (g *gathering) conds(r reference) []sqlparse.Cond {
+func (g *gatherPlan) conds(r reference) []sqlparse.Cond {
 	if g.vague {
 		return nil
 	}
@@ -525,7 +525,7 @@ func (g *gathering) conds(r reference) []sqlparse.Cond {
 }
 
 // ownOnly says whether a condition of a level names columns of this table alone, by their own names.
-func (g *gathering) ownOnly(r reference, level *sqlparse.Query, c sqlparse.Cond) bool {
+func (g *gatherPlan) ownOnly(r reference, level *sqlparse.Query, c sqlparse.Cond) bool {
 	for _, col := range c.Cols {
 		if col.Qual == "" && col.Name == r.rel.Name() { // a whole row
 			return false
@@ -539,7 +539,7 @@ func (g *gathering) ownOnly(r reference, level *sqlparse.Query, c sqlparse.Cond)
 }
 
 // steady says whether a condition gives the same answer wherever and whenever it is asked.
-func (g *gathering) steady(c sqlparse.Cond) bool {
+func (g *gatherPlan) steady(c sqlparse.Cond) bool {
 	if len(g.a.attrs) > 0 && len(c.Attrs) > 0 {
 		return false
 	}

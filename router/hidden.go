@@ -89,27 +89,27 @@ func (l *look) add(h *Hidden) {
 	}
 }
 
-// quiet is what code of a database may do where no statement names it: in operators, casts, types, policies, views, constraints, indexes,
+// unnamed is what code of a database may do where no statement names it: in operators, casts, types, policies, views, constraints, indexes,
 // defaults. Which statement uses which of them, only the server knows, so it counts for all. fires is the same for triggers, which
 // statements that write may fire by cascades, partitions and views.
-type quiet struct {
+type unnamed struct {
 	hidden, fires *Hidden
 	writes        bool // what only seems to read may write
 	recalls       bool // it may ask for values that were drawn
 	firesRecalls  bool
 }
 
-type quietKey struct{}
+type unnamedKey struct{}
 
 // RunsUnnamed is how what a schema has may change a server where no statement names it; nil: it does not.
 func RunsUnnamed(sch *schema.Snapshot) *Hidden {
 	if sch == nil {
 		return nil
 	}
-	return quietOf(sch).hidden
+	return unnamedOf(sch).hidden
 }
 
-var noQuiet = &quiet{}
+var noneUnnamed = &unnamed{}
 
 type viewsKey struct{}
 
@@ -143,12 +143,12 @@ func CodeWrites(sch *schema.Snapshot) bool {
 	}).(bool)
 }
 
-// quietOf is found out once for a schema.
-func quietOf(sch *schema.Snapshot) *quiet {
+// unnamedOf is found out once for a schema.
+func unnamedOf(sch *schema.Snapshot) *unnamed {
 	if len(sch.Unnamed) == 0 && len(sch.Firing) == 0 {
-		return noQuiet
+		return noneUnnamed
 	}
-	return sch.Memo(quietKey{}, func() any {
+	return sch.Memo(unnamedKey{}, func() any {
 		all := &analysis{sch: sch}
 		used, fired := newLook(all), newLook(all)
 		for _, f := range sch.Unnamed {
@@ -157,8 +157,8 @@ func quietOf(sch *schema.Snapshot) *quiet {
 		for _, f := range sch.Firing {
 			fired.function(f)
 		}
-		return &quiet{used.found(), fired.found(), used.writes, used.recalls, fired.recalls}
-	}).(*quiet)
+		return &unnamed{used.found(), fired.found(), used.writes, used.recalls, fired.recalls}
+	}).(*unnamed)
 }
 
 // mayWrite says whether a statement that seems to read may write: in what it calls, or in what runs unnamed.
@@ -167,7 +167,7 @@ func mayWrite(a *analysis) bool {
 	for _, f := range a.calls() {
 		l.function(f)
 	}
-	return l.writes || quietOf(a.sch).writes
+	return l.writes || unnamedOf(a.sch).writes
 }
 
 // hiddenState finds what a statement may leave behind unseen; nil for nothing.
@@ -176,7 +176,7 @@ func (a *analysis) hiddenState() *Hidden {
 	case sqlparse.Show, sqlparse.Lock, sqlparse.Notify: // they run nobody's code, and have no snapshot: the isolation may still be chosen behind them
 		return nil
 	}
-	l, q := newLook(a), quietOf(a.sch)
+	l, q := newLook(a), unnamedOf(a.sch)
 	l.add(q.hidden)
 	fires := false // triggers of tables that it does not name
 	switch a.stmt.Kind {

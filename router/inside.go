@@ -19,7 +19,7 @@ func (a *analysis) insertInside(q *sqlparse.Query, info *shardmap.TableInfo) err
 	}
 	switch {
 	case len(pos) == 0: // a schema that lives on one shard
-		a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
+		a.t.pins = append(a.t.pins, pin{group: info.Group, pinRole: inserts})
 		return nil
 	case slices.Contains(pos, -1):
 		return Refuse(RuleInsertKey, info.KeyList())
@@ -57,7 +57,7 @@ func (a *analysis) mergeInserts(b *block) error {
 			return Refuse(RuleMerge, info.TableName)
 		}
 		if len(keys) == 0 {
-			a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
+			a.t.pins = append(a.t.pins, pin{group: info.Group, pinRole: inserts})
 			continue
 		}
 		if a.insertsOwn(b, info, m) {
@@ -86,7 +86,7 @@ func (a *analysis) mergeInserts(b *block) error {
 			}
 		}
 		for _, r := range rows {
-			p := pin{group: info.Group, columns: info.Keys, use: inserts}
+			p := pin{group: info.Group, columns: info.Keys, pinRole: inserts}
 			for _, v := range r {
 				p.vals = append(p.vals, []sqlparse.Value{v})
 			}

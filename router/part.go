@@ -13,7 +13,7 @@ const maxParts = 99
 
 // copiesWhole says whether a SELECT inside a gathered one is copied as the shards make it, and notes it: it stands by
 // itself, its rows are those of the shards together, and they are fewer or wider than those of the tables that it reads.
-func (g *gathering) copiesWhole(q *sqlparse.Query, outer *block) bool {
+func (g *gatherPlan) copiesWhole(q *sqlparse.Query, outer *block) bool {
 	a := g.a
 	if g.whole || g.vague || len(g.listed) == maxParts || a.views.used || a.stmt.Kind != sqlparse.Select || q.Cmd != sqlparse.Select || q.SetOp || q.Locking || len(q.Rows) > 0 || len(q.CTEs) > 0 || q.Into ||
 		strings.Contains(a.stmt.Text, "pgmosaic") { // names of ours are found in the text

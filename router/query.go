@@ -35,7 +35,7 @@ func (a *analysis) query() error {
 			return err
 		}
 	}
-	loose, err := a.collect(top)
+	untied, err := a.collect(top)
 	if err != nil {
 		return a.gatherBlind(top, err)
 	}
@@ -67,13 +67,13 @@ func (a *analysis) query() error {
 			return Refuse(RuleKeyChange, top.query.Target.Table.Name)
 		}
 	}
-	if a.t.rekey != nil && len(loose) > 0 {
+	if a.t.rekey != nil && len(untied) > 0 {
 		a.t.Class = Rekey
 	}
 	if a.t.Class == Rekey {
 		return nil
 	}
-	if len(loose) == 0 {
+	if len(untied) == 0 {
 		a.t.Class = Single
 		switch {
 		case q.Cmd == sqlparse.Select && !a.oneKey():
@@ -93,10 +93,10 @@ func (a *analysis) query() error {
 		}
 	case needsHome:
 		return a.t.wide
-	case q.Cmd == sqlparse.Insert && a.fed && len(q.CTEs) == 0:
+	case q.Cmd == sqlparse.Insert && a.colocated && len(q.CTEs) == 0:
 		a.t.Class = Write
 	case q.Cmd == sqlparse.Insert:
-		return Refuse(RuleInsertSelect, loose[0])
+		return Refuse(RuleInsertSelect, untied[0])
 	default:
 		if err := a.wideWrite(top); err != nil {
 			return err
@@ -109,7 +109,7 @@ func (a *analysis) query() error {
 func (a *analysis) useMoved() {
 	m := a.moved
 	a.t.Class, a.t.Exact, a.t.pins, a.t.wide, a.t.Home = Moved, true, nil, nil, false
-	a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.on, a.t.Ref, a.t.Made, a.t.Fills = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.on, m.Ref, m.Made, m.Fills
+	a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.refShards, a.t.Ref, a.t.Made, a.t.Fills = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.refShards, m.Ref, m.Made, m.Fills
 }
 
 // makesTable says whether a SELECT is SELECT INTO.
@@ -168,7 +168,7 @@ func (a *analysis) oneKey() bool { return len(a.t.pins) == 1 && a.t.pins[0].one(
 
 // collect gathers the pins of every sharded table of a block and of all blocks below it, and the names
 // of those that nothing ties to a key.
-func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
+func (a *analysis) collect(b *block) (untied []shardmap.TableName, err error) {
 	for _, f := range b.flat {
 		if f.Opaque != "" {
 			return nil, Refuse(RuleOpaque, f.Opaque)
@@ -186,7 +186,7 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		}
 		p := b.pin(r, info)
 		if !p.tied() {
-			loose = append(loose, info.TableName)
+			untied = append(untied, info.TableName)
 		}
 		if !slices.ContainsFunc(a.t.pins, func(o pin) bool { return o.same(&p) }) {
 			a.t.pins = append(a.t.pins, p)
@@ -210,9 +210,9 @@ func (a *analysis) collect(b *block) (loose []shardmap.TableName, err error) {
 		if err := a.assigns(sub); err != nil {
 			return nil, err
 		}
-		loose = append(loose, below...)
+		untied = append(untied, below...)
 	}
-	return loose, nil
+	return untied, nil
 }
 
 // locksCopy says whether FOR UPDATE would lock rows of a reference table: on the shard where the statement runs, and on no
@@ -253,7 +253,7 @@ func (a *analysis) assigns(b *block) error {
 		return nil
 	}
 	p := b.pin(q.Target, info) // columns that are not assigned stay as they are
-	p.use, p.bounds = assigns, nil
+	p.pinRole, p.bounds = assigns, nil
 	changes := false
 	for _, s := range q.Sets {
 		i := slices.Index(info.Keys, s.Column)

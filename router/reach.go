@@ -278,7 +278,7 @@ func (a *analysis) tablesReach() string {
 
 // givesDefaults says whether a column of what is changed may get its default.
 func (a *analysis) givesDefaults(x *touched) bool {
-	return len(x.defaults) > 0 || x.named && x.on&(schema.OnInsert|schema.OnUpdate) != 0 && a.usesDefaults()
+	return len(x.defaults) > 0 || x.named && x.events&(schema.OnInsert|schema.OnUpdate) != 0 && a.usesDefaults()
 }
 
 // usesDefaults says whether a write may give a column its default.

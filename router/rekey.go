@@ -41,12 +41,12 @@ func (a *analysis) rekeys(top *block) *rekey {
 		return nil
 	}
 	for _, p := range a.t.pins {
-		if p.use == reads {
+		if p.pinRole == reads {
 			plan.pins = append(plan.pins, p)
 		}
 	}
 	a.t.rekey = &rekey{plan: plan, narrow: a.unions(top)}
-	if !slices.ContainsFunc(a.t.pins, func(p pin) bool { return p.use == assigns }) { // the new key is no constant
+	if !slices.ContainsFunc(a.t.pins, func(p pin) bool { return p.pinRole == assigns }) { // the new key is no constant
 		a.t.Class = Rekey
 	}
 	return a.t.rekey

@@ -34,8 +34,8 @@ type sizer struct {
 	most  int // behind which nothing more is counted
 }
 
-// took counts an allocation at p, rounded up as the allocator does on average. false: it was counted before.
-func (s *sizer) took(p unsafe.Pointer, n int) bool {
+// count counts an allocation at p, rounded up as the allocator does on average. false: it was counted before.
+func (s *sizer) count(p unsafe.Pointer, n int) bool {
 	if n == 0 || p == nil || s.bytes > s.most || s.seen[p] {
 		return false
 	}
@@ -48,17 +48,17 @@ func (s *sizer) took(p unsafe.Pointer, n int) bool {
 func (s *sizer) inside(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		if t := v.Type().Elem(); !v.IsNil() && !shared(t) && s.took(v.UnsafePointer(), int(t.Size())) {
+		if t := v.Type().Elem(); !v.IsNil() && !shared(t) && s.count(v.UnsafePointer(), int(t.Size())) {
 			s.inside(v.Elem())
 		}
 	case reflect.String:
 		if v.Len() > 0 {
-			s.took(unsafe.Pointer(unsafe.StringData(v.String())), v.Len())
+			s.count(unsafe.Pointer(unsafe.StringData(v.String())), v.Len())
 		}
 	case reflect.Slice:
 		if t := v.Type().Elem(); t.Kind() == reflect.Uint8 { // often a part of a message, with all of that as its capacity
-			s.took(v.UnsafePointer(), v.Len())
-		} else if v.Cap() > 0 && s.took(v.UnsafePointer(), v.Cap()*int(t.Size())) && points(t.Kind()) {
+			s.count(v.UnsafePointer(), v.Len())
+		} else if v.Cap() > 0 && s.count(v.UnsafePointer(), v.Cap()*int(t.Size())) && points(t.Kind()) {
 			for i := 0; i < v.Len() && s.bytes <= s.most; i++ {
 				s.inside(v.Index(i))
 			}
@@ -69,7 +69,7 @@ func (s *sizer) inside(v reflect.Value) {
 		}
 	case reflect.Map:
 		t := v.Type()
-		if !v.IsNil() && s.took(v.UnsafePointer(), 48+v.Len()*2*int(t.Key().Size()+t.Elem().Size()+1)) {
+		if !v.IsNil() && s.count(v.UnsafePointer(), 48+v.Len()*2*int(t.Key().Size()+t.Elem().Size()+1)) {
 			for it := v.MapRange(); s.bytes <= s.most && it.Next(); {
 				s.inside(it.Key())
 				s.inside(it.Value())

@@ -90,10 +90,10 @@ type Template struct {
 
 	Executors
 
-	pins  []pin
-	wide  *Error // why the statement may not run on more than one shard
-	on    []int  // of Write with Ref: the shards, where it is not all
-	blind bool   // of Gathered: its text runs on no shard as it is
+	pins      []pin
+	wide      *Error // why the statement may not run on more than one shard
+	refShards []int  // of Write with Ref: the shards, where it is not all
+	blind     bool   // of Gathered: its text runs on no shard as it is
 
 	common common
 
@@ -148,7 +148,7 @@ type pin struct {
 	columns []string
 	vals    [][]sqlparse.Value // of each key column: it has one of these; nil: any. Of an INSERT's row: the value is drawn
 	bounds  []sqlparse.Bound   // of the first column with any value, in a group of ranges
-	use     use
+	pinRole use
 }
 
 // use is what a pin stands for.
@@ -170,7 +170,7 @@ func (p *pin) one() bool {
 }
 
 func (p *pin) same(o *pin) bool {
-	return p.group == o.group && p.use == o.use && p.use == reads && slices.EqualFunc(p.vals, o.vals, func(x, y []sqlparse.Value) bool { return slices.Equal(x, y) && (x == nil) == (y == nil) }) &&
+	return p.group == o.group && p.pinRole == o.pinRole && p.pinRole == reads && slices.EqualFunc(p.vals, o.vals, func(x, y []sqlparse.Value) bool { return slices.Equal(x, y) && (x == nil) == (y == nil) }) &&
 		slices.Equal(p.bounds, o.bounds)
 }
 

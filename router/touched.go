@@ -13,14 +13,14 @@ import (
 // asks what a write runs goes through analysis.touched: of each its fires, and what stands in its Code.
 type touched struct {
 	*schema.Table
-	on       schema.Events
+	events   schema.Events
 	named    bool     // the statement names it, or a view that stands for it
 	above    bool     // what was named is a table above it: triggers for each row fire
 	defaults []string // columns that a foreign key sets to their defaults
 }
 
 // fires are the functions of the triggers that fire.
-func (t *touched) fires() []string { return t.Fired(t.on, t.above) }
+func (t *touched) fires() []string { return t.Fired(t.events, t.above) }
 
 // changes lists what a statement changes, each table once. Nothing else than a statement's own text says what a function changes that it
 // calls: see funcReaches.
@@ -36,26 +36,26 @@ func changes(a *analysis) []*touched {
 		}
 		switch q.Cmd {
 		case sqlparse.Insert:
-			if s.on = schema.OnInsert; q.Conflict && len(q.Sets) > 0 {
-				s.on |= schema.OnUpdate
+			if s.events = schema.OnInsert; q.Conflict && len(q.Sets) > 0 {
+				s.events |= schema.OnUpdate
 			}
 		case sqlparse.Update:
-			s.on = schema.OnUpdate
+			s.events = schema.OnUpdate
 		case sqlparse.Delete:
-			s.on = schema.OnDelete
+			s.events = schema.OnDelete
 		default:
-			s.on = schema.OnInsert | schema.OnUpdate | schema.OnDelete
+			s.events = schema.OnInsert | schema.OnUpdate | schema.OnDelete
 		}
 		c.ref(q.Target.Table, s)
 	})
 	switch s := a.stmt; s.Kind {
 	case sqlparse.Copy:
 		if s.Copy.From && s.Copy.Table != nil {
-			c.ref(*s.Copy.Table, change{named: true, on: schema.OnInsert})
+			c.ref(*s.Copy.Table, change{named: true, events: schema.OnInsert})
 		}
 	case sqlparse.Truncate:
 		for _, o := range s.Def.Objects {
-			c.ref(o, change{named: true, on: schema.OnTrunc, cascade: s.Def.Cascade})
+			c.ref(o, change{named: true, events: schema.OnTrunc, cascade: s.Def.Cascade})
 		}
 	default: // only its queries touch tables
 	}
@@ -65,13 +65,13 @@ func changes(a *analysis) []*touched {
 // changesOf is what changes with a table when anything is done to its rows.
 func changesOf(a *analysis, n shardmap.TableName) []*touched {
 	c := &closure{a: a}
-	c.table(n, change{named: true, on: schema.AnyEvent, any: true, cascade: true})
+	c.table(n, change{named: true, events: schema.AnyEvent, any: true, cascade: true})
 	return c.found
 }
 
 // change is what happens to a table's rows.
 type change struct {
-	on          schema.Events
+	events      schema.Events
 	moves       bool     // rows move between partitions
 	sets        []string // the columns that an update gives values; see any
 	any         bool     // it may give any
@@ -99,7 +99,7 @@ func (c *closure) ref(ref sqlparse.TableRef, s change) {
 func (c *closure) known(n shardmap.TableName, s *change) bool {
 	for _, was := range c.seen[n] {
 		sets := was.any || !s.any && !slices.ContainsFunc(s.sets, func(k string) bool { return !slices.Contains(was.sets, k) })
-		if was.on&s.on == s.on && sets && was.only == s.only && was.above == s.above && was.moves == s.moves && was.cascade == s.cascade && len(s.setsDefault) == 0 {
+		if was.events&s.events == s.events && sets && was.only == s.only && was.above == s.above && was.moves == s.moves && was.cascade == s.cascade && len(s.setsDefault) == 0 {
 			return true
 		}
 	}
@@ -115,11 +115,11 @@ func (c *closure) table(n shardmap.TableName, s change) {
 	if t == nil || c.known(n, &s) {
 		return
 	}
-	on := s.on
-	if s.moves || t.Kind == 'p' && on&schema.OnUpdate != 0 { // an update is a deletion and an insertion where a row moves to another partition
-		on, s.moves = on|schema.OnInsert|schema.OnDelete, true
+	events := s.events
+	if s.moves || t.Kind == 'p' && events&schema.OnUpdate != 0 { // an update is a deletion and an insertion where a row moves to another partition
+		events, s.moves = events|schema.OnInsert|schema.OnDelete, true
 	}
-	c.note(t, on, &s)
+	c.note(t, events, &s)
 	if s.named && t.Child {
 		c.parents(n)
 	}
@@ -131,12 +131,12 @@ func (c *closure) table(n shardmap.TableName, s change) {
 		c.all(t)
 	}
 	if !s.only {
-		down := change{on: s.on, moves: s.moves, sets: s.sets, any: s.any, cascade: s.cascade, above: true}
+		down := change{events: s.events, moves: s.moves, sets: s.sets, any: s.any, cascade: s.cascade, above: true}
 		if t.Kind != 'p' {
-			down.on &^= schema.OnInsert
+			down.events &^= schema.OnInsert
 		}
 		for _, child := range t.Children {
-			if down.on != 0 {
+			if down.events != 0 {
 				c.table(child, down)
 			}
 		}
@@ -167,16 +167,16 @@ func (c *closure) parents(n shardmap.TableName) {
 // act follows a foreign key. A trigger before an update may change a key.
 func (c *closure) act(t *schema.Table, act *schema.Act, s *change) {
 	down := change{sets: act.Columns, setsDefault: act.Defaults, cascade: s.cascade}
-	if s.on&schema.OnDelete != 0 {
-		down.on |= act.Deleted
+	if s.events&schema.OnDelete != 0 {
+		down.events |= act.Deleted
 	}
-	if s.on&schema.OnUpdate != 0 && (s.any || len(t.Fired(schema.OnUpdate, s.above)) > 0 || slices.ContainsFunc(s.sets, func(k string) bool { return slices.Contains(act.Keys, k) })) {
-		down.on |= act.Renamed
+	if s.events&schema.OnUpdate != 0 && (s.any || len(t.Fired(schema.OnUpdate, s.above)) > 0 || slices.ContainsFunc(s.sets, func(k string) bool { return slices.Contains(act.Keys, k) })) {
+		down.events |= act.Renamed
 	}
-	if s.on&schema.OnTrunc != 0 && s.cascade {
-		down.on |= schema.OnTrunc
+	if s.events&schema.OnTrunc != 0 && s.cascade {
+		down.events |= schema.OnTrunc
 	}
-	if down.on != 0 {
+	if down.events != 0 {
 		c.table(act.From, down)
 	}
 }
@@ -184,18 +184,18 @@ func (c *closure) act(t *schema.Table, act *schema.Act, s *change) {
 // view follows a view to the table or view in its FROM, as PostgreSQL does where no trigger is there instead.
 func (c *closure) view(t *schema.Table, s change) {
 	instead := schema.Events(0)
-	for _, on := range t.On {
-		if on&schema.InsteadOf != 0 {
-			instead |= on & schema.AnyEvent
+	for _, fires := range t.On {
+		if fires&schema.InsteadOf != 0 {
+			instead |= fires & schema.AnyEvent
 		}
 	}
 	v := parseView(t)
 	switch {
-	case s.on&^instead == 0:
+	case s.events&^instead == 0:
 	case t.Rules || v == nil || v.Query == nil:
 		c.all(t)
 	case len(v.Query.Rels) == 1 && v.Query.Rels[0].Kind == sqlparse.RelTable:
-		c.ref(v.Query.Rels[0].Table, change{on: s.on &^ instead, any: true, only: v.Query.Rels[0].Only, named: s.named})
+		c.ref(v.Query.Rels[0].Table, change{events: s.events &^ instead, any: true, only: v.Query.Rels[0].Only, named: s.named})
 	}
 }
 
@@ -203,19 +203,19 @@ func (c *closure) view(t *schema.Table, s change) {
 func (c *closure) all(t *schema.Table) {
 	for _, n := range t.Reads {
 		if n != t.TableName {
-			c.table(n, change{on: schema.AnyEvent &^ schema.OnTrunc, any: true, named: true})
+			c.table(n, change{events: schema.AnyEvent &^ schema.OnTrunc, any: true, named: true})
 		}
 	}
 }
 
-func (c *closure) note(t *schema.Table, on schema.Events, s *change) {
+func (c *closure) note(t *schema.Table, events schema.Events, s *change) {
 	i := slices.IndexFunc(c.found, func(x *touched) bool { return x.Table == t })
 	if i < 0 {
 		i = len(c.found)
 		c.found = append(c.found, &touched{Table: t, above: true})
 	}
 	x := c.found[i]
-	x.on, x.named, x.above = x.on|on, x.named || s.named, x.above && s.above
+	x.events, x.named, x.above = x.events|events, x.named || s.named, x.above && s.above
 	for _, d := range s.setsDefault {
 		if !slices.Contains(x.defaults, d) {
 			x.defaults = append(x.defaults, d)

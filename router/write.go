@@ -55,7 +55,7 @@ func (a *analysis) keyPositions(q *sqlparse.Query, info *shardmap.TableInfo, t *
 // insertRows ties the statement to the shards of the rows of VALUES.
 func (a *analysis) insertRows(q *sqlparse.Query, info *shardmap.TableInfo, t *schema.Table, pos []int) error {
 	for _, row := range q.Rows {
-		p := pin{group: info.Group, columns: info.Keys, use: inserts, vals: make([][]sqlparse.Value, len(pos))}
+		p := pin{group: info.Group, columns: info.Keys, pinRole: inserts, vals: make([][]sqlparse.Value, len(pos))}
 		for i, at := range pos {
 			if at < 0 || at < len(row) && row[at].Kind == sqlparse.ValDefault {
 				if !a.draws(t, info.Keys[i], at, q) {
@@ -74,7 +74,7 @@ func (a *analysis) insertRows(q *sqlparse.Query, info *shardmap.TableInfo, t *sc
 		a.t.pins = append(a.t.pins, p)
 	}
 	if len(q.Rows) == 0 { // DEFAULT VALUES, into a schema that lives on one shard
-		a.t.pins = append(a.t.pins, pin{group: info.Group, use: inserts})
+		a.t.pins = append(a.t.pins, pin{group: info.Group, pinRole: inserts})
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (a *analysis) draws(t *schema.Table, key string, at int, q *sqlparse.Query)
 func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) error {
 	src := q.Source
 	if b := a.perShard(src); b != nil && a.feeds(b, info, pos) && !behindRows(a, q.Target, q.Subs, true) {
-		a.fed = true // the source's own keys say on which shards
+		a.colocated = true // the source's own keys say on which shards
 		return nil
 	}
 	p, err := a.constantKey(q, info, pos)
@@ -184,7 +184,7 @@ func (a *analysis) moves(q *sqlparse.Query, info *shardmap.TableInfo, pos []int)
 		a.moved.Fills = a.fills(t)
 	}
 	if info.Group != nil {
-		a.moved.on = a.db.Placement(info.Group).Shards()
+		a.moved.refShards = a.db.Placement(info.Group).Shards()
 	}
 	return !slices.Contains(key, -1)
 }
@@ -248,7 +248,7 @@ func (a *analysis) feeds(b *block, info *shardmap.TableInfo, pos []int) bool {
 // splitInsert says why an INSERT may not be split over shards; nil means that it may.
 func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
 	switch {
-	case a.fed && len(q.CTEs) == 0:
+	case a.colocated && len(q.CTEs) == 0:
 		a.t.Class = Write
 		return nil
 	case q.Source != nil:
@@ -353,7 +353,7 @@ func (a *analysis) copy() error {
 		return nil
 	}
 	if !c.From {
-		a.t.Class, a.t.Target, a.t.Home, a.t.on = Copy, info, false, a.db.Placement(info.Group).Shards()
+		a.t.Class, a.t.Target, a.t.Home, a.t.refShards = Copy, info, false, a.db.Placement(info.Group).Shards()
 		return nil
 	}
 	if err := a.copyOptions(c, info); err != nil {
@@ -390,7 +390,7 @@ func (a *analysis) copy() error {
 		a.t.Fills = a.fills(t)
 	}
 	if info.Group != nil {
-		a.t.on = a.db.Placement(info.Group).Shards()
+		a.t.refShards = a.db.Placement(info.Group).Shards()
 	}
 	a.t.Class, a.t.Target, a.t.Ref, a.t.Home, a.t.Names = Copy, info, info.Kind == shardmap.Reference, false, names
 	return nil

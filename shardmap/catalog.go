@@ -176,7 +176,7 @@ func (c *Catalog) Change(ctx context.Context, dryRun bool, edit func(*Tx) error)
 		}
 		return nil, err
 	}
-	return snap, c.use(snap, base)
+	return snap, c.publish(snap, base)
 }
 
 // begin opens a change of the map in force.
@@ -230,7 +230,7 @@ func (c *Catalog) apply(doc *Document) error {
 	if err != nil {
 		return err
 	}
-	return c.use(snap, was)
+	return c.publish(snap, was)
 }
 
 // sharing is a document that shares with the one before it all objects that say the same.
@@ -242,9 +242,9 @@ func (d *Document) sharing(before *Document) *Document {
 	return &out
 }
 
-// use publishes a snapshot that was compiled behind another, which is nil for the first. Where that is not the one in force any more, it
+// publish publishes a snapshot that was compiled behind another, which is nil for the first. Where that is not the one in force any more, it
 // is compiled anew.
-func (c *Catalog) use(snap, behind *Snapshot) error {
+func (c *Catalog) publish(snap, behind *Snapshot) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was, before := c.current.Load(), &Document{}

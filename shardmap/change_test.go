@@ -443,7 +443,7 @@ func TestAMapBehindAnotherThanTheOneInForceIsCompiledAnew(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.use(late, first); err != nil {
+	if err := c.publish(late, first); err != nil {
 		t.Fatal(err)
 	}
 	if d := c.Current().Databases["d"]; c.Current().Version != 3 || d.Shape != 1 || len(d.shapes) != 2 || len(d.Tables) != 3 { // the second had another

@@ -150,7 +150,7 @@ func (d *DB) compileGroups(was *DB) error {
 		}
 		if old == nil || old.Group != g || old.declared != pl || !places {
 			var err error
-			if old, err = d.place(g, pl); err != nil {
+			if old, err = d.compilePlacement(g, pl); err != nil {
 				return err
 			}
 		}

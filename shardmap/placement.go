@@ -140,8 +140,8 @@ func (p *PlacementInfo) PinOf(vals []string) (int, error) {
 	}), nil
 }
 
-// place builds the placement of a group.
-func (d *DB) place(g *GroupInfo, x *Placement) (*PlacementInfo, error) {
+// compilePlacement builds the placement of a group.
+func (d *DB) compilePlacement(g *GroupInfo, x *Placement) (*PlacementInfo, error) {
 	p := &PlacementInfo{Group: g, Slots: x.Slots, Ranges: x.Ranges, Lists: x.Lists, Pins: x.Pins, declared: x, fallback: -1}
 	for _, part := range []struct {
 		scheme Scheme

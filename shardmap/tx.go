@@ -137,22 +137,22 @@ func (tx *Tx) EndAttempt(attempt string) error {
 
 // SetSlots replaces all slots of a group. They are the map's from now on.
 func (tx *Tx) SetSlots(db, group string, runs []SlotRun) error {
-	return tx.place(db, group, func(p *Placement) { p.Slots = orNone(runs) })
+	return tx.editPlacement(db, group, func(p *Placement) { p.Slots = orNone(runs) })
 }
 
 // SetRanges replaces all ranges of a group; they are given in order.
 func (tx *Tx) SetRanges(db, group string, ranges []Range) error {
-	return tx.place(db, group, func(p *Placement) { p.Ranges = orNone(ranges) })
+	return tx.editPlacement(db, group, func(p *Placement) { p.Ranges = orNone(ranges) })
 }
 
 // SetLists replaces all lists of a group.
 func (tx *Tx) SetLists(db, group string, lists []List) error {
-	return tx.place(db, group, func(p *Placement) { p.Lists = orNone(lists) })
+	return tx.editPlacement(db, group, func(p *Placement) { p.Lists = orNone(lists) })
 }
 
 // SetPins replaces all pins of keys of a group.
 func (tx *Tx) SetPins(db, group string, pins []Pin) error {
-	return tx.place(db, group, func(p *Placement) { p.Pins = orNone(pins) })
+	return tx.editPlacement(db, group, func(p *Placement) { p.Pins = orNone(pins) })
 }
 
 // orNone is a list, or nil if it is empty: that is how it is read from a file, too.
@@ -163,8 +163,8 @@ func orNone[T any](list []T) []T {
 	return list
 }
 
-// place changes the placement of a group. One that places nothing is none.
-func (tx *Tx) place(db, group string, edit func(*Placement)) error {
+// editPlacement changes the placement of a group. One that places nothing is none.
+func (tx *Tx) editPlacement(db, group string, edit func(*Placement)) error {
 	o, err := tx.txn.First("placements", "id", db, group)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ var larger = map[string]struct {
 	"parameters of replication/reshard.Mover.fillShard":       {7, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.move":            {8, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.onlineTo":        {8, "each kind of move becomes a job, with what it is about as its fields"},
-	"parameters of replication/reshard.Mover.place":           {7, "each kind of move becomes a job, with what it is about as its fields"},
+	"parameters of replication/reshard.Mover.changePlacement": {7, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.Replace":         {7, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.schemaHome":      {7, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.takeHome":        {8, "each kind of move becomes a job, with what it is about as its fields"},

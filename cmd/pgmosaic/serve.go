@@ -47,9 +47,9 @@ func serve(ctx context.Context, cfg config.Config, sig *signals) error {
 	in, err := startUnless(ctx, sig.end, func(ctx context.Context) (*instance.Instance, error) {
 		return start(ctx, cfg, instance.Options{Log: log, Level: level, Lost: sink.Lost, Version: version})
 	})
-	var told *toldToEnd
-	if errors.As(err, &told) {
-		log.Info("stopped before it was ready", "signal", told.by)
+	var signalled *toldToEnd
+	if errors.As(err, &signalled) {
+		log.Info("stopped before it was ready", "signal", signalled.by)
 		return nil
 	}
 	if err != nil {
@@ -123,8 +123,8 @@ func startUnless(ctx context.Context, end <-chan os.Signal, start func(context.C
 	case o := <-started:
 		return o.in, o.err
 	case s := <-end:
-		told := &toldToEnd{s}
-		cancel(told)
+		signalled := &toldToEnd{s}
+		cancel(signalled)
 		select {
 		case o := <-started:
 			if o.err == nil {
@@ -133,7 +133,7 @@ func startUnless(ctx context.Context, end <-chan os.Signal, start func(context.C
 		case <-time.After(endWithin):
 			return nil, errors.New("the start has not ended: the process ends all the same")
 		}
-		return nil, told
+		return nil, signalled
 	}
 }
 

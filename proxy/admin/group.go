@@ -58,7 +58,7 @@ func (p *parser) typeList() []string {
 // placement is what CREATE GROUP says behind BY.
 type placement struct {
 	group  shardmap.Group
-	on     []string // of hash
+	shards []string // of hash
 	ranges []shardmap.Range
 	lists  []shardmap.List
 }
@@ -82,7 +82,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 	if pl.group.Scheme == shardmap.ByHash && p.word("on") {
 		p.mustPunct("(")
 		for {
-			pl.on = append(pl.on, p.name("shard"))
+			pl.shards = append(pl.shards, p.name("shard"))
 			if !p.punct(",") {
 				break
 			}
@@ -99,12 +99,12 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 		if d.Groups[name] != nil {
 			return nil, &pgsql.Error{Code: pgsql.DuplicateObject, Message: fmt.Sprintf("group %q of database %q already exists", name, db)}
 		}
-		if len(pl.on) == 0 {
+		if len(pl.shards) == 0 {
 			for _, s := range d.Shards {
-				pl.on = append(pl.on, s.Name)
+				pl.shards = append(pl.shards, s.Name)
 			}
 		}
-		if len(pl.on) == 0 {
+		if len(pl.shards) == 0 {
 			return nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("database %q has no shard", db), Hint: "CREATE SHARD first."}
 		}
 		return answer("CREATE GROUP", dry)(a.Change(ctx, "CREATE GROUP", dry, d, func(tx *shardmap.Tx) error {
@@ -118,7 +118,7 @@ func (a *Admin) parseCreateGroup(p *parser) action {
 				return tx.SetLists(db, name, pl.lists)
 			case shardmap.ByHash, shardmap.ByTenant: // slots
 			}
-			return tx.SetSlots(db, name, shardmap.SpreadSlots(pl.on))
+			return tx.SetSlots(db, name, shardmap.SpreadSlots(pl.shards))
 		}))
 	}
 }

@@ -40,8 +40,8 @@ func decode(b []byte, c *Config) (err error) {
 var unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
 
 var (
-	place     = regexp.MustCompile(`^\[(\d+):\d+\]`)
-	keyOfLine = regexp.MustCompile(`^[\s-]*([a-z_]+)\s*:`)
+	lineColumn = regexp.MustCompile(`^\[(\d+):\d+\]`)
+	keyOfLine  = regexp.MustCompile(`^[\s-]*([a-z_]+)\s*:`)
 )
 
 // explain adds to the decoder's message, which has line and column, the key of that line, if it is a known one, or the nearest known key. It
@@ -50,7 +50,7 @@ func explain(text []byte, err error) string {
 	msg := yaml.FormatError(err, false, false)
 	m := unknownField.FindStringSubmatch(msg)
 	if m == nil {
-		if at := place.FindStringSubmatch(msg); at != nil {
+		if at := lineColumn.FindStringSubmatch(msg); at != nil {
 			line, _ := strconv.Atoi(at[1]) // of digits
 			if lines := strings.Split(string(text), "\n"); line >= 1 && line <= len(lines) {
 				if key := keyOfLine.FindStringSubmatch(lines[line-1]); key != nil && slices.Contains(knownKeys(), key[1]) {

@@ -17,13 +17,13 @@ type Key struct {
 
 // Splitter finds the rows in COPY data and the shard of each. It is for one goroutine.
 type Splitter struct {
-	format Format
-	places *shardmap.PlacementInfo // nil: each row goes to all
-	keys   []Key
-	at     []int       // where the key columns stand in a row
-	place  map[int]int // shard index to position
-	out    [][]byte    // what is to be sent, by position
-	sent   []lineLog   // by position
+	format   Format
+	places   *shardmap.PlacementInfo // nil: each row goes to all
+	keys     []Key
+	at       []int       // where the key columns stand in a row
+	position map[int]int // shard index to position
+	out      [][]byte    // what is to be sent, by position
+	sent     []lineLog   // by position
 
 	key     []pghash.Key // of the row at hand
 	vals    []keyField   // of the row at hand
@@ -39,13 +39,13 @@ func New(format Format, places *shardmap.PlacementInfo, keys []Key, shards []int
 	n := len(shards)
 	s := &Splitter{
 		format: format, places: places, keys: keys, key: make([]pghash.Key, len(keys)), vals: make([]keyField, len(keys)),
-		place: map[int]int{}, out: make([][]byte, n), sent: make([]lineLog, n),
+		position: map[int]int{}, out: make([][]byte, n), sent: make([]lineLog, n),
 	}
 	for _, k := range keys {
 		s.at = append(s.at, k.At)
 	}
 	for i, shard := range shards {
-		s.place[shard] = i
+		s.position[shard] = i
 	}
 	return s
 }

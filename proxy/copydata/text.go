@@ -118,7 +118,7 @@ func (s *Splitter) put(row []byte, lines int64) error {
 	if !ok {
 		return s.badLine(pgsql.CheckViolation, "no list of group %s names the value of key column %q: the row has no shard", s.places.Group.Name, s.keys[0].Column)
 	}
-	i, ok := s.place[shard]
+	i, ok := s.position[shard]
 	if !ok {
 		return s.badLine(pgsql.InternalError, "the row's shard is none of those that the COPY goes to")
 	}

@@ -82,11 +82,11 @@ func (h *Handler) leave(ctx context.Context, reads bool) error {
 	return h.escalate(ctx, p)
 }
 
-// know makes sure that the server has the statement, as the client knows it, and returns its name there.
-func (h *Handler) know(ctx context.Context, p *participant, s *stmt) (string, error) {
+// ensurePrepared makes sure that the server has the statement, as the client knows it, and returns its name there.
+func (h *Handler) ensurePrepared(ctx context.Context, p *participant, s *stmt) (string, error) {
 	x := &h.ext
 	if s.name == "" {
-		return "", knowUnnamed(ctx, h, p, s)
+		return "", parseUnnamed(ctx, h, p, s)
 	}
 	if s.formats != h.told.Formats() {
 		h.keyed(s)
@@ -161,9 +161,9 @@ func ask(h *Handler, p *participant, s *stmt, name string) {
 	}
 }
 
-// knowUnnamed has a server parse an unnamed statement. It is relayed as it came, and lives until the next Parse. What was parsed before this
+// parseUnnamed has a server parse an unnamed statement. It is relayed as it came, and lives until the next Parse. What was parsed before this
 // pipeline, or before a definition in it, must be what it was.
-func knowUnnamed(ctx context.Context, h *Handler, p *participant, s *stmt) error {
+func parseUnnamed(ctx context.Context, h *Handler, p *participant, s *stmt) error {
 	before := s.batch != h.ext.batches
 	shows := (before || h.tx.defined) && s.desc != nil && s.desc.fields != nil && s.fixed()
 	switch {
@@ -319,7 +319,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	}
 	var err error
 	if p != nil {
-		err = h.use(ctx, p)
+		err = h.switchTo(ctx, p)
 	} else {
 		p, err = h.target(ctx, shard, s.tmpl)
 	}
@@ -348,7 +348,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return h.afterParse(ctx, err)
 	}
-	name, err := h.know(ctx, p, s)
+	name, err := h.ensurePrepared(ctx, p, s)
 	if err != nil {
 		return err
 	}
@@ -357,7 +357,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	} else {
 		p.Server.SendBind(string(b.Portal), name, b.Rest)
 	}
-	pt.on = p
+	pt.part = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
 	x.ops = append(x.ops, op{kind: opRelay})
 	return nil

@@ -81,7 +81,7 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool, total *rowCount) error {
 	binary := s.Copy.Options["format"] == "binary"
 	o := s.Copy.Options["header"]
-	again := *opened                            // another shard has sent the header
+	headerSent := *opened                       // another shard has sent the header
 	begins := binary || o != "" && o != "false" // the next message holds the header
 	p.Server.SendQuery(s.Text)
 	if err := p.Server.Flush(); err != nil {
@@ -96,7 +96,7 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 		if err != nil && a.Failed == nil {
 			return h.lost(p, err)
 		}
-		if typ == 'd' && !binary && !(begins && again) || typ == 'H' && !*opened {
+		if typ == 'd' && !binary && !(begins && headerSent) || typ == 'H' && !*opened {
 			*opened = true
 			if err := p.Server.Forward(h.client); err != nil {
 				return h.lostOrGone(p, err)
@@ -114,7 +114,7 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 			return h.unread(p, &a, err)
 		case m.Type == 'd':
 			if binary {
-				h.sendBinary(m.Body(), begins, again)
+				h.sendBinary(m.Body(), begins, headerSent)
 			}
 			begins = false
 			if h.client.Out() >= 32<<10 {

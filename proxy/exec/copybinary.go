@@ -12,10 +12,10 @@ import (
 
 // sendBinary passes a message of COPY TO on: without the header if another shard has sent one, and without the trailer,
 // which comes by itself, or behind the header if there are no rows.
-func (h *Handler) sendBinary(body []byte, begins, again bool) {
+func (h *Handler) sendBinary(body []byte, begins, headerSent bool) {
 	if begins {
 		n := min(len(body), copydata.HeaderSize)
-		if !again {
+		if !headerSent {
 			h.client.SendFrame('d', body[:n])
 		}
 		body = body[n:]

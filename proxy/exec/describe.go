@@ -150,19 +150,19 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 	}
 	pt := x.portal(name)
 	if p := h.tx.cursors[string(name)]; pt == nil && p != nil { // DECLARE made it
-		pt = &portal{on: p}
+		pt = &portal{part: p}
 	}
 	if pt == nil {
 		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
-	if pt.dead && (pt.on != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
+	if pt.dead && (pt.part != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
 		return errFailedTx
 	}
-	if pt.on != nil {
-		if err := h.use(ctx, pt.on); err != nil {
+	if pt.part != nil {
+		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
-		pt.on.Server.Gather(m.Raw)
+		pt.part.Server.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opDescribe})
 		return nil
 	}

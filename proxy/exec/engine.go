@@ -134,15 +134,15 @@ func (e *Engine) served(db *shardmap.DB) *shardmap.ShardInfo {
 
 // PrimaryDSN is the connection string of a shard's primary, waiting a little for it to be known.
 func (e *Engine) PrimaryDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo) (string, error) {
-	v, err := e.view(ctx, db.Name, sh.Name)
+	v, err := e.servingView(ctx, db.Name, sh.Name)
 	if err != nil {
 		return "", err
 	}
 	return v.Nodes[v.Primary].DSN, nil
 }
 
-// view returns the shard's view once it has a primary that serves.
-func (e *Engine) view(ctx context.Context, db, shard string) (*replication.View, error) {
+// servingView returns the shard's view once it has a primary that serves.
+func (e *Engine) servingView(ctx context.Context, db, shard string) (*replication.View, error) {
 	late := time.NewTimer(e.Primary)
 	defer late.Stop()
 	for {

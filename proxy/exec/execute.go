@@ -27,8 +27,8 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	h.count.Queries.Add(1)
 	h.request.About(bytesOf(pt.stmt.sql))
 	pt.stmt.tmpl.Runs.Add(1)
-	if pt.on != nil {
-		if err := h.use(ctx, pt.on); err != nil {
+	if pt.part != nil {
+		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
 		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.Implicit && !s.Def.NoTx { // the server does not know that it is ours
@@ -41,7 +41,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
-		pt.on.Server.Gather(m.Raw)
+		pt.part.Server.Gather(m.Raw)
 		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
 		if h.changesTemps(pt.stmt.tmpl) {
@@ -69,7 +69,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	if h.tx.Idle() && pt.plan.Writes() { // it is undone if the pipeline fails behind it
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
-	if x.anonymous != nil && x.anonymous.on != nil { // its server is about to need its own unnamed one
+	if x.anonymous != nil && x.anonymous.part != nil { // its server is about to need its own unnamed one
 		x.anonymous = nil
 	}
 	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
@@ -139,15 +139,15 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 	pt := x.portal(name)
 	x.putPortal(string(name), nil)
 	if p := h.declaredOn(string(name)); pt == nil && p != nil {
-		pt = &portal{on: p}
+		pt = &portal{part: p}
 		delete(h.tx.cursors, string(name))
 		h.checkPin = true
 	}
-	if pt != nil && pt.on != nil && !pt.dead && (pt.on == x.cur || pt.on == h.pinned || h.tx.Active()) {
-		if err := h.use(ctx, pt.on); err != nil {
+	if pt != nil && pt.part != nil && !pt.dead && (pt.part == x.cur || pt.part == h.pinned || h.tx.Active()) {
+		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
-		pt.on.Server.Gather(m.Raw)
+		pt.part.Server.Gather(m.Raw)
 		x.ops = append(x.ops, op{kind: opRelay})
 		return nil
 	}

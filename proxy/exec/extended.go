@@ -75,7 +75,7 @@ type described struct {
 type portal struct {
 	name    string // empty: the unnamed one
 	stmt    *stmt
-	on      *participant // where the server's portal is
+	part    *participant // where the server's portal is
 	plan    *router.Plan // else what Execute runs
 	args    router.Args
 	res     []int16
@@ -321,7 +321,7 @@ func (h *Handler) Batch(ctx context.Context, msgs []wire.Message, sync bool, wai
 		}
 	}
 	x.closePortalsIf(h.tx.Idle())
-	h.ready4Query()
+	h.sendReady()
 	for i := 1; i < x.copy.answered; i++ {
 		h.client.SendReady(h.tx.Status().Byte())
 	}
@@ -388,12 +388,12 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if err == nil {
 		return nil
 	}
-	var again *againError
-	if !errors.As(err, &again) {
+	var rerun *againError
+	if !errors.As(err, &rerun) {
 		return err
 	}
 	if x.wrote || x.copy.begun || h.tx.Status() != status || h.settings != settings || h.own != own {
-		return again.cause
+		return rerun.cause
 	}
 	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
 	if p := x.cur; p != nil {
@@ -487,7 +487,7 @@ func (h *Handler) message(ctx context.Context, m wire.Message) error {
 func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 	x := &h.ext
 	h.count.ClientParses.Add(1)
-	s := x.again(body)
+	s := x.sameUnnamed(body)
 	if s == nil {
 		var err error
 		if s, err = h.newStmt(body); err != nil {
@@ -549,9 +549,9 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 	return s, nil
 }
 
-// again is the unnamed statement, if a Parse's body says the same and nothing is left of what it was used for: drivers that
+// sameUnnamed is the unnamed statement, if a Parse's body says the same and nothing is left of what it was used for: drivers that
 // prepare nothing send the same text time after time.
-func (x *extended) again(body []byte) *stmt {
+func (x *extended) sameUnnamed(body []byte) *stmt {
 	if s := x.unnamed; s != nil && x.anonymous == nil && len(x.portals) == 0 && x.owed == nil && len(x.ops) == 0 && wire.IsParse(body, "", s.sql, s.types) {
 		return s
 	}
@@ -622,8 +622,8 @@ func (h *Handler) parsed(s *stmt) {
 	h.local(parseComplete)
 }
 
-// use makes p the server of what follows, ending the work of another one first.
-func (h *Handler) use(ctx context.Context, p *participant) error {
+// switchTo makes p the server of what follows, ending the work of another one first.
+func (h *Handler) switchTo(ctx context.Context, p *participant) error {
 	x := &h.ext
 	if x.cur != nil && x.cur != p {
 		if err := h.drain(ctx, !h.tx.Idle()); err != nil {

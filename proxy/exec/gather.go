@@ -515,7 +515,7 @@ func (g *gathering) end(err error) {
 	h := g.h
 	for _, l := range g.loads { // in the order in which the servers answer
 		for _, s := range l.streams {
-			h.quiet(s, isAgain(err))
+			h.endStream(s, isAgain(err))
 		}
 	}
 	for _, p := range g.parts {

@@ -303,7 +303,7 @@ func (h *Handler) current(ctx context.Context) error {
 
 // bound says that the session goes on by the map that it has: it has servers by it, or portals that run there or wait here for their Execute.
 func (h *Handler) bound() bool {
-	return keepsMapFor(h, func(pt *portal) bool { return pt.waits() || pt != nil && pt.on != nil })
+	return keepsMapFor(h, func(pt *portal) bool { return pt.waits() || pt != nil && pt.part != nil })
 }
 
 // keepsMap says that a newer map would be another than what the session is at was bound by: it has servers by the map that it has, or
@@ -447,7 +447,7 @@ func (h *Handler) Fail(ctx context.Context, err error, ready bool) error {
 		return err
 	}
 	h.held.End()
-	h.ready4Query()
+	h.sendReady()
 	return nil
 }
 

@@ -14,7 +14,7 @@ import (
 // listening is a LISTEN or UNLISTEN that waits for COMMIT.
 type listening struct {
 	channel string // empty: every one
-	on      bool
+	listens bool
 }
 
 // maxIdentifier is PostgreSQL's NAMEDATALEN less one: longer names are cut.
@@ -22,12 +22,12 @@ const maxIdentifier = 63
 
 // listenTo runs LISTEN and UNLISTEN. They take effect at COMMIT, and tie the session to no server.
 func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
-	l := listening{channel: s.Name, on: s.Kind == sqlparse.Listen}
+	l := listening{channel: s.Name, listens: s.Kind == sqlparse.Listen}
 	if len(l.channel) > maxIdentifier {
 		l.channel = l.channel[:maxIdentifier]
 	}
 	tag := "LISTEN"
-	if !l.on {
+	if !l.listens {
 		tag = "UNLISTEN"
 	}
 	if !h.tx.Idle() {
@@ -35,7 +35,7 @@ func (h *Handler) listenTo(ctx context.Context, s *sqlparse.Statement) error {
 		h.client.SendTag(tag)
 		return nil
 	}
-	if l.on {
+	if l.listens {
 		if err := h.hear(ctx, l.channel); err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (h *Handler) hear(ctx context.Context, channel string) error {
 // listenBefore makes a transaction's LISTENs heard before its COMMIT, so that nothing is missed behind it. It returns those that are new.
 func listenBefore(ctx context.Context, h *Handler) (heard []string, err error) {
 	for _, l := range h.tx.listens {
-		if l.on && (h.listen == nil || !h.listen.Has(l.channel)) {
+		if l.listens && (h.listen == nil || !h.listen.Has(l.channel)) {
 			if err := h.hear(ctx, l.channel); err != nil {
 				return heard, err
 			}
@@ -93,13 +93,13 @@ func unhear(h *Handler, channels []string) {
 // listenAfter does what a committed transaction said last.
 func (h *Handler) listenAfter(ctx context.Context, list []listening) {
 	for i, l := range list {
-		if l.on || h.listen == nil {
+		if l.listens || h.listen == nil {
 			continue
 		}
-		again := map[string]bool{}
+		renewed := map[string]bool{}
 		for _, later := range list[i+1:] {
-			if later.on {
-				again[later.channel] = true
+			if later.listens {
+				renewed[later.channel] = true
 			}
 		}
 		names := []string{l.channel}
@@ -107,7 +107,7 @@ func (h *Handler) listenAfter(ctx context.Context, list []listening) {
 			names = h.listen.Channels()
 		}
 		for _, n := range names {
-			if !again[n] {
+			if !renewed[n] {
 				h.client.Leave()
 				h.e.Hub.Unlisten(ctx, h.db, n, h.listen)
 			}

@@ -15,10 +15,10 @@ import (
 
 // nameOf is an object that hangs on a table or type.
 type nameOf struct {
-	kind       string // index, constraint, statistics, sequence, domain constraint, array
-	schema, on string // the table or type
-	name       string
-	says       string // its definition, without names that may have been chosen
+	kind          string // index, constraint, statistics, sequence, domain constraint, array
+	schema, owner string // the table or type
+	name          string
+	says          string // its definition, without names that may have been chosen
 }
 
 // namings are the names on each of the shards of a definition before it has run there.
@@ -140,7 +140,7 @@ func renamings(home, shard []nameOf) (string, error) {
 	var first, then []string
 	for _, want := range home {
 		i := slices.IndexFunc(left, func(o nameOf) bool {
-			return o.kind == want.kind && o.schema == want.schema && o.on == want.on && o.says == want.says
+			return o.kind == want.kind && o.schema == want.schema && o.owner == want.owner && o.says == want.says
 		})
 		if i < 0 { // of a partition of home's alone, or what was there already
 			continue
@@ -152,11 +152,11 @@ func renamings(home, shard []nameOf) (string, error) {
 		}
 		if have.kind == "array" {
 			return "", &pgsql.Error{
-				Code: pgsql.DuplicateObject, Message: fmt.Sprintf("the array type of %s would be %q here, and is %q on the home shard, where the other name is taken", pgsql.Qualified(want.schema, want.on), have.name, want.name),
+				Code: pgsql.DuplicateObject, Message: fmt.Sprintf("the array type of %s would be %q here, and is %q on the home shard, where the other name is taken", pgsql.Qualified(want.schema, want.owner), have.name, want.name),
 				Hint: "Use another name for the type, or rename what has the name of its array type on the home shard.",
 			}
 		}
-		between := nameOf{have.kind, have.schema, have.on, fmt.Sprintf("pgmosaic_rename_%d", len(first)+1), ""}
+		between := nameOf{have.kind, have.schema, have.owner, fmt.Sprintf("pgmosaic_rename_%d", len(first)+1), ""}
 		first, then = append(first, renaming(have, between.name)), append(then, renaming(between, want.name))
 	}
 	return strings.Join(append(first, then...), "; "), nil
@@ -164,7 +164,7 @@ func renamings(home, shard []nameOf) (string, error) {
 
 // renaming gives an object another name.
 func renaming(o nameOf, name string) string {
-	switch on := pgsql.Qualified(o.schema, o.on); o.kind {
+	switch on := pgsql.Qualified(o.schema, o.owner); o.kind {
 	case "constraint":
 		return "ALTER TABLE " + on + " RENAME CONSTRAINT " + pgsql.Ident(o.name) + " TO " + pgsql.Ident(name)
 	case "domain constraint":

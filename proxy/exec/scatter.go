@@ -279,8 +279,8 @@ func (s *stream) bound() error {
 	return nil
 }
 
-// drain reads the rest of an answer, whose first error it returns.
-func (s *stream) drain() error {
+// readRest reads the rest of an answer, whose first error it returns.
+func (s *stream) readRest() error {
 	for {
 		_, err := s.Next()
 		switch {
@@ -369,7 +369,7 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 	n, err := h.mergeRows(sources, sh, m, res, w)
 	for _, s := range streams { // an error behind the last row counts as well. In a transaction no server is cancelled whose client hears of none
 		if err == nil && !s.done && (m.Limit == nil || !h.tx.Idle()) {
-			err = s.drain()
+			err = s.readRest()
 		}
 	}
 	if err != nil {
@@ -484,26 +484,26 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 }
 
 // endStreams leaves every server clean: what is still running is cancelled, the rest is read. again says that the statement begins again.
-func (h *Handler) endStreams(streams []*stream, again bool) {
+func (h *Handler) endStreams(streams []*stream, rerun bool) {
 	for _, s := range streams {
-		h.quiet(s, again)
+		h.endStream(s, rerun)
 		if h.tx.Idle() {
 			h.finish(s.p)
 		}
 	}
 }
 
-// quiet ends what a server still sends of a query: it is cancelled, and the rest is read. A server of the client's transaction is cancelled only
+// endStream ends what a server still sends of a query: it is cancelled, and the rest is read. A server of the client's transaction is cancelled only
 // where the client is told of an error: what it has done there is undone by that, and COMMIT would be a ROLLBACK.
-func (h *Handler) quiet(s *stream, again bool) {
+func (h *Handler) endStream(s *stream, rerun bool) {
 	if !s.done && !s.p.Server.Dirty && s.p.Server.Out() == 0 && h.prologue(s.p) == nil {
-		if !s.p.Server.Buffered() && (h.tx.Idle() || !again) {
+		if !s.p.Server.Buffered() && (h.tx.Idle() || !rerun) {
 			h.client.Leave()
 			ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 			_ = s.p.Server.BeginCancel()(ctx) // if it fails, reading on takes longer
 			cancel()
 		}
-		if err := s.drain(); err != nil && !s.done {
+		if err := s.readRest(); err != nil && !s.done {
 			s.p.Lose()
 		}
 	}

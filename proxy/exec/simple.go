@@ -80,7 +80,7 @@ func endRequest(h *Handler, idle bool) {
 	h.timed(idle)
 	h.signals = false
 	h.held.End()
-	h.ready4Query()
+	h.sendReady()
 }
 
 // commitImplicit commits a transaction that we made.
@@ -106,8 +106,8 @@ func (h *Handler) timed(idle bool) {
 	h.request.Done(end, d, (*observing)(h))
 }
 
-// ready4Query ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
-func (h *Handler) ready4Query() {
+// sendReady ends an answer. What the session's own NOTIFY has brought comes before it, as from PostgreSQL.
+func (h *Handler) sendReady() {
 	h.hearOwn()
 	if h.listen != nil && h.tx.Idle() {
 		_ = h.Deliver()

@@ -31,7 +31,7 @@ func (h *Handler) tidy(p *participant) {
 	s.Suspect(customNames(carried), false)
 	left, err := s.Left(h.ext.most())
 	if branch.Cancelled(err) { // a cancel request that comes late, for the statement before, is not for this one
-		h.held.Heed(false)
+		h.held.AllowCancel(false)
 		h.client.Leave()
 		s.AwaitCancels()
 		for range 5 {
@@ -39,7 +39,7 @@ func (h *Handler) tidy(p *participant) {
 				break
 			}
 		}
-		h.held.Heed(true)
+		h.held.AllowCancel(true)
 	}
 	switch {
 	case branch.Cancelled(err) && p == h.pinned:

@@ -132,7 +132,7 @@ func dispatch(fd int, serial, events uint32) *Task {
 func (s *Socket) SetTask(t *Task) { s.task = t }
 
 // SetAside says whether a goroutine other than the task's writes the socket.
-func (s *Socket) SetAside(on bool) { s.aside = on }
+func (s *Socket) SetAside(aside bool) { s.aside = aside }
 
 // OnInput runs f as a coroutine of t when there is something to read, or the deadline has passed, or the socket has been closed. What
 // calls it must end then: t is f from now on.

@@ -20,7 +20,7 @@ const keptMost = 3
 // ready for use, and a nil one keeps nothing.
 type Kept struct {
 	mu     sync.Mutex // guards the rest
-	idle   map[use][]idleConn
+	idle   map[lentFor][]idleConn
 	gone   map[string]int // connection strings of what was lent, by when the node was let go: its number of drops; 0: it was not
 	drops  int            // how often Drop or Retain was called
 	first  int            // what was lent before so many drops is not kept: gone has forgotten whose it was
@@ -30,8 +30,8 @@ type Kept struct {
 // goneMost bounds what is remembered of nodes that were let go.
 const goneMost = 1000
 
-// use is what a connection is kept for.
-type use struct {
+// lentFor is what a connection is kept for.
+type lentFor struct {
 	purpose string
 	dsn     string
 }
@@ -68,7 +68,7 @@ const pingWait = 3 * time.Second
 // gives it to Return if he leaves nothing on it.
 func (k *Kept) Borrow(ctx context.Context, dsn string, p Purpose, whose Whose) (c *pgx.Conn, kept bool, err error) {
 	whose.must()
-	u := use{p.name, dsn}
+	u := lentFor{p.name, dsn}
 	c, drops := k.take(u)
 	if c != nil && !whose.still(ctx, c) { // it broke while nobody used it, or is another's: a new one tells why
 		closeConn(c)
@@ -85,8 +85,8 @@ func (k *Kept) Borrow(ctx context.Context, dsn string, p Purpose, whose Whose) (
 
 // loan is what Return has to know of a connection; it stands under loanKey.
 type loan struct {
-	use   use
-	drops int
+	lentFor lentFor
+	drops   int
 }
 
 const loanKey = "pgmosaic: loan"
@@ -99,20 +99,20 @@ func Spoil(c *pgx.Conn) { delete(c.PgConn().CustomData(), loanKey) }
 func (k *Kept) Return(c *pgx.Conn) {
 	l, ok := c.PgConn().CustomData()[loanKey].(loan)
 	if ok && !c.IsClosed() && c.PgConn().TxStatus() == 'I' {
-		c = k.put(l.use, c, l.drops)
+		c = k.put(l.lentFor, c, l.drops)
 	}
 	closeConn(c)
 }
 
 // take returns a connection that is kept, the one that was used last, or nil, and how often Drop has been called.
-func (k *Kept) take(u use) (c *pgx.Conn, drops int) {
+func (k *Kept) take(u lentFor) (c *pgx.Conn, drops int) {
 	if k == nil {
 		return nil, 0
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone == nil {
-		k.gone, k.idle = map[string]int{}, map[use][]idleConn{}
+		k.gone, k.idle = map[string]int{}, map[lentFor][]idleConn{}
 	}
 	k.gone[u.dsn] += 0 // it is known from here on
 	if all := k.idle[u]; len(all) > 0 {
@@ -123,7 +123,7 @@ func (k *Kept) take(u use) (c *pgx.Conn, drops int) {
 }
 
 // keep sets what is kept for a use. mu is held.
-func (k *Kept) keep(u use, all []idleConn) {
+func (k *Kept) keep(u lentFor, all []idleConn) {
 	if len(all) == 0 {
 		delete(k.idle, u)
 		return
@@ -132,7 +132,7 @@ func (k *Kept) keep(u use, all []idleConn) {
 }
 
 // put keeps a connection, or returns the one that is too many.
-func (k *Kept) put(u use, c *pgx.Conn, drops int) (over *pgx.Conn) {
+func (k *Kept) put(u lentFor, c *pgx.Conn, drops int) (over *pgx.Conn) {
 	if k == nil {
 		return c
 	}
@@ -161,7 +161,7 @@ func (k *Kept) Retain(keep func(dsn string) bool) {
 		clear(k.gone)
 		k.first = k.drops
 	}
-	old := k.takeOut(func(u use, _ time.Time) bool { return !keep(u.dsn) }) // under the same lock: who took one now would be taken to have it from after this
+	old := k.takeOut(func(u lentFor, _ time.Time) bool { return !keep(u.dsn) }) // under the same lock: who took one now would be taken to have it from after this
 	k.mu.Unlock()
 	closeAll(old)
 }
@@ -176,16 +176,16 @@ func (k *Kept) Run(ctx context.Context) error {
 			k.mu.Lock()
 			k.closed = true
 			k.mu.Unlock()
-			k.close(func(use, time.Time) bool { return true })
+			k.close(func(lentFor, time.Time) bool { return true })
 			return nil
 		case now := <-tick.C:
-			k.close(func(_ use, since time.Time) bool { return now.Sub(since) >= idleFor })
+			k.close(func(_ lentFor, since time.Time) bool { return now.Sub(since) >= idleFor })
 		}
 	}
 }
 
 // close closes those that are idle and of which it is true.
-func (k *Kept) close(which func(u use, since time.Time) bool) {
+func (k *Kept) close(which func(u lentFor, since time.Time) bool) {
 	k.mu.Lock()
 	old := k.takeOut(which)
 	k.mu.Unlock()
@@ -193,7 +193,7 @@ func (k *Kept) close(which func(u use, since time.Time) bool) {
 }
 
 // takeOut takes those that are idle and of which it is true. mu is held.
-func (k *Kept) takeOut(which func(u use, since time.Time) bool) (old []*pgx.Conn) {
+func (k *Kept) takeOut(which func(u lentFor, since time.Time) bool) (old []*pgx.Conn) {
 	for u, all := range k.idle {
 		k.keep(u, slices.DeleteFunc(all, func(i idleConn) bool {
 			if !which(u, i.since) {

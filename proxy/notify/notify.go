@@ -148,7 +148,7 @@ func (h *Hub) Listen(ctx context.Context, db, channel string, s *Session) error 
 		}
 	}
 	if err != nil && !had {
-		s.deaf(channel)
+		s.unlisten(channel)
 	}
 	return err
 }
@@ -226,7 +226,7 @@ func (h *Hub) Unlisten(ctx context.Context, db, channel string, s *Session) {
 func (h *Hub) remove(db, channel string, s *Session) []*conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.deaf(channel)
+	s.unlisten(channel)
 	d := h.dbs[db]
 	if d == nil || d.sessions[channel] == nil {
 		return nil

@@ -104,8 +104,8 @@ func (s *Session) listens(channel string) error {
 	return nil
 }
 
-// deaf takes a channel from the session.
-func (s *Session) deaf(channel string) {
+// unlisten takes a channel from the session.
+func (s *Session) unlisten(channel string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.channels[channel] {

@@ -331,7 +331,7 @@ func (CancelRequest) Error() string { return "cancel request" }
 func (s *Session) Run(ctx context.Context, done func(error)) {
 	s.last(done, func() {
 		if err := s.attempt(func() error { return s.start(ctx) }); err != nil {
-			s.end(quiet(err), done)
+			s.end(ignoreEOF(err), done)
 			return
 		}
 		s.rest(ctx, done)
@@ -482,7 +482,7 @@ func (s *Session) loop(ctx context.Context) error {
 		if s.tx.Load() == 'I' {
 			s.began.Store(time.Now().UnixNano())
 		}
-		if err := s.request1(ctx, m); err != nil {
+		if err := s.serveRequest(ctx, m); err != nil {
 			return err
 		}
 		s.settled()
@@ -505,7 +505,7 @@ func (s *Session) settled() {
 }
 
 // unread says whether an error has left its message unread, and what the client is told of it.
-func unread(err error) (told error, yes bool) {
+func unread(err error) (reply error, yes bool) {
 	var refused *wire.RefusedError
 	switch {
 	case errors.As(err, &refused):
@@ -518,7 +518,7 @@ func unread(err error) (told error, yes bool) {
 
 // oversize skips a message that is too long, or for which there is no memory, and says so: the session goes on. Other errors end it.
 func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
-	told, ok := unread(err)
+	reply, ok := unread(err)
 	if !ok {
 		return s.broken(err)
 	}
@@ -529,13 +529,13 @@ func (s *Session) oversize(ctx context.Context, err error, typ byte) error {
 	if typ == 'd' { // left over from a COPY that failed
 		return nil
 	}
-	return s.handler.Fail(ctx, told, typ == 'Q' || typ == 'F')
+	return s.handler.Fail(ctx, reply, typ == 'Q' || typ == 'F')
 }
 
 // broken turns a framing error into a FATAL; other errors mean that the client is gone.
 func (s *Session) broken(err error) error {
-	if told, ok := unread(err); ok {
-		return s.fatal(told)
+	if reply, ok := unread(err); ok {
+		return s.fatal(reply)
 	}
 	if errors.Is(err, wire.ErrMalformed) {
 		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: err.Error()})
@@ -546,8 +546,8 @@ func (s *Session) broken(err error) error {
 // maxBatch is how much of a pipeline is gathered before it is worked on.
 const maxBatch = 1 << 20
 
-// request1 handles one request: a simple query, or a batch of extended messages.
-func (s *Session) request1(ctx context.Context, m wire.Message) error {
+// serveRequest handles one request: a simple query, or a batch of extended messages.
+func (s *Session) serveRequest(ctx context.Context, m wire.Message) error {
 	switch {
 	case m.Type == 'Q':
 		return s.query(ctx, m)

@@ -126,8 +126,8 @@ func (s *Session) behind() error {
 	return nil
 }
 
-// quiet drops the errors of connections that come and go without a word.
-func quiet(err error) error {
+// ignoreEOF drops the errors of connections that come and go without a word.
+func ignoreEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}

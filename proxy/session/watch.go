@@ -79,8 +79,8 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 	n := s.look(now)
 	worked = n.state != Ready || n.requestAt.Equal(now) && n.requests > 0
 	if why := s.doomed.Load(); why != nil {
-		again, cut := s.lingers(now)
-		if again { // what runs had not begun when it was cancelled, or the cancel request got lost
+		resend, cut := s.lingers(now)
+		if resend { // what runs had not begun when it was cancelled, or the cancel request got lost
 			panics.Go(panics.Session, func() { s.stop(why) })
 		}
 		if cut {
@@ -154,7 +154,7 @@ func (s *Session) overdue(now time.Time, limit time.Duration) {
 }
 
 // lingers says, once in each cancelAgain, that a session which was told to end is still there, and whether it is to be cut off.
-func (s *Session) lingers(now time.Time) (again, cut bool) {
+func (s *Session) lingers(now time.Time) (resend, cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := &s.seen

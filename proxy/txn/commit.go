@@ -121,7 +121,7 @@ func commitBehind(gid string, all []Participant) (Outcome, error) {
 		err = decider.Decide(gid, "commit", shardsOf(all), "SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) "+pgsql.Literal(PartGID(gid, 0)))
 	}
 	if err == nil {
-		if err = overtaken(told(decider, "SELECT 1")); errors.Is(err, ErrRolledBack) {
+		if err = overtaken(expectTag(decider, "SELECT 1")); errors.Is(err, ErrRolledBack) {
 			err = ErrOvertaken
 		}
 	}
@@ -252,11 +252,11 @@ func step(p Participant, sql, want string) error {
 	if err := p.Send(sql); err != nil {
 		return err
 	}
-	return told(p, want)
+	return expectTag(p, want)
 }
 
-// told waits for what was sent, and for its command tag.
-func told(p Participant, want string) error {
+// expectTag waits for what was sent, and for its command tag.
+func expectTag(p Participant, want string) error {
 	tag, err := p.Recv()
 	if err == nil && tag != want {
 		err = ErrRolledBack

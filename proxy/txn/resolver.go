@@ -223,8 +223,8 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 		return err
 	}
 	all = slices.DeleteFunc(all, func(d decision) bool { // what names shards of another map is not ours to judge
-		return open[d.gid] || slices.ContainsFunc(d.parts, func(on string) bool {
-			return !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == strings.TrimPrefix(on, bare) })
+		return open[d.gid] || slices.ContainsFunc(d.parts, func(shard string) bool {
+			return !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == strings.TrimPrefix(shard, bare) })
 		})
 	})
 	there, err := committed(ctx, shards, all)
@@ -235,17 +235,17 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 	marks, parts, done := map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for _, d := range all {
 		if lost := d.lost(there); lost != "" && d.open {
-			errs = append(errs, damaged(ctx, d.on, d.gid, "commit", "its part on shard "+lost+" is lost", lost))
+			errs = append(errs, damaged(ctx, d.decider, d.gid, "commit", "its part on shard "+lost+" is lost", lost))
 			continue
 		}
 		if d.open {
-			marks[d.on.Name] = append(marks[d.on.Name], d.gid)
+			marks[d.decider.Name] = append(marks[d.decider.Name], d.gid)
 			r.outcomes.age(d.gid, r.now())
 		} else {
-			done[d.on.Name] = append(done[d.on.Name], d.gid)
+			done[d.decider.Name] = append(done[d.decider.Name], d.gid)
 		}
-		for i, on := range d.parts {
-			parts[on] = append(parts[on], PartGID(d.gid, i))
+		for i, shard := range d.parts {
+			parts[shard] = append(parts[shard], PartGID(d.gid, i))
 		}
 	}
 	for _, step := range []struct {
@@ -271,17 +271,17 @@ func (r *Resolver) Sweep(ctx context.Context, shards []Shard) error {
 
 // decision is a row of pgmosaic.decision, to commit or to abort.
 type decision struct {
-	gid   string
-	parts []string // the others' shards, see bare
-	on    Shard
-	open  bool // to commit, and not yet marked as done
+	gid     string
+	parts   []string // the others' shards, see bare
+	decider Shard
+	open    bool // to commit, and not yet marked as done
 }
 
 // lost names a shard on which a part of a commit that is not prepared has not committed either; empty if there is none.
 func (d *decision) lost(there map[string]map[string]bool) string {
-	for i, on := range d.parts {
-		if !strings.HasPrefix(on, bare) && !there[on][PartGID(d.gid, i)] {
-			return on
+	for i, shard := range d.parts {
+		if !strings.HasPrefix(shard, bare) && !there[shard][PartGID(d.gid, i)] {
+			return shard
 		}
 	}
 	return ""
@@ -362,8 +362,8 @@ func (r *Resolver) open(ctx context.Context, shards []Shard) (map[string]bool, e
 func committed(ctx context.Context, shards []Shard, all []decision) (map[string]map[string]bool, error) {
 	wanted := map[string][]string{}
 	for _, d := range all {
-		for i, on := range d.parts {
-			wanted[on] = append(wanted[on], PartGID(d.gid, i))
+		for i, shard := range d.parts {
+			wanted[shard] = append(wanted[shard], PartGID(d.gid, i))
 		}
 	}
 	out := map[string]map[string]bool{}
@@ -396,7 +396,7 @@ func existing(ctx context.Context, s Shard, gids []string) (map[string]bool, err
 
 // orphans finds rows of parts on a shard whose decision is no more. The sweep of another process takes them away before
 // that: those that are still there have lost it.
-func (r *Resolver) orphans(ctx context.Context, shards []Shard, on Shard, parts []string) error {
+func (r *Resolver) orphans(ctx context.Context, shards []Shard, shard Shard, parts []string) error {
 	bases := map[string][]string{} // by decider
 	for _, p := range parts {
 		if _, decider, ok := ParseGID(p); ok {
@@ -415,11 +415,11 @@ func (r *Resolver) orphans(ctx context.Context, shards []Shard, on Shard, parts 
 		_, decider, _ := ParseGID(p)
 		return have[Base(p)] || !slices.ContainsFunc(shards, func(s Shard) bool { return s.Name == decider })
 	})
-	still, err := existing(ctx, on, alone)
+	still, err := existing(ctx, shard, alone)
 	errs := []error{err}
 	for p := range still {
 		_, decider, _ := ParseGID(p)
-		errs = append(errs, damaged(ctx, on, p, "part", "its decision on shard "+decider+" is lost", decider))
+		errs = append(errs, damaged(ctx, shard, p, "part", "its decision on shard "+decider+" is lost", decider))
 	}
 	return errors.Join(errs...)
 }
@@ -443,9 +443,9 @@ func each(ctx context.Context, shards []Shard, gids map[string][]string, sql str
 
 // damaged marks a row as that of a commit that has lost something, if nobody has done so yet. Another process that has swept it meanwhile
 // knew better.
-func damaged(ctx context.Context, on Shard, gid, was, what, lost string) error {
+func damaged(ctx context.Context, decider Shard, gid, was, what, lost string) error {
 	var n int64
-	err := with(ctx, on, func(ctx context.Context, c *pgx.Conn) error {
+	err := with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
 		tag, err := c.Exec(ctx, "update pgmosaic.decision set outcome = case when outcome = $3 then 'damaged: ' || $2::text else outcome end where gid = $1 and (outcome = $3 or outcome like 'damaged%')", gid, what, was)
 		n = tag.RowsAffected()
 		return err
@@ -513,7 +513,7 @@ func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 
 // whole says, as a *DamagedError, if a part of a commit that was just finished has not committed.
 func (r *Resolver) whole(ctx context.Context, shards []Shard, decider Shard, gid string) error {
-	d := decision{gid: gid, on: decider}
+	d := decision{gid: gid, decider: decider}
 	err := with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
 		err := c.QueryRow(ctx, "select parts from pgmosaic.decision where gid = $1 and (outcome = 'commit' or outcome like 'damaged%')", gid).Scan(&d.parts)
 		if errors.Is(err, pgx.ErrNoRows) { // swept: all was well

@@ -100,9 +100,9 @@ func (c *Conn) FlushWatching(onInput func() error) error {
 	c.Leave()
 	var mu sync.Mutex // guards both
 	waiting, sent := false, false
-	told := make(chan struct{})
+	noted := make(chan struct{})
 	go func() {
-		defer close(told)
+		defer close(noted)
 		<-f.done
 		mu.Lock()
 		defer mu.Unlock()
@@ -137,7 +137,7 @@ func (c *Conn) FlushWatching(onInput func() error) error {
 		if !more || err != nil {
 			enough := !more || errors.Is(err, ErrEnough)
 			werr := f.Wait(!enough)
-			<-told
+			<-noted
 			if enough {
 				return werr
 			}

@@ -98,7 +98,7 @@ func noted(ctx context.Context, tx querier, t *shardmap.TableInfo) (known bool, 
 
 // unwatchLast takes the triggers away from the tables on home, which is to be a database's only shard. again gives them back, if that
 // comes to nothing.
-func (mv *Mover) unwatchLast(ctx context.Context, d *shardmap.DB) (again func() error, err error) {
+func (mv *Mover) unwatchLast(ctx context.Context, d *shardmap.DB) (restore func() error, err error) {
 	if !slices.ContainsFunc(d.SortedTables(), func(t *shardmap.TableInfo) bool { return t.Kind == shardmap.Reference }) {
 		return func() error { return nil }, nil // home need not answer
 	}

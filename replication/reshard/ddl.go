@@ -363,9 +363,9 @@ const serves = "(i.indisvalid or exists (select from pg_class p where p.oid = i.
 // triggerState is the word that puts a trigger into the state that it is in.
 const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"
 
-// quiet switches off the triggers that users have put on a table and on its partitions, and the policies that hold for its owner, while
+// disableTriggers switches off the triggers that users have put on a table and on its partitions, and the policies that hold for its owner, while
 // its rows travel, and says what switches them on again.
-func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err error) {
+func disableTriggers(ctx context.Context, tx pgx.Tx, name string) (after []string, err error) {
 	rows, err := tx.Query(ctx, "select format('ALTER TABLE ONLY %I.%I DISABLE TRIGGER %I', n.nspname, c.relname, t.tgname), format('ALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname, "+triggerState+
 		", t.tgname) from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace"+
 		" where (c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass))) and (not t.tgisinternal or t.tgparentid <> 0 and t.tgfoid >= 16384) and t.tgenabled <> 'D' order by c.oid, t.tgname", name)
@@ -386,7 +386,7 @@ func quiet(ctx context.Context, tx pgx.Tx, name string) (after []string, err err
 
 // unmet takes away the CHECKs of a table, and of its partitions, that rows which were there need not meet, and gives what brings them back: rows that come are new
 // ones to them.
-func unmet(ctx context.Context, tx pgx.Tx, name string) (again []definition, err error) {
+func unmet(ctx context.Context, tx pgx.Tx, name string) (restore []definition, err error) {
 	owner, err := ownerOf(ctx, tx, name)
 	if err != nil {
 		return nil, err
@@ -397,16 +397,16 @@ func unmet(ctx context.Context, tx pgx.Tx, name string) (again []definition, err
 	var off, on string
 	var before []string
 	if _, err := pgx.ForEachRow(rows, []any{&off, &on}, func() error {
-		before, again = append(before, off), append(again, definition{sql: on, owner: owner})
+		before, restore = append(before, off), append(restore, definition{sql: on, owner: owner})
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	return again, run(ctx, tx, before)
+	return restore, run(ctx, tx, before)
 }
 
 // unmetKeys is unmet for foreign keys. To take one away PostgreSQL locks the table that it refers to, too.
-func unmetKeys(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, name string) (again []definition, err error) {
+func unmetKeys(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, name string) (restore []definition, err error) {
 	tables, err := strings1(ctx, tx, "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1::text::regclass or c.oid in (select relid from pg_partition_tree($1::text::regclass)) order by c.oid", name)
 	if err != nil {
 		return nil, err
@@ -420,14 +420,16 @@ func unmetKeys(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, name s
 			if k.Valid {
 				continue
 			}
-			drop := func(ctx context.Context) error { return run(ctx, tx, []string{"ALTER TABLE " + k.Table + " DROP CONSTRAINT " + k.Name}) }
+			drop := func(ctx context.Context) error {
+				return run(ctx, tx, []string{"ALTER TABLE " + k.Table + " DROP CONSTRAINT " + k.Name})
+			}
 			if err := shortly(ctx, mv, tx, d, drop); err != nil {
 				return nil, err
 			}
-			again = append(again, definition{key: &k})
+			restore = append(restore, definition{key: &k})
 		}
 	}
-	return again, nil
+	return restore, nil
 }
 
 // definition is a statement that defines something of a table on a shard. With an owner it may run what that role has made, and runs as it.
@@ -438,14 +440,14 @@ type definition struct {
 
 // bringTable makes an empty table like home's. Nobody changes home's meanwhile. late is what is made when all tables and rows are there:
 // foreign keys, triggers and policies, and of a table in use all by which others could do something to it.
-func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
+func bringTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *shardSequences, inUse bool) (late []definition, err error) {
 	if late, err = makeTable(ctx, home, tx, n, seqs, inUse); err == nil {
 		err = sameUses(ctx, home, tx, tableUsesSQL, n.SQL()) // before it has a row
 	}
 	return late, err
 }
 
-func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *place, inUse bool) (late []definition, err error) {
+func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableName, seqs *shardSequences, inUse bool) (late []definition, err error) {
 	name := n.SQL()
 	if err := seqs.drawAlone(n); err != nil {
 		return nil, err

@@ -454,7 +454,7 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 			return err
 		}
 	}
-	seqs, err := placeOn(ctx, home, info, d.Home.Ordinal)
+	seqs, err := sequencesOn(ctx, home, info, d.Home.Ordinal)
 	if err == nil {
 		err = shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
 	}
@@ -488,7 +488,7 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 // keepOwn leaves home the rows that belong there, of a table whose others are on their shards.
 func keepOwn(ctx context.Context, tx pgx.Tx, d *shardmap.DB, info *shardmap.TableInfo) error {
 	name := info.SQL()
-	after, err := quiet(ctx, tx, name)
+	after, err := disableTriggers(ctx, tx, name)
 	if err != nil {
 		return err
 	}
@@ -511,7 +511,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 	}
 	defer giveBack(ctx, mv.Conns, dst)
 	err = bring(ctx, home, dst, s.Name, "", func(tx pgx.Tx) error {
-		seqs, err := placeOn(ctx, home, info, s.Ordinal)
+		seqs, err := sequencesOn(ctx, home, info, s.Ordinal)
 		if err != nil {
 			return err
 		}
@@ -714,7 +714,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
-		again, err := unmet(ctx, tx, name)
+		restore, err := unmet(ctx, tx, name)
 		if err != nil {
 			return err
 		}
@@ -722,8 +722,8 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err != nil {
 			return err
 		}
-		again = append(again, keys...)
-		after, err := quiet(ctx, tx, name)
+		restore = append(restore, keys...)
+		after, err := disableTriggers(ctx, tx, name)
 		if err != nil {
 			return err
 		}
@@ -744,7 +744,7 @@ func (mv *Mover) gatherHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 		if err := countHome(ctx, mv, d, tx, info, others); err != nil {
 			return err
 		}
-		if err := redefine(ctx, tx, again, was); err != nil {
+		if err := redefine(ctx, tx, restore, was); err != nil {
 			return err
 		}
 		return run(ctx, tx, after)

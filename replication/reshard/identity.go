@@ -425,8 +425,8 @@ func stays(mv *Mover, db, shard string, err error) {
 // RunUpgrade gives the shards of the map what an older process did not make there, and tells them whose they are. It tries again
 // after every pause until all have it, or ctx ends.
 func (mv *Mover) RunUpgrade(ctx context.Context, pause time.Duration) error {
-	for told, most := map[string]string{}, 6*pause; ; pause = min(2*pause, most) { // each try may hold others up for a moment
-		if mv.upgrade(ctx, told) {
+	for logged, most := map[string]string{}, 6*pause; ; pause = min(2*pause, most) { // each try may hold others up for a moment
+		if mv.upgrade(ctx, logged) {
 			return nil
 		}
 		select {
@@ -438,7 +438,7 @@ func (mv *Mover) RunUpgrade(ctx context.Context, pause time.Duration) error {
 }
 
 // upgrade does so once. told has the last error of each shard: one that stays is logged once.
-func (mv *Mover) upgrade(ctx context.Context, told map[string]string) (all bool) {
+func (mv *Mover) upgrade(ctx context.Context, logged map[string]string) (all bool) {
 	all = true
 	for _, d := range mv.Catalog.Current().SortedDatabases() {
 		for _, s := range d.Shards {
@@ -456,8 +456,8 @@ func (mv *Mover) upgrade(ctx context.Context, told map[string]string) (all bool)
 				continue
 			}
 			all = false
-			if key := d.Name + "\x00" + s.Name; told[key] != err.Error() {
-				told[key] = err.Error()
+			if key := d.Name + "\x00" + s.Name; logged[key] != err.Error() {
+				logged[key] = err.Error()
 				mv.Log.Warn("a shard may lack what an older version did not make there, or the map what it did not note", "database", d.Name, "shard", s.Name, "error", err)
 			}
 		}

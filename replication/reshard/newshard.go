@@ -94,7 +94,7 @@ func (g *joiner) watch(ctx context.Context) error {
 		}
 		o, err := g.mv.onlineTo(ctx, g.d, g.home, t, t.Made, markOf(fmt.Sprintf("%s_%d", g.x.ID, i)), to, g.job)
 		if err == nil && o != nil {
-			o.again = "Run CREATE SHARD again."
+			o.hint = "Run CREATE SHARD again."
 			g.online[t.TableName] = o
 			err = o.watch(ctx, g.home)
 		}
@@ -160,7 +160,7 @@ func (g *joiner) first(ctx context.Context) error {
 					return err
 				}
 			}
-			seqs, err := placeOn(ctx, g.home, t, ordinal, others...)
+			seqs, err := sequencesOn(ctx, g.home, t, ordinal, others...)
 			if err != nil {
 				return err
 			}
@@ -189,7 +189,7 @@ func (g *joiner) first(ctx context.Context) error {
 }
 
 // table makes a table on the shard and notes it.
-func (g *joiner) table(ctx context.Context, tx pgx.Tx, t *shardmap.TableInfo, seqs *place, inUse bool) (err error) {
+func (g *joiner) table(ctx context.Context, tx pgx.Tx, t *shardmap.TableInfo, seqs *shardSequences, inUse bool) (err error) {
 	if g.keys[t.TableName], err = bringTable(ctx, g.home, tx, t.TableName, seqs, inUse); err != nil {
 		return err
 	}

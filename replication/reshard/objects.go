@@ -138,9 +138,9 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		return nil, err
 	}
 	needs := map[node][]node{}
-	var of, on node
+	var of, needed node
 	rows, _ := home.Query(ctx, needsSQL)
-	if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &on.Class, &on.OID}, func() error { needs[of] = append(needs[of], on); return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &needed.Class, &needed.OID}, func() error { needs[of] = append(needs[of], needed); return nil }); err != nil {
 		return nil, err
 	}
 	if err := takeGrants(ctx, home, tx, read.there); err != nil {
@@ -330,9 +330,9 @@ func inOrder(all []object, needs map[node][]node) []object {
 			return
 		}
 		seen[o.node] = true
-		on := slices.Clone(needs[o.node])
-		slices.SortFunc(on, func(x, y node) int { return cmp.Compare(x.OID, y.OID) })
-		for _, n := range on {
+		needed := slices.Clone(needs[o.node])
+		slices.SortFunc(needed, func(x, y node) int { return cmp.Compare(x.OID, y.OID) })
+		for _, n := range needed {
 			if other, ours := byNode[n]; ours {
 				visit(other)
 			}

@@ -28,7 +28,7 @@ type online struct {
 	job   *job
 	id    string // of the distribution whose copies they are
 	to    []copying
-	again string   // what to do if the table is altered meanwhile
+	hint  string   // what to do if the table is altered meanwhile
 	name  string   // of the table, as SQL
 	mark  string   // by which the attempt's notes of this table are called
 	notes string   // of the table of changed keys, as SQL
@@ -85,7 +85,7 @@ func (mv *Mover) newOnline(ctx context.Context, d *shardmap.DB, home *pgx.Conn, 
 
 // onlineTo is newOnline for the copies of a distribution on some shards.
 func (mv *Mover) onlineTo(ctx context.Context, d *shardmap.DB, home *pgx.Conn, info *shardmap.TableInfo, distribution, mark string, to []copying, j *job) (*online, error) {
-	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), mark: mark, notes: pgsql.Qualified("pgmosaic", mark), again: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
+	o := &online{mv: mv, d: d, info: info, job: j, id: distribution, to: to, name: info.SQL(), mark: mark, notes: pgsql.Qualified("pgmosaic", mark), hint: "It is on home as before. Run DISTRIBUTE TABLE again.", late: map[string][]definition{}}
 	var rows int64
 	var err error
 	o.names, err = notedKey(ctx, home, o.name)
@@ -219,7 +219,7 @@ func unwatchAll(ctx context.Context, home *pgx.Conn, attempt string) error {
 
 // copyAll makes the table on every other shard and copies its rows there, from one snapshot.
 func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
-	tx, err := o.view(ctx, home)
+	tx, err := o.openSnapshot(ctx, home)
 	if err != nil {
 		return err
 	}
@@ -236,8 +236,8 @@ func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
 	return nil
 }
 
-// view begins a transaction that sees one state of home, in which the table is what it was when the copies were made, and stays so.
-func (o *online) view(ctx context.Context, home *pgx.Conn) (pgx.Tx, error) {
+// openSnapshot begins a transaction that sees one state of home, in which the table is what it was when the copies were made, and stays so.
+func (o *online) openSnapshot(ctx context.Context, home *pgx.Conn) (pgx.Tx, error) {
 	tx, err := frozenSince(ctx, home, o.info.TableName)
 	if err != nil {
 		return nil, ownOr(o.d.Home.Name, err)
@@ -268,7 +268,7 @@ func (o *online) still(ctx context.Context, tx pgx.Tx) error {
 	return ownOr(o.d.Home.Name, err)
 }
 
-func (o *online) altered() error { return altered(o.info.TableName, o.again) }
+func (o *online) altered() error { return altered(o.info.TableName, o.hint) }
 
 func altered(n shardmap.TableName, hint string) error {
 	return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("table %s was altered while it moved", n), Hint: hint}
@@ -279,7 +279,7 @@ func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
 	last := int64(1 << 62)
 	for n := range maxRounds {
 		o.job.phase(fmt.Sprintf("catching up, round %d", n+1))
-		tx, err := o.view(ctx, home)
+		tx, err := o.openSnapshot(ctx, home)
 		if err != nil {
 			return err
 		}
@@ -375,7 +375,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		if !last {
 			return nil
 		}
-		seqs, err := placeOn(ctx, home, o.info, s.ordinal)
+		seqs, err := sequencesOn(ctx, home, o.info, s.ordinal)
 		if err != nil {
 			return err
 		}

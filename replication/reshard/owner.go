@@ -130,11 +130,11 @@ func spoil(q querier) {
 // owner's code can put on the view, statistics for one, would be computed for whoever reads that.
 func askOwner(ctx context.Context, tx querier, owner string, statements []string, value string) (answer *string, err error) {
 	spoil(tx)
-	place, err := ownersPlace(ctx, tx, owner)
+	workspace, err := ownersPlace(ctx, tx, owner)
 	if err != nil {
 		return nil, err
 	}
-	name, role := pgsql.Qualified(place.schema, "as_owner_"+newID()), pgsql.Ident(owner)
+	name, role := pgsql.Qualified(workspace.schema, "as_owner_"+newID()), pgsql.Ident(owner)
 	stage := pgsql.Qualified("pgmosaic", "stage_"+newID())
 	if value != "" {
 		if err := run(ctx, tx, []string{fmt.Sprintf("CREATE UNLOGGED TABLE %s (answer text)", stage), "GRANT INSERT ON " + stage + " TO " + role}); err != nil {
@@ -147,11 +147,11 @@ func askOwner(ctx context.Context, tx querier, owner string, statements []string
 		body.WriteString("EXECUTE " + pgsql.Literal(s) + "; ")
 	}
 	create := fmt.Sprintf("CREATE FUNCTION %s() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %s", name, pgsql.Literal("BEGIN "+body.String()+"END"))
-	list := slices.Concat(place.give, []string{
+	list := slices.Concat(workspace.give, []string{
 		"SET CONSTRAINTS ALL IMMEDIATE", // nothing may be put off in there
 		create, fmt.Sprintf("CREATE MATERIALIZED VIEW %s AS SELECT %[1]s() IS NULL AS done WITH NO DATA", name),
 		fmt.Sprintf("ALTER FUNCTION %s() OWNER TO %s", name, role), fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", name, role),
-	}, place.take, []string{"REFRESH MATERIALIZED VIEW " + name, "DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}, place.drop)
+	}, workspace.take, []string{"REFRESH MATERIALIZED VIEW " + name, "DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}, workspace.drop)
 	if err := run(ctx, tx, list); err != nil || value == "" {
 		return nil, err
 	}

@@ -196,12 +196,12 @@ func (mv *Mover) Replace(ctx context.Context, tag, db, group string, dry bool, k
 	if dry || len(moves) == 0 {
 		return mv.Change(ctx, tag, dry, d, change)
 	}
-	return mv.place(ctx, tag, d, group, moves, keys, change)
+	return mv.changePlacement(ctx, tag, d, group, moves, keys, change)
 }
 
-// place changes the constraints of a group's tables, and then the map. Statements on these tables wait meanwhile, others do not. What a
+// changePlacement changes the constraints of a group's tables, and then the map. Statements on these tables wait meanwhile, others do not. What a
 // crash or a failure interrupts is undone by the map: see recoverPlaces.
-func (mv *Mover) place(ctx context.Context, tag string, d *shardmap.DB, group string, moves []recheck, keys [][]string, change func(*shardmap.Tx) error) (snap *shardmap.Snapshot, err error) {
+func (mv *Mover) changePlacement(ctx context.Context, tag string, d *shardmap.DB, group string, moves []recheck, keys [][]string, change func(*shardmap.Tx) error) (snap *shardmap.Snapshot, err error) {
 	home, err := mv.openShard(ctx, d.Name, d.Home)
 	if err != nil {
 		return nil, err

@@ -213,7 +213,7 @@ func countHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, info *
 	if err := holdDrawn(ctx, mv, d, tx, info); err != nil {
 		return err
 	}
-	seqs, err := placeOn(ctx, tx.Conn(), info, d.Home.Ordinal, others...)
+	seqs, err := sequencesOn(ctx, tx.Conn(), info, d.Home.Ordinal, others...)
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func placeHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx) error 
 		if err := holdDrawn(ctx, mv, d, tx, t); err != nil {
 			return err
 		}
-		seqs, err := placeOn(ctx, tx.Conn(), t, d.Home.Ordinal)
+		seqs, err := sequencesOn(ctx, tx.Conn(), t, d.Home.Ordinal)
 		if err == nil {
 			err = shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
 		}

@@ -73,8 +73,8 @@ func (s *ownSequence) shape() string {
 	return fmt.Sprintf("INCREMENT BY %d MINVALUE %d MAXVALUE %d START WITH %d CACHE %d", s.increment, s.minimum, s.maximum, s.start, s.cache)
 }
 
-// place has it go on from where it is.
-func (s *ownSequence) place() string {
+// setval has it go on from where it is.
+func (s *ownSequence) setval() string {
 	return fmt.Sprintf("SELECT pg_catalog.setval(%s, %d, %t)", pgsql.Literal(s.sequence), s.last, s.called)
 }
 
@@ -90,9 +90,9 @@ func (s *ownSequence) ended() []string {
 	}
 }
 
-// again has home's count as the shard's does.
-func (s *ownSequence) again() []string {
-	return []string{fmt.Sprintf("ALTER SEQUENCE %s %s RESTART", s.sequence, s.shape()), s.place()}
+// restart has home's count as the shard's does.
+func (s *ownSequence) restart() []string {
+	return []string{fmt.Sprintf("ALTER SEQUENCE %s %s RESTART", s.sequence, s.shape()), s.setval()}
 }
 
 // makeFirst makes on the shard what its tables' defaults name.
@@ -111,8 +111,8 @@ func makeFirst(ctx context.Context, tx pgx.Tx, list []ownSequence) error {
 }
 
 // identities are the identity columns of one of the schema's tables, for CREATE TABLE.
-func identities(list []ownSequence, table shardmap.TableName) *place {
-	p := &place{}
+func identities(list []ownSequence, table shardmap.TableName) *shardSequences {
+	p := &shardSequences{}
 	for _, s := range list {
 		if s.table == table && s.identity != "" {
 			s.drawn.alone = "SEQUENCE NAME " + s.sequence + " " + s.shape()
@@ -133,7 +133,7 @@ func makeLast(ctx context.Context, tx pgx.Tx, list []ownSequence) error {
 		if s.identity == "" {
 			sql = append(sql, "ALTER SEQUENCE "+s.sequence+" OWNER TO "+pgsql.Ident(s.owner), fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", s.sequence, s.table.SQL(), pgsql.Ident(s.column)))
 		}
-		if err := run(ctx, tx, append([]string{s.place()}, sql...)); err != nil {
+		if err := run(ctx, tx, append([]string{s.setval()}, sql...)); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func takeSequences(ctx context.Context, tx, there pgx.Tx, schema string) error {
 		if !known {
 			return &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("sequence %s, from which column %s of table %s draws on its shard, is not on home", s.sequence, s.column, s.table), Hint: "CREATE SEQUENCE it there, as the default of the column wants it. Nothing was changed."}
 		}
-		if err := run(ctx, tx, s.again()); err != nil {
+		if err := run(ctx, tx, s.restart()); err != nil {
 			return err
 		}
 	}

@@ -84,8 +84,8 @@ func (c *drawn) readLast(ctx context.Context, q queryer) error {
 	}
 	rows, _ := q.Query(ctx, "select last_value, is_called from "+c.sequence) // an error comes with the rows
 	_, err := pgx.ForEachRow(rows, []any{&c.last, &c.called}, func() error { return nil })
-	if _, again := strings1(ctx, q, noViews, ""); err == nil {
-		err = again
+	if _, resetErr := strings1(ctx, q, noViews, ""); err == nil {
+		err = resetErr
 	}
 	return err
 }
@@ -215,15 +215,15 @@ func (c drawn) clause(above int64, ordinal int) (clause, sequence string) {
 	return " DEFAULT " + c.value, fmt.Sprintf("CREATE SEQUENCE IF NOT EXISTS %s AS %s %s", c.sequence, c.typ, counts)
 }
 
-// place is what a shard needs to know of a sharded table's sequences when the table is made there.
-type place struct {
+// shardSequences is what a shard needs to know of a sharded table's sequences when the table is made there.
+type shardSequences struct {
 	ordinal int
 	cols    []drawn
 	above   []int64 // of each
 }
 
-// placeOn finds out where a table's sequences begin on a shard: above all rows of the given servers.
-func placeOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal int, others ...*pgx.Conn) (*place, error) {
+// sequencesOn finds out where a table's sequences begin on a shard: above all rows of the given servers.
+func sequencesOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal int, others ...*pgx.Conn) (*shardSequences, error) {
 	if t.Kind != shardmap.Sharded || len(t.Keys) == 0 {
 		return nil, nil
 	}
@@ -231,7 +231,7 @@ func placeOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal
 	if err != nil {
 		return nil, err
 	}
-	p := &place{ordinal: ordinal, cols: cols}
+	p := &shardSequences{ordinal: ordinal, cols: cols}
 	for _, c := range cols {
 		top, err := highest(ctx, t.TableName, c, append([]*pgx.Conn{home}, others...)...)
 		if err != nil {
@@ -244,7 +244,7 @@ func placeOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ordinal
 
 // clause is what a column's definition says of its sequence; ok is false for a column without. sequence makes it first,
 // then ties it to the column and gives its grants.
-func (p *place) clause(table, column string) (clause, sequence string, then []string, ok bool) {
+func (p *shardSequences) clause(table, column string) (clause, sequence string, then []string, ok bool) {
 	if p == nil {
 		return "", "", nil, false
 	}
@@ -262,7 +262,7 @@ func (p *place) clause(table, column string) (clause, sequence string, then []st
 }
 
 // drawAlone refuses a table whose default has come to do more than to draw: checkComputed had let the table in.
-func (p *place) drawAlone(n shardmap.TableName) error {
+func (p *shardSequences) drawAlone(n shardmap.TableName) error {
 	if p == nil {
 		return nil
 	}
@@ -275,7 +275,7 @@ func (p *place) drawAlone(n shardmap.TableName) error {
 }
 
 // sequenceOf is the sequence that a column draws from.
-func (p *place) sequenceOf(column string) string {
+func (p *shardSequences) sequenceOf(column string) string {
 	for _, c := range p.cols {
 		if c.column == column {
 			return c.sequence
@@ -285,7 +285,7 @@ func (p *place) sequenceOf(column string) string {
 }
 
 // strides makes home's own sequences count in home's place.
-func (p *place) strides() (out []string) {
+func (p *shardSequences) strides() (out []string) {
 	if p == nil {
 		return nil
 	}
@@ -298,7 +298,7 @@ func (p *place) strides() (out []string) {
 }
 
 // restarts makes the sequences of a shard that is not home begin anew, above all that was drawn by now.
-func (p *place) restarts(table string) (out []string) {
+func (p *shardSequences) restarts(table string) (out []string) {
 	if p == nil {
 		return nil
 	}
@@ -315,7 +315,7 @@ func (p *place) restarts(table string) (out []string) {
 }
 
 // ones makes them count in ones again, behind all rows.
-func (p *place) ones() (out []string) {
+func (p *shardSequences) ones() (out []string) {
 	if p == nil {
 		return nil
 	}

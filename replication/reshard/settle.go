@@ -70,7 +70,7 @@ func (mv *Mover) settleRest(ctx context.Context) {
 	defer j.close(&err)
 	mv.Log.Warn("a statement has left something unfinished: the background goes on with it", "statement", x.Statement)
 	pause := recoverPause
-	for told := ""; x != nil; x = mv.Unfinished() {
+	for logged := ""; x != nil; x = mv.Unfinished() {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -83,8 +83,8 @@ func (mv *Mover) settleRest(ctx context.Context) {
 		}
 		pause = min(2*pause, longRecoverPause)
 		j.phase("waiting to try again: " + err.Error())
-		if told != err.Error() {
-			told = err.Error()
+		if logged != err.Error() {
+			logged = err.Error()
 			mv.Log.Warn("what a statement has left cannot be settled yet", "statement", x.Statement, "error", err)
 		}
 	}

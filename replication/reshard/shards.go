@@ -429,9 +429,9 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 	if s, _ := d.Shard(name); kind == "shard" && !dry && s != d.Home {
 		lost = passOn(ctx, mv, d, s)
 	}
-	again := func() error { return nil }
+	restore := func() error { return nil }
 	if kind == "shard" && !dry && len(d.Shards) == 2 { // before: what the only shard is asked for, it does
-		if again, err = mv.unwatchLast(ctx, d); err != nil {
+		if restore, err = mv.unwatchLast(ctx, d); err != nil {
 			return nil, err
 		}
 	}
@@ -464,7 +464,7 @@ func (mv *Mover) Drop(ctx context.Context, kind, db, name string, dry bool) (*sh
 		return tx.Delete("shards", db, name)
 	})
 	if err != nil {
-		return nil, errors.Join(err, again())
+		return nil, errors.Join(err, restore())
 	}
 	if kind == "shard" && !dry && len(d.Shards) == 2 { // once more: another process may have given them back, by the map of before
 		if _, err := mv.unwatchLast(ctx, d); err != nil {

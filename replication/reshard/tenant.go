@@ -181,7 +181,7 @@ func (mv *Mover) moveSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 			if len(tables) > 0 {
 				var after []string
 				for _, n := range tables {
-					more, err := quiet(ctx, tx, n.SQL())
+					more, err := disableTriggers(ctx, tx, n.SQL())
 					if err != nil {
 						return err
 					}
@@ -374,12 +374,12 @@ func (mv *Mover) schemaHome(ctx context.Context, d *shardmap.DB, home *pgx.Conn,
 			return err
 		}
 		for _, n := range tables {
-			again, err := unmet(ctx, tx, n.SQL())
+			restore, err := unmet(ctx, tx, n.SQL())
 			if err != nil {
 				return err
 			}
-			add = append(add, again...)
-			after, err := quiet(ctx, tx, n.SQL())
+			add = append(add, restore...)
+			after, err := disableTriggers(ctx, tx, n.SQL())
 			if err != nil {
 				return err
 			}

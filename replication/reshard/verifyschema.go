@@ -176,10 +176,10 @@ func (mv *Mover) VerifySchema(ctx context.Context, db string) ([]Defect, error) 
 	}
 	found, err := mv.compareSchemas(ctx, d)
 	if err == nil && len(found) > 0 {
-		var again []Defect
-		if again, err = mv.compareSchemas(ctx, d); err == nil {
+		var second []Defect
+		if second, err = mv.compareSchemas(ctx, d); err == nil {
 			found = slices.DeleteFunc(found, func(x Defect) bool {
-				return !slices.ContainsFunc(again, func(y Defect) bool { return x.Shard == y.Shard && x.Kind == y.Kind && x.Object == y.Object })
+				return !slices.ContainsFunc(second, func(y Defect) bool { return x.Shard == y.Shard && x.Kind == y.Kind && x.Object == y.Object })
 			})
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // and may be empty. ok is false where the text is not understood.
 func SourceOf(sql string) (source, tail string, ok bool) {
 	l := lexer{s: []byte(sql)}
-	depth, start, on := 0, -1, -1
+	depth, start, conflictAt := 0, -1, -1
 	for {
 		t := l.next()
 		switch t.kind {
@@ -33,15 +33,15 @@ func SourceOf(sql string) (source, tail string, ok bool) {
 				return "", "", false
 			case start >= 0 && w == "returning":
 				return sql[start:t.start], sql[t.start:], true
-			case start >= 0 && w == "conflict" && on >= 0:
-				return sql[start:on], sql[on:], true
+			case start >= 0 && w == "conflict" && conflictAt >= 0:
+				return sql[start:conflictAt], sql[conflictAt:], true
 			}
-			on = -1
+			conflictAt = -1
 			if w == "on" {
-				on = t.start
+				conflictAt = t.start
 			}
 		case tokSymbol:
-			on = -1
+			conflictAt = -1
 			switch sql[t.start] {
 			case '(':
 				depth++
@@ -49,7 +49,7 @@ func SourceOf(sql string) (source, tail string, ok bool) {
 				depth--
 			}
 		default:
-			on = -1
+			conflictAt = -1
 		}
 	}
 }

@@ -101,8 +101,8 @@ var layouts = sync.OnceValue(func() *known {
 	find(reflect.TypeFor[pg.ParseResult]())
 	for _, t := range []reflect.Type{reflect.TypeFor[pg.Node](), reflect.TypeFor[pg.A_Const]()} {
 		for _, h := range holders(t) {
-			place := &k.oneofs[k.oneofs.at(h.word)]
-			place.word, place.to = h.word, find(h.holder)
+			slot := &k.oneofs[k.oneofs.at(h.word)]
+			slot.word, slot.to = h.word, find(h.holder)
 		}
 	}
 	return k

@@ -18,8 +18,8 @@ func write(root *pg.Node) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("rewrite: %w", err)
 	}
-	again, err := parseTree(text)
-	if err != nil || len(again.Stmts) != 1 || !bytes.Equal(meaning(nil, root, true), meaning(nil, again.Stmts[0].Stmt, true)) {
+	reparsed, err := parseTree(text)
+	if err != nil || len(reparsed.Stmts) != 1 || !bytes.Equal(meaning(nil, root, true), meaning(nil, reparsed.Stmts[0].Stmt, true)) {
 		return "", errUnwritable
 	}
 	return text, nil

@@ -23,13 +23,13 @@ const (
 
 // Fired are the functions of the triggers that fire at some of these events. Those for a statement do not fire for a partition or child
 // when the statement is about the table above it, but for TRUNCATE.
-func (t *Table) Fired(on Events, above bool) (funcs []string) {
+func (t *Table) Fired(events Events, above bool) (funcs []string) {
 	for i, f := range t.Triggers {
 		when := AnyEvent | ForRow
 		if i < len(t.On) {
 			when = t.On[i]
 		}
-		if when&on&AnyEvent != 0 && (!above || when&ForRow != 0 || when&on&OnTrunc != 0) {
+		if when&events&AnyEvent != 0 && (!above || when&ForRow != 0 || when&events&OnTrunc != 0) {
 			funcs = append(funcs, f)
 		}
 	}

@@ -180,7 +180,7 @@ type seen struct {
 }
 
 // watcher begins to watch; stop ends it.
-func watcher(t *testing.T, s shardmap.Store) (told <-chan seen, stop func()) {
+func watcher(t *testing.T, s shardmap.Store) (changes <-chan seen, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out := make(chan seen, 1000)
@@ -209,12 +209,12 @@ func watcher(t *testing.T, s shardmap.Store) (told <-chan seen, stop func()) {
 }
 
 // await reads what is told until it is a version; versions between may be left out, and none comes after a newer one.
-func await(t *testing.T, told <-chan seen, version uint64) {
+func await(t *testing.T, changes <-chan seen, version uint64) {
 	t.Helper()
 	last := uint64(0)
 	for {
 		select {
-		case x := <-told:
+		case x := <-changes:
 			if x.err != nil || x.version < last || x.version > version {
 				t.Fatalf("told version %d behind %d, %v; want %d", x.version, last, x.err, version)
 			}
@@ -248,19 +248,19 @@ func watchFromBehind(t *testing.T, p Place) {
 	for v := range uint64(3) {
 		save(t, p.Open(), v)
 	}
-	told, stop := watcher(t, p.Open())
-	await(t, told, 3)
+	changes, stop := watcher(t, p.Open())
+	await(t, changes, 3)
 	stop()
 }
 
 func spoilt(t *testing.T, p Place) {
 	s := p.Open()
 	save(t, s, 0)
-	told, stop := watcher(t, p.Open())
-	await(t, told, 1)
+	changes, stop := watcher(t, p.Open())
+	await(t, changes, 1)
 	p.Spoil()
 	select {
-	case x := <-told:
+	case x := <-changes:
 		if x.err == nil {
 			t.Errorf("told version %d", x.version)
 		}
@@ -274,14 +274,14 @@ func spoilt(t *testing.T, p Place) {
 		t.Error("it is overwritten")
 	}
 	select {
-	case x := <-told:
+	case x := <-changes:
 		t.Errorf("told again: version %d, %v", x.version, x.err)
 	case <-time.After(time.Second): // four looks of a store that polls
 	}
 	p.Mend()
-	await(t, told, 1)
+	await(t, changes, 1)
 	save(t, s, 1)
-	await(t, told, 2)
+	await(t, changes, 2)
 	stop()
 }
 

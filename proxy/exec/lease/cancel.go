@@ -22,10 +22,10 @@ func (l *Servers) Begin() { l.asked.Store(false) }
 // End ends a request: whatever it was cancelled for is of the past.
 func (l *Servers) End() { l.why.Store(nil) }
 
-// Heed says whether cancel requests reach the servers. One that comes while they do not is for a statement that has ended.
-func (l *Servers) Heed(yes bool) {
+// AllowCancel says whether cancel requests reach the servers. One that comes while they do not is for a statement that has ended.
+func (l *Servers) AllowCancel(yes bool) {
 	l.mu.Lock()
-	l.deaf = !yes
+	l.noCancel = !yes
 	l.mu.Unlock()
 }
 
@@ -35,7 +35,7 @@ func (l *Servers) Cancel() (send func()) {
 	l.asked.Store(true)
 	var begun []func(context.Context) error
 	for _, s := range l.held {
-		if !l.deaf {
+		if !l.noCancel {
 			begun = append(begun, s.BeginCancel())
 		}
 	}

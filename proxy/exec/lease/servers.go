@@ -28,13 +28,13 @@ type Servers struct {
 	why    atomic.Pointer[pgsql.Error] // why the request was cancelled, if not by the client
 	ending atomic.Bool                 // it was because the session ends
 
-	mu      sync.Mutex // guards the rest
-	held    []*pool.Server
-	deaf    bool      // see Heed
-	waiting func()    // ends a wait for a server
-	since   time.Time // of that wait
-	cause   string    // why the session keeps a server
-	kept    time.Time // since when
+	mu       sync.Mutex // guards the rest
+	held     []*pool.Server
+	noCancel bool      // see Heed
+	waiting  func()    // ends a wait for a server
+	since    time.Time // of that wait
+	cause    string    // why the session keeps a server
+	kept     time.Time // since when
 }
 
 // Open makes the servers those of a session that begins, with the number that its client has. Each wait is told to waited.

@@ -57,12 +57,12 @@ func (s *Schemas) Watch(ctx context.Context) error {
 
 // watch looks for what others define in one database until ctx ends.
 func (s *Schemas) watch(ctx context.Context, name string) {
-	var took, before time.Duration
+	var last, before time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pauseAfter(took, before)):
+		case <-time.After(pauseAfter(last, before)):
 		}
 		db, known := s.parts.Catalog.Current().Databases[name], s.database(name).current.Load()
 		if db == nil || known == nil || len(db.Shards) < 2 {
@@ -75,7 +75,7 @@ func (s *Schemas) watch(ctx context.Context, name string) {
 		}
 		begun := time.Now()
 		fp, err := s.parts.Reader.Fingerprint(ctx, schema.Server{Database: db.Name, Shard: db.Home.Name, DSN: dsn})
-		took, before = time.Since(begun), took
+		last, before = time.Since(begun), last
 		if err == nil && (known.StandIn != "" || known.Partial || fp != known.Fingerprint) && s.database(name).current.Load() == known {
 			_, err = s.Refresh(ctx, db)
 		}
@@ -86,8 +86,8 @@ func (s *Schemas) watch(ctx context.Context, name string) {
 }
 
 // pauseAfter is the time until the next look by what the last two took. One that was slow by chance delays nothing.
-func pauseAfter(took, before time.Duration) time.Duration {
-	return min(max(watchPeriod, watchShare*min(took, before)), watchMost)
+func pauseAfter(last, before time.Duration) time.Duration {
+	return min(max(watchPeriod, watchShare*min(last, before)), watchMost)
 }
 
 // Check reads the schema anew if home's is another by now. One that is the same keeps its plans. Any goroutine may call it; its error is a

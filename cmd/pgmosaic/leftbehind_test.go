@@ -14,7 +14,7 @@ import (
 // noted is how many triggers, functions and tables that note changes are on home.
 func noted(t *testing.T, home *pgx.Conn) int {
 	t.Helper()
-	return queryOne[int](t, home, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic' and tgname <> 'pgmosaic_copy')::int + (select count(*) from pg_class where relname ~ '^changed_')::int + (select count(*) from pg_proc where proname ~ '^changed_')::int")
+	return queryOne[int](t, home, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic' and tgname not in ('pgmosaic_copy', 'pgmosaic_kept'))::int + (select count(*) from pg_class where relname ~ '^changed_')::int + (select count(*) from pg_proc where proname ~ '^changed_')::int")
 }
 
 // A CREATE SHARD whose server is gone for good leaves nothing on home, and stands in no other one's way.

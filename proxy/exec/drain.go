@@ -63,6 +63,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	if errors.As(err, &se) { // a deferred constraint at the implicit commit
 		h.client.Send(se.Response)
 		x.undone(p.Server)
+		doubtPin(h, p)
 		if h.tx.Idle() {
 			h.finish(p)
 		}

@@ -440,8 +440,9 @@ func (g *gathering) failed(err error) error {
 func (g *gathering) release() (err error) {
 	for shard, p := range g.parts {
 		if g.tx && !p.Server.Dirty {
-			if _, e := p.Server.Exec("COMMIT"); e != nil {
+			if _, e := p.Server.Exec("COMMIT"); e != nil { // it may have met a cancel request for the statement
 				err = first(err, g.h.lost(p, e))
+				p.Clear()
 			}
 		}
 		if g.h.tx.Idle() {
@@ -525,7 +526,9 @@ func (g *gathering) end(err error) {
 		case p.Server.Out() > 0: // asked for rows, and never sent
 			p.Lose()
 		case g.tx:
-			if _, e := p.Server.Exec("ROLLBACK"); e != nil {
+			if _, e := p.Server.Exec("ROLLBACK"); branch.Cancelled(e) {
+				p.Clear()
+			} else if e != nil {
 				p.Lose()
 			}
 		}

@@ -311,6 +311,7 @@ func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Templ
 		}
 	} else {
 		failed(p.Server, configs)
+		doubtPin(h, p)
 	}
 	return h.ended(ctx, p, t, r, err)
 }

@@ -29,7 +29,9 @@ func (h *Handler) atomically(ctx context.Context, f func() error) error {
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
 	if err := steps(); err != nil {
-		h.rollback()
+		if !h.tx.Idle() {
+			h.rollback()
+		}
 		return err
 	}
 	return h.commitImplicit(ctx)

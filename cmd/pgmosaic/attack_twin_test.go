@@ -168,7 +168,7 @@ func (w *twins) whole(what string) {
 		if want := fmt.Sprintf("%s_s%d", w.name, i); in && says != want || !in && says != "" && !w.says {
 			w.Errorf("%s: database %d says that it is %q; it is in the map: %t", what, i, says, in)
 		}
-		if n := queryOne[int](w, c, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic_' and tgname <> 'pgmosaic_copy') + (select count(*) from pg_class where relname ~ '^(changed|stage)_') + (select count(*) from pg_proc where proname ~ '^changed_')"); n != 0 {
+		if n := queryOne[int](w, c, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic_' and tgname not in ('pgmosaic_copy', 'pgmosaic_kept')) + (select count(*) from pg_class where relname ~ '^(changed|stage)_') + (select count(*) from pg_proc where proname ~ '^changed_')"); n != 0 {
 			w.Errorf("%s: %d things are left on shard %d", what, n, i)
 		}
 		if left := queryOne[string](w, c, "select coalesce(string_agg(relation || ' of ' || attempt, ', '), '') from pgmosaic.made where attempt <> distribution or distribution <> all ($1)", made); in && left != "" {

@@ -621,7 +621,7 @@ func killedWhile(t *testing.T, verbs func(k *killing)) {
 			t.Fatalf("%s: the rows are\n%s\nnot\n%s", what, got, want)
 		}
 		for i, c := range shards {
-			if n := queryOne[int](t, c, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic_' and tgname <> 'pgmosaic_copy') + (select count(*) from pg_class where relname ~ '^changed_') + (select count(*) from pg_proc where proname ~ '^changed_')"); n != 0 {
+			if n := queryOne[int](t, c, "select (select count(*) from pg_trigger where tgname ~ '^pgmosaic_' and tgname not in ('pgmosaic_copy', 'pgmosaic_kept')) + (select count(*) from pg_class where relname ~ '^changed_') + (select count(*) from pg_proc where proname ~ '^changed_')"); n != 0 {
 				t.Errorf("%s: %d things are left on shard %d", what, n, i)
 			}
 		}

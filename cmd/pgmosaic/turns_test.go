@@ -101,9 +101,9 @@ func TestWhoHoldsUpDefinitionsIsNamed(t *testing.T) {
 	a.Engine.Turns.Wait.Store(int64(50 * time.Millisecond))
 	connect := func() *pgx.Conn { return connectTo(t, dsnFor("app", "app", a.Server.Addr(), "named")) }
 	holder, c := connect(), connect()
-	hold := func(settings string) {
+	hold := func() {
 		t.Helper()
-		if _, err := holder.Exec(t.Context(), settings+"begin; create function held() returns int language sql as 'select 1'", pgx.QueryExecModeSimpleProtocol); err != nil {
+		if _, err := holder.Exec(t.Context(), "begin; create function held() returns int language sql as 'select 1'", pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +123,7 @@ func TestWhoHoldsUpDefinitionsIsNamed(t *testing.T) {
 			}
 		}
 	}
-	hold("")
+	hold()
 	shown, err := a.Admin.Exec(t.Context(), "SHOW CLIENTS", false)
 	if err != nil || !slices.ContainsFunc(shown.Rows, func(r []any) bool {
 		return slices.Contains(r, any(int64(holder.PgConn().PID()))) || slices.Contains(r, any(holder.PgConn().PID()))
@@ -152,7 +152,8 @@ func TestWhoHoldsUpDefinitionsIsNamed(t *testing.T) {
 
 	// Without a bound of its own the next one gets its turn when the server has ended the session that idles.
 	a.Engine.Turns.Wait.Store(int64(time.Minute))
-	hold("set idle_in_transaction_session_timeout = '100ms'; ")
+	hold()
+	mustExec(t, holder, "set local idle_in_transaction_session_timeout = '100ms'") // before, a slow machine would idle amid the definition
 	mustExec(t, c, "create type other as enum ('a')")
 	if _, err := holder.Exec(t.Context(), "commit"); err == nil {
 		t.Error("the transaction that idled was committed")

@@ -434,7 +434,12 @@ func TestListenHearsTriggersOfEveryShard(t *testing.T) {
 func TestSignalsBetweenClients(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
-	a := small(t, d, 3, nil)
+	root := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, root, "create role signalled login password 'signalled'")
+	defer func() { mustExec(t, root, "drop role signalled") }()
+	a := small(t, d, 3, func(c *config.Config) {
+		c.Users = append(c.Users, config.User{Name: "signalled", Password: "signalled"})
+	})
 	c, victim := connectTo(t, a.dsn()), connectTo(t, a.dsn())
 	done := make(chan error, 1)
 	go func() { _, err := victim.Exec(context.Background(), "select pg_sleep(20)"); done <- err }()
@@ -446,7 +451,19 @@ func TestSignalsBetweenClients(t *testing.T) {
 	mustExec(t, victim, "select 1")
 	mustExec(t, c, "select pg_terminate_backend($1)", int32(victim.PgConn().PID()))
 	eventually(t, "the victim is gone", func() bool { return victim.Ping(context.Background()) != nil })
-	// Another user's session is out of reach.
+	// Another user's session is out of reach, in the same database, too.
+	other := connectTo(t, dsnFor("signalled", "signalled", a.Server.Addr(), "shop"))
+	for _, f := range []string{"pg_cancel_backend", "pg_terminate_backend"} {
+		go func() { _, err := other.Exec(context.Background(), "select pg_sleep(1)"); done <- err }()
+		eventually(t, "the other role's statement runs", func() bool {
+			return queryOne[int](t, root, "select count(*) from pg_stat_activity where query = 'select pg_sleep(1)' and state = 'active'") == 1
+		})
+		mustExec(t, c, "select "+f+"($1)", int32(other.PgConn().PID()))
+		if err := <-done; err != nil {
+			t.Errorf("%s reaches another role's session: %v", f, err)
+		}
+	}
+	mustExec(t, other, "select 1")
 	admin := connectTo(t, a.consoleDSN()+"?default_query_exec_mode=simple_protocol")
 	mustExec(t, c, "select pg_terminate_backend($1)", int32(admin.PgConn().PID()))
 	mustExec(t, admin, "show version")

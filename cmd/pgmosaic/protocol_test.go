@@ -932,4 +932,10 @@ func TestNoticesOfEveryShard(t *testing.T) {
 			heard(what, all(31, 31)...)
 		}
 	}
+	mustExec(t, c, "create function tell(k int) returns int language plpgsql immutable as $$begin raise notice 'out %', k; return k; end$$")
+	defer mustExec(t, c, "drop function tell(int)")
+	if _, err := pc.CopyTo(t.Context(), io.Discard, "copy (select tell(k) from noisy where k between 11 and 16) to stdout"); err != nil {
+		t.Fatal(err)
+	}
+	heard("COPY out", "out 11", "out 12", "out 13", "out 14", "out 15", "out 16")
 }

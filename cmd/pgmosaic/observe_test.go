@@ -260,6 +260,42 @@ func TestRefusalsShowNoLiterals(t *testing.T) {
 	}
 }
 
+// Whatever kind of statement is refused, its literals are not shown: no text, no number, nor those of one that PostgreSQL does not normalise.
+func TestRefusalsOfNoKindShowLiterals(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	unescape := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">")
+	for _, x := range []struct{ sql, shown string }{
+		{"select * from customers where name <> 'hush' order by name limit 9876598765 for update", "select * from customers where name <> $1 order by name limit $2 for update"},
+		{"insert into customers values (9876598765, (select 'hush'), 'x', 'DE', '2026-01-01'), (98765987651, 'b', 'x', 'DE', '2026-01-01'), (98765987652, 'b', 'x', 'DE', '2026-01-01')", "insert into customers values ($1, (select $2), $3, $4, $5),"},
+		{"explain analyze update customers set name = 'hush' where customer_id < -9876598765", "explain analyze update customers set name = $1 where customer_id < -$2"},
+		{"select 9876598765 as hushed, name || E'hush' into hushed from customers", "select $1 as hushed, name || $2 into hushed from customers"},
+		{"declare hushed cursor with hold for select $$hush$$, customer_id + 9876598765 from customers", "declare hushed cursor with hold for select $1, customer_id + $2 from customers"},
+		{"alter table customers alter customer_id type text using 'hush' || customer_id + 9876598765", "alter table customers alter customer_id type text using $1 || customer_id + $2"},
+		{"copy customers from '/tmp/hush9876598765'", "copy customers from $1"},
+		{"set session authorization 'hush9876598765'", "set session authorization $1"},
+		{"prepare transaction 'hush9876598765'", "prepare transaction $1"},
+	} {
+		c := connectTo(t, d.shopDSN())
+		_, err := c.PgConn().Exec(t.Context(), x.sql).ReadAll()
+		if pgCode(err) != "0A000" {
+			t.Errorf("%s: %v, want a refusal", x.sql, err)
+		}
+		res, err := d.Admin.Exec(t.Context(), "SHOW REFUSALS", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for where, shown := range map[string]string{"SHOW REFUSALS": fmt.Sprint(res.Rows), "the page's view": fetched(t, d.app, "/api/view/refusals", "")} {
+			if !strings.Contains(unescape.Replace(shown), x.shown) {
+				t.Errorf("%s: %s has not %s", where, shown, x.shown)
+			}
+			if strings.Contains(strings.ReplaceAll(shown, "hushed", ""), "hush") || strings.Contains(shown, "9876598765") {
+				t.Errorf("%s of %s: %s", where, x.sql, shown)
+			}
+		}
+	}
+}
+
 // fetched is the first line that begins so of what the page gives to somebody who has not logged in.
 func fetched(t *testing.T, a *app, path, begins string) string {
 	t.Helper()

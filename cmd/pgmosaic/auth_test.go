@@ -326,17 +326,10 @@ func startedLogin(t *testing.T, network, addr, user, database string) *wire.Conn
 	return c
 }
 
-// Of passwords that wait for a processor together no more are looked at than may fail, and the right one behind them is not.
-func TestManyPasswordsAtOnceAreTurnedAway(t *testing.T) {
-	t.Parallel()
-	d := shop(t)
-	dir := t.TempDir()
-	hba := filepath.Join(dir, "hba.conf")
-	if err := os.WriteFile(hba, []byte("local all all password\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	const iterations = 100_000
-	key, err := pbkdf2.Key(sha256.New, "right", []byte("0123456789abcdef"), iterations, sha256.Size)
+// verifier is what PostgreSQL stores of a password that was hashed so often.
+func verifier(t *testing.T, password string, iterations int) string {
+	t.Helper()
+	key, err := pbkdf2.Key(sha256.New, password, []byte("0123456789abcdef"), iterations, sha256.Size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,10 +340,21 @@ func TestManyPasswordsAtOnceAreTurnedAway(t *testing.T) {
 	}
 	stored := sha256.Sum256(of("Client Key"))
 	b64 := base64.StdEncoding.EncodeToString
-	verifier := fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64([]byte("0123456789abcdef")), b64(stored[:]), b64(of("Server Key")))
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64([]byte("0123456789abcdef")), b64(stored[:]), b64(of("Server Key")))
+}
+
+// Of passwords that wait for a processor together no more are looked at than may fail, and the right one behind them is not.
+func TestManyPasswordsAtOnceAreTurnedAway(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	dir := t.TempDir()
+	hba := filepath.Join(dir, "hba.conf")
+	if err := os.WriteFile(hba, []byte("local all all password\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	a := small(t, d, 2, func(c *config.Config) {
 		c.AuthTries, c.UnixDir, c.AuthHBA = 3, dir, hba
-		c.Users = append(c.Users, config.User{Name: "slow", Verifier: verifier})
+		c.Users = append(c.Users, config.User{Name: "slow", Verifier: verifier(t, "right", 100_000)})
 	})
 	_, port, _ := strings.Cut(a.Server.Addr(), ":")
 	var all []*wire.Conn

@@ -158,3 +158,21 @@ func TestAuthQueryUsesOneConnection(t *testing.T) {
 	}
 	connectTo(t, good)
 }
+
+// A role whose password was hashed more often than by default logs in, by auth_query too.
+func TestAuthQueryOfOtherIterations(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	root := connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	simply(t, root, "create role slowly login password '"+verifier(t, "slow", 5000)+"'")
+	defer simply(t, root, "drop role slowly")
+	a := small(t, d, 2, func(c *config.Config) {
+		c.AuthQuery, c.Users = "select rolname, rolpassword from pg_authid where rolname = $1", nil
+	})
+	if got := factors(t, a, "slowly", "shop"); !strings.HasSuffix(got, ",i=5000") {
+		t.Error(got)
+	}
+	mustExec(t, connectTo(t, dsnFor("slowly", "slow", a.Server.Addr(), "shop")), "select 1")
+	_, err := pgx.Connect(t.Context(), dsnFor("slowly", "fast", a.Server.Addr(), "shop"))
+	wantCode(t, err, "28P01")
+}

@@ -117,9 +117,49 @@ func TestDocsOfStates(t *testing.T) {
 	page(t, "states.md", b.String())
 }
 
+// looks are the statements of the console that HELP names and that who may only look may use, as its table has them.
+func looks(t *testing.T) string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), "../../proxy/admin/statements.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		row, ok := n.(*ast.CompositeLit)
+		if !ok || len(row.Elts) != 4 {
+			return true
+		}
+		words, ok := row.Elts[0].(*ast.BasicLit)
+		if _, helps := row.Elts[3].(*ast.CompositeLit); !ok || !helps {
+			return true
+		}
+		if may, ok := row.Elts[1].(*ast.Ident); ok && may.Name == "reads" {
+			out = append(out, strings.ToUpper(strings.Trim(words.Value, `"`)))
+		}
+		return true
+	})
+	if len(out) < 2 {
+		t.Fatalf("who may look may use %q", out)
+	}
+	slices.Reverse(out) // SHOW first
+	return strings.Join(out[:len(out)-1], ", ") + " and " + out[len(out)-1]
+}
+
+// What the page on security says of those who may look is what they may.
+func TestDocsOfWhoMayLook(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "| only " + looks(t) + ", on the console |"; !strings.Contains(string(b), want) {
+		t.Errorf("docs/security.md does not say of stats_users: %s", want)
+	}
+}
+
 func TestDocsOfAdminSQL(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` (or `pgbouncer`: its other name, in rules too) as one of `admin_users`; `stats_users` may use SHOW, EXPLAIN ROUTE, LOCATE KEY and VERIFY SCHEMA.\n" +
+	b.WriteString("# Admin SQL\n\nThis page is generated from what `HELP` prints. Connect to the database `pgmosaic` (or `pgbouncer`: its other name, in rules too) as one of `admin_users`; `stats_users` may use " + looks(t) + ".\n" +
 		"`DRY RUN` at the end of a change says what it would do. Names quote as in PostgreSQL.\n\n| statement | what it does |\n|---|---|\n")
 	for _, s := range admin.Statements() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.ReplaceAll(s[0], "|", `\|`), s[1])

@@ -346,7 +346,7 @@ func (h *Handler) escalate(ctx context.Context, p *participant) error {
 	}
 	h.begin("BEGIN", sqlparse.Tx{}, true)
 	p.On(branch.Joins)
-	doubtPin(h, p) // its end may undo what ties it
+	doubtPin(h, p)                         // its end may undo what ties it
 	p.keys = append(p.keys, p.inFlight...) // they are sent already; commit counts them once more, and ends both
 	h.tx.parts, h.tx.Changes, h.tx.Writes = append(h.tx.parts, p), p.Wrote(), true
 	if s.IsSuspect() {

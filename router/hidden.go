@@ -175,6 +175,7 @@ func (a *analysis) hiddenState() *Hidden {
 	switch a.stmt.Kind {
 	case sqlparse.Show, sqlparse.Lock, sqlparse.Notify: // they run nobody's code, and have no snapshot: the isolation may still be chosen behind them
 		return nil
+	default: // what they name is looked at
 	}
 	l, q := newLook(a), unnamedOf(a.sch)
 	l.add(q.hidden)

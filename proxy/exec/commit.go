@@ -330,6 +330,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	case branch.Undone:
 		h.count.TwoPhaseAborted.Add(1)
 		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}
+	case branch.Unknown:
 	}
 	h.count.InDoubt.Add(1)
 	h.e.Log.Error("commit in doubt", "gid", gid, "error", err)

@@ -50,6 +50,7 @@ func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
 		return true
 	case branch.IfItGoes:
 		return h.nodeGoes(p, e)
+	case branch.No:
 	}
 	return false
 }

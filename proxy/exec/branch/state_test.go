@@ -110,8 +110,9 @@ func (p server) does(e Event, ended bool) (server, bool) {
 		return server{}, p.prepared
 	case Returns:
 		return server{}, true
+	default: // what the session knows of it
+		return p, true
 	}
-	return p, true
 }
 
 // All interleavings of events: a branch says what its server is at, and lets happen what its server may be asked.

@@ -937,5 +937,15 @@ func TestNoticesOfEveryShard(t *testing.T) {
 	if _, err := pc.CopyTo(t.Context(), io.Discard, "copy (select tell(k) from noisy where k between 11 and 16) to stdout"); err != nil {
 		t.Fatal(err)
 	}
-	heard("COPY out", "out 11", "out 12", "out 13", "out 14", "out 15", "out 16")
+	heard("COPY of a query", "out 11", "out 12", "out 13", "out 14", "out 15", "out 16")
+
+	// Of the table itself, where a policy speaks.
+	for _, sql := range []string{"create policy spoken on noisy using (k not between 11 and 16 or tell(k) > 0)", "alter table noisy enable row level security, force row level security"} {
+		mustExec(t, c, sql)
+	}
+	defer mustExec(t, c, "drop policy spoken on noisy")
+	if _, err := pc.CopyTo(t.Context(), io.Discard, "copy noisy to stdout"); err != nil {
+		t.Fatal(err)
+	}
+	heard("COPY of the table", "out 11", "out 12", "out 13", "out 14", "out 15", "out 16")
 }

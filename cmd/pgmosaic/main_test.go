@@ -138,11 +138,11 @@ func needServers(t testing.TB) {
 // testServers is how the tests' servers are made. What a server that is killed has written is the system's to keep; only the system never
 // dies here. Their superuser's password, with which tests and proxies open many thousand connections, is checked by md5: SCRAM takes longer
 // than all else of a connection; roles that are made later have it all the same. Memory that they share is in their own folders: what one that is
-// killed has elsewhere, nobody removes.
+// killed has elsewhere, nobody removes. Their databases do not live long enough to be vacuumed.
 func testServers() cluster.Options {
 	return cluster.Options{
 		Settings: []string{
-			"fsync = off", "full_page_writes = off", "dynamic_shared_memory_type = 'mmap'",
+			"fsync = off", "autovacuum = off", "full_page_writes = off", "dynamic_shared_memory_type = 'mmap'",
 			"wal_init_zero = off", "wal_recycle = off", "wal_keep_size = '64MB'", "max_wal_size = '96MB'", "min_wal_size = '32MB'", // their files may be in memory
 		},
 		Auth:     "md5",

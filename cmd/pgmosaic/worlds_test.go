@@ -81,7 +81,7 @@ func freeWorld() (*demo, error) {
 	d, err := startCopy(context.Background(), showcase.Options{
 		Dir: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Shards: 2, Replicas: 1,
 		Customers: 2000, Orders: 8000, PoolSize: 20, Servers: testServers(),
-		Monitor: 250 * time.Millisecond, // many worlds, many databases in each, and two processors
+		Monitor: 500 * time.Millisecond, // many worlds, many databases in each, and two processors
 	})
 	worlds.mu.Lock()
 	defer worlds.mu.Unlock()

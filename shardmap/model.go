@@ -44,6 +44,12 @@ type Setup struct {
 	Done   int    `json:"done"`             // of them
 	Text   string `json:"text"`             // a hash of those
 	Before string `json:"before,omitempty"` // what the map said when the next began: see Document.Declared
+	Next   string `json:"next,omitempty"`   // what Text is when that is done, too. Older processes have not noted it
+	Moves  bool   `json:"moves,omitempty"`  // that is one which dropping what the map has does not take back
+
+	// Loose says that dropping what the map has takes back all that is done: other statements may take their place.
+	Loose bool `json:"loose,omitempty"`
+	Undo  bool `json:"undo,omitempty"` // that has begun, and is to be done before anything else
 }
 
 // Declared is a hash of what statements have declared, and equal for maps that say the same. What a process notes by itself, how far it

@@ -117,10 +117,14 @@ func (p *parser) fail(format string, args ...any) {
 }
 
 func (p *parser) near() string {
-	if t := p.peek(); t.kind != 0 {
+	switch t := p.peek(); t.kind {
+	case 0:
+		return "end of statement"
+	case 's':
+		return fmt.Sprintf("%q", maskDSN(t.text)) // what init_sql says goes to the log
+	default:
 		return fmt.Sprintf("%q", t.text)
 	}
-	return "end of statement"
 }
 
 // word takes the next token if it is this keyword.

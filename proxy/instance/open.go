@@ -45,8 +45,11 @@ func (b backend) Open(ctx context.Context, l session.Login, client session.Clien
 	return h, params, nil
 }
 
-// room refuses a client of a database or user that has its number already, or whose database is disabled.
+// room refuses a client of a database or user that has its number already, or whose database is disabled, and all of a map that is half done.
 func (b backend) room(l session.Login) error {
+	if b.in.Catalog.Current().Document.Setup != nil {
+		return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: "the shard map is being set up", Hint: "Try again when init_sql is done: /readyz answers 200 then."}
+	}
 	if b.in.Pools.Disabled(l.Database) {
 		return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("database %q is disabled", l.Database), Hint: "ENABLE on the admin database lets clients in again."}
 	}

@@ -2,7 +2,7 @@
 //
 // A save writes a temporary file, syncs it, renames it over the old one and syncs the folder, under a
 // file lock that is held only while saving; so a reader sees the old or the new map, never a part. The
-// last versions are kept beside it.
+// last versions are kept beside it. Who sets up a new map has another lock, in the file .setup.
 package filestore
 
 import (
@@ -124,6 +124,36 @@ func (s *Store) save(ctx context.Context, prev uint64, doc *shardmap.Document) (
 	}
 	s.prune()
 	return nil
+}
+
+// Alone waits until no other process on the host sets up the map of this file, or ctx ends; busy is called once if one does. done, or the end
+// of the process, lets the next one. It keeps nobody from saving.
+func (s *Store) Alone(ctx context.Context, busy func()) (done func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return nil, fmt.Errorf("set up the shard map: %w", err)
+	}
+	f, err := os.OpenFile(s.path+".setup", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("set up the shard map: %w", err)
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil // closing drops the lock
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(fmt.Errorf("set up the shard map: %w", err), f.Close())
+		}
+		if busy != nil {
+			busy()
+			busy = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(s.poll):
+		}
+	}
 }
 
 // lockWait bounds how long the lock is waited for: who has it may have been stopped while it saved.

@@ -175,3 +175,32 @@ func TestMapsAreSupersededByNewerOnesAlone(t *testing.T) {
 		t.Fatalf("after a change: %v, the old one superseded %v, the new one %v", err, over(was), over(c.Current()))
 	}
 }
+
+func TestOneProcessSetsUpAMap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "map.json")
+	done, err := New(path).Alone(t.Context(), func() { t.Error("nobody else is at it") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := New(path).Save(t.Context(), 0, doc(1)); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := New(path).Alone(ctx, cancel); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	busy := make(chan struct{})
+	got := make(chan error, 1)
+	go func() {
+		done, err := New(path).Alone(t.Context(), func() { close(busy) })
+		if err == nil {
+			done()
+		}
+		got <- err
+	}()
+	<-busy
+	done()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}

@@ -70,6 +70,22 @@ func TestAShardJoinsBesideWhatAnotherHasLeft(t *testing.T) {
 	wantVerified(t, d, "leftover.public.codes")
 }
 
+// aboutToTell begins to bring a table home, and holds the statement up when it is about to tell the map, until let is called.
+func aboutToTell(t *testing.T, d *demo, database, table string) (let func(), done <-chan error) {
+	t.Helper()
+	hold, watch := d.on(t, database, 1), d.on(t, database, 1)
+	mustExec(t, hold, "begin; select from pgmosaic.made for update") // which the statement changes before the map
+	ended := make(chan error, 1)
+	go func() {
+		_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE "+database+".public."+table, false)
+		ended <- err
+	}()
+	eventually(t, "the statement is about to tell the map", func() bool {
+		return queryOne[bool](t, watch, "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pgmosaic.made')")
+	})
+	return func() { mustExec(t, hold, "commit") }, ended
+}
+
 // A transaction renames a table that is about to be brought home: it is under its new name what it was.
 func TestATableThatIsRenamedBeforeItIsBroughtHome(t *testing.T) {
 	t.Parallel()
@@ -78,18 +94,9 @@ func TestATableThatIsRenamedBeforeItIsBroughtHome(t *testing.T) {
 	mustExec(t, c, "insert into rows_ select i, 'v' || i from generate_series(1, 90) i")
 	d.adminExec(t, "CREATE GROUP g IN underway KEY (int) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE underway.public.rows_ IN GROUP g KEY (k)")
-	hold, watch := d.on(t, "underway", 1), d.on(t, "underway", 1)
-	mustExec(t, hold, "begin; select from pgmosaic.made for update") // which the statement changes before the map
-	done := make(chan error, 1)
-	go func() {
-		_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE underway.public.rows_", false)
-		done <- err
-	}()
-	eventually(t, "the statement is about to tell the map", func() bool {
-		return queryOne[bool](t, watch, "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pgmosaic.made')")
-	})
+	let, done := aboutToTell(t, d, "underway", "rows_")
 	mustExec(t, c, "begin; alter table rows_ rename to lines")
-	mustExec(t, hold, "commit")
+	let()
 	eventually(t, "the map has been told, or has not", func() bool { return len(done) > 0 || d.moving("underway", "rows_") })
 	mustExec(t, c, "commit")
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "the shard map was changed meanwhile") {
@@ -117,25 +124,51 @@ func TestATableThatIsDroppedBeforeItIsBroughtHome(t *testing.T) {
 	}
 	d.adminExec(t, "CREATE GROUP g IN droppedfirst KEY (int) BY HASH")
 	d.adminExec(t, "DISTRIBUTE TABLE droppedfirst.public.rows_ IN GROUP g KEY (k)")
-	hold, watch := d.on(t, "droppedfirst", 1), d.on(t, "droppedfirst", 1)
-	mustExec(t, hold, "begin; select from pgmosaic.made for update") // which the statement changes before the map
-	done := make(chan error, 1)
-	go func() {
-		_, err := d.Admin.Exec(t.Context(), "UNDISTRIBUTE TABLE droppedfirst.public.rows_", false)
-		done <- err
-	}()
-	eventually(t, "the statement is about to tell the map", func() bool {
-		return queryOne[bool](t, watch, "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pgmosaic.made')")
-	})
+	let, done := aboutToTell(t, d, "droppedfirst", "rows_")
 	mustExec(t, c, "drop table rows_")
 	eventually(t, "the map has it no more", func() bool { return declared(d, "droppedfirst") == "" })
-	mustExec(t, hold, "commit")
+	let()
 	if err := <-done; err == nil {
 		t.Error("it was brought home")
 	}
 	eventually(t, "nothing of it is left", func() bool { return len(mapOf(d, "droppedfirst").Attempts) == 0 })
 	d.adminExec(t, "DISTRIBUTE TABLE droppedfirst.public.others IN GROUP g KEY (k)")
 	wantVerified(t, d, "droppedfirst.public.others")
+}
+
+// What home notes of a table that is dropped while a statement is at it stays until that statement is settled: a process with another map, which
+// distributes something else meanwhile, leaves it alone.
+func TestADroppedTablesNoteStaysForWhoIsAtIt(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "notedfirst")
+	for _, n := range []string{"rows_", "others"} {
+		mustExec(t, c, "create table "+n+" (k int primary key, v text)")
+		mustExec(t, c, "insert into "+n+" select i, 'v' || i from generate_series(1, 90) i")
+	}
+	d.adminExec(t, "CREATE GROUP g IN notedfirst KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE notedfirst.public.rows_ IN GROUP g KEY (k)")
+	bare, err := stranger(t, undistributed(d, "notedfirst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	let, done := aboutToTell(t, d, "notedfirst", "rows_")
+	mustExec(t, c, "drop table rows_")
+	eventually(t, "the map has it no more", func() bool { return declared(d, "notedfirst") == "" })
+	other := make(chan error, 1)
+	go func() {
+		_, err := bare.Admin.Exec(t.Context(), "DISTRIBUTE TABLE notedfirst.public.others IN GROUP g KEY (k)", false)
+		other <- err
+	}()
+	home := d.on(t, "notedfirst", 0)
+	eventually(t, "the other process is at its table", func() bool {
+		return queryOne[bool](t, home, "select exists (select from pgmosaic.placed where relation = 'others'::regclass)")
+	})
+	let()
+	if err := <-done; err == nil {
+		t.Error("it was brought home")
+	}
+	<-other // whatever has become of it
+	eventually(t, "nothing of it is left", func() bool { return len(mapOf(d, "notedfirst").Attempts) == 0 })
 }
 
 // A shard that owns nothing, and whose server is gone for good, is dropped while a statement is unfinished there: what that has made goes with it.

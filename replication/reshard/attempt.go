@@ -151,7 +151,7 @@ func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label stri
 		}
 	}
 	return pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "DELETE FROM pgmosaic.placed WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)"); err != nil {
+		if _, err := tx.Exec(ctx, forgetGoneSQL); err != nil {
 			return err
 		}
 		var other string
@@ -170,6 +170,11 @@ func beginPlacing(ctx context.Context, home *pgx.Conn, column, value, label stri
 		return err
 	})
 }
+
+// forgetGoneSQL forgets tables that are gone. What a statement is at, or was and nobody has settled, stays: who settles it looks there, and may have
+// another map.
+const forgetGoneSQL = `DELETE FROM pgmosaic.placed p WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)
+  AND attempt = distribution AND NOT EXISTS (SELECT FROM pgmosaic.holder h WHERE h.attempt = p.attempt)`
 
 const otherMap = "Give this process the map of the one that did it: docs/operating/several.md."
 

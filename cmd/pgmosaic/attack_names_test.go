@@ -169,3 +169,37 @@ func TestAttackNamesOfNodes(t *testing.T) {
 	}
 	eventually(t, "all is well", func() bool { return visit(a, "select 1", "1") == nil })
 }
+
+// Who listens is not left with the server that a node's name meant before and that lives on: he is told that something may be missed, and hears the
+// other one from his next LISTEN on. A name that means the same again ends nobody.
+func TestAttackListenFollowsNames(t *testing.T) {
+	d := shop(t)
+	n := newNameServer(t)
+	cfg, err := pgconn.ParseConfig(d.cluster.Node("s1-a").DSN("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))
+	one := newMiddleman(t, to)
+	_, port, _ := net.SplitHostPort(one.Addr().String())
+	middlemanAt(t, "127.0.0.2:"+port, to)
+	n.set(func() { n.addrs["node.test"] = net.ParseIP("127.0.0.1") })
+	a := small(t, d, 2, func(c *config.Config) {
+		c.DNSTTL = config.Duration(100 * time.Millisecond)
+		c.Direct.Setup = []string{"CREATE DATABASE shop", "CREATE SHARD s1 IN shop NODE '" + dsnFor(cfg.User, cfg.Password, "node.test:"+port, "shop") + "'"}
+	})
+	c, server := connectTo(t, a.dsn()), connectTo(t, d.cluster.Node("s1-a").DSN("shop"))
+	mustExec(t, c, "listen named")
+	var asked int
+	n.set(func() { asked = n.asked })
+	eventually(t, "it was looked up", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.asked > asked+10 })
+	mustExec(t, server, "notify named, 'before'")
+	hearsNext(t, c, "before")
+	n.set(func() { n.addrs["node.test"] = net.ParseIP("127.0.0.2") })
+	toldMissed(t, c, "the name leads elsewhere")
+	c = connectTo(t, a.dsn())
+	mustExec(t, c, "listen named")
+	one.cut()
+	mustExec(t, server, "notify named, 'after'")
+	hearsNext(t, c, "after")
+}

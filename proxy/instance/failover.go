@@ -29,6 +29,12 @@ func (in *Instance) nodeLeft(dsn string, atOnce bool) {
 	panics.Go(panics.Background, func() { in.conns.Drop(dsn) })
 }
 
+// nodeLed closes the connections, besides clients', to a node whose name means another address by now, where its old server may live on.
+func nodeLed(in *Instance, dsn string, means func(addr string) bool) {
+	in.hub.Led(dsn, means)
+	panics.Go(panics.Background, func() { in.conns.Led(dsn, means) })
+}
+
 // shardJoins has those who listen in a database hear a shard before anybody is sent there.
 func shardJoins(ctx context.Context, in *Instance, database, shard, dsn string, whose nodeconn.Whose) (done func()) {
 	done, err := in.hub.Join(ctx, database, notify.Shard{Name: shard, DSN: dsn, Whose: whose})

@@ -161,9 +161,16 @@ func (k *Kept) Retain(keep func(dsn string) bool) {
 		clear(k.gone)
 		k.first = k.drops
 	}
-	old := k.takeOut(func(u lentFor, _ time.Time) bool { return !keep(u.dsn) }) // under the same lock: who took one now would be taken to have it from after this
+	old := k.takeOut(func(u lentFor, _ idleConn) bool { return !keep(u.dsn) }) // under the same lock: who took one now would be taken to have it from after this
 	k.mu.Unlock()
 	closeAll(old)
+}
+
+// Led closes the idle connections to a node that are at no address that its names mean now. One that is lent is judged the next time.
+func (k *Kept) Led(dsn string, means func(addr string) bool) {
+	k.close(func(u lentFor, i idleConn) bool {
+		return u.dsn == dsn && !means(i.c.PgConn().Conn().RemoteAddr().String())
+	})
 }
 
 // Run closes connections that nobody needs, and when ctx ends all.
@@ -176,16 +183,16 @@ func (k *Kept) Run(ctx context.Context) error {
 			k.mu.Lock()
 			k.closed = true
 			k.mu.Unlock()
-			k.close(func(lentFor, time.Time) bool { return true })
+			k.close(func(lentFor, idleConn) bool { return true })
 			return nil
 		case now := <-tick.C:
-			k.close(func(_ lentFor, since time.Time) bool { return now.Sub(since) >= idleFor })
+			k.close(func(_ lentFor, i idleConn) bool { return now.Sub(i.since) >= idleFor })
 		}
 	}
 }
 
 // close closes those that are idle and of which it is true.
-func (k *Kept) close(which func(u lentFor, since time.Time) bool) {
+func (k *Kept) close(which func(u lentFor, i idleConn) bool) {
 	k.mu.Lock()
 	old := k.takeOut(which)
 	k.mu.Unlock()
@@ -193,10 +200,10 @@ func (k *Kept) close(which func(u lentFor, since time.Time) bool) {
 }
 
 // takeOut takes those that are idle and of which it is true. mu is held.
-func (k *Kept) takeOut(which func(u lentFor, since time.Time) bool) (old []*pgx.Conn) {
+func (k *Kept) takeOut(which func(u lentFor, i idleConn) bool) (old []*pgx.Conn) {
 	for u, all := range k.idle {
 		k.keep(u, slices.DeleteFunc(all, func(i idleConn) bool {
-			if !which(u, i.since) {
+			if !which(u, i) {
 				return false
 			}
 			old = append(old, i.c)

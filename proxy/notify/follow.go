@@ -4,7 +4,7 @@ import "context"
 
 // How the hub follows the map and the monitor. Who listens hears every shard of his database, or is ended: so a session is given a channel
 // only in the same moment in which there is a connection, which has it, for each shard of the map at the primary that the monitor knows, and
-// what changes that is told to the hub behind the change: by Left of a node, and by Follow of a map and of a primary. Then all who
+// what changes that is told to the hub behind the change: by Left of a node, by Led of a node's name, and by Follow of a map and of a primary. Then all who
 // listen in the database are ended, since they may have missed something: they have it in 57P01, and LISTEN again. Only a shard that joins by
 // this process's own doing ends nobody: Join listens there before the map has it.
 
@@ -15,17 +15,31 @@ func (h *Hub) Left(dsn string) {
 	if h.busy > 0 {
 		h.left[dsn] = h.lefts
 	}
-	var all []ending
+	all := h.endThoseLocked(func(c *conn) bool { return c.dsn == dsn }, "its node is no longer the shard's primary, or another server")
+	h.mu.Unlock()
+	h.tell(all)
+}
+
+// Led means that the names of a node's connection string have been looked up, and mean certain addresses. A server at another one lives on, perhaps,
+// and is not the node any more. What is on its way there now is judged the next time. It does not block.
+func (h *Hub) Led(dsn string, means func(addr string) bool) {
+	h.mu.Lock()
+	all := h.endThoseLocked(func(c *conn) bool { return c.dsn == dsn && !means(c.addr) }, "its node's name leads to another address")
+	h.mu.Unlock()
+	h.tell(all)
+}
+
+// endThoseLocked is endLocked for the databases that have such a connection.
+func (h *Hub) endThoseLocked(such func(c *conn) bool, why string) (all []ending) {
 	for db, d := range h.dbs {
 		for _, c := range d.conns {
-			if c.dsn == dsn {
-				all = append(all, h.endLocked(db, c.shard, "its node is no longer the shard's primary, or another server"))
+			if such(c) {
+				all = append(all, h.endLocked(db, c.shard, why))
 				break
 			}
 		}
 	}
-	h.mu.Unlock()
-	h.tell(all)
+	return all
 }
 
 // Follow means that the map or a primary is another now. It does not block.

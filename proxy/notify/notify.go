@@ -327,6 +327,7 @@ func (h *Hub) broken(db string, c *conn, err error) {
 type conn struct {
 	shard string
 	dsn   string
+	addr  string // that the DSN has led to
 	whose nodeconn.Whose
 	ask   chan request
 	ended chan struct{}
@@ -364,6 +365,7 @@ func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
 		}
 		return nil, errors.New("cannot connect")
 	}
+	c.addr = pc.Conn().RemoteAddr().String()
 	h.wg.Add(1)
 	go func() {
 		defer h.wg.Done()

@@ -40,6 +40,8 @@ type Options struct {
 	// Password returns what a role logs in to the shards of a database with. Nil: roles other than the
 	// node's own have none.
 	Password func(database, role string) (string, error)
+	// Led is told, each time that a node's names are looked up, which addresses they mean. It may not block. Nil: nobody is told.
+	Led func(dsn string, means func(addr string) bool)
 	// Verify asks a new server, by a query, whether it is the shard's. Nil: nobody asks.
 	Verify func(database, shard string, ask func(sql string) ([][][]byte, error)) error
 }

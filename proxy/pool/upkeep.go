@@ -144,7 +144,7 @@ func (p *Pool) hosts() (out []string) {
 }
 
 // resolve looks the nodes' names up again. Servers at an address that none of their names means any more are condemned: each by its own address, for
-// one may have been on its way there while the names were looked up last.
+// one may have been on its way there while the names were looked up last. Who has other connections to the node is told, and judges them likewise.
 func (m *Manager) resolve(ctx context.Context, known map[string]string) {
 	type answer struct {
 		addrs   []string // nil: a resolver that fails tells nothing
@@ -167,14 +167,19 @@ func (m *Manager) resolve(ctx context.Context, known map[string]string) {
 		answers[name] = a
 		return a
 	}
+	told := map[string]bool{}
 	for _, p := range m.All() {
-		p.follow(func(name string) ([]string, bool) { a := look(name); return a.addrs, a.changed })
+		addrs := p.follow(func(name string) ([]string, bool) { a := look(name); return a.addrs, a.changed })
+		if led := m.opts.Load().Led; led != nil && addrs != nil && !told[p.key.dsn] {
+			told[p.key.dsn] = true
+			led(p.key.dsn, func(addr string) bool { return !elsewhere(addr, addrs) })
+		}
 	}
 }
 
-// follow condemns servers that are at none of the addresses of the pool's hosts. look tells a name's addresses, none if they are not known
-// now, and whether they have changed.
-func (p *Pool) follow(look func(name string) (addrs []string, changed bool)) {
+// follow condemns servers that are at none of the addresses of the pool's hosts, and returns those; nil if they are not known, or none is a
+// name's. look tells a name's addresses, none if they are not known now, and whether they have changed.
+func (p *Pool) follow(look func(name string) (addrs []string, changed bool)) map[netip.Addr]bool {
 	var all []string
 	names, changed := 0, false
 	for _, h := range p.hosts() {
@@ -184,14 +189,17 @@ func (p *Pool) follow(look func(name string) (addrs []string, changed bool)) {
 		}
 		addrs, other := look(h)
 		if len(addrs) == 0 {
-			return
+			return nil
 		}
 		all, changed = append(all, addrs...), changed || other
 		names++
 	}
-	if names > 0 {
-		p.vacate(addresses(all), changed)
+	if names == 0 {
+		return nil
 	}
+	addrs := addresses(all)
+	p.vacate(addrs, changed)
+	return addrs
 }
 
 func addresses(list []string) map[netip.Addr]bool {
@@ -204,17 +212,19 @@ func addresses(list []string) map[netip.Addr]bool {
 	return out
 }
 
+// elsewhere says whether the address of a connection is none of these. A Unix socket is where it was.
+func elsewhere(addr string, addrs map[netip.Addr]bool) bool {
+	at, err := netip.ParseAddrPort(addr)
+	return err == nil && !addrs[at.Addr().Unmap().WithZone("")]
+}
+
 // vacate closes idle servers at other addresses than these, and leased ones as they come back. If the name has changed its meaning, a refusal that
 // is remembered was another server's.
 func (p *Pool) vacate(addrs map[netip.Addr]bool, changed bool) {
-	elsewhere := func(s *Server) bool {
-		at, err := netip.ParseAddrPort(s.addr)
-		return err == nil && !addrs[at.Addr().Unmap().WithZone("")]
-	}
 	var idle []*Server
 	p.mu.Lock()
 	for s := range p.all {
-		if elsewhere(s) {
+		if elsewhere(s.addr, addrs) {
 			s.gen = ofNone
 		}
 	}

@@ -74,3 +74,27 @@ func TestServersOfSeveralNamesStay(t *testing.T) {
 		t.Errorf("the host is %q", h)
 	}
 }
+
+// Who has other connections to a node than the pool's is told which addresses its names mean, once for each look-up, and not what is not known.
+func TestOthersAreToldWhereANameLeads(t *testing.T) {
+	var told []string
+	m := NewManager(Options{Led: func(dsn string, means func(string) bool) {
+		for _, ip := range []string{"127.0.0.1", "192.0.2.1"} {
+			if means(ip + ":5432") {
+				told = append(told, dsn+" "+ip)
+			}
+		}
+		if !means("/tmp/.s.PGSQL.5432") {
+			t.Error("a Unix socket is elsewhere")
+		}
+	}})
+	for _, role := range []string{"app", "other"} {
+		m.Pool("shop", "s1", "s1-a", "host=localhost", role)
+		m.Pool("shop", "s2", "s2-a", "host=192.0.2.1", role)
+		m.Pool("shop", "s3", "s3-a", "host=nosuch.invalid", role)
+	}
+	m.resolve(t.Context(), map[string]string{})
+	if !slices.Equal(told, []string{"host=localhost 127.0.0.1"}) {
+		t.Errorf("told %q", told)
+	}
+}

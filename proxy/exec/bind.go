@@ -352,11 +352,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	if name == s.name && m.Raw != nil {
-		p.Server.Gather(m.Raw)
-	} else {
-		p.Server.SendBind(string(b.Portal), name, b.Rest)
-	}
+	pt.sendBind(h, p, name, b, m)
 	pt.part = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
 	x.ops = append(x.ops, op{kind: opRelay})

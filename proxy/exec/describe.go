@@ -162,7 +162,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
-		pt.part.Server.Gather(m.Raw)
+		pt.send(m)
 		x.ops = append(x.ops, op{kind: opDescribe})
 		return nil
 	}

@@ -41,7 +41,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 		}
 		h.count.Single.Add(1)
 		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
-		pt.part.Server.Gather(m.Raw)
+		pt.send(m)
 		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
 		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
 		if h.changesTemps(pt.stmt.tmpl) {
@@ -69,7 +69,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	if h.tx.Idle() && pt.plan.Writes() { // it is undone if the pipeline fails behind it
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
-	if x.anonymous != nil && x.anonymous.part != nil { // its server is about to need its own unnamed one
+	if x.anonymous != nil && x.anonymous.part != nil && !x.anonymous.aside { // its server is about to need its own unnamed one
 		x.anonymous = nil
 	}
 	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
@@ -147,7 +147,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
-		pt.part.Server.Gather(m.Raw)
+		pt.send(m)
 		x.ops = append(x.ops, op{kind: opRelay})
 		return nil
 	}

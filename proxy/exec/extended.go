@@ -41,6 +41,7 @@ type extended struct {
 	copy      copying      // of the batch
 	wrote     bool         // this pipeline, so far in autocommit, ran something that was no read
 	skipping  bool         // after an error, to the next Sync
+	behind    behind       // the message of the batch that is handled
 	executing bool         // a result of our own has been described already
 
 	bound  *bound // nil while the session rests
@@ -74,6 +75,7 @@ type described struct {
 // portal is a bound statement: on a server, or waiting here for Execute.
 type portal struct {
 	name    string // empty: the unnamed one
+	aside   bool   // the server has it as suspendedPortal
 	stmt    *stmt
 	part    *participant // where the server's portal is
 	plan    *router.Plan // else what Execute runs
@@ -430,6 +432,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		if err := h.payFirst(ctx, m); err != nil {
 			return err
 		}
+		x.behind = behind{msgs[i+1:], sync}
 		err := h.message(ctx, m)
 		for try := 0; errors.Is(err, errReplan) && try < 3 && (m.Type == 'B' || m.Type == 'D') && !keepsMap(h); try++ { // nothing was sent
 			if err = h.refresh(ctx); err == nil {

@@ -40,6 +40,7 @@ type participant struct {
 	outdated bool              // a statement turned out to be about what is not there any more
 	setAt    int               // when a statement was last run on it that may set something unseen: see maySet
 	customs  customs           // custom parameters that it was told of in the transaction: see emptied
+	suspends bool              // it may have a portal that is called suspendedPortal
 }
 
 // errReplan means that the map changed while the statement waited for a server: plan it again.

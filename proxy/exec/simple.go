@@ -18,9 +18,10 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 	}
 	h.beginRequest(len(sql))
 	h.request.Choose(sql)
-	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
 	idle := h.tx.Idle()
 	err := h.joinPipeline(ctx)
+	dropSuspended(h)
+	h.ext.unnamed, h.ext.anonymous = nil, nil // a simple query drops the unnamed statement and portal
 	joined := h.tx.Implicit
 	if err == nil {
 		err = h.query(ctx, sql)

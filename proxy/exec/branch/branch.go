@@ -77,6 +77,12 @@ func (b *Branch) Aside(sql string) {
 	b.owes += 2
 }
 
+// Closes has the server close a portal with what is sent next; Answered swallows the answer.
+func (b *Branch) Closes(portal string) {
+	b.Server.SendClose('P', portal)
+	b.owes++
+}
+
 // Begin has the server begin a transaction before the statement that comes.
 func (b *Branch) Begin(sql string) {
 	b.On(Begins)
@@ -108,7 +114,7 @@ func (b *Branch) Answered() error {
 		case m.Type == 'C':
 			b.owes--
 			b.Server.TxStatus = 'T'
-		case m.Type == '3': // of what was sent aside
+		case m.Type == '3': // of what was sent aside, or closed
 			b.owes--
 		}
 	}

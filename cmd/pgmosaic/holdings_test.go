@@ -334,3 +334,38 @@ func TestWhatFunctionsSetHasALimit(t *testing.T) {
 		outOfMemory(t, f, err, "session_memory_limit")
 	}
 }
+
+// What several statements of a pipeline set may be more together than the session may keep, and less by itself: then the pipeline is undone, and never is an error
+// told of what is done.
+func TestAPipelineThatSetsTooMuchIsUndone(t *testing.T) {
+	d := shop(t)
+	a := small(t, d, 2, nil)
+	a.Engine.Memory.Session.Store(200 << 10)
+	c := connectTo(t, a.dsn())
+	mustExec(t, c, "create table set_too_much (a int)")
+	defer mustExec(t, c, "drop table set_too_much")
+	long := strings.Repeat("x", 120<<10)
+	for i, flushes := range []bool{false, true} {
+		r := rawTo(t, a.dsn())
+		for j := range 2 {
+			r.run(fmt.Sprintf("insert into set_too_much values (%d)", j))
+			r.run(fmt.Sprintf("select set_config('app.much%d', '%s', false)", j, long))
+			if flushes {
+				r.SendFlush()
+			}
+		}
+		r.SendSync()
+		got := r.answer()
+		if !strings.HasSuffix(got, "E[53200]ZI") {
+			t.Errorf("with Flush %t: %d bytes end with %s", flushes, len(got), got[max(0, len(got)-30):])
+		}
+		if n := queryOne[int](t, c, "select count(*) from set_too_much"); n != 0 {
+			t.Errorf("try %d: an error is told, and %d rows are there", i, n)
+		}
+		r.SendQuery("select coalesce(length(current_setting('app.much0', true)), 0)")
+		if got := r.answer(); !strings.Contains(got, "D(0)") {
+			t.Errorf("what is undone is set: %s", got)
+		}
+		_ = r.Close()
+	}
+}

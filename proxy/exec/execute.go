@@ -39,6 +39,11 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 				return err
 			}
 		}
+		if len(pt.configs) > 0 {
+			if err := mayConfigure(h, configuring(x, pt.configs)); err != nil {
+				return err
+			}
+		}
 		h.count.Single.Add(1)
 		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
 		pt.send(m)

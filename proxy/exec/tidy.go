@@ -2,6 +2,7 @@ package exec
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -174,11 +175,37 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 	return out
 }
 
-// configure takes what set_config has set on one server into the session, and to its other servers.
+// configuring is what a pipeline will have set when a statement has run that is to set some more: the last of each parameter.
+func configuring(x *extended, more []setting) (all []setting) {
+	add := func(list []setting) {
+		for _, c := range list {
+			if i := slices.IndexFunc(all, func(o setting) bool { return o.name == c.name && o.local == c.local }); i >= 0 {
+				all[i] = c
+			} else {
+				all = append(all, c)
+			}
+		}
+	}
+	for i := range x.post {
+		add(x.post[i].configs)
+	}
+	for i := range x.ops {
+		add(x.ops[i].configs)
+	}
+	add(more)
+	return all
+}
+
+// configure takes what set_config has set on one server into the session, and to its other servers. Whether the session may keep it was asked before it
+// ran; where others have taken the room since, and it is committed by now, that is no error of the statement: the session ends, as with what a function has set.
 func (h *Handler) configure(p *participant, list []setting) error {
-	if err := mayConfigure(h, list); err != nil { // several of a pipeline may be more together than each was
-		p.Server.Dirty = p.Server.Dirty || h.tx.Idle()
-		return err
+	if err := mayConfigure(h, list); err != nil {
+		if !h.tx.Idle() {
+			return err
+		}
+		p.Server.Dirty = true
+		h.dismiss(setTooMuch(ended))
+		return nil
 	}
 	for _, c := range list {
 		if c.reset {

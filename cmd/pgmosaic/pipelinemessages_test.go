@@ -161,6 +161,9 @@ func TestCopyAmidAPipelineLikePostgreSQL(t *testing.T) {
 			"begin; await ZT; copy T; Sync; await G; rows 1; done; Sync", "begin; copy T; Sync; rows 1; done; Sync", "insert; copy T; Sync; await G; rows 1; done; Sync",
 			"copy T; Sync; await G; rows x; done; Sync", "copy T; Sync; rows x; done; Sync", "copy T; rows 1,x,2; rows 3; Sync; done; Sync; insert",
 			"begin; copy T; Flush; await G; rows x; await ]; Sync", "copy nosuch; Sync; rows 1; done; Sync", "copy nosuch; rows 1; done; insert; Sync",
+			"query-copy T; Sync; rows 1; done", "query-copy T; rows 1; Sync; done", "query-copy T; await G; Sync; rows 1; Sync; done; Sync", "query-copy T; Sync; Sync; fail", "query-copy T; Flush; Sync; rows 1; done",
+			"query-copy T; rows x; Sync; done", "query-copy T; Sync; rows x; Sync; rows 1; done", "begin; query-copy T; Sync; rows 1; done", "begin; query-copy T; Sync; rows x; Sync; done; query-insert",
+			"query-copy T; Sync; insert; Sync", "query-copy T; Sync; Sync; query-insert", "insert; query-copy T; Sync; rows 1; done", "query-copy nosuch; Sync; rows 1; done",
 		} {
 			scripts = append(scripts, strings.ReplaceAll(s, " T;", " "+table+";"))
 		}

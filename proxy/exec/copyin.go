@@ -79,6 +79,18 @@ func unreadSyncs(h *Handler, p *participant, syncs int) (unread int, err error) 
 	return unread, nil
 }
 
+// settleSyncs is for the Syncs that a server was sent amid a COPY of a simple query, which has ended. One that has failed by itself answers those
+// that it had not read by then, and so the client is answered as often behind the query.
+func settleSyncs(h *Handler, p *participant, r *relayed) error {
+	if r.syncs == 0 || !r.failed {
+		p.Server.Swallowed(r.syncs)
+		return nil
+	}
+	n, err := unreadSyncs(h, p, r.syncs)
+	h.ext.copy.answered += n
+	return err
+}
+
 // takeData passes the data of a COPY amid a pipeline on.
 func takeData(h *Handler, p *participant) (end copyEnd, code string, err error) {
 	c := &h.ext.copy

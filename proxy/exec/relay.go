@@ -18,6 +18,7 @@ type relayed struct {
 	failed bool // an ErrorResponse was passed on
 	code   string
 	ready  bool // ReadyForQuery came
+	syncs  int  // of the client's, which the server was sent amid a COPY
 }
 
 // relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
@@ -37,6 +38,9 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			}
 			s.TxStatus = m.Body()[0]
 			r.ready = true
+			if err := settleSyncs(h, p, &r); err != nil {
+				return r, err
+			}
 			return r, reassert(h, p)
 		case 'E':
 			if r.code, err = h.relayError(p); isAgain(err) {
@@ -58,7 +62,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 			if err := s.Forward(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
 			}
-			switch end, code, err := h.copyIn(p, nil); {
+			switch end, code, err := h.copyIn(p, &r.syncs); {
 			case err != nil:
 				return r, err
 			case end == copyRefused:

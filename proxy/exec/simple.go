@@ -17,6 +17,7 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 		return nil
 	}
 	h.beginRequest(len(sql))
+	h.ext.copy = copying{}
 	h.request.Choose(sql)
 	idle := h.tx.Idle()
 	err := h.joinPipeline(ctx)
@@ -32,6 +33,9 @@ func (h *Handler) Query(ctx context.Context, sql []byte) error {
 		}
 	}
 	endRequest(h, idle)
+	for range h.ext.copy.answered {
+		h.client.SendReady(h.tx.Status().Byte())
+	}
 	return nil
 }
 

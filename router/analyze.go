@@ -64,7 +64,7 @@ func marked(text string) bool {
 func isControl(s *sqlparse.Statement) bool {
 	switch s.Kind {
 	case sqlparse.Begin, sqlparse.Commit, sqlparse.Rollback, sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo,
-		sqlparse.Set, sqlparse.Discard, sqlparse.Prepare, sqlparse.Execute, sqlparse.Deallocate, sqlparse.Empty, sqlparse.Listen, sqlparse.Unlisten:
+		sqlparse.Set, sqlparse.Discard, sqlparse.Prepare, sqlparse.Execute, sqlparse.Deallocate, sqlparse.Empty, sqlparse.Listen, sqlparse.Unlisten, sqlparse.Constraints:
 		return true
 	case sqlparse.Show:
 		if strings.HasPrefix(s.Var.Name, "pgmosaic.") {

@@ -109,6 +109,14 @@ func RunsUnnamed(sch *schema.Snapshot) *Hidden {
 	return unnamedOf(sch).hidden
 }
 
+// Fires is how code that triggers run may change a server where no statement names it; nil: it does not.
+func Fires(sch *schema.Snapshot) *Hidden {
+	if sch == nil {
+		return nil
+	}
+	return unnamedOf(sch).fires
+}
+
 var noneUnnamed = &unnamed{}
 
 type viewsKey struct{}

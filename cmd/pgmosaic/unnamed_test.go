@@ -74,7 +74,7 @@ func TestTheIsolationIsChosenBehindWhatRunsNoCode(t *testing.T) {
 	c := connectTo(t, ownPool(t, "chosenlate", []string{
 		"create function sets(v text) returns bool language plpgsql as $$ begin perform set_config('search_path', v, true); return true; end $$; create domain late as text check (sets(value)); create table t (a int)",
 	}, "s1-a", "s2-a"))
-	for _, first := range []string{"show transaction_read_only", "lock table t in share mode", "notify late"} {
+	for _, first := range []string{"show transaction_read_only", "lock table t in share mode", "notify late", "set constraints all deferred", "set constraints all immediate"} {
 		for _, then := range []string{"begin isolation level repeatable read", "set transaction isolation level repeatable read"} {
 			for _, sql := range []string{"begin", first, then} {
 				mustExec(t, c, sql, pgx.QueryExecModeSimpleProtocol)

@@ -242,7 +242,7 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 		if inTx {
 			return h.ext.mayKeep(memory.Transactions, listenCost+int64(len(s.Name)))
 		}
-	case sqlparse.Begin:
+	case sqlparse.Begin, sqlparse.Constraints:
 		return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text)))
 	default: // nothing of it is kept
 	}

@@ -69,6 +69,8 @@ func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
 		return h.discard(ctx, s)
 	case sqlparse.Deallocate:
 		return h.deallocate(ctx, s)
+	case sqlparse.Constraints:
+		return putOff(ctx, h, s)
 	case sqlparse.Listen, sqlparse.Unlisten:
 		return h.listenTo(ctx, s)
 	case sqlparse.Prepare:

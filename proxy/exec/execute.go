@@ -123,7 +123,7 @@ func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 			h.ext.setPortal(pt.name, pt) // the end of what came before has closed it
 		}
 	}
-	if h.tx.Idle() && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
+	if h.tx.Idle() && (s.Kind == sqlparse.Set || s.Kind == sqlparse.Constraints || s.Kind == sqlparse.Listen || s.Kind == sqlparse.Unlisten) { // undone if the pipeline fails, and LOCAL holds to its end
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
 	return h.control(ctx, s)

@@ -198,7 +198,7 @@ func (g *gathering) begin() error {
 				return err
 			}
 			sql = ""
-		case stepSave: // a connection of its own goes back to nothing
+		case stepSave, stepPutOff: // a connection of its own goes back to nothing, and puts nothing off
 		}
 	}
 	if sql == "" {

@@ -162,6 +162,10 @@ func lead(h *Handler, p *participant) error {
 			continue
 		}
 		p.knows(s.name)
+		if s.kind == stepPutOff {
+			p.First(putOffOn(h, p, s.sql, s.name))
+			continue
+		}
 		p.First(s.sql)
 	}
 	return nil

@@ -26,6 +26,7 @@ const (
 	stepModes                 // SET TRANSACTION
 	stepSave                  // SAVEPOINT
 	stepSeen                  // what functions have set: see spread
+	stepPutOff                // SET CONSTRAINTS: see putOff
 )
 
 // step notes what servers that join later have to be told. name is that of the parameter, or empty.
@@ -83,7 +84,7 @@ func (tx *transaction) released(at int) {
 	save := &tx.saves[at]
 	kept := tx.steps[:save.steps-1]
 	for _, s := range tx.steps[save.steps-1:] {
-		if s.kind == stepSet || s.kind == stepLocal || s.kind == stepSeen {
+		if s.kind != stepModes && s.kind != stepSave {
 			kept = append(kept, s)
 		}
 	}

@@ -253,6 +253,12 @@ func (c *converter) statement(n *pg.Node) {
 		s.Kind, s.Name = Unlisten, x.UnlistenStmt.Conditionname
 	case *pg.Node_NotifyStmt:
 		s.Kind = Notify
+	case *pg.Node_ConstraintsSetStmt:
+		s.Kind = Constraints
+		s.Tx.Deferrable = x.ConstraintsSetStmt.Deferred
+		if len(x.ConstraintsSetStmt.Constraints) == 0 {
+			s.Name = "all"
+		}
 	case *pg.Node_CopyStmt:
 		c.copy(x.CopyStmt)
 	case *pg.Node_DoStmt, *pg.Node_CallStmt:

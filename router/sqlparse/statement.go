@@ -48,6 +48,7 @@ const (
 	Truncate
 	Vacuum // VACUUM, ANALYZE
 	Lock
+	Constraints // SET CONSTRAINTS
 	CreateTable
 	AlterTable
 	Drop

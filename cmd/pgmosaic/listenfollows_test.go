@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -207,7 +208,6 @@ var unasked = map[string]string{
 	"replication/reshard/identity.go adopt":       "it tells the database another thing",
 	"replication/reshard/identity.go part":        "it reads and deletes the row itself",
 	"replication/reshard/recover.go recoverShard": "what is undone has the attempt's id",
-	"replication/reshard/literals.go newest":      "it must be at the address of a connection that was asked",
 	"replication/reshard/shards.go CreateShard":   "an only shard is told nothing",
 }
 
@@ -246,4 +246,41 @@ func TestNothingElseTrustsAnAddress(t *testing.T) {
 		}
 	}()
 	_, _ = nodeconn.Open(t.Context(), "postgres://127.0.0.1:1/x", nodeconn.Admin, nodeconn.Whose{})
+}
+
+// A connection beside another is at the address where that is, though the connection string has several and another one is tried first by now.
+func TestAConnectionBesideAnotherIsWhereThatIs(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	cfg, err := pgconn.ParseConfig(d.cluster.Node("s1-a").DSN("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := net.JoinHostPort(cfg.Host, itoa(int(cfg.Port)))
+	second := newMiddleman(t, to)
+	host, port, _ := net.SplitHostPort(second.Addr().String())
+	dsn := strings.Replace(dsnFor(cfg.User, cfg.Password, "127.0.0.3:"+port+","+host+":"+port, "shop"), "%2C", ",", 1)
+	home, err := nodeconn.Open(t.Context(), dsn, nodeconn.Admin, nodeconn.Unasked("a test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close(context.WithoutCancel(t.Context()))
+	middlemanAt(t, "127.0.0.3:"+port, to)
+	again, err := nodeconn.Open(t.Context(), dsn, nodeconn.Admin, nodeconn.Unasked("a test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close(context.WithoutCancel(t.Context()))
+	beside, err := nodeconn.Beside(t.Context(), home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beside.Close(context.WithoutCancel(t.Context()))
+	at := func(c *pgx.Conn) string { return c.PgConn().Conn().RemoteAddr().String() }
+	if at(again) == at(home) || at(beside) != at(home) {
+		t.Errorf("home is at %s, another one at %s, one beside it at %s", at(home), at(again), at(beside))
+	}
+	if says(t, beside, "show application_name", pgx.QueryExecModeSimpleProtocol) != "pgmosaic admin" || says(t, beside, "show search_path", pgx.QueryExecModeSimpleProtocol) != says(t, home, "show search_path", pgx.QueryExecModeSimpleProtocol) {
+		t.Error("it is not set as the other")
+	}
 }

@@ -237,7 +237,7 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 	ran := ops[i].kind == opCompare
 	for _, o := range ops[i:] {
 		failed(srv, o.configs)
-		if !ran && o.closes != "" {
+		if o.closes != "" { // where it was not skipped, to close it again is no error
 			pool.StillHas(srv, o.closes)
 		}
 		switch {

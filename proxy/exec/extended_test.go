@@ -19,4 +19,14 @@ func TestAStatementWhoseCloseWasSkippedIsClosedLater(t *testing.T) {
 	if _, name := srv.Prepare(pool.StmtKey{1, 2}); name != evict {
 		t.Errorf("%q is closed, and %q is still there", name, evict)
 	}
+	_, evict = srv.Prepare(pool.StmtKey{1, 3}) // a comparison fails, and behind it the server has an error of its own: it skips the Close
+	x.skipped(srv, []op{{kind: opCompare, key: pool.StmtKey{1, 2}}, {}, {kind: opHidden, closes: evict}, {kind: opRelay, key: pool.StmtKey{1, 3}}}, 0)
+	closed := map[string]bool{}
+	for i := range uint64(3) {
+		_, name := srv.Prepare(pool.StmtKey{2, i})
+		closed[name] = true
+	}
+	if !closed[evict] {
+		t.Errorf("behind a comparison: %q is never closed: %v", evict, closed)
+	}
 }

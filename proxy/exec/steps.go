@@ -21,12 +21,12 @@ type step struct {
 type stepKind uint8
 
 const (
-	stepSet   stepKind = iota // SET, which outlives the transaction
-	stepLocal                 // SET LOCAL
-	stepModes                 // SET TRANSACTION
-	stepSave                  // SAVEPOINT
-	stepSeen                  // what functions have set: see spread
-	stepPutOff                // SET CONSTRAINTS: see putOff
+	stepSet    stepKind = iota // SET, which outlives the transaction
+	stepLocal                  // SET LOCAL
+	stepModes                  // SET TRANSACTION
+	stepSave                   // SAVEPOINT
+	stepSeen                   // what functions have set: see spread
+	stepPutOff                 // SET CONSTRAINTS: see putOff
 )
 
 // step notes what servers that join later have to be told. name is that of the parameter, or empty.

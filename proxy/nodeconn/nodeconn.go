@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -100,6 +101,19 @@ func Open(ctx context.Context, dsn string, p Purpose, whose Whose) (*pgx.Conn, e
 		return nil, err
 	}
 	return c, nil
+}
+
+// Beside opens another connection like one that is open and has been asked whose it leads to: at the address where that is, whatever the connection string leads
+// to by now, and whichever of several hosts or addresses it has.
+func Beside(ctx context.Context, c *pgx.Conn) (*pgx.Conn, error) {
+	cfg := c.Config()
+	if at, err := netip.ParseAddrPort(c.PgConn().Conn().RemoteAddr().String()); err == nil { // a Unix socket is where it was
+		cfg.Host, cfg.Port = at.Addr().String(), at.Port()
+		for _, f := range cfg.Fallbacks { // each has its own TLS, by the name that it had
+			f.Host, f.Port = cfg.Host, cfg.Port
+		}
+	}
+	return pgx.ConnectConfig(ctx, cfg)
 }
 
 // OpenRaw is Open without pgx's types and caches. onNotification may be nil.

@@ -73,15 +73,10 @@ func newest(ctx context.Context, home *pgx.Conn) (c *pgx.Conn, done func(), err 
 	if err != nil || slices.Contains(isolation, "read committed") {
 		return home, done, err
 	}
-	if c, err = nodeconn.Open(ctx, home.Config().ConnString(), nodeconn.Admin, nodeconn.Unasked("it must be at the address of one that was asked")); err != nil {
+	if c, err = nodeconn.Beside(ctx, home); err != nil {
 		return nil, nil, of(home, err)
 	}
-	done = func() { _ = c.Close(context.WithoutCancel(ctx)) } // nothing was done on it
-	if at, want := c.PgConn().Conn().RemoteAddr().String(), home.PgConn().Conn().RemoteAddr().String(); at != want {
-		done()
-		return nil, nil, &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("home's connection string leads to %s now, and led to %s", at, want), Hint: "Run it again."}
-	}
-	return c, done, nil
+	return c, func() { _ = c.Close(context.WithoutCancel(ctx)) }, nil // nothing was done on it
 }
 
 // reading is what users have defined on home, as it was read for a shard.

@@ -20,6 +20,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	showcase "github.com/pgmosaic/pgmosaic/proxy/demo"
 	"github.com/pgmosaic/pgmosaic/proxy/nodeconn"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 )
 
 // hearsNext waits for the next notification.
@@ -246,6 +247,25 @@ func TestNothingElseTrustsAnAddress(t *testing.T) {
 		}
 	}()
 	_, _ = nodeconn.Open(t.Context(), "postgres://127.0.0.1:1/x", nodeconn.Admin, nodeconn.Whose{})
+}
+
+// No pool is made whose servers nobody asks whose they are, and none is left without.
+func TestNoPoolWithoutAskingWhoseItIs(t *testing.T) {
+	t.Parallel()
+	for what, f := range map[string]func(){
+		"made":    func() { pool.NewManager(pool.Options{}) },
+		"changed": func() { pool.NewManager(pool.Options{Verify: pool.Unasked("a test")}).SetOptions(pool.Options{}) },
+		"of nil":  func() { pool.Asked(nil) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("one is %s", what)
+				}
+			}()
+			f()
+		}()
+	}
 }
 
 // A connection beside another is at the address where that is, though the connection string has several and another one is tried first by now.

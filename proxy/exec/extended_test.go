@@ -8,7 +8,7 @@ import (
 
 // A statement that a server was to close in a pipeline, and whose Close was skipped, is closed later: nobody else would, for as long as the server lives.
 func TestAStatementWhoseCloseWasSkippedIsClosedLater(t *testing.T) {
-	srv := &pool.Server{Pool: pool.NewManager(pool.Options{MaxPrepared: 2}).Pool("shop", "s1", "s1-a", "host=node.test", "app")}
+	srv := &pool.Server{Pool: pool.NewManager(pool.Options{MaxPrepared: 2, Verify: pool.Unasked("a test")}).Pool("shop", "s1", "s1-a", "host=node.test", "app")}
 	srv.ForgetAll()
 	for i := range uint64(2) {
 		srv.Prepare(pool.StmtKey{1, i})

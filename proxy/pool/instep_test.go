@@ -21,7 +21,7 @@ func TestAServerOutOfStepIsClosed(t *testing.T) {
 		{"has read a Sync as part of a COPY", func(s *Server) { s.SendSync(); sent(s); s.Swallowed(1) }, true},
 		{"was not sent what is gathered", func(s *Server) { s.SendFlush() }, false},
 	} {
-		p := NewManager(Options{Lifetime: time.Hour}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
+		p := NewManager(Options{Verify: Unasked("a test"), Lifetime: time.Hour}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
 		s := saying(t, "ZI")
 		s.Pool, s.TxStatus, s.settings, s.dialed = p, 'I', NoSettings, time.Now()
 		p.all[s] = struct{}{}

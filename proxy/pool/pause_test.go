@@ -20,7 +20,7 @@ func TestPausesOfTwoAdmins(t *testing.T) {
 		return done
 	}
 	busy := func() (*Manager, *Pool) {
-		m := NewManager(Options{})
+		m := NewManager(Options{Verify: Unasked("a test")})
 		p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
 		p.active = 1
 		return m, p
@@ -74,7 +74,7 @@ func TestAPauseHearsOfEachEnd(t *testing.T) {
 		"nothing was dialled":    func(p *Pool, _ *Server) { p.back(nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := NewManager(Options{})
+			m := NewManager(Options{Verify: Unasked("a test")})
 			p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
 			s := saying(t)
 			s.Pool, s.settings, s.TxStatus, s.dialed = p, NoSettings, 'I', time.Now()
@@ -98,7 +98,7 @@ func TestAPauseHearsOfEachEnd(t *testing.T) {
 
 // WAIT_CLOSE is told when the last condemned server is closed.
 func TestTheLastOldServerIsHeardOf(t *testing.T) {
-	m := NewManager(Options{})
+	m := NewManager(Options{Verify: Unasked("a test")})
 	p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
 	s := saying(t)
 	s.Pool, s.settings, s.TxStatus, s.dialed = p, NoSettings, 'I', time.Now()
@@ -122,7 +122,7 @@ func TestTheLastOldServerIsHeardOf(t *testing.T) {
 
 // Who shuts a gate and counts nobody has nobody behind it: one who came through before it was shut, and takes a server then, goes back.
 func TestNobodySlipsThroughAGate(t *testing.T) {
-	m := NewManager(Options{Size: 1, WaitTimeout: time.Minute})
+	m := NewManager(Options{Verify: Unasked("a test"), Size: 1, WaitTimeout: time.Minute})
 	p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
 	p.active = 1 // somebody else's, which the waiter is handed
 	s := saying(t)
@@ -166,7 +166,7 @@ func opening(m *Manager) chan struct{} {
 
 // A node that is another shard's by now, under another name, has a pool that says so: a pause of the shard holds what runs there.
 func TestThePoolOfANodeIsItsShards(t *testing.T) {
-	m := NewManager(Options{})
+	m := NewManager(Options{Verify: Unasked("a test")})
 	old := m.Pool("shop", "s2", "n2", "host=node.test", "app")
 	p := m.Pool("shop", "s3", "n3", "host=node.test", "app")
 	if p.Shard != "s3" || p.Node != "n3" || old.Shard != "s2" {

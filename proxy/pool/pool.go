@@ -41,9 +41,8 @@ type Options struct {
 	// node's own have none.
 	Password func(database, role string) (string, error)
 	// Led is told, each time that a node's names are looked up, which addresses they mean. It may not block. Nil: nobody is told.
-	Led func(dsn string, means func(addr string) bool)
-	// Verify asks a new server, by a query, whether it is the shard's. Nil: nobody asks.
-	Verify func(database, shard string, ask func(sql string) ([][][]byte, error)) error
+	Led    func(dsn string, means func(addr string) bool)
+	Verify Whose // asks a new server whether it is the shard's; without one there is no manager
 }
 
 // connectRetry is how long a node that cannot be reached at all is left alone.
@@ -122,6 +121,7 @@ func (m *Manager) Options() Options { return *m.opts.Load() }
 
 // SetOptions replaces the limits. What is over a new limit goes as it comes back.
 func (m *Manager) SetOptions(opts Options) {
+	opts.Verify.must()
 	opts = opts.WithDefaults()
 	m.opts.Store(&opts)
 }

@@ -20,7 +20,7 @@ func panicked(f func()) (why string) {
 }
 
 func TestServersChangeStateAsTheTableSays(t *testing.T) {
-	p := NewManager(Options{}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
+	p := NewManager(Options{Verify: Unasked("a test")}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
 	for from := Leased; from <= Closed; from++ {
 		for to := Leased; to <= Closed; to++ {
 			s := &Server{Pool: p}
@@ -39,7 +39,7 @@ func TestServersChangeStateAsTheTableSays(t *testing.T) {
 // Who gives a server back that is not leased is at fault, and the pool is as it was: no server is there twice, and no lease is counted back twice.
 func TestAServerIsGivenBackOnce(t *testing.T) {
 	for _, dirty := range []bool{false, true} {
-		p := NewManager(Options{}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
+		p := NewManager(Options{Verify: Unasked("a test")}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
 		s := saying(t)
 		s.Pool, s.settings, s.TxStatus, s.dialed, s.Dirty = p, NoSettings, 'I', time.Now(), dirty
 		p.active, p.all[s] = 2, struct{}{} // another's lease, too
@@ -57,7 +57,7 @@ func TestAServerIsGivenBackOnce(t *testing.T) {
 
 // The number of statements that SHOW SERVERS tells is that of the server's books, whatever takes one off them.
 func TestStatementsOffTheBooksAreNotCounted(t *testing.T) {
-	m := NewManager(Options{MaxPrepared: 5})
+	m := NewManager(Options{Verify: Unasked("a test"), MaxPrepared: 5})
 	s := &Server{Pool: m.Pool("shop", "s1", "s1-a", "host=node.test", "app")}
 	s.ForgetAll()
 	for i := range uint64(4) {

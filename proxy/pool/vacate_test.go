@@ -10,7 +10,7 @@ import (
 // A server at an address that its name does not mean is closed, or closed when it comes back, whenever it was opened: it may have been on its
 // way there when the name was looked up.
 func TestServersAtOtherAddressesAreVacated(t *testing.T) {
-	m := NewManager(Options{})
+	m := NewManager(Options{Verify: Unasked("a test")})
 	p := m.Pool("shop", "s1", "s1-a", "host=node.test", "app")
 	at := func(addr string, idle bool) *Server {
 		s := saying(t)
@@ -52,7 +52,7 @@ func TestServersAtOtherAddressesAreVacated(t *testing.T) {
 // A node with several names is at the addresses of all of them, and at those that its connection string has itself; while one of them cannot be
 // looked up, nothing is closed.
 func TestServersOfSeveralNamesStay(t *testing.T) {
-	m := NewManager(Options{})
+	m := NewManager(Options{Verify: Unasked("a test")})
 	p := m.Pool("shop", "s1", "s1-a", "host=one.test,192.0.2.7,two.test sslmode=prefer", "app")
 	for _, addr := range []string{"192.0.2.1:5432", "192.0.2.2:5432", "192.0.2.7:5432", "192.0.2.9:5432"} {
 		s := saying(t)
@@ -78,7 +78,7 @@ func TestServersOfSeveralNamesStay(t *testing.T) {
 // Who has other connections to a node than the pool's is told which addresses its names mean, once for each look-up, and not what is not known.
 func TestOthersAreToldWhereANameLeads(t *testing.T) {
 	var told []string
-	m := NewManager(Options{Led: func(dsn string, means func(string) bool) {
+	m := NewManager(Options{Verify: Unasked("a test"), Led: func(dsn string, means func(string) bool) {
 		for _, ip := range []string{"127.0.0.1", "192.0.2.1"} {
 			if means(ip + ":5432") {
 				told = append(told, dsn+" "+ip)

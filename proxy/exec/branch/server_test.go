@@ -38,7 +38,7 @@ func (p *postgres) server(t *testing.T) *pool.Server {
 		_ = ours.Close()
 		<-p.gone
 	})
-	of := pool.NewManager(pool.Options{}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
+	of := pool.NewManager(pool.Options{Verify: pool.Unasked("a test")}).Pool("shop", "s1", "s1-a", "host=node.test", "app")
 	return &pool.Server{Conn: wire.New(ours, 1<<20), Pool: of, Params: map[string]string{}, TxStatus: 'I'}
 }
 

@@ -33,7 +33,7 @@ func database(t testing.TB, n int) *shardmap.Snapshot {
 }
 
 func sources() *Sources {
-	return &Sources{Horizon: replication.NewHorizons(time.Now()), Pools: pool.NewManager(pool.Options{}), Metrics: metrics.New(time.Now())}
+	return &Sources{Horizon: replication.NewHorizons(time.Now()), Pools: pool.NewManager(pool.Options{Verify: pool.Unasked("a test")}), Metrics: metrics.New(time.Now())}
 }
 
 // What a session knows of shards goes along when the map changes, by their names; of others it knows that what is there by then must be seen.

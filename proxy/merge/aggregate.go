@@ -51,6 +51,9 @@ func (a *Accumulator) keep(c *Column, row [][]byte) {
 	a.visible, a.binary = clone(row[c.At]), clone(row[c.Hidden])
 }
 
+// held is how many bytes of shards' values it holds.
+func (a *Accumulator) held() int { return len(a.visible) + len(a.binary) }
+
 // count adds up.
 type count struct{}
 

@@ -141,8 +141,9 @@ type Column struct {
 	Compare Compare
 }
 
-// groupCost is about what a group costs beside its values, and columnCost each of its columns.
-const groupCost, columnCost = 128, int(unsafe.Sizeof(Accumulator{}))
+// groupCost is about what a group costs beside its values, columnCost each of its columns, which is twice in the group's row, and madeCost a value that is
+// made of the shards'.
+const groupCost, columnCost, madeCost = 128, int(unsafe.Sizeof(Accumulator{}) + 2*unsafe.Sizeof([]byte{})), 64
 
 // Groups combines the groups of all sources, sorts them by order (whose columns are visible ones, compared
 // by what compare says) and passes them on. take is asked for every group's memory, in bytes; its error ends the merge.
@@ -150,6 +151,12 @@ func Groups(sources []Source, cols []Column, order []Key, w Window, take func(by
 	groups := map[string][]Accumulator{}
 	var ordered []string
 	var key []byte
+	cost := groupCost + len(cols)*columnCost
+	for _, c := range cols {
+		if c.Func != nil && !c.Func.Compares() {
+			cost += madeCost
+		}
+	}
 	for _, s := range sources {
 		for {
 			row, err := s.Next()
@@ -174,7 +181,7 @@ func Groups(sources []Source, cols []Column, order []Key, w Window, take func(by
 			}
 			acc, ok := groups[string(key)]
 			if !ok {
-				size := groupCost + 2*len(key) + len(cols)*columnCost
+				size := cost + 2*len(key)
 				for _, v := range row {
 					size += len(v)
 				}
@@ -188,8 +195,14 @@ func Groups(sources []Source, cols []Column, order []Key, w Window, take func(by
 			for i := range cols {
 				switch c, a := &cols[i], &acc[i]; {
 				case c.Func != nil:
+					held := a.held()
 					if err := c.Func.Add(a, c, row); err != nil {
 						return err
+					}
+					if more := a.held() - held; ok && more > 0 { // what a new group holds is counted
+						if err := take(more); err != nil {
+							return err
+						}
 					}
 				case !a.any:
 					a.keep(c, row)

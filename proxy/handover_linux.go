@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // A process that starts beside another one takes its listening sockets over: what waits in them, or is on its way, is lost if a
@@ -135,25 +138,31 @@ func NewOffer(listen string, listeners map[string]net.Listener) (*Offer, error) 
 	o := &Offer{l: l, done: make(chan struct{})}
 	go func() {
 		defer close(o.done)
-		for {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			o.asker.Store(c)
-			taken := sameUser(c) && give(c, listeners) == nil
-			if taken {
-				o.taken.Store(true)
-				_ = l.Close() // the name is the next one's
-				_, _ = c.Write([]byte{1})
-			}
-			_ = c.Close()
-			if taken {
-				return
-			}
-		}
+		_ = panics.Keep(context.Background(), "handover", func(context.Context) error { return o.answer(listeners) })
 	}()
 	return o, nil
+}
+
+// answer gives the listeners to who asks, until one has them or Close.
+func (o *Offer) answer(listeners map[string]net.Listener) error {
+	for !o.taken.Load() {
+		c, err := o.l.AcceptUnix()
+		if err != nil {
+			return err
+		}
+		o.asker.Store(c)
+		o.answerTo(c, listeners)
+	}
+	return nil
+}
+
+func (o *Offer) answerTo(c *net.UnixConn, listeners map[string]net.Listener) {
+	defer c.Close()
+	if sameUser(c) && give(c, listeners) == nil {
+		o.taken.Store(true)
+		_ = o.l.Close() // the name is the next one's
+		_, _ = c.Write([]byte{1})
+	}
 }
 
 // Close ends the offer.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/instance"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // logSink writes the log, and holds nobody up: a disk may be full, and who reads a pipe may stop reading. Lines that find no room
@@ -34,7 +36,10 @@ const closeWithin = time.Second
 
 func newLogSink(to io.Writer, say func(lost int, why error) []byte) *logSink {
 	s := &logSink{to: to, say: say, lines: make(chan []byte, maxLogLines), ended: make(chan struct{})}
-	go s.run()
+	panics.Go(panics.Background, func() {
+		defer close(s.ended)
+		_ = panics.Keep(context.Background(), "log", func(context.Context) error { s.run(); return nil })
+	})
 	return s
 }
 
@@ -78,7 +83,6 @@ func (s *logSink) Lost() int {
 }
 
 func (s *logSink) run() {
-	defer close(s.ended)
 	torn := false // the last line was written in part
 	for line := range s.lines {
 		s.mu.Lock()

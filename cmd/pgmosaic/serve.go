@@ -66,20 +66,23 @@ func serve(ctx context.Context, cfg config.Config, sig *signals) error {
 	case <-in.Ended():
 	}
 	log.Info("draining", "timeout", drain)
-	done := make(chan struct{})
-	go func() { in.Stop(drain); close(done) }()
+	done := make(chan error, 1)
+	go func() { done <- panics.Catch(panics.Background, func() error { in.Stop(drain); return nil }, nil) }()
 	var late <-chan time.Time // never, while clients are waited for
 	if !in.WaitsForClients() {
 		late = time.After(drain + instance.AnswerWithin + endWithin)
 	}
 	for {
 		select {
-		case <-done:
+		case err := <-done:
+			if err != nil {
+				return err
+			}
 			log.Info("stopped")
 			return nil
 		case <-sig.end:
 			log.Info("not waiting for transactions any more")
-			go in.StopWaiting()
+			panics.Go(panics.Background, in.StopWaiting)
 			late = time.After(instance.AnswerWithin + endWithin)
 		case <-late:
 			return errors.New("what runs in the background has not ended: the process ends all the same")
@@ -116,8 +119,9 @@ func startUnless(ctx context.Context, end <-chan os.Signal, start func(context.C
 	}
 	started := make(chan outcome, 1)
 	go func() {
-		in, err := start(ctx)
-		started <- outcome{in, err}
+		var o outcome
+		o.err = panics.Catch(panics.Background, func() (err error) { o.in, err = start(ctx); return err }, nil)
+		started <- o
 	}()
 	select {
 	case o := <-started:

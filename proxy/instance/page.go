@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/dashboard"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // page is the dashboard, its API and what Prometheus reads. A nil one is none.
@@ -87,7 +88,7 @@ func (p *page) finish() (answered func()) {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(context.Background(), AnswerWithin)
 		defer cancel()
-		p.board.Finish(ctx, p.server) // what takes longer is cut off
+		_ = panics.Catch(panics.Dashboard, func() error { p.board.Finish(ctx, p.server); return nil }, nil) // what takes longer is cut off
 	}()
 	return func() { <-done }
 }

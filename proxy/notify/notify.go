@@ -377,7 +377,7 @@ func (h *Hub) open(ctx context.Context, db string, sh Shard) (*conn, error) {
 		defer cancel()
 		_ = pc.Close(closing)
 		if !stopped {
-			h.broken(db, c, err)
+			_ = panics.Catch(panics.Background, func() error { h.broken(db, c, err); return nil }, nil)
 		}
 	}()
 	return c, nil

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/loop"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 const (
@@ -126,7 +127,7 @@ func (c *Conn) Return() {
 // passed, or it has been closed. What calls it must end then. Until then nothing is kept but the connection.
 func (c *Conn) OnInput(f func()) {
 	if c.sock == nil {
-		go f()
+		panics.Go(panics.Session, f)
 		return
 	}
 	if c.raw != nil && c.end == c.pos {

@@ -22,8 +22,9 @@ import (
 
 // provoked makes the next work that comes to a stage panic, once.
 type provoked struct {
-	stage atomic.Pointer[string]
-	said  lockedBuffer
+	stage  atomic.Pointer[string]
+	passed atomic.Int32 // how many more come to the stage before
+	said   lockedBuffer
 }
 
 // lockedBuffer is a log that may be read while it is written.
@@ -53,14 +54,20 @@ func provoke(t *testing.T, a *app) *provoked {
 	panics.LogTo(slog.New(slog.NewTextHandler(&f.said, nil)))
 	t.Cleanup(func() { panics.LogTo(a.log) })
 	panics.Provoke(t, func(stage string) {
-		if s := f.stage.Load(); s != nil && *s == stage && f.stage.CompareAndSwap(s, nil) {
+		if s := f.stage.Load(); s != nil && *s == stage && f.passed.Add(-1) < 0 && f.stage.CompareAndSwap(s, nil) {
 			panic("provoked at " + stage)
 		}
 	})
 	return f
 }
 
-func (f *provoked) at(stage string) { f.stage.Store(&stage) }
+func (f *provoked) at(stage string) { f.after(stage, 0) }
+
+// after has the work panic that comes to a stage when so many have passed it.
+func (f *provoked) after(stage string, passed int) {
+	f.passed.Store(int32(passed))
+	f.stage.Store(&stage)
+}
 
 // happened waits for the panic, and returns what was logged of it.
 func (f *provoked) happened(t *testing.T, stage string) string {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/copydata"
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -92,6 +93,7 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 	}
 	a := h.answer(p)
 	for {
+		panics.Point("copy out")
 		typ, _, err := p.Server.Peek()
 		if err != nil && a.Failed == nil {
 			return h.lost(p, err)
@@ -248,6 +250,7 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 	send := h.copySender(parts)
 	readsOn(h)
 	for {
+		panics.Point("copy in")
 		if typ, _, err := h.client.Peek(); err == nil && !strings.ContainsRune("dcfHS", rune(typ)) { // it stays unread
 			return cmp.Or[error](failed, &amissError{typ})
 		}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -308,6 +309,7 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 // awaitClient waits for the client's next message. While the client is silent the server may speak: then heard is
 // true, and nothing was read.
 func (h *Handler) awaitClient(p *participant) (typ byte, heard bool, err error) {
+	panics.Point("copy in")
 	if p.Server.Pending() > 0 { // read along with what was said before
 		return 0, true, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -35,6 +36,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	var code string
 	if err = h.prologue(p); err == nil {
+		panics.Point("answers")
 		code, err = h.answers(p)
 	}
 	x.changes = x.changes[:0]

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
@@ -103,6 +104,7 @@ func Commit(gid string, decider Participant, others []Participant) (Outcome, err
 		abort(gid, decider, others, prepared)
 		return Aborted, err
 	}
+	panics.Point("prepared")
 	return conclude(gid, decider, others)
 }
 
@@ -162,6 +164,7 @@ func conclude(gid string, decider Participant, others []Participant) (Outcome, e
 		}
 		return Aborted, err
 	}
+	panics.Point("decided")
 	done, err := finishAll(gid, others)
 	if !done {
 		return Unfinished, err

@@ -56,10 +56,16 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 		"write": func(i int) string {
 			return fmt.Sprintf("update customers as u%d set name = name where customer_id < 0", i)
 		},
+		"insert of rows": func(i int) string {
+			return fmt.Sprintf("insert into customers as i%d values (1, 'a', 'x', 'DE', '2026-01-01')%s on conflict do nothing", i, strings.Repeat(", (1, 'a', 'x', 'DE', '2026-01-01')", 1999))
+		},
 	} {
 		n := 120 // a round
-		if strings.HasPrefix(name, "wide") {
+		switch {
+		case strings.HasPrefix(name, "wide"):
 			n = 20
+		case strings.HasSuffix(name, "rows"):
+			n = 3
 		}
 		run := func(from, to int) {
 			for i := from; i < to; i++ {
@@ -85,7 +91,7 @@ func TestPlansAreWeighedTruly(t *testing.T) {
 		if more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
 			t.Errorf("%s: a plan holds %d bytes, and is said to hold %d", name, grown, more)
 		}
-		if grown > 80<<10 { // the parse tree of a wide one is 400 kB
+		if grown > 80<<10 && n > 3 { // the parse tree of a wide one is 400 kB
 			t.Errorf("%s: a plan holds %d bytes", name, grown)
 		}
 	}
@@ -225,6 +231,56 @@ func TestHalfSentMessagesAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "nothing is counted when nothing is kept", func() bool { return m.Used(memory.Messages) == 0 })
+}
+
+// What portals are said to hold is what they hold: the rows that are not fetched yet, and what they were bound with.
+func TestPortalsAreWeighedTruly(t *testing.T) {
+	d := shop(t)
+	m := &d.Engine.Memory
+	for what, x := range map[string]struct {
+		sql   string
+		n     int
+		param int
+		rows  uint32
+	}{
+		"rows":            {"select order_id, status from orders where status <> $1", 20, 1, 1},
+		"few rows":        {"select order_id, status from orders where order_id < 1000 and status <> $1", 100, 1, 1},
+		"long parameters": {"select order_id, status from orders where order_id < 10 and status <> $1", 40, 200 << 10, 1},
+		"only bound":      {"select order_id, status from orders where status <> $1", 40, 200 << 10, 0},
+	} {
+		p := rawTo(t, d.shopDSN())
+		suspend := func(from, to int) {
+			p.SendParse("s", x.sql, nil)
+			param := strings.Repeat("x", x.param)
+			rest := []byte{0, 0, 0, 1}
+			rest = append(binary.BigEndian.AppendUint32(rest, uint32(len(param))), param...)
+			for i := from; i < to; i++ {
+				name := fmt.Sprint("p", i)
+				p.SendBind(name, "s", append(rest, 0, 0))
+				if x.rows > 0 {
+					p.executeLimited(name, x.rows)
+				}
+				p.SendSync() // one by one: nothing else is held for long messages then
+				noError(t, what, p.until('Z'))
+			}
+			p.SendClose('S', "s")
+			p.SendSync()
+			p.until('Z')
+		}
+		p.SendQuery("begin")
+		p.until('Z')
+		suspend(0, 3)
+		before, said := heap(), m.Used(memory.Portals)
+		suspend(3, 3+x.n)
+		grown, more := heap()-before, m.Used(memory.Portals)-said
+		t.Logf("%-16s %d portals hold %d bytes, accounted %d", what, x.n, grown, more)
+		const noise = 100 << 10
+		if more < 500<<10 || more*3 < (grown-noise)*2 || more*2 > (grown+noise)*3 {
+			t.Errorf("%s: %d portals hold %d bytes, and are said to hold %d", what, x.n, grown, more)
+		}
+		_ = p.Close()
+		eventually(t, "the session is gone", func() bool { return m.Used(memory.Portals) == 0 })
+	}
 }
 
 // Rows over shards that a client has not fetched yet, and what portals were bound with, count for the session and the process, and are counted back

@@ -1421,11 +1421,12 @@ func TestSessionsLikePostgreSQL(t *testing.T) {
 	for _, x := range []struct{ user, pass string }{{"app", "app"}, {"postgres", d.cluster.Password}} {
 		t.Run(x.user, func(t *testing.T) {
 			l := &likeness{t: t, d: d, user: x.user, pass: x.pass, servers: 4, clients: 4, store: store}
-			wrong := 0
+			wrong, drawn := 0, 0
 			for n := range *likenessN {
 				seed := *likenessSeed + uint64(n)
 				l.shards = 2 - int(seed%2) // by the seed, so that one can be played alone
 				script := interleaving(rand.New(rand.NewPCG(seed, 0)), l.clients, 150, x.user == "postgres", l.shards)
+				drawn += len(script)
 				at, differs := l.play(t.Context(), script)
 				if at < 0 {
 					continue
@@ -1445,7 +1446,10 @@ func TestSessionsLikePostgreSQL(t *testing.T) {
 					break
 				}
 			}
-			t.Logf("%d statements were compared; over shards, %d scripts ended at what is refused", l.done, l.refused)
+			t.Logf("%d of %d statements were compared; over shards, %d scripts ended at what is refused", l.done, drawn, l.refused)
+			if wrong == 0 && l.done < drawn*3/4 {
+				t.Errorf("%d of %d statements were compared: too many scripts end at what is refused", l.done, drawn)
+			}
 		})
 	}
 }

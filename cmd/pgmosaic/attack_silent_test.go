@@ -231,7 +231,7 @@ func TestAttackHalfOpenServers(t *testing.T) {
 		}},
 		{name: "COPY in", run: func(ctx context.Context, c *pgx.Conn, wait func()) error {
 			pr, pw := io.Pipe()
-			defer pr.Close()
+			defer func() { _ = pr.Close() }()
 			go func() {
 				for i := 0; ; i++ {
 					if i == 1000 {
@@ -290,13 +290,12 @@ func TestAttackHalfOpenServers(t *testing.T) {
 						defer reached()
 						done := make(chan error, 1)
 						go func() { done <- x.run(all, c, func() { reached(); <-silent }) }()
-						var err error
-						if limit {
-							err = <-done
-						} else {
+						if !limit {
 							<-silent
 							_ = c.PgConn().Conn().Close() // the client dies
-							<-done
+						}
+						err := <-done
+						if !limit {
 							return
 						}
 						t.Logf("%s: after %s: %v", x.name, time.Since(from).Round(100*time.Millisecond), err)

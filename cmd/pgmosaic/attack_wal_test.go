@@ -23,10 +23,9 @@ import (
 
 // walDisk is a small disk that holds what a node writes ahead.
 type walDisk struct {
-	t    *testing.T
-	n    *cluster.Node
-	dir  string
-	full sync.Once
+	t   *testing.T
+	n   *cluster.Node
+	dir string
 }
 
 // smallWAL gives a node such a disk, with segments that are not kept.

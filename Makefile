@@ -4,6 +4,7 @@ SHELL   := /bin/bash
 PKGS    := ./...
 N       ?= 1
 FUZZTIME ?= 2m
+TESTFLAGS ?=
 
 .PHONY: all build test test-short test-stale test-diff test-tpch test-tpcc test-fault test-leaks test-descriptors test-load test-attack test-drivers fuzz bench lint vuln golden docs demo run deps clean
 
@@ -16,7 +17,7 @@ deps: ## installs what the tests need and is missing (Debian: PostgreSQL, Chromi
 	@./.ci/install
 
 test: deps ## everything but what takes longer: unit, golden and real servers
-	$(GO) test -timeout 40m -parallel 7 $(PKGS)
+	$(GO) test $(TESTFLAGS) -timeout 40m -parallel 7 $(PKGS)
 
 test-short: ## no servers, no browser
 	$(GO) test -short -race $(PKGS)
@@ -70,16 +71,14 @@ bench: deps build ## pgbench through pgmosaic, through PgBouncer and direct, in 
 	@./.ci/install pgbouncer
 	$(GO) run ./cmd/benchmark -bin bin/pgmosaic $(BENCH)
 
-lint: ## all linters; the table of imports and the list of what is too large are tests
+lint: ## all linters, in one program that go vet runs (.ci/lint), tests behind tags too; the table of imports and the list of what is too large are tests
 	@test -z "$$($(GO) tool gofumpt -l . | tee /dev/stderr)" || { echo "run: go tool gofumpt -w ."; exit 1; }
 	@test -z "$$($(GO) tool goimports -l . | tee /dev/stderr)" || { echo "run: go tool goimports -w ."; exit 1; }
-	$(GO) vet $(PKGS)
-	$(GO) vet -tags 'attack load drivers tpch tpcc fdcheck' ./cmd/pgmosaic ./shardmap/filestore ./proxy/loop ./proxy/wire
-	$(GO) tool staticcheck $(PKGS)
-	$(GO) tool errcheck -exclude .ci/errcheck.txt $(PKGS)
-	$(GO) tool go-errorlint $(PKGS)
-	$(GO) tool unparam -tests=false $(PKGS) & unparam=$$!; $(GO) tool exhaustive -d -typeonly pgmosaic $(PKGS); enums=$$?; wait $$unparam && exit $$enums
-	$(GO) test -short -run 'TestImports|TestNothingOutgrows|TestComments' ./cmd/pgmosaic
+	$(GO) build -ldflags='-s -w' -o bin/lint ./.ci/lint
+	$(GO) vet -vettool=bin/lint -tags 'attack load drivers tpch tpcc' $(PKGS) ./.ci/lint
+	$(GO) vet -vettool=bin/lint -tags fdcheck ./proxy/loop ./proxy/wire
+	$(GO) tool unparam -tests=false $(PKGS)
+	$(GO) test -vet=off -short -run 'TestImports|TestNothingOutgrows|TestComments' ./cmd/pgmosaic
 
 vuln: ## what is known against the libraries; asks vuln.go.dev, so it is no part of lint: a build without a network would fail, or say nothing
 	$(GO) tool govulncheck $(PKGS)

@@ -67,9 +67,10 @@ type watch struct {
 type nodeWatch struct {
 	shardmap.Node
 	stop       context.CancelFunc
-	expect     *atomic.Pointer[shardmap.Expected] // what it must say of itself
-	sample     Sample                             // the last
-	good       Sample                             // the last without an error
+	expect     *atomic.Pointer[shardmap.Expected]     // what it must say of itself
+	means      atomic.Pointer[func(addr string) bool] // which addresses its name means, as it was looked up last; nil: never
+	sample     Sample                                 // the last
+	good       Sample                                 // the last without an error
 	verdict    Verdict
 	epoch      uint32
 	rejoinedAt time.Time // when it was last told that it has rejoined
@@ -137,6 +138,20 @@ func (m *Monitor) Since(database, shard string, t time.Time) (LSN, bool) {
 	}
 	p, ok := w.history.Since(t)
 	return p.LSN, ok
+}
+
+// Led means that the names of a node's connection string have been looked up, and mean certain addresses: a server at another one is probed no
+// more. It does not block.
+func (m *Monitor) Led(dsn string, means func(addr string) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.shards {
+		for _, n := range w.nodes {
+			if n.DSN == dsn {
+				n.means.Store(&means)
+			}
+		}
+	}
 }
 
 // Run probes until ctx ends, and returns when every probe has ended.

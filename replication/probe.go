@@ -27,7 +27,7 @@ const probeSQL = `select not r, (select system_identifier::text from pg_control_
 const probeColumns = 7
 
 func (m *Monitor) probeLoop(ctx context.Context, w *watch, n *nodeWatch) {
-	p := prober{dsn: n.DSN, expect: n.expect, limit: max(m.policy.MaxAge, 500*time.Millisecond)}
+	p := prober{dsn: n.DSN, expect: n.expect, means: &n.means, limit: max(m.policy.MaxAge, 500*time.Millisecond)}
 	defer p.close()
 	tick := time.NewTicker(m.policy.Interval)
 	defer tick.Stop()
@@ -51,6 +51,7 @@ type prober struct {
 	dsn    string
 	limit  time.Duration // of one probe
 	expect *atomic.Pointer[shardmap.Expected]
+	means  *atomic.Pointer[func(addr string) bool]
 	conn   *pgconn.PgConn
 	addr   string
 	says   shardmap.Identity // whose database it says it is
@@ -73,8 +74,17 @@ func (p *prober) close() {
 // before its time is over, and so on with the next try. A node that says nothing keeps one up for as long as a probe lasts.
 const dialsAtOnce = 64
 
+// moved says whether the node's name leads elsewhere than the connection, where its old server may live on.
+func (p *prober) moved() bool {
+	means := p.means.Load()
+	return p.conn != nil && means != nil && !(*means)(p.addr)
+}
+
 // inTurn probes, and waits for a turn first if that takes a connection. The wait is not the node's.
 func (p *prober) inTurn(ctx context.Context, dials chan struct{}) Sample {
+	if p.moved() {
+		p.close()
+	}
 	if p.conn == nil {
 		select {
 		case dials <- struct{}{}:

@@ -135,6 +135,8 @@ func TestAttackNamesOfNodes(t *testing.T) {
 		return !strings.Contains(fmt.Sprint(shown(t, console, "SHOW SERVERS")), "127.0.0.1:"+port) && !slices.ContainsFunc(shown(t, console, "SHOW SERVERS"), func(r map[string]string) bool { return r["addr"] == "127.0.0.1" })
 	})
 
+	eventually(t, "nothing of the proxy is left at the old address", func() bool { return one.open() == 0 })
+
 	n.set(func() { delete(n.addrs, "node.test") })
 	asked := n.asked
 	eventually(t, "it was looked up", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.asked > asked+10 })

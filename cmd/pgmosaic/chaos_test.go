@@ -28,6 +28,7 @@ type middleman struct {
 	mu      sync.Mutex
 	to      string // where connections go from now on
 	conns   []net.Conn
+	live    int // of them
 	stalled bool
 	swallow int // connections from now on that are closed at once
 	spoil   int // bytes from now on in which one is turned around; 0: none
@@ -71,11 +72,14 @@ func middlemanAt(t testing.TB, at, to string) *middleman {
 			}
 			m.mu.Lock()
 			m.conns = append(m.conns, in, out)
+			m.live++
 			m.mu.Unlock()
+			ends := sync.OnceFunc(func() { m.set(func() { m.live-- }) })
 			for _, p := range [][2]net.Conn{{in, out}, {out, in}} {
 				wg.Add(1)
 				go func() {
 					defer wg.Done()
+					defer ends()
 					m.pass(p[0], p[1])
 				}()
 			}
@@ -121,6 +125,12 @@ func (m *middleman) pass(from, to net.Conn) {
 			return
 		}
 	}
+}
+
+// open is how many connections there are.
+func (m *middleman) open() (n int) {
+	m.set(func() { n = m.live })
+	return n
 }
 
 // cut closes every connection.

@@ -31,6 +31,7 @@ func (in *Instance) nodeLeft(dsn string, atOnce bool) {
 
 // nodeLed closes the connections, besides clients', to a node whose name means another address by now, where its old server may live on.
 func nodeLed(in *Instance, dsn string, means func(addr string) bool) {
+	in.Monitor.Led(dsn, means)
 	in.hub.Led(dsn, means)
 	panics.Go(panics.Background, func() { in.conns.Led(dsn, means) })
 }

@@ -49,6 +49,7 @@ func Analyze(stmt *sqlparse.Statement, db *shardmap.DB, sch *schema.Snapshot, en
 	}
 	if len(db.Shards) > 1 && a.t.Class != Control {
 		a.t.common = a.inCommon()
+		noteList(a)
 	}
 	return a.t, nil
 }

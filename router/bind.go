@@ -118,6 +118,9 @@ func (t *Template) NumberLiterals(lits []sqlparse.Literal) bool {
 			}
 			p.bounds[j].Val = val[0]
 		}
+		if p.list.long && !p.list.number(p.vals[0], lits) {
+			p.list = listing{}
+		}
 	}
 	return true
 }
@@ -359,6 +362,7 @@ func (t *Template) Bind(db *shardmap.DB, a *Args) (*Plan, error) {
 		}
 		return nil, Refuse(RuleKeyUnreadable, t.pins[0].key())
 	}
+	p.Shares = p.share(a)
 	return p, nil
 }
 
@@ -416,6 +420,15 @@ func (t *Template) shards(db *shardmap.DB, a *Args, p *Plan) ([]int, error) {
 			}
 			hit.add(shard)
 			p.Rows = append(p.Rows, shard)
+			continue
+		}
+		if places := t.places(db, pn, a); places != nil {
+			for _, shard := range places {
+				if shard != everywhere {
+					hit.add(shard)
+				}
+			}
+			p.places = places
 			continue
 		}
 		if err := t.eval(db, pn, a, hit.add); err != nil {

@@ -55,6 +55,9 @@ func (p *Plan) Lines() []string {
 		}
 	case Control, Single, Copy, Explained: // the first line says it all
 	}
+	if p.Shares != nil {
+		out = append(out, fmt.Sprintf("  Keys: each shard is sent its own of the %d", len(p.Shares.of)))
+	}
 	return out
 }
 

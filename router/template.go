@@ -148,6 +148,7 @@ type pin struct {
 	columns []string
 	vals    [][]sqlparse.Value // of each key column: it has one of these; nil: any. Of an INSERT's row: the value is drawn
 	bounds  []sqlparse.Bound   // of the first column with any value, in a group of ranges
+	list    listing            // of a long list of keys
 	pinRole use
 }
 
@@ -225,8 +226,10 @@ type Plan struct {
 	Rows   []int   // of Split: the shard of each row
 	Drawn  []int64 // of Draw
 	Narrow bool    // a Scatter template that turned out to need one shard: runs as Single
+	Shares *Shares // of a long list of keys; nil: each shard is sent the whole text
 
-	by *shardmap.DB // that it was bound by; nil: the template's
+	by     *shardmap.DB // that it was bound by; nil: the template's
+	places []int        // of the keys in a long list
 }
 
 // keyFits says whether a constant of this class and cast can be compared with a key of type t as the

@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
 )
 
 // answer is a participant's answer, whose notices and parameters reach the client.
@@ -70,6 +71,15 @@ func unnumbered(err error) error {
 	var se *pool.ServerError
 	if errors.As(err, &se) {
 		se.Response.Position = 0
+	}
+	return err
+}
+
+// inWhole is an error about what a shard was sent of a text: places in it become those of the whole. It is told once of each.
+func inWhole(err error, shares *router.Shares, shard int) error {
+	var se *pool.ServerError
+	if shares != nil && errors.As(err, &se) && se.Response.Position > 0 {
+		se.Response.Position = int32(shares.Place(shard, int(se.Response.Position)))
 	}
 	return err
 }

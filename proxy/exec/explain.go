@@ -101,7 +101,7 @@ func (h *Handler) explainShards(ctx context.Context, p *router.Plan) error {
 		}
 		if inner.Class != router.Moved && inner.Class != router.Rekey { // those do not run their own text
 			for _, s := range inner.Shards {
-				parts = append(parts, shardPart{shard: s, sql: p.Inner.Stmt.Text})
+				parts = append(parts, shardPart{shard: s, sql: inner.TextOn(s, p.Inner.Stmt.Text)})
 			}
 		}
 	} else if p.Stmt.Def.NoTx && inner.Class == router.Moved {
@@ -139,7 +139,7 @@ func (h *Handler) shardParts(p *router.Plan) ([]shardPart, error) {
 		out = append(out, shardPart{p.Shards[0], p.Stmt.Text, ""})
 	case p.Class == router.Scatter:
 		for _, s := range p.Shards {
-			out = append(out, shardPart{s, p.Merge.SQL, ""})
+			out = append(out, shardPart{s, p.TextOn(s, p.Merge.SQL), ""})
 		}
 	case p.Class == router.Gathered, p.Class == router.Moved:
 		for i := range p.Gather.Loads {

@@ -56,7 +56,7 @@ func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint3
 		return nil, err
 	}
 	s := &shape{params: whole.params, visible: whole.fields, shard: whole.fields}
-	if t.Merge.Hidden > 0 || t.Merge.Mode == router.Aggregate {
+	if (t.Merge.Hidden > 0 || t.Merge.Mode == router.Aggregate) && t.Merge.SQL != t.Stmt.Text { // else that is what was described
 		part, err := h.describeText(ctx, h.describer(t), t.Merge.SQL, whole.params)
 		if err != nil {
 			return nil, err
@@ -178,6 +178,7 @@ type stream struct {
 	wide int      // how many values a row has
 
 	answer pool.Answer
+	shares *router.Shares // of the text that was sent
 }
 
 // wideRow is the size from which a row is counted while it is held.
@@ -237,7 +238,7 @@ func (s *stream) Next() ([][]byte, error) {
 			if s.answer.Failed.Response.Routine == "PortalSetResultFormat" { // it has another number of columns, and nobody here knows of it
 				return nil, errPlanChanged
 			}
-			return nil, s.answer.Failed
+			return nil, inWhole(s.answer.Failed, s.shares, s.p.shard)
 		case err != nil:
 			s.done = true
 			return nil, s.h.unread(s.p, &s.answer, err)
@@ -442,8 +443,9 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 			return nil, err
 		}
 	}
+	whole := p.ShardText(a)
 	for i, part := range parts {
-		s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, 0)
+		s, err := h.ask(part, p.TextOn(part.shard, whole), sh.params, sh.shard, a, formats, 0)
 		if err != nil {
 			for _, part := range parts[i:] {
 				if h.tx.Idle() {
@@ -452,6 +454,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 			}
 			return streams, err
 		}
+		s.shares = p.Shares
 		streams = append(streams, s)
 	}
 	for _, s := range streams {

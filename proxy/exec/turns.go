@@ -50,13 +50,14 @@ func (h *Handler) askOne(ctx context.Context, p *router.Plan, shard int, sh *sha
 	if err != nil {
 		return nil, err
 	}
-	s, err := h.ask(part, p.ShardText(a), sh.params, sh.shard, a, formats, rows)
+	s, err := h.ask(part, p.TextOn(shard, p.ShardText(a)), sh.params, sh.shard, a, formats, rows)
 	if err != nil {
 		if h.tx.Idle() {
 			h.finish(part)
 		}
 		return nil, err
 	}
+	s.shares = p.Shares
 	if err := part.Server.Flush(); err != nil {
 		s.done = true
 		return s, h.lost(part, err)

@@ -71,7 +71,7 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 	}
 	for _, s := range p.Shards {
 		if !p.Ref || s != home {
-			pieces = append(pieces, piece{shard: s, sql: text, copy: p.Ref})
+			pieces = append(pieces, piece{shard: s, sql: p.TextOn(s, text), copy: p.Ref})
 		}
 	}
 	var tag string
@@ -240,7 +240,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		}
 		t, d, got, e := h.readPiece(parts[i], pc.copy)
 		if e != nil {
-			err = first(err, e)
+			err = first(err, inWhole(e, p.Shares, pc.shard))
 			continue
 		}
 		sum.add(t)

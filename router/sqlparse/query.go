@@ -363,7 +363,7 @@ func (c *converter) fact(q *level, e *pg.A_Expr, into []*Rel) {
 		}
 	case pg.A_Expr_Kind_AEXPR_IN:
 		if l.IsCol {
-			q.Facts = append(q.Facts, Fact{L: l.Col, In: c.values(e.Rexpr.GetList().GetItems()), Into: into})
+			q.Facts = append(q.Facts, Fact{L: l.Col, In: c.values(e.Rexpr.GetList().GetItems()), At: c.loc(e.Location), Into: into})
 		}
 	case pg.A_Expr_Kind_AEXPR_OP_ANY:
 		if !l.IsCol {

@@ -302,6 +302,7 @@ type Fact struct {
 	L    Col
 	R    Operand
 	In   []Value // L IN (..) or = ANY(..); R is unused
+	At   int     // of L IN (..): byte offset of the word in the statement's text
 	Into []*Rel  // directed: says nothing about other relations
 }
 

@@ -157,7 +157,7 @@ func (o *Offer) answer(listeners map[string]net.Listener) error {
 }
 
 func (o *Offer) answerTo(c *net.UnixConn, listeners map[string]net.Listener) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if sameUser(c) && give(c, listeners) == nil {
 		o.taken.Store(true)
 		_ = o.l.Close() // the name is the next one's

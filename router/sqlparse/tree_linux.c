@@ -14,6 +14,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -123,13 +126,9 @@ static __thread int slow;
 extern __attribute__((weak)) size_t __real_pg_query__parse_result__get_packed_size(const message *);
 extern __attribute__((weak)) size_t __real_pg_query__parse_result__pack(const message *, uint8_t *);
 
-static int room(size_t n)
+static int __attribute__((noinline)) more_room(size_t n)
 {
 	size_t used = pack.cap - pack.at, cap = pack.cap ? pack.cap : 4096;
-	if (pack.failed)
-		return 0;
-	if (pack.at >= n)
-		return 1;
 	while (cap - used < n)
 		cap *= 2;
 	uint8_t *b = malloc(cap);
@@ -146,9 +145,16 @@ static int room(size_t n)
 	return 1;
 }
 
+static inline int room(size_t n) { return !pack.failed && (pack.at >= n || more_room(n)); }
+
 static void put_varint(uint64_t v)
 {
 	uint8_t b[10];
+	if (v < 0x80) { // nearly all are
+		if (room(1))
+			pack.buf[--pack.at] = v;
+		return;
+	}
 	size_t n = 0;
 	do {
 		b[n++] = (v & 0x7f) | 0x80;
@@ -298,6 +304,22 @@ size_t __wrap_pg_query__parse_result__pack(const message *m, uint8_t *out)
 	pack.of = NULL;
 	return n;
 }
+
+// --- memory
+//
+// A tree lives for a moment, in blocks that are freed together. By default the allocator gives the pages of what stands free
+// at its end back to the system from 128 kB on, and later from twice the largest block on that there ever was, so that a
+// statement of 4 kB took its pages anew each time. Here each of its arenas keeps as much as such a statement needs, and never more.
+
+enum { KEEP_FREE = 2 << 20, LARGE_BLOCK = 1 << 20 };
+
+#ifdef __GLIBC__
+static void __attribute__((constructor)) keep_memory(void)
+{
+	mallopt(M_TRIM_THRESHOLD, KEEP_FREE);
+	mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
+}
+#endif
 
 // --- jobs
 

@@ -171,6 +171,7 @@ func kindOf(t reflect.Type) fieldKind {
 type decoder struct {
 	slabs []slab // by moulds
 	used  []int
+	texts [32]string // that it has read lately: a statement has the same few names again and again
 }
 
 // slab is room for some things of a mould.
@@ -192,6 +193,7 @@ func decode(b []byte, tree *pg.ParseResult) bool {
 		d.slabs[i] = slab{}
 	}
 	d.used = d.used[:0]
+	clear(d.texts[:])
 	decoders.Put(d)
 	return ok
 }
@@ -216,12 +218,12 @@ func (d *decoder) message(f *form, b []byte) (unsafe.Pointer, bool) {
 		p := d.room(&f.alone)
 		return p, d.fill(f, p, b)
 	}
-	number, typ, n := protowire.ConsumeTag(b)
+	number, typ, n := consumeTag(b)
 	c := f.field(max(number, 0))
 	if n < 0 || c.kind != aChoice || typ != protowire.BytesType {
 		return nil, false
 	}
-	inside, m := protowire.ConsumeBytes(b[n:])
+	inside, m := consumeBytes(b[n:])
 	if m < 0 || n+m != len(b) {
 		return nil, false
 	}
@@ -240,7 +242,7 @@ func (d *decoder) choose(c *field, p, room unsafe.Pointer, b []byte) bool {
 // fill reads a message's fields.
 func (d *decoder) fill(f *form, p unsafe.Pointer, b []byte) bool {
 	for len(b) > 0 {
-		number, typ, n := protowire.ConsumeTag(b)
+		number, typ, n := consumeTag(b)
 		if n < 0 {
 			return false
 		}
@@ -249,7 +251,7 @@ func (d *decoder) fill(f *form, p unsafe.Pointer, b []byte) bool {
 		at := unsafe.Add(p, to.offset)
 		switch typ {
 		case protowire.VarintType:
-			v, n := protowire.ConsumeVarint(b)
+			v, n := consumeVarint(b)
 			if n < 0 || !to.number(at, v) {
 				return false
 			}
@@ -262,7 +264,7 @@ func (d *decoder) fill(f *form, p unsafe.Pointer, b []byte) bool {
 			*(*float64)(at) = math.Float64frombits(v)
 			b = b[n:]
 		case protowire.BytesType:
-			v, n := protowire.ConsumeBytes(b)
+			v, n := consumeBytes(b)
 			if n < 0 || !d.bytes(to, number, p, v, b[n:]) {
 				return false
 			}
@@ -293,7 +295,7 @@ func (d *decoder) bytes(f *field, number protowire.Number, p unsafe.Pointer, v, 
 	at := unsafe.Add(p, f.offset)
 	switch f.kind {
 	case aText:
-		*(*string)(at) = string(v)
+		*(*string)(at) = d.text(v)
 		return utf8.Valid(v)
 	case aMessage:
 		q, ok := d.message(f.to, v)
@@ -313,6 +315,42 @@ func (d *decoder) bytes(f *field, number protowire.Number, p unsafe.Pointer, v, 
 	case unreadable, aBool, aWord32, aWord64, aDouble:
 	}
 	return false
+}
+
+// text is v as a string of its own, or as one that has been read.
+func (d *decoder) text(v []byte) string {
+	if len(v) == 0 {
+		return ""
+	}
+	s := &d.texts[(int(v[0])*7+int(v[len(v)-1])+len(v))%len(d.texts)]
+	if *s != string(v) {
+		*s = string(v)
+	}
+	return *s
+}
+
+// consumeTag, consumeVarint and consumeBytes are the library's, but for what is one byte long or has a length of one byte: nearly all is.
+
+func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
+	if b[0] >= 1<<3 && b[0] < 0x80 {
+		return protowire.Number(b[0] >> 3), protowire.Type(b[0] & 7), 1
+	}
+	return protowire.ConsumeTag(b)
+}
+
+func consumeVarint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return protowire.ConsumeVarint(b)
+}
+
+func consumeBytes(b []byte) ([]byte, int) {
+	if len(b) > 0 && b[0] < 0x80 && int(b[0]) < len(b) {
+		n := 1 + int(b[0])
+		return b[1:n], n
+	}
+	return protowire.ConsumeBytes(b)
 }
 
 // times counts how often a field of bytes stands at once.

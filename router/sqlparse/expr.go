@@ -65,7 +65,7 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 	if q.keyed {
 		e.Key = canonical(n)
 	}
-	walk(n, func(m any) bool {
+	walkParts(n, func(m any) bool {
 		switch m.(type) {
 		case *pg.ColumnRef, *pg.SubLink:
 			e.Const = false

@@ -60,7 +60,7 @@ func (c *converter) loc(l int32) int { return int(l) - c.base }
 // the query opaque if the facts missed a relation.
 func (c *converter) inventory(n *pg.Node) {
 	found := 0
-	walk(n, func(m any) bool {
+	walkParts(n, func(m any) bool {
 		switch x := m.(type) {
 		case *pg.RangeVar:
 			found++

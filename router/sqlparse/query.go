@@ -66,6 +66,7 @@ func (c *converter) query(x *pg.SelectStmt) *Query {
 		c.makes(x.IntoClause.Rel)
 		c.seen++ // its relation is made, not read
 	}
+	q.Targets = slices.Grow(q.Targets, len(x.TargetList))
 	for _, t := range x.TargetList {
 		rt := t.GetResTarget()
 		c.scan(q, rt.GetVal())
@@ -537,10 +538,7 @@ var quotedOnly = map[string]bool{"char": true, "character": true, "character var
 
 // scan notes what an expression holds: sublinks, aggregates, windows.
 func (c *converter) scan(q *level, n *pg.Node) {
-	if n == nil {
-		return
-	}
-	walk(n, func(m any) bool {
+	walkParts(n, func(m any) bool {
 		if w := windowOf(m); w != nil {
 			q.Window = true
 			if w.Name == "" { // else it is one of the WINDOW clause
@@ -612,7 +610,7 @@ func isEquality(op []*pg.Node) bool {
 // cond notes a conjunct and what it hangs on.
 func (c *converter) cond(q *level, n *pg.Node, into []*Rel) Cond {
 	out := Cond{Into: into, Plain: true, node: n}
-	walk(n, func(m any) bool {
+	walkParts(n, func(m any) bool {
 		switch x := m.(type) {
 		case *pg.SubLink, *pg.CurrentOfExpr, *pg.GroupingFunc:
 			out.Plain = false

@@ -16,14 +16,16 @@ type layout struct {
 	word  unsafe.Pointer // of an interface that holds a pointer to it: its type
 	links []link
 	plain []plain
-	order int // of the type, among all
+	bare  bool // it means something only where it stands
+	order int  // of the type, among all
 }
 
 // link is a field that holds messages.
 type link struct {
 	offset uintptr
 	kind   linkKind
-	to     *layout // what hangs there; of oneof nothing
+	to     *layout    // what hangs there; of oneof nothing
+	oneofs *wordTable // of oneof: what may hang there
 }
 
 type linkKind uint8
@@ -51,6 +53,7 @@ func wordsOf(i unsafe.Pointer) words { return *(*words)(i) }
 // the interface there.
 type known struct {
 	messages map[reflect.Type]*layout
+	node     *layout
 	oneofs   wordTable
 }
 
@@ -87,11 +90,11 @@ var layouts = sync.OnceValue(func() *known {
 			}
 			switch {
 			case f.Type.Kind() == reflect.Pointer:
-				l.links = append(l.links, link{f.Offset, single, find(f.Type.Elem())})
+				l.links = append(l.links, link{offset: f.Offset, kind: single, to: find(f.Type.Elem())})
 			case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Pointer:
-				l.links = append(l.links, link{f.Offset, many, find(f.Type.Elem().Elem())})
+				l.links = append(l.links, link{offset: f.Offset, kind: many, to: find(f.Type.Elem().Elem())})
 			case f.Type.Kind() == reflect.Interface:
-				l.links = append(l.links, link{f.Offset, oneof, nil})
+				l.links = append(l.links, link{offset: f.Offset, kind: oneof, oneofs: &k.oneofs})
 			default:
 				l.plain = append(l.plain, plain{f.Offset, f.Type.Kind(), f.Name == "Funcformat", f.Name == "Location"})
 			}
@@ -99,6 +102,10 @@ var layouts = sync.OnceValue(func() *known {
 		return l
 	}
 	find(reflect.TypeFor[pg.ParseResult]())
+	for _, t := range []reflect.Type{reflect.TypeFor[pg.Node](), reflect.TypeFor[pg.String](), reflect.TypeFor[pg.Integer](), reflect.TypeFor[pg.Float](), reflect.TypeFor[pg.Boolean](), reflect.TypeFor[pg.BitString]()} {
+		find(t).bare = true
+	}
+	k.node = find(reflect.TypeFor[pg.Node]())
 	for _, t := range []reflect.Type{reflect.TypeFor[pg.Node](), reflect.TypeFor[pg.A_Const]()} {
 		for _, h := range holders(t) {
 			slot := &k.oneofs[k.oneofs.at(h.word)]
@@ -136,43 +143,54 @@ func (k *link) inside(p unsafe.Pointer) (*layout, unsafe.Pointer) {
 	if w.p == nil {
 		return nil, nil
 	}
-	t := &layouts().oneofs
-	return t[t.at(w.typ)].to, w.p
+	return k.oneofs[k.oneofs.at(w.typ)].to, w.p
 }
 
 // walk visits a message and every message below it, depth first, while visit returns true.
 func walk(m any, visit func(any) bool) {
 	v := reflect.ValueOf(m)
 	if l := layouts().messages[v.Type().Elem()]; !v.IsNil() {
-		l.walk(v.UnsafePointer(), visit)
+		l.walk(v.UnsafePointer(), true, visit)
 	}
 }
 
-func (l *layout) walk(p unsafe.Pointer, visit func(any) bool) {
+// walkParts is walk of a tree that passes over nodes, which are whatever they hold, and names and numbers, which are parts of something: more
+// than half of all messages.
+func walkParts(n *pg.Node, visit func(any) bool) {
+	if n != nil {
+		layouts().node.walk(unsafe.Pointer(n), false, visit)
+	}
+}
+
+func (l *layout) walk(p unsafe.Pointer, bare bool, visit func(any) bool) {
+	if l.bare && !bare {
+		l.below(p, bare, visit)
+		return
+	}
 	var m any
 	*(*words)(unsafe.Pointer(&m)) = words{l.word, p}
 	if visit(m) {
-		l.below(p, visit)
+		l.below(p, bare, visit)
 	}
 }
 
-func (l *layout) below(p unsafe.Pointer, visit func(any) bool) {
+func (l *layout) below(p unsafe.Pointer, bare bool, visit func(any) bool) {
 	for i := range l.links {
 		k := &l.links[i]
 		switch k.kind {
 		case single:
 			if q := *(*unsafe.Pointer)(unsafe.Add(p, k.offset)); q != nil {
-				k.to.walk(q, visit)
+				k.to.walk(q, bare, visit)
 			}
 		case many:
 			for _, q := range *(*[]unsafe.Pointer)(unsafe.Add(p, k.offset)) {
 				if q != nil {
-					k.to.walk(q, visit)
+					k.to.walk(q, bare, visit)
 				}
 			}
 		case oneof:
 			if in, q := k.inside(p); in != nil {
-				in.below(q, visit)
+				in.below(q, bare, visit)
 			}
 		}
 	}
@@ -183,7 +201,7 @@ func canonical(n *pg.Node) string { return string(meaning(nil, n, false)) }
 
 // meaning appends what a tree says, but for places in its text and, without spelling, how a call was spelt.
 func meaning(b []byte, n *pg.Node, anySpelling bool) []byte {
-	return layouts().messages[reflect.TypeFor[pg.Node]()].meaning(b, unsafe.Pointer(n), anySpelling)
+	return layouts().node.meaning(b, unsafe.Pointer(n), anySpelling)
 }
 
 func (l *layout) meaning(b []byte, p unsafe.Pointer, anySpelling bool) []byte {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	pg "github.com/pganalyze/pg_query_go/v5"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -45,6 +46,23 @@ func TestWalkSeesWhatReflectionSees(t *testing.T) {
 		slices.Sort(got)
 		if !reflect.DeepEqual(want, got) {
 			t.Errorf("%s: %d messages, reflection sees %d", name, len(got), len(want))
+		}
+		want, got = nil, nil
+		n := tree.Stmts[0].Stmt
+		walk(n, func(m any) bool {
+			switch m.(type) {
+			case *pg.Node, *pg.String, *pg.Integer, *pg.Float, *pg.Boolean, *pg.BitString:
+			default:
+				want = append(want, fmt.Sprintf("%T %p", m, m))
+			}
+			return true
+		})
+		walkParts(n, func(m any) bool {
+			got = append(got, fmt.Sprintf("%T %p", m, m))
+			return true
+		})
+		if !reflect.DeepEqual(want, got) {
+			t.Errorf("%s: %d parts, a walk over all messages sees %d", name, len(got), len(want))
 		}
 	}
 }

@@ -307,9 +307,9 @@ size_t __wrap_pg_query__parse_result__pack(const message *m, uint8_t *out)
 
 // --- memory
 //
-// A tree lives for a moment, in blocks that are freed together. By default the allocator gives the pages of what stands free
-// at its end back to the system from 128 kB on, and later from twice the largest block on that there ever was, so that a
-// statement of 4 kB took its pages anew each time. Here each of its arenas keeps as much as such a statement needs, and never more.
+// A tree lives for a moment, in blocks that are freed together. The allocator gives the pages of what stands free at the end
+// of an arena back to the system, and the next statement takes them anew. Here each arena keeps as much as the tree of a few
+// kB of text needs.
 
 enum { KEEP_FREE = 2 << 20, LARGE_BLOCK = 1 << 20 };
 

@@ -23,9 +23,9 @@ type relayed struct {
 
 // relay passes a server's answer on to the client up to ReadyForQuery, which it keeps to itself.
 func (h *Handler) relay(p *participant) (r relayed, err error) {
+	panics.Point("executor")
 	s := p.Server
 	for {
-		panics.Point("executor")
 		typ, _, err := s.Peek()
 		if err != nil {
 			return r, h.lostOrGone(p, err)
@@ -81,6 +81,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'd':
+			panics.Point("copy out")
 			if err := s.ForwardRun(h.client); err != nil {
 				return r, h.lostOrGone(p, err)
 			}

@@ -242,7 +242,7 @@ func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, 
 		return "", nil, nil, h.lost(p, err)
 	}
 	if err = h.prologue(p); err == nil {
-		tag, desc, got, err = h.readPiece(p, false)
+		tag, desc, got, err = h.readPiece(p, false, nil)
 	}
 	if flushing.Wait(err != nil) != nil {
 		s.Dirty = true

@@ -41,7 +41,9 @@ func (h *Handler) rekey(ctx context.Context, p *router.Plan, a *router.Args, x *
 }
 
 func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert string, a *router.Args, x *execution) (tag string, desc []wire.Field, out []returned, err error) {
-	rows, err := h.deleted(ctx, p, del, a, x)
+	hold := &holding{h: h}
+	defer hold.release()
+	rows, err := h.deleted(ctx, p, del, a, x, hold)
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -79,7 +81,7 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 				return "", nil, nil, err
 			}
 			n := min(len(byShard[shard]), insertBurst)
-			d, got, err := h.insertRows(part, insert, types, rows, byShard[shard][:n], res)
+			d, got, err := h.insertRows(part, insert, types, rows, byShard[shard][:n], res, hold)
 			if err != nil {
 				return "", nil, nil, err
 			}
@@ -132,7 +134,7 @@ func placeRows(db *shardmap.DB, p *router.Plan, at []int, rows [][][]byte) (bySh
 const insertBurst = 100
 
 // deleted runs the DELETE on every shard and collects what it gives back, in binary and in home's OIDs.
-func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *router.Args, x *execution) (rows [][][]byte, err error) {
+func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *router.Args, x *execution, hold *holding) (rows [][][]byte, err error) {
 	var types []uint32
 	if x != nil {
 		types = x.portal.stmt.types
@@ -164,29 +166,20 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 			return nil, h.lost(parts[i], err)
 		}
 	}
-	hold := &holding{h: h}
-	defer hold.release()
 	for _, part := range parts {
 		if e := h.prologue(part); e != nil {
 			err = first(err, e)
 			continue
 		}
-		_, _, got, e := h.readPiece(part, false)
+		_, _, got, e := h.readPiece(part, false, hold)
 		err = first(err, e)
-		for _, r := range got {
-			for _, v := range r {
-				if e := hold.take(len(v) + 24); e != nil {
-					err = first(err, e)
-				}
-			}
-		}
 		rows = append(rows, got...)
 	}
 	return rows, err
 }
 
 // insertRows inserts rows on one shard, and reads what the client wants returned.
-func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows [][][]byte, which []int, res []int16) (desc []wire.Field, got [][][]byte, err error) {
+func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows [][][]byte, which []int, res []int16, hold *holding) (desc []wire.Field, got [][][]byte, err error) {
 	s := p.Server
 	s.SendParse("", sql, h.typesFor(p.shard, types))
 	for _, n := range which {
@@ -204,7 +197,7 @@ func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows []
 		return nil, nil, h.lost(p, err)
 	}
 	if err = h.prologue(p); err == nil {
-		_, desc, got, err = h.readPiece(p, false)
+		_, desc, got, err = h.readPiece(p, false, hold)
 	}
 	if flushing.Wait(err != nil) != nil {
 		s.Dirty = true

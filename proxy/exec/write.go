@@ -238,7 +238,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 			err = first(err, e)
 			continue
 		}
-		t, d, got, e := h.readPiece(parts[i], pc.copy)
+		t, d, got, e := h.readPiece(parts[i], pc.copy, nil)
 		if e != nil {
 			err = first(err, inWhole(e, p.Shares, pc.shard))
 			continue
@@ -280,8 +280,9 @@ func unheard(parts []*participant) {
 	}
 }
 
-// readPiece reads one answer to its ReadyForQuery. mute drops its notices.
-func (h *Handler) readPiece(p *participant, mute bool) (tag string, desc []wire.Field, rows [][][]byte, err error) {
+// readPiece reads one answer to its ReadyForQuery. mute drops its notices. Its rows count in hold, if there is one: what is more than that may have
+// is read, and not kept.
+func (h *Handler) readPiece(p *participant, mute bool, hold *holding) (tag string, desc []wire.Field, rows [][][]byte, err error) {
 	answer := h.answer(p)
 	if mute {
 		answer.Hear = nil
@@ -297,6 +298,9 @@ func (h *Handler) readPiece(p *participant, mute bool) (tag string, desc []wire.
 			var vals [][]byte
 			if vals, err = wire.RowValues(nil, append([]byte(nil), m.Body()...)); err == nil && p.deep != nil {
 				err = toHome(h.typesOf(p.shard), p.deep, vals)
+			}
+			if err == nil && hold != nil {
+				err = hold.take(len(m.Body()) + 24*len(vals))
 			}
 			rows = append(rows, vals)
 		}

@@ -243,10 +243,11 @@ func TestPortalsAreWeighedTruly(t *testing.T) {
 		param int
 		rows  uint32
 	}{
-		"rows":            {"select order_id, status from orders where status <> $1", 20, 1, 1},
-		"few rows":        {"select order_id, status from orders where order_id < 1000 and status <> $1", 100, 1, 1},
-		"long parameters": {"select order_id, status from orders where order_id < 10 and status <> $1", 40, 200 << 10, 1},
-		"only bound":      {"select order_id, status from orders where status <> $1", 40, 200 << 10, 0},
+		"rows":              {"select order_id, status from orders where status <> $1", 20, 1, 1},
+		"few rows":          {"select order_id, status from orders where order_id < 20 and status <> $1", 500, 1, 1},
+		"small, only bound": {"select order_id, status from orders where status <> $1", 1000, 1, 0},
+		"long parameters":   {"select order_id, status from orders where order_id < 10 and status <> $1", 40, 200 << 10, 1},
+		"only bound":        {"select order_id, status from orders where status <> $1", 40, 200 << 10, 0},
 	} {
 		p := rawTo(t, d.shopDSN())
 		suspend := func(from, to int) {
@@ -280,6 +281,31 @@ func TestPortalsAreWeighedTruly(t *testing.T) {
 		}
 		_ = p.Close()
 		eventually(t, "the session is gone", func() bool { return m.Used(memory.Portals) == 0 })
+	}
+}
+
+// Rows that change their shard are counted as they come, not when all that a shard has are there.
+func TestRowsThatChangeTheirShardAreCountedAsTheyCome(t *testing.T) {
+	d, c := schemesWorld(t, "rekeyed")
+	mustExec(t, c, "create table wide (k bigint primary key, v text)")
+	d.adminExec(t, "CREATE GROUP g IN rekeyed KEY (bigint) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE rekeyed.public.wide IN GROUP g KEY (k)")
+	const rows, width = 12000, 7000 // which a server keeps compressed
+	mustExec(t, c, fmt.Sprintf("insert into wide select g, repeat('x', %d) from generate_series(1, %d) g", width, rows))
+	mustExec(t, c, "set pgmosaic.gather_limit = '1MB'")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := c.Exec(t.Context(), fmt.Sprintf("update wide set k = k + %d", rows))
+	runtime.ReadMemStats(&after)
+	wantCode(t, err, "54000")
+	if n := after.TotalAlloc - before.TotalAlloc; n > rows*width/4 {
+		t.Errorf("%d MB were allocated for rows of %d MB, of which 1 MB may be held", n>>20, rows*width>>20)
+	}
+	if n := d.Engine.Memory.Used(memory.Merges); n != 0 {
+		t.Errorf("%d bytes are counted still", n)
+	}
+	if n := queryOne[int](t, c, "select count(*) from wide where k <= $1", rows); n != rows {
+		t.Errorf("%d rows are there still", n)
 	}
 }
 
@@ -338,13 +364,17 @@ func TestPortalsAreCounted(t *testing.T) {
 	p.executeLimited("a", 0)
 	p.SendSync()
 	p.until('Z')
-	empty("when all was fetched")
+	if n := m.Used(memory.Portals); n < 100 || n > 2<<10 { // itself
+		t.Errorf("when all was fetched %d bytes are counted", n)
+	}
 	suspend("b", 0)
+	p.SendClose('P', "a")
 	p.SendClose('P', "b")
 	p.SendSync()
 	p.until('Z')
 	empty("after Close")
 	suspend("", 0)
+	one = m.Used(memory.Portals)
 	suspend("", 0)
 	if n := m.Used(memory.Portals); n != one {
 		t.Errorf("the unnamed portal, bound twice: %d bytes are counted, and %d for one", n, one)

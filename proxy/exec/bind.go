@@ -424,7 +424,10 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 		size += len(v)
 	}
 	x := &h.ext
-	if size > smallPortal {
+	if pt.name != "" {
+		size += namedPortal + len(pt.stmt.sql) + 24*len(b.Params)
+	}
+	if size > smallPortal || pt.name != "" {
 		if err := x.holds(pt, int64(size)); err != nil {
 			return err
 		}

@@ -190,8 +190,11 @@ func (x *extended) set(name string, s *stmt) {
 }
 
 func (x *extended) setPortal(name string, pt *portal) {
+	fresh := name != "" && x.portals[name] == nil // nothing goes: who binds many portals does not pay for all of them each time
 	setNamed(&x.portals, &x.anonymous, name, pt)
-	x.reckon()
+	if !fresh {
+		x.reckon()
+	}
 }
 
 // setNamed gives a name a value, nil for none; the empty name has a place of its own.

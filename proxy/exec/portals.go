@@ -10,8 +10,12 @@ import (
 // Portals that no server runs hold what they were bound with and, once suspended, the rows that their client has not asked for yet. That is the
 // proxy's memory: it counts for the process, and for the session.
 
-// smallPortal is what a portal may be bound with without being counted, in bytes.
+// smallPortal is what the unnamed portal may be bound with without being counted, in bytes: there is one, and statement after statement has it.
 const smallPortal = 4 << 10
+
+// namedPortal is about what a portal with a name is made of, besides its text and what it was bound with; suspended, what one is made of besides
+// its rows.
+const namedPortal, suspended = 480, 640
 
 // portalsOfSession is how many times session_memory_limit the portals of a session may hold.
 const portalsOfSession = 4

@@ -14,7 +14,7 @@ import (
 // captured is the answer of a statement over several shards whose rows the client asks for by and by.
 type captured struct {
 	frames []byte
-	size   int // of all of it
+	size   int // of all of it, as it is counted
 	holds  func(n int) error
 	why    error // it may not be larger
 }
@@ -54,7 +54,10 @@ func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 		if max == 0 {
 			return h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		}
-		c := &captured{holds: func(n int) error { return h.ext.holds(pt, int64(n)) }}
+		c := &captured{size: suspended, holds: func(n int) error { return h.ext.holds(pt, int64(n)) }}
+		if err := c.holds(c.size); err != nil {
+			return err
+		}
 		client := h.client
 		h.client = wire.NewSink(c)
 		err := h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})

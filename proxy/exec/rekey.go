@@ -81,7 +81,11 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 				return "", nil, nil, err
 			}
 			n := min(len(byShard[shard]), insertBurst)
-			d, got, err := h.insertRows(part, insert, types, rows, byShard[shard][:n], res, hold)
+			burst := make([][][]byte, n)
+			for i, k := range byShard[shard][:n] {
+				burst[i] = rows[k]
+			}
+			d, got, err := h.insertRows(part, insert, types, burst, res, hold)
 			if err != nil {
 				return "", nil, nil, err
 			}
@@ -179,11 +183,11 @@ func (h *Handler) deleted(ctx context.Context, p *router.Plan, del string, a *ro
 }
 
 // insertRows inserts rows on one shard, and reads what the client wants returned.
-func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows [][][]byte, which []int, res []int16, hold *holding) (desc []wire.Field, got [][][]byte, err error) {
+func (h *Handler) insertRows(p *participant, sql string, types []uint32, rows [][][]byte, res []int16, hold *holding) (desc []wire.Field, got [][][]byte, err error) {
 	s := p.Server
 	s.SendParse("", sql, h.typesFor(p.shard, types))
-	for _, n := range which {
-		params, _, err := h.paramsFor(p.shard, types, binaryAll, rows[n])
+	for _, r := range rows {
+		params, _, err := h.paramsFor(p.shard, types, binaryAll, r)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -32,12 +32,12 @@ union select 'pg_proc'::regclass, aggfnoid::oid, aggmtranstype from pg_aggregate
 
 // tableLiteralsSQL has them for what a table and its partitions have and is made as the nodes' role; $2 says that the table itself is not.
 // CHECKs, generated columns and what partitions are made by are made as the owner of what they depend on: see ownerOf.
-const tableLiteralsSQL = `with tables (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)), part (name, tree) as (
-  select format('the default of column %I', a.attname), d.adbin::text from tables t join pg_attrdef d on d.adrelid = t.oid join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attgenerated = '' and not $2
-  union all select 'index ' || i.indexrelid::regclass, coalesce(i.indexprs::text, '') || coalesce(i.indpred::text, '') from tables t join pg_index i on i.indrelid = t.oid
-  union all select format('statistics %I', s.stxname), coalesce(to_jsonb(s) ->> 'stxexprs', '') from tables t join pg_statistic_ext s on s.stxrelid = t.oid
-  union all select format('trigger %I', g.tgname), g.tgqual::text from tables t join pg_trigger g on g.tgrelid = t.oid where not g.tgisinternal and g.tgqual is not null
-  union all select format('policy %I', p.polname), coalesce(p.polqual::text, '') || coalesce(p.polwithcheck::text, '') from tables t join pg_policy p on p.polrelid = t.oid)
+const tableLiteralsSQL = `with tables (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)), part (name, tree) as (select x.name, x.tree from tables t, lateral (
+  select format('the default of column %I', a.attname), d.adbin::text from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where d.adrelid = t.oid and a.attgenerated = '' and not $2
+  union all select 'index ' || i.indexrelid::regclass, coalesce(i.indexprs::text, '') || coalesce(i.indpred::text, '') from pg_index i where i.indrelid = t.oid
+  union all select format('statistics %I', s.stxname), coalesce(to_jsonb(s) ->> 'stxexprs', '') from pg_statistic_ext s where s.stxrelid = t.oid
+  union all select format('trigger %I', g.tgname), g.tgqual::text from pg_trigger g where g.tgrelid = t.oid and not g.tgisinternal and g.tgqual is not null
+  union all select format('policy %I', p.polname), coalesce(p.polqual::text, '') || coalesce(p.polwithcheck::text, '') from pg_policy p where p.polrelid = t.oid) x (name, tree))
 select distinct name, l[1]::oid from part, ` + literalIn + ` order by 1, 2`
 
 // objectLiterals has the types of the literals in what users have defined.

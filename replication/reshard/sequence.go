@@ -131,12 +131,14 @@ func checkDrawn(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	return nil
 }
 
-// computedSQL lists columns, of a table and its partitions, whose default calls a function of sequences otherwise than drawnSQL knows, with it.
-const computedSQL = `select a.attname::text, x.says from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) p (oid)
-  join pg_attribute a on a.attrelid = p.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' left join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum left join pg_type t on t.oid = a.atttypid and t.typtype = 'd',
-  lateral (select coalesce(f.adbin, t.typdefaultbin)::text, coalesce(pg_get_expr(f.adbin, f.adrelid), pg_get_expr(t.typdefaultbin, 0))) x (tree, says)
+// computedSQL lists columns, of a table and its partitions, whose default calls a function of sequences otherwise than drawnSQL knows, with it. It goes by
+// the catalogs' indexes, as nodesOf does: a server that expects thousands of partitions looks at the columns of all tables.
+const computedSQL = `select x.name, x.says from (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass)) p (oid), lateral (
+  select a.attname::text, coalesce(f.adbin, t.typdefaultbin)::text, coalesce(pg_get_expr(f.adbin, f.adrelid), pg_get_expr(t.typdefaultbin, 0)), f.adbin is not null
+    from pg_attribute a left join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum left join pg_type t on t.oid = a.atttypid and t.typtype = 'd'
+   where a.attrelid = p.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' offset 0) x (name, tree, says, own)
  where exists (select from regexp_matches(x.tree, ':funcid (\d+)', 'g') m join pg_proc r on r.oid = m[1]::oid where r.pronamespace = 'pg_catalog'::regnamespace and r.proname in ('nextval', 'currval', 'lastval', 'setval'))
-   and not (f.adbin is not null and x.says ` + drawsSQL + `) order by 1, 2`
+   and not (x.own and x.says ` + drawsSQL + `) order by 1, 2`
 
 // checkComputed refuses a table with a default that does more with a sequence than to draw from it. Such values do not tell how far the sequences of
 // a table's shards have come, and what a session has drawn before it may have drawn on another shard.

@@ -420,10 +420,7 @@ func unmetKeys(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, name s
 			if k.Valid {
 				continue
 			}
-			drop := func(ctx context.Context) error {
-				return run(ctx, tx, []string{"ALTER TABLE " + k.Table + " DROP CONSTRAINT " + k.Name})
-			}
-			if err := shortly(ctx, mv, tx, d, drop); err != nil {
+			if err := runShortly(ctx, mv, tx, d, []string{"ALTER TABLE " + k.Table + " DROP CONSTRAINT " + k.Name}); err != nil {
 				return nil, err
 			}
 			restore = append(restore, definition{key: &k})

@@ -154,18 +154,27 @@ func (mv *Mover) lockHome(ctx context.Context, tx pgx.Tx, d *shardmap.DB, tables
 	if len(tables) == 0 {
 		return nil
 	}
-	return shortly(ctx, mv, tx, d, func(ctx context.Context) error {
-		if err := named(ctx, tx, tables...); err != nil {
-			return err
-		}
-		return run(ctx, tx, []string{"LOCK TABLE " + sanitizeAll("", tables) + " IN " + mode + " MODE"})
-	})
+	var super bool
+	if err := tx.QueryRow(ctx, "select "+superSQL).Scan(&super); err != nil {
+		return nodeFailed(d.Home.Name, err)
+	}
+	return runShortly(ctx, mv, tx, d, append(nameHeld(super, tables), "LOCK TABLE "+sanitizeAll("", tables)+" IN "+mode+" MODE"))
 }
 
 // shortly does on home what waits for those who use what moves. Whoever uses it longer than the announcement would wait stops the move.
 func shortly(ctx context.Context, mv *Mover, tx pgx.Tx, d *shardmap.DB, f func(context.Context) error) error {
-	held, err := bounded(ctx, tx, mv.PauseTimeout, f)
-	if held {
+	_, err := bounded(ctx, tx, mv.PauseTimeout, f)
+	return usedOr(mv, d, err)
+}
+
+// runShortly is shortly for some statements.
+func runShortly(ctx context.Context, mv *Mover, tx pgx.Tx, d *shardmap.DB, list []string) error {
+	return usedOr(mv, d, runBounded(ctx, tx, mv.PauseTimeout, list...))
+}
+
+// usedOr tells of an error on home, and of who uses what moves if it is that.
+func usedOr(mv *Mover, d *shardmap.DB, err error) error {
+	if lockHeld(err) {
 		return &pgsql.Error{
 			Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a session on node of shard %q holds a lock on a table that is to move, or on its sequence, for longer than %s", d.Home.Name, mv.PauseTimeout),
 			Hint: "pg_locks on it shows which: a client of another process, or of none.",

@@ -225,8 +225,8 @@ func (g *joiner) last(ctx context.Context) error {
 		}
 	}
 	return ownOr(g.d.Home.Name, pgx.BeginFunc(ctx, g.home, func(tx pgx.Tx) error {
-		held, err := bounded(ctx, tx, g.mv.PauseTimeout, func(ctx context.Context) error { return run(ctx, tx, txn.Recount(g.primary.counted, g.x.Count)) })
-		if held {
+		err := runBounded(ctx, tx, g.mv.PauseTimeout, txn.Recount(g.primary.counted, g.x.Count)...)
+		if lockHeld(err) {
 			return &pgsql.Error{Code: pgsql.ObjectInUse, Message: fmt.Sprintf("a transaction on the node of shard %q has changed what all shards have in common, for longer than %s", g.d.Home.Name, g.mv.PauseTimeout), Hint: "pg_locks on it shows which holds pgmosaic.turn: a client of another process."}
 		}
 		if err != nil {

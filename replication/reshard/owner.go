@@ -50,7 +50,10 @@ const nodesOf = `, node (class, obj) as (
   ) x (class, obj)`
 
 // linked are a table and those that foreign keys tie to it: to check a key is to plan a query over the other table, as its owner.
-const linked = `with recursive linked (oid) as (select $1::text::regclass::oid
+const linked = `with recursive linked (oid) as (select $1::text::regclass::oid` + linking
+
+// linking adds the latter to the former.
+const linking = `
     union select case when c.conrelid = l.oid then c.confrelid else c.conrelid end from linked l join pg_constraint c on c.contype = 'f' and (c.conrelid = l.oid or c.confrelid = l.oid))`
 
 // foreignTypeSQL is foreignSQL for a type.
@@ -202,40 +205,45 @@ func asDefined(ctx context.Context, tx querier, owner string, statements ...stri
 // frozen keeps everybody from giving tables, and those that foreign keys tie to them, other indexes, constraints, columns and statistics
 // while a transaction lasts. Rows may change.
 func frozen(ctx context.Context, tx querier, tables ...shardmap.TableName) error {
-	all, err := tied(ctx, tx, tables...)
+	all, super, err := tied(ctx, tx, tables...)
 	if err != nil || all == "" {
 		return err
 	}
-	if err := named(ctx, tx, tables...); err != nil {
-		return err
-	}
-	return boundedLock(ctx, tx, all, frozenMode)
+	return boundedLock(ctx, tx, all, frozenMode, nameHeld(super, tables)...)
 }
 
 const frozenMode = "SHARE UPDATE EXCLUSIVE"
 
-// tied lists tables and those that foreign keys tie to them.
-func tied(ctx context.Context, q queryer, tables ...shardmap.TableName) (string, error) {
-	var all []string
+// superSQL is whether the role of a connection is a superuser.
+const superSQL = "(select rolsuper from pg_roles where rolname = current_user)"
+
+// tied lists tables and those that foreign keys tie to them. super is superSQL.
+func tied(ctx context.Context, q queryer, tables ...shardmap.TableName) (list string, super bool, err error) {
+	var names, all []string
 	for _, n := range tables {
-		more, err := strings1(ctx, q, linked+" select format('%I.%I', n.nspname, c.relname) from linked l join pg_class c on c.oid = l.oid join pg_namespace n on n.oid = c.relnamespace", n.SQL())
-		if err != nil {
-			return "", err
-		}
-		all = append(all, more...)
+		names = append(names, n.SQL())
 	}
+	if len(names) == 0 {
+		return "", false, nil
+	}
+	rows, _ := q.Query(ctx, tiedSQL, names) // an error comes with the rows
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&name, &super}, func() error { all = append(all, name); return nil })
 	slices.Sort(all)
-	return strings.Join(slices.Compact(all), ", "), nil
+	return strings.Join(all, ", "), super, err
 }
+
+const tiedSQL = `with recursive linked (oid) as (select x::regclass::oid from unnest($1::text[]) x` + linking + `
+ select format('%I.%I', n.nspname, c.relname), ` + superSQL + ` from linked l join pg_class c on c.oid = l.oid join pg_namespace n on n.oid = c.relnamespace`
 
 // frozenSince begins a transaction of one snapshot for which tables are frozen before it takes that: the definition of a trigger is printed as it is now, and
 // what is asked about it is answered by the snapshot.
 func frozenSince(ctx context.Context, home *pgx.Conn, tables ...shardmap.TableName) (pgx.Tx, error) {
-	all, err := tied(ctx, home, tables...)
+	all, _, err := tied(ctx, home, tables...)
 	if err != nil {
 		return nil, err
 	}
-	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}) // not READ ONLY: that forbids named
+	tx, err := home.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}) // not READ ONLY: that forbids nameHeld
 	if err != nil {
 		return nil, err
 	}
@@ -255,27 +263,33 @@ func frozenSince(ctx context.Context, home *pgx.Conn, tables ...shardmap.TableNa
 // named keeps the schemas of tables from being renamed while a transaction lasts: their names would mean other tables, which nobody has
 // looked at. Only a superuser can, and who is none has less to lose.
 func named(ctx context.Context, tx querier, tables ...shardmap.TableName) error {
-	var schemas []string
-	for _, n := range tables {
-		schemas = append(schemas, n.Schema)
-	}
 	var super bool
-	err := tx.QueryRow(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&super)
-	if err == nil && super {
-		_, err = tx.Exec(ctx, "SELECT FROM pg_namespace WHERE nspname = ANY ($1::text[]) FOR SHARE", schemas)
+	err := tx.QueryRow(ctx, "select "+superSQL).Scan(&super)
+	if err == nil {
+		err = run(ctx, tx, nameHeld(super, tables))
 	}
 	return err
+}
+
+// nameHeld is what named runs, where it is known whether the role is a superuser's.
+func nameHeld(super bool, tables []shardmap.TableName) []string {
+	if !super {
+		return nil
+	}
+	var schemas []string
+	for _, n := range tables {
+		schemas = append(schemas, pgsql.Literal(n.Schema))
+	}
+	return []string{"SELECT FROM pg_namespace WHERE nspname = ANY (ARRAY[" + strings.Join(schemas, ", ") + "]::text[]) FOR SHARE"}
 }
 
 // definitionWait is how long a lock on a table's definition is waited for: another admin statement, or a VACUUM, may have it for hours.
 const definitionWait = 10 * time.Second
 
-// boundedLock locks tables, or says that somebody else has them.
-func boundedLock(ctx context.Context, tx querier, tables, mode string) error {
-	held, err := bounded(ctx, tx, definitionWait, func(ctx context.Context) error {
-		return run(ctx, tx, []string{"LOCK TABLE " + tables + " IN " + mode + " MODE"})
-	})
-	if held {
+// boundedLock locks tables, or says that somebody else has them, behind statements that wait no longer either.
+func boundedLock(ctx context.Context, tx querier, tables, mode string, first ...string) error {
+	err := runBounded(ctx, tx, definitionWait, append(slices.Clip(first), "LOCK TABLE "+tables+" IN "+mode+" MODE")...)
+	if lockHeld(err) {
 		return definitionHeld(tables)
 	}
 	return err
@@ -299,31 +313,50 @@ const lateBy = 5 * time.Second
 // bounded runs f, whose locks are waited for so long at most and which does little else; held says that one could not be had. How long the
 // transaction waits for other locks is as before.
 func bounded(ctx context.Context, tx querier, wait time.Duration, f func(context.Context) error) (held bool, err error) {
-	return lockTimeout(ctx, tx, wait, func() error {
-		soon, cancel := context.WithTimeout(ctx, wait+lateBy)
-		defer cancel()
-		err := f(soon)
-		if err != nil && soon.Err() != nil && ctx.Err() == nil {
-			err = &pgconn.PgError{Severity: "ERROR", Code: pgsql.LockNotAvailable, Message: "canceling statement due to lock timeout"}
-		}
-		return err
-	})
+	return lockTimeout(ctx, tx, wait, func() error { return inTime(ctx, wait, f) })
 }
 
-// lockTimeout is bounded for what may take its time besides. It believes the node's clock. It asks by SHOW, which chooses no state for the transaction to
-// see: see frozenSince.
-func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() error) (held bool, err error) {
-	var before string
-	if err = tx.QueryRow(ctx, "SHOW lock_timeout").Scan(&before); err == nil {
-		err = run(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds())})
+// inTime has f take little longer than it may wait for locks by the node's clock.
+func inTime(ctx context.Context, wait time.Duration, f func(context.Context) error) error {
+	soon, cancel := context.WithTimeout(ctx, wait+lateBy)
+	defer cancel()
+	err := f(soon)
+	if err != nil && soon.Err() != nil && ctx.Err() == nil {
+		err = &pgconn.PgError{Severity: "ERROR", Code: pgsql.LockNotAvailable, Message: "canceling statement due to lock timeout"}
 	}
+	return err
+}
+
+// lockTimeout is bounded for what may take its time besides. It believes the node's clock.
+func lockTimeout(ctx context.Context, tx querier, wait time.Duration, f func() error) (held bool, err error) {
+	before, err := limitLocks(ctx, tx, wait)
 	if err == nil {
 		err = f()
 	}
 	if err == nil {
-		err = run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
+		err = limitAsBefore(ctx, tx, before)
 	}
 	return lockHeld(err), err
+}
+
+// limitLocks has a transaction wait so long at most for the locks of what follows, and says by which setting it waited before. It asks by SHOW, which chooses
+// no state for the transaction to see: see frozenSince. What is to be run like that can go along in the same message, behind which the setting is what
+// connections have from the beginning.
+func limitLocks(ctx context.Context, tx querier, wait time.Duration, list ...string) (before string, err error) {
+	list = append([]string{"SHOW lock_timeout", fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds())}, list...)
+	if len(list) > 2 {
+		list = append(list, "SET LOCAL lock_timeout = "+noLimit)
+	}
+	err = tx.QueryRow(ctx, strings.Join(list, "; "), pgx.QueryExecModeSimpleProtocol).Scan(&before) // an error of any of them is its error
+	return before, err
+}
+
+// noLimit is how long the proxy's own connections wait for locks where nothing else is said.
+const noLimit = "0"
+
+// limitAsBefore has a transaction wait for locks as it did.
+func limitAsBefore(ctx context.Context, tx querier, before string) error {
+	return run(ctx, tx, []string{"SET LOCAL lock_timeout = " + pgsql.Literal(before)})
 }
 
 // definesWait is how long a definition on a shard waits for others. Who asks for a statement that another process is at is told sooner: see holdWait.
@@ -342,9 +375,16 @@ func definesOn(ctx context.Context, tx querier, shard string, f func() error) er
 	return err
 }
 
-// runBounded is bounded for some statements.
+// runBounded is bounded for some statements, which go to the server in one message.
 func runBounded(ctx context.Context, tx querier, wait time.Duration, list ...string) error {
-	_, err := bounded(ctx, tx, wait, func(ctx context.Context) error { return run(ctx, tx, list) })
+	if len(list) == 0 {
+		return nil
+	}
+	var before string
+	err := inTime(ctx, wait, func(ctx context.Context) (err error) { before, err = limitLocks(ctx, tx, wait, list...); return err })
+	if err == nil && before != noLimit {
+		err = limitAsBefore(ctx, tx, before)
+	}
 	return err
 }
 

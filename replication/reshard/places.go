@@ -112,7 +112,7 @@ func holdDrawn(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, t *sha
 			hold = append(hold, holdSequence(c))
 		}
 	}
-	return shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, hold) })
+	return runShortly(ctx, mv, tx, d, hold)
 }
 
 // checkHeld checks a table that is to be distributed, and holds its sequences.
@@ -217,7 +217,7 @@ func countHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx, info *
 	if err != nil {
 		return err
 	}
-	return shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.ones()) })
+	return runShortly(ctx, mv, tx, d, seqs.ones())
 }
 
 // placeHome has home's sequences count in home's place again, above all: while home was the only shard, nothing kept them there.
@@ -228,7 +228,7 @@ func placeHome(ctx context.Context, mv *Mover, d *shardmap.DB, tx pgx.Tx) error 
 		}
 		seqs, err := sequencesOn(ctx, tx.Conn(), t, d.Home.Ordinal)
 		if err == nil {
-			err = shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
+			err = runShortly(ctx, mv, tx, d, seqs.strides())
 		}
 		if err != nil {
 			return err

@@ -35,11 +35,12 @@ const membersSQL = `select 'GRANT ' || quote_ident(r.rolname) || ' TO ' || case 
 
 const verifierSQL = `select case when rolpassword is null then '' else ' PASSWORD ' || quote_literal(rolpassword) end from pg_authid where rolname = $1`
 
-const schemasSQL = `select format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I', nspname, pg_get_userbyid(nspowner)) from pg_namespace
- where nspname !~ '^pg_' and nspname not in ('information_schema', 'public', 'pgmosaic') order by 1`
-
-const schemaGrantsSQL = `select format('GRANT %s ON SCHEMA %I TO %s', x.privilege_type, n.nspname, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
-  from pg_namespace n, aclexplode(n.nspacl) x where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic') order by 1`
+// placesSQL makes schemas, and says who may do what in each.
+const placesSQL = `select sql from (
+  select 1, format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I', nspname, pg_get_userbyid(nspowner)) from pg_namespace
+   where nspname !~ '^pg_' and nspname not in ('information_schema', 'public', 'pgmosaic')
+  union all select 2, format('GRANT %s ON SCHEMA %I TO %s', x.privilege_type, n.nspname, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end)
+    from pg_namespace n, aclexplode(n.nspacl) x where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')) x (step, sql) order by step, sql`
 
 const extensionsSQL = `select quote_ident(e.extname), format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', e.extname, n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname <> 'plpgsql' order by e.oid`

@@ -99,14 +99,10 @@ const anyObjectSQL = `select exists (select from pg_proc where oid >= 16384 and 
 // objects lists what a server has; nil if it has not even one that comes with an extension. Where home has none there is nothing to compare on
 // shards, nor to bring.
 func objects(ctx context.Context, q queryer) ([]object, error) {
-	rows, err := q.Query(ctx, anyObjectSQL)
-	if err != nil {
+	if some, err := anyObject(ctx, q); err != nil || !some {
 		return nil, err
 	}
-	if any, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool]); err != nil || !any {
-		return nil, err
-	}
-	rows, err = q.Query(ctx, objectsSQL)
+	rows, err := q.Query(ctx, objectsSQL)
 	if err != nil {
 		return nil, err
 	}
@@ -115,9 +111,23 @@ func objects(ctx context.Context, q queryer) ([]object, error) {
 	})
 }
 
+// anyObject says whether there may be one.
+func anyObject(ctx context.Context, q queryer) (bool, error) {
+	rows, err := q.Query(ctx, anyObjectSQL)
+	if err != nil {
+		return false, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+}
+
 // bringObjects gives a server home's schemas, extensions and what users have defined, where it has them not. What it has already must
 // be what home has: bounds, indexes and CHECKs are made with it. made are the names of the objects that it had not.
 func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) (made []string, err error) {
+	if some, err := anyObject(ctx, home); err != nil {
+		return nil, err
+	} else if !some { // newest may have to connect
+		return nil, bringPlaces(ctx, home, tx, shard)
+	}
 	now, done, err := newest(ctx, home)
 	if err != nil {
 		return nil, err
@@ -195,16 +205,19 @@ func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]b
 	return nil
 }
 
-// bringPlaces gives a server home's schemas and extensions.
+// bringPlaces gives a server home's schemas and extensions. What it has already is not said again: PostgreSQL would write a schema's rights anew, and all
+// sessions of the database, clients' too, plan all that they have prepared anew for that.
 func bringPlaces(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) error {
-	for _, sql := range []string{schemasSQL, schemaGrantsSQL} {
-		list, err := strings1(ctx, home, sql)
-		if err == nil {
-			err = run(ctx, tx, list)
-		}
-		if err != nil {
-			return err
-		}
+	wanted, err := strings1(ctx, home, placesSQL)
+	if err != nil {
+		return err
+	}
+	has, err := strings1(ctx, tx, placesSQL)
+	if err != nil {
+		return err
+	}
+	if err := run(ctx, tx, slices.DeleteFunc(wanted, func(sql string) bool { return slices.Contains(has, sql) })); err != nil {
+		return err
 	}
 	return bringExtensions(ctx, home, tx, shard)
 }

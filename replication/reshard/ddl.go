@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -118,17 +119,21 @@ func bringRoles(ctx context.Context, home *pgx.Conn, dst beginner) error {
 	if err != nil {
 		return err
 	}
+	names := make([]string, len(roles))
+	for i, r := range roles {
+		names[i] = r[0]
+	}
 	return pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error { // a role that is there is believed to be as home's is: all of it, or nothing
 		if err := sameRights(ctx, home, tx); err != nil {
 			return err
 		}
+		lacks, err := strings1(ctx, tx, lackedSQL, names)
+		if err != nil {
+			return err
+		}
 		var made []string
 		for _, r := range roles {
-			var have bool
-			if err := tx.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", r[0]).Scan(&have); err != nil {
-				return err
-			}
-			if have {
+			if !slices.Contains(lacks, r[0]) {
 				continue
 			}
 			password, err := verifierOf(ctx, home, r[0])
@@ -160,23 +165,47 @@ const reach = `case when exists (select from pg_roles s where (s.rolsuper or s.r
     when current_setting('server_version_num')::int < 160000 and exists (select from pg_roles s where s.rolcreaterole and pg_has_role(r.oid, s.oid, 'MEMBER')) then 2
     when pg_has_role(r.oid, current_user, 'MEMBER') then 1 else 0 end`
 
-// ordinarySQL lists the roles that do not get so far on home.
-const ordinarySQL = "select rolname::text from pg_roles r where rolname !~ '^pg_' and rolname <> current_user and " + reach + " < $1::int"
+// The first lists home's roles, and the second those of them that a shard's server has, with how far each gets there.
+const (
+	homeReachSQL  = "select rolname::text, " + reach + " from pg_roles r where rolname !~ '^pg_' and rolname <> current_user"
+	shardReachSQL = "select rolname::text, " + reach + " from pg_roles r where rolname = any($1) order by 1"
+)
 
-// mightySQL finds one of some roles that gets so far on a shard.
-const mightySQL = "select rolname::text from pg_roles r where rolname = any($1) and " + reach + " >= $2::int order by 1 limit 1"
+// reaching is a role, and how far it gets on a server.
+type reaching struct {
+	Role string
+	Far  int
+}
+
+func reachesOf(ctx context.Context, q queryer, sql string, args ...any) ([]reaching, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[reaching])
+}
 
 // sameRights is an error if one of home's roles gets further on a shard's server than on home. Whoever is in it on home would be a superuser
 // there, and what it owns would run with a superuser's rights.
 func sameRights(ctx context.Context, home, dst queryer) error {
+	roles, err := reachesOf(ctx, home, homeReachSQL)
+	if err != nil {
+		return err
+	}
+	may, names := map[string]int{}, make([]string, len(roles))
+	for i, r := range roles {
+		may[r.Role], names[i] = r.Far, r.Role
+	}
+	there, err := reachesOf(ctx, dst, shardReachSQL, names)
+	if err != nil {
+		return err
+	}
 	var more []string
-	for far := 3; far > 0 && len(more) == 0; far-- {
-		roles, err := strings1(ctx, home, ordinarySQL, far)
-		if err == nil {
-			more, err = strings1(ctx, dst, mightySQL, roles, far)
-		}
-		if err != nil {
-			return err
+	for far := 3; far > 0 && len(more) == 0; far-- { // the one that gets furthest is told of
+		for _, r := range there {
+			if r.Far >= far && may[r.Role] < far {
+				more = append(more, r.Role)
+			}
 		}
 	}
 	if len(more) == 0 {
@@ -194,8 +223,11 @@ func lackedRoles(ctx context.Context, home, dst queryer) (out []string, err erro
 	if err != nil {
 		return nil, err
 	}
-	return strings1(ctx, dst, "select x from unnest($1::text[]) x where not exists (select from pg_roles where rolname = x)", wanted)
+	return strings1(ctx, dst, lackedSQL, wanted)
 }
+
+// lackedSQL are those of some roles that a server has not.
+const lackedSQL = "select x from unnest($1::text[]) x where not exists (select from pg_roles where rolname = x)"
 
 // roleFormSQL is what a role may by itself.
 const roleFormSQL = "select rolcanlogin, rolinherit, rolcreaterole, rolcreatedb, rolbypassrls, rolconnlimit, coalesce(rolvaliduntil::text, 'infinity') from pg_roles where rolname = $1 and not rolsuper"

@@ -168,6 +168,11 @@ func (g *joiner) first(ctx context.Context) error {
 				return tooManyShards(g.x.Shard.Name)
 			}
 			o := g.online[t.TableName]
+			if o != nil {
+				if err := o.still(ctx, still); err != nil {
+					return err
+				}
+			}
 			if err := g.table(ctx, tx, t, seqs, o != nil); err != nil {
 				return err
 			}
@@ -176,9 +181,6 @@ func (g *joiner) first(ctx context.Context) error {
 					return err
 				}
 				continue
-			}
-			if err := o.still(ctx, still); err != nil {
-				return err
 			}
 			if err := fill(ctx, g.home, dst, t.TableName, "", g.job); err != nil {
 				return err

@@ -249,13 +249,10 @@ func (o *online) openSnapshot(ctx context.Context, home *pgx.Conn) (pgx.Tx, erro
 	return tx, nil
 }
 
-// still makes sure, for home's transaction, that the table is what it was, and has got nothing that its owner's code would be run for.
+// still makes sure, for home's transaction in which the table is frozen, that it is what it was, and has got nothing that its owner's code would be run for.
 func (o *online) still(ctx context.Context, tx pgx.Tx) error {
-	err := frozen(ctx, tx, o.info.TableName)
 	var shape string
-	if err == nil {
-		err = tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape)
-	}
+	err := tx.QueryRow(ctx, shapeSQL, o.name).Scan(&shape)
 	if err == nil && shape != o.shape {
 		return o.altered()
 	}
@@ -406,6 +403,9 @@ func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	}
 	if marks != o.marks {
 		return o.altered()
+	}
+	if err := frozen(ctx, tx, o.info.TableName); err != nil {
+		return ownOr(o.d.Home.Name, err)
 	}
 	if err := o.still(ctx, tx); err != nil {
 		return err

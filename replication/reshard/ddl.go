@@ -482,7 +482,7 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 	if err := seqs.drawAlone(n); err != nil {
 		return nil, err
 	}
-	owner, err := ownerOf(ctx, home, name)
+	owner, err := ownerOfMoving(ctx, home, name, inUse)
 	if err == nil {
 		err = inertTable(ctx, home, tx, n, owner)
 	}

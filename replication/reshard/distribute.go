@@ -543,7 +543,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 		if err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
 			return err
 		}
-		if err := finish(ctx, home, tx, late, info.TableName); err != nil {
+		if err := finish(ctx, home, tx, late, false, info.TableName); err != nil {
 			return err
 		}
 		return watchCopy(ctx, tx, info)

@@ -295,7 +295,7 @@ func (g *joiner) rest(ctx context.Context, dst *pgx.Conn, there pgx.Tx) error {
 		if err := ours(ctx, there, g.x.Shard.Name, t.TableName, t.Made); err != nil {
 			return err
 		}
-		if err := finish(ctx, g.home, there, g.keys[t.TableName], t.TableName); err != nil {
+		if err := finish(ctx, g.home, there, g.keys[t.TableName], g.online[t.TableName] != nil, t.TableName); err != nil {
 			return err
 		}
 		if err := watchCopy(ctx, there, t); err != nil {

@@ -379,7 +379,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		if err := run(ctx, tx, seqs.restarts(o.name)); err != nil {
 			return err
 		}
-		if err := finish(ctx, home, tx, o.late[s.name], o.info.TableName); err != nil {
+		if err := finish(ctx, home, tx, o.late[s.name], true, o.info.TableName); err != nil {
 			return err
 		}
 		return watchCopy(ctx, tx, o.info)

@@ -94,6 +94,14 @@ func ownerOf(ctx context.Context, q queryer, table string) (owner string, err er
 	return tableOwner(ctx, q, table)
 }
 
+// ownerOfMoving is ownerOf for a table of home's that moves. Of one that is in use online.still has found, in the same transaction, that it is empty.
+func ownerOfMoving(ctx context.Context, home queryer, table string, inUse bool) (string, error) {
+	if inUse {
+		return "", nil
+	}
+	return ownerOf(ctx, home, table)
+}
+
 // owned is an error if a table runs what it must not run: see ownerOf.
 func owned(ctx context.Context, q queryer, tables ...shardmap.TableName) error {
 	for _, n := range tables {
@@ -494,7 +502,7 @@ func stageColumns(ctx context.Context, tx querier, table string) (out []staged, 
 }
 
 // fill copies rows from one server into a table of another, where a transaction is open that lets nobody change the table's definition.
-// where chooses among the rows, if nobody can change the other table's definition either; empty: all.
+// where chooses among the rows, if nobody can change the other table's definition either; empty: all. With a job the other is home's, which is in use.
 func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where string, progress *job) error {
 	table := n.SQL()
 	owner, err := ownerOf(ctx, to, table)
@@ -503,7 +511,7 @@ func fill(ctx context.Context, from, to *pgx.Conn, n shardmap.TableName, where s
 	}
 	theirs := ""
 	if where != "" {
-		if theirs, err = ownerOf(ctx, from, table); err != nil {
+		if theirs, err = ownerOfMoving(ctx, from, table, progress != nil); err != nil {
 			return err
 		}
 	}

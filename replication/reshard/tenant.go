@@ -243,7 +243,7 @@ func (mv *Mover) fillSchema(ctx context.Context, d *shardmap.DB, to *shardmap.Sh
 		if err := makeLast(ctx, tx, x.sequences); err != nil {
 			return err
 		}
-		return finish(ctx, home, tx, late, tables...)
+		return finish(ctx, home, tx, late, false, tables...)
 	})
 }
 

@@ -153,9 +153,9 @@ func uses(ctx context.Context, q queryer, sql string, args ...any) (map[string]m
 }
 
 // finish makes what tables get when their rows are there. The types of its literals may have been changed on the shard since they were asked.
-func finish(ctx context.Context, home *pgx.Conn, tx querier, late []definition, tables ...shardmap.TableName) error {
+func finish(ctx context.Context, home *pgx.Conn, tx querier, late []definition, inUse bool, tables ...shardmap.TableName) error {
 	for _, n := range tables {
-		owner, err := ownerOf(ctx, home, n.SQL())
+		owner, err := ownerOfMoving(ctx, home, n.SQL(), inUse)
 		if err == nil {
 			err = inertTable(ctx, home, tx, n, owner)
 		}

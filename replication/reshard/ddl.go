@@ -591,6 +591,9 @@ func mayCreate(ctx context.Context, tx pgx.Tx, n shardmap.TableName, owner strin
 // freeSequences is an error if a shard has a sequence of one of these names that no copy there has brought: it would be changed, and
 // dropped with the copy.
 func freeSequences(ctx context.Context, tx pgx.Tx, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
 	taken, err := strings1(ctx, tx, `select x from unnest($1::text[]) x where to_regclass(x) is not null and not exists
 	  (select from pg_depend d join pgmosaic.made m on m.relation = d.refobjid where d.classid = 'pg_class'::regclass and d.objid = to_regclass(x) and d.refclassid = 'pg_class'::regclass and d.deptype = 'a')`, names)
 	if err == nil && len(taken) > 0 {

@@ -446,8 +446,12 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 	if err := checkHeld(ctx, mv, d, tx, t, localUnique); err != nil { // again: until the lock its owner could give it rules, heirs, references and rows without a place
 		return err
 	}
+	seqs, err := sequencesOn(ctx, home, info, d.Home.Ordinal) // nobody draws from them any more
+	if err != nil {
+		return ownOr(d.Home.Name, err)
+	}
 	if o != nil {
-		if err := o.finish(ctx, home, tx); err != nil {
+		if err := o.finish(ctx, home, tx, seqs); err != nil {
 			return err
 		}
 		if err := run(ctx, tx, unwatch(x.ID)); err != nil {
@@ -459,16 +463,12 @@ func (mv *Mover) move(ctx context.Context, db string, home *pgx.Conn, t shardmap
 			continue
 		}
 		j.phase("copying to shard " + s.Name)
-		if _, err := mv.fillShard(ctx, d, s, home, info, x.ID, nil); err != nil {
+		if _, err := mv.fillShard(ctx, d, s, home, info, filling{x.ID, seqs, nil}); err != nil {
 			return err
 		}
 	}
-	seqs, err := sequencesOn(ctx, home, info, d.Home.Ordinal)
-	if err == nil {
-		err = shortly(ctx, mv, tx, d, func(ctx context.Context) error { return run(ctx, tx, seqs.strides()) })
-	}
-	if err != nil {
-		return ownOr(d.Home.Name, err)
+	if err := runShortly(ctx, mv, tx, d, seqs.strides()); err != nil {
+		return err
 	}
 	if info.Kind == shardmap.Sharded {
 		if err := keepOwn(ctx, tx, d, info); err != nil {
@@ -511,24 +511,27 @@ func keepOwn(ctx context.Context, tx pgx.Tx, d *shardmap.DB, info *shardmap.Tabl
 	return run(ctx, tx, append([]string{placeCheck(d, info, d.Home.Name)}, after...))
 }
 
-// fillShard makes the table on one shard and copies the rows there that belong to it. With a job, the table is in use: late is
-// what is to be made when all rows are there.
-func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, attempt string, j *job) (late []definition, err error) {
-	dst, err := mv.openFor(ctx, d, s, attempt)
+// filling is what is known of a table that is about to be copied: who does it, and where its sequences begin. With a job, the table is in use.
+type filling struct {
+	attempt string
+	seqs    *shardSequences
+	job     *job
+}
+
+// fillShard makes the table on one shard and copies the rows there that belong to it. Of a table in use, late is what is to be made when all rows
+// are there.
+func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.ShardInfo, home *pgx.Conn, info *shardmap.TableInfo, f filling) (late []definition, err error) {
+	dst, err := mv.openFor(ctx, d, s, f.attempt)
 	if err != nil {
 		return nil, err
 	}
 	defer giveBack(ctx, mv.Conns, dst)
 	err = bring(ctx, home, dst, s.Name, "", func(tx pgx.Tx) error {
-		seqs, err := sequencesOn(ctx, home, info, s.Ordinal)
-		if err != nil {
-			return err
-		}
-		err = definesOn(ctx, tx, s.Name, func() (err error) {
-			if late, err = bringTable(ctx, home, tx, info.TableName, seqs, j != nil); err != nil {
+		err := definesOn(ctx, tx, s.Name, func() (err error) {
+			if late, err = bringTable(ctx, home, tx, info.TableName, f.seqs.at(s.Ordinal), f.job != nil); err != nil {
 				return err
 			}
-			return noteCopy(ctx, tx, info.TableName, attempt, attempt)
+			return noteCopy(ctx, tx, info.TableName, f.attempt, f.attempt)
 		})
 		if err != nil {
 			return err
@@ -540,7 +543,7 @@ func (mv *Mover) fillShard(ctx context.Context, d *shardmap.DB, s *shardmap.Shar
 				return err
 			}
 		}
-		if err := fill(ctx, home, dst, info.TableName, where, j); err != nil || j != nil {
+		if err := fill(ctx, home, dst, info.TableName, where, f.job); err != nil || f.job != nil {
 			return err
 		}
 		if err := finish(ctx, home, tx, late, false, info.TableName); err != nil {

@@ -242,7 +242,7 @@ func (g *joiner) last(ctx context.Context) error {
 		}
 		for _, t := range g.tables {
 			if o := g.online[t.TableName]; o != nil {
-				if err := o.finish(ctx, g.home, tx); err != nil {
+				if err := o.finish(ctx, g.home, tx, nil); err != nil {
 					return err
 				}
 			} else if err := g.same(ctx, tx, t.TableName); err != nil {

@@ -224,12 +224,17 @@ func (o *online) copyAll(ctx context.Context, home *pgx.Conn) error {
 		return err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) // it only reads
+	// they begin anew in the last round
+	seqs, err := sequencesOn(ctx, home, o.info, o.d.Home.Ordinal)
+	if err != nil {
+		return ownOr(o.d.Home.Name, err)
+	}
 	for _, s := range o.d.Shards {
 		if s == o.d.Home {
 			continue
 		}
 		o.job.phase("copying to shard " + s.Name)
-		if o.late[s.Name], err = o.mv.fillShard(ctx, o.d, s, home, o.info, o.id, o.job); err != nil {
+		if o.late[s.Name], err = o.mv.fillShard(ctx, o.d, s, home, o.info, filling{o.id, seqs, o.job}); err != nil {
 			return err
 		}
 	}
@@ -280,7 +285,7 @@ func (o *online) catchUp(ctx context.Context, home *pgx.Conn) error {
 		if err != nil {
 			return err
 		}
-		keys, err := o.round(ctx, home, false)
+		keys, err := o.round(ctx, home, false, nil)
 		if err == nil {
 			err = nodeFailedOrNil(o.d.Home.Name, tx.Commit(ctx))
 		}
@@ -304,26 +309,24 @@ func nodeFailedOrNil(name string, err error) error {
 }
 
 // round copies the rows of the keys noted so far, as home's open transaction sees both, and forgets the keys. In the last one
-// each shard also gets what belongs to the whole table.
-func (o *online) round(ctx context.Context, home *pgx.Conn, last bool) (keys int64, err error) {
-	list := strings.Join(o.key, ", ")
-	for _, sql := range []string{
-		fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT DISTINCT %s FROM %s", list, o.notes),
-		"DELETE FROM " + o.notes, "ANALYZE pgmosaic_keys",
-	} {
-		if _, err := home.Exec(ctx, sql); err != nil {
-			return 0, nodeFailed(o.d.Home.Name, err)
+// each shard also gets what belongs to the whole table, and seqs are its sequences.
+func (o *online) round(ctx context.Context, home *pgx.Conn, last bool, seqs *shardSequences) (keys int64, err error) {
+	var all bool
+	if !last {
+		var some bool
+		if err := home.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+o.notes+")").Scan(&some); err != nil || !some {
+			return 0, nodeFailedOrNil(o.d.Home.Name, err)
 		}
 	}
-	var all bool
+	list := strings.Join(o.key, ", ")
+	if _, err := home.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE pgmosaic_keys ON COMMIT DROP AS SELECT DISTINCT %s FROM %s; DELETE FROM %[2]s; ANALYZE pgmosaic_keys", list, o.notes)); err != nil {
+		return 0, nodeFailed(o.d.Home.Name, err)
+	}
 	if err := home.QueryRow(ctx, fmt.Sprintf("SELECT count(*), bool_or(%s IS NULL) IS TRUE FROM pgmosaic_keys", o.key[0])).Scan(&keys, &all); err != nil {
 		return 0, nodeFailed(o.d.Home.Name, err)
 	}
-	if keys == 0 && !last {
-		return 0, nil
-	}
 	for _, s := range o.to {
-		if err := o.roundOn(ctx, home, s, all, last); err != nil {
+		if err := o.roundOn(ctx, home, s, all, last, seqs.at(s.ordinal)); err != nil {
 			return 0, err
 		}
 	}
@@ -332,7 +335,7 @@ func (o *online) round(ctx context.Context, home *pgx.Conn, last bool) (keys int
 	return keys, nodeFailedOrNil(o.d.Home.Name, err)
 }
 
-func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, last bool) error {
+func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, last bool, seqs *shardSequences) error {
 	dst, err := s.open(ctx)
 	if err != nil {
 		return err
@@ -372,10 +375,6 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		if !last {
 			return nil
 		}
-		seqs, err := sequencesOn(ctx, home, o.info, s.ordinal)
-		if err != nil {
-			return err
-		}
 		if err := run(ctx, tx, seqs.restarts(o.name)); err != nil {
 			return err
 		}
@@ -394,8 +393,8 @@ func qualified(table string, cols []string) string {
 	return strings.Join(out, ", ")
 }
 
-// finish follows the last changes, under the lock that home's transaction holds.
-func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
+// finish follows the last changes, under the lock that home's transaction holds. It holds the table's sequences, too.
+func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx, seqs *shardSequences) error {
 	o.job.phase("switching")
 	var marks string
 	if err := tx.QueryRow(ctx, watchingSQL, o.name, o.notes).Scan(&marks); err != nil {
@@ -410,6 +409,6 @@ func (o *online) finish(ctx context.Context, home *pgx.Conn, tx pgx.Tx) error {
 	if err := o.still(ctx, tx); err != nil {
 		return err
 	}
-	_, err := o.round(ctx, home, true)
+	_, err := o.round(ctx, home, true, seqs)
 	return err
 }

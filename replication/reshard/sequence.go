@@ -244,6 +244,14 @@ func sequencesOn(ctx context.Context, home *pgx.Conn, t *shardmap.TableInfo, ord
 	return p, nil
 }
 
+// at is what another shard needs to know of them.
+func (p *shardSequences) at(ordinal int) *shardSequences {
+	if p == nil {
+		return nil
+	}
+	return &shardSequences{ordinal, p.cols, p.above}
+}
+
 // clause is what a column's definition says of its sequence; ok is false for a column without. sequence makes it first,
 // then ties it to the column and gives its grants.
 func (p *shardSequences) clause(table, column string) (clause, sequence string, then []string, ok bool) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/shardmap"
@@ -118,21 +119,18 @@ func hold(ctx context.Context, home *pgx.Conn, x shardmap.Attempt) error {
 func claim(ctx context.Context, home *pgx.Conn, attempt string) (ok bool, err error) {
 	home.PgConn().CustomData()[enlistedKey] = true
 	err = pgx.BeginFunc(ctx, home, func(tx pgx.Tx) error {
+		var all pgx.Batch
 		for _, sql := range []string{
 			"DELETE FROM pgmosaic.holder WHERE attempt <> $1 AND pid <> pg_backend_pid() AND started < now() - interval '1 day' AND NOT " + heldBy("holder.attempt"),
 			"INSERT INTO pgmosaic.holder VALUES ($1, 0, '-infinity') ON CONFLICT DO NOTHING",
 			"SELECT FROM pgmosaic.holder WHERE attempt = $1 FOR UPDATE",
 		} {
-			if _, err := tx.Exec(ctx, sql, attempt); err != nil {
-				return err
-			}
+			all.Queue(sql, attempt)
 		}
-		if _, err := tx.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil { // who lives, as of now: a transaction looks once
-			return err
-		}
-		tag, err := tx.Exec(ctx, "UPDATE pgmosaic.holder SET pid = s.pid, started = s.backend_start FROM pg_stat_get_activity(pg_backend_pid()) s WHERE attempt = $1 AND NOT "+heldBy("$1"), attempt)
-		ok = tag.RowsAffected() == 1
-		return err
+		all.Queue("SELECT pg_stat_clear_snapshot()") // who lives, as of now: a transaction looks once
+		all.Queue("UPDATE pgmosaic.holder SET pid = s.pid, started = s.backend_start FROM pg_stat_get_activity(pg_backend_pid()) s WHERE attempt = $1 AND NOT "+heldBy("$1"), attempt).
+			Exec(func(tag pgconn.CommandTag) error { ok = tag.RowsAffected() == 1; return nil })
+		return tx.SendBatch(ctx, &all).Close()
 	})
 	return ok, err
 }

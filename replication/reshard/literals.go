@@ -81,20 +81,44 @@ func newest(ctx context.Context, home *pgx.Conn) (c *pgx.Conn, done func(), err 
 
 // reading is what users have defined on home, as it was read for a shard.
 type reading struct {
-	home, now *pgx.Conn // see newest
-	all       []object
-	there     map[string]bool // of them, by name: the shard has it
-	versions  map[node]string // before they were read
+	home     *pgx.Conn
+	all      []object
+	there    map[string]object // of them, by name: what the shard has
+	now      *pgx.Conn         // see newest; nil until the shard lacks something
+	done     func()            // gives that up
+	versions map[node]string   // before they were read
 }
 
+// objects reads them. Where the shard has them all nothing is to be made, and it does not matter whether somebody changes one meanwhile.
 func (r *reading) objects(ctx context.Context, shard queryer, name string) (err error) {
-	if r.versions, err = objectVersions(ctx, r.now); err == nil {
-		r.all, err = objects(ctx, r.home)
+	if err = r.read(ctx, shard, name); err != nil || r.whole() {
+		return err
 	}
-	if err == nil {
+	if r.now == nil {
+		if r.now, r.done, err = newest(ctx, r.home); err != nil {
+			return err
+		}
+	}
+	if r.versions, err = objectVersions(ctx, r.now); err != nil {
+		return err
+	}
+	return r.read(ctx, shard, name)
+}
+
+func (r *reading) read(ctx context.Context, shard queryer, name string) (err error) {
+	if r.all, err = objects(ctx, r.home); err == nil {
 		r.there, err = alike(ctx, r.all, shard, name)
 	}
 	return err
+}
+
+// whole says whether the shard has them all.
+func (r *reading) whole() bool { return len(r.there) == len(r.all) }
+
+func (r *reading) close() {
+	if r.done != nil {
+		r.done()
+	}
 }
 
 // mostReads is how often definitions are read that change meanwhile.
@@ -104,6 +128,9 @@ const mostReads = 5
 // else they are read again. Nothing of them has been made by then.
 func (r *reading) owners(ctx context.Context, shard pgx.Tx, name string) (map[node]string, error) {
 	for try := 1; ; try++ {
+		if r.whole() { // by now
+			return nil, nil
+		}
 		owners, err := literalOwners(ctx, r.home, r.now, r.all, r.there)
 		if err != nil {
 			return nil, err
@@ -133,7 +160,7 @@ func (r *reading) changed(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, o := range r.all {
-		if !r.there[o.Name] && versions[o.node] != r.versions[o.node] && holdsExpressions.MatchString(o.SQL[0]) {
+		if _, there := r.there[o.Name]; !there && versions[o.node] != r.versions[o.node] && holdsExpressions.MatchString(o.SQL[0]) {
 			return o.Name, nil
 		}
 	}
@@ -192,7 +219,7 @@ func literalOwner(ctx context.Context, home queryer, o object, types []uint32) (
 
 // literalOwners has, of objects that a shard is to be given, the role as which those are to be made whose literals run something. Some definitions are
 // printed as home sees them, others as they are now, so the literals and types of both count.
-func literalOwners(ctx context.Context, home, now *pgx.Conn, all []object, there map[string]bool) (map[node]string, error) {
+func literalOwners(ctx context.Context, home, now *pgx.Conn, all []object, there map[string]object) (map[node]string, error) {
 	views, literals, owners := slices.Compact([]*pgx.Conn{home, now}), map[node][]uint32{}, map[node]string{}
 	for _, q := range views {
 		more, err := objectLiterals(ctx, q)
@@ -205,7 +232,7 @@ func literalOwners(ctx context.Context, home, now *pgx.Conn, all []object, there
 	}
 	for _, o := range all {
 		for _, q := range views {
-			if there[o.Name] || owners[o.node] != "" || len(literals[o.node]) == 0 {
+			if _, has := there[o.Name]; has || owners[o.node] != "" || len(literals[o.node]) == 0 {
 				continue
 			}
 			owner, err := literalOwner(ctx, q, o, literals[o.node])

@@ -123,43 +123,39 @@ func anyObject(ctx context.Context, q queryer) (bool, error) {
 // bringObjects gives a server home's schemas, extensions and what users have defined, where it has them not. What it has already must
 // be what home has: bounds, indexes and CHECKs are made with it. made are the names of the objects that it had not.
 func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) (made []string, err error) {
-	if some, err := anyObject(ctx, home); err != nil {
-		return nil, err
-	} else if !some { // newest may have to connect
-		return nil, bringPlaces(ctx, home, tx, shard)
-	}
-	now, done, err := newest(ctx, home)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	read := &reading{home: home, now: now}
+	read := &reading{home: home}
+	defer read.close()
 	if err := read.objects(ctx, tx, shard); err != nil {
 		return nil, err
 	}
 	if err := bringPlaces(ctx, home, tx, shard); err != nil || read.all == nil {
 		return nil, err
 	}
-	if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
-		return nil, err
-	}
-	owners, err := read.owners(ctx, tx, shard)
-	if err != nil {
-		return nil, err
-	}
+	var owners map[node]string
 	needs := map[node][]node{}
-	var of, needed node
-	rows, _ := home.Query(ctx, needsSQL)
-	if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &needed.Class, &needed.OID}, func() error { needs[of] = append(needs[of], needed); return nil }); err != nil {
-		return nil, err
+	if !read.whole() {
+		if _, err := tx.Exec(ctx, "set local check_function_bodies = off"); err != nil {
+			return nil, err
+		}
+		if owners, err = read.owners(ctx, tx, shard); err != nil {
+			return nil, err
+		}
+		var of, needed node
+		rows, _ := home.Query(ctx, needsSQL)
+		if _, err := pgx.ForEachRow(rows, []any{&of.Class, &of.OID, &needed.Class, &needed.OID}, func() error { needs[of] = append(needs[of], needed); return nil }); err != nil {
+			return nil, err
+		}
 	}
 	if err := takeGrants(ctx, home, tx, read.there); err != nil {
 		return nil, err
 	}
 	for _, o := range inOrder(read.all, needs) {
 		sql := o.SQL
-		if read.there[o.Name] {
-			sql = sql[min(len(sql), 2):] // who may use it
+		theirs, there := read.there[o.Name]
+		if there {
+			if sql = use(o); slices.Equal(sql, use(theirs)) {
+				continue
+			}
 		} else if owner := owners[o.node]; owner != "" {
 			if err := asIts(ctx, tx, owner, sql[0]); err != nil {
 				return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
@@ -169,18 +165,21 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		if err := run(ctx, tx, sql); err != nil {
 			return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
 		}
-		if !read.there[o.Name] {
+		if !there {
 			made = append(made, o.Name)
 		}
 	}
 	return made, sameUses(ctx, home, tx, objectUsesSQL)
 }
 
+// use is what says who may use an object.
+func use(o object) []string { return o.SQL[min(len(o.SQL), 2):] }
+
 // grantedSQL takes from each role that is no routine's owner what it may do with the routine.
 const grantedSQL = `select 'function ' || p.oid::regprocedure, format('REVOKE ALL ON ROUTINE %s FROM %I', p.oid::regprocedure, pg_get_userbyid(x.grantee)) from pg_proc p, aclexplode(p.proacl) x where p.oid >= 16384 and x.grantee not in (0, p.proowner)`
 
 // takeGrants takes on a shard the routines that it has as home has them from roles that may not use them on home.
-func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]bool) error {
+func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]object) error {
 	if len(there) == 0 {
 		return nil
 	}
@@ -196,7 +195,7 @@ func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]b
 		}
 	}
 	for _, g := range both[1] {
-		if there[g.Of] && !slices.Contains(both[0], g) {
+		if _, ok := there[g.Of]; ok && !slices.Contains(both[0], g) {
 			if _, err := tx.Exec(ctx, g.Back); err != nil {
 				return err
 			}
@@ -295,8 +294,8 @@ func lacking(ctx context.Context, home, dst queryer) (bool, error) {
 	return slices.ContainsFunc(wanted, func(n string) bool { return !slices.Contains(has, n) }), err
 }
 
-// alike says which of home's objects a shard has. It is an error if one of them is not what home has.
-func alike(ctx context.Context, home []object, shard queryer, name string) (there map[string]bool, err error) {
+// alike gives those of home's objects that a shard has, as it has them, by their names. It is an error if one of them is not what home has.
+func alike(ctx context.Context, home []object, shard queryer, name string) (there map[string]object, err error) {
 	if len(home) == 0 {
 		return nil, nil
 	}
@@ -308,13 +307,13 @@ func alike(ctx context.Context, home []object, shard queryer, name string) (ther
 	for _, o := range list {
 		theirs[o.Name] = o
 	}
-	there = map[string]bool{}
+	there = map[string]object{}
 	for _, o := range home {
 		t, ok := theirs[o.Name]
 		if !ok {
 			continue
 		}
-		there[o.Name] = true
+		there[o.Name] = t
 		for i := range min(len(o.SQL), 2) {
 			if t.SQL[i] != o.SQL[i] {
 				return nil, &pgsql.Error{

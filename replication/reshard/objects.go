@@ -22,7 +22,7 @@ import (
 const objectsSQL = definedKinds + sortedKinds + searchKinds + " order by 2"
 
 // definedKinds lists types, routines, operators and casts: the catalog and the OID, by which name servers tell it from others, what makes it, and what gives it to its
-// owner and allows its use. What belongs to an extension comes with that.
+// owner and allows its use. What belongs to an extension comes with that. What PostgreSQL brings, some hundreds or thousands of each kind, has OIDs below 16384.
 const definedKinds = `with users (oid, name) as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e')
 select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname), array[case t.typtype
@@ -36,7 +36,7 @@ select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname),
         coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '' order by c.conname) from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
    format('ALTER TYPE %I.%I OWNER TO %I', n.name, t.typname, pg_get_userbyid(t.typowner))]
   from pg_type t join users n on n.oid = t.typnamespace left join pg_type b on b.oid = t.typbasetype
- where (t.typtype in ('e', 'd', 'r') or t.typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c')) and not exists (select from owned where class = 'pg_type'::regclass and obj = t.oid)
+ where t.oid >= 16384 and (t.typtype in ('e', 'd', 'r') or t.typtype = 'c' and exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c')) and not exists (select from owned where class = 'pg_type'::regclass and obj = t.oid)
 union all
 select 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure), array[case p.prokind when 'a' then format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %s, STYPE = %s', n.name, p.proname, coalesce(nullif(pg_get_function_identity_arguments(p.oid), ''), '*'), g.aggtransfn, format_type(g.aggtranstype, null)) ||
       case when g.aggfinalfn::oid <> 0 then format(', FINALFUNC = %s', g.aggfinalfn) || case when g.aggfinalextra then ', FINALFUNC_EXTRA' else '' end else '' end || coalesce(', INITCOND = ' || quote_literal(g.agginitval), '') ||
@@ -49,7 +49,7 @@ select 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure), a
    || array(select format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end,
         case when x.is_grantable then ' WITH GRANT OPTION' else '' end) from aclexplode(p.proacl) x where x.grantee <> p.proowner) end
   from pg_proc p join users n on n.oid = p.pronamespace left join pg_aggregate g on g.aggfnoid = p.oid
- where not exists (select from owned where class = 'pg_proc'::regclass and obj = p.oid) and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
+ where p.oid >= 16384 and not exists (select from owned where class = 'pg_proc'::regclass and obj = p.oid) and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
 union all
 select 'pg_operator'::regclass, o.oid, format('operator %s', o.oid::regoperator), array[format('CREATE OPERATOR %I.%s (FUNCTION = %s', n.name, o.oprname, o.oprcode) ||
       case when o.oprleft <> 0 then ', LEFTARG = ' || format_type(o.oprleft, null) else '' end || case when o.oprright <> 0 then ', RIGHTARG = ' || format_type(o.oprright, null) else '' end ||
@@ -57,7 +57,7 @@ select 'pg_operator'::regclass, o.oid, format('operator %s', o.oid::regoperator)
       coalesce((select format(', NEGATOR = OPERATOR(%I.%s)', x.nspname, c.oprname) from pg_operator c join pg_namespace x on x.oid = c.oprnamespace where c.oid = o.oprnegate), '') ||
       case when o.oprrest::oid <> 0 then ', RESTRICT = ' || o.oprrest else '' end || case when o.oprjoin::oid <> 0 then ', JOIN = ' || o.oprjoin else '' end || case when o.oprcanhash then ', HASHES' else '' end || case when o.oprcanmerge then ', MERGES' else '' end || ')',
    format('ALTER OPERATOR %s OWNER TO %I', o.oid::regoperator, pg_get_userbyid(o.oprowner))]
-  from pg_operator o join users n on n.oid = o.oprnamespace where o.oprcode::oid <> 0 and not exists (select from owned where class = 'pg_operator'::regclass and obj = o.oid)
+  from pg_operator o join users n on n.oid = o.oprnamespace where o.oid >= 16384 and o.oprcode::oid <> 0 and not exists (select from owned where class = 'pg_operator'::regclass and obj = o.oid)
 union all
 select 'pg_cast'::regclass, c.oid, format('cast (%s AS %s)', format_type(c.castsource, null), format_type(c.casttarget, null)),
    array[format('CREATE CAST (%s AS %s) %s%s', format_type(c.castsource, null), format_type(c.casttarget, null), case c.castmethod when 'f' then 'WITH FUNCTION ' || c.castfunc::regprocedure when 'i' then 'WITH INOUT' else 'WITHOUT FUNCTION' end,

@@ -205,11 +205,10 @@ func decide(ctx context.Context, tx pgx.Tx, x shardmap.Attempt, at, label string
 
 // noteCopy notes a table that the transaction has just made on a shard.
 func noteCopy(ctx context.Context, tx pgx.Tx, n shardmap.TableName, distribution, attempt string) error {
-	if _, err := tx.Exec(ctx, "DELETE FROM pgmosaic.made WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)"); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, "INSERT INTO pgmosaic.made VALUES ($1::text::regclass, $2, $3)", n.SQL(), distribution, attempt)
-	return err
+	var both pgx.Batch
+	both.Queue("DELETE FROM pgmosaic.made WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = relation)")
+	both.Queue("INSERT INTO pgmosaic.made VALUES ($1::text::regclass, $2, $3)", n.SQL(), distribution, attempt)
+	return tx.SendBatch(ctx, &both).Close()
 }
 
 // ours is an error unless a table on a shard that is not home is the copy that a distribution made there.

@@ -510,7 +510,7 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 	}); err != nil {
 		return nil, err
 	}
-	if err := named(ctx, tx, n); err != nil {
+	if err := named(ctx, tx, nil, n); err != nil {
 		return nil, err
 	}
 	if err := freeSequences(ctx, tx, drawnFrom); err != nil {

@@ -262,14 +262,11 @@ func fits(ctx context.Context, home *pgx.Conn, defined []object, dst *pgx.Conn, 
 	if err != nil || !lacks {
 		return lostFirst(home, err)
 	}
-	tx, err := dst.Begin(ctx)
+	tx, err := dst.BeginTx(ctx, given(definesWait/2)) // it holds names
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx))         // it was a try
-	if err := given(ctx, tx, definesWait/2); err != nil { // it holds names
-		return err
-	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // it was a try
 	return lostFirst(home, definesOn(ctx, tx, shard, func() error {
 		err := bringRoles(ctx, home, tx)
 		if err == nil {

@@ -350,10 +350,7 @@ func (o *online) roundOn(ctx context.Context, home *pgx.Conn, s copying, all, la
 		where += " AND " + placeWhere(o.d, o.info, s.name)
 	}
 	return ownOr(s.name, pgx.BeginFunc(ctx, dst, func(tx pgx.Tx) error {
-		if err := named(ctx, tx, o.info.TableName); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, "LOCK TABLE "+o.name+" IN ROW EXCLUSIVE MODE"); err != nil {
+		if err := named(ctx, tx, []string{"LOCK TABLE " + o.name + " IN ROW EXCLUSIVE MODE"}, o.info.TableName); err != nil {
 			return err
 		}
 		if err := ours(ctx, tx, s.name, o.info.TableName, o.id); err != nil {

@@ -269,14 +269,17 @@ func frozenSince(ctx context.Context, home *pgx.Conn, tables ...shardmap.TableNa
 }
 
 // named keeps the schemas of tables from being renamed while a transaction lasts: their names would mean other tables, which nobody has
-// looked at. Only a superuser can, and who is none has less to lose.
-func named(ctx context.Context, tx querier, tables ...shardmap.TableName) error {
+// looked at. Only a superuser can, and who is none has less to lose. Statements may go along behind it, in the same message.
+func named(ctx context.Context, tx querier, then []string, tables ...shardmap.TableName) error {
 	var super bool
-	err := tx.QueryRow(ctx, "select "+superSQL).Scan(&super)
-	if err == nil {
-		err = run(ctx, tx, nameHeld(super, tables))
+	if err := tx.QueryRow(ctx, "select "+superSQL).Scan(&super); err != nil {
+		return err
 	}
-	return err
+	list := append(nameHeld(super, tables), then...)
+	if len(list) == 0 {
+		return nil
+	}
+	return run(ctx, tx, []string{strings.Join(list, "; ")})
 }
 
 // nameHeld is what named runs, where it is known whether the role is a superuser's.
@@ -441,18 +444,12 @@ func within(ctx context.Context, c *pgx.Conn, f func(querier) error) error {
 	if c.PgConn().TxStatus() != 'I' {
 		return f(c)
 	}
-	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		if err := given(ctx, tx, definitionWait/2); err != nil {
-			return err
-		}
-		return f(tx)
-	})
+	return pgx.BeginTxFunc(ctx, c, given(definitionWait/2), func(tx pgx.Tx) error { return f(tx) })
 }
 
 // given has the server end a transaction if its process stops in the middle of it for so long. Nobody would know whose the locks are.
-func given(ctx context.Context, tx pgx.Tx, idle time.Duration) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", idle.Milliseconds()))
-	return err
+func given(idle time.Duration) pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: fmt.Sprintf("begin; SET LOCAL idle_in_transaction_session_timeout = %d", idle.Milliseconds())}
 }
 
 // staged is what a column of a stage is, and how its value gets into the table.

@@ -124,6 +124,35 @@ func TestShardJoinsWhileClientsWrite(t *testing.T) {
 	}
 }
 
+// What a shard has as home has it is not said to it again: that would write its catalogs, and have all sessions there plan anew what they have prepared. What it
+// lacks it gets.
+func TestAShardIsToldOnlyWhatItLacks(t *testing.T) {
+	t.Parallel()
+	d, _ := schemesWorld(t, "told")
+	home, shard := d.on(t, "told", 0), d.on(t, "told", 1)
+	for _, sql := range []string{
+		"create schema apart", "grant usage on schema apart to public", "create function apart.f(int) returns int language sql as 'select $1'", "revoke all on function apart.f(int) from public",
+		"create table a (k int primary key)", "create table b (k int primary key)", "create table c (k int primary key)",
+	} {
+		mustExec(t, home, sql)
+	}
+	written := func() string {
+		return queryOne[string](t, shard, "select string_agg(x, ' ' order by x) from (select nspname || ' ' || xmin from pg_namespace where nspname in ('public', 'apart') union all select proname || ' ' || xmin from pg_proc where pronamespace = 'apart'::regnamespace) y (x)")
+	}
+	d.adminExec(t, "DISTRIBUTE TABLE told.public.a AS REFERENCE")
+	was := written()
+	d.adminExec(t, "DISTRIBUTE TABLE told.public.b AS REFERENCE")
+	if is := written(); is != was {
+		t.Errorf("the shard's catalogs were written by %s, and now by %s", was, is)
+	}
+	mustExec(t, shard, "revoke usage on schema apart from public")
+	mustExec(t, shard, "grant execute on function apart.f(int) to public")
+	d.adminExec(t, "DISTRIBUTE TABLE told.public.c AS REFERENCE")
+	if !queryOne[bool](t, shard, "select has_schema_privilege('public', 'apart', 'usage') and not has_function_privilege('public', 'apart.f(int)', 'execute')") {
+		t.Error("the shard was not told who may use what")
+	}
+}
+
 // Types, routines, aggregates, operators and casts that tables, and statements on them, need are brought in the order in which they
 // depend on each other, whichever is older.
 func TestShardsGetWhatTablesNeed(t *testing.T) {

@@ -237,7 +237,7 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 			return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text)+len(v.Name)))
 		}
 	case sqlparse.Savepoint:
-		return h.ext.mayKeep(memory.Transactions, stepCost+saveCost+int64(len("SAVEPOINT ")+2*len(s.Name))+saidCost*int64(h.told.Count())+cursorCost*int64(len(h.tx.cursors)))
+		return h.ext.mayKeep(memory.Transactions, stepCost+saveCost+int64(len(`SAVEPOINT "99 "`)+2*len(s.Name))+saidCost*int64(h.told.Count())+cursorCost*int64(len(h.tx.cursors)))
 	case sqlparse.Listen, sqlparse.Unlisten:
 		if inTx {
 			return h.ext.mayKeep(memory.Transactions, listenCost+int64(len(s.Name)))

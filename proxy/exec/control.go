@@ -3,32 +3,12 @@ package exec
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 
-	"github.com/pgmosaic/pgmosaic/proxy/exec/client"
-	"github.com/pgmosaic/pgmosaic/proxy/exec/planner"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
-
-type savepoint struct {
-	name     string
-	steps    int // of the transaction, with its own
-	opts     sqlparse.Tx
-	settings *pool.Settings
-	told     map[string]string
-	own      client.Settings
-	kept     client.Settings
-	cursors  map[string]*participant
-	view     planner.View // what the transaction planned by; of one that had defined nothing it is its base
-	defined  bool
-	path     []string // the search_path
-	before   kept     // what the session kept before it
-	listens  int      // of the transaction
-}
 
 // control runs a statement that is the session's own affair and writes its answer, without ReadyForQuery.
 func (h *Handler) control(ctx context.Context, s *sqlparse.Statement) error {
@@ -183,76 +163,4 @@ func (h *Handler) outsideBlock() bool {
 
 func (h *Handler) warnLocal() {
 	h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "SET LOCAL can only be used in transaction blocks"})
-}
-
-func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
-	if h.tx.Idle() || h.tx.Implicit {
-		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: strings.ToUpper(verbOf(s.Kind)) + " can only be used in transaction blocks"}
-	}
-	at := -1
-	for i, sp := range h.tx.saves {
-		if sp.name == s.Name {
-			at = i
-		}
-	}
-	if s.Kind != sqlparse.Savepoint && at < 0 {
-		return &pgsql.Error{Code: pgsql.InvalidSavepointSpecification, Message: fmt.Sprintf("savepoint %q does not exist", s.Name)}
-	}
-	sql := verbOf(s.Kind) + " " + pgsql.Ident(s.Name)
-	switch s.Kind {
-	case sqlparse.Savepoint: // what functions have set before it stays, whatever is rolled back to it
-		if err := spread(ctx, h, nil); err != nil {
-			return err
-		}
-	case sqlparse.RollbackTo:
-		h.tx.unseen.by, h.tx.unseen.path = nil, false
-	default: // RELEASE changes nothing here
-	}
-	if err := h.everyPartQuiet(sql); err != nil {
-		return err
-	}
-	switch s.Kind {
-	case sqlparse.Savepoint:
-		reckonKept(h)
-		at := h.ext.kept
-		h.tx.step(stepSave, "", sql)
-		h.tx.saves = append(h.tx.saves, savepoint{s.Name, len(h.tx.steps), h.tx.opts, h.settings, h.told.Mark(), h.own, h.tx.own.kept, maps.Clone(h.tx.cursors), h.ownView(), h.tx.defined, h.planner.Env.SearchPath, at, len(h.tx.listens)})
-		h.client.SendTag("SAVEPOINT")
-	case sqlparse.Release:
-		save := h.tx.saves[at]
-		h.tx.released(at)
-		rewind(h, save.before, save.settings.More(h.settings, h.tx.latest()))
-		h.client.SendTag("RELEASE")
-	default:
-		adopt(h, h.tx.saves[at].settings)
-		h.own, h.tx.own.kept = h.tx.saves[at].own, h.tx.saves[at].kept
-		maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return h.tx.saves[at].cursors[name] != p }) // those are gone
-		h.told.Back(h.tx.saves[at].told, h.sendParam)
-		h.backTo(h.tx.saves[at].view)
-		h.tx.defined = h.tx.saves[at].defined
-		h.mayChangeTemps(true)
-		h.planner.Env.SearchPath = h.tx.saves[at].path
-		h.planner.Moved()
-		h.tx.backTo(at)
-		rewind(h, h.tx.saves[at].before, 0)
-		for _, p := range h.tx.parts {
-			if p.defines { // perhaps not any more, and perhaps again
-				p.Server.DropSince(p.mark)
-			}
-		}
-		h.tx.Resume()
-		h.client.SendTag("ROLLBACK")
-	}
-	return nil
-}
-
-func verbOf(k sqlparse.Kind) string {
-	switch k {
-	case sqlparse.Savepoint:
-		return "SAVEPOINT"
-	case sqlparse.Release:
-		return "RELEASE SAVEPOINT"
-	default:
-		return "ROLLBACK TO SAVEPOINT"
-	}
 }

@@ -230,17 +230,23 @@ func (h *Handler) everyPartTold(name string, sql ...string) error {
 
 // everyPartQuiet runs a statement on every participant of the transaction, or on none where one is lost.
 func (h *Handler) everyPartQuiet(sql string) error {
+	_, err := everyPartDoes(h, sql)
+	return err
+}
+
+// everyPartDoes is everyPartQuiet that says with an error whether some have run it.
+func everyPartDoes(h *Handler, sql string) (some bool, err error) {
 	for _, p := range h.tx.parts {
 		if err := h.ready(p); err != nil {
-			return err
+			return false, err
 		}
 	}
-	for _, p := range h.tx.parts {
+	for i, p := range h.tx.parts {
 		if _, err := p.Server.Exec(sql); err != nil {
-			return h.lost(p, err)
+			return i > 0, h.lost(p, err)
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // setSpecial runs SET TRANSACTION and SET SESSION CHARACTERISTICS.

@@ -251,7 +251,7 @@ func (h *Handler) rollback() {
 // letGo rolls a transaction that has failed back where it did not: as on one PostgreSQL it holds no locks any more, whenever
 // its client ends it. With savepoints it may go on, and keeps what it has.
 func (h *Handler) letGo() {
-	if h.tx.Implicit || len(h.tx.saves) > 0 {
+	if h.tx.Implicit || len(h.tx.saves) > 0 && !h.tx.saves[0].torn {
 		return
 	}
 	asked := make([]*participant, 0, 8)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
 // stopping passes on what a server is sent. The next simple query there that begins with a text meets a cancel request.
@@ -159,5 +161,108 @@ func TestSavepointsGoByTheirNames(t *testing.T) {
 	simplyFails(t, c, "select from defined", "42P01")
 	if got := queryOne[string](t, c, "select string_agg(id::text, ',' order by id) from a where id > 6"); got != "7,8" {
 		t.Errorf("rows %s", got)
+	}
+}
+
+// Portals live and die with savepoints as on PostgreSQL: one that was bound before a savepoint is there when the transaction has gone back to that, one
+// that was bound behind it is not, and its name is free.
+func TestPortalsAndSavepointsLikePostgreSQL(t *testing.T) {
+	t.Parallel()
+	d, c := threeKeys(t, "portalsaves")
+	one := d.on(t, "portalsaves", 0)
+	mustExec(t, one, "create table pg_b as select i % 3 as s, i as id from generate_series(0, 29) i; create table pg_a (s int, id int)")
+	targets := []struct{ name, dsn, prefix string }{{"PostgreSQL", d.cluster.Node("s1-a").DSN("portalsaves_0"), "pg_"}, {"shards", dsnFor("app", "app", d.Server.Addr(), "portalsaves"), ""}}
+	queries := map[string]string{
+		"own": "select generate_series(1, 6)", "one shard": "select id from @b where s = 1 order by id", "over shards": "select id from @b where id < 7 order by id",
+	}
+	for _, script := range []string{ // each | is a Sync; of a pipeline's messages B is Bind, E Execute, D Describe, C Close of a portal; Q is a simple query; others run by a portal that is closed
+		"B np, E np 1 | savepoint s | error | E np 1 | D np | rollback to s | E np 1, D np | E np 0",
+		"B np, E np 1 | Q savepoint s | Q error | E np 1 | Q rollback to s | E np 1 | E np 0",
+		"B np | savepoint s | error | rollback to s | E np 2 | savepoint s | error, E np 1 | rollback to s | E np 2",
+		"savepoint s | B np, E np 1 | rollback to s | E np 1 | B np, E np 2 | rollback to s | B np, E np 0",
+		"savepoint s | B np, E np 1 | error | B np | rollback to s | E np 1 | B np, E np 2",
+		"savepoint s | B np, E np 1 | release s | savepoint s | E np 1 | error | rollback to s | E np 1 | B np",
+		"savepoint o | savepoint s | B np, E np 1 | release s | rollback to o | E np 1 | B np, E np 1",
+		"savepoint o | B np, E np 1 | savepoint s | B nq, E nq 1 | error | rollback to s | E np 1 | E nq 1 | B nq, E nq 1 | rollback to o | E np 1 | B np, E np 1",
+		"B np, E np 1 | savepoint s | C np | rollback to s | E np 1 | B np, E np 1",
+		"B np, E np 1 | savepoint s | error | C np | rollback to s | E np 1 | B np, E np 1",
+		"B np, E np 1 | savepoint s | C np, B np, E np 2 | rollback to s | E np 1 | B np, E np 1",
+		"B np, E np 1 | savepoint s | error, E np 1, C np | rollback to s, E np 1 | E np 1",
+		"B , E  1 | Q savepoint s | Q error | Q rollback to s | E  1",
+		"B , E  1 | savepoint s | error | E  1 | rollback to s | E  1 | B , E  1 | E  0",
+		"B , E  1 | savepoint s | error, B , E  0 | rollback to s | B , E  1 | E  1 | E  0",
+		"B , E  1 | savepoint s | B , E  1 | E  1 | rollback to s | E  1 | B , E  1 | E  0",
+		"B , E  1 | savepoint s, error, C  | rollback to s | E  1 | C  | E  1 | B , E  1",
+		"savepoint s | B , E  1 | error | rollback to s | E  1 | B , E  1 | E  1",
+		"B np, E np 1 | error | E np 1 | D np | C np",
+		"K kp rollback to s | savepoint s | B np | error | E kp 0 | E np 1 | E kp 0 | B np, E np 1",
+		"savepoint s | K kp rollback to s | error | E kp 0 | rollback to s | K kp rollback to s, E kp 0 | E kp 0 | K kp rollback to s, E kp 0",
+		"savepoint s | error | K kp rollback to s | E kp 0 | E kp 0",
+		"write 0 | B np, E np 1 | savepoint s | write 1 | error | rollback to s | E np 1 | write 2 | E np 0 | count",
+	} {
+		for kind, query := range queries {
+			var told [2]string
+			for i, x := range targets {
+				r := rawTo(t, x.dsn)
+				r.SendParse("g", strings.ReplaceAll(query, "@", x.prefix), nil)
+				r.SendDescribe('S', "g")
+				r.SendSync()
+				r.until('Z')
+				r.SendQuery("begin")
+				r.until('Z')
+				for _, pipeline := range strings.Split(script, " | ") {
+					simple := false
+					for _, m := range strings.Split(pipeline, ", ") {
+						what, arg, _ := strings.Cut(m, " ")
+						portal, more, _ := strings.Cut(arg, " ")
+						sql := func(s string) string {
+							switch {
+							case s == "error":
+								return "select 1/0 from " + x.prefix + "b where s = 2"
+							case s == "count":
+								return "select count(*) from " + x.prefix + "a"
+							case strings.HasPrefix(s, "write "):
+								return "insert into " + x.prefix + "a values (" + strings.TrimPrefix(s, "write ") + ", 1)"
+							}
+							return s
+						}
+						switch what {
+						case "B":
+							r.Send(&wire.Bind{PreparedStatement: "g", DestinationPortal: portal})
+						case "E":
+							r.executeLimited(portal, uint32(more[0]-'0'))
+						case "D":
+							r.SendDescribe('P', portal)
+						case "C":
+							r.SendFrame('C', []byte("P"+portal+"\x00"))
+						case "K":
+							r.SendParse("k", more, nil)
+							r.Send(&wire.Bind{PreparedStatement: "k", DestinationPortal: portal})
+							r.SendFrame('C', []byte("Sk\x00"))
+						case "Q":
+							r.SendQuery(sql(arg))
+							simple = true
+						default:
+							r.SendFrame('C', []byte("Pp\x00")) // of one that has failed
+							r.SendFrame('C', []byte("Sn\x00"))
+							r.named(sql(m))
+						}
+					}
+					if !simple {
+						r.SendSync()
+					}
+					told[i] += r.answer() + " | "
+				}
+				r.SendQuery("rollback")
+				r.until('Z')
+				_ = r.Close()
+			}
+			if told[1] != told[0] {
+				t.Errorf("%s, %s:\ngot  %s\nwant %s", kind, script, told[1], told[0])
+			}
+		}
+	}
+	if got := queryOne[int](t, c, "select count(*) from a"); got != 0 {
+		t.Errorf("%d rows", got)
 	}
 }

@@ -282,9 +282,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 			x.anonymous = nil
 		}
 		pt = x.own
-		*pt = portal{stmt: s}
+		*pt = portal{stmt: s, level: len(h.tx.saves)}
 	} else {
-		pt = &portal{stmt: s}
+		pt = &portal{stmt: s, level: len(h.tx.saves)}
 		if x.portals[string(portalName)] != nil {
 			if len(b.Params) > want && s.tmpl.Stmt.Query != nil {
 				return h.afterParse(ctx, wrongCount(b, s, want))

@@ -155,7 +155,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 	if pt == nil {
 		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
-	if pt.dead && (pt.part != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
+	if (pt.dead || h.tx.Failed()) && (pt.part != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
 		return errFailedTx
 	}
 	if pt.part != nil {

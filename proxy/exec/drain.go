@@ -96,6 +96,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 // brokenOff ends what a server was sent of a pipeline that has failed. closed says that the Sync is on its way already, and to be answered.
 func brokenOff(h *Handler, p *participant, closed bool) {
 	doubtPin(h, p)
+	p.suspends = true // a Close of that portal may have been skipped
 	if closed {
 		restOf(p)
 		h.ext.cur = nil

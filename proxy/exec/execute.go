@@ -21,7 +21,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	if pt == nil {
 		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
-	if pt.dead {
+	if pt.dead || h.tx.Failed() && !endsTx(pt.stmt.tmpl.Stmt) {
 		return errFailedTx
 	}
 	h.count.Queries.Add(1)
@@ -148,7 +148,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		delete(h.tx.cursors, string(name))
 		h.checkPin = true
 	}
-	if pt != nil && pt.part != nil && !pt.dead && (pt.part == x.cur || pt.part == h.pinned || h.tx.Active()) {
+	if pt != nil && pt.part != nil && !pt.dead && (pt.part == x.cur || pt.part == h.pinned || h.tx.Active() || mayGoBack(h) && !pt.part.Server.Dirty) {
 		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
@@ -159,6 +159,9 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 	h.local(closeComplete)
 	return nil
 }
+
+// mayGoBack says that the transaction has failed, and what it had at a savepoint may come back.
+func mayGoBack(h *Handler) bool { return h.tx.Failed() && len(h.tx.saves) > 0 }
 
 // declaredOn is where a cursor is that SQL has declared; nil if there is none.
 func (h *Handler) declaredOn(name string) *participant {

@@ -81,7 +81,8 @@ type portal struct {
 	plan    *router.Plan // else what Execute runs
 	args    router.Args
 	res     []int16
-	dead    bool         // its transaction has failed
+	level   int          // how many savepoints its transaction had; of those that were released since, it is the outer one's
+	dead    bool         // its transaction has failed, with no savepoint behind it
 	ran     bool         // to its end, as far as is known here
 	rest    *captured    // rows of our own that Execute has not asked for yet
 	deep    []deepColumn // of a server portal
@@ -143,14 +144,33 @@ func (x *extended) closePortals() {
 	x.reckon()
 }
 
-// killPortals keeps the portals of a transaction that has failed from being run, also those that would end it.
-func (x *extended) killPortals() {
+// killPortals keeps portals of a transaction that has failed from being run, also those that would end it: all that were bound behind its last savepoint.
+// To what is outside of that it may go back.
+func (x *extended) killPortals(saves int) {
+	x.eachPortal(func(pt *portal) { pt.dead = pt.dead || pt.level >= saves })
+}
+
+func (x *extended) eachPortal(f func(*portal)) {
 	if x.anonymous != nil {
-		x.anonymous.dead = true
+		f(x.anonymous)
 	}
 	for _, pt := range x.portals {
-		pt.dead = true
+		f(pt)
 	}
+}
+
+// releasePortals makes portals that were bound behind a savepoint which is released those of what is outside of it.
+func releasePortals(x *extended, at int) {
+	x.eachPortal(func(pt *portal) { pt.level = min(pt.level, at) })
+}
+
+// dropPortals ends the portals that were bound behind a savepoint to which the transaction has gone back.
+func dropPortals(x *extended, at int) {
+	x.eachPortal(func(pt *portal) {
+		if pt.level > at {
+			x.setPortal(pt.name, nil)
+		}
+	})
 }
 
 // closePortalsIf ends the portals where the transaction has ended.

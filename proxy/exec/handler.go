@@ -498,7 +498,7 @@ func (h *Handler) report(err error, sql string) error {
 	if h.tx.Active() {
 		h.tx.Fail()
 		h.unsay()
-		h.ext.killPortals()
+		h.ext.killPortals(len(h.tx.saves))
 		h.letGo()
 	}
 	return nil

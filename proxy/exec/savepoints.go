@@ -95,6 +95,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 	case sqlparse.Release:
 		save := h.tx.saves[at]
 		h.tx.released(at)
+		releasePortals(&h.ext, at)
 		rewind(h, save.before, save.settings.More(h.settings, h.tx.latest()))
 		h.client.SendTag("RELEASE")
 	default:
@@ -110,6 +111,7 @@ func goBack(h *Handler, at int) {
 	adopt(h, save.settings)
 	h.own, h.tx.own.kept = save.own, save.kept
 	maps.DeleteFunc(h.tx.cursors, func(name string, p *participant) bool { return save.cursors[name] != p }) // those are gone
+	dropPortals(&h.ext, at)
 	h.told.Back(save.told, h.sendParam)
 	h.backTo(save.view)
 	h.tx.defined = save.defined

@@ -172,10 +172,11 @@ func TestPortalsAndSavepointsLikePostgreSQL(t *testing.T) {
 	one := d.on(t, "portalsaves", 0)
 	mustExec(t, one, "create table pg_b as select i % 3 as s, i as id from generate_series(0, 29) i; create table pg_a (s int, id int)")
 	targets := []struct{ name, dsn, prefix string }{{"PostgreSQL", d.cluster.Node("s1-a").DSN("portalsaves_0"), "pg_"}, {"shards", dsnFor("app", "app", d.Server.Addr(), "portalsaves"), ""}}
+	const fails = "select 1 / (id - id) from @b where id < 7 order by id"
 	queries := map[string]string{
 		"own": "select generate_series(1, 6)", "one shard": "select id from @b where s = 1 order by id", "over shards": "select id from @b where id < 7 order by id",
 	}
-	for _, script := range []string{ // each | is a Sync; of a pipeline's messages B is Bind, E Execute, D Describe, C Close of a portal; Q is a simple query; others run by a portal that is closed
+	for _, script := range []string{ // each | is a Sync; of a pipeline's messages B is Bind, F of one that fails when it is run, E Execute, D Describe, C Close of a portal; Q is a simple query; others run by a portal that is closed
 		"B np, E np 1 | savepoint s | error | E np 1 | D np | rollback to s | E np 1, D np | E np 0",
 		"B np, E np 1 | Q savepoint s | Q error | E np 1 | Q rollback to s | E np 1 | E np 0",
 		"B np | savepoint s | error | rollback to s | E np 2 | savepoint s | error, E np 1 | rollback to s | E np 2",
@@ -198,6 +199,7 @@ func TestPortalsAndSavepointsLikePostgreSQL(t *testing.T) {
 		"K kp rollback to s | savepoint s | B np | error | E kp 0 | E np 1 | E kp 0 | B np, E np 1",
 		"savepoint s | K kp rollback to s | error | E kp 0 | rollback to s | K kp rollback to s, E kp 0 | E kp 0 | K kp rollback to s, E kp 0",
 		"savepoint s | error | K kp rollback to s | E kp 0 | E kp 0",
+		"F fp | savepoint s | E fp 0 | rollback to s | E fp 0 | rollback to s, C fp, B fp, E fp 1",
 		"write 0 | B np, E np 1 | savepoint s | write 1 | error | rollback to s | E np 1 | write 2 | E np 0 | count",
 	} {
 		for kind, query := range queries {
@@ -229,6 +231,9 @@ func TestPortalsAndSavepointsLikePostgreSQL(t *testing.T) {
 						switch what {
 						case "B":
 							r.Send(&wire.Bind{PreparedStatement: "g", DestinationPortal: portal})
+						case "F":
+							r.SendParse("f", strings.ReplaceAll(fails, "@", x.prefix), nil)
+							r.Send(&wire.Bind{PreparedStatement: "f", DestinationPortal: portal})
 						case "E":
 							r.executeLimited(portal, uint32(more[0]-'0'))
 						case "D":

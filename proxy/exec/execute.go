@@ -11,7 +11,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
-func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
+func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 	x := &h.ext
 	name, rest, err := wire.CString(m.Body())
 	if err != nil || len(rest) != 4 {
@@ -60,8 +60,11 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) error {
 	if err := h.drain(ctx, !h.tx.Idle()); err != nil {
 		return err
 	}
+	if pt.broken {
+		return cannotRun(pt)
+	}
 	x.executing = true
-	defer func() { x.executing = false }()
+	defer func() { x.executing, pt.broken = false, err != nil }()
 	if pt.plan.Class == router.Control {
 		return h.controlOnce(ctx, pt)
 	}

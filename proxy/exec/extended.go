@@ -84,6 +84,7 @@ type portal struct {
 	level   int          // how many savepoints its transaction had; of those that were released since, it is the outer one's
 	dead    bool         // its transaction has failed, with no savepoint behind it
 	ran     bool         // to its end, as far as is known here
+	broken  bool         // it was run here, and has failed
 	rest    *captured    // rows of our own that Execute has not asked for yet
 	deep    []deepColumn // of a server portal
 	configs []setting

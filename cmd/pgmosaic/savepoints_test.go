@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -192,6 +193,8 @@ func TestPortalsAndSavepointsLikePostgreSQL(t *testing.T) {
 		"B , E  1 | Q savepoint s | Q error | Q rollback to s | E  1",
 		"B , E  1 | savepoint s | error | E  1 | rollback to s | E  1 | B , E  1 | E  0",
 		"B , E  1 | savepoint s | error, B , E  0 | rollback to s | B , E  1 | E  1 | E  0",
+		"B , E  1 | savepoint s | error 1, B , E  0 | rollback to s | B , E  1 | E  1 | E  0",
+		"B np, E np 1 | savepoint s | error 1, C np, B np, E np 1 | E np 1 | rollback to s | E np 1 | C np, B np, E np 1",
 		"B , E  1 | savepoint s | B , E  1 | E  1 | rollback to s | E  1 | B , E  1 | E  0",
 		"B , E  1 | savepoint s, error, C  | rollback to s | E  1 | C  | E  1 | B , E  1",
 		"savepoint s | B , E  1 | error | rollback to s | E  1 | B , E  1 | E  1",
@@ -219,8 +222,8 @@ func TestPortalsAndSavepointsLikePostgreSQL(t *testing.T) {
 						portal, more, _ := strings.Cut(arg, " ")
 						sql := func(s string) string {
 							switch {
-							case s == "error":
-								return "select 1/0 from " + x.prefix + "b where s = 2"
+							case strings.HasPrefix(s, "error"): // on a server of its own, or on that of one shard's portal
+								return "select 1/0 from " + x.prefix + "b where s = " + cmp.Or(strings.TrimPrefix(strings.TrimPrefix(s, "error"), " "), "2")
 							case s == "count":
 								return "select count(*) from " + x.prefix + "a"
 							case strings.HasPrefix(s, "write "):

@@ -73,12 +73,18 @@ func (a *analysis) query() error {
 	if a.t.Class == Rekey {
 		return nil
 	}
+	no := copiesWrite(a.stmt)
+	if no != nil && (len(untied) > 0 || a.t.Draw != nil) {
+		return no
+	}
 	if len(untied) == 0 {
 		a.t.Class = Single
 		switch {
 		case q.Cmd == sqlparse.Select && !a.oneKey():
 			a.t.wide = a.several(top, a.t.wide) // IN lists may turn out wider
 		case needsHome || a.oneKey():
+		case no != nil:
+			a.t.wide = no
 		case q.Cmd == sqlparse.Insert:
 			a.t.wide = a.splitInsert(q)
 		default:
@@ -110,6 +116,15 @@ func (a *analysis) useMoved() {
 	m := a.moved
 	a.t.Class, a.t.Exact, a.t.pins, a.t.wide, a.t.Home = Moved, true, nil, nil, false
 	a.t.Gather, a.t.Target, a.t.Names, a.t.Key, a.t.Source, a.t.Tail, a.t.refShards, a.t.Ref, a.t.Made, a.t.Fills = m.Gather, m.Target, m.Names, m.Key, m.Source, m.Tail, m.refShards, m.Ref, m.Made, m.Fills
+}
+
+// copiesWrite says why a statement may not run on several shards where it is a COPY of what a write returns: what each of them copied would be nobody's. Nil where
+// it is none.
+func copiesWrite(s *sqlparse.Statement) *Error {
+	if s.Kind != sqlparse.Copy || s.Query.Cmd == sqlparse.Select {
+		return nil
+	}
+	return Refuse(RuleCopy, "a query that writes over several shards")
 }
 
 // makesTable says whether a SELECT is SELECT INTO.
@@ -282,6 +297,9 @@ func (a *analysis) referenceOnly(q *sqlparse.Query) error {
 			a.t.Home, a.t.Any = false, true
 		}
 		return nil
+	}
+	if no := copiesWrite(a.stmt); no != nil && a.target(q) != nil {
+		return no
 	}
 	writesReference := q.Target != nil && a.declared(q.Target) != nil
 	if !writesReference {

@@ -303,6 +303,8 @@ func (h *Handler) readPiece(p *participant, mute bool, hold *holding) (tag strin
 				err = hold.take(len(m.Body()) + 24*len(vals))
 			}
 			rows = append(rows, vals)
+		case 'H': // it would be lost without a word
+			err = &pgsql.Error{Code: pgsql.InternalError, Message: "a write copies what it returns"}
 		}
 		return err
 	})

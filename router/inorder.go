@@ -9,7 +9,7 @@ import (
 // keptOrder is the ORDER BY of a subquery whose order PostgreSQL's answer has: the query takes its rows from there alone, and neither sorts them nor makes others
 // of them. known is false where it is not by columns that the query can name.
 func keptOrder(a *analysis, q *sqlparse.Query) (by []sqlparse.SortBy, known bool) {
-	if len(q.OrderBy) > 0 || len(q.Rels) != 1 || q.Distinct || q.Agg || len(q.GroupBy) > 0 || q.Having || q.Window || q.Locking {
+	if len(q.OrderBy) > 0 || len(q.Rels) != 1 || q.Distinct || q.Agg || len(q.GroupBy) > 0 || q.Having || q.Window {
 		return nil, true
 	}
 	r := q.Rels[0]
@@ -37,6 +37,12 @@ func keptOrder(a *analysis, q *sqlparse.Query) (by []sqlparse.SortBy, known bool
 		by = append(by, sqlparse.SortBy{Col: sqlparse.Col{Qual: r.Name(), Name: name}, Desc: s.Desc, NullsFirst: s.NullsFirst})
 	}
 	return by, true
+}
+
+// ordersInside says whether a query's rows may have the order of a subquery: see keptOrder.
+func ordersInside(a *analysis, q *sqlparse.Query) bool {
+	by, known := keptOrder(a, q)
+	return len(by) > 0 || !known
 }
 
 // sortedAs is the output column that an item of ORDER BY is, by its name; nothing where it is none.

@@ -37,7 +37,7 @@ func (a *analysis) union(b *block) *Error {
 		return Refuse(RuleSetOperation)
 	case q.Into:
 		return Refuse(RuleSelectInto, "SELECT INTO")
-	case q.Locking && len(q.OrderBy) > 0 && (q.Limit != nil || q.Offset != nil): // which rows are locked hangs on all shards'
+	case q.Locking && (q.Limit != nil || q.Offset != nil) && (len(q.OrderBy) > 0 || ordersInside(a, q)): // which rows are locked hangs on all shards'
 		return Refuse(RuleLocking)
 	case len(q.Rows) > 0:
 		return Refuse(RuleOpaque, "VALUES")

@@ -339,3 +339,10 @@ insert into customers (customer_id, name) select order_id, 'x' from orders where
 insert into settings (name) select 'a' from customers where customer_id = 7 on conflict (name) do update set name = settings.name returning (select count(*) from orders)
 insert into settings (name) select 'a' from customers where customer_id = 7 on conflict (name) do update set name = settings.name returning (select count(*) from settings), (select count(*) from countries)
 with x as (select count(*) as n from orders where customer_id in (1, 2)) insert into customers (customer_id, name) select customer_id, 'x' from orders where customer_id in (1, 2, 3, 4) group by customer_id on conflict (customer_id) do update set name = customers.name returning (select n from x)
+-- FOR UPDATE leaves the order of a subquery's rows.
+select customer_id from (select customer_id from customers order by customer_id desc) s limit 1 for update
+select customer_id from (select customer_id from customers where small > 1 order by customer_id desc) s limit 2 for share
+select customer_id from (select customer_id from customers order by customer_id desc) s offset 3 for update skip locked
+select customer_id from (select customer_id from customers order by customer_id desc) s for update
+select customer_id from (select customer_id from customers) s for update
+select customer_id from (select customer_id from customers order by customer_id desc) s where customer_id = 3 limit 1 for update

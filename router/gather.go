@@ -187,6 +187,7 @@ func (a *analysis) part(b *block, name string) *Load {
 			}
 			return 0
 		},
+		Own: func(m sqlparse.Made) bool { return isOwn(b, b.query, m) },
 	}
 	f, err := a.stmt.Finished(b.query, name, in)
 	if err != nil || !known {

@@ -24,6 +24,9 @@ func (g *gatherPlan) copiesWhole(q *sqlparse.Query, outer *block) bool {
 	if !reduces || len(b.units()) == 0 || !a.closed(b) || a.unions(b) != nil {
 		return false
 	}
+	if !q.Exists && slices.ContainsFunc(q.Targets, func(t sqlparse.Target) bool { return isOwn(b, q, t.Expr.Made()) }) { // the statement may compare them
+		return false
+	}
 	name := fmt.Sprintf("pgmosaic_part_%02d", len(g.listed)+1) // of one length: names are found in texts
 	ways := []func(*block, string) *Load{a.finalPart, a.part}
 	if q.Exists { // one row of each shard will do

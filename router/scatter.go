@@ -542,7 +542,10 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		if e.Col != nil {
 			_, _, column = b.resolve(q, *e.Col)
 		}
-		if !column && collates(a) { // perhaps in such a one
+		switch {
+		case isOwn(b, q, e.Made()):
+			return nil, Refuse(RuleGroupType, "any, of values that are each server's own,")
+		case !column && collates(a): // perhaps in such a one
 			return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
 		}
 		groups[e.Key] = false

@@ -61,7 +61,7 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 	if n == nil {
 		return Expr{}
 	}
-	e := Expr{Const: true, Val: c.value(n)}
+	e := Expr{Const: true, Val: c.value(n), node: n}
 	if q.keyed {
 		e.Key = canonical(n)
 	}

@@ -39,6 +39,7 @@ type Inputs struct {
 	Has  func(name string) bool       // whether a bare name is one of them
 	Star func(qualifier string) []Col // those that * or qualifier.* stands for; nil if that is not known
 	Type func(Col) uint32             // the OID of a column's type, 0 if that is not known
+	Own  func(Made) bool              // whether each server may have a value of its own
 }
 
 // Finished splits a SELECT of the statement whose rows, before they are grouped, sorted and cut, are the union of the
@@ -147,7 +148,7 @@ func (f *finisher) rows() (*Finish, error) {
 	final.TargetList = nil
 	visible := shard.TargetList
 	for _, t := range visible {
-		if windowed(t) {
+		if windowed(t) || len(shard.DistinctClause) > 0 && f.in.Own(made(t)) {
 			return nil, errNoFinish
 		}
 		out := pg.MakeResTargetNodeWithVal(column(f.part("c", t.GetResTarget().Val)), -1)
@@ -344,7 +345,7 @@ func (f *finisher) key(n *pg.Node) {
 			e = f.sel.TargetList[at-1].GetResTarget().Val
 		}
 	}
-	if holdsSubLink(e) || holdsAggregate(e) || windowed(e) {
+	if holdsSubLink(e) || holdsAggregate(e) || windowed(e) || f.in.Own(made(e)) {
 		f.err = errNoFinish
 		return
 	}
@@ -419,6 +420,10 @@ func (f *finisher) aggregate(at *pg.Node, call *pg.FuncCall) {
 			return
 		}
 		arg := whole.Args[0]
+		if f.in.Own(made(arg)) {
+			f.err = errNoFinish
+			return
+		}
 		if call.AggFilter != nil { // NULL is what none of them counts
 			arg = &pg.Node{Node: &pg.Node_CaseExpr{CaseExpr: &pg.CaseExpr{
 				Args:     []*pg.Node{{Node: &pg.Node_CaseWhen{CaseWhen: &pg.CaseWhen{Expr: whole.AggFilter, Result: arg, Location: -1}}}},

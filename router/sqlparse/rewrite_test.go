@@ -72,7 +72,7 @@ func FuzzRewrite(f *testing.F) {
 			places(s.Query, at)
 			text, err := s.Copied(at, nil)
 			written("the copy", text, err)
-			if fin, err := s.Finished(s.Query, "copy", Inputs{Has: func(string) bool { return true }, Star: func(string) []Col { return []Col{{Qual: "t", Name: "a"}, {Qual: "t", Name: "b"}} }, Type: func(Col) uint32 { return 23 }}); err == nil {
+			if fin, err := s.Finished(s.Query, "copy", Inputs{Has: func(string) bool { return true }, Star: func(string) []Col { return []Col{{Qual: "t", Name: "a"}, {Qual: "t", Name: "b"}} }, Type: func(Col) uint32 { return 23 }, Own: func(Made) bool { return false }}); err == nil {
 				written("the first step", fin.Shard, nil)
 				written("the second step", fin.Final, nil)
 			}

@@ -460,6 +460,8 @@ type Expr struct {
 	Val     Value  // what it is, if it is a constant or parameter
 	Collate string // an explicit COLLATE at the top
 	Other   string // an aggregate that has no merge, by name
+
+	node *pg.Node
 }
 
 // Sort is one ORDER BY item.

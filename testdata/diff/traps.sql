@@ -339,6 +339,29 @@ insert into customers (customer_id, name) select order_id, 'x' from orders where
 insert into settings (name) select 'a' from customers where customer_id = 7 on conflict (name) do update set name = settings.name returning (select count(*) from orders)
 insert into settings (name) select 'a' from customers where customer_id = 7 on conflict (name) do update set name = settings.name returning (select count(*) from settings), (select count(*) from countries)
 with x as (select count(*) as n from orders where customer_id in (1, 2)) insert into customers (customer_id, name) select customer_id, 'x' from orders where customer_id in (1, 2, 3, 4) group by customer_id on conflict (customer_id) do update set name = customers.name returning (select n from x)
+-- What each server has its own value of is no key by which shards' rows are put together.
+select country, count(*) from customers group by country, now()
+select country, count(*), now() - now() as z from customers group by 1, 3 order by country collate "C"
+select count(*) from (select distinct now() from customers) x
+select count(distinct now()) from customers
+select count(distinct case when small > 2 then current_database() end) from customers
+select count(distinct n) from (select now() as n from customers) s
+select count(distinct n) from (select now() as n from customers limit 30) s
+select count(distinct n) from (select customer_id, now() as n from customers group by customer_id) s
+select count(distinct s) from (select now() as n from customers) s
+select count(*) from (select n, count(*) from (select now() as n, country from customers) s group by n) x
+select count(*) from (select distinct * from (select current_database() as n, country from customers) s) x
+select count(*) from (select pg_backend_pid() from customers group by 1) x
+select count(*) from (select 'customers'::regclass::oid from customers group by 1) x
+select count(distinct pg_typeof(c.country)::oid) from customers c
+select count(distinct statement_timestamp()), count(distinct inet_server_port()) from customers
+select count(*) from (select now() from customers union select now() from customers) u
+select count(*) from (select current_database() as n from customers group by grouping sets ((n), ())) x
+select customer_id, count(*) from orders group by customer_id, now() order by 1 limit 4
+select customer_id % 3, count(*) from orders where created_at < now() group by 1 order by 1
+select distinct extract(hour from created_at) from orders where created_at < now() order by 1
+select count(distinct age(created_at, '2026-01-01 00:00+00')) from orders
+select count(*) from (select (select now()) from customers group by 1) x
 -- FOR UPDATE leaves the order of a subquery's rows.
 select customer_id from (select customer_id from customers order by customer_id desc) s limit 1 for update
 select customer_id from (select customer_id from customers where small > 1 order by customer_id desc) s limit 2 for share

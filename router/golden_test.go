@@ -58,7 +58,7 @@ func world(t testing.TB) (*shardmap.DB, *schema.Snapshot) {
 		for _, c := range cols {
 			f := strings.Fields(c)
 			oid := map[string]uint32{"int8": 20, "int4": 23, "text": 25, "numeric": 1700, "timestamptz": 1184, "bool": 16, "date": 1082}[f[1]]
-			t.Columns = append(t.Columns, schema.Column{Name: f[0], TypeOID: oid, Base: f[1], Determ: true, BytesOK: len(f) > 2 && f[2] == "C", Volatile: len(f) > 2 && f[2] == "volatile", Default: map[bool]string{true: "clock_timestamp()"}[len(f) > 2 && f[2] == "volatile"]})
+			t.Columns = append(t.Columns, schema.Column{Name: f[0], TypeOID: oid, Base: f[1], Determ: true, Collated: f[1] == "text", BytesOK: len(f) > 2 && f[2] == "C", Volatile: len(f) > 2 && f[2] == "volatile", Default: map[bool]string{true: "clock_timestamp()"}[len(f) > 2 && f[2] == "volatile"]})
 		}
 		sch.Tables[n] = t
 		if kind != shardmap.Home {

@@ -8,6 +8,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 var systemColumns = map[string]bool{"ctid": true, "xmin": true, "xmax": true, "cmin": true, "cmax": true, "tableoid": true}
@@ -463,7 +464,7 @@ func (a *analysis) isText(b *block, e sqlparse.Expr) bool {
 // bytesOrder says whether text values of the expression may be sorted by their bytes.
 func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
 	if e.Collate != "" {
-		return byBytes(e.Collate)
+		return byBytes(a, e.Collate)
 	}
 	if e.Col != nil {
 		if _, col, ok := b.resolve(b.query, *e.Col); ok {
@@ -479,27 +480,32 @@ func (a *analysis) bytesOrder(b *block, e sqlparse.Expr) bool {
 	for _, n := range a.t.Tables {
 		if t := a.sch.Tables[n]; t != nil {
 			for _, c := range t.Columns {
-				if !c.BytesOK && (c.TypeOID == 25 || c.TypeOID == 1043 || c.TypeOID == 1042) {
+				if c.Collated && !c.BytesOK { // a domain's or array's, too
 					return false
 				}
 			}
 		}
 	}
-	return true
+	return !a.sch.Sorted || !hidesText(a)
+}
+
+// hidesText says whether a statement may take text out of what shows no collation: a row, or what a user's function gives.
+func hidesText(a *analysis) bool {
+	return slices.ContainsFunc(a.calls(), func(f string) bool { return len(a.userFuncs(f)) > 0 }) || slices.ContainsFunc(a.t.Tables, func(n shardmap.TableName) bool {
+		t := a.sch.Tables[n]
+		return t != nil && slices.ContainsFunc(t.Columns, func(c schema.Column) bool { return c.Rows })
+	})
 }
 
 // byBytes says whether a collation sorts text by its bytes.
-func byBytes(collation string) bool {
-	switch collation {
-	case "C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8":
-		return true
-	}
-	return false
+func byBytes(a *analysis, collation string) bool {
+	name, sure := strings.CutPrefix(collation, "pg_catalog.")
+	return (sure || !a.sch.LikeBytes) && slices.Contains(schema.ByBytes, name)
 }
 
 // collates says whether the statement itself may give text another collation than that of columns: by COLLATE, or by a cast to a user's type.
 func collates(a *analysis) bool {
-	return slices.ContainsFunc(a.stmt.Collates, func(c string) bool { return !byBytes(c) }) ||
+	return slices.ContainsFunc(a.stmt.Collates, func(c string) bool { return !byBytes(a, c) }) ||
 		slices.ContainsFunc(a.stmt.TypeNames, func(n string) bool { return !builtin[n] })
 }
 
@@ -547,6 +553,8 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 			return nil, Refuse(RuleGroupType, "any, of values that are each server's own,")
 		case !column && collates(a): // perhaps in such a one
 			return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
+		case !column && a.sch.Loose && hidesText(a):
+			return nil, Refuse(RuleGroupType, "text in a nondeterministic collation")
 		}
 		groups[e.Key] = false
 	}

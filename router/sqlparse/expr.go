@@ -86,7 +86,7 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 			e.Ordinal = int(x.AConst.GetIval().GetIval())
 		}
 	case *pg.Node_CollateClause:
-		e.Collate = lastName(x.CollateClause.Collname)
+		e.Collate = collationName(x.CollateClause.Collname)
 	case *pg.Node_FuncCall:
 		f := x.FuncCall
 		name := strings.ToLower(lastName(f.Funcname))
@@ -99,4 +99,13 @@ func (c *converter) expr(q *level, n *pg.Node) Expr {
 		}
 	}
 	return e
+}
+
+// collationName is a collation's name, with its schema where that is said.
+func collationName(names []*pg.Node) string {
+	var out []string
+	for _, n := range names {
+		out = append(out, n.GetString_().GetSval())
+	}
+	return strings.Join(out, ".")
 }

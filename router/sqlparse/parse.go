@@ -104,7 +104,7 @@ func (c *converter) inventory(n *pg.Node) {
 				c.castParam(int(p.Number), castName(x.TypeName))
 			}
 		case *pg.CollateClause:
-			c.stmt.Collates = withName(c.stmt.Collates, x.Collname)
+			c.stmt.Collates = append(c.stmt.Collates, collationName(x.Collname))
 		case *pg.ParamRef:
 			c.param(int(x.Number))
 		case *pg.CurrentOfExpr:

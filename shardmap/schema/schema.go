@@ -33,6 +33,10 @@ type Snapshot struct {
 	Varying  map[string]bool                           // domains with a default that varies, by bare name
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 
+	Sorted    bool // a column, a field of a row or a domain has a collation that does not
+	Loose     bool // one has a collation by which unlike texts are equal
+	LikeBytes bool // a user's collation is called like one of ByBytes
+
 	Fingerprint string    // see Watcher
 	At          time.Time // when it was read, or later
 
@@ -127,6 +131,8 @@ type Column struct {
 	Identity  bool
 	Sequence  string // what its values are drawn from, as text for nextval; empty for none
 	BytesOK   bool   // its collation sorts by bytes
+	Collated  bool   // it has a collation, as what holds text has, a domain or an array of such too
+	Rows      bool   // it may be a row, or be made of rows, in which there is text
 	Determ    bool   // its collation is deterministic
 }
 
@@ -189,14 +195,31 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
   left join pg_class rc on c.relispartition and rc.oid = pg_partition_root(c.oid) left join pg_namespace rn on rn.oid = rc.relnamespace
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 
+// ByBytes are PostgreSQL's collations that sort text by its bytes.
+var ByBytes = []string{"C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8"}
+
+const (
+	byBytesSQL = `(co.collname in ('C', 'POSIX', 'ucs_basic', 'C.UTF-8', 'C.utf8') and co.collnamespace = 'pg_catalog'::regnamespace)`
+
+	// collationsSQL reads by what text is sorted: of a database of ICU's it is not what datcollate says.
+	collationsSQL = `
+select case when to_jsonb(d) ->> 'datlocprovider' = 'i' then '' else d.datcollate::text end, coalesce(x.sorted, false), coalesce(x.loose, false),
+       exists (select from pg_collation where collname in ('C', 'POSIX', 'ucs_basic', 'C.UTF-8', 'C.utf8') and collnamespace <> 'pg_catalog'::regnamespace)
+  from pg_database d, (select bool_or(not ` + byBytesSQL + `), bool_or(not co.collisdeterministic) from (
+         select a.attcollation from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+          where a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
+         union select typcollation from pg_type where typtype = 'd' and typnamespace <> 'information_schema'::regnamespace) u (oid) join pg_collation co on co.oid = u.oid where co.oid <> 100) x (sorted, loose)
+ where d.datname = current_database()`
+)
+
 const columnsSQL = `
 select a.attrelid, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), case a.atttypid when 1560 then '' else format_type(a.atttypid, -1) end, a.attnotnull, coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(dt.typdefaultbin, 0), ''),
        a.attgenerated <> '', a.attidentity <> '',
        case when a.attidentity <> '' then coalesce(pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), '')
             else coalesce(replace(substring(pg_get_expr(d.adbin, d.adrelid) from '^nextval\(''(.*)''::regclass\)$'), '''''', ''''), '') end,
-       coalesce(co.collname in ('C', 'POSIX', 'C.UTF-8', 'C.utf8', 'ucs_basic'), false), coalesce(co.collname, '') = 'default', coalesce(co.collisdeterministic, true),
+       coalesce(` + byBytesSQL + `, false), a.attcollation = 100, coalesce(co.collisdeterministic, true), a.attcollation <> 0, a.attcollation = 0 and (pt.typtype in ('c', 'd') or coalesce(et.typtype in ('c', 'd'), false)),
        ` + variesSQL + `
-  from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+  from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace join pg_type pt on pt.oid = a.atttypid left join pg_type et on et.oid = pt.typelem
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum left join pg_type dt on dt.oid = a.atttypid and dt.typtype = 'd' left join pg_collation co on co.oid = a.attcollation
  where a.attnum > 0 and not a.attisdropped and c.relkind in ('r','p','v','m','f') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')
  order by a.attrelid, a.attnum`
@@ -258,8 +281,9 @@ func (r *Reader) Load(ctx context.Context, at Server, version uint64, types bool
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Takes: map[string]Takes{}, Fields: map[string]bool{}, Aggs: map[string]bool{}, Given: map[string]bool{}, Schemas: map[string]bool{}}
-	rows, _ := q.Query(ctx, "select datcollate::text from pg_database where datname = current_database()") // an error comes with the rows
-	collate, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	var collate string
+	rows, _ := q.Query(ctx, collationsSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&collate, &s.Sorted, &s.Loose, &s.LikeBytes}, func() error { return nil })
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
@@ -317,7 +341,7 @@ func (s *Snapshot) readTables(ctx context.Context, tx queryer, of func(sql strin
 	var c Column
 	var dflt bool
 	var varies string
-	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.Base, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &varies}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&rel, &c.Name, &c.TypeOID, &c.Type, &c.Base, &c.NotNull, &c.Default, &c.Generated, &c.Identity, &c.Sequence, &c.BytesOK, &dflt, &c.Determ, &c.Collated, &c.Rows, &varies}, func() error {
 		n := c
 		n.BytesOK = n.BytesOK || dflt && s.BytesOK
 		n.Volatile = varies != "i" || n.Identity

@@ -92,6 +92,12 @@ func (a *analysis) query() error {
 		}
 		return nil
 	}
+	return overShards(a, top, needsHome, untied[0])
+}
+
+// overShards plans a statement that has sharded tables which nothing ties to a key, as one.
+func overShards(a *analysis, top *block, needsHome bool, one shardmap.TableName) error {
+	q := top.query
 	switch {
 	case q.Cmd == sqlparse.Select:
 		if err := a.several(top, a.t.wide); err != nil {
@@ -102,7 +108,7 @@ func (a *analysis) query() error {
 	case q.Cmd == sqlparse.Insert && a.colocated && len(q.CTEs) == 0:
 		a.t.Class = Write
 	case q.Cmd == sqlparse.Insert:
-		return Refuse(RuleInsertSelect, untied[0])
+		return Refuse(RuleInsertSelect, one)
 	default:
 		if err := a.wideWrite(top); err != nil {
 			return err

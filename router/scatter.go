@@ -548,13 +548,8 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		if e.Col != nil {
 			_, _, column = b.resolve(q, *e.Col)
 		}
-		switch {
-		case isOwn(b, q, e.Made()):
-			return nil, Refuse(RuleGroupType, "any, of values that are each server's own,")
-		case !column && collates(a): // perhaps in such a one
-			return nil, Refuse(RuleGroupType, "text in a collation of the statement's own")
-		case !column && a.sch.Loose && hidesText(a):
-			return nil, Refuse(RuleGroupType, "text in a nondeterministic collation")
+		if err := groupsAlike(b, e, column); err != nil {
+			return nil, err
 		}
 		groups[e.Key] = false
 	}
@@ -602,6 +597,20 @@ func (a *analysis) mergeGroups(b *block, m *Merge) (*Merge, *Error) {
 		return nil, err
 	}
 	return m, a.partial(m, p)
+}
+
+// groupsAlike says why the shards' groups by an expression may not be put together by its values; nil means that they may. column says that it is a table's.
+func groupsAlike(b *block, e sqlparse.Expr, column bool) *Error {
+	switch a := b.a; {
+	case isOwn(b, b.query, e.Made()):
+		return Refuse(RuleGroupType, "any, of values that are each server's own,")
+	case !column && collates(a): // perhaps in such a one
+		return Refuse(RuleGroupType, "text in a collation of the statement's own")
+	case !column && a.sch.Loose && hidesText(a):
+		return Refuse(RuleGroupType, "text in a nondeterministic collation")
+	default:
+		return nil
+	}
 }
 
 // groupName resolves a bare name in GROUP BY: an input column first, else an output name.

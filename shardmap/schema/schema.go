@@ -32,10 +32,7 @@ type Snapshot struct {
 	Firing   []string                                  // those of triggers
 	Varying  map[string]bool                           // domains with a default that varies, by bare name
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
-
-	Sorted    bool // a column, a field of a row or a domain has a collation that does not
-	Loose     bool // one has a collation by which unlike texts are equal
-	LikeBytes bool // a user's collation is called like one of ByBytes
+	Collations
 
 	Fingerprint string    // see Watcher
 	At          time.Time // when it was read, or later
@@ -79,6 +76,13 @@ func (s *Snapshot) Knows(db *shardmap.DB) bool {
 		}
 	}
 	return true
+}
+
+// Collations is what a database has of them beside its own.
+type Collations struct {
+	Sorted    bool // a column, a field of a row or a domain has one that does not sort by bytes
+	Loose     bool // one has such by which unlike texts are equal
+	LikeBytes bool // one of a user's is called like one of ByBytes
 }
 
 // Table is a user table, view or sequence.

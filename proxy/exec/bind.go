@@ -253,17 +253,8 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	}
 	portalName := b.Portal
 	if s.tmpl.Stmt.Kind == sqlparse.Execute && x.named[s.tmpl.Stmt.Name] != nil { // else its Execute says that there is none
-		if s.owed {
-			h.parsed(s)
-		}
 		var err error
-		if s, b, err = h.asBind(s.tmpl.Stmt, b); err != nil {
-			return err
-		}
-		if err := h.replan(ctx, s); err != nil {
-			return err
-		}
-		if _, err := h.describe(ctx, s); err != nil {
+		if s, b, want, err = executedBy(ctx, h, s, b); err != nil {
 			return err
 		}
 		m.Raw = nil // it is another Bind now
@@ -357,6 +348,37 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
 	x.ops = append(x.ops, op{kind: opRelay})
 	return nil
+}
+
+// executedBy is what an EXECUTE that is bound runs at last, its Bind, and how many values it takes. What runs itself is left to its Execute, which refuses it.
+func executedBy(ctx context.Context, h *Handler, s *stmt, b *wire.BindParts) (_ *stmt, _ *wire.BindParts, want int, err error) {
+	for n := 0; n < mostExecutes && s.tmpl.Stmt.Kind == sqlparse.Execute && h.ext.named[s.tmpl.Stmt.Name] != nil; n++ {
+		if s.owed {
+			h.parsed(s)
+		}
+		if s, b, err = h.asBind(s.tmpl.Stmt, b); err != nil {
+			return nil, nil, 0, err
+		}
+		if err := h.replan(ctx, s); err != nil {
+			return nil, nil, 0, err
+		}
+		want = s.params()
+		if s.tmpl.Class != router.Control {
+			d, err := h.describe(ctx, s)
+			if err != nil {
+				return nil, nil, 0, err
+			}
+			want = len(d.params)
+		}
+		if err := takes(s.name, len(b.Params), want); err != nil {
+			return nil, nil, 0, err
+		}
+		if want == 0 && len(b.Params) > 0 {
+			b.Params, b.Formats = nil, nil
+			b.Rest = wire.BindRest(b)
+		}
+	}
+	return s, b, want, nil
 }
 
 // translateBind gives a Bind, which sets no more than the session may keep, the shard's OIDs, and notes which columns of its rows must be translated back.

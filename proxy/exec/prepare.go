@@ -124,13 +124,56 @@ func plainInteger(s string) (text string, ok bool) {
 	return digits, true
 }
 
+// mostExecutes is how many EXECUTEs may run one another. PostgreSQL's stack is full where there are a few thousand.
+const mostExecutes = 1000
+
+// tooManyExecutes refuses what runs itself, as PostgreSQL does when its stack is full.
+func tooManyExecutes() error {
+	return &pgsql.Error{
+		Code: pgsql.StatementTooComplex, Message: "stack depth limit exceeded",
+		Detail: fmt.Sprintf("More than %d EXECUTEs run one another.", mostExecutes),
+		Hint:   "Prepare the statement that is to be run, and no EXECUTE of it.",
+	}
+}
+
+// executed is what an EXECUTE runs at last, and the EXECUTE that names it: a client may have prepared an EXECUTE, even one of itself.
+func executed(ctx context.Context, h *Handler, s *sqlparse.Statement) (*stmt, *sqlparse.Statement, error) {
+	for range mostExecutes {
+		st := h.ext.named[s.Name]
+		if st == nil {
+			return nil, nil, noStatement(s.Name)
+		}
+		if err := h.replan(ctx, st); err != nil {
+			return nil, nil, err
+		}
+		if st.tmpl.Class == router.Control {
+			if err := takes(s.Name, len(s.Args), st.params()); err != nil {
+				return nil, nil, err
+			}
+		}
+		if st.tmpl.Stmt.Kind != sqlparse.Execute {
+			return st, s, nil
+		}
+		s = st.tmpl.Stmt
+	}
+	return nil, nil, tooManyExecutes()
+}
+
+// takes refuses an EXECUTE with more or fewer values than its statement takes. Of one that takes none PostgreSQL does not look at them.
+func takes(name string, given, want int) error {
+	if given == want || want == 0 {
+		return nil
+	}
+	return &pgsql.Error{
+		Code: pgsql.SyntaxError, Message: fmt.Sprintf("wrong number of parameters for prepared statement %q", name),
+		Detail: fmt.Sprintf("Expected %d parameters but got %d.", want, given),
+	}
+}
+
 // executeSQL runs EXECUTE in the simple protocol.
 func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
-	st := h.ext.named[s.Name]
-	if st == nil {
-		return noStatement(s.Name)
-	}
-	if err := h.replan(ctx, st); err != nil {
+	st, s, err := executed(ctx, h, s)
+	if err != nil {
 		return err
 	}
 	if st.tmpl.Class == router.Control {
@@ -150,12 +193,10 @@ func (h *Handler) executeSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if err != nil {
 		return err
 	}
-	if len(params) != len(d.params) {
-		return &pgsql.Error{
-			Code: pgsql.SyntaxError, Message: fmt.Sprintf("wrong number of parameters for prepared statement %q", s.Name),
-			Detail: fmt.Sprintf("Expected %d parameters but got %d.", len(d.params), len(params)),
-		}
+	if err := takes(s.Name, len(params), len(d.params)); err != nil {
+		return err
 	}
+	params = params[:len(d.params)]
 	a := router.Args{Params: params, Types: d.params, Text: []byte(st.sql)}
 	if shard, ok := h.route(st.tmpl, &a); ok {
 		return h.executeOn(ctx, shard, st, s)
@@ -203,7 +244,7 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
-	if len(h.planner.DB.Shards) > 1 && !st.tmpl.Home {
+	if len(h.planner.DB.Shards) > 1 && !st.tmpl.Home || st.tmpl.Stmt.Kind == sqlparse.Execute { // the server does not know what that names
 		return router.Refuse(router.RulePrepare)
 	}
 	t := &router.Template{Class: router.Single, Stmt: s, DB: h.planner.DB, Home: true, Whole: true, DDL: s.Kind == sqlparse.CreateTableAs, Temp: s.Def.Temp, Hidden: st.tmpl.Hidden, Counts: st.tmpl.Counts}

@@ -230,6 +230,9 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if s == nil {
 		return &pgsql.Error{Code: pgsql.InvalidSQLStatementName, Message: fmt.Sprintf("prepared statement %q does not exist", b.Statement)}
 	}
+	if n := len(b.Formats); n > 1 && n != len(b.Params) {
+		return h.afterParse(ctx, wrongFormats("bind message has %d parameter formats but %d parameters", n, len(b.Params)))
+	}
 	want := s.params()
 	exact := s.tmpl.Class == router.Control || s.desc != nil
 	if s.desc != nil {
@@ -428,6 +431,24 @@ func wrongCount(b *wire.BindParts, s *stmt, want int) error {
 	return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("bind message supplies %d parameters, but prepared statement %q requires %d", len(b.Params), s.name, want)}
 }
 
+// mayFormat refuses a Bind that gives formats for more or fewer columns than there are.
+func mayFormat(b *wire.BindParts, plan *router.Plan, s *stmt) error {
+	var fields []wire.Field
+	if plan.Class == router.Control {
+		fields = describeLocal(s.tmpl.Stmt)
+	} else if s.desc != nil {
+		fields = s.desc.fields
+	}
+	if n := len(b.Results); fields != nil && n > 1 && n != len(fields) {
+		return wrongFormats("bind message has %d result formats but query has %d columns", n, len(fields))
+	}
+	return nil
+}
+
+func wrongFormats(format string, n, want int) error {
+	return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf(format, n, want)}
+}
+
 // bindHere keeps a portal that no single server can run.
 func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b *wire.BindParts) error {
 	if plan.Class != router.Control {
@@ -440,6 +461,9 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 	}
 	if d := pt.stmt.desc; d != nil && len(b.Params) != len(d.params) {
 		return wrongCount(b, pt.stmt, len(d.params))
+	}
+	if err := mayFormat(b, plan, pt.stmt); err != nil {
+		return err
 	}
 	size := 0
 	for _, v := range b.Params {

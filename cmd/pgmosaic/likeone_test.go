@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/wire"
+)
+
+// likeOne has scripts answered by one PostgreSQL, by a proxy over one shard and by one over two: what is told is the same. In a script %s is a prefix of the
+// tables rows (k, n), whose key k has its shards, late, likewise, where (k, n) is unique but put off, and homes, which home alone has.
+func likeOne(t *testing.T, name string, scripts []string) {
+	t.Helper()
+	d := shop(t)
+	targets := []struct{ name, dsn, prefix string }{
+		{"PostgreSQL", d.cluster.Node("s1-a").DSN("shop"), name + "_direct_"}, {"one shard", small(t, d, 3, nil).dsn(), name + "_one_"}, {"two shards", d.shopDSN(), name + "_two_"},
+	}
+	conns := make([]*pgx.Conn, len(targets))
+	defer func() {
+		for i, x := range targets {
+			mustExec(t, conns[i], strings.ReplaceAll("drop table if exists %srows, %slate", "%s", x.prefix))
+			mustExec(t, conns[i], "drop table if exists "+x.prefix+"homes")
+			mustExec(t, conns[i], "drop function if exists "+x.prefix+"refuse()")
+		}
+		d.adminExec(t, "DROP GROUP "+name+" IN shop")
+	}()
+	d.adminExec(t, "CREATE GROUP "+name+" IN shop KEY (int) BY HASH")
+	for i, x := range targets {
+		conns[i] = connectTo(t, x.dsn)
+		for _, sql := range []string{
+			"create table %srows (k int, n int)", "create table %slate (k int, n int, constraint %slate_key unique (k, n) deferrable initially deferred)",
+			"create table %shomes (n int, constraint %shomes_n unique (n) deferrable initially deferred)",
+			"create function %srefuse() returns trigger language plpgsql as $$ begin raise exception 'no' using errcode = '42704'; end $$",
+		} {
+			mustExec(t, conns[i], strings.ReplaceAll(sql, "%s", x.prefix))
+		}
+		if i == 2 {
+			d.adminExec(t, "DISTRIBUTE TABLE shop.public."+x.prefix+"rows IN GROUP "+name+" KEY (k)")
+			d.adminExec(t, "DISTRIBUTE TABLE shop.public."+x.prefix+"late IN GROUP "+name+" KEY (k)")
+		}
+		mustExec(t, conns[i], strings.ReplaceAll("create constraint trigger %slate_refuse after insert on %slate deferrable initially deferred for each row when (new.n = 9) execute function %srefuse()", "%s", x.prefix))
+	}
+	for _, script := range scripts {
+		want := ""
+		for i, x := range targets {
+			mustExec(t, conns[i], strings.ReplaceAll("truncate %srows, %slate", "%s", x.prefix))
+			r := rawTo(t, x.dsn)
+			told := r.steps(strings.ReplaceAll(script, "%s", x.prefix))
+			_ = r.Close()
+			rows := -1
+			for end := time.Now().Add(time.Second); rows < 0 || strings.Contains(script, "; leave") && rows == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if err := conns[i].QueryRow(t.Context(), strings.ReplaceAll("select (select count(*) from %srows) + (select count(*) from %slate)", "%s", x.prefix)).Scan(&rows); err != nil {
+					t.Fatal(err)
+				}
+			}
+			told = strings.ReplaceAll(fmt.Sprintf("%srows: %d", told, rows), x.prefix, "")
+			if i == 0 {
+				want = told
+			} else if told != want {
+				t.Errorf("%s, %s:\ngot  %s\nwant %s", x.name, script, told, want)
+			}
+		}
+	}
+}
+
+// steps does what a script says, and returns what is told.
+func (r *raw) steps(script string) string {
+	told := ""
+	for _, step := range strings.Split(script, "; ") {
+		what, arg, _ := strings.Cut(strings.ReplaceAll(step, "\\", ""), " ")
+		switch what {
+		case "query":
+			r.SendQuery(arg)
+			told += r.answer() + "\n"
+		case "run":
+			r.run(arg)
+		case "bound": // by a portal that stays
+			portal, sql, _ := strings.Cut(arg, " ")
+			r.SendParse("", sql, nil)
+			r.Send(&wire.Bind{DestinationPortal: portal})
+		case "one":
+			r.executeLimited(arg, 1)
+		case "formats":
+			var params, results int
+			var sql string
+			_, _ = fmt.Sscanf(arg, "%d %d", &params, &results)
+			sql = strings.SplitN(arg, " ", 3)[2]
+			r.SendParse("", sql, nil)
+			b := &wire.Bind{ParameterFormatCodes: make([]int16, params), ResultFormatCodes: make([]int16, results)}
+			if strings.Contains(sql, "$1") {
+				b.Parameters = [][]byte{[]byte("1")}
+			}
+			r.Send(b)
+			r.SendFlush()
+			told += r.toldUpToOne("2E") + " .. "
+			r.SendExecute()
+		case "sync":
+			r.SendSync()
+			told += r.answer() + "\n"
+		case "leave":
+			if arg == "politely" {
+				r.SendFrame('X', nil)
+			}
+			_ = r.Flush()
+		default:
+			r.t.Fatalf("what is %q?", step)
+		}
+	}
+	return told
+}
+
+// toldUpToOne is what is told up to one of some types.
+func (r *raw) toldUpToOne(ends string) (told string) {
+	r.t.Helper()
+	_ = r.Flush()
+	for {
+		m, err := r.Next()
+		if err != nil {
+			return told + ended
+		}
+		if m.Type == 'S' || m.Type == 'N' {
+			continue
+		}
+		told += string(m.Type)
+		if m.Type == 'E' {
+			told += "[" + wire.ParseError(m.Body()).Code + "]"
+		}
+		if strings.IndexByte(ends, m.Type) >= 0 {
+			return told
+		}
+	}
+}
+
+// The formats of a Bind are as many as it has values, and its rows columns.
+func TestFormatsOfBind(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for _, sql := range []string{"select k, n from %srows", "select k, n from %srows where k = $1", "select k, n from %srows order by n", "insert into %srows values (1, 1), (2, 2)", "insert into %srows values (1, 1), (2, 2), (3, 3) returning k, n", "show work_mem", "set work_mem = '5MB'", "explain (costs off) select 1"} {
+		for params := range 3 {
+			for results := range 4 {
+				scripts = append(scripts, fmt.Sprintf("formats %d %d %s; sync", params, results, sql))
+			}
+		}
+	}
+	likeOne(t, "formats", scripts)
+}

@@ -133,7 +133,7 @@ func (a *analysis) run() error {
 		return err
 	}
 	for _, n := range a.home {
-		if t := a.sch.Tables[n]; s.Def.Refresh && t != nil && a.readsSharded(t, 0) { // home has a part of the rows
+		if t := a.sch.Tables[n]; s.Def.Refresh && t != nil && a.readsSharded(t, nil) { // home has a part of the rows
 			return Refuse(RuleDdl, "REFRESH MATERIALIZED VIEW, as it reads one,")
 		}
 	}

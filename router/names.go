@@ -52,10 +52,10 @@ func (a *analysis) resolveAll(refs []sqlparse.TableRef, seen map[shardmap.TableN
 		switch {
 		case info != nil && a.hidden(ref, name):
 			return Refuse(RuleHomeAway, ref.Name)
-		case info == nil && len(a.db.Shards) > 1 && !a.stmt.Def.Frees && a.undeclared(name, 0):
+		case info == nil && len(a.db.Shards) > 1 && !a.stmt.Def.Frees && a.undeclared(name, nil):
 			return Refuse(RuleUndeclared, name)
 		case info == nil:
-			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, 0) {
+			if t := a.sch.Tables[name]; t != nil && len(a.db.Shards) > 1 && t.Kind == 'v' && a.readsRows() && a.readsSharded(t, nil) {
 				if err := a.view(t, seen); err != nil {
 					return err
 				}
@@ -186,12 +186,20 @@ func (a *analysis) info(n shardmap.TableName) *shardmap.TableInfo {
 	return info
 }
 
-func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
+// readsSharded says whether a view, or one below it, reads sharded tables. Views may stand in a ring, by CREATE OR REPLACE: seen are those that were looked at.
+func (a *analysis) readsSharded(t *schema.Table, seen map[*schema.Table]bool) bool {
+	if seen[t] {
+		return false
+	}
+	if seen == nil {
+		seen = map[*schema.Table]bool{}
+	}
+	seen[t] = true
 	for _, n := range t.Reads {
 		if info := a.info(n); info != nil && info.Kind == shardmap.Sharded {
 			return true
 		}
-		if sub := a.table(n); sub != nil && depth < 32 && a.readsSharded(sub, depth+1) {
+		if sub := a.table(n); sub != nil && a.readsSharded(sub, seen) {
 			return true
 		}
 	}
@@ -199,10 +207,19 @@ func (a *analysis) readsSharded(t *schema.Table, depth int) bool {
 }
 
 // undeclared says whether home has a part only of the rows of a table that the map does not declare, or of one that a view reads.
-func (a *analysis) undeclared(n shardmap.TableName, depth int) bool {
+func (a *analysis) undeclared(n shardmap.TableName, seen map[*schema.Table]bool) bool {
 	t := a.table(n)
-	return t != nil && a.info(n) == nil && depth < 32 &&
-		(t.Placed || t.Kind == 'v' && slices.ContainsFunc(t.Reads, func(r shardmap.TableName) bool { return a.undeclared(r, depth+1) }))
+	if t == nil || seen[t] || a.info(n) != nil {
+		return false
+	}
+	if t.Placed || t.Kind != 'v' {
+		return t.Placed
+	}
+	if seen == nil {
+		seen = map[*schema.Table]bool{}
+	}
+	seen[t] = true
+	return slices.ContainsFunc(t.Reads, func(r shardmap.TableName) bool { return a.undeclared(r, seen) })
 }
 
 // needsHome says whether the statement names something that only home has.

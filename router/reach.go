@@ -174,13 +174,13 @@ func (a *analysis) functions() error {
 	a.safe = false // a view of home's, or a temporary one, runs there
 	for _, n := range a.home {
 		if t := a.sch.Tables[n]; t != nil && a.readsRows() {
-			if f := a.viewCalls(t, 0); f != "" {
+			if f := a.viewCalls(t, nil); f != "" {
 				return Refuse(RuleFunctionBody, f)
 			}
 		}
 	}
 	for _, t := range a.temps {
-		if f := a.viewCalls(t, 0); f != "" {
+		if f := a.viewCalls(t, nil); f != "" {
 			return Refuse(RuleFunctionBody, f)
 		}
 	}
@@ -296,10 +296,14 @@ func (a *analysis) usesDefaults() bool {
 }
 
 // viewCalls names a function that a view of home's calls, by itself or by another one, and that may reach distributed tables.
-func (a *analysis) viewCalls(t *schema.Table, depth int) string {
-	if t.Kind != 'v' || depth > 32 {
+func (a *analysis) viewCalls(t *schema.Table, seen map[*schema.Table]bool) string {
+	if t.Kind != 'v' || seen[t] {
 		return ""
 	}
+	if seen == nil {
+		seen = map[*schema.Table]bool{}
+	}
+	seen[t] = true
 	for _, f := range a.viewFuncs(t) {
 		if a.funcReaches(f, map[string]bool{}) {
 			return f
@@ -307,7 +311,7 @@ func (a *analysis) viewCalls(t *schema.Table, depth int) string {
 	}
 	for _, n := range t.Reads {
 		if sub := a.table(n); sub != nil {
-			if f := a.viewCalls(sub, depth+1); f != "" {
+			if f := a.viewCalls(sub, seen); f != "" {
 				return f
 			}
 		}
@@ -432,7 +436,7 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 // viewReaches says whether who uses a view may read a part of the rows, or write one copy of several.
 func (a *analysis) viewReaches(t *schema.Table) bool {
 	_, writes := a.copyUnder(t, 0)
-	return writes || a.readsSharded(t, 0)
+	return writes || a.readsSharded(t, nil)
 }
 
 // homeFunction names a function that must run on home: sequences and advisory locks.

@@ -44,10 +44,10 @@ func (a *analysis) view(t *schema.Table, seen map[shardmap.TableName]bool) error
 // temporary resolves what a temporary view is made of. Any other temporary object is home's, and so is all that it has.
 func (a *analysis) temporary(t *schema.Table, seen map[shardmap.TableName]bool) error {
 	if len(a.db.Shards) > 1 && t.Kind == 'v' {
-		if a.undeclared(t.TableName, 0) {
+		if a.undeclared(t.TableName, nil) {
 			return Refuse(RuleUndeclared, t.TableName)
 		}
-		if a.readsRows() && a.readsSharded(t, 0) {
+		if a.readsRows() && a.readsSharded(t, nil) {
 			return a.view(t, seen)
 		}
 	}
@@ -83,7 +83,7 @@ func (a *analysis) expand(q *sqlparse.Query) {
 	}
 	for _, r := range q.Rels {
 		if r.Kind == sqlparse.RelTable && !r.CTE {
-			if t := a.tableOf(r); t != nil && t.Kind == 'v' && a.readsSharded(t, 0) {
+			if t := a.tableOf(r); t != nil && t.Kind == 'v' && a.readsSharded(t, nil) {
 				if s := parseView(t); s != nil {
 					a.views.at[r] = s
 					a.expand(s.Query)

@@ -148,3 +148,16 @@ func TestFormatsOfBind(t *testing.T) {
 	}
 	likeOne(t, "formats", scripts)
 }
+
+// Views may stand in a ring, by CREATE OR REPLACE VIEW. Who reads one is refused, however many ways lead around.
+func TestViewsInARing(t *testing.T) {
+	t.Parallel()
+	make := ""
+	for _, v := range "abc" {
+		make += fmt.Sprintf("; query create view %%sview_%c as select 1 x", v)
+	}
+	for _, v := range "abc" {
+		make += fmt.Sprintf("; query create or replace view %%sview_%c as select a.x from %%sview_a a, %%sview_b b, %%sview_c c", v)
+	}
+	likeOne(t, "ringed", []string{"query select 1" + make + "; query select * from %sview_a; query drop view %sview_a, %sview_b, %sview_c"})
+}

@@ -135,6 +135,16 @@ func (r *raw) toldUpToOne(ends string) (told string) {
 	}
 }
 
+// Where a part of a commit fails, the client is told why, and nothing about what is done behind it.
+func TestNobodyHearsOfTheRollback(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for k := 1; k < 5; k++ {
+		scripts = append(scripts, fmt.Sprintf("query begin; query insert into %%slate values (1, 1), (2, 1), (3, 1), (4, 1); query insert into %%slate values (%d, 1); query commit; query select 1", k))
+	}
+	likeOne(t, "unheard", scripts)
+}
+
 // The formats of a Bind are as many as it has values, and its rows columns.
 func TestFormatsOfBind(t *testing.T) {
 	t.Parallel()

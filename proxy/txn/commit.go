@@ -33,6 +33,9 @@ type Participant interface {
 	// ReadOnly says that the transaction was made READ ONLY behind what it has written: it can be prepared, and no row of ours can be
 	// written in it.
 	ReadOnly() bool
+
+	// Over says that no transaction is open there any more: what failed has ended it, or the connection is lost.
+	Over() bool
 }
 
 // GID names a two-phase transaction: the installation, the decider's shard, a random part.
@@ -234,7 +237,7 @@ func first(a, b error) error {
 
 func abort(gid string, decider Participant, others []Participant, prepared []bool) {
 	abortParts(gid, others, prepared)
-	finish(decider, "ROLLBACK", "ROLLBACK")
+	undo(decider)
 }
 
 func abortParts(gid string, parts []Participant, prepared []bool) {
@@ -242,8 +245,15 @@ func abortParts(gid string, parts []Participant, prepared []bool) {
 		if prepared[i] {
 			finish(p, "ROLLBACK PREPARED "+pgsql.Literal(PartGID(gid, i)), "ROLLBACK PREPARED")
 		} else {
-			finish(p, "ROLLBACK", "ROLLBACK")
+			undo(p)
 		}
+	}
+}
+
+// undo rolls a part back that is not prepared. One that its own failure has ended would warn that there is no transaction.
+func undo(p Participant) {
+	if !p.Over() {
+		finish(p, "ROLLBACK", "ROLLBACK")
 	}
 }
 

@@ -32,6 +32,7 @@ func (absent) SQLState() string { return pgsql.UndefinedObject }
 
 func (s *shard) Shard() string  { return s.name }
 func (s *shard) ReadOnly() bool { return s.only }
+func (s *shard) Over() bool     { return s.state != "open" && !s.begun }
 
 func (s *shard) Send(sql string) error {
 	if strings.HasPrefix(sql, "PREPARE") && !s.only {

@@ -145,6 +145,18 @@ func TestNobodyHearsOfTheRollback(t *testing.T) {
 	likeOne(t, "unheard", scripts)
 }
 
+// What a client has sent before it leaves is done, as far as it needs no Sync.
+func TestLeavingBehindMessages(t *testing.T) {
+	t.Parallel()
+	likeOne(t, "leaving", []string{
+		"query begin; query insert into %srows values (1, 1), (2, 2); run commit; leave politely",
+		"query begin; query insert into %srows values (1, 1), (2, 2); run commit; leave",
+		"query begin; run insert into %srows values (1, 1); run commit; leave politely",
+		"run insert into %srows values (1, 1); leave politely",
+		"run insert into %srows values (1, 1); leave",
+	})
+}
+
 // The formats of a Bind are as many as it has values, and its rows columns.
 func TestFormatsOfBind(t *testing.T) {
 	t.Parallel()

@@ -618,10 +618,10 @@ func (s *Session) extended(ctx context.Context, m wire.Message) error {
 		}
 		typ, n, err := s.conn.Peek()
 		switch {
-		case err != nil:
+		case err != nil && (wire.IsTimeout(err) || s.doomed.Load() != nil):
 			return s.broken(err)
-		case typ == 'X':
-			return io.EOF
+		case err != nil, typ == 'X': // what came before the end is done, as PostgreSQL has when it reads that
+			return run(false)
 		case !extends(typ) || n > s.conn.Max(): // it stays unread: a COPY among these takes what comes behind it, and what it leaves is the next request
 			return run(false)
 		}

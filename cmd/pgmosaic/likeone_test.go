@@ -135,6 +135,30 @@ func (r *raw) toldUpToOne(ends string) (told string) {
 	}
 }
 
+// SET CONSTRAINTS of several names sets each where it is, also where another of them is not; what triggers say is no missing name.
+func TestPutOffByNames(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for k := 1; k < 5; k++ {
+		row := fmt.Sprintf("query insert into %%slate values (%d, 1)", k)
+		nine := fmt.Sprintf("query insert into %%slate values (%d, 9)", k)
+		scripts = append(
+			scripts, "query begin; "+row+"; query set constraints %shomes_n, %slate_key immediate; "+row+"; query commit",
+			"query begin; "+row+"; "+row+"; query set constraints %shomes_n, %slate_key immediate; query commit",
+			"query begin; query set constraints %shomes_n, public.%slate_key immediate; "+row+"; "+row+"; query commit",
+			"query begin; "+row+"; "+row+"; query set constraints %slate_key immediate -- now; query commit",
+			"query begin; query set constraints %slate_key immediate -- now; "+row+"; "+row+"; query commit",
+			"query begin; query set constraints %slate_key, %shomes_n immediate; query savepoint s; "+row+"; query set constraints %slate_key deferred; "+row+"; query rollback to s; "+row+"; "+row,
+			"query begin; "+nine+"; query set constraints %slate_refuse immediate; query commit",
+			"query begin; "+nine+"; query set constraints %shomes_n immediate; query set constraints %slate_refuse, %shomes_n immediate",
+			"query begin; "+row+"; query set constraints nowhere.%slate_key immediate; query rollback",
+			"query begin; "+row+"; query set constraints %slate_none, %slate_key immediate; query rollback",
+			"query begin; "+row+"; query savepoint pgmosaic_probe; query set constraints %slate_key, %shomes_n immediate; query release pgmosaic_probe; "+row,
+		)
+	}
+	likeOne(t, "putoff", scripts)
+}
+
 // Where a part of a commit fails, the client is told why, and nothing about what is done behind it.
 func TestNobodyHearsOfTheRollback(t *testing.T) {
 	t.Parallel()

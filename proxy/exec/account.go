@@ -54,6 +54,9 @@ func (s *step) size() int64 {
 	if s.seen != nil {
 		n += s.seen.Size()
 	}
+	if s.off != nil {
+		n += s.off.size()
+	}
 	for _, v := range s.vars {
 		n += 16 + int64(len(v))
 	}
@@ -242,7 +245,9 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 		if inTx {
 			return h.ext.mayKeep(memory.Transactions, listenCost+int64(len(s.Name)))
 		}
-	case sqlparse.Begin, sqlparse.Constraints:
+	case sqlparse.Constraints:
+		return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text))+puttingOffBy(s).size())
+	case sqlparse.Begin:
 		return h.ext.mayKeep(memory.Transactions, stepCost+int64(len(s.Text)))
 	default: // nothing of it is kept
 	}

@@ -161,11 +161,15 @@ func lead(h *Handler, p *participant) error {
 			}
 			continue
 		}
-		p.knows(s.name)
 		if s.kind == stepPutOff {
-			p.First(putOffOn(h, p, s.sql, s.name))
+			if len(s.off.each) == 0 {
+				p.First(s.sql)
+			} else if err := s.off.on(h, p); err != nil {
+				return err
+			}
 			continue
 		}
+		p.knows(s.name)
 		p.First(s.sql)
 	}
 	return nil

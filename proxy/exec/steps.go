@@ -16,6 +16,7 @@ type step struct {
 	sql  string
 	seen *pool.Carried // for stepSeen, with
 	vars []string      // the custom parameters that are looked at
+	off  *puttingOff   // for stepPutOff
 }
 
 type stepKind uint8

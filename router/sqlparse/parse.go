@@ -254,17 +254,26 @@ func (c *converter) statement(n *pg.Node) {
 	case *pg.Node_NotifyStmt:
 		s.Kind = Notify
 	case *pg.Node_ConstraintsSetStmt:
-		s.Kind = Constraints
-		s.Tx.Deferrable = x.ConstraintsSetStmt.Deferred
-		if len(x.ConstraintsSetStmt.Constraints) == 0 {
-			s.Name = "all"
-		}
+		constraints(s, x.ConstraintsSetStmt)
 	case *pg.Node_CopyStmt:
 		c.copy(x.CopyStmt)
 	case *pg.Node_DoStmt, *pg.Node_CallStmt:
 		s.Kind = Routine
 	default:
 		c.definition(n)
+	}
+}
+
+// constraints reads SET CONSTRAINTS.
+func constraints(s *Statement, x *pg.ConstraintsSetStmt) {
+	s.Kind, s.Tx.Deferrable = Constraints, x.Deferred
+	if len(x.Constraints) == 0 {
+		s.Name = "all"
+	}
+	for _, n := range x.Constraints {
+		if r := n.GetRangeVar(); r != nil {
+			s.Def.Objects = append(s.Def.Objects, TableRef{Schema: r.Schemaname, Name: r.Relname})
+		}
 	}
 }
 

@@ -135,6 +135,46 @@ func (r *raw) toldUpToOne(ends string) (told string) {
 	}
 }
 
+// What PostgreSQL takes in a transaction block only is refused outside of one, before anything that came before it in a pipeline is committed.
+func TestOutsideTransactionBlocks(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for _, sql := range []string{"commit and chain", "rollback and chain", "discard plans", "discard sequences", "discard temp", "savepoint s", "lock table %srows", "deallocate all", "listen outside", "set work_mem = '5MB'"} {
+		scripts = append(
+			scripts, "run insert into %srows values (1, 1); run "+sql+"; sync; query rollback",
+			"run insert into %srows values (1, 1); run "+sql+"; run selec; sync; query rollback",
+			"run insert into %srows values (1, 1), (2, 2), (3, 3), (4, 4); run "+sql+"; run selec; sync; query rollback",
+		)
+	}
+	likeOne(t, "outside", append(
+		scripts,
+		"query lock table %srows",
+		"query lock table %srows in share mode\\;select 1",
+		"query begin; query lock table %srows; query commit",
+		"run lock table %srows; sync",
+		"query lock table %srows, %slate; query select 1",
+	))
+}
+
+// CLOSE ALL closes what the session has open on any shard.
+func TestCloseAllClosesOnEveryShard(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for k := 1; k < 5; k++ {
+		declare := fmt.Sprintf("query insert into %%srows values (1, 1), (2, 2), (3, 3), (4, 4); query begin; query declare c1 cursor for select n from %%srows where k = %d; query declare c2 cursor for select n from %%srows where k = %d", k, k%4+1)
+		scripts = append(
+			scripts, declare+"; query fetch c1; query close all; query fetch c1",
+			declare+"; query close all; query declare c1 cursor for select 7; query fetch c1; query fetch c2",
+			declare+"; run close all; sync; query fetch c2",
+			declare+fmt.Sprintf("; bound p select n, generate_series(1, 3) from %%srows where k = %d; one p; sync; run close all; sync; bound p select 8; one p; sync", k),
+			declare+fmt.Sprintf("; bound p select n, generate_series(1, 3) from %%srows where k = %d; one p; sync; run close all; one p; sync", k),
+			declare+"; query savepoint s; query close all; query rollback to s; query fetch c1",
+			declare+"; bound p select k from %srows order by k; one p; sync; query close all; one p; sync",
+		)
+	}
+	likeOne(t, "closeall", append(scripts, "query close all", "run close all; sync"))
+}
+
 // SET CONSTRAINTS of several names sets each where it is, also where another of them is not; what triggers say is no missing name.
 func TestPutOffByNames(t *testing.T) {
 	t.Parallel()

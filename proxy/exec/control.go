@@ -117,15 +117,28 @@ func (h *Handler) beginClient(ctx context.Context, s *sqlparse.Statement) error 
 	return nil
 }
 
-func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
-	verb := "COMMIT"
+// mayChain refuses AND CHAIN where the client has begun no transaction.
+func mayChain(h *Handler, s *sqlparse.Statement) error {
+	if !s.Tx.Chain || !h.tx.Idle() && !h.tx.Implicit {
+		return nil
+	}
+	return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: endVerb(s) + " AND CHAIN can only be used in transaction blocks"}
+}
+
+// endVerb is the word that ends a transaction: the tag, too.
+func endVerb(s *sqlparse.Statement) string {
 	if s.Kind == sqlparse.Rollback {
-		verb = "ROLLBACK"
+		return "ROLLBACK"
+	}
+	return "COMMIT"
+}
+
+func (h *Handler) end(ctx context.Context, s *sqlparse.Statement) error {
+	verb := endVerb(s)
+	if err := mayChain(h, s); err != nil {
+		return err
 	}
 	if h.tx.Idle() || h.tx.Implicit {
-		if s.Tx.Chain {
-			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: verb + " AND CHAIN can only be used in transaction blocks"}
-		}
 		h.client.Send(&wire.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: pgsql.NoActiveSQLTransaction, Message: "there is no transaction in progress"})
 	}
 	if h.tx.Idle() {

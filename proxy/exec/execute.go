@@ -31,8 +31,8 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
-		if s := pt.stmt.tmpl.Stmt; s.Kind == sqlparse.Cursor && h.tx.Implicit && !s.Def.NoTx { // the server does not know that it is ours
-			return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
+		if err := outsideOurs(h, pt.stmt.tmpl.Stmt); err != nil {
+			return err
 		}
 		if !pt.stmt.tmpl.Read && mayRefuse(x) { // it is skipped if that is another: a lock that it takes, or what it draws, nobody could undo
 			if err := h.drain(ctx, false); err != nil {
@@ -41,6 +41,11 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 		}
 		if len(pt.configs) > 0 {
 			if err := mayConfigure(h, configuring(x, pt.configs)); err != nil {
+				return err
+			}
+		}
+		if closesAll(pt.stmt.tmpl.Stmt) && h.tx.Active() && !h.tx.Failed() {
+			if err := closeAllBy(ctx, h, pt); err != nil {
 				return err
 			}
 		}
@@ -74,6 +79,9 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 		}
 		x.setPortal(pt.name, pt) // the end of what came before has closed it
 	}
+	if err := mayLock(h, pt.plan.Stmt); err != nil {
+		return err
+	}
 	if h.tx.Idle() && pt.plan.Writes() { // it is undone if the pipeline fails behind it
 		h.begin("BEGIN", sqlparse.Tx{}, true)
 	}
@@ -81,6 +89,30 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 		x.anonymous = nil
 	}
 	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
+}
+
+// outsideOurs refuses, in a transaction that we have made, what PostgreSQL takes in one of the client's only: the server does not know that it is ours.
+func outsideOurs(h *Handler, s *sqlparse.Statement) error {
+	switch {
+	case !h.tx.Implicit:
+	case s.Kind == sqlparse.Cursor && !s.Def.NoTx:
+		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
+	case s.Kind == sqlparse.Lock:
+		return errLockOutside
+	}
+	return nil
+}
+
+// closeAllBy is closeAll for a portal that is about to run CLOSE ALL, when what came before it has been answered.
+func closeAllBy(ctx context.Context, h *Handler, pt *portal) error {
+	err := h.drain(ctx, false)
+	if err == nil {
+		err = closeAll(h, pt.part, pt)
+	}
+	if err == nil {
+		err = h.switchTo(ctx, pt.part)
+	}
+	return err
 }
 
 // controlOnce runs a portal of the session's own, which can be run once. One with rows has none left then.
@@ -105,11 +137,14 @@ func (h *Handler) controlOnce(ctx context.Context, pt *portal) error {
 }
 
 // controlInBatch runs a control statement amid a pipeline. As in PostgreSQL what came before it in the pipeline is ended by
-// COMMIT and DISCARD ALL, undone by ROLLBACK, becomes part of the transaction that BEGIN begins, and stays undecided at anything else.
+// COMMIT and DISCARD ALL, unless they are refused, undone by ROLLBACK, becomes part of the transaction that BEGIN begins, and stays undecided at anything else.
 func (h *Handler) controlInBatch(ctx context.Context, pt *portal) error {
 	s := pt.stmt.tmpl.Stmt
-	ends := s.Kind == sqlparse.Commit || s.Kind == sqlparse.Rollback || s.Kind == sqlparse.Discard
+	ends := s.Kind == sqlparse.Commit || s.Kind == sqlparse.Rollback || s.Kind == sqlparse.Discard && s.Name == "all"
 	if ends {
+		if err := mayChain(h, s); err != nil { // before what came before it is committed
+			return err
+		}
 		defer h.ext.closePortals()
 	}
 	if h.ext.cur != nil && h.tx.Idle() && s.Kind != sqlparse.Empty {

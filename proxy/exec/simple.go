@@ -230,6 +230,11 @@ func (h *Handler) run(ctx context.Context, p *router.Plan, a *router.Args, x *ex
 			h.staleSchema(ctx)
 		}
 	}()
+	if x == nil {
+		if err := mayLock(h, p.Stmt); err != nil {
+			return err
+		}
+	}
 	switch {
 	case p.Class == router.Copy:
 		h.count.Copy.Add(1)
@@ -296,6 +301,11 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 func (h *Handler) relayText(ctx context.Context, p *participant, t *router.Template, text []byte, configs []setting) error {
 	if t.Stmt.Signals {
 		h.signalling(t.Stmt.Funcs)
+	}
+	if closesAll(t.Stmt) {
+		if err := closeAll(h, p, nil); err != nil {
+			return err
+		}
 	}
 	h.tx.notifies = h.tx.notifies || notifies(t.Stmt)
 	if cause := pinCauseOf(t); cause != "" {
@@ -411,6 +421,47 @@ func (h *Handler) after(ctx context.Context, t *router.Template, shard int) {
 		}
 	}
 }
+
+// closesAll says whether a statement is CLOSE ALL.
+func closesAll(s *sqlparse.Statement) bool {
+	return s.Kind == sqlparse.Fetch && s.Closes && s.Name == ""
+}
+
+// closeAll closes what CLOSE ALL does on the servers of the transaction that do not run it, and here: all cursors and portals, but the one by which it runs.
+func closeAll(h *Handler, on *participant, but *portal) error {
+	for _, p := range h.tx.parts {
+		if p == on {
+			continue
+		}
+		if err := h.ready(p); err != nil {
+			return err
+		}
+		if _, err := p.Server.Exec("CLOSE ALL"); err != nil {
+			return h.lost(p, err)
+		}
+	}
+	clear(h.tx.cursors)
+	x := &h.ext
+	for name, pt := range x.portals {
+		if pt != but {
+			x.putPortal(name, nil)
+		}
+	}
+	if x.anonymous != but {
+		x.putPortal("", nil)
+	}
+	return nil
+}
+
+// mayLock refuses LOCK TABLE where nothing would hold the locks: the client has begun no transaction.
+func mayLock(h *Handler, s *sqlparse.Statement) error {
+	if s == nil || s.Kind != sqlparse.Lock || !h.outsideBlock() {
+		return nil
+	}
+	return errLockOutside
+}
+
+var errLockOutside = &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "LOCK TABLE can only be used in transaction blocks"}
 
 // declared notes where a cursor is.
 func (h *Handler) declared(name string, p *participant) {

@@ -148,6 +148,7 @@ func (a *analysis) run() error {
 		onTenant(a)
 		return err
 	}
+	aggregatesOutside(a, s.Query, nil)
 	switch s.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Cursor:
 		return a.query()

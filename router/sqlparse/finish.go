@@ -67,8 +67,11 @@ func (s *Statement) Finished(q *Query, table string, in Inputs) (*Finish, error)
 	for _, o := range f.sel.SortClause {
 		grouped = grouped || holdsAggregate(o)
 	}
-	if grouped {
+	switch {
+	case grouped:
 		return f.aggregates()
+	case q.Agg: // by an aggregate in a subquery
+		return nil, errNoFinish
 	}
 	return f.rows()
 }

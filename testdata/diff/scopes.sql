@@ -50,3 +50,44 @@ merge into customers c using orders o on c.customer_id = o.customer_id when not 
 select customer_id, name from customers where customer_id > 200 order by 1
 delete from customers where customer_id > 200
 delete from orders where customer_id > 200
+-- An aggregate in a subquery is that of the innermost level whose columns it names.
+select (select sum(c.small)) from customers c
+select (select count(c.customer_id)), (select max(c.day)) from customers c
+select (select sum(small)) from customers
+select (select count(c)), (select count(c.*)), (select count(customers)) from customers c, (select 1) customers
+select (select count(*)) from customers c order by 1
+select (select sum(1)), (select count(*) from countries) from customers c
+select array(select count(c.small)) from customers c
+select exists (select 1 having sum(c.small) > 10) from customers c
+select (select max(c.small) filter (where c.country = 'DE')) from customers c
+select (select json_arrayagg(c.small order by c.customer_id)) from customers c where c.customer_id < 9
+select (select string_agg(c.name, ',' order by c.customer_id)) from customers c
+select 1 as one from customers c order by (select max(c.small))
+select distinct (select sum(c.small)) from customers c
+select (select max(k.name) from countries k where k.code = max(c.country)) from customers c
+select (select max(k.name) from countries k where k.code = max(country)) from customers c
+select (select max(name) from countries) from customers c order by c.customer_id
+select c.customer_id, (select max(k.name) from countries k where k.code = c.country) from customers c order by 1
+select c.customer_id, (select max(x) from unnest(array[c.small, 2]) x) from customers c order by 1
+select c.customer_id, (select count(total) from orders o where o.customer_id = c.customer_id) from customers c order by 1
+select (select sum(small) from unnest(array[1, 2]) u) from customers c
+select max(n) from (select (select sum(c.small)) as n from customers c) s
+select n from (select (select sum(c.small)) as n, 1 as one from customers c) s where one = 1
+select (select (select count(c.small)) from customers c limit 1)
+select o.order_id from orders o where o.total > (select (select count(c.small)) from customers c limit 1) order by 1
+select exists (select (select sum(c.small)) from customers c where false)
+select (select x from (select sum(c.small) as x) s) from customers c
+select (with w as (select sum(c.small) as x) select x from w) from customers c
+select (select sum(c.small) union all select 1 limit 1) from customers c
+select (values (sum(c.small))) from customers c
+select (select max((select k.name from countries k where k.code = c.country))) from customers c
+select (select sum(o.total + c.small) from orders o where o.customer_id = c.customer_id) from customers c order by c.customer_id
+select c.country, (select sum(c.small)) from customers c group by c.country order by 1
+select c.customer_id, (select sum(c.small)) from customers c group by c.customer_id order by 1
+select c.country, (select max(k.name) from countries k where k.code = c.country and count(c.small) > 2) from customers c group by c.country order by 1
+select (select sum(c.small)) from customers c where c.customer_id = 5
+select (select sum(c.small)) from customers c where c.customer_id in (1, 2, 3, 4, 5)
+select (select sum(c.small)), c.n from (select small, 1 as n from customers) c group by c.n
+select count(*) from customers c group by (select 1) having (select sum(c.small)) > 5
+select sum((select c.small)) from customers c
+select (select count(d.small) from customers d where d.customer_id = c.customer_id) from customers c order by c.customer_id

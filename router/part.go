@@ -19,6 +19,9 @@ func (g *gatherPlan) copiesWhole(q *sqlparse.Query, outer *block) bool {
 		strings.Contains(a.stmt.Text, "pgmosaic") { // names of ours are found in the text
 		return false
 	}
+	if takesType(a, q, outer) {
+		return false
+	}
 	b := newBlock(a, q, nil)
 	reduces := q.Agg || len(q.GroupBy) > 0 || q.Distinct || q.Limit != nil || q.Exists || len(b.rels)+len(b.keyed) > 1
 	if !reduces || len(b.units()) == 0 || !a.closed(b) || a.unions(b) != nil {
@@ -46,6 +49,44 @@ func (g *gatherPlan) copiesWhole(q *sqlparse.Query, outer *block) bool {
 	g.parts[q] = l
 	g.listed = append(g.listed, l)
 	return true
+}
+
+// takesType says whether a SELECT is one of a set operation, and a constant in it takes its type, or a column its collation, from those beside
+// it: https://www.postgresql.org/docs/current/typeconv-union-case.html. By itself such a constant is text.
+func takesType(a *analysis, q *sqlparse.Query, outer *block) bool {
+	if outer == nil || !slices.Contains(outer.query.Leaves, q) {
+		return false
+	}
+	for outer.outer != nil && slices.Contains(outer.outer.query.Leaves, outer.query) {
+		outer = outer.outer
+	}
+	for i, t := range q.Targets {
+		if t.Expr.Collate != "" || untyped(t.Expr.Val) && (a.starBefore(q, i) || !isTextAt(a, outer.query, i)) {
+			return true
+		}
+	}
+	return false
+}
+
+// untyped says whether a value is a constant without a type. A parameter has the one that it has in the whole statement.
+func untyped(v sqlparse.Value) bool {
+	return v.Cast == "" && (v.Kind == sqlparse.ValString || v.Kind == sqlparse.ValNull)
+}
+
+// isTextAt says whether each SELECT of a set operation surely gives text, or a constant without a type, at a place of its list.
+func isTextAt(a *analysis, q *sqlparse.Query, at int) bool {
+	if q.SetOp {
+		return !slices.ContainsFunc(q.Leaves, func(leaf *sqlparse.Query) bool { return !isTextAt(a, leaf, at) })
+	}
+	if at >= len(q.Targets) || a.starBefore(q, at+1) {
+		return false
+	}
+	e := q.Targets[at].Expr
+	if e.Col == nil {
+		return untyped(e.Val) || e.Val.Cast == "text"
+	}
+	_, col, ok := newBlock(a, q, nil).resolve(q, *e.Col)
+	return ok && col.TypeOID == 25
 }
 
 // finalPart plans a SELECT of which each shard makes whole rows, whatever is in it: see perShard.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -389,7 +390,7 @@ func TestSameTablesAfterWrites(t *testing.T) {
 			mustExec(t, one, `drop schema if exists tenant, "odd.schema" cascade`)
 			mustExec(t, one, "drop schema public cascade")
 			mustExec(t, one, "create schema public")
-			setUp(one, append(append(append([]string{}, diffSchema...), diffRows...), diffView)...)
+			setUp(one, slices.Concat(diffSchema, diffRows, diffLater)...)
 			many := diffWorld(t, d, width)
 			router := connectTo(t, many.Config().ConnString())
 			w := writer{rand.New(rand.NewPCG(*dmlSeed, uint64(width)))}

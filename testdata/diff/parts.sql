@@ -44,3 +44,13 @@ select length(string_agg(name, '--')), length(string_agg(name, ',') filter (wher
 select 'FROM pgmosaic_part_01' as x, count(*) from customers union all select 'FROM pgmosaic_part_02', count(*) from orders order by 1
 select 'pg_temp.pgmosaic_part_01 ' as x, (select count(*) from customers) from customers where customer_id < 4 union all select 'y', count(*) from orders order by 1, 2
 select exists (select 1 from customers c join orders o using (customer_id)), exists (select c.* from customers c join orders o using (customer_id) where o.total < -5)
+-- A constant takes its type from the SELECTs beside it: 'b ' is 'b' where they give char(3).
+select count(*) from ((select 'b ' from customers limit 1) union (select bp from padded)) u
+select count(*) from ((select bp from padded) union (select 'b ' from customers limit 1) union select null from customers group by country) u
+select count(*) from (select 'b ' as x, count(*) from customers union select bp, 20 from padded where id = 2) u
+select count(*) from ((select 'b ' collate "C" from customers limit 1) union (select bp from padded)) u
+select count(*) from (select x from ((select 'b ' as x from customers limit 1) union all (select bp from padded)) s group by x) u
+select * from ((select * from (select 'b ' as x from customers limit 1) s) union select bp from padded) u order by 1
+select 'x' as k, count(*) from customers union all select name, small from customers order by 1, 2
+select null as k, count(*) from customers union all select small, customer_id from customers order by 1, 2
+select bp from padded where bp in (select 'b ' from customers limit 1) order by id

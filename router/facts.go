@@ -251,11 +251,17 @@ func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
 		}
 		b.class(id).join(b.class(rid))
 	default:
-		if keyFits(kt, f.R.Val) {
+		if keyFits(kt, f.R.Val) && !(isNull(f) && (id.rel.Nullable || b.nullableAbove(id.rel))) {
 			c := b.class(id)
 			c.pins = append(c.pins, []sqlparse.Value{f.R.Val})
 		}
 	}
+}
+
+// isNull says whether a fact is col = NULL. Under transform_null_equals that is col IS NULL, as it is in a row that an outer join has blanked; of
+// others a key never is: https://www.postgresql.org/docs/current/runtime-config-compatible.html#GUC-TRANSFORM-NULL-EQUALS
+func isNull(f sqlparse.Fact) bool {
+	return f.In == nil && !f.R.IsCol && f.R.Val.Kind == sqlparse.ValNull
 }
 
 // learnBound uses an inequality, where the order of the column's values is that of their keys.
@@ -293,7 +299,7 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 	}
 	f = b.constant(q, f)
 	l, lid, lt, ok := into(f.L)
-	if !ok {
+	if !ok || isNull(f) {
 		return
 	}
 	add := func(id colID, vals []sqlparse.Value) {

@@ -305,6 +305,9 @@ func (t *Template) Route(db *shardmap.DB, a *Args) (shard int, key uint64, ok bo
 		if keys[i], err = t.key(&p.vals[i][0], p.group.Keys[i], a); err != nil {
 			return 0, 0, false
 		}
+		if p.held != nil {
+			keys[i] = p.held[i].Held(keys[i])
+		}
 		key = pghash.Combine(key, keys[i].Hash())
 	}
 	key |= 1 << 63
@@ -463,6 +466,8 @@ func (t *Template) rowShard(db *shardmap.DB, p *pin, a *Args, drawn *[]int64) (i
 			return 0, Refuse(RuleInsertKey, p.columns[i])
 		case err != nil:
 			return 0, Refuse(RuleKeyUnreadable, p.columns[i])
+		case p.held != nil:
+			key[i] = p.held[i].Held(key[i])
 		}
 	}
 	shard, ok := db.Placement(p.group).Place(key[:len(p.vals)])
@@ -494,6 +499,10 @@ func (t *Template) eval(db *shardmap.DB, p *pin, a *Args, add func(int)) error {
 			continue
 		case vals != nil && len(keys) == 0:
 			return nil // NULL, or an empty list: no row
+		case p.held != nil:
+			for j := range keys {
+				keys[j] = p.held[i].Held(keys[j])
+			}
 		}
 		if lists[i] = keys; keys != nil && known == i && combined*len(keys) <= maxCombined {
 			known, combined = i+1, combined*len(keys)

@@ -86,7 +86,7 @@ func (a *analysis) mergeInserts(b *block) error {
 			}
 		}
 		for _, r := range rows {
-			p := pin{group: info.Group, columns: info.Keys, pinRole: inserts}
+			p := pin{group: info.Group, columns: info.Keys, pinRole: inserts, held: heldBy(a.sch.Tables[info.TableName], info)}
 			for _, v := range r {
 				p.vals = append(p.vals, []sqlparse.Value{v})
 			}
@@ -122,7 +122,7 @@ func (a *analysis) insertsOwn(b *block, info *shardmap.TableInfo, m sqlparse.Mer
 	for _, u := range b.units() {
 		for _, r := range u.rels {
 			from := a.declared(r)
-			fits := r != b.query.Target && from.Group == info.Group && b.certain(u, r)
+			fits := r != b.query.Target && from.Group == info.Group && b.certain(u, r) && keepsKeys(a, from, info)
 			for i := 0; fits && i < len(keys); i++ {
 				fits = keys[i].Col != nil
 				if fits {

@@ -274,7 +274,7 @@ func (a *analysis) assigns(b *block) error {
 		return nil
 	}
 	p := b.pin(q.Target, info) // columns that are not assigned stay as they are
-	p.pinRole, p.bounds = assigns, nil
+	p.pinRole, p.bounds, p.held = assigns, nil, heldBy(a.sch.Tables[info.TableName], info)
 	changes := false
 	for _, s := range q.Sets {
 		i := slices.Index(info.Keys, s.Column)

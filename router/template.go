@@ -149,6 +149,7 @@ type pin struct {
 	vals    [][]sqlparse.Value // of each key column: it has one of these; nil: any. Of an INSERT's row: the value is drawn
 	bounds  []sqlparse.Bound   // of the first column with any value, in a group of ranges
 	list    listing            // of a long list of keys
+	held    []pghash.Declared  // what the key's columns make of values that are written; nil: nothing
 	pinRole use
 }
 

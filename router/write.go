@@ -54,8 +54,9 @@ func (a *analysis) keyPositions(q *sqlparse.Query, info *shardmap.TableInfo, t *
 
 // insertRows ties the statement to the shards of the rows of VALUES.
 func (a *analysis) insertRows(q *sqlparse.Query, info *shardmap.TableInfo, t *schema.Table, pos []int) error {
+	held := heldBy(t, info)
 	for _, row := range q.Rows {
-		p := pin{group: info.Group, columns: info.Keys, pinRole: inserts, vals: make([][]sqlparse.Value, len(pos))}
+		p := pin{group: info.Group, columns: info.Keys, pinRole: inserts, vals: make([][]sqlparse.Value, len(pos)), held: held}
 		for i, at := range pos {
 			if at < 0 || at < len(row) && row[at].Kind == sqlparse.ValDefault {
 				if !a.draws(t, info.Keys[i], at, q) {
@@ -116,7 +117,7 @@ func (a *analysis) insertSelect(q *sqlparse.Query, info *shardmap.TableInfo, pos
 func (a *analysis) constantKey(q *sqlparse.Query, info *shardmap.TableInfo, pos []int) (pin, error) {
 	src := q.Source
 	refuse := Refuse(RuleInsertSelect, info.TableName)
-	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(pos))}
+	p := pin{group: info.Group, columns: info.Keys, vals: make([][]sqlparse.Value, len(pos)), held: heldBy(a.sch.Tables[info.TableName], info)}
 	b := newBlock(a, src, nil)
 	for i, at := range pos {
 		if at < 0 {
@@ -227,7 +228,7 @@ func (a *analysis) feeds(b *block, info *shardmap.TableInfo, pos []int) bool {
 	for _, u := range b.units() {
 		for _, r := range u.rels {
 			from := a.declared(r)
-			fits := from.Group == info.Group && b.certain(u, r)
+			fits := from.Group == info.Group && b.certain(u, r) && keepsKeys(a, from, info)
 			for i := 0; fits && i < len(pos); i++ {
 				at := pos[i]
 				fits = at >= 0 && at < len(q.Targets) && !a.starBefore(q, at+1) && q.Targets[at].Expr.Col != nil

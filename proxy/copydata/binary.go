@@ -97,6 +97,7 @@ func (s *Splitter) AddBinaryRow(row []byte) error {
 			if s.key[k], ok = pghash.ParseBinary(s.places.Group.Keys[k], row[at:at+n]); !ok {
 				return s.badLine(pgsql.InvalidBinaryRepresentation, "incorrect binary data format in key column %q of type %s", s.keys[k].Column, s.places.Group.Keys[k])
 			}
+			s.key[k] = s.keys[k].Held.Held(s.key[k])
 			found++
 		}
 		at += max(n, 0)

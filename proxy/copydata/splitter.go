@@ -11,8 +11,9 @@ import (
 // Key is a key column of the table.
 type Key struct {
 	Column                  string
-	At                      int  // its position in a row
-	ForceNull, ForceNotNull bool // FORCE_NULL and FORCE_NOT_NULL name it
+	At                      int             // its position in a row
+	ForceNull, ForceNotNull bool            // FORCE_NULL and FORCE_NOT_NULL name it
+	Held                    pghash.Declared // what the column makes of values
 }
 
 // Splitter finds the rows in COPY data and the shard of each. It is for one goroutine.

@@ -88,6 +88,7 @@ func (s *Splitter) row(row []byte) error {
 		if s.key[i], ok = pghash.ParseText(s.places.Group.Keys[i], v.text); !ok {
 			return bad(pgsql.InvalidTextRepresentation, "invalid input syntax for key column %q of type %s: %q", s.keys[i].Column, s.places.Group.Keys[i], v.text)
 		}
+		s.key[i] = s.keys[i].Held.Held(s.key[i])
 	}
 	return s.put(row, lines)
 }

@@ -329,9 +329,14 @@ func splitterOf(db *shardmap.DB, p *router.Plan, c *sqlparse.CopyInfo, mark copy
 		return slices.Contains(c.Lists[option], key) || slices.Contains(c.Lists[option], "*")
 	}
 	var keys []copydata.Key
+	held := router.HeldKeys(p.Template)
 	for i, at := range p.Key {
 		name := p.Target.Keys[i]
-		keys = append(keys, copydata.Key{Column: name, At: at, ForceNull: forced("force_null", name), ForceNotNull: forced("force_not_null", name)})
+		k := copydata.Key{Column: name, At: at, ForceNull: forced("force_null", name), ForceNotNull: forced("force_not_null", name)}
+		if held != nil {
+			k.Held = held[i]
+		}
+		keys = append(keys, k)
 	}
 	var places *shardmap.PlacementInfo // of a reference table: none
 	if p.Target.Group != nil {

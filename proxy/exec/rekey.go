@@ -110,7 +110,7 @@ func (h *Handler) moveKeys(ctx context.Context, p *router.Plan, del, insert stri
 
 // placeRows finds the shard of each row, in binary, whose key columns stand at the given positions, by a map. order has each shard once.
 func placeRows(db *shardmap.DB, p *router.Plan, at []int, rows [][][]byte) (byShard map[int][]int, order []int, err error) {
-	key := make([]pghash.Key, len(at))
+	key, held := make([]pghash.Key, len(at)), router.HeldKeys(p.Template)
 	byShard = map[int][]int{}
 	for n, r := range rows {
 		for k, i := range at {
@@ -120,6 +120,9 @@ func placeRows(db *shardmap.DB, p *router.Plan, at []int, rows [][][]byte) (bySh
 			var ok bool
 			if key[k], ok = pghash.ParseBinary(p.Target.Group.Keys[k], r[i]); !ok {
 				return nil, nil, router.Refuse(router.RuleKeyUnreadable, p.Target.Keys[k])
+			}
+			if held != nil {
+				key[k] = held[k].Held(key[k])
 			}
 		}
 		shard, ok := db.Placement(p.Target.Group).Place(key)

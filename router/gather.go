@@ -19,6 +19,7 @@ type Gather struct {
 	Loads []Load
 	Why   *Error  // the reason that its rows do not merge
 	Else  *Gather // what is run where the types of its parts, if it has some, do not allow them
+	No    *Error  // why the copies are no way out, as parts may be
 	Own   *Gather // the same for a transaction that has used home: home's tables are copied too, as it sees them
 }
 
@@ -232,7 +233,10 @@ func (a *analysis) whole(top *block, why *Error) (*Gather, *Error) {
 		return nil, err
 	}
 	p := a.statementPart(top)
-	if p == nil {
+	switch {
+	case p == nil && all.No != nil:
+		return nil, all.No
+	case p == nil:
 		return all, nil
 	}
 	p.Why, p.Else = why, all
@@ -391,7 +395,7 @@ func (g *gatherPlan) visit(b *block) *Error {
 
 // build writes the plan. own says whether home's tables are copied as well.
 func (g *gatherPlan) build(own bool) (*Gather, error) {
-	out := &Gather{}
+	out := &Gather{No: g.unfit(own)}
 	whole := map[*sqlparse.Query]string{}
 	for q, l := range g.parts {
 		whole[q] = l.Name

@@ -43,11 +43,14 @@ func (g *gathering) resolve(whole *described) error {
 			g.h.e.Planner.Learn(g.t, key, s)
 		}
 		two := s.(*twoSteps)
-		if two.sql != "" {
+		if two.sql != "" && g.plan.No == nil {
 			g.sent, g.sql = two.sent, two.sql
 			return nil
 		}
 		g.plan = g.plan.Else
+	}
+	if g.plan.No != nil {
+		return g.plan.No
 	}
 	g.sql = g.plan.SQL
 	return nil

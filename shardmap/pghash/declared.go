@@ -69,7 +69,7 @@ func cutBlanks(b []byte, n int) []byte {
 	return b[:end]
 }
 
-// roundMicroseconds rounds a time to so many digits of its seconds, as AdjustTimestampForTypmod in PostgreSQL's timestamp.c does.
+// roundMicroseconds rounds a time to so many digits of its seconds. Source: AdjustTimestampForTypmod in timestamp.c of PostgreSQL.
 func roundMicroseconds(v int64, digits int) int64 {
 	if digits > 5 || v == math.MaxInt64 || v == math.MinInt64 {
 		return v

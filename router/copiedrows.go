@@ -33,6 +33,9 @@ func (g *gatherPlan) unfit(own bool) *Error {
 		}
 		types[n.Name] = true
 	}
+	if name, ok := g.mistaken(); ok {
+		return Refuse(RuleOpaque, "a column by the schema of its table where something else is called "+name)
+	}
 	if len(rows) == 0 {
 		return nil
 	}
@@ -50,6 +53,20 @@ func (g *gatherPlan) unfit(own bool) *Error {
 		}
 	}
 	return nil
+}
+
+// mistaken names what schema.table.column would find in another table, or in a subquery, of the table's name: copies have no schema.
+func (g *gatherPlan) mistaken() (name string, yes bool) {
+	for rel, of := range g.owner {
+		for _, ref := range of.Schemed() {
+			n, ok := g.a.env.find(g.a.db, g.a.sch, rel.Table)
+			own := rel.Kind == sqlparse.RelTable && !rel.CTE && rel.Alias == "" && ok && n == (shardmap.TableName{Schema: ref.Schema, Name: ref.Name})
+			if rel.Name() == ref.Name && !own {
+				return ref.Name, true
+			}
+		}
+	}
+	return "", false
 }
 
 // passedOn are names of rows, and those of the output columns that have such rows as values.

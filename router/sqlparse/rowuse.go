@@ -60,6 +60,20 @@ func (s *Statement) RowUses() (uses []RowUse, named map[string][]string) {
 	return uses, named
 }
 
+// Schemed are the tables by whose schemas columns of the SELECT are named: schema.table.column.
+func (s *Statement) Schemed() (out []TableRef) {
+	if root := s.inner(); root != nil {
+		walk(root, func(m any) bool {
+			if x, ok := m.(*pg.ColumnRef); ok && len(x.Fields) > 2 {
+				n := len(x.Fields)
+				out = append(out, TableRef{x.Fields[n-3].GetString_().GetSval(), x.Fields[n-2].GetString_().GetSval()})
+			}
+			return true
+		})
+	}
+	return out
+}
+
 // passesRows are PostgreSQL's own functions that give what they are given, or an array or set of it.
 var passesRows = map[string]bool{
 	"array_agg": true, "array_append": true, "array_prepend": true, "array_cat": true, "array_remove": true, "array_fill": true, "unnest": true, "any_value": true, "min": true, "max": true,

@@ -69,7 +69,7 @@ func cutBlanks(b []byte, n int) []byte {
 	return b[:end]
 }
 
-// roundMicroseconds rounds a time to so many digits of its seconds. Source: AdjustTimestampForTypmod in timestamp.c of PostgreSQL.
+// roundMicroseconds rounds a time to so many digits of its seconds, half of one away from zero, as PostgreSQL does.
 func roundMicroseconds(v int64, digits int) int64 {
 	if digits > 5 || v == math.MaxInt64 || v == math.MinInt64 {
 		return v

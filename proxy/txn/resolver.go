@@ -459,8 +459,12 @@ func damaged(ctx context.Context, decider Shard, gid, was, what, lost string) er
 // ErrForgotten means that nobody knows any more what became of a transaction.
 var ErrForgotten = errors.New("its outcome is not kept any more")
 
+// ErrUndecided means that a transaction has no decision, and that a part of it may be prepared on a shard that was not to be asked: it may
+// be decided yet.
+var ErrUndecided = errors.New("it is not decided")
+
 // Settle finds out at once what became of one transaction whose parts were all prepared, and finishes them on every shard that
-// answers. committed tells the outcome; an error means that it could not be found out, or that a part is left.
+// answers. committed tells the outcome; an error means that it could not be found out, or that a part of a commit is left.
 func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (committed bool, err error) {
 	_, name, _ := ParseGID(gid)
 	i := slices.IndexFunc(shards, func(s Shard) bool { return s.Name == name && s.DSN != "" })
@@ -470,27 +474,39 @@ func (r *Resolver) Settle(ctx context.Context, shards []Shard, gid string) (comm
 	parts, err := r.List(ctx, shards)
 	parts = slices.DeleteFunc(parts, func(p Prepared) bool { return Base(p.GID) != gid || p.Damage != "" })
 	var outcome string
-	switch {
-	case len(parts) > 0: // so whoever has decided has not forgotten it
-		var e error
-		if outcome, e = r.decide(ctx, shards[i], parts[0]); e != nil {
-			return false, e
+	var e error
+	if len(parts) > 0 { // so whoever has decided has not forgotten it
+		outcome, e = r.decide(ctx, shards[i], parts[0])
+	} else { // somebody has finished them, or they are where nobody answers
+		outcome, e = decided(ctx, shards[i], gid)
+		if unseen := first(err, away(shards, nil)); unseen != nil && errors.Is(e, ErrForgotten) {
+			e = fmt.Errorf("%s: %w: %w", gid, ErrUndecided, unseen)
 		}
-	case err != nil: // they may be where nobody answers
-		return false, err
-	default: // somebody has finished them
-		if outcome, err = decided(ctx, shards[i], gid); err != nil {
-			return false, err
-		}
+	}
+	if e != nil {
+		return false, e
 	}
 	for _, p := range parts {
 		at := shards[slices.IndexFunc(shards, func(s Shard) bool { return s.Name == p.Shard })]
 		err = errors.Join(err, finishAs(ctx, outcome, p, at))
 	}
-	if err == nil && commits(outcome) {
+	if !commits(outcome) { // for good: what is left of it is rolled back when its shard is back
+		return false, nil
+	}
+	if err == nil {
 		err = r.whole(ctx, shards, shards[i], gid)
 	}
-	return commits(outcome), err
+	return true, err
+}
+
+// away is an error if one of some shards has no primary that answers; nil names are all shards.
+func away(shards []Shard, names []string) error {
+	for _, s := range shards {
+		if s.DSN == "" && (names == nil || slices.ContainsFunc(names, func(n string) bool { return strings.TrimPrefix(n, bare) == s.Name })) {
+			return &ShardError{s.Database, s.Name, "", errNoPrimary}
+		}
+	}
+	return nil
 }
 
 // FinishOn commits what a transaction that is known to be committed has left prepared on one shard.
@@ -511,17 +527,23 @@ func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 	return err
 }
 
-// whole says, as a *DamagedError, if a part of a commit that was just finished has not committed.
+// whole says, as a *DamagedError, if a part of a commit that was just finished has not committed. While one of its shards was not to be asked, nobody
+// knows: a part without a row may be prepared there still.
 func (r *Resolver) whole(ctx context.Context, shards []Shard, decider Shard, gid string) error {
 	d := decision{gid: gid, decider: decider}
+	var outcome string
 	err := with(ctx, decider, func(ctx context.Context, c *pgx.Conn) error {
-		err := c.QueryRow(ctx, "select parts from pgmosaic.decision where gid = $1 and (outcome = 'commit' or outcome like 'damaged%')", gid).Scan(&d.parts)
-		if errors.Is(err, pgx.ErrNoRows) { // swept: all was well
-			return nil
-		}
-		return err
+		return c.QueryRow(ctx, "select coalesce(parts, '{}'), outcome from pgmosaic.decision where gid = $1", gid).Scan(&d.parts, &outcome)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), err == nil && !commits(outcome): // it was there a moment ago
+		return fmt.Errorf("ask shard %s about %s again: %w", decider.Name, gid, ErrForgotten)
+	case err != nil:
+		return err
+	case outcome == "done": // swept: all was well
+		return nil
+	}
+	if err := away(shards, d.parts); err != nil {
 		return err
 	}
 	there, err := committed(ctx, shards, []decision{d})

@@ -327,6 +327,13 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	case branch.Whole:
 		h.count.TwoPhase.Add(1)
 		return nil
+	case branch.Reversed:
+		h.count.InDoubt.Add(1)
+		h.e.Log.Error("a committed transaction has lost its decision", "gid", gid, "shard", decider, "error", err)
+		return &pgsql.Error{
+			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and shard " + decider + ", which had decided that, does not know it any more: its server was replaced by one that did not have it",
+			Hint: "What it did there is lost, and may be rolled back on other shards. " + lookHint,
+		}
 	case branch.Undone:
 		h.count.TwoPhaseAborted.Add(1)
 		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}

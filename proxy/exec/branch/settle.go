@@ -13,11 +13,12 @@ type Fate uint8
 
 // The fates.
 const (
-	Unknown Fate = iota // nobody could say in time
-	Whole               // it was committed, and every shard knows
-	Owed                // it was committed, and some shard has still to be told, before anything else runs there
-	Undone              // it was rolled back
-	Damaged             // it was committed, and a part of it is lost: the error is a *txn.DamagedError
+	Unknown  Fate = iota // nobody could say in time
+	Whole                // it was committed, and every shard knows
+	Owed                 // it was committed, and some shard has still to be told, before anything else runs there
+	Undone               // it was rolled back
+	Damaged              // it was committed, and a part of it is lost: the error is a *txn.DamagedError
+	Reversed             // it was committed, and its decision is lost: what was still prepared is rolled back, or will be
 )
 
 // settleAgain is how long one that settles waits before it asks again: a shard that is away may be back, or have another primary.
@@ -27,7 +28,7 @@ const settleAgain = 100 * time.Millisecond
 // coordinator knew it: unfinished or in doubt. ask says whether it was committed, and has finished it then. The error is the last one.
 func Settle(ctx context.Context, outcome txn.Outcome, ask func(ctx context.Context) (committed bool, err error)) (Fate, error) {
 	committed, err := ask(ctx)
-	for err != nil && !final(err) && ctx.Err() == nil {
+	for err != nil && !final(outcome, err) && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(settleAgain):
@@ -38,9 +39,15 @@ func Settle(ctx context.Context, outcome txn.Outcome, ask func(ctx context.Conte
 }
 
 // final says whether asking again would give the same.
-func final(err error) bool {
+func final(outcome txn.Outcome, err error) bool {
 	var damage *txn.DamagedError
-	return errors.As(err, &damage) || errors.Is(err, txn.ErrForgotten)
+	return errors.As(err, &damage) || errors.Is(err, txn.ErrForgotten) || lost(outcome, true, err)
+}
+
+// lost says that a decision which had been made is not there: one to abort stands in its place, or none does. The sweep takes it away only long
+// after the commit is whole.
+func lost(outcome txn.Outcome, committed bool, err error) bool {
+	return outcome == txn.Unfinished && (err == nil && !committed || errors.Is(err, txn.ErrForgotten) || errors.Is(err, txn.ErrUndecided))
 }
 
 func fate(outcome txn.Outcome, committed bool, err error) Fate {
@@ -48,7 +55,9 @@ func fate(outcome txn.Outcome, committed bool, err error) Fate {
 	switch {
 	case errors.As(err, &damage):
 		return Damaged
-	case err == nil && (committed || outcome == txn.Unfinished):
+	case lost(outcome, committed, err):
+		return Reversed
+	case err == nil && committed:
 		return Whole
 	case outcome == txn.Unfinished:
 		return Owed

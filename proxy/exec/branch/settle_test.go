@@ -3,6 +3,7 @@ package branch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 func TestWhatBecameOfACommit(t *testing.T) {
 	away := errors.New("it is away")
 	damaged := &txn.DamagedError{Shard: "s2"}
+	open := fmt.Errorf("s2 is away: %w", txn.ErrUndecided)
 	type said struct {
 		committed bool
 		err       error
@@ -33,10 +35,17 @@ func TestWhatBecameOfACommit(t *testing.T) {
 		"in doubt, and forgotten":              {txn.InDoubt, []said{{false, txn.ErrForgotten}}, Unknown, 1},
 		"in doubt, and damaged":                {txn.InDoubt, []said{{false, damaged}}, Damaged, 1},
 		"decided, and finished":                {txn.Unfinished, []said{{true, nil}}, Whole, 1},
-		"decided, and finished by another":     {txn.Unfinished, []said{{false, nil}}, Whole, 1},
+		"decided, and rolled back since":       {txn.Unfinished, []said{{false, nil}}, Reversed, 1},
+		"decided, back later, rolled back":     {txn.Unfinished, []said{{false, away}, {false, nil}}, Reversed, 2},
 		"decided, and its shard stays away":    {txn.Unfinished, []said{{false, away}}, Owed, 0},
 		"decided, and its shard is back":       {txn.Unfinished, []said{{false, away}, {true, nil}}, Whole, 2},
-		"decided, and forgotten":               {txn.Unfinished, []said{{false, txn.ErrForgotten}}, Owed, 1},
+		"decided, and forgotten":               {txn.Unfinished, []said{{false, txn.ErrForgotten}}, Reversed, 1},
+		"decided, and not, as far as is seen":  {txn.Unfinished, []said{{false, open}}, Reversed, 1},
+		"decided, then forgotten at the end":   {txn.Unfinished, []said{{true, txn.ErrForgotten}}, Reversed, 1},
+		"decided, finished in part":            {txn.Unfinished, []said{{true, away}}, Owed, 0},
+		"in doubt, and not decided yet":        {txn.InDoubt, []said{{false, open}}, Unknown, 0},
+		"in doubt, not yet, then rolled back":  {txn.InDoubt, []said{{false, open}, {false, nil}}, Undone, 2},
+		"in doubt, not yet, then committed":    {txn.InDoubt, []said{{false, open}, {true, nil}}, Whole, 2},
 		"decided, away at first, then damaged": {txn.Unfinished, []said{{false, away}, {false, damaged}}, Damaged, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -65,6 +65,9 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *fres
 		}
 		s, err := h.leaseFrom(ctx, pick(st, v.Primary), v.Changed())
 		switch {
+		case err == nil && changed(v): // it is not that one any more, and its servers are cut one by one
+			h.free(s)
+			continue
 		case err == nil:
 			if h.e.owed.Has(h.db, st.Info.Name) {
 				h.client.Leave()
@@ -83,6 +86,16 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *fres
 		if lost.IsZero() {
 			lost = after
 		}
+	}
+}
+
+// changed says whether a shard has another primary by now than a view has, or none.
+func changed(v *replication.View) bool {
+	select {
+	case <-v.Changed():
+		return true
+	default:
+		return false
 	}
 }
 

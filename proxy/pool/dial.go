@@ -127,14 +127,21 @@ func loginWithKeys(ctx context.Context, cfg *pgconn.Config, t *pgconn.FallbackCo
 	if err != nil {
 		return nil, err
 	}
+	if d, ok := ctx.Deadline(); ok {
+		_ = plain.SetDeadline(d)
+	}
+	stop := whenDone(ctx, plain)
 	defer func() {
+		if e := stop(); err == nil && e != nil {
+			err = e
+		}
+		if err == nil {
+			err = plain.SetDeadline(time.Time{})
+		}
 		if err != nil {
 			_ = plain.Close()
 		}
 	}()
-	if d, ok := ctx.Deadline(); ok {
-		_ = plain.SetDeadline(d)
-	}
 	nc := plain
 	if t.TLSConfig != nil {
 		if nc, err = startTLS(plain, t.TLSConfig); err != nil {
@@ -154,7 +161,6 @@ func loginWithKeys(ctx context.Context, cfg *pgconn.Config, t *pgconn.FallbackCo
 	if err := s.login(auth.NewClient(keys)); err != nil {
 		return nil, err
 	}
-	_ = plain.SetDeadline(time.Time{})
 	return s, nil
 }
 

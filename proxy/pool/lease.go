@@ -104,6 +104,11 @@ func (p *Pool) Acquire(ctx context.Context, want *Settings, inTx bool, w *Wait, 
 			s, err = p.dial(ctx)
 			return err
 		})
+		if err == nil && closed(moved) { // while it was dialled
+			p.discard(s)
+			p.give(nil)
+			return nil, ErrMoved
+		}
 		return s, err
 	}
 	for {
@@ -312,7 +317,8 @@ func (p *Pool) waitError(ctx context.Context, err error) error {
 	return err
 }
 
-// dial opens a server for a lease that the caller holds. On an error the lease is gone.
+// dial opens a server for a lease that the caller holds. On an error the lease is gone. It is ErrMoved where the pool's servers were condemned
+// meanwhile: whoever did that could not reach one that was on its way.
 func (p *Pool) dial(ctx context.Context) (*Server, error) {
 	p.mu.Lock()
 	p.dialing++
@@ -334,7 +340,11 @@ func (p *Pool) dial(ctx context.Context) (*Server, error) {
 	p.mu.Lock()
 	p.dialing--
 	p.used = now
-	if err != nil && ctx.Err() == nil && !panics.Is(err) {
+	if err == nil && gen != p.gen {
+		_ = s.Close() // nobody has used it
+		err = ErrMoved
+	}
+	if err != nil && ctx.Err() == nil && !panics.Is(err) && !errors.Is(err, ErrMoved) {
 		p.failed, p.until = err, now.Add(connectRetry)
 		var de *DialError
 		if errors.As(err, &de) {

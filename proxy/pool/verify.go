@@ -40,13 +40,25 @@ func (p *Pool) verify(ctx context.Context, s *Server) error {
 		deadline = most
 	}
 	err := s.SetDeadline(deadline)
+	stop := whenDone(ctx, s)
 	if err == nil {
 		err = p.mgr.Options().Verify.ask(p.Database, p.Shard, s.Rows)
 	}
-	err = errors.Join(err, s.SetDeadline(time.Time{}))
+	err = errors.Join(stop(), err, s.SetDeadline(time.Time{}))
 	if err == nil {
 		return nil
 	}
 	_ = s.Close() // nobody has used it
 	return dialError(p, err)
+}
+
+// whenDone has whoever reads from a connection, or writes to it, fail when ctx ends. stop ends that; it is an error if ctx was faster.
+func whenDone(ctx context.Context, c interface{ SetDeadline(t time.Time) error }) (stop func() error) {
+	undo := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	return func() error {
+		if undo() {
+			return nil
+		}
+		return ctx.Err()
+	}
 }

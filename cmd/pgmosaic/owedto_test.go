@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/config"
+	"github.com/pgmosaic/pgmosaic/proxy/txn"
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
@@ -39,5 +40,18 @@ func TestDecidedCommitIsFinishedForWhoHasAServer(t *testing.T) {
 		if n := queryOne[int](t, reader, count); n != i+1 {
 			t.Errorf("%s: %d rows of what was acknowledged", begin, n)
 		}
+	}
+}
+
+// What another process has finished meanwhile counts as written when this one finds it so: no replica may answer that was asked before.
+func TestWhatOthersHaveFinishedIsWrittenNow(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	install := d.Catalog.Current().Install
+	begun, done := 0, 0
+	s := txn.Shard{Whose: anybodys, Name: "s1", DSN: d.cluster.Node("s1-a").DSN("shop"), Writes: func() func() { begun++; return func() { done++ } }}
+	r := txn.Resolver{Install: install}
+	if err := r.FinishOn(t.Context(), s, txn.GID(install, "s2")); err != nil || begun != 1 || done != 1 {
+		t.Errorf("%v, begun %d, done %d times", err, begun, done)
 	}
 }

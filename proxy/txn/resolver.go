@@ -509,10 +509,14 @@ func away(shards []Shard, names []string) error {
 	return nil
 }
 
-// FinishOn commits what a transaction that is known to be committed has left prepared on one shard.
+// FinishOn commits what a transaction that is known to be committed has left prepared on one shard. It counts as written now, whoever has finished it:
+// another process tells nobody here when it has.
 func (r *Resolver) FinishOn(ctx context.Context, s Shard, gid string) error {
 	if s.DSN == "" {
 		return fmt.Errorf("shard %s has no primary", s.Name)
+	}
+	if s.Writes != nil {
+		defer s.Writes()()
 	}
 	parts, err := r.List(ctx, []Shard{s})
 	for _, p := range parts {

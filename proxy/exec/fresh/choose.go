@@ -74,8 +74,14 @@ func (s *Shard) written(r Read) time.Time {
 	for _, k := range s.keys {
 		written = later(written, h.Horizon(k))
 	}
-	if r.Level == replication.Session && s.wrote.Before(written) { // the session's own writes are among them
-		written = s.wrote
+	if r.Level == replication.Session { // the session's own writes are among them
+		wrote := s.wrote
+		if s.owed {
+			wrote = later(wrote, h.Horizon(s.whole))
+		}
+		if wrote.Before(written) {
+			written = wrote
+		}
 	}
 	return later(written, s.floor)
 }

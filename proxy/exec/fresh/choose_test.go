@@ -54,6 +54,17 @@ func TestReplicasThatMayAnswer(t *testing.T) {
 		{"nobody knows what was written", since(func(s *Shard) { wrote(s, &router.Template{}, 0, now) }), replication.Causal, table, 7, "", false, false},
 		{"others wrote the key, and the session did not", since(func(s *Shard) { wrote(s, table, 7, now) }), replication.Session, table, 7, "", true, false},
 		{"the session wrote the key", since(func(s *Shard) { wrote(s, table, 7, now); s.Settled(now, true, false) }), replication.Session, table, 7, "", false, false},
+		{"the session's commit was owed, and somebody has finished it", since(func(s *Shard) {
+			wrote(s, table, 7, before)
+			s.Owed()
+			s.Settled(before, true, false)
+			wrote(s, &router.Template{}, 0, now)
+		}), replication.Session, table, 7, "", false, false},
+		{"the session's commit was owed, and others wrote the key since", since(func(s *Shard) {
+			wrote(s, &router.Template{}, 0, before)
+			s.Owed()
+			wrote(s, table, 7, now)
+		}), replication.Session, table, 7, "", true, false},
 		{"the session saw the primary", since(func(s *Shard) { s.Settled(now, false, false) }), replication.Causal, table, 7, "", true, true},
 		{"the session saw the primary, and asked in vain", since(func(s *Shard) { s.Settled(now, false, false); s.Behind(now) }), replication.Causal, table, 7, "", false, false},
 		{"rows have moved to the shard", since(func(s *Shard) { s.floor = now }), replication.Causal, table, 7, "", false, false},

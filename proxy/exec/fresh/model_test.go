@@ -15,6 +15,7 @@ import (
 func TestShardsAreAsIfAllWereKnownAtOnce(t *testing.T) {
 	type state struct {
 		seen, horizon, wrote, floor time.Time
+		owed                        bool
 		at                          replication.LSN
 		all                         time.Time // when the session was last told of all, if the shard was not there: it must see that or nothing
 	}
@@ -49,7 +50,7 @@ func TestShardsAreAsIfAllWereKnownAtOnce(t *testing.T) {
 		for range 60 {
 			i := rng.IntN(len(infos))
 			st := plain[infos[i].Name]
-			switch rng.IntN(8) {
+			switch rng.IntN(9) {
 			case 0:
 				take()
 			case 1:
@@ -60,6 +61,9 @@ func TestShardsAreAsIfAllWereKnownAtOnce(t *testing.T) {
 					}
 					s.SeeAll(all)
 				}
+			case 3:
+				st.owed = true
+				s.At(i).Owed()
 			case 2:
 				at := replication.LSN(rng.Uint64N(1000))
 				st.at = max(st.at, at)
@@ -83,7 +87,7 @@ func TestShardsAreAsIfAllWereKnownAtOnce(t *testing.T) {
 			}
 			got := s.At(i)
 			told := !want.all.IsZero() && got.seen.Equal(later(want.seen, want.all)) && got.floor.Equal(later(want.floor, want.all))
-			if plain := got.seen.Equal(want.seen) && got.floor.Equal(want.floor); got.Info != info || !plain && !told || !got.horizon.Equal(want.horizon) || !got.wrote.Equal(want.wrote) || got.at != want.at {
+			if plain := got.seen.Equal(want.seen) && got.floor.Equal(want.floor); got.Info != info || !plain && !told || !got.horizon.Equal(want.horizon) || !got.wrote.Equal(want.wrote) || got.at != want.at || got.owed != want.owed {
 				t.Errorf("seed %d: of shard %s is known %s, want %s", seed, info.Name, known(got.seen, got.horizon, got.wrote, got.floor, got.at), known(want.seen, want.horizon, want.wrote, want.floor, want.at))
 			}
 		}

@@ -54,6 +54,7 @@ type Shard struct {
 	seen    time.Time       // when this session last had an answer of any node
 	horizon time.Time       // when it last had one of the primary
 	wrote   time.Time       // when it last wrote
+	owed    bool            // a write of its was told before it was committed here: see Owed
 	floor   time.Time       // what was there then must be seen, whoever wrote it: moved rows, and pgmosaic.horizon
 	at      replication.LSN // what a node must have replayed: of pgmosaic.horizon
 	last    int             // the node that answered last, a replica; -1: none
@@ -79,7 +80,7 @@ func (s *Shards) By(m *shardmap.Snapshot, infos []*shardmap.ShardInfo) Shards {
 		for i, info := range infos {
 			if info.Name == o.Info.Name {
 				st := next.At(i)
-				st.seen, st.horizon, st.wrote, st.floor, st.at = o.seen, o.horizon, o.wrote, later(o.floor, st.floor), o.at
+				st.seen, st.horizon, st.wrote, st.owed, st.floor, st.at = o.seen, o.horizon, o.wrote, o.owed, later(o.floor, st.floor), o.at
 				st.Drawn = o.Drawn
 			}
 		}
@@ -190,6 +191,10 @@ func (s *Shard) Settled(now time.Time, wrote, replica bool) {
 		s.horizon, s.vouched = now, false
 	}
 }
+
+// Owed notes that a commit of the session's was told, and is to be finished on the shard: later than the session takes it to have written. Whoever
+// finishes it says that he has written, to whatever table. Ask no replica before that.
+func (s *Shard) Owed() { s.owed = true }
 
 // Reach has the session see all that lies before a position of the shard's present primary.
 func (s *Shard) Reach(at replication.LSN) { s.at = max(s.at, at) }

@@ -43,6 +43,46 @@ func TestDecidedCommitIsFinishedForWhoHasAServer(t *testing.T) {
 	}
 }
 
+// Who waits for what is to be finished first can be cancelled.
+func TestPaymentsCanBeCancelled(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
+	doc, ts := crashWorld(t, d, "impatient", []*cluster.Node{one, two, one})
+	t.Cleanup(func() { d.forget(t, "impatient") })
+	cfg := crashConfig(t, doc)
+	cfg.Resolve = config.Duration(time.Hour)
+	a := startApp(t, cfg)
+	a.Engine.SettleWithin = time.Millisecond
+	a.Engine.Settle = func(context.Context, string, string) (bool, error) { return false, errors.New("nobody knows") }
+	finish := a.Engine.FinishOn
+	asked := make(chan bool, 9)
+	a.Engine.FinishOn = func(ctx context.Context, _, _, _ string) error { // its shard is frozen
+		asked <- true
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "impatient"))
+	ts.arm(step{"commit prepared", 1}, before, func(int) bool { return false })
+	for _, sql := range []string{"begin", "insert into moves values (0, 1)", "insert into moves values (1, 1)", "commit"} {
+		mustExec(t, c, sql)
+	}
+	go func() {
+		<-asked
+		_ = c.PgConn().CancelRequest(context.Background())
+	}()
+	began := time.Now()
+	_, err := c.Exec(t.Context(), "select count(*) from moves where shard = 1")
+	if took := time.Since(began); pgCode(err) != "57014" || took > 3*time.Second {
+		t.Errorf("it is told %v after %s", err, took)
+	}
+	a.Engine.FinishOn = finish
+	eventually(t, "it is there", func() bool {
+		var n int
+		return c.QueryRow(t.Context(), "select count(*) from moves where shard = 1").Scan(&n) == nil && n == 1
+	})
+}
+
 // What another process has finished meanwhile counts as written when this one finds it so: no replica may answer that was asked before.
 func TestWhatOthersHaveFinishedIsWrittenNow(t *testing.T) {
 	t.Parallel()

@@ -69,10 +69,7 @@ func (h *Handler) fromPrimary(ctx context.Context, shard int, pick func(st *fres
 			h.free(s)
 			continue
 		case err == nil:
-			if h.e.owed.Has(h.db, st.Info.Name) {
-				h.client.Leave()
-			}
-			if err := h.e.pay(ctx, h.db, st.Info.Name); err != nil {
+			if err := paid(ctx, h, shard); err != nil {
 				h.free(s)
 				return nil, nil, err
 			}

@@ -107,7 +107,7 @@ func (in *Instance) poolOptions(c *config.Config) pool.Options {
 	return pool.Options{
 		Size: c.PoolSize, Gather: c.GatherPool, Min: c.MinPool, Reserve: c.Reserve, ReserveAfter: c.ReserveAfter.Value(), MaxDatabase: c.MaxDB, MaxUser: c.MaxUser, MaxPrepared: c.MaxPrepared,
 		WaitTimeout: c.QueryWait.Value(), ConnectTimeout: c.Connect.Value(), Lifetime: c.Lifetime.Value(), IdleTimeout: c.Idle.Value(),
-		LoginRetry: c.LoginRetry.Value(), DNSTTL: c.DNSTTL.Value(), TCP: bySilence(c), Password: in.serverPassword, Led: func(dsn string, means func(addr string) bool) { nodeLed(in, dsn, means) }, Verify: pool.Asked(in.verify),
+		LoginRetry: c.LoginRetry.Value(), DNSTTL: c.DNSTTL.Value(), TCP: bySilence(c), Password: in.serverPassword, Led: func(dsn string, means func(addr string) bool) { nodeLed(in, dsn, means) }, Primary: func(database, shard string) string { return primaryOf(in, database, shard) }, Verify: pool.Asked(in.verify),
 	}
 }
 

@@ -100,6 +100,14 @@ func (in *Instance) shardOf(d *shardmap.DB, s *shardmap.ShardInfo) txn.Shard {
 	return t
 }
 
+// primaryOf is the connection string of a shard's primary, whether it answers now or not; empty while none is known.
+func primaryOf(in *Instance, database, shard string) string {
+	if v := in.Monitor.View(database, shard); v != nil && v.Primary >= 0 {
+		return v.Nodes[v.Primary].DSN
+	}
+	return ""
+}
+
 // warnOfShard logs an error of a visit to a shard, with where it was.
 func (in *Instance) warnOfShard(what string, err error) {
 	attrs := []any{"error", err}

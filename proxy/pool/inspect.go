@@ -201,7 +201,7 @@ func (s *Server) Lend(client uint32) {
 // Running notes whether the server was given work whose answer has not been read to its end.
 func (s *Server) Running(yes bool) { s.running = yes }
 
-// ClientOf is the client that uses the server process pid of a shard now; 0 if none of this process does.
+// ClientOf is the client that uses the server process pid of a shard's primary now; 0 if none of this process does.
 func (m *Manager) ClientOf(database, shard string, pid uint32) uint32 {
 	if s := m.server(database, shard, pid); s != nil {
 		return s.client.Load()
@@ -209,7 +209,7 @@ func (m *Manager) ClientOf(database, shard string, pid uint32) uint32 {
 	return 0
 }
 
-// LastClient is the client that uses the server process pid of a shard, or used it last; 0 if it is unknown.
+// LastClient is the client that uses the server process pid of a shard's primary, or used it last; 0 if it is unknown.
 func (m *Manager) LastClient(database, shard string, pid uint32) uint32 {
 	if s := m.server(database, shard, pid); s != nil {
 		return s.last.Load()
@@ -217,9 +217,16 @@ func (m *Manager) LastClient(database, shard string, pid uint32) uint32 {
 	return 0
 }
 
+// server is the one that a process of a shard's primary serves. A replica may have a process of the same number.
 func (m *Manager) server(database, shard string, pid uint32) *Server {
+	primary := ""
+	if f := m.opts.Load().Primary; f != nil {
+		if primary = f(database, shard); primary == "" {
+			return nil
+		}
+	}
 	for _, p := range m.All() {
-		if p.Database != database || p.Shard != shard {
+		if p.Database != database || p.Shard != shard || primary != "" && !p.To(primary) {
 			continue
 		}
 		p.mu.Lock()

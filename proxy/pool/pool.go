@@ -41,8 +41,10 @@ type Options struct {
 	// node's own have none.
 	Password func(database, role string) (string, error)
 	// Led is told, each time that a node's names are looked up, which addresses they mean. It may not block. Nil: nobody is told.
-	Led    func(dsn string, means func(addr string) bool)
-	Verify Whose // asks a new server whether it is the shard's; without one there is no manager
+	Led func(dsn string, means func(addr string) bool)
+	// Primary is the connection string of a shard's primary, empty if it is not known. Nil: each shard has one node.
+	Primary func(database, shard string) (dsn string)
+	Verify  Whose // asks a new server whether it is the shard's; without one there is no manager
 }
 
 // connectRetry is how long a node that cannot be reached at all is left alone.

@@ -40,7 +40,6 @@ var larger = map[string]struct {
 	"lines of proxy/exec.Handler.writeMany":                   {88, "becomes exec/run"},
 	"lines of router.analysis.query":                          {95, "becomes router/step"},
 	"parameters of replication/reshard.Mover.distributeTable": {7, "each kind of move becomes a job, with what it is about as its fields"},
-	"parameters of replication/reshard.Mover.fillShard":       {7, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.move":            {8, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.onlineTo":        {8, "each kind of move becomes a job, with what it is about as its fields"},
 	"parameters of replication/reshard.Mover.changePlacement": {7, "each kind of move becomes a job, with what it is about as its fields"},

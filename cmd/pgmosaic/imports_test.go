@@ -30,7 +30,7 @@ var layers = []layer{
 	{"proxy/copydata", "proxy/pgsql shardmap shardmap/pghash", "pure: rows out of COPY data"},
 	{"proxy/exec", "proxy/exec/branch proxy/exec/client proxy/exec/lease proxy/exec/planner proxy/exec/fresh proxy/exec/observe proxy/memory proxy/copydata router router/sqlparse shardmap shardmap/pghash shardmap/schema proxy/auth proxy/txn proxy/merge proxy/notify proxy/pgsql proxy/pool proxy/wire proxy/metrics replication proxy/panics", "the query path"},
 	{"proxy/exec/planner", "proxy/cond proxy/memory proxy/metrics proxy/panics proxy/pgsql router router/sqlparse shardmap shardmap/schema", "what statements are planned by; knows no server and no transaction"},
-	{"proxy/exec/branch", "proxy/metrics proxy/pgsql proxy/pool proxy/txn proxy/wire replication", "what a transaction is made of, and how its state changes; knows no client"},
+	{"proxy/exec/branch", "proxy/metrics proxy/panics proxy/pgsql proxy/pool proxy/txn proxy/wire replication", "what a transaction is made of, and how its state changes; knows no client"},
 	{"proxy/exec/fresh", "proxy/metrics proxy/pgsql proxy/pool replication router shardmap", "which node may answer a read; sends nothing to servers"},
 	{"proxy/exec/client", "proxy/pgsql replication router", "what a client wants and was told; knows no server"},
 	{"proxy/exec/lease", "proxy/loop proxy/panics proxy/pgsql proxy/pool proxy/wire", "the servers that a session holds; sends them nothing but cancels"},

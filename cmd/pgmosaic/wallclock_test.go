@@ -20,6 +20,7 @@ var wallClock = map[string]string{
 	"proxy/exec/copyin.go awaitClient":            "a deadline in the past ends a wait",
 	"proxy/exec/lease.go originOf":                "a server's start, which is only compared with itself",
 	"proxy/exec/repeat.go unwrite":                "bytes are cut off, no time is",
+	"proxy/pool/verify.go whenDone":               "a deadline in the past ends a wait",
 	"proxy/session/session.go TxSince":            "which of two transactions is the younger is asked of stamps, which all processes compare alike: see younger",
 	"proxy/session/session.go loop":               "such a stamp",
 	"proxy/session/session.go more":               "a deadline in the past ends a wait",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/panics"
 )
 
 // Whose asks a new server, by queries, whether it is a shard's. The zero value is a mistake of ours: no server is used that nobody has asked.
@@ -54,7 +56,9 @@ func (p *Pool) verify(ctx context.Context, s *Server) error {
 
 // whenDone has whoever reads from a connection, or writes to it, fail when ctx ends. stop ends that; it is an error if ctx was faster.
 func whenDone(ctx context.Context, c interface{ SetDeadline(t time.Time) error }) (stop func() error) {
-	undo := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	undo := context.AfterFunc(ctx, func() {
+		_ = panics.Catch(panics.Background, func() error { return c.SetDeadline(time.Unix(1, 0)) }, nil) // a closed one has nobody who waits
+	})
 	return func() error {
 		if undo() {
 			return nil

@@ -98,8 +98,7 @@ func identityOf(mv *Mover, db, shard string) shardmap.Identity {
 	return shardmap.Identity{Install: mv.Catalog.Current().Install, Database: db, Shard: shard}
 }
 
-// prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet. Where both is so nothing is said again:
-// to give rights anew on the schema would have all sessions there, clients' too, plan anew what they have prepared.
+// prepareShard makes what the proxy itself needs on a shard, and with mark tells it whose it is, if nobody has yet.
 func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node string, mine shardmap.Identity, ordinal int, mark bool) error {
 	says, err := nodeconn.Identify(ctx, c.PgConn())
 	if err != nil {
@@ -110,11 +109,6 @@ func (mv *Mover) prepareShard(ctx context.Context, c *pgx.Conn, node string, min
 			return nil // it is another's: what is needed there is there
 		}
 		return taken(node, mine, says)
-	}
-	if says == mine {
-		if have, err := hasAll(ctx, c, node); err != nil || have {
-			return err
-		}
 	}
 	if err := makeOwn(ctx, mv, c, mine.Database, ordinal); err != nil {
 		return nodeFailed(node, err)

@@ -26,6 +26,17 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
+// heapSettles waits until nothing more is let go of what was before, as by sessions that end.
+func heapSettles(t *testing.T) {
+	t.Helper()
+	last := heap()
+	eventually(t, "the heap is what it was", func() bool {
+		was := last
+		last = heap()
+		return max(was-last, last-was) < 20<<10
+	})
+}
+
 // wideSelect has n output columns, and is another statement for each tag.
 func wideSelect(n int, tag, from string) string {
 	var b strings.Builder
@@ -249,6 +260,7 @@ func TestPortalsAreWeighedTruly(t *testing.T) {
 		"long parameters":   {"select order_id, status from orders where order_id < 10 and status <> $1", 40, 200 << 10, 1},
 		"only bound":        {"select order_id, status from orders where status <> $1", 40, 200 << 10, 0},
 	} {
+		heapSettles(t)
 		p := rawTo(t, d.shopDSN())
 		suspend := func(from, to int) {
 			p.SendParse("s", x.sql, nil)

@@ -364,8 +364,6 @@ select count(distinct age(created_at, '2026-01-01 00:00+00')) from orders
 select count(*) from (select (select now()) from customers group by 1) x
 -- FOR UPDATE leaves the order of a subquery's rows.
 select customer_id from (select customer_id from customers order by customer_id desc) s limit 1 for update
-select customer_id from (select customer_id from customers where small > 1 order by customer_id desc) s limit 2 for share
-select customer_id from (select customer_id from customers order by customer_id desc) s offset 3 for update skip locked
 select customer_id from (select customer_id from customers order by customer_id desc) s for update
 select customer_id from (select customer_id from customers) s for update
 select customer_id from (select customer_id from customers order by customer_id desc) s where customer_id = 3 limit 1 for update

@@ -28,9 +28,10 @@ func isOwn(b *block, q *sqlparse.Query, m sqlparse.Made) bool {
 	return false
 }
 
-// ownCalls says whether what a value calls may give another one on each server.
+// ownCalls says whether what a value calls may give another one on each server. Of a routine that is shard safe the operator has said that it gives
+// what it would give on one.
 func ownCalls(a *analysis, m sqlparse.Made) bool {
-	return varying(a, slices.Concat(m.Funcs, m.Ops)) != "" || slices.ContainsFunc(m.Types, func(n string) bool { return varying(a, []string{schema.CastFunc(n)}) != "" })
+	return varying(a, slices.DeleteFunc(slices.Concat(m.Funcs, m.Ops), func(n string) bool { return shardSafe(a, n) })) != "" || slices.ContainsFunc(m.Types, func(n string) bool { return varying(a, []string{schema.CastFunc(n)}) != "" })
 }
 
 // isOwnColumn is isOwn for what a name stands for. cast says that it is made another type.
@@ -68,4 +69,10 @@ func isOwnColumn(b *block, q *sqlparse.Query, c sqlparse.Col, cast bool) bool {
 // callsOwn says whether a statement calls, wherever, what may give another value on each server.
 func callsOwn(a *analysis) bool {
 	return a.stmt.Clock || ownCalls(a, sqlparse.Made{Funcs: slices.DeleteFunc(a.calls(), sqlparse.IsAggregate), Types: a.stmt.TypeNames})
+}
+
+// shardSafe says whether all users' functions of a name are shard safe, and there is one.
+func shardSafe(a *analysis, name string) bool {
+	all := a.userFuncs(name)
+	return a.safe && len(all) > 0 && !slices.ContainsFunc(all, func(f *schema.Func) bool { return !a.db.ShardSafe(f.Schema, f.Name) })
 }

@@ -173,8 +173,12 @@ func TestEachRightOfTheProxysRoleIsForWhatTheDocumentSays(t *testing.T) {
 		{"CREATE on a new shard's database", func(...*pgx.Conn) { grantThird = false }, func(...*pgx.Conn) { grantThird = true }, nil, map[string][2]string{
 			"a shard whose server has the roles": {"42501", "permission denied for"}, "a shard whose server lacks a role": {"42501", "permission denied for"},
 		}},
-		{"CREATE on home's database", sql(noCreate...), sql(create...), shards[:1], nil},
-		{"CREATE on a shard's database", sql(noCreate...), sql(create...), shards[1:], map[string][2]string{"a schema": {"42501", "permission denied for database"}}},
+		{"CREATE on home's database", sql(noCreate...), sql(create...), shards[:1], map[string][2]string{
+			"a shard whose server has the roles": {"42501", "permission denied for database"}, "a shard whose server lacks a role": {"42501", "permission denied for database"},
+		}},
+		{"CREATE on a shard's database", sql(noCreate...), sql(create...), shards[1:], map[string][2]string{
+			"tables": {"42501", "permission denied for database"}, "tables that run code": {"42501", "permission denied for database"}, "a schema": {"42501", "permission denied for database"},
+		}},
 		{"CREATEROLE", sql("alter role ROLE nocreaterole"), sql("alter role ROLE createrole"), servers, map[string][2]string{"a shard whose server lacks a role": {"42501", "permission denied to create role"}}},
 		{"SELECT on pg_authid", sql("revoke select on pg_authid from ROLE"), sql("grant select on pg_authid to ROLE"), shards[:1], map[string][2]string{"a shard whose server lacks a role": {"42501", "GRANT SELECT ON pg_authid TO"}}},
 	} {

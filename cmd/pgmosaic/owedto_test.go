@@ -12,16 +12,22 @@ import (
 	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
+// unresolved is a proxy over a database of its own, on these nodes, whose resolver does not come.
+func unresolved(t *testing.T, d *demo, name string, nodes ...*cluster.Node) (*app, *taps) {
+	t.Helper()
+	doc, ts := crashWorld(t, d, name, nodes)
+	t.Cleanup(func() { d.forget(t, name) })
+	cfg := crashConfig(t, doc)
+	cfg.Resolve = config.Duration(time.Hour)
+	return startApp(t, cfg), ts
+}
+
 // What was acknowledged is there, too, for who has a server of the shard already, in a transaction or for the session.
 func TestDecidedCommitIsFinishedForWhoHasAServer(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
-	doc, ts := crashWorld(t, d, "owedto", []*cluster.Node{one, two, one})
-	t.Cleanup(func() { d.forget(t, "owedto") })
-	cfg := crashConfig(t, doc)
-	cfg.Resolve = config.Duration(time.Hour)
-	a := startApp(t, cfg)
+	a, ts := unresolved(t, d, "owedto", one, two, one)
 	a.Engine.SettleWithin = time.Millisecond
 	a.Engine.Settle = func(context.Context, string, string) (bool, error) { return false, errors.New("nobody knows") }
 	dsn := dsnFor("app", "app", a.Server.Addr(), "owedto")
@@ -48,11 +54,7 @@ func TestPaymentsCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
-	doc, ts := crashWorld(t, d, "impatient", []*cluster.Node{one, two, one})
-	t.Cleanup(func() { d.forget(t, "impatient") })
-	cfg := crashConfig(t, doc)
-	cfg.Resolve = config.Duration(time.Hour)
-	a := startApp(t, cfg)
+	a, ts := unresolved(t, d, "impatient", one, two, one)
 	a.Engine.SettleWithin = time.Millisecond
 	a.Engine.Settle = func(context.Context, string, string) (bool, error) { return false, errors.New("nobody knows") }
 	finish := a.Engine.FinishOn

@@ -4,9 +4,6 @@ import (
 	"context"
 	"testing"
 	"time"
-
-	"github.com/pgmosaic/pgmosaic/proxy/config"
-	"github.com/pgmosaic/pgmosaic/replication/cluster"
 )
 
 // What comes between the decision of a commit and its last part is told: a decision that is lost behind its answer is no COMMIT, and of a part
@@ -15,11 +12,7 @@ func TestCommitsThatAreDecidedAndNotWhole(t *testing.T) {
 	t.Parallel()
 	d := shop(t)
 	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
-	doc, ts := crashWorld(t, d, "notwhole", []*cluster.Node{one, two, one})
-	t.Cleanup(func() { d.forget(t, "notwhole") })
-	cfg := crashConfig(t, doc)
-	cfg.Resolve = config.Duration(time.Hour)
-	a := startApp(t, cfg)
+	a, ts := unresolved(t, d, "notwhole", one, two, one)
 	a.Engine.SettleWithin = time.Second
 	dsn := dsnFor("app", "app", a.Server.Addr(), "notwhole")
 	c, reader := connectTo(t, dsn), connectTo(t, dsn)

@@ -224,7 +224,10 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard in
 		h.free(s)
 		return nil, nil
 	}
-	unsure := !s.Dialed().Before(sample.Sent) || s.Addr() != sample.Addr || of.System != "" && !of.Started.Equal(sample.Started)
+	unsure := s.Addr() != sample.Addr || !of.Started.Equal(sample.Started)
+	if of.System == "" { // it would not say whose it is
+		unsure = s.Addr() != sample.Addr || !s.Dialed().Before(sample.Sent)
+	}
 	switch {
 	case h.own.Level == replication.Eventual || !c.Vouch && !unsure:
 	case h.own.Level == replication.Bounded:

@@ -99,6 +99,8 @@ func TestServersThatBreakTheProtocol(t *testing.T) {
 		doc.Nodes[i] = &moved
 	}
 	a := startApp(t, crashConfig(t, doc))
+	home := a.Catalog.Current().Databases["broken"].Home.Name
+	eventually(t, "home has answered", func() bool { return a.Monitor.View("broken", home).Up() }) // else a session begins with another's schema
 	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "broken"))
 	mustExec(t, c, "select 1")
 	for sql, read := range map[string]string{ // what is not read is passed on as it came, or not wanted any more

@@ -11,14 +11,14 @@ import (
 
 // uncaughtBy are the functions that start what does more than wait outside of proxy/panics, and why that ends no process that serves.
 var uncaughtBy = map[string]string{
-	"proxy/exec/planner/schemas.go mapTypes": "typesOf catches what it does",
-	"proxy/loop/loop_linux.go":               "the loops and their guard: what a loop runs is a task, which catches, and nobody could go on with one that is broken",
-	"proxy/loop/loop_linux.go guard":         "a loop, in the place of one whose task blocks",
-	"proxy/loop/side_linux.go setDeadline":   "it wakes who waits",
-	"proxy/wire/duplex.go Watch":             "it asks the socket, and catches what it calls",
-	"proxy/loop/task.go run":                 "the coroutine catches what it runs",
-	"proxy/loop/watched.go caught":           "in a build for tests alone, where it is to end the process",
-	"proxy/server.go accept":                 "Session.Run catches all that it does",
+	"proxy/exec/planner/schemas.go typesOf": "typesOfOne catches what it does",
+	"proxy/loop/loop_linux.go":              "the loops and their guard: what a loop runs is a task, which catches, and nobody could go on with one that is broken",
+	"proxy/loop/loop_linux.go guard":        "a loop, in the place of one whose task blocks",
+	"proxy/loop/side_linux.go setDeadline":  "it wakes who waits",
+	"proxy/wire/duplex.go Watch":            "it asks the socket, and catches what it calls",
+	"proxy/loop/task.go run":                "the coroutine catches what it runs",
+	"proxy/loop/watched.go caught":          "in a build for tests alone, where it is to end the process",
+	"proxy/server.go accept":                "Session.Run catches all that it does",
 }
 
 // servesNobody are the packages whose goroutines run in no process that serves, with the reason.

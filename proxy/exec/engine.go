@@ -141,6 +141,19 @@ func (e *Engine) PrimaryDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.S
 	return v.Nodes[v.Primary].DSN, nil
 }
 
+// AnyDSN is the connection string of a shard's primary, or, while it has none, of a healthy replica.
+func (e *Engine) AnyDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo) (dsn string, replica bool, err error) {
+	if v := e.Monitor.View(db.Name, sh.Name); v != nil && !v.Serves() {
+		for i := range v.Nodes {
+			if n := &v.Nodes[i]; !n.Primary && i != v.Primary && n.Verdict.Health == replication.Eligible {
+				return n.DSN, true, nil
+			}
+		}
+	}
+	dsn, err = e.PrimaryDSN(ctx, db, sh)
+	return dsn, false, err
+}
+
 // servingView returns the shard's view once it has a primary that serves.
 func (e *Engine) servingView(ctx context.Context, db, shard string) (*replication.View, error) {
 	late := time.NewTimer(e.Primary)

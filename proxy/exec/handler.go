@@ -289,6 +289,14 @@ func (h *Handler) current(ctx context.Context) error {
 			return err
 		}
 	}
+	if sch := h.planner.Schema; sch != nil && len(sch.Doubts) > 0 {
+		h.planner.Resolve(ctx, h.client.Leave, func(shard string) time.Time {
+			if v := h.e.Monitor.View(h.db, shard); v != nil && v.Serves() {
+				return v.Since
+			}
+			return time.Time{}
+		})
+	}
 	for {
 		h.planner.Use()
 		if h.planner.InUse(h.e.Catalog.Current()) {

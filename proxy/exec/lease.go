@@ -18,6 +18,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 	"github.com/pgmosaic/pgmosaic/shardmap"
+	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
 // participant is a server that the session holds for a statement or a transaction.
@@ -83,6 +84,14 @@ func (h *Handler) leaseFrom(ctx context.Context, p *pool.Pool, moved <-chan stru
 	h.held.Track(s, h.client.Task())
 	if waited && h.e.Catalog.Current() != h.planner.Map {
 		h.free(s)
+		return nil, errReplan
+	}
+	if sch := h.planner.Schema; sch != nil && sch.Doubts[p.Shard] == schema.Unread { // the shard answers by now
+		h.free(s)
+		h.client.Leave()
+		if err := h.e.Planner.Schemas.Resolve(ctx, h.planner.DB, p.Shard); err != nil {
+			return nil, err
+		}
 		return nil, errReplan
 	}
 	return s, nil

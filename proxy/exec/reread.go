@@ -72,7 +72,8 @@ func (h *Handler) reread(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	next.Maps, next.Asked, next.Joined = h.planner.Schema.Maps, h.planner.Schema.Asked, h.planner.Schema.Joined
+	known := h.planner.Schema
+	next.Maps, next.Doubts, next.Asked, next.Joined = known.Maps, known.Doubts, known.Asked, known.Joined
 	h.plansBy(next)
 	return nil
 }

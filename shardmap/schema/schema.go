@@ -37,7 +37,7 @@ type Snapshot struct {
 	Fingerprint string    // see Watcher
 	At          time.Time // when it was read, or later
 
-	Partial bool // the types of some shard are not known: it did not answer
+	Doubts map[string]Doubt // by shard: whose types are not sure
 
 	// StandIn names the shard that it was read from because home did not answer: what home alone has is not in it. Empty for home.
 	StandIn string
@@ -49,6 +49,15 @@ type Snapshot struct {
 
 	memo *sync.Map // see Memo
 }
+
+// Doubt is why a shard's types are not sure.
+type Doubt uint8
+
+// The doubts.
+const (
+	Unread    Doubt = iota + 1 // nobody has told them: nothing can be translated, so nothing may be asked of the shard
+	OfReplica                  // a replica has told them while there was no primary
+)
 
 // Asked is a shard that was asked for its types, as the map had it.
 type Asked struct{ Ordinal, Adopted int }

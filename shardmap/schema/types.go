@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/jackc/pgx/v5"
 
@@ -113,6 +114,14 @@ func MapTypes(home, shard *Types) *TypeMap {
 		return nil
 	}
 	return m
+}
+
+// Equal says whether two translations are the same.
+func (m *TypeMap) Equal(o *TypeMap) bool {
+	if m == nil || o == nil {
+		return m == o
+	}
+	return maps.Equal(m.toHome, o.toHome) && maps.Equal(m.toShard, o.toShard) && maps.Equal(m.relToHome, o.relToHome)
 }
 
 // TypeToHome translates the OID of a type.

@@ -29,6 +29,9 @@ type Nodes interface {
 
 	// PrimaryDSN is the connection string of a shard's primary.
 	PrimaryDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo) (string, error)
+
+	// AnyDSN is that of a shard's primary, or, while there is none, of a replica.
+	AnyDSN(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo) (dsn string, replica bool, err error)
 }
 
 // Parts are what a planner is made of.

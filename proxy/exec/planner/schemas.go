@@ -3,6 +3,7 @@ package planner
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type database struct {
 	current atomic.Pointer[schema.Snapshot]
 	mu      sync.Mutex // held while reading
 	asked   atomic.Uint64
+	home    *schema.Types             // what current translates to; guarded by mu
+	tried   atomic.Pointer[time.Time] // when the shards were last asked for their types
 	parts   atomic.Pointer[withParts]
 	checked atomic.Pointer[time.Time] // when it was last found to be home's still; a number would follow a clock that jumps
 }
@@ -116,6 +119,7 @@ func (s *Schemas) read(ctx context.Context, db *shardmap.DB, d *database, asked 
 		s.parts.Log.Warn("home's shard is away: the schema was read from another", "database", db.Name, "home", db.Home.Name, "shard", teller.Name)
 	}
 	s.mapTypes(ctx, db, teller, types, snap)
+	d.home = types
 	d.current.Store(snap)
 	return snap, nil
 }
@@ -134,40 +138,59 @@ func unread(db *shardmap.DB, sh *shardmap.ShardInfo, err error) error {
 }
 
 // mapTypes reads the user types of every shard, to be translated to home's, or those of the shard that stands in for it. A shard that
-// cannot be reached has no translation until the schema is read again, which its first statement with an unknown type brings about.
+// cannot be reached stays in doubt.
 func (s *Schemas) mapTypes(ctx context.Context, db *shardmap.DB, teller *shardmap.ShardInfo, home *schema.Types, snap *schema.Snapshot) {
-	snap.Maps = map[string]*schema.TypeMap{}
+	snap.Maps, snap.Doubts = map[string]*schema.TypeMap{}, map[string]schema.Doubt{}
 	if len(db.Shards) < 2 {
 		return
 	}
 	snap.Ask(db)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	var of []*shardmap.ShardInfo
 	for _, sh := range db.Shards {
-		if sh == teller {
-			continue
+		if sh != teller {
+			of = append(of, sh)
 		}
-		wg.Go(func() {
-			m, err := s.typesOf(ctx, db, sh, home)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				s.parts.Log.Warn("the types of a shard could not be read", "database", db.Name, "shard", sh.Name, "error", err)
-				snap.Partial = true
-				return
-			}
-			if m != nil {
-				snap.Maps[sh.Name] = m
-			}
-		})
 	}
-	wg.Wait()
+	for i, t := range s.typesOf(ctx, db, of, home) {
+		t.into(snap, of[i].Name)
+	}
 }
 
-// typesOf translates the types of one shard.
-func (s *Schemas) typesOf(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo, home *schema.Types) (m *schema.TypeMap, err error) {
-	err = panics.Catch(panics.Session, func() error {
-		dsn, err := s.parts.Nodes.PrimaryDSN(ctx, db, sh)
+// told are the types of a shard, and what is not sure of them.
+type told struct {
+	types *schema.TypeMap
+	doubt schema.Doubt
+}
+
+// into puts them into a snapshot.
+func (t told) into(snap *schema.Snapshot, shard string) {
+	delete(snap.Maps, shard)
+	delete(snap.Doubts, shard)
+	if t.types != nil {
+		snap.Maps[shard] = t.types
+	}
+	if t.doubt != 0 {
+		snap.Doubts[shard] = t.doubt
+	}
+}
+
+// typesOf translates the types of shards.
+func (s *Schemas) typesOf(ctx context.Context, db *shardmap.DB, shards []*shardmap.ShardInfo, home *schema.Types) []told {
+	now := time.Now()
+	s.database(db.Name).tried.Store(&now)
+	out := make([]told, len(shards))
+	var wg sync.WaitGroup
+	for i, sh := range shards {
+		wg.Go(func() { out[i] = s.typesOfOne(ctx, db, sh, home) })
+	}
+	wg.Wait()
+	return out
+}
+
+// typesOfOne translates the types of a shard.
+func (s *Schemas) typesOfOne(ctx context.Context, db *shardmap.DB, sh *shardmap.ShardInfo, home *schema.Types) (t told) {
+	err := panics.Catch(panics.Session, func() error {
+		dsn, replica, err := s.parts.Nodes.AnyDSN(ctx, db, sh)
 		if err != nil {
 			return err
 		}
@@ -175,8 +198,58 @@ func (s *Schemas) typesOf(ctx context.Context, db *shardmap.DB, sh *shardmap.Sha
 		if err != nil {
 			return err
 		}
-		m = schema.MapTypes(home, types)
+		t.types = schema.MapTypes(home, types)
+		if replica {
+			t.doubt = schema.OfReplica
+		}
 		return nil
 	}, nil)
-	return m, err
+	if err != nil {
+		s.parts.Log.Warn("the types of a shard could not be read", "database", db.Name, "shard", sh.Name, "error", err)
+		return told{doubt: schema.Unread}
+	}
+	return t
+}
+
+// Resolve asks the shards again whose types are in doubt. What is known stays, and keeps its plans, if they say nothing new. The
+// error names a shard whose types are wanted and are still not known. Any goroutine may call it.
+func (s *Schemas) Resolve(ctx context.Context, db *shardmap.DB, wanted string) error {
+	d := s.database(db.Name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := d.current.Load()
+	if known == nil || wanted != "" && known.Doubts[wanted] != schema.Unread {
+		return nil
+	}
+	var of []*shardmap.ShardInfo
+	for _, sh := range db.Shards {
+		if known.Doubts[sh.Name] != 0 {
+			of = append(of, sh)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	next := *known
+	next.Maps, next.Doubts = maps.Clone(known.Maps), maps.Clone(known.Doubts)
+	news := false
+	for i, t := range s.typesOf(ctx, db, of, d.home) {
+		name := of[i].Name
+		was := known.Doubts[name]
+		if t.doubt == schema.Unread && was != schema.Unread { // what a replica said is as good as before
+			continue
+		}
+		news = news || t.doubt != was || !t.types.Equal(known.Maps[name])
+		t.into(&next, name)
+	}
+	if news {
+		if !d.asked.CompareAndSwap(known.Version, known.Version+1) { // somebody waits to read all of it anew
+			return nil
+		}
+		next.Version++
+		d.current.Store(&next)
+	}
+	if next.Doubts[wanted] == schema.Unread {
+		return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("the types of shard %s are not known: it could not be asked", wanted), Hint: "The log says why. SHOW REPLICAS on the admin database shows its nodes."}
+	}
+	return nil
 }

@@ -127,6 +127,20 @@ func (s *Session) InUse(m *shardmap.Snapshot) bool {
 	return m == s.Map && s.whole && s.Newest() == s.Schema
 }
 
+// Resolve asks for the types of shards that could not be asked before, if one of them is served again since then: served says since when,
+// zero for one that is not. Without it such a shard is asked when a statement has a server of it, which may be too late to plan it again.
+func (s *Session) Resolve(ctx context.Context, leave func(), served func(shard string) time.Time) {
+	tried := s.known.tried.Load()
+	for name, doubt := range s.Schema.Doubts {
+		if tried == nil || doubt != schema.Unread || !served(name).After(*tried) {
+			continue
+		}
+		leave()
+		_ = s.planner.Schemas.Resolve(ctx, s.DB, "") // who needs them is told
+		return
+	}
+}
+
 // Newest is the newest schema of the session's database, nil if none has been read. It takes no lock.
 func (s *Session) Newest() *schema.Snapshot { return s.known.current.Load() }
 

@@ -27,6 +27,10 @@ func (away) PrimaryDSN(context.Context, *shardmap.DB, *shardmap.ShardInfo) (stri
 	return "", errAway
 }
 
+func (away) AnyDSN(context.Context, *shardmap.DB, *shardmap.ShardInfo) (string, bool, error) {
+	return "", false, errAway
+}
+
 // A map that names a shard whose types cannot be read is not in use by halves: for a session that went on with it, the partitions of a
 // distributed table would be tables of home's.
 func TestAMapIsTakenWithItsSchemaOrNotAtAll(t *testing.T) {

@@ -76,8 +76,12 @@ func (s *Schemas) watch(ctx context.Context, name string) {
 		begun := time.Now()
 		fp, err := s.parts.Reader.Fingerprint(ctx, schema.Server{Database: db.Name, Shard: db.Home.Name, DSN: dsn})
 		last, before = time.Since(begun), last
-		if err == nil && (known.StandIn != "" || known.Partial || fp != known.Fingerprint) && s.database(name).current.Load() == known {
+		switch now := s.database(name).current.Load(); {
+		case err != nil || now != known:
+		case known.StandIn != "" || fp != known.Fingerprint:
 			_, err = s.Refresh(ctx, db)
+		case len(known.Doubts) > 0:
+			err = s.Resolve(ctx, db, "")
 		}
 		if err != nil && ctx.Err() == nil {
 			s.parts.Log.Warn("schema", "database", name, "error", err)
@@ -105,8 +109,11 @@ func (s *Schemas) Check(ctx context.Context, db *shardmap.DB) error {
 	}
 	now := time.Now()
 	d.checked.Store(&now)
-	if known == nil || known.StandIn != "" || known.Partial || known.Fingerprint != fp {
+	switch {
+	case known == nil || known.StandIn != "" || known.Fingerprint != fp:
 		_, err = s.Refresh(ctx, db)
+	case len(known.Doubts) > 0:
+		err = s.Resolve(ctx, db, "")
 	}
 	return err
 }

@@ -254,7 +254,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err := h.replan(ctx, s); err != nil {
 		return err
 	}
-	portalName := b.Portal
+	name := portalName(b.Portal)
 	if s.tmpl.Stmt.Kind == sqlparse.Execute && x.named[s.tmpl.Stmt.Name] != nil { // else its Execute says that there is none
 		var err error
 		if s, b, want, err = executedBy(ctx, h, s, b); err != nil {
@@ -268,7 +268,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		a.Types = s.desc.params
 	}
 	var pt *portal
-	if len(portalName) == 0 {
+	if len(name) == 0 {
 		if x.own == nil || len(x.ops) > 0 && (x.anonymous != nil || len(x.changes) > 0) { // the one before stays if this Bind is skipped
 			x.own = new(portal)
 		}
@@ -279,13 +279,13 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 		*pt = portal{stmt: s, level: len(h.tx.saves)}
 	} else {
 		pt = &portal{stmt: s, level: len(h.tx.saves)}
-		if x.portals[string(portalName)] != nil {
+		if x.portals[string(name)] != nil {
 			if len(b.Params) > want && s.tmpl.Stmt.Query != nil {
 				return h.afterParse(ctx, wrongCount(b, s, want))
 			}
-			return h.afterParse(ctx, &pgsql.Error{Code: pgsql.DuplicateCursor, Message: fmt.Sprintf("cursor %q already exists", portalName)})
+			return h.afterParse(ctx, &pgsql.Error{Code: pgsql.DuplicateCursor, Message: fmt.Sprintf("cursor %q already exists", name)})
 		}
-		pt.name = string(portalName)
+		pt.name = string(name)
 	}
 	p := h.cursorOn(s.tmpl.Stmt)
 	shard, ok := h.route(s.tmpl, a)
@@ -342,11 +342,11 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	if err != nil {
 		return h.afterParse(ctx, err)
 	}
-	name, err := h.ensurePrepared(ctx, p, s)
+	known, err := h.ensurePrepared(ctx, p, s)
 	if err != nil {
 		return err
 	}
-	pt.sendBind(h, p, name, b, m)
+	pt.sendBind(h, p, known, b, m)
 	pt.part = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
 	x.ops = append(x.ops, op{kind: opRelay})

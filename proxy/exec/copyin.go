@@ -189,6 +189,25 @@ func amiss(h *Handler, p *participant, typ byte) (end copyEnd, code string, err 
 	}
 }
 
+// longestEnd is how long a CopyDone or CopyFail may be, in bytes. It is PostgreSQL's own bound.
+const longestEnd = 10000
+
+// mayEnd ends a session whose client ends a COPY with a longer message: like PostgreSQL, which does not read it.
+func mayEnd(h *Handler, p *participant) error {
+	typ, n, err := h.client.Peek()
+	switch {
+	case err != nil:
+		return h.copyFailed(p, err)
+	case n-1 <= longestEnd:
+		return nil
+	}
+	p.Lose()
+	long := &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid message length: %d bytes of type 0x%02X end a COPY from stdin", n-1, typ)}
+	h.client.Send(wire.ErrorFor("FATAL", long))
+	_ = h.client.Flush() // the session ends anyway
+	return clientError{long}
+}
+
 // copyEnd is how a COPY FROM STDIN of one server ended.
 type copyEnd uint8
 
@@ -281,6 +300,9 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 				return 0, code, h.copyFailed(p, err)
 			}
 		case 'c', 'f':
+			if err := mayEnd(h, p); err != nil {
+				return 0, code, err
+			}
 			if err := h.client.Pieces(func(b []byte) error { p.Server.Gather(b); return nil }); err != nil {
 				return 0, code, h.copyFailed(p, err)
 			}

@@ -148,6 +148,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 	if kind == 'S' {
 		return h.describeStatement(ctx, name)
 	}
+	name = portalName(name)
 	pt := x.portal(name)
 	if p := h.tx.cursors[string(name)]; pt == nil && p != nil { // DECLARE made it
 		pt = &portal{part: p}

@@ -3,10 +3,12 @@ package exec
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
@@ -14,6 +16,7 @@ import (
 // pipeline is closed: by Sync, and in autocommit the server is given back.
 func (h *Handler) drain(ctx context.Context, end bool) error {
 	x := &h.ext
+	x.locals = 0
 	p := x.cur
 	if p == nil {
 		for _, o := range x.ops {
@@ -119,6 +122,30 @@ func restOf(p *participant) {
 	}
 }
 
+// entails says whether a statement's end is more to the session than what set_config has set in it.
+func entails(t *router.Template) bool {
+	return t.DDL || t.Temp || t.Stmt.Kind == sqlparse.Cursor || t.Stmt.Closes
+}
+
+// renewed is what was executed in a pipeline, without what is set anew by now: a pipeline may set the same time and again, and its end counts.
+func renewed(list []post, by []setting) []post {
+	anew := func(c setting) bool {
+		return slices.ContainsFunc(by, func(o setting) bool { return o.name == c.name && o.local == c.local && o.reset == c.reset })
+	}
+	kept := list[:0]
+	for _, p := range list {
+		if slices.ContainsFunc(p.configs, anew) {
+			p.configs = slices.DeleteFunc(slices.Clone(p.configs), anew) // the portal has them, too
+			if len(p.configs) == 0 && !entails(p.tmpl) {
+				continue
+			}
+		}
+		kept = append(kept, p)
+	}
+	clear(list[len(kept):])
+	return kept
+}
+
 // configured takes over what the statements of a pipeline have set on their server.
 func (h *Handler) configured(p *participant, list []post) error {
 	if err := reassert(h, p); err != nil {
@@ -178,8 +205,8 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				if typ == 'C' && o.portal != nil {
 					o.portal.ran = true
 				}
-				if t := o.tmpl; typ == 'C' && t != nil && (t.DDL || t.Temp || t.Stmt.Kind == sqlparse.Cursor || t.Stmt.Closes || t.Stmt.Configs != nil) {
-					x.post = append(x.post, post{t, o.configs})
+				if t := o.tmpl; typ == 'C' && t != nil && (entails(t) || t.Stmt.Configs != nil) {
+					x.post = append(renewed(x.post, o.configs), post{t, o.configs})
 				}
 			case 'E':
 				x.skipped(s, done, i)

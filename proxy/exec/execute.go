@@ -17,7 +17,7 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 	if err != nil || len(rest) != 4 {
 		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid Execute message"}
 	}
-	pt := x.portal(name)
+	pt := x.portal(portalName(name))
 	if pt == nil {
 		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
@@ -179,6 +179,7 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		h.local(closeComplete)
 		return nil
 	}
+	name = portalName(name)
 	pt := x.portal(name)
 	x.putPortal(string(name), nil)
 	if p := h.declaredOn(string(name)); pt == nil && p != nil {

@@ -33,6 +33,7 @@ type extended struct {
 
 	cur       *participant // the server that holds messages not yet answered
 	ops       []op         // what its answers are, in order
+	locals    int          // about how many bytes of our own are among them
 	compared  int          // the place behind the last of ops that compares with what the client was told; any place where there is none
 	owed      *stmt        // parsed, and ParseComplete is not sent yet
 	batches   uint64       // that have come
@@ -295,6 +296,9 @@ func (x *extended) portal(name []byte) *portal {
 	return x.portals[string(name)]
 }
 
+// portalName is the name of a portal as PostgreSQL knows it, which cuts it by bytes.
+func portalName(name []byte) []byte { return name[:min(len(name), maxIdentifier)] }
+
 // Messages of one fixed answer.
 var (
 	parseComplete = []byte{'1', 0, 0, 0, 4}
@@ -466,6 +470,9 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		if err == nil && x.copy.executed {
 			err = takeCopy(ctx, h, msgs[i+1:], sync)
 		}
+		if err == nil && x.gathered() > mostGathered {
+			err = h.drain(ctx, false)
+		}
 		if err != nil {
 			return err
 		}
@@ -479,6 +486,18 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		}
 	}
 	return h.drain(ctx, sync && !x.copy.begun)
+}
+
+// mostGathered is how much a pipeline's server is to be sent, or its client to be told, before that is done. It may be a lot more than what the client has
+// sent: an unnamed statement's text goes with each Bind, and a Describe is answered with all parameters and columns.
+const mostGathered = 1 << 20
+
+// gathered is about how many bytes there are that wait for drain.
+func (x *extended) gathered() int {
+	if x.cur == nil {
+		return x.locals
+	}
+	return x.locals + x.cur.Server.Out()
 }
 
 // mayUndo says whether what a pipeline has written by itself may have to be undone, because a statement of it turns out to give other columns than its
@@ -496,7 +515,13 @@ func mayRefuse(x *extended) bool {
 	return o.kind == opCompare && o.parsed.desc != nil
 }
 
+// longestShort is how long a message may be that names something and holds nothing, in bytes. It is PostgreSQL's bound.
+const longestShort = 10000
+
 func (h *Handler) message(ctx context.Context, m wire.Message) error {
+	if m.Type != 'P' && m.Type != 'B' && len(m.Body()) > longestShort { // a server would end its session
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid message length: %d bytes of type %q", len(m.Body()), m.Type)}
+	}
 	switch m.Type {
 	case 'P':
 		return h.parseMsg(ctx, m.Body())
@@ -641,6 +666,7 @@ func (h *Handler) local(b []byte) {
 		return
 	}
 	h.ext.ops = append(h.ext.ops, op{kind: opLocal, local: b})
+	h.ext.locals += len(b)
 }
 
 // parsed answers a Parse at this place of the answer.

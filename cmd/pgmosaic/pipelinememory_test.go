@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime/metrics"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// heapPeak is how much more lives on the heap, at most, while f runs, than before it.
+func heapPeak(f func()) int64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	now := func() int64 { metrics.Read(sample); return int64(sample[0].Value.Uint64()) }
+	before := heap()
+	var peak atomic.Int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			peak.Store(max(peak.Load(), now()))
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	f()
+	close(stop)
+	<-done
+	return peak.Load() - before
+}
+
+// A short message may stand for a long one: an unnamed statement's text goes to the server with each Bind, and a Describe is answered with all columns. A
+// pipeline of such is passed on by and by, and not gathered.
+func TestWhatShortMessagesStandForIsNotGathered(t *testing.T) {
+	d := shop(t)
+	for name, x := range map[string]struct {
+		sql  string
+		send func(r *raw)
+	}{
+		"Bind":     {"select 1 -- " + strings.Repeat("x", 100<<10), func(r *raw) { r.SendBindParts("", nil, nil, nil); r.SendExecute() }},
+		"Describe": {"select " + strings.Repeat("1, ", 1500) + "1", func(r *raw) { r.SendDescribe('S', "") }},
+	} {
+		r := rawTo(t, d.shopDSN())
+		r.SendParse("", x.sql, nil)
+		r.SendSync()
+		r.want('Z', "1ZI")
+		const times = 4000
+		answers := 0
+		grown := heapPeak(func() {
+			r.SendBindParts("", nil, nil, nil)
+			for range times {
+				x.send(r)
+			}
+			r.SendSync()
+			sent := make(chan error, 1)
+			go func() { sent <- r.Flush() }()
+			for {
+				typ, _, err := r.Peek()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if typ == 'E' {
+					m, _ := r.Next()
+					t.Fatalf("%s: %q", name, m.Body())
+				}
+				if err := r.Skip(); err != nil {
+					t.Fatal(err)
+				}
+				if typ == 'C' || typ == 't' {
+					answers++
+				}
+				if typ == 'Z' {
+					break
+				}
+			}
+			if err := <-sent; err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Logf("%s: %d MB", name, grown>>20)
+		if answers != times {
+			t.Errorf("%s: %d answers", name, answers)
+		}
+		if grown > 256<<20 {
+			t.Errorf("%s: %d MB are held at once", name, grown>>20)
+		}
+	}
+}
+
+// A pipeline that has not seen its Sync may be as long as its client likes. What is kept of it is what counts in the end.
+func TestAnOpenPipelineKeepsLittle(t *testing.T) {
+	d := shop(t)
+	for name, x := range map[string]struct {
+		sql    string
+		portal string
+		value  string
+	}{
+		"set_config":   {"select set_config('long.value', $1, false)", "", strings.Repeat("x", 1<<20)},
+		"portal names": {"select $1::text", strings.Repeat("p", 1<<20), ""},
+	} {
+		r := rawTo(t, d.shopDSN())
+		r.SendParse("s", x.sql, nil)
+		r.SendFlush()
+		r.want('1', "1")
+		before := heap()
+		const times = 200
+		rest := append(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 1}, uint32(len(x.value))), x.value...)
+		for i := range times {
+			portal := ""
+			if x.portal != "" {
+				portal = fmt.Sprint(i, x.portal)
+			}
+			r.SendBind(portal, "s", append(rest, 0, 0))
+			end := "2"
+			if portal == "" {
+				r.executeLimited("", 0)
+				end = "C<SELECT 1>"
+			}
+			r.SendFlush()
+			if told := r.toldUpTo(end); strings.Contains(told, "E[") || strings.Contains(told, ended) {
+				t.Fatalf("%s: %s", name, told)
+			}
+		}
+		grown := heap() - before
+		t.Logf("%s: %d MB", name, grown>>20)
+		if grown > 64<<20 {
+			t.Errorf("%s: %d MB are kept", name, grown>>20)
+		}
+		r.SendSync()
+		r.until('Z')
+	}
+}
+
+// Names of portals are cut as PostgreSQL cuts them.
+func TestLongNamesOfPortals(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	long := strings.Repeat("p", 63)
+	for name, dsn := range map[string]string{"PostgreSQL": d.cluster.Node("s1-a").DSN("shop"), "two shards": d.shopDSN()} {
+		for _, sql := range []string{"select 1", "select count(*) > 0 from orders", "show application_name", "declare " + long + " cursor for select 1"} {
+			r := rawTo(t, dsn)
+			_ = r.SetDeadline(time.Now().Add(30 * time.Second))
+			r.SendQuery("begin")
+			r.until('Z')
+			r.SendParse("", sql, nil)
+			bind := long
+			if strings.HasPrefix(sql, "declare") {
+				bind = ""
+			} else {
+				bind += "one"
+			}
+			r.SendBind(bind, "", []byte{0, 0, 0, 0, 0, 0})
+			r.executeLimited(bind, 0)
+			if bind == "" { // what SQL declares is known from the pipeline's end on
+				r.SendSync()
+			}
+			r.SendDescribe('P', long+"another")
+			r.SendFlush()
+			told := r.toldUpTo("T")
+			if !strings.HasPrefix(told, "12") || strings.Contains(told, "E[") {
+				t.Errorf("%s, %s: %s", name, sql, told)
+			}
+			r.SendClose('P', long+"a third")
+			r.SendDescribe('P', long)
+			r.SendSync()
+			if got := strings.TrimPrefix(r.toldUpTo("ZE"), "T"); got != "3E[34000]ZE" { // T: of what SQL declares
+				t.Errorf("%s, %s: closed: %s", name, sql, got)
+			}
+			r.SendQuery("rollback")
+			if got := r.toldUpTo("ZI"); got != "C<ROLLBACK>ZI" {
+				t.Errorf("%s, %s: %s", name, sql, got)
+			}
+		}
+	}
+	r := rawTo(t, d.shopDSN())
+	r.SendDescribe('P', strings.Repeat("p", 20000)) // which ends a session of PostgreSQL's
+	r.SendSync()
+	r.want('Z', "E[08P01]ZI")
+}
+
+// The last message of a COPY's data is as short as PostgreSQL wants it.
+func TestALongCopyFailIsNotKept(t *testing.T) {
+	d := shop(t)
+	r := rawTo(t, d.shopDSN())
+	r.SendQuery("create temp table copied (a text)")
+	r.until('Z')
+	r.SendQuery("copy copied from stdin")
+	r.until('G')
+	const size = 300 << 20
+	grown := heapPeak(func() {
+		head := binary.BigEndian.AppendUint32([]byte{'f'}, size+4)
+		_ = r.Write(head)
+		piece := []byte(strings.Repeat("x", 1<<20))
+		for range size / len(piece) {
+			if err := r.Write(piece); err != nil {
+				return
+			}
+		}
+		_ = r.Flush()
+		for {
+			if _, err := r.Next(); err != nil {
+				break
+			}
+			if r.Pending() == 0 {
+				break
+			}
+		}
+	})
+	t.Logf("%d MB", grown>>20)
+	if grown > 64<<20 {
+		t.Errorf("%d MB are held at once", grown>>20)
+	}
+}

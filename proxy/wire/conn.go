@@ -49,6 +49,7 @@ func (m Message) Body() []byte { return m.Raw[5:] }
 
 // Conn is a message connection. One goroutine, or one task of a loop, uses it, but for Cut and SetDeadline, which any may call.
 type Conn struct {
+	base net.Conn // what is at the bottom of nc: never changes, so that any goroutine may have it
 	nc   net.Conn
 	raw  *loop.Socket // nc, where it is a plain one
 	sock *loop.Socket // what is at the bottom of nc, under TLS, too
@@ -72,7 +73,7 @@ type Conn struct {
 
 // New takes nc over. max is the longest message that Next accepts, in bytes.
 func New(nc net.Conn, max int) *Conn {
-	c := &Conn{max: max}
+	c := &Conn{max: max, base: socket(nc)}
 	c.SetNetConn(nc)
 	return c
 }
@@ -93,6 +94,9 @@ func (c *Conn) Frugal() { c.frugal = true }
 
 // NetConn is the connection below, for addresses and TLS state.
 func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// Socket is the connection at the bottom, below TLS. Any goroutine may have it, also amid a handshake.
+func (c *Conn) Socket() net.Conn { return c.base }
 
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
 func (c *Conn) SetNetConn(nc net.Conn) {
@@ -173,10 +177,10 @@ func (p *prefixed) Read(b []byte) (int, error) {
 func (c *Conn) Close() error { return c.nc.Close() }
 
 // Cut closes the connection beside the goroutine that uses it: without TLS's farewell, which is written. Any goroutine may call it.
-func (c *Conn) Cut() { _ = socket(c.nc).Close() }
+func (c *Conn) Cut() { _ = c.base.Close() }
 
-// SetDeadline bounds every later read and write.
-func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }
+// SetDeadline bounds every later read and write. Any goroutine may call it.
+func (c *Conn) SetDeadline(t time.Time) error { return c.base.SetDeadline(t) }
 
 // Traffic counts the bytes read and written so far. Any goroutine may call it.
 func (c *Conn) Traffic() (in, out int64) { return c.in.Load(), c.sent.Load() }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -368,5 +369,24 @@ func TestTruncateToWhole(t *testing.T) {
 			t.Errorf("%q was taken for a message", odd)
 		}
 		c.Truncate(whole)
+	}
+}
+
+// Who cuts a connection, or sets its deadline, meets it amid a handshake, too: the race detector looks.
+func TestCutAmidAHandshake(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	c := New(a, 1<<20)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.SetNetConn(tls.Server(a, &tls.Config{MinVersion: tls.VersionTLS12}))
+	}()
+	_ = c.Socket().SetReadDeadline(time.Now())
+	_ = c.SetDeadline(time.Now())
+	c.Cut()
+	<-done
+	if _, err := a.Write(nil); err == nil {
+		t.Error("it is open")
 	}
 }

@@ -65,6 +65,9 @@ func (s *Session) start(ctx context.Context) error {
 	s.conn.SendFrame('K', key)
 	s.conn.SendReady('I')
 	s.to(Ready)
+	if s.draining.Load() || s.doomed.Load() != nil { // told so before it could be woken
+		s.wake()
+	}
 	return nil
 }
 

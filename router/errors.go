@@ -42,6 +42,7 @@ const (
 	RuleSelectInto          Rule = "select-into"
 	RuleFunctionBody        Rule = "function-body"
 	RuleTriggerBody         Rule = "trigger-body"
+	RulePolicyBody          Rule = "policy-body"
 	RuleHomebound           Rule = "home-bound"
 	RuleOneShard            Rule = "one-shard"
 	RuleFanout              Rule = "fanout"
@@ -153,6 +154,7 @@ var Rules = []RuleInfo{
 	{RuleSelectInto, unsupported, "%s from sharded tables is not supported", "CREATE TABLE first, then INSERT INTO it SELECT ..."},
 	{RuleFunctionBody, unsupported, "function %s may read or write distributed tables, and a shard holds only a part of them", "Call the statements from the application, make the function IMMUTABLE if it reads no table, or say ALTER ROUTINE .. SHARD SAFE on the admin console if, run for a row, it touches rows of that row's shard only."},
 	{RuleTriggerBody, unsupported, "a trigger on %s may read or write distributed tables", "Drop the trigger, do its work in the application, or say ALTER ROUTINE .. SHARD SAFE of its function on the admin console if it touches rows of the shard of its row only."},
+	{RulePolicyBody, unsupported, "a policy of table %s reads what may not be on the shard of each of its rows", "Have the policy's subqueries read reference tables, or tables of the same group that they tie to the table by the whole key."},
 	{RuleHomebound, unsupported, "%s, which only the home shard has", "Drop the trigger, constraint or default that runs it, or do its work in the application. If what the function means is on each shard, as after DISTRIBUTE of that table by the same key, or is something else of that name, say ALTER ROUTINE .. SHARD SAFE of it on the admin console."},
 	{RuleOneShard, unsupported, "%s is not for one shard alone, which pgmosaic.shard names", "RESET pgmosaic.shard. What only reads, whatever it calls, may run under it in a READ ONLY transaction."},
 	{RuleFanout, unsupported, "this statement needs %s", "Fix the key with =, or SET pgmosaic.fanout = scatter."},

@@ -170,6 +170,9 @@ func (a *analysis) functions() error {
 	if f := a.tablesReach(); f != "" {
 		return Refuse(RuleFunctionBody, f)
 	}
+	if err := policiesReach(a); err != nil {
+		return err
+	}
 	safe := a.safe
 	a.safe = false // a view of home's, or a temporary one, runs there
 	for _, n := range a.home {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -49,4 +51,71 @@ func TestPoliciesMakeNoCopiesDiffer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What the policy of a table reads of others has to be on the shard of each row that it judges: else rows would be hidden that are one's own, or shown that
+// are not.
+func TestPoliciesReadWhatIsOnTheShard(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "judged")
+	freshDatabase(t, d.cluster.Node("s1-a"), "judged_one")
+	one := connectTo(t, strings.Replace(d.cluster.Node("s1-a").DSN("judged_one"), "postgres:"+d.cluster.Password, "app:app", 1))
+	for _, sql := range []string{
+		"create table docs (id bigint primary key, kind text, note text)", "create table shares (id bigint primary key, doc bigint, who text)", "create table kinds (kind text primary key)", "create table own (id bigint primary key, doc bigint)",
+		"insert into docs select i, 'k' || i % 4 from generate_series(1, 40) i", "insert into shares select i, 41 - i, 'w' || i % 3 from generate_series(1, 30) i", "insert into kinds values ('k1'), ('k2')", "insert into own select i, i from generate_series(1, 9) i",
+		"alter table docs enable row level security, force row level security", "alter table kinds enable row level security, force row level security", "alter table own enable row level security, force row level security",
+		"create policy p on docs using (true)", "create policy p on kinds using (true)", "create policy p on own using (exists (select from shares s where s.doc = own.doc + 20))",
+	} {
+		mustExec(t, c, sql)
+		mustExec(t, one, sql)
+	}
+	d.adminExec(t, "CREATE GROUP ids IN judged KEY (bigint) BY HASH")
+	for _, sql := range []string{"docs IN GROUP ids KEY (id)", "shares IN GROUP ids KEY (id)", "kinds AS REFERENCE"} {
+		d.adminExec(t, "DISTRIBUTE TABLE judged.public."+sql)
+	}
+	for _, x := range []struct {
+		table, policy string
+		fine          bool
+	}{
+		{"docs", "exists (select from shares s where s.doc = docs.id)", false},
+		{"docs", "not exists (select from shares s where s.doc = docs.id)", false},
+		{"docs", "id > (select max(id) from shares)", false},
+		{"docs", "kind in (select kind from kinds where exists (select from shares s where s.doc = docs.id))", false},
+		{"docs", "kind in (select k.kind from kinds k) and id not in (select doc from shares)", false},
+		{"docs", "exists (select from shares s where s.id = docs.id and who = 'w1')", true},
+		{"docs", "id in (select id from shares where who = 'w1')", true},
+		{"docs", "kind in (select kind from kinds)", true},
+		{"docs", "exists (select from pg_roles where rolname = current_user)", true},
+		{"kinds", "exists (select from shares s where 'k' || s.id = kinds.kind)", false},
+	} {
+		for _, w := range []*pgx.Conn{c, one} {
+			mustExec(t, w, "create policy narrow on "+x.table+" as restrictive using ("+x.policy+")")
+		}
+		for _, sql := range []string{
+			"select count(*) from " + x.table, "select count(*) from docs d join kinds k using (kind)", "copy (select kind from " + x.table + " order by 1) to stdout",
+			"with x as (update " + x.table + " set kind = kind || 'x' where kind = 'k1' returning 1) select count(*) from x", "delete from " + x.table + " where kind = 'k3'", "update " + x.table + " set kind = 'k2' where kind = 'k2'",
+		} {
+			ask := func(w *pgx.Conn) string {
+				tx, err := w.Begin(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = tx.Rollback(t.Context()) }()
+				return fmt.Sprintf("%+v", ask2(t, w, sql, pgx.QueryExecModeSimpleProtocol))
+			}
+			want, got := ask(one), ask(c)
+			if clear := got == fmt.Sprintf("%+v", answer{code: "0A000"}); got != want && !clear {
+				t.Errorf("%s: %s: %s, one PostgreSQL says %s", x.policy, sql, got, want)
+			} else if clear && x.fine && sql == "select count(*) from "+x.table {
+				t.Errorf("%s: %s was refused", x.policy, sql)
+			} else if !clear && !x.fine && sql == "select count(*) from "+x.table {
+				t.Errorf("%s: %s was not refused", x.policy, sql)
+			}
+		}
+		for _, w := range []*pgx.Conn{c, one} { // what defines is let through
+			mustExec(t, w, "drop policy narrow on "+x.table)
+		}
+	}
+	_, err := c.Exec(t.Context(), "select count(*) from own") // home's: it was made when the other table was home's too
+	wantRule(t, err, "policy-body", "0A000")
 }

@@ -16,6 +16,7 @@ type Code struct {
 	Casts     []string // what makes values of its columns' types: names by CastFunc
 	Policies  []string // those that may say another thing on each server
 	Policed   []string // what users' functions policies run
+	Asking    []string // the conditions of policies that read other tables, each as SELECT FROM the table WHERE it, with a schema in every name
 }
 
 // CastFunc is the name in Funcs under which stands what makes a type's values from others, by casts that users have made.
@@ -192,6 +193,26 @@ func (s *Snapshot) loadPolicies(ctx context.Context, q queryer) error {
 	_, err := pgx.ForEachRow(rows, []any{&oid, &name}, func() error {
 		if t := byOID[oid]; t != nil {
 			t.Code.Policies = append(t.Code.Policies, name)
+		}
+		return nil
+	})
+	return err
+}
+
+// askingSQL has the conditions of policies that read other tables than their own.
+const askingSQL = `select l.polrelid, 'SELECT FROM ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' WHERE ' || x.cond from pg_policy l join pg_class c on c.oid = l.polrelid join pg_namespace n on n.oid = c.relnamespace,
+  lateral (values (pg_get_expr(l.polqual, l.polrelid)), (pg_get_expr(l.polwithcheck, l.polrelid))) x (cond) where c.relrowsecurity and x.cond is not null
+   and exists (select from pg_depend d where d.classid = 'pg_policy'::regclass and d.objid = l.oid and d.refclassid = 'pg_class'::regclass and d.refobjid <> l.polrelid) order by 1, 2`
+
+// loadAsking reads which policies read other tables.
+func (s *Snapshot) loadAsking(ctx context.Context, q queryer) error {
+	byOID := s.byOID()
+	var oid uint32
+	var cond string
+	rows, _ := q.Query(ctx, askingSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&oid, &cond}, func() error {
+		if t := byOID[oid]; t != nil {
+			t.Code.Asking = append(t.Code.Asking, cond)
 		}
 		return nil
 	})

@@ -312,7 +312,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	for _, load := range []func(context.Context, queryer) error{
-		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadPolicies, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
+		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadPolicies, s.loadAsking, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
 	} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)

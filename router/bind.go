@@ -663,14 +663,17 @@ func binaryArray(b []byte, kt pghash.Type) ([]pghash.Key, error) {
 	return out, nil
 }
 
+// trimArray leaves out what PostgreSQL takes for blanks around the elements of an array. Other blanks of Unicode are a part of a text.
+func trimArray(s string) string { return strings.Trim(s, " \t\n\r\v\f") }
+
 // textArray reads {a,b} as far as no element needs quoting.
 func textArray(s string, kt pghash.Type) ([]pghash.Key, error) {
-	s = strings.TrimSpace(s)
+	s = trimArray(s)
 	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' || strings.ContainsAny(s[1:len(s)-1], `{}"\`) {
 		return nil, errUnreadable
 	}
 	s = s[1 : len(s)-1]
-	if strings.TrimSpace(s) == "" {
+	if trimArray(s) == "" {
 		return nil, nil
 	}
 	if kt.IsInteger() {
@@ -678,7 +681,7 @@ func textArray(s string, kt pghash.Type) ([]pghash.Key, error) {
 	}
 	var out []pghash.Key
 	for _, e := range strings.Split(s, ",") {
-		e = strings.TrimSpace(e)
+		e = trimArray(e)
 		if strings.EqualFold(e, "null") {
 			continue
 		}

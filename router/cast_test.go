@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -128,6 +129,36 @@ func TestALimitIsReadByItsOwnType(t *testing.T) {
 		n, null, err := a.Int64(&sqlparse.Value{Kind: sqlparse.ValParam, Param: 1})
 		if null || (err != nil) != (c.want < 0) || err == nil && n != c.want {
 			t.Errorf("%q of type %d: %d, %v, %v; want %d", c.value, c.oid, n, null, err, c.want)
+		}
+	}
+}
+
+// Around the elements of an array PostgreSQL passes over its own six blanks; all others are a part of a text.
+func TestBlanksOfUnicodeAreAPartOfAnArraysElement(t *testing.T) {
+	db, sch := world(t)
+	for _, c := range []struct{ array, element string }{{"{\u00a0x}", "\u00a0x"}, {"{x\u3000}", "x\u3000"}, {"{\u0085}", "\u0085"}, {"{ \t\n\r\v\fx \t\n\r\v\f}", "x"}, {" {x}\f", "x"}} {
+		for _, more := range []string{"", "a", "b", "c", "d", "e", "f", "g", "h"} {
+			var got [2][]int
+			for i, as := range []struct{ sql, value string }{
+				{"select * from events where source = any($1)", strings.ReplaceAll(strings.ReplaceAll(c.array, "x", "x"+more), "\u0085", more+"\u0085")}, {"select * from events where source = $1", strings.ReplaceAll(strings.ReplaceAll(c.element, "x", "x"+more), "\u0085", more+"\u0085")},
+			} {
+				stmts, err := sqlparse.Parse(as.sql)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tmpl, err := Analyze(stmts[0], db, sch, Env{SearchPath: []string{"public"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p, err := tmpl.Bind(db, &Args{Params: [][]byte{[]byte(as.value)}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[i] = p.Shards
+			}
+			if !slices.Equal(got[0], got[1]) {
+				t.Errorf("%q %q: shards %v, its element has %v", c.array, more, got[0], got[1])
+			}
 		}
 	}
 }

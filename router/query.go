@@ -106,6 +106,9 @@ func overShards(a *analysis, top *block, needsHome bool, one shardmap.TableName)
 	case needsHome:
 		return a.t.wide
 	case q.Cmd == sqlparse.Insert && a.colocated && len(q.CTEs) == 0:
+		if err := triggersForAll(a); err != nil {
+			return err
+		}
 		a.t.Class = Write
 	case q.Cmd == sqlparse.Insert:
 		return Refuse(RuleInsertSelect, one)

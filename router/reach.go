@@ -212,6 +212,22 @@ func triggersReach(a *analysis) error {
 	return nil
 }
 
+// triggersForAll refuses what would be done by several shards, each with its own rows, where a trigger reads all rows that the statement changes: by REFERENCING.
+// Of a routine that is shard safe the operator has said that a shard's rows are enough. On one shard nothing is missing.
+func triggersForAll(a *analysis) *Error {
+	for _, x := range a.touched {
+		if !x.named { // what a foreign key does is a statement for each row
+			continue
+		}
+		for _, f := range x.FiredForAll(x.events, x.above) {
+			if slices.ContainsFunc(a.userFuncs(f), func(u *schema.Func) bool { return !a.db.ShardSafe(u.Schema, u.Name) }) {
+				return Refuse(RuleTriggerBody, x.TableName)
+			}
+		}
+	}
+	return nil
+}
+
 // runs says whether what a function changes of a table or view of home's, or what that brings with it, may reach distributed tables.
 func runs(a *analysis, n shardmap.TableName, seen map[string]bool) bool {
 	key := "table " + n.String()

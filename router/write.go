@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -248,6 +249,11 @@ func (a *analysis) feeds(b *block, info *shardmap.TableInfo, pos []int) bool {
 
 // splitInsert says why an INSERT may not be split over shards; nil means that it may.
 func (a *analysis) splitInsert(q *sqlparse.Query) *Error {
+	if len(q.Rows) != 1 { // it is of one shard anyway
+		if err := triggersForAll(a); err != nil {
+			return err
+		}
+	}
 	switch {
 	case a.colocated && len(q.CTEs) == 0:
 		a.t.Class = Write
@@ -274,7 +280,7 @@ func (a *analysis) wideWrite(b *block) *Error {
 	if info == nil || info.Kind != shardmap.Sharded {
 		return Refuse(RuleReferenceWrite, q.Target.Table.Name)
 	}
-	if err := a.unions(b); err != nil { // each shard finds its own rows, and all that they are joined with
+	if err := cmp.Or(triggersForAll(a), a.unions(b)); err != nil { // each shard finds its own rows, and all that they are joined with
 		return err
 	}
 	for _, s := range q.Sets {
@@ -392,6 +398,9 @@ func (a *analysis) copy() error {
 	}
 	if info.Group != nil {
 		a.t.refShards = a.db.Placement(info.Group).Shards()
+		if err := triggersForAll(a); err != nil && len(a.t.refShards) > 1 {
+			return err
+		}
 	}
 	a.t.Class, a.t.Target, a.t.Ref, a.t.Home, a.t.Names = Copy, info, info.Kind == shardmap.Reference, false, names
 	return nil

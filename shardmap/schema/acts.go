@@ -18,18 +18,27 @@ const (
 	OnUpdate  Events = 1 << 4
 	OnTrunc   Events = 1 << 5
 	InsteadOf Events = 1 << 6
+	ForAll    Events = 1 << 8 // not in tgtype: the trigger reads all rows that the statement changes
 	AnyEvent         = OnInsert | OnDelete | OnUpdate | OnTrunc
 )
 
 // Fired are the functions of the triggers that fire at some of these events. Those for a statement do not fire for a partition or child
 // when the statement is about the table above it, but for TRUNCATE.
-func (t *Table) Fired(events Events, above bool) (funcs []string) {
+func (t *Table) Fired(events Events, above bool) []string { return t.fired(events, above, 0) }
+
+// FiredForAll are those of them that read all rows which the statement changes.
+func (t *Table) FiredForAll(events Events, above bool) []string {
+	return t.fired(events, above, ForAll)
+}
+
+// fired are those of triggers that are of some kind.
+func (t *Table) fired(events Events, above bool, kind Events) (funcs []string) {
 	for i, f := range t.Triggers {
 		when := AnyEvent | ForRow
 		if i < len(t.On) {
 			when = t.On[i]
 		}
-		if when&events&AnyEvent != 0 && (!above || when&ForRow != 0 || when&events&OnTrunc != 0) {
+		if when&kind == kind && when&events&AnyEvent != 0 && (!above || when&ForRow != 0 || when&events&OnTrunc != 0) {
 			funcs = append(funcs, f)
 		}
 	}

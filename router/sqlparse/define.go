@@ -37,6 +37,9 @@ var onTables = map[pg.ObjectType]bool{
 	pg.ObjectType_OBJECT_TRIGGER: true, pg.ObjectType_OBJECT_POLICY: true, pg.ObjectType_OBJECT_TABCONSTRAINT: true, pg.ObjectType_OBJECT_COLUMN: true,
 }
 
+// exactly are collations of PostgreSQL's own by which only like texts are equal.
+var exactly = map[string]bool{"default": true, "C": true, "POSIX": true, "ucs_basic": true, "unicode": true, "C.UTF-8": true, "C.utf8": true, "pg_c_utf8": true}
+
 // definition reads DDL and maintenance.
 func (c *converter) definition(n *pg.Node) {
 	s := c.stmt
@@ -155,7 +158,11 @@ func (c *converter) tableDefinition(n *pg.Node) bool {
 		d.Unique, d.NoTx, d.Chooses = x.IndexStmt.Unique, x.IndexStmt.Concurrent, true // those of partitions are chosen in any case
 		var key []string
 		for _, e := range x.IndexStmt.IndexParams {
-			key = append(key, e.GetIndexElem().GetName())
+			name := e.GetIndexElem().GetName()
+			if c := collationName(e.GetIndexElem().GetCollation()); c != "" && !exactly[strings.TrimPrefix(c, "pg_catalog.")] {
+				name = "" // it may take unlike values for equal
+			}
+			key = append(key, name)
 		}
 		d.Keys = append(d.Keys, key)
 	case *pg.Node_CreateTrigStmt:

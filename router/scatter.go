@@ -82,7 +82,7 @@ func (a *analysis) unions(b *block) *Error {
 		return Refuse(RuleVolatile, f)
 	}
 	for _, f := range a.ran(a.stmt) {
-		if a.sch.Aggs[f] || a.sch.Given[f] && !sqlparse.IsAggregate(f) { // of the latter no query says that it aggregates
+		if a.sch.Aggs[f] || a.sch.Given[f] && !sqlparse.IsAggregate(f) || sqlparse.IsAggregate(f) && len(a.userFuncs(f)) > 0 { // of the second no query says that it aggregates, and the last may not
 			return Refuse(RuleAggregate, f)
 		}
 	}
@@ -237,7 +237,7 @@ func (b *block) equal(r, s *sqlparse.Rel, rid, sid colID) bool {
 	}
 	for _, f := range b.flat {
 		for _, fact := range f.Facts {
-			if fact.Into == nil || !fact.R.IsCol {
+			if fact.Into == nil || !fact.R.IsCol || b.a.sch.Equals {
 				continue
 			}
 			l, _, ok1 := b.resolve(f, fact.L)

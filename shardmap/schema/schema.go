@@ -33,6 +33,7 @@ type Snapshot struct {
 	Varying  map[string]bool                           // domains with a default that varies, by bare name
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 	Collations
+	Comparisons
 
 	Fingerprint string    // see Watcher
 	At          time.Time // when it was read, or later
@@ -92,6 +93,25 @@ type Collations struct {
 	Sorted    bool // a column, a field of a row or a domain has one that does not sort by bytes
 	Loose     bool // one has such by which unlike texts are equal
 	LikeBytes bool // one of a user's is called like one of ByBytes
+}
+
+// Comparisons says which comparisons users have defined for values of PostgreSQL's own types: = is not equality then, nor < the order of a type.
+type Comparisons struct{ Equals, Orders bool }
+
+// comparisonsSQL lists them. One for the very types of its operands comes before one that
+// PostgreSQL would have to convert them for: https://www.postgresql.org/docs/current/typeconv-oper.html
+const comparisonsSQL = `select distinct oprname::text from pg_operator where oid >= 16384 and oprleft < 16384 and oprright < 16384 and oprname in ('=', '<', '<=', '>', '>=')`
+
+// loadComparisons reads them.
+func (s *Snapshot) loadComparisons(ctx context.Context, q queryer) error {
+	var name string
+	rows, _ := q.Query(ctx, comparisonsSQL) // an error comes with the rows
+	_, err := pgx.ForEachRow(rows, []any{&name}, func() error {
+		s.Equals = s.Equals || name == "="
+		s.Orders = s.Orders || name != "="
+		return nil
+	})
+	return err
 }
 
 // Table is a user table, view or sequence.
@@ -312,7 +332,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	for _, load := range []func(context.Context, queryer) error{
-		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadPolicies, s.loadAsking, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
+		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadComparisons, s.loadPolicies, s.loadAsking, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
 	} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)

@@ -149,3 +149,18 @@ func TestALineThatEndsCSVForSomeServers(t *testing.T) {
 		}
 	}
 }
+
+// A key that stands last in its row may end with what ends lines.
+func TestLineEndsBehindABackslashAreAPartOfTheField(t *testing.T) {
+	for _, c := range []struct{ row, key string }{
+		{"1\tq\n", "q"}, {"1\tq\r\n", "q"}, {"1\tq\\\n\n", "q\n"}, {"1\tq\\\r\n", "q\r"}, {"1\tq\\\\\r\n", "q\\"}, {"1\tq\\\\\\\r\r\n", "q\\\r"}, {"1\tq\\\\\n", "q\\"}, {"1\t\\\r\n", "\r"},
+	} {
+		s := New(FormatOf(nil), nil, []Key{{Column: "k", At: 1}}, []int{0})
+		if n := s.lineEnd([]byte(c.row)); n != len(c.row) {
+			t.Errorf("%q ends at %d", c.row, n)
+		}
+		if s.fields(s.bare([]byte(c.row))); s.vals[0].text != c.key {
+			t.Errorf("%q: key %q, want %q", c.row, s.vals[0].text, c.key)
+		}
+	}
+}

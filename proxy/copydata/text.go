@@ -58,7 +58,7 @@ func (s *Splitter) row(row []byte) error {
 		lines = int64(max(bytes.Count(row, []byte{'\n'}), 1))
 	}
 	s.line += lines
-	body := bytes.TrimRight(row, "\r\n")
+	body := s.bare(row)
 	body, s.ended = s.endMark(body)
 	switch {
 	case s.ended && s.format.CSV && s.format.Mark == MarkDiffers:
@@ -91,6 +91,18 @@ func (s *Splitter) row(row []byte) error {
 		s.key[i] = s.keys[i].Held.Held(s.key[i])
 	}
 	return s.put(row, lines)
+}
+
+// bare is a row without its line end. A carriage return or line feed behind a backslash is a part of the last field.
+func (s *Splitter) bare(row []byte) []byte {
+	body := bytes.TrimSuffix(row, []byte{'\n'})
+	if s.format.CSV {
+		return bytes.TrimRight(body, "\r")
+	}
+	if cut, ok := bytes.CutSuffix(body, []byte{'\r'}); ok && (len(cut)-len(bytes.TrimRight(cut, `\`)))%2 == 0 {
+		return cut
+	}
+	return body
 }
 
 // endMark takes the mark off that ends the data, \. behind a row's text or, in CSV of some servers, instead of one. Source: CopyReadLineText in copyfromparse.c of PostgreSQL.

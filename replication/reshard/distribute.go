@@ -358,15 +358,22 @@ func sameKey(a, b pghash.Type) bool {
 	return a == b || a.IsInteger() && b.IsInteger() || text(a) && text(b)
 }
 
+// declaredKeysSQL lists the foreign keys that somebody has given to a table or to one of its partitions, or that refer to one of these, with the other table,
+// of a partition the one at the top. PostgreSQL has more of them itself where partitions are.
+const declaredKeysSQL = `with own (oid) as (select $1::text::regclass::oid union select relid::oid from pg_partition_tree($1::text::regclass))
+select c.conname, c.conrelid in (select oid from own), n.nspname, r.relname,
+    array(select a1.attname || ' ' || a2.attname from unnest(c.conkey, c.confkey) k(x, y)
+       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y)
+  from pg_constraint c join pg_class l on l.oid = case when c.conrelid in (select oid from own) then c.confrelid else c.conrelid end
+  join pg_class r on r.oid = coalesce(case when l.relispartition then pg_partition_root(l.oid) end, l.oid) join pg_namespace n on n.oid = r.relnamespace
+ where c.contype = 'f' and c.conparentid = 0 and (c.conrelid in (select oid from own) or c.confrelid in (select oid from own))
+ order by c.conname, n.nspname, r.relname`
+
 // checkForeignKeys allows sharded to co-located sharded on the key, sharded to reference and reference to
 // reference.
 func checkForeignKeys(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
 	name := t.TableName().SQL()
-	rows, _ := home.Query(ctx, `select c.conname, c.conrelid = $1::text::regclass, n.nspname, r.relname,
-	    array(select a1.attname || ' ' || a2.attname from unnest(c.conkey, c.confkey) k(x, y)
-	       join pg_attribute a1 on a1.attrelid = c.conrelid and a1.attnum = k.x join pg_attribute a2 on a2.attrelid = c.confrelid and a2.attnum = k.y)
-	  from pg_constraint c join pg_class r on r.oid = case when c.conrelid = $1::text::regclass then c.confrelid else c.conrelid end join pg_namespace n on n.oid = r.relnamespace
-	 where c.contype = 'f' and (c.conrelid = $1::text::regclass or c.confrelid = $1::text::regclass)`, name)
+	rows, _ := home.Query(ctx, declaredKeysSQL, name) // an error comes with the rows
 	type fk struct {
 		name, schema, table string
 		outgoing            bool
@@ -643,16 +650,17 @@ func replaceTable(tx *shardmap.Tx, was, is shardmap.Table) error {
 // on their shards.
 func checkTies(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.Table) error {
 	n := t.TableName()
-	rows, _ := home.Query(ctx, `select c.conname, rn.nspname, r.relname, c.conrelid = to_regclass($1) from pg_constraint c join pg_class r on r.oid = case when c.conrelid = to_regclass($1) then c.confrelid else c.conrelid end
-	  join pg_namespace rn on rn.oid = r.relnamespace where c.contype = 'f' and to_regclass($1) in (c.conrelid, c.confrelid) and c.conrelid <> c.confrelid`, n.SQL())
+	rows, _ := home.Query(ctx, declaredKeysSQL, n.SQL()) // an error comes with the rows
 	const together = "Drop the constraint, bring both tables home, and add it again."
 	var name string
 	var other shardmap.TableName
 	var outgoing bool
+	var columns []string
 	var refused error
-	_, err := pgx.ForEachRow(rows, []any{&name, &other.Schema, &other.Name, &outgoing}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&name, &outgoing, &other.Schema, &other.Name, &columns}, func() error {
 		info := d.Table(other)
 		switch {
+		case other == n:
 		case info == nil || outgoing && info.Kind != shardmap.Sharded:
 		case outgoing:
 			refused = &pgsql.Error{Code: pgsql.FeatureNotSupported, Message: fmt.Sprintf("table %s cannot be brought home: its foreign key %q refers to table %s, whose rows are on their shards", n, name, other), Hint: together}

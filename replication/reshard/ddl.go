@@ -334,12 +334,13 @@ const columnDefsSQL = `select a.attname, quote_ident(a.attname) || ' ' || format
   from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
  where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`
 
-// tableDefsSQL has what a table has besides columns, with its rank. How a column's values are kept and counted is said where it is not
-// what the column has from its type, or from the table above.
+// tableDefsSQL has what a table has besides columns, with its rank. How a column's values are kept and counted, whether a partition's may be NULL, and
+// when a partition's trigger fires is said where it is not what the column has from its type, or what the table above has. What an owner may not do himself comes last.
 const tableDefsSQL = `
 select format('ALTER TABLE %s ALTER COLUMN %I %s', $1::text, a.attname, x.what), 0 from pg_attribute a join pg_type y on y.oid = a.atttypid
   left join pg_class c on c.oid = a.attrelid and c.relispartition left join pg_inherits h on h.inhrelid = c.oid left join pg_attribute p on p.attrelid = h.inhparent and p.attname = a.attname,
   lateral (select to_jsonb(a) ->> 'attcompression' own, coalesce(to_jsonb(p) ->> 'attcompression', '') above) k, lateral (values
+    (case when a.attnotnull and not p.attnotnull then 'SET NOT NULL' end),
     (case when a.attstorage <> coalesce(p.attstorage, y.typstorage) then 'SET STORAGE ' || case a.attstorage when 'p' then 'PLAIN' when 'e' then 'EXTERNAL' when 'm' then 'MAIN' else 'EXTENDED' end end),
     (case when own <> above then 'SET COMPRESSION ' || case own when 'p' then 'pglz' when 'l' then 'lz4' else 'default' end end),
     (case when a.attstattarget >= 0 then 'SET STATISTICS ' || a.attstattarget end),
@@ -361,6 +362,11 @@ select format('GRANT %s (%I) ON %s TO %s%s', x.privilege_type, a.attname, $1::te
 union all
 select format('ALTER TABLE %s SET (%s)', $1::text, (select string_agg(format('%I = %L', option_name, option_value), ', ') from pg_options_to_table(c.reloptions))), 3 from pg_class c where c.oid = $1::text::regclass and c.reloptions <> '{}'
 union all
+select format('ALTER TABLE %s SET (%s)', $1::text, (select string_agg(format('toast.%I = %L', option_name, option_value), ', ') from pg_options_to_table(o.reloptions))), 3
+  from pg_class c join pg_class o on o.oid = c.reltoastrelid where c.oid = $1::text::regclass and o.reloptions <> '{}'
+union all
+select format('ALTER TABLE %s OF %s', $1::text, c.reloftype::regtype), 3 from pg_class c where c.oid = $1::text::regclass and c.reloftype <> 0
+union all
 select format('ALTER TABLE %s REPLICA IDENTITY %s', $1::text, case c.relreplident when 'f' then 'FULL' when 'n' then 'NOTHING' else (select format('USING INDEX %I', i.relname) from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid and x.indisreplident) end), 8
   from pg_class c where c.oid = $1::text::regclass and (c.relreplident in ('f', 'n') or c.relreplident = 'i' and exists (select from pg_index x where x.indrelid = c.oid and x.indisreplident))
 union all
@@ -376,7 +382,8 @@ select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxreli
 union all
 select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgparentid = 0 and t.tgname !~ '^pgmosaic_'
 union all
-select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgname !~ '^pgmosaic_' and t.tgenabled <> 'O'
+select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and (not t.tgisinternal or t.tgparentid <> 0 and t.tgfoid >= 16384) and t.tgname !~ '^pgmosaic_'
+   and t.tgenabled <> coalesce((select a.tgenabled from pg_trigger a where a.oid = t.tgparentid), 'O')
 union all
 select format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, $1::text, case when p.polpermissive then 'PERMISSIVE' else 'RESTRICTIVE' end,
      case p.polcmd when 'r' then 'SELECT' when 'a' then 'INSERT' when 'w' then 'UPDATE' when 'd' then 'DELETE' else 'ALL' end,
@@ -387,6 +394,9 @@ union all
 select format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relrowsecurity
 union all
 select format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $1::text), 13 from pg_class c where c.oid = $1::text::regclass and c.relforcerowsecurity
+union all
+select format('REVOKE %s ON %s FROM %I', x.privilege_type, $1::text, pg_get_userbyid(c.relowner)), 14 from pg_class c, aclexplode(acldefault('r', c.relowner)) x
+ where c.oid = $1::text::regclass and not exists (select from aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) h where h.grantee = c.relowner and h.privilege_type = x.privilege_type)
 order by 2, 1`
 
 // serves is whether an index i is more than what a CREATE INDEX CONCURRENTLY that has failed has left: the rows may not be what it asks for. One of a partitioned table has
@@ -522,11 +532,15 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 		}
 	}
 	parts, err := strings1(ctx, home, "select ' PARTITION BY ' || pg_get_partkeydef(partrelid) from pg_partitioned_table where partrelid = $1::text::regclass", name)
+	var method []string
+	if err == nil {
+		method, err = strings1(ctx, home, "select format(' USING %I', m.amname) from pg_class c join pg_am m on m.oid = c.relam where c.oid = $1::text::regclass", name)
+	}
 	if err == nil {
 		err = run(ctx, tx, before)
 	}
 	if err == nil {
-		err = asDefined(ctx, tx, owner, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, ""))
+		err = asDefined(ctx, tx, owner, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, "")+strings.Join(method, ""))
 	}
 	if err == nil {
 		err = run(ctx, tx, after)
@@ -604,7 +618,7 @@ func freeSequences(ctx context.Context, tx pgx.Tx, names []string) error {
 
 // partitionsSQL has the partitions of a table, those above first, and what makes each.
 const partitionsSQL = `select format('%I.%I', n.nspname, c.relname), format('CREATE TABLE %I.%I PARTITION OF %I.%I %s', n.nspname, c.relname, pn.nspname, p.relname, pg_get_expr(c.relpartbound, c.oid))
-   || coalesce(' PARTITION BY ' || pg_get_partkeydef(k.partrelid), '')
+   || coalesce(' PARTITION BY ' || pg_get_partkeydef(k.partrelid), '') || coalesce((select format(' USING %I', amname) from pg_am where oid = c.relam), '')
   from pg_partition_tree($1::text::regclass) t join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace join pg_class p on p.oid = t.parentrelid join pg_namespace pn on pn.oid = p.relnamespace
   left join pg_partitioned_table k on k.partrelid = c.oid where t.level > 0 order by t.level, c.oid`
 

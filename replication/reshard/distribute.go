@@ -196,7 +196,7 @@ func describe(clients []string) string {
 }
 
 const checkSQL = `select c.relkind::text, c.relpersistence::text, c.relispartition or exists (select from pg_inherits where inhrelid = c.oid or inhparent = c.oid and c.relkind <> 'p'),
-   exists (select from pg_rewrite where ev_class = c.oid), exists (select from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid where p.relkind not in ('r', 'p') or p.relpersistence <> 'p')
+   exists (select from pg_rewrite where ev_class = c.oid or ev_class in (select relid from pg_partition_tree(c.oid))), exists (select from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid where p.relkind not in ('r', 'p') or p.relpersistence <> 'p')
   from pg_class c where c.oid = to_regclass($1)`
 
 // checkTable finds out whether a table can be distributed as asked, before anything is touched.
@@ -515,7 +515,7 @@ func keepOwn(ctx context.Context, tx pgx.Tx, d *shardmap.DB, info *shardmap.Tabl
 	if err := asDefined(ctx, tx, owner, fmt.Sprintf("DELETE FROM %s WHERE %s AND NOT %s", name, keyed(info), placeWhere(d, info, d.Home.Name))); err != nil { // the constraint refuses what has no key, and is on no shard
 		return err
 	}
-	return run(ctx, tx, append([]string{placeCheck(d, info, d.Home.Name)}, after...))
+	return run(ctx, tx, append([]string{settleConstraints, placeCheck(d, info, d.Home.Name)}, after...))
 }
 
 // filling is what is known of a table that is about to be copied: who does it, and where its sequences begin. With a job, the table is in use.

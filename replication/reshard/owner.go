@@ -159,7 +159,7 @@ func askOwner(ctx context.Context, tx querier, owner string, statements []string
 	}
 	create := fmt.Sprintf("CREATE FUNCTION %s() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %s", name, pgsql.Literal("BEGIN "+body.String()+"END"))
 	list := slices.Concat(workspace.give, []string{
-		"SET CONSTRAINTS ALL IMMEDIATE", // nothing may be put off in there
+		settleConstraints, // nothing may be put off in there
 		create, fmt.Sprintf("CREATE MATERIALIZED VIEW %s AS SELECT %[1]s() IS NULL AS done WITH NO DATA", name),
 		fmt.Sprintf("ALTER FUNCTION %s() OWNER TO %s", name, role), fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", name, role),
 	}, workspace.take, []string{"REFRESH MATERIALIZED VIEW " + name, "DROP MATERIALIZED VIEW " + name, fmt.Sprintf("DROP FUNCTION %s()", name)}, workspace.drop)

@@ -111,8 +111,14 @@ func meanings(ctx context.Context, tx pgx.Tx, tables ...shardmap.TableName) (out
 	return out, nil
 }
 
+// settleConstraints judges rows that have moved now by the constraints that are put off to the end: a table with something put off takes no definition.
+const settleConstraints = "SET CONSTRAINTS ALL IMMEDIATE"
+
 // redefine makes what was taken away. It must mean what it did: somebody may have added a function since that fits its words better.
 func redefine(ctx context.Context, tx pgx.Tx, list []definition, was []meaning) error {
+	if err := run(ctx, tx, []string{settleConstraints}); err != nil {
+		return err
+	}
 	if err := define(ctx, tx, list); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ select kind, object, coalesce(sch, ''), coalesce(tab, ''), coalesce(col, ''), ar
     left join pg_type e on e.oid = y.typelem join pg_class t on t.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and t.oid = case when d.refclassid = 'pg_class'::regclass then d.refobjid else coalesce(nullif(y.typrelid, 0), e.typrelid) end
     join pg_namespace tn on tn.oid = t.relnamespace where tab is null and d.classid = class and d.objid = id), says
 from (
-  select 'table', name, root_schema, root, null, 0::oid, 0::oid, concat_ws(' ', relkind, relpersistence, reloptions, case when relrowsecurity then 'row security' end, case when relforcerowsecurity then 'forced' end, relreplident, pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid)) from rel
+  select 'table', name, root_schema, root, null, 0::oid, 0::oid, concat_ws(' ', relkind, relpersistence, reloptions, 'toast ' || (select o.reloptions from pg_class o where o.oid = rel.reltoastrelid)::text, 'of ' || nullif(reloftype, 0)::regtype, (select amname from pg_am where oid = relam), case when relrowsecurity then 'row security' end, case when relforcerowsecurity then 'forced' end, relreplident, pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid)) from rel
   union all select 'owner', name, root_schema, root, null, 0, 0, relowner::regrole::text from rel
   union all select 'grants', name, root_schema, root, null, 0, 0, acl(relacl, 'r', relowner) from rel
   union all select 'column', format('%s.%I', name, attname), root_schema, root, attname, 0, 0, concat_ws(' ', format_type(atttypid, atttypmod), case when attnotnull then 'not null' end, attgenerated, nullif(attcollation::regcollation::text, '-'), attacl,

@@ -153,6 +153,9 @@ func TestRangeGroups(t *testing.T) {
 		t.Error("a misplaced row was taken")
 	}
 	d.adminExec(t, "ALTER GROUP spans IN ranged SPLIT AT ('2027-01-01', 0)")
+	if rows := d.adminExec(t, "VERIFY TABLE ranged.public.readings"); len(rows) > 0 { // the constraints are right: no key has another shard
+		t.Errorf("VERIFY TABLE behind SPLIT AT: %v", rows)
+	}
 	d.adminFails(t, "ALTER GROUP spans IN ranged SPLIT AT ('2027-01-01', 0)", "42P17", "empty")
 	d.adminFails(t, "ALTER GROUP spans IN ranged ADD VALUES ('x') ON ranged_s1", "42809", "by range")
 	if n := queryOne[int](t, c, "select count(*) from readings"); n != 55 {

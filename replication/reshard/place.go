@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +26,11 @@ func checkOn(table, where string) string {
 // placeWhere is the condition that a row of a table belongs to a shard, in immutable SQL: false for a shard that owns no key, and for a
 // row without one, which belongs to none. It is never NULL, which a CHECK would take for true.
 func placeWhere(d *shardmap.DB, t *shardmap.TableInfo, shard string) string {
-	where := ownWhere(d, t, shard)
+	return keyedWhere(t, ownWhere(d, t, shard))
+}
+
+// keyedWhere is a condition on a row's key, and that it has one.
+func keyedWhere(t *shardmap.TableInfo, where string) string {
 	if len(t.Keys) == 0 || where == "false" {
 		return where
 	}
@@ -41,9 +46,19 @@ func keyed(t *shardmap.TableInfo) string {
 	return strings.Join(parts, " AND ")
 }
 
-// ownWhere is the condition that a row's key is a shard's. Where a part of the key is NULL, it may be anything.
+// ownWhere is the condition that a row's key is a shard's. Where a part of the key is NULL, it may be anything. To split a range does not change it.
 func ownWhere(d *shardmap.DB, t *shardmap.TableInfo, shard string) string {
-	g, places := t.Group, d.Placement(t.Group)
+	return whereBy(d.Placement(t.Group), t, shard, joined(d.Placement(t.Group).Ranges))
+}
+
+// joined are ranges with those of one shard that follow each other as one.
+func joined(ranges []shardmap.Range) []shardmap.Range {
+	return slices.CompactFunc(slices.Clone(ranges), func(a, b shardmap.Range) bool { return a.Shard == b.Shard })
+}
+
+// whereBy is ownWhere by some ranges.
+func whereBy(places *shardmap.PlacementInfo, t *shardmap.TableInfo, shard string, ranges []shardmap.Range) string {
+	g := t.Group
 	cols := make([]string, len(t.Keys))
 	for i, k := range t.Keys {
 		cols[i] = pgsql.Ident(k)
@@ -56,7 +71,7 @@ func ownWhere(d *shardmap.DB, t *shardmap.TableInfo, shard string) string {
 	case shardmap.ByHash:
 		base = slotWhere(places, cols, shard)
 	case shardmap.ByRange:
-		base = rangeWhere(places, cols, shard)
+		base = rangeWhere(g, ranges, cols, shard)
 	case shardmap.ByList:
 		base = listWhere(places, cols, shard)
 	default:
@@ -95,19 +110,19 @@ func slotWhere(places *shardmap.PlacementInfo, cols []string, shard string) stri
 	return anyOf(parts)
 }
 
-func rangeWhere(places *shardmap.PlacementInfo, cols []string, shard string) string {
+func rangeWhere(g *shardmap.GroupInfo, ranges []shardmap.Range, cols []string, shard string) string {
 	row := "(" + strings.Join(cols, ", ") + ")"
 	var parts []string
-	for i, r := range places.Ranges {
+	for i, r := range ranges {
 		if r.Shard != shard {
 			continue
 		}
 		var both []string
 		if i > 0 {
-			both = append(both, row+" >= "+rowLiteral(places.Group, r.From))
+			both = append(both, row+" >= "+rowLiteral(g, r.From))
 		}
-		if i+1 < len(places.Ranges) {
-			both = append(both, row+" < "+rowLiteral(places.Group, places.Ranges[i+1].From))
+		if i+1 < len(ranges) {
+			both = append(both, row+" < "+rowLiteral(g, ranges[i+1].From))
 		}
 		if len(both) == 0 {
 			return "true"

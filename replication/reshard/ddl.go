@@ -542,8 +542,12 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 	if err == nil {
 		err = asDefined(ctx, tx, owner, "CREATE TABLE "+name+" ("+strings.Join(cols, ", ")+")"+strings.Join(parts, "")+strings.Join(method, ""))
 	}
+	var strays []string
 	if err == nil {
-		err = run(ctx, tx, after)
+		strays, err = strings1(ctx, tx, strayGrantsSQL, name, drawnFrom)
+	}
+	if err == nil {
+		err = run(ctx, tx, append(strays, after...))
 	}
 	if err != nil {
 		return nil, err

@@ -302,7 +302,7 @@ func (g *joiner) rest(ctx context.Context, dst *pgx.Conn, there pgx.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return sameDefaults(ctx, g.home, there, g.x.Shard.Name)
 }
 
 func namesOf(tables []*shardmap.TableInfo) []shardmap.TableName {

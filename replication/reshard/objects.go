@@ -22,7 +22,7 @@ import (
 const objectsSQL = definedKinds + sortedKinds + searchKinds + " order by 2"
 
 // definedKinds lists types, routines, operators and casts: the catalog and the OID, by which name servers tell it from others, what makes it, and what gives it to its
-// owner and allows its use. What belongs to an extension comes with that. What PostgreSQL brings, some hundreds or thousands of each kind, has OIDs below 16384.
+// owner. What belongs to an extension comes with that. What PostgreSQL brings, some hundreds or thousands of each kind, has OIDs below 16384.
 const definedKinds = `with users (oid, name) as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e')
 select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname), array[case t.typtype
@@ -31,7 +31,7 @@ select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname),
         case when a.attcollation not in (0, at.typcollation) then ' COLLATE ' || a.attcollation::regcollation else '' end, ', ' order by a.attnum)
         from pg_attribute a join pg_type at on at.oid = a.atttypid where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
     when 'r' then (select format('CREATE TYPE %I.%I AS RANGE (SUBTYPE = %s, SUBTYPE_OPCLASS = %I.%I, MULTIRANGE_TYPE_NAME = %s', n.name, t.typname, format_type(r.rngsubtype, null), (select nspname from pg_namespace where oid = o.opcnamespace), o.opcname, r.rngmultitypid::regtype) ||
-        case when r.rngcollation <> 0 then ', COLLATION = ' || r.rngcollation::regcollation else '' end || case when r.rngsubdiff::oid <> 0 then ', SUBTYPE_DIFF = ' || r.rngsubdiff else '' end || ')' from pg_range r join pg_opclass o on o.oid = r.rngsubopc where r.rngtypid = t.oid)
+        case when r.rngcollation <> 0 then ', COLLATION = ' || r.rngcollation::regcollation else '' end || case when r.rngsubdiff::oid <> 0 then ', SUBTYPE_DIFF = ' || r.rngsubdiff else '' end || case when r.rngcanonical::oid <> 0 then ', CANONICAL = ' || r.rngcanonical else '' end || ')' from pg_range r join pg_opclass o on o.oid = r.rngsubopc where r.rngtypid = t.oid)
     else format('CREATE DOMAIN %I.%I AS %s%s%s%s%s', n.name, t.typname, format_type(t.typbasetype, t.typtypmod), case when t.typcollation <> b.typcollation then ' COLLATE ' || t.typcollation::regcollation else '' end, coalesce(' DEFAULT ' || coalesce(pg_get_expr(t.typdefaultbin, 0), quote_literal(t.typdefault)), ''), case when t.typnotnull then ' NOT NULL' else '' end,
         coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '' order by c.conname) from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
    format('ALTER TYPE %I.%I OWNER TO %I', n.name, t.typname, pg_get_userbyid(t.typowner))]
@@ -40,14 +40,13 @@ select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname),
 union all
 select 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure), array[case p.prokind when 'a' then format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %s, STYPE = %s', n.name, p.proname, coalesce(nullif(pg_get_function_identity_arguments(p.oid), ''), '*'), g.aggtransfn, format_type(g.aggtranstype, null)) ||
       case when g.aggfinalfn::oid <> 0 then format(', FINALFUNC = %s', g.aggfinalfn) || case when g.aggfinalextra then ', FINALFUNC_EXTRA' else '' end else '' end || coalesce(', INITCOND = ' || quote_literal(g.agginitval), '') ||
+      format(', FINALFUNC_MODIFY = %s', case g.aggfinalmodify when 'r' then 'READ_ONLY' when 's' then 'SHAREABLE' else 'READ_WRITE' end) || coalesce(', SSPACE = ' || nullif(g.aggtransspace, 0), '') ||
       case when g.aggcombinefn::oid <> 0 then format(', COMBINEFUNC = %s', g.aggcombinefn) else '' end || case when g.aggserialfn::oid <> 0 then format(', SERIALFUNC = %s, DESERIALFUNC = %s', g.aggserialfn, g.aggdeserialfn) else '' end ||
       case when g.aggmtransfn::oid <> 0 then format(', MSFUNC = %s, MINVFUNC = %s, MSTYPE = %s', g.aggmtransfn, g.aggminvtransfn, format_type(g.aggmtranstype, null)) || coalesce(', MINITCOND = ' || quote_literal(g.aggminitval), '') ||
+        format(', MFINALFUNC_MODIFY = %s', case g.aggmfinalmodify when 'r' then 'READ_ONLY' when 's' then 'SHAREABLE' else 'READ_WRITE' end) || coalesce(', MSSPACE = ' || nullif(g.aggmtransspace, 0), '') ||
         case when g.aggmfinalfn::oid <> 0 then format(', MFINALFUNC = %s', g.aggmfinalfn) || case when g.aggmfinalextra then ', MFINALFUNC_EXTRA' else '' end else '' end else '' end ||
-      case when g.aggsortop <> 0 then format(', SORTOP = %s', g.aggsortop::regoper) else '' end || case p.proparallel when 's' then ', PARALLEL = SAFE' when 'r' then ', PARALLEL = RESTRICTED' else '' end || case g.aggkind when 'h' then ', HYPOTHETICAL' else '' end || ')'
+      case when g.aggsortop <> 0 then (select format(', SORTOP = OPERATOR(%I.%s)', x.nspname, w.oprname) from pg_operator w join pg_namespace x on x.oid = w.oprnamespace where w.oid = g.aggsortop) else '' end || case p.proparallel when 's' then ', PARALLEL = SAFE' when 'r' then ', PARALLEL = RESTRICTED' else '' end || case g.aggkind when 'h' then ', HYPOTHETICAL' else '' end || ')'
     else regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE', 'CREATE') end, format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
-   || case when p.proacl is null then '{}' else array[format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)]
-   || array(select format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end,
-        case when x.is_grantable then ' WITH GRANT OPTION' else '' end) from aclexplode(p.proacl) x where x.grantee <> p.proowner) end
   from pg_proc p join users n on n.oid = p.pronamespace left join pg_aggregate g on g.aggfnoid = p.oid
  where p.oid >= 16384 and not exists (select from owned where class = 'pg_proc'::regclass and obj = p.oid) and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
 union all
@@ -86,7 +85,7 @@ type node struct{ Class, OID uint32 }
 type object struct {
 	node
 	Name string
-	SQL  []string // the first makes it, the second says whose it is, if it is anybody's
+	SQL  []string // the first makes it, the second says whose it is, if it is anybody's; who may use it, see grants.go
 }
 
 // anyObjectSQL says whether there may be such an object: most databases have none, and to list them takes a server long.
@@ -128,8 +127,11 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 	if err := read.objects(ctx, tx, shard); err != nil {
 		return nil, err
 	}
-	if err := bringPlaces(ctx, home, tx, shard); err != nil || read.all == nil {
+	if err := bringPlaces(ctx, home, tx, shard); err != nil {
 		return nil, err
+	}
+	if read.all == nil {
+		return nil, sameGrants(ctx, home, tx, shard)
 	}
 	var owners map[node]string
 	needs := map[node][]node{}
@@ -146,17 +148,12 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 			return nil, err
 		}
 	}
-	if err := takeGrants(ctx, home, tx, read.there); err != nil {
-		return nil, err
-	}
 	for _, o := range inOrder(read.all, needs) {
+		if _, there := read.there[o.Name]; there {
+			continue
+		}
 		sql := o.SQL
-		theirs, there := read.there[o.Name]
-		if there {
-			if sql = use(o); slices.Equal(sql, use(theirs)) {
-				continue
-			}
-		} else if owner := owners[o.node]; owner != "" {
+		if owner := owners[o.node]; owner != "" {
 			if err := asIts(ctx, tx, owner, sql[0]); err != nil {
 				return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
 			}
@@ -165,43 +162,12 @@ func bringObjects(ctx context.Context, home *pgx.Conn, tx pgx.Tx, shard string) 
 		if err := run(ctx, tx, sql); err != nil {
 			return nil, notMade(o.Name, shard, notTheirs(ctx, home, err))
 		}
-		if !there {
-			made = append(made, o.Name)
-		}
+		made = append(made, o.Name)
+	}
+	if err := sameGrants(ctx, home, tx, shard); err != nil {
+		return nil, err
 	}
 	return made, sameUses(ctx, home, tx, objectUsesSQL)
-}
-
-// use is what says who may use an object.
-func use(o object) []string { return o.SQL[min(len(o.SQL), 2):] }
-
-// grantedSQL takes from each role that is no routine's owner what it may do with the routine.
-const grantedSQL = `select 'function ' || p.oid::regprocedure, format('REVOKE ALL ON ROUTINE %s FROM %I', p.oid::regprocedure, pg_get_userbyid(x.grantee)) from pg_proc p, aclexplode(p.proacl) x where p.oid >= 16384 and x.grantee not in (0, p.proowner)`
-
-// takeGrants takes on a shard the routines that it has as home has them from roles that may not use them on home.
-func takeGrants(ctx context.Context, home queryer, tx pgx.Tx, there map[string]object) error {
-	if len(there) == 0 {
-		return nil
-	}
-	type grant struct{ Of, Back string }
-	var both [2][]grant
-	for i, q := range []queryer{home, tx} {
-		rows, err := q.Query(ctx, grantedSQL)
-		if err == nil {
-			both[i], err = pgx.CollectRows(rows, pgx.RowToStructByPos[grant])
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for _, g := range both[1] {
-		if _, ok := there[g.Of]; ok && !slices.Contains(both[0], g) {
-			if _, err := tx.Exec(ctx, g.Back); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // bringPlaces gives a server home's schemas and extensions. What it has already is not said again: PostgreSQL would write a schema's rights anew, and all

@@ -60,6 +60,8 @@ from (
       (select concat_ws(' ', rngsubtype::regtype, rngmultitypid::regtype) from pg_range where rngtypid = t.oid), typowner::regrole, acl(typacl, 'T', typowner))
     from pg_type t join users n on n.oid = t.typnamespace where (typrelid = 0 or exists (select from pg_class where oid = typrelid and relkind = 'c')) and typtype <> 'm' and not exists (select from pg_type e where e.typarray = t.oid) and t.oid not in (select oid from own)
   union all select 'schema', quote_ident(nspname), null, null, null, 0, 0, concat_ws(' ', nspowner::regrole, acl(nspacl, 'n', nspowner)) from users where oid not in (select oid from own)
+  union all select 'default privileges', concat_ws(' ', defaclrole::regrole, 'in ' || quote_ident(n.nspname), 'on', case defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions' when 'T' then 'types' else 'schemas' end), null, null, null, 0, 0,
+      acl(defaclacl, 'r', defaclrole) from pg_default_acl d join pg_roles o on o.oid = d.defaclrole left join pg_namespace n on n.oid = d.defaclnamespace where not o.rolsuper and o.rolname <> current_user and (n.oid is null or n.nspname !~ '^pg_' and n.nspname <> 'pgmosaic')
   union all select 'extension', quote_ident(extname), null, null, null, 0, 0, extversion from pg_extension
 ) q (kind, object, sch, tab, col, class, id, says) order by 1, 2`
 
@@ -100,7 +102,17 @@ func definitions(ctx context.Context, c *pgx.Conn) (out []defined, err error) {
 		return nil, err
 	}
 	more, err := objects(ctx, c)
+	at := map[string]int{}
+	for i, o := range out {
+		at[o.kind+" "+o.object] = i
+	}
 	for _, o := range more {
+		if i, has := at[o.Name]; has { // types and aggregates have more than that
+			if !strings.HasPrefix(o.SQL[0], "CREATE FUNCTION ") && !strings.HasPrefix(o.SQL[0], "CREATE PROCEDURE ") {
+				out[i].says += "; " + o.SQL[0]
+			}
+			continue
+		}
 		for _, kind := range otherKinds {
 			if name, is := strings.CutPrefix(o.Name, kind+" "); is {
 				out = append(out, defined{kind: kind, object: name, says: strings.Join(o.SQL, "; ")})

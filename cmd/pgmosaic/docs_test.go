@@ -17,6 +17,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/admin"
 	"github.com/pgmosaic/pgmosaic/proxy/config"
 	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -114,6 +115,17 @@ func TestDocsOfStates(t *testing.T) {
 		}
 	}
 	diagram("A branch of a transaction", "`branch.State`: a server that a session has leased for a statement or a transaction; changed by the session. Whether it may have written is kept beside. Another change is a fault: it ends the session.", lines)
+	lines = nil
+	for from, list := range pipeline.States {
+		for e, to := range list {
+			lines = append(lines, pipeline.State(from).String()+" --> "+to.String()+": "+e.String())
+		}
+	}
+	diagram("A portal", "`pipeline.State`: a client's portal; changed by the session. Another change is a fault: it ends the session.", lines)
+	b.WriteString("\n## What a pipeline expects\n\n`pipeline.Answer`: what a server says to a message, by the types of its own. Notices, parameters and notifications come at any time, and an error ends each.\nAnything else is a fault of the server's: its connection is given up.\n\n| answer | before | last |\n|---|---|---|\n")
+	for a, m := range pipeline.Answers {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", pipeline.Answer(a), strings.Join(strings.Split(m.Before, ""), " "), strings.Join(strings.Split(m.Last, ""), " "))
+	}
 	page(t, "states.md", b.String())
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -107,7 +108,7 @@ func (h *Handler) ensurePrepared(ctx context.Context, p *participant, s *stmt) (
 	name, evict := p.Server.Prepare(s.key)
 	if evict != "" {
 		p.Server.SendClose('S', evict)
-		x.ops = append(x.ops, op{kind: opHidden, closes: evict})
+		x.ops = append(x.ops, op{kind: pipeline.Hidden, closes: evict})
 	}
 	if s.desc != nil {
 		p.Server.Note(s.key, s.desc.form)
@@ -155,7 +156,7 @@ func ask(h *Handler, p *participant, s *stmt, name string) {
 	}
 	s.asked = h.ext.batches
 	p.Server.SendDescribe('S', name)
-	h.ext.ops = append(h.ext.ops, op{kind: opCompare, parsed: s, key: s.key})
+	h.ext.ops = append(h.ext.ops, op{kind: pipeline.Compared, parsed: s, key: s.key})
 	if s.desc != nil {
 		h.ext.compared = len(h.ext.ops)
 	}
@@ -208,9 +209,9 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 }
 
 func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
-	o := op{kind: opHidden, key: key}
+	o := op{kind: pipeline.Hidden, key: key}
 	if s.owed {
-		o.kind, o.parsed, s.owed = opRelay, s, false
+		o.kind, o.parsed, s.owed = pipeline.Completed, s, false
 	}
 	h.ext.ops = append(h.ext.ops, o)
 }
@@ -349,7 +350,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 	pt.sendBind(h, p, known, b, m)
 	pt.part = p
 	x.putPortal(pt.name, pt) // now that nothing that its Bind needs can end the transaction of the portals before
-	x.ops = append(x.ops, op{kind: opRelay})
+	x.ops = append(x.ops, op{kind: pipeline.Completed})
 	return nil
 }
 

@@ -192,9 +192,12 @@ func amiss(h *Handler, p *participant, typ byte) (end copyEnd, code string, err 
 // longestEnd is how long a CopyDone or CopyFail may be, in bytes. It is PostgreSQL's own bound.
 const longestEnd = 10000
 
-// mayEnd ends a session whose client ends a COPY with a longer message: like PostgreSQL, which does not read it.
-func mayEnd(h *Handler, p *participant) error {
+// takeEnd gathers the message by which the client ends a COPY. A longer one ends the session: PostgreSQL does not read it either.
+func takeEnd(h *Handler, p *participant) error {
 	typ, n, err := h.client.Peek()
+	if err == nil && n-1 <= longestEnd {
+		err = h.client.Pieces(func(b []byte) error { p.Server.Gather(b); return nil })
+	}
 	switch {
 	case err != nil:
 		return h.copyFailed(p, err)
@@ -300,11 +303,8 @@ func (h *Handler) copyIn(p *participant, syncs *int) (end copyEnd, code string, 
 				return 0, code, h.copyFailed(p, err)
 			}
 		case 'c', 'f':
-			if err := mayEnd(h, p); err != nil {
+			if err := takeEnd(h, p); err != nil {
 				return 0, code, err
-			}
-			if err := h.client.Pieces(func(b []byte) error { p.Server.Gather(b); return nil }); err != nil {
-				return 0, code, h.copyFailed(p, err)
 			}
 			if err := p.Server.Flush(); err != nil { // small, and the server reads on whatever it says
 				return 0, code, h.lost(p, err)

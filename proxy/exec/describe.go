@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -156,7 +157,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 	if pt == nil {
 		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
-	if (pt.dead || h.tx.Failed()) && (pt.part != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
+	if (pt.state == pipeline.Dead || h.tx.Failed()) && (pt.part != nil || pt.stmt.desc != nil || describeLocal(pt.stmt.tmpl.Stmt) != nil) {
 		return errFailedTx
 	}
 	if pt.part != nil {
@@ -164,7 +165,7 @@ func (h *Handler) describeMsg(ctx context.Context, m wire.Message) error {
 			return err
 		}
 		pt.send(m)
-		x.ops = append(x.ops, op{kind: opDescribe})
+		x.ops = append(x.ops, op{kind: pipeline.Described})
 		return nil
 	}
 	fields, err := h.describeControl(ctx, pt.stmt.tmpl.Stmt)

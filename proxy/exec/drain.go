@@ -3,8 +3,10 @@ package exec
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/panics"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -19,10 +21,7 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	x.locals = 0
 	p := x.cur
 	if p == nil {
-		for _, o := range x.ops {
-			_ = h.client.Write(o.local)
-		}
-		x.ops, x.changes = x.ops[:0], x.changes[:0]
+		tellOwn(h)
 		return nil
 	}
 	if !end && len(x.ops) == 0 {
@@ -94,6 +93,15 @@ func (h *Handler) drain(ctx context.Context, end bool) error {
 	}
 	h.afterwards(ctx, p, x.post)
 	return nil
+}
+
+// tellOwn tells the client what is gathered for it where no server is to answer anything.
+func tellOwn(h *Handler) {
+	x := &h.ext
+	for _, o := range x.ops {
+		_ = h.client.Write(o.local)
+	}
+	x.ops, x.changes = x.ops[:0], x.changes[:0]
 }
 
 // brokenOff ends what a server was sent of a pipeline that has failed. closed says that the Sync is on its way already, and to be answered.
@@ -168,6 +176,11 @@ func (h *Handler) afterwards(ctx context.Context, p *participant, list []post) {
 	h.ext.post = h.ext.post[:0]
 }
 
+// stray is the fault of a server that says what nobody has asked it.
+func stray(p *participant, typ byte, expected pipeline.Answer) error {
+	return &pool.ProtocolError{Shard: p.Server.Pool.Shard, Node: p.Server.Pool.Node, Cause: fmt.Errorf("%w: a message of type %q, where something that is %s was expected", wire.ErrMalformed, typ, expected)}
+}
+
 // answers passes on what the queue of expected answers says.
 func (h *Handler) answers(p *participant) (code string, err error) {
 	x := &h.ext
@@ -176,7 +189,7 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 	x.ops = x.ops[:0]
 	for i := 0; i < len(done); i++ {
 		o := &done[i]
-		if o.kind == opLocal {
+		if o.kind == pipeline.Own {
 			if err := h.client.Write(o.local); err != nil {
 				return "", clientError{err}
 			}
@@ -187,25 +200,23 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 			if err != nil {
 				return "", h.lostOrGone(p, err)
 			}
-			hide := false
+			belongs, last := o.kind.Takes(typ)
+			if !belongs {
+				return "", h.lost(p, stray(p, typ, o.kind))
+			}
+			answered = last
 			switch typ {
-			case '1', '2', '3':
-				answered, hide = true, o.kind == opHidden
 			case 't': // what the proxy has asked for
 				if err := h.compare(p, o); err != nil {
 					x.skipped(s, done, i)
 					return "", err
 				}
-				answered = true
 				continue
-			case 'T', 'n':
-				answered = o.kind == opDescribe
-			case 'C', 'I', 's':
-				answered = true
-				if typ == 'C' && o.portal != nil {
-					o.portal.ran = true
+			case 'C':
+				if o.portal != nil {
+					o.portal.state.On(pipeline.Runs)
 				}
-				if t := o.tmpl; typ == 'C' && t != nil && (entails(t) || t.Stmt.Configs != nil) {
+				if t := o.tmpl; t != nil && (entails(t) || t.Stmt.Configs != nil) {
 					x.post = append(renewed(x.post, o.configs), post{t, o.configs})
 				}
 			case 'E':
@@ -252,12 +263,12 @@ func (h *Handler) answers(p *participant) (code string, err error) {
 				continue
 			}
 			switch {
-			case hide:
+			case o.kind == pipeline.Hidden && last:
 				err = s.Skip()
 			case typ == 'T':
 				err = h.relayDescription(p)
 			case typ == 'D':
-				if o.kind == opExecute {
+				if o.kind == pipeline.Executed {
 					p.deep = o.deep
 				}
 				err = h.relayRows(p)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
@@ -21,55 +22,30 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 	if pt == nil {
 		return &pgsql.Error{Code: pgsql.InvalidCursorName, Message: fmt.Sprintf("portal %q does not exist", name)}
 	}
-	if pt.dead || h.tx.Failed() && !endsTx(pt.stmt.tmpl.Stmt) {
+	if pt.state == pipeline.Dead || h.tx.Failed() && !endsTx(pt.stmt.tmpl.Stmt) {
 		return errFailedTx
 	}
 	h.count.Queries.Add(1)
 	h.request.About(bytesOf(pt.stmt.sql))
 	pt.stmt.tmpl.Runs.Add(1)
 	if pt.part != nil {
-		if err := h.switchTo(ctx, pt.part); err != nil {
-			return err
-		}
-		if err := outsideOurs(h, pt.stmt.tmpl.Stmt); err != nil {
-			return err
-		}
-		if !pt.stmt.tmpl.Read && mayRefuse(x) { // it is skipped if that is another: a lock that it takes, or what it draws, nobody could undo
-			if err := h.drain(ctx, false); err != nil {
-				return err
-			}
-		}
-		if len(pt.configs) > 0 {
-			if err := mayConfigure(h, configuring(x, pt.configs)); err != nil {
-				return err
-			}
-		}
-		if closesAll(pt.stmt.tmpl.Stmt) && h.tx.Active() && !h.tx.Failed() {
-			if err := closeAllBy(ctx, h, pt); err != nil {
-				return err
-			}
-		}
-		h.count.Single.Add(1)
-		x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
-		pt.send(m)
-		pt.ran = pt.ran || binary.BigEndian.Uint32(rest) == 0
-		h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
-		if h.changesTemps(pt.stmt.tmpl) {
-			h.tempsOld, h.tempsAltered = true, true
-		}
-		x.ops = append(x.ops, op{kind: opExecute, portal: pt, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
-		return nil
+		return executeThere(ctx, h, pt, m)
 	}
 	h.key = 0 // that of the Bind that came last, not this portal's
 	// Something of our own: all that came before must be answered first.
 	if err := h.drain(ctx, !h.tx.Idle()); err != nil {
 		return err
 	}
-	if pt.broken {
+	if pt.state == pipeline.Broken {
 		return cannotRun(pt)
 	}
 	x.executing = true
-	defer func() { x.executing, pt.broken = false, err != nil }()
+	defer func() {
+		x.executing = false
+		if err != nil {
+			pt.state.On(pipeline.Fails)
+		}
+	}()
 	if pt.plan.Class == router.Control {
 		return h.controlOnce(ctx, pt)
 	}
@@ -89,6 +65,44 @@ func (h *Handler) executeMsg(ctx context.Context, m wire.Message) (err error) {
 		x.anonymous = nil
 	}
 	return h.runLimited(ctx, pt, int(int32(binary.BigEndian.Uint32(rest))))
+}
+
+// executeThere gathers an Execute for the server that has the portal.
+func executeThere(ctx context.Context, h *Handler, pt *portal, m wire.Message) error {
+	x := &h.ext
+	if err := h.switchTo(ctx, pt.part); err != nil {
+		return err
+	}
+	if err := outsideOurs(h, pt.stmt.tmpl.Stmt); err != nil {
+		return err
+	}
+	if !pt.stmt.tmpl.Read && mayRefuse(x) { // it is skipped if that is another: a lock that it takes, or what it draws, nobody could undo
+		if err := h.drain(ctx, false); err != nil {
+			return err
+		}
+	}
+	if len(pt.configs) > 0 {
+		if err := mayConfigure(h, configuring(x, pt.configs)); err != nil {
+			return err
+		}
+	}
+	if closesAll(pt.stmt.tmpl.Stmt) && h.tx.Active() && !h.tx.Failed() {
+		if err := closeAllBy(ctx, h, pt); err != nil {
+			return err
+		}
+	}
+	h.count.Single.Add(1)
+	x.copy.executed = takesData(pt.stmt.tmpl.Stmt)
+	pt.send(m)
+	if binary.BigEndian.Uint32(m.Body()[len(m.Body())-4:]) == 0 {
+		pt.state.On(pipeline.Runs)
+	}
+	h.tx.defined = h.tx.defined || pt.stmt.tmpl.Defines()
+	if h.changesTemps(pt.stmt.tmpl) {
+		h.tempsOld, h.tempsAltered = true, true
+	}
+	x.ops = append(x.ops, op{kind: pipeline.Executed, portal: pt, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
+	return nil
 }
 
 // outsideOurs refuses, in a transaction that we have made, what PostgreSQL takes in one of the client's only: the server does not know that it is ours.
@@ -121,8 +135,8 @@ func (h *Handler) controlOnce(ctx context.Context, pt *portal) error {
 	if err := h.mayRun(s); err != nil {
 		return err
 	}
-	if !pt.ran || s.Kind == sqlparse.Empty {
-		pt.ran = true
+	if pt.state.MayRun() || s.Kind == sqlparse.Empty {
+		pt.state.On(pipeline.Runs)
 		return h.controlInBatch(ctx, pt)
 	}
 	switch {
@@ -187,12 +201,12 @@ func (h *Handler) closeMsg(ctx context.Context, m wire.Message) error {
 		delete(h.tx.cursors, string(name))
 		h.checkPin = true
 	}
-	if pt != nil && pt.part != nil && !pt.dead && (pt.part == x.cur || pt.part == h.pinned || h.tx.Active() || mayGoBack(h) && !pt.part.Server.Dirty) {
+	if pt != nil && pt.part != nil && pt.state != pipeline.Dead && (pt.part == x.cur || pt.part == h.pinned || h.tx.Active() || mayGoBack(h) && !pt.part.Server.Dirty) {
 		if err := h.switchTo(ctx, pt.part); err != nil {
 			return err
 		}
 		pt.send(m)
-		x.ops = append(x.ops, op{kind: opRelay})
+		x.ops = append(x.ops, op{kind: pipeline.Completed})
 		return nil
 	}
 	h.local(closeComplete)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
@@ -82,10 +83,8 @@ type portal struct {
 	plan    *router.Plan // else what Execute runs
 	args    router.Args
 	res     []int16
-	level   int          // how many savepoints its transaction had; of those that were released since, it is the outer one's
-	dead    bool         // its transaction has failed, with no savepoint behind it
-	ran     bool         // to its end, as far as is known here
-	broken  bool         // it was run here, and has failed
+	level   int // how many savepoints its transaction had; of those that were released since, it is the outer one's
+	state   pipeline.State
 	rest    *captured    // rows of our own that Execute has not asked for yet
 	deep    []deepColumn // of a server portal
 	configs []setting
@@ -94,17 +93,17 @@ type portal struct {
 
 // waits says that a portal, if there is one, has yet to run on shards that were found when it was bound.
 func (pt *portal) waits() bool {
-	return pt != nil && pt.plan != nil && pt.plan.Class != router.Control && !pt.ran && !pt.dead
+	return pt != nil && pt.plan != nil && pt.plan.Class != router.Control && pt.state.MayRun()
 }
 
 // op is one expected answer.
 type op struct {
-	kind    opKind
-	local   []byte // for opLocal: what is written to the client at this place
+	kind    pipeline.Answer
+	local   []byte // for pipeline.Own: what is written to the client at this place
 	tmpl    *router.Template
-	key     pool.StmtKey // of a Parse of a statement with a name, and of opCompare
+	key     pool.StmtKey // of a Parse of a statement with a name, and of pipeline.Compared
 	portal  *portal      // that is executed
-	parsed  *stmt        // whose Parse it is, if the client waits for its answer; that is described, for opCompare
+	parsed  *stmt        // whose Parse it is, if the client waits for its answer; that is described, for pipeline.Compared
 	configs []setting    // what set_config calls set
 	closes  string       // the statement of the server's that is closed, for one that nobody else would close
 	deep    []deepColumn // of its rows: those with OIDs inside
@@ -115,17 +114,6 @@ type post struct {
 	tmpl    *router.Template
 	configs []setting
 }
-
-type opKind uint8
-
-const (
-	opRelay    opKind = iota // one completion message: Parse, Bind, Close
-	opHidden                 // the same, kept from the client
-	opDescribe               // up to RowDescription or NoData
-	opExecute                // up to CommandComplete, EmptyQuery or PortalSuspended
-	opLocal                  // no answer of the server: bytes of our own
-	opCompare                // a description, kept from the client, of what it has seen before or is about to see
-)
 
 // maxNamed bounds a session's prepared statements.
 const maxNamed = 20000
@@ -149,7 +137,11 @@ func (x *extended) closePortals() {
 // killPortals keeps portals of a transaction that has failed from being run, also those that would end it: all that were bound behind its last savepoint.
 // To what is outside of that it may go back.
 func (x *extended) killPortals(saves int) {
-	x.eachPortal(func(pt *portal) { pt.dead = pt.dead || pt.level >= saves })
+	x.eachPortal(func(pt *portal) {
+		if pt.level >= saves {
+			pt.state.On(pipeline.Dies)
+		}
+	})
 }
 
 func (x *extended) eachPortal(f func(*portal)) {
@@ -256,10 +248,10 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 			x.setPortal(c.name, c.before)
 		}
 	}
-	if s := ops[i].parsed; s != nil && ops[i].kind != opCompare && x.statement([]byte(s.name)) == s {
+	if s := ops[i].parsed; s != nil && ops[i].kind != pipeline.Compared && x.statement([]byte(s.name)) == s {
 		x.set(s.name, nil)
 	}
-	ran := ops[i].kind == opCompare
+	ran := ops[i].kind == pipeline.Compared
 	for _, o := range ops[i:] {
 		failed(srv, o.configs)
 		if o.closes != "" { // where it was not skipped, to close it again is no error
@@ -267,7 +259,7 @@ func (x *extended) skipped(srv *pool.Server, ops []op, i int) {
 		}
 		switch {
 		case o.key == (pool.StmtKey{}):
-		case ran || o.kind == opCompare: // the server may have it, and nobody knows what it gives
+		case ran || o.kind == pipeline.Compared: // the server may have it, and nobody knows what it gives
 			srv.Drop(o.key)
 		default:
 			srv.Forget(o.key)
@@ -512,7 +504,7 @@ func mayRefuse(x *extended) bool {
 		return false
 	}
 	o := &x.ops[x.compared-1]
-	return o.kind == opCompare && o.parsed.desc != nil
+	return o.kind == pipeline.Compared && o.parsed.desc != nil
 }
 
 // longestShort is how long a message may be that names something and holds nothing, in bytes. It is PostgreSQL's bound.
@@ -665,7 +657,7 @@ func (h *Handler) local(b []byte) {
 		_ = h.client.Write(b) // an error shows at the next flush
 		return
 	}
-	h.ext.ops = append(h.ext.ops, op{kind: opLocal, local: b})
+	h.ext.ops = append(h.ext.ops, op{kind: pipeline.Own, local: b})
 	h.ext.locals += len(b)
 }
 

@@ -3,6 +3,7 @@ package exec
 import (
 	"testing"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 )
 
@@ -15,12 +16,12 @@ func TestAStatementWhoseCloseWasSkippedIsClosedLater(t *testing.T) {
 	}
 	_, evict := srv.Prepare(pool.StmtKey{1, 2})
 	x := &extended{}
-	x.skipped(srv, []op{{}, {kind: opHidden, closes: evict}, {kind: opRelay, key: pool.StmtKey{1, 2}}}, 0)
+	x.skipped(srv, []op{{}, {kind: pipeline.Hidden, closes: evict}, {kind: pipeline.Completed, key: pool.StmtKey{1, 2}}}, 0)
 	if _, name := srv.Prepare(pool.StmtKey{1, 2}); name != evict {
 		t.Errorf("%q is closed, and %q is still there", name, evict)
 	}
 	_, evict = srv.Prepare(pool.StmtKey{1, 3}) // a comparison fails, and behind it the server has an error of its own: it skips the Close
-	x.skipped(srv, []op{{kind: opCompare, key: pool.StmtKey{1, 2}}, {}, {kind: opHidden, closes: evict}, {kind: opRelay, key: pool.StmtKey{1, 3}}}, 0)
+	x.skipped(srv, []op{{kind: pipeline.Compared, key: pool.StmtKey{1, 2}}, {}, {kind: pipeline.Hidden, closes: evict}, {kind: pipeline.Completed, key: pool.StmtKey{1, 3}}}, 0)
 	closed := map[string]bool{}
 	for i := range uint64(3) {
 		_, name := srv.Prepare(pool.StmtKey{2, i})

@@ -7,7 +7,6 @@ import (
 
 	"github.com/pgmosaic/pgmosaic/proxy/exec/branch"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -334,9 +333,6 @@ const revalidates = "RevalidateCachedQuery"
 // compare reads the description of a statement that was asked for, and whose rows may be on their way. The client must not get them if they
 // are not what it was told.
 func (h *Handler) compare(p *participant, o *op) error {
-	if o.kind != opCompare {
-		return h.lost(p, &pool.ProtocolError{Shard: p.Server.Pool.Shard, Node: p.Server.Pool.Node, Cause: fmt.Errorf("%w: ParameterDescription, which nobody has asked for", wire.ErrMalformed)})
-	}
 	d, err := h.readDescription(p, true)
 	if err != nil {
 		p.Server.Drop(o.key)

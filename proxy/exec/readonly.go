@@ -138,11 +138,11 @@ func (h *Handler) stillFit(p *participant, t *router.Template) bool {
 // holdsPortal says whether the client has a portal or cursor on a server that it has not run to its end.
 func (h *Handler) holdsPortal(p *participant) bool {
 	x := &h.ext
-	if x.anonymous != nil && x.anonymous.part == p && !x.anonymous.ran {
+	if x.anonymous != nil && x.anonymous.part == p && x.anonymous.state.MayRun() {
 		return true
 	}
 	for _, pt := range x.portals {
-		if pt.part == p && !pt.ran {
+		if pt.part == p && pt.state.MayRun() {
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -47,10 +48,10 @@ func (c *captured) Write(b []byte) (int, error) {
 // servers may have other work before the client asks for them.
 func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 	if pt.rest == nil {
-		if pt.ran {
+		if !pt.state.MayRun() {
 			return h.ranOut(pt)
 		}
-		pt.ran = true
+		pt.state.On(pipeline.Runs)
 		if max == 0 {
 			return h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		}

@@ -3,6 +3,7 @@ package exec
 import (
 	"encoding/binary"
 
+	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 )
 
@@ -42,13 +43,13 @@ func (pt *portal) sendBind(h *Handler, p *participant, name string, b *wire.Bind
 	if pt.name == "" {
 		if p.suspends { // the one before goes
 			p.Server.SendClose('P', suspendedPortal)
-			h.ext.ops = append(h.ext.ops, op{kind: opHidden})
+			h.ext.ops = append(h.ext.ops, op{kind: pipeline.Hidden})
 			p.suspends = false
 		}
 		if pt.aside = outlives(h); pt.aside {
 			p.suspends = true
 			p.Server.SendClose('P', "") // that of BEGIN, or of one that has run to its end
-			h.ext.ops = append(h.ext.ops, op{kind: opHidden})
+			h.ext.ops = append(h.ext.ops, op{kind: pipeline.Hidden})
 			p.Server.SendBind(suspendedPortal, name, b.Rest)
 			return
 		}
@@ -79,7 +80,7 @@ func (pt *portal) send(m wire.Message) {
 // dropSuspended closes the unnamed portal for a simple query, which would have. The server is told with what comes next.
 func dropSuspended(h *Handler) {
 	pt := h.ext.anonymous
-	if pt == nil || !pt.aside || pt.dead || !pt.part.suspends || h.tx.Idle() || h.tx.Failed() || pt.part.Server.Dirty {
+	if pt == nil || !pt.aside || pt.state == pipeline.Dead || !pt.part.suspends || h.tx.Idle() || h.tx.Failed() || pt.part.Server.Dirty {
 		return
 	}
 	pt.part.suspends = false

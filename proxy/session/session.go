@@ -262,7 +262,7 @@ func (s *Session) wake() {
 	defer s.mu.Unlock()
 	if State(s.state.Load()) == Ready && !s.woken {
 		s.woken = true
-		_ = s.conn.Socket().SetReadDeadline(time.Unix(1, 0))
+		_ = wire.Socket(s.conn).SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -273,7 +273,7 @@ func (s *Session) busy() {
 	s.to(Busy)
 	if s.woken {
 		s.woken = false
-		_ = s.conn.Socket().SetReadDeadline(time.Time{})
+		_ = wire.Socket(s.conn).SetReadDeadline(time.Time{})
 	}
 }
 
@@ -285,7 +285,7 @@ func (s *Session) Terminate(why *pgsql.Error) {
 	if !s.doomed.CompareAndSwap(nil, why) {
 		return
 	}
-	nc := s.conn.Socket()
+	nc := wire.Socket(s.conn)
 	_ = nc.SetReadDeadline(time.Unix(1, 0))
 	_ = nc.SetWriteDeadline(time.Now().Add(terminateGrace))
 	s.stop(why)

@@ -115,7 +115,7 @@ func (s *Session) Watch(now time.Time, l Limits) (worked bool) {
 		if over(n.requestAt, l.Query) {
 			s.overdue(now, l.Query)
 		}
-		if over(n.requestAt, vanishAfter) && wire.Gone(s.conn.Socket()) {
+		if over(n.requestAt, vanishAfter) && wire.Gone(wire.Socket(s.conn)) {
 			s.Kill()
 			panics.Go(panics.Session, func() { s.Terminate(errVanished) }) // a node that does not answer must not hold up the watch of the others
 		}

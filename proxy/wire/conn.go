@@ -95,8 +95,8 @@ func (c *Conn) Frugal() { c.frugal = true }
 // NetConn is the connection below, for addresses and TLS state.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
-// Socket is the connection at the bottom, below TLS. Any goroutine may have it, also amid a handshake.
-func (c *Conn) Socket() net.Conn { return c.base }
+// Socket is what is at the bottom of a connection, below TLS. Any goroutine may have it, also amid a handshake.
+func Socket(c *Conn) net.Conn { return c.base }
 
 // SetNetConn replaces the connection below, after a TLS handshake. Nothing may be buffered.
 func (c *Conn) SetNetConn(nc net.Conn) {

@@ -382,7 +382,7 @@ func TestCutAmidAHandshake(t *testing.T) {
 		defer close(done)
 		c.SetNetConn(tls.Server(a, &tls.Config{MinVersion: tls.VersionTLS12}))
 	}()
-	_ = c.Socket().SetReadDeadline(time.Now())
+	_ = Socket(c).SetReadDeadline(time.Now())
 	_ = c.SetDeadline(time.Now())
 	c.Cut()
 	<-done

@@ -2,7 +2,6 @@ package reshard
 
 import (
 	"context"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -61,19 +60,28 @@ func sameGrants(ctx context.Context, home queryer, tx pgx.Tx, shard string) erro
 
 // changes are what makes of the grants that there are those that are wanted: Give says what is to be run.
 func changes(want, have []grant) (out []grant) {
-	taken := map[string]bool{}
+	wanted, there, taken := setOf(want), setOf(have), map[string]bool{}
 	for _, g := range have {
-		if !slices.Contains(want, g) && !taken[g.Take] {
+		if !wanted[g] && !taken[g.Take] {
 			taken[g.Take] = true
 			out = append(out, grant{g.Of, g.Take, g.Take})
 		}
 	}
 	for _, g := range want {
-		if taken[g.Take] || !slices.Contains(have, g) {
+		if taken[g.Take] || !there[g] {
 			out = append(out, g)
 		}
 	}
 	return out
+}
+
+// setOf is a list to look things up in: a database may have many thousands of routines.
+func setOf(list []grant) map[grant]bool {
+	set := make(map[grant]bool, len(list))
+	for _, g := range list {
+		set[g] = true
+	}
+	return set
 }
 
 // defaultGrantsSQL lists default privileges: what is given that PostgreSQL does not give by itself, and what is not given that it does. Roles that are not in $1 are left out.

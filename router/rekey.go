@@ -28,7 +28,7 @@ func (a *analysis) rekeys(top *block) *rekey {
 			returned = append(returned, sub)
 		}
 	}
-	if !a.assignsKey(q) || a.stmt.Kind != sqlparse.Update || q.Opaque != "" || len(q.CTEs) > 0 || q.Returning && len(q.Rels) > 1 || behindRows(a, q.Target, returned, true) {
+	if !a.assignsKey(q) || a.stmt.Kind != sqlparse.Update || q.Opaque != "" || len(q.CTEs) > 0 || q.Returning && (len(q.Rels) > 1 || returnsBoth(a, q)) || behindRows(a, q.Target, returned, true) {
 		return nil
 	}
 	info := a.declared(q.Target)
@@ -50,6 +50,19 @@ func (a *analysis) rekeys(top *block) *rekey {
 		a.t.Class = Rekey
 	}
 	return a.t.rekey
+}
+
+// returnsBoth says whether RETURNING may give a row as it was beside the row as it is, by old and new: an INSERT has none that was. Source: PostgreSQL 18,
+// https://www.postgresql.org/docs/18/dml-returning.html
+func returnsBoth(a *analysis, q *sqlparse.Query) (yes bool) {
+	t := a.tableOf(q.Target)
+	is := func(name string) bool { return (name == "old" || name == "new") && name != q.Target.Name() }
+	everyQuery(q, func(level *sqlparse.Query) {
+		yes = yes || slices.ContainsFunc(level.Stars, is) || slices.ContainsFunc(level.RefCols, func(c sqlparse.Col) bool {
+			return is(c.Qual) || c.Qual == "" && is(c.Name) && (t == nil || !hasColumn(t, c.Name))
+		})
+	})
+	return yes
 }
 
 // RekeyColumns are the columns of a Rekey's rows: all but the generated ones.

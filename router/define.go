@@ -172,7 +172,7 @@ func (e Env) index(sch *schema.Snapshot, ref sqlparse.TableRef) (shardmap.TableN
 		if s == "$user" {
 			s = e.Role
 		}
-		if t, ok := sch.Indexes[shardmap.TableName{Schema: s, Name: ref.Name}]; ok {
+		if t, ok := sch.Indexes[shardmap.TableName{Schema: s, Name: ref.Name}]; ok && (ref.Schema != "" || !sch.Barred(s, e.Role)) {
 			return t, true
 		}
 	}

@@ -15,7 +15,7 @@ import (
 type Hidden struct {
 	Vars    []string // custom parameters that it may set, which no catalog lists
 	Unknown bool     // it may set custom parameters by names that are computed
-	Path    bool     // it may set the search_path
+	Path    bool     // it may set the search_path, or the role
 	Modes   bool     // it may make the transaction READ ONLY
 }
 
@@ -290,7 +290,7 @@ func (l *look) body(f *schema.Func) {
 		l.changes, l.writes = l.changes || changers[w], l.writes || drawers[w] || f.Volatile && writers[w]
 		l.recalls = l.recalls || recallers[w] || w == "execute"
 		l.keeps(w)
-		l.path = l.path || w == "search_path" || w == "execute"
+		l.path = l.path || w == "search_path" || w == "role" || w == "authorization" || w == "execute"
 		l.modes = l.modes || w == "transaction_read_only" || w == "only" || w == "execute"
 		if len(l.a.userFuncs(w)) > 0 {
 			l.function(w)

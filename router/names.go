@@ -100,6 +100,9 @@ func (e Env) find(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) 
 			s = e.Role
 		}
 		n := shardmap.TableName{Schema: s, Name: ref.Name}
+		if sch.Barred(s, e.Role) {
+			continue
+		}
 		if sch.Tables[n] != nil || db.Tables[n] != nil || s == schema.TempSchema && e.Temp.Table(ref.Name) != nil {
 			return n, true
 		}
@@ -138,6 +141,7 @@ func (a *analysis) hidden(ref sqlparse.TableRef, found shardmap.TableName) bool 
 		switch {
 		case s == found.Schema:
 			return false
+		case a.sch.Barred(s, a.env.Role): // home's servers pass it over as well
 		case a.sch.Schemas[s]:
 			return true
 		}

@@ -160,7 +160,7 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 	h.count.Logins.Add(1)
 	h.login, h.settings, h.begun = w.login, w.login, begun{defaults: w.defaults, with: w.with, logins: w.logins, looked: w.logins}
 	h.firstPath, h.told, h.firstModes = w.searchPath, client.Begin(w.params), w.modes
-	h.planner.Env.SearchPath = w.searchPath
+	h.planner.Env.SearchPath, h.planner.Env.Role = w.searchPath, roleOf(h.settings, role)
 	h.planner.Moved()
 	return h, w.params, nil
 }

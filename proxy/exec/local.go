@@ -102,10 +102,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 			return err
 		}
 		h.tx.step(kind, v.Name, sql...)
-		if v.Name == "search_path" {
-			h.planner.Env.SearchPath = searchPathOf(v.Value)
-			h.planner.Moved()
-		}
+		lookUpBy(h, v.Name, v.Value)
 		h.client.SendTag(tag)
 		return nil
 	}
@@ -135,8 +132,7 @@ func (h *Handler) set(ctx context.Context, s *sqlparse.Statement) error {
 	if v.Name == "all" {
 		h.own, h.tx.own.kept = h.ownLogin, h.ownLogin
 	}
-	h.planner.Env.SearchPath = h.searchPath()
-	h.planner.Moved()
+	lookUp(h)
 	h.client.SendTag(tag)
 	return nil
 }
@@ -321,8 +317,7 @@ func (h *Handler) discard(ctx context.Context, s *sqlparse.Statement) error {
 		if h.pinned != nil {
 			h.cleanPinned()
 		}
-		h.planner.Env.SearchPath = h.searchPath()
-		h.planner.Moved()
+		lookUp(h)
 	}
 	if s.Name == "temp" {
 		if err := joinPinned(ctx, h, s); err != nil {

@@ -29,6 +29,7 @@ type savepoint struct {
 	view     planner.View // what the transaction planned by; of one that had defined nothing it is its base
 	defined  bool
 	path     []string // the search_path
+	role     string   // who statements ran as
 	before   kept     // what the session kept before it
 	listens  int      // of the transaction
 	torn     bool     // some servers have not got it any more. Those inside of it are torn as well
@@ -89,7 +90,7 @@ func (h *Handler) savepoint(ctx context.Context, s *sqlparse.Statement) error {
 		h.tx.step(stepSave, "", sql)
 		h.tx.saves = append(h.tx.saves, savepoint{
 			name: s.Name, steps: len(h.tx.steps), opts: h.tx.opts, settings: h.settings, told: h.told.Mark(), own: h.own, kept: h.tx.own.kept,
-			cursors: maps.Clone(h.tx.cursors), view: h.ownView(), defined: h.tx.defined, path: h.planner.Env.SearchPath, before: before, listens: len(h.tx.listens),
+			cursors: maps.Clone(h.tx.cursors), view: h.ownView(), defined: h.tx.defined, path: h.planner.Env.SearchPath, role: h.planner.Env.Role, before: before, listens: len(h.tx.listens),
 		})
 		h.client.SendTag("SAVEPOINT")
 	case sqlparse.Release:
@@ -116,7 +117,7 @@ func goBack(h *Handler, at int) {
 	h.backTo(save.view)
 	h.tx.defined = save.defined
 	h.mayChangeTemps(true)
-	h.planner.Env.SearchPath = save.path
+	h.planner.Env.SearchPath, h.planner.Env.Role = save.path, save.role
 	h.planner.Moved()
 	h.tx.backTo(at)
 	rewind(h, save.before, 0)

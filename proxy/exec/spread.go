@@ -103,6 +103,10 @@ func spread(ctx context.Context, h *Handler, t *router.Template) error {
 		h.planner.Env.SearchPath = path
 		h.planner.Moved()
 	}
+	if role := want.Who(); role != h.planner.Env.Role {
+		h.planner.Env.Role = role
+		h.planner.Moved()
+	}
 	u.base, u.path = want, false
 	if t == nil || t.Hidden == nil || t != u.of { // else it may be the same statement, which goes to several shards at once
 		u.by = nil

@@ -80,8 +80,7 @@ func (h *Handler) tidy(p *participant) {
 	}
 	if !next.Same(h.settings) {
 		adopt(h, next)
-		h.planner.Env.SearchPath = h.searchPath()
-		h.planner.Moved()
+		lookUp(h)
 	}
 	s.SetSettings(has)
 	switch {
@@ -234,9 +233,7 @@ func (h *Handler) configure(p *participant, list []setting) error {
 		h.tx.step(kind, c.name, sql)
 		reckonKept(h)
 		h.tx.who = h.tx.who || c.name == "session_authorization"
-		if c.name == "search_path" {
-			h.planner.Env.SearchPath = searchPathOf(value)
-		}
+		lookUpBy(h, c.name, value)
 		h.planner.Moved()
 		for _, o := range h.tx.parts {
 			o.knows(c.name)

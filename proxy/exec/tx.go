@@ -311,8 +311,7 @@ func (h *Handler) endTx() {
 	h.tx = transaction{Tx: next, parts: h.tx.parts[:0]}
 	reckonAnew(h)
 	h.ext.closePortals()
-	h.planner.Env.SearchPath = h.searchPath()
-	h.planner.Moved()
+	lookUp(h)
 }
 
 // abandon rolls back for a client that is gone.

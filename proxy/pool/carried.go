@@ -73,6 +73,14 @@ func (c *Carried) ReadWrite() *Carried {
 	return &next
 }
 
+// Who is who its statements run as.
+func (c *Carried) Who() string {
+	if c.role == "none" {
+		return c.user
+	}
+	return c.role
+}
+
 // Value is what a setting is.
 func (c *Carried) Value(name string) string { return c.settings[name].value }
 

@@ -34,6 +34,7 @@ type Snapshot struct {
 	BytesOK  bool                                      // the database's default collation sorts text by its bytes
 	Collations
 	Comparisons
+	Usage
 
 	Fingerprint string    // see Watcher
 	At          time.Time // when it was read, or later
@@ -332,7 +333,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	for _, load := range []func(context.Context, queryer) error{
-		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadComparisons, s.loadPolicies, s.loadAsking, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
+		s.loadTables, s.loadIndexes, s.loadFuncs, s.loadFields, s.loadCode, s.loadCasts, s.loadComparisons, s.loadUsage, s.loadPolicies, s.loadAsking, s.loadActs, s.loadVarying, s.loadChildren, s.loadUnnamed,
 	} {
 		if err := load(ctx, q); err != nil {
 			return nil, fmt.Errorf("read the schema: %w", err)

@@ -12,7 +12,7 @@ import (
 // it as it is. Rows of catalogs that only definitions write count by their xmin.
 const fingerprintSQL = `with r as materialized (select c.oid, c.relname, c.relnamespace, c.relkind, c.relpersistence, c.relhassubclass, c.relhasrules, c.reloptions, c.relrowsecurity, c.relispartition
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')),
-  n as (select oid from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic'))
+  n as (select oid, nspname, nspowner, nspacl from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic'))
 select md5(concat_ws(',',
   (select sum(hashtextextended(r::text, 0)) from r),
   (select sum(hashtextextended(a.attrelid || ' ' || a.attnum || ' ' || a.xmin, 0)) from pg_attribute a join r on r.oid = a.attrelid where a.attnum > 0),
@@ -26,7 +26,8 @@ select md5(concat_ws(',',
   (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_enum e),
   (select sum(hashtextextended(o.oid || ' ' || o.xmin, 0)) from pg_operator o where o.oid >= 16384), (select sum(hashtextextended(c.oid || ' ' || c.xmin, 0)) from pg_cast c where c.oid >= 16384),
   (select sum(hashtextextended(t.oid || ' ' || t.xmin, 0)) from pg_type t where t.typnamespace in (select oid from n) and t.typtype <> 'c'),
-  (select sum(hashtextextended(o.oid || ' ' || o.xmin, 0)) from pg_collation o where o.oid >= 16384), (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_extension e), (select sum(hashtextextended(oid::text, 0)) from n)))`
+  (select sum(hashtextextended(o.oid || ' ' || o.xmin, 0)) from pg_collation o where o.oid >= 16384), (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_extension e), (select sum(hashtextextended(n::text, 0)) from n),
+  (select sum(hashtextextended(m.roleid || ' ' || m.member || ' ' || m.xmin, 0)) from pg_auth_members m), (select sum(hashtextextended(r.oid || ' ' || r.rolname || r.rolsuper || r.rolinherit, 0)) from pg_roles r)))`
 
 // lookTimeout bounds a look at a server that accepts connections and says nothing.
 const lookTimeout = 30 * time.Second

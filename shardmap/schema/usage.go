@@ -1,0 +1,53 @@
+package schema
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Usage is who may use which schemas: a search_path passes over those that the role may not.
+type Usage struct {
+	Closed     map[string]map[string]bool // the schemas that not everybody may use, and the roles that may
+	Everywhere map[string]bool            // the roles that may use all
+}
+
+// Barred says whether names are not looked up in a schema for a role.
+func (u *Usage) Barred(schema, role string) bool {
+	roles, closed := u.Closed[schema]
+	return closed && !roles[role] && !u.Everywhere[role]
+}
+
+// inherits is the end of a recursion over roles that may do something: what those may that are in them. Since PostgreSQL 16 that is a matter of each
+// membership, before of the member.
+const inherits = ` join pg_auth_members m on m.roleid = g.role join pg_roles r on r.oid = m.member where coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, r.rolinherit)`
+
+const (
+	closedSQL = `with recursive n as (select oid, nspname, nspowner, nspacl from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
+  g (ns, role) as (select n.oid, x.grantee from n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x where x.privilege_type = 'USAGE' union select g.ns, m.member from g` + inherits + `)
+select n.nspname::text, coalesce(array_agg(r.rolname::text) filter (where r.oid is not null), '{}') from n left join g on g.ns = n.oid left join pg_roles r on r.oid = g.role
+ where not exists (select from g p where p.ns = n.oid and p.role = 0) group by n.nspname`
+	everywhereSQL = `with recursive g (role) as (select oid from pg_roles where rolname in ('pg_read_all_data', 'pg_write_all_data') union select m.member from g` + inherits + `)
+select rolname::text from pg_roles where rolsuper or oid in (select role from g)`
+)
+
+// loadUsage reads it.
+func (s *Snapshot) loadUsage(ctx context.Context, q queryer) error {
+	s.Closed, s.Everywhere = map[string]map[string]bool{}, map[string]bool{}
+	var name string
+	var roles []string
+	rows, _ := q.Query(ctx, closedSQL) // an error comes with the rows
+	if _, err := pgx.ForEachRow(rows, []any{&name, &roles}, func() error {
+		may := make(map[string]bool, len(roles))
+		for _, r := range roles {
+			may[r] = true
+		}
+		s.Closed[name], roles = may, nil
+		return nil
+	}); err != nil {
+		return err
+	}
+	rows, _ = q.Query(ctx, everywhereSQL)
+	_, err := pgx.ForEachRow(rows, []any{&name}, func() error { s.Everywhere[name] = true; return nil })
+	return err
+}

@@ -38,7 +38,7 @@ func (a *analysis) isLocal(b *block, sub *sqlparse.Query) bool {
 			return false
 		}
 	}
-	if !sharded && (sub.Limit != nil || sub.Offset != nil || sub.Distinct || sub.Window || a.ordersRows()) {
+	if !sharded && (sub.Limit != nil || sub.Offset != nil || sub.Distinct || sub.Window || a.ordersRows() || sub.Array && len(sub.OrderBy) == 0 && readsTables(sub)) {
 		return false
 	}
 	for _, s := range sb.subs {
@@ -47,6 +47,14 @@ func (a *analysis) isLocal(b *block, sub *sqlparse.Query) bool {
 		}
 	}
 	return true
+}
+
+// readsTables says whether a query reads rows of tables, at whatever level.
+func readsTables(q *sqlparse.Query) (yes bool) {
+	everyQuery(q, func(level *sqlparse.Query) {
+		yes = yes || slices.ContainsFunc(level.Rels, func(r *sqlparse.Rel) bool { return r.Kind == sqlparse.RelTable && !r.CTE })
+	})
+	return yes
 }
 
 // ordersRows says whether the statement calls an aggregate whose value hangs on the order of its rows, which may differ

@@ -555,7 +555,7 @@ func (c *converter) scan(q *level, n *pg.Node) {
 				}
 			}
 			s.In = q.scope
-			s.Exists = x.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK
+			s.Exists, s.Array = x.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK, x.SubLinkType == pg.SubLinkType_ARRAY_SUBLINK
 			q.Subs = append(q.Subs, s)
 			c.scan(q, x.Testexpr)
 			return false

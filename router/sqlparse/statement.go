@@ -419,6 +419,7 @@ type Around struct {
 	In       *Sight // of a sublink or LATERAL subquery: what it sees of that level; nil: all of its FROM
 	InTest   *Col   // the bare column that is tested by col = ANY (subquery), IN or NOT IN
 	Exists   bool   // it stands in EXISTS, which asks for one row
+	Array    bool   // it stands in ARRAY, which keeps the order of its rows
 	Returned bool   // it stands in RETURNING
 }
 

@@ -61,6 +61,7 @@ func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 		}
 		client := h.client
 		h.client = wire.NewSink(c)
+		h.client.SetTask(client.Task()) // who waits for servers
 		err := h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		ferr := h.client.Flush()
 		h.client = client

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pgmosaic/pgmosaic/proxy/memory"
 )
 
 // heapPeak is how much more lives on the heap, at most, while f runs, than before it.
@@ -214,5 +216,66 @@ func TestALongCopyFailIsNotKept(t *testing.T) {
 	t.Logf("%d MB", grown>>20)
 	if grown > 64<<20 {
 		t.Errorf("%d MB are held at once", grown>>20)
+	}
+}
+
+// A long row of a COPY over shards counts while it is not whole, and is refused where there is no memory for it: the session goes on, and so it does where
+// its client sends much in one message.
+func TestLongRowsOfCopyAreCounted(t *testing.T) {
+	d := shop(t)
+	m := &d.Engine.Memory
+	limit := m.Limit.Load()
+	admin := connectTo(t, d.shopDSN())
+	mustExec(t, admin, "create table longrows (k int primary key, v text)")
+	d.adminExec(t, "CREATE GROUP longrows IN shop KEY (int) BY HASH")
+	defer func() {
+		m.Limit.Store(limit)
+		mustExec(t, admin, "drop table longrows")
+		d.adminExec(t, "DROP GROUP longrows IN shop")
+	}()
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.longrows IN GROUP longrows KEY (k)")
+	r := rawTo(t, d.shopDSN())
+	const size = 70 << 20
+	row := func(k int, pieces int) string {
+		r.SendQuery("copy longrows from stdin")
+		r.toldUpTo("G")
+		line := []byte(fmt.Sprint(k, "\t", strings.Repeat("x", size), "\n"))
+		sent := make(chan error, 1)
+		go func() {
+			for ; pieces > 1; pieces-- {
+				n := len(line) / pieces
+				r.SendFrame('d', line[:n])
+				_ = r.Flush()
+				line = line[n:]
+			}
+			r.SendFrame('d', line)
+			r.SendFrame('c', nil)
+			sent <- r.Flush()
+		}()
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		return r.toldUpTo("ZI")
+	}
+	for k, pieces := range []int{1, 500} {
+		if got := row(k, pieces); got != "C<COPY 1>ZI" {
+			t.Errorf("in %d pieces: %s", pieces, got)
+		}
+	}
+	if n := queryOne[int](t, admin, "select sum(length(v)) from longrows"); n != 2*size {
+		t.Errorf("%d characters", n)
+	}
+	if n := m.Used(memory.Messages); n != 0 {
+		t.Errorf("%d bytes are counted still", n)
+	}
+	m.Limit.Store(2 * (m.Used(memory.Plans) + m.Used(memory.Prepared) + 32<<20))
+	if got := row(3, 500); got != "E[53200]ZI" {
+		t.Errorf("without memory for it: %s", got)
+	}
+	if n := m.Used(memory.Messages); n != 0 {
+		t.Errorf("%d bytes are counted still", n)
+	}
+	if got := r.messages("Sync", ""); !strings.Contains(got, "the end") {
+		t.Error(got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -161,6 +162,64 @@ func TestLineEndsBehindABackslashAreAPartOfTheField(t *testing.T) {
 		}
 		if s.fields(s.bare([]byte(c.row))); s.vals[0].text != c.key {
 			t.Errorf("%q: key %q, want %q", c.row, s.vals[0].text, c.key)
+		}
+	}
+}
+
+// A long row costs what it is, in however many pieces it comes. It is counted while it is not whole, and may be refused.
+func TestALongRowInManyPieces(t *testing.T) {
+	const size, piece = 8 << 20, 512
+	value := bytes.Repeat([]byte(`x"`+"\n"), size/3)
+	for name, c := range map[string]struct {
+		options map[string]string
+		row     []byte
+	}{
+		"text":   {map[string]string{}, append(bytes.ReplaceAll(value, []byte("\n"), []byte("\\\n")), "\t1\n"...)},
+		"csv":    {map[string]string{"format": "csv"}, append(append([]byte(`"`), bytes.ReplaceAll(value, []byte(`"`), []byte(`""`))...), "\",1\n"...)},
+		"escape": {map[string]string{"format": "csv", "escape": `\`}, append(append([]byte(`"`), bytes.ReplaceAll(value, []byte(`"`), []byte(`\"`))...), "\",1\n"...)},
+	} {
+		s := New(FormatOf(c.options), places(t, "a"), []Key{{Column: "k", At: 1}}, []int{0})
+		held, most, limit := int64(0), int64(0), int64(1<<40)
+		s.Hold = func(n int64) error {
+			if held+n > limit {
+				return errors.New("too much")
+			}
+			held += n
+			most = max(most, held)
+			return nil
+		}
+		var out bytes.Buffer
+		send := func(_ int, rows []byte) error {
+			out.Write(rows)
+			return nil
+		}
+		add := func() (err error) {
+			for data := c.row; len(data) > 0 && err == nil; data = data[min(piece, len(data)):] {
+				err = s.Add(data[:min(piece, len(data))], send)
+			}
+			return err
+		}
+		out.Grow(2 * len(c.row))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := errors.Join(add(), add()); err != nil {
+			t.Fatal(name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 10*uint64(len(c.row)) {
+			t.Errorf("%s: %d MB were allocated for two rows of %d MB", name, n>>20, len(c.row)>>20)
+		}
+		if !bytes.Equal(out.Bytes(), append(bytes.Clone(c.row), c.row...)) {
+			t.Errorf("%s: the rows are others", name)
+		}
+		if held != 0 || most < int64(len(c.row)) || most > 3*int64(len(c.row)) {
+			t.Errorf("%s: %d bytes are counted, there were %d", name, held, most)
+		}
+		if limit = size / 2; add() == nil {
+			t.Errorf("%s: a row is longer than may be", name)
+		}
+		if s.Forget(); held != 0 {
+			t.Errorf("%s: %d bytes are counted when the row is forgotten", name, held)
 		}
 	}
 }

@@ -16,36 +16,48 @@ func (s *Splitter) rowEnd(b []byte) (int, error) {
 	return s.lineEnd(b), nil
 }
 
+// scan is how far a row that is not whole has been looked through for its end.
+type scan struct {
+	at     int
+	quoted bool
+}
+
 func (s *Splitter) lineEnd(b []byte) int {
+	at, quoted := s.scan.at, s.scan.quoted
+	s.scan = scan{}
 	if !s.format.CSV {
-		from := 0
 		for {
-			i := bytes.IndexByte(b[from:], '\n')
+			i := bytes.IndexByte(b[at:], '\n')
 			if i < 0 {
+				s.scan.at = len(b)
 				return -1
 			}
-			i += from
+			at += i
 			slashes := 0
-			for k := i - 1; k >= 0 && b[k] == '\\'; k-- {
+			for k := at - 1; k >= 0 && b[k] == '\\'; k-- {
 				slashes++
 			}
+			at++
 			if slashes%2 == 0 {
-				return i + 1
+				return at
 			}
-			from = i + 1
 		}
 	}
-	in := false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case in && c == s.format.Escape && s.format.Escape != s.format.Quote && i+1 < len(b):
-			i++
+	for ; at < len(b); at++ {
+		switch c := b[at]; {
+		case quoted && c == s.format.Escape && s.format.Escape != s.format.Quote:
+			if at+1 == len(b) { // what it escapes is still to come
+				s.scan = scan{at, quoted}
+				return -1
+			}
+			at++
 		case c == s.format.Quote:
-			in = !in
-		case c == '\n' && !in:
-			return i + 1
+			quoted = !quoted
+		case c == '\n' && !quoted:
+			return at + 1
 		}
 	}
+	s.scan = scan{at, quoted}
 	return -1
 }
 
@@ -122,8 +134,9 @@ func (s *Splitter) over() bool { return s.ended && !s.format.Binary }
 func (s *Splitter) put(row []byte, lines int64) error {
 	if s.places == nil { // every copy of a reference table
 		for i := range s.out {
-			s.out[i] = append(s.out[i], row...)
-			s.sent[i].add(lines, s.line)
+			if err := s.putOn(i, row, lines); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -135,9 +148,20 @@ func (s *Splitter) put(row []byte, lines int64) error {
 	if !ok {
 		return s.badLine(pgsql.InternalError, "the row's shard is none of those that the COPY goes to")
 	}
-	s.out[i] = append(s.out[i], row...)
+	return s.putOn(i, row, lines)
+}
+
+// putOn gathers a row for a shard, or sends it at once if it is long.
+func (s *Splitter) putOn(i int, row []byte, lines int64) error {
 	s.sent[i].add(lines, s.line)
-	return nil
+	if s.send == nil || len(row) < longRow {
+		s.out[i] = append(s.out[i], row...)
+		return nil
+	}
+	if err := s.Flush(s.send); err != nil {
+		return err
+	}
+	return s.send(i, row)
 }
 
 // keyField is a key column's value in a row.

@@ -254,6 +254,18 @@ func mayControl(h *Handler, s *sqlparse.Statement) error {
 	return nil
 }
 
+// countMessage counts bytes of a client's message, or of fewer than none that are given back.
+func (a *account) countMessage(n int64) error {
+	switch {
+	case a.memory == nil:
+	case n < 0:
+		a.memory.Give(memory.Messages, -n)
+	default:
+		return a.memory.Take(memory.Messages, n)
+	}
+	return nil
+}
+
 // moreToKeep is how many bytes more the session's settings hold with a parameter's value. In a transaction what the parameter was is
 // there still, to go back to.
 func moreToKeep(h *Handler, name, value string) int64 {

@@ -232,12 +232,16 @@ func (h *Handler) closeCopies(unread, open []*participant) {
 func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) error {
 	return func(i int, rows []byte) error {
 		s := parts[i].Server
-		s.SendFrame('d', rows)
-		if s.Out() < 64<<10 {
-			return nil
-		}
-		if err := s.Flush(); err != nil {
-			return h.lost(parts[i], err)
+		for len(rows) > 0 { // a message may end amid a row
+			n := min(len(rows), copyBurst)
+			s.SendFrame('d', rows[:n])
+			rows = rows[n:]
+			if s.Out() < copyBurst {
+				continue
+			}
+			if err := s.Flush(); err != nil {
+				return h.lost(parts[i], err)
+			}
 		}
 		return nil
 	}
@@ -248,28 +252,44 @@ func (h *Handler) copySender(parts []*participant) func(i int, rows []byte) erro
 func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participant) error {
 	var failed error
 	send := h.copySender(parts)
+	sp.Hold = h.ext.countMessage
+	defer sp.Forget()
+	add := func(data []byte) {
+		switch {
+		case failed != nil:
+		case p.Ref:
+			for i := range parts {
+				failed = first(failed, send(i, data))
+			}
+		default:
+			if failed = sp.Add(data, send); failed != nil {
+				sp.Forget()
+			}
+		}
+	}
 	readsOn(h)
 	for {
 		panics.Point("copy in")
-		if typ, _, err := h.client.Peek(); err == nil && !strings.ContainsRune("dcfHS", rune(typ)) { // it stays unread
+		typ, _, err := h.client.Peek()
+		switch {
+		case err != nil:
+			return clientError{err}
+		case typ == 'd':
+			if err := eachPiece(h.client, add); err != nil {
+				return clientError{err}
+			}
+			continue
+		case !strings.ContainsRune("cfHS", rune(typ)): // it stays unread
 			return cmp.Or[error](failed, &amissError{typ})
+		}
+		if err := mayEnd(h); err != nil {
+			return err
 		}
 		m, err := h.client.Next()
 		if err != nil {
 			return clientError{err}
 		}
 		switch m.Type {
-		case 'd':
-			if failed != nil {
-				continue
-			}
-			if p.Ref {
-				for i := range parts {
-					failed = first(failed, send(i, m.Body()))
-				}
-				continue
-			}
-			failed = sp.Add(m.Body(), send)
 		case 'c':
 			if failed == nil && !p.Ref { // whose data has gone as it came
 				failed = sp.End(send)
@@ -280,6 +300,19 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			return &pgsql.Error{Code: pgsql.QueryCanceled, Message: "COPY from stdin failed: " + string(msg)}
 		}
 	}
+}
+
+// eachPiece hands the next message's body to f as its bytes come.
+func eachPiece(c *wire.Conn, f func([]byte)) error {
+	const header = 5
+	behind := 0
+	return c.Pieces(func(b []byte) error {
+		n := min(len(b), header-behind)
+		if behind += n; n < len(b) {
+			f(b[n:])
+		}
+		return nil
+	})
 }
 
 // finishCopies ends the copies on all shards: with failed set, in vain.

@@ -189,23 +189,28 @@ func amiss(h *Handler, p *participant, typ byte) (end copyEnd, code string, err 
 	}
 }
 
-// longestEnd is how long a CopyDone or CopyFail may be, in bytes. It is PostgreSQL's own bound.
-const longestEnd = 10000
-
-// takeEnd gathers the message by which the client ends a COPY. A longer one ends the session: PostgreSQL does not read it either.
+// takeEnd gathers the message by which the client ends a COPY.
 func takeEnd(h *Handler, p *participant) error {
-	typ, n, err := h.client.Peek()
-	if err == nil && n-1 <= longestEnd {
-		err = h.client.Pieces(func(b []byte) error { p.Server.Gather(b); return nil })
+	if err := mayEnd(h); err != nil {
+		p.Lose()
+		return err
 	}
+	if err := h.client.Pieces(func(b []byte) error { p.Server.Gather(b); return nil }); err != nil {
+		return h.copyFailed(p, err)
+	}
+	return nil
+}
+
+// mayEnd ends a session whose client sends a longer message than PostgreSQL reads amid a COPY's data, where that is none.
+func mayEnd(h *Handler) error {
+	typ, n, err := h.client.Peek()
 	switch {
 	case err != nil:
-		return h.copyFailed(p, err)
-	case n-1 <= longestEnd:
+		return clientError{err}
+	case n-1 <= longestShort:
 		return nil
 	}
-	p.Lose()
-	long := &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid message length: %d bytes of type 0x%02X end a COPY from stdin", n-1, typ)}
+	long := &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid message length: %d bytes of type 0x%02X during COPY from stdin", n-1, typ)}
 	h.client.Send(wire.ErrorFor("FATAL", long))
 	_ = h.client.Flush() // the session ends anyway
 	return clientError{long}

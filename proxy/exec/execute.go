@@ -102,6 +102,18 @@ func executeThere(ctx context.Context, h *Handler, pt *portal, m wire.Message) e
 		h.tempsOld, h.tempsAltered = true, true
 	}
 	x.ops = append(x.ops, op{kind: pipeline.Executed, portal: pt, tmpl: pt.stmt.tmpl, configs: pt.configs, deep: pt.deep})
+	return declaredAmid(ctx, h, pt)
+}
+
+// declaredAmid notes where the cursor is that a portal has just declared in a transaction: what comes in the pipeline may name it.
+func declaredAmid(ctx context.Context, h *Handler, pt *portal) error {
+	if pt.stmt.tmpl.Stmt.Kind != sqlparse.Cursor || h.tx.Idle() {
+		return nil
+	}
+	if err := h.drain(ctx, false); err != nil {
+		return err
+	}
+	h.declared(pt.stmt.tmpl.Stmt.Name, pt.part)
 	return nil
 }
 

@@ -355,6 +355,9 @@ func (h *Handler) asBind(s *sqlparse.Statement, own *wire.BindParts) (*stmt, *wi
 	st := h.ext.named[s.Name]
 	b := &wire.BindParts{Portal: own.Portal, Results: own.Results}
 	for _, v := range s.Args {
+		if v.Kind == sqlparse.ValParam && v.Param < 1 {
+			return nil, nil, &pgsql.Error{Code: pgsql.UndefinedParameter, Message: fmt.Sprintf("there is no parameter $%d", v.Param)}
+		}
 		if v.Kind == sqlparse.ValParam && v.Cast == "" && v.Param <= len(own.Params) {
 			format := int16(0)
 			if len(own.Formats) == 1 {

@@ -149,10 +149,11 @@ func configsOf(t *router.Template, a *router.Args) []setting {
 		if v.Kind != sqlparse.ValParam {
 			return v.Text, true
 		}
-		if v.Param > len(a.Params) || a.Params[v.Param-1] == nil {
+		i := v.Param - 1 // $0 is no mistake of the parser's
+		if i < 0 || i >= len(a.Params) || a.Params[i] == nil {
 			return "", false
 		}
-		b := a.Params[v.Param-1]
+		b := a.Params[i]
 		if len(b) == 1 && b[0] <= 1 { // a boolean in binary
 			return []string{"false", "true"}[b[0]], true
 		}

@@ -51,6 +51,7 @@ const (
 	WrongObjectType                     = "42809"
 	UndefinedFunction                   = "42883"
 	ReservedName                        = "42939"
+	UndefinedParameter                  = "42P02"
 	UndefinedTable                      = "42P01"
 	DuplicateCursor                     = "42P03"
 	DuplicateDatabase                   = "42P04"

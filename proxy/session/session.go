@@ -5,6 +5,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
@@ -565,10 +566,10 @@ func (s *Session) serveRequest(ctx context.Context, m wire.Message) error {
 
 func (s *Session) query(ctx context.Context, m wire.Message) error {
 	body := m.Body()
-	if len(body) == 0 || body[len(body)-1] != 0 {
-		return s.fatal(&pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid message format"})
-	}
 	s.unfinished = time.Time{}
+	if bytes.IndexByte(body, 0) != len(body)-1 || len(body) == 0 { // a parser would read to the first one, and a server refuse it
+		return s.handler.Fail(ctx, &pgsql.Error{Code: pgsql.ProtocolViolation, Message: "invalid message format"}, true)
+	}
 	s.conn.Hold() // COPY reads more while the text is in use
 	return s.handler.Query(ctx, body[:len(body)-1])
 }

@@ -61,3 +61,68 @@ func TestParametersThatThereAreNot(t *testing.T) {
 		}
 	}
 }
+
+// A query is one text: what stands behind its end is no part of it, and no query.
+func TestQueriesWithANulAmidThem(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	for name, dsn := range map[string]string{"PostgreSQL": d.cluster.Node("s1-a").DSN("shop"), "two shards": d.shopDSN()} {
+		r := rawTo(t, dsn)
+		for _, body := range []string{"select 1\x00x\x00", "begin\x00; select 1\x00", "set application_name = 'x'\x00'y'\x00", "select 1", "\x00\x00", ""} {
+			r.SendFrame('Q', []byte(body))
+			if got := r.toldUpTo("ZI"); got != "E[08P01]ZI" {
+				t.Errorf("%s, %q: %s", name, body, got)
+			}
+		}
+	}
+}
+
+// What an EXECUTE is bound with may be named many times, and be no longer than any other statement all the same.
+func TestALongValueThatExecuteNamesManyTimes(t *testing.T) {
+	d := shop(t)
+	r := rawTo(t, d.shopDSN())
+	r.SendQuery("prepare q(text) as select length($1)")
+	r.until('Z')
+	r.SendParse("", "execute q($1"+strings.Repeat(", $1", 999)+")", nil)
+	r.SendBindParts("", nil, [][]byte{[]byte(strings.Repeat("x", 1<<20))}, nil)
+	r.SendExecute()
+	r.SendSync()
+	grown := heapPeak(func() {
+		if got := r.toldUpTo("ZI"); got != "1E[54000]ZI" {
+			t.Error(got)
+		}
+	})
+	if grown > 256<<20 {
+		t.Errorf("%d MB are held at once", grown>>20)
+	}
+	r.SendQuery("select 'goes on'")
+	if got := r.toldUpTo("ZI"); got != "TD(goes on)C<SELECT 1>ZI" {
+		t.Error(got)
+	}
+}
+
+// Values that are evaluated once for all copies of a reference table are held by the proxy meanwhile: no more of them than a statement may hold.
+func TestValuesThatAreEvaluatedOnceAreBounded(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table onceheld (k int primary key, v text)")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.onceheld AS REFERENCE")
+	mustExec(t, c, "create function onceheld_long(n int) returns text language sql volatile as $$ select repeat(random()::text, n) $$")
+	defer func() { mustExec(t, c, "drop table onceheld"); mustExec(t, c, "drop function onceheld_long") }()
+	var rows []string
+	for k := range 20 {
+		rows = append(rows, "("+itoa(k+1)+", onceheld_long(500000))")
+	}
+	grown := heapPeak(func() {
+		_, err := c.Exec(t.Context(), "insert into onceheld values "+strings.Join(rows, ", "))
+		wantCode(t, err, "54000")
+	})
+	t.Logf("%d MB", grown>>20)
+	if grown > 400<<20 {
+		t.Errorf("%d MB are held at once", grown>>20)
+	}
+	mustExec(t, c, "insert into onceheld values (1, random()::text), (2, onceheld_long(100000))")
+	if n := queryOne[int](t, c, "select count(*) from onceheld"); n != 2 {
+		t.Errorf("%d rows", n)
+	}
+}

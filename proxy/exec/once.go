@@ -97,9 +97,11 @@ func (h *Handler) valuesOf(plan *router.Plan, p *participant, edits []sqlparse.E
 			places = append(places, place{part.Default, at})
 		}
 	}
+	hold := &holding{h: h}
+	defer hold.release()
 	got := map[bool][]string{}
 	for _, defaults := range []bool{true, false} {
-		if got[defaults], err = h.evaluate(p, plan.Target.TableName, asked[defaults], defaults); err != nil {
+		if got[defaults], err = h.evaluate(p, plan.Target.TableName, asked[defaults], defaults, hold); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -29,7 +30,7 @@ const xmlType = "pg_catalog.xml"
 
 // evaluate gives the values of expressions, for a table, as SQL, which every copy reads as the same value, of the same type. Defaults are
 // read as they are printed, and what they call sees the client's search_path.
-func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []string, defaults bool) (values []string, err error) {
+func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []string, defaults bool, hold *holding) (values []string, err error) {
 	for len(asked) > 0 {
 		some := asked[:min(len(asked), onceBatch)]
 		asked = asked[len(some):]
@@ -39,8 +40,12 @@ func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []str
 				return nil, err
 			}
 		}
-		rows, err := p.Server.RowsOf(3, onceSQL(some, path))
-		if err != nil {
+		rows, err := p.Server.RowsWithin(3, onceSQL(some, path), hold.take)
+		var full *pgsql.Error
+		switch {
+		case errors.As(err, &full): // the server is in order
+			return nil, err
+		case err != nil:
 			return nil, h.lost(p, err)
 		}
 		if len(rows) != len(some) {

@@ -354,6 +354,12 @@ func (h *Handler) compare(p *participant, o *op) error {
 func (h *Handler) asBind(s *sqlparse.Statement, own *wire.BindParts) (*stmt, *wire.BindParts, error) {
 	st := h.ext.named[s.Name]
 	b := &wire.BindParts{Portal: own.Portal, Results: own.Results}
+	if most := h.client.Max(); boundSize(s, own) > most {
+		return nil, nil, &pgsql.Error{
+			Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("the values of EXECUTE %s are longer than max_statement_size, %s", s.Name, pgsql.SizeText(int64(most))),
+			Hint: "Bind the statement itself, or name a long parameter once.",
+		}
+	}
 	for _, v := range s.Args {
 		if v.Kind == sqlparse.ValParam && v.Param < 1 {
 			return nil, nil, &pgsql.Error{Code: pgsql.UndefinedParameter, Message: fmt.Sprintf("there is no parameter $%d", v.Param)}
@@ -376,6 +382,16 @@ func (h *Handler) asBind(s *sqlparse.Statement, own *wire.BindParts) (*stmt, *wi
 	}
 	b.Rest = wire.BindRest(b)
 	return st, b, nil
+}
+
+// boundSize is about how many bytes the values of an EXECUTE have that is bound: it may name a parameter many times.
+func boundSize(s *sqlparse.Statement, own *wire.BindParts) (n int) {
+	for _, v := range s.Args {
+		if v.Kind == sqlparse.ValParam && v.Param >= 1 && v.Param <= len(own.Params) {
+			n += len(own.Params[v.Param-1])
+		}
+	}
+	return n
 }
 
 // deallocate runs DEALLOCATE.

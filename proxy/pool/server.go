@@ -368,6 +368,50 @@ func (s *Server) RowsOf(columns int, sql string) (rows [][][]byte, err error) {
 	return s.Answers(columns)
 }
 
+// RowsWithin is RowsOf of a query whose rows may be large: hold is asked for each before it is read. What it refuses is read to its end, and not kept.
+func (s *Server) RowsWithin(columns int, sql string, hold func(bytes int) error) (rows [][][]byte, err error) {
+	s.SendQuery(sql)
+	if err := s.Flush(); err != nil {
+		s.Dirty = true
+		return nil, err
+	}
+	var refused error
+	a := Answer{Server: s}
+	for {
+		if typ, n, err := s.Peek(); err == nil && typ == 'D' {
+			if refused == nil {
+				refused = hold(n)
+			}
+			if refused != nil {
+				rows = nil
+				if err := s.Skip(); err != nil {
+					s.Dirty = true
+					return nil, err
+				}
+				continue
+			}
+		}
+		m, err := a.Next()
+		switch {
+		case a.Ended && a.Failed != nil:
+			return nil, a.Failed
+		case a.Ended:
+			return rows, refused
+		case err != nil:
+			return nil, err
+		case m.Type == 'D':
+			vals, err := wire.RowValues(nil, append([]byte(nil), m.Body()...))
+			if err == nil && len(vals) != columns {
+				err = fmt.Errorf("%w: a row of %d values, where there are %d", wire.ErrMalformed, len(vals), columns)
+			}
+			if err != nil {
+				return nil, s.violates(err)
+			}
+			rows = append(rows, vals)
+		}
+	}
+}
+
 // Answers reads the answer to a query that has been sent: RowsOf in two halves, so that several servers can be asked at once.
 func (s *Server) Answers(columns int) (rows [][][]byte, err error) {
 	desc, rows, err := s.result()

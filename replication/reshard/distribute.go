@@ -235,6 +235,11 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	if err := checkDrawn(ctx, home, d, t); err != nil {
 		return err
 	}
+	if gone, moves := map[shardmap.Kind]string{shardmap.Sharded: "delete", shardmap.Reference: ""}[t.Kind]; moves {
+		if err := checkReplicated(ctx, home, d, t.TableName(), gone); err != nil {
+			return err
+		}
+	}
 	if t.Kind == shardmap.Sharded {
 		if err := checkKey(ctx, home, d, t, localUnique); err != nil {
 			return err

@@ -119,6 +119,11 @@ func checkSchema(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap
 	if t.Shard == d.Home.Name {
 		return tables, nil
 	}
+	for _, n := range tables {
+		if err := checkReplicated(ctx, home, d, n, "truncate"); err != nil {
+			return nil, err
+		}
+	}
 	return tables, checkSequences(ctx, home, d, t.Schema, tables)
 }
 

@@ -19,7 +19,10 @@ import (
 // by functions too: it gets the trigger when a second shard joins.
 
 const watchedSQL = `select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
- where (c.oid = to_regclass($1) or c.oid in (select relid from pg_partition_tree(to_regclass($1)))) and $3 = exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = $2 and (t.tgenabled = 'O' or $3)) order by 1`
+ where (c.oid = to_regclass($1) or c.oid in (select relid from pg_partition_tree(to_regclass($1)))) and $3 = exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = $2 and ` + proxysTrigger + ` and (t.tgenabled = 'O' or $3)) order by 1`
+
+// proxysTrigger is whether a trigger t is the one that the proxy has made, and not a user's of that name.
+const proxysTrigger = "t.tgfoid = to_regprocedure('pgmosaic.written()')"
 
 // watchCopy gives a copy of a reference table, and its partitions, the trigger that they lack.
 func watchCopy(ctx context.Context, tx querier, t *shardmap.TableInfo) error {
@@ -29,7 +32,10 @@ func watchCopy(ctx context.Context, tx querier, t *shardmap.TableInfo) error {
 	lacking, err := strings1(ctx, tx, watchedSQL, t.SQL(), shardmap.CopyTriggerName, false)
 	for _, name := range lacking {
 		if err == nil {
-			err = run(ctx, tx, []string{"DROP TRIGGER IF EXISTS " + shardmap.CopyTriggerName + " ON " + name, shardmap.CopyTrigger(name)})
+			err = dropWatch(ctx, tx, name)
+		}
+		if err == nil {
+			err = run(ctx, tx, []string{shardmap.CopyTrigger(name)})
 		}
 	}
 	return err
@@ -40,8 +46,17 @@ func unwatchCopy(ctx context.Context, tx querier, n shardmap.TableName) error {
 	having, err := strings1(ctx, tx, watchedSQL, n.SQL(), shardmap.CopyTriggerName, true)
 	for _, name := range having {
 		if err == nil {
-			err = run(ctx, tx, []string{"DROP TRIGGER IF EXISTS " + shardmap.CopyTriggerName + " ON " + name})
+			err = dropWatch(ctx, tx, name)
 		}
+	}
+	return err
+}
+
+// dropWatch drops the trigger from one of them, if it is there: it may have been disabled.
+func dropWatch(ctx context.Context, tx querier, name string) error {
+	drop, err := strings1(ctx, tx, "select format('DROP TRIGGER %I ON %s', t.tgname, $1::text) from pg_trigger t where t.tgrelid = $1::text::regclass and t.tgname = $2 and "+proxysTrigger, name, shardmap.CopyTriggerName)
+	if err == nil {
+		err = run(ctx, tx, drop)
 	}
 	return err
 }

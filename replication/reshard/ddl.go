@@ -380,9 +380,9 @@ select format('ALTER STATISTICS %s.%I OWNER TO %I', s.stxnamespace::regnamespace
 union all
 select pg_get_statisticsobjdef(s.oid), 6 from pg_statistic_ext s where s.stxrelid = $1::text::regclass
 union all
-select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgparentid = 0 and t.tgname !~ '^pgmosaic_'
+select pg_get_triggerdef(t.oid), 10 from pg_trigger t where t.tgrelid = $1::text::regclass and not t.tgisinternal and t.tgparentid = 0 and ` + usersTrigger + `
 union all
-select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and (not t.tgisinternal or t.tgparentid <> 0 and t.tgfoid >= 16384) and t.tgname !~ '^pgmosaic_'
+select format('ALTER TABLE %s %s TRIGGER %I', $1::text, ` + triggerState + `, t.tgname), 11 from pg_trigger t where t.tgrelid = $1::text::regclass and (not t.tgisinternal or t.tgparentid <> 0 and t.tgfoid >= 16384) and ` + usersTrigger + `
    and t.tgenabled <> coalesce((select a.tgenabled from pg_trigger a where a.oid = t.tgparentid), 'O')
 union all
 select format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, $1::text, case when p.polpermissive then 'PERMISSIVE' else 'RESTRICTIVE' end,
@@ -402,6 +402,9 @@ order by 2, 1`
 // serves is whether an index i is more than what a CREATE INDEX CONCURRENTLY that has failed has left: the rows may not be what it asks for. One of a partitioned table has
 // no rows itself.
 const serves = "(i.indisvalid or exists (select from pg_class p where p.oid = i.indexrelid and p.relkind = 'I'))"
+
+// usersTrigger is whether a trigger is none of the proxy's own, whatever it is called.
+const usersTrigger = "not exists (select from pg_proc u where u.oid = tgfoid and u.pronamespace = to_regnamespace('pgmosaic'))"
 
 // triggerState is the word that puts a trigger into the state that it is in.
 const triggerState = "case t.tgenabled when 'O' then 'ENABLE' when 'A' then 'ENABLE ALWAYS' when 'R' then 'ENABLE REPLICA' else 'DISABLE' end"

@@ -65,7 +65,7 @@ select md5(coalesce(string_agg(oid || ' ' || x, E'\n' order by oid, x), '')) fro
    || concat_ws(' ', '', attstorage, to_jsonb(a) ->> 'attcompression', attstattarget, attoptions, attcollation, a.xmin) from pg_attribute a where attrelid = t.oid and attnum > 0
  union all select conname || ' ' || pg_get_constraintdef(c.oid) from pg_constraint c where conrelid = t.oid
  union all select pg_get_indexdef(indexrelid) || indisvalid from pg_index where indrelid = t.oid
- union all select pg_get_triggerdef(g.oid) || tgenabled::text from pg_trigger g where tgrelid = t.oid and not tgisinternal and tgname !~ '^pgmosaic_'
+ union all select pg_get_triggerdef(g.oid) || tgenabled::text from pg_trigger g where tgrelid = t.oid and not tgisinternal and ` + usersTrigger + `
  union all select concat_ws(' ', pg_get_statisticsobjdef(e.oid), stxowner, to_jsonb(e) ->> 'stxstattarget') from pg_statistic_ext e where stxrelid = t.oid
  union all select concat_ws(' ', relname, relam, relowner, relrowsecurity, relforcerowsecurity, relreplident, relacl, reloptions, (select o.reloptions from pg_class o where o.oid = c.reltoastrelid), reloftype, pg_get_expr(relpartbound, c.oid)) from pg_class c where c.oid = t.oid
  union all select pg_get_expr(adbin, adrelid) || adnum from pg_attrdef where adrelid = t.oid

@@ -32,7 +32,7 @@ node (class, obj) as (select 'pg_class'::regclass::oid, oid from tables union al
   union all select 'pg_attrdef'::regclass, oid from pg_attrdef where adrelid = t.oid
   union all select 'pg_class'::regclass, indexrelid from pg_index where indrelid = t.oid
   union all select 'pg_policy'::regclass, oid from pg_policy where polrelid = t.oid
-  union all select 'pg_trigger'::regclass, oid from pg_trigger where tgrelid = t.oid and not tgisinternal and tgname !~ '^pgmosaic_'
+  union all select 'pg_trigger'::regclass, oid from pg_trigger where tgrelid = t.oid and not tgisinternal and ` + usersTrigger + `
   union all select 'pg_statistic_ext'::regclass, oid from pg_statistic_ext where stxrelid = t.oid) x (class, obj))` + usedSQL
 
 // objectUsesSQL asks it of what users have defined and is of no table.

@@ -225,7 +225,7 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.r
            join pg_class dc on dc.oid = x.rel join pg_namespace dn on dn.oid = dc.relnamespace join pg_attribute a on a.attrelid = x.rel and a.attnum = x.att) end
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   left join (select t.tgrelid, array_agg(p.proname::text order by t.oid) funcs, array_agg((t.tgtype | case when coalesce(t.tgoldtable, t.tgnewtable) is null then 0 else 256 end)::int2 order by t.oid) events from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-               where not t.tgisinternal and t.tgname !~ '^pgmosaic_' group by t.tgrelid) g on g.tgrelid = c.oid
+               where not t.tgisinternal and p.pronamespace is distinct from to_regnamespace('pgmosaic')::oid group by t.tgrelid) g on g.tgrelid = c.oid
   left join pg_class rc on c.relispartition and rc.oid = pg_partition_root(c.oid) left join pg_namespace rn on rn.oid = rc.relnamespace
  where c.relkind in ('r','p','v','m','f','S') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmosaic')`
 

@@ -59,6 +59,12 @@ func TestCopiesHaveWhatOnlyAPartOfATableHas(t *testing.T) {
 	mustExec(t, c, "create table ruled_1 partition of ruled for values from (0) to (100)")
 	mustExec(t, c, "create rule off as on insert to ruled_1 do instead nothing")
 	d.adminFails(t, "DISTRIBUTE TABLE forms.public.ruled IN GROUP g KEY (k)", "0A000", "it has rules")
+	mustExec(t, c, "drop rule off on ruled_1")
+	mustExec(t, c, "create unique index ruled_k on only ruled (k)")
+	mustExec(t, c, "insert into ruled values (1), (1)")
+	d.adminFails(t, "DISTRIBUTE TABLE forms.public.ruled IN GROUP g KEY (k)", "55000", "index public.ruled_k of table public.ruled is not on all of its partitions")
+	mustExec(t, c, "drop index ruled_k")
+	d.adminExec(t, "DISTRIBUTE TABLE forms.public.ruled IN GROUP g KEY (k)")
 }
 
 // Constraints that are put off to the end of a transaction are judged when the rows have moved: what follows defines something of the table.

@@ -499,6 +499,9 @@ func makeTable(ctx context.Context, home *pgx.Conn, tx pgx.Tx, n shardmap.TableN
 	if err == nil {
 		err = inertTable(ctx, home, tx, n, owner)
 	}
+	if err == nil {
+		err = wholeIndexes(ctx, home, n)
+	}
 	if err != nil {
 		return nil, err
 	}

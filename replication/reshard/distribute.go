@@ -229,7 +229,11 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 	case rules:
 		return refuse("it has rules", "Remove them first.")
 	}
-	if err := owned(ctx, home, t.TableName()); err != nil {
+	err = owned(ctx, home, t.TableName())
+	if err == nil {
+		err = wholeIndexes(ctx, home, t.TableName())
+	}
+	if err != nil {
 		return ownOr(d.Home.Name, err)
 	}
 	if err := checkDrawn(ctx, home, d, t); err != nil {
@@ -246,6 +250,16 @@ func checkTable(ctx context.Context, home *pgx.Conn, d *shardmap.DB, t shardmap.
 		}
 	}
 	return checkForeignKeys(ctx, home, d, t)
+}
+
+// wholeIndexes refuses a table with an index that not all of its partitions have yet: a copy's would have it, and keep out rows that home lets in.
+func wholeIndexes(ctx context.Context, home queryer, n shardmap.TableName) error {
+	part, err := strings1(ctx, home, `select i.indexrelid::regclass::text from pg_index i join pg_class c on c.oid = i.indexrelid and c.relkind = 'I'
+	  where not i.indisvalid and (i.indrelid = $1::text::regclass or i.indrelid in (select relid from pg_partition_tree($1::text::regclass))) order by 1`, n.SQL())
+	if err == nil && len(part) > 0 {
+		err = &pgsql.Error{Code: pgsql.ObjectNotInPrerequisiteState, Message: fmt.Sprintf("index %s of table %s is not on all of its partitions", part[0], n), Hint: "CREATE INDEX it on each that lacks it, and ALTER INDEX ... ATTACH PARTITION; or DROP it."}
+	}
+	return err
 }
 
 // checkKey finds out whether the key columns can decide the shard of a table's rows.

@@ -36,7 +36,6 @@ var larger = map[string]struct {
 	"lines of proxy/exec.Handler.answers":                     {102, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.bindMsg":                     {147, "becomes exec/pipeline"},
 	"lines of proxy/exec.Handler.copyIn":                      {104, "becomes exec/run"},
-	"lines of proxy/exec.Handler.set":                         {84, "becomes exec/client"},
 	"lines of proxy/exec.Handler.writeMany":                   {88, "becomes exec/run"},
 	"lines of router.analysis.query":                          {95, "becomes router/step"},
 	"parameters of replication/reshard.Mover.distributeTable": {7, "each kind of move becomes a job, with what it is about as its fields"},

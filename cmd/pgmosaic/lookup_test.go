@@ -57,7 +57,7 @@ func TestNamesAreLookedUpAsTheRoleThatIsSet(t *testing.T) {
 	ask("begin", "select set_config('role', 'lookup_other', true)", count, "commit", count)
 	ask("do $$ begin set role lookup_other; end $$", count)
 	ask("begin", "do $$ begin set local role lookup_other; end $$", count, "rollback", count)
-	for _, sql := range []string{"grant usage on schema closed to lookup_group", "grant usage on schema closed to app", "revoke usage on schema closed from app", "grant usage on schema closed to public", "revoke usage on schema closed from public"} {
+	for _, sql := range []string{"grant usage on schema closed to lookup_group", "grant usage on schema closed to app", "revoke usage on schema closed from app", "grant usage on schema closed to public", "revoke usage on schema closed from public", "revoke usage on schema public from public"} { // that the last leaves to who owns the database
 		both(sql)
 		ask("set search_path = closed, public", count, key)
 		ask("set role lookup_other", "set search_path = closed, public", count, key)

@@ -43,7 +43,6 @@ type Snapshot struct {
 
 	// StandIn names the shard that it was read from because home did not answer: what home alone has is not in it. Empty for home.
 	StandIn string
-	Schemas map[string]bool // the schemas that there are
 
 	Maps   map[string]*TypeMap // by shard: between its OIDs and home's; what is missing needs no translation
 	Asked  map[string]Asked    // the shards that were asked for their types
@@ -314,7 +313,7 @@ func (r *Reader) Load(ctx context.Context, at Server, version uint64, types bool
 }
 
 func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
-	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Takes: map[string]Takes{}, Fields: map[string]bool{}, Aggs: map[string]bool{}, Given: map[string]bool{}, Schemas: map[string]bool{}}
+	s := &Snapshot{Version: version, Tables: map[shardmap.TableName]*Table{}, Indexes: map[shardmap.TableName]shardmap.TableName{}, Funcs: map[string][]*Func{}, Volatile: map[string]bool{}, Stable: map[string]bool{}, Takes: map[string]Takes{}, Fields: map[string]bool{}, Aggs: map[string]bool{}, Given: map[string]bool{}, Usage: Usage{Schemas: map[string]bool{}}}
 	var collate string
 	rows, _ := q.Query(ctx, collationsSQL) // an error comes with the rows
 	_, err := pgx.ForEachRow(rows, []any{&collate, &s.Sorted, &s.Loose, &s.LikeBytes}, func() error { return nil })

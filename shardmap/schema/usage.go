@@ -6,8 +6,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Usage is who may use which schemas: a search_path passes over those that the role may not.
+// Usage is which schemas there are and who may use them: a search_path passes over those that the role may not.
 type Usage struct {
+	Schemas    map[string]bool            // all that there are
 	Closed     map[string]map[string]bool // the schemas that not everybody may use, and the roles that may
 	Everywhere map[string]bool            // the roles that may use all
 }
@@ -18,16 +19,18 @@ func (u *Usage) Barred(schema, role string) bool {
 	return closed && !roles[role] && !u.Everywhere[role]
 }
 
-// inherits is the end of a recursion over roles that may do something: what those may that are in them. Since PostgreSQL 16 that is a matter of each
-// membership, before of the member.
-const inherits = ` join pg_auth_members m on m.roleid = g.role join pg_roles r on r.oid = m.member where coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, r.rolinherit)`
+// inheritsSQL has which role may do what another one may: who is in it, and, of pg_database_owner, who owns the database. Since PostgreSQL 16 that is a
+// matter of each membership, before of the member.
+const inheritsSQL = `m (role, member) as (select m.roleid, m.member from pg_auth_members m join pg_roles r on r.oid = m.member where coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, r.rolinherit)
+    union all select o.oid, d.datdba from pg_roles o, pg_database d join pg_roles r on r.oid = d.datdba where o.rolname = 'pg_database_owner' and d.datname = current_database() and (r.rolinherit or current_setting('server_version_num')::int >= 160000))`
 
 const (
 	closedSQL = `with recursive n as (select oid, nspname, nspowner, nspacl from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
-  g (ns, role) as (select n.oid, x.grantee from n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x where x.privilege_type = 'USAGE' union select g.ns, m.member from g` + inherits + `)
+  ` + inheritsSQL + `,
+  g (ns, role) as (select n.oid, x.grantee from n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x where x.privilege_type = 'USAGE' union select g.ns, m.member from g join m on m.role = g.role)
 select n.nspname::text, coalesce(array_agg(r.rolname::text) filter (where r.oid is not null), '{}') from n left join g on g.ns = n.oid left join pg_roles r on r.oid = g.role
  where not exists (select from g p where p.ns = n.oid and p.role = 0) group by n.nspname`
-	everywhereSQL = `with recursive g (role) as (select oid from pg_roles where rolname in ('pg_read_all_data', 'pg_write_all_data') union select m.member from g` + inherits + `)
+	everywhereSQL = `with recursive ` + inheritsSQL + `, g (role) as (select oid from pg_roles where rolname in ('pg_read_all_data', 'pg_write_all_data') union select m.member from g join m on m.role = g.role)
 select rolname::text from pg_roles where rolsuper or oid in (select role from g)`
 )
 

@@ -227,7 +227,7 @@ func (b *block) class(id colID) *class {
 
 // learn uses an equality. Where users have defined an = of their own, it may be any condition.
 func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
-	if b.a.sch.Equals {
+	if b.a.env.means(b.a.sch.Equals) {
 		return
 	}
 	f = b.constant(q, f)
@@ -271,7 +271,7 @@ func isNull(f sqlparse.Fact) bool {
 // learnBound uses an inequality, where the order of the column's values is that of their keys.
 func (b *block) learnBound(q *sqlparse.Query, f sqlparse.Bound) {
 	id, col, ok := b.resolve(q, f.Col)
-	if !ok || b.a.sch.Orders {
+	if !ok || b.a.env.means(b.a.sch.Orders) {
 		return
 	}
 	kt, ok := keyType(col)
@@ -303,7 +303,7 @@ func (b *block) learnDirected(q *sqlparse.Query, f sqlparse.Fact) {
 	}
 	f = b.constant(q, f)
 	l, lid, lt, ok := into(f.L)
-	if !ok || isNull(f) || b.a.sch.Equals {
+	if !ok || isNull(f) || b.a.env.means(b.a.sch.Equals) {
 		return
 	}
 	add := func(id colID, vals []sqlparse.Value) {

@@ -104,7 +104,7 @@ func (a *analysis) tied(b *block, r *sqlparse.Rel, info *shardmap.TableInfo) boo
 // are other rows, on whatever shard; a key that no outer join blanks has none.
 func (b *block) test(outer *block) {
 	q := b.query
-	if b.a.sch.Equals || q.InTest == nil || len(q.Targets) != 1 || q.Targets[0].Expr.Col == nil || !filters(q) {
+	if b.a.env.means(b.a.sch.Equals) || q.InTest == nil || len(q.Targets) != 1 || q.Targets[0].Expr.Col == nil || !filters(q) {
 		return
 	}
 	inner, ic, ok1 := b.resolve(q, *q.Targets[0].Expr.Col)

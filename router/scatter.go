@@ -237,7 +237,7 @@ func (b *block) equal(r, s *sqlparse.Rel, rid, sid colID) bool {
 	}
 	for _, f := range b.flat {
 		for _, fact := range f.Facts {
-			if fact.Into == nil || !fact.R.IsCol || b.a.sch.Equals {
+			if fact.Into == nil || !fact.R.IsCol || b.a.env.means(b.a.sch.Equals) {
 				continue
 			}
 			l, _, ok1 := b.resolve(f, fact.L)

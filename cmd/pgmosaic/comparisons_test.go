@@ -47,6 +47,16 @@ func TestUsersComparisonsSayNothingOfKeys(t *testing.T) {
 	both("create operator = (leftarg = varchar, rightarg = varchar, function = alike)")
 	check("with =")
 	both("drop operator = (varchar, varchar)")
+	both("create function alike(text, text) returns boolean language sql immutable as 'select lower($1) operator(pg_catalog.=) lower($2)'")
+	both("create operator = (leftarg = text, rightarg = text, function = alike)") // PostgreSQL has one for these types, too
+	check("with = for text")
+	if route := simply(t, c, "explain (route) select * from words where k = 'abc'"); !strings.HasPrefix(route, "Single") {
+		t.Errorf("a key has no shard because of an = that is not meant:\n%s", route)
+	}
+	both("set search_path = public, pg_catalog")
+	check("with = for text, before PostgreSQL's")
+	both("reset search_path")
+	both("drop operator public.= (text, text)")
 	both("create function above(varchar, varchar) returns boolean language sql immutable as 'select lower($1::text) operator(pg_catalog.>) lower($2::text)'")
 	both("create operator > (leftarg = varchar, rightarg = varchar, function = above)")
 	check("with >")

@@ -96,19 +96,37 @@ type Collations struct {
 }
 
 // Comparisons says which comparisons users have defined for values of PostgreSQL's own types: = is not equality then, nor < the order of a type.
-type Comparisons struct{ Equals, Orders bool }
+type Comparisons struct{ Equals, Orders Defined }
 
-// comparisonsSQL lists them. One for the very types of its operands comes before one that
+// Defined says what users have defined under a name of PostgreSQL's.
+type Defined uint8
+
+// What they have defined.
+const (
+	Nothing Defined = iota
+	Alike           // for types that PostgreSQL has one for as well, which is meant wherever pg_catalog comes first in the path
+	Another         // for others: it is meant where PostgreSQL would have to convert its operands
+)
+
+// comparisonsSQL lists them, and says which PostgreSQL has as well. One for the very types of its operands comes before one that
 // PostgreSQL would have to convert them for: https://www.postgresql.org/docs/current/typeconv-oper.html
-const comparisonsSQL = `select distinct oprname::text from pg_operator where oid >= 16384 and oprleft < 16384 and oprright < 16384 and oprname in ('=', '<', '<=', '>', '>=')`
+const comparisonsSQL = `select distinct o.oprname::text, exists (select from pg_operator p where p.oid < 16384 and (p.oprname, p.oprleft, p.oprright) = (o.oprname, o.oprleft, o.oprright))
+  from pg_operator o where o.oid >= 16384 and o.oprleft < 16384 and o.oprright < 16384 and o.oprname in ('=', '<', '<=', '>', '>=')`
 
 // loadComparisons reads them.
 func (s *Snapshot) loadComparisons(ctx context.Context, q queryer) error {
 	var name string
+	var alike bool
 	rows, _ := q.Query(ctx, comparisonsSQL) // an error comes with the rows
-	_, err := pgx.ForEachRow(rows, []any{&name}, func() error {
-		s.Equals = s.Equals || name == "="
-		s.Orders = s.Orders || name != "="
+	_, err := pgx.ForEachRow(rows, []any{&name, &alike}, func() error {
+		of, is := &s.Orders, Another
+		if name == "=" {
+			of = &s.Equals
+		}
+		if alike {
+			is = Alike
+		}
+		*of = max(*of, is)
 		return nil
 	})
 	return err

@@ -10,7 +10,7 @@ import (
 // on a shard may be given to others by them, and what is defined later is given to whom they say on that server alone.
 
 // grantsSQL lists who may use routines, types and schemas, each as what gives the right, and what takes all rights to the object from that role. Of
-// each there is an empty one besides.
+// each there is an empty one besides. Rights to types and schemas that roles have which are not in $1, home's, are a server's own affair.
 const grantsSQL = `with users (oid) as (select oid from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e'), it (name, kind, of, owner, acl) as (
   select 'function ' || p.oid::regprocedure, 'ROUTINE', p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)) from pg_proc p join users n on n.oid = p.pronamespace
@@ -20,6 +20,7 @@ owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e')
   union all select 'schema ' || quote_ident(nspname), 'SCHEMA', quote_ident(nspname), nspowner, coalesce(nspacl, acldefault('n', nspowner)) from pg_namespace n join users u on u.oid = n.oid where not exists (select from owned where class = 'pg_namespace'::regclass and obj = n.oid))
 select distinct it.name, format('GRANT %s ON %s %s TO %s%s', x.privilege_type, it.kind, it.of, g.name, case when x.is_grantable and x.grantee <> it.owner then ' WITH GRANT OPTION' else '' end), format('REVOKE ALL ON %s %s FROM %s', it.kind, it.of, g.name)
   from it, aclexplode(it.acl) x, lateral (select case when x.grantee = 0 then 'PUBLIC' else quote_ident(pg_get_userbyid(x.grantee)) end) g (name)
+ where x.grantee = 0 or it.kind = 'ROUTINE' or pg_get_userbyid(x.grantee) = any($1)
 union all select name, '', '' from it order by 1, 2`
 
 // grant is a right to something, and what takes it away.
@@ -35,11 +36,15 @@ func grantsOf(ctx context.Context, q queryer, sql string, args ...any) ([]grant,
 
 // sameGrants has those use objects on a shard who may use them on home, and nobody else.
 func sameGrants(ctx context.Context, home queryer, tx pgx.Tx, shard string) error {
-	want, err := grantsOf(ctx, home, grantsSQL)
+	roles, err := strings1(ctx, home, "select rolname::text from pg_roles")
 	if err != nil {
 		return err
 	}
-	have, err := grantsOf(ctx, tx, grantsSQL)
+	want, err := grantsOf(ctx, home, grantsSQL, roles)
+	if err != nil {
+		return err
+	}
+	have, err := grantsOf(ctx, tx, grantsSQL, roles)
 	if err != nil {
 		return err
 	}

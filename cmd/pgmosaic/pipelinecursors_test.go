@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A cursor is there for what comes behind its DECLARE in the pipeline, on whichever shard it is.
@@ -125,4 +127,30 @@ func TestValuesThatAreEvaluatedOnceAreBounded(t *testing.T) {
 	if n := queryOne[int](t, c, "select count(*) from onceheld"); n != 2 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// A gathered statement with long parameters asks a shard for the rows of several tables: the shard does not read the second question before its rows for
+// the first are read.
+func TestGatheringWithLongParametersGoesOn(t *testing.T) {
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table gatheredlong (k int primary key, v text)")
+	d.adminExec(t, "CREATE GROUP gatheredlong IN shop KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.gatheredlong IN GROUP gatheredlong KEY (k)")
+	defer func() {
+		mustExec(t, c, "drop table gatheredlong")
+		d.adminExec(t, "DROP GROUP gatheredlong IN shop")
+	}()
+	mustExec(t, c, "set pgmosaic.gather_limit = '400MB'")
+	mustExec(t, c, "insert into gatheredlong select g, repeat(md5(g::text), 500) from generate_series(1, 3000) g")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var n, orders int
+	const sql = "select count(distinct a.v), (select count(distinct o.status) from orders o where o.status <> $1) from gatheredlong a where a.v <> $1"
+	if err := c.QueryRow(ctx, sql, strings.Repeat("x", 20<<20)).Scan(&n, &orders); err != nil || n != 3000 || orders == 0 {
+		t.Fatalf("%d %d %v", n, orders, err)
+	}
+	mustExec(t, c, "set pgmosaic.gather_limit = '64MB'")
+	_, err := c.Exec(ctx, sql, strings.Repeat("x", 40<<20))
+	wantCode(t, err, "54000")
 }

@@ -35,6 +35,7 @@ type gathering struct {
 	tx      bool                 // those are in a transaction of ours
 	asked   bool                 // those were sent something
 	loads   []*loading
+	sending []sending // what those may still be sent: a server that does not read on until its rows are read
 	bytes   int64
 	taken   []takenAs // the columns of the rows that were made; nil: as they are
 }
@@ -46,6 +47,12 @@ func (h *Handler) gathering(p *router.Plan, a *router.Args, types []uint32) *gat
 		g.plan = g.plan.Own
 	}
 	return g
+}
+
+// sending is what a server is sent while its rows are read.
+type sending struct {
+	*wire.Flushing
+	to *participant
 }
 
 // loading is one copy being made.
@@ -113,7 +120,21 @@ func (g *gathering) fetch(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := g.hasSent(); err != nil {
+		return err
+	}
 	return g.release()
+}
+
+// hasSent waits until the servers of the rows have got what they were asked.
+func (g *gathering) hasSent() (err error) {
+	for _, s := range g.sending {
+		if e := s.Wait(s.to.Server.Dirty); e != nil {
+			err = first(err, g.h.lost(s.to, e))
+		}
+	}
+	g.sending = nil
+	return err
 }
 
 // wholeOf is what a server says of the client's own text.
@@ -297,6 +318,9 @@ func (g *gathering) start(ctx context.Context) error {
 			}
 		}
 	}
+	if err := g.holdsParams(); err != nil {
+		return err
+	}
 	g.asked = true
 	if g.tx {
 		for _, p := range g.parts {
@@ -319,10 +343,12 @@ func (g *gathering) start(ctx context.Context) error {
 			l.streams = append(l.streams, s)
 		}
 	}
-	for _, p := range g.parts {
-		if err := p.Server.Flush(); err != nil {
+	for _, p := range g.parts { // whoever has rows to send for one copy does not read what is asked for the next
+		f, err := p.Server.FlushAside()
+		if err != nil {
 			return h.lost(p, err)
 		}
+		g.sending = append(g.sending, sending{f, p})
 	}
 	for _, p := range g.parts {
 		if err := h.prologue(p); err != nil {
@@ -330,6 +356,20 @@ func (g *gathering) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// holdsParams refuses a statement whose parameters would be too much: they go with each question for rows, to each shard.
+func (g *gathering) holdsParams() error {
+	size, times := 0, 0
+	for _, v := range g.args.Params {
+		size += len(v)
+	}
+	for _, l := range g.loads {
+		times += len(l.shards)
+	}
+	hold := &holding{h: g.h}
+	defer hold.release()
+	return hold.take(size * max(0, times-1))
 }
 
 var binaryAll = []int16{1}
@@ -519,6 +559,7 @@ func (g *gathering) end(err error) {
 			h.endStream(s, isAgain(err))
 		}
 	}
+	_ = g.hasSent() // who has not is lost
 	for _, p := range g.parts {
 		switch {
 		case p.Server.Dirty:

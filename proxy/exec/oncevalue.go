@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 )
@@ -40,7 +41,7 @@ func (h *Handler) evaluate(p *participant, table shardmap.TableName, asked []str
 				return nil, err
 			}
 		}
-		rows, err := p.Server.RowsWithin(3, onceSQL(some, path), hold.take)
+		rows, err := pool.RowsWithin(p.Server, 3, onceSQL(some, path), hold.take)
 		var full *pgsql.Error
 		switch {
 		case errors.As(err, &full): // the server is in order

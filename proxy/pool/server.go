@@ -369,7 +369,7 @@ func (s *Server) RowsOf(columns int, sql string) (rows [][][]byte, err error) {
 }
 
 // RowsWithin is RowsOf of a query whose rows may be large: hold is asked for each before it is read. What it refuses is read to its end, and not kept.
-func (s *Server) RowsWithin(columns int, sql string, hold func(bytes int) error) (rows [][][]byte, err error) {
+func RowsWithin(s *Server, columns int, sql string, hold func(bytes int) error) (rows [][][]byte, err error) {
 	s.SendQuery(sql)
 	if err := s.Flush(); err != nil {
 		s.Dirty = true

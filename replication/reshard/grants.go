@@ -48,12 +48,9 @@ func sameGrants(ctx context.Context, home queryer, tx pgx.Tx, shard string) erro
 	if err != nil {
 		return err
 	}
-	homes := map[string]bool{}
-	for _, g := range want {
-		homes[g.Of] = true
-	}
+	homes, theirs := objectsOf(want), objectsOf(have)
 	for _, g := range changes(want, have) {
-		if g.Give == "" || !homes[g.Of] {
+		if g.Give == "" || !homes[g.Of] || !theirs[g.Of] { // of the last it was made on home since its objects were read, and is brought later
 			continue
 		}
 		if err := run(ctx, tx, []string{g.Give}); err != nil {
@@ -78,6 +75,15 @@ func changes(want, have []grant) (out []grant) {
 		}
 	}
 	return out
+}
+
+// objectsOf are the objects that a list is about.
+func objectsOf(list []grant) map[string]bool {
+	set := map[string]bool{}
+	for _, g := range list {
+		set[g.Of] = true
+	}
+	return set
 }
 
 // setOf is a list to look things up in: a database may have many thousands of routines.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -68,7 +69,7 @@ func TestEndToldAmidTheLogin(t *testing.T) {
 		for {
 			m, err := c.Next()
 			if err != nil {
-				if err != io.EOF { //nolint:errorlint // as it is read
+				if !errors.Is(err, io.EOF) {
 					t.Errorf("%s: %v", name, err)
 				}
 				break

@@ -225,11 +225,19 @@ func (b *block) class(id colID) *class {
 	return c.root()
 }
 
+// isEquality says whether = between a key's column and some values is PostgreSQL's own. Where users have defined others, it is certain only of integers
+// and constants: PostgreSQL has one for their very types, which comes first.
+func (b *block) isEquality(kt pghash.Type, vals []sqlparse.Value) bool {
+	if !b.a.env.means(b.a.sch.Equals) {
+		return true
+	}
+	return b.a.env.ownFirst() && kt.IsInteger() && !slices.ContainsFunc(vals, func(v sqlparse.Value) bool {
+		return v.Kind != sqlparse.ValInt && v.Kind != sqlparse.ValString || v.Cast != "" || v.Array
+	})
+}
+
 // learn uses an equality. Where users have defined an = of their own, it may be any condition.
 func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
-	if b.a.env.means(b.a.sch.Equals) {
-		return
-	}
 	f = b.constant(q, f)
 	id, col, ok := b.resolve(q, f.L)
 	if !ok {
@@ -241,13 +249,13 @@ func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
 	}
 	switch {
 	case f.In != nil:
-		if allFit(kt, f.In) {
+		if allFit(kt, f.In) && b.isEquality(kt, f.In) {
 			c := b.class(id)
 			c.pins = append(c.pins, f.In)
 		}
 	case f.R.IsCol:
 		rid, rcol, ok := b.resolve(q, f.R.Col)
-		if !ok {
+		if !ok || b.a.env.means(b.a.sch.Equals) {
 			return
 		}
 		if rt, ok := keyType(rcol); !ok || family(rt) != family(kt) {
@@ -255,7 +263,7 @@ func (b *block) learn(q *sqlparse.Query, f sqlparse.Fact) {
 		}
 		b.class(id).join(b.class(rid))
 	default:
-		if keyFits(kt, f.R.Val) && !(isNull(f) && (id.rel.Nullable || b.nullableAbove(id.rel))) {
+		if keyFits(kt, f.R.Val) && b.isEquality(kt, []sqlparse.Value{f.R.Val}) && !(isNull(f) && (id.rel.Nullable || b.nullableAbove(id.rel))) {
 			c := b.class(id)
 			c.pins = append(c.pins, []sqlparse.Value{f.R.Val})
 		}

@@ -112,8 +112,11 @@ func (e Env) find(db *shardmap.DB, sch *schema.Snapshot, ref sqlparse.TableRef) 
 
 // means says whether an operator of PostgreSQL's may be one that users have defined.
 func (e Env) means(d schema.Defined) bool {
-	return d == schema.Another || d == schema.Alike && slices.Index(e.SearchPath, "pg_catalog") > 0
+	return d == schema.Another || d == schema.Alike && !e.ownFirst()
 }
+
+// ownFirst says whether PostgreSQL's own operators come before those that users have defined for the same types.
+func (e Env) ownFirst() bool { return slices.Index(e.SearchPath, "pg_catalog") <= 0 }
 
 // makesTemp says whether what is made under a name without a schema is temporary though nobody says so.
 func (e Env) makesTemp() bool { return len(e.SearchPath) > 0 && e.SearchPath[0] == schema.TempSchema }

@@ -16,9 +16,22 @@ const (
 	Unreachable
 )
 
-func (h Health) String() string {
-	return [...]string{"unknown", "eligible", "lagging", "unreachable"}[h]
+func (h Health) String() string { return Healths[h].Name }
+
+// Healths lists what each means, and the levels of reads that a replica in it may answer, each if what is known of it is as new as the read needs:
+// docs/states.md is printed from it. From any a replica may get into any other but eligible at once, and into that by good samples in a row.
+var Healths = [...]struct {
+	Name, Means string
+	Answers     [Eventual + 1]bool
+}{
+	Unknown:     {Name: "unknown", Means: "it was not probed yet, or nothing shows that it follows the shard's primary"},
+	Eligible:    {Name: "eligible", Means: "it follows the primary, within max_lag", Answers: [...]bool{Causal: true, Session: true, Bounded: true, Eventual: true}},
+	Lagging:     {Name: "lagging", Means: "it follows the primary, and is behind it by more than max_lag, or its replay is paused", Answers: [...]bool{Eventual: true}},
+	Unreachable: {Name: "unreachable", Means: "its last probe failed, or is too old"},
 }
+
+// Answers says whether a replica of such health may answer reads of a level.
+func (h Health) Answers(l Level) bool { return Healths[h].Answers[l] }
 
 // Policy is when a replica is fit to read from.
 type Policy struct {

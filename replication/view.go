@@ -187,13 +187,13 @@ func fit(v *View, w *Want, i int, horizon time.Time, now time.Time, p Policy) Re
 	if i == v.Primary || n.Primary || now.Sub(n.Sample.Sent) > p.MaxAge {
 		return NoReplica
 	}
-	if w.Level == Eventual { // a stranger, or one of another history, is unknown
-		if (n.Verdict.Health == Eligible || n.Verdict.Health == Lagging) && n.Sample.Err == nil && n.LagKnown && n.Lag <= p.HardLimit {
-			return ToReplica
-		}
+	if !n.Verdict.Health.Answers(w.Level) { // a stranger, or one of another history, is unknown
 		return NoReplica
 	}
-	if n.Verdict.Health != Eligible {
+	if w.Level == Eventual {
+		if n.Sample.Err == nil && n.LagKnown && n.Lag <= p.HardLimit {
+			return ToReplica
+		}
 		return NoReplica
 	}
 	switch {

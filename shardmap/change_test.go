@@ -527,3 +527,30 @@ func TestTheSettingUpIsNotedUntilItIsDone(t *testing.T) {
 		}
 	}
 }
+
+// An attempt goes on by its table of steps. Who has been away meanwhile takes no step back: a shard that has joined stays.
+func TestAttemptsGoOnByTheirSteps(t *testing.T) {
+	all := []Step{"", Joining, Joined, Placing}
+	for _, from := range all {
+		for _, to := range all {
+			c, err := Open(t.Context(), &memory{}, "i")
+			if err != nil {
+				t.Fatal(err)
+			}
+			put := func(s Step) error {
+				_, err := c.Change(t.Context(), false, func(tx *Tx) error { return tx.PutAttempt(Attempt{ID: "1", Database: "d", Step: s}) })
+				return err
+			}
+			if _, err := c.Change(t.Context(), false, func(tx *Tx) error { return tx.PutDatabase(Database{Name: "d"}) }); err != nil {
+				t.Fatal(err)
+			}
+			if err := put(from); err != nil {
+				t.Fatal(err)
+			}
+			may := from == to || from == "" || to == "" && from != Joined || from == Joining && to == Joined
+			if err := put(to); may != (err == nil) || err != nil && !errors.Is(err, ErrEnded) {
+				t.Errorf("%q to %q: %v", from, to, err)
+			}
+		}
+	}
+}

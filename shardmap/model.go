@@ -258,3 +258,12 @@ const (
 	Joined  Step = "joined"
 	Placing Step = "placing"
 )
+
+// Steps lists the steps that may follow each; any may stay: docs/states.md is printed from it. A shard that has joined serves clients, so nobody who
+// has been away takes that back.
+var Steps = map[Step][]Step{
+	"":      {Joining, Joined, Placing},
+	Joining: {"", Joined},
+	Joined:  {},
+	Placing: {""},
+}

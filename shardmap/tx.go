@@ -2,6 +2,7 @@ package shardmap
 
 import (
 	"errors"
+	"slices"
 
 	memdb "github.com/hashicorp/go-memdb"
 )
@@ -119,7 +120,18 @@ func (tx *Tx) PutTenant(t Tenant) error { return tx.put("tenants", &t) }
 func (tx *Tx) PutRoutine(r Routine) error { return tx.put("routines", &r) }
 
 // PutAttempt notes a statement that begins.
-func (tx *Tx) PutAttempt(a Attempt) error { return tx.put("attempts", &a) }
+//
+// One that is there goes on by Steps only: ErrEnded means that another process has gone further.
+func (tx *Tx) PutAttempt(a Attempt) error {
+	o, err := tx.txn.First("attempts", "id", a.ID)
+	if err != nil {
+		return err
+	}
+	if was, ok := o.(*Attempt); ok && was.Step != a.Step && !slices.Contains(Steps[was.Step], a.Step) {
+		return ErrEnded
+	}
+	return tx.put("attempts", &a)
+}
 
 // Under is ErrEnded unless the map has an attempt: nobody else has ended it.
 func (tx *Tx) Under(attempt string) error {

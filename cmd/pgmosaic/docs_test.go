@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -20,7 +21,9 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/session"
+	"github.com/pgmosaic/pgmosaic/replication"
 	"github.com/pgmosaic/pgmosaic/router"
+	"github.com/pgmosaic/pgmosaic/shardmap"
 )
 
 // page compares a generated page with the file, or writes it with -rewrite.
@@ -121,10 +124,33 @@ func TestDocsOfStates(t *testing.T) {
 			lines = append(lines, pipeline.State(from).String()+" --> "+to.String()+": "+e.String())
 		}
 	}
+	portals := lines
+	lines = nil
+	for from, list := range shardmap.Steps {
+		for _, to := range list {
+			lines = append(lines, cmp.Or(string(from), "begun")+" --> "+cmp.Or(string(to), "begun"))
+		}
+	}
+	diagram("An attempt to change the map", "`shardmap.Step`: in the map, changed by who is at it and by who takes over from one that was lost. Another change is refused: somebody else has gone further.", lines)
+	lines = portals
 	diagram("A portal", "`pipeline.State`: a client's portal; changed by the session. Another change is a fault: it ends the session.", lines)
 	b.WriteString("\n## What a pipeline expects\n\n`pipeline.Answer`: what a server says to a message, by the types of its own. Notices, parameters and notifications come at any time, and an error ends each.\nAnything else is a fault of the server's: its connection is given up.\n\n| answer | before | last |\n|---|---|---|\n")
 	for a, m := range pipeline.Answers {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", pipeline.Answer(a), strings.Join(strings.Split(m.Before, ""), " "), strings.Join(strings.Split(m.Last, ""), " "))
+	}
+	b.WriteString("\n## A commit that has not gone to its end\n\n`branch.Fate`: what the session finds out about a commit in two phases when a server was lost in it.\n\n| fate | means | COMMIT is told |\n|---|---|---|\n")
+	for _, f := range branch.Fates {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", f.Name, f.Means, cmp.Or(f.Code, "done"))
+	}
+	b.WriteString("\n## A replica\n\n`replication.Health`: judged with each probe. It leaves at once, and is eligible again after two good samples in a row.\n\n| health | means | may answer |\n|---|---|---|\n")
+	for _, h := range replication.Healths {
+		var levels []string
+		for l, may := range h.Answers {
+			if may {
+				levels = append(levels, replication.Level(l).String())
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", h.Name, h.Means, cmp.Or(strings.Join(levels, ", "), "nothing"))
 	}
 	page(t, "states.md", b.String())
 }

@@ -315,7 +315,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 		h.count.InDoubt.Add(1)
 		h.e.Log.Error("a committed transaction has lost a part", "gid", gid, "shard", damage.Shard)
 		return &pgsql.Error{
-			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
+			Code: fate.Code(), Message: "the transaction was committed, and its part on shard " + damage.Shard + " is lost: the shard's server was replaced by one that did not have it",
 			Hint: "Mend the rows by hand. SHOW TRANSACTIONS shows it: " + gid,
 		}
 	case branch.Owed:
@@ -332,12 +332,12 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 		h.count.InDoubt.Add(1)
 		h.e.Log.Error("a committed transaction has lost its decision", "gid", gid, "shard", decider, "error", err)
 		return &pgsql.Error{
-			Code: pgsql.TransactionResolutionUnknown, Message: "the transaction was committed, and shard " + decider + ", which had decided that, does not know it any more: its server was replaced by one that did not have it",
+			Code: fate.Code(), Message: "the transaction was committed, and shard " + decider + ", which had decided that, does not know it any more: its server was replaced by one that did not have it",
 			Hint: "What it did there is lost, and may be rolled back on other shards. " + lookHint,
 		}
 	case branch.Undone:
 		h.count.TwoPhaseAborted.Add(1)
-		return &pgsql.Error{Code: pgsql.SerializationFailure, Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}
+		return &pgsql.Error{Code: fate.Code(), Message: "shard " + decider + " was lost before it had decided the commit: the transaction was rolled back", Hint: "Run the transaction again."}
 	case branch.Unknown:
 	}
 	h.count.InDoubt.Add(1)
@@ -346,5 +346,5 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	if errors.Is(err, txn.ErrForgotten) {
 		hint = lookHint
 	}
-	return &pgsql.Error{Code: pgsql.TransactionResolutionUnknown, Message: "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", Hint: hint}
+	return &pgsql.Error{Code: fate.Code(), Message: "the connection to shard " + decider + " was lost during COMMIT: it is not known whether the transaction was committed", Hint: hint}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 )
 
@@ -20,6 +21,23 @@ const (
 	Damaged              // it was committed, and a part of it is lost: the error is a *txn.DamagedError
 	Reversed             // it was committed, and its decision is lost: what was still prepared is rolled back, or will be
 )
+
+// Fates lists what each fate means and what COMMIT is told: an SQLSTATE, or that it is done. docs/states.md is printed from it.
+var Fates = [...]struct {
+	Name, Code, Means string
+}{
+	Unknown:  {"unknown", pgsql.TransactionResolutionUnknown, "nobody could say in time whether it was committed; the resolver finds out"},
+	Whole:    {"whole", "", "it was committed, and every shard knows"},
+	Owed:     {"owed", "", "it was committed, and some shard has still to be told, before anything else runs there"},
+	Undone:   {"undone", pgsql.SerializationFailure, "it was rolled back everywhere"},
+	Damaged:  {"damaged", pgsql.TransactionResolutionUnknown, "it was committed, and a part of it is lost"},
+	Reversed: {"reversed", pgsql.TransactionResolutionUnknown, "it was committed, and its decision is lost: what was still prepared is rolled back, or will be"},
+}
+
+func (f Fate) String() string { return Fates[f].Name }
+
+// Code is the SQLSTATE that COMMIT is told; empty where it is told that it is done.
+func (f Fate) Code() string { return Fates[f].Code }
 
 // settleAgain is how long one that settles waits before it asks again: a shard that is away may be back, or have another primary.
 const settleAgain = 100 * time.Millisecond

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/txn"
 )
 
@@ -59,9 +60,18 @@ func TestWhatBecameOfACommit(t *testing.T) {
 					return s.committed, s.err
 				})
 				if got != c.want || c.asked > 0 && asked != c.asked || c.asked == 0 && time.Since(begun) != 5*time.Second {
-					t.Errorf("it is %d, not %d: %v, asked %d times in %s", got, c.want, err, asked, time.Since(begun))
+					t.Errorf("it is %s, not %s: %v, asked %d times in %s", got, c.want, err, asked, time.Since(begun))
 				}
 			})
 		})
+	}
+}
+
+// A commit is told as done where every shard has it or will before anything else runs there, and as rolled back only where it is.
+func TestWhatIsToldOfFates(t *testing.T) {
+	for f := range Fate(len(Fates)) {
+		if done := f == Whole || f == Owed; done != (f.Code() == "") || (f == Undone) != (f.Code() == pgsql.SerializationFailure) || f.String() == "" || Fates[f].Means == "" {
+			t.Errorf("%s is told as %q", f, f.Code())
+		}
 	}
 }

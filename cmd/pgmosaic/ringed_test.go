@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,25 @@ func TestStatementsThatExecuteThemselves(t *testing.T) {
 				t.Errorf("%s:\ngot  %s\nwant %s", x.name, told, want)
 			}
 		}
+	}
+	told := []string{}
+	for _, x := range targets[:2] { // the columns of an EXPLAIN EXECUTE are told by Describe alone
+		r := rawTo(t, x.dsn)
+		r.SendParse("q", "select 1", nil)
+		for _, describes := range []bool{false, true} {
+			r.SendParse("", "explain (costs off) execute q", nil)
+			r.SendBindParts("", nil, nil, nil)
+			if describes {
+				r.SendDescribe('P', "")
+			}
+			r.SendExecute()
+			r.SendSync()
+			told = append(told, r.answer())
+		}
+		_ = r.Close()
+	}
+	if !slices.Equal(told[:2], told[2:]) {
+		t.Errorf("EXPLAIN EXECUTE: got %q, want %q", told[2:], told[:2])
 	}
 	for _, x := range targets[1:] { // one PostgreSQL crashes
 		r := rawTo(t, x.dsn)

@@ -73,7 +73,11 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'T':
-			if err := h.relayDescription(p); err != nil {
+			relay := h.relayDescription
+			if h.ext.executing { // the client has asked for it by Describe, or does not want it
+				relay = func(p *participant) error { return p.Server.Skip() }
+			}
+			if err := relay(p); err != nil {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'D':

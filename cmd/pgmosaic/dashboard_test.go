@@ -221,7 +221,7 @@ func (p *webPage) look(name string) {
 			var png []byte
 			var overflow bool
 			var faint []string
-			p.do("look at "+name, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+			p.do("look at "+name, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}), // what is amid a change of colours is hard to read
 				chromedp.EmulateViewport(width, 900), chromedp.Sleep(200*time.Millisecond),
 				chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth`, &overflow), chromedp.Evaluate(readable, &faint), chromedp.FullScreenshot(&png, 100))
 			if len(faint) > 0 {

@@ -287,6 +287,7 @@ func (h *Handler) showPrepared(p *participant, t *router.Template) error {
 	answers := 4
 	for name, st := range h.ext.named {
 		if st.tmpl != nil && st.tmpl.Class != router.Control {
+			pool.Taken(s, name)
 			s.SendParse(name, st.sql, h.typesFor(p.shard, st.types))
 			answers++
 		}

@@ -119,8 +119,8 @@ func TestTheBooksHaveTheStatementsThatTheServerHas(t *testing.T) {
 	if _, _, ok := s.Prepared(there); !ok {
 		t.Error("a statement that the server has is off the books")
 	}
-	taken(s, "pgmosaic_9")
-	taken(s, "pgmosaic_3")
+	Taken(s, "pgmosaic_9")
+	Taken(s, "pgmosaic_3")
 	if name, _ := s.Prepare(gone); name != "pgmosaic_10" {
 		t.Errorf("a statement is named %s", name)
 	}

@@ -97,7 +97,7 @@ func (s *Server) Left(most int64) (Left, error) {
 		case 'P':
 			forgetMissing(s, f[1:])
 		case 'q':
-			taken(s, f[1:])
+			Taken(s, f[1:])
 			left.State = true
 		default:
 			left.State = true

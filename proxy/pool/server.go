@@ -180,8 +180,8 @@ func forgetMissing(s *Server, there string) {
 	}
 }
 
-// taken notes that a function has prepared a statement under a name like ours: none of ours gets that name.
-func taken(s *Server, name string) {
+// Taken notes that a client or a function has prepared a statement of a server under a name that may be like ours: none of ours gets that name. Whoever has leased the server may call it.
+func Taken(s *Server, name string) {
 	if n, err := strconv.ParseUint(strings.TrimPrefix(name, "pgmosaic_"), 10, 32); err == nil {
 		s.named = max(s.named, n)
 	}

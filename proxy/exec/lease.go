@@ -208,8 +208,9 @@ func (h *Handler) unload(p *participant) {
 }
 
 // fromReplica leases a server of a replica for a read. It returns nothing if the replica turns out not to
-// be fresh enough. A server dialled after the node's last sample, or one that is not of the postmaster that the monitor watches,
-// is asked for its word as well: the name of a node may mean several servers, or another one by now.
+// be fresh enough. A server that is not of the postmaster that the monitor watches is asked for its word as well: the name of a node may
+// mean several servers, or another one by now. So is one dialled after the node's last sample that has not replayed what that says: servers that
+// crash are started anew by the same postmaster, and are behind what it had replayed.
 func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard int, c fresh.Choice) (*participant, error) {
 	st, node := h.shards.At(shard), c.Node
 	var lsn string
@@ -236,6 +237,10 @@ func (h *Handler) fromReplica(ctx context.Context, v *replication.View, shard in
 	unsure := s.Addr() != sample.Addr || !of.Started.Equal(sample.Started)
 	if of.System == "" { // it would not say whose it is
 		unsure = s.Addr() != sample.Addr || !s.Dialed().Before(sample.Sent)
+	}
+	if !unsure && !c.Vouch && h.own.Level != replication.Eventual && !s.Dialed().Before(sample.Sent) { // its postmaster may have had to start its servers anew since
+		h.client.Leave()
+		unsure = !replayed(s, sample.LSN.String())
 	}
 	switch {
 	case h.own.Level == replication.Eventual || !c.Vouch && !unsure:

@@ -39,6 +39,7 @@ type extended struct {
 	owed      *stmt        // parsed, and ParseComplete is not sent yet
 	batches   uint64       // that have come
 	changes   []change     // what messages behind some of ops have made of statements
+	dropped   []*stmt      // by SQL in a batch that may be run again
 	post      []post       // executed: what they entail is done at the pipeline's end
 	copy      copying      // of the batch
 	wrote     bool         // this pipeline, so far in autocommit, ran something that was no read
@@ -120,6 +121,7 @@ const maxNamed = 20000
 
 func (x *extended) forget() {
 	for _, s := range x.named {
+		x.dropped = append(x.dropped, s)
 		x.drop(s)
 	}
 	clear(x.named)
@@ -404,8 +406,9 @@ func closesStatement(m wire.Message) bool {
 // batch can be run again.
 func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool) error {
 	x := &h.ext
-	status, settings, own := h.tx.Status(), h.settings, h.own
+	status, settings, own, unnamed := h.tx.Status(), h.settings, h.own, x.unnamed
 	h.attempt.Repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
+	defer func() { x.dropped = nil }()
 	err := h.batch(ctx, msgs, sync)
 	if err == nil {
 		return nil
@@ -429,16 +432,25 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	}
 	h.dropFailed()
 	x.closePortals()
-	for _, m := range msgs {
-		if m.Type == 'P' {
-			if name, _, err := wire.CString(m.Body()); err == nil && len(name) > 0 && x.named[string(name)] != nil && x.named[string(name)].batch == x.batches {
-				x.set(string(name), nil)
-			}
-		}
-	}
+	x.unprepare(unnamed)
 	x.batches++ // what servers were asked amid it, they are asked again
 	h.beginAgain()
 	return h.batch(ctx, msgs, sync)
+}
+
+// unprepare has the statements be those of before the batch, with its unnamed one.
+func (x *extended) unprepare(unnamed *stmt) {
+	for name, s := range x.named {
+		if s.batch == x.batches {
+			x.set(name, nil)
+		}
+	}
+	for _, s := range x.dropped {
+		if s.batch != x.batches {
+			x.set(s.name, s)
+		}
+	}
+	x.unnamed = unnamed
 }
 
 func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) error {

@@ -30,7 +30,7 @@ func (h *Handler) prepareSQL(ctx context.Context, s *sqlparse.Statement) error {
 	if len(h.ext.named) >= maxNamed {
 		return &pgsql.Error{Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("a session may have %d prepared statements", maxNamed), Hint: "DEALLOCATE those that are no longer used."}
 	}
-	st := &stmt{name: s.Name, sql: s.Body}
+	st := &stmt{name: s.Name, sql: s.Body, batch: h.ext.batches}
 	if err := h.replan(ctx, st); err != nil {
 		return err
 	}
@@ -404,6 +404,7 @@ func (h *Handler) deallocate(_ context.Context, s *sqlparse.Statement) error {
 	if h.ext.named[s.Name] == nil {
 		return noStatement(s.Name)
 	}
+	h.ext.dropped = append(h.ext.dropped, h.ext.named[s.Name])
 	h.ext.set(s.Name, nil)
 	h.client.SendTag("DEALLOCATE")
 	return nil

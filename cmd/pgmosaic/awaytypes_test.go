@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"testing"
 
@@ -91,6 +92,32 @@ func TestNothingIsAskedOfAShardWhoseTypesAreNotKnown(t *testing.T) {
 	if res.Err != nil || string(res.Rows[0][0]) != "200" {
 		t.Errorf("a parameter of home's type: %v", res.Err)
 	}
+}
+
+// The schema was to be read anew, and could not be: a shard whose types are not known is asked for them all the same.
+func TestTypesAreAskedForBehindAReadThatHasFailed(t *testing.T) {
+	t.Parallel()
+	d := newDemo(t, showcase.Options{Shards: 2, Customers: 200, Orders: 400})
+	otherMoods(t, d)
+	d.cluster.Node("s2-a").Kill()
+	a := startApp(t, crashConfig(t, mapOf(d, "shop")))
+	eventually(t, "home has answered", func() bool { return a.Monitor.View("shop", "s1").Up() })
+	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "shop"))
+	mustExec(t, c, "select 1")
+	schemas, db := a.Engine.Planner.Schemas, a.Catalog.Current().Databases["shop"]
+	if sch, err := schemas.Get(t.Context(), db); err != nil || sch.Doubts["s2"] != schema.Unread {
+		t.Fatalf("the types of a shard that is away are known: %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := schemas.Refresh(gone, db); err == nil {
+		t.Fatal("it was read for nobody")
+	}
+	if err := d.cluster.Node("s2-a").Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the shard is back", func() bool { return a.Monitor.View("shop", "s2").Serves() })
+	moodsAreHomes(t, d, c)
 }
 
 // otherMoods makes a type that has another OID on the second shard, and a column of it.

@@ -100,6 +100,11 @@ func (s *Schemas) read(ctx context.Context, db *shardmap.DB, d *database, asked 
 	if known != nil && known.Version >= asked {
 		return known, nil
 	}
+	return s.readAnew(ctx, db, d, known)
+}
+
+// readAnew reads all of it. The database's mu is held.
+func (s *Schemas) readAnew(ctx context.Context, db *shardmap.DB, d *database, known *schema.Snapshot) (*schema.Snapshot, error) {
 	if db.Home == nil {
 		return nil, router.Refuse(router.RuleNoShard)
 	}
@@ -229,7 +234,8 @@ func (s *Schemas) Resolve(ctx context.Context, db *shardmap.DB, wanted string) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	next := *known
+	copied := *known
+	next := &copied
 	next.Maps, next.Doubts = maps.Clone(known.Maps), maps.Clone(known.Doubts)
 	news := false
 	for i, t := range s.typesOf(ctx, db, of, d.home) {
@@ -239,14 +245,18 @@ func (s *Schemas) Resolve(ctx context.Context, db *shardmap.DB, wanted string) e
 			continue
 		}
 		news = news || t.doubt != was || !t.types.Equal(known.Maps[name])
-		t.into(&next, name)
+		t.into(next, name)
 	}
-	if news {
-		if !d.asked.CompareAndSwap(known.Version, known.Version+1) { // somebody waits to read all of it anew
-			return nil
-		}
+	switch {
+	case !news:
+	case d.asked.CompareAndSwap(known.Version, known.Version+1):
 		next.Version++
-		d.current.Store(&next)
+		d.current.Store(next)
+	default: // all of it is to be read anew, and whoever has asked for that may have failed
+		var err error
+		if next, err = s.readAnew(ctx, db, d, known); err != nil {
+			return err
+		}
 	}
 	if next.Doubts[wanted] == schema.Unread {
 		return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("the types of shard %s are not known: it could not be asked", wanted), Hint: "The log says why. SHOW REPLICAS on the admin database shows its nodes."}

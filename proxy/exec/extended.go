@@ -39,7 +39,7 @@ type extended struct {
 	owed      *stmt        // parsed, and ParseComplete is not sent yet
 	batches   uint64       // that have come
 	changes   []change     // what messages behind some of ops have made of statements
-	dropped   []*stmt      // by SQL in a batch that may be run again
+	dropped   []*stmt      // by SQL in a batch that may be run again; nil outside of one
 	post      []post       // executed: what they entail is done at the pipeline's end
 	copy      copying      // of the batch
 	wrote     bool         // this pipeline, so far in autocommit, ran something that was no read
@@ -121,11 +121,18 @@ const maxNamed = 20000
 
 func (x *extended) forget() {
 	for _, s := range x.named {
-		x.dropped = append(x.dropped, s)
+		x.mayReturn(s)
 		x.drop(s)
 	}
 	clear(x.named)
 	x.unnamed = nil
+}
+
+// mayReturn notes a statement that a batch drops: it is back if that is run again.
+func (x *extended) mayReturn(s *stmt) {
+	if x.dropped != nil {
+		x.dropped = append(x.dropped, s)
+	}
 }
 
 func (x *extended) closePortals() {
@@ -408,6 +415,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	x := &h.ext
 	status, settings, own, unnamed := h.tx.Status(), h.settings, h.own, x.unnamed
 	h.attempt.Repeatable = x.cur == nil && x.anonymous == nil && len(x.portals) == 0 && !slices.ContainsFunc(msgs, closesStatement)
+	x.dropped = []*stmt{}
 	defer func() { x.dropped = nil }()
 	err := h.batch(ctx, msgs, sync)
 	if err == nil {

@@ -404,7 +404,7 @@ func (h *Handler) deallocate(_ context.Context, s *sqlparse.Statement) error {
 	if h.ext.named[s.Name] == nil {
 		return noStatement(s.Name)
 	}
-	h.ext.dropped = append(h.ext.dropped, h.ext.named[s.Name])
+	h.ext.mayReturn(h.ext.named[s.Name])
 	h.ext.set(s.Name, nil)
 	h.client.SendTag("DEALLOCATE")
 	return nil

@@ -73,11 +73,7 @@ func (h *Handler) relay(p *participant) (r relayed, err error) {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'T':
-			relay := h.relayDescription
-			if h.ext.executing { // the client has asked for it by Describe, or does not want it
-				relay = func(p *participant) error { return p.Server.Skip() }
-			}
-			if err := relay(p); err != nil {
+			if err := h.relayDescription(p); err != nil {
 				return r, h.lostOrGone(p, err)
 			}
 		case 'D':

@@ -49,8 +49,11 @@ func toHome(m *schema.TypeMap, deep []deepColumn, vals [][]byte) error {
 }
 
 // relayDescription passes a RowDescription on with home's OIDs, and notes which columns of the rows behind it
-// must be translated.
+// must be translated. Amid an Execute there is none: the client has asked for it by Describe, or does not want it.
 func (h *Handler) relayDescription(p *participant) error {
+	if h.ext.executing {
+		return p.Server.Skip()
+	}
 	m := h.typesOf(p.shard)
 	if m == nil {
 		p.deep = nil

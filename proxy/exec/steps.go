@@ -174,7 +174,7 @@ func afterReset(name string, now, login *pool.Settings) *pool.Settings {
 // text may say half of the value, as SET datestyle does, and leave the rest as it was.
 func reported(s *pool.Server, set *pool.Settings, name string) *pool.Settings {
 	if v, ok := s.Reported(name); ok {
-		return set.With(name, pgsql.Literal(v))
+		return set.With(name, pgsql.SettingValue(name, v)) // PostgreSQL 18 reports the search_path, a list
 	}
 	return set
 }

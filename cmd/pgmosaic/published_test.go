@@ -36,3 +36,21 @@ func TestPublishedTablesStayHome(t *testing.T) {
 		d.adminExec(t, "DISTRIBUTE "+sql)
 	}
 }
+
+// Before PostgreSQL 14 only superusers read the OIDs of subscriptions. The nodes' role need not be one.
+func TestSubscriptionsAreFoundByAnyRole(t *testing.T) {
+	t.Parallel()
+	d, shards := modestWorld(t, "subscribed")
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "subscribed"))
+	mustExec(t, shards[0], "revoke select on pg_subscription from public; grant select (subdbid, subname, subowner, subenabled, subslotname, subpublications) on pg_subscription to public")
+	mustExec(t, shards[0], "revoke select (oid, subskiplsn, subbinary, substream, subtwophasestate, subdisableonerr, subsynccommit) on pg_subscription from public")
+	for _, sql := range []string{"create table goods (k int primary key)", "create table brought (k int primary key)"} {
+		mustExec(t, c, sql)
+	}
+	mustExec(t, shards[0], "create subscription subscribed_down connection 'dbname=nowhere' publication up with (connect = false, slot_name = none)")
+	t.Cleanup(func() { _, _ = shards[0].Exec(context.Background(), "drop subscription subscribed_down") })
+	mustExec(t, shards[0], "insert into pg_subscription_rel select oid, 'brought'::regclass, 'r', null from pg_subscription where subname = 'subscribed_down'")
+	d.adminExec(t, "CREATE GROUP g IN subscribed KEY (int) BY HASH")
+	d.adminFails(t, "DISTRIBUTE TABLE subscribed.public.brought IN GROUP g KEY (k)", "0A000", `subscription "subscribed_down"`)
+	d.adminExec(t, "DISTRIBUTE TABLE subscribed.public.goods IN GROUP g KEY (k)")
+}

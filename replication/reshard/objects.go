@@ -22,7 +22,7 @@ import (
 const objectsSQL = definedKinds + sortedKinds + searchKinds + " order by 2"
 
 // definedKinds lists types, routines, operators and casts: the catalog and the OID, by which name servers tell it from others, what makes it, and what gives it to its
-// owner. What belongs to an extension comes with that. What PostgreSQL brings, some hundreds or thousands of each kind, has OIDs below 16384.
+// owner. What belongs to an extension comes with that. Multiranges are there since PostgreSQL 14. What PostgreSQL brings, some hundreds or thousands of each kind, has OIDs below 16384.
 const definedKinds = `with users (oid, name) as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 owned (class, obj) as (select classid, objid from pg_depend where deptype = 'e')
 select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname), array[case t.typtype
@@ -30,7 +30,7 @@ select 'pg_type'::regclass::oid, t.oid, format('type %I.%I', n.name, t.typname),
     when 'c' then format('CREATE TYPE %I.%I AS (%s)', n.name, t.typname, (select string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ||
         case when a.attcollation not in (0, at.typcollation) then ' COLLATE ' || a.attcollation::regcollation else '' end, ', ' order by a.attnum)
         from pg_attribute a join pg_type at on at.oid = a.atttypid where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
-    when 'r' then (select format('CREATE TYPE %I.%I AS RANGE (SUBTYPE = %s, SUBTYPE_OPCLASS = %I.%I, MULTIRANGE_TYPE_NAME = %s', n.name, t.typname, format_type(r.rngsubtype, null), (select nspname from pg_namespace where oid = o.opcnamespace), o.opcname, r.rngmultitypid::regtype) ||
+    when 'r' then (select format('CREATE TYPE %I.%I AS RANGE (SUBTYPE = %s, SUBTYPE_OPCLASS = %I.%I', n.name, t.typname, format_type(r.rngsubtype, null), (select nspname from pg_namespace where oid = o.opcnamespace), o.opcname) || coalesce(', MULTIRANGE_TYPE_NAME = ' || (to_jsonb(r) ->> 'rngmultitypid')::regtype, '') ||
         case when r.rngcollation <> 0 then ', COLLATION = ' || r.rngcollation::regcollation else '' end || case when r.rngsubdiff::oid <> 0 then ', SUBTYPE_DIFF = ' || r.rngsubdiff else '' end || case when r.rngcanonical::oid <> 0 then ', CANONICAL = ' || r.rngcanonical else '' end || ')' from pg_range r join pg_opclass o on o.oid = r.rngsubopc where r.rngtypid = t.oid)
     else format('CREATE DOMAIN %I.%I AS %s%s%s%s%s', n.name, t.typname, format_type(t.typbasetype, t.typtypmod), case when t.typcollation <> b.typcollation then ' COLLATE ' || t.typcollation::regcollation else '' end, coalesce(' DEFAULT ' || coalesce(pg_get_expr(t.typdefaultbin, 0), quote_literal(t.typdefault)), ''), case when t.typnotnull then ' NOT NULL' else '' end,
         coalesce((select string_agg(format(' CONSTRAINT %I %s', c.conname, pg_get_constraintdef(c.oid)), '' order by c.conname) from pg_constraint c where c.contypid = t.oid and c.contype = 'c'), '')) end,
@@ -48,7 +48,7 @@ select 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure), a
       case when g.aggsortop <> 0 then (select format(', SORTOP = OPERATOR(%I.%s)', x.nspname, w.oprname) from pg_operator w join pg_namespace x on x.oid = w.oprnamespace where w.oid = g.aggsortop) else '' end || case p.proparallel when 's' then ', PARALLEL = SAFE' when 'r' then ', PARALLEL = RESTRICTED' else '' end || case g.aggkind when 'h' then ', HYPOTHETICAL' else '' end || ')'
     else regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE', 'CREATE') end, format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, pg_get_userbyid(p.proowner))]
   from pg_proc p join users n on n.oid = p.pronamespace left join pg_aggregate g on g.aggfnoid = p.oid
- where p.oid >= 16384 and not exists (select from owned where class = 'pg_proc'::regclass and obj = p.oid) and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
+ where p.oid >= 16384 and not exists (select from owned where class = 'pg_proc'::regclass and obj = p.oid) and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or (to_jsonb(r) ->> 'rngmultitypid')::oid = d.refobjid where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
 union all
 select 'pg_operator'::regclass, o.oid, format('operator %s', o.oid::regoperator), array[format('CREATE OPERATOR %I.%s (FUNCTION = %s', n.name, o.oprname, o.oprcode) ||
       case when o.oprleft <> 0 then ', LEFTARG = ' || format_type(o.oprleft, null) else '' end || case when o.oprright <> 0 then ', RIGHTARG = ' || format_type(o.oprright, null) else '' end ||
@@ -62,7 +62,7 @@ select 'pg_cast'::regclass, c.oid, format('cast (%s AS %s)', format_type(c.casts
    array[format('CREATE CAST (%s AS %s) %s%s', format_type(c.castsource, null), format_type(c.casttarget, null), case c.castmethod when 'f' then 'WITH FUNCTION ' || c.castfunc::regprocedure when 'i' then 'WITH INOUT' else 'WITHOUT FUNCTION' end,
      case c.castcontext when 'a' then ' AS ASSIGNMENT' when 'i' then ' AS IMPLICIT' else '' end)]
   from pg_cast c where c.oid >= 16384 and not exists (select from owned where class = 'pg_cast'::regclass and obj = c.oid)
-   and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or r.rngmultitypid = d.refobjid where d.classid = 'pg_cast'::regclass and d.objid = c.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
+   and not exists (select from pg_depend d join pg_range r on r.rngtypid = d.refobjid or (to_jsonb(r) ->> 'rngmultitypid')::oid = d.refobjid where d.classid = 'pg_cast'::regclass and d.objid = c.oid and d.refclassid = 'pg_type'::regclass and d.deptype = 'i')
 `
 
 // needsSQL has what such objects depend on. A domain is also what its constraints are, a composite type what its columns are, an
@@ -71,7 +71,7 @@ const needsSQL = `with part (class, obj, of_class, of) as (
   select 'pg_constraint'::regclass::oid, oid, 'pg_type'::regclass::oid, contypid from pg_constraint where contypid <> 0
   union all select 'pg_class'::regclass, typrelid, 'pg_type'::regclass, oid from pg_type where typtype = 'c'
   union all select 'pg_type'::regclass, typarray, 'pg_type'::regclass, oid from pg_type where typarray <> 0
-  union all select 'pg_type'::regclass, rngmultitypid, 'pg_type'::regclass, rngtypid from pg_range
+  union all select 'pg_type'::regclass, (to_jsonb(r) ->> 'rngmultitypid')::oid, 'pg_type'::regclass, rngtypid from pg_range r where to_jsonb(r) ? 'rngmultitypid'
   union all select classid, objid, refclassid, refobjid from pg_depend where classid in ('pg_amop'::regclass, 'pg_amproc'::regclass) and refclassid = 'pg_opclass'::regclass)
 select distinct coalesce(p.of_class, d.classid), coalesce(p.of, d.objid), coalesce(q.of_class, d.refclassid), coalesce(q.of, d.refobjid)
   from pg_depend d left join part p on p.class = d.classid and p.obj = d.objid left join part q on q.class = d.refclassid and q.obj = d.refobjid

@@ -8,39 +8,56 @@ import (
 	"github.com/pgmosaic/pgmosaic/shardmap/schema"
 )
 
-// policiesReach refuses to read or write rows of a table, or of one that a view of home's reads, if a policy of it reads what a shard may not have in
-// full: rows that are not on the shard of the row that is judged. Which policies are those of whom, only the servers know, so they count for everybody.
+// policiesReach refuses to read or write rows that policies judge by what a shard may not have in full.
 func policiesReach(a *analysis) error {
 	if !a.readsRows() {
 		return nil
 	}
-	seen := map[shardmap.TableName]bool{}
-	var reach func(names []shardmap.TableName) error
-	reach = func(names []shardmap.TableName) error {
-		for _, n := range names {
-			t := a.sch.Tables[n]
-			if t == nil || seen[n] {
-				continue
-			}
-			seen[n] = true
-			var below []shardmap.TableName // that are read with it, under policies of their own
-			if t.Kind == 'v' {
-				below = t.Reads
-			}
-			for _, policy := range t.Code.Asking {
-				asked, here := asksHere(a, a.info(n), policy)
-				if !here {
-					return Refuse(RulePolicyBody, n)
-				}
-				below = append(slices.Clip(below), asked...)
-			}
-			if err := reach(below); err != nil {
-				return err
-			}
+	return judgedApart(a, a.t.Tables, map[string]bool{})
+}
+
+// judgedApart refuses rows of a table, or of one that a view of home's reads, if a policy of it reads, or calls what may read, rows that are not on the shard
+// of the row that is judged. Which policies are those of whom, only the servers know, so they count for everybody. seen are the tables and functions that were
+// looked at.
+func judgedApart(a *analysis, names []shardmap.TableName, seen map[string]bool) error {
+	for _, n := range names {
+		t, key := a.sch.Tables[n], "policies of "+n.String()
+		if t == nil || seen[key] {
+			continue
 		}
-		return nil
+		seen[key] = true
+		var below []shardmap.TableName // that are read with it, under policies of their own
+		if t.Kind == 'v' {
+			below = t.Reads
+		}
+		for _, policy := range t.Code.Asking {
+			asked, here := asksHere(a, a.info(n), policy)
+			if !here {
+				return Refuse(RulePolicyBody, n)
+			}
+			below = append(slices.Clip(below), asked...)
+		}
+		if f := callsApart(a, n, t.Code.Policed, seen); f != "" {
+			return Refuse(RuleFunctionBody, f)
+		}
+		if err := judgedApart(a, below, seen); err != nil {
+			return err
+		}
 	}
-	return reach(a.t.Tables)
+	return nil
+}
+
+// callsApart names one of the functions that policies of a table call that may reach distributed tables; empty for none.
+func callsApart(a *analysis, n shardmap.TableName, funcs []string, seen map[string]bool) string {
+	safe := a.safe
+	defer func() { a.safe = safe }()
+	info := a.info(n)
+	a.safe = info != nil && info.Kind == shardmap.Sharded
+	i := slices.IndexFunc(funcs, func(f string) bool { return a.funcReaches(f, seen) })
+	if i < 0 {
+		return ""
+	}
+	return funcs[i]
 }
 
 // asksHere says whether a policy of a table, as Code.Asking has it, says the same of a row wherever that is as over all rows, and what it reads. info is nil

@@ -442,10 +442,11 @@ func (a *analysis) wordsReach(words map[string]bool, seen map[string]bool) bool 
 	}
 	changes := writes(words)
 	for n, t := range a.sch.Tables {
-		if !(t.Kind == 'v' || changes && a.info(n) == nil) || !schema.Names(words, n.Name) {
+		judged := t.Kind == 'v' || len(t.Code.Asking)+len(t.Code.Policed) > 0
+		if !(judged || changes && a.info(n) == nil) || !schema.Names(words, n.Name) {
 			continue
 		}
-		if t.Kind == 'v' && a.viewReaches(t) || changes && runs(a, n, seen) {
+		if t.Kind == 'v' && a.viewReaches(t) || changes && runs(a, n, seen) || judged && judgedApart(a, []shardmap.TableName{n}, seen) != nil {
 			return true
 		}
 	}

@@ -119,3 +119,36 @@ func TestPoliciesReadWhatIsOnTheShard(t *testing.T) {
 	_, err := c.Exec(t.Context(), "select count(*) from own") // home's: it was made when the other table was home's too
 	wantRule(t, err, "policy-body", "0A000")
 }
+
+// Nor is it read by way of a function, trigger or view: by its words that is a table of home's.
+func TestPoliciesOfWhatFunctionsReadAreLookedInto(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "judging")
+	for _, sql := range []string{
+		"create table shares (id bigint primary key, doc bigint)", "create table own (id bigint primary key)", "create table mine (id bigint)", "create table free (id bigint)", "create table into_own (id bigint)",
+		"insert into shares select i, i from generate_series(1, 60) i", "insert into own select i from generate_series(1, 60) i", "insert into mine select i from generate_series(1, 60) i", "insert into free values (1)",
+		"create function shared(n bigint) returns boolean stable language plpgsql as 'begin return exists (select from shares where doc = n); end'",
+		"create function lone(n bigint) returns boolean stable language plpgsql as 'begin return n in (select id from free); end'",
+		"alter table own enable row level security, force row level security", "create policy p on own using (exists (select from shares s where s.doc = own.id))",
+		"alter table mine enable row level security, force row level security", "create policy p on mine using (shared(id))",
+		"alter table free enable row level security, force row level security", "create policy p on free using (id in (select i.id from into_own i) or lone(id) or true)",
+		"create view seen as select * from own", "create view seen_mine as select * from mine",
+		"create function of_own() returns bigint stable language sql as 'select count(*) from own'", "create function of_seen() returns bigint stable language sql as 'select count(*) from seen'", "create function of_mine() returns bigint stable language sql as 'select count(*) from mine'",
+		"create function of_free() returns bigint stable language sql as 'select count(*) from free'",
+		"create function counts() returns trigger language plpgsql as 'begin new.id = (select count(*) from own); return new; end'", "create trigger t before insert on into_own for each row execute function counts()",
+	} {
+		mustExec(t, c, sql)
+	}
+	d.adminExec(t, "CREATE GROUP ids IN judging KEY (bigint) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE judging.public.shares IN GROUP ids KEY (id)")
+	for sql, rule := range map[string]string{
+		"select of_own()": "function-body", "select of_seen()": "function-body", "select of_mine()": "function-body", "do $$ begin perform from own; end $$": "function-body", "insert into into_own values (1)": "trigger-body",
+		"select count(*) from seen": "policy-body", "select count(*) from mine": "function-body", "select count(*) from seen_mine": "function-body", "create table own_2 as select * from seen": "policy-body",
+	} {
+		_, err := c.Exec(t.Context(), sql)
+		wantRule(t, err, rule, "0A000")
+	}
+	if n := queryOne[int](t, c, "select of_free()"); n != 1 {
+		t.Errorf("%d rows of a table whose policies read home's", n)
+	}
+}

@@ -2,7 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // rightsOf is who may use what is of no table, and sequences, and what roles give of what they will define.
@@ -56,4 +63,38 @@ func TestDefaultPrivilegesComeWithAShard(t *testing.T) {
 	if rows := d.adminExec(t, "VERIFY SCHEMA IN hereafter"); len(rows) != 1 {
 		t.Errorf("VERIFY SCHEMA: %v", rows)
 	}
+}
+
+// What a superuser gives by default only a superuser can have a shard give as well. It is said before anything is made, and with what is to be run.
+func TestASuperusersDefaultPrivileges(t *testing.T) {
+	t.Parallel()
+	d, shards := modestWorld(t, "foregiven")
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "foregiven"))
+	mustExec(t, c, "create table codes (k int primary key)")
+	d.adminExec(t, "DISTRIBUTE TABLE foregiven.public.codes AS REFERENCE")
+	mustExec(t, shards[0], "alter default privileges in schema public grant select on tables to app")
+	node := d.cluster.Node("s2-a")
+	su := connectTo(t, node.DSN("postgres"))
+	for _, sql := range []string{"drop database if exists foregiven_3 with (force)", "create database foregiven_3 owner app", "grant create on database foregiven_3 to foregiven_proxy"} {
+		mustExec(t, su, sql)
+	}
+	drop := func() {
+		if c, err := pgx.Connect(context.Background(), node.DSN("postgres")); err == nil {
+			_, _ = c.Exec(context.Background(), "drop database if exists foregiven_3 with (force)")
+			_ = c.Close(context.Background())
+		}
+	}
+	t.Cleanup(drop)
+	create := fmt.Sprintf("CREATE SHARD foregiven_s3 IN foregiven NODE 'postgres://foregiven_proxy:modest@127.0.0.1:%d/foregiven_3?sslmode=disable' NAME foregiven_n3", node.Port)
+	const sql = "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT SELECT ON TABLES TO app"
+	for _, dry := range []string{" DRY RUN", ""} {
+		d.adminFails(t, create+dry, "42501", "default privileges on shard")
+		_, err := d.Admin.Exec(t.Context(), create+dry, false)
+		if e := new(pgsql.Error); !errors.As(err, &e) || !strings.Contains(e.Hint, sql) {
+			t.Errorf("%+v", err)
+		}
+	}
+	mustExec(t, connectTo(t, node.DSN("foregiven_3")), sql)
+	d.adminExec(t, create)
+	d.adminExec(t, "DROP SHARD foregiven_s3 IN foregiven")
 }

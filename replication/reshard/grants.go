@@ -2,8 +2,13 @@ package reshard
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 )
 
 // Who may use what is made on a shard, and what will be made there. On both PostgreSQL has default privileges bear: what the nodes' role makes
@@ -110,27 +115,56 @@ union select head, format('%sREVOKE %s ON %s FROM %s', head, privilege_type, kin
 // sameDefaults has roles of home's that a shard's server has, too, give and keep what they define later as they do on home. What is defined while the shard
 // joins waits, so this comes last.
 func sameDefaults(ctx context.Context, home queryer, tx querier, shard string) error {
-	roles, err := strings1(ctx, home, "select rolname::text from pg_roles where rolname !~ '^pg_'")
+	list, _, err := otherDefaults(ctx, home, tx)
+	for _, g := range list {
+		if err == nil {
+			err = notMade(g.Give, shard, run(ctx, tx, []string{g.Give}))
+		}
+	}
+	return err
+}
+
+// otherDefaults are what makes a shard's default privileges those of home, of roles that both servers have.
+func otherDefaults(ctx context.Context, home, shard queryer) (list []grant, roles []string, err error) {
+	roles, err = strings1(ctx, home, "select rolname::text from pg_roles where rolname !~ '^pg_'")
 	if err == nil {
-		roles, err = strings1(ctx, tx, "select rolname::text from pg_roles where rolname = any($1)", roles)
+		roles, err = strings1(ctx, shard, "select rolname::text from pg_roles where rolname = any($1)", roles)
 	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	want, err := grantsOf(ctx, home, defaultGrantsSQL, roles)
 	if err != nil {
+		return nil, nil, err
+	}
+	have, err := grantsOf(ctx, shard, defaultGrantsSQL, roles)
+	return changes(want, have), roles, err
+}
+
+// fitsDefaults is an error if a shard's default privileges are not home's and only somebody else can make them so: a superuser's are his.
+func fitsDefaults(ctx context.Context, home, dst queryer, shard string) error {
+	list, roles, err := otherDefaults(ctx, home, dst)
+	if err != nil || len(list) == 0 {
 		return err
 	}
-	have, err := grantsOf(ctx, tx, defaultGrantsSQL, roles)
+	others, err := strings1(ctx, dst, `select format('ALTER DEFAULT PRIVILEGES FOR ROLE %I ', rolname) from pg_roles
+	 where rolname = any($1) and not pg_has_role(oid, case when current_setting('server_version_num')::int >= 160000 then 'USAGE' else 'MEMBER' end)`, roles)
 	if err != nil {
 		return err
 	}
-	for _, g := range changes(want, have) {
-		if err := run(ctx, tx, []string{g.Give}); err != nil {
-			return notMade(g.Give, shard, err)
+	var theirs []string
+	for _, g := range list {
+		if slices.ContainsFunc(others, func(head string) bool { return strings.HasPrefix(g.Of, head) }) {
+			theirs = append(theirs, g.Give)
 		}
 	}
-	return nil
+	if len(theirs) == 0 {
+		return nil
+	}
+	return &pgsql.Error{
+		Code: pgsql.InsufficientPrivilege, Message: fmt.Sprintf("default privileges on shard %q are not those of home, and are of roles in which the role of its connection string is not", shard),
+		Hint: "As a superuser, in its database, where schemas may have to be made first as they are on home: " + strings.Join(theirs, "; ") + ". Nothing was changed.",
+	}
 }
 
 // strayGrantsSQL takes away what default privileges of the proxy's role have given on the sequences of a table that it has just made: those that the table's

@@ -151,6 +151,9 @@ func (mv *Mover) addShard(ctx context.Context, d *shardmap.DB, primary newcomer,
 	if err = vacant(ctx, dst, x.Shard.Name, tables); err == nil {
 		err = fits(ctx, home, defined, dst, x.Shard.Name)
 	}
+	if err == nil {
+		err = fitsDefaults(ctx, home, dst, x.Shard.Name)
+	}
 	giveBack(ctx, primary.conns, dst)
 	if err != nil {
 		return nil, ownOr(x.Shard.Name, err)

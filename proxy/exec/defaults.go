@@ -19,6 +19,7 @@ type begun struct {
 	with     string         // the answer to beganSQL
 	looked   uint32         // Engine.logins, when a server that began since was compared with that
 	kept     bool           // see keepDefaults
+	as       string         // who its statements run as while nobody has SET ROLE: ALTER ROLE may name another one
 }
 
 // logins are the changes of what sessions begin with.

@@ -158,9 +158,9 @@ func (e *Engine) Open(ctx context.Context, database, role string, params map[str
 		return nil, nil, err
 	}
 	h.count.Logins.Add(1)
-	h.login, h.settings, h.begun = w.login, w.login, begun{defaults: w.defaults, with: w.with, logins: w.logins, looked: w.logins}
+	h.login, h.settings, h.begun = w.login, w.login, begun{defaults: w.defaults, with: w.with, logins: w.logins, looked: w.logins, as: w.as}
 	h.firstPath, h.told, h.firstModes = w.searchPath, client.Begin(w.params), w.modes
-	h.planner.Env.SearchPath, h.planner.Env.Role = w.searchPath, roleOf(h.settings, role)
+	h.planner.Env.SearchPath, h.planner.Env.Role = w.searchPath, roleOf(h)
 	h.planner.Moved()
 	return h, w.params, nil
 }
@@ -197,10 +197,10 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	}
 	w = &welcome{by: teller.Name, params: map[string]string{}, login: login, defaults: defaults, with: with, logins: logins}
 	maps.Copy(w.params, params)
-	if len(rows) == 1 && len(rows[0]) >= 3 {
-		w.searchPath, w.modes = strings.Split(string(rows[0][0]), "\n"), modes{string(rows[0][1]), string(rows[0][2])}
-		if len(rows[0]) > 3 {
-			w.with = string(rows[0][3])
+	if len(rows) == 1 && len(rows[0]) >= 4 {
+		w.searchPath, w.modes, w.as = strings.Split(string(rows[0][0]), "\n"), modes{string(rows[0][1]), string(rows[0][2])}, string(rows[0][3])
+		if len(rows[0]) > 4 {
+			w.with = string(rows[0][4])
 		}
 	}
 	h.e.mu.Lock()
@@ -209,7 +209,7 @@ func (h *Handler) greet(ctx context.Context) (*welcome, error) {
 	return w, nil
 }
 
-// introduceSQL asks for the search_path, a name a line, and the isolation of transactions, and whether they are READ ONLY, and what the server began with, unless that is known. It
+// introduceSQL asks for the search_path, a name a line, and the isolation of transactions, and whether they are READ ONLY, who it is, and what the server began with, unless that is known. It
 // runs with the client's own path.
 func introduceSQL(with string) string {
 	if with == "" {
@@ -219,7 +219,7 @@ func introduceSQL(with string) string {
 }
 
 const pathSQL = `select pg_catalog.array_to_string(array(select trim(both '"' from trim(x)) from pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.current_setting('search_path'), ',')) x), e'\n'),
- pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('default_transaction_read_only')`
+ pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('default_transaction_read_only'), current_user`
 
 // introduce gives a server what the startup packet asks for, as if it were fresh, and asks it what it makes of a session. login
 // is the packet as the server has understood it: a value may be half of one, and leave the rest to the role's own settings.

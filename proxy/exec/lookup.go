@@ -2,14 +2,13 @@ package exec
 
 import (
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
-	"github.com/pgmosaic/pgmosaic/proxy/pool"
 )
 
 // Where names are looked up hangs on the search_path and, as "$user" is in it and schemas are that not everybody may use, on the role that SET ROLE names.
 
 // lookUp has the session's names be looked up as its settings say.
 func lookUp(h *Handler) {
-	h.planner.Env.SearchPath, h.planner.Env.Role = h.searchPath(), roleOf(h.settings, h.role)
+	h.planner.Env.SearchPath, h.planner.Env.Role = h.searchPath(), roleOf(h)
 	h.planner.Moved()
 }
 
@@ -20,6 +19,8 @@ func lookUpBy(h *Handler, name, value string) {
 		value, _ = h.login.Get(name)
 	}
 	switch {
+	case name == "role" && value == "":
+		env.Role = h.as
 	case name == "role":
 		env.Role = roleNamed(value, h.role)
 	case name != "search_path":
@@ -32,10 +33,14 @@ func lookUpBy(h *Handler, name, value string) {
 	h.planner.Moved()
 }
 
-// roleOf is who the statements of a session with these settings run as.
-func roleOf(s *pool.Settings, login string) string {
-	value, _ := s.Get("role")
-	return roleNamed(value, login)
+// roleOf is who the session's statements run as by its settings.
+func roleOf(h *Handler) string {
+	value, ok := h.settings.Get("role")
+	if !ok {
+		return h.as
+	}
+	user, _ := h.settings.Get("session_authorization")
+	return roleNamed(value, roleNamed(user, h.role))
 }
 
 // roleNamed is the role that SET ROLE names by this value; the login for NONE.

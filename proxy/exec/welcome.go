@@ -7,6 +7,7 @@ type welcome struct {
 	by         string // the shard that told it
 	params     map[string]string
 	searchPath []string
+	as         string // who its statements run as, by ALTER ROLE .. SET role perhaps
 	modes      modes
 	login      *pool.Settings
 	defaults   *pool.Settings // of the server that was asked

@@ -104,7 +104,7 @@ func TestTypesAreAskedForBehindAReadThatHasFailed(t *testing.T) {
 	eventually(t, "home has answered", func() bool { return a.Monitor.View("shop", "s1").Up() })
 	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "shop"))
 	mustExec(t, c, "select 1")
-	schemas, db := a.Engine.Planner.Schemas, a.Catalog.Current().Databases["shop"]
+	schemas, db := &a.Engine.Planner.Schemas, a.Catalog.Current().Databases["shop"]
 	if sch, err := schemas.Get(t.Context(), db); err != nil || sch.Doubts["s2"] != schema.Unread {
 		t.Fatalf("the types of a shard that is away are known: %v", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,7 +36,14 @@ func TestCancelBetweenSteps(t *testing.T) {
 	var left atomic.Int32 // steps until the cancel request
 	panics.Provoke(t, func(stage string) {
 		if stage == "step" && left.Load() > 0 && left.Add(-1) == 0 {
-			session.Cancel(secret)
+			var cancelled atomic.Bool
+			go func() {
+				session.Cancel(secret)
+				cancelled.Store(true)
+			}()
+			for !cancelled.Load() { // to wait here would be to hold up the loop: the checking build says so
+				runtime.Gosched()
+			}
 		}
 	})
 	run := func(sql string) error {

@@ -20,7 +20,7 @@ type defined struct {
 }
 
 // definedSQL lists what users have defined in a database, each with the words by which it is compared. What extensions bring is told by
-// their version. What places rows is the map's affair, and so is where sequences count.
+// their version. What places rows is the map's affair, and so is where sequences count. What needs no tables has the OID 0, under which PostgreSQL 13 has what it needs itself.
 const definedSQL = `
 with users as (select oid, nspname, nspowner, nspacl from pg_namespace n where nspname !~ '^pg_' and nspname not in ('information_schema', 'pgmosaic')),
 own (oid) as (select objid from pg_depend where deptype = 'e'),
@@ -33,7 +33,7 @@ seq as (select s.oid, s.relname, s.relowner, s.relacl, n.nspname, q.*, r.root_sc
   left join rel r on r.oid = d.refobjid left join pg_attribute a on a.attrelid = r.oid and a.attnum = d.refobjsubid)
 select kind, object, coalesce(sch, ''), coalesce(tab, ''), coalesce(col, ''), array(select unnest(array[tn.nspname, t.relname]) from pg_depend d left join pg_type y on d.refclassid = 'pg_type'::regclass and y.oid = d.refobjid
     left join pg_type e on e.oid = y.typelem join pg_class t on t.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and t.oid = case when d.refclassid = 'pg_class'::regclass then d.refobjid else coalesce(nullif(y.typrelid, 0), e.typrelid) end
-    join pg_namespace tn on tn.oid = t.relnamespace where tab is null and d.classid = class and d.objid = id), says
+    join pg_namespace tn on tn.oid = t.relnamespace where tab is null and id <> 0 and d.classid = class and d.objid = id), says
 from (
   select 'table', name, root_schema, root, null, 0::oid, 0::oid, concat_ws(' ', relkind, relpersistence, reloptions, 'toast ' || (select o.reloptions from pg_class o where o.oid = rel.reltoastrelid)::text, 'of ' || nullif(reloftype, 0)::regtype, (select amname from pg_am where oid = relam), case when relrowsecurity then 'row security' end, case when relforcerowsecurity then 'forced' end, relreplident, pg_get_partkeydef(oid), pg_get_expr(relpartbound, oid)) from rel
   union all select 'owner', name, root_schema, root, null, 0, 0, relowner::regrole::text from rel

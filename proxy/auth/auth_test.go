@@ -86,6 +86,9 @@ func TestHBAMistakesAreExplained(t *testing.T) {
 		"host all +admins all scram-sha-256":               "not supported",
 		"host all all all scram-sha-256 frob=1":            "not supported",
 		"host \"all all all reject":                        "not closed",
+		"host \"all\" all all scram-sha-256":               "in quotes",
+		"host all app,\"all\" all scram-sha-256":           "in quotes",
+		"host \"sameuser\" all all scram-sha-256 # x":      "in quotes",
 		"\n\nlocal all all trust\nhost x":                  "line 4",
 		"host all all all " + strings.Repeat("x", maxLine): "longer",
 	} {

@@ -169,6 +169,9 @@ func fieldsOf(line string) (out [][]string, err error) {
 	var word strings.Builder
 	in, quoted, had := false, false, false
 	endWord := func() {
+		if had && keywords[word.String()] {
+			err = fmt.Errorf("%q in quotes, which is the name of something then, is not supported", word.String())
+		}
 		if in || had {
 			field = append(field, word.String())
 		}
@@ -191,7 +194,7 @@ func fieldsOf(line string) (out [][]string, err error) {
 			in = true
 		case c == '#':
 			endField()
-			return out, nil
+			return out, err
 		case c == ' ' || c == '\t' || c == '\r':
 			if len(field) > 0 && !in && !had { // "a, b" goes on behind the comma
 				continue
@@ -211,8 +214,11 @@ func fieldsOf(line string) (out [][]string, err error) {
 		return nil, fmt.Errorf("a quoted name is not closed")
 	}
 	endField()
-	return out, nil
+	return out, err
 }
+
+// keywords are names that mean more than one thing. In quotes they are those of one only, which no rule here can tell from them.
+var keywords = map[string]bool{"all": true, "sameuser": true}
 
 // ParseIdent reads maps in the format of pg_ident.conf: MAPNAME SYSTEM-USERNAME PG-USERNAME, without regular
 // expressions.

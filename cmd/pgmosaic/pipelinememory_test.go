@@ -182,9 +182,19 @@ func TestLongNamesOfPortals(t *testing.T) {
 		}
 	}
 	r := rawTo(t, d.shopDSN())
-	r.SendDescribe('P', strings.Repeat("p", 20000)) // which ends a session of PostgreSQL's
+	for _, n := range []int{9995, 20000} { // which ends a session of PostgreSQL's
+		r.run("select 1")
+		r.SendDescribe('P', strings.Repeat("p", n))
+		r.SendSync()
+		r.want('Z', "12D(1)C<SELECT 1>E[08P01]ZI")
+	}
+	r.SendQuery("begin")
+	r.until('Z')
+	r.SendParse("", "select 1", nil)
+	r.SendBind(long, "", []byte{0, 0, 0, 0, 0, 0})
+	r.SendDescribe('P', long+strings.Repeat("p", 9995-len(long)))
 	r.SendSync()
-	r.want('Z', "E[08P01]ZI")
+	r.want('Z', "12E[08P01]ZE")
 }
 
 // The last message of a COPY's data is as short as PostgreSQL wants it.

@@ -527,12 +527,12 @@ func mayRefuse(x *extended) bool {
 	return o.kind == pipeline.Compared && o.parsed.desc != nil
 }
 
-// longestShort is how long a message may be that names something and holds nothing, in bytes. It is PostgreSQL's bound.
+// longestShort is how long a message may be that names something and holds nothing, in bytes, with its length and without its type. It is PostgreSQL's bound.
 const longestShort = 10000
 
 func (h *Handler) message(ctx context.Context, m wire.Message) error {
-	if m.Type != 'P' && m.Type != 'B' && len(m.Body()) > longestShort { // a server would end its session
-		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid message length: %d bytes of type %q", len(m.Body()), m.Type)}
+	if m.Type != 'P' && m.Type != 'B' && len(m.Raw)-1 > longestShort { // a server would end its session
+		return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf("invalid message length: %d bytes of type %q", len(m.Raw)-1, m.Type)}
 	}
 	switch m.Type {
 	case 'P':

@@ -39,6 +39,22 @@ func TestGatherLimit(t *testing.T) {
 	mustExec(t, c, "set pgmosaic.gather_limit = '20kB'") // the groups of a merge count as well
 	_, err := c.Exec(t.Context(), "select name || customer_id, count(*) from customers group by 1 order by 2")
 	wantCode(t, err, "54000")
+	many := make([]string, 40)
+	for i := range many {
+		many[i] = fmt.Sprintf("(%d, 1, 'x', 1, now())", 1000001+i)
+	}
+	for _, sql := range []string{ // and what a write returns
+		"update customers set name = name returning repeat(name, 100)", "insert into orders select 1000000 + i, 1, 'x', 1, now() from generate_series(1, 300) i returning repeat(status, 1000)",
+		"insert into orders values " + strings.Join(many, ", ") + " returning repeat(status, 1000)",
+	} {
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+			_, err := c.Exec(t.Context(), sql, mode)
+			wantCode(t, err, "54000")
+		}
+	}
+	if n := queryOne[int](t, c, "select count(*) from orders where customer_id > 1000000"); n != 0 {
+		t.Errorf("%d rows are left of writes that were refused", n)
+	}
 	mustExec(t, c, "set pgmosaic.gather_limit = 0")
 	held := d.Engine.MergeMemory.Swap(100 << 10)
 	_, err = c.Exec(t.Context(), "select name || customer_id, count(*) from customers group by 1 order by 2")

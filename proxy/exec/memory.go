@@ -23,7 +23,7 @@ func (m *holding) take(n int) error {
 	m.bytes += int64(n)
 	if limit := m.h.own.GatherLimit; limit > 0 && m.bytes > limit {
 		return &pgsql.Error{
-			Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, rows that change their shard, or values that are evaluated once) is more than pgmosaic.gather_limit (%s)", pgsql.SizeText(limit)),
+			Code: pgsql.ProgramLimitExceeded, Message: fmt.Sprintf("what this statement has to hold (groups, wide rows, rows that change their shard or that a write returns, or values that are evaluated once) is more than pgmosaic.gather_limit (%s)", pgsql.SizeText(limit)),
 			Hint: "Group by fewer values or by the key, read wide rows from one shard, change fewer rows at once, or raise pgmosaic.gather_limit.",
 		}
 	}

@@ -87,18 +87,26 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 	}
 	if p.Stmt.Query.Returning {
 		if desc == nil { // no row: the columns all the same
-			desc = slices.Clone(whole.fields)
-			for i := range desc {
-				desc[i].Format = 0
-				if x != nil {
-					desc[i].Format = formatOf(x.portal.res, i)
-				}
-			}
+			desc = formatted(whole.fields, x)
 		}
-		h.writeReturned(desc, out, x)
+		if err := h.writeReturned(desc, out, x); err != nil {
+			return err
+		}
 	}
 	h.client.SendTag(fmt.Sprintf("INSERT 0 %d", rows))
 	return nil
+}
+
+// formatted are columns in the formats that the client wants.
+func formatted(fields []wire.Field, x *execution) []wire.Field {
+	out := slices.Clone(fields)
+	for i := range out {
+		out[i].Format = 0
+		if x != nil {
+			out[i].Format = formatOf(x.portal.res, i)
+		}
+	}
+	return out
 }
 
 // make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.
@@ -187,7 +195,7 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 			}
 			some := which[:min(len(which), most)]
 			which = which[len(some):]
-			tag, d, got, err := h.insertMany(part, "INSERT INTO "+p.Target.SQL()+p.Alias()+" ("+list+") OVERRIDING SYSTEM VALUE VALUES ", p.Tail, types, rows, some, res)
+			tag, d, got, err := h.insertMany(part, [2]string{"INSERT INTO " + p.Target.SQL() + p.Alias() + " (" + list + ") OVERRIDING SYSTEM VALUE VALUES ", p.Tail}, types, rows, some, res, hold)
 			if err != nil {
 				return 0, nil, nil, err
 			}
@@ -206,10 +214,10 @@ func (g *gathering) insert(ctx context.Context, p *router.Plan, list string, typ
 	return n, desc, out, nil
 }
 
-// insertMany inserts rows on one shard by one statement.
-func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, rows [][][]byte, which []int, res []int16) (tag string, desc []wire.Field, got [][][]byte, err error) {
+// insertMany inserts rows on one shard by one statement: around is what stands before its VALUES and behind them.
+func (h *Handler) insertMany(p *participant, around [2]string, types []uint32, rows [][][]byte, which []int, res []int16, hold *holding) (tag string, desc []wire.Field, got [][][]byte, err error) {
 	var b strings.Builder
-	b.WriteString(head)
+	b.WriteString(around[0])
 	var params [][]byte
 	var all []uint32
 	for i, n := range which {
@@ -230,7 +238,7 @@ func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, 
 		}
 		params, all = append(params, vals...), append(all, types...)
 	}
-	b.WriteString(" " + tail)
+	b.WriteString(" " + around[1])
 	s := p.Server
 	s.SendParse("", b.String(), h.typesFor(p.shard, all))
 	s.SendBindParts("", binaryAll, params, res)
@@ -242,7 +250,7 @@ func (h *Handler) insertMany(p *participant, head, tail string, types []uint32, 
 		return "", nil, nil, h.lost(p, err)
 	}
 	if err = h.prologue(p); err == nil {
-		tag, desc, got, err = h.readPiece(p, false, nil)
+		tag, desc, got, err = h.readPiece(p, false, hold)
 	}
 	if flushing.Wait(err != nil) != nil {
 		s.Dirty = true

@@ -35,7 +35,9 @@ func (h *Handler) rekey(ctx context.Context, p *router.Plan, a *router.Args, x *
 	if err != nil {
 		return err
 	}
-	h.writeReturned(desc, rows, x)
+	if err := h.writeReturned(desc, rows, x); err != nil {
+		return err
+	}
 	h.client.SendTag(tag)
 	return nil
 }

@@ -54,10 +54,7 @@ type returned struct {
 // writeMany runs the same write on several shards. Of a reference table every copy is written, home first,
 // and home's answer counts.
 func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args, x *execution) error {
-	text := p.Stmt.Text
-	if a.Text != nil {
-		text = string(a.Text)
-	}
+	text := textOf(p, a)
 	if p.NoTx {
 		return h.oneByOne(ctx, p, text)
 	}
@@ -133,13 +130,23 @@ func (h *Handler) writeMany(ctx context.Context, p *router.Plan, a *router.Args,
 		tag, desc, rows, err = h.runPieces(ctx, p, pieces, a, x)
 		return err
 	})
+	if err == nil {
+		err = h.writeReturned(desc, rows, x)
+	}
 	if err != nil {
 		return err
 	}
-	h.writeReturned(desc, rows, x)
 	h.client.SendTag(tag)
 	h.after(ctx, p.Template, h.planner.DB.Home.Index)
 	return nil
+}
+
+// textOf is the text of a write: the request's own, if it has one, or the plan's.
+func textOf(p *router.Plan, a *router.Args) string {
+	if a.Text != nil {
+		return string(a.Text)
+	}
+	return p.Stmt.Text
 }
 
 // everyPiece does something with the participant of every piece.
@@ -182,7 +189,7 @@ func perShard(tag string, n int) string {
 	return fmt.Sprintf("%s %d", command, rows/int64(n))
 }
 
-// runPieces sends every piece before it reads any answer. Rows of RETURNING are kept.
+// runPieces sends every piece before it reads any answer. Rows of RETURNING are kept, and counted while they come.
 func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece, a *router.Args, x *execution) (tag string, desc []wire.Field, rows []returned, err error) {
 	shards := make([]int, len(pieces))
 	for i, pc := range pieces {
@@ -233,12 +240,14 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		}
 	}
 	var sum rowCount
+	hold := &holding{h: h}
+	defer hold.release()
 	for i, pc := range pieces {
 		if e := h.prologue(parts[i]); e != nil {
 			err = first(err, e)
 			continue
 		}
-		t, d, got, e := h.readPiece(parts[i], pc.copy, nil)
+		t, d, got, e := h.readPiece(parts[i], pc.copy, hold)
 		if e != nil {
 			err = first(err, inWhole(e, p.Shares, pc.shard))
 			continue
@@ -280,8 +289,8 @@ func unheard(parts []*participant) {
 	}
 }
 
-// readPiece reads one answer to its ReadyForQuery. mute drops its notices. Its rows count in hold, if there is one: what is more than that may have
-// is read, and not kept.
+// readPiece reads one answer to its ReadyForQuery. mute drops its notices. Its rows count in hold: what is more than that may have is read, and
+// not kept.
 func (h *Handler) readPiece(p *participant, mute bool, hold *holding) (tag string, desc []wire.Field, rows [][][]byte, err error) {
 	answer := h.answer(p)
 	if mute {
@@ -299,7 +308,7 @@ func (h *Handler) readPiece(p *participant, mute bool, hold *holding) (tag strin
 			if vals, err = wire.RowValues(nil, append([]byte(nil), m.Body()...)); err == nil && p.deep != nil {
 				err = toHome(h.typesOf(p.shard), p.deep, vals)
 			}
-			if err == nil && hold != nil {
+			if err == nil {
 				err = hold.take(len(m.Body()) + 24*len(vals))
 			}
 			rows = append(rows, vals)
@@ -311,9 +320,9 @@ func (h *Handler) readPiece(p *participant, mute bool, hold *holding) (tag strin
 	return answer.Tag, desc, rows, h.unread(p, &answer, err)
 }
 
-func (h *Handler) writeReturned(desc []wire.Field, rows []returned, x *execution) {
+func (h *Handler) writeReturned(desc []wire.Field, rows []returned, x *execution) error {
 	if desc == nil {
-		return
+		return nil
 	}
 	if x == nil {
 		h.client.Send(&wire.RowDescription{Fields: desc})
@@ -329,8 +338,13 @@ func (h *Handler) writeReturned(desc []wire.Field, rows []returned, x *execution
 		ordered[r.at] = r.values
 	}
 	for _, r := range ordered {
-		h.client.SendRow(r)
+		if h.client.SendRow(r); h.client.Out() >= 32<<10 {
+			if err := h.client.Flush(); err != nil {
+				return clientError{err}
+			}
+		}
 	}
+	return nil
 }
 
 // split divides the rows of an INSERT over their shards.
@@ -380,10 +394,12 @@ func (h *Handler) split(ctx context.Context, p *router.Plan, a *router.Args, x *
 		tag, desc, rows, err = h.runPieces(ctx, p, pieces, a, x)
 		return err
 	})
+	if err == nil {
+		err = h.writeReturned(desc, rows, x)
+	}
 	if err != nil {
 		return err
 	}
-	h.writeReturned(desc, rows, x)
 	if _, n, ok := wire.TagRows(tag); ok {
 		tag = fmt.Sprintf("INSERT 0 %d", n)
 	}

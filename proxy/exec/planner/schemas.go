@@ -219,12 +219,15 @@ func (s *Schemas) typesOfOne(ctx context.Context, db *shardmap.DB, sh *shardmap.
 // Resolve asks the shards again whose types are in doubt. What is known stays, and keeps its plans, if they say nothing new. The
 // error names a shard whose types are wanted and are still not known. Any goroutine may call it.
 func (s *Schemas) Resolve(ctx context.Context, db *shardmap.DB, wanted string) error {
-	d := s.database(db.Name)
+	d, begun := s.database(db.Name), time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	known := d.current.Load()
 	if known == nil || wanted != "" && known.Doubts[wanted] != schema.Unread {
 		return nil
+	}
+	if tried := d.tried.Load(); wanted != "" && tried != nil && tried.After(begun) { // somebody else has, meanwhile
+		return unresolved(wanted)
 	}
 	var of []*shardmap.ShardInfo
 	for _, sh := range db.Shards {
@@ -259,7 +262,11 @@ func (s *Schemas) Resolve(ctx context.Context, db *shardmap.DB, wanted string) e
 		}
 	}
 	if next.Doubts[wanted] == schema.Unread {
-		return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("the types of shard %s are not known: it could not be asked", wanted), Hint: "The log says why. SHOW REPLICAS on the admin database shows its nodes."}
+		return unresolved(wanted)
 	}
 	return nil
+}
+
+func unresolved(shard string) error {
+	return &pgsql.Error{Code: pgsql.CannotConnectNow, Message: fmt.Sprintf("the types of shard %s are not known: it could not be asked", shard), Hint: "The log says why. SHOW REPLICAS on the admin database shows its nodes."}
 }

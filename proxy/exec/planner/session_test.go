@@ -3,11 +3,15 @@ package planner
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/memory"
 	"github.com/pgmosaic/pgmosaic/proxy/metrics"
+	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/shardmap"
 	"github.com/pgmosaic/pgmosaic/shardmap/filestore"
@@ -81,5 +85,49 @@ func TestAMapIsTakenWithItsSchemaOrNotAtAll(t *testing.T) {
 	}
 	if s.InUse(c.Current()) {
 		t.Errorf("a map is in use whose schema could not be read; it has the partition: %v", s.DB.Table(part) != nil)
+	}
+}
+
+// slow is away, and says so when it is told to.
+type slow struct {
+	away
+	asked   chan struct{}
+	release chan struct{}
+}
+
+func (s slow) AnyDSN(context.Context, *shardmap.DB, *shardmap.ShardInfo) (string, bool, error) {
+	s.asked <- struct{}{}
+	<-s.release
+	return "", false, errAway
+}
+
+// Many who want the types of one shard ask it together, not one after the other.
+func TestWhoWaitsForTypesDoesNotAskAgain(t *testing.T) {
+	nodes := slow{asked: make(chan struct{}, 100), release: make(chan struct{})}
+	p, err := New(Parts{Nodes: nodes, Memory: &memory.Ledger{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := &shardmap.DB{Name: "d", Shards: []*shardmap.ShardInfo{{Name: "s2"}}}
+	p.Schemas.database("d").current.Store(&schema.Snapshot{Version: 1, Doubts: map[string]schema.Doubt{"s2": schema.Unread}})
+	var all sync.WaitGroup
+	ask := func() {
+		all.Go(func() {
+			var e *pgsql.Error
+			if err := p.Schemas.Resolve(t.Context(), db, "s2"); !errors.As(err, &e) || e.Code != pgsql.CannotConnectNow {
+				t.Errorf("a shard that does not answer: %v", err)
+			}
+		})
+	}
+	ask()
+	<-nodes.asked
+	for range 10 {
+		ask()
+	}
+	time.Sleep(50 * time.Millisecond) // that most of them wait
+	close(nodes.release)
+	all.Wait()
+	if n := len(nodes.asked); n < 1 || n > 5 { // who came too late to wait asks, too
+		t.Errorf("it was asked %d times by those who had waited", n)
 	}
 }

@@ -134,7 +134,7 @@ func (d *Deadlocks) Run(ctx context.Context, period time.Duration, begun func(er
 			}
 			now, err := d.waits(ctx)
 			if ctx.Err() == nil {
-				news, _ := looking.news(err)
+				news, _ := looking.news(err, nil)
 				for _, e := range news {
 					begun(e)
 				}

@@ -90,7 +90,11 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, begun func(err
 			}
 			var seen []Prepared
 			var failed, unswept error
+			away := map[[2]string]bool{}
 			for _, db := range r.Shards() {
+				for _, s := range db {
+					away[[2]string{s.Database, s.Name}] = s.DSN == ""
+				}
 				parts, err := r.resolve(ctx, db)
 				seen, failed = append(seen, parts...), errors.Join(failed, err)
 				if n%sweepEvery == 0 {
@@ -100,10 +104,10 @@ func (r *Resolver) Run(ctx context.Context, period time.Duration, begun func(err
 			if ctx.Err() != nil {
 				return nil
 			}
-			news, ended := resolving.news(failed)
+			news, ended := resolving.news(failed, away)
 			news = sweeping.untold(news)
 			if n%sweepEvery == 0 {
-				more, _ := sweeping.news(unswept)
+				more, _ := sweeping.news(unswept, away)
 				news = append(news, resolving.untold(more)...)
 			}
 			for _, err := range news {

@@ -26,8 +26,9 @@ func keyOf(err error) troubleKey {
 	return k
 }
 
-// news are those of a round's errors that are new since the round before. over are the shards that had some then, and have none.
-func (t *trouble) news(round error) (begun []error, over []ShardError) {
+// news are those of a round's errors that are new since the round before. over are the shards that had some then, and have none: but for those that are
+// away, which nobody has visited.
+func (t *trouble) news(round error, away map[[2]string]bool) (begun []error, over []ShardError) {
 	was := t.now
 	t.now = map[troubleKey]bool{}
 	bad := map[[2]string]bool{}
@@ -39,7 +40,10 @@ func (t *trouble) news(round error) (begun []error, over []ShardError) {
 		t.now[k], bad[[2]string{k.database, k.shard}] = true, true
 	}
 	for k := range was {
-		if at := [2]string{k.database, k.shard}; k.shard != "" && !bad[at] {
+		switch at := [2]string{k.database, k.shard}; {
+		case away[at]:
+			t.now[k] = true
+		case k.shard != "" && !bad[at]:
 			over, bad[at] = append(over, ShardError{Database: k.database, Shard: k.shard, Node: k.node}), true
 		}
 	}

@@ -21,19 +21,25 @@ func TestTroubleIsToldOnce(t *testing.T) {
 		round error
 		begun int
 		over  []ShardError
+		away  bool // s2 has no primary, and is not visited
 	}{
-		{nil, 0, nil},
-		{errors.Join(away("refused"), errors.Join(away("timeout"), nil)), 1, nil},
-		{away("reset"), 0, nil},
-		{errors.Join(away("reset"), lost), 1, nil},
-		{errors.Join(lost, said("42501")), 1, nil},
-		{said("42501"), 0, nil},
-		{nil, 0, []ShardError{{Database: "shop", Shard: "s2", Node: "n"}}},
-		{nil, 0, nil},
-		{away("refused"), 1, nil},
-		{&ShardError{"shop", "s2", "other", errors.New("refused")}, 1, nil}, // another node serves, and does not answer either
+		{nil, 0, nil, false},
+		{errors.Join(away("refused"), errors.Join(away("timeout"), nil)), 1, nil, false},
+		{away("reset"), 0, nil, false},
+		{errors.Join(away("reset"), lost), 1, nil, false},
+		{errors.Join(lost, said("42501")), 1, nil, false},
+		{said("42501"), 0, nil, false},
+		{nil, 0, []ShardError{{Database: "shop", Shard: "s2", Node: "n"}}, false},
+		{nil, 0, nil, false},
+		{away("refused"), 1, nil, false},
+		{&ShardError{"shop", "s2", "other", errors.New("refused")}, 1, nil, false}, // another node serves, and does not answer either
+		{nil, 0, nil, true},
+		{lost, 1, nil, true},
+		{&ShardError{"shop", "s2", "other", errors.New("refused")}, 0, nil, false},
+		{nil, 0, nil, true},
+		{nil, 0, []ShardError{{Database: "shop", Shard: "s2", Node: "other"}}, false},
 	} {
-		begun, over := tr.news(c.round)
+		begun, over := tr.news(c.round, map[[2]string]bool{{"shop", "s2"}: c.away})
 		if len(begun) != c.begun || !slices.Equal(over, c.over) {
 			t.Errorf("round %d: %v, %v", i, begun, over)
 		}
@@ -44,11 +50,11 @@ func TestTroubleIsToldOnce(t *testing.T) {
 func TestTroubleOfBothKindsOfWorkIsToldOnce(t *testing.T) {
 	away, denied := &ShardError{"shop", "s2", "n", errors.New("refused")}, &ShardError{"shop", "s2", "n", &pgconn.PgError{Code: "42501"}}
 	var resolving, sweeping trouble
-	told, _ := sweeping.news(away)
+	told, _ := sweeping.news(away, nil)
 	if len(told) != 1 {
 		t.Fatal(told)
 	}
-	told, _ = resolving.news(errors.Join(away, denied))
+	told, _ = resolving.news(errors.Join(away, denied), nil)
 	if told = sweeping.untold(told); len(told) != 1 || !errors.Is(told[0], denied) {
 		t.Errorf("told again: %v", told)
 	}

@@ -57,11 +57,7 @@ func moodsAreHomes(t *testing.T, d *demo, c *pgx.Conn) {
 // A shard that did not answer when the types were read is asked for them before anything is sent to it: home's would mean others there.
 func TestNothingIsAskedOfAShardWhoseTypesAreNotKnown(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, showcase.Options{Shards: 2, Customers: 200, Orders: 400})
-	otherMoods(t, d)
-	d.cluster.Node("s2-a").Kill()
-	a := startApp(t, crashConfig(t, mapOf(d, "shop")))
-	eventually(t, "home has answered", func() bool { return a.Monitor.View("shop", "s1").Up() })
+	d, a := begunWithout(t)
 	var all []*pgx.Conn
 	for range 3 {
 		c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "shop"))
@@ -97,11 +93,7 @@ func TestNothingIsAskedOfAShardWhoseTypesAreNotKnown(t *testing.T) {
 // The schema was to be read anew, and could not be: a shard whose types are not known is asked for them all the same.
 func TestTypesAreAskedForBehindAReadThatHasFailed(t *testing.T) {
 	t.Parallel()
-	d := newDemo(t, showcase.Options{Shards: 2, Customers: 200, Orders: 400})
-	otherMoods(t, d)
-	d.cluster.Node("s2-a").Kill()
-	a := startApp(t, crashConfig(t, mapOf(d, "shop")))
-	eventually(t, "home has answered", func() bool { return a.Monitor.View("shop", "s1").Up() })
+	d, a := begunWithout(t)
 	c := connectTo(t, dsnFor("app", "app", a.Server.Addr(), "shop"))
 	mustExec(t, c, "select 1")
 	schemas, db := &a.Engine.Planner.Schemas, a.Catalog.Current().Databases["shop"]
@@ -118,6 +110,17 @@ func TestTypesAreAskedForBehindAReadThatHasFailed(t *testing.T) {
 	}
 	eventually(t, "the shard is back", func() bool { return a.Monitor.View("shop", "s2").Serves() })
 	moodsAreHomes(t, d, c)
+}
+
+// begunWithout is a process that has begun while the second shard was away.
+func begunWithout(t *testing.T) (*demo, *app) {
+	t.Helper()
+	d := newDemo(t, showcase.Options{Shards: 2, Customers: 200, Orders: 400})
+	otherMoods(t, d)
+	d.cluster.Node("s2-a").Kill()
+	a := startApp(t, crashConfig(t, mapOf(d, "shop")))
+	eventually(t, "home has answered", func() bool { return a.Monitor.View("shop", "s1").Up() })
+	return d, a
 }
 
 // otherMoods makes a type that has another OID on the second shard, and a column of it.

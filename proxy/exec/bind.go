@@ -46,7 +46,7 @@ func (h *Handler) target(ctx context.Context, shard int, t *router.Template) (*p
 			return nil, err
 		}
 	}
-	p, err := h.on(ctx, shard, t)
+	p, err := h.enlist(ctx, shard, t)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (h *Handler) ensurePrepared(ctx context.Context, p *participant, s *stmt) (
 		h.keyed(s)
 	}
 	if name, ok := s.knownTo(p); ok {
-		if s.owed {
+		if s.unanswered {
 			h.parsed(s)
 		}
 		if s.desc == nil && s.asked != x.batches {
@@ -202,7 +202,7 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 		return "", err
 	}
 	name, err := h.parseOn(p, s, true)
-	if err == nil && s.owed {
+	if err == nil && s.unanswered {
 		h.parsed(s)
 	}
 	return name, err
@@ -210,8 +210,8 @@ func (h *Handler) knowAgain(ctx context.Context, p *participant, s *stmt) (strin
 
 func (h *Handler) parseOp(s *stmt, key pool.StmtKey) {
 	o := op{kind: pipeline.Hidden, key: key}
-	if s.owed {
-		o.kind, o.parsed, s.owed = pipeline.Completed, s, false
+	if s.unanswered {
+		o.kind, o.parsed, s.unanswered = pipeline.Completed, s, false
 	}
 	h.ext.ops = append(h.ext.ops, o)
 }
@@ -357,7 +357,7 @@ func (h *Handler) bindMsg(ctx context.Context, m wire.Message) error {
 // executedBy is what an EXECUTE that is bound runs at last, its Bind, and how many values it takes. What runs itself is left to its Execute, which refuses it.
 func executedBy(ctx context.Context, h *Handler, s *stmt, b *wire.BindParts) (_ *stmt, _ *wire.BindParts, want int, err error) {
 	for n := 0; n < mostExecutes && s.tmpl.Stmt.Kind == sqlparse.Execute && h.ext.named[s.tmpl.Stmt.Name] != nil; n++ {
-		if s.owed {
+		if s.unanswered {
 			h.parsed(s)
 		}
 		if s, b, err = h.asBind(s.tmpl.Stmt, b); err != nil {
@@ -412,7 +412,7 @@ func (h *Handler) translateBind(ctx context.Context, p *participant, pt *portal,
 
 // afterParse refuses a Bind, once the Parse before it is answered.
 func (h *Handler) afterParse(ctx context.Context, err error) error {
-	if e := h.pay(ctx); e != nil {
+	if e := h.judgeParsed(ctx); e != nil {
 		return e
 	}
 	return err
@@ -457,7 +457,7 @@ func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b
 			return err
 		}
 	}
-	if pt.stmt.owed {
+	if pt.stmt.unanswered {
 		h.parsed(pt.stmt)
 	}
 	if d := pt.stmt.desc; d != nil && len(b.Params) != len(d.params) {

@@ -321,7 +321,7 @@ func (h *Handler) settleCommit(gid, decider string, outcome txn.Outcome, parts [
 	case branch.Owed:
 		h.e.Log.Warn("a committed transaction has still to be finished on a shard, before anything else runs there", "gid", gid, "error", err)
 		for _, p := range parts {
-			h.e.owed.Owe(h.db, h.shards.Name(p.shard), gid)
+			h.e.debts.Owe(h.db, h.shards.Name(p.shard), gid)
 			h.shards.At(p.shard).Owed()
 		}
 		fallthrough

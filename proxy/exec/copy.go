@@ -58,7 +58,7 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 	var total rowCount
 	opened := false
 	for _, shard := range p.Shards {
-		part, err := h.on(ctx, shard, p.Template)
+		part, err := h.enlist(ctx, shard, p.Template)
 		if err != nil {
 			return err
 		}

@@ -248,7 +248,7 @@ func (h *Handler) describeStatement(ctx context.Context, name []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.owed {
+	if s.unanswered {
 		h.parsed(s)
 	}
 	h.local(wire.ParameterTypes(d.params))

@@ -77,7 +77,7 @@ type Engine struct {
 	fresh   fresh.Sources
 	Memory  memory.Ledger // what sessions hold; its Limit is set before Init
 	texts   texts
-	owed    branch.Debts
+	debts   branch.Debts
 	rooms   branch.Rooms
 
 	mu      sync.Mutex // guards welcome

@@ -158,7 +158,7 @@ func (h *Handler) shardParts(p *router.Plan) ([]shardPart, error) {
 
 // askShard runs an EXPLAIN of a read on one shard.
 func (h *Handler) askShard(ctx context.Context, t *router.Template, shard int, text string) ([][][]byte, error) {
-	part, err := h.on(ctx, shard, t.Part(true))
+	part, err := h.enlist(ctx, shard, t.Part(true))
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ type extended struct {
 	ops       []op         // what its answers are, in order
 	locals    int          // about how many bytes of our own are among them
 	compared  int          // the place behind the last of ops that compares with what the client was told; any place where there is none
-	owed      *stmt        // parsed, and ParseComplete is not sent yet
+	unjudged  *stmt        // parsed, and ParseComplete is not sent yet
 	batches   uint64       // that have come
 	changes   []change     // what messages behind some of ops have made of statements
 	dropped   []*stmt      // by SQL in a batch that may be run again; nil outside of one
@@ -53,19 +53,19 @@ type extended struct {
 
 // stmt is a client's prepared statement. Servers know it by a name of ours, or not yet.
 type stmt struct {
-	name    string
-	sql     string
-	types   []uint32
-	key     pool.StmtKey
-	formats string // by which it is keyed: see client.Told.Formats
-	tmpl    *router.Template
-	space   [8]byte
-	batch   uint64 // that its Parse came in
-	asked   uint64 // the batch in which a server was asked last for desc, amid the pipeline
-	owed    bool   // ParseComplete has not been sent to the client
-	desc    *described
-	likened *router.Template // planned by which it gives that, or was parsed
-	counted int64            // bytes, of one that has a name
+	name       string
+	sql        string
+	types      []uint32
+	key        pool.StmtKey
+	formats    string // by which it is keyed: see client.Told.Formats
+	tmpl       *router.Template
+	space      [8]byte
+	batch      uint64 // that its Parse came in
+	asked      uint64 // the batch in which a server was asked last for desc, amid the pipeline
+	unanswered bool   // ParseComplete has not been sent to the client
+	desc       *described
+	likened    *router.Template // planned by which it gives that, or was parsed
+	counted    int64            // bytes, of one that has a name
 }
 
 // described is what a server said about a statement.
@@ -380,10 +380,10 @@ func (h *Handler) failBatch(ctx context.Context, err error) error {
 	if err := h.report(err, string(h.request.Text())); err != nil {
 		return err
 	}
-	if s := x.owed; s != nil && s.owed && x.statement([]byte(s.name)) == s { // nobody will answer its Parse any more
+	if s := x.unjudged; s != nil && s.unanswered && x.statement([]byte(s.name)) == s { // nobody will answer its Parse any more
 		x.set(s.name, nil)
 	}
-	x.skipping, x.owed = true, nil
+	x.skipping, x.unjudged = true, nil
 	if p := x.cur; p != nil {
 		x.undone(p.Server)
 		doubtPin(h, p)
@@ -428,7 +428,7 @@ func (h *Handler) batchTwice(ctx context.Context, msgs []wire.Message, sync bool
 	if x.wrote || x.copy.begun || h.tx.Status() != status || h.settings != settings || h.own != own {
 		return rerun.cause
 	}
-	x.owed, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
+	x.unjudged, x.post, x.ops, x.changes = nil, x.post[:0], x.ops[:0], x.changes[:0]
 	if p := x.cur; p != nil {
 		x.cur = nil
 		if !p.Server.Dirty {
@@ -469,7 +469,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 		}
 	}
 	for i, m := range msgs {
-		if err := h.payFirst(ctx, m); err != nil {
+		if err := h.judgeFirst(ctx, m); err != nil {
 			return err
 		}
 		x.behind = behind{msgs[i+1:], sync}
@@ -489,7 +489,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 			return err
 		}
 	}
-	if err := h.pay(ctx); err != nil {
+	if err := h.judgeParsed(ctx); err != nil {
 		return err
 	}
 	if sync && mayUndo(h) && !x.copy.begun {
@@ -558,7 +558,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 			return err
 		}
 	}
-	s.owed, s.desc, s.batch = true, nil, x.batches
+	s.unanswered, s.desc, s.batch = true, nil, x.batches
 	if s.name == "" {
 		x.put("", nil) // gone, also if this fails
 	} else { // the unnamed one is parsed anew by each server
@@ -580,7 +580,7 @@ func (h *Handler) parseMsg(ctx context.Context, body []byte) error {
 		h.parsed(s)
 		return nil
 	}
-	x.owed = s
+	x.unjudged = s
 	return nil
 }
 
@@ -616,7 +616,7 @@ func (h *Handler) newStmt(body []byte) (*stmt, error) {
 // sameUnnamed is the unnamed statement, if a Parse's body says the same and nothing is left of what it was used for: drivers that
 // prepare nothing send the same text time after time.
 func (x *extended) sameUnnamed(body []byte) *stmt {
-	if s := x.unnamed; s != nil && x.anonymous == nil && len(x.portals) == 0 && x.owed == nil && len(x.ops) == 0 && wire.IsParse(body, "", s.sql, s.types) {
+	if s := x.unnamed; s != nil && x.anonymous == nil && len(x.portals) == 0 && x.unjudged == nil && len(x.ops) == 0 && wire.IsParse(body, "", s.sql, s.types) {
 		return s
 	}
 	return nil
@@ -683,7 +683,7 @@ func (h *Handler) local(b []byte) {
 
 // parsed answers a Parse at this place of the answer.
 func (h *Handler) parsed(s *stmt) {
-	s.owed = false
+	s.unanswered = false
 	h.local(parseComplete)
 }
 
@@ -704,14 +704,14 @@ func (h *Handler) switchTo(ctx context.Context, p *participant) error {
 	return nil
 }
 
-// payFirst keeps answers in order: a Parse is answered before whatever is not about its statement.
-func (h *Handler) payFirst(ctx context.Context, m wire.Message) error {
-	s := h.ext.owed
+// judgeFirst keeps answers in order: a Parse is answered before whatever is not about its statement.
+func (h *Handler) judgeFirst(ctx context.Context, m wire.Message) error {
+	s := h.ext.unjudged
 	if s == nil {
 		return nil
 	}
-	if !s.owed {
-		h.ext.owed = nil
+	if !s.unanswered {
+		h.ext.unjudged = nil
 		return nil
 	}
 	if m.Type == 'B' {
@@ -721,15 +721,15 @@ func (h *Handler) payFirst(ctx context.Context, m wire.Message) error {
 			}
 		}
 	}
-	return h.pay(ctx)
+	return h.judgeParsed(ctx)
 }
 
-// pay lets a server judge a statement that was parsed and not used yet.
-func (h *Handler) pay(ctx context.Context) error {
+// judgeParsed lets a server judge a statement that was parsed and not used yet.
+func (h *Handler) judgeParsed(ctx context.Context) error {
 	x := &h.ext
-	s := x.owed
-	x.owed = nil
-	if s == nil || !s.owed {
+	s := x.unjudged
+	x.unjudged = nil
+	if s == nil || !s.unanswered {
 		return nil
 	}
 	if err := h.drain(ctx, false); err != nil {

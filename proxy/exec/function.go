@@ -45,7 +45,7 @@ func (h *Handler) function(ctx context.Context, m wire.Message) error {
 		return err
 	}
 	t := &router.Template{Class: router.Single, Stmt: &sqlparse.Statement{Kind: sqlparse.Other}, DB: h.planner.DB, Home: true, Whole: true, Hidden: &router.Hidden{Vars: namesIn(m.Body()), Modes: true}, Counts: router.Draws | router.Recalls}
-	p, err := h.on(ctx, h.planner.DB.Home.Index, t)
+	p, err := h.enlist(ctx, h.planner.DB.Home.Index, t)
 	if err != nil {
 		return err
 	}

@@ -40,8 +40,8 @@ type gathering struct {
 	taken   []takenAs // the columns of the rows that were made; nil: as they are
 }
 
-// gathering is the work on a bound plan: on home's tables as the transaction sees them, if it has used home.
-func (h *Handler) gathering(p *router.Plan, a *router.Args, types []uint32) *gathering {
+// newGathering is the work on a bound plan: on home's tables as the transaction sees them, if it has used home.
+func (h *Handler) newGathering(p *router.Plan, a *router.Args, types []uint32) *gathering {
 	g := &gathering{h: h, t: p.Template, plan: p.Gather, args: a, types: types, parts: map[int]*participant{}}
 	if h.usesHome() {
 		g.plan = g.plan.Own
@@ -76,7 +76,7 @@ func (h *Handler) gather(ctx context.Context, p *router.Plan, a *router.Args, x 
 	if h.tx.locks {
 		return router.Refuse(router.RuleGatherLock)
 	}
-	g := h.gathering(p, a, whole.params)
+	g := h.newGathering(p, a, whole.params)
 	cursor := p.Stmt.Kind == sqlparse.Cursor
 	if cursor && (h.tx.Idle() || h.tx.Implicit) {
 		return &pgsql.Error{Code: pgsql.NoActiveSQLTransaction, Message: "DECLARE CURSOR can only be used in transaction blocks"}
@@ -144,7 +144,7 @@ func (h *Handler) wholeOf(ctx context.Context, t *router.Template, types []uint3
 
 // saidOf is what a server says of a text of a template: it is asked once for each, under the name what.
 func (h *Handler) saidOf(ctx context.Context, t *router.Template, what, sql string, types []uint32) (*described, error) {
-	key := told(what, types)
+	key := auxKey(what, types)
 	if d, ok := t.Aux.Load(key); ok {
 		return d.(*described), nil
 	}
@@ -307,7 +307,7 @@ func (g *gathering) start(ctx context.Context) error {
 	for _, l := range g.loads { // all servers before one is asked
 		for _, shard := range l.shards {
 			if g.parts[shard] == nil {
-				p, err := h.on(ctx, shard, l.tmpl)
+				p, err := h.enlist(ctx, shard, l.tmpl)
 				if err != nil {
 					return err
 				}

@@ -149,7 +149,7 @@ func (h *Handler) forRead(ctx context.Context, shard int, t *router.Template) (*
 func (h *Handler) forReader(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	st := h.shards.At(shard)
 	reason := replication.NoReplica
-	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.owed.Has(h.db, st.Info.Name) {
+	if v := st.View(); v != nil && v.Primary >= 0 && !h.e.debts.Has(h.db, st.Info.Name) {
 		c := h.choose(v, shard, t)
 		reason = c.Reason
 		if c.Node >= 0 {
@@ -347,9 +347,9 @@ func replayed(s *pool.Server, lsn string) bool {
 	return false
 }
 
-// on returns the participant of a shard for a statement: the transaction's, the pinned one, or in
+// enlist returns the participant of a shard for a statement: the transaction's, the pinned one, or in
 // autocommit a fresh lease that finish gives back.
-func (h *Handler) on(ctx context.Context, shard int, t *router.Template) (*participant, error) {
+func (h *Handler) enlist(ctx context.Context, shard int, t *router.Template) (*participant, error) {
 	h.request.Asks()
 	if t.Counts&router.Recalls != 0 {
 		h.drawn.asked = h.shards.At(shard).Drawn
@@ -536,7 +536,7 @@ func (h *Handler) lost(p *participant, err error) error {
 	garbled := errors.As(err, &broken) // it would say the same again
 	if !wide && !garbled {
 		p.Server.Pool.Suspect() // its others may be dead as well
-		if h.again(p, nil) {
+		if h.runsAgain(p, nil) {
 			return &againError{err}
 		}
 	}

@@ -42,7 +42,7 @@ func (h *Handler) move(ctx context.Context, p *router.Plan, a *router.Args, x *e
 		}
 	}
 	list := pgsql.List(names)
-	g := h.gathering(p, a, whole.params)
+	g := h.newGathering(p, a, whole.params)
 	defer func() { g.end(err) }()
 	if err := g.prepare(ctx, source); err != nil {
 		return err
@@ -111,7 +111,7 @@ func formatted(fields []wire.Field, x *execution) []wire.Field {
 
 // make runs a CREATE TABLE AS: the rows are made on copies and go into the new table on home.
 func (h *Handler) make(ctx context.Context, p *router.Plan, a *router.Args, whole, source *described) (err error) {
-	g := h.gathering(p, a, whole.params)
+	g := h.newGathering(p, a, whole.params)
 	defer func() { g.end(err) }()
 	if err := g.prepare(ctx, source); err != nil {
 		return err

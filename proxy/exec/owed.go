@@ -11,13 +11,13 @@ import (
 // cancel that.
 func paid(ctx context.Context, h *Handler, shard int) error {
 	name := h.shards.Name(shard)
-	if !h.e.owed.Has(h.db, name) {
+	if !h.e.debts.Has(h.db, name) {
 		return nil
 	}
 	h.client.Leave()
 	wctx, done := h.held.Waits(ctx)
 	defer done()
-	gid, err := h.e.owed.Pay(wctx, h.db, name, h.e.FinishOn)
+	gid, err := h.e.debts.Pay(wctx, h.db, name, h.e.FinishOn)
 	switch {
 	case err == nil:
 		return nil

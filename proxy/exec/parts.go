@@ -32,7 +32,7 @@ const interval = 1186
 // parts would not give the statement's own types, rows of tables are copied instead.
 func (g *gathering) resolve(whole *described) error {
 	for slices.ContainsFunc(g.plan.Loads, func(l router.Load) bool { return l.Part != nil }) {
-		key := told("steps of "+g.plan.SQL, g.types)
+		key := auxKey("steps of "+g.plan.SQL, g.types)
 		s, ok := g.t.Aux.Load(key)
 		if !ok {
 			two, err := g.steps(whole)

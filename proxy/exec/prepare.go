@@ -252,7 +252,7 @@ func (h *Handler) executeInside(ctx context.Context, s *sqlparse.Statement) erro
 
 // executeAs relays text that runs st, with the client's name replaced by the server's. t says how to reach the server.
 func (h *Handler) executeAs(ctx context.Context, shard int, t *router.Template, st *stmt, s *sqlparse.Statement, configs []setting) error {
-	p, err := h.on(ctx, shard, t)
+	p, err := h.enlist(ctx, shard, t)
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func (h *Handler) staysOnReplica(p *participant, t *router.Template) (bool, erro
 func (h *Handler) stillFit(p *participant, t *router.Template) bool {
 	st := h.shards.At(p.shard)
 	v := st.View()
-	if v == nil || p.node >= len(v.Nodes) || h.e.owed.Has(h.db, st.Info.Name) {
+	if v == nil || p.node >= len(v.Nodes) || h.e.debts.Has(h.db, st.Info.Name) {
 		return false
 	}
 	st.Still(p.node)

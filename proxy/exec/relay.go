@@ -130,7 +130,7 @@ func (h *Handler) relayError(p *participant) (code string, err error) {
 // passError is relayError for one that was read.
 func passError(h *Handler, p *participant, m wire.Message) (code string, err error) {
 	s, e := p.Server, wire.ParseError(m.Body())
-	if h.again(p, e) {
+	if h.runsAgain(p, e) {
 		s.Dirty = s.Dirty || branch.Fatal(e)
 		return e.Code, &againError{&pool.ServerError{Response: e}}
 	}

@@ -40,8 +40,8 @@ func unsent(h *Handler) bool {
 	return h.attempt.Unsent(sent)
 }
 
-// again says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
-func (h *Handler) again(p *participant, e *wire.ErrorResponse) bool {
+// runsAgain says whether a statement that failed with an error, or with its connection for nil, may be run again unnoticed.
+func (h *Handler) runsAgain(p *participant, e *wire.ErrorResponse) bool {
 	if p == h.pinned || !h.mayRepeat() {
 		return false
 	}

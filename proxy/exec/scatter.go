@@ -33,9 +33,9 @@ type shape struct {
 	refused *router.Error // its rows do not merge, by their types
 }
 
-// told is the key of what a server told about a template whose parameters have these declared types: the same text with
+// auxKey is the key of what a server told about a template whose parameters have these declared types: the same text with
 // others is another statement.
-func told(what string, types []uint32) string {
+func auxKey(what string, types []uint32) string {
 	if !slices.ContainsFunc(types, func(t uint32) bool { return t != 0 }) {
 		return what
 	}
@@ -47,7 +47,7 @@ func told(what string, types []uint32) string {
 }
 
 func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint32) (*shape, error) {
-	key := told("shape", types)
+	key := auxKey("shape", types)
 	if s, ok := t.Aux.Load(key); ok {
 		return s.(*shape), nil
 	}
@@ -232,7 +232,7 @@ func (s *stream) Next() ([][]byte, error) {
 			s.done = true
 		case s.answer.Ended:
 			s.done = true
-			if s.h.again(s.p, s.answer.Failed.Response) {
+			if s.h.runsAgain(s.p, s.answer.Failed.Response) {
 				return nil, &againError{s.answer.Failed}
 			}
 			if s.answer.Failed.Response.Routine == "PortalSetResultFormat" { // it has another number of columns, and nobody here knows of it
@@ -429,7 +429,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 	var streams []*stream
 	parts := make([]*participant, 0, len(p.Shards))
 	for _, shard := range p.Shards { // all of them before one is asked
-		part, err := h.on(ctx, shard, p.Template)
+		part, err := h.enlist(ctx, shard, p.Template)
 		if err == nil {
 			parts = append(parts, part)
 			_, _, err = h.paramsFor(shard, sh.params, a.Formats, a.Params)

@@ -284,7 +284,7 @@ func (h *Handler) single(ctx context.Context, shard int, t *router.Template, a *
 	if err := mayConfigure(h, configs); err != nil {
 		return err
 	}
-	p, err := h.on(ctx, shard, t)
+	p, err := h.enlist(ctx, shard, t)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (t *turn) Next() ([][]byte, error) {
 
 // askOne sends the statement to one shard and waits until its answer begins.
 func (h *Handler) askOne(ctx context.Context, p *router.Plan, shard int, sh *shape, a *router.Args, formats []int16, rows uint32) (*stream, error) {
-	part, err := h.on(ctx, shard, p.Template)
+	part, err := h.enlist(ctx, shard, p.Template)
 	if err != nil {
 		return nil, err
 	}

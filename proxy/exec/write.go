@@ -436,7 +436,7 @@ func (h *Handler) oneByOne(ctx context.Context, p *router.Plan, text string) err
 		if err != nil {
 			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}
-		part, err := h.on(ctx, shard, p.Template)
+		part, err := h.enlist(ctx, shard, p.Template)
 		if err != nil {
 			return partly(err, h.shards.Name(shard), i, len(p.Shards))
 		}

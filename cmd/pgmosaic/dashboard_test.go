@@ -167,7 +167,11 @@ func (p *webPage) until(what, cond string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
 	defer cancel()
-	if err := chromedp.Run(ctx, chromedp.Poll(cond, nil)); err != nil {
+	err := chromedp.Run(ctx, chromedp.Poll(cond, nil))
+	for err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "Cannot find context") { // the page before is still being left
+		err = chromedp.Run(ctx, chromedp.Poll(cond, nil))
+	}
+	if err != nil {
 		var text string
 		_ = chromedp.Run(p.ctx, chromedp.Text("body", &text))
 		p.t.Fatalf("%s: %v; the page says:\n%s", what, err, text)

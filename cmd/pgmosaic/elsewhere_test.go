@@ -108,8 +108,12 @@ func TestFingerprintOfASchema(t *testing.T) {
 	if err != nil || snap.Fingerprint != at() {
 		t.Fatalf("the snapshot has %v, %v", snap, err)
 	}
+	defer func() { mustExec(t, home, "drop schema if exists s cascade; drop role printed_nobody, printed_club") }()
 	was := at()
-	for _, sql := range []string{"vacuum analyze rows_", "truncate codes", "reindex table rows_", "vacuum full rows_", "create temp table x (a int)", "insert into codes values ('q')", "select nextval('rows__n_seq')"} {
+	for _, sql := range []string{
+		"vacuum analyze rows_", "truncate codes", "reindex table rows_", "vacuum full rows_", "create temp table x (a int)", "insert into codes values ('q')", "select nextval('rows__n_seq')",
+		"create role printed_group", "create role printed_nobody", "grant printed_group to printed_nobody",
+	} { // while everybody may use each schema, who is in which role is nothing to it
 		mustExec(t, home, sql)
 		if now := at(); now != was {
 			t.Errorf("%s changed it", sql)
@@ -121,6 +125,7 @@ func TestFingerprintOfASchema(t *testing.T) {
 		"alter table t2 rename column b to bb", "create unique index i on t2 (a)", "drop index i", "create view v as select a from t2", "create or replace view v as select a + 1 as a from t2", "create function f() returns int language sql as 'select 1'",
 		"create or replace function f() returns int language sql as 'select 2'", "alter function f() immutable", "create function g() returns trigger language plpgsql as 'begin return new; end'", "create trigger g before insert on t2 for each row execute function g()",
 		"alter table t2 enable row level security", "create policy p on t2 using (true)", "alter table t2 add check (a > 0)", "create type e as enum ('a')", "alter type e add value 'b'", "alter view v set (security_invoker = true)", "create schema s", "alter table t2 set schema s",
+		"grant usage on schema s to printed_group", "revoke printed_group from printed_nobody", "alter role printed_group rename to printed_club",
 		"create rule r as on insert to s.t2 do also select 1", "create extension citext", "drop table s.t2 cascade",
 	} {
 		mustExec(t, home, sql)

@@ -47,13 +47,17 @@ const givenSQL = `n as (select oid, nspname, nspowner, nspacl from pg_namespace 
 
 // Schemas and members are listed by themselves: a group of thousands of roles may have been given thousands of schemas.
 const (
-	closedSQL = `with ` + givenSQL + ` select n.nspname::text, coalesce(array_agg(r.rolname::text) filter (where r.oid is not null), '{}') from n left join given g on g.ns = n.oid left join pg_roles r on r.oid = g.role
+	closedSQL = `with ` + givenSQL + ` select n.nspname::text, coalesce(array_agg(r.rolname::text order by 1) filter (where r.oid is not null), '{}') from n left join given g on g.ns = n.oid left join pg_roles r on r.oid = g.role
  where n.oid not in (select ns from given where role = 0) group by n.nspname`
 	membersSQL = `with recursive ` + inheritsSQL + `, ` + givenSQL + `, g (role) as (select role from given union select m.member from g join m on m.role = g.role)
-select b.rolname::text, array_agg(r.rolname::text) from m join g on g.role = m.role join pg_roles r on r.oid = m.role join pg_roles b on b.oid = m.member group by 1`
+select b.rolname::text, array_agg(r.rolname::text order by 1) from m join g on g.role = m.role join pg_roles r on r.oid = m.role join pg_roles b on b.oid = m.member group by 1`
 	everywhereSQL = `with recursive ` + inheritsSQL + `, g (role) as (select oid from pg_roles where rolname in ('pg_read_all_data', 'pg_write_all_data') union select m.member from g join m on m.role = g.role)
 select rolname::text from pg_roles where rolsuper or oid in (select role from g)`
 )
+
+// usageSQL changes with what is read here, and not with other roles of the server: those are made for other databases, too.
+const usageSQL = `(select sum(hashtextextended(x::text, 0)) from (` + closedSQL + `) x), (select sum(hashtextextended(x::text, 0)) from (` + membersSQL + `) x where exists (select from (` + closedSQL + `) y)),
+  (select sum(hashtextextended(x::text, 0)) from (` + everywhereSQL + `) x where exists (select from (` + closedSQL + `) y))`
 
 // loadUsage reads it.
 func (s *Snapshot) loadUsage(ctx context.Context, q queryer) error {

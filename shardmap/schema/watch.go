@@ -27,7 +27,7 @@ select md5(concat_ws(',',
   (select sum(hashtextextended(o.oid || ' ' || o.xmin, 0)) from pg_operator o where o.oid >= 16384), (select sum(hashtextextended(c.oid || ' ' || c.xmin, 0)) from pg_cast c where c.oid >= 16384),
   (select sum(hashtextextended(t.oid || ' ' || t.xmin, 0)) from pg_type t where t.typnamespace in (select oid from n) and t.typtype <> 'c'),
   (select sum(hashtextextended(o.oid || ' ' || o.xmin, 0)) from pg_collation o where o.oid >= 16384), (select sum(hashtextextended(e.oid || ' ' || e.xmin, 0)) from pg_extension e), (select sum(hashtextextended(n::text, 0)) from n),
-  (select sum(hashtextextended(m.roleid || ' ' || m.member || ' ' || m.xmin, 0)) from pg_auth_members m), (select sum(hashtextextended(r.oid || ' ' || r.rolname || r.rolsuper || r.rolinherit, 0)) from pg_roles r), (select d.datdba from pg_database d where d.datname = current_database())))`
+  ` + usageSQL + `))`
 
 // lookTimeout bounds a look at a server that accepts connections and says nothing.
 const lookTimeout = 30 * time.Second

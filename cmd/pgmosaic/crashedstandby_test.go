@@ -24,36 +24,42 @@ func TestAStandbyWhoseServersCrashIsBehindWhatItHasSaid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mustExec(t, w, "update past set n = 1")
 	c := connectTo(t, d.shopDSN())
-	eventually(t, "the session has read it from the replica", func() bool {
-		before := readsOfReplicas(d)
-		return queryOne[int](t, c, "select n from past") == 1 && readsOfReplicas(d) > before
-	})
-	victim, err := pgx.Connect(t.Context(), b.DSN("shop"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid := queryOne[int](t, victim, "select pg_backend_pid()")
-	if err := errors.Join(b.Set("recovery_min_apply_delay", "1h"), b.Exec(t.Context(), "postgres", "select pg_reload_conf()"), syscall.Kill(pid, syscall.SIGKILL)); err != nil {
-		t.Fatal(err)
-	}
-	var behind int
-	eventually(t, "it is up again", func() bool {
-		direct, err := pgx.Connect(t.Context(), b.DSN("shop"))
+	for n := 1; n <= 5; n++ { // what it has written to its files it replays at once
+		mustExec(t, w, "update past set n = $1", n)
+		eventually(t, "the session has read it from the replica", func() bool {
+			before := readsOfReplicas(d)
+			return queryOne[int](t, c, "select n from past") == n && readsOfReplicas(d) > before
+		})
+		victim, err := pgx.Connect(t.Context(), b.DSN("shop"))
 		if err != nil {
-			return false
+			t.Fatal(err)
 		}
-		defer direct.Close(t.Context())
-		return direct.QueryRow(t.Context(), "select n from past").Scan(&behind) == nil
-	})
-	if behind != 0 {
-		t.Skip("it has replayed all of it again")
-	}
-	for range 50 {
-		if n := queryOne[int](t, c, "select n from past"); n != 1 {
-			t.Fatalf("%d is read, and before that 1", n)
+		pid := queryOne[int](t, victim, "select pg_backend_pid()")
+		if err := errors.Join(b.Set("recovery_min_apply_delay", "1h"), b.Exec(t.Context(), "postgres", "select pg_reload_conf()"), syscall.Kill(pid, syscall.SIGKILL)); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond)
+		var has int
+		eventually(t, "it is up again", func() bool {
+			direct, err := pgx.Connect(t.Context(), b.DSN("shop"))
+			if err != nil {
+				return false
+			}
+			defer direct.Close(t.Context())
+			return direct.QueryRow(t.Context(), "select n from past").Scan(&has) == nil
+		})
+		for range 50 {
+			if got := queryOne[int](t, c, "select n from past"); got != n {
+				t.Fatalf("%d is read, and before that %d", got, n)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if has < n {
+			return
+		}
+		if err := errors.Join(b.Set("recovery_min_apply_delay", "0"), b.Exec(t.Context(), "postgres", "select pg_reload_conf()")); err != nil {
+			t.Fatal(err)
+		}
 	}
+	t.Fatal("the standby was never behind what it had said: nothing was tested")
 }

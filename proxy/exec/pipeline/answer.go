@@ -2,8 +2,6 @@
 // and the states of its portals. It knows no server and no client.
 package pipeline
 
-import "strings"
-
 // Answer is what a server is expected to say to one message that it was sent.
 type Answer uint8
 
@@ -43,12 +41,21 @@ const anytime = "NSA"
 // Takes says whether a message of the server's belongs to an answer, and whether it is the last of it. What does not belong is a fault of the
 // server's, or the two do not know any more where they are: the connection is good for nothing.
 func (a Answer) Takes(typ byte) (belongs, last bool) {
-	m := Answers[a]
-	switch {
-	case strings.IndexByte(m.Last, typ) >= 0:
-		return true, true
-	case typ == 'E':
-		return true, true
-	}
-	return strings.IndexByte(m.Before, typ) >= 0 || strings.IndexByte(anytime, typ) >= 0, false
+	m := taken[a][typ]
+	return m != 0, m == ends
 }
+
+const amid, ends = 1, 2
+
+// taken is Answers by the types of messages: each of a server's is looked up.
+var taken = func() (out [answersEnd][256]uint8) {
+	for a, m := range Answers {
+		for _, typ := range []byte(m.Before + anytime) {
+			out[a][typ] = amid
+		}
+		for _, typ := range []byte(m.Last + "E") {
+			out[a][typ] = ends
+		}
+	}
+	return out
+}()

@@ -183,7 +183,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	worked, collected := time.Now(), true
+	worked, done := time.Now(), true
 	for {
 		select {
 		case <-ctx.Done():
@@ -192,19 +192,32 @@ func (s *Server) watch(ctx context.Context) {
 			l := s.opts.Load().Limits
 			for _, x := range s.Sessions() {
 				if now := time.Now(); x.Watch(now, l) {
-					worked, collected = now, false
+					worked, done = now, false
 				}
 			}
-			if !collected && time.Since(worked) > quietAfter { // nobody is kept waiting by it now
-				collected = true
+			if !done && time.Since(worked) > quietAfter && collects(time.Now()) { // nobody is kept waiting by it now
+				done = true
 				debug.FreeOSMemory()
 			}
 		}
 	}
 }
 
-// quietAfter is how long nobody works before what their work has left in memory is given back.
-const quietAfter = 2 * time.Second
+// quietAfter is how long nobody works before what their work has left in memory is given back, which reads all that the process holds: it is
+// done at most every collectEvery, also where work comes in small bursts or the process has several servers.
+const (
+	quietAfter   = 2 * time.Second
+	collectEvery = 20 * time.Second
+)
+
+// collected is when a server of this process last began to give memory back; nil: none has.
+var collected atomic.Pointer[time.Time]
+
+// collects says whether memory may be given back now, and notes it if so.
+func collects(now time.Time) bool {
+	last := collected.Load()
+	return (last == nil || now.Sub(*last) >= collectEvery) && collected.CompareAndSwap(last, &now)
+}
 
 func (s *Server) ended(sess *session.Session, err error) {
 	var cancel session.CancelRequest

@@ -65,12 +65,18 @@ func TestMain(m *testing.M) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // to collect garbage was most of this process's own work; the servers of the tests have more of it
 	}
+	env := os.Environ()
 	giveBack, err := ownTemp()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := m.Run()
+	others, err := startBeside(env)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := max(m.Run(), others.wait())
 	if err := errors.Join(stopWorlds(), giveBack()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

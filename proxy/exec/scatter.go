@@ -33,6 +33,9 @@ type shape struct {
 	refused *router.Error // its rows do not merge, by their types
 }
 
+// shapeKey is the name under which a template has its shape.
+const shapeKey = "shape"
+
 // auxKey is the key of what a server told about a template whose parameters have these declared types: the same text with
 // others is another statement.
 func auxKey(what string, types []uint32) string {
@@ -47,7 +50,7 @@ func auxKey(what string, types []uint32) string {
 }
 
 func (h *Handler) shapeOf(ctx context.Context, t *router.Template, types []uint32) (*shape, error) {
-	key := auxKey("shape", types)
+	key := auxKey(shapeKey, types)
 	if s, ok := t.Aux.Load(key); ok {
 		return s.(*shape), nil
 	}
@@ -228,17 +231,8 @@ func (s *stream) Next() ([][]byte, error) {
 			s.h.request.Blocked += time.Since(since)
 		}
 		switch {
-		case s.answer.Ended && s.answer.Failed == nil:
-			s.done = true
 		case s.answer.Ended:
-			s.done = true
-			if s.h.runsAgain(s.p, s.answer.Failed.Response) {
-				return nil, &againError{s.answer.Failed}
-			}
-			if s.answer.Failed.Response.Routine == "PortalSetResultFormat" { // it has another number of columns, and nobody here knows of it
-				return nil, errPlanChanged
-			}
-			return nil, inWhole(s.answer.Failed, s.shares, s.p.shard)
+			return nil, s.over()
 		case err != nil:
 			s.done = true
 			return nil, s.h.unread(s.p, &s.answer, err)
@@ -252,6 +246,21 @@ func (s *stream) Next() ([][]byte, error) {
 			}
 			return s.vals, err
 		}
+	}
+}
+
+// over is how an answer ended that has been read to its end: io.EOF, or the error that the server told.
+func (s *stream) over() error {
+	s.done = true
+	switch failed := s.answer.Failed; {
+	case failed == nil:
+		return io.EOF
+	case s.h.runsAgain(s.p, failed.Response):
+		return &againError{failed}
+	case failed.Response.Routine == "PortalSetResultFormat": // it has another number of columns, and nobody here knows of it
+		return errPlanChanged
+	default:
+		return inWhole(failed, s.shares, s.p.shard)
 	}
 }
 
@@ -269,7 +278,14 @@ func (s *stream) bound() error {
 		case typ != '1' && typ != '2' && typ != 'N' && typ != 'S':
 			return nil
 		}
-		if _, err := s.answer.Next(); err != nil {
+		_, err = s.answer.Next()
+		switch {
+		case s.answer.Ended: // behind a notice
+			if err := s.over(); !errors.Is(err, io.EOF) {
+				return err
+			}
+			return nil
+		case err != nil:
 			s.done = true
 			return s.h.unread(s.p, &s.answer, err)
 		}
@@ -309,7 +325,7 @@ func tellColumns(h *Handler, streams []*stream, fields []wire.Field) error {
 // scatter runs a SELECT on several shards and merges their rows.
 func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x *execution) (err error) {
 	t, m := p.Template, p.Merge
-	sh, err := h.shapeOf(ctx, t, a.Types)
+	sh, self, err := shapeBefore(ctx, h, p, a, x)
 	if err != nil {
 		return err
 	}
@@ -357,6 +373,11 @@ func (h *Handler) scatter(ctx context.Context, p *router.Plan, a *router.Args, x
 		}
 		for _, s := range streams {
 			sources = append(sources, s)
+		}
+	}
+	if self {
+		if sh, err = shapeFrom(h, t, streams); err != nil {
+			return err
 		}
 	}
 	if x == nil {
@@ -472,7 +493,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 }
 
 // ask gathers a query for a server, whose rows, at most so many unless 0, the stream gives once it is sent. types and
-// fields are home's.
+// fields are home's. If fields is nil, nobody knows the columns, and the server tells them before the rows.
 func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.Field, a *router.Args, formats []int16, rows uint32) (*stream, error) {
 	params, _, err := h.paramsFor(p.shard, types, a.Formats, a.Params)
 	if err != nil {
@@ -480,6 +501,9 @@ func (h *Handler) ask(p *participant, sql string, types []uint32, fields []wire.
 	}
 	p.Server.SendParse("", sql, h.typesFor(p.shard, types))
 	p.Server.SendBindParts("", a.Formats, params, formats)
+	if fields == nil {
+		p.Server.SendDescribe('P', "")
+	}
 	p.Server.SendExecuteRows(rows)
 	p.Server.SendSync()
 	deep := deepOf(h.typesOf(p.shard), fields, func(i int) int16 { return formatOf(formats, i) })

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A statement of the simple protocol that nobody has run before tells its columns as it runs, where its rows are only passed on: they are what they are
+// when they are known, of one shard's rows too that is not home, and so are its errors.
+func TestColumnsThatARunTells(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create type told_mood as enum ('sad', 'glad')")
+	mustExec(t, c, "create table told (k int primary key, m told_mood, a told_mood[], v numeric(9,2))")
+	d.adminExec(t, "CREATE GROUP told IN shop KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.told IN GROUP told KEY (k)")
+	defer func() {
+		mustExec(t, c, "drop table told")
+		mustExec(t, c, "drop function told_boom; drop type told_mood")
+		d.adminExec(t, "DROP GROUP told IN shop")
+	}()
+	for i := range 30 {
+		mustExec(t, c, fmt.Sprintf("insert into told values (%d, 'glad', '{sad,glad}', %d / 7.0)", i, i))
+	}
+	mustExec(t, c, "create function told_boom(int) returns int immutable language plpgsql as $$begin raise notice 'before'; raise exception 'boom %', $1; end$$")
+
+	pc, err := pgconn.Connect(t.Context(), d.shopDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pc.Close(context.Background()) }()
+	run := func(sql string) (fields []pgconn.FieldDescription, rows []string, _ error) {
+		all := pc.Exec(t.Context(), sql)
+		for all.NextResult() {
+			one := all.ResultReader()
+			fields = append(fields, one.FieldDescriptions()...)
+			for one.NextRow() {
+				rows = append(rows, fmt.Sprintf("%q", one.Values()))
+			}
+			_, _ = one.Close()
+		}
+		err := all.Close()
+		slices.Sort(rows)
+		return fields, rows, err
+	}
+	for i, sql := range []string{
+		"select k, m, a, v from told where v > %d - 100",
+		"select k, m, a, v from told where k in (3, 4, 5) and v > %d - 100", // some shards, home among them or not
+		"select * from told where v > 1000 + %d",
+		"select from told where v > %d - 100",
+		"select k as x, k + %d as x from told limit 2",
+	} {
+		told, rows, err := run(fmt.Sprintf(sql, i))
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		known, again, err := run(fmt.Sprintf(sql, i))
+		if err != nil || !slices.EqualFunc(told, known, func(a, b pgconn.FieldDescription) bool { return a == b }) {
+			t.Errorf("%s: columns %v, then %v %v", sql, told, known, err)
+		}
+		if len(rows) != len(again) || i < 3 && !slices.Equal(rows, again) {
+			t.Errorf("%s: rows %v, then %v", sql, rows, again)
+		}
+		d, err := pc.Prepare(t.Context(), "", fmt.Sprintf(sql, i), nil)
+		if err != nil || len(d.Fields) != len(told) {
+			t.Fatalf("%s: %v %v", sql, d, err)
+		}
+		for j, f := range d.Fields {
+			if f != told[j] {
+				t.Errorf("%s: a Describe tells %v, the run told %v", sql, f, told[j])
+			}
+		}
+	}
+	for _, sql := range []string{"select told_boom(1), k from told", "begin; select told_boom(2) from told"} {
+		_, _, err := run(sql)
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || e.Code != "P0001" {
+			t.Errorf("%s: %v, want P0001", sql, err)
+		}
+	}
+	if _, _, err := run("rollback; select nosuch, k from told where k > 0"); err == nil || err.(interface{ SQLState() string }).SQLState() != "42703" {
+		t.Errorf("an unknown column: %v", err)
+	}
+	if _, rows, err := run("select k from told where v < $1"); err == nil {
+		t.Errorf("a parameter of no value gave %v", rows)
+	}
+}

@@ -87,7 +87,6 @@ const (
 	RuleNoTwoPhase          Rule = "no-two-phase"
 	RuleIsolation           Rule = "isolation"
 	RuleSessionState        Rule = "session-state"
-	RulePipelineCopy        Rule = "pipeline-copy"
 	RuleNoShard             Rule = "no-shard"
 	RuleSequence            Rule = "sequence"
 )
@@ -200,7 +199,6 @@ var Rules = []RuleInfo{
 	{RuleNoTwoPhase, unsupported, "a transaction cannot write to a second shard: %s", "Set max_prepared_transactions above max_connections on every node and restart it."},
 	{RuleIsolation, unsupported, "a %s transaction cannot reach a second shard: its snapshots would be taken apart", "Use READ COMMITTED, or keep the transaction on one shard; or SET pgmosaic.multi_shard_isolation = per_shard if a snapshot of each shard by itself will do, as for pg_dump while nothing writes."},
 	{RuleSessionState, unsupported, "%s is not supported in transaction pooling", "Connect to the node for that session."},
-	{RulePipelineCopy, unsupported, "COPY FROM STDIN of a sharded table needs the simple query protocol", "Send COPY as a simple query."},
 	{RuleNoShard, pgsql.InvalidCatalogName, "database has no shard yet", "An admin adds one: CREATE SHARD s1 IN db NODE '<dsn>'."},
 }
 

@@ -294,7 +294,7 @@ func (t *Template) ShardText(a *Args) string {
 
 // Writes says whether the plan changes rows of several shards in one transaction. A COPY is one by itself.
 func (p *Plan) Writes() bool {
-	return (p.Class == Write || p.Class == Split || p.Class == Moved || p.Class == Rekey) && !p.NoTx
+	return (p.Class == Write || p.Class == Split || p.Class == Moved || p.Class == Rekey || p.Class == Copy && p.Stmt.Copy.From) && !p.NoTx
 }
 
 // Plain says whether the client's own text runs on one shard, and nothing else is to be done.

@@ -101,9 +101,28 @@ func (r *raw) messages(script, prefix string) string {
 func sameMessages(t *testing.T, name string, scripts []string) {
 	t.Helper()
 	d := shop(t)
-	targets := []struct{ name, dsn, prefix string }{
-		{"PostgreSQL", d.cluster.Node("s1-a").DSN("shop"), name + "_direct_"}, {"one shard", small(t, d, 1, nil).dsn(), name + "_one_"}, {"two shards", d.shopDSN(), name + "_two_"},
-	}
+	sameMessagesOn(t, name, []messaged{{"one shard", small(t, d, 1, nil).dsn(), name + "_one_", nil}, {"two shards", d.shopDSN(), name + "_two_", nil}}, scripts)
+}
+
+// sameMessagesOverShards is sameMessages for tables over two shards.
+func sameMessagesOverShards(t *testing.T, name string, scripts []string) {
+	t.Helper()
+	d, _ := schemesWorld(t, name)
+	d.adminExec(t, "CREATE GROUP g IN "+name+" KEY (int) BY HASH")
+	sameMessagesOn(t, name, []messaged{{"over shards", dsnFor("app", "app", d.Server.Addr(), name), "", func(table string) {
+		d.adminExec(t, "DISTRIBUTE TABLE "+name+".public."+table+" IN GROUP g KEY (a)")
+	}}}, scripts)
+}
+
+// messaged is who answers as one PostgreSQL does, and how its tables are distributed, if they are.
+type messaged struct {
+	name, dsn, prefix string
+	distribute        func(table string)
+}
+
+func sameMessagesOn(t *testing.T, name string, others []messaged, scripts []string) {
+	t.Helper()
+	targets := append([]messaged{{"PostgreSQL", shop(t).cluster.Node("s1-a").DSN("shop"), name + "_direct_", nil}}, others...)
 	conns := make([]*pgx.Conn, len(targets))
 	defer func() {
 		for i, x := range targets {
@@ -121,8 +140,13 @@ func sameMessages(t *testing.T, name string, scripts []string) {
 		} {
 			mustExec(t, conns[i], strings.ReplaceAll(sql, "%s", x.prefix))
 		}
+		for _, table := range []string{"rows", "before", "after"} {
+			if x.distribute != nil {
+				x.distribute(x.prefix + table)
+			}
+		}
 	}
-	var raws [3]*raw // nil: there is none, or it has ended
+	raws := make([]*raw, len(targets)) // nil: there is none, or it has ended
 	for _, script := range scripts {
 		want := ""
 		for i, x := range targets {
@@ -135,7 +159,7 @@ func sameMessages(t *testing.T, name string, scripts []string) {
 				_ = raws[i].Close()
 				raws[i] = nil
 			}
-			got += fmt.Sprint(" rows ", queryOne[string](t, conns[i], "select coalesce(string_agg(a::text, ','), 'none') from "+x.prefix+"rows"))
+			got += fmt.Sprint(" rows ", queryOne[string](t, conns[i], "select coalesce(string_agg(a::text, ',' order by a), 'none') from "+x.prefix+"rows"))
 			mustExec(t, conns[i], "delete from "+x.prefix+"rows")
 			switch {
 			case i == 0:
@@ -169,6 +193,34 @@ func TestCopyAmidAPipelineLikePostgreSQL(t *testing.T) {
 		}
 	}
 	sameMessages(t, "copied", scripts)
+}
+
+// So is one that goes to several shards. It is told what they say against its rows when the client has sent all of them.
+func TestCopyOverShardsAmidAPipelineLikePostgreSQL(t *testing.T) {
+	t.Parallel()
+	var scripts []string
+	for _, table := range []string{"rows", "after"} {
+		for _, s := range []string{
+			"copy T; Sync; await G; rows 1,2,3; done; Sync", "copy T; Sync; rows 1,2; done; Sync", "copy T; rows 1; done; Sync", "copy T; rows 1; Sync; done; Sync",
+			"copy T; Flush; await G; rows 1,2,3,4; done; Sync", "copy T; Flush; await G; Sync; rows 1; done; Sync", "copy T; Sync; await G; rows 1; Sync; rows 2; done; Sync",
+			"copy T; Sync; await G; fail; Sync", "copy T; Sync; fail; Sync", "copy T; Flush; Sync; rows 1; done", "copy T; Sync; Sync; Sync; rows 1; done",
+			"begin; await ZT; copy T; Sync; await G; rows 1,2,3; done; Sync", "begin; copy T; Sync; rows 1; done; Sync", "insert; copy T; Sync; await G; rows 1,2,3; done; Sync",
+			"copy T; Sync; await G; rows 1,2,3; done; insert; Sync", "copy T; Sync; await G; rows 1; done; wrong; Sync; insert",
+			"insert; copy T; Sync; await G; rows 1,x; done; Sync; insert", "insert; copy T; Sync; await G; fail; Sync",
+			"copy T; Sync; await G; rows x; done; Sync", "copy T; Sync; rows 1,2,3,x; done; Sync", "begin; copy T; Sync; await G; rows 1,x; done; Sync; insert",
+			"copy nosuch; Sync; rows 1; done; Sync", "copy nosuch; rows 1; done; insert; Sync",
+			"query-copy T; rows 1,2,3; done", "query-copy T; Sync; rows 1; done", "insert; query-copy T; Sync; rows 1; done",
+		} {
+			scripts = append(scripts, strings.ReplaceAll(s, " T;", " "+table+";"))
+		}
+	}
+	scripts = append(
+		scripts,
+		"copy rows; Flush; await G; rows 1,2,3; done; copy rows; Sync; await G; rows 7; done; Sync", "copy rows; Sync; await G; rows 1,2; done; copy rows; Flush; await G; rows 3; done; insert; Sync",
+		"copy rows; query-insert", "copy rows; call -1", "copy rows; insert; Sync", "copy rows; Sync; await G; query-insert", "copy rows; Sync; await G; rows 1; call -1", "insert; copy rows; query-insert",
+		"copy before; insert; Sync", "copy before; insert; Sync; insert; Sync", "copy before; Sync; insert; Sync", "query-copy rows; await G; rows 1; insert; Sync",
+	)
+	sameMessagesOverShards(t, "copiedover", scripts)
 }
 
 // What a COPY cannot take ends the session as it does on PostgreSQL, and is not run: not from where it stood, which holds another client's messages by then.

@@ -39,7 +39,6 @@ func TestRulesOfRefusal(t *testing.T) {
 		rule, code string
 		before     []string
 		sql        string
-		extended   bool // sql is sent by the extended protocol
 	}{
 		{rule: "order-type", code: "0A000", sql: "select * from customers order by (customer_id || ' days')::interval for update"}, // copies would not be locked
 		{rule: "order-collation", code: "0A000", sql: `select * from customers order by name collate "und-x-icu" for update`},
@@ -71,7 +70,6 @@ func TestRulesOfRefusal(t *testing.T) {
 			sql:    "set transaction isolation level serializable",
 		},
 		{rule: "session-state", code: "0A000", sql: "set session authorization app"},
-		{rule: "pipeline-copy", code: "0A000", sql: "copy customers from stdin", extended: true},
 		{rule: "fanout", code: "0A000", before: []string{"set pgmosaic.fanout = single"}, sql: "update customers set name = name where customer_id < 0"},
 		{rule: "gather-lock", code: "0A000", before: []string{"begin", "truncate settings"}, sql: gathered},
 		{rule: "gather-lock", code: "0A000", before: []string{"begin", "truncate settings"}, sql: "insert into customers select customer_id + 1, name, email, country, created_at from customers"},
@@ -84,12 +82,7 @@ func TestRulesOfRefusal(t *testing.T) {
 				}
 				mustExec(t, c, sql, pgx.QueryExecModeSimpleProtocol)
 			}
-			var err error
-			if x.extended {
-				_, err = c.PgConn().ExecParams(t.Context(), keys.Replace(x.sql), nil, nil, nil, nil).Close()
-			} else {
-				_, err = c.Exec(t.Context(), keys.Replace(x.sql), pgx.QueryExecModeSimpleProtocol)
-			}
+			_, err := c.Exec(t.Context(), keys.Replace(x.sql), pgx.QueryExecModeSimpleProtocol)
 			wantRule(t, err, x.rule, x.code)
 		})
 	}

@@ -20,9 +20,6 @@ import (
 
 // copy runs COPY of a distributed table, one COPY for each shard.
 func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
-	if h.ext.executing && p.Stmt.Copy.From {
-		return router.Refuse(router.RulePipelineCopy)
-	}
 	if !p.Stmt.Copy.From {
 		return h.copyOut(ctx, p)
 	}
@@ -134,9 +131,8 @@ func (h *Handler) copySplit(ctx context.Context, p *router.Plan) (rows int64, er
 	if err != nil {
 		return 0, err
 	}
-	h.client.SendFrame('G', said) // the columns are the same on all
-	if err := h.client.Flush(); err != nil {
-		return 0, clientError{err}
+	if err := asksForData(h, said); err != nil { // the columns are the same on all
+		return 0, err
 	}
 	versions := make([]string, len(parts))
 	for i := range parts {
@@ -267,6 +263,10 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			}
 		}
 	}
+	if typ := h.ext.copy.behind; typ != 0 && typ != 'S' {
+		h.ext.copy.begun = false // what has come is read when the COPY is over
+		return &amissError{typ}
+	}
 	readsOn(h)
 	for {
 		panics.Point("copy in")
@@ -275,6 +275,7 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 		case err != nil:
 			return clientError{err}
 		case typ == 'd':
+			h.ext.copy.syncs = 0 // those before it have been passed over
 			if err := eachPiece(h.client, add); err != nil {
 				return clientError{err}
 			}
@@ -290,6 +291,8 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			return clientError{err}
 		}
 		switch m.Type {
+		case 'S':
+			h.ext.copy.syncs++
 		case 'c':
 			if failed == nil && !p.Ref { // whose data has gone as it came
 				failed = sp.End(send)
@@ -350,6 +353,9 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.
 	switch {
 	case errors.As(failed, &amiss) && err == nil: // they would have read it
 		return nil, outOfCopy(h, amiss.typ)
+	case amiss != nil: // and so are the Syncs that came before it, if no data did
+		c := &h.ext.copy
+		c.begun, c.answered = false, c.answered+c.syncs
 	case failed != nil && amiss == nil:
 		return nil, failed
 	}

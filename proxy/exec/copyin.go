@@ -20,7 +20,7 @@ type copying struct {
 	executed bool // the last message was an Execute of one
 	behind   byte // the message that had come behind that by then; 0 for none
 	begun    bool // a server has asked for the data
-	syncs    int  // of the client's that the server was sent meanwhile
+	syncs    int  // of the client's that the server was sent meanwhile; of a COPY over shards, those that came before any data
 	answered int  // of those: it had not read them when it failed
 }
 
@@ -31,16 +31,10 @@ func takesData(s *sqlparse.Statement) bool {
 
 // takeCopy has the COPY run that was just executed, before anything is made of the messages behind it: it reads on from the client, and their bytes
 // are not valid behind it.
-func takeCopy(ctx context.Context, h *Handler, behind []wire.Message, sync bool) error {
+func takeCopy(ctx context.Context, h *Handler) error {
 	x := &h.ext
 	c, p := &x.copy, x.cur
-	c.executed = false
-	switch {
-	case len(behind) > 0:
-		c.behind = behind[0].Type
-	case sync:
-		c.behind = 'S'
-	}
+	c.executed, c.behind = false, x.behind.first()
 	err := h.drain(ctx, false)
 	switch {
 	case c.syncs == 0:
@@ -57,6 +51,24 @@ func takeCopy(ctx context.Context, h *Handler, behind []wire.Message, sync bool)
 		}
 	}
 	return err
+}
+
+// asksForData tells the client to send the data of a COPY that goes to several servers, or to one of ours. Amid a pipeline a Sync that has come along with it is
+// passed over, and nothing that comes reaches a server.
+func asksForData(h *Handler, said []byte) error {
+	h.client.SendFrame('G', said)
+	if err := h.client.Flush(); err != nil {
+		return clientError{err}
+	}
+	c := &h.ext.copy
+	if !h.ext.executing {
+		return nil
+	}
+	c.begun, c.behind = true, h.ext.behind.first()
+	if c.behind == 'S' {
+		c.syncs++
+	}
+	return nil
 }
 
 // unreadSyncs says how many of the Syncs that a server was sent amid a COPY, which has failed, it had not read by then: those it answers. All that it

@@ -39,9 +39,8 @@ func (h *Handler) copyOnce(ctx context.Context, p *router.Plan) (rows int64, err
 	if err != nil {
 		return 0, g.failed(err)
 	}
-	h.client.SendFrame('G', said)
-	if err := h.client.Flush(); err != nil {
-		return 0, clientError{err}
+	if err := asksForData(h, said); err != nil {
+		return 0, err
 	}
 	sp := splitterOf(h.planner.DB, p, &p.Stmt.Copy, copydata.MarkEnds) // of one server, which is sent it as it is
 	on := []*participant{g.on}

@@ -480,7 +480,7 @@ func (h *Handler) batch(ctx context.Context, msgs []wire.Message, sync bool) err
 			}
 		}
 		if err == nil && x.copy.executed {
-			err = takeCopy(ctx, h, msgs[i+1:], sync)
+			err = takeCopy(ctx, h)
 		}
 		if err == nil && x.gathered() > mostGathered {
 			err = h.drain(ctx, false)

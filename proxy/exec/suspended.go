@@ -20,6 +20,17 @@ type behind struct {
 	sync bool // then comes Sync
 }
 
+// first is the type of the message that comes next; 0 if none has come.
+func (b *behind) first() byte {
+	switch {
+	case len(b.msgs) > 0:
+		return b.msgs[0].Type
+	case b.sync:
+		return 'S'
+	}
+	return 0
+}
+
 // outlives says whether an unnamed portal that is bound now may be run, again or at all, behind messages that are not its own.
 func outlives(h *Handler) bool {
 	next := &h.ext.behind

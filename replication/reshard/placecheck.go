@@ -29,8 +29,8 @@ func slotCheckOf(ctx context.Context, tx querier, d *shardmap.DB, t *shardmap.Ta
 		return checkNone, err
 	}
 	state = checkOther
-	apart := keyedWhere(t, whereBy(d.Placement(t.Group), t, shard, d.Placement(t.Group).Ranges)) // as an older version wrote ranges of one shard that follow each other
-	for where, as := range map[string]checkState{apart: checkRight, placeWhere(d, t, shard): checkRight, ownWhere(d, t, shard): checkOlder} {
+	apart, own := whereBy(d.Placement(t.Group), t, shard, d.Placement(t.Group).Ranges), ownWhere(d, t, shard) // apart: as older versions wrote ranges of one shard that follow each other
+	for where, as := range map[string]checkState{keyedWhere(t, apart): checkRight, keyedWhere(t, own): checkRight, apart: checkOlder, own: checkOlder} {
 		if where == "false" { // it is both
 			as = checkRight
 		}

@@ -78,7 +78,7 @@ func (g *gathering) movedTypes(p *router.Plan, names []string) ([]uint32, error)
 		if p.Ref {
 			return router.Refuse(router.RuleReferenceWrite, p.Target.TableName.String()+" (it has columns of "+what+", whose rows cannot be made once: give them in VALUES)")
 		}
-		return router.Refuse(router.RuleInsertSelect, p.Target.TableName)
+		return router.Refuse(router.RuleInsertSelect, p.Target.TableName.String()+" (it has columns of "+what+", whose rows cannot be made on home: give them in VALUES)")
 	}
 	fields := make([]wire.Field, len(names))
 	types := make([]uint32, len(names))

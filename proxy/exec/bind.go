@@ -450,9 +450,31 @@ func wrongFormats(format string, n, want int) error {
 	return &pgsql.Error{Code: pgsql.ProtocolViolation, Message: fmt.Sprintf(format, n, want)}
 }
 
+// knowTypes asks for the types of the shards that a plan needs, where nobody could tell them before and somebody serves the shard by now: the
+// statement is planned again then. When its portal runs that would be too late. One that is still not known is an error when it is met.
+func knowTypes(ctx context.Context, h *Handler, plan *router.Plan) error {
+	sch := h.planner.Schema
+	if sch == nil || len(sch.Doubts) == 0 {
+		return nil
+	}
+	for _, sh := range h.planner.DB.Shards {
+		needed := plan.Gather != nil || slices.Contains(plan.Shards, sh.Index)
+		if v := h.e.Monitor.View(h.db, sh.Name); needed && sch.Doubts[sh.Name] == schema.Unread && v != nil && v.Serves() {
+			h.client.Leave()
+			if h.e.Planner.Schemas.Resolve(ctx, h.planner.DB, sh.Name) == nil {
+				return errReplan
+			}
+		}
+	}
+	return nil
+}
+
 // bindHere keeps a portal that no single server can run.
 func (h *Handler) bindHere(ctx context.Context, pt *portal, plan *router.Plan, b *wire.BindParts) error {
 	if plan.Class != router.Control {
+		if err := knowTypes(ctx, h, plan); err != nil {
+			return err
+		}
 		if _, err := asTold(ctx, h, pt.stmt); err != nil {
 			return err
 		}

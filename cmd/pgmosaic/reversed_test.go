@@ -13,7 +13,7 @@ func TestCommitsThatAreDecidedAndNotWhole(t *testing.T) {
 	d := shop(t)
 	one, two := d.cluster.Node("s1-a"), d.cluster.Node("s2-a")
 	a, ts := unresolved(t, d, "notwhole", one, two, one)
-	a.Engine.SettleWithin = time.Second
+	a.Engine.SettleWithin = time.Minute // or it is settled while the decider still knows
 	dsn := dsnFor("app", "app", a.Server.Addr(), "notwhole")
 	c, reader := connectTo(t, dsn), connectTo(t, dsn)
 	decider, other := connectTo(t, one.DSN("notwhole_0")), connectTo(t, two.DSN("notwhole_1"))
@@ -38,6 +38,7 @@ func TestCommitsThatAreDecidedAndNotWhole(t *testing.T) {
 
 	// A part without a row of its own is left on a shard that has no primary for a while.
 	ts.arm(step{"commit prepared", 1}, before, func(int) bool { return false })
+	a.Engine.SettleWithin = time.Second
 	a.Engine.Settle = func(ctx context.Context, db, gid string) (bool, error) {
 		shards := a.ShardsOf(a.Catalog.Current().Databases[db])
 		shards[1].DSN = ""

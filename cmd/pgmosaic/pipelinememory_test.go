@@ -291,3 +291,39 @@ func TestLongRowsOfCopyAreCounted(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A long parameter of a statement over many shards is held for one of their servers at a time.
+func TestALongParameterIsNotHeldForEachShard(t *testing.T) {
+	d := shop(t)
+	const shards = 6
+	d.adminExec(t, "CREATE DATABASE longest")
+	defer d.forget(t, "longest")
+	ranges := "MINVALUE TO (1) ON l0"
+	for i := range shards {
+		node, phys := d.cluster.Node([]string{"s1-a", "s2-a"}[i%2]), fmt.Sprintf("longest_%d", i)
+		freshDatabase(t, node, phys)
+		d.adminExec(t, fmt.Sprintf("CREATE SHARD l%d IN longest NODE '%s'", i, node.DSN(phys)))
+		if i > 0 {
+			ranges += fmt.Sprintf(", (%d) TO (%d) ON l%d", i, i+1, i)
+		}
+	}
+	c := connectTo(t, dsnFor("app", "app", d.Server.Addr(), "longest"))
+	mustExec(t, c, "create table texts (k int primary key, n int)")
+	d.adminExec(t, "CREATE GROUP g IN longest KEY (int) BY RANGE ("+ranges+fmt.Sprintf(", (%d) TO MAXVALUE ON l0)", shards))
+	d.adminExec(t, "DISTRIBUTE TABLE longest.public.texts IN GROUP g KEY (k)")
+	mustExec(t, c, "insert into texts select g, 0 from generate_series(0, 20) g")
+	const size = 16 << 20
+	long := []byte(strings.Repeat("x", size))
+	for _, sql := range []string{"select k from texts where length($1) > k", "update texts set n = length($1) where n >= 0"} {
+		run := func() {
+			if tag, err := c.PgConn().ExecParams(t.Context(), sql, [][]byte{long}, []uint32{25}, nil, nil).Close(); err != nil || tag.RowsAffected() != 21 {
+				t.Fatalf("%s: %v %v", sql, tag, err)
+			}
+		}
+		if times := float64(heapPeak(run)) / size; times > shards {
+			t.Errorf("%s: %.1f times the parameter is held", sql, times)
+		} else {
+			t.Logf("%s: %.1f times the parameter is held", sql, times)
+		}
+	}
+}

@@ -449,6 +449,13 @@ func (h *Handler) shardFormats(sh *shape, m *router.Merge, res []int16) []int16 
 func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh *shape, formats []int16) ([]*stream, error) {
 	var streams []*stream
 	parts := make([]*participant, 0, len(p.Shards))
+	unasked := func(from int) {
+		for _, part := range parts[from:] {
+			if h.tx.Idle() {
+				h.finish(part)
+			}
+		}
+	}
 	for _, shard := range p.Shards { // all of them before one is asked
 		part, err := h.enlist(ctx, shard, p.Template)
 		if err == nil {
@@ -456,11 +463,7 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 			_, _, err = h.paramsFor(shard, sh.params, a.Formats, a.Params)
 		}
 		if err != nil {
-			for _, part := range parts {
-				if h.tx.Idle() {
-					h.finish(part)
-				}
-			}
+			unasked(0)
 			return nil, err
 		}
 	}
@@ -468,15 +471,18 @@ func (h *Handler) start(ctx context.Context, p *router.Plan, a *router.Args, sh 
 	for i, part := range parts {
 		s, err := h.ask(part, p.TextOn(part.shard, whole), sh.params, sh.shard, a, formats, 0)
 		if err != nil {
-			for _, part := range parts[i:] {
-				if h.tx.Idle() {
-					h.finish(part)
-				}
-			}
+			unasked(i)
 			return streams, err
 		}
 		s.shares = p.Shares
 		streams = append(streams, s)
+		if part.Server.Out() > copyBurst { // a long parameter is held for one server at a time
+			if err := part.Server.Flush(); err != nil {
+				s.done = true
+				unasked(i + 1)
+				return streams, h.lost(part, err)
+			}
+		}
 	}
 	for _, s := range streams {
 		if err := s.p.Server.Flush(); err != nil {

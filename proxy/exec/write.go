@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
+	"github.com/pgmosaic/pgmosaic/proxy/pool"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
 	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
@@ -234,7 +235,7 @@ func (h *Handler) runPieces(ctx context.Context, p *router.Plan, pieces []piece,
 		s.SendDescribe('P', "")
 		s.SendExecute()
 		s.SendSync()
-		if flushing[i], err = s.FlushAside(); err != nil {
+		if flushing[i], err = sendOff(s); err != nil {
 			unheard(parts[:i])
 			return "", nil, nil, h.lost(parts[i], err)
 		}
@@ -280,6 +281,14 @@ func asReturned(x *execution, desc []wire.Field) error {
 		return errPlanChanged
 	}
 	return nil
+}
+
+// sendOff has a server get what is gathered for it: aside, unless that is long. A long parameter is held for one server at a time.
+func sendOff(s *pool.Server) (*wire.Flushing, error) {
+	if s.Out() > copyBurst {
+		return nil, s.Flush()
+	}
+	return s.FlushAside()
 }
 
 // unheard gives servers up whose answers nobody will read.

@@ -131,6 +131,9 @@ func TestPlansOutliveKeysThatGetAnotherShard(t *testing.T) {
 	shape, least := d.Catalog.Current().Databases["outlive"].Shape, int64(math.MaxInt64)
 	for _, shard := range []int{0, 1, 2, 1} {
 		d.adminExec(t, fmt.Sprintf("PIN KEY (1000) OF outlive.g ON outlive_s%d", shard))
+		if err := d.Engine.Planner.Schemas.Check(t.Context(), d.Catalog.Current().Databases["outlive"]); err != nil { // what PIN has written is seen now, and not amid the statements
+			t.Fatal(err)
+		}
 		least = min(least, use(shard)) // a schema that is read anew meanwhile has all planned anew
 		if now := d.Catalog.Current().Databases["outlive"].Shape; now != shape {
 			t.Errorf("the shape is %d with the key on shard %d, and was %d", now, shard, shape)

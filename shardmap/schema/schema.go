@@ -340,8 +340,7 @@ func read(ctx context.Context, q queryer, version uint64) (*Snapshot, error) {
 	}
 	s.At = time.Now()
 	s.BytesOK = collate == "C" || collate == "POSIX" || strings.EqualFold(collate, "C.UTF-8") || strings.EqualFold(collate, "C.UTF8")
-	rows, _ = q.Query(ctx, fingerprintSQL)
-	if s.Fingerprint, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[string]); err != nil {
+	if s.Fingerprint, err = fingerprintOf(ctx, q); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	var name string

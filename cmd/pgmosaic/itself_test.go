@@ -5,10 +5,63 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
+
+// A row that stands behind a notice is one like others: the first one of each shard, and those of COPY TO. What a server says while it runs comes behind the columns.
+func TestRowsBehindNotices(t *testing.T) {
+	t.Parallel()
+	d, c := schemesWorld(t, "noticed")
+	d.adminExec(t, "CREATE GROUP g IN noticed KEY (int) BY HASH")
+	mustExec(t, c, "create function noticed_says(int) returns int stable language plpgsql as $$begin raise notice 'says %', $1; return $1; end$$")
+	mustExec(t, c, "create function noticed_plans(int) returns int immutable language plpgsql as $$begin raise notice 'plans %', $1; return $1; end$$")
+	mustExec(t, c, "create table noticed (k int primary key)")
+	d.adminExec(t, "DISTRIBUTE TABLE noticed.public.noticed IN GROUP g KEY (k)")
+	for i := range 5 {
+		mustExec(t, c, "insert into noticed values ($1)", i)
+	}
+	mustExec(t, c, "create policy says on noticed using (noticed_says(k) >= 0)")
+	mustExec(t, c, "alter table noticed enable row level security, force row level security")
+	r := rawTo(t, dsnFor("app", "app", d.Server.Addr(), "noticed"))
+	for _, sql := range []string{
+		"select 1 from noticed", "select 1, 2 from noticed", "select 1, noticed_plans(7) from noticed", "select noticed_plans(8), count(*) over (partition by k) from noticed", "select 1 from noticed limit 5",
+		"begin; select 1, 3 from noticed; commit", "copy noticed to stdout", "copy noticed to stdout (header)", "set client_min_messages = debug5; copy noticed to stdout; reset client_min_messages",
+	} {
+		for _, run := range []string{"the first time", "again"} {
+			r.SendQuery(sql)
+			told := r.toldUpTo("ZI")
+			rows, want := strings.Count(told, "D("), 5
+			if strings.Contains(sql, "copy") {
+				_, told, _ = strings.Cut(told, "H")
+				rows = strings.Count(told, "d")
+			}
+			if strings.Contains(sql, "header") {
+				want++
+			}
+			if rows != want {
+				t.Errorf("%s, %s: %d rows, not %d: %s", sql, run, rows, want, told)
+			}
+		}
+	}
+	r.SendQuery("select 1, 4 from noticed")
+	_ = r.Flush()
+	for before := ""; ; {
+		m, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Type == 'T' {
+			if before != "" {
+				t.Errorf("columns behind %s", before)
+			}
+			break
+		}
+		before += string(m.Type)
+	}
+}
 
 // A statement of the simple protocol that nobody has run before tells its columns as it runs, where its rows are only passed on: they are what they are
 // when they are known, of one shard's rows too that is not home, and so are its errors.

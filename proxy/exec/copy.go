@@ -91,9 +91,9 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 	a := h.answer(p)
 	for {
 		panics.Point("copy out")
-		typ, _, err := p.Server.Peek()
-		if err != nil && a.Failed == nil {
-			return h.lost(p, err)
+		typ, _, err := a.Peek()
+		if err != nil {
+			return h.unread(p, &a, err)
 		}
 		if typ == 'd' && !binary && !(begins && headerSent) || typ == 'H' && !*opened {
 			*opened = true

@@ -514,10 +514,10 @@ func (g *gathering) run(res []int16) error {
 	}
 	a := h.answer(g.on)
 	for {
-		typ, _, err := s.Peek()
+		typ, _, err := a.Peek()
 		switch {
-		case err != nil && a.Failed == nil:
-			return h.lost(g.on, err)
+		case err != nil:
+			return unnumbered(h.unread(g.on, &a, err))
 		case typ == 'D' || typ == 'd':
 			err = s.ForwardRun(h.client)
 		case typ == 'C':

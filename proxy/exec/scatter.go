@@ -170,15 +170,16 @@ var typeNames = map[uint32]string{
 
 // stream is one shard's rows, as a merge.Source.
 type stream struct {
-	h    *Handler
-	p    *participant
-	vals [][]byte
-	raw  []byte // the row that Next returned last, as it came
-	deep []deepColumn
-	done bool
-	hold *holding // of all rows of the statement that are held at once; nil: they are not counted
-	held int      // of the row that Next returned last
-	wide int      // how many values a row has
+	h     *Handler
+	p     *participant
+	vals  [][]byte
+	raw   []byte // the row that Next returned last, as it came
+	deep  []deepColumn
+	done  bool
+	hold  *holding // of all rows of the statement that are held at once; nil: they are not counted
+	held  int      // of the row that Next returned last
+	wide  int      // how many values a row has
+	begun bool     // see bound
 
 	answer pool.Answer
 	shares *router.Shares // of the text that was sent
@@ -189,9 +190,13 @@ const wideRow = 1 << 20
 
 // admit counts the row that comes next, if it is wide. One that is too much is passed over.
 func (s *stream) admit() error {
-	typ, n, err := s.p.Server.Peek()
-	if err != nil || typ != 'D' || s.hold == nil {
-		return nil // Next will say
+	typ, n, err := s.answer.Peek()
+	switch {
+	case err != nil:
+		s.done = true
+		return s.h.unread(s.p, &s.answer, err)
+	case typ != 'D' || s.hold == nil:
+		return nil
 	}
 	s.hold.give(s.held)
 	s.held = 0
@@ -264,28 +269,28 @@ func (s *stream) over() error {
 	}
 }
 
-// bound reads until the server has planned and begun its statement: what fails before that has no columns for the client.
+// bound reads until the server has planned and begun its statement, once: what fails before that has no columns for the client.
 func (s *stream) bound() error {
+	if s.begun {
+		return nil
+	}
+	s.begun = true
 	if !s.p.Server.Buffered() {
 		defer func(since time.Time) { s.h.request.Blocked += time.Since(since) }(time.Now())
 	}
-	for !s.done {
-		typ, _, err := s.p.Server.Peek()
+	for {
+		typ, _, err := s.answer.Peek()
 		switch {
-		case err != nil || typ == 'E':
+		case err != nil:
+			s.done = true
+			return s.h.unread(s.p, &s.answer, err)
+		case typ == 'E':
 			_, err := s.Next()
 			return err
-		case typ != '1' && typ != '2' && typ != 'N' && typ != 'S':
+		case typ != '1' && typ != '2':
 			return nil
 		}
-		_, err = s.answer.Next()
-		switch {
-		case s.answer.Ended: // behind a notice
-			if err := s.over(); !errors.Is(err, io.EOF) {
-				return err
-			}
-			return nil
-		case err != nil:
+		if _, err := s.answer.Next(); err != nil {
 			s.done = true
 			return s.h.unread(s.p, &s.answer, err)
 		}
@@ -293,7 +298,6 @@ func (s *stream) bound() error {
 			return nil
 		}
 	}
-	return nil
 }
 
 // readRest reads the rest of an answer, whose first error it returns.

@@ -62,6 +62,29 @@ func (a *Answer) Next() (wire.Message, error) {
 	}
 }
 
+// Peek is the type of the message that Next is going to return, or that ends the answer, and its size. What the server says before it has been heard: whoever
+// looks at the server itself takes the message behind a notice for the notice.
+func (a *Answer) Peek() (typ byte, n int, err error) {
+	for {
+		typ, n, err = a.Server.Peek()
+		if err != nil || typ != 'N' && typ != 'S' {
+			a.Dirty = a.Dirty || err != nil
+			return typ, n, err
+		}
+		var m wire.Message
+		if m, err = a.Server.Next(); err == nil {
+			if typ == 'S' {
+				a.NoteParam(m.Body())
+			}
+			err = a.hear(m)
+		}
+		if err != nil {
+			a.Dirty = true
+			return typ, n, err
+		}
+	}
+}
+
 func (a *Answer) hear(m wire.Message) error {
 	if a.Hear == nil {
 		return nil

@@ -378,7 +378,7 @@ func RowsWithin(s *Server, columns int, sql string, hold func(bytes int) error) 
 	var refused error
 	a := Answer{Server: s}
 	for {
-		if typ, n, err := s.Peek(); err == nil && typ == 'D' {
+		if typ, n, err := a.Peek(); err == nil && typ == 'D' {
 			if refused == nil {
 				refused = hold(n)
 			}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -60,6 +61,60 @@ func TestRowsBehindNotices(t *testing.T) {
 			break
 		}
 		before += string(m.Type)
+	}
+}
+
+// What the server of a replica tells of columns is for who reads there. It may be behind the definitions by which statements are planned: others are told what
+// holds by those.
+func TestColumnsOfAReplicaAreNotKept(t *testing.T) {
+	t.Parallel()
+	d := shop(t)
+	c := connectTo(t, d.shopDSN())
+	mustExec(t, c, "create table behind (k int primary key, v int)")
+	d.adminExec(t, "CREATE GROUP behind IN shop KEY (int) BY HASH")
+	d.adminExec(t, "DISTRIBUTE TABLE shop.public.behind IN GROUP behind KEY (k)")
+	defer func() {
+		mustExec(t, c, "drop table behind")
+		d.adminExec(t, "DROP GROUP behind IN shop")
+	}()
+	for i := range 5 {
+		mustExec(t, c, "insert into behind values ($1, $1)", i)
+	}
+	for _, n := range []string{"s1", "s2"} {
+		replayed(t, d, n+"-a", n+"-b")
+		if err := d.cluster.Node(n + "-b").PauseReplay(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := d.cluster.Node(n + "-b").ResumeReplay(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	mustExec(t, c, "alter table behind alter v type text, add w int")
+	there := connectTo(t, d.shopDSN())
+	mustExec(t, there, "set pgmosaic.read_consistency = eventual")
+	mustExec(t, there, "set pgmosaic.replica_fallback = error")
+	mustExec(t, c, "set pgmosaic.read_consistency = strong")
+	for _, sql := range []string{"select k, v from behind", "select * from behind"} {
+		told := func(c *pgx.Conn) (types []uint32, rows int) {
+			all, err := c.PgConn().Exec(t.Context(), sql).ReadAll()
+			if err != nil || len(all) != 1 {
+				t.Fatalf("%s: %v %v", sql, all, err)
+			}
+			for _, f := range all[0].FieldDescriptions {
+				types = append(types, f.DataTypeOID)
+			}
+			return types, len(all[0].Rows)
+		}
+		const int4, text = 23, 25
+		if types, rows := told(there); rows != 5 || !slices.Equal(types, []uint32{int4, int4}) {
+			t.Fatalf("%s: a replica that is behind tells %v and %d rows", sql, types, rows)
+		}
+		want := []uint32{int4, text, int4}
+		if types, rows := told(c); rows != 5 || !slices.Equal(types, want[:len(types)]) || len(types) < 2 {
+			t.Errorf("%s: the primaries tell %v and %d rows", sql, types, rows)
+		}
 	}
 }
 

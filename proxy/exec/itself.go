@@ -29,7 +29,9 @@ func shapeBefore(ctx context.Context, h *Handler, p *router.Plan, a *router.Args
 	return sh, false, err
 }
 
-// shapeFrom keeps the columns that the first shard tells before its rows, as home would tell them. The rows of all of them must have as many.
+// shapeFrom is the columns that the first shard tells before its rows, as home would tell them. The rows of all of them must have as many. They are
+// kept for everybody only if they come from whom a Describe would ask: a replica may not have replayed a definition that the plan knows, and a transaction
+// may have made one that nobody else sees.
 func shapeFrom(h *Handler, t *router.Template, streams []*stream) (*shape, error) {
 	fields, err := streams[0].columns()
 	if err != nil {
@@ -39,7 +41,9 @@ func shapeFrom(h *Handler, t *router.Template, streams []*stream) (*shape, error
 		s.wide = len(fields)
 	}
 	sh := &shape{visible: fields, shard: fields}
-	h.e.Planner.Learn(t, auxKey(shapeKey, nil), sh)
+	if p := streams[0].p; p.shard == h.describer(t) && !p.Replica && !p.defines {
+		h.e.Planner.Learn(t, auxKey(shapeKey, nil), sh)
+	}
 	return sh, nil
 }
 

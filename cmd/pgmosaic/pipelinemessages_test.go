@@ -61,6 +61,10 @@ func (r *raw) messages(script, prefix string) string {
 		switch what {
 		case "copy":
 			r.run("copy " + prefix + arg + " from stdin")
+		case "copy-limited":
+			r.SendParse("", "copy "+prefix+arg+" from stdin", nil)
+			r.SendBindParts("", nil, nil, nil)
+			r.SendExecuteRows(1)
 		case "query-copy":
 			r.SendQuery("copy " + prefix + arg + " from stdin")
 		case "insert":
@@ -208,6 +212,7 @@ func TestCopyOverShardsAmidAPipelineLikePostgreSQL(t *testing.T) {
 			"copy T; Sync; await G; rows 1,2,3; done; insert; Sync", "copy T; Sync; await G; rows 1; done; wrong; Sync; insert",
 			"insert; copy T; Sync; await G; rows 1,x; done; Sync; insert", "insert; copy T; Sync; await G; fail; Sync",
 			"copy T; Sync; await G; rows x; done; Sync", "copy T; Sync; rows 1,2,3,x; done; Sync", "begin; copy T; Sync; await G; rows 1,x; done; Sync; insert",
+			"copy T; Sync; await G; rows 1,x; fail; Sync", "copy T; Sync; await G; rows 1,x,2; rows y; fail; Sync; insert", "query-copy T; rows x; fail",
 			"copy nosuch; Sync; rows 1; done; Sync", "copy nosuch; rows 1; done; insert; Sync",
 			"query-copy T; rows 1,2,3; done", "query-copy T; Sync; rows 1; done", "insert; query-copy T; Sync; rows 1; done",
 		} {
@@ -219,6 +224,8 @@ func TestCopyOverShardsAmidAPipelineLikePostgreSQL(t *testing.T) {
 		"copy rows; Flush; await G; rows 1,2,3; done; copy rows; Sync; await G; rows 7; done; Sync", "copy rows; Sync; await G; rows 1,2; done; copy rows; Flush; await G; rows 3; done; insert; Sync",
 		"copy rows; query-insert", "copy rows; call -1", "copy rows; insert; Sync", "copy rows; Sync; await G; query-insert", "copy rows; Sync; await G; rows 1; call -1", "insert; copy rows; query-insert",
 		"copy before; insert; Sync", "copy before; insert; Sync; insert; Sync", "copy before; Sync; insert; Sync", "query-copy rows; await G; rows 1; insert; Sync",
+		"copy before; Flush; await G; rows x; done; Sync", "copy before; Flush; await G; rows 1; fail; Sync", "query-copy before; rows x; fail",
+		"copy-limited rows; Sync; await G; rows 1,2,3; done; Sync", "insert; copy-limited rows; Flush; await G; rows 1,2; done; insert; Sync", "copy-limited after; Sync; await G; rows 1,2; done; Sync",
 	)
 	sameMessagesOverShards(t, "copiedover", scripts)
 }

@@ -300,7 +300,7 @@ func (h *Handler) feed(p *router.Plan, sp *copydata.Splitter, parts []*participa
 			return failed
 		case 'f':
 			msg, _, _ := wire.CString(m.Body())
-			return &pgsql.Error{Code: pgsql.QueryCanceled, Message: "COPY from stdin failed: " + string(msg)}
+			return cmp.Or[error](failed, &pgsql.Error{Code: pgsql.QueryCanceled, Message: "COPY from stdin failed: " + string(msg)})
 		}
 	}
 }
@@ -350,13 +350,14 @@ func (h *Handler) finishCopies(parts []*participant, failed error, sp *copydata.
 		_, rows[i], _ = wire.TagRows(tag)
 	}
 	var amiss *amissError
+	var gone clientError
 	switch {
 	case errors.As(failed, &amiss) && err == nil: // they would have read it
 		return nil, outOfCopy(h, amiss.typ)
 	case amiss != nil: // and so are the Syncs that came before it, if no data did
 		c := &h.ext.copy
 		c.begun, c.answered = false, c.answered+c.syncs
-	case failed != nil && amiss == nil:
+	case failed != nil && (err == nil || errors.As(failed, &gone)): // else a server has failed by what came before that
 		return nil, failed
 	}
 	return rows, err

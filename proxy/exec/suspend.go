@@ -9,6 +9,7 @@ import (
 	"github.com/pgmosaic/pgmosaic/proxy/exec/pipeline"
 	"github.com/pgmosaic/pgmosaic/proxy/pgsql"
 	"github.com/pgmosaic/pgmosaic/proxy/wire"
+	"github.com/pgmosaic/pgmosaic/router"
 	"github.com/pgmosaic/pgmosaic/router/sqlparse"
 )
 
@@ -52,7 +53,7 @@ func (h *Handler) runLimited(ctx context.Context, pt *portal, max int) error {
 			return h.ranOut(pt)
 		}
 		pt.state.On(pipeline.Runs)
-		if max == 0 {
+		if max == 0 || pt.plan.Class == router.Copy { // it has no rows to stop behind, and may read from the client
 			return h.run(ctx, pt.plan, &pt.args, &execution{portal: pt})
 		}
 		c := &captured{size: suspended, holds: func(n int) error { return h.ext.holds(pt, int64(n)) }}

@@ -18,9 +18,10 @@ func fingerprintSQL(placed bool) string {
 	return fmt.Sprintf(fingerprintForm, "c.conname = 'pgmosaic_slot' and c.contype = 'c' and (c.coninhcount > 0 or exists (select from pgmosaic.placed p where p.relation = c.conrelid))")
 }
 
-// fingerprintOf is what it is on a server.
+// fingerprintOf is what it is on a server, for whom it is asked: a client's own server is asked amid its transaction, too, and its role may not read
+// pgmosaic.placed.
 func fingerprintOf(ctx context.Context, q queryer) (fp string, err error) {
-	rows, _ := q.Query(ctx, "select to_regclass('pgmosaic.placed') is not null") // an error comes with the rows
+	rows, _ := q.Query(ctx, "select exists (select from pg_class c where c.oid = to_regclass('pgmosaic.placed') and pg_has_role(c.relowner, 'USAGE'))") // an error comes with the rows
 	placed, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
 	if err != nil {
 		return "", err

@@ -52,14 +52,16 @@ func (h *Handler) copy(ctx context.Context, p *router.Plan) error {
 
 // copyOut passes the rows of each shard on in turn.
 func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
-	var total rowCount
-	opened := false
+	out := copyOutput{binary: p.Stmt.Copy.Options["format"] == "binary"}
+	if out.binary {
+		out.fields = copiedFields(p)
+	}
 	for _, shard := range p.Shards {
 		part, err := h.enlist(ctx, shard, p.Template)
 		if err != nil {
 			return err
 		}
-		err = h.copyOutOf(part, p.Stmt, &opened, &total)
+		err = h.copyOutOf(part, p.Stmt, &out)
 		if h.tx.Idle() {
 			h.finish(part)
 		}
@@ -67,20 +69,30 @@ func (h *Handler) copyOut(ctx context.Context, p *router.Plan) error {
 			return err
 		}
 	}
-	if p.Stmt.Copy.Options["format"] == "binary" {
-		h.client.SendFrame('d', copydata.Trailer)
+	if out.binary {
+		h.client.SendFrame('d', out.behindHeader(copydata.Trailer))
 	}
 	h.client.SendFrame('c', nil)
-	h.client.SendTag(total.String())
+	h.client.SendTag(out.total.String())
 	return nil
 }
 
+// copyOutput is how far COPY TO over several shards is.
+type copyOutput struct {
+	opened bool // a shard has begun
+	total  rowCount
+
+	binary bool
+	header []byte       // until it goes out with what follows it
+	fields []wire.Field // the columns, by home's types
+}
+
 // copyOutOf passes one shard's rows on. The header is the first shard's, the trailer of the binary format comes at the end.
-func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool, total *rowCount) error {
-	binary := s.Copy.Options["format"] == "binary"
+func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, out *copyOutput) error {
 	o := s.Copy.Options["header"]
-	headerSent := *opened                       // another shard has sent the header
-	begins := binary || o != "" && o != "false" // the next message holds the header
+	headerSent := out.opened                        // another shard has sent the header
+	begins := out.binary || o != "" && o != "false" // the next message holds the header
+	p.deep = deepOf(h.typesOf(p.shard), out.fields, func(int) int16 { return 1 })
 	p.Server.SendQuery(s.Text)
 	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)
@@ -95,8 +107,8 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 		if err != nil {
 			return h.unread(p, &a, err)
 		}
-		if typ == 'd' && !binary && !(begins && headerSent) || typ == 'H' && !*opened {
-			*opened = true
+		if typ == 'd' && !out.binary && !(begins && headerSent) || typ == 'H' && !out.opened {
+			out.opened = true
 			if err := p.Server.Forward(h.client); err != nil {
 				return h.lostOrGone(p, err)
 			}
@@ -107,13 +119,15 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, opened *bool,
 		case a.Ended && a.Failed != nil:
 			return a.Failed
 		case a.Ended:
-			total.add(a.Tag)
+			out.total.add(a.Tag)
 			return nil
 		case err != nil:
 			return h.unread(p, &a, err)
 		case m.Type == 'd':
-			if binary {
-				h.sendBinary(m.Body(), begins, headerSent)
+			if out.binary {
+				if err := h.sendBinary(p, out, m.Body(), begins, headerSent); err != nil {
+					return h.lost(p, err)
+				}
 			}
 			begins = false
 			if h.client.Out() >= 32<<10 {

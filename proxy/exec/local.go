@@ -18,7 +18,14 @@ func describeLocal(s *sqlparse.Statement) []wire.Field {
 	case sqlparse.Show:
 		return textFields([]string{s.Var.Name})
 	case sqlparse.Explain:
-		return textFields([]string{"QUERY PLAN"})
+		out := textFields([]string{"QUERY PLAN"})
+		switch s.ExplainFormat() {
+		case "json":
+			out[0].DataTypeOID = jsonOID
+		case "xml":
+			out[0].DataTypeOID = xmlOID
+		}
+		return out
 	default:
 		return nil
 	}

@@ -23,8 +23,11 @@ var written = []struct{ name, value string }{
 // exactTypes are the types, by OID, whose texts are read as the same value under all settings. Of values of other types that is looked at.
 const exactTypes = "{16,17,19,20,21,23,25,26,114,650,700,701,829,869,1042,1043,1082,1083,1114,1184,1560,1562,1700,2950,3802}"
 
-// xmlOID is the OID of PostgreSQL's xml.
-const xmlOID = 142
+// xmlOID and jsonOID are the OIDs of PostgreSQL's xml and json.
+const (
+	xmlOID  = 142
+	jsonOID = 114
+)
 
 // xmlType is how PostgreSQL's own xml is named by onceSQL. How a literal of it is read hangs on xmloption.
 const xmlType = "pg_catalog.xml"

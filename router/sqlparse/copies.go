@@ -139,19 +139,25 @@ func (s *Statement) Explains() (*Statement, error) {
 	return stmts[0], nil
 }
 
-// Explaining is the EXPLAIN with its options, of another statement. ok is false where its output is no plain text.
-func (s *Statement) Explaining(sql string) (text string, ok bool) {
+// ExplainFormat is the FORMAT of an EXPLAIN; empty where it says none.
+func (s *Statement) ExplainFormat() (format string) {
 	tree, err := parseTree(s.Text)
-	before, _, found := s.wrap()
-	if err != nil || len(tree.Stmts) != 1 || !found {
-		return "", false
+	if err != nil || len(tree.Stmts) != 1 {
+		return ""
 	}
 	for _, o := range tree.Stmts[0].Stmt.GetExplainStmt().GetOptions() {
-		if d := o.GetDefElem(); d.GetDefname() == "format" && !strings.EqualFold(d.GetArg().GetString_().GetSval(), "text") {
-			return "", false
+		if d := o.GetDefElem(); d.GetDefname() == "format" { // the last one counts
+			format = d.GetArg().GetString_().GetSval()
 		}
 	}
-	return before + " " + sql, true
+	return format
+}
+
+// Explaining is the EXPLAIN with its options, of another statement. ok is false where its output is no plain text.
+func (s *Statement) Explaining(sql string) (text string, ok bool) {
+	before, _, found := s.wrap()
+	format := s.ExplainFormat()
+	return before + " " + sql, found && (format == "" || format == "text")
 }
 
 // LoadSQL writes the SELECT of some columns of a table. The rows wanted are those that meet every condition of one of

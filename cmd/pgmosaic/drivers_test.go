@@ -58,6 +58,9 @@ func TestDriversOfOtherLanguages(t *testing.T) {
 	t.Run("pgjdbc", func(t *testing.T) {
 		script(t, nil, "java", "-cp", dir+"/postgresql.jar", "drivers/java/Smoke.java", fmt.Sprintf("jdbc:postgresql://%s:%s/shop", host, port), "app", "app")
 	})
+	for _, name := range []string{"tokio-postgres", "sqlx", "diesel-async"} {
+		t.Run(name, func(t *testing.T) { script(t, nil, dir+"/rust/debug/drivers", name, d.shopDSN()) })
+	}
 	eventually(t, "no driver left a session", func() bool { return len(d.Server.Sessions()) <= 1 })
 }
 

@@ -1,0 +1,2 @@
+drop function card_count();
+drop table cards;

@@ -1,0 +1,1 @@
+drop index cards_owner;

@@ -1,0 +1,2 @@
+-- no-transaction
+create index concurrently cards_owner on cards (owner);

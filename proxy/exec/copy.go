@@ -93,6 +93,7 @@ func (h *Handler) copyOutOf(p *participant, s *sqlparse.Statement, out *copyOutp
 	headerSent := out.opened                        // another shard has sent the header
 	begins := out.binary || o != "" && o != "false" // the next message holds the header
 	p.deep = deepOf(h.typesOf(p.shard), out.fields, func(int) int16 { return 1 })
+	defer func() { p.deep = nil }()
 	p.Server.SendQuery(s.Text)
 	if err := p.Server.Flush(); err != nil {
 		return h.lost(p, err)

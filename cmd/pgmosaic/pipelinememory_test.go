@@ -295,7 +295,7 @@ func TestLongRowsOfCopyAreCounted(t *testing.T) {
 // A long parameter of a statement over many shards is held for one of their servers at a time.
 func TestALongParameterIsNotHeldForEachShard(t *testing.T) {
 	d := shop(t)
-	const shards = 6
+	const shards, most = 12, 7 // whatever the number of shards is
 	d.adminExec(t, "CREATE DATABASE longest")
 	defer d.forget(t, "longest")
 	ranges := "MINVALUE TO (1) ON l0"
@@ -320,7 +320,7 @@ func TestALongParameterIsNotHeldForEachShard(t *testing.T) {
 				t.Fatalf("%s: %v %v", sql, tag, err)
 			}
 		}
-		if times := float64(heapPeak(run)) / size; times > shards+1.5 { // 5, and sometimes one more, whatever the number of shards; it was 9
+		if times := float64(heapPeak(run)) / size; times > most {
 			t.Errorf("%s: %.1f times the parameter is held", sql, times)
 		} else {
 			t.Logf("%s: %.1f times the parameter is held", sql, times)
